@@ -1,0 +1,233 @@
+"""The article's own two scripts beside lamina, in turns: seconds an epoch, whole process, test accuracy.
+
+The article gives one whole script, the MLP's; it is run as it stands. It gives none for the CNN: that one is
+the MLP's script with the class CNN in place of the class MLP, ten epochs, and no flattening of the images.
+In both only the data path is replaced: torchvision.datasets.CIFAR10 takes its pixels from a file of the
+pictures that LAMINA_CIFAR10 points at. Its way with each picture, the transform and the DataLoader stay.
+
+What is timed: the article's epochs from entering its loop over them to leaving it, lamina's ``train_seconds``
+(training alone, without judging the test set after each epoch), and either's process from start to exit.
+
+    python benchmarks/article.py --net mlp --turns 3 --json article.json
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from lamina import load_data
+from lamina.data import Dataset, Images
+
+ARTICLE = Path(os.environ.get("LAMINA_ARTICLE") or Path(__file__).parents[2] / "shared" / "article.md")
+EPOCHS = {"mlp": 5, "cnn": 10}
+
+PREPARATION = """\
+import time
+
+import numpy as np
+import torch
+import torchvision
+
+
+class PicturesFromFile(torchvision.datasets.CIFAR10):
+    def __init__(self, root, train, download, transform):
+        torchvision.datasets.VisionDataset.__init__(self, root, transform=transform)
+        split = "train" if train else "test"
+        with np.load({pictures!r}) as arrays:
+            self.data, self.targets = arrays[split + "_pixels"], arrays[split + "_targets"].tolist()
+
+
+torchvision.datasets.CIFAR10 = PicturesFromFile
+torch.manual_seed({seed})
+
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One training of one of the article's nets, by the article's script or by lamina."""
+
+    who: str
+    net: str
+    seed: int
+    epochs: int
+    epochs_seconds: float
+    process_seconds: float
+    test_accuracy: float
+
+
+def extract_script(article: str, net: str) -> str:
+    """The article's script for ``net``, from its Markdown; raises ValueError where a piece is missing."""
+    blocks = re.findall(r"^```python\n(.*?)^```", article, re.MULTILINE | re.DOTALL)
+    script = _only([block for block in blocks if "for epoch in range(num_epochs):" in block], "training script")
+    if net == "mlp":
+        return script
+    cnn = _only([block for block in blocks if "class CNN(nn.Module):" in block], "class CNN")
+    script = script.replace(_class_source(script, "MLP"), _class_source(cnn, "CNN"))
+    script = _replace(script, "MLP(input_size, hidden_size, num_classes)", "CNN(num_classes)", times=1)
+    return _replace(script, "images.reshape(-1, input_size)", "images", times=2)
+
+
+def instrument_script(script: str, pictures: Path, seed: int, epochs: int) -> str:
+    """The script with its pictures, its seed, its number of epochs, and a clock around the loop over them."""
+    script = _replace(script, "num_epochs = 5\n", f"num_epochs = {epochs}\n", times=1)
+    loop = "for epoch in range(num_epochs):\n"
+    script = _replace(script, loop, f"epochs_start = time.perf_counter()\n{loop}", times=1)
+    end = "## Test the model\n"
+    script = _replace(script, end, f"print('Epochs took', time.perf_counter() - epochs_start, 's')\n{end}", times=1)
+    return PREPARATION.format(pictures=str(pictures), seed=seed) + script
+
+
+def _only(blocks: Sequence[str], what: str) -> str:
+    if len(blocks) != 1:
+        raise ValueError(f"expected one code block with the {what} in the article, found {len(blocks)}")
+    return blocks[0]
+
+
+def _class_source(source: str, name: str) -> str:
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return "\n".join(source.splitlines()[node.lineno - 1 : node.end_lineno])
+    raise ValueError(f"expected a class {name} in the article's code, found none")
+
+
+def _replace(script: str, old: str, new: str, *, times: int) -> str:
+    if script.count(old) != times:
+        raise ValueError(f"expected {old!r} {times} times in the article's script, found it {script.count(old)} times")
+    return script.replace(old, new)
+
+
+def train_by_script(script: Path, net: str, seed: int, epochs: int) -> Row:
+    """Run the article's instrumented script and read what it prints."""
+    output, process_seconds = _run([sys.executable, str(script)])
+    seconds = re.search(r"^Epochs took (\S+) s$", output, re.MULTILINE)
+    percent = re.search(r"^Accuracy of the network on the 10000 test images: (\S+) %$", output, re.MULTILINE)
+    if seconds is None or percent is None:
+        raise ValueError(f"expected the script to print its seconds and its accuracy, it printed:\n{output}")
+    return Row("article", net, seed, epochs, float(seconds[1]), process_seconds, float(percent[1]) / 100)
+
+
+def train_by_lamina(data: str, runs: Path, net: str, seed: int, epochs: int) -> Row:
+    """Run ``lamina train`` with the article's recipe and read its last record."""
+    options = {"--recipe": "article", "--data": data, "--seed": seed, "--epochs": epochs, "--runs-dir": runs}
+    command = [str(Path(sysconfig.get_path("scripts")) / "lamina"), "train", net, "--json"]
+    output, process_seconds = _run([*command, *(str(part) for option in options.items() for part in option)])
+    result = json.loads(output.splitlines()[-1])
+    return Row("lamina", net, seed, epochs, result["train_seconds"], process_seconds, result["test_accuracy"])
+
+
+def _run(command: Sequence[str]) -> tuple[str, float]:
+    start = time.perf_counter()
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return process.stdout, time.perf_counter() - start
+
+
+def write_pictures(data: Dataset, path: Path) -> None:
+    """Both splits in one file, for a process that knows nothing of lamina."""
+    train, test = data.train, _test_split(data)
+    np.savez(
+        path,
+        train_pixels=train.pixels,
+        train_targets=train.targets,
+        test_pixels=test.pixels,
+        test_targets=test.targets,
+    )
+
+
+def write_subset(data: Dataset, count: int, folder: Path) -> Path:
+    """About ``count`` pictures of each split as a folder of class folders, for a quick try."""
+    for split, images in (("train", data.train), ("test", _test_split(data))):
+        for index in range(0, len(images.targets), max(1, len(images.targets) // count)):
+            path = folder / split / images.target_names[images.targets[index]] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.pixels[index]).save(path)
+    return folder
+
+
+def _test_split(data: Dataset) -> Images:
+    if data.test is None:
+        raise ValueError(f"expected a test split in {data.name}, found none")
+    return data.test
+
+
+def compare(rows: Sequence[Row]) -> Table:
+    """Medians over the turns, and how many times the article's seconds are lamina's."""
+    table = Table("net", "median of", "article", "lamina", "article ÷ lamina")
+    for net in dict.fromkeys(row.net for row in rows):
+        article, lamina = ([row for row in rows if (row.net, row.who) == (net, who)] for who in ("article", "lamina"))
+        for what, value in (
+            ("seconds an epoch", lambda row: row.epochs_seconds / row.epochs),
+            ("seconds, whole process", lambda row: row.process_seconds),
+        ):
+            seconds = [statistics.median(map(value, side)) for side in (article, lamina)]
+            table.add_row(net, what, *(f"{s:.2f}" for s in seconds), f"{seconds[0] / seconds[1]:.1f}")
+        accuracies = [statistics.median(row.test_accuracy for row in side) for side in (article, lamina)]
+        table.add_row(net, "test accuracy", *(f"{accuracy:.2%}" for accuracy in accuracies), "")
+    return table
+
+
+def main(
+    article: Path = ARTICLE,
+    net: Literal["mlp", "cnn", "both"] = "both",
+    turns: int = 3,
+    seeds: int = 3,
+    epochs: int | None = None,
+    images: int | None = None,
+    json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+) -> None:
+    """Train the article's nets by its own scripts and by lamina, in turns.
+
+    Args:
+        article: the article's Markdown.
+        net: which of its nets.
+        turns: how often each side trains each net; turn t has seed t modulo `seeds`.
+        seeds: how many different seeds.
+        epochs: for both nets; without it 5 for the MLP and 10 for the CNN.
+        images: train and test on about so many pictures: a quick try, whose figures mean nothing.
+        json_path: where to write every row, one JSON object a line.
+    """
+    text = article.read_text(encoding="utf-8")
+    scripts = {name: extract_script(text, name) for name in (EPOCHS if net == "both" else [net])}
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pictures, runs, source = folder / "pictures.npz", folder / "runs", "cifar10"
+        data = load_data(source)
+        if images is not None:
+            source = str(write_subset(data, images, folder / "subset"))
+            data = load_data(source)
+        write_pictures(data, pictures)
+        # In turns, so that a slow minute of the machine meets both sides.
+        for turn in range(turns):
+            for net_name, script in scripts.items():
+                seed, count = turn % seeds, epochs or EPOCHS[net_name]
+                path = folder / f"article-{net_name}.py"
+                path.write_text(instrument_script(script, pictures, seed, count), encoding="utf-8")
+                rows.append(train_by_script(path, net_name, seed, count))
+                rows.append(train_by_lamina(source, runs, net_name, seed, count))
+    Console().print(compare(rows))
+    if json_path is not None:
+        json_path.write_text("".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,81 @@
+"""Image classifiers from stacked layers: define a net, train it, judge it, on the computer you have.
+
+>>> from lamina import Net, Recipe, Training, evaluate, load_data
+>>> from lamina.nets import Flatten, Linear, Output, ReLU
+>>> data = load_data("shapes")
+>>> training = Training(Net(Flatten(), Linear(20), ReLU(), Output()), data.train, Recipe(epochs=1))
+>>> for event in training:
+...     pass
+>>> report = evaluate(training.model, data.test)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lamina.data import Dataset, Images, load_data
+    from lamina.errors import LaminaError, LaminaWarning
+    from lamina.evaluation import Report, evaluate
+    from lamina.nets import Net, parse_net, summarize
+    from lamina.runs import Run, create_run, list_runs, read_run
+    from lamina.training.loop import Epoch, Step, Training
+    from lamina.training.model import Model, predict_logits
+    from lamina.training.recipe import Recipe
+    from lamina.training.task import Task
+    from lamina.zoo import load_net
+
+__version__ = "0.1.0"
+
+# Each name is imported when it is first asked for: `import lamina` loads neither torch nor matplotlib.
+_ROOMS = {
+    "lamina.data": ("Dataset", "Images", "load_data"),
+    "lamina.errors": ("LaminaError", "LaminaWarning"),
+    "lamina.evaluation": ("Report", "evaluate"),
+    "lamina.nets": ("Net", "parse_net", "summarize"),
+    "lamina.runs": ("Run", "create_run", "list_runs", "read_run"),
+    "lamina.training.loop": ("Epoch", "Step", "Training"),
+    "lamina.training.model": ("Model", "predict_logits"),
+    "lamina.training.recipe": ("Recipe",),
+    "lamina.training.task": ("Task",),
+    "lamina.zoo": ("load_net",),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "Dataset",
+    "Epoch",
+    "Images",
+    "LaminaError",
+    "LaminaWarning",
+    "Model",
+    "Net",
+    "Recipe",
+    "Report",
+    "Run",
+    "Step",
+    "Task",
+    "Training",
+    "create_run",
+    "evaluate",
+    "list_runs",
+    "load_data",
+    "load_net",
+    "parse_net",
+    "predict_logits",
+    "read_run",
+    "summarize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'lamina' has no attribute {name!r}")
+    found = getattr(import_module(_ROOM_OF[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,54 @@
+"""lamina evaluate: judge a run's model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from lamina.cli.choices import choose_data, load_run_model
+from lamina.cli.terminal import Terminal, parse_options
+from lamina.errors import DataError
+from lamina.runs import read_run
+
+
+@dataclass(frozen=True)
+class Options:
+    """Judge a run's model on the images it was not trained on, or on another data set."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """the run's folder"""
+    data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
+    """a name or a path; by default the run's own data set"""
+    split: Literal["train", "val", "test"] | None = None
+    """which images; by default the test split, else val"""
+    net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """file.py[:NAME] of a module of your own, which a run cannot hold"""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to compute"""
+    json: bool = False
+    """one JSON object on stdout"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    options = parse_options(Options, "evaluate", arguments)
+    terminal = Terminal(as_json=options.json)
+    run = read_run(options.run)
+    from lamina.evaluation import evaluate
+
+    record = run.record
+    data = choose_data(options.data or record.data.source, record.data.size_px, terminal).dataset
+    split = options.split or ("test" if data.test is not None else "val")
+    if split not in data.splits:
+        raise DataError(f"{data.name} has no {split} split. It has: {', '.join(data.splits)}.")
+    model = load_run_model(run, options.net, options.device, terminal)
+    report = evaluate(model, data.splits[split])
+    report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
+    terminal.say(str(report))
+    terminal.emit("report", run=str(options.run), **report.to_json())
+    return 0

@@ -1,0 +1,128 @@
+"""lamina reproduce: the article's two nets, what it claims beside what is measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from lamina.cli import STARTED
+from lamina.cli.choices import choose_data, choose_net
+from lamina.cli.session import Outcome, Place, train_and_judge
+from lamina.cli.terminal import Terminal, parse_options
+from lamina.errors import RecipeError
+
+if TYPE_CHECKING:
+    from lamina.evaluation import MeanInterval
+
+CLAIMED = {"mlp": 0.4996, "cnn": 0.7552}
+"""Test accuracy on CIFAR-10 as the article has it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train both nets of the article as it does, and print what it claims beside what is measured."""
+
+    data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
+    """a name or a path; by default CIFAR-10 where it can be had, else the built-in shapes"""
+    seeds: int = 1
+    """how often each net is trained, with seeds 0, 1, 2 …"""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to compute"""
+    runs_dir: Path = Path("runs")
+    """where the runs and the picture are kept"""
+    json: bool = False
+    """one JSON object a line on stdout, all else on stderr"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    options = parse_options(Options, "reproduce", arguments)
+    if options.seeds < 1:
+        raise RecipeError(f"--seeds was {options.seeds}, but takes 1 or more.")
+    terminal = Terminal(as_json=options.json, command=("lamina", "reproduce", *arguments))
+    data = choose_data(options.data, None, terminal)
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in CLAIMED}
+    for seed in range(options.seeds):
+        for name, done in outcomes.items():
+            net = choose_net(name, terminal)
+            recipe = dataclasses.replace(net.recipes["article"], seed=seed)
+            terminal.say(f"\n{name}, seed {seed}")
+            outcome = train_and_judge(net, recipe, data, Place(options.device, options.runs_dir), terminal)
+            if outcome.stopped_by is not None:
+                terminal.remark(
+                    f"lamina: stopped by {outcome.stopped_by.name}; the runs so far are in {options.runs_dir}"
+                )
+                return 128 + outcome.stopped_by
+            done.append(outcome)
+    is_claimed_on = data.dataset.name == "cifar10"
+    picture = _draw(outcomes, options.runs_dir, CLAIMED if is_claimed_on else {})
+    _tell(outcomes, is_claimed_on, terminal)
+    if not is_claimed_on:
+        terminal.say(f"The article's figures are for CIFAR-10, and say nothing of {data.dataset.name}.")
+    terminal.say(f"learning curves: {picture}")
+    terminal.emit("done", curves=str(picture), seconds=time.perf_counter() - STARTED)
+    return 0
+
+
+def _tell(outcomes: dict[str, list[Outcome]], is_claimed_on: bool, terminal: Terminal) -> None:
+    from lamina.evaluation import mean_interval
+
+    rows = []
+    for name, done in outcomes.items():
+        accuracies = [outcome.report.score for outcome in done if outcome.report is not None]
+        measured = mean_interval(accuracies)
+        split = done[0].report.split if done[0].report is not None else "test"
+        seconds = median(outcome.train_seconds for outcome in done)
+        speed = median(outcome.images_per_second for outcome in done)
+        rows.append(
+            (
+                name,
+                f"{100 * CLAIMED[name]:.2f} %" if is_claimed_on else "–",
+                f"{100 * measured.mean:.2f} %",
+                _tell_interval(measured),
+                f"{done[0].parameters:,}",
+                f"{seconds:.1f}",
+                f"{speed:,.0f}",
+            )
+        )
+        terminal.emit(
+            "result",
+            net=name,
+            runs=[str(outcome.run.path) for outcome in done],
+            data=done[0].run.record.data.name,
+            claimed_accuracy=CLAIMED[name] if is_claimed_on else None,
+            parameters=done[0].parameters,
+            train_seconds=seconds,
+            images_per_second=speed,
+            **{
+                f"{split}_accuracy": measured.mean,
+                f"{split}_accuracy_low": measured.low,
+                f"{split}_accuracy_high": measured.high,
+                f"{split}_accuracies": accuracies,
+            },
+        )
+    terminal.say("")
+    heads = ("net", "claimed", "measured", "95 % interval", "parameters", "train seconds", "images/s")
+    terminal.tabulate(heads, rows)
+
+
+def _tell_interval(measured: MeanInterval) -> str:
+    if measured.low is None or measured.high is None:
+        return "one seed tells none"
+    return f"{100 * measured.low:.2f} – {100 * measured.high:.2f} %"
+
+
+def _draw(outcomes: dict[str, list[Outcome]], runs_dir: Path, claimed: dict[str, float]) -> Path:
+    from lamina.drawing import draw_curves
+
+    picture = runs_dir / "reproduce-curves.png"
+    histories = {name: [outcome.run.read_history() for outcome in done] for name, done in outcomes.items()}
+    draw_curves(histories, picture, claimed=claimed)
+    return picture

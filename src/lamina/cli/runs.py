@@ -1,0 +1,67 @@
+"""lamina runs: what has been trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.cli.session import tell_score
+from lamina.cli.terminal import Terminal, parse_options, warnings_as_remarks
+from lamina.errors import RunError
+
+
+@dataclass(frozen=True)
+class Options:
+    """List the runs in a folder, the oldest first."""
+
+    runs_dir: Path = Path("runs")
+    """where the runs are"""
+    json: bool = False
+    """one JSON object a run on stdout"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command; the status is 2 where a run is damaged, and the others are told all the same."""
+    options = parse_options(Options, "runs", arguments)
+    from lamina.runs import DamagedRun, Run, list_runs
+
+    terminal = Terminal(as_json=options.json)
+    found = list_runs(options.runs_dir)
+    problems = [(entry.path, entry.problem) for entry in found if isinstance(entry, DamagedRun)]
+    rows = []
+    for entry in found:
+        if not isinstance(entry, Run):
+            continue
+        try:
+            with warnings_as_remarks(terminal):
+                report, history = entry.read_report(), entry.read_history()
+        except RunError as error:
+            problems.append((entry.path, str(error)))
+            continue
+        record = entry.record
+        seconds = sum(row["train_seconds"] for row in history)
+        score = {} if report is None else {f"{report.split}_{report.score_name}": report.score}
+        terminal.emit(
+            "run",
+            run=str(entry.path),
+            net=record.net_name,
+            data=record.data.name,
+            parameters=record.parameters,
+            epochs=len(history),
+            train_seconds=seconds,
+            **score,
+        )
+        told = "not finished" if report is None else tell_score(report)
+        epochs = f"{len(history)}/{record.recipe.epochs}"
+        rows.append(
+            (entry.name, record.net_name, record.data.name, told, epochs, f"{record.parameters:,}", f"{seconds:.1f}")
+        )
+    if rows:
+        terminal.tabulate(("run", "net", "data", "score", "epochs", "parameters", "train seconds"), rows, texts=4)
+    elif not problems:
+        terminal.remark(f"no runs in {options.runs_dir}: lamina train makes one")
+    for path, problem in problems:
+        terminal.emit("problem", run=str(path), reason=problem)
+        terminal.remark(f"lamina: {problem}")
+    return 2 if problems else 0

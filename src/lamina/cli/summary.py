@@ -1,0 +1,62 @@
+"""lamina summary: what a net is made of, before a weight exists."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from lamina.cli.choices import choose_net
+from lamina.cli.terminal import Terminal, parse_options
+from lamina.errors import NetError
+from lamina.nets import Net, Shape, summarize
+
+
+@dataclass(frozen=True)
+class Options:
+    """Show each layer's output shape, parameters, multiply-adds and receptive field, and their totals."""
+
+    net: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NET")]
+    """a name in the zoo, layers as Python, or file.py[:NAME]"""
+    input: Annotated[str, tyro.conf.arg(metavar="CxHxW")] = "3x32x32"
+    """channels, height and width of an image"""
+    outputs: int = 10
+    """how many targets there are"""
+    json: bool = False
+    """one JSON object on stdout"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    options = parse_options(Options, "summary", arguments)
+    terminal = Terminal(as_json=options.json)
+    net = choose_net(options.net, terminal).net
+    if not isinstance(net, Net):
+        raise NetError(f"{options.net} gives a module of your own, whose shapes only torch knows. Give a Net.")
+    summary = summarize(net, _read_shape(options.input), options.outputs)
+    terminal.tabulate(
+        ("layer", "output", "parameters", "multiply-adds", "sees"),
+        [
+            (
+                row.layer,
+                "×".join(map(str, row.out_shape)),
+                f"{row.parameters:,}",
+                f"{row.multiply_adds:,}",
+                "whole image" if row.field is None else str(row.field),
+            )
+            for row in summary.rows
+        ],
+    )
+    terminal.say(f"total: {summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds an image")
+    terminal.emit("summary", **dataclasses.asdict(summary))
+    return 0
+
+
+def _read_shape(text: str) -> Shape:
+    lengths = text.split("x")
+    if len(lengths) != 3 or not all(length.isdecimal() and int(length) > 0 for length in lengths):
+        raise NetError(f"--input was {text!r}, but takes channels, height and width, as in 3x32x32.")
+    return tuple(int(length) for length in lengths)

@@ -1,0 +1,109 @@
+"""lamina train: train a net and judge it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from lamina.cli import STARTED
+from lamina.cli.choices import NetChoice, choose_data, choose_net
+from lamina.cli.session import Outcome, Place, train_and_judge
+from lamina.cli.terminal import Terminal, parse_options
+from lamina.errors import RecipeError, suggest
+from lamina.training.recipe import USUAL_LR, Recipe
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a net, judge it after each epoch on images it does not learn from, and keep it as a run."""
+
+    net: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NET")]
+    """a name in the zoo, layers as Python ("Flatten(), Output()"), or file.py[:NAME]"""
+    fields: Annotated[Recipe, tyro.conf.arg(name="recipe")]
+    data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
+    """a name or a path; by default CIFAR-10 where it can be had, else the built-in shapes"""
+    size: Annotated[int | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
+    """make the pictures squares of so many pixels; by default they keep their size, or 64 where sizes differ"""
+    recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """one of the net's recipes; the flags below are its fields"""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to compute"""
+    name: Annotated[str | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
+    """of the run; by default the date, the net and a number"""
+    runs_dir: Path = Path("runs")
+    """where the run is kept"""
+    json: bool = False
+    """one JSON object a line on stdout, all else on stderr"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    options, terminal, net = _read(arguments)
+    data = choose_data(options.data, options.size, terminal)
+    terminal.remark(f"recipe: {_tell_recipe(options.fields)}")
+    place = Place(options.device, options.runs_dir, options.name)
+    outcome = train_and_judge(net, options.fields, data, place, terminal)
+    _tell_outcome(outcome, data.dataset.name, terminal)
+    if outcome.stopped_by is None:
+        return 0
+    terminal.remark(f"lamina: stopped by {outcome.stopped_by.name}; the model as it stands is in {outcome.run.path}")
+    return 128 + outcome.stopped_by
+
+
+def _read(arguments: Sequence[str]) -> tuple[Options, Terminal, NetChoice]:
+    """The options; those not given take the fields of the recipe that NET and --recipe name, which is read first."""
+    asked = _parse(arguments, Recipe())
+    terminal = Terminal(as_json=asked.json, command=("lamina", "train", *arguments))
+    net = choose_net(asked.net, terminal)
+    recipe = _choose_recipe(net, asked.recipe)
+    options = _parse(arguments, recipe)
+    fields = options.fields
+    if fields.optimizer != recipe.optimizer and not any(word.split("=")[0] == "--lr" for word in arguments):
+        fields = dataclasses.replace(fields, lr=USUAL_LR[fields.optimizer])
+        terminal.remark(f"lr: {fields.lr:g} (usual for {fields.optimizer}; --lr sets another)")
+    return dataclasses.replace(options, fields=fields), terminal, net
+
+
+def _parse(arguments: Sequence[str], recipe: Recipe) -> Options:
+    return parse_options(Options, "train", arguments, default=Options(net=tyro.MISSING, fields=recipe))
+
+
+def _choose_recipe(net: NetChoice, name: str | None) -> Recipe:
+    chosen = name or next(iter(net.recipes))
+    if chosen not in net.recipes:
+        raise RecipeError(f"{net.name} has no recipe {chosen!r}. {suggest(chosen, net.recipes)}")
+    return net.recipes[chosen]
+
+
+def _tell_recipe(recipe: Recipe) -> str:
+    """The fields that every training has, and those that differ from their default."""
+    shown = ("epochs", "batch_size", "optimizer", "lr", "seed")
+    told = {name: getattr(recipe, name) for name in shown} | recipe.changes()
+    return ", ".join(f"{name} {value}" for name, value in told.items())
+
+
+def _tell_outcome(outcome: Outcome, data_name: str, terminal: Terminal) -> None:
+    report, run = outcome.report, outcome.run
+    if report is None:
+        terminal.say(f"no images to judge on; the model is in {run.path}")
+    else:
+        terminal.say(f"\n{report}\n")
+        terminal.say(f"{run.path}: the model, its report, curves.png and confusion.png")
+    score = {} if report is None else {f"{report.split}_{report.score_name}": report.score}
+    terminal.emit(
+        "result",
+        run=str(run.path),
+        net=run.record.net_name,
+        data=data_name,
+        parameters=outcome.parameters,
+        **score,
+        train_seconds=outcome.train_seconds,
+        images_per_second=outcome.images_per_second,
+        seconds=time.perf_counter() - STARTED,
+    )

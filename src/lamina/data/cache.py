@@ -1,0 +1,206 @@
+"""Decoded data sets on disk: found by the source's state, named by the content's fingerprint, mapped into memory.
+
+<cache>/<name>-<fingerprint>/pixels.npy    uint8 (N, H, W, C), the splits one after another
+                             targets.npy
+                             meta.json     splits, names, problems
+<cache>/sources/<key>.json                 which of these folders a source in a certain state was decoded to
+<cache>/building-*/                        work under way, or left by a process that was killed
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+from filelock import FileLock
+
+from lamina.data.dataset import SPLITS, Dataset, Images, Problem, Resize, Split
+from lamina.errors import DataError, LaminaWarning
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Meta:
+    """All of a decoded data set but its arrays; ``counts`` tells how many of their rows belong to each split."""
+
+    name: str
+    fingerprint: str
+    counts: dict[Split, int]
+    target_names: Sequence[str]
+    names: Sequence[str]
+    problems: Sequence[Problem] = ()
+    size_px: int | None = None
+    resize: Resize = "crop"
+    split_rule: str = "the source's own"
+    format: int = FORMAT
+
+
+def cache_folder() -> Path:
+    """Where decoded data is kept: the environment variable ``LAMINA_CACHE``, else the user's own cache folder."""
+    return Path(os.environ.get("LAMINA_CACHE") or platformdirs.user_cache_dir("lamina")).expanduser().absolute()
+
+
+def digest_of(*parts: object) -> str:
+    """A short name for a state that these parts describe.
+
+    >>> digest_of("a", 1) == digest_of("a", 1), digest_of("a", 1) == digest_of("a1")
+    (True, False)
+    """
+    text = json.dumps([str(part) for part in parts])
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def load_cached(key: str, build: Callable[[Path], Meta]) -> Dataset:
+    """The data set that ``key`` was decoded to, else the one that ``build`` makes now.
+
+    ``build`` gets an empty folder, writes ``pixels.npy`` and ``targets.npy`` there and returns the rest. Two processes
+    build one after the other, and the second finds what the first made.
+
+    Raises:
+        DataError: the cache can't be written, or what ``build`` raises.
+    """
+    root = cache_folder()
+    pointer = root / "sources" / f"{key}.json"
+    # Without the lock first, so that a whole cache is read even where nothing can be written.
+    with suppress(DataError):
+        if found := _find(root, pointer):
+            return found
+    try:
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / "build.lock"):
+            try:
+                if found := _find(root, pointer):
+                    return found
+            except DataError as error:
+                warnings.warn(f"{error} It is made again.", LaminaWarning, stacklevel=2)
+            for leftover in root.glob("building-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            return _build(root, pointer, build)
+    except OSError as error:
+        raise DataError(
+            f"the cache {root} can't be written: {error.strerror or error}. "
+            "Make room there, or set LAMINA_CACHE to another folder."
+        ) from error
+
+
+def store_images(
+    folder: Path, name: str, fingerprint: str, splits: Mapping[Split, Images], size_px: int | None
+) -> Meta:
+    """Write the images of all splits into a folder that is being built; the rest is returned."""
+    present = [splits[split] for split in SPLITS if split in splits]
+    np.save(folder / "pixels.npy", np.concatenate([images.pixels for images in present]))
+    np.save(folder / "targets.npy", np.concatenate([images.targets for images in present]))
+    return Meta(
+        name=name,
+        fingerprint=fingerprint,
+        counts={images.split: len(images) for images in present},
+        target_names=present[0].target_names,
+        names=[name for images in present for name in images.names],
+        size_px=size_px,
+    )
+
+
+def _find(root: Path, pointer: Path) -> Dataset | None:
+    """What a source was decoded to, or None; raises DataError where it is damaged."""
+    try:
+        name = json.loads(pointer.read_text("utf-8"))["folder"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"the cache file {pointer} is damaged ({error}).") from error
+    folder = root / Path(name).name
+    return _read(folder) if folder.is_dir() else None
+
+
+def _read(folder: Path) -> Dataset:
+    try:
+        fields: dict[str, Any] = json.loads((folder / "meta.json").read_text("utf-8"))
+        meta = Meta(**fields | {"problems": tuple(Problem(**problem) for problem in fields["problems"])})
+        if meta.format != FORMAT:
+            raise ValueError(f"format {meta.format}, expected {FORMAT}")
+        # Copy on write, because torch warns of arrays that can't be written to.
+        pixels = np.load(folder / "pixels.npy", mmap_mode="c")
+        targets = np.load(folder / "targets.npy", mmap_mode="c")
+        if not len(pixels) == len(targets) == len(meta.names) == sum(meta.counts.values()):
+            raise ValueError("its parts have different lengths")
+        splits: dict[Split, Images] = {}
+        first = 0
+        for split in SPLITS:
+            if count := meta.counts.get(split):
+                rows = slice(first, first + count)
+                names = tuple(meta.names[rows])
+                splits[split] = Images(pixels[rows], targets[rows], tuple(meta.target_names), names, split)
+                first += count
+        return Dataset(
+            name=meta.name,
+            fingerprint=meta.fingerprint,
+            train=splits["train"],
+            val=splits.get("val"),
+            test=splits.get("test"),
+            problems=tuple(meta.problems),
+            size_px=meta.size_px,
+            resize=meta.resize,
+            split_rule=meta.split_rule,
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, DataError) as error:
+        raise DataError(f"the cache folder {folder} is damaged ({error}).") from error
+
+
+def _build(root: Path, pointer: Path, build: Callable[[Path], Meta]) -> Dataset:
+    folder = Path(tempfile.mkdtemp(prefix="building-", dir=root))
+    try:
+        meta = build(folder)
+        _write_json(folder / "meta.json", asdict(meta))
+        for file in (folder / "pixels.npy", folder / "targets.npy"):
+            _sync(file)
+        target = root / f"{re.sub(r'[^A-Za-z0-9._-]', '_', meta.name)[:60]}-{meta.fingerprint}"
+        if _is_whole(target):  # the same content came from another place
+            shutil.rmtree(folder)
+        else:
+            shutil.rmtree(target, ignore_errors=True)
+            folder.rename(target)
+            _sync(root)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    _write_json(pointer, {"folder": target.name})
+    return _read(target)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        _read(folder)
+    except DataError:
+        return False
+    return True
+
+
+def _write_json(path: Path, value: object) -> None:
+    """Write beside, then rename: nobody reads half a file."""
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(value), "utf-8")
+    _sync(beside)
+    beside.replace(path)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,212 @@
+"""CIFAR-10 and CIFAR-100 as their author ships them: a few pickled batches, read without running any pickle's code.
+
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009), https://www.cs.toronto.edu/~kriz/cifar.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from lamina.data.archive import read_member, tar_members
+from lamina.data.dataset import Images, Split
+from lamina.errors import DataError
+
+
+@dataclass(frozen=True)
+class BatchFiles:
+    """The names of the files, and of the fields in them."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    meta: str
+    target_names: str
+    targets: str
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every file that must be there."""
+        return (*self.train, *self.test, self.meta)
+
+
+CIFAR10 = BatchFiles(
+    tuple(f"data_batch_{number}" for number in range(1, 6)), ("test_batch",), "batches.meta", "label_names", "labels"
+)
+CIFAR100 = BatchFiles(("train",), ("test",), "meta", "fine_label_names", "fine_labels")
+
+
+def is_batches_folder(folder: Path) -> bool:
+    """Whether a folder is an extracted official archive."""
+    return any((folder / files.meta).is_file() for files in (CIFAR10, CIFAR100))
+
+
+def is_batches_archive(path: Path) -> bool:
+    """Whether a tar is an official archive, by the names of its first members."""
+    metas = {CIFAR10.meta, CIFAR10.train[0], CIFAR100.meta}
+    for count, (name, _, _) in enumerate(tar_members(path)):
+        folder, _, file = name.rpartition("/")
+        if file in metas and "/" not in folder:
+            return True
+        if count >= len(CIFAR10.all):
+            break
+    return False
+
+
+def read_batches(path: Path) -> tuple[dict[Split, Images], str]:
+    """Read the official archive or its extracted folder; returns the splits and the content's fingerprint.
+
+    Raises:
+        DataError: a file is missing or damaged, or its pickle holds anything but arrays and plain containers.
+    """
+    wanted = {*CIFAR10.all, *CIFAR100.all}
+    if path.is_dir():
+        try:
+            contents = {name: (path / name).read_bytes() for name in sorted(wanted) if (path / name).is_file()}
+        except OSError as error:
+            raise DataError(f"{path} can't be read: {(error.strerror or str(error)).lower()}.") from error
+    else:
+        contents = {
+            file: read_member(archive, member, path)
+            for name, archive, member in tar_members(path)
+            if (file := name.rpartition("/")[2]) in wanted
+        }
+    files = CIFAR10 if CIFAR10.meta in contents else CIFAR100
+    missing = [name for name in files.all if name not in contents]
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(missing)}. Download or unpack the official archive again.")
+    digest = hashlib.blake2b(digest_size=16)
+    for name in files.all:
+        digest.update(hashlib.blake2b(contents[name]).digest())
+    target_names = tuple(
+        _text(name) for name in read_pickle(contents[files.meta], files.meta).get(files.target_names, [])
+    )
+    parts: dict[Split, tuple[str, ...]] = {"train": files.train, "test": files.test}
+    splits = {split: _join(contents, names, files.targets, target_names, split) for split, names in parts.items()}
+    return splits, digest.hexdigest()
+
+
+def read_pickle(data: bytes, name: str) -> dict[str, Any]:
+    """Read a pickled dictionary of plain values and byte arrays; nothing that a pickle names is ever called.
+
+    Raises:
+        DataError: the pickle names anything but numpy's arrays, or is damaged.
+    """
+    try:
+        content = _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
+        return {_text(key): value for key, value in content.items()}
+    except DataError as error:
+        raise DataError(f"{name} is refused: {error}") from None
+    except Exception as error:  # a damaged pickle makes the unpickler raise almost anything
+        raise DataError(f"{name} is damaged: {error}. Download or unpack the official archive again.") from error
+
+
+def _join(
+    contents: Mapping[str, bytes],
+    names: tuple[str, ...],
+    targets_field: str,
+    target_names: tuple[str, ...],
+    split: Split,
+) -> Images:
+    pixels, targets = [], []
+    file_names: list[str] = []
+    for name in names:
+        batch = read_pickle(contents[name], name)
+        try:
+            rows = batch["data"].pixels()
+            pixels.append(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+            targets.append(np.array(batch[targets_field], dtype=np.int64))
+            given = batch.get("filenames", [f"{name}-{row:05d}" for row in range(len(rows))])
+            file_names.extend(f"{split}/{_text(file)}" for file in given)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{name} is no batch of 32×32 RGB pictures with {targets_field}: {error!r}.") from error
+    return Images(np.concatenate(pixels), np.concatenate(targets), target_names, tuple(file_names), split)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+class _StandIn:
+    """Stands for what a pickle names while it is read, so that neither numpy nor anything else is handed its states.
+
+    A state that is given to a class itself fails here, for want of a ``self``: a pickle can change no stand-in.
+    """
+
+    def __setstate__(self, state: Any) -> None:
+        """What a dtype says of byte order means nothing for single bytes."""
+
+
+class _Array(_StandIn):
+    """Stands for a numpy array."""
+
+    def __init__(self, *_: object) -> None:
+        self._shape: tuple[int, ...] = ()
+        self._data = b""
+
+    def __setstate__(self, state: Any) -> None:
+        _, self._shape, _, column_first, self._data = state
+        if column_first:
+            raise DataError("its array is stored column by column; expected row by row.")
+
+    def pixels(self) -> UInt8[np.ndarray, "n values"]:
+        """The array, of which only now is known that its size is true."""
+        if not isinstance(self._data, bytes) or math.prod(self._shape) != len(self._data):
+            raise ValueError("its array has another size than it says")
+        return np.frombuffer(self._data, np.uint8).reshape(self._shape)
+
+
+class _BufferArray(_Array):
+    """Stands for a numpy array as pickle's protocol 5 has it."""
+
+    def __init__(self, data: bytes, dtype: object, shape: tuple[int, ...], order: str) -> None:
+        super().__init__()
+        self.__setstate__((1, shape, dtype, order != "C", bytes(data)))
+
+
+class _ByteType(_StandIn):
+    """Stands for numpy's uint8, the only dtype that is admitted."""
+
+    def __init__(self, name: object, *_: object) -> None:
+        if name not in ("u1", b"u1"):
+            raise DataError(f"its array has the dtype {name!r}; expected uint8.")
+
+
+class _ArrayClass(_StandIn):
+    """Stands for ``numpy.ndarray``, which a pickle names but has no need to call."""
+
+
+class _Latin1(_StandIn, bytes):
+    """Stands for ``_codecs.encode``: bytes in a pickle that Python 3 wrote for Python 2."""
+
+    def __new__(cls, text: str, _encoding: str) -> _Latin1:
+        return super().__new__(cls, text, "latin1")
+
+
+_ADMITTED: dict[tuple[str, str], type[_StandIn]] = {
+    ("_codecs", "encode"): _Latin1,
+    ("numpy", "dtype"): _ByteType,
+    ("numpy", "ndarray"): _ArrayClass,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy.core.numeric", "_frombuffer"): _BufferArray,
+    ("numpy._core.numeric", "_frombuffer"): _BufferArray,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> type[_StandIn]:
+        try:
+            return _ADMITTED[module, name]
+        except KeyError:
+            raise DataError(
+                f"its pickle asks for {module}.{name}, which is neither an array nor a container."
+            ) from None

@@ -1,0 +1,136 @@
+"""Data as values: the images of a split, and the splits of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64, UInt8
+
+from lamina.errors import DataError
+
+Split = Literal["train", "val", "test"]
+Resize = Literal["crop"]
+Targets = Int64[np.ndarray, " n"] | Bool[np.ndarray, " n"] | Bool[np.ndarray, "n k"] | Float32[np.ndarray, "n k"]
+
+Progress = Callable[[int, int], None]
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A picture that was left out: its path inside the source, and why in a few words."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """The images of one split, decoded, with what is to be learned about them.
+
+    What the targets are is told by their dtype and shape: int64 (N,) one class of ``target_names``; bool (N, K) several
+    labels; bool (N,) yes or no; float32 (N, K) numbers. Pixels are 0 to 255. The arrays may lie in a file: they are
+    mapped into memory, and changing them changes nothing on disk.
+
+    Raises:
+        DataError: the parts do not fit each other.
+
+    >>> pixels = np.zeros((2, 32, 32, 3), np.uint8)
+    >>> images = Images(pixels, np.array([0, 1]), ("cat", "dog"), ("a.png", "b.png"), "train")
+    >>> len(images), images.shape, images.target_counts()
+    (2, (3, 32, 32), {'cat': 1, 'dog': 1})
+    """
+
+    pixels: UInt8[np.ndarray, "n h w c"] = field(repr=False)
+    targets: Targets = field(repr=False)
+    target_names: tuple[str, ...]
+    names: tuple[str, ...] = field(repr=False)
+    split: Split
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4:
+            raise DataError(
+                "pixels are a uint8 array of four dimensions (N, H, W, C); "
+                f"got {self.pixels.dtype} with shape {self.pixels.shape}."
+            )
+        if not len(self.pixels) == len(self.targets) == len(self.names):
+            raise DataError(
+                "every image has one target and one name; "
+                f"got {len(self.pixels)} images, {len(self.targets)} targets and {len(self.names)} names."
+            )
+        _check_targets(self.targets, self.target_names)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of one image as a net meets it, (C, H, W)."""
+        _, height, width, channels = self.pixels.shape
+        return channels, height, width
+
+    def take(self, indices: Sequence[int] | Int64[np.ndarray, " m"]) -> Images:
+        """The images at ``indices``, in that order, copied."""
+        rows = np.asarray(indices, dtype=np.int64)
+        names = tuple(self.names[row] for row in rows)
+        return replace(self, pixels=self.pixels[rows], targets=self.targets[rows], names=names)
+
+    def target_counts(self) -> dict[str, int]:
+        """How many images each class or label has; for yes or no, of each; for numbers, nothing."""
+        if self.targets.dtype == np.int64:
+            counts = np.bincount(self.targets, minlength=len(self.target_names))
+        elif self.targets.dtype == np.bool_ and self.targets.ndim == 2:
+            counts = self.targets.sum(axis=0)
+        elif self.targets.dtype == np.bool_:
+            yes = int(self.targets.sum())
+            return {"no": len(self) - yes, "yes": yes}
+        else:
+            return {}
+        return dict(zip(self.target_names, counts.tolist(), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set, whatever it was read from.
+
+    ``fingerprint`` tells the content and the size of the images. ``size_px`` is the side of the squares that the
+    pictures were made into, and None where they kept their own size; ``resize`` is how a picture of another size is
+    made to fit: ``crop`` scales it until it covers the target and keeps the centre. ``split_rule`` says where the
+    splits come from, ``problems`` what was left out.
+    """
+
+    name: str
+    fingerprint: str
+    train: Images
+    val: Images | None = None
+    test: Images | None = None
+    problems: tuple[Problem, ...] = ()
+    size_px: int | None = None
+    resize: Resize = "crop"
+    split_rule: str = "the source's own"
+
+    @property
+    def splits(self) -> dict[Split, Images]:
+        """The splits that the data set has, by name."""
+        pairs: list[tuple[Split, Images | None]] = [("train", self.train), ("val", self.val), ("test", self.test)]
+        return {split: images for split, images in pairs if images is not None}
+
+
+def _check_targets(targets: Targets, target_names: tuple[str, ...]) -> None:
+    kind = (str(targets.dtype), targets.ndim)
+    if kind not in {("int64", 1), ("bool", 1), ("bool", 2), ("float32", 2)}:
+        raise DataError(
+            "targets are int64 (N,) for one class, bool (N, K) for labels, bool (N,) for yes or no, "
+            f"or float32 (N, K) for numbers; got {targets.dtype} with shape {targets.shape}."
+        )
+    columns = targets.shape[1] if targets.ndim == 2 else 1
+    if kind != ("int64", 1) and columns != len(target_names):
+        raise DataError(f"every column of the targets has a name; got {columns} and {len(target_names)} names.")
+    if kind == ("int64", 1) and len(targets) and not 0 <= targets.min() <= targets.max() < len(target_names):
+        raise DataError(
+            f"targets are numbers of classes, 0 to {len(target_names) - 1}; got {targets.min()} to {targets.max()}."
+        )

@@ -1,0 +1,152 @@
+"""From the bytes of an encoded picture to its pixels."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lamina.data.dataset import Problem
+from lamina.errors import DataError
+
+# The rest of what Pillow opens is rare, and some of it (EPS) starts other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+PICTURE_LIMIT_BYTES = 256 * 2**20
+PICTURE_LIMIT_PIXELS = 50_000_000
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Where one encoded picture lies: a file, or a member of the zip that ``file`` is."""
+
+    name: str
+    file: str
+    member: str = ""
+
+
+class BadPictureError(Exception):
+    """A picture that can't be decoded; the message says why in a few words."""
+
+
+def decode_picture(
+    data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB"
+) -> UInt8[np.ndarray, "h w c"]:
+    """Decode one picture, turned upright as its EXIF says, to RGB or to grey.
+
+    With a ``size`` (height, width) in pixels the picture is scaled until it covers it, and its centre is kept. Of a GIF
+    or a TIFF the first frame is taken; what is transparent lies on white; 16-bit values keep their upper 8 bits.
+
+    Raises:
+        BadPictureError: it can't be decoded, or has more than ``PICTURE_LIMIT_PIXELS``.
+    """
+    if not data:
+        raise BadPictureError("empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_pixels(image)
+            if size is not None:
+                # A JPEG is decoded at a half, a quarter or an eighth where that is enough, twice what is needed.
+                image.draft(None, (2 * max(size), 2 * max(size)))
+            ImageOps.exif_transpose(image, in_place=True)
+            picture = _convert(image, mode)
+            if size is not None and picture.size != size[::-1]:
+                picture = ImageOps.fit(picture, size[::-1], Image.Resampling.BICUBIC)
+            pixels = np.asarray(picture)
+    except BadPictureError:
+        raise
+    except UnidentifiedImageError:
+        raise BadPictureError("not a picture") from None
+    except Image.DecompressionBombError:
+        raise BadPictureError(f"more than {PICTURE_LIMIT_PIXELS // 1_000_000} megapixels") from None
+    except Exception as error:  # damaged bytes make Pillow's parsers raise almost anything
+        reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"[:120]
+        raise BadPictureError(reason) from None
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def read_pictures(
+    paths: Sequence[Path], shape: tuple[int, ...], resize: str = "crop"
+) -> tuple[UInt8[np.ndarray, "n h w c"], list[Problem]]:
+    """Read picture files for a model that takes images of ``shape`` (C, H, W), with C 1 for grey or 3 for RGB.
+
+    A picture of another size is made to fit as the training's were. The files that could not be read are the problems,
+    and have no row in the array; the others keep their order.
+
+    Raises:
+        DataError: the shape is no such picture's, or ``resize`` is not known.
+    """
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise DataError(f"pictures are read as (1, H, W), grey, or (3, H, W), RGB; the model takes {shape}.")
+    if resize != "crop":
+        raise DataError(f"pictures are made to fit by 'crop'; got {resize!r}.")
+    channels, height, width = shape
+    rows, problems = [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path in paths:
+            try:
+                data = _read_file(path)
+                rows.append(decode_picture(data, (height, width), "L" if channels == 1 else "RGB"))
+            except BadPictureError as error:
+                problems.append(Problem(str(path), str(error)))
+    pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
+    return pixels, problems
+
+
+def fit_pixels(pixels: UInt8[np.ndarray, "n h w c"], size_px: int) -> UInt8[np.ndarray, "n s s c"]:
+    """Images scaled until they cover a square of ``size_px``, with their centre kept."""
+    fitted = [ImageOps.fit(Image.fromarray(row.squeeze()), (size_px, size_px)) for row in pixels]
+    return np.stack([np.asarray(image) for image in fitted]).reshape(len(pixels), size_px, size_px, -1)
+
+
+class PictureReader(contextlib.ExitStack):
+    """Reads the bytes of pictures, and keeps their archives open in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._archives: dict[str, zipfile.ZipFile] = {}
+
+    def read(self, picture: Picture) -> bytes:
+        """The bytes of one picture; raises BadPictureError where they can't be read."""
+        if not picture.member:
+            return _read_file(Path(picture.file))
+        if picture.file not in self._archives:
+            self._archives[picture.file] = self.enter_context(zipfile.ZipFile(picture.file))
+        try:
+            return self._archives[picture.file].read(picture.member)
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            raise BadPictureError(f"damaged in the archive: {error}"[:120]) from None
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > PICTURE_LIMIT_BYTES:
+            raise BadPictureError(f"larger than {PICTURE_LIMIT_BYTES // 2**20} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadPictureError((error.strerror or str(error)).lower()) from None
+
+
+def _check_pixels(image: Image.Image) -> None:
+    if image.width * image.height > PICTURE_LIMIT_PIXELS:
+        raise BadPictureError(f"more than {PICTURE_LIMIT_PIXELS // 1_000_000} megapixels")
+
+
+def _convert(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
+    if image.mode.startswith("I"):
+        upper = np.clip(np.asarray(image), 0, 2**16 - 1) >> 8
+        return Image.fromarray(upper.astype(np.uint8)).convert(mode)
+    if image.has_transparency_data:
+        paper = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(paper, image.convert("RGBA")).convert(mode)
+    return image.convert(mode)

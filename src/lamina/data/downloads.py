@@ -1,0 +1,122 @@
+"""The published sets that torchvision knows how to download, with its checksums; each download is announced first."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from lamina.data.cache import cache_folder
+from lamina.data.dataset import Images, Split
+from lamina.errors import DataError, LaminaWarning
+
+# What is announced: where from, and how much.
+SOURCES = {
+    "cifar10": ("www.cs.toronto.edu", 170),
+    "cifar100": ("www.cs.toronto.edu", 169),
+    "mnist": ("ossci-datasets.s3.amazonaws.com", 12),
+    "fashion-mnist": ("fashion-mnist.s3-website.eu-central-1.amazonaws.com", 31),
+    "svhn": ("ufldl.stanford.edu", 246),
+}
+NETWORK_TIMEOUT_SECONDS = 10.0
+
+
+def downloads_folder() -> Path:
+    """Where downloaded files are kept as they came."""
+    return cache_folder() / "downloads"
+
+
+def downloaded_archive(name: str) -> Path:
+    """Where the official archive of ``cifar10`` or ``cifar100`` lies once it has been downloaded."""
+    return downloads_folder() / f"{name.replace('cifar', 'cifar-')}-python.tar.gz"
+
+
+def download_archive(name: str) -> Path:
+    """The official archive of ``cifar10`` or ``cifar100``, downloaded and checked unless it is there.
+
+    Raises:
+        DataError: it could not be downloaded, or its checksum is wrong.
+    """
+    archive = downloaded_archive(name)
+    if archive.exists():
+        return archive
+    with _downloading(name) as folder:
+        from torchvision.datasets import CIFAR10, CIFAR100
+        from torchvision.datasets.utils import download_url
+
+        official = CIFAR10 if name == "cifar10" else CIFAR100
+        download_url(official.url, folder, archive.name, official.tgz_md5)
+        (folder / archive.name).replace(archive)
+    return archive
+
+
+def download_images(name: str) -> dict[Split, Images]:
+    """The images of ``mnist``, ``fashion-mnist`` or ``svhn``, downloaded and checked.
+
+    Raises:
+        DataError: they could not be downloaded, or a checksum is wrong; for SVHN also where SciPy, which reads its
+            files, is not installed.
+    """
+    with _downloading(name) as folder:
+        from torchvision import datasets
+
+        if name == "svhn":
+            digits = tuple("0123456789")
+            sets = {split: datasets.SVHN(folder, split, download=True) for split in ("train", "test")}
+            arrays = {split: (one.data.transpose(0, 2, 3, 1), one.labels, digits) for split, one in sets.items()}
+        else:
+            kind = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
+            sets = {split: kind(folder, train=split == "train", download=True) for split in ("train", "test")}
+            arrays = {
+                split: (one.data.numpy()[..., None], one.targets.numpy(), tuple(one.classes))
+                for split, one in sets.items()
+            }
+    splits: tuple[Split, Split] = ("train", "test")
+    return {
+        split: Images(
+            np.ascontiguousarray(pixels),
+            targets.astype(np.int64),
+            target_names,
+            tuple(f"{split}/{number:05d}" for number in range(len(pixels))),
+            split,
+        )
+        for split in splits
+        for pixels, targets, target_names in [arrays[split]]
+    }
+
+
+@contextmanager
+def _downloading(name: str) -> Iterator[Path]:
+    """An empty folder to download to; whatever stops the download becomes one plain message."""
+    host, size_mb = SOURCES[name]
+    folder = downloads_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "download.lock"), tempfile.TemporaryDirectory(dir=folder) as beside:
+            warnings.warn(f"Downloading {name} ({size_mb} MB) from {host}.", LaminaWarning, stacklevel=4)
+            with _network_timeout(NETWORK_TIMEOUT_SECONDS):
+                yield Path(beside)
+    except ImportError as error:
+        raise DataError(f"{name} needs {error.name} to be read: pip install {error.name}.") from error
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().rpartition("\n")[2]
+        raise DataError(
+            f"{name} could not be downloaded from {host}: {reason}. Connect to the network and try again."
+        ) from error
+
+
+@contextmanager
+def _network_timeout(seconds: float) -> Iterator[None]:
+    # torchvision's downloads take no timeout, and a network that never answers would hold them for minutes.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

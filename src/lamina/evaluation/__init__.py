@@ -1,0 +1,30 @@
+"""Judging a model: its figures on a split, and how sure they are."""
+
+from __future__ import annotations
+
+from lamina.evaluation.interval import Interval, MeanInterval, mean_interval, wilson_interval
+from lamina.evaluation.judge import evaluate
+from lamina.evaluation.report import (
+    ClassReport,
+    ClassScores,
+    LabelReport,
+    LabelScores,
+    NumberReport,
+    NumberScores,
+    Report,
+)
+
+__all__ = [
+    "ClassReport",
+    "ClassScores",
+    "Interval",
+    "LabelReport",
+    "LabelScores",
+    "MeanInterval",
+    "NumberReport",
+    "NumberScores",
+    "Report",
+    "evaluate",
+    "mean_interval",
+    "wilson_interval",
+]

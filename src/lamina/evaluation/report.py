@@ -1,0 +1,274 @@
+"""What a model is worth on one split, as a frozen value that prints, and is stored as JSON."""
+
+from __future__ import annotations
+
+import heapq
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+from rich.console import Console
+from rich.table import Table
+
+from lamina.errors import LaminaError
+from lamina.evaluation.interval import Interval
+from lamina.plain import fields_to_plain, from_plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(ABC):
+    """What every kind of report tells; a figure that these images leave undefined is ``None``.
+
+    Attributes:
+        split: the images that were judged: ``train``, ``val`` or ``test``.
+        images: how many there were.
+        loss: mean loss over them, without label smoothing.
+        seconds: how long the judging took.
+        data_name: the data set, and
+        data_fingerprint: its content, where the caller filled them in.
+    """
+
+    split: str
+    images: int
+    loss: float
+    seconds: float
+    data_name: str | None = None
+    data_fingerprint: str | None = None
+    kind: ClassVar[str]
+    score_name: ClassVar[str]
+
+    @property
+    def score(self) -> float:
+        """The headline figure, which is the field that ``score_name`` names."""
+        score: float = getattr(self, self.score_name)
+        return score
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """A table for people."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {"kind": self.kind, **fields_to_plain(self)}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Report:
+        """The report that :meth:`to_json` wrote.
+
+        Raises:
+            LaminaError: the values are not a report's.
+        """
+        for kind in (ClassReport, LabelReport, NumberReport):
+            if kind.kind == values.get("kind"):
+                fields = {name: value for name, value in values.items() if name != "kind"}
+                try:
+                    return from_plain(kind, fields, "report")
+                except ValueError as error:
+                    raise LaminaError(f"This is not a report: {error}. Evaluate the model again.") from error
+        raise LaminaError(f"Expected a report of classes, labels or numbers, got {values.get('kind')!r}.")
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How well one class is told from the others; fractions from 0 to 1.
+
+    Attributes:
+        name: of the class.
+        precision: of the images taken for this class, those that are of it; ``None`` where none was.
+        recall: of this class's images, those that were found; ``None`` where there are none.
+        f1: harmonic mean of both; ``None`` where the class neither is there nor was seen.
+        support: images of this class.
+    """
+
+    name: str
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ClassReport(Report):
+    """The report of a model that gives each image one class, or a yes or no.
+
+    Attributes:
+        accuracy: the fraction of images whose most probable class is theirs.
+        accuracy_interval: its 95 % interval (Wilson).
+        calibration_error: mean distance between the probability of the class chosen and how often it is right, over
+            15 equal bins (Guo et al., On calibration of modern neural networks, 2017, equation 3).
+        classes: the scores of each class.
+        confusion: images by class (rows) and by class chosen (columns).
+    """
+
+    accuracy: float
+    accuracy_interval: Interval
+    calibration_error: float
+    classes: tuple[ClassScores, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    kind = "classes"
+    score_name = "accuracy"
+
+    def most_confused(self, count: int = 5) -> list[tuple[str, str, int]]:
+        """The class, what it was taken for, and how many images: the most frequent mistakes, at most ``count``."""
+        names = [scores.name for scores in self.classes]
+        mistakes = (
+            (names[row], names[column], images)
+            for row, counts in enumerate(self.confusion)
+            for column, images in enumerate(counts)
+            if images and row != column
+        )
+        return heapq.nlargest(count, mistakes, key=lambda mistake: mistake[2])
+
+    def __str__(self) -> str:
+        low, high = 100 * self.accuracy_interval.low, 100 * self.accuracy_interval.high
+        lines = [
+            f"{self.split} accuracy {format_percent(self.accuracy)} "
+            f"(95 % interval {low:.1f} – {high:.1f} %, {_format_images(self.images)})",
+            f"loss {self.loss:.4f}, calibration error {format_percent(self.calibration_error)}",
+            "",
+            _format_table(
+                ("class", "precision", "recall", "F1", "images"),
+                [
+                    (
+                        scores.name,
+                        format_percent(scores.precision),
+                        format_percent(scores.recall),
+                        format_percent(scores.f1),
+                        f"{scores.support:,}",
+                    )
+                    for scores in self.classes
+                ],
+            ),
+        ]
+        if mistakes := self.most_confused():
+            support = {scores.name: scores.support for scores in self.classes}
+            rows = [
+                (truth, chosen, f"{images:,}", format_percent(images / support[truth]))
+                for truth, chosen, images in mistakes
+            ]
+            lines += ["", _format_table(("most confused", "taken for", "images", "of the class"), rows, texts=2)]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """How well one label is told.
+
+    Attributes:
+        name: of the label.
+        average_precision: from 0 to 1; ``None`` where no image has the label.
+        support: images that have the label.
+    """
+
+    name: str
+    average_precision: float | None
+    support: int
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LabelReport(Report):
+    """The report of a model that gives each image any number of labels.
+
+    Attributes:
+        mean_average_precision: the mean of the labels' average precisions, those without images left out.
+        labels: the scores of each label.
+    """
+
+    mean_average_precision: float
+    labels: tuple[LabelScores, ...]
+    kind = "labels"
+    score_name = "mean_average_precision"
+
+    def __str__(self) -> str:
+        rows = [
+            (scores.name, format_percent(scores.average_precision), f"{scores.support:,}") for scores in self.labels
+        ]
+        return "\n".join(
+            [
+                f"{self.split} mean average precision {format_percent(self.mean_average_precision)} "
+                f"({_format_images(self.images)})",
+                f"loss {self.loss:.4f}",
+                "",
+                _format_table(("label", "average precision", "images"), rows),
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class NumberScores:
+    """How near one number is told.
+
+    Attributes:
+        name: of the number.
+        mean_absolute_error: in the number's own unit.
+        r2: coefficient of determination, at most 1; 0 is as good as always telling the mean. ``None`` where the number
+            is the same in every image.
+    """
+
+    name: str
+    mean_absolute_error: float
+    r2: float | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NumberReport(Report):
+    """The report of a model that tells numbers.
+
+    Attributes:
+        mean_absolute_error: the mean of the numbers' errors, each in its own unit.
+        numbers: the scores of each number.
+    """
+
+    mean_absolute_error: float
+    numbers: tuple[NumberScores, ...]
+    kind = "numbers"
+    score_name = "mean_absolute_error"
+
+    def __str__(self) -> str:
+        rows = [
+            (
+                scores.name,
+                f"{scores.mean_absolute_error:.4g}",
+                "–" if scores.r2 is None else f"{scores.r2:.3f}",
+            )
+            for scores in self.numbers
+        ]
+        return "\n".join(
+            [
+                f"{self.split} mean absolute error {self.mean_absolute_error:.4g} ({_format_images(self.images)})",
+                f"loss {self.loss:.4f}",
+                "",
+                _format_table(("number", "mean absolute error", "R²"), rows),
+            ]
+        )
+
+
+def format_percent(fraction: float | None) -> str:
+    """A fraction as people read it, with one decimal.
+
+    >>> format_percent(0.7552), format_percent(None)
+    ('75.5 %', '–')
+    """
+    return "–" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def _format_images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"
+
+
+def _format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """Columns as wide as they need be, the first ``texts`` of them to the left and the figures to the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="left" if place < texts else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    # A class may be called "[red]" or ":cat:": names are text, never markup.
+    console = Console(width=10_000, color_system=None, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))

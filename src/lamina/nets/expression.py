@@ -1,0 +1,95 @@
+"""Layers written as Python text, read with ``ast`` and never evaluated."""
+
+from __future__ import annotations
+
+import ast
+
+from lamina.errors import NetError
+from lamina.nets.construction import build_layer
+from lamina.nets.layer import Layer
+from lamina.nets.net import Net
+
+LONGEST = 20_000
+"""The most characters of an expression: longer ones could exhaust the stack of Python's parser."""
+
+_EXAMPLE = "Write layers such as: Flatten(), Linear(200), ReLU(), Output()."
+
+
+def parse_net(text: str) -> Net:
+    """The net that ``text`` describes: layers with commas between them, or the ``repr`` of a net.
+
+    Arguments are literals: numbers, strings, ``True``, ``False``, ``None``, tuples of these, and layers inside
+    ``Residual``. Raises ``NetError`` that quotes the piece that is anything else; nothing is ever run.
+
+    >>> parse_net("Flatten(), Linear(200), ReLU(), Output()")
+    Net(Flatten(), Linear(200), ReLU(), Output())
+    """
+    if len(text) > LONGEST:
+        raise NetError(f"the layers must be at most {LONGEST:,} characters, got {len(text):,}. Use a file.")
+    # In brackets, so that the layers may stand on several lines.
+    source = f"(\n{text}\n)"
+    try:
+        body = ast.parse(source, mode="eval").body
+        pieces = _pieces(body)
+        layers = [_layer(source, piece) for piece in pieces]
+    except SyntaxError as error:
+        raise NetError(f"the layers are not valid Python: {_quote_near(text, error)}. {_EXAMPLE}") from None
+    except (RecursionError, MemoryError):
+        raise NetError(f"the layers are nested too deeply. {_EXAMPLE}") from None
+    except ValueError:
+        raise NetError(f"the layers have a character that no text has. {_EXAMPLE}") from None
+    if not layers:
+        raise NetError(f"expected layers, got none. {_EXAMPLE}")
+    return Net(*layers)
+
+
+def _pieces(body: ast.expr) -> list[ast.expr]:
+    if isinstance(body, ast.Tuple):
+        return body.elts
+    if isinstance(body, ast.Call) and isinstance(body.func, ast.Name) and body.func.id == "Net":
+        return body.args if not body.keywords else [body]
+    return [body]
+
+
+def _layer(source: str, node: ast.expr) -> Layer:
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        raise NetError(f"expected a layer, got: {_quote(source, node)}. {_EXAMPLE}")
+    by_name: dict[str, object] = {}
+    for keyword in node.keywords:
+        if keyword.arg is None or keyword.arg in by_name:
+            raise NetError(f"expected every argument once, got: {_quote(source, node)}.")
+        by_name[keyword.arg] = _value(source, keyword.value)
+    return build_layer(node.func.id, [_value(source, argument) for argument in node.args], by_name)
+
+
+def _value(source: str, node: ast.expr) -> object:
+    match node:
+        case ast.Call():
+            return _layer(source, node)
+        case ast.Tuple():
+            return tuple(_value(source, item) for item in node.elts)
+        case ast.Constant(value=int() | float() | str() | None as value):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+            return -number
+    raise NetError(
+        f"expected a number, a string, True, False, None or a tuple of these, got: {_quote(source, node)}. "
+        "Nothing is computed here: write the value itself."
+    )
+
+
+def _quote(source: str, node: ast.expr) -> str:
+    return _shorten(ast.get_source_segment(source, node) or "")
+
+
+def _quote_near(text: str, error: SyntaxError) -> str:
+    """What is wrong, and the text from where Python stumbled."""
+    line, column = (error.lineno or 2) - 2, (error.offset or 1) - 1
+    lines = text.splitlines()
+    rest = lines[line][column:] if 0 <= line < len(lines) else ""
+    return f"{error.msg}, at: {_shorten(rest)}" if rest else error.msg
+
+
+def _shorten(piece: str) -> str:
+    piece = " ".join(piece.split())
+    return piece if len(piece) <= 60 else f"{piece[:57]}..."

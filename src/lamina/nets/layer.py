@@ -1,0 +1,163 @@
+"""What every layer is: a frozen value that knows its shapes, its costs and its torch module."""
+
+# Every layer answers the questions that Layer documents, whether it needs all that it is given or not.
+# ruff: noqa: ARG002, D102
+
+from __future__ import annotations
+
+import reprlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import TYPE_CHECKING, TypeAlias
+
+from lamina.errors import NetError
+from lamina.nets.window import Field
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Shape: TypeAlias = tuple[int, ...]
+"""The shape of one image without the batch: (C, H, W), or (F,) for a vector."""
+
+
+@dataclass(frozen=True, repr=False)
+class Layer(ABC):
+    """A layer of a net: its arguments, and all that follows from them and the shape that comes in.
+
+    ``out_shape`` raises ``NetError`` for a shape that the layer does not take; the rest may rely on having asked it.
+    """
+
+    @abstractmethod
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """The shape that goes out when ``in_shape`` comes in."""
+
+    @abstractmethod
+    def parameter_count(self, in_shape: Shape) -> int:
+        """How many numbers the layer has, trained or frozen."""
+
+    @abstractmethod
+    def multiply_adds(self, in_shape: Shape) -> int:
+        """Multiplications, each with its addition, of convolutions and linear layers for one image."""
+
+    @abstractmethod
+    def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
+        """What a unit sees of the image when the units before it see ``field``; ``None`` is all of it."""
+
+    @abstractmethod
+    def module(self, in_shape: Shape) -> nn.Module:
+        """The layer as a torch module with fresh weights, for batches of ``in_shape``."""
+
+    def __repr__(self) -> str:
+        """The Python that makes the layer: what must be given by place, what was chosen by name."""
+        arguments = (
+            repr(value) if field.default is MISSING else f"{field.name}={value!r}"
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        )
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+@dataclass(frozen=True, repr=False)
+class WeightlessLayer(Layer):
+    """A layer without parameters, and without multiply-adds that count."""
+
+    def parameter_count(self, in_shape: Shape) -> int:
+        return 0
+
+    def multiply_adds(self, in_shape: Shape) -> int:
+        return 0
+
+
+@dataclass(frozen=True, repr=False)
+class ElementwiseLayer(WeightlessLayer):
+    """A layer that makes of every number another, by the class of its name and arguments in ``torch.nn``."""
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        return in_shape
+
+    def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
+        return field
+
+    def module(self, in_shape: Shape) -> nn.Module:
+        from torch import nn
+
+        torch_layer: Callable[..., nn.Module] = getattr(nn, type(self).__name__)
+        return torch_layer(**asdict(self))
+
+
+@dataclass(frozen=True, repr=False)
+class DerivedLayer(Layer):
+    """A layer that counts as another does, which is known when the shape is."""
+
+    @abstractmethod
+    def counterpart(self, in_shape: Shape) -> Layer:
+        """The layer with the same shapes and costs."""
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        return self.counterpart(in_shape).out_shape(in_shape)
+
+    def parameter_count(self, in_shape: Shape) -> int:
+        return self.counterpart(in_shape).parameter_count(in_shape)
+
+    def multiply_adds(self, in_shape: Shape) -> int:
+        return self.counterpart(in_shape).multiply_adds(in_shape)
+
+    def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
+        return self.counterpart(in_shape).receptive_field(field, in_shape)
+
+
+def trace_shapes(layers: Sequence[Layer], in_shape: Shape) -> tuple[Shape, ...]:
+    """The shape that each of ``layers`` receives in turn, and last the shape that goes out.
+
+    Raises ``NetError`` that names the first layer that does not take what it receives, and its place.
+    """
+    shapes = [in_shape]
+    for place, layer in enumerate(layers, start=1):
+        try:
+            shapes.append(layer.out_shape(shapes[-1]))
+        except NetError as error:
+            raise NetError(f"layer {place} of {len(layers)}, {error}") from None
+    return tuple(shapes)
+
+
+def add_up(layers: Sequence[Layer], in_shape: Shape, count: Callable[[Layer, Shape], int]) -> int:
+    """The sum of ``count(layer, its in_shape)`` over layers in a row.
+
+    >>> from lamina.nets import Flatten, Linear
+    >>> add_up([Flatten(), Linear(10)], (3, 2, 2), lambda layer, shape: layer.parameter_count(shape))
+    130
+    """
+    shapes = trace_shapes(layers, in_shape)[:-1]
+    return sum(count(layer, shape) for layer, shape in zip(layers, shapes, strict=True))
+
+
+def trace_fields(layers: Sequence[Layer], in_shape: Shape, field: Field | None) -> tuple[Field | None, ...]:
+    """The receptive field that each of ``layers`` receives in turn, and last the one that goes out."""
+    found = [field]
+    for layer, shape in zip(layers, trace_shapes(layers, in_shape)[:-1], strict=True):
+        found.append(layer.receptive_field(found[-1], shape))
+    return tuple(found)
+
+
+def build_modules(layers: Sequence[Layer], in_shape: Shape) -> nn.Sequential:
+    """The torch modules of layers in a row."""
+    from torch import nn
+
+    shapes = trace_shapes(layers, in_shape)[:-1]
+    return nn.Sequential(*(layer.module(shape) for layer, shape in zip(layers, shapes, strict=True)))
+
+
+def check_layers(owner: str, layers: Sequence[object]) -> None:
+    """Raise ``NetError`` unless every one of ``layers``, given to ``owner``, is a layer."""
+    for place, layer in enumerate(layers, start=1):
+        if isinstance(layer, type) and issubclass(layer, Layer):
+            raise NetError(
+                f"{owner}: layer {place} is the class {layer.__name__}, not a layer. "
+                f"Write {layer.__name__}(...) with its arguments."
+            )
+        if not isinstance(layer, Layer):
+            raise NetError(
+                f"{owner}: layer {place} must be a layer such as ReLU(), got {reprlib.repr(layer)}. "
+                "Give the layers one by one, as in Net(Flatten(), Output())."
+            )

@@ -1,0 +1,91 @@
+"""The few ``nn.Module`` classes that torch lacks."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lamina.nets.window import Window
+
+_IMAGES_AT_ONCE = 256  # the patches of more would not fit the memory of a small computer
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution whose output is ceil(input / stride): zeros are added, the odd one at the bottom and right.
+
+    Torch's own ``padding="same"`` takes no stride. The parameters are those of ``nn.Conv2d``.
+
+    >>> SameConv2d(1, 1, (3, 3), stride=(2, 2))(torch.zeros(1, 1, 8, 8)).shape
+    torch.Size([1, 1, 4, 4])
+    """
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k y x"]:
+        """Pad and convolve."""
+        height, width = images.shape[-2:]
+        kernel_size, stride, dilation = (
+            (sizes[0], sizes[1]) for sizes in (self.kernel_size, self.stride, self.dilation)
+        )
+        window = Window(kernel_size, stride, "same", dilation)
+        vertical, horizontal = window.borders((height, width))
+        return super().forward(functional.pad(images, (*horizontal, *vertical)))
+
+
+class ResidualSum(nn.Module):
+    """The sum of what two modules make of the same input; an empty ``shortcut`` is the input itself."""
+
+    def __init__(self, body: nn.Sequential, shortcut: nn.Sequential) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut
+
+    def forward(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """shortcut(x) + body(x)."""
+        total: Tensor = self.shortcut(x) + self.body(x)
+        return total
+
+
+class Whitening(nn.Conv2d):
+    """A convolution with frozen weights that ``fit`` computes: uncorrelated patches, each with its negative.
+
+    Until ``fit``, the weights are random as in ``nn.Conv2d``. The bias is trained.
+    """
+
+    def __init__(self, in_channels: int, kernel_size: tuple[int, int]) -> None:
+        height, width = kernel_size
+        super().__init__(in_channels, 2 * in_channels * height * width, kernel_size)
+        self.weight.requires_grad_(False)
+
+    @torch.no_grad()
+    def fit(self, images: Float[Tensor, "n c h w"]) -> None:
+        """Compute the weights from normalised training images; a few thousand are enough.
+
+        With (λ, v) the eigenvalues and eigenvectors of the covariance of all patches, largest first, the filters
+        are v / sqrt(λ + 5e-4), then their negatives. The sign of v makes its entry of largest magnitude positive.
+
+        Jordan, arXiv 2404.00498, section 3.2.
+
+        >>> layer = Whitening(3, (2, 2))
+        >>> layer.fit(torch.randn(8, 3, 16, 16))
+        >>> bool((layer.weight[:12] == -layer.weight[12:]).all())
+        True
+        """
+        eigenvalues, eigenvectors = torch.linalg.eigh(self._patch_covariance(images))
+        eigenvalues, eigenvectors = eigenvalues.flip(0), eigenvectors.T.flip(0)
+        largest = eigenvectors.gather(1, eigenvectors.abs().argmax(1, keepdim=True))
+        filters = largest.sign() * eigenvectors / (eigenvalues.clamp(min=0) + 5e-4).sqrt()[:, None]
+        self.weight.copy_(torch.cat((filters, -filters)).reshape(self.weight.shape))
+
+    def _patch_covariance(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "p p"]:
+        size = self.weight[0].numel()
+        total = images.new_zeros(size, dtype=torch.float64)
+        products = images.new_zeros(size, size, dtype=torch.float64)
+        count = 0
+        for batch in torch.split(images, _IMAGES_AT_ONCE):
+            patches = functional.unfold(batch.double(), self.kernel_size).movedim(1, 0).reshape(size, -1)
+            total += patches.sum(1)
+            products += patches @ patches.T
+            count += patches.shape[1]
+        mean = total / count
+        return products / count - torch.outer(mean, mean)

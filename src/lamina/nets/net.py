@@ -1,0 +1,206 @@
+"""A net: layers in a row, as a value."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, overload
+
+from lamina.errors import NetError
+from lamina.nets.construction import layer_from_json, layer_to_json
+from lamina.nets.layer import (
+    Layer,
+    Shape,
+    add_up,
+    build_modules,
+    check_layers,
+    trace_fields,
+    trace_shapes,
+)
+from lamina.nets.layers import Output, Residual, Sigmoid, Softmax, Whiten
+from lamina.nets.window import Field
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Net(Sequence[Layer]):
+    """Layers in a row. A net never changes: another design is another net.
+
+    Every method that takes a shape, (C, H, W) or (F,), raises ``NetError`` that names the first layer that does not
+    take what it receives, its place, and what would fix it.
+
+    >>> from lamina.nets import Flatten, Linear, Output, ReLU
+    >>> net = Net(Flatten(), Linear(100), ReLU(), Output())
+    >>> net.with_outputs(10).parameter_count((3, 32, 32))
+    308310
+    >>> net[:1] + Net(Output())
+    Net(Flatten(), Output())
+    """
+
+    layers: tuple[Layer, ...]
+
+    def __init__(self, *layers: Layer) -> None:
+        check_layers("Net", layers)
+        object.__setattr__(self, "layers", layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Layer: ...
+    @overload
+    def __getitem__(self, index: slice) -> Net: ...
+    def __getitem__(self, index: int | slice) -> Layer | Net:
+        return Net(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
+
+    def __add__(self, other: Net) -> Net:
+        if not isinstance(other, Net):
+            return NotImplemented
+        return Net(*self.layers, *other.layers)
+
+    def __repr__(self) -> str:
+        return f"Net({', '.join(map(repr, self.layers))})"
+
+    def with_outputs(self, outputs: int) -> Net:
+        """The net whose ``Output()`` has as many units as the task has outputs."""
+        return self._rebuild(lambda layer: (Output(outputs),) if isinstance(layer, Output) else (layer,))
+
+    def check(self, in_shape: Shape, outputs: int) -> Net:
+        """The net with its outputs, once all is found right for training on images of ``in_shape``.
+
+        Raises ``NetError`` also where the net does not end with the task's outputs.
+
+        >>> from lamina.nets import Linear, Output
+        >>> Net(Linear(20), Output()).check((3, 8, 8), 10)
+        Traceback (most recent call last):
+        lamina.errors.NetError: layer 1 of 2, Linear(20): expected a vector (F,), got (3, 8, 8). \
+Put Flatten() or GlobalAvgPool() before it.
+        """
+        net = self.with_outputs(outputs)
+        made = net.out_shape(in_shape)
+        if net.layers and isinstance(last := net.layers[-1], Softmax | Sigmoid):
+            raise NetError(
+                f"layer {len(net)} of {len(net)}, {last}: expected logits at the end, as the task itself makes "
+                f"probabilities of them. Remove {last}."
+            )
+        if made != (outputs,):
+            raise NetError(
+                f"the net must end with the task's {outputs} outputs, got {made}. "
+                f"End it with {'' if len(made) == 1 else 'Flatten(), '}Output()."
+            )
+        return net
+
+    def shapes(self, in_shape: Shape) -> tuple[Shape, ...]:
+        """The shape that each layer receives in turn, and last the shape that goes out."""
+        if len(in_shape) not in (1, 3) or any(size < 1 for size in in_shape):
+            raise NetError(f"a net takes images (C, H, W) or vectors (F,), each size at least 1, got {in_shape}.")
+        for place, layer in enumerate(self.layers, start=1):
+            inside = [inner for inner in _innermost((layer,)) if isinstance(inner, Whiten)]
+            if inside and (place > 1 or isinstance(layer, Residual)):
+                raise NetError(
+                    f"layer {place} of {len(self)}, {inside[0]}: must be the first layer of the net. "
+                    "Move it to the front."
+                )
+        return trace_shapes(self.layers, in_shape)
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """The shape that goes out."""
+        return self.shapes(in_shape)[-1]
+
+    def fields(self, in_shape: Shape) -> tuple[Field | None, ...]:
+        """What a unit of each layer sees of the image; ``None`` is all of it."""
+        self.shapes(in_shape)
+        return trace_fields(self.layers, in_shape, Field())[1:]
+
+    def parameter_count(self, in_shape: Shape) -> int:
+        """How many numbers the layers have, trained or frozen."""
+        self.shapes(in_shape)
+        return add_up(self.layers, in_shape, lambda layer, shape: layer.parameter_count(shape))
+
+    def multiply_adds(self, in_shape: Shape) -> int:
+        """Multiplications, each with its addition, of convolutions and linear layers for one image."""
+        self.shapes(in_shape)
+        return add_up(self.layers, in_shape, lambda layer, shape: layer.multiply_adds(shape))
+
+    def module(self, in_shape: Shape) -> nn.Sequential:
+        """The net as a torch module with fresh weights, from float (N, *in_shape) to (N, *out_shape)."""
+        self.shapes(in_shape)
+        return build_modules(self.layers, in_shape)
+
+    def without(self, kind: type[Layer]) -> Net:
+        """The net without any layer of a kind, also inside ``Residual``.
+
+        >>> from lamina.nets import BatchNorm, Conv2d, ReLU
+        >>> Net(Conv2d(32, 3), BatchNorm(), ReLU()).without(BatchNorm)
+        Net(Conv2d(32, 3), ReLU())
+        """
+        return self._rebuild(lambda layer: () if isinstance(layer, kind) else (layer,))
+
+    def replace(self, old: type[Layer] | Layer, new: Layer) -> Net:
+        """The net with ``new`` in the place of each layer of a kind, or equal to ``old``, also inside ``Residual``.
+
+        Raises ``NetError`` where there is none.
+
+        >>> from lamina.nets import Flatten, GELU, Output, ReLU
+        >>> Net(Flatten(), ReLU(), Output()).replace(ReLU, GELU())
+        Net(Flatten(), GELU(), Output())
+        """
+        found = False
+
+        def change(layer: Layer) -> tuple[Layer, ...]:
+            nonlocal found
+            matches = isinstance(layer, old) if isinstance(old, type) else layer == old
+            found = found or matches
+            return (new,) if matches else (layer,)
+
+        net = self._rebuild(change)
+        if not found:
+            name = old.__name__ if isinstance(old, type) else repr(old)
+            raise NetError(f"replace: expected a net with {name}, got {self}. Name a layer that it has.")
+        return net
+
+    def to_json(self) -> dict[str, object]:
+        """The net as plain JSON values; ``from_json`` makes the same net of them.
+
+        >>> from lamina.nets import Linear
+        >>> Net(Linear(10)).to_json()
+        {'layers': [{'layer': 'Linear', 'out_features': 10, 'bias': True}]}
+        """
+        return {"layers": [layer_to_json(layer) for layer in self.layers]}
+
+    @classmethod
+    def from_json(cls, data: object) -> Net:
+        """The net that ``to_json`` wrote. Raises ``NetError`` for anything else; runs nothing."""
+        if not isinstance(data, dict) or set(data) != {"layers"} or not isinstance(data["layers"], list):
+            raise NetError(f'a net in JSON must be {{"layers": [...]}}, got {reprlib.repr(data)}.')
+        try:
+            return cls(*(layer_from_json(layer) for layer in data["layers"]))
+        except RecursionError:
+            raise NetError("a net in JSON must not be nested this deeply.") from None
+
+    def _rebuild(self, change: Callable[[Layer], tuple[Layer, ...]]) -> Net:
+        return Net(*_rebuild(self.layers, change))
+
+
+def _rebuild(layers: Sequence[Layer], change: Callable[[Layer], tuple[Layer, ...]]) -> tuple[Layer, ...]:
+    """What ``change`` makes of each layer; of a ``Residual`` that it leaves, what it makes of those inside."""
+    rebuilt: list[Layer] = []
+    for layer in layers:
+        changed = change(layer)
+        if isinstance(layer, Residual) and changed == (layer,):
+            inner = _rebuild(layer.layers, change)
+            changed = (Residual(*inner, shortcut=_rebuild(layer.shortcut, change)),)
+        rebuilt.extend(changed)
+    return tuple(rebuilt)
+
+
+def _innermost(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Every layer, with those inside a ``Residual`` in its place."""
+    for layer in layers:
+        if isinstance(layer, Residual):
+            yield from _innermost((*layer.layers, *layer.shortcut))
+        else:
+            yield layer

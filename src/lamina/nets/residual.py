@@ -1,0 +1,128 @@
+"""Layers beside a shortcut: what they make is added to what came in."""
+
+# The methods answer the questions that Layer documents.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lamina.errors import NetError
+from lamina.nets.layer import (
+    Layer,
+    Shape,
+    add_up,
+    build_modules,
+    check_layers,
+    trace_fields,
+    trace_shapes,
+)
+from lamina.nets.window import Field
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DEEPEST = 20
+"""How many ``Residual`` may stand inside one another."""
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Residual(Layer):
+    """x + f(x), where f is ``layers`` in a row; where f changes the shape, ``shortcut`` brings x to it.
+
+    He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, arXiv 1512.03385, equations 1 and 2.
+
+    >>> from lamina.nets import BatchNorm, Conv2d
+    >>> block = Residual(Conv2d(64, 3, 2, "same"), BatchNorm(), shortcut=(Conv2d(64, 1, 2),))
+    >>> block.out_shape((32, 16, 16))
+    (64, 8, 8)
+    """
+
+    layers: tuple[Layer, ...]
+    shortcut: tuple[Layer, ...] = ()
+
+    def __init__(self, *layers: Layer, shortcut: tuple[Layer, ...] = ()) -> None:
+        if not layers:
+            raise NetError("Residual: expected at least one layer, got none.")
+        if not isinstance(shortcut, tuple):
+            raise NetError(f"Residual: shortcut must be a tuple of layers such as (Conv2d(64, 1),), got {shortcut!r}.")
+        check_layers("Residual", layers)
+        check_layers("Residual's shortcut", shortcut)
+        object.__setattr__(self, "layers", layers)
+        object.__setattr__(self, "shortcut", shortcut)
+        if _depth(self) > DEEPEST:
+            raise NetError(f"Residual: at most {DEEPEST} may stand inside one another.")
+
+    def __repr__(self) -> str:
+        arguments = [repr(layer) for layer in self.layers]
+        if self.shortcut:
+            arguments.append(f"shortcut={self.shortcut!r}")
+        return f"Residual({', '.join(arguments)})"
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        made = _out_shape("in Residual", self.layers, in_shape)
+        passed = _out_shape("in Residual's shortcut", self.shortcut, in_shape)
+        if made != passed:
+            raise NetError(
+                f"Residual: its layers make {made} and its shortcut {passed}, which do not add up. "
+                + _advise(in_shape, made)
+            )
+        return made
+
+    def parameter_count(self, in_shape: Shape) -> int:
+        return sum(
+            add_up(way, in_shape, lambda layer, shape: layer.parameter_count(shape))
+            for way in (self.layers, self.shortcut)
+        )
+
+    def multiply_adds(self, in_shape: Shape) -> int:
+        return sum(
+            add_up(way, in_shape, lambda layer, shape: layer.multiply_adds(shape))
+            for way in (self.layers, self.shortcut)
+        )
+
+    def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
+        """The wider of both ways, along each side."""
+        made = trace_fields(self.layers, in_shape, field)[-1]
+        passed = trace_fields(self.shortcut, in_shape, field)[-1]
+        if made is None or passed is None:
+            return None
+        height_px, width_px = map(max, made.size_px, passed.size_px)
+        return Field((height_px, width_px), made.step_px)
+
+    def module(self, in_shape: Shape) -> nn.Module:
+        """A ``ResidualSum`` of both ways."""
+        from lamina.nets.modules import ResidualSum
+
+        self.out_shape(in_shape)
+        return ResidualSum(build_modules(self.layers, in_shape), build_modules(self.shortcut, in_shape))
+
+
+def _depth(layer: Layer) -> int:
+    if not isinstance(layer, Residual):
+        return 0
+    return 1 + max(_depth(inner) for inner in (*layer.layers, *layer.shortcut))
+
+
+def _out_shape(way: str, layers: tuple[Layer, ...], in_shape: Shape) -> Shape:
+    try:
+        return trace_shapes(layers, in_shape)[-1]
+    except NetError as error:
+        raise NetError(f"{way}, {error}") from None
+
+
+def _advise(in_shape: Shape, made: Shape) -> str:
+    """The shortcut from ``in_shape`` to ``made``, where one layer can be it."""
+    if len(in_shape) == len(made) == 3:
+        _, *in_size = in_shape
+        channels, *size = made
+        # A 1x1 window with stride s makes ceil(n / s) of n pixels.
+        down, across = (-(-before // after) for before, after in zip(in_size, size, strict=True))
+        if size == [-(-in_size[0] // down), -(-in_size[1] // across)]:
+            stride = "" if down == across == 1 else f", stride={down if down == across else (down, across)}"
+            return f"Give it shortcut=(Conv2d({channels}, 1{stride}),)."
+        return "Keep the size inside with padding='same'."
+    if len(in_shape) == len(made) == 1:
+        return f"Give it shortcut=(Linear({made[0]}),)."
+    return "Both must make an image or both a vector."

@@ -1,0 +1,106 @@
+"""What a net is made of, layer by layer, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from lamina.nets.layer import Layer, Shape, trace_fields, trace_shapes
+from lamina.nets.layers import Residual
+from lamina.nets.net import Net
+from lamina.nets.window import Field
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer. The layers inside a ``Residual`` have rows of their own, and their costs stand there alone."""
+
+    layer: str
+    depth: int
+    """How many ``Residual`` (and shortcuts) the layer stands in, for an indent."""
+    out_shape: Shape
+    parameters: int
+    multiply_adds: int
+    field: Field | None
+    """The receptive field of a unit, in pixels of the input; ``None`` is the whole image."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A row a layer, and the sums: parameters of all layers, multiply-adds for one image."""
+
+    rows: tuple[Row, ...]
+    parameters: int
+    multiply_adds: int
+
+    def __str__(self) -> str:
+        """The table as plain text."""
+        titles = ("layer", "output", "parameters", "multiply-adds", "sees")
+        body = [
+            (
+                "  " * row.depth + row.layer,
+                "x".join(map(str, row.out_shape)),
+                f"{row.parameters:,}",
+                f"{row.multiply_adds:,}",
+                str(row.field or "whole image"),
+            )
+            for row in self.rows
+        ]
+        table = [titles, *body, ("total", "", f"{self.parameters:,}", f"{self.multiply_adds:,}", "")]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if place == 0 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            ).rstrip()
+            for cells in table
+        ]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, object]:
+        """The summary as plain JSON values; shapes and sizes are lists there."""
+        return asdict(self)
+
+
+def summarize(net: Net, in_shape: Shape, outputs: int) -> Summary:
+    """The summary of a net for images of ``in_shape``, (C, H, W), and so many outputs.
+
+    Raises ``NetError`` where the net cannot be trained on them.
+
+    >>> from lamina.nets import Flatten, Linear, Output, ReLU
+    >>> print(summarize(Net(Flatten(), Linear(100), ReLU(), Output()), (3, 32, 32), 10))
+    layer             output  parameters  multiply-adds         sees
+    Flatten()           3072           0              0       1x1 px
+    Linear(100)          100     307,300        307,200  whole image
+    ReLU()               100           0              0  whole image
+    Output(units=10)      10       1,010          1,000  whole image
+    total                        308,310        308,200
+    """
+    net = net.check(in_shape, outputs)
+    return Summary(
+        rows=tuple(_rows(net.layers, in_shape, Field(), depth=0)),
+        parameters=net.parameter_count(in_shape),
+        multiply_adds=net.multiply_adds(in_shape),
+    )
+
+
+def _rows(layers: Sequence[Layer], in_shape: Shape, field: Field | None, depth: int) -> Iterator[Row]:
+    shapes = trace_shapes(layers, in_shape)
+    fields = trace_fields(layers, in_shape, field)
+    for place, layer in enumerate(layers):
+        received, out_shape = shapes[place], shapes[place + 1]
+        if isinstance(layer, Residual):
+            yield Row("Residual", depth, out_shape, 0, 0, fields[place + 1])
+            yield from _rows(layer.layers, received, fields[place], depth + 1)
+            if layer.shortcut:
+                yield Row("shortcut", depth + 1, out_shape, 0, 0, fields[place + 1])
+                yield from _rows(layer.shortcut, received, fields[place], depth + 2)
+        else:
+            yield Row(
+                repr(layer),
+                depth,
+                out_shape,
+                layer.parameter_count(received),
+                layer.multiply_adds(received),
+                fields[place + 1],
+            )

@@ -1,0 +1,100 @@
+"""A window that slides over an image: the arithmetic that convolutions and pools share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Pair: TypeAlias = tuple[int, int]
+"""Something along the height and along the width of an image."""
+
+Size: TypeAlias = int | Pair
+"""One number for height and width alike, or (height, width)."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """The receptive field of a unit: how much of the input image it sees.
+
+    ``size_px`` counts input pixels (height, width); ``step_px`` is how far apart in the input two neighbouring
+    units look. Both are what the layers make possible: the border of a small image may cut a field short.
+
+    >>> Window(kernel_size=(3, 3), stride=(2, 2)).widen(Field())
+    Field(size_px=(3, 3), step_px=(2, 2))
+    """
+
+    size_px: Pair = (1, 1)
+    step_px: Pair = (1, 1)
+
+    def __str__(self) -> str:
+        height_px, width_px = self.size_px
+        return f"{height_px}x{width_px} px"
+
+
+@dataclass(frozen=True)
+class Window:
+    """A sliding window; everything is (height, width), in pixels of the image that it slides over.
+
+    ``padding`` is the border added on each side, or ``"same"``: as much as makes the output
+    ceil(input / stride), the odd pixel at the bottom and right, as TensorFlow and Keras have it.
+
+    >>> Window(kernel_size=(3, 3), stride=(2, 2), padding="same").out_size((32, 15))
+    (16, 8)
+    """
+
+    kernel_size: Pair
+    stride: Pair = (1, 1)
+    padding: Pair | Literal["same"] = (0, 0)
+    dilation: Pair = (1, 1)
+
+    @property
+    def span(self) -> Pair:
+        """From the first to the last pixel that the window covers, the gaps of a dilation included."""
+        height, width = (
+            (kernel - 1) * dilation + 1 for kernel, dilation in zip(self.kernel_size, self.dilation, strict=True)
+        )
+        return height, width
+
+    def borders(self, in_size: Pair) -> tuple[Pair, Pair]:
+        """The padding of an image of ``in_size``: ((top, bottom), (left, right))."""
+        if self.padding != "same":
+            height, width = self.padding
+            return (height, height), (width, width)
+        vertical, horizontal = (
+            _same_border(size, span, stride) for size, span, stride in zip(in_size, self.span, self.stride, strict=True)
+        )
+        return vertical, horizontal
+
+    def out_size(self, in_size: Pair) -> Pair:
+        """How many places the window has; zero or less along a side that it does not fit."""
+        height, width = (
+            (size + sum(border) - span) // stride + 1
+            for size, border, span, stride in zip(in_size, self.borders(in_size), self.span, self.stride, strict=True)
+        )
+        return height, width
+
+    def widen(self, field: Field) -> Field:
+        """The field of a unit that looks through this window at units of ``field``.
+
+        Araujo, Norris, Sim, Computing Receptive Fields of Convolutional Neural Networks, Distill 2019.
+        """
+        height, width = (
+            size + (span - 1) * step for size, span, step in zip(field.size_px, self.span, field.step_px, strict=True)
+        )
+        down, across = (step * stride for step, stride in zip(field.step_px, self.stride, strict=True))
+        return Field((height, width), (down, across))
+
+
+def as_pair(size: Size) -> Pair:
+    """(height, width) of a size.
+
+    >>> as_pair(3)
+    (3, 3)
+    """
+    return (size, size) if isinstance(size, int) else size
+
+
+def _same_border(size: int, span: int, stride: int) -> Pair:
+    places = -(-size // stride)
+    total = max((places - 1) * stride + span - size, 0)
+    return total // 2, total - total // 2

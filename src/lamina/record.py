@@ -1,0 +1,176 @@
+"""What is worth knowing of a training afterwards: the net, the recipe, the data, the software and the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lamina import __version__
+from lamina.data import Dataset
+from lamina.nets import Net, Shape
+from lamina.training.device import Choice
+from lamina.training.loop import Training
+from lamina.training.recipe import Recipe
+from lamina.training.task import Task
+
+
+@dataclass(frozen=True)
+class OwnModule:
+    """Where a user's own module comes from. It is for people: lamina runs no file because a run names it."""
+
+    file: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.name}" if self.name else self.file
+
+
+@dataclass(frozen=True)
+class DataOrigin:
+    """What a model was trained on.
+
+    Attributes:
+        source: the name or path that it was loaded by.
+        name: of the data set.
+        fingerprint: of its content.
+        size_px: side of the squares that its pictures were made into; ``None`` where they kept their size.
+        resize: how they were made to fit.
+    """
+
+    source: str
+    name: str
+    fingerprint: str
+    size_px: int | None
+    resize: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a training ran on.
+
+    Attributes:
+        processor: its name, as the system tells it.
+        instructions: the widest vector instructions that torch uses, such as ``AVX512``.
+        cores: logical cores of the machine.
+        threads: threads that torch computes with.
+        platform: operating system and architecture.
+    """
+
+    processor: str
+    instructions: str
+    cores: int
+    threads: int
+    platform: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What ``run.json`` holds.
+
+    Attributes:
+        net_name: what the net is called in tables and in the run's name.
+        net: its layers; ``None`` for a user's own module.
+        own_module: where that comes from; ``None`` for a net.
+        recipe: how it is trained, the seed among it.
+        task: what its outputs mean.
+        in_shape: channels, height and width of an image.
+        mean: of each channel, in pixel values 0 to 255.
+        std: standard deviation of each channel, in pixel values.
+        parameters: how many numbers the model has.
+        data: what it is trained on.
+        device: where it is trained, and why there.
+        precision: in which number format, and why.
+        command: the command line, a word each.
+        created: when, by ISO 8601 in UTC.
+        versions: of lamina, Python, torch and NumPy.
+        machine: the hardware.
+    """
+
+    net_name: str
+    net: Net | None
+    own_module: OwnModule | None
+    recipe: Recipe
+    task: Task
+    in_shape: Shape
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    parameters: int
+    data: DataOrigin
+    device: Choice
+    precision: Choice
+    command: tuple[str, ...]
+    created: str
+    versions: dict[str, str]
+    machine: Machine
+
+
+def record_training(
+    training: Training,
+    data: Dataset,
+    *,
+    source: str,
+    net_name: str,
+    own_module: OwnModule | None = None,
+    command: Sequence[str] = (),
+) -> RunRecord:
+    """What ``run.json`` is to hold of a training about to begin, here and now.
+
+    Args:
+        training: what is recorded.
+        data: what it learns from, which a training does not know by name.
+        source: the name or path that the data was loaded by.
+        net_name: what to call the net.
+        own_module: where the net comes from if it is a module of the user's own.
+        command: the words of the command line.
+    """
+    model = training.model
+    return RunRecord(
+        net_name=net_name,
+        net=model.net,
+        own_module=own_module,
+        recipe=training.recipe,
+        task=model.task,
+        in_shape=tuple(model.in_shape),
+        mean=model.mean,
+        std=model.std,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        data=DataOrigin(source, data.name, data.fingerprint, data.size_px, data.resize),
+        device=training.device,
+        precision=training.precision,
+        command=tuple(command),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={
+            "lamina": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+        },
+        machine=_describe_machine(),
+    )
+
+
+def _describe_machine() -> Machine:
+    return Machine(
+        processor=_find_processor_name(),
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        cores=os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        platform=platform.platform(),
+    )
+
+
+def _find_processor_name() -> str:
+    # Python tells the architecture alone on Linux.
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

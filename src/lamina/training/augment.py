@@ -1,0 +1,98 @@
+"""Flip, shift and blank whole batches while they are gathered: one pass over the pixels, none of it per image.
+
+Every choice for an epoch is drawn at its start, one for each image, from (seed, epoch): how images are divided into
+batches changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from torch import Tensor
+
+from lamina.training.randomness import derive_generator
+from lamina.training.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """What happens to each image of a training set in one epoch; ``None`` where nothing does.
+
+    Attributes:
+        flips: whether the image is mirrored left to right.
+        shifts_px: how far down and right it is moved, in pixels.
+        holes_px: row and column of the middle of the blanked square, in pixels.
+    """
+
+    flips: Bool[Tensor, " n"] | None
+    shifts_px: Int64[Tensor, "n 2"] | None
+    holes_px: Int64[Tensor, "n 2"] | None
+
+
+def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -> Choices:
+    """Draw what happens to each image in ``epoch`` (from 0).
+
+    An ``alternating`` flip mirrors each image in every other epoch, a random half of them in the first: over two
+    epochs every image is seen both ways (Jordan, arXiv 2404.00498, section 3.6).
+    """
+    count, height, width, _ = pixels.shape
+
+    def draw(purpose: str, low: int, high: tuple[int, int], index: int = epoch) -> Int64[Tensor, "n 2"]:
+        generator = derive_generator(recipe.seed, purpose, index)
+        drawn = [torch.randint(low, limit, (count,), generator=generator) for limit in high]
+        return torch.stack(drawn, dim=1).to(pixels.device)
+
+    flips = None
+    if recipe.flip == "random":
+        flips = draw("flip", 0, (2, 1))[:, 0] == 1
+    elif recipe.flip == "alternating":
+        flips = (draw("flip", 0, (2, 1), index=0)[:, 0] + epoch) % 2 == 1
+    furthest = recipe.translate_px
+    return Choices(
+        flips=flips,
+        shifts_px=draw("translate", -furthest, (furthest + 1, furthest + 1)) if furthest else None,
+        holes_px=draw("cutout", 0, (height, width)) if recipe.cutout_px else None,
+    )
+
+
+def gather_batch(
+    pixels: UInt8[Tensor, "n h w c"], indices: Int64[Tensor, " b"], choices: Choices, cutout_px: int = 0
+) -> UInt8[Tensor, "b h w c"]:
+    """The images at ``indices``, flipped, shifted and blanked as ``choices`` has it for each.
+
+    A shift reflects the image at its border (the border row itself is not doubled); a blank is mid-grey, 128.
+    """
+    if choices.flips is None and choices.shifts_px is None:
+        batch = pixels.index_select(0, indices)
+    else:
+        _, height, width, _ = pixels.shape
+        rows = torch.arange(height, device=pixels.device).expand(len(indices), height)
+        columns = torch.arange(width, device=pixels.device).expand(len(indices), width)
+        if choices.shifts_px is not None:
+            shifts_px = choices.shifts_px[indices]
+            rows = _reflect(rows - shifts_px[:, :1], height)
+            columns = _reflect(columns - shifts_px[:, 1:], width)
+        if choices.flips is not None:
+            columns = torch.where(choices.flips[indices, None], width - 1 - columns, columns)
+        batch = pixels[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
+    if choices.holes_px is not None:
+        _blank(batch, choices.holes_px[indices], cutout_px)
+    return batch
+
+
+def _reflect(positions: Int64[Tensor, "b length"], length: int) -> Int64[Tensor, "b length"]:
+    last = length - 1
+    return last - (last - positions.abs()).abs()
+
+
+def _blank(batch: UInt8[Tensor, "b h w c"], holes_px: Int64[Tensor, "b 2"], side_px: int) -> None:
+    """Blank a square around each hole's middle, in place (DeVries and Taylor, arXiv 1708.04552)."""
+    _, height, width, _ = batch.shape
+    top_left = holes_px - side_px // 2
+    rows = torch.arange(height, device=batch.device) - top_left[:, :1]
+    columns = torch.arange(width, device=batch.device) - top_left[:, 1:]
+    in_rows = (rows >= 0) & (rows < side_px)
+    in_columns = (columns >= 0) & (columns < side_px)
+    batch.masked_fill_((in_rows[:, :, None] & in_columns[:, None, :])[..., None], 128)

@@ -1,0 +1,244 @@
+"""The training loop, as an iterator: forward, loss, backward, step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from lamina.data import Images
+from lamina.errors import DataError, RecipeError
+from lamina.nets import Net
+from lamina.training.augment import draw_choices, gather_batch
+from lamina.training.device import choose_device, choose_precision
+from lamina.training.model import Model, build_model
+from lamina.training.optim import build_optimizer
+from lamina.training.randomness import derive_generator, derive_seed, seeded
+from lamina.training.recipe import Recipe
+from lamina.training.schedule import lr_factor
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a training stands inside an epoch; an Epoch record takes the place of its last Step.
+
+    Attributes:
+        epoch: from 1.
+        step: steps done in this epoch.
+        steps: steps in an epoch.
+        loss: of the batch that this step learned from.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training images gave.
+
+    Attributes:
+        epoch: from 1.
+        epochs: how many there will be.
+        train_loss: mean over the epoch's images, each as the net was when it met them.
+        train_accuracy: share that was right, likewise; ``None`` where answers are not right or wrong.
+        train_seconds: time in training steps alone, this epoch.
+        images_per_second: training images over ``train_seconds``.
+        lr: learning rate of the last step.
+    """
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    train_accuracy: float | None
+    train_seconds: float
+    images_per_second: float
+    lr: float
+
+
+class Training:
+    """A training under way: iterate to train, and look at :attr:`model` whenever you like.
+
+    It sees the training images alone. Leaving the loop is safe, and iterating again goes on with the next step.
+
+    Args:
+        net: a net, or a module of your own from normalized float images (N, C, H, W) to logits, trained in place.
+        images: what to learn from.
+        recipe: how.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        steps_per_record: steps between Step records.
+
+    Raises:
+        NetError: the net does not take these images or does not give one output a target.
+        RecipeError: the recipe does not fit the images, the device is not there, or, while iterating, the loss is no
+            longer a number.
+        DataError: there is no image.
+
+    >>> from lamina import Net, load_data
+    >>> from lamina.nets import Flatten, Output
+    >>> training = Training(Net(Flatten(), Output()), load_data("shapes").train, Recipe(epochs=1))
+    >>> [event.epoch for event in training if isinstance(event, Epoch)]
+    [1]
+    """
+
+    def __init__(
+        self,
+        net: Net | nn.Module,
+        images: Images,
+        recipe: Recipe | None = None,
+        *,
+        device: str = "auto",
+        steps_per_record: int = 10,
+    ) -> None:
+        self.recipe = recipe = recipe or Recipe()
+        _check_fit(recipe, images)
+        self.device = choose_device(device)
+        self.precision = choose_precision(recipe.precision, self.device.value)
+        self._device = torch.device(self.device.value)
+        with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
+            self._live = build_model(net, images, recipe).to(self._device)
+        self._averaged = deepcopy(self._live) if recipe.ema_decay else None
+        self._optimizer = build_optimizer(self._live, recipe)
+        self._pixels = torch.from_numpy(images.pixels).to(self._device)
+        self._targets = torch.from_numpy(images.targets).to(self._device)
+        self._batches = _divide(len(images), recipe.batch_size)
+        self._steps_per_record = steps_per_record
+        self._steps_done = 0
+        self._tally = Tally()
+
+    @property
+    def model(self) -> Model:
+        """The model to judge: the averaged one where the recipe keeps an average."""
+        return self._live if self._averaged is None else self._averaged
+
+    def __iter__(self) -> Iterator[Step | Epoch]:
+        while self._steps_done < self.recipe.epochs * len(self._batches):
+            yield from self._train_epoch()
+
+    def _train_epoch(self) -> Iterator[Step | Epoch]:
+        recipe, model, optimizer, tally = self.recipe, self._live, self._optimizer, self._tally
+        epoch, first = divmod(self._steps_done, len(self._batches))
+        clock = time.perf_counter()
+        order = torch.randperm(len(self._pixels), generator=derive_generator(recipe.seed, "order", epoch))
+        order = order.to(self._device)
+        choices = draw_choices(recipe, epoch, self._pixels)
+        model.train()
+
+        for step, batch in enumerate(self._batches[first:], start=first + 1):
+            indices = order[batch]
+            images = gather_batch(self._pixels, indices, choices, recipe.cutout_px)
+            targets = self._targets[indices]
+            lr = self._set_lr()
+
+            with self._arithmetic():
+                logits = model(images).float()
+            loss = model.task.loss(logits, targets, recipe.label_smoothing)
+
+            optimizer.zero_grad()
+            loss.backward()
+            if recipe.gradient_clip:
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
+            optimizer.step()
+
+            self._average()
+            self._steps_done += 1
+            tally.add(loss, model.task.correct(logits.detach(), targets), len(indices))
+            is_last = step == len(self._batches)
+            if is_last or step % self._steps_per_record == 0:
+                batch_loss = self._check_finite(loss.item())
+                tally.seconds += time.perf_counter() - clock
+                if is_last:
+                    self._tally = Tally()
+                    yield self._summarize(tally, lr)
+                else:
+                    yield Step(epoch + 1, step, len(self._batches), batch_loss)
+                clock = time.perf_counter()
+
+    def _summarize(self, tally: Tally, lr: float) -> Epoch:
+        return Epoch(
+            epoch=self._steps_done // len(self._batches),
+            epochs=self.recipe.epochs,
+            train_loss=float(tally.loss) / tally.images,
+            train_accuracy=None if tally.correct is None else float(tally.correct) / tally.images,
+            train_seconds=tally.seconds,
+            images_per_second=tally.images / tally.seconds,
+            lr=lr,
+        )
+
+    def _check_finite(self, loss: float) -> float:
+        if math.isfinite(loss):
+            return loss
+        epoch, step = divmod(self._steps_done - 1, len(self._batches))
+        raise RecipeError(
+            f"The loss became {loss} at or before step {step + 1} of epoch {epoch + 1}: the weights have grown "
+            f"too large. Lower lr (it is {self.recipe.lr:g}), set gradient_clip to 1, or add BatchNorm() to the net."
+        )
+
+    def _set_lr(self) -> float:
+        factor = lr_factor(self.recipe, self._steps_done, self.recipe.epochs * len(self._batches))
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.recipe.lr * factor
+        return self.recipe.lr * factor
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """The forward pass's number format, and for dropout random numbers that are this step's own."""
+        half = self.precision.value == "bf16"
+        with (
+            seeded(derive_seed(self.recipe.seed, "dropout", self._steps_done), self._device),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=half),
+        ):
+            yield
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self._averaged is None:
+            return
+        averaged, live = tuple(self._averaged.parameters()), tuple(self._live.parameters())
+        torch._foreach_lerp_(averaged, live, 1 - self.recipe.ema_decay)
+        for kept, buffer in zip(self._averaged.buffers(), self._live.buffers(), strict=True):
+            kept.copy_(buffer)
+
+
+@dataclass
+class Tally:
+    """What an epoch has added up so far; on the device, so that no step waits for a number to be read."""
+
+    images: int = 0
+    loss: Tensor | float = 0.0
+    correct: Tensor | float | None = 0.0
+    seconds: float = 0.0
+
+    def add(self, loss: Tensor, correct: Tensor | None, images: int) -> None:
+        """Add a batch: its mean loss, its right answers, its size."""
+        self.images += images
+        self.loss = self.loss + loss.detach() * images
+        self.correct = None if correct is None or self.correct is None else self.correct + correct
+
+
+def _check_fit(recipe: Recipe, images: Images) -> None:
+    if not len(images):
+        raise DataError(f"Expected images to train on, but the {images.split} split is empty.")
+    _, height, width = images.shape
+    side = min(height, width)
+    if recipe.translate_px >= side:
+        raise RecipeError(
+            f"translate_px was {recipe.translate_px}, but must be less than the side of the images, {side} px."
+        )
+
+
+def _divide(count: int, batch_size: int) -> list[slice]:
+    """The batches of an epoch; a last one of a single image joins the one before: BatchNorm cannot norm one image."""
+    starts = list(range(0, count, batch_size))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return [slice(start, stop) for start, stop in pairwise([*starts, count])]

@@ -1,0 +1,43 @@
+"""How the learning rate moves from the first step to the last."""
+
+from __future__ import annotations
+
+import math
+
+from lamina.training.recipe import Recipe
+
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_WARMUP_FRACTION = 0.3
+
+
+def lr_factor(recipe: Recipe, step: int, steps: int) -> float:
+    """The share of ``recipe.lr`` at ``step`` (from 0) of ``steps``.
+
+    The rate rises in a line over ``warmup_fraction`` of all steps, then stays (``constant``), or falls to zero just
+    after the last step in a line (``linear``) or half a cosine (``cosine``, Loshchilov and Hutter, arXiv 1608.03983,
+    equation 5, without restarts). ``one-cycle`` rises from a twenty-fifth by half a cosine and falls by another
+    (Smith and Topin, arXiv 1708.07120; its momentum stays as it is).
+
+    >>> recipe = Recipe(schedule="linear", warmup_fraction=0.5)
+    >>> [lr_factor(recipe, step, 8) for step in range(8)]
+    [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25]
+    """
+    one_cycle = recipe.schedule == "one-cycle"
+    warmup_fraction = recipe.warmup_fraction or (ONE_CYCLE_WARMUP_FRACTION if one_cycle else 0.0)
+    warmup_steps = round(warmup_fraction * steps)
+    if step < warmup_steps:
+        if one_cycle:
+            return ONE_CYCLE_START + (1 - ONE_CYCLE_START) * _half_cosine(step / warmup_steps)
+        return (step + 1) / warmup_steps
+    passed = (step - warmup_steps) / (steps - warmup_steps)
+    match recipe.schedule:
+        case "constant":
+            return 1.0
+        case "linear":
+            return 1 - passed
+        case "cosine" | "one-cycle":
+            return 1 - _half_cosine(passed)
+
+
+def _half_cosine(fraction: float) -> float:
+    return (1 - math.cos(math.pi * fraction)) / 2

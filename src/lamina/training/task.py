@@ -1,0 +1,216 @@
+"""What the targets are decides what the outputs mean, the loss, and when an answer is right."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, Num
+from torch import Tensor
+from torch.nn import functional
+
+from lamina.data import Images
+from lamina.errors import DataError, RecipeError, RunError
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """How logits are read, scored and learned from.
+
+    Attributes:
+        target_names: the classes, the labels, the question or the numbers, one a name.
+    """
+
+    target_names: tuple[str, ...]
+    kind: ClassVar[str]
+
+    @property
+    def outputs(self) -> int:
+        """How many logits an image gets."""
+        return len(self.target_names)
+
+    @abstractmethod
+    def loss(
+        self,
+        logits: Float[Tensor, "n k"],
+        targets: Num[Tensor, "n ..."] | Bool[Tensor, "n ..."],
+        label_smoothing: float = 0.0,
+    ) -> Float[Tensor, ""]:
+        """The mean loss of a batch."""
+
+    @abstractmethod
+    def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """What the logits say, in the targets' own terms."""
+
+    @abstractmethod
+    def correct(
+        self, logits: Float[Tensor, "n k"], targets: Num[Tensor, "n ..."] | Bool[Tensor, "n ..."]
+    ) -> Float[Tensor, ""] | None:
+        """How many answers of a batch are right; ``None`` where an answer is nearer or farther, not right or wrong."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The task as plain values."""
+        return {"kind": self.kind, "target_names": list(self.target_names)}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Task:
+        """The task that :meth:`to_json` wrote.
+
+        Raises:
+            RunError: the values are not a task's.
+        """
+        try:
+            kind = next(kind for kind in (OneLabel, ManyLabels, YesNo, Numbers) if kind.kind == values["kind"])
+            fields = {name: tuple(value) for name, value in values.items() if name != "kind"}
+            return kind(**fields)
+        except (StopIteration, KeyError, TypeError) as error:
+            raise RunError(f"Expected a task such as {{'kind': 'one label', …}}, got {values!r}.") from error
+
+
+@final
+@dataclass(frozen=True)
+class OneLabel(Task):
+    """Each image is of exactly one class: softmax and cross-entropy.
+
+    >>> task = OneLabel(("cat", "dog"))
+    >>> task.probabilities(torch.zeros(1, 2))
+    tensor([[0.5000, 0.5000]])
+    """
+
+    kind = "one label"
+
+    def loss(
+        self, logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"], label_smoothing: float = 0.0
+    ) -> Float[Tensor, ""]:
+        """Categorical cross-entropy, the softmax within it."""
+        return functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+
+    def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """Softmax: positive, summing to one."""
+        return logits.softmax(dim=1)
+
+    def correct(self, logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"]) -> Float[Tensor, ""]:
+        """How many images have their own class on top."""
+        return (logits.argmax(dim=1) == targets).sum(dtype=torch.float32)
+
+
+@final
+@dataclass(frozen=True)
+class ManyLabels(Task):
+    """Each image has any number of labels: a sigmoid and binary cross-entropy for each."""
+
+    kind = "many labels"
+
+    def loss(
+        self, logits: Float[Tensor, "n k"], targets: Bool[Tensor, "n k"], label_smoothing: float = 0.0
+    ) -> Float[Tensor, ""]:
+        """Binary cross-entropy, the mean over images and labels."""
+        return functional.binary_cross_entropy_with_logits(logits, _smoothed(targets, logits, label_smoothing))
+
+    def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """Sigmoid: each label on its own."""
+        return logits.sigmoid()
+
+    def correct(self, logits: Float[Tensor, "n k"], targets: Bool[Tensor, "n k"]) -> Float[Tensor, ""]:
+        """The share of an image's labels that are right, summed over the batch."""
+        return ((logits > 0) == targets).float().mean(dim=1).sum()
+
+
+@final
+@dataclass(frozen=True)
+class YesNo(Task):
+    """Each image answers one question with yes or no: one output, a sigmoid and binary cross-entropy."""
+
+    kind = "yes or no"
+
+    def loss(
+        self, logits: Float[Tensor, "n 1"], targets: Bool[Tensor, " n"], label_smoothing: float = 0.0
+    ) -> Float[Tensor, ""]:
+        """Binary cross-entropy."""
+        answers = logits.squeeze(1)
+        return functional.binary_cross_entropy_with_logits(answers, _smoothed(targets, answers, label_smoothing))
+
+    def probabilities(self, logits: Float[Tensor, "n 1"]) -> Float[Tensor, "n 1"]:
+        """Sigmoid: how likely yes is."""
+        return logits.sigmoid()
+
+    def correct(self, logits: Float[Tensor, "n 1"], targets: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
+        """How many answers are right."""
+        return ((logits.squeeze(1) > 0) == targets).sum(dtype=torch.float32)
+
+
+@final
+@dataclass(frozen=True)
+class Numbers(Task):
+    """Each image has one number or several: mean squared error.
+
+    A net learns numbers in deviations from their mean, so that degrees and millimetres weigh the same.
+
+    Attributes:
+        means: of each number over the training images, in its own unit.
+        deviations: standard deviation of each, in its own unit.
+    """
+
+    means: tuple[float, ...]
+    deviations: tuple[float, ...]
+    kind = "numbers"
+
+    def loss(
+        self, logits: Float[Tensor, "n k"], targets: Float[Tensor, "n k"], label_smoothing: float = 0.0
+    ) -> Float[Tensor, ""]:
+        """Mean squared error in deviations."""
+        if label_smoothing:
+            raise RecipeError(
+                f"label_smoothing was {label_smoothing:g}, but numbers have no labels to smooth. Set it to 0."
+            )
+        means, deviations = logits.new_tensor(self.means), logits.new_tensor(self.deviations)
+        return functional.mse_loss(logits, (targets - means) / deviations)
+
+    def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """The numbers, in their own units."""
+        return logits * logits.new_tensor(self.deviations) + logits.new_tensor(self.means)
+
+    def correct(self, logits: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]) -> None:
+        """Nothing: a number is near or far, not right or wrong."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The task as plain values."""
+        return {**super().to_json(), "means": list(self.means), "deviations": list(self.deviations)}
+
+
+def task_of(images: Images) -> Task:
+    """The task that these images' targets set.
+
+    Raises:
+        DataError: the targets are of no known kind.
+
+    >>> from lamina.data import load_data
+    >>> task_of(load_data("shapes").train).kind
+    'one label'
+    """
+    targets, names = images.targets, tuple(images.target_names)
+    match targets.dtype.kind, targets.ndim:
+        case "i", 1:
+            return OneLabel(names)
+        case "b", 2:
+            return ManyLabels(names)
+        case "b", 1:
+            return YesNo(names)
+        case "f", 2:
+            deviations = np.where(np.ptp(targets, axis=0) > 0, targets.std(axis=0, dtype=np.float64), 1.0)
+            means = targets.mean(axis=0, dtype=np.float64)
+            return Numbers(names, tuple(means.tolist()), tuple(deviations.tolist()))
+    raise DataError(
+        f"Expected targets of int64 (N,), bool (N, K), bool (N,) or float32 (N, K), "
+        f"got {targets.dtype} {targets.shape}."
+    )
+
+
+def _smoothed(
+    targets: Bool[Tensor, "*shape"], logits: Float[Tensor, "*shape"], label_smoothing: float
+) -> Float[Tensor, "*shape"]:
+    return targets.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2

@@ -1,0 +1,55 @@
+"""Nets to begin with, a file each: what it is made of, how it is trained, and what was measured.
+
+A file holds ``NET`` and ``RECIPES``, the first of which is the default. A new file is a new net, nothing else to touch.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+from lamina.errors import NetError, RecipeError, suggest
+from lamina.nets import Net
+from lamina.training.recipe import Recipe
+
+NAMES: tuple[str, ...] = tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__)))
+"""The nets there are."""
+
+
+def load_net(name: str) -> Net:
+    """The net of that name.
+
+    Raises:
+        NetError: there is none.
+
+    >>> load_net("mlp")
+    Net(Flatten(), Linear(100), ReLU(), Output())
+    """
+    if name not in NAMES:
+        raise NetError(f"There is no net {name!r} in the zoo. {suggest(name, NAMES)}")
+    net: Net = import_module(f"lamina.zoo.{name.replace('-', '_')}").NET
+    return net
+
+
+def load_recipes(name: str) -> dict[str, Recipe]:
+    """How the net of that name is trained, by the recipes' names; the first is the default.
+
+    >>> load_recipes("cnn")["article"].epochs
+    10
+    """
+    load_net(name)
+    recipes: dict[str, Recipe] = import_module(f"lamina.zoo.{name.replace('-', '_')}").RECIPES
+    return recipes
+
+
+def load_recipe(net_name: str, recipe_name: str | None = None) -> tuple[str, Recipe]:
+    """A recipe of a net in the zoo and its name, by default the first.
+
+    Raises:
+        RecipeError: the net has no recipe of that name.
+    """
+    recipes = load_recipes(net_name)
+    chosen = recipe_name or next(iter(recipes))
+    if chosen not in recipes:
+        raise RecipeError(f"{net_name} has no recipe {chosen!r}. {suggest(chosen, recipes)}")
+    return chosen, recipes[chosen]

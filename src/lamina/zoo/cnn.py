@@ -1,0 +1,30 @@
+"""The article's CNN: four convolutions, two of which halve the picture, then a hidden layer of 128 units.
+
+591,914 parameters at 3×32×32 and ten classes.
+"""
+
+from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, LeakyReLU, Linear, Net, Output
+from lamina.training.recipe import Recipe
+
+NET = Net(
+    Conv2d(32, kernel_size=3, stride=1, padding=1),
+    BatchNorm(),
+    LeakyReLU(),
+    Conv2d(32, kernel_size=3, stride=2, padding=1),
+    BatchNorm(),
+    LeakyReLU(),
+    Conv2d(64, kernel_size=3, stride=1, padding=1),
+    BatchNorm(),
+    LeakyReLU(),
+    Conv2d(64, kernel_size=3, stride=2, padding=1),
+    BatchNorm(),
+    LeakyReLU(),
+    Flatten(),
+    Linear(128),
+    BatchNorm(),
+    LeakyReLU(),
+    Dropout(0.5),
+    Output(),
+)
+
+RECIPES = {"article": Recipe(epochs=10, batch_size=100, optimizer="adam", lr=1e-3)}

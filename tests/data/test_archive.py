@@ -1,0 +1,180 @@
+"""An archive can't make lamina write outside its cache, follow a link or fill the disk."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lamina.data import load_data
+from lamina.data.archive import Limits, list_zip, spool_tar
+from lamina.errors import DataError
+
+
+def write_zip(path: Path, name: str, data: bytes = b"x", mode: int = 0) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        member = zipfile.ZipInfo("placeholder")
+        member.filename = name
+        member.compress_type = zipfile.ZIP_DEFLATED
+        member.external_attr = mode << 16
+        archive.writestr(member, data)
+    return path
+
+
+def write_tar(path: Path, name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = "") -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, link
+        member.size = len(data) if kind == tarfile.REGTYPE else 0
+        archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+REMEDY = "An archive of pictures holds plain files below one folder; make it again from such a folder."
+HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
+    "zip, absolute": ("a.zip", lambda path: write_zip(path, "/etc/1.png"), "'/etc/1.png' has an absolute path"),
+    "zip, backslash": (
+        "a.zip",
+        lambda path: write_zip(path, "\\etc\\1.png"),
+        "'\\\\etc\\\\1.png' has an absolute path",
+    ),
+    "zip, parent": ("a.zip", lambda path: write_zip(path, "a/../../1.png"), "'a/../../1.png' has '..' in its path"),
+    "zip, windows parent": (
+        "a.zip",
+        lambda path: write_zip(path, "a\\..\\1.png"),
+        "'a\\\\..\\\\1.png' has '..' in its path",
+    ),
+    "zip, drive": ("a.zip", lambda path: write_zip(path, "C:/1.png"), "'C:/1.png' has a drive letter in its path"),
+    "zip, link": (
+        "a.zip",
+        lambda path: write_zip(path, "a/1.png", b"/etc/passwd", stat.S_IFLNK | 0o777),
+        "'a/1.png' is a link or a device",
+    ),
+    "zip, bomb": (
+        "a.zip",
+        lambda path: write_zip(path, "a/1.bmp", bytes(2**24)),
+        "'a/1.bmp' is packed more than 200 to 1",
+    ),
+    "tar, absolute": ("a.tar.gz", lambda path: write_tar(path, "/etc/1.png"), "'/etc/1.png' has an absolute path"),
+    "tar, parent": ("a.tar.gz", lambda path: write_tar(path, "../1.png"), "'../1.png' has '..' in its path"),
+    "tar, soft link": (
+        "a.tar.gz",
+        lambda path: write_tar(path, "a/1.png", kind=tarfile.SYMTYPE, link="/etc/passwd"),
+        "'a/1.png' is a link, a device or a file with holes",
+    ),
+    "tar, hard link": (
+        "a.tar.gz",
+        lambda path: write_tar(path, "a/1.png", kind=tarfile.LNKTYPE, link="/etc/passwd"),
+        "'a/1.png' is a link, a device or a file with holes",
+    ),
+    "tar, device": (
+        "a.tar.gz",
+        lambda path: write_tar(path, "a/1.png", kind=tarfile.CHRTYPE),
+        "'a/1.png' is a link, a device or a file with holes",
+    ),
+    "tar, pipe": (
+        "a.tar.gz",
+        lambda path: write_tar(path, "a/1.png", kind=tarfile.FIFOTYPE),
+        "'a/1.png' is a link, a device or a file with holes",
+    ),
+    "tar, bomb": (
+        "a.tar.gz",
+        lambda path: write_tar(path, "a/1.bmp", bytes(2**24)),
+        "'a/1.bmp' is packed more than 200 to 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_a_hostile_archive_is_refused_and_nothing_is_written(attack: str, tmp_path: Path, cache: Path) -> None:
+    name, write, fault = HOSTILE[attack]
+    archive = write(tmp_path / name)
+    with pytest.raises(DataError) as raised:
+        load_data(archive)
+    assert str(raised.value) == f"{archive} is refused: its member {fault}. {REMEDY}"
+    assert os.listdir(tmp_path) == [name]
+    assert sorted(os.listdir(cache)) == ["build.lock", "sources"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "fault"),
+    [
+        (Limits(members=20), "'test/owl/0001.png' is one more than 20 members"),
+        (Limits(member_bytes=100), "'train/cat/0000.png' is larger than 100 bytes"),
+        (Limits(total_bytes=500), "'train/cat/0001.png' brings the archive over 500 bytes unpacked"),
+    ],
+)
+def test_each_limit_holds_for_both_kinds(limits: Limits, fault: str, pictures, tmp_path: Path) -> None:
+    for read in (
+        lambda: list_zip(pictures.write_zip(tmp_path / "a.zip"), limits),
+        lambda: spool_tar(pictures.write_tar(tmp_path / "a.tar"), tmp_path, limits),
+    ):
+        with pytest.raises(DataError) as raised:
+            read()
+        assert fault in str(raised.value)
+
+
+def test_an_encrypted_zip_says_what_to_do(pictures, tmp_path: Path) -> None:
+    path = pictures.write_zip(tmp_path / "a.zip")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError) as raised:
+        load_data(path)
+    assert str(raised.value) == f"{path} is encrypted. Unpack it with its password and give lamina the folder."
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
+def test_a_damaged_archive_says_so(name: str, pictures, tmp_path: Path) -> None:
+    path = tmp_path / name
+    (pictures.write_zip if name.endswith("zip") else pictures.write_tar)(path)
+    data = path.read_bytes()
+    if name == "a.zip":
+        data = data.replace(b"PK\x01\x02", b"PK\x01\x00", 1)
+    else:
+        data = data[: len(data) // 2 + 100]
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"can't be read as an archive: .*\. Make or download it again\."):
+        load_data(path)
+
+
+def test_a_member_damaged_inside_a_zip_is_one_problem(pictures, tmp_path: Path) -> None:
+    path = pictures.write_zip(tmp_path / "a.zip")
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo("train/dog/0001.png")
+    data = bytearray(path.read_bytes())
+    start = member.header_offset + 30 + len(member.filename)
+    data[start + 20 : start + 30] = bytes(10)
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match="1 picture could not be read and was left out: train/dog/0001.png"):
+        loaded = load_data(path)
+    assert loaded.train.target_counts() == {"cat": 4, "dog": 3, "owl": 4}
+
+
+def test_the_later_of_two_members_of_one_name_counts(pictures, tmp_path: Path) -> None:
+    path = pictures.write_tar(tmp_path / "a.tar")
+    with tarfile.open(path, "a") as archive:
+        data = pictures.encoded()["train/dog/0000.png"]
+        member = tarfile.TarInfo("train/cat/0000.png")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    images = load_data(path).train
+    assert (images.pixels[0] == pictures.pixels["train/dog/0000.png"]).all()
+    assert len(images) == 12
+
+
+def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("no archive")
+    with pytest.raises(DataError) as raised:
+        load_data(path)
+    assert str(raised.value) == (
+        f"{path} is no folder, and no zip or tar that can be read. Give one of these, or one of cifar10, cifar100, mnist, "
+        "fashion-mnist, svhn, shapes, shapes-attributes, shapes-pose."
+    )

@@ -1,0 +1,151 @@
+"""Which picture belongs to which split and class."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lamina.data import Problem, load_data
+from lamina.data.decoding import Picture
+from lamina.data.folder import arrange, scan_folder
+from lamina.errors import DataError, LaminaWarning
+
+
+def arrange_paths(*paths: str):
+    return arrange([Picture(path, f"/{path}") for path in paths], Path("pets"))
+
+
+def places(arrangement) -> list[tuple[str, str, str]]:
+    return [(one.split, one.target_name, one.picture.name) for one in arrangement.pictures]
+
+
+def test_parts_may_be_called_valid_or_validation_in_any_case() -> None:
+    for part in ("val", "valid", "validation", "Val"):
+        found = places(arrange_paths("Train/a/1.png", "Train/b/1.png", f"{part}/a/2.png"))
+        assert found == [
+            ("train", "a", "Train/a/1.png"),
+            ("train", "b", "Train/b/1.png"),
+            ("val", "a", f"{part}/a/2.png"),
+        ]
+
+
+def test_without_parts_a_fifth_of_each_class_is_held_out_the_same_every_time() -> None:
+    paths = [f"{name}/{number}.png" for name in "ab" for number in range(20)]
+    arrangement = arrange_paths(*paths)
+
+    test = [(name, path) for split, name, path in places(arrangement) if split == "test"]
+    assert [name for name, _ in test] == ["a"] * 4 + ["b"] * 4
+    assert arrangement.split_rule == "20% of each class held out as test, the same pictures every time"
+    assert places(arrange_paths(*reversed(paths))) == places(arrangement)
+    assert test[:4] == [("a", "a/1.png"), ("a", "a/12.png"), ("a", "a/15.png"), ("a", "a/9.png")]
+
+
+def test_train_alone_is_held_out_from_but_not_where_there_is_val() -> None:
+    train = [f"train/{name}/{number}.png" for name in "ab" for number in range(5)]
+    assert {split for split, _, _ in places(arrange_paths(*train))} == {"train", "test"}
+    assert {split for split, _, _ in places(arrange_paths(*train, "val/a/9.png"))} == {"train", "val"}
+
+
+def test_a_class_may_be_called_train_and_folders_inside_a_class_belong_to_it() -> None:
+    found = places(arrange_paths("bus/1.png", "bus/old/2.png", "train/1.png", "train/2.png"))
+    assert {name for _, name, _ in found} == {"bus", "train"}
+    assert len(found) == 4
+
+
+def test_a_picture_outside_the_class_folders_is_a_problem() -> None:
+    arrangement = arrange_paths("a/1.png", "a/2.png", "b/1.png", "b/2.png", "overview.png")
+    assert arrangement.problems == [Problem("overview.png", "in no class folder")]
+
+
+LAYOUT = "Expected a folder for each class with its pictures inside, or train/, val/ and test/ with such folders."
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ([], f"no pictures in pets. {LAYOUT}"),
+        (["1.png", "2.png"], f"the pictures in pets lie in no class folders. {LAYOUT}"),
+        (["a/1.png", "a/2.png"], f"pets has one class only, a; a classifier needs at least two. {LAYOUT}"),
+        (
+            ["train/a/1.png", "train/b/1.png", "test/c/1.png"],
+            "pets has no training pictures of c. Add some to train/, or remove the class.",
+        ),
+        (
+            ["test/a/1.png", "val/b/1.png"],
+            "pets has no training pictures of a, b. Add some to train/, or remove the class.",
+        ),
+        (
+            ["a/1.png", "a/2.png", "b/1.png"],
+            "pets has one picture of b only; a class needs at least two, one to train on and one to test.",
+        ),
+        (
+            ["train/a/1.png", "test/a/1.png", "more/a/1.png"],
+            f"pets has test, train beside more. {LAYOUT}",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_refused(paths: list[str], message: str) -> None:
+    with pytest.raises(DataError) as raised:
+        arrange_paths(*paths)
+    assert str(raised.value) == message
+
+
+def save_picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), "red").save(path)
+
+
+def test_what_is_no_picture_is_passed_over(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.PNG", "b/1.JPeG", ".git/a/1.png", "a/.hidden.png", "__MACOSX/a/1.png"):
+        save_picture(tmp_path / name)
+    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    assert [picture.name for picture in scan_folder(tmp_path).pictures] == ["a/1.png", "a/2.PNG", "b/1.JPeG"]
+
+
+def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        save_picture(root / name)
+    save_picture(tmp_path / "secret.png")
+    (root / "a" / "3.png").symlink_to(tmp_path / "secret.png")
+    (root / "b" / "3.png").symlink_to(root / "b" / "1.png")
+    (root / "c").symlink_to(root / "a")
+    (root / "b" / "loop").symlink_to(root)
+
+    with pytest.warns(LaminaWarning) as warned:
+        data = load_data(root)
+
+    assert data.problems == (
+        Problem("a/3.png", "a link out of the folder"),
+        Problem("b/loop", "a link to a folder"),
+        Problem("c", "a link to a folder"),
+    )
+    assert len(data.train) + len(data.test) == 5
+    assert [str(warning.message) for warning in warned] == [
+        "3 pictures could not be read and were left out: "
+        "a/3.png (a link out of the folder), b/loop (a link to a folder), c (a link to a folder)"
+    ]
+
+
+def test_a_class_whose_training_pictures_are_all_unreadable_is_refused(tmp_path: Path) -> None:
+    for name in ("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png"):
+        save_picture(tmp_path / name)
+    (tmp_path / "train" / "b" / "1.png").write_bytes(b"")
+    with pytest.raises(DataError) as raised:
+        load_data(tmp_path)
+    expected = f"{tmp_path} has no training pictures of b. Add some to train/, or remove the class."
+    assert str(raised.value) == expected
+
+
+def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    for folder in (b"caf\xe9", b"tea"):
+        path = bytes(tmp_path) + b"/" + folder
+        Path(path.decode("utf-8", "surrogateescape")).mkdir()
+        for number in (b"1", b"2"):
+            Path((path + b"/" + number + b".png").decode("utf-8", "surrogateescape")).write_bytes(buffer.getvalue())
+    assert load_data(tmp_path).train.target_names == ("caf\udce9", "tea")

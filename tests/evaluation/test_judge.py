@@ -1,0 +1,267 @@
+"""Figures beside formulas written out in float64 NumPy, and beside published examples."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch import nn
+
+from lamina.data import Images
+from lamina.errors import DataError, LaminaError
+from lamina.evaluation import evaluate, wilson_interval
+from lamina.training.model import Model
+from lamina.training.task import ManyLabels, Numbers, OneLabel, Task, YesNo
+
+CLASSES = ("cat", "dog", "hen")
+
+
+def model_of(task: Task) -> Model:
+    """A model whose logits are the pixels of a 1×1 image with a channel an output: (pixel - 128) / 32."""
+    outputs = task.outputs
+    return Model(
+        nn.Flatten(), net=None, task=task, in_shape=(outputs, 1, 1), mean=[128.0] * outputs, std=[32.0] * outputs
+    )
+
+
+def images_of(pixels: np.ndarray, targets: np.ndarray, names: tuple[str, ...]) -> Images:
+    return Images(
+        pixels=pixels.astype(np.uint8)[:, None, None, :],
+        targets=targets,
+        target_names=names,
+        names=tuple(f"{place}.png" for place in range(len(pixels))),
+        split="test",
+    )
+
+
+def logits_of(pixels: np.ndarray) -> np.ndarray:
+    return (pixels.astype(np.float64) - 128) / 32
+
+
+def judge_classes(pixels, targets, names=CLASSES):
+    pixels, targets = np.array(pixels), np.array(targets, np.int64)
+    return evaluate(model_of(OneLabel(names)), images_of(pixels, targets, names))
+
+
+def pixels_that_choose(chosen: list[int], sure: int = 200) -> np.ndarray:
+    """Pixels whose greatest is that of each chosen class."""
+    pixels = np.full((len(chosen), len(CLASSES)), 100)
+    pixels[np.arange(len(chosen)), chosen] = sure
+    return pixels
+
+
+def test_class_scores_are_those_counted_by_hand():
+    report = judge_classes(pixels_that_choose([0, 1, 1, 1, 0, 2]), [0, 0, 1, 1, 2, 2])
+    assert report.confusion == ((1, 1, 0), (0, 2, 0), (1, 0, 1))
+    assert report.accuracy == report.score == 4 / 6
+    assert report.accuracy_interval == wilson_interval(4, 6)
+    cat, dog, hen = report.classes
+    assert (cat.precision, cat.recall, cat.f1, cat.support) == (1 / 2, 1 / 2, 1 / 2, 2)
+    assert (dog.precision, dog.recall, dog.f1, dog.support) == (2 / 3, 1.0, 4 / 5, 2)
+    assert (hen.precision, hen.recall, hen.f1, hen.support) == (1.0, 1 / 2, 2 / 3, 2)
+    assert report.most_confused() == [("cat", "dog", 1), ("hen", "cat", 1)]
+    assert report.most_confused(count=1) == [("cat", "dog", 1)]
+
+
+def test_the_report_says_what_was_judged():
+    report = judge_classes(pixels_that_choose([0, 1]), [0, 1])
+    assert (report.split, report.images, report.score_name) == ("test", 2, "accuracy")
+    assert 0 < report.seconds < 60
+
+
+def test_a_class_without_images_has_no_recall_and_one_never_chosen_no_precision():
+    cat, dog, hen = judge_classes(pixels_that_choose([0, 1, 1]), [0, 0, 0]).classes
+    assert (cat.precision, cat.recall) == (1.0, 1 / 3)
+    assert (dog.precision, dog.recall, dog.f1, dog.support) == (0.0, None, 0.0, 0)
+    assert (hen.precision, hen.recall, hen.f1, hen.support) == (None, None, None, 0)
+
+
+def test_calibration_error_of_two_bins_by_hand():
+    # Logits (2, 0, 0): e² / (e² + 2) = 0.78698 sure, right in one image of two; and (0, 0, 0): 1/3 sure, right.
+    report = judge_classes([[192, 128, 128], [192, 128, 128], [128, 128, 128]], [0, 1, 0])
+    sure = np.exp(2) / (np.exp(2) + 2)
+    assert report.calibration_error == pytest.approx(2 / 3 * abs(0.5 - sure) + 1 / 3 * abs(1 - 1 / 3), abs=1e-6)
+
+
+@st.composite
+def pixels_and_classes(draw):
+    count, classes = draw(st.integers(1, 40)), draw(st.integers(2, 5))
+    pixels = draw(arrays(np.uint8, (count, classes)))
+    targets = draw(arrays(np.int64, count, elements=st.integers(0, classes - 1)))
+    return pixels, targets
+
+
+@settings(deadline=None, max_examples=50)
+@given(pixels_and_classes())
+def test_class_figures_equal_the_formulas_in_float64(case):
+    pixels, targets = case
+    count, classes = pixels.shape
+    report = judge_classes(pixels, targets, tuple("abcde"[:classes]))
+
+    logits = logits_of(pixels)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    chosen, confidence = logits.argmax(axis=1), probabilities.max(axis=1)
+    right = chosen == targets
+    assert report.loss == pytest.approx(-np.log(probabilities[np.arange(count), targets]).mean(), rel=1e-6)
+    assert report.accuracy == right.mean()
+    for place, scores in enumerate(report.classes):
+        hits = int(((chosen == place) & right).sum())
+        seen, there = int((chosen == place).sum()), int((targets == place).sum())
+        assert scores.support == there
+        assert scores.precision == (hits / seen if seen else None)
+        assert scores.recall == (hits / there if there else None)
+        if scores.precision and scores.recall:
+            harmonic = 2 / (1 / scores.precision + 1 / scores.recall)
+            assert scores.f1 == pytest.approx(harmonic)
+    # A confidence on a bin's very edge may fall to either side in float32.
+    edges = np.linspace(0, 1, 16)
+    if np.abs(confidence[:, None] - edges).min() > 1e-5:
+        bins = np.digitize(confidence, edges)
+        expected = sum(abs(right[bins == one].sum() - confidence[bins == one].sum()) / count for one in np.unique(bins))
+        assert report.calibration_error == pytest.approx(expected, abs=1e-5)
+
+
+def test_yes_and_no_are_two_classes_of_which_each_is_judged():
+    pixels, targets = np.array([[192], [64], [160], [96]]), np.array([True, False, False, False])
+    report = evaluate(model_of(YesNo(("cat?",))), images_of(pixels, targets, ("cat?",)))
+    assert report.confusion == ((2, 1), (0, 1))
+    assert [scores.name for scores in report.classes] == ["no", "yes"]
+    yes = 1 / (1 + np.exp(-logits_of(pixels)[:, 0]))
+    assert report.loss == pytest.approx(-np.log(np.where(targets, yes, 1 - yes)).mean())
+
+
+def average_precision(probability: np.ndarray, truth: np.ndarray) -> float:
+    """The sum over thresholds of (recall gained × precision), as scikit-learn's user guide defines it."""
+    total, recall_before = 0.0, 0.0
+    for threshold in np.unique(probability)[::-1]:
+        found = probability >= threshold
+        recall = truth[found].sum() / truth.sum()
+        total += (recall - recall_before) * truth[found].mean()
+        recall_before = recall
+    return total
+
+
+def test_average_precision_of_the_example_in_scikit_learns_documentation():
+    # y_true = [0, 0, 1, 1], y_score = [0.1, 0.4, 0.35, 0.8]: 0.83; only the order of the scores matters.
+    pixels, targets = np.array([[10], [40], [35], [80]]), np.array([[False], [False], [True], [True]])
+    report = evaluate(model_of(ManyLabels(("cat",))), images_of(pixels, targets, ("cat",)))
+    assert report.labels[0].average_precision == pytest.approx(5 / 6)
+    assert report.score_name == "mean_average_precision"
+
+
+def test_equal_logits_are_a_tie_however_a_processor_rounds_their_sigmoids():
+    truth = np.array([[False, True, True]] + [[True, True, True]] * 3)
+    report = evaluate(model_of(ManyLabels(CLASSES)), images_of(np.full((4, 3), 7), truth, CLASSES))
+    assert [scores.average_precision for scores in report.labels] == [0.75, 1.0, 1.0]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 30).flatmap(lambda count: st.tuples(arrays(np.uint8, (count, 3)), arrays(np.bool_, (count, 3)))))
+def test_label_figures_equal_the_formulas_in_float64(case):
+    pixels, targets = case
+    images = images_of(pixels, targets, CLASSES)
+    if not targets.any():
+        with pytest.raises(DataError):
+            evaluate(model_of(ManyLabels(CLASSES)), images)
+        return
+    report = evaluate(model_of(ManyLabels(CLASSES)), images)
+    expected = [
+        average_precision(pixels[:, place], targets[:, place]) if targets[:, place].any() else None
+        for place in range(3)
+    ]
+    for scores, reference in zip(report.labels, expected, strict=True):
+        assert scores.average_precision == (None if reference is None else pytest.approx(reference, abs=1e-6))
+    assert [scores.support for scores in report.labels] == targets.sum(axis=0).tolist()
+    known = [reference for reference in expected if reference is not None]
+    assert report.score == pytest.approx(np.mean(known), abs=1e-6)
+    yes = 1 / (1 + np.exp(-logits_of(pixels)))
+    assert report.loss == pytest.approx(-np.log(np.where(targets, yes, 1 - yes)).mean(), rel=1e-6)
+
+
+def test_number_figures_equal_the_formulas_in_float64_in_each_numbers_own_unit():
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (50, 2))
+    means, deviations = (10.0, 2e-4), (4.0, 1e-5)
+    told = logits_of(pixels) * deviations + means
+    # The second number is of a size whose squares are all under 1e-4.
+    targets = (told + generator.normal(0, 1, (50, 2)) * deviations).astype(np.float32)
+    names = ("angle", "size")
+    report = evaluate(model_of(Numbers(names, means, deviations)), images_of(pixels, targets, names))
+
+    truth = targets.astype(np.float64)
+    errors = np.abs(told - truth).mean(axis=0)
+    unexplained = ((told - truth) ** 2).sum(axis=0) / ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
+    assert [scores.name for scores in report.numbers] == ["angle", "size"]
+    assert [scores.mean_absolute_error for scores in report.numbers] == pytest.approx(errors.tolist())
+    assert [scores.r2 for scores in report.numbers] == pytest.approx((1 - unexplained).tolist())
+    assert report.score == pytest.approx(errors.mean())
+    assert report.score_name == "mean_absolute_error"
+
+
+def test_a_number_that_is_the_same_in_every_image_has_no_r2():
+    pixels, targets = np.array([[128], [160]]), np.array([[0.1], [0.1]], np.float32)
+    report = evaluate(model_of(Numbers(("angle",), (0.0,), (1.0,))), images_of(pixels, targets, ("angle",)))
+    assert report.numbers[0].r2 is None
+    assert report.numbers[0].mean_absolute_error == pytest.approx(0.5)
+
+
+def assert_refused(kind: type[LaminaError], message: str, task: Task, images: Images) -> None:
+    with pytest.raises(kind, match=f"^{re.escape(message)}$"):
+        evaluate(model_of(task), images)
+
+
+def test_a_split_without_images_is_refused():
+    assert_refused(
+        DataError,
+        "The test split has no images to judge a model on. Choose another split.",
+        OneLabel(CLASSES),
+        images_of(np.empty((0, 3)), np.empty(0, np.int64), CLASSES),
+    )
+
+
+def test_labels_of_which_there_are_none_are_refused():
+    assert_refused(
+        DataError,
+        "None of the test images has a label, so there is nothing to find in them. "
+        "Judge the model on images of which some are labelled.",
+        ManyLabels(CLASSES),
+        images_of(np.zeros((2, 3)), np.zeros((2, 3), bool), CLASSES),
+    )
+
+
+def test_classes_in_another_order_are_refused():
+    assert_refused(
+        DataError,
+        "The model answers one label (cat, dog, hen), but the test images have one label (dog, cat, hen). "
+        "Judge it on images with the targets it was trained on, named alike and in the same order.",
+        OneLabel(CLASSES),
+        images_of(np.zeros((1, 3)), np.zeros(1, np.int64), ("dog", "cat", "hen")),
+    )
+
+
+def test_targets_of_another_kind_are_refused_and_many_names_are_cut_short():
+    names = tuple("abcdefghijkl")
+    assert_refused(
+        DataError,
+        "The model answers one label (a, b, c, d, e, f, g, h, i, …), but the test images have "
+        "many labels (a, b, c, d, e, f, g, h, i, …). "
+        "Judge it on images with the targets it was trained on, named alike and in the same order.",
+        OneLabel(names),
+        images_of(np.zeros((1, 12)), np.zeros((1, 12), bool), names),
+    )
+
+
+def test_a_model_that_has_diverged_is_named_as_such():
+    model = model_of(OneLabel(CLASSES))
+    model.body = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
+    nn.init.constant_(model.body[1].weight, float("nan"))
+    message = (
+        "The model's logits are not finite for 2 of 2 test images, first for 0.png: its training has diverged. "
+        "Train again with a lower lr, or with gradient_clip=1."
+    )
+    with pytest.raises(LaminaError, match=f"^{re.escape(message)}$"):
+        evaluate(model, images_of(np.ones((2, 3)), np.zeros(2, np.int64), CLASSES))

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lamina.nets import Conv2d, Net, ReLU, Residual, Whiten
+from lamina.nets.modules import Whitening
+
+
+def correlated_images(count: int = 150, size_px: int = 10) -> torch.Tensor:
+    """Images whose neighbouring pixels and channels have much in common, as in photographs."""
+    generator = torch.Generator().manual_seed(7)
+    noise = torch.randn(count, 3, size_px + 2, size_px + 2, generator=generator)
+    smooth = nn.functional.avg_pool2d(noise, 3, stride=1)
+    return 3 * smooth + smooth.mean(1, keepdim=True) + 0.5
+
+
+def patches_of(images: torch.Tensor, height: int, width: int) -> np.ndarray:
+    """Every patch as a row, by numpy alone."""
+    windows = np.lib.stride_tricks.sliding_window_view(images.double().numpy(), (height, width), axis=(2, 3))
+    return windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, images.shape[1] * height * width)
+
+
+@pytest.mark.parametrize("kernel_size", [(2, 2), (3, 3), (1, 2)])
+class TestWhitening:
+    def test_patches_come_out_uncorrelated_with_variance_one(self, kernel_size):
+        images = correlated_images()
+        module = Whitening(3, kernel_size)
+        module.fit(images)
+        half = module.out_channels // 2
+        out = module.double()(images.double()).detach()[:, :half].movedim(1, 0).reshape(half, -1).numpy()
+        eigenvalues = np.linalg.eigvalsh(np.cov(patches_of(images, *kernel_size).T, bias=True))[::-1]
+        # The constant that guards against division by zero takes a little of the variance.
+        expected = np.diag(eigenvalues / (eigenvalues + 5e-4))
+        np.testing.assert_allclose(np.cov(out, bias=True), expected, atol=1e-4)
+        np.testing.assert_allclose(np.cov(out, bias=True), np.eye(half), atol=0.03)
+
+    def test_filters_are_the_scaled_eigenvectors_and_their_negatives(self, kernel_size):
+        images = correlated_images(100)
+        module = Whitening(3, kernel_size)
+        module.fit(images)
+        eigenvalues, eigenvectors = np.linalg.eigh(np.cov(patches_of(images, *kernel_size).T, bias=True))
+        expected = eigenvectors[:, ::-1].T / np.sqrt(eigenvalues[::-1, None] + 5e-4)
+        filters = module.weight.detach().reshape(len(expected) * 2, -1).numpy()
+        signs = np.sign((filters[: len(expected)] * expected).sum(1, keepdims=True))
+        np.testing.assert_allclose(filters[: len(expected)], signs * expected, rtol=1e-3, atol=1e-3)
+        np.testing.assert_array_equal(filters[len(expected) :], -filters[: len(expected)])
+
+    def test_largest_entry_of_each_eigenvector_is_positive(self, kernel_size):
+        module = Whitening(3, kernel_size)
+        module.fit(correlated_images(100))
+        filters = module.weight.detach().flatten(1)[: module.out_channels // 2]
+        assert (filters.gather(1, filters.abs().argmax(1, keepdim=True)) > 0).all()
+
+
+def test_whitening_is_the_same_for_images_in_one_batch_or_many():
+    images = correlated_images(600)
+    together, doubled = Whitening(3, (2, 2)), Whitening(3, (2, 2))
+    together.fit(images)
+    doubled.fit(torch.cat((images, images)))
+    torch.testing.assert_close(together.weight, doubled.weight)
+
+
+def test_whitening_survives_images_of_one_colour():
+    module = Whitening(3, (2, 2))
+    module.fit(torch.full((4, 3, 8, 8), 0.3))
+    assert module.weight.isfinite().all()
+
+
+def test_training_leaves_the_filters_and_moves_the_bias():
+    module = Net(Whiten(), ReLU()).module((3, 8, 8))
+    before = {name: weight.clone() for name, weight in module.state_dict().items()}
+    optimizer = torch.optim.SGD([weight for weight in module.parameters() if weight.requires_grad], lr=0.1)
+    module(torch.randn(4, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    assert torch.equal(module[0].weight, before["0.weight"])
+    assert not torch.equal(module[0].bias, before["0.bias"])
+
+
+def test_residual_adds_what_came_in():
+    module = Residual(ReLU()).module((3, 4, 4))
+    images = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(module(images), images + images.clamp(min=0))
+
+
+def test_residual_adds_what_the_shortcut_makes():
+    module = Residual(Conv2d(5, 3, 2, "same"), ReLU(), shortcut=(Conv2d(5, 1, 2),)).module((3, 8, 8))
+    images = torch.randn(2, 3, 8, 8)
+    weights = module.state_dict()
+    body = nn.functional.conv2d(
+        nn.functional.pad(images, (0, 1, 0, 1)), weights["body.0.weight"], weights["body.0.bias"], stride=2
+    )
+    shortcut = nn.functional.conv2d(images, weights["shortcut.0.weight"], weights["shortcut.0.bias"], stride=2)
+    torch.testing.assert_close(module(images), body.clamp(min=0) + shortcut)

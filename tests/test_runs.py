@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lamina import __version__
+from lamina.data import Dataset, Images
+from lamina.errors import LaminaWarning, RunError
+from lamina.evaluation import evaluate
+from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
+from lamina.record import OwnModule, RunRecord, record_training
+from lamina.runs import FORMAT, DamagedRun, Run, create_run, list_runs, read_run, write_atomically
+from lamina.training.loop import Training
+from lamina.training.recipe import Recipe
+
+RECIPE = Recipe(epochs=1, batch_size=4, precision="fp32", seed=7)
+NET = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
+
+
+def images_of(split: str) -> Images:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), dtype=np.uint8)
+    names = tuple(f"{place}.png" for place in range(12))
+    return Images(pixels, np.arange(12, dtype=np.int64) % 3, ("cat", "dog", "hen"), names, split)
+
+
+DATA = Dataset(name="pets", fingerprint="abc123", train=images_of("train"), test=images_of("test"), size_px=6)
+
+
+def train(net: Net | nn.Module = NET) -> Training:
+    training = Training(net, DATA.train, RECIPE, device="cpu")
+    for _ in training:
+        pass
+    return training
+
+
+@pytest.fixture(scope="module")
+def training() -> Training:
+    return train()
+
+
+@pytest.fixture
+def record(training) -> RunRecord:
+    command = ("lamina", "train", "tiny", "--data", "photos/pets")
+    return record_training(training, DATA, source="photos/pets", net_name="tiny", command=command)
+
+
+@pytest.fixture
+def run(tmp_path, record) -> Run:
+    return create_run(tmp_path / "runs", record, "first")
+
+
+def own_module() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
+
+
+def raises(message: str):
+    return pytest.raises(RunError, match=f"^{re.escape(message)}$")
+
+
+def edit(file: Path, **changes: object) -> None:
+    """Change fields of a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_record_says_what_was_trained_where_and_how(record, training):
+    assert record.net == training.model.net
+    assert record.recipe == RECIPE
+    assert record.task == training.model.task
+    assert record.in_shape == (3, 6, 6)
+    assert record.parameters == 4 * 27 + 4 + 8 + 4 * 16 * 3 + 3
+    assert dataclasses.astuple(record.data) == ("photos/pets", "pets", "abc123", 6, "crop")
+    assert record.versions["torch"] == torch.__version__
+    assert record.machine.threads == torch.get_num_threads()
+    assert record.machine.processor
+    assert (record.device.value, record.precision.value) == ("cpu", "fp32")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", record.created)
+
+
+def test_a_run_is_read_as_it_was_written(run):
+    assert read_run(run.path) == run
+    assert run.name == "first"
+    values = json.loads((run.path / "run.json").read_text())
+    assert values["format"] == FORMAT
+    assert values["net"] == run.record.net.to_json()
+    assert values["recipe"]["seed"] == 7
+
+
+def test_a_record_of_an_own_module_is_read_as_it_was_written(tmp_path, record):
+    own = dataclasses.replace(record, net=None, own_module=OwnModule("my net.py", "build"))
+    assert read_run(create_run(tmp_path, own).path).record == own
+
+
+def test_names_are_the_date_the_net_and_the_first_free_number(tmp_path, record):
+    today = record.created[:10]
+    names = [create_run(tmp_path, record).name for _ in range(3)]
+    assert names == [f"{today}-tiny-1", f"{today}-tiny-2", f"{today}-tiny-3"]
+    odd = dataclasses.replace(record, net_name="../my net")
+    assert create_run(tmp_path, odd).path == tmp_path / f"{today}-my-net-1"
+
+
+def test_runs_created_at_once_never_share_a_folder(tmp_path, record):
+    barrier = threading.Barrier(8)
+
+    def create(_: int) -> Path:
+        barrier.wait()
+        return create_run(tmp_path / "runs", record).path
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(create, range(8)))
+    assert len(set(paths)) == 8
+    assert all(read_run(path).record == record for path in paths)
+
+
+def test_a_name_that_is_taken_is_refused_and_the_run_left_alone(run, record):
+    before = (run.path / "run.json").read_bytes()
+    with raises(
+        f"There is a run {run.path} already. Choose another --name, or delete that folder if it is not needed."
+    ):
+        create_run(run.path.parent, record, "first")
+    assert (run.path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../out", "a/b", "a\\b", ".hidden"])
+def test_a_name_that_is_a_path_is_refused(name, tmp_path, record):
+    with raises(f"Expected a plain name for the run, such as first-try, got {name!r}. Give one without / or \\."):
+        create_run(tmp_path / "runs", record, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, record):
+    (tmp_path / "file").touch()
+    with raises(f"Cannot write a run to {tmp_path}/file/runs: Not a directory. Choose another folder with --runs-dir."):
+        create_run(tmp_path / "file" / "runs", record)
+
+
+def test_the_history_grows_by_a_line_an_epoch(run):
+    assert run.read_history() == []
+    rows = [{"epoch": 1, "train_loss": 0.1 + 0.2, "train_accuracy": None}, {"epoch": 2, "train_loss": 1e-9}]
+    for place, row in enumerate(rows, start=1):
+        run.append_epoch(row)
+        assert run.read_history() == rows[:place]
+
+
+def test_figures_that_are_no_numbers_become_null(run):
+    run.append_epoch({"epoch": 1, "train_loss": math.nan, "test_loss": math.inf})
+    assert (run.path / "history.jsonl").read_text() == '{"epoch": 1, "train_loss": null, "test_loss": null}\n'
+
+
+def test_a_last_line_cut_short_is_passed_over_with_a_warning(run):
+    run.append_epoch({"epoch": 1, "note": "ü"})
+    file = run.path / "history.jsonl"
+    whole = file.read_bytes()
+    for length in range(1, len(whole)):
+        file.write_bytes(whole + whole[:length])
+        message = f"The last line of {file} is incomplete and is passed over."
+        with pytest.warns(LaminaWarning, match=f"^{re.escape(message)}$"):
+            assert run.read_history() == [{"epoch": 1, "note": "ü"}]
+
+
+def test_a_damaged_line_is_named(run):
+    file = run.path / "history.jsonl"
+    file.write_text('{"epoch": 1}\n[2]\n{"epoch": 3}\n')
+    with raises(
+        f"Line 2 of {file} is damaged: expected a JSON object, got [2]. Restore it from a copy, or train again."
+    ):
+        run.read_history()
+
+
+def test_the_history_can_be_read_while_it_is_written(run):
+    def write() -> None:
+        for epoch in range(1, 51):
+            run.append_epoch({"epoch": epoch, "train_loss": 1 / epoch})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    lengths = []
+    while writer.is_alive():
+        rows = run.read_history()
+        assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+        lengths.append(len(rows))
+    writer.join()
+    assert lengths == sorted(lengths)
+    assert len(run.read_history()) == 50
+
+
+def test_a_model_gives_the_same_logits_to_the_bit_when_it_is_loaded(run, training):
+    run.save_model(training.model)
+    loaded = read_run(run.path).load_model()
+    batch = torch.from_numpy(DATA.test.pixels)
+    with torch.inference_mode():
+        assert torch.equal(loaded(batch), training.model.eval()(batch))
+    assert not loaded.training
+    assert (loaded.net, loaded.task) == (training.model.net, training.model.task)
+    assert sorted(file.name for file in run.path.iterdir()) == ["model.safetensors", "run.json"]
+
+
+def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path):
+    tied = own_module()
+    tied.append(nn.Linear(3, 3, bias=False)).append(nn.Linear(3, 3, bias=False))
+    tied[3].weight = tied[2].weight
+    training = train(tied)
+    own = OwnModule("my_net.py", "build")
+    record = record_training(training, DATA, source="pets", net_name="my_net", own_module=own)
+    run = create_run(tmp_path, record)
+    run.save_model(training.model)
+    with raises(
+        f"{run.path} holds the weights of a module of your own, and lamina runs no code that a run names. "
+        "Give the module again with --net my_net.py:build."
+    ):
+        run.load_model()
+    body = own_module().append(nn.Linear(3, 3, bias=False)).append(nn.Linear(3, 3, bias=False))
+    batch = torch.from_numpy(DATA.test.pixels)
+    with torch.inference_mode():
+        assert torch.equal(run.load_model(body)(batch), training.model.eval()(batch))
+
+
+def test_a_run_with_its_own_net_takes_no_other(run):
+    with raises(f"{run.path} holds its own net, tiny. Leave --net out."):
+        run.load_model(own_module())
+
+
+def test_an_own_module_without_a_name_is_named_by_its_file():
+    assert str(OwnModule("my_net.py", "")) == "my_net.py"
+
+
+def test_missing_weights_are_named(run):
+    with raises(
+        f"{run.path}/model.safetensors is missing: the training ended before its weights were saved, or they were "
+        "deleted. Train again."
+    ):
+        run.load_model()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04\x95 a pickle", b"\xff" * 64])
+def test_weights_that_are_no_safetensors_are_refused(content, run):
+    file = run.path / "model.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(
+        RunError, match=f"^{re.escape(str(file))} is damaged: .*Restore it from a copy, or train again.$"
+    ):
+        run.load_model()
+
+
+def test_weights_of_another_net_are_refused_by_name_and_shape(run):
+    wider = train(Net(Conv2d(5, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output()))
+    run.save_model(wider.model)
+    with raises(
+        f"{run.path}/model.safetensors does not fit the net: for body.0.bias expected the shape (4,), got (5,). "
+        "Give the net that was trained, or restore the file from a copy."
+    ):
+        run.load_model()
+    run.save_model(train(Net(Conv2d(4, kernel_size=3), ReLU(), Flatten(), Output())).model)
+    with raises(
+        f"{run.path}/model.safetensors does not fit the net: for body.1.bias expected the shape (4,), got none. "
+        "Give the net that was trained, or restore the file from a copy."
+    ):
+        run.load_model()
+
+
+def test_a_report_is_read_as_it_was_written(run, training):
+    assert run.read_report() is None
+    report = evaluate(training.model, DATA.test)
+    run.save_report(report)
+    assert run.read_report() == report
+
+
+def test_a_damaged_report_is_named(run, training):
+    run.save_report(evaluate(training.model, DATA.test))
+    file = run.path / "report.json"
+    edit(file, loss="low")
+    with raises(f"{file}: This is not a report: report.loss should be float, but is 'low'. Evaluate the model again."):
+        run.read_report()
+
+
+def test_a_mistyped_run_suggests_one_beside_it(run):
+    with raises(f"There is no run {run.path.parent}/frist. Did you mean first?"):
+        read_run(run.path.parent / "frist")
+
+
+def test_a_run_where_there_are_none_says_how_to_make_one(tmp_path):
+    with raises(f"There is no run {tmp_path}/first. {tmp_path} holds no runs: make one with lamina train."):
+        read_run(tmp_path / "first")
+
+
+def test_a_file_of_a_run_is_not_a_run(run):
+    with raises(f"Expected the folder of a run, got the file {run.path}/run.json. Give {run.path}."):
+        read_run(run.path / "run.json")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with raises(f"{tmp_path} is not a run: it has no run.json. Give the folder of a run."):
+        read_run(tmp_path)
+
+
+def test_a_run_of_a_newer_lamina_is_refused(run):
+    edit(run.path / "run.json", format=FORMAT + 1, brand_new="field")
+    with raises(
+        f"{run.path}/run.json is of format {FORMAT + 1}, but this lamina ({__version__}) reads up to {FORMAT}. "
+        "Update it: pip install --upgrade lamina."
+    ):
+        read_run(run.path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"format": "one"}, "its format should be a number, but is 'one'"),
+        ({"parameters": "many"}, "run.parameters should be int, but is 'many'"),
+        (
+            {"machine": 3},
+            "run.machine should have the fields processor, instructions, cores, threads, platform, but is 3",
+        ),
+        ({"in_shape": [3, 6.5, 6]}, "run.in_shape[1] should be int, but is 6.5"),
+        ({"versions": {"torch": 2}}, "run.versions.torch should be str, but is 2"),
+    ],
+)
+def test_a_wrong_value_in_run_json_is_named(changes, why, run):
+    file = run.path / "run.json"
+    edit(file, **changes)
+    with raises(f"{file} is damaged: {why}. Restore it from a copy, or train again."):
+        read_run(run.path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "why"),
+    [
+        ("recipe", {"epochs": 0}, "run.recipe: epochs was 0, "),
+        ("recipe", [1], "run.recipe should have the fields epochs, "),
+        ("net", {"layers": [{"layer": "Bomb"}]}, "run.net: "),
+        ("task", {"kind": "riddle"}, "run.task: "),
+    ],
+)
+def test_a_part_that_is_none_is_named(part, value, why, run):
+    file = run.path / "run.json"
+    edit(file, **{part: value})
+    with pytest.raises(
+        RunError, match=f"^{re.escape(f'{file} is damaged: {why}')}.* Restore it from a copy, or train again.$"
+    ):
+        read_run(run.path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '"text"', "\udc80"])
+def test_a_run_json_that_is_no_json_is_named(text, run):
+    file = run.path / "run.json"
+    file.write_text(text, errors="surrogateescape")
+    with pytest.raises(RunError, match=f"^{re.escape(str(file))} is damaged: "):
+        read_run(run.path)
+
+
+def test_every_field_of_run_json_is_needed(run):
+    file = run.path / "run.json"
+    values = json.loads(file.read_text())
+    del values["machine"]
+    file.write_text(json.dumps(values))
+    with pytest.raises(
+        RunError, match=f"^{re.escape(str(file))} is damaged: run misses machine; its fields are net_name,"
+    ):
+        read_run(run.path)
+
+
+def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
+    assert list_runs(tmp_path / "runs") == []
+    newer = create_run(tmp_path, dataclasses.replace(record, created="2026-02-01T00:00:00+00:00"), "a")
+    older = create_run(tmp_path, dataclasses.replace(record, created="2026-01-01T00:00:00+00:00"), "b")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "notes.txt").touch()
+    assert list_runs(tmp_path) == [
+        older,
+        newer,
+        DamagedRun(tmp_path / "empty", f"{tmp_path}/empty is not a run: it has no run.json. Give the folder of a run."),
+    ]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "file"
+    write_atomically(file, "naïve")
+    assert file.read_bytes() == "naïve".encode()
+    write_atomically(file, b"\x00\xff")
+    assert file.read_bytes() == b"\x00\xff"
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(file, "\udc80")
+    assert file.read_bytes() == b"\x00\xff"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError):
+        write_atomically(tmp_path / "taken", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -1,0 +1,242 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lamina.data import Images, load_data
+from lamina.errors import DataError, RecipeError
+from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, Linear, Net, Output, ReLU
+from lamina.training.loop import Epoch, Step, Training
+from lamina.training.randomness import derive_generator, derive_seed
+from lamina.training.recipe import Recipe
+from lamina.zoo import load_net
+
+SMALL = Net(Conv2d(8, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Linear(16), ReLU(), Dropout(0.2), Output())
+
+
+def random_images(count=60, side_px=8):
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (count, side_px, side_px, 3), dtype=np.uint8)
+    return Images(pixels, generator.integers(0, 4, count), tuple("abcd"), tuple(map(str, range(count))), "train")
+
+
+def train(training):
+    return [event for event in training if isinstance(event, Epoch)]
+
+
+def weights_of(training):
+    return {name: weight.clone() for name, weight in training.model.state_dict().items()}
+
+
+def same_weights(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class ArticleCNN(nn.Module):
+    """The article's class, as it stands there."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, kernel_size=3, stride=1, padding=1)
+        self.bn1 = nn.BatchNorm2d(32)
+        self.relu1 = nn.LeakyReLU()
+        self.conv2 = nn.Conv2d(32, 32, kernel_size=3, stride=2, padding=1)
+        self.bn2 = nn.BatchNorm2d(32)
+        self.relu2 = nn.LeakyReLU()
+        self.conv3 = nn.Conv2d(32, 64, kernel_size=3, stride=1, padding=1)
+        self.bn3 = nn.BatchNorm2d(64)
+        self.relu3 = nn.LeakyReLU()
+        self.conv4 = nn.Conv2d(64, 64, kernel_size=3, stride=2, padding=1)
+        self.bn4 = nn.BatchNorm2d(64)
+        self.relu4 = nn.LeakyReLU()
+        self.flatten = nn.Flatten()
+        self.fc1 = nn.Linear(64 * 8 * 8, 128)
+        self.bn5 = nn.BatchNorm1d(128)
+        self.relu5 = nn.LeakyReLU()
+        self.dropout = nn.Dropout(0.5)
+        self.fc2 = nn.Linear(128, num_classes)
+
+    def forward(self, x):
+        x = self.relu1(self.bn1(self.conv1(x)))
+        x = self.relu2(self.bn2(self.conv2(x)))
+        x = self.relu3(self.bn3(self.conv3(x)))
+        x = self.relu4(self.bn4(self.conv4(x)))
+        x = self.flatten(x)
+        x = self.relu5(self.bn5(self.fc1(x)))
+        x = self.dropout(x)
+        return self.fc2(x)
+
+
+@pytest.fixture
+def float64():
+    """Arithmetic so fine that Adam cannot blow its rounding up: what differs then is really different."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_articles_cnn_by_hand_gives_the_same_logits_and_losses():
+    images = load_data("shapes").train.take(range(2100))
+    training = Training(load_net("cnn"), images, Recipe(precision="fp32"), steps_per_record=1)
+    by_hand = ArticleCNN(10)
+    ours = training.model.body.state_dict()
+    by_hand.load_state_dict(dict(zip(by_hand.state_dict(), ours.values(), strict=True)))
+
+    floats = (torch.from_numpy(images.pixels).permute(0, 3, 1, 2).contiguous().double() / 255 - 0.5) / 0.5
+    targets = torch.from_numpy(images.targets)
+    with torch.no_grad():
+        by_hand.eval()
+        training.model.eval()
+        logits = training.model(torch.from_numpy(images.pixels[:100]))
+        assert torch.allclose(logits, by_hand(floats[:100]), atol=1e-10)
+
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=1e-3)
+    order = torch.randperm(2100, generator=derive_generator(0, "order", 0))
+    by_hand.train()
+    losses = []
+    for step in range(20):
+        batch = order[100 * step : 100 * (step + 1)]
+        torch.manual_seed(derive_seed(0, "dropout", step))
+        loss = nn.functional.cross_entropy(by_hand(floats[batch]), targets[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    steps = (event for event in training if isinstance(event, Step))
+    assert [next(steps).loss for _ in range(20)] == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd", "muon"])
+def test_the_same_seed_gives_the_same_weights_to_the_bit(optimizer):
+    recipe = Recipe(
+        epochs=2,
+        batch_size=16,
+        optimizer=optimizer,
+        flip="random",
+        translate_px=2,
+        cutout_px=3,
+        ema_decay=0.9,
+        gradient_clip=1.0,
+        schedule="one-cycle",
+        seed=3,
+    )
+    first, second = (Training(SMALL, random_images(), recipe) for _ in range(2))
+    for event in first:
+        torch.rand(3)  # What the caller draws between records changes nothing.
+        assert event.epoch in (1, 2)
+    train(second)
+    assert same_weights(weights_of(first), weights_of(second))
+    other = Training(SMALL, random_images(), dataclasses.replace(recipe, seed=4))
+    train(other)
+    assert not same_weights(weights_of(first), weights_of(other))
+
+
+def test_leaving_the_loop_and_coming_back_changes_nothing():
+    recipe = Recipe(epochs=2, batch_size=10)
+    straight, broken = (Training(SMALL, random_images(), recipe, steps_per_record=1) for _ in range(2))
+    whole = train(straight)
+    for event in broken:
+        if isinstance(event, Step) and event.step == 3:
+            break
+    rest = train(broken)
+    assert same_weights(weights_of(straight), weights_of(broken))
+    assert [epoch.train_loss for epoch in rest] == [epoch.train_loss for epoch in whole]
+    assert train(broken) == []
+
+
+def test_records_tell_each_step_and_epoch_once():
+    training = Training(SMALL, random_images(count=60), Recipe(epochs=2, batch_size=10), steps_per_record=2)
+    told = [(event.epoch, event.step if isinstance(event, Step) else "end") for event in training]
+    assert told == [(1, 2), (1, 4), (1, "end"), (2, 2), (2, 4), (2, "end")]
+
+
+def test_every_image_is_seen_once_an_epoch_and_the_epochs_figures_are_their_means():
+    images = random_images(count=51)
+    recipe = Recipe(epochs=1, batch_size=10, lr=0.0)
+    training = Training(Net(Flatten(), Output()), images, recipe, steps_per_record=1)
+    with torch.no_grad():
+        logits = training.model(torch.from_numpy(images.pixels))
+    targets = torch.from_numpy(images.targets)
+    (epoch,) = train(training)
+    assert epoch.train_loss == pytest.approx(nn.functional.cross_entropy(logits, targets).item(), rel=1e-5)
+    assert epoch.train_accuracy == pytest.approx((logits.argmax(1) == targets).float().mean().item())
+    assert epoch.images_per_second == pytest.approx(51 / epoch.train_seconds)
+
+
+def test_a_last_batch_of_one_image_joins_the_one_before():
+    # BatchNorm refuses to norm a single value, so this fails unless the image joins.
+    training = Training(Net(Flatten(), Linear(5), BatchNorm(), Output()), random_images(41), Recipe(batch_size=20))
+    assert len(train(training)) == 10
+
+
+def test_the_averaged_model_is_the_moving_average_by_hand():
+    recipe = Recipe(epochs=1, batch_size=10, ema_decay=0.8, optimizer="sgd", lr=0.1)
+    plain = Training(SMALL, random_images(), dataclasses.replace(recipe, ema_decay=0.0), steps_per_record=1)
+    averaged = Training(SMALL, random_images(), recipe)
+    name = "body.4.weight"
+    expected = weights_of(plain)[name]
+    for _ in plain:
+        expected = 0.8 * expected + 0.2 * weights_of(plain)[name]
+    train(averaged)
+    assert torch.allclose(weights_of(averaged)[name], expected, atol=1e-6)
+
+
+def test_a_clipped_gradient_moves_no_farther_than_the_clip():
+    recipe = Recipe(epochs=1, batch_size=60, optimizer="sgd", momentum=0.0, lr=1.0, gradient_clip=0.01)
+    training = Training(SMALL, random_images(), recipe)
+    before = torch.cat([weight.detach().clone().flatten() for weight in training.model.parameters()])
+    train(training)
+    after = torch.cat([weight.detach().flatten() for weight in training.model.parameters()])
+    assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_bf16_trains_to_about_the_same_losses():
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        recipe = Recipe(epochs=3, batch_size=20, precision=precision)
+        losses[precision] = [epoch.train_loss for epoch in train(Training(SMALL, random_images(), recipe))]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+    assert losses["bf16"] != losses["fp32"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        (np.random.default_rng(0).random((60, 2)) < 0.5, ("a", "b")),
+        (np.random.default_rng(0).random(60) < 0.5, ("is it?",)),
+        (np.random.default_rng(0).normal(50, 9, (60, 2)).astype(np.float32), ("x", "y")),
+    ],
+    ids=["many labels", "yes or no", "numbers"],
+)
+def test_every_task_is_learned_by_heart(targets, names):
+    images = random_images()
+    images = Images(images.pixels, targets, names, images.names, "train")
+    net = Net(Flatten(), Linear(64), ReLU(), Output())
+    epochs = train(Training(net, images, Recipe(epochs=30, batch_size=20, lr=3e-3)))
+    assert epochs[-1].train_loss < 0.1 * epochs[0].train_loss
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_advice():
+    training = Training(SMALL.without(BatchNorm), random_images(), Recipe(optimizer="sgd", lr=1e30, batch_size=10))
+    with pytest.raises(
+        RecipeError,
+        match=r"^The loss became nan at or before step \d+ of epoch \d+: the weights have "
+        r"grown too large\. Lower lr \(it is 1e\+30\), set gradient_clip to 1, or add BatchNorm",
+    ):
+        train(training)
+
+
+def test_a_shift_farther_than_the_images_is_refused():
+    with pytest.raises(RecipeError) as refused:
+        Training(SMALL, random_images(side_px=8), Recipe(translate_px=8))
+    assert str(refused.value) == "translate_px was 8, but must be less than the side of the images, 8 px."
+
+
+def test_no_images_are_refused():
+    with pytest.raises(DataError) as refused:
+        Training(SMALL, random_images(count=0), Recipe())
+    assert str(refused.value) == "Expected images to train on, but the train split is empty."

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lamina.data import Images
+from lamina.errors import NetError, RecipeError
+from lamina.nets import Conv2d, Flatten, GlobalAvgPool, Net, Output, ReLU, Whiten
+from lamina.training.model import build_model, predict_logits
+from lamina.training.recipe import Recipe
+
+
+def random_images(count=40, side_px=8, seed=0):
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(0, 200, (count, side_px, side_px, 3), dtype=np.uint8)
+    pixels[..., 0] //= 3
+    return Images(pixels, generator.integers(0, 5, count), tuple("abcde"), tuple(map(str, range(count))), "train")
+
+
+@pytest.mark.parametrize("net", [Net(Flatten(), Output()), Net(Conv2d(4, 3), GlobalAvgPool(), Output())], ids=str)
+def test_unit_normalization_is_the_articles(net):
+    images = random_images()
+    model = build_model(net, images, Recipe())
+    by_hand = (torch.from_numpy(images.pixels).permute(0, 3, 1, 2).double() / 255 - 0.5) / 0.5
+    assert torch.allclose(model.normalize(torch.from_numpy(images.pixels)).double(), by_hand, atol=1e-6)
+
+
+def test_channel_normalization_gives_each_channel_mean_0_and_deviation_1():
+    images = random_images()
+    model = build_model(Net(Flatten(), Output()), images, Recipe(normalization="channel"))
+    planes = model.normalize(torch.from_numpy(images.pixels)).double()
+    assert torch.allclose(planes.mean(dim=(0, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-4)
+    assert torch.allclose(planes.std(dim=(0, 2, 3), correction=0), torch.ones(3, dtype=torch.float64), atol=1e-4)
+    assert model.mean == pytest.approx(images.pixels.reshape(-1, 3).mean(axis=0))
+
+
+def test_a_channel_that_never_varies_is_refused():
+    images = Images(np.zeros((4, 8, 8, 3), np.uint8), np.arange(4), tuple("abcd"), tuple("1234"), "train")
+    with pytest.raises(RecipeError) as refused:
+        build_model(Net(Flatten(), Output()), images, Recipe(normalization="channel"))
+    assert str(refused.value) == (
+        "normalization 'channel' needs channels that vary, but one has the same value in every picture. "
+        "Use normalization 'unit'."
+    )
+
+
+def test_prediction_is_the_same_in_any_batches_and_leaves_the_mode_as_it_was():
+    images = random_images()
+    model = build_model(Net(Conv2d(4, 3), ReLU(), Flatten(), Output()), images, Recipe())
+    whole = predict_logits(model, images.pixels)
+    assert predict_logits(model, images.pixels, batch_size=7) == pytest.approx(whole, abs=1e-5)
+    assert model.training
+    assert predict_logits(model, images.pixels[:0]).shape == (0, 5)
+
+
+def test_pictures_of_another_size_are_refused():
+    model = build_model(Net(Flatten(), Output()), random_images(), Recipe())
+    with pytest.raises(NetError) as refused:
+        predict_logits(model, random_images(side_px=9).pixels)
+    assert str(refused.value) == (
+        "The model was trained on pictures of 8×8 pixels and 3 channels, but got 9×9 and 3. "
+        "Load the data with size_px=8."
+    )
+
+
+def test_whitening_is_fitted_to_the_training_images():
+    images = random_images(count=300)
+    model = build_model(Net(Whiten(2), GlobalAvgPool(), Output()), images, Recipe())
+    whitened = model.body[0](model.normalize(torch.from_numpy(images.pixels))).detach()
+    half = whitened.permute(1, 0, 2, 3).flatten(1)[:12].double()
+    assert torch.allclose(torch.cov(half), torch.eye(12, dtype=torch.float64), atol=0.05)
+
+
+class Broken(nn.Module):
+    def forward(self, images):
+        return images.flatten(1) @ torch.zeros(7, 5)
+
+
+def test_a_module_of_ones_own_is_taken_as_it_is():
+    own = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
+    model = build_model(own, random_images(), Recipe())
+    assert model.body is own
+    assert model.net is None
+    assert model.training
+
+
+def test_a_module_that_gives_other_logits_is_refused():
+    with pytest.raises(NetError) as refused:
+        build_model(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), random_images(), Recipe())
+    assert (
+        str(refused.value) == "The module should give logits of shape (2, 5) for 2 images (5 targets), but gave (2, 3)."
+    )
+
+
+def test_a_module_that_fails_is_refused_with_its_reason():
+    with pytest.raises(
+        NetError, match=r"^The module failed on normalized images of shape \(2, 3, 8, 8\): mat1 and mat2"
+    ):
+        build_model(Broken(), random_images(), Recipe())

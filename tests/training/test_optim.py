@@ -1,0 +1,115 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lamina.training.optim import Muon, build_optimizer, orthogonalize
+from lamina.training.recipe import Recipe
+
+OPTIMIZERS = ["adam", "adamw", "rmsprop", "sgd", "muon"]
+
+
+def small_net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+
+
+def train(net, optimizer, steps):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(32, 3, 8, 8, generator=generator)
+    targets = torch.randint(0, 5, (32,), generator=generator)
+    losses = []
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(net(images), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_learns_a_batch(name):
+    net = small_net()
+    lr = {"sgd": 0.05, "muon": 0.005}.get(name, 0.003)
+    losses = train(net, build_optimizer(net, Recipe(optimizer=name, lr=lr)), steps=40)
+    assert losses[-1] < 0.2 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("adam", lambda weights: torch.optim.Adam(weights, lr=0.01, foreach=False, fused=False)),
+        ("adamw", lambda weights: torch.optim.AdamW(weights, lr=0.01, weight_decay=0, foreach=False, fused=False)),
+        ("rmsprop", lambda weights: torch.optim.RMSprop(weights, lr=0.01, foreach=False)),
+        ("sgd", lambda weights: torch.optim.SGD(weights, lr=0.01, momentum=0.9, nesterov=True, foreach=False)),
+    ],
+)
+def test_the_fast_forms_step_as_the_plain_ones(name, reference):
+    fast, plain = small_net(), small_net()
+    ours = train(fast, build_optimizer(fast, Recipe(optimizer=name, lr=0.01)), steps=10)
+    assert ours == pytest.approx(train(plain, reference(plain.parameters()), steps=10), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+def test_matrices_decay_and_vectors_do_not(name):
+    net = small_net()
+    optimizer = build_optimizer(net, Recipe(optimizer=name, lr=0.1, weight_decay=0.5, momentum=0.0))
+    before = [weight.detach().clone() for weight in net.parameters()]
+    for weight in net.parameters():
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    for weight, old in zip(net.parameters(), before, strict=True):
+        expected = old * (1 - 0.1 * 0.5) if weight.ndim >= 2 else old
+        assert torch.allclose(weight, expected, atol=1e-6)
+
+
+def test_frozen_weights_are_left_out():
+    net = small_net()
+    net[0].weight.requires_grad_(False)
+    trained = {id(w) for group in build_optimizer(net, Recipe()).param_groups for w in group["params"]}
+    assert id(net[0].weight) not in trained
+    assert id(net[0].bias) in trained
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 40), columns=st.integers(1, 40), seed=st.integers(0, 10_000))
+def test_newton_schulz_turns_as_the_decomposition_does(rows, columns, seed):
+    matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    turned = orthogonalize(matrix)
+    # U S' Vᵀ: the same singular vectors, each value near one unless it was tiny.
+    inside = left.T @ turned @ right.T
+    found = inside.diagonal()
+    assert torch.allclose(inside, torch.diag(found), atol=1e-6)
+    large = values > 0.01 * values[0] * min(rows, columns) ** 0.5
+    assert ((found[large] > 0.6) & (found[large] < 1.25)).all()
+
+
+def test_a_muon_step_has_the_length_of_an_adam_step():
+    weight = nn.Parameter(torch.zeros(64, 32, 3, 3))
+    weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    Muon([{"params": [weight], "orthogonal": True}], lr=0.01).step()
+    root_mean_square = weight.detach().square().mean().sqrt().item()
+    assert root_mean_square == pytest.approx(0.2 * 0.01, rel=0.25)
+
+
+def test_muons_momentum_is_nesterovs():
+    weight = nn.Parameter(torch.zeros(6, 4))
+    gradients = [torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    optimizer = Muon([{"params": [weight], "orthogonal": True}], lr=0.1, momentum=0.8)
+    buffer, expected = torch.zeros(6, 4), torch.zeros(6, 4)
+    for gradient in gradients:
+        weight.grad = gradient
+        optimizer.step()
+        buffer = 0.8 * buffer + 0.2 * gradient
+        expected -= 0.1 * 0.2 * 6**0.5 * orthogonalize(0.2 * gradient + 0.8 * buffer)
+    assert torch.allclose(weight, expected, atol=1e-6)
+
+
+def test_muon_keeps_the_head_and_vectors_to_adam():
+    net = small_net()
+    groups = build_optimizer(net, Recipe(optimizer="muon")).param_groups
+    orthogonal = [weight for group in groups if group["orthogonal"] for weight in group["params"]]
+    assert [id(weight) for weight in orthogonal] == [id(net[0].weight)]

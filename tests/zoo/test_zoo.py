@@ -1,0 +1,63 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lamina import zoo
+from lamina.data import Images
+from lamina.errors import NetError, RecipeError
+from lamina.nets import Net, parse_net
+from lamina.training.loop import Epoch, Training
+from lamina.training.recipe import Recipe
+
+SIZES = {"mlp": 308_310, "cnn": 591_914}
+
+
+def random_batch(count=64):
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return Images(pixels, np.arange(count) % 10, tuple("abcdefghij"), tuple(map(str, range(count))), "train")
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_every_net_starts_near_the_loss_of_a_guess(name):
+    batch = random_batch()
+    training = Training(zoo.load_net(name), batch, Recipe())
+    with torch.no_grad():
+        loss = training.model.task.loss(training.model(torch.from_numpy(batch.pixels)), torch.from_numpy(batch.targets))
+    assert loss.item() == pytest.approx(math.log(10), abs=0.35)
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_every_net_learns_one_batch_by_heart(name):
+    recipe = Recipe(epochs=30, batch_size=64, normalization="channel", lr=1e-3)
+    epochs = [event for event in Training(zoo.load_net(name), random_batch(), recipe) if isinstance(event, Epoch)]
+    assert epochs[-1].train_accuracy == 1.0
+    assert epochs[-1].train_loss < 0.1 * epochs[0].train_loss
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_every_net_is_a_value_that_is_stored_and_printed(name):
+    net = zoo.load_net(name)
+    assert Net.from_json(net.to_json()) == net == parse_net(repr(net))
+    assert all(isinstance(recipe, Recipe) for recipe in zoo.load_recipes(name).values())
+
+
+@pytest.mark.parametrize(("name", "parameters"), SIZES.items())
+def test_the_articles_nets_have_their_size(name, parameters):
+    assert zoo.load_net(name).with_outputs(10).parameter_count((3, 32, 32)) == parameters
+
+
+def test_the_articles_recipes_are_the_articles():
+    assert zoo.load_recipes("mlp")["article"] == Recipe(epochs=5, batch_size=100, optimizer="adam", lr=1e-3)
+    assert zoo.load_recipes("cnn")["article"] == Recipe(epochs=10, batch_size=100, optimizer="adam", lr=1e-3)
+
+
+def test_a_wrong_name_is_answered_with_the_nearest():
+    with pytest.raises(NetError) as refused:
+        zoo.load_net("cnnn")
+    assert str(refused.value) == "There is no net 'cnnn' in the zoo. Did you mean cnn?"
+    with pytest.raises(RecipeError) as refused:
+        zoo.load_recipe("cnn", "artcle")
+    assert str(refused.value) == "cnn has no recipe 'artcle'. Did you mean article?"
