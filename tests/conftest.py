@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-# A float may be given as an int, as PEP 484 has it. Recipes are left out: they check their values themselves, and say it
-# better.
+# A float may be given as an int, as PEP 484 has it. Recipes are left out: they check their values themselves, and say
+# it better.
 install_import_hook(
     [
         "lamina.data",
@@ -19,7 +19,10 @@ install_import_hook(
         "lamina.plain",
         "lamina.record",
         "lamina.runs",
-        *(f"lamina.training.{name}" for name in ("augment", "loop", "model", "optim", "randomness", "schedule", "task")),
+        *(
+            f"lamina.training.{name}"
+            for name in ("augment", "loop", "model", "optim", "randomness", "schedule", "task")
+        ),
     ],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )

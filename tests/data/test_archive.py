@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import stat
 import tarfile
 import zipfile
@@ -98,8 +97,8 @@ def test_a_hostile_archive_is_refused_and_nothing_is_written(attack: str, tmp_pa
     with pytest.raises(DataError) as raised:
         load_data(archive)
     assert str(raised.value) == f"{archive} is refused: its member {fault}. {REMEDY}"
-    assert os.listdir(tmp_path) == [name]
-    assert sorted(os.listdir(cache)) == ["build.lock", "sources"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert sorted(path.name for path in cache.iterdir()) == ["build.lock", "sources"]
 
 
 @pytest.mark.parametrize(
@@ -135,11 +134,8 @@ def test_a_damaged_archive_says_so(name: str, pictures, tmp_path: Path) -> None:
     path = tmp_path / name
     (pictures.write_zip if name.endswith("zip") else pictures.write_tar)(path)
     data = path.read_bytes()
-    if name == "a.zip":
-        data = data.replace(b"PK\x01\x02", b"PK\x01\x00", 1)
-    else:
-        data = data[: len(data) // 2 + 100]
-    path.write_bytes(data)
+    directory_damaged, cut_off = data.replace(b"PK\x01\x02", b"PK\x01\x00", 1), data[: len(data) // 2 + 100]
+    path.write_bytes(directory_damaged if name == "a.zip" else cut_off)
     with pytest.raises(DataError, match=r"can't be read as an archive: .*\. Make or download it again\."):
         load_data(path)
 
@@ -160,7 +156,7 @@ def test_a_member_damaged_inside_a_zip_is_one_problem(pictures, tmp_path: Path) 
 def test_the_later_of_two_members_of_one_name_counts(pictures, tmp_path: Path) -> None:
     path = pictures.write_tar(tmp_path / "a.tar")
     with tarfile.open(path, "a") as archive:
-        data = pictures.encoded()["train/dog/0000.png"]
+        data = pictures.encoded["train/dog/0000.png"]
         member = tarfile.TarInfo("train/cat/0000.png")
         member.size = len(data)
         archive.addfile(member, io.BytesIO(data))
@@ -175,6 +171,6 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         load_data(path)
     assert str(raised.value) == (
-        f"{path} is no folder, and no zip or tar that can be read. Give one of these, or one of cifar10, cifar100, mnist, "
-        "fashion-mnist, svhn, shapes, shapes-attributes, shapes-pose."
+        f"{path} is no folder, and no zip or tar that can be read. Give one of these, or one of cifar10, cifar100, "
+        "mnist, fashion-mnist, svhn, shapes, shapes-attributes, shapes-pose."
     )

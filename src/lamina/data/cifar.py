@@ -150,7 +150,7 @@ class _Array(_StandIn):
 
     def __init__(self, *_: object) -> None:
         self._shape: tuple[int, ...] = ()
-        self._data = b""
+        self._data: bytes | bytearray = b""
 
     def __setstate__(self, state: Any) -> None:
         _, self._shape, _, column_first, self._data = state
@@ -159,7 +159,7 @@ class _Array(_StandIn):
 
     def pixels(self) -> UInt8[np.ndarray, "n values"]:
         """The array, of which only now is known that its size is true."""
-        if not isinstance(self._data, bytes) or math.prod(self._shape) != len(self._data):
+        if not isinstance(self._data, bytes | bytearray) or math.prod(self._shape) != len(self._data):
             raise ValueError("its array has another size than it says")
         return np.frombuffer(self._data, np.uint8).reshape(self._shape)
 
@@ -167,9 +167,9 @@ class _Array(_StandIn):
 class _BufferArray(_Array):
     """Stands for a numpy array as pickle's protocol 5 has it."""
 
-    def __init__(self, data: bytes, dtype: object, shape: tuple[int, ...], order: str) -> None:
+    def __init__(self, data: object, dtype: object, shape: object, order: object) -> None:
         super().__init__()
-        self.__setstate__((1, shape, dtype, order != "C", bytes(data)))
+        self.__setstate__((1, shape, dtype, order != "C", data))
 
 
 class _ByteType(_StandIn):

@@ -52,7 +52,7 @@ def decode_picture(
     if not data:
         raise BadPictureError("empty")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_pixels(image)
             if size is not None:
                 # A JPEG is decoded at a half, a quarter or an eighth where that is enough, twice what is needed.
@@ -91,14 +91,12 @@ def read_pictures(
         raise DataError(f"pictures are made to fit by 'crop'; got {resize!r}.")
     channels, height, width = shape
     rows, problems = [], []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for path in paths:
-            try:
-                data = _read_file(path)
-                rows.append(decode_picture(data, (height, width), "L" if channels == 1 else "RGB"))
-            except BadPictureError as error:
-                problems.append(Problem(str(path), str(error)))
+    for path in paths:
+        try:
+            data = _read_file(path)
+            rows.append(decode_picture(data, (height, width), "L" if channels == 1 else "RGB"))
+        except BadPictureError as error:
+            problems.append(Problem(str(path), str(error)))
     pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
     return pixels, problems
 
@@ -149,4 +147,4 @@ def _convert(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     if image.has_transparency_data:
         paper = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(paper, image.convert("RGBA")).convert(mode)
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -124,8 +123,7 @@ def _sample_sizes(pictures: Sequence[Picture]) -> set[tuple[int, int]]:
     """The sizes (height, width) of a few pictures from the whole range, so that mixed sets are mostly known at once."""
     step = max(1, len(pictures) // SAMPLE_PICTURES)
     sizes: set[tuple[int, int]] = set()
-    with PictureReader() as reader, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with PictureReader() as reader:
         for start in range(step):
             for picture in pictures[start::step]:
                 with contextlib.suppress(BadPictureError):
@@ -140,20 +138,20 @@ def _decode_here(job: _Job) -> Iterator[int]:
     """Decode the pictures of a job into its rows; yields how many are done since the last time."""
     digests: list[str] = []
     reasons: list[str] = []
-    row_bytes = job.height * job.width * 3
-    with Path(job.rows_file).open("r+b") as rows, PictureReader() as reader, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    blank = bytes(job.height * job.width * 3)
+    with Path(job.rows_file).open("r+b") as rows, PictureReader() as reader:
+        rows.seek(job.offset_bytes)
         for place, fields in enumerate(job.pictures):
-            data, reason = b"", ""
+            data, row, reason = b"", blank, ""
             try:
                 data = reader.read(Picture(*fields))
                 pixels = decode_picture(data, (job.height, job.width) if job.fit else None)
                 if pixels.shape != (job.height, job.width, 3):
                     raise _SizesDifferError
-                rows.seek(job.offset_bytes + place * row_bytes)
-                rows.write(pixels.tobytes())
+                row = pixels.tobytes()
             except BadPictureError as error:
                 reason = str(error)
+            rows.write(row)
             digests.append(hashlib.blake2b(data, digest_size=16).hexdigest())
             reasons.append(reason)
             if (place + 1) % PICTURES_PER_REPORT == 0:

@@ -140,7 +140,7 @@ class Training:
             lr = self._set_lr()
 
             with self._arithmetic():
-                logits = model(images).float()
+                logits = model(images)
             loss = model.task.loss(logits, targets, recipe.label_smoothing)
 
             optimizer.zero_grad()

@@ -65,9 +65,9 @@ class Model(nn.Module):
         return planes.to(self._scale.dtype).mul_(self._scale).add_(self._shift)
 
     def forward(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n k"]:
-        """The logits of stored pictures."""
+        """The logits of stored pictures, in the format of the weights also where the arithmetic is in bf16."""
         logits: Tensor = self.body(self.normalize(images))
-        return logits
+        return logits.to(self._scale.dtype)
 
 
 def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:

@@ -1,0 +1,78 @@
+"""What lamina says to a person who asks for something that is not there, word by word."""
+
+import subprocess
+import sys
+
+import pytest
+from commands import events, run_lamina
+
+from lamina.cli import COMMANDS, main
+
+CASES = {
+    "trian": "there is no command 'trian'. Did you mean train?",
+    "train cnm --data shapes": "There is no net 'cnm' in the zoo. Did you mean cnn? "
+    'Or give layers, as in "Flatten(), Linear(200), ReLU(), Output()", or a file.py.',
+    "train none.py --data shapes": "There is no file none.py. Give the path of a Python file that holds a Net.",
+    "train cnn --recipe bets --data shapes": "cnn has no recipe 'bets'. Choose from: article.",
+    "train mlp --data shapes --epochs 0": "epochs was 0, but takes a whole number of 1 or more.",
+    "train mlp --data nowhere/at/all": "there is no data set named nowhere/at/all, and no file or folder of that path. "
+    "Check the path.",
+    "train mlp --data shapse": "there is no data set named shapse, and no file or folder of that path. "
+    "Did you mean shapes?",
+    "evaluate runs/none": "There is no run runs/none. runs holds no runs: make one with lamina train.",
+    "predict runs/none": "Expected pictures after the run, got none. Give their paths.",
+    "summary cnn --input 3x32": "--input was '3x32', but takes channels, height and width, as in 3x32x32.",
+    "reproduce --seeds 0": "--seeds was 0, but takes 1 or more.",
+}
+
+
+@pytest.mark.parametrize(("command", "message"), CASES.items())
+def test_wrong_input_gets_one_message_and_status_2(workplace, capsys, command, message):
+    assert main(command.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1] == f"lamina: {message}"
+    assert "Traceback" not in err
+    assert not (workplace / "runs").exists()
+
+
+def test_a_flag_that_is_not_there_gets_status_2(workplace):
+    refused = run_lamina("train", "mlp", "--epoch", "3")
+    assert refused.returncode == 2
+    assert "--epochs INT" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_help_names_every_command_and_loads_neither_torch_nor_matplotlib():
+    code = (
+        "import sys; from lamina.cli import main; import lamina; main(['--help']); "
+        "print(sorted({'torch', 'matplotlib', 'numpy', 'rich', 'tyro'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(f"  {name} " in shown for name in COMMANDS)
+    assert shown.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: lamina {command}" in capsys.readouterr().out
+
+
+def test_a_summary_tells_the_articles_sizes_without_torch(capsys):
+    assert main(["summary", "cnn"]) == 0
+    assert "total: 591,914 parameters, 10,847,488 multiply-adds an image" in capsys.readouterr().out
+    assert main(["summary", "mlp", "--json"]) == 0
+    (summary,) = events(capsys.readouterr().out)
+    assert summary["parameters"] == 308_310
+    code = "import sys; from lamina.cli import main; main(['summary', 'cnn']); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+def test_a_reader_that_goes_away_is_no_defect():
+    command = f"{sys.executable} -m lamina summary cnn | head -1"
+    shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert shown.stderr == ""
+    assert shown.stdout.startswith("layer")

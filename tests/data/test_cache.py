@@ -1,0 +1,169 @@
+"""The cache is whole or made again, whatever happens to it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lamina.data import load_data
+from lamina.data.cache import cache_folder
+from lamina.errors import DataError, LaminaWarning
+
+LOAD = """
+import sys
+from lamina.data import load_data
+
+def tell(done, total):
+    print("decoding", flush=True)
+
+data = load_data(sys.argv[1], progress=tell)
+print(data.fingerprint, int(data.train.pixels.sum()), flush=True)
+"""
+
+
+def start_loading(source: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", LOAD, str(source)], stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_at_once_make_it_once(many_pictures, tmp_path: Path, cache: Path) -> None:
+    source = many_pictures.write_zip(tmp_path / "a.zip")
+    processes = [start_loading(source) for _ in range(2)]
+    outputs = [process.communicate()[0].splitlines() for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted("decoding" in output for output in outputs) == [False, True]
+    assert outputs[0][-1] == outputs[1][-1]
+    pixels, _, _ = many_pictures.select("train")
+    assert int(outputs[0][-1].split()[1]) == pixels.sum()
+    assert len(list(cache.glob("*/pixels.npy"))) == 1
+
+
+def test_a_killed_process_leaves_nothing_that_the_next_would_take_for_whole(
+    many_pictures, tmp_path: Path, cache: Path
+) -> None:
+    source = many_pictures.write_zip(tmp_path / "a.zip")
+    process = start_loading(source)
+    assert process.stdout.readline() == "decoding\n"
+    process.kill()
+    process.communicate()
+    assert list(cache.glob("building-*"))
+
+    data = load_data(source)
+
+    pixels, _, names = many_pictures.select("train")
+    np.testing.assert_array_equal(data.train.pixels, pixels)
+    assert data.train.names == names
+    assert not list(cache.glob("building-*"))
+
+
+def cut_in_half(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def set_meta(**values: object) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        path = folder / "meta.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return edit
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "no pixels": lambda folder: (folder / "pixels.npy").unlink(),
+    "no targets": lambda folder: (folder / "targets.npy").unlink(),
+    "no meta": lambda folder: (folder / "meta.json").unlink(),
+    "half the pixels": lambda folder: cut_in_half(folder / "pixels.npy"),
+    "half the targets": lambda folder: cut_in_half(folder / "targets.npy"),
+    "half the meta": lambda folder: cut_in_half(folder / "meta.json"),
+    "empty pixels": lambda folder: (folder / "pixels.npy").write_bytes(b""),
+    "other targets": lambda folder: np.save(folder / "targets.npy", np.full(21, 3)),
+    "fewer targets": lambda folder: np.save(folder / "targets.npy", np.zeros(20, np.int64)),
+    "pickled targets": lambda folder: np.save(folder / "targets.npy", np.array([{}] * 21), allow_pickle=True),
+    "another format": set_meta(format=0),
+    "an unknown field": set_meta(colour="red"),
+    "other counts": set_meta(counts={"train": 20}),
+    "counts of another kind": set_meta(counts=[1]),
+    "no training pictures": set_meta(counts={"test": 21}),
+    "problems of another kind": set_meta(problems=[1]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_made_again(damage: str, pictures, tmp_path: Path, cache: Path) -> None:
+    source = pictures.write_zip(tmp_path / "a.zip")
+    before = load_data(source)
+    (folder,) = cache.glob("a-*")
+    DAMAGES[damage](folder)
+
+    with pytest.warns(LaminaWarning) as warned:
+        after = load_data(source)
+
+    (message,) = [str(warning.message) for warning in warned]
+    assert message.startswith(f"the cache folder {folder} is damaged (")
+    assert message.endswith("). It is made again.")
+    np.testing.assert_array_equal(after.train.pixels, pictures.select("train")[0])
+    assert after.fingerprint == before.fingerprint
+    assert load_data(source).train.names == before.train.names
+
+
+def test_a_damaged_note_of_the_source_is_made_again(pictures, tmp_path: Path, cache: Path) -> None:
+    source = pictures.write_zip(tmp_path / "a.zip")
+    load_data(source)
+    (note,) = (cache / "sources").iterdir()
+    note.write_text("{")
+    with pytest.warns(LaminaWarning, match=r"^the cache file .* is damaged \(.*\)\. It is made again\.$"):
+        data = load_data(source)
+    np.testing.assert_array_equal(data.train.pixels, pictures.select("train")[0])
+
+
+def test_a_removed_folder_is_made_again_without_a_word(pictures, tmp_path: Path, cache: Path) -> None:
+    source = pictures.write_zip(tmp_path / "a.zip")
+    load_data(source)
+    (folder,) = cache.glob("a-*")
+    shutil.rmtree(folder)
+    np.testing.assert_array_equal(load_data(source).train.pixels, pictures.select("train")[0])
+
+
+def test_the_same_pictures_in_two_places_are_kept_once(pictures, tmp_path: Path, cache: Path) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        load_data(pictures.write_zip(tmp_path / place / "a.zip"))
+    assert len(list(cache.glob("a-*"))) == 1
+    assert len(list((cache / "sources").iterdir())) == 2
+
+
+def test_a_whole_cache_is_read_where_nothing_can_be_written(pictures, tmp_path: Path, cache: Path) -> None:
+    source = pictures.write_zip(tmp_path / "a.zip")
+    load_data(source)
+    (cache / "build.lock").unlink()
+    (cache / "build.lock").mkdir()  # no lock can be taken
+    assert len(load_data(source).train) == 12
+
+
+def test_a_cache_that_cannot_be_written_says_what_to_do(
+    pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    monkeypatch.setenv("LAMINA_CACHE", str(file))
+    with pytest.raises(DataError) as raised:
+        load_data(pictures.write_zip(tmp_path / "a.zip"))
+    assert str(raised.value) == (
+        f"the cache {file} can't be written: Not a directory. Make room there, or set LAMINA_CACHE to another folder."
+    )
+
+
+def test_without_the_variable_the_cache_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("LAMINA_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder().is_relative_to(tmp_path)
+    assert cache_folder().name == "lamina"

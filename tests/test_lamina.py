@@ -1,0 +1,23 @@
+import subprocess
+import sys
+
+import pytest
+
+import lamina
+
+
+def test_every_public_name_is_there_and_is_what_its_room_calls_it():
+    for name in lamina.__all__:
+        assert getattr(lamina, name).__name__ == name
+    assert set(lamina.__all__) <= set(dir(lamina))
+    assert lamina.__all__ == sorted(lamina.__all__)
+
+
+def test_a_name_that_is_not_public_is_refused():
+    with pytest.raises(AttributeError, match="module 'lamina' has no attribute 'Trainer'"):
+        lamina.Trainer  # noqa: B018  # asking is the test
+
+
+def test_importing_lamina_loads_neither_torch_nor_matplotlib():
+    code = "import sys, lamina; print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
