@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check install clean
+.PHONY: demo test install clean
 
 demo: .venv/installed
 	$(BIN)/lamina reproduce

@@ -1,9 +1,13 @@
-"""Shapes and dtypes of lamina's functions are checked while the tests run; every test has a cache of its own."""
+"""Shapes and dtypes of lamina's functions are checked while the tests run; no test touches the user's cache."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+# The tests are about the CPU, also where there is a GPU; LAMINA_TEST_CUDA=1 runs those that are about CUDA.
+if not os.environ.get("LAMINA_TEST_CUDA"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 from jaxtyping import install_import_hook
@@ -28,9 +32,21 @@ install_import_hook(
 )
 
 
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for the tests that use data without being about it: the shapes are drawn once."""
+    return tmp_path_factory.mktemp("shared-cache")
+
+
 @pytest.fixture(autouse=True)
+def use_shared_cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the user's own cache alone."""
+    monkeypatch.setenv("LAMINA_CACHE", str(shared_cache))
+
+
+@pytest.fixture
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, so that no test sees what another decoded."""
+    """An empty cache, for a test that is about what is in it."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("LAMINA_CACHE", str(folder))
     return folder

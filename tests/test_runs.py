@@ -18,7 +18,7 @@ from lamina.data import Dataset, Images
 from lamina.errors import LaminaWarning, RunError
 from lamina.evaluation import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
-from lamina.record import OwnModule, RunRecord, record_training
+from lamina.record import DataOrigin, OwnModule, RunRecord, record_training
 from lamina.runs import FORMAT, DamagedRun, Run, create_run, list_runs, read_run, write_atomically
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
@@ -34,6 +34,7 @@ def images_of(split: str) -> Images:
 
 
 DATA = Dataset(name="pets", fingerprint="abc123", train=images_of("train"), test=images_of("test"), size_px=6)
+ORIGIN = DataOrigin("photos/pets", "as asked", "pets", "abc123", size_px=6, resize="crop")
 
 
 def train(net: Net | nn.Module = NET) -> Training:
@@ -51,7 +52,7 @@ def training() -> Training:
 @pytest.fixture
 def record(training) -> RunRecord:
     command = ("lamina", "train", "tiny", "--data", "photos/pets")
-    return record_training(training, DATA, source="photos/pets", net_name="tiny", command=command)
+    return record_training(training, ORIGIN, net_name="tiny", command=command)
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_a_record_says_what_was_trained_where_and_how(record, training):
     assert record.task == training.model.task
     assert record.in_shape == (3, 6, 6)
     assert record.parameters == 4 * 27 + 4 + 8 + 4 * 16 * 3 + 3
-    assert dataclasses.astuple(record.data) == ("photos/pets", "pets", "abc123", 6, "crop")
+    assert dataclasses.astuple(record.data) == ("photos/pets", "as asked", "pets", "abc123", 6, "crop")
     assert record.versions["torch"] == torch.__version__
     assert record.machine.threads == torch.get_num_threads()
     assert record.machine.processor
@@ -210,7 +211,7 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
     tied[3].weight = tied[2].weight
     training = train(tied)
     own = OwnModule("my_net.py", "build")
-    record = record_training(training, DATA, source="pets", net_name="my_net", own_module=own)
+    record = record_training(training, ORIGIN, net_name="my_net", own_module=own)
     run = create_run(tmp_path, record)
     run.save_model(training.model)
     with raises(
@@ -399,3 +400,11 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path):
     with pytest.raises(OSError):
         write_atomically(tmp_path / "taken", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("changes", [{"mean": [1.0]}, {"mean": []}, {"in_shape": [3, 6]}, {"in_shape": [3, 2, 2]}])
+def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, changes):
+    run.save_model(training.model)
+    edit(run.path / "run.json", **changes)
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        read_run(run.path).load_model()

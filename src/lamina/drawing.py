@@ -151,6 +151,8 @@ def _draw_seeds(axes: Axes, seeds: Sequence[Mapping[int, float]], colour: str, s
 
 
 def _shorten(name: str) -> str:
+    # A name that is not UTF-8, as file names may be, has no glyphs.
+    name = name.encode("utf-8", "backslashreplace").decode()
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 
 from lamina import __version__
-from lamina.data import Dataset
 from lamina.nets import Net, Shape
 from lamina.training.device import Choice
 from lamina.training.loop import Training
@@ -39,13 +39,15 @@ class DataOrigin:
 
     Attributes:
         source: the name or path that it was loaded by.
+        reason: why this set, as ``as asked``.
         name: of the data set.
         fingerprint: of its content.
-        size_px: side of the squares that its pictures were made into; ``None`` where they kept their size.
+        size_px: side of the squares that pictures were asked to be made into; ``None`` where nothing was asked.
         resize: how they were made to fit.
     """
 
     source: str
+    reason: str
     name: str
     fingerprint: str
     size_px: int | None
@@ -114,9 +116,8 @@ class RunRecord:
 
 def record_training(
     training: Training,
-    data: Dataset,
+    data: DataOrigin,
     *,
-    source: str,
     net_name: str,
     own_module: OwnModule | None = None,
     command: Sequence[str] = (),
@@ -126,7 +127,6 @@ def record_training(
     Args:
         training: what is recorded.
         data: what it learns from, which a training does not know by name.
-        source: the name or path that the data was loaded by.
         net_name: what to call the net.
         own_module: where the net comes from if it is a module of the user's own.
         command: the words of the command line.
@@ -142,7 +142,7 @@ def record_training(
         mean=model.mean,
         std=model.std,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        data=DataOrigin(source, data.name, data.fingerprint, data.size_px, data.resize),
+        data=data,
         device=training.device,
         precision=training.precision,
         command=tuple(command),
@@ -170,7 +170,8 @@ def _describe_machine() -> Machine:
 def _find_processor_name() -> str:
     # Python tells the architecture alone on Linux.
     if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        with suppress(OSError):
+            for line in Path("/proc/cpuinfo").read_text().splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

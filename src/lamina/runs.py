@@ -51,7 +51,7 @@ class Run:
             for name, value in row.items()
         }
         with (self.path / "history.jsonl").open("a", encoding="utf-8") as history:
-            history.write(json.dumps(finite, ensure_ascii=False) + "\n")
+            history.write(json.dumps(finite) + "\n")
             history.flush()
             os.fsync(history.fileno())
 
@@ -87,14 +87,15 @@ class Run:
             RunError: the weights are missing, damaged or do not fit; or a body is missing.
         """
         record, file = self.record, self.path / "model.safetensors"
-        model = Model(
-            self._build_body() if body is None else self._take_own(body),
-            net=record.net,
-            task=record.task,
-            in_shape=record.in_shape,
-            mean=record.mean,
-            std=record.std,
-        )
+        body = self._build_body() if body is None else self._take_own(body)
+        if not len(record.mean) == len(record.std) == record.in_shape[0]:
+            raise _damaged(str(self.path / "run.json"), "mean and std should have a figure for each channel")
+        try:
+            model = Model(
+                body, net=record.net, task=record.task, in_shape=record.in_shape, mean=record.mean, std=record.std
+            )
+        except (RuntimeError, ValueError) as error:
+            raise _damaged(str(self.path / "run.json"), error) from error
         weights = _read_weights(file)
         _check_fit(weights, model.state_dict(), file)
         model.load_state_dict(weights)
@@ -108,7 +109,7 @@ class Run:
                 f"Give the module again with --net {own_module}."
             )
         try:
-            return net.module(self.record.in_shape)
+            return net.check(self.record.in_shape, self.record.task.outputs).module(self.record.in_shape)
         except LaminaError as error:
             raise _damaged(str(self.path / "run.json"), error) from error
 
@@ -180,9 +181,8 @@ def read_run(path: Path) -> Run:
         raise RunError(f"Expected the folder of a run, got the file {path}. Give {path.parent}.")
     if not path.is_dir():
         siblings = _find_run_names(path.parent)
-        remedy = (
-            suggest(path.name, siblings) if siblings else f"{path.parent} holds no runs: make one with lamina train."
-        )
+        where = "This folder" if path.parent == Path() else str(path.parent)
+        remedy = suggest(path.name, siblings) if siblings else f"{where} holds no runs: make one with lamina train."
         raise RunError(f"There is no run {path}. {remedy}")
     if not file.exists():
         raise RunError(f"{path} is not a run: it has no run.json. Give the folder of a run.")
@@ -263,7 +263,7 @@ def _find_run_names(folder: Path) -> list[str]:
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(path, json.dumps(values, indent=2) + "\n")
 
 
 def _read_bytes(file: Path) -> bytes:

@@ -1,7 +1,9 @@
 """The journey of a person with a folder of pictures, command after command, each a process of its own."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +11,8 @@ import sys
 import pytest
 from commands import SIDE_PX, events, run_lamina, write_pictures
 from PIL import Image
+
+from lamina.cli import main
 
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 
@@ -20,7 +24,7 @@ def test_a_net_is_trained_judged_listed_and_used(workplace, pictures):
     assert [event["epoch"] for event in epochs] == list(range(1, 31))
     assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
     assert set(epochs[0]) == {
-        "event", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
+        "event", "run", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
         "train_seconds", "images_per_second", "lr",
     }  # fmt: skip
     assert result["event"] == "result"
@@ -114,7 +118,8 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, pictures):
     ambiguous = run_lamina("train", "mine.py", "--data", pictures)
     assert ambiguous.returncode == 2
     assert ambiguous.stderr.splitlines()[-1] == (
-        "lamina: mine.py should hold one net or function, or be given as mine.py:NAME. It holds: small, build."
+        "lamina: mine.py should hold one Net, or one function that makes a module, or be given as mine.py:NAME. "
+        "It holds: small, build."
     )
     as_net = run_lamina("train", "mine.py:small", "--data", pictures, "--epochs", "1", "--name", "net")
     assert "net: mine.py is Python, and is run\n" in as_net.stderr
@@ -125,6 +130,10 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, pictures):
     assert refused.returncode == 2
     assert "lamina runs no code that a run names. Give the module again with --net" in refused.stderr
     assert run_lamina("evaluate", "runs/module", "--net", "mine.py:build").returncode == 0
+    again = run_lamina("train", "mine.py:build", "--data", pictures, "--epochs", "1", "--name", "again")
+    assert again.returncode == 0
+    weights = [(workplace / "runs" / name / "model.safetensors").read_bytes() for name in ("module", "again")]
+    assert weights[0] == weights[1]
 
 
 def test_pictures_that_cannot_be_read_are_named_and_the_rest_is_used(workplace, tmp_path):
@@ -135,3 +144,146 @@ def test_pictures_that_cannot_be_read_are_named_and_the_rest_is_used(workplace, 
     assert "warning: 1 picture could not be read and was left out: dark/7.png" in shown.stderr
     assert "not read: dark/7.png" in shown.stdout
     assert "splits: " in shown.stdout
+
+
+def test_the_articles_nets_are_trained_over_seeds_and_compared(workplace, pictures):
+    shown = run_lamina("reproduce", "--data", pictures, "--seeds", "2", "--json")
+    assert shown.returncode == 0, shown.stderr
+    *_, mlp, cnn, done = events(shown.stdout)
+    assert [(event["net"], len(event["runs"])) for event in (mlp, cnn)] == [("mlp", 2), ("cnn", 2)]
+    for event in (mlp, cnn):
+        first, second = event["test_accuracies"]
+        assert event["test_accuracy"] == pytest.approx((first + second) / 2)
+        assert event["test_accuracy_low"] <= event["test_accuracy"] <= event["test_accuracy_high"]
+        assert event["claimed_accuracy"] is None
+    assert done["curves"] == "runs/reproduce-curves.png"
+    with Image.open(workplace / "runs" / "reproduce-curves.png") as curves:
+        assert min(curves.size) > 300
+
+
+def test_the_articles_claims_stand_beside_what_is_measured_on_cifar10_alone(workplace, pictures):
+    told = run_lamina("reproduce", "--data", pictures)
+    assert told.returncode == 0, told.stderr
+    assert "one seed tells none" in told.stdout
+    assert f"The article's figures are for CIFAR-10, and say nothing of {pictures.name}.\n" in told.stdout
+
+
+def test_damaged_runs_are_told_and_do_not_hide_the_others(workplace, pictures):
+    run_lamina("train", NET, "--data", pictures, "--epochs", "1", "--name", "whole")
+    (workplace / "runs" / "broken").mkdir()
+    (workplace / "runs" / "broken" / "run.json").write_text("{")
+    listed = run_lamina("runs")
+    assert listed.returncode == 2
+    assert "runs/whole\tnet\t" in listed.stdout
+    assert "broken/run.json is damaged" in listed.stderr
+    assert "no runs in elsewhere: lamina train makes one" in run_lamina("runs", "--runs-dir", "elsewhere").stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1 / 0\n", "mine.py failed in line 1: ZeroDivisionError: division by zero."),
+        ("x = 1\n", "mine.py should hold one Net, or one function that makes a module, or be given as mine.py:NAME. "
+         "It holds none."),
+        ("def build():\n    return 3\n", "mine.py: build() should give a Net or an nn.Module, but gave int."),
+        ("from torch import nn\nclass Mine(nn.Module):\n    def __init__(self, width):\n        pass\n",
+         "mine.py failed: TypeError: Mine.__init__() missing 1 required positional argument: 'width'."),
+    ],
+)  # fmt: skip
+def test_a_file_that_makes_no_net_is_refused(workplace, capsys, text, message):
+    (workplace / "mine.py").write_text(text)
+    assert main(["train", "mine.py", "--data", "shapes"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"lamina: {message}"
+
+
+def test_a_stopped_training_has_no_report_of_another_model(workplace, pictures):
+    command = [sys.executable, "-m", "lamina", "train", NET, "--data", str(pictures), "--epochs", "1000000", "--json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
+        run = workplace / json.loads(process.stdout.readline())["run"]
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert not (run / "report.json").exists()
+    assert "not finished" in run_lamina("runs").stdout
+
+
+def test_each_epoch_is_judged_on_val_and_the_last_on_test(workplace, tmp_path):
+    folder = tmp_path / "three"
+    for seed, (split, count) in enumerate({"train": 20, "val": 6, "test": 8}.items()):
+        write_pictures(folder / split, count, seed=seed)
+    trained = run_lamina("train", NET, "--data", folder, "--epochs", "2", "--json")
+    first, second, result = events(trained.stdout)
+    assert "val_accuracy" in first
+    assert "val_accuracy" in second
+    assert not any("test" in name for event in (first, second) for name in event)
+    assert "test_accuracy" in result
+
+
+def test_a_data_set_that_has_changed_since_is_told(workplace, tmp_path):
+    folder = write_pictures(tmp_path / "mine", 20)
+    run_lamina("train", NET, "--data", folder, "--epochs", "1", "--name", "mine")
+    write_pictures(folder / "more", 1)
+    for name in ("bright", "dark"):
+        (folder / "more" / name / "0.png").rename(folder / name / "new.png")
+        (folder / "more" / name).rmdir()
+    (folder / "more").rmdir()
+    judged = run_lamina("evaluate", "runs/mine")
+    assert judged.returncode == 0, judged.stderr
+    assert f"warning: {folder} has changed since the run learned from it" in judged.stderr
+
+
+def test_names_that_are_not_utf8_go_through(workplace, tmp_path):
+    folder = write_pictures(tmp_path / "mine", 20)
+    os.rename(os.fsencode(folder / "dark"), os.fsencode(folder) + b"/caf\xe9")  # noqa: PTH104  # a path takes no bytes
+    trained = run_lamina("train", NET, "--data", folder, "--epochs", "1", "--name", "mine")
+    assert trained.returncode == 0, trained.stderr
+    assert "caf\\udce9" in trained.stdout
+    assert run_lamina("evaluate", "runs/mine").returncode == 0
+
+
+def run_on_a_screen(*arguments: str, out: int | None = None) -> str:
+    """Run a command on a pseudo-terminal, with its stdout there too or on ``out``; gives what the screen got."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    command = [sys.executable, "-m", "lamina", *arguments]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs if out is None else out, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux ends a pseudo-terminal with an error
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+    os.close(ours)
+    assert process.returncode == 0, shown.decode()
+    return shown.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_json_lines_stay_on_stdout_where_the_screen_shows_a_bar(workplace, pictures):
+    with (workplace / "lines.jsonl").open("wb") as out:
+        shown = run_on_a_screen("train", NET, "--data", str(pictures), "--epochs", "2", "--json", out=out.fileno())
+    told = events((workplace / "lines.jsonl").read_text())
+    assert [event["event"] for event in told] == ["epoch", "epoch", "result"]
+    assert "{" not in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_a_person_sees_whole_lines_and_a_table(workplace, pictures):
+    shown = run_on_a_screen("train", NET, "--data", str(pictures), "--epochs", "2", "--batch-size", "2")
+    assert "\r\n" in shown
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).split("\r")[-1] for line in shown.split("\r\n")]
+    assert sum(line.startswith("epoch 1/2  train loss ") for line in lines) == 1
+    assert "┃" in run_on_a_screen("runs")
+
+
+@pytest.mark.cifar10
+def test_the_articles_mlp_learns_real_pictures(cifar10, workplace):
+    trained = run_lamina("train", "mlp", "--data", "cifar10", "--epochs", "1", "--json")
+    assert trained.returncode == 0, trained.stderr
+    epoch, result = events(trained.stdout)
+    assert result["data"] == "cifar10"
+    assert epoch["test_accuracy"] > 0.4

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from picture_sources import Batches, Pictures, make_batches, make_pictures
+
+
+@pytest.fixture(autouse=True)
+def use_empty_cache(cache: Path) -> None:
+    """What another test decoded is not there."""
 
 
 @pytest.fixture

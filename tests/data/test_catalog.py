@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import urllib.request
@@ -24,7 +26,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     urllib.request.install_opener(None)
 
 
-REFUSED = "<urlopen error [Errno 111] Connection refused>"
+REFUSED = f"<urlopen error [Errno {errno.ECONNREFUSED}] {os.strerror(errno.ECONNREFUSED)}>"
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,17 @@ def test_cifar10_is_where_the_variable_points(
     data = load_data("cifar10")
     assert data.name == "cifar10"
     assert len(data.train) == (20 if form == "official" else 12)
+
+
+def test_cifar10_that_was_decoded_before_needs_its_source_no_more(
+    pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None
+) -> None:
+    monkeypatch.setenv("LAMINA_CIFAR10", str(pictures.write_zip(tmp_path / "set.zip")))
+    before = load_data("cifar10")
+    monkeypatch.delenv("LAMINA_CIFAR10")
+    source, reason = find_default_data()
+    assert (source, reason.split(" in ")[0]) == ("cifar10", "decoded before,")
+    assert load_data("cifar10").fingerprint == before.fingerprint
 
 
 def test_a_variable_that_points_nowhere_is_an_error_not_a_fallback(monkeypatch: pytest.MonkeyPatch) -> None:

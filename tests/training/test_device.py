@@ -26,4 +26,4 @@ def test_what_was_asked_for_is_what_is_taken():
 def test_auto_precision_follows_the_measured_speed():
     choice = choose_precision("auto", "cpu")
     measured = float(choice.reason.split("runs at ")[1].split("×")[0])
-    assert (choice.value == "bf16") == (measured > 1.3)
+    assert choice.value == ("bf16" if measured > 1.3 else "fp32") or measured == pytest.approx(1.3, abs=0.006)

@@ -230,6 +230,40 @@ def test_a_loss_that_is_no_number_ends_the_training_with_advice():
         train(training)
 
 
+def test_a_model_looked_at_between_records_goes_on_training():
+    plain, looked_at = (Training(SMALL, random_images(), Recipe(batch_size=10), steps_per_record=1) for _ in range(2))
+    train(plain)
+    for _ in looked_at:
+        looked_at.model.eval()
+    assert same_weights(weights_of(plain), weights_of(looked_at))
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "message"),
+    [
+        (60, 1, "batch_size was 1, but BatchNorm() on a vector norms over the images of a batch. Give it 2 or more."),
+        (
+            1,
+            9,
+            "there is 1 image to train on, but BatchNorm() on a vector norms over the images of a batch. "
+            "Give it 2 or more.",
+        ),
+    ],
+)
+def test_a_batch_that_cannot_be_normed_is_refused(count, batch_size, message):
+    with pytest.raises(RecipeError) as refused:
+        Training(Net(Flatten(), Linear(5), BatchNorm(), Output()), random_images(count), Recipe(batch_size=batch_size))
+    assert str(refused.value) == message
+
+
+def test_numbers_refuse_label_smoothing_before_training():
+    images = random_images()
+    numbers = Images(images.pixels, np.ones((60, 2), np.float32), ("x", "y"), images.names, "train")
+    with pytest.raises(RecipeError) as refused:
+        Training(Net(Flatten(), Output()), numbers, Recipe(label_smoothing=0.1))
+    assert str(refused.value) == "label_smoothing was 0.1, but numbers have no labels to smooth. Set it to 0."
+
+
 def test_a_shift_farther_than_the_images_is_refused():
     with pytest.raises(RecipeError) as refused:
         Training(SMALL, random_images(side_px=8), Recipe(translate_px=8))

@@ -58,8 +58,13 @@ def test_pictures_of_another_size_are_refused():
     with pytest.raises(NetError) as refused:
         predict_logits(model, random_images(side_px=9).pixels)
     assert str(refused.value) == (
-        "The model was trained on pictures of 8×8 pixels and 3 channels, but got 9×9 and 3. "
-        "Load the data with size_px=8."
+        "The model was trained on pictures of 3×8×8 (channels, height, width), but got 3×9×9: "
+        "load the data with size_px=8."
+    )
+    with pytest.raises(NetError) as refused:
+        predict_logits(model, random_images().pixels[..., :1])
+    assert str(refused.value) == (
+        "The model was trained on pictures of 3×8×8 (channels, height, width), but got 1×8×8: give such pictures."
     )
 
 
@@ -69,6 +74,20 @@ def test_whitening_is_fitted_to_the_training_images():
     whitened = model.body[0](model.normalize(torch.from_numpy(images.pixels))).detach()
     half = whitened.permute(1, 0, 2, 3).flatten(1)[:12].double()
     assert torch.allclose(torch.cov(half), torch.eye(12, dtype=torch.float64), atol=0.05)
+
+
+def test_whitening_is_fitted_to_all_classes_of_a_set_that_is_sorted_by_class():
+    noise = np.random.default_rng(0).integers(0, 30, (12_000, 4, 4, 3), dtype=np.uint8)
+    noise[6_000:] *= 8
+    names = tuple(map(str, range(12_000)))
+    sorted_by_class = Images(noise, np.repeat([0, 1], 6_000), ("dim", "bright"), names, "train")
+    shuffled = sorted_by_class.take(np.random.default_rng(1).permutation(12_000))
+    nets = [
+        build_model(Net(Whiten(2), GlobalAvgPool(), Output()), images, Recipe())
+        for images in (sorted_by_class, shuffled)
+    ]
+    scales = [model.body[0].weight.flatten(1).norm(dim=1).sort().values for model in nets]
+    assert torch.allclose(scales[0], scales[1], rtol=0.1)
 
 
 class Broken(nn.Module):

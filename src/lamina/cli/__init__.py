@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 
@@ -32,6 +33,10 @@ commands:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status is 0 done, 2 wrong input, 130 or 143 interrupted, 1 a defect of lamina's."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that this terminal cannot show must not end a training.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if arguments is None else arguments
     if not given or given[0] in ("-h", "--help"):
         lines = (f"  {name:<11}{meaning}" for name, meaning in COMMANDS.items())

@@ -1,9 +1,12 @@
-"""What NET and DATA on the command line stand for."""
+"""What NET, DATA and RUN on the command line stand for."""
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import re
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lamina.data import Dataset
-    from lamina.record import OwnModule
+    from lamina.record import DataOrigin, OwnModule
     from lamina.runs import Run
     from lamina.training.model import Model
 
@@ -31,23 +34,50 @@ class NetChoice:
 
     Attributes:
         name: for the run and for tables.
-        net: the value, or a module of the user's own.
+        net: the value, or what makes a module of the user's own.
         recipes: how it is trained, the default first.
-        own_module: the file and name that a module of the user's own came from.
+        own_module: the file and name that a module of the user's own comes from.
     """
 
     name: str
-    net: Net | nn.Module
+    net: Net | Callable[[], nn.Module]
     recipes: dict[str, Recipe]
     own_module: OwnModule | None = None
+
+    def make(self, seed: int) -> Net | nn.Module:
+        """The net, or the user's own module with weights drawn from ``seed``."""
+        if isinstance(self.net, Net):
+            return self.net
+        import torch
+
+        from lamina.training.randomness import derive_seed, seeded
+
+        with seeded(derive_seed(seed, "weights"), torch.device("cpu")):
+            return self.net()
 
 
 @dataclass(frozen=True)
 class DataChoice:
-    """A data set, and the name or whole path that it can be loaded by again."""
+    """A data set, and how it was come by.
 
-    source: str
+    Attributes:
+        dataset: the data set.
+        source: the name or whole path that it can be loaded by again.
+        size_px: side of the squares that were asked for.
+        reason: why this one.
+    """
+
     dataset: Dataset
+    source: str
+    size_px: int | None
+    reason: str
+
+    def origin(self) -> DataOrigin:
+        """What a run keeps of it."""
+        from lamina.record import DataOrigin
+
+        dataset = self.dataset
+        return DataOrigin(self.source, self.reason, dataset.name, dataset.fingerprint, self.size_px, dataset.resize)
 
 
 def choose_net(text: str, terminal: Terminal) -> NetChoice:
@@ -58,10 +88,9 @@ def choose_net(text: str, terminal: Terminal) -> NetChoice:
     """
     if text in zoo.NAMES:
         return NetChoice(text, zoo.load_net(text), zoo.load_recipes(text))
-    file, _, name = text.partition(":")
-    if file.endswith(".py"):
-        return _choose_own(Path(file), name, terminal)
-    if text.isidentifier() or "(" not in text:
+    if file := re.fullmatch(r"(.+\.py)(?::(\w+))?", text):
+        return _choose_own(Path(file[1]), file[2] or "", terminal)
+    if "(" not in text:
         raise NetError(
             f"There is no net {text!r} in the zoo. {suggest(text, zoo.NAMES)} "
             'Or give layers, as in "Flatten(), Linear(200), ReLU(), Output()", or a file.py.'
@@ -81,11 +110,17 @@ def choose_data(source: str | None, size_px: int | None, terminal: Terminal) -> 
             source, size_px=size_px, progress=lambda done, total: show_progress("preparing pictures", done, total)
         )
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.splits.items())
-    channels, height, width = dataset.train.shape
-    terminal.remark(f"data: {dataset.name} ({reason}): {counts}; {channels}×{height}×{width}")
+    shape = "×".join(map(str, dataset.train.shape))
+    terminal.remark(f"data: {dataset.name} ({reason}): {counts}; {shape}")
+    if size_px is None and dataset.size_px is not None:
+        terminal.remark(
+            f"size: {dataset.size_px} px squares, cropped at the centre (pictures differ in size; --size sets another)"
+        )
     if dataset.split_rule != "the source's own":
         terminal.remark(f"splits: {dataset.split_rule}")
-    return DataChoice(source if source in NAMES else str(Path(source).expanduser().resolve()), dataset)
+    if source not in NAMES:
+        source = str(Path(source).expanduser().resolve())
+    return DataChoice(dataset, source, size_px, reason)
 
 
 def load_run_model(run: Run, net: str | None, device: str, terminal: Terminal) -> Model:
@@ -96,34 +131,49 @@ def load_run_model(run: Run, net: str | None, device: str, terminal: Terminal) -
     """
     from lamina.training.device import choose_device
 
-    body = None if net is None else choose_net(net, terminal).net
+    body = None if net is None else choose_net(net, terminal).make(run.record.recipe.seed)
     if isinstance(body, Net):
         raise NetError(f"--net is for a module of your own, but {net} gives a Net, which the run holds already.")
-    return run.load_model(body).to(choose_device(device).value)
+    place = choose_device(device)
+    terminal.remark(f"device: {place}")
+    return run.load_model(body).to(place.value)
 
 
 def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
     terminal.remark(f"net: {file} is Python, and is run")
-    net = _load_from_file(file, name)
+    found = _find_in_file(file, name)
     recipes = {"default": Recipe()}
-    if isinstance(net, Net):
-        return NetChoice(file.stem, net, recipes)
+    made = found if isinstance(found, Net) else _call(file, found)
+    if isinstance(made, Net):
+        return NetChoice(file.stem, made, recipes)
     from lamina.record import OwnModule
 
-    return NetChoice(file.stem, net, recipes, OwnModule(str(file.resolve()), name))
+    def make() -> nn.Module:
+        module: nn.Module = _call(file, found)
+        return module
+
+    return NetChoice(file.stem, make, recipes, OwnModule(str(file.resolve()), name))
 
 
-def _load_from_file(path: Path, name: str) -> Net | nn.Module:
+def _find_in_file(path: Path, name: str) -> Any:
+    """The one net, function or class of a file, or the one of that name."""
     if not path.is_file():
         raise NetError(f"There is no file {path}. Give the path of a Python file that holds a Net.")
-    found = _run_file(path)
-    candidates = {key: value for key, value in vars(found).items() if _may_be_net(key, value, found)}
-    if name and name not in candidates:
-        raise NetError(f"{path} holds no net or function {name!r}. {_list(candidates)}")
-    if not name and len(candidates) != 1:
-        raise NetError(f"{path} should hold one net or function, or be given as {path}:NAME. {_list(candidates)}")
-    value = candidates[name or next(iter(candidates))]
-    return value if isinstance(value, Net) else _call(path, value)
+    module = _run_file(path)
+    named = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+    values = {key: value for key, value in named.items() if isinstance(value, Net)}
+    functions = {key: value for key, value in named.items() if _is_own(value, module, inspect.isfunction)}
+    classes = {key: value for key, value in named.items() if _is_own(value, module, inspect.isclass)}
+    candidates = values | functions or classes
+    chosen = (candidates | classes).get(name) if name else next(iter(candidates.values()), None)
+    held = f"It holds: {', '.join(candidates | classes)}." if candidates | classes else "It holds none."
+    if name and chosen is None:
+        raise NetError(f"{path} holds no net, and no function or class that makes one, called {name!r}. {held}")
+    if chosen is None or not (name or len(candidates) == 1):
+        raise NetError(
+            f"{path} should hold one Net, or one function that makes a module, or be given as {path}:NAME. {held}"
+        )
+    return chosen
 
 
 def _run_file(path: Path) -> ModuleType:
@@ -131,35 +181,35 @@ def _run_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise NetError(f"{path} is no Python file.")
     module = importlib.util.module_from_spec(spec)
-    # Classes of the file look their module up by name, dataclasses among them.
+    # What lies beside the file can be imported, as when Python runs it; and its classes look their module up by name.
+    sys.path.insert(0, str(path.resolve().parent))
     sys.modules.setdefault(path.stem, module)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise NetError(f"{path} failed: {type(error).__name__}: {error}.") from error
+        raise _failed(path, error) from error
     return module
 
 
-def _may_be_net(name: str, value: Any, module: ModuleType) -> bool:
-    is_own_function = (
-        callable(value) and not isinstance(value, type) and getattr(value, "__module__", "") == module.__name__
-    )
-    return not name.startswith("_") and (isinstance(value, Net) or is_own_function)
+def _is_own(value: Any, module: ModuleType, kind: Callable[[Any], bool]) -> bool:
+    return kind(value) and value.__module__ == module.__name__
 
 
-def _call(path: Path, function: Callable[[], Any]) -> Net | nn.Module:
+def _call(path: Path, make: Callable[[], Any]) -> Any:
     from torch import nn
 
     try:
-        made = function()
+        made = make()
     except Exception as error:
-        raise NetError(f"{path} failed in {function.__name__}(): {type(error).__name__}: {error}.") from error
+        raise _failed(path, error) from error
     if not isinstance(made, Net | nn.Module):
-        raise NetError(
-            f"{path}: {function.__name__}() should give a Net or an nn.Module, but gave {type(made).__name__}."
-        )
+        raise NetError(f"{path}: {make.__name__}() should give a Net or an nn.Module, but gave {type(made).__name__}.")
     return made
 
 
-def _list(candidates: dict[str, Any]) -> str:
-    return f"It holds: {', '.join(candidates)}." if candidates else "It holds none."
+def _failed(path: Path, error: Exception) -> NetError:
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path.resolve()
+    ]
+    where = f" in line {lines[-1]}" if lines else ""
+    return NetError(f"{path} failed{where}: {type(error).__name__}: {error}.")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import tyro
 
 from lamina.cli.choices import choose_data
 from lamina.cli.terminal import Terminal, parse_options
+
+if TYPE_CHECKING:
+    from lamina.data import Images
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,11 @@ def run(arguments: Sequence[str]) -> int:
     terminal = Terminal(as_json=options.json)
     dataset = choose_data(options.data, options.size, terminal).dataset
     counts = {split: images.target_counts() for split, images in dataset.splits.items()}
-    rows = [
-        (name, *(f"{counts[split].get(name, 0):,}" for split in counts))
-        for name in next(iter(counts.values())) or dataset.train.target_names
-    ]
+    columns = [_tell_targets(images) for images in dataset.splits.values()]
+    rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
     rows.append(("images", *(f"{len(images):,}" for images in dataset.splits.values())))
     terminal.tabulate(("target", *counts), rows)
+    terminal.say(f"size: {'×'.join(map(str, dataset.train.shape))} (channels, height, width)")
     terminal.say(f"splits: {dataset.split_rule}; fingerprint: {dataset.fingerprint}")
     for problem in dataset.problems:
         terminal.say(f"not read: {problem.path}: {problem.reason}")
@@ -50,3 +53,11 @@ def run(arguments: Sequence[str]) -> int:
         problems=[{"image": problem.path, "reason": problem.reason} for problem in dataset.problems],
     )
     return 0
+
+
+def _tell_targets(images: Images) -> dict[str, str]:
+    """How many images each class or label has; of a number, its range."""
+    if images.targets.dtype != np.float32:
+        return {name: f"{count:,}" for name, count in images.target_counts().items()}
+    ranges = zip(images.target_names, images.targets.min(axis=0), images.targets.max(axis=0), strict=True)
+    return {name: f"{low:.4g} … {high:.4g}" for name, low, high in ranges}

@@ -13,7 +13,6 @@ import tyro
 from lamina.cli.choices import choose_data, load_run_model
 from lamina.cli.terminal import Terminal, parse_options
 from lamina.errors import DataError
-from lamina.runs import read_run
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,19 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "evaluate", arguments)
     terminal = Terminal(as_json=options.json)
-    run = read_run(options.run)
     from lamina.evaluation import evaluate
+    from lamina.runs import read_run
 
-    record = run.record
-    data = choose_data(options.data or record.data.source, record.data.size_px, terminal).dataset
+    run = read_run(options.run)
+    own = run.record.data
+    if options.data is None:
+        data = choose_data(own.source, own.size_px, terminal).dataset
+        if data.fingerprint != own.fingerprint:
+            terminal.remark(
+                f"warning: {own.source} has changed since the run learned from it: images of its training may be judged"
+            )
+    else:
+        data = choose_data(options.data, run.record.in_shape[1], terminal).dataset
     split = options.split or ("test" if data.test is not None else "val")
     if split not in data.splits:
         raise DataError(f"{data.name} has no {split} split. It has: {', '.join(data.splits)}.")

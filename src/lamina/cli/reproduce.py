@@ -10,13 +10,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 import tyro
 
 from lamina.cli import STARTED
 from lamina.cli.choices import choose_data, choose_net
 from lamina.cli.session import Outcome, Place, train_and_judge
 from lamina.cli.terminal import Terminal, parse_options
-from lamina.errors import RecipeError
+from lamina.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from lamina.evaluation import MeanInterval
@@ -48,6 +49,10 @@ def run(arguments: Sequence[str]) -> int:
         raise RecipeError(f"--seeds was {options.seeds}, but takes 1 or more.")
     terminal = Terminal(as_json=options.json, command=("lamina", "reproduce", *arguments))
     data = choose_data(options.data, None, terminal)
+    if data.dataset.train.targets.dtype != np.int64:
+        raise DataError(f"The article's nets tell one class an image, and {data.dataset.name} has other targets.")
+    if len(data.dataset.splits) == 1:
+        raise DataError(f"{data.dataset.name} has no val or test images to judge on. Give it a test part.")
     outcomes: dict[str, list[Outcome]] = {name: [] for name in CLAIMED}
     for seed in range(options.seeds):
         for name, done in outcomes.items():
@@ -61,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
                 )
                 return 128 + outcome.stopped_by
             done.append(outcome)
-    is_claimed_on = data.dataset.name == "cifar10"
+    is_claimed_on = data.source == "cifar10"
     picture = _draw(outcomes, options.runs_dir, CLAIMED if is_claimed_on else {})
     _tell(outcomes, is_claimed_on, terminal)
     if not is_claimed_on:
@@ -87,7 +92,7 @@ def _tell(outcomes: dict[str, list[Outcome]], is_claimed_on: bool, terminal: Ter
                 f"{100 * CLAIMED[name]:.2f} %" if is_claimed_on else "–",
                 f"{100 * measured.mean:.2f} %",
                 _tell_interval(measured),
-                f"{done[0].parameters:,}",
+                f"{done[0].run.record.parameters:,}",
                 f"{seconds:.1f}",
                 f"{speed:,.0f}",
             )
@@ -98,7 +103,7 @@ def _tell(outcomes: dict[str, list[Outcome]], is_claimed_on: bool, terminal: Ter
             runs=[str(outcome.run.path) for outcome in done],
             data=done[0].run.record.data.name,
             claimed_accuracy=CLAIMED[name] if is_claimed_on else None,
-            parameters=done[0].parameters,
+            parameters=done[0].run.record.parameters,
             train_seconds=seconds,
             images_per_second=speed,
             **{

@@ -40,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
             problems.append((entry.path, str(error)))
             continue
         record = entry.record
-        seconds = sum(row["train_seconds"] for row in history)
+        seconds = sum(row.get("train_seconds") or 0.0 for row in history)
         score = {} if report is None else {f"{report.split}_{report.score_name}": report.score}
         terminal.emit(
             "run",
@@ -55,7 +55,15 @@ def run(arguments: Sequence[str]) -> int:
         told = "not finished" if report is None else tell_score(report)
         epochs = f"{len(history)}/{record.recipe.epochs}"
         rows.append(
-            (entry.name, record.net_name, record.data.name, told, epochs, f"{record.parameters:,}", f"{seconds:.1f}")
+            (
+                str(entry.path),
+                record.net_name,
+                record.data.name,
+                told,
+                epochs,
+                f"{record.parameters:,}",
+                f"{seconds:.1f}",
+            )
         )
     if rows:
         terminal.tabulate(("run", "net", "data", "score", "epochs", "parameters", "train seconds"), rows, texts=4)

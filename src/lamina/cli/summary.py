@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
         ("layer", "output", "parameters", "multiply-adds", "sees"),
         [
             (
-                row.layer,
+                "  " * row.depth + row.layer,
                 "×".join(map(str, row.out_shape)),
                 f"{row.parameters:,}",
                 f"{row.multiply_adds:,}",

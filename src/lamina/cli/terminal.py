@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 from rich.console import Console
@@ -31,54 +31,77 @@ def parse_options(
     )
 
 
-@dataclass(frozen=True)
+class PlainConsole(Console):
+    """A console that prints words as they are, and lets a broken pipe be told from other ends."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Leave it to the command line: rich would end the process as if lamina had failed."""
+        raise BrokenPipeError
+
+
 class Terminal:
     """Where a command's words go: figures to stdout, remarks and progress to stderr.
 
-    Attributes:
+    Args:
         as_json: one JSON object a line on stdout, and nothing else there.
         command: the words that were typed.
     """
 
-    as_json: bool = False
-    command: tuple[str, ...] = ()
-    out: Console = field(default_factory=lambda: Console(soft_wrap=True, highlight=False, markup=False, emoji=False))
-    err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, markup=False, emoji=False))
+    def __init__(self, *, as_json: bool = False, command: Sequence[str] = ()) -> None:
+        self.as_json = as_json
+        self.command = tuple(command)
+        self._err = PlainConsole(stderr=True)
+        # On one screen all words share a console, which draws them around the progress bar.
+        share_screen = sys.stdout.isatty() and self._err.is_terminal
+        self._out = self._err if share_screen and not as_json else PlainConsole()
+        self._shows_progress = self._err.is_terminal and not (share_screen and as_json)
 
     def remark(self, text: str) -> None:
         """Tell a person something beside the figures."""
-        self.err.print(Text(text), soft_wrap=True)
+        self._err.print(Text(text))
 
     def say(self, text: str) -> None:
         """Tell a figure; in JSON the same is in an event."""
         if not self.as_json:
-            self.out.print(Text(text))
+            self._out.print(Text(text))
 
     def emit(self, event: str, **values: Any) -> None:
         """Tell a program something; people are told by other words."""
         if self.as_json:
-            print(json.dumps({"event": event, **values}, ensure_ascii=False), flush=True)
+            print(json.dumps({"event": event, **values}), flush=True)
 
     def tabulate(self, heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> None:
         """A table whose first ``texts`` columns are words and whose others are figures; tabs between them in a pipe."""
         if self.as_json:
             return
-        if not self.out.is_terminal:
+        if not self._out.is_terminal:
             for row in [heads, *rows]:
-                self.out.print(Text("\t".join(row)))
+                print("\t".join(row))  # rich would make spaces of the tabs
             return
         table = Table(header_style="bold", pad_edge=False)
         for place, head in enumerate(heads):
             table.add_column(head, justify="left" if place < texts else "right", overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
-        self.out.print(table)
+        self._out.print(table)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str, int, int], None]]:
         """A bar on a person's screen while the block works; call what it gives with (what, done, total)."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        bar = Progress(*columns, console=self.err, transient=True, disable=not self.err.is_terminal)
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._err,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not self._shows_progress,
+        )
         task = bar.add_task("", total=None, visible=False)
 
         def show(what: str, done: int, total: int) -> None:

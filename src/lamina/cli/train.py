@@ -90,18 +90,19 @@ def _tell_recipe(recipe: Recipe) -> str:
 
 def _tell_outcome(outcome: Outcome, data_name: str, terminal: Terminal) -> None:
     report, run = outcome.report, outcome.run
-    if report is None:
-        terminal.say(f"no images to judge on; the model is in {run.path}")
-    else:
+    if report is not None:
         terminal.say(f"\n{report}\n")
-        terminal.say(f"{run.path}: the model, its report, curves.png and confusion.png")
+        pictures = " and ".join(sorted(file.name for file in run.path.glob("*.png")))
+        terminal.say(f"{run.path}: the model, its report, {pictures}")
+    elif outcome.stopped_by is None:
+        terminal.say(f"{data_name} has no val or test images to judge on; the model is in {run.path}")
     score = {} if report is None else {f"{report.split}_{report.score_name}": report.score}
     terminal.emit(
         "result",
         run=str(run.path),
         net=run.record.net_name,
         data=data_name,
-        parameters=outcome.parameters,
+        parameters=run.record.parameters,
         **score,
         train_seconds=outcome.train_seconds,
         images_per_second=outcome.images_per_second,

@@ -96,6 +96,21 @@ def load_cached(key: str, build: Callable[[Path], Meta]) -> Dataset:
         ) from error
 
 
+def find_cached(key: str) -> Dataset | None:
+    """The data set that ``key`` was decoded to, if it is there and whole."""
+    root = cache_folder()
+    with suppress(DataError):
+        return _find(root, root / "sources" / f"{key}.json")
+    return None
+
+
+def remember(key: str, dataset: Dataset) -> None:
+    """Let ``key`` find a data set that another key was decoded to; where nothing can be written, nothing is."""
+    root = cache_folder()
+    with suppress(OSError):
+        _write_json(root / "sources" / f"{key}.json", {"folder": _folder_name(dataset.name, dataset.fingerprint)})
+
+
 def store_images(
     folder: Path, name: str, fingerprint: str, splits: Mapping[Split, Images], size_px: int | None
 ) -> Meta:
@@ -166,7 +181,7 @@ def _build(root: Path, pointer: Path, build: Callable[[Path], Meta]) -> Dataset:
         _write_json(folder / "meta.json", asdict(meta))
         for file in (folder / "pixels.npy", folder / "targets.npy"):
             _sync(file)
-        target = root / f"{re.sub(r'[^A-Za-z0-9._-]', '_', meta.name)[:60]}-{meta.fingerprint}"
+        target = root / _folder_name(meta.name, meta.fingerprint)
         if _is_whole(target):  # the same content came from another place
             shutil.rmtree(folder)
         else:
@@ -178,6 +193,10 @@ def _build(root: Path, pointer: Path, build: Callable[[Path], Meta]) -> Dataset:
         raise
     _write_json(pointer, {"folder": target.name})
     return _read(target)
+
+
+def _folder_name(name: str, fingerprint: str) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:60]}-{fingerprint}"
 
 
 def _is_whole(folder: Path) -> bool:

@@ -15,7 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from lamina.data.archive import is_archive, list_zip, spool_tar
-from lamina.data.cache import FORMAT, Meta, cache_folder, digest_of, load_cached, store_images
+from lamina.data.cache import (
+    FORMAT,
+    Meta,
+    cache_folder,
+    digest_of,
+    find_cached,
+    load_cached,
+    remember,
+    store_images,
+)
 from lamina.data.cifar import is_batches_archive, is_batches_folder, read_batches
 from lamina.data.dataset import SPLITS, Dataset, Images, Problem, Progress, Split
 from lamina.data.decoding import Picture, fit_pixels
@@ -27,7 +36,7 @@ from lamina.errors import DataError, LaminaWarning, suggest
 
 SHAPES: tuple[ShapesTarget, ...] = ("shapes", "shapes-attributes", "shapes-pose")
 NAMES = ("cifar10", "cifar100", "mnist", "fashion-mnist", "svhn", *SHAPES)
-SHAPES_COUNTS: dict[Split, int] = {"train": 10_000, "test": 2_000}
+SHAPES_COUNTS: dict[Split, int] = {"train": 8_000, "test": 2_000}
 SHAPES_SEEDS: dict[Split, int] = {"train": 1, "test": 2}
 PROBLEMS_NAMED = 3
 
@@ -48,7 +57,7 @@ def load_data(source: str | Path, *, size_px: int | None = None, progress: Progr
 
     >>> data = load_data("shapes", size_px=8)
     >>> len(data.train), data.train.shape, data.val
-    (10000, (3, 8, 8), None)
+    (8000, (3, 8, 8), None)
     """
     if size_px is not None and size_px < 1:
         raise DataError(f"size_px is the side of the images, at least 1; got {size_px}.")
@@ -68,6 +77,8 @@ def find_default_data() -> tuple[str, str]:
         return "cifar10", f"LAMINA_CIFAR10 is {path}"
     if downloaded_archive("cifar10").exists():
         return "cifar10", f"downloaded before, in {cache_folder()}"
+    if find_cached(digest_of(FORMAT, "cifar10", None)):
+        return "cifar10", f"decoded before, in {cache_folder()}"
     try:
         download_archive("cifar10")
     except DataError as error:
@@ -95,7 +106,7 @@ def _load(source: str | Path, size_px: int | None, progress: Progress) -> Datase
     if source in SHAPES:
         return _load_shapes(source, size_px, progress)
     if source == "cifar10":
-        return _load_path(_find_cifar10(), "cifar10", size_px, progress)
+        return _load_cifar10(size_px, progress)
     if source == "cifar100":
         return _load_path(download_archive("cifar100"), "cifar100", size_px, progress)
     if source in NAMES:
@@ -106,6 +117,16 @@ def _load(source: str | Path, size_px: int | None, progress: Progress) -> Datase
         hint = suggest(str(source), NAMES) if looks_like_a_name else "Check the path."
         raise DataError(f"there is no data set named {source!s}, and no file or folder of that path. {hint}")
     return _load_path(path, path.stem if path.is_file() else path.resolve().name, size_px, progress)
+
+
+def _load_cifar10(size_px: int | None, progress: Progress) -> Dataset:
+    key = digest_of(FORMAT, "cifar10", size_px)
+    is_given = "LAMINA_CIFAR10" in os.environ or downloaded_archive("cifar10").exists()
+    if not is_given and (found := find_cached(key)):
+        return found
+    dataset = _load_path(_find_cifar10(), "cifar10", size_px, progress)
+    remember(key, dataset)
+    return dataset
 
 
 def _find_cifar10() -> Path:

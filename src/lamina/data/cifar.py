@@ -46,7 +46,10 @@ CIFAR100 = BatchFiles(("train",), ("test",), "meta", "fine_label_names", "fine_l
 
 def is_batches_folder(folder: Path) -> bool:
     """Whether a folder is an extracted official archive."""
-    return any((folder / files.meta).is_file() for files in (CIFAR10, CIFAR100))
+    return any(
+        (folder / files.meta).is_file() and any((folder / name).is_file() for name in files.train)
+        for files in (CIFAR10, CIFAR100)
+    )
 
 
 def is_batches_archive(path: Path) -> bool:
@@ -86,9 +89,12 @@ def read_batches(path: Path) -> tuple[dict[Split, Images], str]:
     digest = hashlib.blake2b(digest_size=16)
     for name in files.all:
         digest.update(hashlib.blake2b(contents[name]).digest())
-    target_names = tuple(
-        _text(name) for name in read_pickle(contents[files.meta], files.meta).get(files.target_names, [])
-    )
+    given_names = read_pickle(contents[files.meta], files.meta).get(files.target_names)
+    if not isinstance(given_names, list):
+        raise DataError(
+            f"{files.meta} has no list of {files.target_names}. Download or unpack the official archive again."
+        )
+    target_names = tuple(_text(name) for name in given_names)
     parts: dict[Split, tuple[str, ...]] = {"train": files.train, "test": files.test}
     splits = {split: _join(contents, names, files.targets, target_names, split) for split, names in parts.items()}
     return splits, digest.hexdigest()

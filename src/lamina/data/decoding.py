@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import lzma
 import warnings
 import zipfile
 import zlib
@@ -122,7 +123,15 @@ class PictureReader(contextlib.ExitStack):
             self._archives[picture.file] = self.enter_context(zipfile.ZipFile(picture.file))
         try:
             return self._archives[picture.file].read(picture.member)
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        except (
+            OSError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+            lzma.LZMAError,
+            ValueError,
+            NotImplementedError,
+        ) as error:
             raise BadPictureError(f"damaged in the archive: {error}"[:120]) from None
 
 

@@ -47,6 +47,8 @@ def download_archive(name: str) -> Path:
     if archive.exists():
         return archive
     with _downloading(name) as folder:
+        if archive.exists():  # another process has downloaded it meanwhile
+            return archive
         from torchvision.datasets import CIFAR10, CIFAR100
         from torchvision.datasets.utils import download_url
 

@@ -23,6 +23,7 @@ from lamina.training.optim import build_optimizer
 from lamina.training.randomness import derive_generator, derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
+from lamina.training.task import Numbers
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,13 @@ class Training:
         steps_per_record: int = 10,
     ) -> None:
         self.recipe = recipe = recipe or Recipe()
-        _check_fit(recipe, images)
+        _check_images(recipe, images)
         self.device = choose_device(device)
         self.precision = choose_precision(recipe.precision, self.device.value)
         self._device = torch.device(self.device.value)
         with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
             self._live = build_model(net, images, recipe).to(self._device)
+        _check_model(recipe, len(images), self._live)
         self._averaged = deepcopy(self._live) if recipe.ema_decay else None
         self._optimizer = build_optimizer(self._live, recipe)
         self._pixels = torch.from_numpy(images.pixels).to(self._device)
@@ -161,6 +163,7 @@ class Training:
                     yield self._summarize(tally, lr)
                 else:
                     yield Step(epoch + 1, step, len(self._batches), batch_loss)
+                model.train()  # The caller may have looked at the model as it predicts.
                 clock = time.perf_counter()
 
     def _summarize(self, tally: Tally, lr: float) -> Epoch:
@@ -225,7 +228,18 @@ class Tally:
         self.correct = None if correct is None or self.correct is None else self.correct + correct
 
 
-def _check_fit(recipe: Recipe, images: Images) -> None:
+def _check_model(recipe: Recipe, count: int, model: Model) -> None:
+    if recipe.label_smoothing and isinstance(model.task, Numbers):
+        raise RecipeError(
+            f"label_smoothing was {recipe.label_smoothing:g}, but numbers have no labels to smooth. Set it to 0."
+        )
+    smallest = min(recipe.batch_size, count)
+    if smallest == 1 and any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
+        what = "batch_size was 1" if recipe.batch_size == 1 else "there is 1 image to train on"
+        raise RecipeError(f"{what}, but BatchNorm() on a vector norms over the images of a batch. Give it 2 or more.")
+
+
+def _check_images(recipe: Recipe, images: Images) -> None:
     if not len(images):
         raise DataError(f"Expected images to train on, but the {images.split} split is empty.")
     _, height, width = images.shape

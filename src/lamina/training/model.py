@@ -17,7 +17,9 @@ from lamina.training.recipe import Recipe
 from lamina.training.task import Task, task_of
 
 WHITENING_IMAGES = 5000
-"""Images whose patches a whitening layer is fitted to; more change its weights by less than a percent."""
+"""Images whose patches a whitening layer is fitted to, evenly spread: a training set may be sorted by class."""
+PREDICTED_VALUES = 500 * 32 * 32
+"""Pixels of a batch in prediction: 500 small images, fewer large ones, whose activations need the memory."""
 
 
 class Model(nn.Module):
@@ -87,7 +89,8 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
         net = net.check(images.shape, task.outputs)
     body = net.module(images.shape) if isinstance(net, Net) else net
     model = Model(body, net=net if isinstance(net, Net) else None, task=task, in_shape=images.shape, mean=mean, std=std)
-    sample = torch.from_numpy(np.ascontiguousarray(images.pixels[:WHITENING_IMAGES]))
+    rows = np.linspace(0, len(images) - 1, num=min(len(images), WHITENING_IMAGES), dtype=np.int64)
+    sample = torch.from_numpy(images.pixels[rows])
     for first in list(body.children())[:1]:
         if isinstance(first, Whitening):
             first.fit(model.normalize(sample))
@@ -97,9 +100,11 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
 
 
 def predict_logits(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], batch_size: int = 500
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], batch_size: int | None = None
 ) -> Float32[np.ndarray, "n k"]:
     """The logits of pictures, in the order given, with the model as it is for prediction.
+
+    ``batch_size`` decides the memory that it takes, and nothing else.
 
     Raises:
         NetError: the pictures are not of the model's shape.
@@ -111,12 +116,16 @@ def predict_logits(
     (7, 10)
     """
     channels, height, width = model.in_shape
-    if pixels.shape[1:] != (height, width, channels):
-        raise NetError(
-            f"The model was trained on pictures of {height}×{width} pixels and {channels} channels, "
-            f"but got {'×'.join(str(length) for length in pixels.shape[1:3])} and {pixels.shape[3]}. "
-            f"Load the data with size_px={height}."
+    found = (pixels.shape[3], *pixels.shape[1:3])
+    if found != (channels, height, width):
+        remedy = (
+            f"load the data with size_px={height}" if found[0] == channels and height == width else "give such pictures"
         )
+        raise NetError(
+            f"The model was trained on pictures of {channels}×{height}×{width} (channels, height, width), "
+            f"but got {'×'.join(map(str, found))}: {remedy}."
+        )
+    batch_size = batch_size or max(1, min(500, PREDICTED_VALUES // (height * width)))
     device = model._scale.device
     was_training = model.training
     model.eval()
@@ -138,7 +147,9 @@ def _channel_statistics(images: Images, recipe: Recipe) -> tuple[tuple[float, ..
     if recipe.normalization == "unit":
         return (127.5,) * channels, (127.5,) * channels
     # Counting each of the 256 values is exact and needs no float copy of the pictures.
-    counts = np.stack([np.bincount(images.pixels[..., c].ravel(), minlength=256) for c in range(channels)])
+    counts = np.zeros((channels, 256), np.int64)
+    for pixels in np.array_split(images.pixels, len(images) // 1000 + 1):
+        counts += [np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(channels)]
     shares = counts / counts.sum(axis=1, keepdims=True)
     values = np.arange(256)
     mean = shares @ values

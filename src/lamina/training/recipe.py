@@ -42,7 +42,8 @@ class Recipe:
     momentum: float = knob(0.9, low=0, below=1)
     """share of the last step kept in the next (sgd and muon)"""
     weight_decay: float = knob(0.0, low=0)
-    """pull of weights towards zero a step, times lr; biases and norms are left alone"""
+    """pull of weights towards zero (adamw and muon: of the weights themselves; the others: in the gradient); not of
+    biases and norms"""
     schedule: Literal["constant", "cosine", "linear", "one-cycle"] = "constant"
     """how the learning rate goes from its peak to the end"""
     warmup_fraction: float = knob(0.0, low=0, below=1)

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lamina.data import Images
-from lamina.errors import DataError, RecipeError, RunError
+from lamina.errors import DataError, RunError
+from lamina.plain import from_plain
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,8 @@ class Task(ABC):
         """
         try:
             kind = next(kind for kind in (OneLabel, ManyLabels, YesNo, Numbers) if kind.kind == values["kind"])
-            fields = {name: tuple(value) for name, value in values.items() if name != "kind"}
-            return kind(**fields)
-        except (StopIteration, KeyError, TypeError) as error:
+            return from_plain(kind, {name: value for name, value in values.items() if name != "kind"}, "task")
+        except (StopIteration, KeyError, ValueError) as error:
             raise RunError(f"Expected a task such as {{'kind': 'one label', …}}, got {values!r}.") from error
 
 
@@ -162,11 +162,8 @@ class Numbers(Task):
     def loss(
         self, logits: Float[Tensor, "n k"], targets: Float[Tensor, "n k"], label_smoothing: float = 0.0
     ) -> Float[Tensor, ""]:
-        """Mean squared error in deviations."""
-        if label_smoothing:
-            raise RecipeError(
-                f"label_smoothing was {label_smoothing:g}, but numbers have no labels to smooth. Set it to 0."
-            )
+        """Mean squared error in deviations; numbers have no labels to smooth."""
+        del label_smoothing
         means, deviations = logits.new_tensor(self.means), logits.new_tensor(self.deviations)
         return functional.mse_loss(logits, (targets - means) / deviations)
 
