@@ -13,7 +13,7 @@ test: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --numprocesses auto
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
