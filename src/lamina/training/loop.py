@@ -17,13 +17,18 @@ from lamina.data import Images
 from lamina.errors import DataError, RecipeError
 from lamina.nets import Net
 from lamina.training.augment import draw_choices, gather_batch
-from lamina.training.device import choose_device, choose_precision
+from lamina.training.device import choose_device
+from lamina.training.memory import keep_freed_memory
 from lamina.training.model import Model, build_model
 from lamina.training.optim import build_optimizer
+from lamina.training.precision import Precision, choose_precision, keep_float32
 from lamina.training.randomness import derive_generator, derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
 from lamina.training.task import Numbers
+
+PROBE_IMAGES = 64
+"""Images on which a number format is tried before the training."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Training:
         images: what to learn from.
         recipe: how.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: the number format as another training chose it, in place of choosing by ``recipe.precision``.
         steps_per_record: steps between Step records.
 
     Raises:
@@ -98,20 +104,24 @@ class Training:
         recipe: Recipe | None = None,
         *,
         device: str = "auto",
+        precision: Precision | None = None,
         steps_per_record: int = 10,
     ) -> None:
         self.recipe = recipe = recipe or Recipe()
         _check_images(recipe, images)
         self.device = choose_device(device)
-        self.precision = choose_precision(recipe.precision, self.device.value)
         self._device = torch.device(self.device.value)
         with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
             self._live = build_model(net, images, recipe).to(self._device)
         _check_model(recipe, len(images), self._live)
-        self._averaged = deepcopy(self._live) if recipe.ema_decay else None
-        self._optimizer = build_optimizer(self._live, recipe)
         self._pixels = torch.from_numpy(images.pixels).to(self._device)
         self._targets = torch.from_numpy(images.targets).to(self._device)
+        keep_freed_memory()
+        sample = self._pixels[: min(recipe.batch_size, PROBE_IMAGES)]
+        self.precision = precision or choose_precision(recipe.precision, self._live, sample)
+        keep_float32(self._live, self.precision.float32_layers)
+        self._averaged = deepcopy(self._live) if recipe.ema_decay else None
+        self._optimizer = build_optimizer(self._live, recipe)
         self._batches = _divide(len(images), recipe.batch_size)
         self._steps_per_record = steps_per_record
         self._steps_done = 0

@@ -1,0 +1,221 @@
+"""Which number format a net multiplies in: bf16 where it proves itself on the net's own layers, else fp32."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from lamina.training.device import Choice
+from lamina.training.model import Model
+
+MATRIX_ROWS = {"cpu": 512, "cuda": 4096}
+"""Rows and columns of a matrix that keeps the device busy for longer than it takes to ask it."""
+MATRIX_GAIN = 1.3
+"""Far from what is measured on any processor: 0.01 to 0.7 without bf16 arithmetic, 1.7 and more with it."""
+SMALLEST_WORK = 1_000_000
+"""Multiply-adds an image of a net that can gain. In a smaller one the turning costs as much as it saves, and so little
+either way that the clock could not tell twice the same."""
+TURNS = 3
+LARGEST_ERROR = 0.05
+"""Of a layer's output or gradient, relative to its length. bf16's eight bits explain 0.003, and ten times as much
+where values cancel, as in whitening; what is broken is off by half and more."""
+LARGEST_LOSS = 0.1
+"""Of the time of all layers, by which one may be slower in bf16."""
+SMALLEST_GAIN = 1.2
+"""In the time of all layers, for which the rounding is worth it."""
+
+
+@dataclass(frozen=True)
+class Precision(Choice):
+    """The number format of the arithmetic, the reason, and the layers that compute in float32 all the same."""
+
+    float32_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A layer forward and backward in either format, on images of the training.
+
+    Attributes:
+        name: the layer's, in the model.
+        error: the largest of its output's, its input gradient's and its weight gradient's distance from those in
+            float32, as a share of their length.
+        fp32_seconds: in float32.
+        bf16_seconds: in bf16, with the turning from and to float32.
+    """
+
+    name: str
+    error: float
+    fp32_seconds: float
+    bf16_seconds: float
+
+
+def choose_precision(
+    wanted: Literal["auto", "fp32", "bf16"], model: Model, images: UInt8[Tensor, "n h w c"]
+) -> Precision:
+    """The number format that ``model`` is to be trained in; ``auto`` takes bf16 where it is right and clearly faster.
+
+    Weights, loss and optimizer stay in float32; bf16 is what convolutions and linear layers multiply in. ``auto``
+    tries each of them on ``images``, forward and backward: one that is more than 5 % off, or so slow that it would
+    cost a tenth of the whole, stays in float32; and all do where bf16 gains less than a fifth, or the net is small.
+
+    >>> from lamina import Recipe, load_data
+    >>> from lamina.training.model import build_model
+    >>> from lamina.zoo import load_net
+    >>> images = load_data("shapes").train
+    >>> model = build_model(load_net("mlp"), images, Recipe())
+    >>> choose_precision("fp32", model, torch.from_numpy(images.pixels[:64]))
+    Precision(value='fp32', reason='as asked', float32_layers=())
+    """
+    if wanted != "auto":
+        return Precision(wanted, "as asked")
+    device = images.device.type
+    if device == "mps":
+        return Precision("fp32", "bf16 is not tried on mps")
+    gain = _product_seconds(torch.float32, device) / _product_seconds(torch.bfloat16, device)
+    if gain < MATRIX_GAIN:
+        return Precision("fp32", f"a matrix product in bf16 runs at {gain:.2f}× the speed of fp32 here")
+    inputs = _collect_inputs(model, images[:1])
+    work = sum(_count_multiply_adds(model.get_submodule(name), given) for name, given in inputs.items())
+    if work < SMALLEST_WORK:
+        return Precision("fp32", "the net is too small for bf16 to gain")
+    return judge_trials(try_layers(model, images))
+
+
+def judge_trials(trials: list[Trial]) -> Precision:
+    """What follows from the trials of all layers.
+
+    >>> judge_trials([Trial("body.0", 0.004, 3.0, 1.0), Trial("body.2", 0.3, 1.0, 0.5)])
+    Precision(value='bf16', reason="2.0× as fast as fp32 on this net's layers; body.2 stays fp32", \
+float32_layers=('body.2',))
+    """
+    if not trials:
+        return Precision("fp32", "no layer multiplies")
+    total = sum(trial.bf16_seconds for trial in trials)
+    kept = tuple(
+        trial.name
+        for trial in trials
+        if not trial.error <= LARGEST_ERROR or trial.bf16_seconds - trial.fp32_seconds > LARGEST_LOSS * total
+    )
+    chosen = sum(trial.fp32_seconds if trial.name in kept else trial.bf16_seconds for trial in trials)
+    gain = sum(trial.fp32_seconds for trial in trials) / chosen
+    if len(kept) == len(trials):
+        return Precision("fp32", "no layer of this net is both right and fast in bf16 here")
+    if gain < SMALLEST_GAIN:
+        return Precision("fp32", f"bf16 runs at {gain:.1f}× the speed of fp32 on this net's layers")
+    stays = f"; {', '.join(kept)} {'stays' if len(kept) == 1 else 'stay'} fp32" if kept else ""
+    return Precision("bf16", f"{gain:.1f}× as fast as fp32 on this net's layers{stays}", kept)
+
+
+def try_layers(model: Model, images: UInt8[Tensor, "n h w c"]) -> list[Trial]:
+    """Every convolution and linear layer in both formats, on what comes to it when the model sees ``images``."""
+    inputs = _collect_inputs(model, images)
+    return [
+        _try_layer(name, cast(nn.Conv2d | nn.Linear, model.get_submodule(name)), given, is_first=place == 0)
+        for place, (name, given) in enumerate(inputs.items())
+    ]
+
+
+def keep_float32(model: nn.Module, names: tuple[str, ...]) -> None:
+    """Let the layers of these names compute in float32 also where the rest is in bf16; their weights stay as they are.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    >>> keep_float32(model, ("0",))
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     model[0](torch.zeros(1, 2)).dtype, model[1](torch.zeros(1, 2)).dtype
+    (torch.float32, torch.bfloat16)
+    """
+    for name in names:
+        layer = model.get_submodule(name)
+        # Another class in place of a wrapper: the names of the weights stay, and so does what isinstance says.
+        layer.__class__ = type(f"Float32{type(layer).__name__}", (_Float32, type(layer)), {})
+
+
+class _Float32(nn.Module):
+    def forward(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        with torch.autocast(x.device.type, enabled=False):
+            outputs: Tensor = super().forward(x.float())
+            return outputs
+
+
+def _count_multiply_adds(layer: nn.Module, given: Tensor) -> int:
+    """For one image."""
+    with torch.no_grad():
+        units = layer(given[:1]).numel()
+    return int(units * layer.get_parameter("weight")[0].numel())
+
+
+@torch.no_grad()
+def _collect_inputs(model: Model, images: UInt8[Tensor, "n h w c"]) -> dict[str, Tensor]:
+    inputs: dict[str, Tensor] = {}
+    hooks = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+
+            def note(_: nn.Module, given: tuple[Tensor], name: str = name) -> None:
+                inputs[name] = given[0].clone(memory_format=torch.preserve_format)
+
+            hooks.append(module.register_forward_pre_hook(note))
+    was_training = model.training
+    model.eval()  # so that no running statistic moves
+    try:
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+    return inputs
+
+
+def _try_layer(name: str, layer: nn.Conv2d | nn.Linear, given: Tensor, *, is_first: bool) -> Trial:
+    device = given.device.type
+    with torch.no_grad():
+        towards = torch.empty_like(layer(given))
+    towards.copy_(torch.randn(towards.shape, generator=torch.Generator().manual_seed(0)))
+    given.requires_grad_(not is_first)  # nobody learns from the gradient of the pixels
+    sought = [tensor for tensor in (given, layer.weight) if tensor.requires_grad]
+
+    def compute(half: bool) -> tuple[list[Tensor], float]:
+        turns: list[float] = []
+        for _ in range(TURNS):
+            with _timed(turns, device):
+                with torch.autocast(device, torch.bfloat16, enabled=half):
+                    output = layer(given)
+                gradients = torch.autograd.grad(output, sought, towards.to(output.dtype)) if sought else ()
+        return [output.detach(), *gradients], min(turns)
+
+    exact, fp32_seconds = compute(half=False)
+    rounded, bf16_seconds = compute(half=True)
+    errors = [_distance(near.float(), true) for near, true in zip(rounded, exact, strict=True)]
+    return Trial(name, max(errors), fp32_seconds, bf16_seconds)
+
+
+def _distance(near: Tensor, true: Tensor) -> float:
+    """How far ``near`` is off, as a share of the length of ``true``; not a number stays none."""
+    length = float(true.norm())
+    return float((near - true).norm()) / (length or 1.0)
+
+
+@contextmanager
+def _timed(turns: list[float], device: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    if device == "cuda":
+        torch.cuda.synchronize()
+    turns.append(time.perf_counter() - started)
+
+
+def _product_seconds(dtype: torch.dtype, device: str) -> float:
+    factor = torch.ones(MATRIX_ROWS[device], MATRIX_ROWS[device], dtype=dtype, device=device)
+    turns: list[float] = []
+    for _ in range(5):
+        with _timed(turns, device):
+            factor @ factor
+    return min(turns)
