@@ -29,6 +29,8 @@ class Options:
     """file.py[:NAME] of a module of your own, which a run cannot hold"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
+    tta: bool = False
+    """test-time augmentation: show unsure images mirrored and shifted too, as far as the training did"""
     json: bool = False
     """one JSON object on stdout"""
 
@@ -37,7 +39,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "evaluate", arguments)
     terminal = Terminal(as_json=options.json)
-    from lamina.evaluation import evaluate
+    from lamina.evaluation import evaluate, views_of
+    from lamina.evaluation.views import ONE_VIEW
     from lamina.runs import read_run
 
     run = read_run(options.run)
@@ -54,7 +57,10 @@ def run(arguments: Sequence[str]) -> int:
     if split not in data.splits:
         raise DataError(f"{data.name} has no {split} split. It has: {', '.join(data.splits)}.")
     model = load_run_model(run, options.net, options.device, terminal)
-    report = evaluate(model, data.splits[split])
+    views = views_of(run.record.recipe) if options.tta else ONE_VIEW
+    if options.tta and len(views) == 1:
+        terminal.remark("views: one alone, as the training neither flipped nor shifted its images")
+    report = evaluate(model, data.splits[split], views)
     report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
     terminal.say(str(report))
     terminal.emit("report", run=str(options.run), **report.to_json())

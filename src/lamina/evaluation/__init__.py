@@ -13,6 +13,7 @@ from lamina.evaluation.report import (
     NumberScores,
     Report,
 )
+from lamina.evaluation.views import View, predict_views, views_of
 
 __all__ = [
     "ClassReport",
@@ -24,7 +25,10 @@ __all__ = [
     "NumberReport",
     "NumberScores",
     "Report",
+    "View",
     "evaluate",
     "mean_interval",
+    "predict_views",
+    "views_of",
     "wilson_interval",
 ]

@@ -22,7 +22,8 @@ from lamina.evaluation.report import (
     NumberScores,
     Report,
 )
-from lamina.training.model import Model, predict_logits
+from lamina.evaluation.views import ONE_VIEW, View, predict_views
+from lamina.training.model import Model
 from lamina.training.task import ManyLabels, Numbers, OneLabel, Task, YesNo, task_of
 
 CALIBRATION_BINS = 15
@@ -35,10 +36,14 @@ class _Shared(TypedDict):
     images: int
     loss: float
     seconds: float
+    views: int
+    reviewed_images: int
 
 
-def evaluate(model: Model, images: Images) -> Report:
+def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -> Report:
     """Judge a model on a split: a :class:`ClassReport`, :class:`LabelReport` or :class:`NumberReport`, by its task.
+
+    With several ``views`` (:func:`views_of`), images that it is unsure of are judged by the mean of all.
 
     The report does not know which data set the split is of: ``dataclasses.replace`` fills that in.
 
@@ -58,7 +63,7 @@ def evaluate(model: Model, images: Images) -> Report:
     task = model.task
     _check_targets(task, images)
     started = time.perf_counter()
-    predicted = predict_logits(model, images.pixels)
+    predicted, reviewed = predict_views(model, images.pixels, views)
     seconds = time.perf_counter() - started
     _check_finite(predicted, images)
     logits, targets = torch.from_numpy(predicted).double(), torch.from_numpy(np.array(images.targets))
@@ -67,6 +72,8 @@ def evaluate(model: Model, images: Images) -> Report:
         images=len(images),
         loss=task.loss(logits, targets).item(),
         seconds=seconds,
+        views=len(views),
+        reviewed_images=reviewed,
     )
     match task:
         case OneLabel():

@@ -25,6 +25,8 @@ class Report(ABC):
         images: how many there were.
         loss: mean loss over them, without label smoothing.
         seconds: how long the judging took.
+        views: ways that an image was shown where one was not enough.
+        reviewed_images: how many were shown in all of them.
         data_name: the data set, and
         data_fingerprint: its content, where the caller filled them in.
     """
@@ -33,6 +35,8 @@ class Report(ABC):
     images: int
     loss: float
     seconds: float
+    views: int = 1
+    reviewed_images: int = 0
     data_name: str | None = None
     data_fingerprint: str | None = None
     kind: ClassVar[str]
@@ -48,6 +52,10 @@ class Report(ABC):
     def __str__(self) -> str:
         """A table for people."""
 
+    def _tell_images(self) -> str:
+        count = "1 image" if self.images == 1 else f"{self.images:,} images"
+        return count if self.views == 1 else f"{count}, {self.reviewed_images:,} of them in {self.views} views"
+
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""
         return {"kind": self.kind, **fields_to_plain(self)}
@@ -61,7 +69,8 @@ class Report(ABC):
         """
         for kind in (ClassReport, LabelReport, NumberReport):
             if kind.kind == values.get("kind"):
-                fields = {name: value for name, value in values.items() if name != "kind"}
+                once = {"views": 1, "reviewed_images": 0}  # what was stored before there were views
+                fields = once | {name: value for name, value in values.items() if name != "kind"}
                 try:
                     return from_plain(kind, fields, "report")
                 except ValueError as error:
@@ -125,7 +134,7 @@ class ClassReport(Report):
         low, high = 100 * self.accuracy_interval.low, 100 * self.accuracy_interval.high
         lines = [
             f"{self.split} accuracy {format_percent(self.accuracy)} "
-            f"(95 % interval {low:.1f} – {high:.1f} %, {_format_images(self.images)})",
+            f"(95 % interval {low:.1f} – {high:.1f} %, {self._tell_images()})",
             f"loss {self.loss:.4f}, calibration error {format_percent(self.calibration_error)}",
             "",
             _format_table(
@@ -189,7 +198,7 @@ class LabelReport(Report):
         return "\n".join(
             [
                 f"{self.split} mean average precision {format_percent(self.mean_average_precision)} "
-                f"({_format_images(self.images)})",
+                f"({self._tell_images()})",
                 f"loss {self.loss:.4f}",
                 "",
                 _format_table(("label", "average precision", "images"), rows),
@@ -239,7 +248,7 @@ class NumberReport(Report):
         ]
         return "\n".join(
             [
-                f"{self.split} mean absolute error {self.mean_absolute_error:.4g} ({_format_images(self.images)})",
+                f"{self.split} mean absolute error {self.mean_absolute_error:.4g} ({self._tell_images()})",
                 f"loss {self.loss:.4f}",
                 "",
                 _format_table(("number", "mean absolute error", "R²"), rows),
@@ -254,10 +263,6 @@ def format_percent(fraction: float | None) -> str:
     ('75.5 %', '–')
     """
     return "–" if fraction is None else f"{100 * fraction:.1f} %"
-
-
-def _format_images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count:,} images"
 
 
 def _format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:

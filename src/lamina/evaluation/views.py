@@ -1,0 +1,85 @@
+"""Test-time views: an image that the model is unsure of is shown mirrored and shifted too, and the answers averaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, UInt8
+
+from lamina.training.augment import Choices, gather_batch
+from lamina.training.model import Model, predict_logits
+from lamina.training.recipe import Recipe
+from lamina.training.task import OneLabel, Task
+
+UNSURE_BELOW = 0.5
+"""Probability of the likeliest class, less that of the next: over it, other views change almost no answer."""
+IMAGES_AT_ONCE = 2000
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to show an image.
+
+    Attributes:
+        weight: of its logits in the mean; those of all views sum to 1.
+        is_mirrored: left to right.
+        shift_px: down and to the right alike; the image is reflected at its border.
+    """
+
+    weight: float
+    is_mirrored: bool = False
+    shift_px: int = 0
+
+
+ONE_VIEW = (View(1.0),)
+
+
+def views_of(recipe: Recipe) -> tuple[View, ...]:
+    """The views that a training by ``recipe`` has taught to answer alike: mirrored if it flips, shifted if it shifts.
+
+    The image as it stands counts as much as both shifts together (Jordan, arXiv 2404.00498, section 3.5).
+
+    >>> len(views_of(Recipe())), len(views_of(Recipe(flip="random", translate_px=2)))
+    (1, 6)
+    """
+    shifts = ((0, 0.5), (-1, 0.25), (1, 0.25)) if recipe.translate_px else ((0, 1.0),)
+    sides = (False,) if recipe.flip == "off" else (False, True)
+    return tuple(View(weight / len(sides), side, shift_px) for shift_px, weight in shifts for side in sides)
+
+
+def predict_views(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], views: tuple[View, ...]
+) -> tuple[Float32[np.ndarray, "n k"], int]:
+    """The logits of pictures, by all ``views`` where one is not enough, and how many pictures took all.
+
+    One class per image: where the likeliest is less than 0.5 ahead. Other tasks: everywhere.
+
+    Raises:
+        NetError: the pictures are not of the model's shape.
+    """
+    logits = predict_logits(model, pixels)
+    if len(views) == 1:
+        return logits, 0
+    unsure = np.flatnonzero(_is_unsure(model.task, logits))
+    for rows in np.split(unsure, range(IMAGES_AT_ONCE, len(unsure), IMAGES_AT_ONCE)):
+        chosen = torch.from_numpy(np.ascontiguousarray(pixels[rows]))
+        logits[rows] = sum(view.weight * predict_logits(model, _show(chosen, view)) for view in views)
+    return logits, len(unsure)
+
+
+def _is_unsure(task: Task, logits: Float32[np.ndarray, "n k"]) -> Bool[np.ndarray, " n"]:
+    if not isinstance(task, OneLabel) or logits.shape[1] < 2:
+        return np.ones(len(logits), np.bool_)
+    likeliest = task.probabilities(torch.from_numpy(logits)).topk(2, dim=1).values
+    return (likeliest[:, 0] - likeliest[:, 1] < UNSURE_BELOW).numpy()
+
+
+def _show(pixels: UInt8[torch.Tensor, "n h w c"], view: View) -> UInt8[np.ndarray, "n h w c"]:
+    choices = Choices(
+        flips=torch.full((len(pixels),), view.is_mirrored),
+        shifts_px=torch.full((len(pixels), 2), view.shift_px),
+        holes_px=None,
+    )
+    return gather_batch(pixels, torch.arange(len(pixels)), choices).numpy()
