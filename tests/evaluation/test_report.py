@@ -135,8 +135,8 @@ def test_any_name_and_figures_survive_json(name, fraction, loss, support):
         ),
         (
             {"colour": "red"},
-            "This is not a report: report does not know colour; its fields are split, images, loss, seconds, "
-            "data_name, data_fingerprint, mean_average_precision, labels. Evaluate the model again.",
+            "This is not a report: report does not know colour; its fields are split, images, loss, seconds, views, "
+            "reviewed_images, data_name, data_fingerprint, mean_average_precision, labels. Evaluate the model again.",
         ),
         (
             {"labels": ["furry"]},
