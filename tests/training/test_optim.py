@@ -113,3 +113,25 @@ def test_muon_keeps_the_head_and_vectors_to_adam():
     groups = build_optimizer(net, Recipe(optimizer="muon")).param_groups
     orthogonal = [weight for group in groups if group["orthogonal"] for weight in group["params"]]
     assert [id(weight) for weight in orthogonal] == [id(net[0].weight)]
+
+
+@pytest.mark.parametrize("shape", [(64, 32, 3, 3), (20, 300), (300, 20)])
+def test_muon_in_bf16_steps_where_the_decomposition_points(shape):
+    weight = nn.Parameter(torch.zeros(shape))
+    weight.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    Muon([{"params": [weight], "orthogonal": True}], lr=1.0, dtype=torch.bfloat16).step()
+    left, _, right = torch.linalg.svd(weight.grad.flatten(1).double(), full_matrices=False)
+    rows, columns = left.shape[0], right.shape[1]
+    inside = left.T @ (-weight.detach().flatten(1).double() / (0.2 * max(rows, columns) ** 0.5)) @ right.T
+    assert ((inside.diagonal() > 0.6) & (inside.diagonal() < 1.25)).all()
+    assert (inside - torch.diag(inside.diagonal())).norm() < 0.05 * inside.norm()
+
+
+def test_muon_multiplies_in_the_trainings_own_format():
+    net = small_net()
+    train(net, build_optimizer(net, Recipe(optimizer="muon", lr=0.01), "bf16"), steps=1)
+    exact = small_net()
+    train(exact, build_optimizer(exact, Recipe(optimizer="muon", lr=0.01)), steps=1)
+    moved, expected = net[0].weight.detach(), exact[0].weight.detach()
+    assert not torch.equal(moved, expected)
+    assert torch.allclose(moved, expected, atol=0.01 * 0.1)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from lamina.data import Images
 from lamina.errors import DataError, RecipeError
 from lamina.nets import Net
+from lamina.training.allocator import keep_freed_memory
 from lamina.training.augment import draw_choices, gather_batch
 from lamina.training.device import choose_device
-from lamina.training.memory import keep_freed_memory
 from lamina.training.model import Model, build_model
 from lamina.training.optim import build_optimizer
 from lamina.training.precision import Precision, choose_precision, keep_float32
@@ -121,7 +121,7 @@ class Training:
         self.precision = precision or choose_precision(recipe.precision, self._live, sample)
         keep_float32(self._live, self.precision.float32_layers)
         self._averaged = deepcopy(self._live) if recipe.ema_decay else None
-        self._optimizer = build_optimizer(self._live, recipe)
+        self._optimizer = build_optimizer(self._live, recipe, self.precision.value)
         self._batches = _divide(len(images), recipe.batch_size)
         self._steps_per_record = steps_per_record
         self._steps_done = 0

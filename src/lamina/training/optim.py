@@ -16,8 +16,8 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic step, steep at zero (Jordan et al., "Muon", 2024)."""
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's optimizer over the weights that are trained.
+def build_optimizer(model: nn.Module, recipe: Recipe, precision: str = "fp32") -> Optimizer:
+    """The recipe's optimizer over the weights that are trained; with ``precision`` bf16, Muon multiplies in that too.
 
     Only weights of two dimensions or more decay: shrinking a bias or a norm's scale regularizes nothing.
 
@@ -46,10 +46,10 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
         case "sgd":
             return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
         case "muon":
-            return _build_muon(matrices, vectors, recipe)
+            return _build_muon(matrices, vectors, recipe, torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
-def _build_muon(matrices: Sequence[Tensor], vectors: Sequence[Tensor], recipe: Recipe) -> Muon:
+def _build_muon(matrices: Sequence[Tensor], vectors: Sequence[Tensor], recipe: Recipe, dtype: torch.dtype) -> Muon:
     # The last matrix makes the logits: its rows are classes, each with a scale of its own, and Adam keeps those.
     hidden, head = matrices[:-1], matrices[-1:]
     groups = [
@@ -57,7 +57,7 @@ def _build_muon(matrices: Sequence[Tensor], vectors: Sequence[Tensor], recipe: R
         {"params": head, "orthogonal": False, "weight_decay": recipe.weight_decay},
         {"params": vectors, "orthogonal": False, "weight_decay": 0.0},
     ]
-    return Muon([group for group in groups if group["params"]], lr=recipe.lr, momentum=recipe.momentum)
+    return Muon([group for group in groups if group["params"]], lr=recipe.lr, momentum=recipe.momentum, dtype=dtype)
 
 
 class Muon(Optimizer):
@@ -71,11 +71,19 @@ class Muon(Optimizer):
         groups: parameter groups with ``orthogonal`` and ``weight_decay``.
         lr: learning rate.
         momentum: share of the last step kept in the next, 0 to 1.
+        dtype: what the orthogonal direction is computed in; its error in bfloat16 is within that of the iteration.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float = 0.9) -> None:
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.9,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "orthogonal": True, "weight_decay": 0.0}
         super().__init__(groups, defaults)
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -99,7 +107,7 @@ class Muon(Optimizer):
         buffer, momentum = state["momentum_buffer"], group["momentum"]
         buffer.lerp_(gradient, 1 - momentum)
         ahead = gradient.lerp(buffer, momentum)
-        direction = orthogonalize(ahead.flatten(1))
+        direction = orthogonalize(ahead.flatten(1).to(self._dtype))
         length = 0.2 * max(direction.shape) ** 0.5
         weight.add_(direction.view_as(weight), alpha=-group["lr"] * length)
 

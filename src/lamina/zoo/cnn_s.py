@@ -1,0 +1,37 @@
+"""The smallest of the whitened nets: a fixed whitening of 2×2 patches, then three times conv-pool-norm-conv-norm.
+
+After the net of Jordan, 94 % on CIFAR-10 in 3.29 seconds on a single GPU, arXiv 2404.00498, narrower and with ReLU.
+"""
+
+from lamina.nets import BatchNorm, Conv2d, Flatten, Layer, MaxPool2d, Net, Output, ReLU, Whiten
+from lamina.training.recipe import Recipe
+
+
+def stack_blocks(*widths: int) -> Net:
+    """The whitening, a block of two convolutions for each of ``widths``, which halves the picture, and the output."""
+    blocks = (layer for width in widths for layer in _block(width))
+    return Net(Whiten(2), ReLU(), *blocks, MaxPool2d(3), Flatten(), Output())
+
+
+def _block(width: int) -> tuple[Layer, ...]:
+    convolution = Conv2d(width, kernel_size=3, padding="same", bias=False)
+    return (convolution, MaxPool2d(2), BatchNorm(), ReLU(), convolution, BatchNorm(), ReLU())
+
+
+NET = stack_blocks(32, 64, 64)
+
+BEST = Recipe(
+    epochs=12,
+    batch_size=500,
+    optimizer="muon",
+    lr=0.03,
+    momentum=0.6,
+    schedule="linear",
+    warmup_fraction=0.2,
+    label_smoothing=0.1,
+    flip="alternating",
+    translate_px=2,
+    normalization="channel",
+)
+
+RECIPES = {"best": BEST}

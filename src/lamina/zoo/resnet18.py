@@ -1,0 +1,56 @@
+"""ResNet-18 as it is built for small pictures, for comparison: a 3×3 stem, four stages of two residual blocks, a mean.
+
+He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, arXiv 1512.03385; the stem without stride and pool
+is that of its section 4.2. 11,173,962 parameters at 3×32×32 and ten classes.
+"""
+
+from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Layer, Net, Output, ReLU, Residual
+from lamina.training.recipe import Recipe
+
+
+def _block(channels: int, stride: int = 1) -> tuple[Layer, ...]:
+    """Two convolutions beside a shortcut, which is a 1×1 convolution where the size changes."""
+    is_same = stride == 1
+    return (
+        Residual(
+            Conv2d(channels, kernel_size=3, stride=stride, padding=1, bias=False),
+            BatchNorm(),
+            ReLU(),
+            Conv2d(channels, kernel_size=3, padding=1, bias=False),
+            BatchNorm(),
+            shortcut=() if is_same else (Conv2d(channels, kernel_size=1, stride=stride, bias=False), BatchNorm()),
+        ),
+        ReLU(),
+    )
+
+
+NET = Net(
+    Conv2d(64, kernel_size=3, padding=1, bias=False),
+    BatchNorm(),
+    ReLU(),
+    *_block(64),
+    *_block(64),
+    *_block(128, stride=2),
+    *_block(128),
+    *_block(256, stride=2),
+    *_block(256),
+    *_block(512, stride=2),
+    *_block(512),
+    GlobalAvgPool(),
+    Output(),
+)
+
+RECIPES = {
+    "best": Recipe(
+        epochs=15,
+        batch_size=128,
+        optimizer="sgd",
+        lr=0.1,
+        momentum=0.9,
+        weight_decay=5e-4,
+        schedule="one-cycle",
+        flip="random",
+        translate_px=4,
+        normalization="channel",
+    )
+}
