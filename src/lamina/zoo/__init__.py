@@ -14,6 +14,9 @@ from lamina.training.recipe import Recipe
 
 NAMES: tuple[str, ...] = tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__)))
 """The nets there are."""
+LADDER: tuple[str, ...] = ("cnn-s", "cnn-m", "cnn-l")
+"""Nets of one kind from the quickest to the most accurate, each worth its recipe's epochs: ``--time`` picks among
+them."""
 
 
 def load_net(name: str) -> Net:
