@@ -253,6 +253,7 @@ def train_and_test(
 
 def main(
     seeds: int = 3,
+    first_seed: int = 0,
     epochs: int = EPOCHS,
     images: int | None = None,
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
@@ -260,7 +261,8 @@ def main(
     """Train by the published recipe with several seeds, and test with one view and with six.
 
     Args:
-        seeds: how many trainings, with seeds 0, 1, 2 …
+        seeds: how many trainings, each with the seed after the last one's.
+        first_seed: of the first training.
         epochs: of each; the published number is 8.
         images: train on so many pictures, 2,000 at least, for a quick try; the test is on all.
         json_path: where to write every row, one JSON object a line.
@@ -275,7 +277,7 @@ def main(
     chosen = torch.arange(count) * len(data.train) // count
     train_arrays = torch.from_numpy(data.train.pixels[chosen]), torch.from_numpy(data.train.targets[chosen])
     test_arrays = torch.from_numpy(test_images.pixels[:]), torch.from_numpy(test_images.targets)
-    rows = [train_and_test(train_arrays, test_arrays, seed, epochs) for seed in range(seeds)]
+    rows = [train_and_test(train_arrays, test_arrays, seed, epochs) for seed in range(first_seed, first_seed + seeds)]
     table = Table("what", "mean", "95 % interval", "each seed")
     for what, values in (
         ("test accuracy, plain", [100 * row.plain_accuracy for row in rows]),
