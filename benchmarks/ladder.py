@@ -3,7 +3,7 @@
 Every training is a process, ``lamina train NET --recipe NAME --json``, in turns of one seed each. Test accuracy is the
 last epoch's, whatever came before. Mean and 95 % interval are over the seeds.
 
-"to T %" is the time to a target: seconds from the command to the record of the first epoch after which the test
+"s to T %" is the time to a target: seconds from the command to the record of the first epoch after which the test
 accuracy is T or more, with starting, loading and judging in it and nothing interpolated. It says how soon a net is
 that good; it chooses no epoch, and the accuracy beside it stays the last epoch's. Where a seed does not reach the
 target, the number of those that do is told, and no seconds.
@@ -37,7 +37,7 @@ from lamina import load_data, zoo
 from lamina.evaluation import mean_interval
 
 ARTICLE_EPOCHS = 10
-BY_ARTICLE, BY_RECORD = "the article's script", "the 94 % recipe"
+BY_ARTICLE, BY_RECORD = "article's script", "94 % recipe"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,20 +103,20 @@ def train_with_record(seed: int, epochs: int | None, images: int | None, folder:
 
 
 def tabulate(rows: Sequence[Row], target: float) -> Table:
-    """Mean accuracy with its interval, and medians of the seconds; the quickest to train first."""
-    table = Table("net", "test accuracy", "95 % interval", "train s", "process s", f"s to {target:.2%}", "seeds")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    """Mean accuracy and how far its 95 % interval reaches, and medians of the seconds; the quickest to train first."""
+    seeds = len({row.seed for row in rows})
+    table = Table(title=f"{seeds} seeds; ± is the reach of the mean's 95 % interval" if seeds > 1 else "1 seed")
+    for head in ("net", "test accuracy", "train s", "process s", f"s to {100 * target:g} %"):
+        table.add_column(head, justify="left" if head == "net" else "right", no_wrap=True)
     for who, side in group(rows).items():
         accuracy = mean_interval([100 * row.test_accuracy for row in side])
+        reach = "" if accuracy.low is None else f" ± {accuracy.mean - accuracy.low:.2f}"
         table.add_row(
             who,
-            f"{accuracy.mean:.2f} %",
-            "–" if accuracy.low is None else f"{accuracy.low:.2f} – {accuracy.high:.2f}",
+            f"{accuracy.mean:.2f}{reach} %",
             f"{median_train_seconds(side):.1f}",
             f"{statistics.median(row.process_seconds for row in side):.1f}",
             tell_target(side),
-            str(len(side)),
         )
     return table
 
@@ -149,10 +149,12 @@ def mean_accuracy(side: Sequence[Row]) -> float:
 
 def tell_target(side: Sequence[Row]) -> str:
     """The median of the seconds to the target where every seed reached it, else how many did."""
+    if side[0].who == BY_RECORD:
+        return "–"
     reached = [row.target_seconds for row in side if row.target_seconds is not None]
-    return (
-        f"{statistics.median(reached):.1f}" if len(reached) == len(side) else f"{len(reached)} of {len(side)} got there"
-    )
+    if len(reached) < len(side):
+        return f"{len(reached)} of {len(side)} seeds"
+    return f"{statistics.median(reached):.1f}"
 
 
 def group(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -169,12 +171,12 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """Mean accuracy with its interval over the seconds of training, each seed a dot; seconds on a log scale."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import ScalarFormatter
+    from matplotlib.ticker import FormatStrFormatter
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for who, side in group(rows).items():
+    for place, (who, side) in enumerate(group(rows).items()):
         accuracy = mean_interval([100 * row.test_accuracy for row in side])
         seconds = median_train_seconds(side)
         reach = 0.0 if accuracy.low is None else accuracy.mean - accuracy.low
@@ -182,9 +184,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         colour = marks.lines[0].get_color()
         every = [(row.train_seconds, 100 * row.test_accuracy) for row in side]
         axes.plot(*zip(*every, strict=True), marker=".", linestyle="none", color=colour, alpha=0.5)
-        axes.annotate(who, (seconds, accuracy.mean), textcoords="offset points", xytext=(7, 4), color=colour)
+        # Names go above and below in turn, as neighbours may be close.
+        offset = (7, 4 if place % 2 else -13)
+        axes.annotate(who, (seconds, accuracy.mean), textcoords="offset points", xytext=offset, color=colour)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.set_xlabel("seconds of training, median of the seeds")
     axes.set_ylabel("test accuracy after the last epoch, %")
     axes.grid(which="both", alpha=0.2)
@@ -259,10 +263,11 @@ def main(
 
 def keep(rows: list[Row], row: Row) -> None:
     rows.append(row)
-    reached = "not reached" if row.target_seconds is None else f"{row.target_seconds:.1f} s"
+    reached = "not reached" if row.target_seconds is None else f"after {row.target_seconds:.1f} s"
+    target = "" if row.who == BY_RECORD else f", target {reached}"
     print(
         f"{row.who} seed {row.seed}: {row.test_accuracy:.2%} after {row.epochs} epochs, "
-        f"{row.train_seconds:.1f} s of training, process {row.process_seconds:.1f} s, target {reached}",
+        f"{row.train_seconds:.1f} s of training, process {row.process_seconds:.1f} s{target}",
         file=sys.stderr,
     )
 
