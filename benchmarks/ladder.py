@@ -234,6 +234,16 @@ def main(
     """
     entries = expand(nets)
     rows: list[Row] = []
+
+    def keep(row: Row) -> None:
+        rows.append(row)
+        tell(row)
+        if json_path is not None:
+            with json_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dataclasses.asdict(row)) + "\n")
+
+    if json_path is not None:
+        json_path.write_text("")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pictures, source, data = folder / "pictures.npz", "cifar10", load_data("cifar10")
@@ -245,15 +255,11 @@ def main(
         # In turns, so that a slow minute of the machine meets everybody.
         for seed in range(seeds):
             for who in entries:
-                keep(rows, train_with_lamina(who, seed, epochs, target, source, folder / "runs"))
+                keep(train_with_lamina(who, seed, epochs, target, source, folder / "runs"))
             if with_article:
-                keep(rows, train_with_article(article, seed, epochs, target, pictures))
+                keep(train_with_article(article, seed, epochs, target, pictures))
             if with_record:
-                keep(rows, train_with_record(seed, epochs, images, folder))
-            if json_path is not None:
-                json_path.write_text(
-                    "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows), encoding="utf-8"
-                )
+                keep(train_with_record(seed, epochs, images, folder))
     Console().print(tabulate(rows, target))
     for line in tell_ratios(rows, target):
         print(line)
@@ -261,8 +267,7 @@ def main(
         draw(rows, png)
 
 
-def keep(rows: list[Row], row: Row) -> None:
-    rows.append(row)
+def tell(row: Row) -> None:
     reached = "not reached" if row.target_seconds is None else f"after {row.target_seconds:.1f} s"
     target = "" if row.who == BY_RECORD else f", target {reached}"
     print(

@@ -195,6 +195,16 @@ def main(
         if reason := find_obstacle(python, PEERS[name]):
             absent[name] = reason
     rows: list[Row] = []
+
+    def keep(row: Row) -> None:
+        rows.append(row)
+        tell(row)
+        if json_path is not None:
+            with json_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dataclasses.asdict(row)) + "\n")
+
+    if json_path is not None:
+        json_path.write_text("")
     with tempfile.TemporaryDirectory() as folder_name:
         folder = Path(folder_name)
         source, data = "cifar10", load_data("cifar10")
@@ -208,22 +218,18 @@ def main(
             for net in wanted_nets:
                 assignment = Assignment(net, pictures, epochs, BATCH_SIZE, turn, "fp32")
                 for name in LAMINA:
-                    rows.append(train_with_lamina(name, source, folder / "runs", assignment))
-                    tell(rows[-1])
+                    keep(train_with_lamina(name, source, folder / "runs", assignment))
                 for name in wanted:
                     if name in absent or net not in PEERS[name].nets:
                         continue
                     try:
-                        rows.append(train_with_peer(name, python, assignment))
-                        tell(rows[-1])
+                        keep(train_with_peer(name, python, assignment))
                     except subprocess.CalledProcessError as error:
                         absent[name] = f"failed on {net} with status {error.returncode}, see its words above"
     for net in wanted_nets:
         Console().print(compare(rows, net))
     for line in (*tell_fastest(rows), *(f"{name}: {reason}" for name, reason in absent.items())):
         print(line)
-    if json_path is not None:
-        json_path.write_text("".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows), encoding="utf-8")
 
 
 def tell(row: Row) -> None:
