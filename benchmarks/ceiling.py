@@ -35,6 +35,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from lamina import Epoch, Images, Net, Step, Training, load_data, load_net, zoo
+from lamina.errors import LaminaError
 
 SIDES = (1024, 2048, 3072, 4096)
 SECONDS_A_SIDE = 0.5
@@ -205,4 +206,7 @@ def tell_ceilings(ceilings: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except LaminaError as error:
+        raise SystemExit(str(error)) from None

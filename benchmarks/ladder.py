@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lamina import load_data, zoo
+from lamina.errors import LaminaError
 from lamina.evaluation import mean_interval
 
 ARTICLE_EPOCHS = 10
@@ -278,4 +279,7 @@ def tell(row: Row) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except LaminaError as error:
+        raise SystemExit(str(error)) from None

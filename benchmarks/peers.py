@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lamina import load_data
+from lamina.errors import LaminaError
 
 SCRIPTS = Path(__file__).parent / "peer"
 BATCH_SIZE = 100
@@ -250,4 +251,7 @@ def split_names(text: str, known: Collection[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except LaminaError as error:
+        raise SystemExit(str(error)) from None

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lamina import load_data
+from lamina.errors import LaminaError
 from lamina.evaluation import mean_interval
 
 BATCH_SIZE = 2000
@@ -294,4 +295,7 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except LaminaError as error:
+        raise SystemExit(str(error)) from None
