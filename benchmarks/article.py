@@ -19,11 +19,8 @@ import json
 import os
 import re
 import statistics
-import subprocess
 import sys
-import sysconfig
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -31,6 +28,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 from PIL import Image
+from processes import run_process, train_by_lamina
 from rich.console import Console
 from rich.table import Table
 
@@ -118,32 +116,26 @@ def _replace(script: str, old: str, new: str, *, times: int) -> str:
 
 def train_by_script(script: Path, net: str, seed: int, epochs: int) -> Row:
     """Run the article's instrumented script and read what it prints."""
-    output, process_seconds = _run([sys.executable, str(script)])
+    finished = run_process([sys.executable, str(script)])
+    output = "\n".join(finished.lines)
     seconds = re.search(r"^Epochs took (\S+) s$", output, re.MULTILINE)
     percent = re.search(r"^Accuracy of the network on the 10000 test images: (\S+) %$", output, re.MULTILINE)
     if seconds is None or percent is None:
         raise ValueError(f"expected the script to print its seconds and its accuracy, it printed:\n{output}")
-    return Row("article", net, seed, epochs, float(seconds[1]), process_seconds, float(percent[1]) / 100)
+    return Row("article", net, seed, epochs, float(seconds[1]), finished.seconds, float(percent[1]) / 100)
 
 
-def train_by_lamina(data: str, runs: Path, net: str, seed: int, epochs: int) -> Row:
+def train_with_lamina(data: str, runs: Path, net: str, seed: int, epochs: int) -> Row:
     """Run ``lamina train`` with the article's recipe and read its last record."""
     options = {"--recipe": "article", "--data": data, "--seed": seed, "--epochs": epochs, "--runs-dir": runs}
-    command = [str(Path(sysconfig.get_path("scripts")) / "lamina"), "train", net, "--json"]
-    output, process_seconds = _run([*command, *(str(part) for option in options.items() for part in option)])
-    result = json.loads(output.splitlines()[-1])
-    return Row("lamina", net, seed, epochs, result["train_seconds"], process_seconds, result["test_accuracy"])
-
-
-def _run(command: Sequence[str]) -> tuple[str, float]:
-    start = time.perf_counter()
-    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return process.stdout, time.perf_counter() - start
+    training = train_by_lamina(net, options)
+    result = training.result
+    return Row("lamina", net, seed, epochs, result["train_seconds"], training.seconds, result["test_accuracy"])
 
 
 def write_pictures(data: Dataset, path: Path) -> None:
     """Both splits in one file, for a process that knows nothing of lamina."""
-    train, test = data.train, _test_split(data)
+    train, test = data.train, test_split(data)
     np.savez(
         path,
         train_pixels=train.pixels,
@@ -155,7 +147,7 @@ def write_pictures(data: Dataset, path: Path) -> None:
 
 def write_subset(data: Dataset, count: int, folder: Path) -> Path:
     """About ``count`` pictures of each split as a folder of class folders, for a quick try."""
-    for split, images in (("train", data.train), ("test", _test_split(data))):
+    for split, images in (("train", data.train), ("test", test_split(data))):
         for index in range(0, len(images.targets), max(1, len(images.targets) // count)):
             path = folder / split / images.target_names[images.targets[index]] / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +155,7 @@ def write_subset(data: Dataset, count: int, folder: Path) -> Path:
     return folder
 
 
-def _test_split(data: Dataset) -> Images:
+def test_split(data: Dataset) -> Images:
     if data.test is None:
         raise ValueError(f"expected a test split in {data.name}, found none")
     return data.test
@@ -223,7 +215,7 @@ def main(
                 path = folder / f"article-{net_name}.py"
                 path.write_text(instrument_script(script, pictures, seed, count), encoding="utf-8")
                 rows.append(train_by_script(path, net_name, seed, count))
-                rows.append(train_by_lamina(source, runs, net_name, seed, count))
+                rows.append(train_with_lamina(source, runs, net_name, seed, count))
     Console().print(compare(rows))
     if json_path is not None:
         json_path.write_text("".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,212 @@
+"""How much of this machine's arithmetic a training step uses: each net's rate beside that of a large matrix product.
+
+The ceiling is the best rate of square matrix products of several sizes in torch, in float32 and in bfloat16. A net's
+rate is that of whole epochs through ``lamina.Training``, with all that belongs to them: gathering, augmentation,
+forward, backward, optimizer. A step takes 3 × multiply-adds × 2 floating-point operations an image: the forward pass,
+and as much again for the gradients of the weights and of the inputs. That is how such fractions are usually counted,
+but the first layer needs no gradient of its inputs and a frozen one none of its weights; "needed" counts, by torch's
+own counter, the products that the net has to compute, and is never more. Each fraction is of the ceiling of the format
+that the net trains in.
+
+Every turn measures the ceiling and then one epoch of each net; an epoch before the first turn warms up. A net's figure
+is the median of its turns, the ceiling is the best of all.
+
+    python benchmarks/ceiling.py --nets mlp,cnn --batch-size 100,500 --precision bf16
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from lamina import Epoch, Images, Net, Step, Training, load_data, load_net, zoo
+from lamina.errors import LaminaError
+
+SIDES = (1024, 2048, 3072, 4096)
+SECONDS_A_SIDE = 0.5
+FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """How one net trained.
+
+    Attributes:
+        net: its name, and after a colon its recipe's where one was asked for.
+        batch_size: images a step.
+        precision: the format that it trained in.
+        images_per_second: median over the turns.
+        flop_per_image: 3 × multiply-adds × 2.
+        needed_flop_per_image: of the products that have to be computed.
+        ceiling_flop_per_second: of the best matrix product in that format.
+    """
+
+    net: str
+    batch_size: int
+    precision: str
+    images_per_second: float
+    flop_per_image: int
+    needed_flop_per_image: int
+    ceiling_flop_per_second: float
+
+    @property
+    def fraction(self) -> float:
+        """Share of the ceiling, a step counted as three forward passes."""
+        return self.images_per_second * self.flop_per_image / self.ceiling_flop_per_second
+
+    @property
+    def needed_fraction(self) -> float:
+        """Share of the ceiling, by the products that have to be computed."""
+        return self.images_per_second * self.needed_flop_per_image / self.ceiling_flop_per_second
+
+
+@dataclasses.dataclass
+class Candidate:
+    """A net that trains an epoch at a time."""
+
+    name: str
+    net: Net
+    training: Training
+    events: Iterator[Step | Epoch]
+    images_per_second: list[float] = dataclasses.field(default_factory=list)
+
+    def train_epoch(self) -> float:
+        """Train the next epoch; its images a second."""
+        return next(event for event in self.events if isinstance(event, Epoch)).images_per_second
+
+    @property
+    def format(self) -> str:
+        """The number format that it trains in."""
+        return "bf16" if "bf16" in self.training.precision.value else "fp32"
+
+
+def measure_ceiling(number_format: str) -> float:
+    """Floating-point operations a second of the fastest of several square matrix products, at its best."""
+    best = 0.0
+    for side in SIDES:
+        factors = torch.randn(2, side, side).to(FORMATS[number_format])
+        end = time.perf_counter() + SECONDS_A_SIDE
+        for turn in itertools.count():
+            start = time.perf_counter()
+            torch.mm(*factors)
+            seconds = time.perf_counter() - start
+            if turn:  # The first product arranges the kernels.
+                best = max(best, 2 * side**3 / seconds)
+            if turn and time.perf_counter() > end:
+                break
+    return best
+
+
+def count_needed_flop(net: Net, images: Images) -> int:
+    """Floating-point operations an image of the products in a forward and a backward pass, by torch's counter."""
+    module, pictures = net.module(images.shape), torch.randn(4, *images.shape)
+    with FlopCounterMode(display=False) as counter:
+        functional.cross_entropy(module(pictures), torch.zeros(4, dtype=torch.int64)).backward()
+    return counter.get_total_flops() // 4
+
+
+def prepare(name: str, images: Images, batch_size: int, precision: str, epochs: int) -> Candidate:
+    net_name, _, recipe_name = name.partition(":")
+    recipe = zoo.load_recipe(net_name, recipe_name or None)[1]
+    recipe = dataclasses.replace(recipe, epochs=epochs, batch_size=batch_size, precision=precision)
+    training = Training(load_net(net_name), images, recipe)
+    net = load_net(net_name).check(images.shape, training.model.task.outputs)
+    return Candidate(name, net, training, iter(training))
+
+
+def compare(rows: list[Row]) -> Table:
+    """Each net's rate and its fraction of the ceiling, and both by the needed products."""
+    table = Table()
+    for head in ("net", "batch", "format", "images/s", "GFLOP/s", "of ceiling", "needed", "of ceiling"):
+        table.add_column(head, justify="left" if head == "net" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.net,
+            str(row.batch_size),
+            row.precision,
+            f"{row.images_per_second:,.0f}",
+            f"{row.images_per_second * row.flop_per_image / 1e9:.0f}",
+            f"{row.fraction:.1%}",
+            f"{row.images_per_second * row.needed_flop_per_image / 1e9:.0f}",
+            f"{row.needed_fraction:.1%}",
+        )
+    return table
+
+
+def main(
+    nets: str = ",".join(zoo.NAMES),
+    batch_size: str = "500",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    turns: int = 3,
+    images: int = 10_000,
+    json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+) -> None:
+    """Measure this machine's matrix products and each net's training beside them.
+
+    Args:
+        nets: names in the zoo, commas between; NET:RECIPE takes another recipe than the net's first.
+        batch_size: images a step, in place of the recipe's; several with commas between.
+        precision: the format to train in.
+        turns: epochs of each net that are measured.
+        images: pictures in an epoch, spread evenly over the training set.
+        json_path: where to write every row, one JSON object a line.
+    """
+    data = load_data("cifar10").train
+    pictures = data.take(np.linspace(0, len(data) - 1, min(images, len(data)), dtype=np.int64))
+    candidates = [
+        prepare(name.strip(), pictures, int(size), precision, 1 + turns)
+        for name in nets.split(",")
+        for size in batch_size.split(",")
+    ]
+    ceilings = dict.fromkeys(FORMATS, 0.0)
+    for candidate in candidates:
+        candidate.train_epoch()
+    for turn in range(turns):
+        for number_format, best in ceilings.items():
+            ceilings[number_format] = max(best, measure_ceiling(number_format))
+        for candidate in candidates:
+            candidate.images_per_second.append(candidate.train_epoch())
+        print(f"turn {turn + 1}/{turns}: " + tell_ceilings(ceilings), file=sys.stderr)
+    rows = [
+        Row(
+            net=candidate.name,
+            batch_size=candidate.training.recipe.batch_size,
+            precision=candidate.format,
+            images_per_second=statistics.median(candidate.images_per_second),
+            flop_per_image=6 * candidate.net.multiply_adds(pictures.shape),
+            needed_flop_per_image=count_needed_flop(candidate.net, pictures),
+            ceiling_flop_per_second=ceilings[candidate.format],
+        )
+        for candidate in candidates
+    ]
+    print(f"ceiling, {torch.get_num_threads()} threads: {tell_ceilings(ceilings)}")
+    Console().print(compare(rows))
+    if json_path is not None:
+        lines = ({**dataclasses.asdict(row), "fraction": row.fraction} for row in rows)
+        json_path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def tell_ceilings(ceilings: dict[str, float]) -> str:
+    return ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {number_format}" for number_format, rate in ceilings.items())
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except LaminaError as error:
+        raise SystemExit(str(error)) from None

@@ -1,0 +1,285 @@
+"""Accuracy against seconds: nets and recipes of the zoo, each with several seeds, as a table and a picture.
+
+Every training is a process, ``lamina train NET --recipe NAME --json``, in turns of one seed each. Test accuracy is the
+last epoch's, whatever came before. Mean and 95 % interval are over the seeds.
+
+"s to T %" is the time to a target: seconds from the command to the record of the first epoch after which the test
+accuracy is T or more, with starting, loading and judging in it and nothing interpolated. It says how soon a net is
+that good; it chooses no epoch, and the accuracy beside it stays the last epoch's. Where a seed does not reach the
+target, the number of those that do is told, and no seconds.
+
+``--with-article`` adds the article's CNN script, which is judged once, at its end: it is there when its process is
+done, or not at all. ``--with-record`` adds benchmarks/record.py, whose seconds are of training and whose accuracy is of
+six views; it is not judged on the way either.
+
+    python benchmarks/ladder.py --nets mlp,cnn:article --seeds 3 --target 0.7552 --json ladder.json --png ladder.png
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from article import ARTICLE, extract_script, instrument_script, train_by_script, write_pictures, write_subset
+from processes import run_process, train_by_lamina
+from record import BATCH_SIZE as RECORD_BATCH_SIZE
+from rich.console import Console
+from rich.table import Table
+
+from lamina import load_data, zoo
+from lamina.errors import LaminaError
+from lamina.evaluation import mean_interval
+
+ARTICLE_EPOCHS = 10
+BY_ARTICLE, BY_RECORD = "article's script", "94 % recipe"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One training.
+
+    Attributes:
+        who: net and recipe, or where else it comes from.
+        seed: of all its random choices.
+        epochs: passes over the training pictures.
+        train_seconds: in training alone.
+        process_seconds: from the command to the exit.
+        test_accuracy: a fraction, after the last epoch.
+        target_seconds: from the command to the first epoch that reached the target; ``None`` where none did.
+    """
+
+    who: str
+    seed: int
+    epochs: int
+    train_seconds: float
+    process_seconds: float
+    test_accuracy: float
+    target_seconds: float | None
+
+
+def train_with_lamina(who: str, seed: int, epochs: int | None, target: float, data: str, runs: Path) -> Row:
+    net, _, recipe = who.partition(":")
+    options = {"--recipe": recipe, "--data": data, "--seed": seed, "--runs-dir": runs}
+    training = train_by_lamina(net, options | ({"--epochs": epochs} if epochs else {}))
+    reached = (epoch["told_seconds"] for epoch in training.epochs if epoch["test_accuracy"] >= target)
+    return Row(
+        who=who,
+        seed=seed,
+        epochs=len(training.epochs),
+        train_seconds=training.result["train_seconds"],
+        process_seconds=training.seconds,
+        test_accuracy=training.result["test_accuracy"],
+        target_seconds=next(reached, None),
+    )
+
+
+def train_with_article(article: Path, seed: int, epochs: int | None, target: float, pictures: Path) -> Row:
+    script, count = pictures.with_name("article-cnn.py"), epochs or ARTICLE_EPOCHS
+    text = extract_script(article.read_text(encoding="utf-8"), "cnn")
+    script.write_text(instrument_script(text, pictures, seed, count), encoding="utf-8")
+    done = train_by_script(script, "cnn", seed, count)
+    reached = done.process_seconds if done.test_accuracy >= target else None
+    return Row(BY_ARTICLE, seed, count, done.epochs_seconds, done.process_seconds, done.test_accuracy, reached)
+
+
+def train_with_record(seed: int, epochs: int | None, images: int | None, folder: Path) -> Row:
+    options = {
+        "--first-seed": seed,
+        "--seeds": 1,
+        "--json": folder / "record.json",
+        "--epochs": epochs,
+        "--images": None if images is None else max(images, RECORD_BATCH_SIZE),
+    }
+    words = (str(word) for option, value in options.items() if value is not None for word in (option, value))
+    done = run_process([sys.executable, str(Path(__file__).with_name("record.py")), *words])
+    row = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    return Row(BY_RECORD, seed, row["epochs"], row["train_seconds"], done.seconds, row["six_view_accuracy"], None)
+
+
+def tabulate(rows: Sequence[Row], target: float) -> Table:
+    """Mean accuracy and how far its 95 % interval reaches, and medians of the seconds; the quickest to train first."""
+    seeds = len({row.seed for row in rows})
+    table = Table(title=f"{seeds} seeds; ± is the reach of the mean's 95 % interval" if seeds > 1 else "1 seed")
+    for head in ("net", "test accuracy", "train s", "process s", f"s to {100 * target:g} %"):
+        table.add_column(head, justify="left" if head == "net" else "right", no_wrap=True)
+    for who, side in group(rows).items():
+        accuracy = mean_interval([100 * row.test_accuracy for row in side])
+        reach = "" if accuracy.low is None else f" ± {accuracy.mean - accuracy.low:.2f}"
+        table.add_row(
+            who,
+            f"{accuracy.mean:.2f}{reach} %",
+            f"{median_train_seconds(side):.1f}",
+            f"{statistics.median(row.process_seconds for row in side):.1f}",
+            tell_target(side),
+        )
+    return table
+
+
+def tell_ratios(rows: Sequence[Row], target: float) -> list[str]:
+    """What the article's script and the published recipe take in the same run, over what each net takes."""
+    sides, lines = group(rows), []
+    article, record = sides.pop(BY_ARTICLE, []), sides.pop(BY_RECORD, [])
+    for who, side in sides.items():
+        reached = [row.target_seconds for row in side if row.target_seconds is not None]
+        if article and len(reached) == len(side):
+            ratio = statistics.median(row.process_seconds for row in article) / statistics.median(reached)
+            there = sum(row.target_seconds is not None for row in article)
+            lines.append(
+                f"{who} reaches {target:.2%} in 1/{ratio:.1f} of the seconds that the article's script takes "
+                f"({there} of {len(article)} of its trainings reach it)"
+            )
+        if record:
+            share = median_train_seconds(side) / median_train_seconds(record)
+            points = 100 * (mean_accuracy(side) - mean_accuracy(record))
+            lines.append(
+                f"{who} trains in {share:.2f} of the 94 % recipe's seconds, to {points:+.2f} points of its accuracy"
+            )
+    return lines
+
+
+def mean_accuracy(side: Sequence[Row]) -> float:
+    return statistics.fmean(row.test_accuracy for row in side)
+
+
+def tell_target(side: Sequence[Row]) -> str:
+    """The median of the seconds to the target where every seed reached it, else how many did."""
+    if side[0].who == BY_RECORD:
+        return "–"
+    reached = [row.target_seconds for row in side if row.target_seconds is not None]
+    if len(reached) < len(side):
+        return f"{len(reached)} of {len(side)} seeds"
+    return f"{statistics.median(reached):.1f}"
+
+
+def group(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each, the quickest to train first."""
+    sides = {who: [row for row in rows if row.who == who] for who in dict.fromkeys(row.who for row in rows)}
+    return dict(sorted(sides.items(), key=lambda item: median_train_seconds(item[1])))
+
+
+def median_train_seconds(side: Sequence[Row]) -> float:
+    return statistics.median(row.train_seconds for row in side)
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Mean accuracy with its interval over the seconds of training, each seed a dot; seconds on a log scale."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for place, (who, side) in enumerate(group(rows).items()):
+        accuracy = mean_interval([100 * row.test_accuracy for row in side])
+        seconds = median_train_seconds(side)
+        reach = 0.0 if accuracy.low is None else accuracy.mean - accuracy.low
+        marks = axes.errorbar([seconds], [accuracy.mean], yerr=[reach], marker="o", capsize=3)
+        colour = marks.lines[0].get_color()
+        every = [(row.train_seconds, 100 * row.test_accuracy) for row in side]
+        axes.plot(*zip(*every, strict=True), marker=".", linestyle="none", color=colour, alpha=0.5)
+        # Names go above and below in turn, as neighbours may be close.
+        offset = (7, 4 if place % 2 else -13)
+        axes.annotate(who, (seconds, accuracy.mean), textcoords="offset points", xytext=offset, color=colour)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.set_xlabel("seconds of training, median of the seeds")
+    axes.set_ylabel("test accuracy after the last epoch, %")
+    axes.grid(which="both", alpha=0.2)
+    axes.margins(x=0.25, y=0.15)
+    figure.savefig(path, dpi=150)
+
+
+def expand(names: str) -> list[str]:
+    """NET:RECIPE of each name between commas; a net alone stands for all its recipes."""
+    found = []
+    for name in names.split(","):
+        net, _, recipe = name.strip().partition(":")
+        chosen = [zoo.load_recipe(net, recipe)[0]] if recipe else list(zoo.load_recipes(net))
+        found += [f"{net}:{chosen_name}" for chosen_name in chosen]
+    return found
+
+
+def main(
+    nets: str = ",".join(zoo.NAMES),
+    seeds: int = 3,
+    target: float = 0.7552,
+    epochs: int | None = None,
+    images: int | None = None,
+    with_article: bool = False,
+    with_record: bool = False,
+    article: Path = ARTICLE,
+    json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    png: Path | None = None,
+) -> None:
+    """Train the zoo's nets with several seeds: accuracy, seconds, and seconds to a target accuracy.
+
+    Args:
+        nets: names in the zoo, commas between; NET:RECIPE takes one recipe, NET all of the net's.
+        seeds: how often each is trained, with seeds 0, 1, 2 …
+        target: test accuracy, a fraction, whose first reaching is timed.
+        epochs: in place of each recipe's.
+        images: train and test on about so many pictures: a quick try, whose figures mean nothing.
+        with_article: train by the article's own CNN script too.
+        with_record: train by the published 94 % recipe too, benchmarks/record.py.
+        article: the article's Markdown.
+        json_path: where to write every row, one JSON object a line.
+        png: where to draw accuracy against seconds.
+    """
+    entries = expand(nets)
+    rows: list[Row] = []
+
+    def keep(row: Row) -> None:
+        rows.append(row)
+        tell(row)
+        if json_path is not None:
+            with json_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dataclasses.asdict(row)) + "\n")
+
+    if json_path is not None:
+        json_path.write_text("")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pictures, source, data = folder / "pictures.npz", "cifar10", load_data("cifar10")
+        if images is not None:
+            source = str(write_subset(data, images, folder / "subset"))
+            data = load_data(source)
+        if with_article:
+            write_pictures(data, pictures)
+        # In turns, so that a slow minute of the machine meets everybody.
+        for seed in range(seeds):
+            for who in entries:
+                keep(train_with_lamina(who, seed, epochs, target, source, folder / "runs"))
+            if with_article:
+                keep(train_with_article(article, seed, epochs, target, pictures))
+            if with_record:
+                keep(train_with_record(seed, epochs, images, folder))
+    Console().print(tabulate(rows, target))
+    for line in tell_ratios(rows, target):
+        print(line)
+    if png is not None:
+        draw(rows, png)
+
+
+def tell(row: Row) -> None:
+    reached = "not reached" if row.target_seconds is None else f"after {row.target_seconds:.1f} s"
+    target = "" if row.who == BY_RECORD else f", target {reached}"
+    print(
+        f"{row.who} seed {row.seed}: {row.test_accuracy:.2%} after {row.epochs} epochs, "
+        f"{row.train_seconds:.1f} s of training, process {row.process_seconds:.1f} s{target}",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except LaminaError as error:
+        raise SystemExit(str(error)) from None

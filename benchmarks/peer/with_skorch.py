@@ -1,0 +1,25 @@
+"""The article's nets by skorch: arrays in memory, ``fit``, no validation."""
+
+from __future__ import annotations
+
+import torch
+from assignment import read_assignment, read_pictures, report
+from skorch import NeuralNetClassifier
+from torch_nets import build_net
+
+assignment = read_assignment()
+torch.manual_seed(assignment.seed)
+pictures = read_pictures(assignment.pictures, channels_first=True)
+net = NeuralNetClassifier(
+    build_net(assignment.net),
+    criterion=torch.nn.CrossEntropyLoss,
+    optimizer=torch.optim.Adam,
+    lr=1e-3,
+    max_epochs=assignment.epochs,
+    batch_size=assignment.batch_size,
+    iterator_train__shuffle=True,
+    train_split=None,
+    verbose=0,
+)
+net.fit(pictures.train, pictures.train_targets)
+report(net.history[:, "dur"], net.score(pictures.test, pictures.test_targets))

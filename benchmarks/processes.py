@@ -1,0 +1,73 @@
+"""Processes that are timed from the command to the exit, and when each of their lines came."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sysconfig
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A process that has ended well.
+
+    Attributes:
+        lines: of its standard output.
+        line_seconds: when each came, since the command.
+        seconds: from the command to the exit.
+    """
+
+    lines: tuple[str, ...]
+    line_seconds: tuple[float, ...]
+    seconds: float
+
+
+def run_process(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Finished:
+    """Run a command, with additions to the environment; raises CalledProcessError where it fails."""
+    lines, line_seconds = [], []
+    start = time.perf_counter()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env={**os.environ, **(environment or {})}
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            line_seconds.append(time.perf_counter() - start)
+            lines.append(line.rstrip("\n"))
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, output="\n".join(lines))
+    return Finished(tuple(lines), tuple(line_seconds), seconds)
+
+
+@dataclass(frozen=True)
+class LaminaTraining:
+    """What ``lamina train`` told.
+
+    Attributes:
+        epochs: its record of each epoch, with ``told_seconds``, when it came since the command.
+        result: its last record.
+        seconds: from the command to the exit.
+    """
+
+    epochs: tuple[dict[str, Any], ...]
+    result: dict[str, Any]
+    seconds: float
+
+
+def train_by_lamina(net: str, options: Mapping[str, object]) -> LaminaTraining:
+    """Run ``lamina train NET --json`` of this environment with options such as ``{"--epochs": 3}``."""
+    words = (str(word) for option in options.items() for word in option)
+    command = [str(Path(sysconfig.get_path("scripts")) / "lamina"), "train", net, "--json", *words]
+    finished = run_process(command)
+    events = [
+        {**json.loads(line), "told_seconds": seconds}
+        for line, seconds in zip(finished.lines, finished.line_seconds, strict=True)
+    ]
+    epochs = tuple(event for event in events if event["event"] == "epoch")
+    return LaminaTraining(epochs, next(event for event in events if event["event"] == "result"), finished.seconds)
