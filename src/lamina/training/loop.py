@@ -18,6 +18,7 @@ from lamina.errors import DataError, RecipeError
 from lamina.nets import Net
 from lamina.training.allocator import keep_freed_memory
 from lamina.training.augment import draw_choices, gather_batch
+from lamina.training.compilation import compile_model
 from lamina.training.device import choose_device
 from lamina.training.model import Model, build_model
 from lamina.training.optim import build_optimizer
@@ -120,6 +121,7 @@ class Training:
         sample = self._pixels[: min(recipe.batch_size, PROBE_IMAGES)]
         self.precision = precision or choose_precision(recipe.precision, self._live, sample)
         keep_float32(self._live, self.precision.float32_layers)
+        self._compute = compile_model(self._live) if recipe.compile == "on" else self._live
         self._averaged = deepcopy(self._live) if recipe.ema_decay else None
         self._optimizer = build_optimizer(self._live, recipe, self.precision.value)
         self._batches = _divide(len(images), recipe.batch_size)
@@ -152,7 +154,7 @@ class Training:
             lr = self._set_lr()
 
             with self._arithmetic():
-                logits = model(images)
+                logits = self._compute(images)
             loss = model.task.loss(logits, targets, recipe.label_smoothing)
 
             optimizer.zero_grad()

@@ -1,0 +1,44 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lamina import Net, Recipe, Training, load_data
+from lamina.errors import RecipeError
+from lamina.nets import Flatten, Output
+
+TRAIN_BOTH = """
+import torch
+from lamina import Net, Recipe, Training, load_data
+from lamina.nets import BatchNorm, Flatten, Linear, Output, ReLU
+
+net = Net(Flatten(), Linear(8), BatchNorm(), ReLU(), Output())
+images = load_data("shapes").train.take(range(70))  # a last batch that is smaller
+plain, compiled = (
+    Training(net, images, Recipe(epochs=2, batch_size=32, compile=compile), device="cpu") for compile in ("off", "on")
+)
+for one, other in zip(list(plain), list(compiled), strict=True):
+    assert abs(one.train_loss - other.train_loss) < 1e-5
+for name, weight in plain.model.state_dict().items():
+    assert torch.allclose(weight, compiled.model.state_dict()[name], atol=1e-5), name
+assert compiled._compute is not compiled.model
+print("alike")
+"""
+
+
+def test_a_compiled_net_learns_the_same():
+    # In a process of its own: torch's compiler cannot see through the type checks that the tests put on every function.
+    done = subprocess.run([sys.executable, "-c", TRAIN_BOTH], capture_output=True, text=True, check=False)
+    assert done.stdout == "alike\n", done.stderr
+
+
+def test_without_a_compiler_a_person_is_told_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(os.environ, "PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(RecipeError) as refused:
+        Training(Net(Flatten(), Output()), load_data("shapes").train, Recipe(compile="on"), device="cpu")
+    assert str(refused.value) == (
+        "compile was 'on', which takes a C++ compiler, but none of g++, clang++, c++, cl is on the PATH. "
+        "Install one (Debian and Ubuntu: apt install g++), or leave compile off."
+    )
