@@ -15,9 +15,8 @@ from lamina.nets import BatchNorm, Flatten, Linear, Output, ReLU
 
 net = Net(Flatten(), Linear(8), BatchNorm(), ReLU(), Output())
 images = load_data("shapes").train.take(range(64))
-plain, compiled = (
-    Training(net, images, Recipe(epochs=2, batch_size=32, optimizer="sgd", compile=compile), device="cpu") for compile in ("off", "on")
-)
+recipes = [Recipe(epochs=2, batch_size=32, optimizer="sgd", compile=choice) for choice in ("off", "on")]
+plain, compiled = (Training(net, images, recipe, device="cpu") for recipe in recipes)
 for one, other in zip(list(plain), list(compiled), strict=True):
     assert abs(one.train_loss - other.train_loss) < 1e-5
 for name, weight in plain.model.state_dict().items():
