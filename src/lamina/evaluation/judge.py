@@ -22,11 +22,10 @@ from lamina.evaluation.report import (
     NumberScores,
     Report,
 )
+from lamina.evaluation.scores import average_precision, calibration_error, count_confusion
 from lamina.evaluation.views import ONE_VIEW, View, predict_views
 from lamina.training.model import Model
 from lamina.training.task import ManyLabels, Numbers, OneLabel, Task, YesNo, task_of
-
-CALIBRATION_BINS = 15
 
 
 class _Shared(TypedDict):
@@ -92,20 +91,15 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -
 def _report_classes(
     shared: _Shared, logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"], names: tuple[str, ...]
 ) -> ClassReport:
-    # torchmetrics takes seconds to import, which only a judged model is worth.
-    from torchmetrics.functional.classification import binary_calibration_error, multiclass_confusion_matrix
-
     chosen = logits.argmax(dim=1)
-    confusion = multiclass_confusion_matrix(chosen, targets, len(names)).numpy()
+    confusion = count_confusion(chosen, targets, len(names))
     confidence = logits.softmax(dim=1).amax(dim=1)
     right, support, taken = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     return ClassReport(
         **shared,
         accuracy=int(right.sum()) / len(targets),
         accuracy_interval=wilson_interval(int(right.sum()), len(targets)),
-        calibration_error=binary_calibration_error(
-            confidence, (chosen == targets).long(), n_bins=CALIBRATION_BINS
-        ).item(),
+        calibration_error=calibration_error(confidence, chosen == targets),
         classes=tuple(
             ClassScores(
                 name=name,
@@ -131,7 +125,7 @@ def _report_labels(
     labels = tuple(
         LabelScores(
             name=name,
-            average_precision=_average_precision(column, truth) if truth.any() else None,
+            average_precision=average_precision(column, truth) if truth.any() else None,
             support=int(truth.sum()),
         )
         for name, column, truth in zip(names, logits.T, targets.T, strict=True)
@@ -140,21 +134,11 @@ def _report_labels(
     return LabelReport(**shared, mean_average_precision=sum(known) / len(known), labels=labels)
 
 
-def _average_precision(logits: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:
-    from torchmetrics.functional.classification import binary_average_precision
-
-    # Only the order counts, and ranks keep it: a sigmoid makes ties of large logits, and breaks others by rounding.
-    ranks = logits.unique(return_inverse=True)[1]
-    average_precision: float = binary_average_precision(ranks.double() / len(ranks), truth.long()).item()
-    return average_precision
-
-
 def _report_numbers(
     shared: _Shared, answers: Float[Tensor, "n k"], targets: Float[Tensor, "n k"], names: tuple[str, ...]
 ) -> NumberReport:
     truth = targets.double()
     errors = (answers - truth).abs().mean(dim=0).tolist()
-    # torchmetrics' R² takes sums of squares under 1e-4 for zero, so it errs for numbers in a large unit.
     unexplained = (answers - truth).square().sum(dim=0)
     total = (truth - truth.mean(dim=0)).square().sum(dim=0)
     varies = (truth != truth[0]).any(dim=0).tolist()
