@@ -18,6 +18,7 @@ from lamina import __version__
 from lamina.nets import Net, Shape
 from lamina.training.device import Choice
 from lamina.training.loop import Training
+from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 
@@ -89,7 +90,7 @@ class RunRecord:
         parameters: how many numbers the model has.
         data: what it is trained on.
         device: where it is trained, and why there.
-        precision: in which number format, and why.
+        precision: in which number format, why, and which layers in float32 all the same.
         command: the command line, a word each.
         created: when, by ISO 8601 in UTC.
         versions: of lamina, Python, torch and NumPy.
@@ -107,7 +108,7 @@ class RunRecord:
     parameters: int
     data: DataOrigin
     device: Choice
-    precision: Choice
+    precision: Precision
     command: tuple[str, ...]
     created: str
     versions: dict[str, str]

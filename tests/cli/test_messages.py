@@ -10,7 +10,7 @@ from lamina.cli import COMMANDS, main
 
 CASES = {
     "trian": "there is no command 'trian'. Did you mean train?",
-    "train cnm --data shapes": "There is no net 'cnm' in the zoo. Did you mean cnn? "
+    "train cnnn --data shapes": "There is no net 'cnnn' in the zoo. Did you mean cnn? "
     'Or give layers, as in "Flatten(), Linear(200), ReLU(), Output()", or a file.py.',
     "train none.py --data shapes": "There is no file none.py. Give the path of a Python file that holds a Net.",
     "train cnn --recipe bets --data shapes": "cnn has no recipe 'bets'. Choose from: article.",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 WARM_UP_STEPS, TIMED_STEPS = 2, 4
 JUDGED_IMAGES = 1000
+SAVING_SECONDS = 0.1
+"""To keep an epoch's record and weights."""
 SPARE_FRACTION = 0.05
 """Of the time, kept for drawing and saving, and for a machine that is busier later."""
 
@@ -38,7 +40,7 @@ def fit_budget(
     """
     chosen = None
     for net, recipe in nets:
-        epoch_seconds = _time_epoch(net, recipe, dataset, device)
+        epoch_seconds = _time_epoch(net, recipe, dataset, device) + SAVING_SECONDS
         left = seconds * (1 - SPARE_FRACTION) - (time.perf_counter() - STARTED)
         epochs = int(left / epoch_seconds)
         if chosen is not None and epochs < recipe.epochs:

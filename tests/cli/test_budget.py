@@ -1,0 +1,83 @@
+import re
+
+import pytest
+from commands import events, run_lamina
+
+from lamina import Recipe, load_data, zoo
+from lamina.cli.budget import fit_budget
+from lamina.cli.choices import NetChoice
+from lamina.cli.terminal import Terminal
+from lamina.errors import RecipeError
+from lamina.nets import parse_net
+
+SMALL = NetChoice("small", parse_net("Flatten(), Output()"), {})
+LARGE = NetChoice("large", parse_net("Flatten(), Linear(64), ReLU(), Output()"), {})
+
+
+def fit(seconds, *pairs):
+    return fit_budget(seconds, pairs, load_data("shapes"), "cpu", Terminal())
+
+
+def test_the_last_net_that_has_time_for_its_recipe_is_taken_with_the_epochs_that_fit(capsys):
+    net, recipe = fit(100_000, (SMALL, Recipe(epochs=2)), (LARGE, Recipe(epochs=3, lr=0.5)))
+    assert net is LARGE
+    assert recipe.epochs > 100
+    assert recipe == Recipe(epochs=recipe.epochs, lr=0.5)
+    told = capsys.readouterr().err
+    assert re.fullmatch(rf"time: 100000 s → large, {recipe.epochs} epochs of \d+\.\d s each\n", told)
+
+
+def test_a_net_that_lacks_the_time_for_its_recipe_is_passed_over():
+    net, recipe = fit(100_000, (SMALL, Recipe(epochs=2)), (LARGE, Recipe(epochs=10**9)))
+    assert net is SMALL
+    assert recipe.epochs > 100
+
+
+def test_the_first_net_is_taken_also_with_fewer_epochs_than_its_recipe_has():
+    net, recipe = fit(100_000, (SMALL, Recipe(epochs=10**9)))
+    assert net is SMALL
+    assert 100 < recipe.epochs < 10**9
+
+
+def test_too_short_a_time_says_how_much_would_do():
+    with pytest.raises(RecipeError) as refused:
+        fit(0.001, (SMALL, Recipe()))
+    message = str(refused.value)
+    assert message.startswith("--time was 0 s, but an epoch of small takes ")
+    assert re.search(r"Give \d+s or more\.$", message)
+
+
+def test_the_ladder_grows():
+    sizes = [zoo.load_net(name).with_outputs(10).multiply_adds((3, 32, 32)) for name in zoo.LADDER]
+    assert sizes == sorted(sizes)
+    assert set(zoo.LADDER) <= set(zoo.NAMES)
+
+
+def test_a_training_within_a_time(workplace, pictures):
+    trained = run_lamina(
+        "train", "Flatten(), Output()", "--data", pictures, "--time", "8s", "--name", "brief", "--json"
+    )
+    assert trained.returncode == 0, trained.stderr
+    told = events(trained.stdout)
+    epochs = int(re.search(r"time: 8 s → net, (\d+) epochs of", trained.stderr)[1])
+    assert [event["epoch"] for event in told if event["event"] == "epoch"] == list(range(1, epochs + 1))
+    assert told[-1]["event"] == "result"
+
+
+NO_NET = f"Expected a net to train, as in: lamina train cnn. Choose from: {', '.join(zoo.NAMES)}. Or give --time 3m."
+BOTH = "--time finds the epochs that fit, but --epochs was given too. Give one of them."
+NO_TIME = "--time was 'soon', but takes a time such as 30s, 5m or 1h."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--data shapes", NO_NET),
+        ("mlp --time 1m --epochs=3 --data shapes", BOTH),
+        ("mlp --time soon --data shapes", NO_TIME),
+    ],
+)
+def test_what_does_not_go_with_a_time(workplace, arguments, message):
+    refused = run_lamina("train", *arguments.split())
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1] == f"lamina: {message}"
