@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import io
 import stat
+import struct
 import tarfile
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lamina.data import load_data
 from lamina.data.archive import Limits, list_zip, spool_tar
+from lamina.data.decoding import BadPictureError, PictureReader
 from lamina.errors import DataError
 
 
@@ -151,6 +157,106 @@ def test_a_member_damaged_inside_a_zip_is_one_problem(pictures, tmp_path: Path) 
     with pytest.warns(UserWarning, match="1 picture could not be read and was left out: train/dog/0001.png"):
         loaded = load_data(path)
     assert loaded.train.target_counts() == {"cat": 4, "dog": 3, "owl": 4}
+
+
+def make_zip(methods: list[int], contents: list[bytes], before: bytes = b"", streamed: bool = False) -> bytes:
+    """A zip of one picture's name for each content, its methods by turns; what is streamed has its sizes behind it."""
+
+    class Unseekable(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def tell(self) -> int:
+            raise OSError
+
+    buffer = Unseekable() if streamed else io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for place, data in enumerate(contents):
+            archive.writestr(f"a/ä{place}.png", data, methods[place % len(methods)])
+    return before + buffer.getvalue()
+
+
+def read_all(path: Path) -> tuple[dict[str, bytes | None], dict[str, bytes | None]]:
+    """Each picture's bytes as lamina reads them and as zipfile does; None where it refuses."""
+    ours: dict[str, bytes | None] = {}
+    theirs: dict[str, bytes | None] = {}
+    pictures = list_zip(path)
+    with PictureReader() as reader, zipfile.ZipFile(path) as archive:
+        for picture in pictures:
+            try:
+                ours[picture.name] = reader.read(picture)
+            except BadPictureError:
+                ours[picture.name] = None
+            try:
+                theirs[picture.name] = archive.read(picture.member)
+            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError):
+                theirs[picture.name] = None
+    return ours, theirs
+
+
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+
+
+@given(
+    methods=st.lists(st.sampled_from(METHODS), min_size=1, max_size=4),
+    contents=st.lists(st.binary(max_size=300), max_size=5),
+    before=st.binary(max_size=30),
+    streamed=st.booleans(),
+)
+def test_members_are_read_in_place_as_zipfile_reads_them(methods, contents, before, streamed, tmp_path_factory) -> None:
+    path = tmp_path_factory.getbasetemp() / "members.zip"
+    path.write_bytes(make_zip(methods, contents, before, streamed))
+    ours, _ = read_all(path)
+    assert ours == {f"a/ä{place}.png": data for place, data in enumerate(contents)}
+
+
+GOOD_ZIP = make_zip([zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED], [b"one picture " * 9, b"another", bytes(range(200))])
+
+
+@given(changes=st.lists(st.tuples(st.integers(0, len(GOOD_ZIP) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+def test_of_a_damaged_zip_nothing_is_read_that_zipfile_would_not_read(changes, tmp_path_factory) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.zip"
+    data = bytearray(GOOD_ZIP)
+    for place, value in changes:
+        data[place] = value
+    path.write_bytes(data)
+    try:
+        ours, theirs = read_all(path)
+    except DataError:
+        return  # the directory itself is damaged
+    # Of entries that overlap only later versions of zipfile are wary.
+    assert all(data is None or data == theirs[name] for name, data in ours.items())
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    data = bytearray(make_zip([zipfile.ZIP_STORED], [bytes(100), b"inner"]))
+    # The first member's data is said to go on through the second's.
+    first = data.index(b"PK\x01\x02")
+    data[first + 20 : first + 28] = struct.pack("<II", 130, 130)
+    path = tmp_path / "a.zip"
+    path.write_bytes(data)
+    outer, inner = list_zip(path)
+    with PictureReader() as reader:
+        assert reader.read(inner) == b"inner"
+        with pytest.raises(BadPictureError) as raised:
+            reader.read(outer)
+    assert str(raised.value) == "damaged in the archive: Overlapped entries: 'a/ä0.png' (possible zip bomb)"
+
+
+def test_no_more_is_unpacked_than_the_directory_says(tmp_path: Path) -> None:
+    content = bytes(2**24)
+    data = bytearray(make_zip([zipfile.ZIP_DEFLATED], [content]))
+    first = data.index(b"PK\x01\x02")
+    data[first + 24 : first + 28] = struct.pack("<I", 1000)
+    path = tmp_path / "a.zip"
+    path.write_bytes(data)
+    (picture,) = list_zip(path)
+    tracemalloc.start()
+    with PictureReader() as reader, pytest.raises(BadPictureError, match="Bad CRC-32"):
+        reader.read(picture)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 2**20
 
 
 def test_the_later_of_two_members_of_one_name_counts(pictures, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from lamina.cli.choices import choose_data, load_run_model
+from lamina.cli.loading import loading
 from lamina.cli.terminal import Terminal, parse_options
 from lamina.errors import DataError
 
@@ -39,9 +40,10 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "evaluate", arguments)
     terminal = Terminal(as_json=options.json)
-    from lamina.evaluation import evaluate, views_of
-    from lamina.evaluation.views import ONE_VIEW
-    from lamina.runs import read_run
+    with loading():
+        from lamina.evaluation import evaluate, views_of
+        from lamina.evaluation.views import ONE_VIEW
+        from lamina.runs import read_run
 
     run = read_run(options.run)
     own = run.record.data

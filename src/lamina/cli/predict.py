@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from lamina.cli.choices import load_run_model
+from lamina.cli.loading import loading
 from lamina.cli.terminal import Terminal, parse_options
 from lamina.errors import DataError
 
 if TYPE_CHECKING:
     from lamina.training.task import Task
+
+# A few pictures take a millisecond each; to wait for a second thread, where another process has its core, takes eighty.
+PICTURES_OF_ONE_THREAD = 10
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,15 @@ def run(arguments: Sequence[str]) -> int:
         raise DataError("Expected pictures after the run, got none. Give their paths.")
     if options.top < 1:
         raise DataError(f"--top was {options.top}, but takes 1 or more classes.")
-    import torch
+    with loading():
+        import torch
 
-    from lamina.data import read_pictures
-    from lamina.runs import read_run
-    from lamina.training.model import predict_logits
+        from lamina.data import read_pictures
+        from lamina.runs import read_run
+        from lamina.training.model import predict_logits
 
+    if len(options.images) <= PICTURES_OF_ONE_THREAD:
+        torch.set_num_threads(1)
     terminal = Terminal(as_json=options.json)
     run = read_run(options.run)
     record = run.record

@@ -10,10 +10,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from lzma import LZMAError
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from lamina.data.decoding import PICTURE_LIMIT_BYTES, Picture
+from lamina.data.decoding import PICTURE_LIMIT_BYTES, Packed, Picture
 from lamina.data.folder import is_picture_path
 from lamina.errors import DataError
 
@@ -31,6 +32,12 @@ class Limits:
 
 
 LIMITS = Limits()
+
+# Flags of a zip's member: patched data or strong encryption are two that zlib knows nothing of.
+ENCRYPTED, UNKNOWN_TO_ZLIB = 0x1, 0x20 | 0x40
+
+# What most names are cleared of in one look: an absolute path, a drive letter, a step up.
+SUSPICIOUS = re.compile(r"[/\\]|[A-Za-z]:|(?:.*[/\\])?\.\.", re.DOTALL)
 
 
 def is_archive(path: Path) -> bool:
@@ -50,11 +57,14 @@ def list_zip(path: Path, limits: Limits = LIMITS) -> list[Picture]:
     pictures: dict[str, Picture] = {}
     total_bytes = 0
     with _readable(path), zipfile.ZipFile(path) as archive:
-        for count, member in enumerate(archive.infolist(), start=1):
+        members = archive.infolist()
+        offsets = sorted({member.header_offset for member in members})
+        end_offsets = dict(pairwise([*offsets, path.stat().st_size]))
+        for count, member in enumerate(members, start=1):
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 _refuse(path, member.orig_filename, "is a link or a device")
-            if member.flag_bits & 1:
+            if member.flag_bits & ENCRYPTED:
                 raise DataError(f"{path} is encrypted. Unpack it with its password and give lamina the folder.")
             total_bytes += member.file_size
             _check_member(path, member.orig_filename, count, member.file_size, total_bytes, limits)
@@ -62,8 +72,25 @@ def list_zip(path: Path, limits: Limits = LIMITS) -> list[Picture]:
                 _refuse(path, member.orig_filename, f"is packed more than {limits.compression_ratio} to 1")
             name = _normalize(member.filename)
             if is_picture_path(name) and not member.is_dir():
-                pictures[name] = Picture(name, str(path), member.filename)
+                packed = _pack_of(member, end_offsets[member.header_offset], limits)
+                pictures[name] = Picture(name, str(path), member.filename, packed)
     return list(pictures.values())
+
+
+def _pack_of(member: zipfile.ZipInfo, end_offset: int, limits: Limits) -> Packed | None:
+    """Where a member lies, if it is stored or deflated, as in nearly every zip."""
+    is_deflated = member.compress_type == zipfile.ZIP_DEFLATED
+    is_plain = is_deflated or member.compress_type == zipfile.ZIP_STORED
+    if not is_plain or member.flag_bits & UNKNOWN_TO_ZLIB or member.compress_size > limits.member_bytes:
+        return None
+    return Packed(
+        header_offset=member.header_offset,
+        end_offset=end_offset,
+        packed_bytes=member.compress_size,
+        size_bytes=member.file_size,
+        crc=member.CRC,
+        is_deflated=is_deflated,
+    )
 
 
 def spool_tar(path: Path, folder: Path, limits: Limits = LIMITS) -> list[Picture]:
@@ -114,17 +141,27 @@ def _readable(path: Path) -> Iterator[None]:
     """Say plainly that an archive is damaged, whatever its reader raises."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, LZMAError, OSError, UnicodeError) as error:
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        EOFError,
+        zlib.error,
+        LZMAError,
+        OSError,
+        UnicodeError,
+        NotImplementedError,
+    ) as error:
         raise DataError(f"{path} can't be read as an archive: {error}. Make or download it again.") from error
 
 
 def _check_member(path: Path, name: str, count: int, size_bytes: int, total_bytes: int, limits: Limits) -> None:
-    if name.startswith(("/", "\\")):
-        _refuse(path, name, "has an absolute path")
-    if re.match(r"[A-Za-z]:", name):
-        _refuse(path, name, "has a drive letter in its path")
-    if ".." in re.split(r"[/\\]", name):
-        _refuse(path, name, "has '..' in its path")
+    if SUSPICIOUS.match(name):
+        if name.startswith(("/", "\\")):
+            _refuse(path, name, "has an absolute path")
+        if re.match(r"[A-Za-z]:", name):
+            _refuse(path, name, "has a drive letter in its path")
+        if ".." in re.split(r"[/\\]", name):
+            _refuse(path, name, "has '..' in its path")
     if size_bytes > limits.member_bytes:
         _refuse(path, name, f"is larger than {limits.member_bytes} bytes")
     if total_bytes > limits.total_bytes:
@@ -141,4 +178,4 @@ def _refuse(path: Path, name: str, fault: str) -> None:
 
 
 def _normalize(name: str) -> str:
-    return str(PurePosixPath(name.replace("\\", "/")))
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))

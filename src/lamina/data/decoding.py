@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import lzma
+import struct
 import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -25,14 +26,36 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 PICTURE_LIMIT_BYTES = 256 * 2**20
 PICTURE_LIMIT_PIXELS = 50_000_000
 
+# What stands before each member of a zip: a signature, flags, what the directory repeats, two sizes.
+LOCAL_HEADER = struct.Struct("<4s2xH18xHH")
+UTF8_NAME = 0x800
+
+
+class Packed(NamedTuple):
+    """Where a member of a zip lies in it, so that nobody has to read the zip's directory again.
+
+    ``end_offset`` is where the next member begins at the earliest.
+    """
+
+    header_offset: int
+    end_offset: int
+    packed_bytes: int
+    size_bytes: int
+    crc: int
+    is_deflated: bool
+
 
 @dataclass(frozen=True)
 class Picture:
-    """Where one encoded picture lies: a file, or a member of the zip that ``file`` is."""
+    """Where one encoded picture lies: a file, or a member of the zip that ``file`` is.
+
+    ``packed`` is None for a member that is packed in a way of which only ``zipfile`` knows.
+    """
 
     name: str
     file: str
     member: str = ""
+    packed: Packed | None = None
 
 
 class BadPictureError(Exception):
@@ -114,14 +137,19 @@ class PictureReader(contextlib.ExitStack):
     def __init__(self) -> None:
         super().__init__()
         self._archives: dict[str, zipfile.ZipFile] = {}
+        self._files: dict[str, BinaryIO] = {}
 
     def read(self, picture: Picture) -> bytes:
         """The bytes of one picture; raises BadPictureError where they can't be read."""
         if not picture.member:
             return _read_file(Path(picture.file))
-        if picture.file not in self._archives:
-            self._archives[picture.file] = self.enter_context(zipfile.ZipFile(picture.file))
         try:
+            if picture.packed is not None:
+                if picture.file not in self._files:
+                    self._files[picture.file] = self.enter_context(open(picture.file, "rb"))  # noqa: PTH123, SIM115
+                return _read_packed(self._files[picture.file], picture.member, picture.packed)
+            if picture.file not in self._archives:
+                self._archives[picture.file] = self.enter_context(zipfile.ZipFile(picture.file))
             return self._archives[picture.file].read(picture.member)
         except (
             OSError,
@@ -133,6 +161,30 @@ class PictureReader(contextlib.ExitStack):
             NotImplementedError,
         ) as error:
             raise BadPictureError(f"damaged in the archive: {error}"[:120]) from None
+
+
+def _read_packed(file: BinaryIO, member: str, packed: Packed) -> bytes:
+    """The bytes of a member of a zip, checked as ``zipfile`` checks them."""
+    file.seek(packed.header_offset)
+    header = file.read(LOCAL_HEADER.size).ljust(LOCAL_HEADER.size)
+    signature, flags, name_bytes, extra_bytes = LOCAL_HEADER.unpack(header)
+    if signature != b"PK\x03\x04":
+        raise zipfile.BadZipFile("Bad magic number for file header")
+    name = file.read(name_bytes).decode("utf-8" if flags & UTF8_NAME else "cp437")
+    if member not in (name, zipfile.ZipInfo(name).filename):
+        raise zipfile.BadZipFile(f"File name in directory {member!r} and header {name!r} differ.")
+    start_offset = packed.header_offset + LOCAL_HEADER.size + name_bytes + extra_bytes
+    if start_offset + packed.packed_bytes > packed.end_offset:
+        raise zipfile.BadZipFile(f"Overlapped entries: {member!r} (possible zip bomb)")
+    file.seek(start_offset)
+    data = file.read(packed.packed_bytes)
+    # No more is unpacked than the directory says; to zlib a limit of 0 would be none.
+    if packed.is_deflated and packed.size_bytes:
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, packed.size_bytes)
+    data = data[: packed.size_bytes]
+    if len(data) < packed.size_bytes or zlib.crc32(data) != packed.crc:
+        raise zipfile.BadZipFile(f"Bad CRC-32 for file {member!r}")
+    return data
 
 
 def _read_file(path: Path) -> bytes:

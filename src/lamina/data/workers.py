@@ -10,13 +10,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lamina.data.dataset import Problem, Progress
-from lamina.data.decoding import BadPictureError, Picture, PictureReader, decode_picture
+from lamina.data.decoding import BadPictureError, Packed, Picture, PictureReader, decode_picture
 from lamina.errors import DataError
 
 MIXED_SIZES_SIDE_PX = 64
@@ -44,7 +44,7 @@ class _SizesDifferError(Exception):
 class _Job:
     """The pictures of one worker, and the rows of the file that they go to."""
 
-    pictures: list[list[str]]
+    pictures: list[tuple[str, str, str, Packed | None]]
     rows_file: str
     offset_bytes: int
     height: int
@@ -93,7 +93,7 @@ def _decode_at(
     jobs = []
     workers = max(1, min(os.cpu_count() or 1, len(pictures) // PICTURES_PER_WORKER))
     for number, part in enumerate(np.array_split(np.arange(len(pictures)), workers)):
-        chosen = [[picture.name, picture.file, picture.member] for picture in pictures[part[0] : part[-1] + 1]]
+        chosen = [(one.name, one.file, one.member, one.packed) for one in pictures[part[0] : part[-1] + 1]]
         start_bytes = offset_bytes + int(part[0]) * height * width * 3
         result_file = str(folder / f"result-{number}.json")
         jobs.append(_Job(chosen, str(rows_file), start_bytes, height, width, fit, result_file))
@@ -141,10 +141,10 @@ def _decode_here(job: _Job) -> Iterator[int]:
     blank = bytes(job.height * job.width * 3)
     with Path(job.rows_file).open("r+b") as rows, PictureReader() as reader:
         rows.seek(job.offset_bytes)
-        for place, fields in enumerate(job.pictures):
+        for place, (name, file, member, packed) in enumerate(job.pictures):
             data, row, reason = b"", blank, ""
             try:
-                data = reader.read(Picture(*fields))
+                data = reader.read(Picture(name, file, member, packed and Packed(*packed)))
                 pixels = decode_picture(data, (job.height, job.width) if job.fit else None)
                 if pixels.shape != (job.height, job.width, 3):
                     raise _SizesDifferError
@@ -156,7 +156,7 @@ def _decode_here(job: _Job) -> Iterator[int]:
             reasons.append(reason)
             if (place + 1) % PICTURES_PER_REPORT == 0:
                 yield PICTURES_PER_REPORT
-    Path(job.result_file).write_text(json.dumps(asdict(_Result(digests, reasons))), "utf-8")
+    Path(job.result_file).write_text(json.dumps(vars(_Result(digests, reasons))), "utf-8")
     if rest := len(job.pictures) % PICTURES_PER_REPORT:
         yield rest
 
@@ -177,7 +177,7 @@ def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
             with os.fdopen(writing, "w") as output, complaints.open("ab") as errors:
                 for number, job in enumerate(jobs):
                     job_file = folder / f"job-{number}.json"
-                    job_file.write_text(json.dumps(asdict(job)), "utf-8")
+                    job_file.write_text(json.dumps(vars(job)), "utf-8")
                     with job_file.open("rb") as given:
                         command = [sys.executable, "-P", "-c", "from lamina.data.workers import work; work()"]
                         workers.append(

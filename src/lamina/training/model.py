@@ -13,6 +13,7 @@ from lamina.data import Images
 from lamina.errors import NetError, RecipeError
 from lamina.nets import Net, Shape
 from lamina.nets.modules import Whitening
+from lamina.training.folding import fold_norms
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task, task_of
 
@@ -20,6 +21,9 @@ WHITENING_IMAGES = 5000
 """Images whose patches a whitening layer is fitted to, evenly spread: a training set may be sorted by class."""
 PREDICTED_VALUES = 500 * 32 * 32
 """Pixels of a batch in prediction: 500 small images, fewer large ones, whose activations need the memory."""
+
+FOLDED_PICTURES = 100
+"""From so many pictures on, folding the norms saves more than the millisecond that it takes."""
 
 
 class Model(nn.Module):
@@ -104,7 +108,8 @@ def predict_logits(
 ) -> Float32[np.ndarray, "n k"]:
     """The logits of pictures, in the order given, with the model as it is for prediction.
 
-    ``batch_size`` decides the memory that it takes, and nothing else.
+    Many pictures go through the model with its norms folded (:func:`~lamina.training.folding.fold_norms`), which
+    changes logits by rounding alone and the model not at all. ``batch_size`` decides the memory that it takes.
 
     Raises:
         NetError: the pictures are not of the model's shape.
@@ -131,8 +136,9 @@ def predict_logits(
     model.eval()
     try:
         with torch.inference_mode():
+            used = _fold(model) if len(pixels) >= FOLDED_PICTURES else model
             logits = [
-                model(torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(device))
+                used(torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(device))
                 .float()
                 .cpu()
                 for start in range(0, len(pixels), batch_size)
@@ -140,6 +146,20 @@ def predict_logits(
     finally:
         model.train(was_training)
     return torch.cat(logits).numpy() if logits else np.empty((0, model.task.outputs), np.float32)
+
+
+def _fold(model: Model) -> Model:
+    folded = Model(
+        fold_norms(model.body),
+        net=model.net,
+        task=model.task,
+        in_shape=model.in_shape,
+        mean=model.mean,
+        std=model.std,
+    )
+    # Where and in which format the model's own are.
+    folded._scale, folded._shift = model._scale, model._shift
+    return folded
 
 
 def _channel_statistics(images: Images, recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,0 +1,55 @@
+"""What one picture's prediction waits for."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lamina.cli.loading import loading
+from lamina.data import Images
+from lamina.nets import Flatten, Net, Output
+from lamina.record import DataOrigin, record_training
+from lamina.runs import create_run
+from lamina.training.loop import Training
+from lamina.training.recipe import Recipe
+
+
+def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3), np.uint8)
+    images = Images(pixels, np.array([0, 1, 0, 1]), ("cat", "dog"), ("0", "1", "2", "3"), "train")
+    training = Training(Net(Flatten(), Output()), images, Recipe(epochs=1, batch_size=4), device="cpu")
+    for _ in training:
+        pass
+    origin = DataOrigin("pets", "as asked", "pets", "abc", size_px=None, resize="crop")
+    run = create_run(tmp_path, record_training(training, origin, net_name="tiny"))
+    run.save_model(training.model)
+    Image.fromarray(pixels[0]).save(tmp_path / "one.png")
+
+    # Python names every module that it imports, with its time, on stderr.
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "lamina", "predict", str(run.path), str(tmp_path / "one.png")],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        check=True,
+    )
+
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in told.stderr.splitlines()}
+    assert "torch" in imported
+    assert not imported & {"torchmetrics", "torchvision", "matplotlib", "scipy", "sympy", "pandas", "sklearn"}
+    assert told.stdout.splitlines()[0] == "picture\tone label"
+
+
+def test_garbage_is_collected_again_after_loading() -> None:
+    with loading():
+        assert not gc.isenabled()
+    try:
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
