@@ -27,4 +27,20 @@ NET = Net(
     Output(),
 )
 
-RECIPES = {"article": Recipe(epochs=10, batch_size=100, optimizer="adam", lr=1e-3)}
+RECIPES = {
+    "article": Recipe(epochs=10, batch_size=100, optimizer="adam", lr=1e-3),
+    "best": Recipe(
+        epochs=28,
+        batch_size=250,
+        optimizer="muon",
+        lr=0.05,
+        momentum=0.6,
+        weight_decay=0.05,
+        schedule="linear",
+        warmup_fraction=0.2,
+        label_smoothing=0.1,
+        flip="alternating",
+        translate_px=2,
+        normalization="channel",
+    ),
+}

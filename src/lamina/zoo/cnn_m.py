@@ -6,4 +6,4 @@ from lamina.zoo.cnn_s import BEST, stack_blocks
 
 NET = stack_blocks(64, 128, 128)
 
-RECIPES = {"best": replace(BEST, epochs=12)}
+RECIPES = {"best": replace(BEST, epochs=8)}
