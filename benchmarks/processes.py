@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+LAMINA = Path(sysconfig.get_path("scripts")) / "lamina"
+"""The command of the environment that runs this."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -63,7 +66,7 @@ class LaminaTraining:
 def train_by_lamina(net: str, options: Mapping[str, object]) -> LaminaTraining:
     """Run ``lamina train NET --json`` of this environment with options such as ``{"--epochs": 3}``."""
     words = (str(word) for option in options.items() for word in option)
-    command = [str(Path(sysconfig.get_path("scripts")) / "lamina"), "train", net, "--json", *words]
+    command = [str(LAMINA), "train", net, "--json", *words]
     finished = run_process(command)
     events = [
         {**json.loads(line), "told_seconds": seconds}
