@@ -161,8 +161,8 @@ def tell_ratios(rows: Sequence[Row], target: float) -> list[str]:
             share = median_train_seconds(side) / median_train_seconds(record)
             points = 100 * (mean_views_accuracy(side) - mean_views_accuracy(record))
             lines.append(
-                f"{who} trains in {share:.2f} of the 94 % recipe's seconds, to {points:+.2f} points of its accuracy, both "
-                "by views"
+                f"{who} trains in {share:.2f} of the 94 % recipe's seconds, to {points:+.2f} points of its "
+                "accuracy, both by views"
             )
     return lines
 
