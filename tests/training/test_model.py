@@ -5,7 +5,7 @@ from torch import nn
 
 from lamina.data import Images
 from lamina.errors import NetError, RecipeError
-from lamina.nets import Conv2d, Flatten, GlobalAvgPool, Net, Output, ReLU, Whiten
+from lamina.nets import Conv2d, Dropout, Flatten, GlobalAvgPool, Linear, Net, Output, ReLU, Residual, Whiten
 from lamina.training.model import build_model, predict_logits
 from lamina.training.recipe import Recipe
 
@@ -116,3 +116,11 @@ def test_a_module_that_fails_is_refused_with_its_reason():
         NetError, match=r"^The module failed on normalized images of shape \(2, 3, 8, 8\): mat1 and mat2"
     ):
         build_model(Broken(), random_images(), Recipe())
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, [0.5, 0.3]), (0.0, [0.0, 0.0]), (0.2, [0.2, 0.2])])
+def test_a_recipes_dropout_is_that_of_every_dropout_layer_also_inside_others(asked, expected):
+    net = Net(Flatten(), Dropout(0.5), Residual(Linear(192), Dropout(0.3)), Output())
+    model = build_model(net, random_images(), Recipe(dropout=asked))
+    assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == expected
+    assert model.net == net.with_outputs(5)

@@ -16,6 +16,7 @@ recipes = st.builds(
     lr=st.floats(0, 10),
     momentum=st.floats(0, 0.99),
     schedule=st.sampled_from(["constant", "cosine", "linear", "one-cycle"]),
+    dropout=st.none() | st.floats(0, 0.99),
     flip=st.sampled_from(["off", "random", "alternating"]),
     seed=st.integers(0, 2**63 - 1),
 )
@@ -41,6 +42,7 @@ def test_a_whole_number_is_taken_for_a_fraction():
         ({"lr": float("inf")}, "lr was inf, but takes a number of 0 or more."),
         ({"lr": "fast"}, "lr was 'fast', but takes a number of 0 or more."),
         ({"momentum": 1.0}, "momentum was 1.0, but takes a number of 0 or more and less than 1."),
+        ({"dropout": 1.0}, "dropout was 1.0, but takes a number of 0 or more and less than 1."),
         (
             {"optimizer": "adm"},
             "optimizer was 'adm', but takes one of adam, adamw, rmsprop, sgd, muon. Did you mean adam?",

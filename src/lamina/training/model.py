@@ -98,6 +98,10 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
     for first in list(body.children())[:1]:
         if isinstance(first, Whitening):
             first.fit(model.normalize(sample))
+    if recipe.dropout is not None:
+        for module in body.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = recipe.dropout
     if body is net:
         _check_own_module(model, sample[:2])
     return model

@@ -7,6 +7,7 @@ import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from lamina.errors import RecipeError, suggest
@@ -50,6 +51,8 @@ class Recipe:
     """share of all steps in which the learning rate rises (one-cycle takes 0.3 where it is 0)"""
     label_smoothing: float = knob(0.0, low=0, below=1)
     """share of the target spread evenly over all classes"""
+    dropout: float | None = knob(None, low=0, below=1)
+    """share dropped by each of the net's Dropout layers; by default each layer's own"""
     flip: Literal["off", "random", "alternating"] = "off"
     """mirror images left to right: at random, or each image every other epoch"""
     translate_px: int = knob(0, low=0)
@@ -115,6 +118,10 @@ def _check(knob_field: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
                 f"{suggest(str(value), get_args(kind))}"
             )
         return value
+    if NoneType in get_args(kind):
+        if value is None:
+            return None
+        kind = get_args(kind)[0]
     if kind is float and type(value) is int:
         value = float(value)
     low, below = knob_field.metadata["low"], knob_field.metadata["below"]

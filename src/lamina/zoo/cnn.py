@@ -39,6 +39,7 @@ RECIPES = {
         schedule="linear",
         warmup_fraction=0.2,
         label_smoothing=0.1,
+        dropout=0.2,
         flip="alternating",
         translate_px=2,
         normalization="channel",
