@@ -19,7 +19,8 @@ from lamina.errors import LaminaWarning, RunError
 from lamina.evaluation import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.record import DataOrigin, OwnModule, RunRecord, record_training
-from lamina.runs import FORMAT, DamagedRun, Run, create_run, list_runs, read_run, write_atomically
+from lamina.runs import FORMAT, DamagedRun, Run, create_run, list_runs, read_run
+from lamina.storage import write_atomically
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 

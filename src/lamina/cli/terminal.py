@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from lamina.errors import RecipeError
 
 Options = TypeVar("Options")
 
@@ -29,6 +32,21 @@ def parse_options(
         default=tyro.MISSING_NONPROP if default is None else default,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
+
+
+def read_seconds(flag: str, text: str) -> float:
+    """A time such as ``60s``, ``5m`` or ``1h``, in seconds.
+
+    Raises:
+        RecipeError: it is none; the message names the flag.
+
+    >>> read_seconds("--save-every", "1.5m")
+    90.0
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text, re.ASCII)
+    if found is None:
+        raise RecipeError(f"{flag} was {text!r}, but takes a time such as 30s, 5m or 1h.")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 class PlainConsole(Console):
