@@ -74,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _take_auto(arguments: Sequence[str]) -> tuple[list[str], bool]:
-    """The words without ``--batch-size auto``, which is no number that a recipe could have, and whether it was there."""
+    """The words without ``--batch-size auto``, which is no number for a recipe, and whether it was there."""
     line = "\0".join(arguments)
     kept = re.sub(r"(?:^|(?<=\0))--batch[-_]size[=\0]auto(?:\0|$)", "", line)
     return (kept.removesuffix("\0").split("\0") if kept else []), kept != line

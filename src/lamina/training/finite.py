@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -13,16 +13,29 @@ from torch import Tensor, nn
 from lamina.training.model import Model
 
 
-def is_finite(loss: Float[Tensor, ""], model: nn.Module) -> bool:
-    """Whether the loss and every gradient are numbers; on a GPU this waits for the steps that are under way.
+def choose_watched(model: nn.Module) -> tuple[Tensor, ...]:
+    """The weights whose gradients tell of all: of a linear layer or a convolution its bias alone, if it has one.
 
-    >>> is_finite(torch.tensor(float("nan")), nn.Linear(1, 1))
+    The gradient of such a bias is a sum of all that reaches the layer from above, and so is no number as soon as a
+    part of that is none; the weight's takes a hundred times as long to read, and tells the same.
+    """
+    watched: list[Tensor] = []
+    for module in model.modules():
+        bias = module.bias if isinstance(module, nn.Linear | nn.Conv2d) else None
+        watched += module.parameters(recurse=False) if bias is None or not bias.requires_grad else (bias,)
+    return tuple(watched)
+
+
+def is_finite(loss: Float[Tensor, ""], weights: Iterable[Tensor]) -> bool:
+    """Whether the loss and the gradients of some weights are numbers; a GPU finishes its steps before it can tell.
+
+    >>> is_finite(torch.tensor(float("nan")), ())
     False
     """
-    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-    # The largest of each, since the sum of squares of large but finite numbers overflows.
-    largest = torch._foreach_norm(gradients, math.inf) if gradients else ()
-    return all(torch.isfinite(torch.stack([loss.detach().float(), *(norm.float() for norm in largest)])).tolist())
+    values = [loss.detach(), *(weight.grad for weight in weights if weight.grad is not None)]
+    # A sum is no number where any of its parts is none. That of finite parts can overflow: then all parts are read.
+    sums = torch.stack([value.sum().float() for value in values])
+    return all(map(math.isfinite, sums.tolist())) or all(bool(torch.isfinite(value).all()) for value in values)
 
 
 def find_unsound(model: nn.Module) -> str | None:

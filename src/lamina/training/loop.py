@@ -19,7 +19,7 @@ from lamina.nets import Net
 from lamina.training.augment import draw_choices, gather_batch
 from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, restore_tensors
 from lamina.training.device import Choice, choose_device, choose_precision
-from lamina.training.finite import find_unsound, is_finite, trace_not_finite
+from lamina.training.finite import choose_watched, find_unsound, is_finite, trace_not_finite
 from lamina.training.model import Model, build_model
 from lamina.training.optim import build_optimizer
 from lamina.training.randomness import derive_generator, derive_seed, seeded
@@ -114,6 +114,7 @@ class Training:
         _check_model(recipe, len(images), self._live)
         self._averaged = deepcopy(self._live) if recipe.ema_decay else None
         self._optimizer = build_optimizer(self._live, recipe)
+        self._watched = choose_watched(self._live)
         self._pixels = torch.from_numpy(images.pixels).to(self._device)
         self._targets = torch.from_numpy(images.targets).to(self._device)
         self._batches = _divide(len(images), recipe.batch_size)
@@ -222,7 +223,7 @@ class Training:
             optimizer.zero_grad()
             loss.backward()
             # Before the step, so that the weights stay good; a GPU would wait for every answer, and is asked seldom.
-            if (is_told or self._device.type == "cpu") and not is_finite(loss, model):
+            if (is_told or self._device.type == "cpu") and not is_finite(loss, self._watched):
                 raise self._explain(loss, images, targets)
             if recipe.gradient_clip:
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
