@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,58 @@ def test_weights_that_an_older_lamina_wrote_without_a_digest_are_read(tmp_path):
     tensors, values = read_tensors(tmp_path / "file")
     assert same(tensors, TENSORS)
     assert values == {}
+
+
+KILL_BEFORE_EVERY_LINE = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from lamina import storage
+
+def kill_at(number):
+    seen = 0
+    def trace(frame, event, _):
+        nonlocal seen
+        if frame.f_code.co_filename != storage.__file__:
+            return None
+        seen += event == "line"
+        if seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    return trace
+
+file = Path(sys.argv[1]) / "state.safetensors"
+old, new = ({"weight": torch.full((50_000,), value)} for value in (1.0, 2.0))
+digests = {storage.digest_tensors(tensors): name for name, tensors in (("old", old), ("new", new))}
+storage.write_tensors(file, old, {})
+kills, left = [], 0
+while True:
+    child = os.fork()
+    if child == 0:
+        sys.settrace(kill_at(len(kills) + 1))
+        storage.write_tensors(file, new, {})
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+    kills.append(digests[storage.digest_tensors(storage.read_tensors(file)[0])])
+    left += len(list(file.parent.iterdir())) - 1
+    storage.remove_leftovers(file.parent)
+    storage.write_tensors(file, old, {})
+print(" ".join(kills), left)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
+def test_a_writer_killed_before_any_line_leaves_the_old_or_the_new(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", KILL_BEFORE_EVERY_LINE, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    *found, left = done.stdout.split()
+    assert found == sorted(found, reverse=True)  # the old, and from some line on the new
+    assert len(found) >= 30
+    assert set(found) == {"old", "new"}
+    assert int(left) >= 3  # files half written, which nobody reads
+    print(f"{len(found)} kills, {left} of them left a file beside")
 
 
 def test_only_what_writers_leave_beside_their_files_is_removed(tmp_path):

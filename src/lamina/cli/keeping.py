@@ -98,14 +98,19 @@ class Keeper:
         self._is_saved = True
 
     def _try(self, write: Callable[[], None]) -> None:
+        from lamina.training.memory import is_out_of_memory
+
         self._is_saved = False
         try:
             write()
-        except OSError as error:
+        except (OSError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, OSError) and not is_out_of_memory(error):
+                raise
             self._saved_at = time.perf_counter()
+            reason = error.strerror or error if isinstance(error, OSError) else "no memory for the copy that is written"
             self.terminal.remark(
-                f"warning: cannot write to {self.run.path}: {error.strerror or error}. The training goes on, and the "
-                "last whole checkpoint stays; make room."
+                f"warning: cannot write to {self.run.path}: {reason}. The training goes on, and the last whole "
+                "checkpoint stays; make room."
             )
 
     def _rewind(self, error: NotFiniteError) -> None:

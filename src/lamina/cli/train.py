@@ -60,6 +60,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     kept, is_auto = _take_auto(arguments)
     options, terminal, net = _read(kept)
+    precautions = Precautions(read_seconds("--save-every", options.save_every), options.on_nan == "rewind")
     if is_auto:
         check_auto_batch_size(options.device)
     data = choose_data(options.data, options.size, terminal)
@@ -68,7 +69,6 @@ def run(arguments: Sequence[str]) -> int:
         options = dataclasses.replace(options, fields=fields)
     terminal.remark(f"recipe: {_tell_recipe(options.fields)}")
     place = Place(options.device, options.runs_dir, options.name)
-    precautions = Precautions(read_seconds("--save-every", options.save_every), options.on_nan == "rewind")
     outcome = train_and_judge(net, options.fields, data, place, terminal, precautions)
     return tell_outcome(outcome, data.dataset.name, terminal)
 
