@@ -120,8 +120,8 @@ def test_the_checkpoint_of_another_net_is_refused_by_its_file(tmp_path):
     with raises(
         RunError,
         f"{run.path}/state.safetensors: the checkpoint does not fit the training: for live.body.1.weight expected the "
-        "shape (4, 108), got (5, 108). Restore the file from a copy, or delete it: lamina resume then begins at the "
-        "start.",
+        "shape (4, 108), got (5, 108). Restore it from a copy, or delete it and history.jsonl: lamina resume "
+        "then begins at the start.",
     ):
         resume_training(run, DATA)
 
@@ -171,8 +171,15 @@ def test_a_run_of_an_older_format_is_read_used_and_trained_on(name, tmp_path):
     assert run.read_report().score_name == "accuracy"
     logits = predict_logits(run.load_model(), images_of("test").pixels)
     np.testing.assert_allclose(logits, json.loads((path / "expected_logits.json").read_text()), rtol=1e-4, atol=1e-5)
-    resumed = resume_training(run, DATA)
-    assert [epoch.epoch for epoch in follow(resumed)] == [1, 2]
+    assert [epoch.epoch for epoch in follow(restart_training(run, DATA))] == [1, 2]
+    with raises(
+        RunError,
+        f"{path} has epochs behind it (2), but no state.safetensors to go on from: an older lamina made it, or the "
+        "file was deleted. Train anew, or delete history.jsonl: lamina resume then begins at the start.",
+    ):
+        resume_training(run, DATA)
+    (path / "history.jsonl").unlink()
+    assert [epoch.epoch for epoch in follow(resume_training(run, DATA))] == [1, 2]
 
 
 LOCK = """

@@ -448,7 +448,8 @@ def test_a_damaged_checkpoint_is_named_with_its_remedy(damage, why, run, trainin
     file = run.path / "state.safetensors"
     damage(file)
     with raises(
-        f"{file} is damaged: {why}. Restore it from a copy, or delete it: lamina resume then begins at the start."
+        f"{file} is damaged: {why}. Restore it from a copy, or delete it and history.jsonl: "
+        "lamina resume then begins at the start."
     ):
         run.read_checkpoint()
 

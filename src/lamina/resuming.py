@@ -8,7 +8,7 @@ from torch import nn
 
 from lamina.data import Dataset
 from lamina.errors import RecipeError, RunError
-from lamina.runs import Run
+from lamina.runs import NO_CHECKPOINT, Run
 from lamina.training.loop import Training
 from lamina.training.schedule import extend_recipe
 
@@ -71,22 +71,40 @@ def resume_training(
         steps_per_record: steps between Step records.
 
     Raises:
-        RunError: the data is not what the run learned from, a module is missing, or the checkpoint is damaged.
+        RunError: the data is not what the run learned from, a module is missing, or the checkpoint is damaged, or
+            missing where there should be one.
         RecipeError: the run's device is not there, or its schedule allows no other number of epochs.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from lamina import Epoch, Net, Recipe, create_run, load_data
+    >>> from lamina.nets import Flatten, Output
+    >>> from lamina.record import DataOrigin, record_training
+    >>> data = load_data("shapes")
+    >>> training = Training(Net(Flatten(), Output()), data.train, Recipe(epochs=2))
+    >>> origin = DataOrigin("shapes", "as asked", data.name, data.fingerprint, None, data.resize)
+    >>> run = create_run(Path(tempfile.mkdtemp()), record_training(training, origin, net_name="linear"))
+    >>> next(event for event in training if isinstance(event, Epoch)).epoch
+    1
+    >>> run.save_checkpoint(training.checkpoint())
+    >>> [event.epoch for event in resume_training(run, data) if isinstance(event, Epoch)]
+    [2]
     """
     if epochs is not None:
         recipe = extend_recipe(run.record.recipe, epochs)
         run = dataclasses.replace(run, record=dataclasses.replace(run.record, recipe=recipe))
     checkpoint = run.read_checkpoint()
+    if checkpoint is None and (done := len(run.read_history())):
+        raise RunError(
+            f"{run.path} has epochs behind it ({done}), but no state.safetensors to go on from: an older lamina made "
+            "it, or the file was deleted. Train anew, or delete history.jsonl: lamina resume then begins at the start."
+        )
     training = restart_training(run, dataset, module, steps_per_record)
     if checkpoint is not None:
         try:
             training.restore(checkpoint)
         except RunError as error:
-            raise RunError(
-                f"{run.path / 'state.safetensors'}: {error}. Restore the file from a copy, or delete it: "
-                "lamina resume then begins at the start."
-            ) from error
+            raise RunError(f"{run.path / 'state.safetensors'}: {error}. {NO_CHECKPOINT}") from error
     if training.epochs_done > training.recipe.epochs:
         raise RecipeError(
             f"epochs was {training.recipe.epochs}, but {run.path} has {training.epochs_done} behind it. Give more."

@@ -45,6 +45,8 @@ from lamina.training.model import Model
 
 FORMAT = 2
 """Raised when run.json changes; ``record.upgrade_record`` says how older ones are read."""
+NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl: lamina resume then begins at the start."
+"""What to do about a checkpoint that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -162,12 +164,11 @@ class Run:
         file = self.path / "state.safetensors"
         if not file.exists():
             return None
-        remedy = "Restore it from a copy, or delete it: lamina resume then begins at the start."
-        tensors, values = read_tensors(file, remedy)
+        tensors, values = read_tensors(file, NO_CHECKPOINT)
         try:
             return Checkpoint(tensors, from_plain(Standing, values, "checkpoint"))
         except ValueError as error:
-            raise damaged(str(file), error, remedy) from error
+            raise damaged(str(file), error, NO_CHECKPOINT) from error
 
     def replace_record(self, record: RunRecord) -> Run:
         """The run with another record, which is written to ``run.json``; a report of what it was before is removed.
