@@ -82,6 +82,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(workplace, pictu
         assert json.loads(rest.splitlines()[-1])["event"] == "result"
         assert 0 < len(read_weights(run)) < 40
         assert not (run / "report.json").exists()
+        assert main(["evaluate", str(run)]) == 0
         assert main(["resume", str(run)]) == 0
         assert read_weights(run) == read_weights(straight)
         assert read_report(run) == read_report(straight)

@@ -91,24 +91,6 @@ def test_a_change_of_optimizer_brings_its_usual_lr_unless_one_is_given(workplace
     assert "optimizer sgd, lr 0.001," in given.stderr
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_training_keeps_its_model(workplace, pictures, number, status):
-    command = [sys.executable, "-m", "lamina", "train", NET, "--data", str(pictures), "--epochs", "1000000", "--json"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-    ) as process:
-        first = json.loads(process.stdout.readline())
-        process.send_signal(number)
-        rest, told = process.communicate(timeout=60)
-    assert process.returncode == status, told
-    result = json.loads(rest.splitlines()[-1])
-    assert first["event"] == "epoch"
-    assert result["event"] == "result"
-    assert f"lamina: stopped by {number.name}; go on with: lamina resume {result['run']}\n" in told
-    judged = run_lamina("evaluate", result["run"], "--json")
-    assert judged.returncode == 0, judged.stderr
-
-
 def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, pictures):
     (workplace / "mine.py").write_text(
         "from torch import nn\n"
