@@ -159,7 +159,7 @@ def test_a_writer_killed_before_any_line_leaves_the_old_or_the_new(tmp_path):
     )
     *found, left = done.stdout.split()
     assert found == sorted(found, reverse=True)  # the old, and from some line on the new
-    assert len(found) >= 30
+    assert len(found) >= 20
     assert set(found) == {"old", "new"}
     assert int(left) >= 3  # files half written, which nobody reads
     print(f"{len(found)} kills, {left} of them left a file beside")

@@ -21,7 +21,7 @@ NET = "Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Linear(400), Dr
 FLAGS = ["--epochs", "5", "--batch-size", "10", "--ema-decay", "0.9", "--flip", "random", "--translate-px", "1",
          "--schedule", "cosine", "--precision", "fp32", "--save-every", "0s", "--device", "cpu"]  # fmt: skip
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
+pytestmark = pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="children are forked and waited for")
 
 
 class Killer:
