@@ -17,15 +17,19 @@ from jaxtyping import install_import_hook
 install_import_hook(
     [
         "lamina.data",
+        "lamina.differences",
         "lamina.drawing",
         "lamina.evaluation",
+        "lamina.locking",
         "lamina.nets.modules",
         "lamina.plain",
         "lamina.record",
+        "lamina.resuming",
         "lamina.runs",
+        "lamina.storage",
         *(
             f"lamina.training.{name}"
-            for name in ("augment", "loop", "model", "optim", "randomness", "schedule", "task")
+            for name in ("augment", "checkpoint", "finite", "loop", "model", "optim", "randomness", "schedule", "task")
         ),
     ],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",

@@ -19,7 +19,8 @@ from lamina.errors import LaminaWarning, RunError
 from lamina.evaluation import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.record import DataOrigin, OwnModule, RunRecord, record_training
-from lamina.runs import FORMAT, DamagedRun, Run, create_run, list_runs, read_run, write_atomically
+from lamina.runs import FORMAT, DamagedRun, Run, create_run, list_runs, read_run
+from lamina.storage import write_tensors
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
@@ -163,7 +164,10 @@ def test_a_last_line_cut_short_is_passed_over_with_a_warning(run):
     whole = file.read_bytes()
     for length in range(1, len(whole)):
         file.write_bytes(whole + whole[:length])
-        message = f"The last line of {file} is incomplete and is passed over."
+        message = (
+            f"The last line of {file} is incomplete, as a crash leaves it, and is passed over. "
+            "lamina resume makes that epoch again."
+        )
         with pytest.warns(LaminaWarning, match=f"^{re.escape(message)}$"):
             assert run.read_history() == [{"epoch": 1, "note": "ü"}]
 
@@ -319,7 +323,7 @@ def test_a_run_of_a_newer_lamina_is_refused(run):
         ({"parameters": "many"}, "run.parameters should be int, but is 'many'"),
         (
             {"machine": 3},
-            "run.machine should have the fields processor, instructions, cores, threads, platform, but is 3",
+            "run.machine should have the fields processor, instructions, flags, cores, threads, platform, but is 3",
         ),
         ({"in_shape": [3, 6.5, 6]}, "run.in_shape[1] should be int, but is 6.5"),
         ({"versions": {"torch": 2}}, "run.versions.torch should be str, but is 2"),
@@ -383,28 +387,83 @@ def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
     ]
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    file = tmp_path / "file"
-    write_atomically(file, "naïve")
-    assert file.read_bytes() == "naïve".encode()
-    write_atomically(file, b"\x00\xff")
-    assert file.read_bytes() == b"\x00\xff"
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(file, "\udc80")
-    assert file.read_bytes() == b"\x00\xff"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path):
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(OSError):
-        write_atomically(tmp_path / "taken", "text")
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
-
-
 @pytest.mark.parametrize("changes", [{"mean": [1.0]}, {"mean": []}, {"in_shape": [3, 6]}, {"in_shape": [3, 2, 2]}])
 def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, changes):
     run.save_model(training.model)
     edit(run.path / "run.json", **changes)
     with pytest.raises(RunError, match=r"run\.json is damaged"):
         read_run(run.path).load_model()
+
+
+def test_rewinds_stand_in_the_history_beside_the_epochs(run):
+    run.append_epoch({"epoch": 1})
+    run.append_epoch({"rewind": 1, "lr": 0.5})
+    run.append_epoch({"epoch": 2})
+    assert [row["epoch"] for row in run.read_history()] == [1, 2]
+    assert run.read_rewinds() == [{"rewind": 1, "lr": 0.5}]
+
+
+def test_what_a_crash_cut_off_from_its_checkpoint_is_trimmed(run):
+    run.trim_history(0, 0)
+    rows = [{"epoch": 1}, {"rewind": 1}, {"epoch": 2}, {"rewind": 2}, {"epoch": 3}]
+    for row in rows:
+        run.append_epoch(row)
+    file = run.path / "history.jsonl"
+    file.write_bytes(file.read_bytes() + b'{"epoch": 4, "tra')
+    run.trim_history(3, 2)
+    assert [json.loads(line) for line in file.read_text().splitlines()] == rows
+    before = file.stat().st_ino
+    run.trim_history(3, 2)
+    assert file.stat().st_ino == before  # nothing to do, nothing written
+    run.trim_history(2, 1)
+    assert [json.loads(line) for line in file.read_text().splitlines()] == rows[:3]
+
+
+def test_a_checkpoint_is_read_as_it_was_saved(run, training):
+    assert run.read_checkpoint() is None
+    checkpoint = training.checkpoint()
+    run.save_checkpoint(checkpoint)
+    found = run.read_checkpoint()
+    assert found.standing == checkpoint.standing
+    assert found.tensors.keys() == checkpoint.tensors.keys()
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in checkpoint.tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (
+            lambda file: file.write_bytes(file.read_bytes()[:-9] + bytes(9)),
+            "its content is not that which was written, by its digest",
+        ),
+        (
+            lambda file: write_tensors(file, {}, {"steps_done": 1}),
+            "checkpoint misses correct; its fields are steps_done, rewinds, images, loss, correct, seconds",
+        ),
+    ],
+    ids=["overwritten", "other values"],
+)
+def test_a_damaged_checkpoint_is_named_with_its_remedy(damage, why, run, training):
+    run.save_checkpoint(training.checkpoint())
+    file = run.path / "state.safetensors"
+    damage(file)
+    with raises(
+        f"{file} is damaged: {why}. Restore it from a copy, or delete it and history.jsonl: "
+        "lamina resume then begins at the start."
+    ):
+        run.read_checkpoint()
+
+
+def test_another_record_is_written_and_removes_the_report_of_what_was(run, training):
+    run.save_report(evaluate(training.model, DATA.test))
+    assert run.replace_record(run.record) == run
+    assert run.read_report() is not None
+    longer = dataclasses.replace(run.record, recipe=dataclasses.replace(RECIPE, epochs=5))
+    assert run.replace_record(longer) == read_run(run.path)
+    assert read_run(run.path).record.recipe.epochs == 5
+    assert run.read_report() is None
+
+
+def test_a_folder_left_without_run_json_by_a_crash_does_not_take_the_name(tmp_path, record):
+    (tmp_path / "first").mkdir()
+    assert read_run(create_run(tmp_path, record, "first").path).record == record

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lamina.errors import LaminaError, LaminaWarning
     from lamina.evaluation import Report, evaluate
     from lamina.nets import Net, parse_net, summarize
+    from lamina.resuming import resume_training
     from lamina.runs import Run, create_run, list_runs, read_run
     from lamina.training.loop import Epoch, Step, Training
     from lamina.training.model import Model, predict_logits
@@ -34,6 +35,7 @@ _ROOMS = {
     "lamina.errors": ("LaminaError", "LaminaWarning"),
     "lamina.evaluation": ("Report", "evaluate"),
     "lamina.nets": ("Net", "parse_net", "summarize"),
+    "lamina.resuming": ("resume_training",),
     "lamina.runs": ("Run", "create_run", "list_runs", "read_run"),
     "lamina.training.loop": ("Epoch", "Step", "Training"),
     "lamina.training.model": ("Model", "predict_logits"),
@@ -65,6 +67,7 @@ __all__ = [
     "parse_net",
     "predict_logits",
     "read_run",
+    "resume_training",
     "summarize",
 ]
 

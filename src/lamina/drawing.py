@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lamina.evaluation.report import ClassReport, format_percent
-from lamina.runs import write_atomically
+from lamina.storage import write_atomically
 
 History: TypeAlias = Sequence[Mapping[str, Any]]
 """The rows of a run's history, one an epoch."""

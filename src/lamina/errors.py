@@ -22,6 +22,10 @@ class RecipeError(LaminaError):
     """A training that cannot be: a knob out of its range, a device that is not there."""
 
 
+class NotFiniteError(RecipeError):
+    """A loss, gradient or weight became infinite or no number; the weights are as they were before that step."""
+
+
 class RunError(LaminaError):
     """A run folder that is missing, damaged or does not fit what is asked of it."""
 

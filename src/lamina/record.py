@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from lamina.training.loop import Training
 from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
+
+COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", "i8mm", "sve")
+"""How the names begin of a processor's flags on which the last bits of a sum may depend."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Machine:
     Attributes:
         processor: its name, as the system tells it.
         instructions: the widest vector instructions that torch uses, such as ``AVX512``.
+        flags: of the processor, those that decide how it computes; empty where the system does not tell them.
         cores: logical cores of the machine.
         threads: threads that torch computes with.
         platform: operating system and architecture.
@@ -69,6 +74,7 @@ class Machine:
 
     processor: str
     instructions: str
+    flags: str
     cores: int
     threads: int
     platform: str
@@ -91,6 +97,7 @@ class RunRecord:
         data: what it is trained on.
         device: where it is trained, and why there.
         precision: in which number format, why, and which layers in float32 all the same.
+        rewind_on_nan: whether it goes back to its last checkpoint where a number goes wrong, instead of ending.
         command: the command line, a word each.
         created: when, by ISO 8601 in UTC.
         versions: of lamina, Python, torch and NumPy.
@@ -109,6 +116,7 @@ class RunRecord:
     data: DataOrigin
     device: Choice
     precision: Precision
+    rewind_on_nan: bool
     command: tuple[str, ...]
     created: str
     versions: dict[str, str]
@@ -121,6 +129,7 @@ def record_training(
     *,
     net_name: str,
     own_module: OwnModule | None = None,
+    rewind_on_nan: bool = False,
     command: Sequence[str] = (),
 ) -> RunRecord:
     """What ``run.json`` is to hold of a training about to begin, here and now.
@@ -130,6 +139,7 @@ def record_training(
         data: what it learns from, which a training does not know by name.
         net_name: what to call the net.
         own_module: where the net comes from if it is a module of the user's own.
+        rewind_on_nan: whether it goes back to its last checkpoint where a number goes wrong.
         command: the words of the command line.
     """
     model = training.model
@@ -146,33 +156,56 @@ def record_training(
         data=data,
         device=training.device,
         precision=training.precision,
+        rewind_on_nan=rewind_on_nan,
         command=tuple(command),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={
-            "lamina": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-        },
-        machine=_describe_machine(),
+        versions=find_versions(),
+        machine=describe_machine(),
     )
 
 
-def _describe_machine() -> Machine:
+def upgrade_record(values: dict[str, Any], written: int) -> dict[str, Any]:
+    """What ``run.json`` held in an older format, as the present one has it; damaged parts are left for the reader."""
+    if written < 2:
+        values = {"rewind_on_nan": False} | values
+        for name, absent in (("machine", {"flags": ""}), ("precision", {"float32_layers": []})):
+            if isinstance(values.get(name), dict):
+                values[name] = absent | values[name]
+    return values
+
+
+def find_versions() -> dict[str, str]:
+    """The versions of the software that computes."""
+    return {
+        "lamina": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+def describe_machine() -> Machine:
+    """The hardware, here and now."""
+    name, flags = _read_processor()
     return Machine(
-        processor=_find_processor_name(),
+        processor=name,
         instructions=torch.backends.cpu.get_cpu_capability(),
+        flags=flags,
         cores=os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         platform=platform.platform(),
     )
 
 
-def _find_processor_name() -> str:
+def _read_processor() -> tuple[str, str]:
+    """The processor's name, and those of its flags that decide how it computes."""
+    told: dict[str, str] = {}
     # Python tells the architecture alone on Linux.
     if sys.platform == "linux":
         with suppress(OSError):
             for line in Path("/proc/cpuinfo").read_text().splitlines():
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+                name, _, value = line.partition(":")
+                told.setdefault(name.strip(), value.strip())
+    words = (told.get("flags") or told.get("Features") or "").split()
+    flags = " ".join(sorted(word for word in words if word.startswith(COMPUTING_FLAGS)))
+    return told.get("model name") or platform.processor() or platform.machine(), flags

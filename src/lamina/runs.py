@@ -1,35 +1,52 @@
 """The run folder: what a training was, how it went, and what came of it, in plain files.
 
-A run holds ``run.json``, ``history.jsonl``, ``model.safetensors`` and ``report.json``. All but the history, which
-only grows, are written beside and renamed, so that none is ever half there. Nothing is pickled or executed.
+A run holds ``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint) and
+``report.json``. All but the history, which only grows, are written beside and renamed, so that none is ever half
+there. Nothing is pickled or executed.
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import math
 import os
 import re
 import secrets
+import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lamina import __version__
 from lamina.errors import LaminaError, LaminaWarning, RunError, suggest
 from lamina.evaluation.report import Report
+from lamina.locking import lock_folder
 from lamina.plain import fields_to_plain, from_plain
-from lamina.record import RunRecord
+from lamina.record import RunRecord, upgrade_record
+from lamina.storage import (
+    damaged,
+    parse_object,
+    read_bytes,
+    read_tensors,
+    sync_folder,
+    write_atomically,
+    write_json,
+    write_tensors,
+)
+from lamina.training.checkpoint import Checkpoint, Standing
 from lamina.training.model import Model
 
-FORMAT = 1
-"""Raised when run.json changes so that an older lamina would misread it."""
+FORMAT = 2
+"""Raised when run.json changes; ``record.upgrade_record`` says how older ones are read."""
+NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl: lamina resume then begins at the start."
+"""What to do about a checkpoint that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +61,38 @@ class Run:
         """The folder's name."""
         return self.path.name
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training this run while the block works.
+
+        Raises:
+            RunError: another process has it, or the folder cannot be written.
+        """
+        with lock_folder(self.path):
+            yield
+
     def append_epoch(self, row: Mapping[str, str | float | None]) -> None:
-        """Add an epoch's figures to the history, on disk when this returns; a figure that is no number becomes null."""
+        """Add an epoch's figures to the history, on disk when this returns; a figure that is no number becomes null.
+
+        A row with the field ``rewind``, its number, tells of a return to a checkpoint instead.
+
+        Raises:
+            OSError: the file cannot be written; it ends where it ended before.
+        """
         finite = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in row.items()
         }
-        with (self.path / "history.jsonl").open("a", encoding="utf-8") as history:
-            history.write(json.dumps(finite) + "\n")
-            history.flush()
-            os.fsync(history.fileno())
+        line = (json.dumps(finite) + "\n").encode()
+        with (self.path / "history.jsonl").open("ab", buffering=0) as history:
+            end = history.tell()
+            try:
+                if history.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(history.fileno())
+            except OSError:
+                history.truncate(end)
+                raise
 
     def read_history(self) -> list[dict[str, Any]]:
         """The epochs' figures so far, also while a training adds to them.
@@ -63,19 +102,88 @@ class Run:
         Raises:
             RunError: a line is damaged.
         """
+        return [row for row in self._read_rows() if "rewind" not in row]
+
+    def read_rewinds(self) -> list[dict[str, Any]]:
+        """Where and why the training went back to a checkpoint, one entry a time.
+
+        Raises:
+            RunError: a line is damaged.
+        """
+        return [row for row in self._read_rows() if "rewind" in row]
+
+    def trim_history(self, epochs: int, rewinds: int) -> None:
+        """Leave the first ``epochs`` and ``rewinds`` in the history: what a crash cut off from its checkpoint goes.
+
+        Raises:
+            RunError: a line is damaged.
+            OSError: the file cannot be written; it is as before.
+        """
+        file = self.path / "history.jsonl"
+        if not file.exists():
+            return
+        with warnings.catch_warnings(action="ignore", category=LaminaWarning):
+            rows = self._read_rows()
+        kept = [
+            row
+            for row in rows
+            if (_is_up_to(row["rewind"], rewinds) if "rewind" in row else _is_up_to(row.get("epoch"), epochs))
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        if text.encode() != read_bytes(file):
+            write_atomically(file, text)
+
+    def _read_rows(self) -> list[dict[str, Any]]:
         file = self.path / "history.jsonl"
         if not file.exists():
             return []
-        *lines, rest = _read_bytes(file).split(b"\n")
+        *lines, rest = read_bytes(file).split(b"\n")
         if rest:
-            warnings.warn(f"The last line of {file} is incomplete and is passed over.", LaminaWarning, stacklevel=2)
-        return [_parse_object(line, f"Line {place} of {file}") for place, line in enumerate(lines, start=1)]
+            warnings.warn(
+                f"The last line of {file} is incomplete, as a crash leaves it, and is passed over. "
+                "lamina resume makes that epoch again.",
+                LaminaWarning,
+                stacklevel=3,
+            )
+        return [parse_object(line, f"Line {place} of {file}") for place, line in enumerate(lines, start=1)]
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Write all that an exact continuation needs in the place of the checkpoint before.
+
+        Raises:
+            OSError: the file cannot be written; the checkpoint before is still there.
+        """
+        write_tensors(self.path / "state.safetensors", checkpoint.tensors, fields_to_plain(checkpoint.standing))
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        """Where the training was last saved; ``None`` where it has not been yet.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        file = self.path / "state.safetensors"
+        if not file.exists():
+            return None
+        tensors, values = read_tensors(file, NO_CHECKPOINT)
+        try:
+            return Checkpoint(tensors, from_plain(Standing, values, "checkpoint"))
+        except ValueError as error:
+            raise damaged(str(file), error, NO_CHECKPOINT) from error
+
+    def replace_record(self, record: RunRecord) -> Run:
+        """The run with another record, which is written to ``run.json``; a report of what it was before is removed.
+
+        Raises:
+            OSError: the file cannot be written; it is as before.
+        """
+        if record != self.record:
+            (self.path / "report.json").unlink(missing_ok=True)
+            _write_record(self.path, record)
+        return Run(self.path, record)
 
     def save_model(self, model: Model) -> None:
         """Write the weights in the place of those before."""
-        # A copy of each: safetensors refuses weights that share memory, as tied ones do.
-        weights = {name: tensor.cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-        write_atomically(self.path / "model.safetensors", safetensors.torch.save(weights))
+        write_tensors(self.path / "model.safetensors", model.state_dict(), {})
 
     def load_model(self, body: nn.Module | None = None) -> Model:
         """The trained model, on the CPU.
@@ -89,13 +197,13 @@ class Run:
         record, file = self.record, self.path / "model.safetensors"
         body = self._build_body() if body is None else self._take_own(body)
         if not len(record.mean) == len(record.std) == record.in_shape[0]:
-            raise _damaged(str(self.path / "run.json"), "mean and std should have a figure for each channel")
+            raise damaged(str(self.path / "run.json"), "mean and std should have a figure for each channel")
         try:
             model = Model(
                 body, net=record.net, task=record.task, in_shape=record.in_shape, mean=record.mean, std=record.std
             )
         except (RuntimeError, ValueError) as error:
-            raise _damaged(str(self.path / "run.json"), error) from error
+            raise damaged(str(self.path / "run.json"), error) from error
         weights = _read_weights(file)
         _check_fit(weights, model.state_dict(), file)
         model.load_state_dict(weights)
@@ -111,7 +219,7 @@ class Run:
         try:
             return net.check(self.record.in_shape, self.record.task.outputs).module(self.record.in_shape)
         except LaminaError as error:
-            raise _damaged(str(self.path / "run.json"), error) from error
+            raise damaged(str(self.path / "run.json"), error) from error
 
     def _take_own(self, body: nn.Module) -> nn.Module:
         if self.record.net is not None:
@@ -120,7 +228,7 @@ class Run:
 
     def save_report(self, report: Report) -> None:
         """Write the report in the place of the one before."""
-        _write_json(self.path / "report.json", report.to_json())
+        write_json(self.path / "report.json", report.to_json())
 
     def read_report(self) -> Report | None:
         """The final evaluation; ``None`` where there is none yet.
@@ -131,7 +239,7 @@ class Run:
         file = self.path / "report.json"
         if not file.exists():
             return None
-        values = _parse_object(_read_bytes(file), str(file))
+        values = parse_object(read_bytes(file), str(file))
         try:
             return Report.from_json(values)
         except LaminaError as error:
@@ -161,8 +269,16 @@ def create_run(folder: Path, record: RunRecord, name: str | None = None) -> Run:
         raise RunError(f"Expected a plain name for the run, such as first-try, got {name!r}. Give one without / or \\.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = _make_named(folder / name) if name is not None else _make_numbered(folder, record)
-        _write_json(path / "run.json", {"format": FORMAT, **fields_to_plain(record)})
+        # Made beside and renamed: whoever finds the folder finds its run.json.
+        beside = folder / f".{secrets.token_hex(8)}"
+        beside.mkdir()
+        try:
+            _write_record(beside, record)
+            path = _name_folder(beside, folder / name) if name is not None else _number_folder(beside, folder, record)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        sync_folder(folder)
     except OSError as error:
         raise RunError(
             f"Cannot write a run to {folder}: {error.strerror}. Choose another folder with --runs-dir."
@@ -186,19 +302,19 @@ def read_run(path: Path) -> Run:
         raise RunError(f"There is no run {path}. {remedy}")
     if not file.exists():
         raise RunError(f"{path} is not a run: it has no run.json. Give the folder of a run.")
-    values = _parse_object(_read_bytes(file), str(file))
+    values = parse_object(read_bytes(file), str(file))
     written = values.pop("format", None)
     if type(written) is not int:
-        raise _damaged(str(file), f"its format should be a number, but is {written!r}")
+        raise damaged(str(file), f"its format should be a number, but is {written!r}")
     if written > FORMAT:
         raise RunError(
             f"{file} is of format {written}, but this lamina ({__version__}) reads up to {FORMAT}. "
             "Update it: pip install --upgrade lamina."
         )
     try:
-        return Run(path, from_plain(RunRecord, values, "run"))
+        return Run(path, from_plain(RunRecord, upgrade_record(values, written), "run"))
     except ValueError as error:
-        raise _damaged(str(file), error) from error
+        raise damaged(str(file), error) from error
 
 
 def list_runs(folder: Path) -> list[Run | DamagedRun]:
@@ -214,44 +330,40 @@ def list_runs(folder: Path) -> list[Run | DamagedRun]:
     return [*sorted(runs, key=lambda run: run.record.created), *damaged]
 
 
-def write_atomically(path: Path, data: str | bytes) -> None:
-    """Write a file so that whoever reads it, even after a crash, finds the old content or the new and nothing between.
-
-    Raises:
-        OSError: the file cannot be written; what was there before is still there.
-    """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with beside.open("xb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+def _write_record(folder: Path, record: RunRecord) -> None:
+    write_json(folder / "run.json", {"format": FORMAT, **fields_to_plain(record)})
 
 
-def _make_named(path: Path) -> Path:
-    try:
-        path.mkdir()
-    except FileExistsError as error:
+def _name_folder(folder: Path, path: Path) -> Path:
+    if not _rename_folder(folder, path):
         raise RunError(
             f"There is a run {path} already. Choose another --name, or delete that folder if it is not needed."
-        ) from error
+        )
     return path
 
 
-def _make_numbered(folder: Path, record: RunRecord) -> Path:
+def _number_folder(folder: Path, runs_dir: Path, record: RunRecord) -> Path:
     net_name = re.sub(r"[^\w-]+", "-", record.net_name).strip("-") or "net"
-    number = 1
-    while True:
-        path = folder / f"{record.created[:10]}-{net_name}-{number}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path
+    for number in itertools.count(1):
+        path = runs_dir / f"{record.created[:10]}-{net_name}-{number}"
+        if not path.exists() and _rename_folder(folder, path):
+            break
+    return path
+
+
+def _rename_folder(folder: Path, path: Path) -> bool:
+    """Give a folder its name, unless something has it: an empty folder may be replaced, as POSIX has it."""
+    try:
+        folder.rename(path)
+    except OSError as error:
+        if path.exists():
+            return False
+        raise error
+    return True
+
+
+def _is_up_to(number: object, limit: int) -> bool:
+    return isinstance(number, int) and number <= limit
 
 
 def _is_plain_name(name: str) -> bool:
@@ -262,41 +374,12 @@ def _find_run_names(folder: Path) -> list[str]:
     return sorted(file.parent.name for file in folder.glob("*/run.json"))
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    write_atomically(path, json.dumps(values, indent=2) + "\n")
-
-
-def _read_bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise RunError(f"Cannot read {file}: {error.strerror}. Check that the file may be read.") from error
-
-
-def _parse_object(text: bytes, what: str) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(what, error) from error
-    if not isinstance(values, dict):
-        raise _damaged(what, f"expected a JSON object, got {values!r:.60}")
-    return values
-
-
-def _damaged(what: str, why: object) -> RunError:
-    return RunError(f"{what} is damaged: {str(why).rstrip('.')}. Restore it from a copy, or train again.")
-
-
 def _read_weights(file: Path) -> dict[str, Tensor]:
     if not file.exists():
         raise RunError(
             f"{file} is missing: the training ended before its weights were saved, or they were deleted. Train again."
         )
-    try:
-        weights: dict[str, Tensor] = safetensors.torch.load(_read_bytes(file))
-    except SafetensorError as error:
-        raise _damaged(str(file), error) from error
-    return weights
+    return read_tensors(file)[0]
 
 
 def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:

@@ -11,6 +11,8 @@ STARTED = time.perf_counter()
 
 COMMANDS = {
     "train": "train a net and judge it",
+    "resume": "go on with a run where it stopped, exactly",
+    "verify": "train the first epochs of a run again: are the weights the same?",
     "evaluate": "judge a run's model on a data set",
     "predict": "say what is on pictures, by a run's model",
     "summary": "a net's layers, shapes, parameters and multiply-adds",

@@ -131,16 +131,26 @@ def load_run_model(run: Run, net: str | None, device: str, terminal: Terminal) -
     """
     from lamina.training.device import choose_device
 
-    body = None if net is None else choose_net(net, terminal).make(run.record.recipe.seed)
-    if isinstance(body, Net):
-        raise NetError(f"--net is for a module of your own, but {net} gives a Net, which the run holds already.")
+    body = make_module(run, net, terminal)
     place = choose_device(device)
     terminal.remark(f"device: {place}")
     return run.load_model(body).to(place.value)
 
 
+def make_module(run: Run, net: str | None, terminal: Terminal) -> nn.Module | None:
+    """The user's own module in the file that ``net`` names, with weights drawn from the run's seed.
+
+    Raises:
+        NetError: there is none, or it is a net.
+    """
+    body = None if net is None else choose_net(net, terminal).make(run.record.recipe.seed)
+    if isinstance(body, Net):
+        raise NetError(f"--net is for a module of your own, but {net} gives a Net, which the run holds already.")
+    return body
+
+
 def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
-    terminal.remark(f"net: {file} is Python, and is run")
+    terminal.remark(f"net: {file} is Python, and is run: it can do all that you can")
     found = _find_in_file(file, name)
     recipes = {"default": Recipe()}
     made = found if isinstance(found, Net) else _call(file, found)

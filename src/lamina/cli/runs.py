@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from lamina.cli.session import tell_score
 from lamina.cli.terminal import Terminal, parse_options, warnings_as_remarks
@@ -13,8 +16,10 @@ from lamina.errors import RunError
 
 @dataclass(frozen=True)
 class Options:
-    """List the runs in a folder, the oldest first."""
+    """List the runs in a folder, the oldest first; or show what differs between two."""
 
+    diff: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="A B", help_behavior_hint="")] = None
+    """two runs: what differs in recipe, net, data, versions, processor, threads, precision and results"""
     runs_dir: Path = Path("runs")
     """where the runs are"""
     json: bool = False
@@ -27,6 +32,8 @@ def run(arguments: Sequence[str]) -> int:
     from lamina.runs import DamagedRun, Run, list_runs
 
     terminal = Terminal(as_json=options.json)
+    if options.diff is not None:
+        return _show_differences(*options.diff, terminal)
     found = list_runs(options.runs_dir)
     problems = [(entry.path, entry.problem) for entry in found if isinstance(entry, DamagedRun)]
     rows = []
@@ -73,3 +80,19 @@ def run(arguments: Sequence[str]) -> int:
         terminal.emit("problem", run=str(path), reason=problem)
         terminal.remark(f"lamina: {problem}")
     return 2 if problems else 0
+
+
+def _show_differences(first: Path, second: Path, terminal: Terminal) -> int:
+    from lamina.differences import compare_runs
+    from lamina.runs import read_run
+
+    differences = compare_runs(read_run(first), read_run(second))
+    for difference in differences:
+        terminal.emit("difference", what=difference.what, a=difference.first, b=difference.second)
+    terminal.emit("result", runs=[str(first), str(second)], differences=len(differences))
+    if differences:
+        rows = [(difference.what, difference.first, difference.second) for difference in differences]
+        terminal.tabulate(("what", str(first), str(second)), rows, texts=3)
+    else:
+        terminal.say(f"{first} and {second} differ in nothing but their time and name")
+    return 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,12 +13,16 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from lamina.cli import STARTED
 from lamina.cli.choices import DataChoice, NetChoice
+from lamina.cli.keeping import Keeper
 from lamina.cli.terminal import Terminal
 from lamina.errors import RecipeError, RunError
 from lamina.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from lamina.data import Dataset
     from lamina.evaluation import Report
     from lamina.runs import Run
@@ -30,6 +36,20 @@ class Place:
     device: str
     runs_dir: Path
     run_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Precautions:
+    """What is done so that nothing is lost.
+
+    Attributes:
+        save_every_seconds: between two checkpoints inside an epoch.
+        rewind_on_nan: go back to the last checkpoint where a number goes wrong, instead of ending; ``None`` is what
+            the run does already.
+    """
+
+    save_every_seconds: float = 60.0
+    rewind_on_nan: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +71,14 @@ class Outcome:
     stopped_by: signal.Signals | None
 
 
-def train_and_judge(net: NetChoice, recipe: Recipe, data: DataChoice, place: Place, terminal: Terminal) -> Outcome:
+def train_and_judge(
+    net: NetChoice,
+    recipe: Recipe,
+    data: DataChoice,
+    place: Place,
+    terminal: Terminal,
+    precautions: Precautions = Precautions(),  # a frozen value
+) -> Outcome:
     """Train a net, judge it after each epoch on images it does not learn from, and keep all of it as a run.
 
     Raises:
@@ -61,47 +88,173 @@ def train_and_judge(net: NetChoice, recipe: Recipe, data: DataChoice, place: Pla
     from lamina.runs import create_run
     from lamina.training.loop import Training
 
-    training = Training(net.make(recipe.seed), data.dataset.train, recipe, device=place.device)
+    body = net.make(recipe.seed)
+    training = Training(
+        body, data.dataset.train, recipe, device=place.device, steps_per_record=_steps_per_record(place.device)
+    )
     record = record_training(
-        training, data.origin(), net_name=net.name, own_module=net.own_module, command=terminal.command
+        training,
+        data.origin(),
+        net_name=net.name,
+        own_module=net.own_module,
+        rewind_on_nan=bool(precautions.rewind_on_nan),
+        command=terminal.command,
     )
     run = create_run(place.runs_dir, record, place.run_name)
     terminal.remark(f"net: {net.name}, {record.parameters:,} parameters")
     terminal.remark(f"device: {training.device}; precision: {training.precision}")
     terminal.remark(f"run: {run.path}")
-    with _out_of_room(run, recipe):
-        report, stopped_by = _follow(training, run, data.dataset, terminal)
+    with run.lock():
+        return _finish(training, run, data.dataset, precautions, terminal)
+
+
+def check_auto_batch_size(device: str) -> None:
+    """Refuse ``--batch-size auto`` where there is no memory of a device to fill.
+
+    Raises:
+        RecipeError: the training would not be on CUDA.
+    """
+    from lamina.training.device import choose_device
+
+    place = choose_device(device)
+    if place.value != "cuda":
+        raise RecipeError(
+            f"--batch-size auto fills the memory of a CUDA device, but this training is on {place.value} "
+            f"({place.reason}). Give a number; 100 is usual."
+        )
+
+
+def find_auto_batch_size(net: NetChoice, recipe: Recipe, data: DataChoice, device: str, terminal: Terminal) -> Recipe:
+    """The recipe with the largest power of two as its batch size that the device has memory for.
+
+    Raises:
+        RecipeError: not even one image fits.
+    """
+    from lamina.training.loop import Training
+    from lamina.training.memory import LARGEST_AUTO, find_batch_size
+
+    images = data.dataset.train
+    largest = 1 << min(LARGEST_AUTO, len(images)).bit_length() - 1
+    training = Training(net.make(recipe.seed), images, recipe, device=device)
+    found = find_batch_size(training, largest)
+    if found is None:
+        raise RecipeError(f"{net.name} does not fit into the memory of {training.device}, not even with one image.")
+    terminal.remark(f"batch_size: {found} (the largest power of two that fits, up to {LARGEST_AUTO})")
+    return dataclasses.replace(recipe, batch_size=found)
+
+
+def resume_and_judge(
+    run: Run,
+    data: DataChoice,
+    module: nn.Module | None,
+    epochs: int | None,
+    precautions: Precautions,
+    terminal: Terminal,
+) -> Outcome:
+    """Go on with a run where it was last saved, as :func:`train_and_judge` would have.
+
+    Raises:
+        LaminaError: something does not fit, or there is no room; what was kept before stays.
+    """
+    from lamina.differences import find_changes
+    from lamina.resuming import resume_training
+    from lamina.runs import read_run
+
+    with run.lock(), _out_of_room(run):
+        run = read_run(run.path)  # nobody changes it from here on
+        steps_per_record = _steps_per_record(run.record.device.value)
+        training = resume_training(run, data.dataset, epochs, module, steps_per_record)
+        for change in find_changes(run.record):
+            terminal.remark(
+                f"warning: {change.what} was {change.first} and is {change.second}: "
+                "the weights may differ in their last bits from those of a run that was never stopped"
+            )
+        run.trim_history(training.epochs_done, training.rewinds)
+        rewinds = precautions.rewind_on_nan
+        run = run.replace_record(
+            dataclasses.replace(
+                run.record,
+                recipe=training.recipe,
+                rewind_on_nan=run.record.rewind_on_nan if rewinds is None else rewinds,
+            )
+        )
+        terminal.remark(f"device: {training.device}; precision: {training.precision}")
+        terminal.remark(
+            f"{run.path}: goes on after step {training.steps_done}, {training.epochs_done} of "
+            f"{training.recipe.epochs} epochs being done"
+        )
+        return _finish(training, run, data.dataset, precautions, terminal)
+
+
+def _finish(training: Training, run: Run, dataset: Dataset, precautions: Precautions, terminal: Terminal) -> Outcome:
+    keeper = Keeper(training, run, precautions.save_every_seconds, terminal)
+    with _out_of_room(run, training):
+        report, stopped_by = _follow(keeper, dataset, terminal)
+        keeper.finish()
         if report is not None:
             run.save_report(report)
             _draw(run, report)
     seconds = [row["train_seconds"] for row in run.read_history()]
-    speed = len(data.dataset.train) * len(seconds) / sum(seconds) if seconds else 0.0
+    speed = len(dataset.train) * len(seconds) / sum(seconds) if seconds else 0.0
     return Outcome(run, report, sum(seconds), speed, stopped_by)
 
 
-def _follow(
-    training: Training, run: Run, dataset: Dataset, terminal: Terminal
-) -> tuple[Report | None, signal.Signals | None]:
+def tell_outcome(outcome: Outcome, data_name: str, terminal: Terminal) -> int:
+    """Tell what came of a training; gives the exit status."""
+    report, run = outcome.report, outcome.run
+    if report is not None:
+        terminal.say(f"\n{report}\n")
+        pictures = " and ".join(sorted(file.name for file in run.path.glob("*.png")))
+        terminal.say(f"{run.path}: the model, its report, {pictures}")
+    elif outcome.stopped_by is None:
+        terminal.say(f"{data_name} has no val or test images to judge on; the model is in {run.path}")
+    score = {} if report is None else {f"{report.split}_{report.score_name}": report.score}
+    terminal.emit(
+        "result",
+        run=str(run.path),
+        net=run.record.net_name,
+        data=data_name,
+        parameters=run.record.parameters,
+        **score,
+        train_seconds=outcome.train_seconds,
+        images_per_second=outcome.images_per_second,
+        seconds=time.perf_counter() - STARTED,
+    )
+    if outcome.stopped_by is None:
+        return 0
+    terminal.remark(f"lamina: stopped by {outcome.stopped_by.name}; go on with: lamina resume {run.path}")
+    return 128 + outcome.stopped_by
+
+
+def _steps_per_record(device: str) -> int:
+    """A signal ends a training at its next record: after any step on a CPU; a GPU would wait for each record."""
+    from lamina.training.device import choose_device
+
+    return 1 if choose_device(device).value == "cpu" else 10
+
+
+def _follow(keeper: Keeper, dataset: Dataset, terminal: Terminal) -> tuple[Report | None, signal.Signals | None]:
     """Train to the end or to a signal; each epoch is judged on ``val`` where there is one, the last on ``test``."""
     from lamina.evaluation import evaluate
     from lamina.training.loop import Epoch
 
+    training, run = keeper.training, keeper.run
     watched = dataset.val if dataset.val is not None else dataset.test
     final = dataset.test if dataset.test is not None else dataset.val
     report = None
     with stop_signals() as received, terminal.progress() as show_progress:
-        for event in training:
+        for event in keeper.train():
             if isinstance(event, Epoch):
                 report = None if watched is None else evaluate(training.model, watched)
-                run.append_epoch(_make_row(event, report))
-                run.save_model(training.model)
+                keeper.keep_epoch(_make_row(event, report))
                 _tell_epoch(event, report, run, terminal)
             else:
                 show_progress(f"epoch {event.epoch}", event.step, event.steps)
-            if received and not (isinstance(event, Epoch) and event.epoch == event.epochs):
-                run.save_model(training.model)
+                keeper.keep_step()
+            if received and not training.is_finished:
+                keeper.stop()
                 return None, received[0]
-        if final is not None and final is not watched:
+        if final is not None and (final is not watched or report is None):
             report = evaluate(training.model, final)
     if report is not None:
         report = dataclasses.replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
@@ -109,20 +262,26 @@ def _follow(
 
 
 @contextmanager
-def _out_of_room(run: Run, recipe: Recipe) -> Iterator[None]:
+def _out_of_room(run: Run, training: Training | None = None) -> Iterator[None]:
     """Tell a full disk or memory from a defect."""
-    import torch
+    from lamina.training.memory import find_batch_size, is_out_of_memory
 
     try:
         yield
     except OSError as error:
         raise RunError(
-            f"Cannot write to {run.path}: {error.strerror or error}. What was saved before is whole."
+            f"Cannot write to {run.path}: {error.strerror or error}. What was saved before is whole: make room, then "
+            f"lamina resume {run.path}"
         ) from error
-    except torch.OutOfMemoryError as error:
-        raise RecipeError(
-            f"The device has no memory for batch_size {recipe.batch_size}. Give a smaller --batch-size."
-        ) from error
+    except (RuntimeError, MemoryError) as error:
+        if training is None or not is_out_of_memory(error):
+            raise
+        # What the step that failed has made lies in its frames.
+        traceback.clear_frames(error.__traceback__)
+        given = training.recipe.batch_size
+        fitting = find_batch_size(training, min(given, training.images) // 2)
+        remedy = f"--batch-size {fitting} would have fitted." if fitting else "No smaller batch fits either."
+        raise RecipeError(f"The {training.device.value} has no memory for batch_size {given}. {remedy}") from error
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,16 @@ from typing import Annotated, Literal
 import tyro
 
 from lamina import zoo
-from lamina.cli import STARTED
 from lamina.cli.budget import fit_budget
 from lamina.cli.choices import NetChoice, choose_data, choose_net
-from lamina.cli.session import Outcome, Place, train_and_judge
+from lamina.cli.session import (
+    Place,
+    Precautions,
+    check_auto_batch_size,
+    find_auto_batch_size,
+    tell_outcome,
+    train_and_judge,
+)
 from lamina.cli.terminal import Terminal, parse_options, read_seconds
 from lamina.errors import NetError, RecipeError, suggest
 from lamina.training.recipe import USUAL_LR, Recipe
@@ -23,10 +29,14 @@ from lamina.training.recipe import USUAL_LR, Recipe
 
 @dataclass(frozen=True)
 class Options:
-    """Train a net, judge it after each epoch on images it does not learn from, and keep it as a run."""
+    """Train a net, judge it after each epoch on images it does not learn from, and keep it as a run.
+
+    --batch-size auto takes the largest power of two, up to 4096, that a CUDA device has memory for.
+    """
 
     net: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[NET]", help_behavior_hint="")]
-    """a name in the zoo, layers as Python ("Flatten(), Output()"), or file.py[:NAME]; with --time it may be left out"""
+    """a name in the zoo, layers as Python ("Flatten(), Output()"), or file.py[:NAME], which is run; with
+    --time it may be left out"""
     fields: Annotated[Recipe, tyro.conf.arg(name="recipe")]
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """a name or a path; by default CIFAR-10 where it can be had, else the built-in shapes"""
@@ -39,6 +49,11 @@ class Options:
     most accurate of the ladder's nets that has time for its recipe"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
+    save_every: Annotated[str, tyro.conf.arg(metavar="TIME")] = "60s"
+    """between two checkpoints inside an epoch: 30s, 5m, 1h; every epoch ends with one"""
+    on_nan: Literal["stop", "rewind"] = "stop"
+    """where a loss or gradient is no number: stop, or go back to the last checkpoint with half the lr, at most 3
+    times"""
     name: Annotated[str | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
     """of the run; by default the date, the net and a number"""
     runs_dir: Path = Path("runs")
@@ -49,26 +64,33 @@ class Options:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
-    asked = _parse(arguments, Recipe())
+    kept, is_auto = _take_auto(arguments)
+    asked = _parse(kept, Recipe())
     terminal = Terminal(as_json=asked.json, command=("lamina", "train", *arguments))
-    nets = _choose_nets(asked, arguments, terminal)
-    fitted = [(net, _read_fields(net, asked.recipe, arguments)) for net in nets]
+    precautions = Precautions(read_seconds("--save-every", asked.save_every), asked.on_nan == "rewind")
+    seconds = None if asked.time is None else read_seconds("--time", asked.time)
+    nets = [(net, _read_fields(net, asked.recipe, kept)) for net in _choose_nets(asked, kept, terminal)]
+    if is_auto:
+        check_auto_batch_size(asked.device)
     data = choose_data(asked.data, asked.size, terminal)
-    net, fields = fitted[0]
-    if asked.time is not None:
-        seconds = read_seconds("--time", asked.time)
-        net, fields = fit_budget(seconds, fitted, data.dataset, asked.device, terminal)
-    if fields.optimizer != _choose_recipe(net, asked.recipe).optimizer and not _is_given("lr", arguments):
+    if is_auto:
+        nets = [(net, find_auto_batch_size(net, fields, data, asked.device, terminal)) for net, fields in nets]
+    net, fields = nets[0]
+    if seconds is not None:
+        net, fields = fit_budget(seconds, nets, data.dataset, asked.device, terminal)
+    if fields.optimizer != _choose_recipe(net, asked.recipe).optimizer and not _is_given("lr", kept):
         terminal.remark(f"lr: {fields.lr:g} (usual for {fields.optimizer}; --lr sets another)")
-    options = dataclasses.replace(asked, fields=fields)
-    terminal.remark(f"recipe: {_tell_recipe(options.fields)}")
-    place = Place(options.device, options.runs_dir, options.name)
-    outcome = train_and_judge(net, options.fields, data, place, terminal)
-    _tell_outcome(outcome, data.dataset.name, terminal)
-    if outcome.stopped_by is None:
-        return 0
-    terminal.remark(f"lamina: stopped by {outcome.stopped_by.name}; the model as it stands is in {outcome.run.path}")
-    return 128 + outcome.stopped_by
+    terminal.remark(f"recipe: {_tell_recipe(fields)}")
+    place = Place(asked.device, asked.runs_dir, asked.name)
+    outcome = train_and_judge(net, fields, data, place, terminal, precautions)
+    return tell_outcome(outcome, data.dataset.name, terminal)
+
+
+def _take_auto(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """The words without ``--batch-size auto``, which is no number for a recipe, and whether it was there."""
+    line = "\0".join(arguments)
+    kept = re.sub(r"(?:^|(?<=\0))--batch[-_]size[=\0]auto(?:\0|$)", "", line)
+    return (kept.removesuffix("\0").split("\0") if kept else []), kept != line
 
 
 def _choose_nets(asked: Options, arguments: Sequence[str], terminal: Terminal) -> list[NetChoice]:
@@ -111,25 +133,3 @@ def _tell_recipe(recipe: Recipe) -> str:
     shown = ("epochs", "batch_size", "optimizer", "lr", "seed")
     told = {name: getattr(recipe, name) for name in shown} | recipe.changes()
     return ", ".join(f"{name} {value}" for name, value in told.items())
-
-
-def _tell_outcome(outcome: Outcome, data_name: str, terminal: Terminal) -> None:
-    report, run = outcome.report, outcome.run
-    if report is not None:
-        terminal.say(f"\n{report}\n")
-        pictures = " and ".join(sorted(file.name for file in run.path.glob("*.png")))
-        terminal.say(f"{run.path}: the model, its report, {pictures}")
-    elif outcome.stopped_by is None:
-        terminal.say(f"{data_name} has no val or test images to judge on; the model is in {run.path}")
-    score = {} if report is None else {f"{report.split}_{report.score_name}": report.score}
-    terminal.emit(
-        "result",
-        run=str(run.path),
-        net=run.record.net_name,
-        data=data_name,
-        parameters=run.record.parameters,
-        **score,
-        train_seconds=outcome.train_seconds,
-        images_per_second=outcome.images_per_second,
-        seconds=time.perf_counter() - STARTED,
-    )

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from lamina.data import Images
-from lamina.errors import DataError, RecipeError
+from lamina.errors import DataError, NotFiniteError, RecipeError
 from lamina.nets import Net
 from lamina.training.allocator import keep_freed_memory
 from lamina.training.augment import draw_choices, gather_batch
+from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, restore_tensors
 from lamina.training.compilation import compile_model
 from lamina.training.device import choose_device
+from lamina.training.finite import choose_watched, find_unsound, is_finite, trace_not_finite
 from lamina.training.model import Model, build_model
 from lamina.training.optim import build_optimizer
 from lamina.training.precision import Precision, choose_precision, keep_float32
@@ -82,13 +84,13 @@ class Training:
         images: what to learn from.
         recipe: how.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: the number format as another training chose it, in place of choosing by ``recipe.precision``.
+        precision: the choice that a run recorded, to go on in the same; by default it follows from the recipe.
         steps_per_record: steps between Step records.
 
     Raises:
         NetError: the net does not take these images or does not give one output a target.
-        RecipeError: the recipe does not fit the images, the device is not there, or, while iterating, the loss is no
-            longer a number.
+        RecipeError: the recipe does not fit the images, or the device is not there.
+        NotFiniteError: while iterating, the loss or a gradient is no longer a number.
         DataError: there is no image.
 
     >>> from lamina import Net, load_data
@@ -124,9 +126,11 @@ class Training:
         self._compute = compile_model(self._live) if recipe.compile == "on" else self._live
         self._averaged = deepcopy(self._live) if recipe.ema_decay else None
         self._optimizer = build_optimizer(self._live, recipe, self.precision.value)
+        self._watched = choose_watched(self._live)
         self._batches = _divide(len(images), recipe.batch_size)
         self._steps_per_record = steps_per_record
         self._steps_done = 0
+        self._rewinds = 0
         self._tally = Tally()
 
     @property
@@ -134,8 +138,75 @@ class Training:
         """The model to judge: the averaged one where the recipe keeps an average."""
         return self._live if self._averaged is None else self._averaged
 
+    @property
+    def images(self) -> int:
+        """How many images an epoch has."""
+        return len(self._pixels)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps since the beginning."""
+        return self._steps_done
+
+    @property
+    def epochs_done(self) -> int:
+        """Whole epochs since the beginning."""
+        return self._steps_done // len(self._batches)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is no step left."""
+        return self.epochs_done >= self.recipe.epochs
+
+    def checkpoint(self) -> Checkpoint:
+        """All that an exact continuation needs, as things stand between two records.
+
+        Raises:
+            NotFiniteError: a weight is no number, so that nothing good could follow.
+        """
+        if unsound := find_unsound(self._live):
+            raise NotFiniteError(
+                f"{unsound} of the model is no longer all numbers, and no checkpoint is made of it. Lower lr "
+                f"(it is {self.lr:g}), or set gradient_clip to 1."
+            )
+        tally = self._tally
+        standing = Standing(
+            steps_done=self._steps_done,
+            rewinds=self._rewinds,
+            images=tally.images,
+            loss=float(tally.loss),
+            correct=None if tally.correct is None else float(tally.correct),
+            seconds=tally.seconds,
+        )
+        return Checkpoint(collect_tensors(self._models, self._optimizer), standing)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint; a loop that is under way must be left, and a new one begun.
+
+        Raises:
+            RunError: the checkpoint is not one of this net and recipe; nothing has been changed.
+        """
+        restore_tensors(checkpoint.tensors, self._models, self._optimizer)
+        standing = checkpoint.standing
+        self._steps_done, self._rewinds = standing.steps_done, standing.rewinds
+        self._tally = Tally(standing.images, standing.loss, standing.correct, standing.seconds)
+
+    @property
+    def rewinds(self) -> int:
+        """How often it went back to a checkpoint with half the learning rate."""
+        return self._rewinds
+
+    @property
+    def lr(self) -> float:
+        """The learning rate at its peak: the recipe's, or half of it after each return to a checkpoint."""
+        return self.recipe.lr * 0.5**self._rewinds
+
+    @property
+    def _models(self) -> dict[str, Model]:
+        return {"live": self._live} | ({} if self._averaged is None else {"averaged": self._averaged})
+
     def __iter__(self) -> Iterator[Step | Epoch]:
-        while self._steps_done < self.recipe.epochs * len(self._batches):
+        while not self.is_finished:
             yield from self._train_epoch()
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
@@ -152,6 +223,8 @@ class Training:
             images = gather_batch(self._pixels, indices, choices, recipe.cutout_px)
             targets = self._targets[indices]
             lr = self._set_lr()
+            is_last = step == len(self._batches)
+            is_told = is_last or step % self._steps_per_record == 0
 
             with self._arithmetic():
                 logits = self._compute(images)
@@ -159,6 +232,9 @@ class Training:
 
             optimizer.zero_grad()
             loss.backward()
+            # Before the step, so that the weights stay good; a GPU would wait for every answer, and is asked seldom.
+            if (is_told or self._device.type == "cpu") and not is_finite(loss, self._watched):
+                raise self._explain(loss, images, targets)
             if recipe.gradient_clip:
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
             optimizer.step()
@@ -166,9 +242,8 @@ class Training:
             self._average()
             self._steps_done += 1
             tally.add(loss, model.task.correct(logits.detach(), targets), len(indices))
-            is_last = step == len(self._batches)
-            if is_last or step % self._steps_per_record == 0:
-                batch_loss = self._check_finite(loss.item())
+            if is_told:
+                batch_loss = loss.item()
                 tally.seconds += time.perf_counter() - clock
                 if is_last:
                     self._tally = Tally()
@@ -177,6 +252,14 @@ class Training:
                     yield Step(epoch + 1, step, len(self._batches), batch_loss)
                 model.train()  # The caller may have looked at the model as it predicts.
                 clock = time.perf_counter()
+
+    def rehearse(self, images: int) -> None:
+        """Take a step on so many images to see whether memory holds it; the training is of no use afterwards."""
+        pixels, targets = self._pixels[:images], self._targets[:images]
+        with self._arithmetic():
+            logits = self._live(pixels)
+        self._live.task.loss(logits, targets, self.recipe.label_smoothing).backward()
+        self._optimizer.step()
 
     def _summarize(self, tally: Tally, lr: float) -> Epoch:
         return Epoch(
@@ -189,20 +272,28 @@ class Training:
             lr=lr,
         )
 
-    def _check_finite(self, loss: float) -> float:
-        if math.isfinite(loss):
-            return loss
-        epoch, step = divmod(self._steps_done - 1, len(self._batches))
-        raise RecipeError(
-            f"The loss became {loss} at or before step {step + 1} of epoch {epoch + 1}: the weights have grown "
-            f"too large. Lower lr (it is {self.recipe.lr:g}), set gradient_clip to 1, or add BatchNorm() to the net."
+    def _explain(self, loss: Tensor, images: Tensor, targets: Tensor) -> NotFiniteError:
+        """The step is taken again, with an eye on every layer."""
+        model, recipe = self._live, self.recipe
+
+        def take_step() -> Tensor:
+            with self._arithmetic():
+                logits = model(images)
+            return model.task.loss(logits, targets, recipe.label_smoothing)
+
+        epoch, step = divmod(self._steps_done, len(self._batches))
+        value = loss.item()
+        what = "A gradient became infinite or no number" if math.isfinite(value) else f"The loss became {value}"
+        return NotFiniteError(
+            f"{what} at step {step + 1} of epoch {epoch + 1}. First not finite: {trace_not_finite(model, take_step)}. "
+            f"What usually helps: a lower lr (it is {self.lr:g}), gradient_clip 1, or BatchNorm() in the net."
         )
 
     def _set_lr(self) -> float:
         factor = lr_factor(self.recipe, self._steps_done, self.recipe.epochs * len(self._batches))
         for group in self._optimizer.param_groups:
-            group["lr"] = self.recipe.lr * factor
-        return self.recipe.lr * factor
+            group["lr"] = self.lr * factor
+        return self.lr * factor
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
+from lamina.errors import RecipeError
 from lamina.training.recipe import Recipe
 
 ONE_CYCLE_START = 1 / 25
@@ -37,6 +39,24 @@ def lr_factor(recipe: Recipe, step: int, steps: int) -> float:
             return 1 - passed
         case "cosine" | "one-cycle":
             return 1 - _half_cosine(passed)
+
+
+def extend_recipe(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe with another number of epochs, where the steps done so far would have been the same with it.
+
+    Raises:
+        RecipeError: the schedule is spread over all epochs, so that each step would have had another rate.
+
+    >>> extend_recipe(Recipe(epochs=10), 20)
+    Recipe(epochs=20)
+    """
+    if epochs != recipe.epochs and (recipe.schedule != "constant" or recipe.warmup_fraction):
+        what = "the warmup" if recipe.schedule == "constant" else f"the schedule {recipe.schedule}"
+        raise RecipeError(
+            f"epochs can't go from {recipe.epochs} to {epochs}: {what} is spread over all epochs, so that every step "
+            "so far would have had another lr. Resume without it, or train anew with that many epochs."
+        )
+    return dataclasses.replace(recipe, epochs=epochs)
 
 
 def _half_cosine(fraction: float) -> float:

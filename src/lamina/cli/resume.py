@@ -1,0 +1,51 @@
+"""lamina resume: go on with a run where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from lamina.cli.choices import choose_data, make_module
+from lamina.cli.session import Precautions, resume_and_judge, tell_outcome
+from lamina.cli.terminal import Terminal, parse_options, read_seconds
+
+
+@dataclass(frozen=True)
+class Options:
+    """Go on with a run where it was last saved, to the same weights as if it had never stopped."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """the run's folder"""
+    epochs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """of the whole training, to make it longer: with the schedule constant, without warmup"""
+    save_every: Annotated[str, tyro.conf.arg(metavar="TIME")] = "60s"
+    """between two checkpoints inside an epoch: 30s, 5m, 1h"""
+    on_nan: Annotated[Literal["stop", "rewind"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """where a loss or gradient is no number: stop, or go back to the last checkpoint with half the lr, at most 3 times;
+    by default what the run does already"""
+    data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
+    """where the run's pictures are now; by default where they were"""
+    net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """file.py[:NAME] of a module of your own, which a run cannot hold"""
+    json: bool = False
+    """one JSON object a line on stdout, all else on stderr"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    options = parse_options(Options, "resume", arguments)
+    terminal = Terminal(as_json=options.json)
+    rewinds = None if options.on_nan is None else options.on_nan == "rewind"
+    precautions = Precautions(read_seconds("--save-every", options.save_every), rewinds)
+    from lamina.runs import read_run
+
+    run = read_run(options.run)
+    origin = run.record.data
+    module = make_module(run, options.net, terminal)
+    data = choose_data(options.data or origin.source, origin.size_px, terminal)
+    outcome = resume_and_judge(run, data, module, options.epochs, precautions, terminal)
+    return tell_outcome(outcome, data.dataset.name, terminal)

@@ -1,0 +1,107 @@
+"""lamina verify: does a run's training give the same weights again?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from lamina.cli.choices import choose_data, make_module
+from lamina.cli.terminal import Terminal, parse_options
+from lamina.errors import RunError
+
+if TYPE_CHECKING:
+    from lamina.runs import Run
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train the first epochs of a run again, and compare the weights after each, to the bit; the run is left alone.
+
+    The exit status is 0 where all are the same, and 2 where one differs.
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """the run's folder"""
+    epochs: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """how many epochs, from the first"""
+    data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
+    """where the run's pictures are now; by default where they were"""
+    net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """file.py[:NAME] of a module of your own, which a run cannot hold"""
+    json: bool = False
+    """one JSON object a line on stdout, all else on stderr"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command; the status is 2 where an epoch gave other weights."""
+    options = parse_options(Options, "verify", arguments)
+    terminal = Terminal(as_json=options.json)
+    from lamina.differences import find_changes
+    from lamina.resuming import restart_training
+    from lamina.runs import read_run
+    from lamina.storage import digest_tensors
+    from lamina.training.loop import Epoch
+
+    run = read_run(options.run)
+    recorded = _read_digests(run, options.epochs)
+    origin = run.record.data
+    module = make_module(run, options.net, terminal)
+    data = choose_data(options.data or origin.source, origin.size_px, terminal)
+    training = restart_training(run, data.dataset, module)
+    rows = []
+    with terminal.progress() as show_progress:
+        for event in training:
+            if not isinstance(event, Epoch):
+                show_progress(f"epoch {event.epoch}", event.step, event.steps)
+                continue
+            again = digest_tensors(training.model.state_dict())
+            is_same = again == recorded[event.epoch - 1]
+            rows.append((str(event.epoch), recorded[event.epoch - 1], again, "yes" if is_same else "no"))
+            terminal.emit(
+                "verify", run=str(run.path), epoch=event.epoch, recorded=recorded[event.epoch - 1], again=again,
+                same=is_same,
+            )  # fmt: skip
+            if event.epoch == len(recorded) or not is_same:
+                break
+    terminal.tabulate(("epoch", "recorded weights", "trained again", "same"), rows, texts=4)
+    is_same = rows[-1][-1] == "yes"
+    changes = find_changes(run.record)
+    terminal.emit(
+        "result", run=str(run.path), same=is_same, epochs=len(rows),
+        changes=[{"what": change.what, "recorded": change.first, "now": change.second} for change in changes],
+    )  # fmt: skip
+    for change in changes:
+        terminal.remark(f"{change.what} was {change.first}, and is {change.second}")
+    if is_same:
+        terminal.say(f"{run.path}: epochs 1 to {len(rows)} give the same weights, to the bit")
+        return 0
+    reason = (
+        "The differences above may be why."
+        if changes
+        else "Software, processor and threads are as they were: was the run's history changed, or the data?"
+    )
+    terminal.remark(f"lamina: {run.path}: epoch {len(rows)} gives other weights. {reason}")
+    return 2
+
+
+def _read_digests(run: Run, epochs: int) -> list[str]:
+    """The recorded digests of the weights after the first epochs, before any return to a checkpoint."""
+    history = run.read_history()
+    rewinds = run.read_rewinds()
+    if epochs < 1:
+        raise RunError(f"--epochs was {epochs}, but takes 1 or more.")
+    if epochs > len(history):
+        raise RunError(f"{run.path} has {len(history)} whole epochs, and {epochs} were asked for. Give fewer --epochs.")
+    if rewinds and epochs > rewinds[0]["to_epochs_done"]:
+        raise RunError(
+            f"{run.path} went back to a checkpoint after epoch {rewinds[0]['to_epochs_done']}, with another lr from "
+            "there. Give no more --epochs than those before."
+        )
+    digests = [str(row["weights"]) for row in history[:epochs] if "weights" in row]
+    if len(digests) < epochs:
+        raise RunError(f"{run.path / 'history.jsonl'} has no digests of weights: an older lamina wrote it. Train anew.")
+    return digests

@@ -1,0 +1,116 @@
+"""What differs between two runs: recipe, net, data, software, machine, and what came of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lamina.errors import LaminaWarning
+from lamina.nets import Net
+from lamina.plain import fields_to_plain
+from lamina.record import RunRecord, describe_machine, find_versions
+from lamina.runs import Run
+
+ARITHMETIC = ("versions.lamina", "versions.torch", "processor", "instructions", "flags", "threads")
+"""Of what surrounds a training, that on which the last bits of its weights may depend."""
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that two runs do not have in common.
+
+    Attributes:
+        what: its name, such as ``recipe.lr``.
+        first: what it is in the first run, in words.
+        second: what it is in the second.
+    """
+
+    what: str
+    first: str
+    second: str
+
+
+def compare_runs(first: Run, second: Run) -> list[Difference]:
+    """What differs between two runs: recipe, net, data, software, machine, then the last epoch and the report.
+
+    When they were made, their names, command lines and times are left out.
+
+    Raises:
+        RunError: a history or a report is damaged.
+    """
+    return [
+        *_compare_nets(first.record.net, second.record.net),
+        *_compare(_tell_record(first.record), _tell_record(second.record)),
+        *_compare(_tell_results(first), _tell_results(second)),
+    ]
+
+
+def find_changes(record: RunRecord) -> list[Difference]:
+    """What is no longer as a run had it, of that on which the last bits of its weights may depend: then, and now."""
+    now = dataclasses.replace(record, versions=find_versions(), machine=describe_machine())
+    return [
+        difference
+        for difference in _compare(_tell_record(record), _tell_record(now))
+        if difference.what.removeprefix("machine.") in ARITHMETIC
+    ]
+
+
+def _tell_record(record: RunRecord) -> dict[str, Any]:
+    plain = fields_to_plain(record)
+    for name in ("net", "command", "created"):
+        del plain[name]
+    for name in ("device", "precision"):
+        plain[name] = getattr(record, name).value
+    plain["data"].pop("reason")
+    return dict(_flatten(plain))
+
+
+def _tell_results(run: Run) -> dict[str, Any]:
+    with warnings.catch_warnings(action="ignore", category=LaminaWarning):
+        history, report = run.read_history(), run.read_report()
+    last = history[-1] if history else {}
+    told = {f"last epoch.{name}": value for name, value in last.items() if "second" not in name}
+    told |= {"rewinds": len(run.read_rewinds())}
+    if report is not None:
+        told |= {f"report.{report.split}_{report.score_name}": report.score, f"report.{report.split}_loss": report.loss}
+    return told
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
+    for name in dict.fromkeys((*first, *second)):
+        one, other = (_tell(values.get(name)) for values in (first, second))
+        if one != other and name == "machine.flags":
+            one, other = _keep_own_words(one, other), _keep_own_words(other, one)
+        if one != other:
+            yield Difference(name, one, other)
+
+
+def _compare_nets(first: Net | None, second: Net | None) -> Iterator[Difference]:
+    """The layers that one net has in the place of the other's."""
+    rows = [[repr(layer) for layer in net.layers] if net is not None else [] for net in (first, second)]
+    matcher = difflib.SequenceMatcher(None, rows[0], rows[1], autojunk=False)
+    for kind, start, stop, other_start, other_stop in matcher.get_opcodes():
+        if kind != "equal":
+            one, other = rows[0][start:stop], rows[1][other_start:other_stop]
+            yield Difference(f"net, layer {start + 1}", ", ".join(one) or NONE, ", ".join(other) or NONE)
+
+
+def _keep_own_words(one: str, other: str) -> str:
+    return " ".join(word for word in one.split() if word not in other.split()) or NONE
+
+
+def _tell(value: Any) -> str:
+    return NONE if value is None or value == "" else str(value)

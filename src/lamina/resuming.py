@@ -1,0 +1,112 @@
+"""Trainings made again from their runs: to go on exactly where one stopped, or to check that it gives the same."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import nn
+
+from lamina.data import Dataset
+from lamina.errors import RecipeError, RunError
+from lamina.runs import NO_CHECKPOINT, Run
+from lamina.training.loop import Training
+from lamina.training.schedule import extend_recipe
+
+
+def restart_training(
+    run: Run, dataset: Dataset, module: nn.Module | None = None, steps_per_record: int = 10
+) -> Training:
+    """The training of a run as it was before its first step, on the device and in the precision that it had.
+
+    Args:
+        run: which.
+        dataset: what it learned from.
+        module: for a user's own module, the same one, made anew by the caller.
+        steps_per_record: steps between Step records.
+
+    Raises:
+        RunError: the data is not what the run learned from, or a module is missing.
+        RecipeError: the run's device is not there.
+    """
+    record = run.record
+    if dataset.fingerprint != record.data.fingerprint:
+        raise RunError(
+            f"{dataset.name} is not what {run.path} learned from: its fingerprint is {dataset.fingerprint}, and was "
+            f"{record.data.fingerprint}. Bring those pictures back, or train anew with lamina train."
+        )
+    if module is not None and record.net is not None:
+        raise RunError(f"{run.path} holds its own net, {record.net_name}. Leave --net out.")
+    net = module if record.net is None else record.net
+    if net is None:
+        raise RunError(
+            f"{run.path} trains a module of your own, and lamina runs no code that a run names. "
+            f"Give the module again with --net {record.own_module}."
+        )
+    return Training(
+        net,
+        dataset.train,
+        record.recipe,
+        device=record.device.value,
+        precision=record.precision,
+        steps_per_record=steps_per_record,
+    )
+
+
+def resume_training(
+    run: Run,
+    dataset: Dataset,
+    epochs: int | None = None,
+    module: nn.Module | None = None,
+    steps_per_record: int = 10,
+) -> Training:
+    """The training of a run where it was last saved: it goes on to the weights of one that was never stopped.
+
+    The run is not touched: hold ``run.lock()``, and call ``run.trim_history`` and ``run.extend`` as you go on.
+
+    Args:
+        run: which.
+        dataset: what it learned from.
+        epochs: of the whole training, if there shall be another number than there was to be.
+        module: for a user's own module, the same one, made anew by the caller.
+        steps_per_record: steps between Step records.
+
+    Raises:
+        RunError: the data is not what the run learned from, a module is missing, or the checkpoint is damaged, or
+            missing where there should be one.
+        RecipeError: the run's device is not there, or its schedule allows no other number of epochs.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from lamina import Epoch, Net, Recipe, create_run, load_data
+    >>> from lamina.nets import Flatten, Output
+    >>> from lamina.record import DataOrigin, record_training
+    >>> data = load_data("shapes")
+    >>> training = Training(Net(Flatten(), Output()), data.train, Recipe(epochs=2))
+    >>> origin = DataOrigin("shapes", "as asked", data.name, data.fingerprint, None, data.resize)
+    >>> run = create_run(Path(tempfile.mkdtemp()), record_training(training, origin, net_name="linear"))
+    >>> next(event for event in training if isinstance(event, Epoch)).epoch
+    1
+    >>> run.save_checkpoint(training.checkpoint())
+    >>> [event.epoch for event in resume_training(run, data) if isinstance(event, Epoch)]
+    [2]
+    """
+    if epochs is not None:
+        recipe = extend_recipe(run.record.recipe, epochs)
+        run = dataclasses.replace(run, record=dataclasses.replace(run.record, recipe=recipe))
+    checkpoint = run.read_checkpoint()
+    if checkpoint is None and (done := len(run.read_history())):
+        raise RunError(
+            f"{run.path} has epochs behind it ({done}), but no state.safetensors to go on from: an older lamina made "
+            "it, or the file was deleted. Train anew, or delete history.jsonl: lamina resume then begins at the start."
+        )
+    training = restart_training(run, dataset, module, steps_per_record)
+    if checkpoint is not None:
+        try:
+            training.restore(checkpoint)
+        except RunError as error:
+            raise RunError(f"{run.path / 'state.safetensors'}: {error}. {NO_CHECKPOINT}") from error
+    if training.epochs_done > training.recipe.epochs:
+        raise RecipeError(
+            f"epochs was {training.recipe.epochs}, but {run.path} has {training.epochs_done} behind it. Give more."
+        )
+    return training

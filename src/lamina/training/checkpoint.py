@@ -1,0 +1,109 @@
+"""All that a training needs to go on exactly: weights, their average, the optimizer's memory, and where it stands.
+
+There is no state of a random generator: what is random in a step follows from the seed and the step's number alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lamina.errors import RunError
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a training stands, between two steps.
+
+    Attributes:
+        steps_done: steps since the beginning.
+        rewinds: how often the training went back to a checkpoint, with half the learning rate each time.
+        images: images met in the epoch under way.
+        loss: sum of their losses.
+        correct: how many of them were right; ``None`` where answers are not right or wrong.
+        seconds: time in the training steps of the epoch under way.
+    """
+
+    steps_done: int
+    rewinds: int
+    images: int
+    loss: float
+    correct: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """All that an exact continuation of a training needs.
+
+    Attributes:
+        tensors: on the CPU, by name: ``live.…`` the weights, ``averaged.…`` their moving average, ``optimizer.KEY.…``
+            what the optimizer remembers of each weight.
+        standing: where it stands.
+    """
+
+    tensors: dict[str, Tensor]
+    standing: Standing
+
+
+def collect_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
+    """Copies on the CPU of what models hold and an optimizer over the first of them remembers, each under its name."""
+    found = {f"{kind}.{name}": tensor for kind, model in models.items() for name, tensor in model.state_dict().items()}
+    for name, weight in _optimized(models, optimizer):
+        for key, value in optimizer.state.get(weight, {}).items():
+            if value is not None:
+                found[f"optimizer.{key}.{name}"] = value
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in found.items()}
+
+
+def restore_tensors(tensors: Mapping[str, Tensor], models: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
+    """Put back what :func:`collect_tensors` gave; where it does not fit, nothing is changed.
+
+    Raises:
+        RunError: a tensor is missing, unknown or of another shape; the message names it.
+    """
+    states = {kind: model.state_dict() for kind, model in models.items()}
+    expected = {f"{kind}.{name}": tensor for kind, state in states.items() for name, tensor in state.items()}
+    weights = dict(_optimized(models, optimizer))
+    memory: dict[str, dict[str, Tensor]] = {name: {} for name in weights}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        key, _, weight_name = rest.partition(".")
+        if kind == "optimizer" and weight_name in weights:
+            weight = weights[weight_name]
+            if tensor.ndim:
+                _check_shape(name, tensor, weight)
+                # Laid out as its weight is: fused optimizers pair the two by their place in memory.
+                tensor = torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+            memory[weight_name][key] = tensor
+        elif name not in expected:
+            raise RunError(f"the checkpoint does not fit the training: it has {name}, which the training has not")
+    for name, tensor in expected.items():
+        if name not in tensors:
+            raise RunError(f"the checkpoint does not fit the training: it misses {name}")
+        _check_shape(name, tensors[name], tensor)
+
+    for kind, model in models.items():
+        model.load_state_dict({name: tensors[f"{kind}.{name}"] for name in states[kind]})
+    whole: dict[str, Any] = optimizer.state_dict()
+    whole["state"] = {place: memory[name] for place, name in enumerate(weights) if memory[name]}
+    optimizer.load_state_dict(whole)
+
+
+def _optimized(models: Mapping[str, nn.Module], optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """The weights of the first model in the order in which the optimizer numbers them."""
+    names = {weight: name for name, weight in next(iter(models.values())).named_parameters()}
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            yield names[weight], weight
+
+
+def _check_shape(name: str, tensor: Tensor, expected: Tensor) -> None:
+    found, wanted = tuple(tensor.shape), tuple(expected.shape)
+    if found != wanted:
+        raise RunError(f"the checkpoint does not fit the training: for {name} expected the shape {wanted}, got {found}")

@@ -1,0 +1,97 @@
+"""Numbers that go wrong: found before they reach the weights, and traced to the layer where they began."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lamina.training.model import Model
+
+
+def choose_watched(model: nn.Module) -> tuple[Tensor, ...]:
+    """The weights whose gradients tell of all: of a linear layer or a convolution its bias alone, if it has one.
+
+    The gradient of such a bias is a sum of all that reaches the layer from above, and so is no number as soon as a
+    part of that is none; the weight's takes a hundred times as long to read, and tells the same.
+    """
+    watched: list[Tensor] = []
+    for module in model.modules():
+        bias = module.bias if isinstance(module, nn.Linear | nn.Conv2d) else None
+        watched += module.parameters(recurse=False) if bias is None or not bias.requires_grad else (bias,)
+    return tuple(watched)
+
+
+def is_finite(loss: Float[Tensor, ""], weights: Iterable[Tensor]) -> bool:
+    """Whether the loss and the gradients of some weights are numbers; a GPU finishes its steps before it can tell.
+
+    >>> is_finite(torch.tensor(float("nan")), ())
+    False
+    """
+    values = [loss.detach(), *(weight.grad for weight in weights if weight.grad is not None)]
+    # A sum is no number where any of its parts is none. That of finite parts can overflow: then all parts are read.
+    sums = torch.stack([value.sum().float() for value in values])
+    return all(map(math.isfinite, sums.tolist())) or all(bool(torch.isfinite(value).all()) for value in values)
+
+
+def find_unsound(model: nn.Module) -> str | None:
+    """The first weight or buffer of a model that is not all numbers, by its name; ``None`` where all are."""
+    state = model.state_dict().items()
+    return next((name for name, tensor in state if not torch.isfinite(tensor).all()), None)
+
+
+def trace_not_finite(model: Model, take_step: Callable[[], Float[Tensor, ""]]) -> str:
+    """Where the first value that is no number comes from, in words: weights, activations, the loss, or gradients.
+
+    Args:
+        model: the model, with the weights as they were before the step.
+        take_step: makes the forward pass, and returns the loss; its gradients are computed here.
+    """
+    for name, weight in model.body.named_parameters():
+        if not torch.isfinite(weight).all():
+            return f"the weights of {_tell_layer(model, name.rpartition('.')[0])}"
+    outputs: list[tuple[str, bool]] = []
+    gradients: dict[int, bool] = {}
+
+    def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        if not isinstance(output, Tensor):
+            return
+        place = len(outputs)
+        outputs.append((name, bool(torch.isfinite(output).all())))
+        if output.requires_grad:
+            output.register_hook(lambda gradient: gradients.__setitem__(place, bool(torch.isfinite(gradient).all())))
+
+    innermost = [(name, module) for name, module in model.body.named_modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(partial(note, name)) for name, module in innermost]
+    try:
+        loss = take_step()
+        for name, finite in outputs:
+            if not finite:
+                return f"the activations of {_tell_layer(model, name)}"
+        if not torch.isfinite(loss):
+            return "the loss, though the net's outputs are numbers: look at the targets"
+        model.zero_grad()
+        loss.backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    modules = dict(innermost)
+    for place in reversed(range(len(outputs))):
+        name = outputs[place][0]
+        weights = [weight.grad for weight in modules[name].parameters() if weight.grad is not None]
+        if not gradients.get(place, True) or not all(bool(torch.isfinite(grad).all()) for grad in weights):
+            return f"the gradients of {_tell_layer(model, name)}"
+    return "the gradients"
+
+
+def _tell_layer(model: Model, name: str) -> str:
+    """A layer by its place and its arguments; a module of a user's own by its name and class."""
+    place, _, inside = name.partition(".")
+    if model.net is not None and place.isdecimal():
+        layer = f"layer {int(place) + 1} of {len(model.net)}, {model.net.layers[int(place)]}"
+        return f"{layer} (in it: {type(model.body.get_submodule(name)).__name__})" if inside else layer
+    return f"{name or 'the module'} ({type(model.body.get_submodule(name)).__name__})"

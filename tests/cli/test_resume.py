@@ -1,0 +1,342 @@
+"""Trainings that are stopped, run out of room or go wrong lose nothing, as a person meets it on the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import events, write_pictures
+
+from lamina.cli import main
+from lamina.runs import read_run
+
+NET = "Flatten(), Linear(8), ReLU(), Output()"
+FLAGS = ("--epochs", "40", "--batch-size", "20", "--precision", "fp32", "--flip", "random", "--ema-decay", "0.9")
+
+SMALL_MEMORY = """
+import resource, sys
+from lamina.cli import main
+from lamina.runs import read_run
+limit, source, *arguments = sys.argv[1:]
+main(["train", "Flatten(), Output()", "--data", source, "--epochs", "1", "--precision", "fp32"])  # loads all there is
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + int(limit), resource.RLIM_INFINITY))
+sys.exit(main(arguments))
+"""
+
+
+def train(pictures: Path, name: str, *flags: str) -> Path:
+    assert main(["train", NET, "--data", str(pictures), "--name", name, *FLAGS, *flags]) == 0
+    return Path("runs") / name
+
+
+def read_weights(run: Path) -> list[str]:
+    """The digests of the weights after each epoch."""
+    rows = map(json.loads, (run / "history.jsonl").read_text().splitlines())
+    return [row["weights"] for row in rows if "epoch" in row]
+
+
+def read_report(run: Path) -> dict[str, object]:
+    return {name: value for name, value in json.loads((run / "report.json").read_text()).items() if name != "seconds"}
+
+
+def read_state(run: Path) -> bytes:
+    return (run / "state.safetensors").read_bytes()
+
+
+@contextlib.contextmanager
+def full_disk(limit_bytes: int) -> Iterator[None]:
+    """Let no file grow larger, as on a disk without room: Python makes an OSError of it."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(workplace, pictures, capsys):
+    straight = train(pictures, "straight")
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        run = Path("runs") / number.name
+        flags = ["--data", str(pictures), "--name", number.name, *FLAGS, "--json"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "lamina", "train", NET, *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            process.stdout.readline()
+            process.send_signal(number)
+            rest, told = process.communicate(timeout=60)
+        assert process.returncode == status, told
+        assert told.splitlines()[-1] == f"lamina: stopped by {number.name}; go on with: lamina resume {run}"
+        assert json.loads(rest.splitlines()[-1])["event"] == "result"
+        assert 0 < len(read_weights(run)) < 40
+        assert not (run / "report.json").exists()
+        assert main(["evaluate", str(run)]) == 0
+        assert main(["resume", str(run)]) == 0
+        assert read_weights(run) == read_weights(straight)
+        assert read_report(run) == read_report(straight)
+
+
+def test_a_finished_run_is_judged_again_and_goes_on_with_more_epochs(workplace, pictures, capsys):
+    longer = train(pictures, "longer", "--epochs", "6")
+    run = train(pictures, "run", "--epochs", "4")
+    report = read_report(run)
+    (run / "report.json").unlink()  # as a kill while it was judged leaves it
+    assert main(["resume", "runs/run"]) == 0
+    assert read_report(run) == report
+    assert main(["resume", "runs/run", "--epochs", "6"]) == 0
+    assert read_weights(run) == read_weights(longer)
+    assert json.loads((run / "run.json").read_text())["recipe"]["epochs"] == 6
+    capsys.readouterr()
+    assert main(["resume", "runs/run", "--epochs", "5"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "lamina: epochs was 5, but runs/run has 6 behind it. Give more."
+    train(pictures, "cosine", "--epochs", "2", "--schedule", "cosine")
+    assert main(["resume", "runs/cosine", "--epochs", "6"]) == 2
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .startswith(
+            "lamina: epochs can't go from 2 to 6: the schedule cosine is spread over all epochs, so that every step "
+        )
+    )
+
+
+def test_verify_tells_whether_the_weights_are_the_same_and_leaves_the_run_alone(workplace, pictures, capsys):
+    run = train(pictures, "run", "--epochs", "3")
+    before = {file.name: file.read_bytes() for file in run.iterdir()}
+    capsys.readouterr()
+    assert main(["verify", "runs/run", "--epochs", "3", "--json"]) == 0
+    *epochs, result = events(capsys.readouterr().out)
+    assert [event["recorded"] for event in epochs] == [event["again"] for event in epochs] == read_weights(run)
+    assert result == {"event": "result", "run": "runs/run", "same": True, "epochs": 3, "changes": []}
+    assert {file.name: file.read_bytes() for file in run.iterdir()} == before
+
+    history = run / "history.jsonl"
+    history.write_text(history.read_text().replace(read_weights(run)[1], "0" * 32))
+    record = json.loads((run / "run.json").read_text())
+    record["versions"]["torch"] = "1.0"
+    (run / "run.json").write_text(json.dumps(record))
+    assert main(["verify", "runs/run", "--epochs", "3"]) == 2
+    out, err = capsys.readouterr()
+    assert [line.split("\t")[-1] for line in out.splitlines()] == ["same", "yes", "no"]
+    assert "versions.torch was 1.0, and is " in err
+    assert err.splitlines()[-1] == ("lamina: runs/run: epoch 2 gives other weights. The differences above may be why.")
+    assert main(["verify", "runs/run", "--epochs", "4"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "lamina: runs/run has 3 whole epochs, and 4 were asked for. Give fewer --epochs."
+    )
+
+
+def test_what_differs_between_two_runs_is_shown(workplace, pictures, capsys):
+    train(pictures, "one", "--epochs", "1")
+    train(pictures, "two", "--epochs", "1", "--lr", "0.02")
+    train(pictures, "three", "--epochs", "1")
+    capsys.readouterr()
+    assert main(["runs", "--diff", "runs/one", "runs/three"]) == 0
+    assert capsys.readouterr().out == "runs/one and runs/three differ in nothing but their time and name\n"
+    assert main(["runs", "--diff", "runs/one", "runs/two"]) == 0
+    assert "recipe.lr\t0.001\t0.02\n" in capsys.readouterr().out
+    assert main(["runs", "--diff", "runs/one", "runs/two", "--json"]) == 0
+    *differences, result = events(capsys.readouterr().out)
+    assert {"event": "difference", "what": "recipe.lr", "a": "0.001", "b": "0.02"} in differences
+    assert result == {"event": "result", "runs": ["runs/one", "runs/two"], "differences": len(differences)}
+
+
+def test_a_full_disk_is_a_warning_and_the_last_whole_checkpoint_stays(workplace, pictures, capsys):
+    straight = train(pictures, "straight", "--epochs", "6")
+    run = train(pictures, "run", "--epochs", "3")
+    whole = read_state(run), (run / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    with full_disk(8000):
+        assert main(["resume", "runs/run", "--epochs", "6", "--save-every", "0s"]) == 2
+    out, err = capsys.readouterr()
+    assert "epoch 6/6  train loss" in out
+    assert (
+        "warning: cannot write to runs/run: File too large. The training goes on, and the last whole checkpoint stays; "
+        "make room.\n"
+    ) in err
+    assert err.splitlines()[-1] == (
+        "lamina: Cannot write to runs/run: File too large. What was saved before is whole: make room, then "
+        "lamina resume runs/run"
+    )
+    assert (read_state(run), (run / "model.safetensors").read_bytes()) == whole
+    assert not list(run.glob(".*.????????"))
+    assert main(["resume", "runs/run"]) == 0
+    assert read_weights(run) == read_weights(straight)
+    assert read_state(run)[-100:] == read_state(straight)[-100:]
+
+
+def test_a_history_that_cannot_grow_ends_where_it_ended_and_holds_the_checkpoint_back(workplace, pictures, capsys):
+    straight = train(pictures, "straight", "--epochs", "6")
+    run = train(pictures, "run", "--epochs", "3")
+    history, state = (run / "history.jsonl").read_bytes(), read_state(run)
+    record = json.loads((run / "run.json").read_text())
+    record["recipe"]["epochs"] = 6  # written before the disk fills up
+    (run / "run.json").write_text(json.dumps(record))
+    with full_disk(len(history) + 100):
+        assert main(["resume", "runs/run"]) == 2
+    assert (run / "history.jsonl").read_bytes() == history
+    assert read_state(run) == state
+    assert main(["resume", "runs/run"]) == 0
+    assert read_weights(run) == read_weights(straight)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
+def test_out_of_memory_tells_a_batch_size_that_fits(workplace, pictures):
+    def train_in(limit_bytes: int, batch_size: int) -> subprocess.CompletedProcess[str]:
+        net = "Conv2d(5000, kernel_size=3), ReLU(), GlobalAvgPool(), Output()"  # 2 MB an image and layer
+        flags = ["--epochs", "1", "--precision", "fp32", "--batch-size", str(batch_size), "--data", str(pictures)]
+        command = [sys.executable, "-c", SMALL_MEMORY, str(limit_bytes), str(pictures), "train", net, *flags]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    failed = train_in(170_000_000, 60)
+    assert failed.returncode == 2, failed.stderr
+    told = re.fullmatch(
+        r"lamina: The cpu has no memory for batch_size 60\. --batch-size (\d+) would have fitted\.",
+        failed.stderr.splitlines()[-1],
+    )
+    assert told is not None, failed.stderr
+    assert int(told[1]) in (30, 15, 7)
+    fitted = train_in(170_000_000, int(told[1]))
+    assert fitted.returncode == 0, fitted.stderr
+
+
+def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(workplace, pictures, capsys):
+    wild = ["--optimizer", "sgd", "--lr", "1e30", "--epochs", "2"]
+    assert main(["train", NET, "--data", str(pictures), "--name", "wild", *FLAGS, *wild]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(
+        "lamina: The loss became nan at step 2 of epoch 1. First not finite: the activations of layer "
+    )
+    assert told.endswith(
+        "What usually helps: a lower lr (it is 1e+30), gradient_clip 1, or BatchNorm() in the net. The run keeps its "
+        "last good checkpoint; with --on-nan rewind, lamina resume runs/wild goes on from there with half the lr."
+    )
+    assert main(["resume", "runs/wild", "--on-nan", "rewind", "--json"]) == 2
+    out, err = capsys.readouterr()
+    rewinds = [json.loads(line) for line in Path("runs/wild/history.jsonl").read_text().splitlines()]
+    assert [(row["rewind"], row["lr"]) for row in rewinds] == [(1, 5e29), (2, 2.5e29), (3, 1.25e29)]
+    assert [event["rewind"] for event in events(out)] == [1, 2, 3]
+    assert "Back to step 0 with half the lr, 5e+29 (1 of 3 times)." in err
+    assert err.splitlines()[-1].endswith(
+        "It has gone back to a checkpoint 3 times already, and ends here; runs/wild keeps its last good checkpoint."
+    )
+
+
+BREAKABLE = """
+import torch
+from torch import nn
+
+class Breakable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.flatten, self.linear = nn.Flatten(), nn.Linear(432, 2)
+
+    def forward(self, images):
+        logits = self.linear(self.flatten(images))
+        return logits / (self.linear.weight.norm() < 5)  # by 0 where the weights have grown too large
+"""
+
+
+def test_a_training_that_was_rewound_goes_on_and_is_resumed_at_its_lower_rate(workplace, pictures, capsys):
+    Path("mine.py").write_text(BREAKABLE)
+    flags = [
+        "--data",
+        str(pictures),
+        "--optimizer",
+        "sgd",
+        "--momentum",
+        "0",
+        "--batch-size",
+        "5",
+        "--precision",
+        "fp32",
+    ]
+
+    def train_at(rate: float, name: str, *more: str) -> int:
+        return main(["train", "mine.py", *flags, "--lr", str(rate), "--epochs", "3", "--name", name, *more])
+
+    rate = next(rate for rate in (2.0**power for power in range(-3, 9)) if train_at(rate, f"at-{rate}") == 2)
+    assert train_at(rate, "run", "--on-nan", "rewind") == 0
+    run = Path("runs/run")
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    rewinds, epochs = ([row for row in rows if name in row] for name in ("rewind", "epoch"))
+    assert 1 <= len(rewinds) <= 3
+    assert [row["lr"] for row in rewinds] == [rate / 2**number for number in range(1, len(rewinds) + 1)]
+    assert [row["epoch"] for row in epochs] == [1, 2, 3]
+    assert epochs[-1]["lr"] == rewinds[-1]["lr"]
+    assert main(["resume", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 0
+    last = json.loads((run / "history.jsonl").read_text().splitlines()[-1])
+    assert (last["epoch"], last["lr"]) == (4, rewinds[-1]["lr"])
+    capsys.readouterr()
+    assert main(["verify", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 2
+    assert ", with another lr from there. Give no more --epochs than those before." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("resume runs/none", "There is no run runs/none. runs holds no runs: make one with lamina train."),
+        ("verify runs/none", "There is no run runs/none. runs holds no runs: make one with lamina train."),
+        ("runs --diff runs/a runs/b", "There is no run runs/a. runs holds no runs: make one with lamina train."),
+        ("resume runs/x --save-every 60", "--save-every was '60', but takes a time such as 30s, 5m or 1h."),
+        ("train mlp --data shapes --save-every often", "--save-every was 'often', but takes a time such as 30s, 5m or "
+         "1h."),
+        ("train mlp --data shapes --device cpu --batch-size auto", "--batch-size auto fills the memory of a CUDA "
+         "device, but this training is on cpu (as asked). Give a number; 100 is usual."),
+        ("train mlp --batch-size=auto --data shapes", "--batch-size auto fills the memory of a CUDA device, but this "
+         "training is on cpu (no GPU found). Give a number; 100 is usual."),
+    ],
+)  # fmt: skip
+def test_wrong_input_gets_one_message(workplace, capsys, command, message):
+    assert main(command.split()) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"lamina: {message}"
+    assert not Path("runs").exists()
+
+
+def test_changed_data_is_refused_and_moved_data_is_taken(workplace, tmp_path, capsys):
+    folder = write_pictures(tmp_path / "mine", 20)
+    run = train(folder, "run", "--epochs", "1")
+    moved = folder.rename(tmp_path / "moved")
+    assert main(["resume", "runs/run", "--epochs", "2"]) == 2
+    assert "there is no data set named" in capsys.readouterr().err
+    assert main(["resume", "runs/run", "--epochs", "2", "--data", str(moved)]) == 0
+    (moved / "dark" / "0.png").unlink()
+    assert main(["resume", "runs/run", "--epochs", "3", "--data", str(moved)]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("lamina: moved is not what runs/run learned from: its fingerprint is ")
+    assert len(read_weights(run)) == 2
+
+
+def test_two_trainings_of_one_run_are_refused(workplace, pictures, capsys):
+    run = train(pictures, "busy", "--epochs", "1")
+    with read_run(run).lock():
+        assert main(["resume", "runs/busy"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"lamina: runs/busy is being trained by process {os.getpid()}. Wait until it ends, or stop it, and try again."
+    )
+    assert main(["resume", "runs/busy"]) == 0
+
+
+def test_a_module_of_ones_own_is_resumed_with_its_file(workplace, pictures, capsys):
+    Path("mine.py").write_text(
+        "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(432, 2))\n"
+    )
+    for name, epochs in (("straight", "3"), ("own", "2")):
+        assert main(["train", "mine.py", "--data", str(pictures), "--name", name, *FLAGS, "--epochs", epochs]) == 0
+    assert "net: mine.py is Python, and is run: it can do all that you can\n" in capsys.readouterr().err
+    assert main(["resume", "runs/own", "--epochs", "3"]) == 2
+    assert "lamina runs no code that a run names" in capsys.readouterr().err
+    assert main(["resume", "runs/own", "--epochs", "3", "--net", "mine.py"]) == 0
+    assert read_weights(Path("runs/own")) == read_weights(Path("runs/straight"))

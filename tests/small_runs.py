@@ -1,0 +1,47 @@
+"""A net, a data set and runs so small that a training takes a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from lamina.data import Dataset, Images
+from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.record import DataOrigin, OwnModule, record_training
+from lamina.runs import Run, create_run
+from lamina.training.loop import Epoch, Training
+from lamina.training.recipe import Recipe
+
+NET = Net(Flatten(), Linear(4), ReLU(), Output())
+RECIPE = Recipe(epochs=2, batch_size=4, precision="fp32", seed=7)
+
+
+def images_of(split: str) -> Images:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), dtype=np.uint8)
+    names = tuple(f"{place}.png" for place in range(12))
+    return Images(pixels, np.arange(12, dtype=np.int64) % 3, ("cat", "dog", "hen"), names, split)
+
+
+DATA = Dataset(name="pets", fingerprint="abc123", train=images_of("train"), test=images_of("test"), size_px=6)
+ORIGIN = DataOrigin("photos/pets", "as asked", "pets", "abc123", size_px=6, resize="crop")
+
+
+def start(folder: Path, recipe: Recipe = RECIPE, net: Net | nn.Module = NET) -> tuple[Run, Training]:
+    own = None if isinstance(net, Net) else OwnModule("mine.py", "build")
+    training = Training(net, DATA.train, recipe, device="cpu", steps_per_record=1)
+    return create_run(folder, record_training(training, ORIGIN, net_name="tiny", own_module=own)), training
+
+
+def follow(training: Training) -> list[Epoch]:
+    return [event for event in training if isinstance(event, Epoch)]
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

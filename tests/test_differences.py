@@ -1,0 +1,78 @@
+"""What differs between two runs is told, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from lamina.differences import Difference, compare_runs, find_changes
+from lamina.evaluation import evaluate
+from lamina.nets import Flatten, Linear, Net, Output, Tanh
+from lamina.runs import create_run
+from small_runs import DATA, NET, RECIPE, follow, start
+
+
+def finish(folder, recipe=RECIPE, net=NET):
+    run, training = start(folder, recipe, net)
+    for epoch in follow(training):
+        row = dataclasses.asdict(epoch)
+        run.append_epoch({name: row[name] for name in ("epoch", "train_loss", "train_seconds", "lr")})
+    run.save_report(evaluate(training.model, DATA.test))
+    return run
+
+
+def test_runs_of_the_same_recipe_differ_in_nothing(tmp_path):
+    assert compare_runs(finish(tmp_path), finish(tmp_path)) == []
+
+
+def test_recipe_net_and_results_are_told(tmp_path):
+    first = finish(tmp_path)
+    second = finish(tmp_path, dataclasses.replace(RECIPE, lr=0.01, epochs=1), Net(Flatten(), Linear(5), Output()))
+    found = {difference.what: (difference.first, difference.second) for difference in compare_runs(first, second)}
+    assert found["net, layer 2"] == ("Linear(4), ReLU()", "Linear(5)")
+    assert found["recipe.lr"] == ("0.001", "0.01")
+    assert found["recipe.epochs"] == found["last epoch.epoch"] == ("2", "1")
+    assert found["parameters"] == ("451", "563")
+    assert {"last epoch.train_loss", "last epoch.lr", "report.test_loss"} <= found.keys()
+    assert not any("second" in what or what in ("command", "created", "name") for what in found)
+
+
+def test_software_machine_threads_precision_and_data_are_told(tmp_path):
+    run = finish(tmp_path)
+    record = run.record
+    machine = dataclasses.replace(record.machine, threads=64, flags="avx amx_bf16", processor="Other")
+    other = dataclasses.replace(
+        record,
+        net=Net(Flatten(), Linear(4), Tanh(), Output(units=3)),
+        data=dataclasses.replace(record.data, fingerprint="def"),
+        precision=dataclasses.replace(record.precision, value="bf16", reason="measured 3.1"),
+        versions=record.versions | {"torch": "1.0"},
+        machine=machine,
+    )
+    base = dataclasses.replace(record, machine=dataclasses.replace(record.machine, flags="avx sse"))
+    first, second = create_run(tmp_path, base), create_run(tmp_path, other)
+    assert compare_runs(first, second) == [
+        Difference("net, layer 3", "ReLU()", "Tanh()"),
+        Difference("data.fingerprint", "abc123", "def"),
+        Difference("precision", "fp32", "bf16"),
+        Difference("versions.torch", torch.__version__, "1.0"),
+        Difference("machine.processor", record.machine.processor, "Other"),
+        Difference("machine.flags", "sse", "amx_bf16"),
+        Difference("machine.threads", str(torch.get_num_threads()), "64"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, []),
+        ({"threads": 64}, [Difference("machine.threads", "64", str(torch.get_num_threads()))]),
+        ({"cores": 64}, []),  # says nothing of the arithmetic
+    ],
+)
+def test_what_has_changed_since_a_run_is_told(changes, expected, tmp_path):
+    run, _ = start(tmp_path)
+    record = dataclasses.replace(run.record, machine=dataclasses.replace(run.record.machine, **changes))
+    assert find_changes(record) == expected

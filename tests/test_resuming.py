@@ -1,0 +1,225 @@
+"""Runs go on where they stopped, runs of older laminas are read, and one process at a time trains a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lamina.errors import RecipeError, RunError
+from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.resuming import restart_training, resume_training
+from lamina.runs import Run, read_run
+from lamina.training.loop import Step
+from lamina.training.model import predict_logits
+from lamina.training.recipe import Recipe
+from small_runs import DATA, RECIPE, follow, images_of, same, start, weights
+
+OLD_RUNS = Path(__file__).parent / "old_runs"
+
+
+def raises(kind: type[Exception], message: str):
+    return pytest.raises(kind, match=f"^{re.escape(message)}$")
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 5, 6])
+def test_a_run_goes_on_from_its_files_to_the_same_weights(stop, tmp_path):
+    _, straight = start(tmp_path)
+    expected = follow(straight)
+    run, training = start(tmp_path)
+    for _, _event in zip(range(stop), training, strict=False):
+        pass
+    run.save_checkpoint(training.checkpoint())
+    resumed = resume_training(read_run(run.path), DATA, steps_per_record=1)
+    rest = follow(resumed)
+    assert [epoch.train_loss for epoch in rest] == [epoch.train_loss for epoch in expected[2 - len(rest) :]]
+    assert same(weights(resumed), weights(straight))
+
+
+def test_a_run_that_was_never_saved_begins_at_the_start(tmp_path):
+    run, straight = start(tmp_path)
+    follow(straight)
+    resumed = resume_training(run, DATA)
+    assert resumed.steps_done == 0
+    follow(resumed)
+    assert same(weights(resumed), weights(straight))
+
+
+def test_a_training_goes_on_in_the_precision_that_was_recorded_and_measures_nothing(tmp_path, monkeypatch):
+    run, _ = start(tmp_path, dataclasses.replace(RECIPE, precision="auto"))
+    for value in ("fp32", "bf16"):
+        recorded = dataclasses.replace(run.record.precision, value=value, reason="recorded")
+        other = Run(run.path, dataclasses.replace(run.record, precision=recorded))
+        assert resume_training(other, DATA).precision == recorded
+
+
+def test_a_finished_run_is_made_longer_as_if_it_had_been_so_from_the_start(tmp_path):
+    _, straight = start(tmp_path, dataclasses.replace(RECIPE, epochs=4))
+    follow(straight)
+    run, training = start(tmp_path)
+    follow(training)
+    run.save_checkpoint(training.checkpoint())
+    longer = resume_training(run, DATA, epochs=4)
+    assert [epoch.epoch for epoch in follow(longer)] == [3, 4]
+    assert same(weights(longer), weights(straight))
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"schedule": "cosine"}, "the schedule cosine"),
+        ({"schedule": "linear"}, "the schedule linear"),
+        ({"schedule": "one-cycle"}, "the schedule one-cycle"),
+        ({"warmup_fraction": 0.1}, "the warmup"),
+    ],
+)
+def test_a_schedule_over_all_epochs_allows_no_other_number_of_them(changes, what, tmp_path):
+    run, _ = start(tmp_path, dataclasses.replace(RECIPE, **changes))
+    assert resume_training(run, DATA, epochs=2).recipe == run.record.recipe
+    with raises(
+        RecipeError,
+        f"epochs can't go from 2 to 4: {what} is spread over all epochs, so that every step so far would have had "
+        "another lr. Resume without it, or train anew with that many epochs.",
+    ):
+        resume_training(run, DATA, epochs=4)
+
+
+def test_fewer_epochs_than_are_done_are_refused(tmp_path):
+    run, training = start(tmp_path)
+    follow(training)
+    run.save_checkpoint(training.checkpoint())
+    with raises(RecipeError, f"epochs was 1, but {run.path} has 2 behind it. Give more."):
+        resume_training(run, DATA, epochs=1)
+
+
+def test_other_data_is_refused(tmp_path):
+    run, _ = start(tmp_path)
+    with raises(
+        RunError,
+        f"pets is not what {run.path} learned from: its fingerprint is def456, and was abc123. "
+        "Bring those pictures back, or train anew with lamina train.",
+    ):
+        resume_training(run, dataclasses.replace(DATA, fingerprint="def456"))
+
+
+def test_the_checkpoint_of_another_net_is_refused_by_its_file(tmp_path):
+    run, _ = start(tmp_path)
+    _, other = start(tmp_path, net=Net(Flatten(), Linear(5), ReLU(), Output()))
+    run.save_checkpoint(other.checkpoint())
+    with raises(
+        RunError,
+        f"{run.path}/state.safetensors: the checkpoint does not fit the training: for live.body.1.weight expected the "
+        "shape (4, 108), got (5, 108). Restore it from a copy, or delete it and history.jsonl: lamina resume "
+        "then begins at the start.",
+    ):
+        resume_training(run, DATA)
+
+
+def test_a_module_of_ones_own_is_given_again_and_goes_on(tmp_path):
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+    _, straight = start(tmp_path, net=build())
+    follow(straight)
+    run, training = start(tmp_path, net=build())
+    next(event for event in training if isinstance(event, Step))
+    run.save_checkpoint(training.checkpoint())
+    with raises(
+        RunError,
+        f"{run.path} trains a module of your own, and lamina runs no code that a run names. "
+        "Give the module again with --net mine.py:build.",
+    ):
+        resume_training(run, DATA)
+    resumed = resume_training(run, DATA, module=build())
+    follow(resumed)
+    assert same(weights(resumed), weights(straight))
+    with_net, _ = start(tmp_path)
+    with raises(RunError, f"{with_net.path} holds its own net, tiny. Leave --net out."):
+        resume_training(with_net, DATA, module=build())
+
+
+def test_a_training_made_again_from_its_start_gives_the_same_weights(tmp_path):
+    run, training = start(tmp_path)
+    follow(training)
+    run.save_checkpoint(training.checkpoint())
+    again = restart_training(run, DATA)
+    assert again.steps_done == 0
+    follow(again)
+    assert same(weights(again), weights(training))
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in OLD_RUNS.iterdir()))
+def test_a_run_of_an_older_format_is_read_used_and_trained_on(name, tmp_path):
+    path = tmp_path / name
+    shutil.copytree(OLD_RUNS / name, path)
+    assert json.loads((path / "run.json").read_text())["format"] == int(name.removeprefix("format-"))
+    run = read_run(path)
+    assert run.record.recipe == Recipe(epochs=2, batch_size=4, precision="fp32", seed=7)
+    assert [row["epoch"] for row in run.read_history()] == [1, 2]
+    assert run.read_report().score_name == "accuracy"
+    logits = predict_logits(run.load_model(), images_of("test").pixels)
+    np.testing.assert_allclose(logits, json.loads((path / "expected_logits.json").read_text()), rtol=1e-4, atol=1e-5)
+    assert [epoch.epoch for epoch in follow(restart_training(run, DATA))] == [1, 2]
+    with raises(
+        RunError,
+        f"{path} has epochs behind it (2), but no state.safetensors to go on from: an older lamina made it, or the "
+        "file was deleted. Train anew, or delete history.jsonl: lamina resume then begins at the start.",
+    ):
+        resume_training(run, DATA)
+    (path / "history.jsonl").unlink()
+    assert [epoch.epoch for epoch in follow(resume_training(run, DATA))] == [1, 2]
+
+
+LOCK = """
+import sys
+from pathlib import Path
+from lamina.locking import lock_folder
+with lock_folder(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_cannot_train_one_run_and_a_dead_one_holds_nothing(tmp_path):
+    run, _ = start(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCK, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout.readline() == "held\n"
+        with (
+            raises(
+                RunError,
+                f"{run.path} is being trained by process {owner.pid}. Wait until it ends, or stop it, and try again.",
+            ),
+            run.lock(),
+        ):
+            pass
+        (run.path / ".owner").write_text("no number")
+        with (
+            raises(
+                RunError,
+                f"{run.path} is being trained by another process. Wait until it ends, or stop it, and try again.",
+            ),
+            run.lock(),
+        ):
+            pass
+        (run.path / ".state.safetensors.0123abcd").touch()
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+    assert (run.path / ".owner").exists()
+    with run.lock():
+        assert int((run.path / ".owner").read_text()) == os.getpid()
+        assert not (run.path / ".state.safetensors.0123abcd").exists()
+    assert not (run.path / ".owner").exists()

@@ -1,0 +1,192 @@
+"""Files are whole or not there, and what was changed on the disk is noticed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lamina.errors import RunError
+from lamina.storage import digest_tensors, read_tensors, remove_leftovers, write_atomically, write_tensors
+
+TENSORS = {
+    "weight": torch.arange(24, dtype=torch.float32).reshape(2, 3, 2, 2).contiguous(memory_format=torch.channels_last),
+    "step": torch.tensor(3.0),
+    "half": torch.ones(3, dtype=torch.bfloat16),
+    "flags": torch.tensor([True, False]),
+    "none": torch.empty(0, 2),
+}
+PACKED = {name: tensor.contiguous() for name, tensor in TENSORS.items()}
+VALUES = {"steps_done": 12, "loss": 0.1 + 0.2, "correct": None}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one
+    )
+
+
+def test_tensors_and_values_are_read_as_they_were_written(tmp_path):
+    tied = TENSORS | {"again": TENSORS["weight"]}
+    write_tensors(tmp_path / "file", tied, VALUES)
+    tensors, values = read_tensors(tmp_path / "file")
+    assert same(tensors, tied)
+    assert values == VALUES
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_digest_tells_every_bit_name_type_and_shape_and_not_the_layout():
+    same_values = {name: tensor.contiguous() for name, tensor in reversed(TENSORS.items())}
+    assert digest_tensors(same_values) == digest_tensors(TENSORS)
+    weight = torch.zeros(2, 2)
+    different = [
+        {"weight": weight},
+        {"other": weight},
+        {"weight": weight.reshape(4)},
+        {"weight": weight.double()},
+        {"weight": -weight},
+        {"weight": weight.int()},
+        {},
+    ]
+    assert len({digest_tensors(tensors) for tensors in different}) == len(different)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> tuple[Path, bytes]:
+    file = tmp_path_factory.mktemp("storage") / "state.safetensors"
+    write_tensors(file, TENSORS, VALUES)
+    return file, file.read_bytes()
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_bit_is_noticed_or_changes_nothing(written, data):
+    file, content = written
+    place = data.draw(st.integers(0, len(content) - 1))
+    damaged = bytearray(content)
+    damaged[place] ^= 1 << data.draw(st.integers(0, 7))
+    file.write_bytes(damaged)
+    try:
+        tensors, values = read_tensors(file)
+    except RunError as error:
+        assert str(error).startswith(f"{file} is damaged: ")
+        return
+    assert same(tensors, TENSORS)
+    assert values == VALUES
+
+
+def test_a_file_cut_short_anywhere_is_refused(written):
+    file, content = written
+    for length in range(0, len(content), 7):
+        file.write_bytes(content[:length])
+        with pytest.raises(RunError, match=f"^{re.escape(str(file))} is damaged: .*, or train again.$"):
+            read_tensors(file)
+
+
+def test_other_content_under_the_same_digest_is_refused(tmp_path):
+    file = tmp_path / "file"
+    write_tensors(file, TENSORS, VALUES)
+    other = json.dumps(VALUES | {"steps_done": 13})
+    digest = re.search(rb'"digest":"(\w+)"', file.read_bytes())[1].decode()
+    for metadata in ({"values": other, "digest": digest}, {"values": other}, {"digest": digest}):
+        file.write_bytes(safetensors.torch.save(PACKED, metadata))
+        with pytest.raises(RunError) as refused:
+            read_tensors(file, "Do this.")
+        assert str(refused.value) == (
+            f"{file} is damaged: its content is not that which was written, by its digest. Do this."
+        )
+
+
+def test_weights_that_an_older_lamina_wrote_without_a_digest_are_read(tmp_path):
+    (tmp_path / "file").write_bytes(safetensors.torch.save(PACKED))
+    tensors, values = read_tensors(tmp_path / "file")
+    assert same(tensors, TENSORS)
+    assert values == {}
+
+
+KILL_BEFORE_EVERY_LINE = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from lamina import storage
+
+def kill_at(number):
+    seen = 0
+    def trace(frame, event, _):
+        nonlocal seen
+        if frame.f_code.co_filename != storage.__file__:
+            return None
+        seen += event == "line"
+        if seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    return trace
+
+file = Path(sys.argv[1]) / "state.safetensors"
+old, new = ({"weight": torch.full((50_000,), value)} for value in (1.0, 2.0))
+digests = {storage.digest_tensors(tensors): name for name, tensors in (("old", old), ("new", new))}
+storage.write_tensors(file, old, {})
+kills, left = [], 0
+while True:
+    child = os.fork()
+    if child == 0:
+        sys.settrace(kill_at(len(kills) + 1))
+        storage.write_tensors(file, new, {})
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+    kills.append(digests[storage.digest_tensors(storage.read_tensors(file)[0])])
+    left += len(list(file.parent.iterdir())) - 1
+    storage.remove_leftovers(file.parent)
+    storage.write_tensors(file, old, {})
+print(" ".join(kills), left)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
+def test_a_writer_killed_before_any_line_leaves_the_old_or_the_new(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", KILL_BEFORE_EVERY_LINE, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    *found, left = done.stdout.split()
+    assert found == sorted(found, reverse=True)  # the old, and from some line on the new
+    assert len(found) >= 20
+    assert set(found) == {"old", "new"}
+    assert int(left) >= 3  # files half written, which nobody reads
+    print(f"{len(found)} kills, {left} of them left a file beside")
+
+
+def test_only_what_writers_leave_beside_their_files_is_removed(tmp_path):
+    kept = [".lock", ".owner", "state.safetensors", ".notes", ".state.safetensors.txt"]
+    for name in [*kept, ".state.safetensors.0a1b2c3d", ".run.json.ffffffff"]:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)  # noqa: PTH208
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "file"
+    write_atomically(file, "naïve")
+    assert file.read_bytes() == "naïve".encode()
+    write_atomically(file, b"\x00\xff")
+    assert file.read_bytes() == b"\x00\xff"
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(file, "\udc80")
+    assert file.read_bytes() == b"\x00\xff"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError):
+        write_atomically(tmp_path / "taken", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

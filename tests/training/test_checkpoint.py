@@ -1,0 +1,159 @@
+"""A training that was stopped anywhere goes on to the same weights, to the bit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lamina.data import Images
+from lamina.errors import NotFiniteError, RunError
+from lamina.nets import BatchNorm, Conv2d, Dropout, GlobalAvgPool, Linear, Net, Output, ReLU, Residual
+from lamina.training.loop import Epoch, Training
+from lamina.training.recipe import Recipe
+
+NET = Net(Conv2d(4, 3), BatchNorm(), Residual(Conv2d(4, 3, padding="same"), ReLU()), GlobalAvgPool(), Linear(6),
+          Dropout(0.3), ReLU(), Output())  # fmt: skip
+
+
+def make_images(kind: str = "one label") -> Images:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (14, 6, 6, 3), dtype=np.uint8)
+    targets = {
+        "one label": generator.integers(0, 3, 14),
+        "numbers": generator.normal(size=(14, 3)).astype(np.float32),
+    }[kind]
+    return Images(pixels, targets, tuple("abc"), tuple(map(str, range(14))), "train")
+
+
+def follow(training: Training) -> list[Epoch]:
+    return [event for event in training if isinstance(event, Epoch)]
+
+
+def outcome(training: Training) -> dict[str, torch.Tensor]:
+    """All that a training holds: weights, their average and the optimizer's memory."""
+    return training.checkpoint().tensors
+
+
+def figures(epoch: Epoch) -> tuple[object, ...]:
+    return epoch.epoch, epoch.train_loss, epoch.train_accuracy, epoch.lr
+
+
+recipes = st.builds(
+    Recipe,
+    epochs=st.just(3),
+    batch_size=st.sampled_from([4, 5]),
+    optimizer=st.sampled_from(["adam", "adamw", "rmsprop", "sgd", "muon"]),
+    lr=st.just(0.01),
+    momentum=st.sampled_from([0.0, 0.9]),
+    weight_decay=st.sampled_from([0.0, 0.1]),
+    schedule=st.sampled_from(["constant", "cosine", "linear", "one-cycle"]),
+    warmup_fraction=st.sampled_from([0.0, 0.4]),
+    flip=st.sampled_from(["off", "random", "alternating"]),
+    translate_px=st.sampled_from([0, 2]),
+    cutout_px=st.sampled_from([0, 2]),
+    ema_decay=st.sampled_from([0.0, 0.9]),
+    gradient_clip=st.sampled_from([0.0, 0.5]),
+    precision=st.sampled_from(["fp32", "bf16"]),
+    seed=st.integers(0, 5),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(recipe=recipes, kind=st.sampled_from(["one label", "numbers"]), stops=st.sets(st.integers(1, 9), max_size=3))
+def test_stopped_anywhere_it_goes_on_to_the_same_to_the_bit(recipe, kind, stops):
+    images = make_images(kind)
+    straight = Training(NET, images, recipe, steps_per_record=1)
+    expected = follow(straight)
+
+    training = Training(NET, images, recipe, steps_per_record=1)
+    epochs = []
+    for step, event in enumerate(training, start=1):
+        epochs += [event] if isinstance(event, Epoch) else []
+        if step in stops:
+            break
+    for stop in sorted(stops):
+        checkpoint = training.checkpoint()
+        assert checkpoint.standing.steps_done == stop
+        training = Training(NET, images, recipe, steps_per_record=1)
+        # Files hold tensors row by row, also where a weight is laid out otherwise.
+        tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
+        training.restore(dataclasses.replace(checkpoint, tensors=tensors))
+        for event in training:
+            epochs += [event] if isinstance(event, Epoch) else []
+            if training.steps_done in stops:
+                break
+
+    assert [figures(epoch) for epoch in epochs] == [figures(epoch) for epoch in expected]
+    got, wanted = outcome(training), outcome(straight)
+    assert got.keys() == wanted.keys()
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
+def test_a_checkpoint_is_a_copy_that_further_steps_leave_alone():
+    training = Training(NET, make_images(), Recipe(epochs=2, batch_size=5), steps_per_record=1)
+    next(iter(training))
+    checkpoint = training.checkpoint()
+    before = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}
+    follow(training)
+    assert all(torch.equal(checkpoint.tensors[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors.pop("live.body.0.bias"), "it misses live.body.0.bias"),
+        (lambda tensors: tensors.update({"live.more": torch.zeros(1)}), "it has live.more, which the training has not"),
+        (
+            lambda tensors: tensors.update({"live.body.0.bias": torch.zeros(5)}),
+            "for live.body.0.bias expected the shape (4,), got (5,)",
+        ),
+        (
+            lambda tensors: tensors.update({"optimizer.exp_avg.body.0.bias": torch.zeros(5)}),
+            "for optimizer.exp_avg.body.0.bias expected the shape (4,), got (5,)",
+        ),
+        (
+            lambda tensors: tensors.update({"optimizer.exp_avg.body.9.bias": torch.zeros(5)}),
+            "it has optimizer.exp_avg.body.9.bias, which the training has not",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_net_is_refused_and_changes_nothing(change, message):
+    training = Training(NET, make_images(), Recipe(epochs=1, batch_size=5, ema_decay=0.9), steps_per_record=1)
+    next(iter(training))
+    checkpoint = training.checkpoint()
+    other = dict(checkpoint.tensors)
+    other["live.body.4.weight"] = torch.ones_like(other["live.body.4.weight"])
+    change(other)
+    with pytest.raises(RunError) as refused:
+        training.restore(dataclasses.replace(checkpoint, tensors=other))
+    assert str(refused.value) == f"the checkpoint does not fit the training: {message}"
+    after = outcome(training)
+    assert all(torch.equal(after[name], tensor) for name, tensor in checkpoint.tensors.items())
+
+
+def test_half_the_learning_rate_is_taken_after_each_return():
+    recipe = Recipe(epochs=1, batch_size=5, lr=0.08, optimizer="sgd", momentum=0.0)
+    training = Training(NET, make_images(), recipe)
+    checkpoint = training.checkpoint()
+    standing = dataclasses.replace(checkpoint.standing, rewinds=2)
+    training.restore(dataclasses.replace(checkpoint, standing=standing))
+    (epoch,) = follow(training)
+    assert epoch.lr == pytest.approx(0.02)
+    assert training.checkpoint().standing.rewinds == 2
+
+
+def test_no_checkpoint_is_made_of_weights_that_are_no_numbers():
+    training = Training(NET, make_images(), Recipe(lr=0.5))
+    with torch.no_grad():
+        training.model.body[1].running_var[2] = float("inf")
+    with pytest.raises(NotFiniteError) as refused:
+        training.checkpoint()
+    assert str(refused.value) == (
+        "body.1.running_var of the model is no longer all numbers, and no checkpoint is made of it. Lower lr "
+        "(it is 0.5), or set gradient_clip to 1."
+    )

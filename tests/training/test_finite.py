@@ -1,0 +1,144 @@
+"""Where numbers go wrong, the layer is named and the weights are left as they were."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lamina.data import Images
+from lamina.errors import NotFiniteError
+from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, Net, Output, ReLU, Residual
+from lamina.training.finite import choose_watched, is_finite
+from lamina.training.loop import Training
+from lamina.training.recipe import Recipe
+
+HELP = "What usually helps: a lower lr (it is 0.001), gradient_clip 1, or BatchNorm() in the net."
+
+
+def make_images() -> Images:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (8, 6, 6, 3), dtype=np.uint8)
+    return Images(pixels, generator.integers(0, 3, 8), tuple("abc"), tuple(map(str, range(8))), "train")
+
+
+class Root(nn.Module):
+    """The root of what is positive: where nothing is, its value is 0 and its slope is no number."""
+
+    def forward(self, x):
+        return (x.relu() * 0).sqrt() + x
+
+
+class Logarithm(nn.Module):
+    def forward(self, x):
+        return (x - 100).log()
+
+
+class Own(nn.Module):
+    def __init__(self, middle: nn.Module) -> None:
+        super().__init__()
+        self.flatten, self.first = nn.Flatten(), nn.Linear(108, 4)
+        self.middle = middle
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(self.middle(self.first(self.flatten(x))))
+
+
+NET = Net(Conv2d(2, 3), BatchNorm(), ReLU(), Residual(Conv2d(2, 3, padding="same")), Flatten(), Linear(4), Output())
+
+
+def poison(place: str, value: float):
+    """A net with a weight that is a number, and too large for what comes after."""
+
+    def make() -> Training:
+        training = Training(NET, make_images(), Recipe(precision="fp32"))
+        with torch.no_grad():
+            training.model.body.get_parameter(place).fill_(value)
+        return training
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (poison("0.weight", 3e38), "The loss became nan at step 1 of epoch 1. First not finite: the activations of "
+         "layer 1 of 7, Conv2d(2, 3)."),
+        (poison("5.weight", 3e38), "The loss became nan at step 1 of epoch 1. First not finite: the activations of "
+         "layer 6 of 7, Linear(4)."),
+        (poison("3.body.0.weight", 3e38), "The loss became nan at step 1 of epoch 1. First not finite: the "
+         "activations of layer 4 of 7, Residual(Conv2d(2, 3, padding='same')) (in it: Conv2d)."),
+        (poison("6.bias", float("nan")), "The loss became nan at step 1 of epoch 1. First not finite: the weights of "
+         "layer 7 of 7, Output(units=3)."),
+        (lambda: Training(Own(Logarithm()), make_images(), Recipe()), "The loss became nan at step 1 of epoch 1. "
+         "First not finite: the activations of middle (Logarithm)."),
+        (lambda: Training(Own(Root()), make_images(), Recipe()), "A gradient became infinite or no number at step 1 of "
+         "epoch 1. First not finite: the gradients of first (Linear)."),
+    ],
+    ids=["first activations", "later activations", "inside a residual", "a weight", "own module", "gradients"],
+)  # fmt: skip
+def test_the_first_layer_that_goes_wrong_is_named(make, message):
+    training = make()
+    with pytest.raises(NotFiniteError) as stopped:
+        next(iter(training))
+    text = str(stopped.value)
+    assert text.removesuffix(f" {HELP}").replace("The loss became inf", "The loss became nan") == message
+    assert text.endswith(HELP)
+
+
+def test_targets_that_are_no_numbers_are_named():
+    images = make_images()
+    targets = np.ones((8, 2), np.float32)
+    numbers = Images(images.pixels, targets, ("x", "y"), images.names, "train")
+    training = Training(Net(Flatten(), Output()), numbers, Recipe())
+    targets[3, 1] = np.nan
+    with pytest.raises(NotFiniteError, match="First not finite: the loss, though the net's outputs are numbers: look"):
+        next(iter(training))
+
+
+def test_the_weights_are_as_they_were_before_the_step_that_went_wrong():
+    class WrongInTheThird(Own):
+        def forward(self, x):
+            self.step = getattr(self, "step", 0) + self.training
+            return super().forward(x) * (1e39 if self.step >= 3 else 1)
+
+    training = Training(WrongInTheThird(nn.ReLU()), make_images(), Recipe(batch_size=2), steps_per_record=1)
+    steps = iter(training)
+    next(steps), next(steps)
+    before = training.checkpoint()
+    with pytest.raises(NotFiniteError, match="at step 3 of epoch 1"):
+        next(steps)
+    after = training.checkpoint()
+    assert after.standing == before.standing
+    assert all(torch.equal(after.tensors[name], before.tensors[name]) for name in before.tensors)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_wrong_number_that_reaches_any_layer_is_seen_in_what_is_watched(value):
+    body = NET.with_outputs(3).module((3, 6, 6))
+    x = torch.rand(4, 3, 6, 6)
+    for place in range(1, len(body)):
+        body.zero_grad()
+        below = body[:place](x)
+        below.retain_grad()
+        gradient = torch.zeros_like(below)
+        gradient.view(-1)[below.argmax()] = value  # where no ReLU lets nothing through
+        below.backward(gradient)
+        weights = list(body[:place].parameters())
+        assert is_finite(torch.tensor(0.0), weights) is is_finite(torch.tensor(0.0), choose_watched(body)) is False
+
+
+def test_large_finite_numbers_are_numbers():
+    weight = nn.Parameter(torch.zeros(100))
+    weight.grad = torch.full((100,), 3e38)
+    assert is_finite(torch.tensor(1.0), (weight,))
+    assert not is_finite(torch.tensor(float("inf")), (weight,))
+
+
+def test_an_lr_of_a_thousand_times_too_much_is_found_by_training():
+    training = Training(NET.without(BatchNorm), make_images(), Recipe(lr=1e20, optimizer="sgd", epochs=50))
+    with pytest.raises(NotFiniteError, match="First not finite: the activations of layer"):
+        list(training)
+    assert all(torch.isfinite(weight).all() for weight in training.model.parameters())
