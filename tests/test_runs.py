@@ -241,7 +241,7 @@ def test_an_own_module_without_a_name_is_named_by_its_file():
 def test_missing_weights_are_named(run):
     with raises(
         f"{run.path}/model.safetensors is missing: the training ended before its weights were saved, or they were "
-        "deleted. Train again."
+        f"deleted. Write it with lamina resume {run.path}"
     ):
         run.load_model()
 
@@ -250,9 +250,8 @@ def test_missing_weights_are_named(run):
 def test_weights_that_are_no_safetensors_are_refused(content, run):
     file = run.path / "model.safetensors"
     file.write_bytes(content)
-    with pytest.raises(
-        RunError, match=f"^{re.escape(str(file))} is damaged: .*Restore it from a copy, or train again.$"
-    ):
+    remedy = f"Restore it from a copy, or write it again with lamina resume {run.path}"
+    with pytest.raises(RunError, match=f"^{re.escape(str(file))} is damaged: .*{re.escape(remedy)}$"):
         run.load_model()
 
 

@@ -377,9 +377,10 @@ def _find_run_names(folder: Path) -> list[str]:
 def _read_weights(file: Path) -> dict[str, Tensor]:
     if not file.exists():
         raise RunError(
-            f"{file} is missing: the training ended before its weights were saved, or they were deleted. Train again."
+            f"{file} is missing: the training ended before its weights were saved, or they were deleted. "
+            f"Write it with lamina resume {file.parent}"
         )
-    return read_tensors(file)[0]
+    return read_tensors(file, f"Restore it from a copy, or write it again with lamina resume {file.parent}")[0]
 
 
 def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:

@@ -62,6 +62,7 @@ def test_a_training_killed_anywhere_ends_with_the_weights_of_one_that_was_not(ki
     kills = writes = number = 0
     while kills < KILLS:
         number += 1
+        assert number <= 2 * KILLS, "the kills come too late"
         run = Path(f"runs/killed-{number}")
         command = [*train, run.name]
         while True:

@@ -95,6 +95,12 @@ def test_a_finished_run_is_judged_again_and_goes_on_with_more_epochs(workplace, 
     (run / "report.json").unlink()  # as a kill while it was judged leaves it
     assert main(["resume", "runs/run"]) == 0
     assert read_report(run) == report
+    model = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").write_bytes(model[:-1])
+    assert main(["evaluate", "runs/run"]) == 2
+    assert capsys.readouterr().err.endswith("or write it again with lamina resume runs/run\n")
+    assert main(["resume", "runs/run"]) == 0
+    assert (run / "model.safetensors").read_bytes() == model
     assert main(["resume", "runs/run", "--epochs", "6"]) == 0
     assert read_weights(run) == read_weights(longer)
     assert json.loads((run / "run.json").read_text())["recipe"]["epochs"] == 6

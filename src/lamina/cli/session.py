@@ -183,6 +183,8 @@ def resume_and_judge(
             f"{run.path}: goes on after step {training.steps_done}, {training.epochs_done} of "
             f"{training.recipe.epochs} epochs being done"
         )
+        if training.is_finished:
+            run.save_model(training.model)  # it may be why somebody resumes what has come to its end
         return _finish(training, run, data.dataset, precautions, terminal)
 
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import warnings
@@ -208,11 +209,15 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _write_json(path: Path, value: object) -> None:
-    """Write beside, then rename: nobody reads half a file."""
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(value), "utf-8")
-    _sync(beside)
-    beside.replace(path)
+    """Write beside, under a name of this process's own, then rename: nobody reads half a file."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        beside.write_text(json.dumps(value), "utf-8")
+        _sync(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    _sync(path.parent)
 
 
 def _sync(path: Path) -> None:
