@@ -6,4 +6,4 @@ from lamina.zoo.cnn_s import BEST, stack_blocks
 
 NET = stack_blocks(64, 256, 256)
 
-RECIPES = {"best": replace(BEST, epochs=6)}
+RECIPES = {"best": replace(BEST, epochs=8)}
