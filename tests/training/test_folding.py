@@ -29,6 +29,7 @@ from lamina.nets import (
     Whiten,
 )
 from lamina.training.folding import fold_norms
+from lamina.training.loop import Training
 from lamina.training.model import FOLDED_PICTURES, build_model, predict_logits
 from lamina.training.recipe import Recipe
 
@@ -147,3 +148,21 @@ def test_many_pictures_get_the_logits_that_few_get_and_training_goes_on_unchange
     np.testing.assert_allclose(together, apart, rtol=1e-4, atol=1e-5)
     assert all(inner.training for inner in model.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_training_goes_on_after_judging_also_where_a_pool_keeps_a_norm_from_its_convolution() -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (FOLDED_PICTURES, 8, 8, 3), np.uint8)
+    targets = np.arange(FOLDED_PICTURES, dtype=np.int64) % 2
+    images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_PICTURES))), "train")
+    net = Net(Conv2d(4, 3), MaxPool2d(2), BatchNorm(), ReLU(), Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output())
+    judged, left_alone = (Training(net, images, Recipe(epochs=2, batch_size=50), device="cpu") for _ in range(2))
+    places = [weight.data_ptr() for weight in judged.model.parameters()]
+    for _ in judged:
+        predict_logits(judged.model, pixels)
+        assert [weight.data_ptr() for weight in judged.model.parameters()] == places
+        assert not any(weight.is_inference() for weight in judged.model.parameters())
+    for _ in left_alone:
+        pass
+    for name, weight in left_alone.model.state_dict().items():
+        assert torch.equal(weight, judged.model.state_dict()[name]), name

@@ -123,4 +123,20 @@ def test_a_recipes_dropout_is_that_of_every_dropout_layer_also_inside_others(ask
     net = Net(Flatten(), Dropout(0.5), Residual(Linear(192), Dropout(0.3)), Output())
     model = build_model(net, random_images(), Recipe(dropout=asked))
     assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == expected
-    assert model.net == net.with_outputs(5)
+    assert model.net == (net if asked is None else net.replace(Dropout, Dropout(asked))).with_outputs(5)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Net(Flatten(), Output()), "dropout was 0.2, but the net has no Dropout layer. Add one, or leave dropout out."),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(192, 5)),
+            "dropout was 0.2, but this is a module of your own, whose layers are not changed. Set it in the module.",
+        ),
+    ],
+)
+def test_dropout_is_refused_where_there_is_none_to_set(net, message):
+    with pytest.raises(RecipeError) as refused:
+        build_model(net, random_images(), Recipe(dropout=0.2))
+    assert str(refused.value) == message

@@ -11,7 +11,11 @@ from lamina.nets import Net, parse_net
 from lamina.training.loop import Epoch, Training
 from lamina.training.recipe import Recipe
 
-SIZES = {"mlp": 308_310, "cnn": 591_914, "resnet18": 11_173_962}
+SIZES = {"mlp": 308_310, "cnn": 591_914, "resnet18": 11_173_962, "mlp-l": 3_807_242} | {
+    "cnn-s": 146_754,
+    "cnn-m": 569_666,
+    "cnn-l": 1_972_802,
+}
 
 
 def random_batch(count=64):

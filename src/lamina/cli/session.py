@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lamina.cli import STARTED
 from lamina.cli.choices import DataChoice, NetChoice
 from lamina.cli.keeping import Keeper
+from lamina.cli.loading import loading
 from lamina.cli.terminal import Terminal
 from lamina.errors import RecipeError, RunError
 from lamina.training.recipe import Recipe
@@ -84,9 +85,10 @@ def train_and_judge(
     Raises:
         LaminaError: something given does not fit, or there is no room; what was kept before stays.
     """
-    from lamina.record import record_training
-    from lamina.runs import create_run
-    from lamina.training.loop import Training
+    with loading():
+        from lamina.record import record_training
+        from lamina.runs import create_run
+        from lamina.training.loop import Training
 
     body = net.make(recipe.seed)
     training = Training(
@@ -156,9 +158,10 @@ def resume_and_judge(
     Raises:
         LaminaError: something does not fit, or there is no room; what was kept before stays.
     """
-    from lamina.differences import find_changes
-    from lamina.resuming import resume_training
-    from lamina.runs import read_run
+    with loading():
+        from lamina.differences import find_changes
+        from lamina.resuming import resume_training
+        from lamina.runs import read_run
 
     with run.lock(), _out_of_room(run):
         run = read_run(run.path)  # nobody changes it from here on

@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
     """Let the process keep what it frees, and say whether it will: GNU's C library on Linux alone can be told.
 
     By default that library hands blocks of over some MiB back to the system as soon as they are freed, and a training
-    step frees and asks for dozens: each time the system finds and clears every page anew, half of a step's time.
-    The process then stays as large as it once was.
+    step frees and asks for dozens: each time the system finds and clears every page anew, a third of a step's time and
+    more. The process then stays as large as it once was.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from lamina.errors import RecipeError
 from lamina.training.model import Model
 
-COMPILERS = ("g++", "clang++", "c++", "cl")
+COMPILER = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+"""What torch calls where the environment variable CXX names no other."""
 
 
 def compile_model(model: Model) -> Callable[[Tensor], Tensor]:
@@ -22,11 +24,12 @@ def compile_model(model: Model) -> Callable[[Tensor], Tensor]:
         RecipeError: the model is on a CPU and there is no C++ compiler, which torch compiles with there.
     """
     on_cpu = next(model.parameters()).device.type == "cpu"
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
-    if on_cpu and compiler is None:
+    compiler = os.environ.get("CXX") or COMPILER
+    if on_cpu and shutil.which(compiler) is None:
         raise RecipeError(
-            f"compile was 'on', which takes a C++ compiler, but none of {', '.join(COMPILERS)} is on the PATH. "
-            "Install one (Debian and Ubuntu: apt install g++), or leave compile off."
+            f"compile was 'on', which takes a C++ compiler, but {compiler} is not on the PATH. "
+            "Install it (Debian and Ubuntu: apt install g++), or leave compile off."
         )
-    compiled: Callable[[Tensor], Tensor] = torch.compile(model)
+    # One kernel for each size of a batch: a general one could round otherwise, by what came first.
+    compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False)
     return compiled

@@ -24,14 +24,11 @@ from lamina.training.device import choose_device
 from lamina.training.finite import choose_watched, find_unsound, is_finite, trace_not_finite
 from lamina.training.model import Model, build_model
 from lamina.training.optim import build_optimizer
-from lamina.training.precision import Precision, choose_precision, keep_float32
+from lamina.training.precision import PROBE_IMAGES, Precision, choose_precision, keep_float32
 from lamina.training.randomness import derive_generator, derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
 from lamina.training.task import Numbers
-
-PROBE_IMAGES = 64
-"""Images on which a number format is tried before the training."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,8 @@ class Epoch:
 class Training:
     """A training under way: iterate to train, and look at :attr:`model` whenever you like.
 
-    It sees the training images alone. Leaving the loop is safe, and iterating again goes on with the next step.
+    It sees the training images alone. Leaving the loop is safe, and iterating again goes on with the next step. From
+    here on the process keeps the memory that its steps free (allocator.py).
 
     Args:
         net: a net, or a module of your own from normalized float images (N, C, H, W) to logits, trained in place.
@@ -120,7 +118,7 @@ class Training:
         self._pixels = torch.from_numpy(images.pixels).to(self._device)
         self._targets = torch.from_numpy(images.targets).to(self._device)
         keep_freed_memory()
-        sample = self._pixels[: min(recipe.batch_size, PROBE_IMAGES)]
+        sample = self._pixels[:: max(1, len(images) // PROBE_IMAGES)][: min(recipe.batch_size, PROBE_IMAGES)]
         self.precision = precision or choose_precision(recipe.precision, self._live, sample)
         keep_float32(self._live, self.precision.float32_layers)
         self._compute = compile_model(self._live) if recipe.compile == "on" else self._live

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from lamina.data import Images
 from lamina.errors import NetError, RecipeError
 from lamina.nets import Net, Shape
+from lamina.nets.layers import Dropout
 from lamina.nets.modules import Whitening
 from lamina.training.folding import fold_norms
 from lamina.training.recipe import Recipe
@@ -89,6 +91,8 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
     """
     task = task_of(images)
     mean, std = _channel_statistics(images, recipe)
+    if recipe.dropout is not None:
+        net = _set_dropout(net, recipe.dropout)
     if isinstance(net, Net):
         net = net.check(images.shape, task.outputs)
     body = net.module(images.shape) if isinstance(net, Net) else net
@@ -98,10 +102,6 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
     for first in list(body.children())[:1]:
         if isinstance(first, Whitening):
             first.fit(model.normalize(sample))
-    if recipe.dropout is not None:
-        for module in body.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = recipe.dropout
     if body is net:
         _check_own_module(model, sample[:2])
     return model
@@ -153,17 +153,23 @@ def predict_logits(
 
 
 def _fold(model: Model) -> Model:
-    folded = Model(
-        fold_norms(model.body),
-        net=model.net,
-        task=model.task,
-        in_shape=model.in_shape,
-        mean=model.mean,
-        std=model.std,
-    )
-    # Where and in which format the model's own are.
-    folded._scale, folded._shift = model._scale, model._shift
+    """A model that shares all with ``model`` but the layers that its norms are folded into."""
+    folded = copy.copy(model)
+    folded._modules = {"body": fold_norms(model.body)}
     return folded
+
+
+def _set_dropout(net: Net | nn.Module, p: float) -> Net:
+    if not isinstance(net, Net):
+        raise RecipeError(
+            f"dropout was {p:g}, but this is a module of your own, whose layers are not changed. Set it in the module."
+        )
+    try:
+        return net.replace(Dropout, Dropout(p))
+    except NetError:
+        raise RecipeError(
+            f"dropout was {p:g}, but the net has no Dropout layer. Add one, or leave dropout out."
+        ) from None
 
 
 def _channel_statistics(images: Images, recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,11 @@ MATRIX_GAIN = 1.3
 SMALLEST_WORK = 1_000_000
 """Multiply-adds an image of a net that can gain. In a smaller one the turning costs as much as it saves, and so little
 either way that the clock could not tell twice the same."""
-TURNS = 3
+TURNS = 5
+LONGEST_SECONDS = 0.1
+"""Of trying a matrix product: without bf16 arithmetic one takes long, and says enough."""
+PROBE_IMAGES = 64
+"""Images on which the layers are tried."""
 LARGEST_ERROR = 0.05
 """Of a layer's output or gradient, relative to its length. bf16's eight bits explain 0.003, and ten times as much
 where values cancel, as in whitening; what is broken is off by half and more."""
@@ -79,13 +84,13 @@ def choose_precision(
     device = images.device.type
     if device == "mps":
         return Precision("fp32", "bf16 is not tried on mps")
-    gain = _product_seconds(torch.float32, device) / _product_seconds(torch.bfloat16, device)
-    if gain < MATRIX_GAIN:
-        return Precision("fp32", f"a matrix product in bf16 runs at {gain:.2f}× the speed of fp32 here")
     inputs = _collect_inputs(model, images[:1])
     work = sum(_count_multiply_adds(model.get_submodule(name), given) for name, given in inputs.items())
     if work < SMALLEST_WORK:
         return Precision("fp32", "the net is too small for bf16 to gain")
+    gain = _product_seconds(torch.float32, device) / _product_seconds(torch.bfloat16, device)
+    if gain < MATRIX_GAIN:
+        return Precision("fp32", f"a matrix product in bf16 runs at {gain:.2f}× the speed of fp32 here")
     return judge_trials(try_layers(model, images))
 
 
@@ -134,6 +139,8 @@ def keep_float32(model: nn.Module, names: tuple[str, ...]) -> None:
     """
     for name in names:
         layer = model.get_submodule(name)
+        if isinstance(layer, _Float32):
+            continue
         # Another class in place of a wrapper: the names of the weights stay, and so does what isinstance says.
         layer.__class__ = type(f"Float32{type(layer).__name__}", (_Float32, type(layer)), {})
 
@@ -159,10 +166,11 @@ def _collect_inputs(model: Model, images: UInt8[Tensor, "n h w c"]) -> dict[str,
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
 
-            def note(_: nn.Module, given: tuple[Tensor], name: str = name) -> None:
-                inputs[name] = given[0].clone(memory_format=torch.preserve_format)
+            def note(_: nn.Module, given: tuple[Tensor], named: dict[str, Tensor], name: str = name) -> None:
+                first = next(iter((*given, *named.values())))
+                inputs[name] = first.clone(memory_format=torch.preserve_format)
 
-            hooks.append(module.register_forward_pre_hook(note))
+            hooks.append(module.register_forward_pre_hook(note, with_kwargs=True))
     was_training = model.training
     model.eval()  # so that no running statistic moves
     try:
@@ -194,7 +202,8 @@ def _try_layer(name: str, layer: nn.Conv2d | nn.Linear, given: Tensor, *, is_fir
     exact, fp32_seconds = compute(half=False)
     rounded, bf16_seconds = compute(half=True)
     errors = [_distance(near.float(), true) for near, true in zip(rounded, exact, strict=True)]
-    return Trial(name, max(errors), fp32_seconds, bf16_seconds)
+    error = max(errors) if all(map(math.isfinite, errors)) else math.inf  # max() passes over what is no number
+    return Trial(name, error, fp32_seconds, bf16_seconds)
 
 
 def _distance(near: Tensor, true: Tensor) -> float:
@@ -215,7 +224,7 @@ def _timed(turns: list[float], device: str) -> Iterator[None]:
 def _product_seconds(dtype: torch.dtype, device: str) -> float:
     factor = torch.ones(MATRIX_ROWS[device], MATRIX_ROWS[device], dtype=dtype, device=device)
     turns: list[float] = []
-    for _ in range(5):
+    while len(turns) < TURNS and sum(turns) < LONGEST_SECONDS:
         with _timed(turns, device):
             factor @ factor
     return min(turns)
