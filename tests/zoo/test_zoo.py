@@ -1,4 +1,6 @@
+import importlib
 import math
+import re
 
 import numpy as np
 import pytest
@@ -51,6 +53,13 @@ def test_every_net_is_a_value_that_is_stored_and_printed(name):
 @pytest.mark.parametrize(("name", "parameters"), SIZES.items())
 def test_nets_have_the_size_that_is_told_of_them(name, parameters):
     assert zoo.load_net(name).with_outputs(10).parameter_count((3, 32, 32)) == parameters
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_every_file_tells_what_was_measured_on_which_machine_or_that_nothing_was(name):
+    told = " ".join((importlib.import_module(f"lamina.zoo.{name.replace('-', '_')}").__doc__ or "").split())
+    measured = re.search(r"Measured on .*torch \d.*\d\d\.\d\d %.* runs?, \d+(\.\d+)? s of training", told)
+    assert measured or re.search(r"Not measured to the end yet", told), told
 
 
 def test_the_articles_recipes_are_the_articles():

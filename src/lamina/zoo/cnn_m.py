@@ -1,4 +1,7 @@
-"""The whitened net of middle width; see cnn_s.py for what it is made of."""
+"""The whitened net of middle width; see cnn_s.py for what it is made of.
+
+569,666 parameters at 3×32×32 and ten classes. Not measured to the end yet.
+"""
 
 from dataclasses import replace
 

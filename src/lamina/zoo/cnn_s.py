@@ -1,6 +1,10 @@
 """The smallest of the whitened nets: a fixed whitening of 2×2 patches, then three times conv-pool-norm-conv-norm.
 
 After the net of Jordan, 94 % on CIFAR-10 in 3.29 seconds on a single GPU, arXiv 2404.00498, narrower and with ReLU.
+146,754 parameters at 3×32×32 and ten classes.
+
+Measured on two cores of an Intel Xeon with AMX, torch 2.13, the JPEG copy of CIFAR-10, November 2026: ``best`` 85.18 %
+(86.48 % by views), 1 run, 97 s of training; ``quick`` 81.71 ± 1.30 % (83.04 % by views), 3 runs, 30 s.
 """
 
 from dataclasses import replace
