@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from commands import events, write_pictures
+from safetensors.torch import load_file
 
 from lamina.cli import main
 from lamina.runs import read_run
@@ -238,6 +239,28 @@ def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(wo
     assert err.splitlines()[-1].endswith(
         "It has gone back to a checkpoint 3 times already, and ends here; runs/wild keeps its last good checkpoint."
     )
+
+
+@pytest.mark.parametrize("splits", [("train",), ("train", "val", "test")])
+@pytest.mark.parametrize("on_nan", ["stop", "rewind"])
+def test_weights_that_overflow_in_the_last_step_of_an_epoch_are_never_written(
+    splits, on_nan, workplace, tmp_path, capsys
+):
+    for split in splits:
+        write_pictures(tmp_path / "mine" / split, 8)
+    flags = ["--data", str(tmp_path / "mine"), "--name", "run", "--precision", "fp32", "--lr", "3e38", "--epochs", "3"]
+    assert main(["train", NET, *flags, "--on-nan", on_nan]) == 2
+    run = Path("runs/run")
+    told = capsys.readouterr().err.splitlines()[-1]
+    if on_nan == "stop":
+        assert told.endswith("with --on-nan rewind, lamina resume runs/run goes on from there with half the lr.")
+    else:
+        rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+        assert [row["rewind"] for row in rows if "rewind" in row] == [1, 2, 3]
+        assert told.endswith("3 times already, and ends here; runs/run keeps its last good checkpoint.")
+    for file in run.glob("*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(file).values())
+    assert (run / "state.safetensors").exists()
 
 
 BREAKABLE = """

@@ -18,7 +18,7 @@ from lamina.cli.choices import DataChoice, NetChoice
 from lamina.cli.keeping import Keeper
 from lamina.cli.loading import loading
 from lamina.cli.terminal import Terminal
-from lamina.errors import RecipeError, RunError
+from lamina.errors import NotFiniteError, RecipeError, RunError
 from lamina.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -250,7 +250,11 @@ def _follow(keeper: Keeper, dataset: Dataset, terminal: Terminal) -> tuple[Repor
     with stop_signals() as received, terminal.progress() as show_progress:
         for event in keeper.train():
             if isinstance(event, Epoch):
-                report = None if watched is None else evaluate(training.model, watched)
+                try:
+                    report = None if watched is None else evaluate(training.model, watched)
+                except NotFiniteError as error:
+                    keeper.reject(error)
+                    continue
                 keeper.keep_epoch(_make_row(event, report))
                 _tell_epoch(event, report, run, terminal)
             else:
