@@ -177,8 +177,8 @@ class Run:
             OSError: the file cannot be written; it is as before.
         """
         if record != self.record:
-            (self.path / "report.json").unlink(missing_ok=True)
             _write_record(self.path, record)
+            (self.path / "report.json").unlink(missing_ok=True)
         return Run(self.path, record)
 
     def save_model(self, model: Model) -> None:

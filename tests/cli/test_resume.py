@@ -89,6 +89,56 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(workplace, pictu
         assert read_report(run) == read_report(straight)
 
 
+def test_a_reader_that_goes_away_ends_the_training_and_is_no_full_disk(workplace, pictures):
+    flags = ["--data", str(pictures), "--name", "run", *FLAGS, "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "lamina", "train", NET, *flags],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        process.stdout.readline()
+        process.stdout.close()
+        told = process.stderr.read()
+    assert process.returncode == 141, told
+    assert "Cannot write" not in told
+    assert main(["resume", "runs/run"]) == 0
+    assert len(read_weights(Path("runs/run"))) == 40
+
+
+JUDGED = """
+import signal
+from torch import nn
+
+class Judged(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.flatten, self.linear = nn.Flatten(), nn.Linear(432, 2)
+
+    def forward(self, images):
+        is_trained = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        if {signals} and is_trained and not self.training and len(images) != 6:
+            signal.raise_signal(signal.SIGTERM)
+        return self.linear(self.flatten(images))
+"""
+
+
+@pytest.mark.parametrize("splits", [("train", "test"), ("train", "val", "test")])
+def test_a_signal_while_the_last_model_is_judged_is_told_and_the_run_is_judged_on_resume(
+    splits, workplace, tmp_path, capsys
+):
+    for seed, split in enumerate(splits):
+        write_pictures(tmp_path / "mine" / split, 3 if split == "val" else 8, seed)  # val is judged without a signal
+    flags = ["--data", str(tmp_path / "mine"), "--name", "run", "--precision", "fp32", "--epochs", "1"]
+    Path("mine.py").write_text(JUDGED.format(signals=True))
+    assert main(["train", "mine.py", *flags]) == 143
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "lamina: stopped by SIGTERM; go on with: lamina resume runs/run"
+    )
+    assert not Path("runs/run/report.json").exists()
+    Path("mine.py").write_text(JUDGED.format(signals=False))
+    assert main(["resume", "runs/run", "--net", "mine.py"]) == 0
+    assert read_report(Path("runs/run"))["split"] == "test"
+
+
 def test_a_finished_run_is_judged_again_and_goes_on_with_more_epochs(workplace, pictures, capsys):
     longer = train(pictures, "longer", "--epochs", "6")
     run = train(pictures, "run", "--epochs", "4")
@@ -107,7 +157,9 @@ def test_a_finished_run_is_judged_again_and_goes_on_with_more_epochs(workplace, 
     assert json.loads((run / "run.json").read_text())["recipe"]["epochs"] == 6
     capsys.readouterr()
     assert main(["resume", "runs/run", "--epochs", "5"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "lamina: epochs was 5, but runs/run has 6 behind it. Give more."
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "lamina: epochs was 5, but runs/run has 6 epochs behind it. Give 6 or more."
+    )
     train(pictures, "cosine", "--epochs", "2", "--schedule", "cosine")
     assert main(["resume", "runs/cosine", "--epochs", "6"]) == 2
     assert (

@@ -260,11 +260,13 @@ def _follow(keeper: Keeper, dataset: Dataset, terminal: Terminal) -> tuple[Repor
             else:
                 show_progress(f"epoch {event.epoch}", event.step, event.steps)
                 keeper.keep_step()
-            if received and not training.is_finished:
+            if received:
                 keeper.stop()
                 return None, received[0]
         if final is not None and (final is not watched or report is None):
             report = evaluate(training.model, final)
+        if received:  # while the last model was judged: a resume judges it again
+            return None, received[0]
     if report is not None:
         report = dataclasses.replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
     return report, None
@@ -277,6 +279,8 @@ def _out_of_room(run: Run, training: Training | None = None) -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:
+        raise  # nobody reads stdout any more, as with | head -1
     except OSError as error:
         raise RunError(
             f"Cannot write to {run.path}: {error.strerror or error}. What was saved before is whole: make room, then "
