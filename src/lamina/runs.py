@@ -84,7 +84,7 @@ class Run:
             for name, value in row.items()
         }
         line = (json.dumps(finite) + "\n").encode()
-        with (self.path / "history.jsonl").open("ab", buffering=0) as history:
+        with open(self.path / "history.jsonl", "ab", buffering=0, opener=_open_no_link) as history:
             end = history.tell()
             try:
                 if history.write(line) != len(line):
@@ -360,6 +360,11 @@ def _rename_folder(folder: Path, path: Path) -> bool:
             return False
         raise error
     return True
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    # Windows has no such flag, and lets few accounts make links.
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _is_up_to(number: object, limit: int) -> bool:
