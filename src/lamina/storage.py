@@ -78,18 +78,18 @@ def read_bytes(file: Path) -> bytes:
         raise RunError(f"Cannot read {file}: {error.strerror}. Check that the file may be read.") from error
 
 
-def parse_object(text: bytes, what: str) -> dict[str, Any]:
+def parse_object(text: bytes, what: str, remedy: str = RESTORE) -> dict[str, Any]:
     """The JSON object that ``text`` holds.
 
     Raises:
-        RunError: it holds none; the message calls it ``what``.
+        RunError: it holds none; the message calls it ``what`` and ends in ``remedy``.
     """
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise damaged(what, error) from error
+        raise damaged(what, error, remedy) from error
     if not isinstance(values, dict):
-        raise damaged(what, f"expected a JSON object, got {values!r:.60}")
+        raise damaged(what, f"expected a JSON object, got {values!r:.60}", remedy)
     return values
 
 

@@ -45,6 +45,12 @@ def read_weights(run: Path) -> list[str]:
     return [row["weights"] for row in rows if "epoch" in row]
 
 
+def read_weights_after(run: Path) -> dict[int, str]:
+    """The digests of the weights, where the history has them, by the epoch after which they were taken."""
+    rows = map(json.loads, (run / "history.jsonl").read_text().splitlines())
+    return {row["epoch"]: row["weights"] for row in rows if "weights" in row}
+
+
 def read_report(run: Path) -> dict[str, object]:
     return {name: value for name, value in json.loads((run / "report.json").read_text()).items() if name != "seconds"}
 
@@ -195,6 +201,35 @@ def test_verify_tells_whether_the_weights_are_the_same_and_leaves_the_run_alone(
     assert capsys.readouterr().err.splitlines()[-1] == (
         "lamina: runs/run has 3 whole epochs, and 4 were asked for. Give fewer --epochs."
     )
+
+
+def test_lines_that_the_history_lost_are_told_and_cost_their_figures_alone(workplace, pictures, capsys):
+    longer = train(pictures, "longer", "--epochs", "4")
+    run = train(pictures, "run", "--epochs", "3")
+    history = run / "history.jsonl"
+    first, _, third = history.read_text().splitlines(keepends=True)
+    history.write_text(first + '{"epoch": 2, "tra\n' + third)
+    assert main(["resume", "runs/run", "--epochs", "4"]) == 2
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith(
+            "Restore it from a copy, or delete that line: the weights and the checkpoint are in files of their own."
+        )
+    )
+    history.write_text('{"epoch": 1}\n' + third)  # nothing that is no line, but without a digest and the second
+    assert main(["verify", "runs/run", "--epochs", "3"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "lamina: runs/run/history.jsonl lacks the digest of the weights after one of epochs 1 to 3: an older lamina "
+        "wrote it, or the line was lost. Give fewer --epochs, or train anew."
+    )
+    assert main(["resume", "runs/run", "--epochs", "4"]) == 0
+    assert (
+        "warning: runs/run/history.jsonl lacks 1 of 3 epochs, the first of them 2: their figures are lost; the "
+        "checkpoint is whole, and the training goes on\n"
+    ) in capsys.readouterr().err
+    assert read_weights_after(run) == {epoch: read_weights_after(longer)[epoch] for epoch in (3, 4)}
+    assert main(["runs"]) == 0
 
 
 def test_what_differs_between_two_runs_is_shown(workplace, pictures, capsys):

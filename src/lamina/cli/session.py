@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import signal
 import time
 import traceback
@@ -173,6 +174,13 @@ def resume_and_judge(
                 "the weights may differ in their last bits from those of a run that was never stopped"
             )
         run.trim_history(training.epochs_done, training.rewinds)
+        told = {row["epoch"] for row in run.read_history()}
+        if missing := training.epochs_done - len(told):
+            first = next(epoch for epoch in itertools.count(1) if epoch not in told)
+            terminal.remark(
+                f"warning: {run.path / 'history.jsonl'} lacks {missing} of {training.epochs_done} epochs, the "
+                f"first of them {first}: their figures are lost; the checkpoint is whole, and the training goes on"
+            )
         rewinds = precautions.rewind_on_nan
         run = run.replace_record(
             dataclasses.replace(
@@ -199,7 +207,7 @@ def _finish(training: Training, run: Run, dataset: Dataset, precautions: Precaut
         if report is not None:
             run.save_report(report)
             _draw(run, report)
-    seconds = [row["train_seconds"] for row in run.read_history()]
+    seconds = [row["train_seconds"] for row in run.read_history() if row.get("train_seconds")]
     speed = len(dataset.train) * len(seconds) / sum(seconds) if seconds else 0.0
     return Outcome(run, report, sum(seconds), speed, stopped_by)
 
