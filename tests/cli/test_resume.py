@@ -17,7 +17,12 @@ from commands import events, write_pictures
 from safetensors.torch import load_file
 
 from lamina.cli import main
+from lamina.cli.keeping import Keeper
+from lamina.cli.terminal import Terminal
 from lamina.runs import read_run
+from lamina.training.loop import Epoch
+from lamina.training.recipe import Recipe
+from small_runs import same, start, weights
 
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 FLAGS = ("--epochs", "40", "--batch-size", "20", "--precision", "fp32", "--flip", "random", "--ema-decay", "0.9")
@@ -284,6 +289,21 @@ def test_a_history_that_cannot_grow_ends_where_it_ended_and_holds_the_checkpoint
     assert read_state(run) == state
     assert main(["resume", "runs/run"]) == 0
     assert read_weights(run) == read_weights(straight)
+
+
+def test_what_found_no_room_is_written_with_the_next_epoch_that_finds_some(tmp_path, capsys):
+    run, training = start(tmp_path, Recipe(epochs=4, batch_size=4, precision="fp32"))
+    keeper = Keeper(training, run, 60.0, Terminal())
+    for event in keeper.train():
+        if not isinstance(event, Epoch):
+            continue
+        with full_disk(10) if event.epoch in (2, 3) else contextlib.nullcontext():
+            keeper.keep_epoch({"epoch": event.epoch})
+        kept = [1, 1, 1, 4][event.epoch - 1]
+        assert [row["epoch"] for row in run.read_history()] == list(range(1, kept + 1))
+        assert run.read_checkpoint().standing.steps_done == kept * training.steps_per_epoch
+    assert capsys.readouterr().err.count("File too large. The training goes on, and the last whole") == 2
+    assert same(run.load_model().state_dict(), weights(training))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")

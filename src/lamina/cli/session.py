@@ -141,7 +141,7 @@ def find_auto_batch_size(net: NetChoice, recipe: Recipe, data: DataChoice, devic
     training = Training(net.make(recipe.seed), images, recipe, device=device)
     found = find_batch_size(training, largest)
     if found is None:
-        raise RecipeError(f"{net.name} does not fit into the memory of {training.device}, not even with one image.")
+        raise RecipeError(f"{net.name} does not fit into the memory of {training.device}, not even with 2 images.")
     terminal.remark(f"batch_size: {found} (the largest power of two that fits, up to {LARGEST_AUTO})")
     return dataclasses.replace(recipe, batch_size=found)
 
