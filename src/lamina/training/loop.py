@@ -187,7 +187,8 @@ class Training:
         """Go on from a checkpoint; a loop that is under way must be left, and a new one begun.
 
         Raises:
-            RunError: the checkpoint is not one of this net and recipe; nothing has been changed.
+            RunError: the checkpoint's weights are not those of this net; nothing has been changed. That it came of the
+                same recipe, seed and images is the caller's to see to.
         """
         restore_tensors(checkpoint.tensors, self._models, self._optimizer)
         standing = checkpoint.standing
