@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import io
 import os
 import pickle
@@ -16,7 +17,8 @@ import pytest
 
 import lamina
 from lamina.data import load_data
-from lamina.errors import DataError
+from lamina.errors import DataError, RunError
+from small_runs import start
 
 SOURCE = Path(lamina.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -131,6 +133,42 @@ def test_no_command_unpickles_anything(tmp_path, monkeypatch, cache):
     arguments = [str(tmp_path / "pictures"), str(tmp_path / "pictures" / "dark" / "0.png")]
     done = subprocess.run([sys.executable, "-c", AUDITED, *arguments], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == ["[0, 0, 0, 0, 0, 0] []"], done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="few accounts of Windows may make links")
+@pytest.mark.parametrize("name", [".lock", ".owner", "history.jsonl", "run.json", "state.safetensors"])
+def test_a_link_in_a_run_is_refused_before_anything_is_written_through_it(name, tmp_path):
+    run, training = start(tmp_path)
+    run.save_checkpoint(training.checkpoint())
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).symlink_to(mine)
+    with pytest.raises(RunError) as refused, run.lock():
+        pass
+    assert str(refused.value) == (
+        f"{run.path / name} is a link to {mine}, and a training would write through it. "
+        "Put the file itself there, or delete the link."
+    )
+    assert mine.read_text() == "mine"
+    assert (run.path / name).is_symlink()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="few accounts of Windows may make links")
+def test_a_link_that_comes_while_a_run_is_trained_is_not_written_through(tmp_path):
+    run, training = start(tmp_path)
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    with run.lock():
+        for name in ("history.jsonl", "run.json", "model.safetensors", "state.safetensors"):
+            (run.path / name).unlink(missing_ok=True)
+            (run.path / name).symlink_to(mine)
+        with pytest.raises(OSError, match=r"history\.jsonl"):
+            run.append_epoch({"epoch": 1})
+        run.save_model(training.model)
+        run.save_checkpoint(training.checkpoint())
+        run.replace_record(dataclasses.replace(run.record, net_name="other"))
+    assert mine.read_text() == "mine"
 
 
 class Call:

@@ -90,7 +90,7 @@ def test_a_schedule_over_all_epochs_allows_no_other_number_of_them(changes, what
     with raises(
         RecipeError,
         f"epochs can't go from 2 to 4: {what} is spread over all epochs, so that every step so far would have had "
-        "another lr. Resume without it, or train anew with that many epochs.",
+        "another lr. Resume without --epochs, or train anew with that many epochs.",
     ):
         resume_training(run, DATA, epochs=4)
 
@@ -99,8 +99,20 @@ def test_fewer_epochs_than_are_done_are_refused(tmp_path):
     run, training = start(tmp_path)
     follow(training)
     run.save_checkpoint(training.checkpoint())
-    with raises(RecipeError, f"epochs was 1, but {run.path} has 2 behind it. Give more."):
+    with raises(RecipeError, f"epochs was 1, but {run.path} has 2 epochs behind it. Give 2 or more."):
         resume_training(run, DATA, epochs=1)
+
+
+def test_a_run_that_stopped_inside_an_epoch_cannot_end_before_it(tmp_path):
+    run, training = start(tmp_path)
+    for _, _event in zip(range(5), training, strict=False):  # of 3 steps an epoch
+        pass
+    run.save_checkpoint(training.checkpoint())
+    with raises(
+        RecipeError, f"epochs was 1, but {run.path} has 1 whole epochs and 2 more steps behind it. Give 2 or more."
+    ):
+        resume_training(run, DATA, epochs=1)
+    assert [epoch.epoch for epoch in follow(resume_training(run, DATA, epochs=2))] == [2]
 
 
 def test_other_data_is_refused(tmp_path):

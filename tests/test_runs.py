@@ -159,7 +159,7 @@ def test_figures_that_are_no_numbers_become_null(run):
 
 
 def test_a_last_line_cut_short_is_passed_over_with_a_warning(run):
-    run.append_epoch({"epoch": 1, "note": "ü"})
+    run.append_epoch({"epoch": 1, "reason": "ü"})
     file = run.path / "history.jsonl"
     whole = file.read_bytes()
     for length in range(1, len(whole)):
@@ -169,14 +169,30 @@ def test_a_last_line_cut_short_is_passed_over_with_a_warning(run):
             "lamina resume makes that epoch again."
         )
         with pytest.warns(LaminaWarning, match=f"^{re.escape(message)}$"):
-            assert run.read_history() == [{"epoch": 1, "note": "ü"}]
+            assert run.read_history() == [{"epoch": 1, "reason": "ü"}]
 
 
-def test_a_damaged_line_is_named(run):
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("[2]", "expected a JSON object, got [2]"),
+        ("{}", "its epoch should be a whole number from 1, but is None"),
+        ('{"epoch": "two"}', "its epoch should be a whole number from 1, but is 'two'"),
+        ('{"epoch": true}', "its epoch should be a whole number from 1, but is True"),
+        ('{"epoch": 2, "rewind": 0}', "its rewind should be a whole number from 1, but is 0"),
+        ('{"epoch": 2, "train_seconds": "x"}', "its train_seconds should be a number, but is 'x'"),
+        ('{"epoch": 2, "train_seconds": 10000000000000000000}', "its train_seconds should be a number, but is "
+         "10000000000000000000"),
+        ('{"rewind": 1, "to_epochs_done": [1]}', "its to_epochs_done should be a number, but is [1]"),
+        ('{"epoch": 2, "weights": 3}', "its weights should be text, but is 3"),
+    ],
+)  # fmt: skip
+def test_a_damaged_line_is_named(line, why, run):
     file = run.path / "history.jsonl"
-    file.write_text('{"epoch": 1}\n[2]\n{"epoch": 3}\n')
+    file.write_text(f'{{"epoch": 1}}\n{line}\n{{"epoch": 3}}\n')
     with raises(
-        f"Line 2 of {file} is damaged: expected a JSON object, got [2]. Restore it from a copy, or train again."
+        f"Line 2 of {file} is damaged: {why}. Restore it from a copy, or delete that line: the weights and the "
+        "checkpoint are in files of their own."
     ):
         run.read_history()
 

@@ -23,7 +23,7 @@ class RecipeError(LaminaError):
 
 
 class NotFiniteError(RecipeError):
-    """A loss, gradient or weight became infinite or no number; the weights are as they were before that step."""
+    """A loss, gradient, weight or output became infinite or no number; no checkpoint holds what came of it."""
 
 
 class RunError(LaminaError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lamina.errors import RunError
-from lamina.storage import remove_leftovers
+from lamina.storage import remove_leftovers, write_atomically
 
 
 @contextmanager
@@ -20,8 +20,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
     What writers that were killed have left there is deleted.
 
     Raises:
-        RunError: another process has it, or the folder cannot be written.
+        RunError: another process has it, the folder cannot be written, or something in it is a link.
     """
+    _refuse_links(folder)
     owner = folder / ".owner"
     lock = FileLock(folder / ".lock")
     try:
@@ -38,12 +39,22 @@ def lock_folder(folder: Path) -> Iterator[None]:
         remove_leftovers(folder)
         # It only tells whom to ask; where there is no room for it, the lock holds all the same.
         with suppress(OSError):
-            owner.write_text(f"{os.getpid()}\n")
+            write_atomically(owner, f"{os.getpid()}\n")
         yield
     finally:
         with suppress(OSError):
             owner.unlink()
         lock.release()
+
+
+def _refuse_links(folder: Path) -> None:
+    """A run is plain files; through a link in one that somebody else made, a training would write where it points."""
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.is_symlink():
+            raise RunError(
+                f"{file} is a link to {file.readlink()}, and a training would write through it. "
+                "Put the file itself there, or delete the link."
+            )
 
 
 def _tell_owner(file: Path) -> str:

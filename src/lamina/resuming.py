@@ -61,7 +61,8 @@ def resume_training(
 ) -> Training:
     """The training of a run where it was last saved: it goes on to the weights of one that was never stopped.
 
-    The run is not touched: hold ``run.lock()``, and call ``run.trim_history`` and ``run.extend`` as you go on.
+    The run is not touched: hold ``run.lock()``, and call ``run.trim_history`` as you go on, and ``run.replace_record``
+    where the epochs are others.
 
     Args:
         run: which.
@@ -87,7 +88,10 @@ def resume_training(
     >>> next(event for event in training if isinstance(event, Epoch)).epoch
     1
     >>> run.save_checkpoint(training.checkpoint())
-    >>> [event.epoch for event in resume_training(run, data) if isinstance(event, Epoch)]
+    >>> with run.lock():
+    ...     resumed = resume_training(run, data)
+    ...     run.trim_history(resumed.epochs_done, resumed.rewinds)
+    ...     [event.epoch for event in resumed if isinstance(event, Epoch)]
     [2]
     """
     if epochs is not None:
@@ -105,8 +109,11 @@ def resume_training(
             training.restore(checkpoint)
         except RunError as error:
             raise RunError(f"{run.path / 'state.safetensors'}: {error}. {NO_CHECKPOINT}") from error
-    if training.epochs_done > training.recipe.epochs:
+    if training.steps_done > training.recipe.epochs * training.steps_per_epoch:
+        done, steps = divmod(training.steps_done, training.steps_per_epoch)
+        behind = f"{done} whole epochs and {steps} more steps" if steps else f"{done} epochs"
         raise RecipeError(
-            f"epochs was {training.recipe.epochs}, but {run.path} has {training.epochs_done} behind it. Give more."
+            f"epochs was {training.recipe.epochs}, but {run.path} has {behind} behind it. "
+            f"Give {done + bool(steps)} or more."
         )
     return training

@@ -48,6 +48,11 @@ FORMAT = 2
 NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl: lamina resume then begins at the start."
 """What to do about a checkpoint that cannot be used."""
 
+BAD_LINE = "Restore it from a copy, or delete that line: the weights and the checkpoint are in files of their own."
+"""What to do about a line of the history that is none."""
+TEXTS = ("reason", "weights")
+"""The fields of a row that hold words; the others hold figures."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -84,7 +89,7 @@ class Run:
             for name, value in row.items()
         }
         line = (json.dumps(finite) + "\n").encode()
-        with (self.path / "history.jsonl").open("ab", buffering=0) as history:
+        with open(self.path / "history.jsonl", "ab", buffering=0, opener=_open_no_link) as history:
             end = history.tell()
             try:
                 if history.write(line) != len(line):
@@ -124,11 +129,7 @@ class Run:
             return
         with warnings.catch_warnings(action="ignore", category=LaminaWarning):
             rows = self._read_rows()
-        kept = [
-            row
-            for row in rows
-            if (_is_up_to(row["rewind"], rewinds) if "rewind" in row else _is_up_to(row.get("epoch"), epochs))
-        ]
+        kept = [row for row in rows if (row["rewind"] <= rewinds if "rewind" in row else row["epoch"] <= epochs)]
         text = "".join(json.dumps(row) + "\n" for row in kept)
         if text.encode() != read_bytes(file):
             write_atomically(file, text)
@@ -145,7 +146,7 @@ class Run:
                 LaminaWarning,
                 stacklevel=3,
             )
-        return [parse_object(line, f"Line {place} of {file}") for place, line in enumerate(lines, start=1)]
+        return [_parse_row(line, f"Line {place} of {file}") for place, line in enumerate(lines, start=1)]
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Write all that an exact continuation needs in the place of the checkpoint before.
@@ -177,8 +178,8 @@ class Run:
             OSError: the file cannot be written; it is as before.
         """
         if record != self.record:
-            (self.path / "report.json").unlink(missing_ok=True)
             _write_record(self.path, record)
+            (self.path / "report.json").unlink(missing_ok=True)
         return Run(self.path, record)
 
     def save_model(self, model: Model) -> None:
@@ -362,8 +363,26 @@ def _rename_folder(folder: Path, path: Path) -> bool:
     return True
 
 
-def _is_up_to(number: object, limit: int) -> bool:
-    return isinstance(number, int) and number <= limit
+def _open_no_link(path: str, flags: int) -> int:
+    # Windows has no such flag, and lets few accounts make links.
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def _parse_row(line: bytes, what: str) -> dict[str, Any]:
+    row = parse_object(line, what, BAD_LINE)
+    key = "rewind" if "rewind" in row else "epoch"
+    number = row.get(key)
+    if type(number) is not int or number < 1:
+        raise damaged(what, f"its {key} should be a whole number from 1, but is {number!r:.60}", BAD_LINE)
+    for name, value in row.items():
+        if not (isinstance(value, str) if name in TEXTS else _is_figure(value)):
+            kind = "text" if name in TEXTS else "a number"
+            raise damaged(what, f"its {name:.60} should be {kind}, but is {value!r:.60}", BAD_LINE)
+    return row
+
+
+def _is_figure(value: object) -> bool:
+    return value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def _is_plain_name(name: str) -> bool:

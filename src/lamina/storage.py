@@ -78,18 +78,18 @@ def read_bytes(file: Path) -> bytes:
         raise RunError(f"Cannot read {file}: {error.strerror}. Check that the file may be read.") from error
 
 
-def parse_object(text: bytes, what: str) -> dict[str, Any]:
+def parse_object(text: bytes, what: str, remedy: str = RESTORE) -> dict[str, Any]:
     """The JSON object that ``text`` holds.
 
     Raises:
-        RunError: it holds none; the message calls it ``what``.
+        RunError: it holds none; the message calls it ``what`` and ends in ``remedy``.
     """
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise damaged(what, error) from error
+        raise damaged(what, error, remedy) from error
     if not isinstance(values, dict):
-        raise damaged(what, f"expected a JSON object, got {values!r:.60}")
+        raise damaged(what, f"expected a JSON object, got {values!r:.60}", remedy)
     return values
 
 
@@ -99,11 +99,18 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str
     Raises:
         OSError: the file cannot be written; what was there before is still there.
     """
-    # A copy of each: safetensors refuses tensors that share memory, as tied weights do.
-    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    written: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory, as tied weights do.
+        if (place := plain.untyped_storage().data_ptr()) in places:
+            plain = plain.clone()
+        places.add(place)
+        written[name] = plain
     text = json.dumps(values)
-    metadata = {"values": text, "digest": _digest(copies, text)}
-    write_atomically(path, safetensors.torch.save(copies, metadata))
+    metadata = {"values": text, "digest": _digest(written, text)}
+    write_atomically(path, safetensors.torch.save(written, metadata))
 
 
 def read_tensors(file: Path, remedy: str = RESTORE) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -82,6 +82,7 @@ def test_a_training_killed_anywhere_ends_with_the_weights_of_one_that_was_not(ki
             # The file's digest is of all that it holds; the time that training took is in the checkpoint's.
             assert read_tensors(run / f"{name}.safetensors") == read_tensors(straight / f"{name}.safetensors")
         assert {file.name for file in run.iterdir()} == {file.name for file in straight.iterdir()}
+    assert writes >= 1, "no kill fell into a write"
     print(f"{kills} kills, {writes} of them inside a write, in {number} runs")
 
 

@@ -14,9 +14,15 @@ from pathlib import Path
 
 import pytest
 from commands import events, write_pictures
+from safetensors.torch import load_file
 
 from lamina.cli import main
+from lamina.cli.keeping import Keeper
+from lamina.cli.terminal import Terminal
 from lamina.runs import read_run
+from lamina.training.loop import Epoch
+from lamina.training.recipe import Recipe
+from small_runs import same, start, weights
 
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 FLAGS = ("--epochs", "40", "--batch-size", "20", "--precision", "fp32", "--flip", "random", "--ema-decay", "0.9")
@@ -42,6 +48,12 @@ def read_weights(run: Path) -> list[str]:
     """The digests of the weights after each epoch."""
     rows = map(json.loads, (run / "history.jsonl").read_text().splitlines())
     return [row["weights"] for row in rows if "epoch" in row]
+
+
+def read_weights_after(run: Path) -> dict[int, str]:
+    """The digests of the weights, where the history has them, by the epoch after which they were taken."""
+    rows = map(json.loads, (run / "history.jsonl").read_text().splitlines())
+    return {row["epoch"]: row["weights"] for row in rows if "weights" in row}
 
 
 def read_report(run: Path) -> dict[str, object]:
@@ -88,6 +100,56 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(workplace, pictu
         assert read_report(run) == read_report(straight)
 
 
+def test_a_reader_that_goes_away_ends_the_training_and_is_no_full_disk(workplace, pictures):
+    flags = ["--data", str(pictures), "--name", "run", *FLAGS, "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "lamina", "train", NET, *flags],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        process.stdout.readline()
+        process.stdout.close()
+        told = process.stderr.read()
+    assert process.returncode == 141, told
+    assert "Cannot write" not in told
+    assert main(["resume", "runs/run"]) == 0
+    assert len(read_weights(Path("runs/run"))) == 40
+
+
+JUDGED = """
+import signal
+from torch import nn
+
+class Judged(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.flatten, self.linear = nn.Flatten(), nn.Linear(432, 2)
+
+    def forward(self, images):
+        is_trained = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        if {signals} and is_trained and not self.training and len(images) != 6:
+            signal.raise_signal(signal.SIGTERM)
+        return self.linear(self.flatten(images))
+"""
+
+
+@pytest.mark.parametrize("splits", [("train", "test"), ("train", "val", "test")])
+def test_a_signal_while_the_last_model_is_judged_is_told_and_the_run_is_judged_on_resume(
+    splits, workplace, tmp_path, capsys
+):
+    for seed, split in enumerate(splits):
+        write_pictures(tmp_path / "mine" / split, 3 if split == "val" else 8, seed)  # val is judged without a signal
+    flags = ["--data", str(tmp_path / "mine"), "--name", "run", "--precision", "fp32", "--epochs", "1"]
+    Path("mine.py").write_text(JUDGED.format(signals=True))
+    assert main(["train", "mine.py", *flags]) == 143
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "lamina: stopped by SIGTERM; go on with: lamina resume runs/run"
+    )
+    assert not Path("runs/run/report.json").exists()
+    Path("mine.py").write_text(JUDGED.format(signals=False))
+    assert main(["resume", "runs/run", "--net", "mine.py"]) == 0
+    assert read_report(Path("runs/run"))["split"] == "test"
+
+
 def test_a_finished_run_is_judged_again_and_goes_on_with_more_epochs(workplace, pictures, capsys):
     longer = train(pictures, "longer", "--epochs", "6")
     run = train(pictures, "run", "--epochs", "4")
@@ -106,7 +168,9 @@ def test_a_finished_run_is_judged_again_and_goes_on_with_more_epochs(workplace, 
     assert json.loads((run / "run.json").read_text())["recipe"]["epochs"] == 6
     capsys.readouterr()
     assert main(["resume", "runs/run", "--epochs", "5"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "lamina: epochs was 5, but runs/run has 6 behind it. Give more."
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "lamina: epochs was 5, but runs/run has 6 epochs behind it. Give 6 or more."
+    )
     train(pictures, "cosine", "--epochs", "2", "--schedule", "cosine")
     assert main(["resume", "runs/cosine", "--epochs", "6"]) == 2
     assert (
@@ -142,6 +206,35 @@ def test_verify_tells_whether_the_weights_are_the_same_and_leaves_the_run_alone(
     assert capsys.readouterr().err.splitlines()[-1] == (
         "lamina: runs/run has 3 whole epochs, and 4 were asked for. Give fewer --epochs."
     )
+
+
+def test_lines_that_the_history_lost_are_told_and_cost_their_figures_alone(workplace, pictures, capsys):
+    longer = train(pictures, "longer", "--epochs", "4")
+    run = train(pictures, "run", "--epochs", "3")
+    history = run / "history.jsonl"
+    first, _, third = history.read_text().splitlines(keepends=True)
+    history.write_text(first + '{"epoch": 2, "tra\n' + third)
+    assert main(["resume", "runs/run", "--epochs", "4"]) == 2
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith(
+            "Restore it from a copy, or delete that line: the weights and the checkpoint are in files of their own."
+        )
+    )
+    history.write_text('{"epoch": 1}\n' + third)  # nothing that is no line, but without a digest and the second
+    assert main(["verify", "runs/run", "--epochs", "3"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "lamina: runs/run/history.jsonl lacks the digest of the weights after one of epochs 1 to 3: an older lamina "
+        "wrote it, or the line was lost. Give fewer --epochs, or train anew."
+    )
+    assert main(["resume", "runs/run", "--epochs", "4"]) == 0
+    assert (
+        "warning: runs/run/history.jsonl lacks 1 of 3 epochs, the first of them 2: their figures are lost; the "
+        "checkpoint is whole, and the training goes on\n"
+    ) in capsys.readouterr().err
+    assert read_weights_after(run) == {epoch: read_weights_after(longer)[epoch] for epoch in (3, 4)}
+    assert main(["runs"]) == 0
 
 
 def test_what_differs_between_two_runs_is_shown(workplace, pictures, capsys):
@@ -198,6 +291,21 @@ def test_a_history_that_cannot_grow_ends_where_it_ended_and_holds_the_checkpoint
     assert read_weights(run) == read_weights(straight)
 
 
+def test_what_found_no_room_is_written_with_the_next_epoch_that_finds_some(tmp_path, capsys):
+    run, training = start(tmp_path, Recipe(epochs=4, batch_size=4, precision="fp32"))
+    keeper = Keeper(training, run, 60.0, Terminal())
+    for event in keeper.train():
+        if not isinstance(event, Epoch):
+            continue
+        with full_disk(10) if event.epoch in (2, 3) else contextlib.nullcontext():
+            keeper.keep_epoch({"epoch": event.epoch})
+        kept = [1, 1, 1, 4][event.epoch - 1]
+        assert [row["epoch"] for row in run.read_history()] == list(range(1, kept + 1))
+        assert run.read_checkpoint().standing.steps_done == kept * training.steps_per_epoch
+    assert capsys.readouterr().err.count("File too large. The training goes on, and the last whole") == 2
+    assert same(run.load_model().state_dict(), weights(training))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
 def test_out_of_memory_tells_a_batch_size_that_fits(workplace, pictures):
     def train_in(limit_bytes: int, batch_size: int) -> subprocess.CompletedProcess[str]:
@@ -238,6 +346,28 @@ def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(wo
     assert err.splitlines()[-1].endswith(
         "It has gone back to a checkpoint 3 times already, and ends here; runs/wild keeps its last good checkpoint."
     )
+
+
+@pytest.mark.parametrize("splits", [("train",), ("train", "val", "test")])
+@pytest.mark.parametrize("on_nan", ["stop", "rewind"])
+def test_weights_that_overflow_in_the_last_step_of_an_epoch_are_never_written(
+    splits, on_nan, workplace, tmp_path, capsys
+):
+    for split in splits:
+        write_pictures(tmp_path / "mine" / split, 8)
+    flags = ["--data", str(tmp_path / "mine"), "--name", "run", "--precision", "fp32", "--lr", "3e38", "--epochs", "3"]
+    assert main(["train", NET, *flags, "--on-nan", on_nan]) == 2
+    run = Path("runs/run")
+    told = capsys.readouterr().err.splitlines()[-1]
+    if on_nan == "stop":
+        assert told.endswith("with --on-nan rewind, lamina resume runs/run goes on from there with half the lr.")
+    else:
+        rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+        assert [row["rewind"] for row in rows if "rewind" in row] == [1, 2, 3]
+        assert told.endswith("3 times already, and ends here; runs/run keeps its last good checkpoint.")
+    for file in run.glob("*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(file).values())
+    assert (run / "state.safetensors").exists()
 
 
 BREAKABLE = """

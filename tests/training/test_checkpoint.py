@@ -147,13 +147,30 @@ def test_half_the_learning_rate_is_taken_after_each_return():
     assert training.checkpoint().standing.rewinds == 2
 
 
-def test_no_checkpoint_is_made_of_weights_that_are_no_numbers():
-    training = Training(NET, make_images(), Recipe(lr=0.5))
+def test_two_trainings_that_are_restored_from_one_checkpoint_give_the_same_and_leave_it_alone():
+    recipe = Recipe(epochs=2, batch_size=5, ema_decay=0.9)
+    training = Training(NET, make_images(), recipe, steps_per_record=1)
+    next(iter(training))
+    checkpoint = training.checkpoint()
+    before = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}
+    outcomes = []
+    for _ in range(2):
+        restored = Training(NET, make_images(), recipe)
+        restored.restore(checkpoint)
+        follow(restored)
+        outcomes.append(outcome(restored))
+        assert all(torch.equal(checkpoint.tensors[name], before[name]) for name in before)
+    assert all(torch.equal(outcomes[0][name], outcomes[1][name]) for name in before)
+
+
+@pytest.mark.parametrize(("ema_decay", "whose"), [(0.0, "the model"), (0.9, "the averaged model")])
+def test_no_checkpoint_is_made_of_weights_that_are_no_numbers(ema_decay, whose):
+    training = Training(NET, make_images(), Recipe(lr=0.5, ema_decay=ema_decay))
     with torch.no_grad():
         training.model.body[1].running_var[2] = float("inf")
     with pytest.raises(NotFiniteError) as refused:
         training.checkpoint()
     assert str(refused.value) == (
-        "body.1.running_var of the model is no longer all numbers, and no checkpoint is made of it. Lower lr "
+        f"body.1.running_var of {whose} is no longer all numbers, and no checkpoint is made of it. Lower lr "
         "(it is 0.5), or set gradient_clip to 1."
     )

@@ -130,6 +130,46 @@ def test_one_wrong_number_that_reaches_any_layer_is_seen_in_what_is_watched(valu
         assert is_finite(torch.tensor(0.0), weights) is is_finite(torch.tensor(0.0), choose_watched(body)) is False
 
 
+class Scaled(nn.Module):
+    """A linear layer whose input and output are scaled: its weight's gradient grows by both, its bias's by one."""
+
+    def __init__(self, before: float, after: float) -> None:
+        super().__init__()
+        self.flatten, self.linear = nn.Flatten(), nn.Linear(108, 3)
+        self.before, self.after = before, after
+
+    def forward(self, x):
+        return self.linear(self.flatten(x) * self.before) * self.after
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "unsound"),
+    [
+        (1e37, 1e4, "body.linear.weight of the model"),  # the weight's gradient overflows, and the bias's does not
+        (1.0, 1e22, "exp_avg_sq.body.linear.weight of the optimizer's memory"),  # its square does
+    ],
+)
+def test_an_epoch_that_left_what_is_no_number_is_not_given(before, after, unsound):
+    training = Training(Scaled(before, after), make_images(), Recipe(precision="fp32"), steps_per_record=1)
+    with torch.no_grad():
+        for weight in training.model.parameters():
+            weight.zero_()
+    with pytest.raises(NotFiniteError) as refused:
+        list(training)
+    assert str(refused.value) == (
+        f"{unsound} is no longer all numbers, and no checkpoint is made of it. Lower lr (it is 0.001), or set "
+        "gradient_clip to 1."
+    )
+
+
+def test_an_infinity_that_a_module_holds_on_purpose_is_no_fault():
+    module = Own(nn.ReLU())
+    module.register_buffer("mask", torch.tensor([0.0, -float("inf")]))
+    training = Training(module, make_images(), Recipe(epochs=2, precision="fp32"))
+    list(training)
+    assert training.checkpoint().tensors["live.body.mask"].tolist() == [0.0, -float("inf")]
+
+
 def test_large_finite_numbers_are_numbers():
     weight = nn.Parameter(torch.zeros(100))
     weight.grad = torch.full((100,), 3e38)

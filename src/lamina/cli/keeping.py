@@ -13,6 +13,7 @@ from lamina.errors import NotFiniteError
 
 if TYPE_CHECKING:
     from lamina.runs import Run
+    from lamina.training.checkpoint import Checkpoint
     from lamina.training.loop import Epoch, Step, Training
 
 MOST_REWINDS = 3
@@ -39,6 +40,7 @@ class Keeper:
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _saved_at: float = field(default_factory=time.perf_counter)
     _is_saved: bool = True
+    _wrong: NotFiniteError | None = None
 
     def train(self) -> Iterator[Step | Epoch]:
         """The training's records, to the end; where its numbers go wrong, on from the last checkpoint if it may."""
@@ -46,11 +48,19 @@ class Keeper:
             self._try(self._save_checkpoint)
         while True:
             try:
-                yield from self.training
+                for event in self.training:
+                    yield event
+                    if self._wrong is not None:
+                        raise self._wrong
             except NotFiniteError as error:
+                self._wrong = None
                 self._rewind(error)
             else:
                 return
+
+    def reject(self, error: NotFiniteError) -> None:
+        """Let the training meet an error that was found in what it gave, as if it had been found in the step."""
+        self._wrong = error
 
     def keep_epoch(self, row: dict[str, Any]) -> None:
         """Write what an epoch gave: its figures with a digest of the weights, the model, and a checkpoint."""
@@ -65,12 +75,17 @@ class Keeper:
             self._try(self._save_checkpoint)
 
     def stop(self) -> None:
-        """Write all as it stands, inside an epoch too.
+        """Write all as it stands, inside an epoch too; where its numbers are wrong, the last checkpoint if it may.
 
         Raises:
             OSError: there is no room for it.
+            NotFiniteError: its numbers are wrong, and it may not go back.
         """
-        self._write_all()
+        try:
+            self._write_all()
+        except NotFiniteError as error:
+            self._rewind(error)
+            self._write_all()
 
     def finish(self) -> None:
         """Write what is not written yet.
@@ -82,9 +97,10 @@ class Keeper:
             self._write_all()
 
     def _write_all(self) -> None:
+        checkpoint = self.training.checkpoint()  # first, since it refuses what is no number
         self._append_rows()
         self.run.save_model(self.training.model)
-        self._save_checkpoint()
+        self._save(checkpoint)
 
     def _append_rows(self) -> None:
         while self._rows:
@@ -92,8 +108,12 @@ class Keeper:
             del self._rows[0]
 
     def _save_checkpoint(self) -> None:
+        checkpoint = self.training.checkpoint()
         self._append_rows()
-        self.run.save_checkpoint(self.training.checkpoint())
+        self._save(checkpoint)
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        self.run.save_checkpoint(checkpoint)
         self._saved_at = time.perf_counter()
         self._is_saved = True
 
@@ -103,6 +123,8 @@ class Keeper:
         self._is_saved = False
         try:
             write()
+        except NotFiniteError as error:
+            self.reject(error)
         except (OSError, RuntimeError, MemoryError) as error:
             if not isinstance(error, OSError) and not is_out_of_memory(error):
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import signal
 import time
 import traceback
@@ -18,7 +19,7 @@ from lamina.cli.choices import DataChoice, NetChoice
 from lamina.cli.keeping import Keeper
 from lamina.cli.loading import loading
 from lamina.cli.terminal import Terminal
-from lamina.errors import RecipeError, RunError
+from lamina.errors import NotFiniteError, RecipeError, RunError
 from lamina.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def find_auto_batch_size(net: NetChoice, recipe: Recipe, data: DataChoice, devic
     training = Training(net.make(recipe.seed), images, recipe, device=device)
     found = find_batch_size(training, largest)
     if found is None:
-        raise RecipeError(f"{net.name} does not fit into the memory of {training.device}, not even with one image.")
+        raise RecipeError(f"{net.name} does not fit into the memory of {training.device}, not even with 2 images.")
     terminal.remark(f"batch_size: {found} (the largest power of two that fits, up to {LARGEST_AUTO})")
     return dataclasses.replace(recipe, batch_size=found)
 
@@ -173,6 +174,13 @@ def resume_and_judge(
                 "the weights may differ in their last bits from those of a run that was never stopped"
             )
         run.trim_history(training.epochs_done, training.rewinds)
+        told = {row["epoch"] for row in run.read_history()}
+        if missing := training.epochs_done - len(told):
+            first = next(epoch for epoch in itertools.count(1) if epoch not in told)
+            terminal.remark(
+                f"warning: {run.path / 'history.jsonl'} lacks {missing} of {training.epochs_done} epochs, the "
+                f"first of them {first}: their figures are lost; the checkpoint is whole, and the training goes on"
+            )
         rewinds = precautions.rewind_on_nan
         run = run.replace_record(
             dataclasses.replace(
@@ -199,7 +207,7 @@ def _finish(training: Training, run: Run, dataset: Dataset, precautions: Precaut
         if report is not None:
             run.save_report(report)
             _draw(run, report)
-    seconds = [row["train_seconds"] for row in run.read_history()]
+    seconds = [row["train_seconds"] for row in run.read_history() if row.get("train_seconds")]
     speed = len(dataset.train) * len(seconds) / sum(seconds) if seconds else 0.0
     return Outcome(run, report, sum(seconds), speed, stopped_by)
 
@@ -250,17 +258,23 @@ def _follow(keeper: Keeper, dataset: Dataset, terminal: Terminal) -> tuple[Repor
     with stop_signals() as received, terminal.progress() as show_progress:
         for event in keeper.train():
             if isinstance(event, Epoch):
-                report = None if watched is None else evaluate(training.model, watched)
+                try:
+                    report = None if watched is None else evaluate(training.model, watched)
+                except NotFiniteError as error:
+                    keeper.reject(error)
+                    continue
                 keeper.keep_epoch(_make_row(event, report))
                 _tell_epoch(event, report, run, terminal)
             else:
                 show_progress(f"epoch {event.epoch}", event.step, event.steps)
                 keeper.keep_step()
-            if received and not training.is_finished:
+            if received:
                 keeper.stop()
                 return None, received[0]
         if final is not None and (final is not watched or report is None):
             report = evaluate(training.model, final)
+        if received:  # while the last model was judged: a resume judges it again
+            return None, received[0]
     if report is not None:
         report = dataclasses.replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
     return report, None
@@ -273,6 +287,8 @@ def _out_of_room(run: Run, training: Training | None = None) -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:
+        raise  # nobody reads stdout any more, as with | head -1
     except OSError as error:
         raise RunError(
             f"Cannot write to {run.path}: {error.strerror or error}. What was saved before is whole: make room, then "

@@ -90,18 +90,22 @@ def run(arguments: Sequence[str]) -> int:
 
 def _read_digests(run: Run, epochs: int) -> list[str]:
     """The recorded digests of the weights after the first epochs, before any return to a checkpoint."""
-    history = run.read_history()
+    recorded = {row["epoch"]: row.get("weights") for row in run.read_history()}
     rewinds = run.read_rewinds()
+    done = max(recorded, default=0)
     if epochs < 1:
         raise RunError(f"--epochs was {epochs}, but takes 1 or more.")
-    if epochs > len(history):
-        raise RunError(f"{run.path} has {len(history)} whole epochs, and {epochs} were asked for. Give fewer --epochs.")
-    if rewinds and epochs > rewinds[0]["to_epochs_done"]:
+    if epochs > done:
+        raise RunError(f"{run.path} has {done} whole epochs, and {epochs} were asked for. Give fewer --epochs.")
+    if rewinds and epochs > (last := rewinds[0].get("to_epochs_done") or 0):
         raise RunError(
-            f"{run.path} went back to a checkpoint after epoch {rewinds[0]['to_epochs_done']}, with another lr from "
+            f"{run.path} went back to a checkpoint after epoch {last}, with another lr from "
             "there. Give no more --epochs than those before."
         )
-    digests = [str(row["weights"]) for row in history[:epochs] if "weights" in row]
+    digests = [str(digest) for epoch in range(1, epochs + 1) if (digest := recorded.get(epoch))]
     if len(digests) < epochs:
-        raise RunError(f"{run.path / 'history.jsonl'} has no digests of weights: an older lamina wrote it. Train anew.")
+        raise RunError(
+            f"{run.path / 'history.jsonl'} lacks the digest of the weights after one of epochs 1 to {epochs}: an older "
+            "lamina wrote it, or the line was lost. Give fewer --epochs, or train anew."
+        )
     return digests

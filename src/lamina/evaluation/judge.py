@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from lamina.data import Images
-from lamina.errors import DataError, LaminaError
+from lamina.errors import DataError, NotFiniteError
 from lamina.evaluation.interval import wilson_interval
 from lamina.evaluation.report import (
     ClassReport,
@@ -49,7 +49,7 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -
     Raises:
         DataError: there are no images, or their targets are not those that the model answers.
         NetError: the images are not of the model's shape.
-        LaminaError: the model's outputs are not finite.
+        NotFiniteError: the model's outputs are not finite.
 
     >>> from lamina.data import load_data
     >>> from lamina.training.model import build_model
@@ -171,7 +171,7 @@ def _check_targets(task: Task, images: Images) -> None:
 def _check_finite(logits: Float32[np.ndarray, "n k"], images: Images) -> None:
     broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(broken):
-        raise LaminaError(
+        raise NotFiniteError(
             f"The model's logits are not finite for {len(broken):,} of {len(images):,} {images.split} images, "
             f"first for {images.names[broken[0]]}: its training has diverged. "
             "Train again with a lower lr, or with gradient_clip=1."

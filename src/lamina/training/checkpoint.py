@@ -51,13 +51,19 @@ class Checkpoint:
     standing: Standing
 
 
-def collect_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
-    """Copies on the CPU of what models hold and an optimizer over the first of them remembers, each under its name."""
+def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
+    """What models hold and an optimizer over the first of them remembers, each under its name."""
     found = {f"{kind}.{name}": tensor for kind, model in models.items() for name, tensor in model.state_dict().items()}
     for name, weight in _optimized(models, optimizer):
         for key, value in optimizer.state.get(weight, {}).items():
             if value is not None:
                 found[f"optimizer.{key}.{name}"] = value
+    return found
+
+
+def collect_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
+    """Copies on the CPU of what :func:`name_tensors` finds."""
+    found = name_tensors(models, optimizer)
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in found.items()}
 
 
@@ -80,6 +86,8 @@ def restore_tensors(tensors: Mapping[str, Tensor], models: Mapping[str, nn.Modul
                 _check_shape(name, tensor, weight)
                 # Laid out as its weight is: fused optimizers pair the two by their place in memory.
                 tensor = torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+            else:
+                tensor = tensor.clone()  # the optimizer counts its steps in it
             memory[weight_name][key] = tensor
         elif name not in expected:
             raise RunError(f"the checkpoint does not fit the training: it has {name}, which the training has not")

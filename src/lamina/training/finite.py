@@ -1,9 +1,9 @@
-"""Numbers that go wrong: found before they reach the weights, and traced to the layer where they began."""
+"""Numbers that go wrong: found before anything is kept of them, and traced to the layer where they began."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
@@ -14,10 +14,11 @@ from lamina.training.model import Model
 
 
 def choose_watched(model: nn.Module) -> tuple[Tensor, ...]:
-    """The weights whose gradients tell of all: of a linear layer or a convolution its bias alone, if it has one.
+    """The weights whose gradients tell of nearly all: of a linear layer or a convolution its bias alone, if it has one.
 
     The gradient of such a bias is a sum of all that reaches the layer from above, and so is no number as soon as a
-    part of that is none; the weight's takes a hundred times as long to read, and tells the same.
+    part of that is none; the weight's takes a hundred times as long to read. That one can overflow alone, where the
+    layer's input is large: :func:`find_unsound` sees it in the weights after the step.
     """
     watched: list[Tensor] = []
     for module in model.modules():
@@ -38,10 +39,13 @@ def is_finite(loss: Float[Tensor, ""], weights: Iterable[Tensor]) -> bool:
     return all(map(math.isfinite, sums.tolist())) or all(bool(torch.isfinite(value).all()) for value in values)
 
 
-def find_unsound(model: nn.Module) -> str | None:
-    """The first weight or buffer of a model that is not all numbers, by its name; ``None`` where all are."""
-    state = model.state_dict().items()
-    return next((name for name, tensor in state if not torch.isfinite(tensor).all()), None)
+def find_unsound(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of those that are not all finite numbers.
+
+    >>> find_unsound({"weight": torch.ones(2), "bias": torch.tensor([0.0, float("inf")])})
+    ['bias']
+    """
+    return [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
 
 
 def trace_not_finite(model: Model, take_step: Callable[[], Float[Tensor, ""]]) -> str:

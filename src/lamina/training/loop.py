@@ -18,7 +18,7 @@ from lamina.errors import DataError, NotFiniteError, RecipeError
 from lamina.nets import Net
 from lamina.training.allocator import keep_freed_memory
 from lamina.training.augment import draw_choices, gather_batch
-from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, restore_tensors
+from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, name_tensors, restore_tensors
 from lamina.training.compilation import compile_model
 from lamina.training.device import choose_device
 from lamina.training.finite import choose_watched, find_unsound, is_finite, trace_not_finite
@@ -88,7 +88,8 @@ class Training:
     Raises:
         NetError: the net does not take these images or does not give one output a target.
         RecipeError: the recipe does not fit the images, or the device is not there.
-        NotFiniteError: while iterating, the loss or a gradient is no longer a number.
+        NotFiniteError: while iterating, the loss or a gradient is no longer a number, and the weights are as they were
+            before that step; or, at the end of an epoch, a weight or what the optimizer remembers of it is none.
         DataError: there is no image.
 
     >>> from lamina import Net, load_data
@@ -130,6 +131,8 @@ class Training:
         self._steps_done = 0
         self._rewinds = 0
         self._tally = Tally()
+        # A module of a user's own may hold infinities on purpose, as a mask does.
+        self._meant = frozenset(find_unsound(name_tensors(self._models, self._optimizer)))
 
     @property
     def model(self) -> Model:
@@ -152,6 +155,11 @@ class Training:
         return self._steps_done // len(self._batches)
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch."""
+        return len(self._batches)
+
+    @property
     def is_finished(self) -> bool:
         """Whether there is no step left."""
         return self.epochs_done >= self.recipe.epochs
@@ -160,13 +168,10 @@ class Training:
         """All that an exact continuation needs, as things stand between two records.
 
         Raises:
-            NotFiniteError: a weight is no number, so that nothing good could follow.
+            NotFiniteError: a weight, or what the optimizer remembers of it, is no number, so that nothing good could
+                follow.
         """
-        if unsound := find_unsound(self._live):
-            raise NotFiniteError(
-                f"{unsound} of the model is no longer all numbers, and no checkpoint is made of it. Lower lr "
-                f"(it is {self.lr:g}), or set gradient_clip to 1."
-            )
+        self._check_sound()
         tally = self._tally
         standing = Standing(
             steps_done=self._steps_done,
@@ -182,7 +187,8 @@ class Training:
         """Go on from a checkpoint; a loop that is under way must be left, and a new one begun.
 
         Raises:
-            RunError: the checkpoint is not one of this net and recipe; nothing has been changed.
+            RunError: the checkpoint's weights are not those of this net; nothing has been changed. That it came of the
+                same recipe, seed and images is the caller's to see to.
         """
         restore_tensors(checkpoint.tensors, self._models, self._optimizer)
         standing = checkpoint.standing
@@ -245,6 +251,7 @@ class Training:
                 tally.seconds += time.perf_counter() - clock
                 if is_last:
                     self._tally = Tally()
+                    self._check_sound()  # before anybody judges or keeps the model
                     yield self._summarize(tally, lr)
                 else:
                     yield Step(epoch + 1, step, len(self._batches), batch_loss)
@@ -286,6 +293,16 @@ class Training:
             f"{what} at step {step + 1} of epoch {epoch + 1}. First not finite: {trace_not_finite(model, take_step)}. "
             f"What usually helps: a lower lr (it is {self.lr:g}), gradient_clip 1, or BatchNorm() in the net."
         )
+
+    def _check_sound(self) -> None:
+        found = find_unsound(name_tensors(self._models, self._optimizer))
+        if unsound := next((name for name in found if name not in self._meant), None):
+            kind, _, name = unsound.partition(".")
+            whose = {"live": "the model", "averaged": "the averaged model", "optimizer": "the optimizer's memory"}[kind]
+            raise NotFiniteError(
+                f"{name} of {whose} is no longer all numbers, and no checkpoint is made of it. Lower lr "
+                f"(it is {self.lr:g}), or set gradient_clip to 1."
+            )
 
     def _set_lr(self) -> float:
         factor = lr_factor(self.recipe, self._steps_done, self.recipe.epochs * len(self._batches))

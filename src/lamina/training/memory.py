@@ -23,12 +23,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def find_batch_size(training: Training, largest: int) -> int | None:
-    """The first of ``largest``, its half, its quarter … with which a step fits into memory; ``None`` where none does.
+    """The first of ``largest``, its half, its quarter … to 2 with which a step fits into memory, or ``None``.
 
-    It takes the steps, so that the training is of no use afterwards.
+    A single image is not tried: batch norms on vectors take no batch of one. It takes the steps, so that the training
+    is of no use afterwards.
     """
     size = largest
-    while size:
+    while size > 1:
         try:
             training.rehearse(size)
         except (RuntimeError, MemoryError) as error:

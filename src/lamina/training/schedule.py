@@ -54,7 +54,7 @@ def extend_recipe(recipe: Recipe, epochs: int) -> Recipe:
         what = "the warmup" if recipe.schedule == "constant" else f"the schedule {recipe.schedule}"
         raise RecipeError(
             f"epochs can't go from {recipe.epochs} to {epochs}: {what} is spread over all epochs, so that every step "
-            "so far would have had another lr. Resume without it, or train anew with that many epochs."
+            "so far would have had another lr. Resume without --epochs, or train anew with that many epochs."
         )
     return dataclasses.replace(recipe, epochs=epochs)
 
