@@ -96,14 +96,20 @@ def test_other_content_under_the_same_digest_is_refused(tmp_path):
     file = tmp_path / "file"
     write_tensors(file, TENSORS, VALUES)
     other = json.dumps(VALUES | {"steps_done": 13})
-    digest = re.search(rb'"digest":"(\w+)"', file.read_bytes())[1].decode()
-    for metadata in ({"values": other, "digest": digest}, {"values": other}, {"digest": digest}):
-        file.write_bytes(safetensors.torch.save(PACKED, metadata))
+    digest = re.search(rb'digest\\": \\"(\w+)', file.read_bytes())[1].decode()
+    for told in ({"values": other, "digest": digest}, {"values": other}, {"digest": digest}):
+        file.write_bytes(safetensors.torch.save(PACKED, {"lamina": json.dumps(told)}))
         with pytest.raises(RunError) as refused:
             read_tensors(file, "Do this.")
         assert str(refused.value) == (
             f"{file} is damaged: its content is not that which was written, by its digest. Do this."
         )
+
+
+def test_the_same_content_is_the_same_file_to_the_byte(tmp_path):
+    for name in ("first", "second"):
+        write_tensors(tmp_path / name, TENSORS, VALUES)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 
 
 def test_weights_that_an_older_lamina_wrote_without_a_digest_are_read(tmp_path):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lamina.errors import RunError
 
+METADATA = "lamina"
 RESTORE = "Restore it from a copy, or train again."
 """What to do about most damaged files of a run."""
 
@@ -109,7 +110,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str
         places.add(place)
         written[name] = plain
     text = json.dumps(values)
-    metadata = {"values": text, "digest": _digest(written, text)}
+    # One entry: safetensors writes several in an order that changes from process to process.
+    metadata = {METADATA: json.dumps({"digest": _digest(written, text), "values": text})}
     write_atomically(path, safetensors.torch.save(written, metadata))
 
 
@@ -129,9 +131,11 @@ def read_tensors(file: Path, remedy: str = RESTORE) -> tuple[dict[str, Tensor], 
     metadata = header.get("__metadata__")
     if metadata is None:
         return tensors, {}
-    if metadata.get("digest") != _digest(tensors, metadata.get("values", "")):
+    told = parse_object(metadata.get(METADATA, "{}").encode("utf-8", "surrogatepass"), str(file), remedy)
+    text = str(told.get("values", ""))
+    if told.get("digest") != _digest(tensors, text):
         raise damaged(str(file), "its content is not that which was written, by its digest", remedy)
-    values: dict[str, Any] = json.loads(metadata["values"])
+    values: dict[str, Any] = json.loads(text)
     return tensors, values
 
 
