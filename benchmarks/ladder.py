@@ -30,7 +30,7 @@ from typing import Annotated
 
 import tyro
 from article import ARTICLE, extract_script, instrument_script, train_by_script, write_pictures, write_subset
-from processes import LAMINA, run_process, train_by_lamina
+from processes import LAMINA, append_row, run_process, train_by_lamina
 from record import BATCH_SIZE as RECORD_BATCH_SIZE
 from rich.console import Console
 from rich.table import Table
@@ -263,8 +263,7 @@ def main(
         rows.append(row)
         tell(row)
         if json_path is not None:
-            with json_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(dataclasses.asdict(row)) + "\n")
+            append_row(json_path, row)
 
     if json_path is not None:
         json_path.write_text("")

@@ -29,7 +29,7 @@ from typing import Annotated
 import tyro
 from article import write_pictures, write_subset
 from peer.assignment import Assignment
-from processes import run_process, train_by_lamina
+from processes import append_row, run_process, train_by_lamina
 from rich.console import Console
 from rich.table import Table
 
@@ -201,8 +201,7 @@ def main(
         rows.append(row)
         tell(row)
         if json_path is not None:
-            with json_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(dataclasses.asdict(row)) + "\n")
+            append_row(json_path, row)
 
     if json_path is not None:
         json_path.write_text("")

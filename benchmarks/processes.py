@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,6 +15,12 @@ from typing import Any
 
 LAMINA = Path(sysconfig.get_path("scripts")) / "lamina"
 """The command of the environment that runs this."""
+
+
+def append_row(path: Path, row: Any) -> None:
+    """Write a dataclass as a line of JSON as soon as it is known, so that an interruption loses no other."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(dataclasses.asdict(row)) + "\n")
 
 
 @dataclass(frozen=True)

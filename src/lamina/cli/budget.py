@@ -8,8 +8,6 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lamina.cli import STARTED
 from lamina.cli.choices import NetChoice
 from lamina.cli.terminal import Terminal
@@ -17,7 +15,7 @@ from lamina.errors import RecipeError
 from lamina.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from lamina.data import Dataset, Images
+    from lamina.data import Dataset
 
 WARM_UP_STEPS, TIMED_STEPS = 2, 4
 JUDGED_IMAGES = 1000
@@ -41,7 +39,7 @@ def fit_budget(
     chosen = None
     for net, recipe in nets:
         epoch_seconds = _time_epoch(net, recipe, dataset, device) + SAVING_SECONDS
-        left = seconds * (1 - SPARE_FRACTION) - (time.perf_counter() - STARTED)
+        left = _seconds_left(seconds)
         epochs = int(left / epoch_seconds)
         if chosen is not None and epochs < recipe.epochs:
             break
@@ -50,15 +48,18 @@ def fit_budget(
                 f"--time was {seconds:.0f} s, but an epoch of {net.name} takes {epoch_seconds:.1f} s here, and "
                 f"{seconds - left:.1f} s are spent or kept. Give {seconds - left + 1.1 * epoch_seconds:.0f}s or more."
             )
-        chosen = net, dataclasses.replace(recipe, epochs=epochs), epoch_seconds
+        chosen = net, recipe, epoch_seconds
     if chosen is None:
         raise RecipeError("There is no net to choose from.")
     net, recipe, epoch_seconds = chosen
     # Timing a net that is not taken has cost something too.
-    left = seconds * (1 - SPARE_FRACTION) - (time.perf_counter() - STARTED)
-    recipe = dataclasses.replace(recipe, epochs=max(1, int(left / epoch_seconds)))
+    recipe = dataclasses.replace(recipe, epochs=max(1, int(_seconds_left(seconds) / epoch_seconds)))
     terminal.remark(f"time: {seconds:.0f} s → {net.name}, {recipe.epochs} epochs of {epoch_seconds:.1f} s each")
     return net, recipe
+
+
+def _seconds_left(seconds: float) -> float:
+    return seconds * (1 - SPARE_FRACTION) - (time.perf_counter() - STARTED)
 
 
 def _time_epoch(net: NetChoice, recipe: Recipe, dataset: Dataset, device: str) -> float:
@@ -68,7 +69,7 @@ def _time_epoch(net: NetChoice, recipe: Recipe, dataset: Dataset, device: str) -
 
     images = dataset.train
     steps = WARM_UP_STEPS + TIMED_STEPS
-    sample = _take_evenly(images, min(len(images), steps * recipe.batch_size))
+    sample = images.take_evenly(steps * recipe.batch_size)
     trial = dataclasses.replace(recipe, epochs=steps)  # enough for a set that is smaller than a batch
     training = Training(net.make(recipe.seed), sample, trial, device=device, steps_per_record=1)
     started = time.perf_counter()
@@ -80,13 +81,8 @@ def _time_epoch(net: NetChoice, recipe: Recipe, dataset: Dataset, device: str) -
     watched = dataset.val if dataset.val is not None else dataset.test
     if watched is None:
         return seconds
-    judged = _take_evenly(watched, min(len(watched), JUDGED_IMAGES))
+    judged = watched.take_evenly(JUDGED_IMAGES)
     predict_logits(training.model, judged.pixels[:1])
     started = time.perf_counter()
     predict_logits(training.model, judged.pixels)
     return seconds + (time.perf_counter() - started) / len(judged) * len(watched)
-
-
-def _take_evenly(images: Images, count: int) -> Images:
-    """So many images, evenly spread: a set may be sorted by class."""
-    return images.take(np.linspace(0, len(images) - 1, num=count, dtype=np.int64))

@@ -78,7 +78,8 @@ def run(arguments: Sequence[str]) -> int:
     net, fields = nets[0]
     if seconds is not None:
         net, fields = fit_budget(seconds, nets, data.dataset, asked.device, terminal)
-    if fields.optimizer != _choose_recipe(net, asked.recipe).optimizer and not _is_given("lr", kept):
+    own_recipe = zoo.choose_recipe(net.name, net.recipes, asked.recipe)[1]
+    if fields.optimizer != own_recipe.optimizer and not _is_given("lr", kept):
         terminal.remark(f"lr: {fields.lr:g} (usual for {fields.optimizer}; --lr sets another)")
     terminal.remark(f"recipe: {_tell_recipe(fields)}")
     place = Place(asked.device, asked.runs_dir, asked.name)
@@ -106,7 +107,7 @@ def _choose_nets(asked: Options, arguments: Sequence[str], terminal: Terminal) -
 
 def _read_fields(net: NetChoice, recipe_name: str | None, arguments: Sequence[str]) -> Recipe:
     """The fields that were given; the others are the net's recipe's, or an lr that is usual for another optimizer."""
-    recipe = _choose_recipe(net, recipe_name)
+    recipe = zoo.choose_recipe(net.name, net.recipes, recipe_name)[1]
     fields = _parse(arguments, recipe).fields
     if fields.optimizer != recipe.optimizer and not _is_given("lr", arguments):
         fields = dataclasses.replace(fields, lr=USUAL_LR[fields.optimizer])
@@ -119,13 +120,6 @@ def _is_given(flag: str, arguments: Sequence[str]) -> bool:
 
 def _parse(arguments: Sequence[str], recipe: Recipe) -> Options:
     return parse_options(Options, "train", arguments, default=Options(net=None, fields=recipe))
-
-
-def _choose_recipe(net: NetChoice, name: str | None) -> Recipe:
-    chosen = name or next(iter(net.recipes))
-    if chosen not in net.recipes:
-        raise RecipeError(f"{net.name} has no recipe {chosen!r}. {suggest(chosen, net.recipes)}")
-    return net.recipes[chosen]
 
 
 def _tell_recipe(recipe: Recipe) -> str:

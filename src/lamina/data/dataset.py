@@ -79,6 +79,10 @@ class Images:
         names = tuple(self.names[row] for row in rows)
         return replace(self, pixels=self.pixels[rows], targets=self.targets[rows], names=names)
 
+    def take_evenly(self, count: int) -> Images:
+        """As many images as that, or all where there are fewer, evenly spread: a set may be sorted by class."""
+        return self.take(np.linspace(0, len(self) - 1, num=min(len(self), count), dtype=np.int64))
+
     def target_counts(self) -> dict[str, int]:
         """How many images each class or label has; for yes or no, of each; for numbers, nothing."""
         if self.targets.dtype == np.int64:

@@ -97,8 +97,7 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
         net = net.check(images.shape, task.outputs)
     body = net.module(images.shape) if isinstance(net, Net) else net
     model = Model(body, net=net if isinstance(net, Net) else None, task=task, in_shape=images.shape, mean=mean, std=std)
-    rows = np.linspace(0, len(images) - 1, num=min(len(images), WHITENING_IMAGES), dtype=np.int64)
-    sample = torch.from_numpy(images.pixels[rows])
+    sample = torch.from_numpy(images.take_evenly(WHITENING_IMAGES).pixels)
     for first in list(body.children())[:1]:
         if isinstance(first, Whitening):
             first.fit(model.normalize(sample))

@@ -6,6 +6,7 @@ A file holds ``NET`` and ``RECIPES``, the first of which is the default. A new f
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Mapping
 from importlib import import_module
 
 from lamina.errors import NetError, RecipeError, suggest
@@ -51,7 +52,18 @@ def load_recipe(net_name: str, recipe_name: str | None = None) -> tuple[str, Rec
     Raises:
         RecipeError: the net has no recipe of that name.
     """
-    recipes = load_recipes(net_name)
+    return choose_recipe(net_name, load_recipes(net_name), recipe_name)
+
+
+def choose_recipe(net_name: str, recipes: Mapping[str, Recipe], recipe_name: str | None = None) -> tuple[str, Recipe]:
+    """The one of a net's recipes that has that name, and the name; by default the first.
+
+    Raises:
+        RecipeError: the net has no recipe of that name.
+
+    >>> choose_recipe("mine", {"slow": Recipe(epochs=50), "quick": Recipe(epochs=2)}, "quick")
+    ('quick', Recipe(epochs=2))
+    """
     chosen = recipe_name or next(iter(recipes))
     if chosen not in recipes:
         raise RecipeError(f"{net_name} has no recipe {chosen!r}. {suggest(chosen, recipes)}")
