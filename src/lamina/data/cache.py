@@ -27,7 +27,8 @@ import numpy as np
 import platformdirs
 from filelock import FileLock
 
-from lamina.data.dataset import SPLITS, Dataset, Images, Problem, Resize, Split
+from lamina.data.dataset import SPLITS, Dataset, Images, Problem, Split
+from lamina.data.preparation import Resize
 from lamina.errors import DataError, LaminaWarning
 
 FORMAT = 1

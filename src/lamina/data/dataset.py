@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int32, Int64, UInt8
 
+from lamina.data.preparation import Resize
 from lamina.errors import DataError
 
 Split = Literal["train", "val", "test"]
-Resize = Literal["crop"]
 Targets = Int64[np.ndarray, " n"] | Bool[np.ndarray, " n"] | Bool[np.ndarray, "n k"] | Float32[np.ndarray, "n k"]
 
 Progress = Callable[[int, int], None]
@@ -33,8 +33,9 @@ class Images:
     """The images of one split, decoded, with what is to be learned about them.
 
     What the targets are is told by their dtype and shape: int64 (N,) one class of ``target_names``; bool (N, K) several
-    labels; bool (N,) yes or no; float32 (N, K) numbers. Pixels are 0 to 255. The arrays may lie in a file: they are
-    mapped into memory, and changing them changes nothing on disk.
+    labels; bool (N,) yes or no; float32 (N, K) numbers. Pixels are 0 to 255. ``original_sizes_px`` are the height and
+    width of each picture as it was stored. The arrays may lie in a file: they are mapped into memory, and changing them
+    changes nothing on disk.
 
     Raises:
         DataError: the parts do not fit each other.
@@ -50,6 +51,7 @@ class Images:
     target_names: tuple[str, ...]
     names: tuple[str, ...] = field(repr=False)
     split: Split
+    original_sizes_px: Int32[np.ndarray, "n 2"] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4:
@@ -77,7 +79,8 @@ class Images:
         """The images at ``indices``, in that order, copied."""
         rows = np.asarray(indices, dtype=np.int64)
         names = tuple(self.names[row] for row in rows)
-        return replace(self, pixels=self.pixels[rows], targets=self.targets[rows], names=names)
+        sizes = None if self.original_sizes_px is None else self.original_sizes_px[rows]
+        return replace(self, pixels=self.pixels[rows], targets=self.targets[rows], names=names, original_sizes_px=sizes)
 
     def take_evenly(self, count: int) -> Images:
         """As many images as that, or all where there are fewer, evenly spread: a set may be sorted by class."""
