@@ -228,7 +228,7 @@ def _build_pictures(
     folder: Path,
 ) -> Meta:
     arrangement = arrange(pictures, path)
-    decoded = decode_pictures([one.picture for one in arrangement.pictures], folder, size_px, progress)
+    decoded = decode_pictures([one.picture for one in arrangement.pictures], folder, size_px, "crop", progress)
     kept = [arrangement.pictures[place] for place in decoded.kept]
     check_trained({one.target_name for one in kept if one.split == "train"}, arrangement.target_names, path)
     number = {target_name: place for place, target_name in enumerate(arrangement.target_names)}
