@@ -8,7 +8,6 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from lamina.data.cache import (
 )
 from lamina.data.cifar import is_batches_archive, is_batches_folder, read_batches
 from lamina.data.dataset import SPLITS, Dataset, Images, Problem, Progress, Split
-from lamina.data.decoding import Picture, fit_pixels
+from lamina.data.decoding import Picture
 from lamina.data.downloads import download_archive, download_images, downloaded_archive
 from lamina.data.folder import Labelled, arrange, check_trained, scan_folder
 from lamina.data.shapes import DRAWING_VERSION, ShapesTarget, draw_shapes
@@ -201,8 +200,6 @@ def _build_batches(path: Path, name: str, size_px: int | None, folder: Path) -> 
 def _store_fitted(
     folder: Path, name: str, fingerprint: str, splits: Mapping[Split, Images], size_px: int | None
 ) -> Meta:
-    if size_px is not None:
-        splits = {split: replace(images, pixels=fit_pixels(images.pixels, size_px)) for split, images in splits.items()}
     return store_images(folder, name, fingerprint, splits, size_px)
 
 
@@ -233,6 +230,7 @@ def _build_pictures(
     check_trained({one.target_name for one in kept if one.split == "train"}, arrangement.target_names, path)
     number = {target_name: place for place, target_name in enumerate(arrangement.target_names)}
     np.save(folder / "targets.npy", np.array([number[one.target_name] for one in kept], np.int64))
+    np.save(folder / "sizes.npy", decoded.sizes_px)
     return Meta(
         name=name,
         fingerprint=_fingerprint(arrangement.pictures, decoded.digests, decoded.size_px),
@@ -242,6 +240,7 @@ def _build_pictures(
         problems=[*problems, *arrangement.problems, *decoded.problems],
         size_px=decoded.size_px,
         split_rule=arrangement.split_rule,
+        encodings=decoded.encodings,
     )
 
 
