@@ -19,7 +19,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 import platformdirs
 from filelock import FileLock
 
-from lamina.data.dataset import SPLITS, Dataset, Images, Problem, Split
+from lamina.data.dataset import SPLITS, Dataset, Images, Leak, Problem, Split
 from lamina.data.preparation import Resize
 from lamina.errors import DataError, LaminaWarning
 
@@ -47,6 +47,9 @@ class Meta:
     size_px: int | None = None
     resize: Resize = "crop"
     split_rule: str = "the source's own"
+    target_reason: str = "as the source has them"
+    leaks: Sequence[Leak] = ()
+    encodings: Mapping[str, int] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -145,7 +148,8 @@ def _find(root: Path, pointer: Path) -> Dataset | None:
 def _read(folder: Path) -> Dataset:
     try:
         fields: dict[str, Any] = json.loads((folder / "meta.json").read_text("utf-8"))
-        meta = Meta(**fields | {"problems": tuple(Problem(**problem) for problem in fields["problems"])})
+        values = {"problems": Problem, "leaks": Leak}
+        meta = Meta(**fields | {name: tuple(kind(**value) for value in fields[name]) for name, kind in values.items()})
         if meta.format != FORMAT:
             raise ValueError(f"format {meta.format}, expected {FORMAT}")
         # Copy on write, because torch warns of arrays that can't be written to.
@@ -171,6 +175,8 @@ def _read(folder: Path) -> Dataset:
             size_px=meta.size_px,
             resize=meta.resize,
             split_rule=meta.split_rule,
+            target_reason=meta.target_reason,
+            leaks=tuple(meta.leaks),
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, DataError) as error:
         raise DataError(f"the cache folder {folder} is damaged ({error}).") from error

@@ -125,7 +125,9 @@ def read_pictures(
     return pixels, problems
 
 
-def fit_pixels(pixels: UInt8[np.ndarray, "n h w c"], size_px: int) -> UInt8[np.ndarray, "n s s c"]:
+def fit_pixels(
+    pixels: UInt8[np.ndarray, "n h w c"], size_px: int, resize: str = "crop"
+) -> UInt8[np.ndarray, "n s s c"]:
     """Images scaled until they cover a square of ``size_px``, with their centre kept."""
     fitted = [ImageOps.fit(Image.fromarray(row.squeeze()), (size_px, size_px)) for row in pixels]
     return np.stack([np.asarray(image) for image in fitted]).reshape(len(pixels), size_px, size_px, -1)

@@ -34,6 +34,9 @@ class Decoded:
     problems: list[Problem]
     digests: list[str]
     size_px: int | None
+    pixel_digests: list[str]
+    sizes_px: np.ndarray
+    encodings: dict[str, int]
 
 
 class _SizesDifferError(Exception):
@@ -61,7 +64,9 @@ class _Result:
     reasons: list[str]
 
 
-def decode_pictures(pictures: Sequence[Picture], folder: Path, size_px: int | None, progress: Progress) -> Decoded:
+def decode_pictures(
+    pictures: Sequence[Picture], folder: Path, size_px: int | None, resize: str, progress: Progress
+) -> Decoded:
     """Decode pictures to RGB into ``folder/pixels.npy``, and tell which could be.
 
     Without a ``size_px`` pictures that all have one size keep it; else they become squares of 64 px.
@@ -115,8 +120,18 @@ def _decode_at(
             f"the first is {problems[0].path} ({problems[0].reason})."
         )
     if problems:
-        _close_gaps(rows_file, kept)
-    return Decoded(kept, problems, digests, size_px)
+        keep_rows(rows_file, kept)
+    from lamina.data.duplicates import digest_rows
+
+    return Decoded(
+        kept,
+        problems,
+        digests,
+        size_px,
+        [d.hex() for d in digest_rows(np.load(rows_file, mmap_mode="r"))],
+        np.zeros((len(kept), 2), np.int32),
+        {},
+    )
 
 
 def _sample_sizes(pictures: Sequence[Picture]) -> set[tuple[int, int]]:
@@ -239,7 +254,7 @@ def _start_array(path: Path, shape: tuple[int, ...]) -> int:
     return offset_bytes
 
 
-def _close_gaps(path: Path, kept: Sequence[int]) -> None:
+def keep_rows(path: Path, kept: Sequence[int]) -> None:
     """Keep only these rows of the array in a file."""
     rows = np.load(path, mmap_mode="r")
     beside = path.with_suffix(".kept")
