@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lamina.data import Dataset, Images
+from lamina.data import Dataset, Images, Preparation
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.record import DataOrigin, OwnModule, record_training
 from lamina.runs import Run, create_run
@@ -26,7 +26,7 @@ def images_of(split: str) -> Images:
 
 
 DATA = Dataset(name="pets", fingerprint="abc123", train=images_of("train"), test=images_of("test"), size_px=6)
-ORIGIN = DataOrigin("photos/pets", "as asked", "pets", "abc123", size_px=6, resize="crop")
+ORIGIN = DataOrigin("photos/pets", "as asked", "pets", "abc123", Preparation(size_px=6))
 
 
 def start(folder: Path, recipe: Recipe = RECIPE, net: Net | nn.Module = NET) -> tuple[Run, Training]:

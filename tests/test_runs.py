@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lamina import __version__
-from lamina.data import Dataset, Images
+from lamina.data import Dataset, Images, Preparation
 from lamina.errors import LaminaWarning, RunError
 from lamina.evaluation import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
@@ -35,7 +35,7 @@ def images_of(split: str) -> Images:
 
 
 DATA = Dataset(name="pets", fingerprint="abc123", train=images_of("train"), test=images_of("test"), size_px=6)
-ORIGIN = DataOrigin("photos/pets", "as asked", "pets", "abc123", size_px=6, resize="crop")
+ORIGIN = DataOrigin("photos/pets", "as asked", "pets", "abc123", Preparation(size_px=6))
 
 
 def train(net: Net | nn.Module = NET) -> Training:
@@ -80,7 +80,13 @@ def test_a_record_says_what_was_trained_where_and_how(record, training):
     assert record.task == training.model.task
     assert record.in_shape == (3, 6, 6)
     assert record.parameters == 4 * 27 + 4 + 8 + 4 * 16 * 3 + 3
-    assert dataclasses.astuple(record.data) == ("photos/pets", "as asked", "pets", "abc123", 6, "crop")
+    assert dataclasses.astuple(record.data) == (
+        "photos/pets",
+        "as asked",
+        "pets",
+        "abc123",
+        dataclasses.astuple(Preparation(size_px=6)),
+    )
     assert record.versions["torch"] == torch.__version__
     assert record.machine.threads == torch.get_num_threads()
     assert record.machine.processor

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lamina.data import Dataset, Images, load_data
+    from lamina.data import Dataset, Images, Preparation, load_data
     from lamina.errors import LaminaError, LaminaWarning
     from lamina.evaluation import Report, evaluate
     from lamina.nets import Net, parse_net, summarize
@@ -31,7 +31,7 @@ __version__ = "0.1.0"
 
 # Each name is imported when it is first asked for: `import lamina` loads neither torch nor matplotlib.
 _ROOMS = {
-    "lamina.data": ("Dataset", "Images", "load_data"),
+    "lamina.data": ("Dataset", "Images", "Preparation", "load_data"),
     "lamina.errors": ("LaminaError", "LaminaWarning"),
     "lamina.evaluation": ("Report", "evaluate"),
     "lamina.nets": ("Net", "parse_net", "summarize"),
@@ -53,6 +53,7 @@ __all__ = [
     "LaminaWarning",
     "Model",
     "Net",
+    "Preparation",
     "Recipe",
     "Report",
     "Run",

@@ -34,6 +34,16 @@ class LaminaWarning(UserWarning):
     """Something was left out or replaced, and the work went on."""
 
 
+def name_some(names: Sequence[str], most: int = 5) -> str:
+    """A few names, and how many more there are.
+
+    >>> name_some(["cat", "dog", "owl"], most=2)
+    'cat, dog and 1 more'
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def suggest(name: str, choices: Iterable[str]) -> str:
     """A sentence with the nearest of ``choices`` to a mistyped ``name``, else all of them.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import NoneType, UnionType
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from lamina.errors import LaminaError
 
@@ -37,8 +37,8 @@ def from_plain(kind: type[Value], value: Any, where: str) -> Value:
     """The ``kind`` of which :func:`fields_to_plain` made ``value``.
 
     Args:
-        kind: a dataclass whose fields are text, numbers, dataclasses, values with a ``from_json``, and tuples,
-            dicts and optional values of these.
+        kind: a dataclass whose fields are text, literals, numbers, dataclasses, values with a ``from_json``, and
+            tuples, dicts and optional values of these.
         value: what JSON held.
         where: what to call the value in a message.
 
@@ -65,8 +65,10 @@ def _fields_from_plain(kind: Any, values: Any, where: str) -> Any:
 
 def _from_plain(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin is UnionType and NoneType in arguments:
+    if origin in (UnionType, Union) and NoneType in arguments:
         return None if value is None else _from_plain(arguments[0], value, where)
+    if origin is Literal and value in arguments:
+        return value
     if hasattr(kind, "from_json") and isinstance(value, dict):
         try:
             return kind.from_json(value)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from lamina import __version__
+from lamina.data.preparation import Preparation
 from lamina.nets import Net, Shape
 from lamina.training.device import Choice
 from lamina.training.loop import Training
@@ -47,16 +48,14 @@ class DataOrigin:
         reason: why this set, as ``as asked``.
         name: of the data set.
         fingerprint: of its content.
-        size_px: side of the squares that pictures were asked to be made into; ``None`` where nothing was asked.
-        resize: how they were made to fit.
+        preparation: how it was asked to be read.
     """
 
     source: str
     reason: str
     name: str
     fingerprint: str
-    size_px: int | None
-    resize: str
+    preparation: Preparation
 
 
 @dataclass(frozen=True)
@@ -171,6 +170,11 @@ def upgrade_record(values: dict[str, Any], written: int) -> dict[str, Any]:
         for name, absent in (("machine", {"flags": ""}), ("precision", {"float32_layers": []})):
             if isinstance(values.get(name), dict):
                 values[name] = absent | values[name]
+    data = values.get("data")
+    if written < 3 and isinstance(data, dict):
+        asked = {name: data[name] for name in ("size_px", "resize") if name in data}
+        kept = {name: value for name, value in data.items() if name not in asked}
+        values = values | {"data": kept | {"preparation": asked}}
     return values
 
 

@@ -1,7 +1,7 @@
 """The run folder: what a training was, how it went, and what came of it, in plain files.
 
-A run holds ``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint) and
-``report.json``. All but the history, which only grows, are written beside and renamed, so that none is ever half
+A run holds ``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint),
+``report.json`` and, where the splits were drawn, ``splits.json``. All but the history, which only grows, are written beside and renamed, so that none is ever half
 there. Nothing is pickled or executed.
 """
 
@@ -25,6 +25,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lamina import __version__
+from lamina.data import Dataset
 from lamina.errors import LaminaError, LaminaWarning, RunError, suggest
 from lamina.evaluation.report import Report
 from lamina.locking import lock_folder
@@ -43,7 +44,7 @@ from lamina.storage import (
 from lamina.training.checkpoint import Checkpoint, Standing
 from lamina.training.model import Model
 
-FORMAT = 2
+FORMAT = 3
 """Raised when run.json changes; ``record.upgrade_record`` says how older ones are read."""
 NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl: lamina resume then begins at the start."
 """What to do about a checkpoint that cannot be used."""
@@ -230,6 +231,11 @@ class Run:
     def save_report(self, report: Report) -> None:
         """Write the report in the place of the one before."""
         write_json(self.path / "report.json", report.to_json())
+
+    def save_splits(self, dataset: Dataset) -> None:
+        """Write which file is in which split, and by what rule, to ``splits.json``."""
+        files = {split: list(images.names) for split, images in dataset.splits.items()}
+        write_json(self.path / "splits.json", {"rule": dataset.split_rule, "files": files})
 
     def read_report(self) -> Report | None:
         """The final evaluation; ``None`` where there is none yet.

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from lamina.cli.loading import loading
-from lamina.data import Images
+from lamina.data import Images, Preparation
 from lamina.nets import Flatten, Net, Output
 from lamina.record import DataOrigin, record_training
 from lamina.runs import create_run
@@ -26,7 +26,7 @@ def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None
     training = Training(Net(Flatten(), Output()), images, Recipe(epochs=1, batch_size=4), device="cpu")
     for _ in training:
         pass
-    origin = DataOrigin("pets", "as asked", "pets", "abc", size_px=None, resize="crop")
+    origin = DataOrigin("pets", "as asked", "pets", "abc", Preparation())
     run = create_run(tmp_path, record_training(training, origin, net_name="tiny"))
     run.save_model(training.model)
     Image.fromarray(pixels[0]).save(tmp_path / "one.png")

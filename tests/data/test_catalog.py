@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.data import NAMES, find_default_data, load_data
+from lamina.data import NAMES, Preparation, find_default_data, load_data
 from lamina.errors import DataError
 
 
@@ -54,7 +54,7 @@ def test_an_unknown_source_says_what_to_do(
 
 def test_a_size_below_one_is_refused() -> None:
     with pytest.raises(DataError) as raised:
-        load_data("shapes", size_px=0)
+        load_data("shapes", Preparation(size_px=0))
     assert str(raised.value) == "size_px is the side of the images, at least 1; got 0."
 
 
@@ -72,7 +72,7 @@ def test_cifar10_is_where_the_variable_points(
     assert find_default_data() == ("cifar10", f"LAMINA_CIFAR10 is {path}")
     data = load_data("cifar10")
     assert data.name == "cifar10"
-    assert len(data.train) == (20 if form == "official" else 12)
+    assert len(data.train) == (50 if form == "official" else 12)
 
 
 def test_cifar10_that_was_decoded_before_needs_its_source_no_more(

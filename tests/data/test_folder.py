@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -10,43 +11,31 @@ from PIL import Image
 
 from lamina.data import Problem, load_data
 from lamina.data.decoding import Picture
-from lamina.data.folder import arrange, scan_folder
+from lamina.data.folder import Scan, arrange, scan_folder
+from lamina.data.listing import Listing
+from lamina.data.preparation import LabelFrom
 from lamina.errors import DataError, LaminaWarning
 
 
-def arrange_paths(*paths: str):
-    return arrange([Picture(path, f"/{path}") for path in paths], Path("pets"))
+def arrange_paths(*paths: str, label_from: LabelFrom = "folder") -> Listing:
+    return arrange(Scan([Picture(path, f"/{path}") for path in paths], [], "state"), Path("pets"), label_from)
 
 
-def places(arrangement) -> list[tuple[str, str, str]]:
-    return [(one.split, one.target_name, one.picture.name) for one in arrangement.pictures]
+def places(listing: Listing) -> list[tuple[str | None, object, str]]:
+    names = [picture.name for picture in listing.pictures]
+    return list(zip(listing.splits, listing.labels["class"], names, strict=True))
 
 
 def test_parts_may_be_called_valid_or_validation_in_any_case() -> None:
     for part in ("val", "valid", "validation", "Val"):
-        found = places(arrange_paths("Train/a/1.png", "Train/b/1.png", f"{part}/a/2.png"))
-        assert found == [
-            ("train", "a", "Train/a/1.png"),
-            ("train", "b", "Train/b/1.png"),
-            ("val", "a", f"{part}/a/2.png"),
-        ]
+        assert places(arrange_paths("Train/a/1.png", "Train/b/1.png", f"{part}/a/2.png")) == sorted(
+            [("train", "a", "Train/a/1.png"), ("train", "b", "Train/b/1.png"), ("val", "a", f"{part}/a/2.png")],
+            key=lambda place: place[2],
+        )
 
 
-def test_without_parts_a_fifth_of_each_class_is_held_out_the_same_every_time() -> None:
-    paths = [f"{name}/{number}.png" for name in "ab" for number in range(20)]
-    arrangement = arrange_paths(*paths)
-
-    test = [(name, path) for split, name, path in places(arrangement) if split == "test"]
-    assert [name for name, _ in test] == ["a"] * 4 + ["b"] * 4
-    assert arrangement.split_rule == "20% of each class held out as test, the same pictures every time"
-    assert places(arrange_paths(*reversed(paths))) == places(arrangement)
-    assert test[:4] == [("a", "a/10.png"), ("a", "a/12.png"), ("a", "a/4.png"), ("a", "a/5.png")]
-
-
-def test_train_alone_is_held_out_from_but_not_where_there_is_val() -> None:
-    train = [f"train/{name}/{number}.png" for name in "ab" for number in range(5)]
-    assert {split for split, _, _ in places(arrange_paths(*train))} == {"train", "test"}
-    assert {split for split, _, _ in places(arrange_paths(*train, "val/a/9.png"))} == {"train", "val"}
+def test_without_parts_no_split_is_told() -> None:
+    assert {split for split, _, _ in places(arrange_paths("a/1.png", "b/1.png"))} == {None}
 
 
 def test_a_class_may_be_called_train_and_folders_inside_a_class_belong_to_it() -> None:
@@ -55,9 +44,31 @@ def test_a_class_may_be_called_train_and_folders_inside_a_class_belong_to_it() -
     assert len(found) == 4
 
 
+def test_the_class_may_be_the_folder_that_a_picture_lies_in() -> None:
+    found = places(arrange_paths("train/x/cat/1.png", "train/y/dog/2.png", "test/x/cat/3.png", label_from="parent"))
+    assert found == [
+        ("test", "cat", "test/x/cat/3.png"),
+        ("train", "cat", "train/x/cat/1.png"),
+        ("train", "dog", "train/y/dog/2.png"),
+    ]
+
+
+def test_the_class_may_be_in_the_name_of_the_file_with_splits_or_without() -> None:
+    assert places(arrange_paths("cat.1.png", "dog.1.png", label_from="name")) == [
+        (None, "cat", "cat.1.png"),
+        (None, "dog", "dog.1.png"),
+    ]
+    assert places(arrange_paths("train/cat_1.png", "test/great_dane_2.png", label_from="name")) == [
+        ("test", "great_dane", "test/great_dane_2.png"),
+        ("train", "cat", "train/cat_1.png"),
+    ]
+    listing = arrange_paths("a/cat-1.png", "a/77.png", label_from="name")
+    assert listing.problems == [Problem("a/77.png", "no name before its first digit")]
+
+
 def test_a_picture_outside_the_class_folders_is_a_problem() -> None:
-    arrangement = arrange_paths("a/1.png", "a/2.png", "b/1.png", "b/2.png", "overview.png")
-    assert arrangement.problems == [Problem("overview.png", "in no class folder")]
+    listing = arrange_paths("a/1.png", "a/2.png", "b/1.png", "b/2.png", "overview.png")
+    assert listing.problems == [Problem("overview.png", "in no class folder")]
 
 
 LAYOUT = "Expected a folder for each class with its pictures inside, or train/, val/ and test/ with such folders."
@@ -68,19 +79,6 @@ LAYOUT = "Expected a folder for each class with its pictures inside, or train/, 
     [
         ([], f"no pictures in pets. {LAYOUT}"),
         (["1.png", "2.png"], f"the pictures in pets lie in no class folders. {LAYOUT}"),
-        (["a/1.png", "a/2.png"], f"pets has one class only, a; a classifier needs at least two. {LAYOUT}"),
-        (
-            ["train/a/1.png", "train/b/1.png", "test/c/1.png"],
-            "pets has no training pictures of c. Add some to train/, or remove the class.",
-        ),
-        (
-            ["test/a/1.png", "val/b/1.png"],
-            "pets has no training pictures of a, b. Add some to train/, or remove the class.",
-        ),
-        (
-            ["a/1.png", "a/2.png", "b/1.png"],
-            "pets has one picture of b only; a class needs at least two, one to train on and one to test.",
-        ),
         (
             ["train/a/1.png", "test/a/1.png", "more/a/1.png"],
             f"pets has test, train beside more. {LAYOUT}",
@@ -95,7 +93,8 @@ def test_a_folder_that_cannot_be_used_is_refused(paths: list[str], message: str)
 
 def save_picture(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (4, 4), "red").save(path)
+    colour = hashlib.sha256(str(path).encode()).digest()  # another for each, since equal pictures share a split
+    Image.new("RGB", (4, 4), tuple(colour[:3])).save(path)
 
 
 def test_what_is_no_picture_is_passed_over(tmp_path: Path) -> None:
@@ -127,6 +126,44 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
     assert [str(warning.message) for warning in warned] == [
         "3 pictures could not be read and were left out: "
         "a/3.png (a link out of the folder), b/loop (a link to a folder), c (a link to a folder)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (
+            ["a/1.png", "a/2.png"],
+            "has one class only, a; a classifier needs at least two. Add pictures of another, or tell by --label-from "
+            "or --label-column what else is the class.",
+        ),
+        (
+            ["train/a/1.png", "train/b/1.png", "test/c/1.png"],
+            "has no training pictures of c. Add some to train/, or remove the class.",
+        ),
+        (
+            ["test/a/1.png", "val/b/1.png"],
+            "has no training pictures. Put some into train/, or draw fewer as val and test.",
+        ),
+    ],
+)
+def test_classes_that_cannot_be_learned_are_refused(paths: list[str], message: str, tmp_path: Path) -> None:
+    for path in paths:
+        save_picture(tmp_path / path)
+    with pytest.raises(DataError) as raised:
+        load_data(tmp_path)
+    assert str(raised.value) == f"{tmp_path} {message}"
+
+
+def test_a_class_that_is_not_judged_is_told_of(tmp_path: Path) -> None:
+    for path in ("a/1.png", "a/2.png", "b/1.png"):
+        save_picture(tmp_path / path)
+    with pytest.warns(LaminaWarning) as warned:
+        data = load_data(tmp_path)
+    assert data.test is not None
+    assert (data.train.target_counts(), data.test.target_counts()) == ({"a": 1, "b": 1}, {"a": 1, "b": 0})
+    assert [str(warning.message) for warning in warned] == [
+        f"{tmp_path.name} has no test images of b: figures on test leave that out."
     ]
 
 

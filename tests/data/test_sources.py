@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lamina.data import load_data
+from lamina.data import Preparation, load_data
 
 PICTURE_SOURCES = {
     "folder": lambda pictures, path: pictures.write_folder(path / "set"),
@@ -89,11 +89,11 @@ def test_the_official_files_give_their_pictures(form: str, pictures, batches, tm
 @pytest.mark.parametrize("form", ["folder", "zip", "official archive", "shapes"])
 def test_a_size_makes_squares_of_any_source(form: str, pictures, batches, tmp_path: Path) -> None:
     source = write_source(form, pictures, batches, tmp_path)
-    data = load_data(source, size_px=6)
+    data = load_data(source, Preparation(size_px=6))
 
     assert {images.shape for images in data.splits.values()} == {(3, 6, 6)}
     assert data.size_px == 6
-    assert data.fingerprint != load_data(source, size_px=5).fingerprint
+    assert data.fingerprint != load_data(source, Preparation(size_px=5)).fingerprint
 
 
 def test_a_changed_picture_changes_the_data(pictures, tmp_path: Path) -> None:

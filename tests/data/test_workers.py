@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lamina.data import Problem, load_data
+from lamina.data import Preparation, Problem, load_data
 from lamina.data.workers import PICTURES_PER_WORKER
 from lamina.errors import DataError, LaminaWarning
 
@@ -72,8 +72,8 @@ def test_the_last_picture_alone_may_have_another_size(many_pictures, tmp_path: P
 
 def test_few_pictures_of_mixed_sizes_become_squares_and_of_one_size_keep_it(pictures, tmp_path: Path) -> None:
     root = pictures.write_folder(tmp_path / "set")
-    for path in root.rglob("*.png"):
-        Image.new("RGB", (9, 5)).save(path)
+    for number, path in enumerate(root.rglob("*.png")):
+        Image.new("RGB", (9, 5), (number, 0, 0)).save(path)
     one_size = load_data(root)
     assert (one_size.train.shape, one_size.size_px) == ((3, 5, 9), None)
     Image.new("RGB", (9, 6)).save(root / "test" / "owl" / "0001.png")
@@ -144,4 +144,4 @@ def test_a_picture_larger_than_the_disk_is_refused_before_it_is_decoded(tmp_path
         Image.new("RGB", (4, 4)).save(buffer, "PNG")
         (tmp_path / name).write_bytes(buffer.getvalue())
     with pytest.raises(DataError, match=r"the decoded images take 12000\.0 GB, and .* GB free\. Choose a smaller"):
-        load_data(tmp_path, size_px=1_000_000)
+        load_data(tmp_path, Preparation(size_px=1_000_000))

@@ -59,7 +59,7 @@ def test_pictures_of_another_size_are_refused():
         predict_logits(model, random_images(side_px=9).pixels)
     assert str(refused.value) == (
         "The model was trained on pictures of 3×8×8 (channels, height, width), but got 3×9×9: "
-        "load the data with size_px=8."
+        "load the data with Preparation(size_px=8)."
     )
     with pytest.raises(NetError) as refused:
         predict_logits(model, random_images().pixels[..., :1])

@@ -22,7 +22,7 @@ from lamina.training.recipe import Recipe
 if TYPE_CHECKING:
     from torch import nn
 
-    from lamina.data import Dataset
+    from lamina.data import Dataset, Preparation
     from lamina.record import DataOrigin, OwnModule
     from lamina.runs import Run
     from lamina.training.model import Model
@@ -63,13 +63,13 @@ class DataChoice:
     Attributes:
         dataset: the data set.
         source: the name or whole path that it can be loaded by again.
-        size_px: side of the squares that were asked for.
+        preparation: how it was asked to be read.
         reason: why this one.
     """
 
     dataset: Dataset
     source: str
-    size_px: int | None
+    preparation: Preparation
     reason: str
 
     def origin(self) -> DataOrigin:
@@ -77,7 +77,7 @@ class DataChoice:
         from lamina.record import DataOrigin
 
         dataset = self.dataset
-        return DataOrigin(self.source, self.reason, dataset.name, dataset.fingerprint, self.size_px, dataset.resize)
+        return DataOrigin(self.source, self.reason, dataset.name, dataset.fingerprint, self.preparation)
 
 
 def choose_net(text: str, terminal: Terminal) -> NetChoice:
@@ -98,7 +98,7 @@ def choose_net(text: str, terminal: Terminal) -> NetChoice:
     return NetChoice("net", parse_net(text), {"default": Recipe()})
 
 
-def choose_data(source: str | None, size_px: int | None, terminal: Terminal) -> DataChoice:
+def choose_data(source: str | None, preparation: Preparation, terminal: Terminal) -> DataChoice:
     """The data set of that name or path, or by default CIFAR-10 where it can be had, else the built-in shapes."""
     from lamina.data import NAMES, find_default_data, load_data
 
@@ -107,20 +107,22 @@ def choose_data(source: str | None, size_px: int | None, terminal: Terminal) -> 
         if source is None:
             source, reason = find_default_data()
         dataset = load_data(
-            source, size_px=size_px, progress=lambda done, total: show_progress("preparing pictures", done, total)
+            source, preparation, progress=lambda done, total: show_progress("preparing pictures", done, total)
         )
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.splits.items())
     shape = "×".join(map(str, dataset.train.shape))
     terminal.remark(f"data: {dataset.name} ({reason}): {counts}; {shape}")
-    if size_px is None and dataset.size_px is not None:
+    if source not in NAMES:
+        terminal.remark(f"targets: {dataset.target_reason}")
+    if preparation.size_px is None and dataset.size_px is not None:
         terminal.remark(
-            f"size: {dataset.size_px} px squares, cropped at the centre (pictures differ in size; --size sets another)"
+            f"size: {dataset.size_px} px squares by {dataset.resize} (pictures differ in size; --size sets another)"
         )
     if dataset.split_rule != "the source's own":
         terminal.remark(f"splits: {dataset.split_rule}")
     if source not in NAMES:
         source = str(Path(source).expanduser().resolve())
-    return DataChoice(dataset, source, size_px, reason)
+    return DataChoice(dataset, source, preparation, reason)
 
 
 def load_run_model(run: Run, net: str | None, device: str, terminal: Terminal) -> Model:

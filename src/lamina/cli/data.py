@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from lamina.cli.choices import choose_data
+from lamina.cli.preparation import DataOptions
 from lamina.cli.terminal import Terminal, parse_options
 
 if TYPE_CHECKING:
@@ -22,8 +23,7 @@ class Options:
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """a name or a path"""
-    size: Annotated[int | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
-    """make the pictures squares of so many pixels"""
+    reading: DataOptions = DataOptions()
     json: bool = False
     """one JSON object on stdout"""
 
@@ -32,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "data", arguments)
     terminal = Terminal(as_json=options.json)
-    dataset = choose_data(options.data, options.size, terminal).dataset
+    dataset = choose_data(options.data, options.reading.prepare(), terminal).dataset
     counts = {split: images.target_counts() for split, images in dataset.splits.items()}
     columns = [_tell_targets(images) for images in dataset.splits.values()]
     rows = [(name, *(column[name] for column in columns)) for name in columns[0]]

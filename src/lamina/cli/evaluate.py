@@ -48,13 +48,16 @@ def run(arguments: Sequence[str]) -> int:
     run = read_run(options.run)
     own = run.record.data
     if options.data is None:
-        data = choose_data(own.source, own.size_px, terminal).dataset
+        data = choose_data(own.source, own.preparation, terminal).dataset
         if data.fingerprint != own.fingerprint:
             terminal.remark(
                 f"warning: {own.source} has changed since the run learned from it: images of its training may be judged"
             )
     else:
-        data = choose_data(options.data, run.record.in_shape[1], terminal).dataset
+        preparation = dataclasses.replace(
+            own.preparation, size_px=run.record.in_shape[1], val_fraction=None, test_fraction=None
+        )
+        data = choose_data(options.data, preparation, terminal).dataset
     split = options.split or ("test" if data.test is not None else "val")
     if split not in data.splits:
         raise DataError(f"{data.name} has no {split} split. It has: {', '.join(data.splits)}.")

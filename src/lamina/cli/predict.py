@@ -59,7 +59,7 @@ def run(arguments: Sequence[str]) -> int:
     run = read_run(options.run)
     record = run.record
     model = load_run_model(run, options.net, options.device, terminal)
-    pixels, problems = read_pictures(options.images, record.in_shape, record.data.resize)
+    pixels, problems = read_pictures(options.images, record.in_shape, record.data.preparation.resize)
     unread = {problem.path for problem in problems}
     read = [path for path in options.images if str(path) not in unread]
     answers = record.task.probabilities(torch.from_numpy(predict_logits(model, pixels)))

@@ -17,6 +17,7 @@ from lamina.cli import STARTED
 from lamina.cli.choices import choose_data, choose_net
 from lamina.cli.session import Outcome, Place, train_and_judge
 from lamina.cli.terminal import Terminal, parse_options
+from lamina.data import Preparation
 from lamina.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.seeds < 1:
         raise RecipeError(f"--seeds was {options.seeds}, but takes 1 or more.")
     terminal = Terminal(as_json=options.json, command=("lamina", "reproduce", *arguments))
-    data = choose_data(options.data, None, terminal)
+    data = choose_data(options.data, Preparation(), terminal)
     if data.dataset.train.targets.dtype != np.int64:
         raise DataError(f"The article's nets tell one class an image, and {data.dataset.name} has other targets.")
     if len(data.dataset.splits) == 1:

@@ -46,6 +46,6 @@ def run(arguments: Sequence[str]) -> int:
     run = read_run(options.run)
     origin = run.record.data
     module = make_module(run, options.net, terminal)
-    data = choose_data(options.data or origin.source, origin.size_px, terminal)
+    data = choose_data(options.data or origin.source, origin.preparation, terminal)
     outcome = resume_and_judge(run, data, module, options.epochs, precautions, terminal)
     return tell_outcome(outcome, data.dataset.name, terminal)

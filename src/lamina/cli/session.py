@@ -87,6 +87,7 @@ def train_and_judge(
         LaminaError: something given does not fit, or there is no room; what was kept before stays.
     """
     with loading():
+        from lamina.data.splits import OWN_RULE
         from lamina.record import record_training
         from lamina.runs import create_run
         from lamina.training.loop import Training
@@ -108,6 +109,8 @@ def train_and_judge(
     terminal.remark(f"device: {training.device}; precision: {training.precision}")
     terminal.remark(f"run: {run.path}")
     with run.lock():
+        if data.dataset.split_rule != OWN_RULE:
+            run.save_splits(data.dataset)
         return _finish(training, run, data.dataset, precautions, terminal)
 
 

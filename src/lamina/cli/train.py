@@ -14,6 +14,7 @@ import tyro
 from lamina import zoo
 from lamina.cli.budget import fit_budget
 from lamina.cli.choices import NetChoice, choose_data, choose_net
+from lamina.cli.preparation import DataOptions
 from lamina.cli.session import (
     Place,
     Precautions,
@@ -40,8 +41,7 @@ class Options:
     fields: Annotated[Recipe, tyro.conf.arg(name="recipe")]
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """a name or a path; by default CIFAR-10 where it can be had, else the built-in shapes"""
-    size: Annotated[int | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
-    """make the pictures squares of so many pixels; by default they keep their size, or 64 where sizes differ"""
+    reading: DataOptions = DataOptions()
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """one of the net's recipes; the flags below are its fields"""
     time: Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")] = None
@@ -66,13 +66,14 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     kept, is_auto = _take_auto(arguments)
     asked = _parse(kept, Recipe())
+    preparation = asked.reading.prepare()
     terminal = Terminal(as_json=asked.json, command=("lamina", "train", *arguments))
     precautions = Precautions(read_seconds("--save-every", asked.save_every), asked.on_nan == "rewind")
     seconds = None if asked.time is None else read_seconds("--time", asked.time)
     nets = [(net, _read_fields(net, asked.recipe, kept)) for net in _choose_nets(asked, kept, terminal)]
     if is_auto:
         check_auto_batch_size(asked.device)
-    data = choose_data(asked.data, asked.size, terminal)
+    data = choose_data(asked.data, preparation, terminal)
     if is_auto:
         nets = [(net, find_auto_batch_size(net, fields, data, asked.device, terminal)) for net, fields in nets]
     net, fields = nets[0]

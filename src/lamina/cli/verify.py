@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     recorded = _read_digests(run, options.epochs)
     origin = run.record.data
     module = make_module(run, options.net, terminal)
-    data = choose_data(options.data or origin.source, origin.size_px, terminal)
+    data = choose_data(options.data or origin.source, origin.preparation, terminal)
     training = restart_training(run, data.dataset, module)
     rows = []
     with terminal.progress() as show_progress:

@@ -3,6 +3,17 @@
 from lamina.data.catalog import NAMES, find_default_data, load_data
 from lamina.data.dataset import Dataset, Images, Problem
 from lamina.data.decoding import read_pictures
+from lamina.data.preparation import Preparation
 from lamina.data.shapes import draw_shapes
 
-__all__ = ["NAMES", "Dataset", "Images", "Problem", "draw_shapes", "find_default_data", "load_data", "read_pictures"]
+__all__ = [
+    "NAMES",
+    "Dataset",
+    "Images",
+    "Preparation",
+    "Problem",
+    "draw_shapes",
+    "find_default_data",
+    "load_data",
+    "read_pictures",
+]

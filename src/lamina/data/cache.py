@@ -32,7 +32,7 @@ import platformdirs
 from filelock import FileLock
 from jaxtyping import Int32, UInt8
 
-from lamina.data.dataset import SPLITS, Dataset, Images, Problem, Split
+from lamina.data.dataset import SPLITS, Dataset, Images, Leak, Problem, Split
 from lamina.data.decoding import fit_pixels
 from lamina.data.preparation import Resize
 from lamina.errors import DataError, LaminaWarning
@@ -59,7 +59,9 @@ class Meta:
     size_px: int | None = None
     resize: Resize = "crop"
     split_rule: str = "the source's own"
-    encodings: dict[str, int] = field(default_factory=dict)
+    target_reason: str = "as the source has them"
+    leaks: Sequence[Leak] = ()
+    encodings: Mapping[str, int] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -182,7 +184,8 @@ def _find(root: Path, pointer: Path) -> Dataset | None:
 def _read(folder: Path) -> Dataset:
     try:
         fields: dict[str, Any] = json.loads((folder / "meta.json").read_text("utf-8"))
-        meta = Meta(**fields | {"problems": tuple(Problem(**problem) for problem in fields["problems"])})
+        values = {"problems": Problem, "leaks": Leak}
+        meta = Meta(**fields | {name: tuple(kind(**value) for value in fields[name]) for name, kind in values.items()})
         if meta.format != FORMAT:
             raise ValueError(f"format {meta.format}, expected {FORMAT}")
         pixels = _map(folder / "pixels.npy")
@@ -212,6 +215,9 @@ def _read(folder: Path) -> Dataset:
             size_px=meta.size_px,
             resize=meta.resize,
             split_rule=meta.split_rule,
+            target_reason=meta.target_reason,
+            leaks=tuple(meta.leaks),
+            encodings=dict(meta.encodings),
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, DataError) as error:
         raise DataError(f"the cache folder {folder} is damaged ({error}).") from error

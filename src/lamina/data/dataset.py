@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -26,6 +26,16 @@ class Problem:
 
     path: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A picture that another split holds too, pixel by pixel: what it is judged by, the net may know by heart."""
+
+    name: str
+    split: Split
+    twin: str
+    twin_split: Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +116,9 @@ class Dataset:
 
     ``fingerprint`` tells the content and the size of the images. ``size_px`` is the side of the squares that the
     pictures were made into, and None where they kept their own size; ``resize`` is how a picture of another size is
-    made to fit: ``crop`` scales it until it covers the target and keeps the centre. ``split_rule`` says where the
-    splits come from, ``problems`` what was left out.
+    made to fit, as in ``Preparation``. ``split_rule`` says where the splits come from, ``target_reason`` what the
+    targets are and where from, ``problems`` what was left out, and ``leaks`` what is in two splits. ``encodings``
+    counts the pictures by how they were stored, such as ``JPEG RGB``.
     """
 
     name: str
@@ -119,6 +130,9 @@ class Dataset:
     size_px: int | None = None
     resize: Resize = "crop"
     split_rule: str = "the source's own"
+    target_reason: str = "as the source has them"
+    leaks: tuple[Leak, ...] = ()
+    encodings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def splits(self) -> dict[Split, Images]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 
-from lamina.data.dataset import SPLITS, Problem, Split
+from lamina.data.dataset import Problem, Split
 from lamina.data.decoding import Picture
+from lamina.data.listing import Listing
+from lamina.data.preparation import LabelFrom
 from lamina.errors import DataError
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -21,36 +23,23 @@ PARTS: dict[str, Split] = {
     "validation": "val",
     "test": "test",
 }
-HELD_OUT_FRACTION = 0.2
 LAYOUT = "Expected a folder for each class with its pictures inside, or train/, val/ and test/ with such folders."
 
 
+LABEL_REASONS: dict[LabelFrom, str] = {
+    "folder": "the class folders",
+    "parent": "the folders that the pictures lie in",
+    "name": "the files' names",
+}
+
+
 @dataclass(frozen=True)
-class Listing:
+class Scan:
     """The pictures of a folder, and a digest of their paths, sizes and times that tells whether any has changed."""
 
     pictures: list[Picture]
     problems: list[Problem]
     digest: str
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A picture with the split and the class that its path puts it in."""
-
-    picture: Picture
-    split: Split
-    target_name: str
-
-
-@dataclass(frozen=True)
-class Arrangement:
-    """The pictures in the order of their splits, then of their paths."""
-
-    pictures: list[Labelled]
-    problems: list[Problem]
-    target_names: tuple[str, ...]
-    split_rule: str
 
 
 def is_picture_path(path: str) -> bool:
@@ -64,7 +53,7 @@ def is_picture_path(path: str) -> bool:
     return not hidden and os.path.splitext(parts[-1])[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122 (ten times as fast)
 
 
-def scan_folder(root: Path) -> Listing:
+def scan_folder(root: Path) -> Scan:
     """Find the pictures under a folder; links that lead out of it, and links to folders, are not followed.
 
     Raises:
@@ -89,7 +78,7 @@ def scan_folder(root: Path) -> Listing:
     except OSError as error:
         raise DataError(f"{root} can't be read: {(error.strerror or str(error)).lower()}.") from error
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
-    return Listing([Picture(name, path) for name, path in found], problems, digest.hexdigest())
+    return Scan([Picture(name, path) for name, path in found], problems, digest.hexdigest())
 
 
 def _walk(folder: Path | str, prefix: str) -> Iterable[tuple[str, os.DirEntry[str]]]:
@@ -102,42 +91,57 @@ def _walk(folder: Path | str, prefix: str) -> Iterable[tuple[str, os.DirEntry[st
                 yield prefix + entry.name, entry
 
 
-def arrange(pictures: Sequence[Picture], source: Path) -> Arrangement:
-    """Sort pictures into splits and classes by their paths; a single folder around all is stepped into.
-
-    Where there is neither a ``val`` nor a ``test`` part, a fifth of each class is held out as ``test``: the pictures
-    whose paths have the lowest digests.
+def arrange(scan: Scan, source: Path, label_from: LabelFrom = "folder") -> Listing:
+    """Tell splits and classes of pictures from their paths; a single folder around all is stepped into.
 
     Raises:
-        DataError: there are no pictures, no classes or only one, no train part, or a class without training pictures.
+        DataError: there are no pictures, or splits beside other folders.
     """
-    if not pictures:
+    if not scan.pictures:
         raise DataError(f"no pictures in {source}. {LAYOUT}")
-    pictures = _step_in(pictures)
+    pictures = _step_in(scan.pictures)
     tops = {picture.name.split("/")[0] for picture in pictures if "/" in picture.name}
     parts = {top for top in tops if top.lower() in PARTS}
-    in_parts = parts == tops and any(picture.name.count("/") > 1 for picture in pictures)
+    least_folders = 1 if label_from == "name" else 2
+    in_parts = parts == tops and any(picture.name.count("/") >= least_folders for picture in pictures)
     if len(parts) > 1 and not in_parts:
         others = ", ".join(sorted(tops - parts)) or "no class folders inside them"
         raise DataError(f"{source} has {', '.join(sorted(parts))} beside {others}. {LAYOUT}")
-    labelled: list[Labelled] = []
-    problems: list[Problem] = []
+    kept: list[Picture] = []
+    splits: list[Split | None] = []
+    labels: list[object] = []
+    problems = list(scan.problems)
     for picture in sorted(pictures, key=lambda picture: picture.name):
-        folders = picture.name.split("/")[:-1]
-        split: Split = PARTS[folders.pop(0).lower()] if in_parts and folders else "train"
-        if folders:
-            labelled.append(Labelled(picture, split, folders[0]))
+        path_parts = picture.name.split("/")
+        split = PARTS[path_parts.pop(0).lower()] if in_parts and len(path_parts) > 1 else None
+        label = label_of(path_parts, label_from)
+        if label is None:
+            fault = "no name before its first digit" if label_from == "name" else "in no class folder"
+            problems.append(Problem(picture.name, fault))
         else:
-            problems.append(Problem(picture.name, "in no class folder"))
-    target_names = tuple(sorted({one.target_name for one in labelled}))
-    _check_classes(labelled, target_names, source)
-    split_rule = "the source's own"
-    if all(one.split == "train" for one in labelled):
-        labelled = _hold_out(labelled, source)
-        split_rule = f"{HELD_OUT_FRACTION:.0%} of each class held out as test, the same pictures every time"
-    # sorted keeps the order of the paths within each split.
-    labelled.sort(key=lambda one: SPLITS.index(one.split))
-    return Arrangement(labelled, problems, target_names, split_rule)
+            kept.append(picture)
+            splits.append(split)
+            labels.append(label)
+    if not kept:
+        where = "have no class in their names" if label_from == "name" else "lie in no class folders"
+        raise DataError(f"the pictures in {source} {where}. {LAYOUT}")
+    return Listing(kept, splits, {"class": labels}, problems, scan.digest, label_reason=LABEL_REASONS[label_from])
+
+
+def label_of(path_parts: Sequence[str], label_from: LabelFrom) -> str | None:
+    """The class that a picture's path below its split tells, if it tells one.
+
+    >>> label_of(["cats", "siamese", "cat_12.jpg"], "folder"), label_of(["cats", "siamese", "cat_12.jpg"], "parent")
+    ('cats', 'siamese')
+    >>> label_of(["great_pyrenees_12.jpg"], "name"), label_of(["12.jpg"], "name")
+    ('great_pyrenees', None)
+    """
+    if label_from == "name":
+        stem = path_parts[-1].rpartition(".")[0]
+        return re.split(r"[0-9]", stem, maxsplit=1)[0].rstrip(" ._-()") or None
+    if len(path_parts) < 2:
+        return None
+    return path_parts[0] if label_from == "folder" else path_parts[-2]
 
 
 def _step_in(pictures: Sequence[Picture]) -> Sequence[Picture]:
@@ -147,38 +151,3 @@ def _step_in(pictures: Sequence[Picture]) -> Sequence[Picture]:
         if not wrapped or top.lower() in PARTS:
             return pictures
         pictures = [replace(picture, name=picture.name[len(top) + 1 :]) for picture in pictures]
-
-
-def _check_classes(labelled: Sequence[Labelled], target_names: Sequence[str], source: Path) -> None:
-    if not target_names:
-        raise DataError(f"the pictures in {source} lie in no class folders. {LAYOUT}")
-    if len(target_names) == 1:
-        raise DataError(f"{source} has one class only, {target_names[0]}; a classifier needs at least two. {LAYOUT}")
-    check_trained({one.target_name for one in labelled if one.split == "train"}, target_names, source)
-
-
-def check_trained(trained: set[str], target_names: Sequence[str], source: Path) -> None:
-    """Raise DataError if a class has no training pictures."""
-    missing = [name for name in target_names if name not in trained]
-    if missing:
-        raise DataError(
-            f"{source} has no training pictures of {', '.join(missing)}. Add some to train/, or remove the class."
-        )
-
-
-def _hold_out(labelled: Sequence[Labelled], source: Path) -> list[Labelled]:
-    held_out: set[str] = set()
-    by_class = sorted(labelled, key=lambda one: (one.target_name, _path_digest(one.picture.name)))
-    for target_name, group in groupby(by_class, key=lambda one: one.target_name):
-        names = [one.picture.name for one in group]
-        if len(names) == 1:
-            raise DataError(
-                f"{source} has one picture of {target_name} only; "
-                "a class needs at least two, one to train on and one to test."
-            )
-        held_out.update(names[: max(1, round(len(names) * HELD_OUT_FRACTION))])
-    return [replace(one, split="test") if one.picture.name in held_out else one for one in labelled]
-
-
-def _path_digest(path: str) -> bytes:
-    return hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from lamina.errors import DataError
+from lamina.errors import DataError, suggest
+from lamina.plain import from_plain
 
 Resize = Literal["crop", "pad", "stretch"]
 LabelFrom = Literal["folder", "parent", "name"]
@@ -28,9 +31,8 @@ class Preparation:
         label_columns: of a table, those with the targets.
         label_separator: what stands between the labels in one column.
         split_column: of a table, the one that says train, val or test.
-        val_fraction: share of the training pictures to draw as ``val``.
-        test_fraction: share of the pictures to draw as ``test``; by default a fifth where the source has neither
-            ``val`` nor ``test``, and none where it has.
+        val_fraction: share to draw as ``val`` of the pictures that the source puts in training, or nowhere.
+        test_fraction: the same for ``test``. Where neither is given and the source has neither, ``test`` is a fifth.
         split_seed: what the draw depends on, beside the pictures' own names.
 
     Raises:
@@ -53,8 +55,8 @@ class Preparation:
     split_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.size_px is not None and not 1 <= self.size_px <= 4096:
-            raise DataError(f"size_px is the side of the images, 1 to 4096; got {self.size_px}.")
+        if self.size_px is not None and self.size_px < 1:
+            raise DataError(f"size_px is the side of the images, at least 1; got {self.size_px}.")
         if self.resize not in get_args(Resize):
             raise DataError(f"resize is one of {', '.join(get_args(Resize))}; got {self.resize!r}.")
         if self.label_from not in get_args(LabelFrom):
@@ -71,3 +73,29 @@ class Preparation:
             raise DataError(
                 f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave no training pictures."
             )
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that were given, as plain values."""
+        fields = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
+        given = {name: value for name, (value, default) in fields.items() if value != default}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Preparation:
+        """The preparation that :meth:`to_json` wrote; absent fields take their default.
+
+        Raises:
+            DataError: a field is unknown, of the wrong type or out of its range.
+
+        >>> Preparation.from_json({"size_px": 64}) == Preparation(size_px=64)
+        True
+        """
+        known = {field.name: field.default for field in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                raise DataError(f"a preparation has no field {name!r}. {suggest(name, list(known))}")
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
+        try:
+            return from_plain(cls, plain | dict(values), "preparation")
+        except ValueError as error:
+            raise DataError(f"this is no preparation: {error}.") from error

@@ -127,7 +127,9 @@ def predict_logits(
     found = (pixels.shape[3], *pixels.shape[1:3])
     if found != (channels, height, width):
         remedy = (
-            f"load the data with size_px={height}" if found[0] == channels and height == width else "give such pictures"
+            f"load the data with Preparation(size_px={height})"
+            if found[0] == channels and height == width
+            else "give such pictures"
         )
         raise NetError(
             f"The model was trained on pictures of {channels}×{height}×{width} (channels, height, width), "

@@ -1,0 +1,100 @@
+"""Which pictures are drawn to be judged by."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamina.data import Preparation
+from lamina.data.splits import draw_splits, unite_duplicates
+from lamina.errors import DataError
+
+NAMES = [f"{name}/{number}.png" for name in "abc" for number in range(50)]
+CLASSES = [name[0] for name in NAMES]
+
+
+def test_each_class_gives_its_share() -> None:
+    draw = draw_splits(NAMES, CLASSES, [None] * 150, Preparation(val_fraction=0.1, test_fraction=0.2))
+    counts = Counter(zip(CLASSES, draw.splits, strict=True))
+    assert counts == {(name, split): n for name in "abc" for split, n in (("train", 35), ("val", 5), ("test", 10))}
+    assert draw.rule == "20% as test and 10% as val, of each kind of target, drawn by seed 0"
+
+
+def test_a_draw_is_the_same_again_and_another_by_another_seed() -> None:
+    first, again, other = (
+        draw_splits(NAMES, CLASSES, [None] * 150, Preparation(test_fraction=0.5, split_seed=seed)).splits
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert 40 < sum(one != two for one, two in zip(first, other, strict=True)) < 110
+
+
+def test_a_picture_that_is_added_moves_few_others() -> None:
+    asked = Preparation(test_fraction=0.2)
+    before = draw_splits(NAMES, CLASSES, [None] * 150, asked).splits
+    after = draw_splits([*NAMES, "a/new.png"], [*CLASSES, "a"], [None] * 151, asked).splits
+    assert sum(one != two for one, two in zip(before, after, strict=False)) <= 1
+
+
+def test_the_order_of_the_pictures_decides_nothing() -> None:
+    asked = Preparation(val_fraction=0.3)
+    forward = draw_splits(NAMES, CLASSES, [None] * 150, asked).splits
+    backward = draw_splits(NAMES[::-1], CLASSES[::-1], [None] * 150, asked).splits
+    assert forward == backward[::-1]
+
+
+def test_without_a_wish_a_fifth_is_held_out_only_where_there_is_nothing_to_judge_by() -> None:
+    assert Counter(draw_splits(NAMES, CLASSES, [None] * 150, Preparation()).splits) == {"train": 120, "test": 30}
+    own = ["train"] * 100 + ["val"] * 50
+    draw = draw_splits(NAMES, CLASSES, own, Preparation())
+    assert (draw.splits, draw.rule) == (own, "the source's own")
+    none = draw_splits(NAMES, CLASSES, [None] * 150, Preparation(test_fraction=0.0))
+    assert Counter(none.splits) == {"train": 150}
+
+
+def test_val_is_drawn_from_training_alone_where_the_source_has_a_test_split() -> None:
+    own = ["train"] * 100 + ["test"] * 50
+    draw = draw_splits(NAMES, CLASSES, own, Preparation(val_fraction=0.1))
+    assert draw.splits[100:] == ["test"] * 50
+    assert Counter(draw.splits[:100]) == {"train": 90, "val": 10}
+
+
+def test_a_split_that_is_there_cannot_be_drawn() -> None:
+    with pytest.raises(DataError) as raised:
+        draw_splits(["a", "b"], [0, 0], ["train", "test"], Preparation(test_fraction=0.5))
+    assert str(raised.value) == (
+        "the source has a test split of its own, so none can be drawn. Leave --test out, or put all pictures together."
+    )
+
+
+@given(
+    strata=st.lists(st.integers(0, 4), min_size=1, max_size=60),
+    val=st.floats(0, 0.5, exclude_max=True),
+    test=st.floats(0, 0.5, exclude_max=True),
+)
+def test_no_stratum_is_left_without_training_pictures(strata: list[int], val: float, test: float) -> None:
+    names = [str(number) for number in range(len(strata))]
+    splits = draw_splits(names, strata, [None] * len(strata), Preparation(val_fraction=val, test_fraction=test)).splits
+    trained = {stratum for stratum, split in zip(strata, splits, strict=True) if split == "train"}
+    assert trained == set(strata)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["train", "val", "test"]), st.booleans(), st.sampled_from("pqr"))))
+def test_drawn_pictures_that_are_equal_end_in_one_split_and_the_sources_own_stay(rows) -> None:
+    splits = [split for split, _, _ in rows]
+    given_splits = [split if own else None for split, own, _ in rows]
+    united = unite_duplicates(splits, given_splits, [digest for _, _, digest in rows])
+    drawn_in = {
+        digest: {
+            split
+            for split, own, (_, _, other) in zip(united, given_splits, rows, strict=True)
+            if other == digest and own in (None, "train")
+        }
+        for digest in "pqr"
+    }
+    assert all(len(found) <= 1 for found in drawn_in.values())
+    for split, own in zip(united, given_splits, strict=True):
+        assert own in (None, "train") or split == own

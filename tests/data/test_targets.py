@@ -1,0 +1,157 @@
+"""What the values that a source gives its pictures are taken for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamina.data import Preparation
+from lamina.data.targets import TargetReading, read_targets, strata_of
+from lamina.errors import DataError
+
+
+def read(labels: dict[str, list], target_names=None, **asked) -> TargetReading:
+    count = len(next(iter(labels.values())))
+    names = [f"{number}.png" for number in range(count)]
+    return read_targets(labels, names, Preparation(**asked), "the test", target_names)
+
+
+@pytest.mark.parametrize(
+    ("labels", "asked", "targets", "names", "what"),
+    [
+        ({"kind": ["dog", "cat", "dog"]}, {}, [1, 0, 1], ("cat", "dog"), "one label a picture, 2 classes"),
+        ({"digit": [10, 9, 9, 10]}, {}, [1, 0, 0, 1], ("9", "10"), "one label a picture, 2 classes"),
+        ({"digit": [1.0, 0.0, 1.0]}, {}, [1, 0, 1], ("0", "1"), "one label a picture, 2 classes"),
+        ({"ill": [True, False]}, {}, [True, False], ("ill",), "yes or no"),
+        ({"ill": ["Yes", "no"]}, {}, [True, False], ("ill",), "yes or no"),
+        ({"ill": [1, 0]}, {"task": "yes-no"}, [True, False], ("ill",), "yes or no"),
+        (
+            {"tags": ["a|b", "b", "a"]},
+            {},
+            [[1, 1], [0, 1], [1, 0]],
+            ("a", "b"),
+            "any number of labels a picture, 2 labels",
+        ),
+        (
+            {"tags": ["a, b", "", "a"]},
+            {"label_separator": ","},
+            [[1, 1], [0, 0], [1, 0]],
+            ("a", "b"),
+            "any number of labels a picture, 2 labels",
+        ),
+        ({"tags": [["b"], None]}, {}, [[1], [0]], ("b",), "any number of labels a picture, 1 labels"),
+        (
+            {"red": [1, 0], "big": [0, 0]},
+            {},
+            [[1, 0], [0, 0]],
+            ("red", "big"),
+            "any number of labels a picture, 2 labels",
+        ),
+        ({"age": [1.5, 2.0]}, {}, [[1.5], [2.0]], ("age",), "a number a picture"),
+        ({"age": [3, 9, 11, 17]}, {"task": "numbers"}, [[3], [9], [11], [17]], ("age",), "a number a picture"),
+        ({"x": [1.5, 2], "y": [0, 1]}, {}, [[1.5, 0], [2, 1]], ("x", "y"), "2 numbers a picture"),
+        ({"kind": [3, 3]}, {"task": "numbers"}, [[3], [3]], ("kind",), "a number a picture"),
+        ({"flag": [True, False]}, {"task": "one-label"}, [1, 0], ("False", "True"), "one label a picture, 2 classes"),
+    ],
+)
+def test_the_kind_is_found_or_as_asked(labels, asked, targets, names, what) -> None:
+    reading = read(labels, **asked)
+    assert reading.targets.tolist() == targets
+    assert reading.target_names == names
+    assert reading.reason == f"{what}, from the test"
+
+
+def test_whole_numbers_that_hardly_come_again_are_measurements() -> None:
+    assert read({"width": list(range(100))}).targets.dtype == np.float32
+    assert read({"kind": [number // 10 for number in range(100)]}).targets.dtype == np.int64
+
+
+def test_texts_with_commas_are_classes_and_a_stray_bar_is_part_of_a_name() -> None:
+    assert read({"breed": ["poodle, toy", "poodle", "poodle"]}).target_names == ("poodle", "poodle, toy")
+    assert read({"title": ["a|b", "c|d", "e|f"]}).target_names == ("a|b", "c|d", "e|f")
+
+
+def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused() -> None:
+    assert read({"kind": ["b", "a"]}, target_names=("b", "a", "never")).targets.tolist() == [0, 1]
+    with pytest.raises(DataError) as raised:
+        read({"kind": ["b", "z"]}, target_names=("b", "a"))
+    assert str(raised.value) == "the label 'z' is none of those that the source lists: ['b', 'a']."
+
+
+@pytest.mark.parametrize(
+    ("labels", "asked", "message"),
+    [
+        (
+            {"kind": ["a", None, ""]},
+            {},
+            "2 pictures have nothing in column 'kind'; the first is 1.png. Fill in every row, or take those rows out.",
+        ),
+        (
+            {"age": [1.5, None]},
+            {},
+            "1 picture has nothing in column 'age'; the first is 1.png. Fill in every row, or take those rows out.",
+        ),
+        (
+            {"age": ["old", "young"]},
+            {"task": "numbers"},
+            "column 'age' is to hold numbers, and has 'old'. Correct it, or take that row out.",
+        ),
+        (
+            {"age": [1.0, float("inf")]},
+            {"task": "numbers"},
+            "column 'age' is to hold numbers, and has inf. Correct it, or take that row out.",
+        ),
+        (
+            {"ill": ["yes", "maybe"]},
+            {"task": "yes-no"},
+            "yes or no is written yes, no, true, false, 1 or 0; column 'ill' has 'maybe'.",
+        ),
+        (
+            {"kind": ["a", "b"], "age": [1, 2]},
+            {},
+            "several label columns are labels, each 0 or 1, or numbers; of 'kind', 'age', 'kind' hold something else. "
+            "Name the column to learn with --label-column.",
+        ),
+        (
+            {"kind": ["a", "b"], "age": [1, 2]},
+            {"task": "one-label"},
+            "one label a picture is in one column, and these are 'kind', 'age'. Name one with --label-column.",
+        ),
+        (
+            {"tags": [["a"], ["a", "b"]]},
+            {"task": "one-label"},
+            "the label column holds lists, which are any number of labels. Leave --task out.",
+        ),
+        ({"tags": [[], []]}, {}, "no picture has a label. Give a column with labels by --label-column."),
+    ],
+)
+def test_values_that_cannot_be_used_say_what_to_do(labels, asked, message: str) -> None:
+    with pytest.raises(DataError) as raised:
+        read(labels, **asked)
+    assert str(raised.value) == message
+
+
+@given(st.lists(st.sets(st.sampled_from("abcde")), min_size=1).filter(any))
+def test_many_labels_say_the_same_as_lists_columns_and_texts(sets: list[set[str]]) -> None:
+    labels = sorted(set().union(*sets))
+    as_lists = read({"tags": [sorted(found) for found in sets]})
+    as_text = read({"tags": ["+".join(sorted(found)) for found in sets]}, label_separator="+")
+    as_columns = (
+        read({label: [label in found for found in sets] for label in labels}, task="many-labels")
+        if len(labels) > 1
+        else as_lists
+    )
+    expected = [[label in found for label in labels] for found in sets]
+    for reading in (as_lists, as_text, as_columns):
+        assert reading.target_names == tuple(labels)
+        assert reading.targets.tolist() == expected
+
+
+def test_strata_are_classes_rarest_labels_answers_and_tenths() -> None:
+    assert strata_of(np.array([2, 0])) == (2, 0)
+    assert strata_of(np.array([True, False])) == (True, False)
+    assert strata_of(np.array([[1, 1], [1, 0], [0, 0]], np.bool_)) == [1, 0, -1]
+    numbers = np.arange(100, dtype=np.float32)[::-1, None]
+    assert strata_of(numbers) == tuple(9 - place // 10 for place in range(100))
