@@ -43,9 +43,11 @@ def test_a_jpeg_is_decoded_as_pillow_does() -> None:
     np.testing.assert_array_equal(decode_picture(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
-def test_the_first_frame_of_a_gif_is_taken() -> None:
+@pytest.mark.parametrize("format_", ["GIF", "PNG", "WEBP"])
+def test_the_first_frame_is_taken(format_: str) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    options = {"lossless": True} if format_ == "WEBP" else {}
+    data = encode(frames[0], format_, save_all=True, append_images=frames[1:], **options)
     assert decode_picture(data).reshape(-1, 3).tolist() == [[255, 0, 0]] * 16
 
 

@@ -119,7 +119,7 @@ def _decode_at(
 ) -> Decoded:
     rows_file = folder / "pixels.npy"
     offset_bytes = _start_array(rows_file, (len(pictures), *size, 3))
-    places = _share_out(len(pictures), _count_workers(pictures))
+    places = _share_out(len(pictures), count_workers(pictures))
     jobs = []
     for number, taken in enumerate(places):
         chosen = [(place, one.name, one.file, one.member, one.packed) for place in taken for one in [pictures[place]]]
@@ -151,7 +151,7 @@ def _decode_at(
     )
 
 
-def _count_workers(pictures: Sequence[Picture]) -> int:
+def count_workers(pictures: Sequence[Picture]) -> int:
     """One for each core, fewer where there is little to do."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     wanted = len(pictures) // PICTURES_PER_WORKER
