@@ -154,9 +154,9 @@ def test_rows_are_kept_in_the_order_asked_for(
 
 
 def test_a_few_large_pictures_are_shared_out_too(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (2100, 2100, 3), np.uint8)
     for number in range(4):
-        Image.fromarray(noise).save(tmp_path / f"{number}.bmp")  # of 4.3 MB each
+        Image.fromarray(noise).save(tmp_path / f"{number}.bmp")  # of 13 MB each
     given = [Picture(f"{number}.bmp", str(tmp_path / f"{number}.bmp")) for number in range(4)]
     assert count_workers(given) == min(4, os.cpu_count() or 1)
     assert count_workers(given[:1]) == 1

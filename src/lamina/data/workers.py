@@ -28,9 +28,9 @@ from lamina.errors import DataError
 
 MIXED_SIZES_SIDE_PX = 64
 SAMPLE_PICTURES = 32
-# Starting a worker costs about as much as decoding so many small pictures, or a few large ones of so many bytes.
+# Starting a worker costs a third of a second: of so many small pictures, or of photographs of so many bytes.
 PICTURES_PER_WORKER = 1000
-BYTES_PER_WORKER = 4 * 2**20
+BYTES_PER_WORKER = 12 * 2**20
 # Workers take turns at blocks of so many: one class may have larger pictures than another.
 PICTURES_PER_BLOCK = 50
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
