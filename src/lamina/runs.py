@@ -1,8 +1,8 @@
 """The run folder: what a training was, how it went, and what came of it, in plain files.
 
 A run holds ``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint),
-``report.json`` and, where the splits were drawn, ``splits.json``. All but the history, which only grows, are written beside and renamed, so that none is ever half
-there. Nothing is pickled or executed.
+``report.json`` and, where the splits were drawn, ``splits.json``. All but the history, which only grows, are written
+beside and renamed, so that none is ever half there. Nothing is pickled or executed.
 """
 
 from __future__ import annotations

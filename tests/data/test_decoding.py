@@ -165,7 +165,7 @@ def test_no_readable_picture_gives_an_empty_array(tmp_path: Path) -> None:
     [
         ((2, 4, 4), "crop", "pictures are read as (1, H, W), grey, or (3, H, W), RGB; the model takes (2, 4, 4)."),
         ((48,), "crop", "pictures are read as (1, H, W), grey, or (3, H, W), RGB; the model takes (48,)."),
-        ((3, 4, 4), "squash", "pictures are made to fit by 'crop'; got 'squash'."),
+        ((3, 4, 4), "squash", "pictures are made to fit by crop, pad, stretch; got 'squash'."),
     ],
 )
 def test_shapes_and_ways_that_no_picture_has_are_refused(shape: tuple[int, ...], resize: str, message: str) -> None:

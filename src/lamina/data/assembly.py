@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lamina.data.cache import FORMAT, Meta, store_images
+from lamina.data.cache import FORMAT, Meta, move_rows, store_images
 from lamina.data.dataset import SPLITS, Images, Leak, Progress, Split, Targets
-from lamina.data.decoding import fit_pixels
 from lamina.data.duplicates import digest_rows
 from lamina.data.listing import Listing
 from lamina.data.preparation import Preparation
 from lamina.data.splits import OWN_RULE, draw_splits, unite_duplicates
 from lamina.data.targets import TargetReading, read_targets, strata_of
-from lamina.data.workers import decode_pictures, keep_rows
+from lamina.data.workers import decode_pictures
 from lamina.errors import DataError, name_some
 
 
@@ -51,7 +50,7 @@ def build_listed(listing: Listing, to: Recipient, progress: Progress) -> Meta:
         splits = unite_duplicates(splits, [listing.splits[place] for place in places], decoded.pixel_digests)
     rows = _order_by_split(splits)
     if rows != list(range(len(rows))):
-        keep_rows(to.folder / "pixels.npy", rows)
+        move_rows(to.folder / "pixels.npy", rows)
     places, splits = [places[row] for row in rows], [splits[row] for row in rows]
     kept_names, targets = [names[place] for place in places], reading.targets[places]
     _check_trained(splits, targets, reading.target_names, to.source)
@@ -94,11 +93,6 @@ def build_images(given: Mapping[Split, Images], content: str, to: Recipient) -> 
     digests = digest_rows(images.pixels)
     splits = draw.splits if draw.rule == OWN_RULE else unite_duplicates(draw.splits, own, digests)
     _check_trained(splits, images.targets, images.target_names, to.source)
-    sizes = np.full((len(images), 2), images.pixels.shape[1:3], np.int32)
-    if to.preparation.size_px is not None:
-        pixels = fit_pixels(images.pixels, to.preparation.size_px, to.preparation.resize)
-        images = replace(images, pixels=pixels)
-    images = replace(images, original_sizes_px=sizes)
     parts = {
         split: replace(images.take([row for row, own in enumerate(splits) if own == split]), split=split)
         for split in SPLITS
@@ -106,8 +100,8 @@ def build_images(given: Mapping[Split, Images], content: str, to: Recipient) -> 
     }
     rows = _order_by_split(splits)
     leaks = find_leaks([splits[row] for row in rows], [names[row] for row in rows], [digests[row] for row in rows])
-    meta = store_images(to.folder, to.name, content, parts, to.preparation.size_px)
-    return replace(meta, resize=to.preparation.resize, split_rule=draw.rule, leaks=leaks)
+    meta = store_images(to.folder, to.name, content, parts, to.preparation.size_px, to.preparation.resize)
+    return replace(meta, split_rule=draw.rule, leaks=leaks)
 
 
 def find_leaks(splits: Sequence[Split], names: Sequence[str], digests: Sequence[Hashable]) -> list[Leak]:

@@ -2,7 +2,8 @@
 
 <cache>/<name>-<fingerprint>/pixels.npy    uint8 (N, H, W, C), the splits one after another
                              targets.npy
-                             meta.json     splits, names, problems
+                             sizes.npy     int32 (N, 2), height and width of each picture before it was made to fit
+                             meta.json     splits, names, problems, how many pictures were of each format
 <cache>/sources/<key>.json                 which of these folders a source in a certain state was decoded to
 <cache>/building-*/                        work under way, or left by a process that was killed
 """
@@ -11,10 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import mmap
 import os
 import re
 import secrets
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -26,17 +30,25 @@ from typing import Any
 import numpy as np
 import platformdirs
 from filelock import FileLock
+from jaxtyping import Int32, UInt8
 
 from lamina.data.dataset import SPLITS, Dataset, Images, Leak, Problem, Split
+from lamina.data.decoding import fit_pixels
 from lamina.data.preparation import Resize
 from lamina.errors import DataError, LaminaWarning
 
-FORMAT = 1
+FORMAT = 2
+IMAGES_AT_ONCE = 100
+# Of Linux on all processors that torch is built for; Python names it from 3.13 on.
+MAP_NORESERVE = 0x4000
 
 
 @dataclass(frozen=True)
 class Meta:
-    """All of a decoded data set but its arrays; ``counts`` tells how many of their rows belong to each split."""
+    """All of a decoded data set but its arrays; ``counts`` tells how many of their rows belong to each split.
+
+    ``encodings`` counts the pictures of each format and mode, such as ``JPEG RGB``; of arrays there are none.
+    """
 
     name: str
     fingerprint: str
@@ -49,7 +61,7 @@ class Meta:
     split_rule: str = "the source's own"
     target_reason: str = "as the source has them"
     leaks: Sequence[Leak] = ()
-    encodings: Mapping[str, int] = field(default_factory=dict)
+    encodings: dict[str, int] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -71,8 +83,8 @@ def digest_of(*parts: object) -> str:
 def load_cached(key: str, build: Callable[[Path], Meta]) -> Dataset:
     """The data set that ``key`` was decoded to, else the one that ``build`` makes now.
 
-    ``build`` gets an empty folder, writes ``pixels.npy`` and ``targets.npy`` there and returns the rest. Two processes
-    build one after the other, and the second finds what the first made.
+    ``build`` gets an empty folder, writes ``pixels.npy``, ``targets.npy`` and ``sizes.npy`` there and returns the rest.
+    Two processes build one after the other, and the second finds what the first made.
 
     Raises:
         DataError: the cache can't be written, or what ``build`` raises.
@@ -117,12 +129,29 @@ def remember(key: str, dataset: Dataset) -> None:
 
 
 def store_images(
-    folder: Path, name: str, fingerprint: str, splits: Mapping[Split, Images], size_px: int | None
+    folder: Path,
+    name: str,
+    fingerprint: str,
+    splits: Mapping[Split, Images],
+    size_px: int | None,
+    resize: Resize = "crop",
 ) -> Meta:
-    """Write the images of all splits into a folder that is being built; the rest is returned."""
+    """Write the images of all splits into a folder that is being built; the rest is returned.
+
+    With a ``size_px`` they are made to fit on the way, some at a time: there may be no memory for all of them.
+    """
     present = [splits[split] for split in SPLITS if split in splits]
-    np.save(folder / "pixels.npy", np.concatenate([images.pixels for images in present]))
+    channels, height, width = present[0].shape
+    side = (height, width) if size_px is None else (size_px, size_px)
+    shape = (sum(len(images) for images in present), *side, channels)
+    with (folder / "pixels.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for images in present:
+            for block in np.array_split(images.pixels, len(images) // IMAGES_AT_ONCE + 1):
+                fitted = block if size_px is None else fit_pixels(block, size_px, resize)
+                file.write(np.ascontiguousarray(fitted).data)
     np.save(folder / "targets.npy", np.concatenate([images.targets for images in present]))
+    np.save(folder / "sizes.npy", np.concatenate([_sizes_of(images) for images in present]))
     return Meta(
         name=name,
         fingerprint=fingerprint,
@@ -130,7 +159,31 @@ def store_images(
         target_names=present[0].target_names,
         names=[name for images in present for name in images.names],
         size_px=size_px,
+        resize=resize,
     )
+
+
+def move_rows(path: Path, rows: Sequence[int]) -> None:
+    """Put the rows of an array's file into another order, beside and renamed, some at a time.
+
+    Raises:
+        OSError: the disk has no room for a second file.
+    """
+    pixels = np.load(path, mmap_mode="r")
+    beside = path.with_suffix(".moved")
+    with beside.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": pixels.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in np.array_split(np.asarray(rows), len(rows) // IMAGES_AT_ONCE + 1):
+            file.write(pixels[block].data)
+    del pixels
+    beside.replace(path)
+
+
+def _sizes_of(images: Images) -> Int32[np.ndarray, "n 2"]:
+    if images.original_sizes_px is not None:
+        return images.original_sizes_px
+    return np.tile(np.array(images.pixels.shape[1:3], np.int32), (len(images), 1))
 
 
 def _find(root: Path, pointer: Path) -> Dataset | None:
@@ -152,9 +205,11 @@ def _read(folder: Path) -> Dataset:
         meta = Meta(**fields | {name: tuple(kind(**value) for value in fields[name]) for name, kind in values.items()})
         if meta.format != FORMAT:
             raise ValueError(f"format {meta.format}, expected {FORMAT}")
-        # Copy on write, because torch warns of arrays that can't be written to.
-        pixels = np.load(folder / "pixels.npy", mmap_mode="c")
+        pixels = _map(folder / "pixels.npy")
         targets = np.load(folder / "targets.npy", mmap_mode="c")
+        sizes_px = np.load(folder / "sizes.npy", mmap_mode="c")
+        if sizes_px.dtype != np.int32 or sizes_px.shape != (len(pixels), 2):
+            raise ValueError(f"sizes are {sizes_px.dtype} of shape {sizes_px.shape}")
         if not len(pixels) == len(targets) == len(meta.names) == sum(meta.counts.values()):
             raise ValueError("its parts have different lengths")
         splits: dict[Split, Images] = {}
@@ -163,7 +218,9 @@ def _read(folder: Path) -> Dataset:
             if count := meta.counts.get(split):
                 rows = slice(first, first + count)
                 names = tuple(meta.names[rows])
-                splits[split] = Images(pixels[rows], targets[rows], tuple(meta.target_names), names, split)
+                splits[split] = Images(
+                    pixels[rows], targets[rows], tuple(meta.target_names), names, split, sizes_px[rows]
+                )
                 first += count
         return Dataset(
             name=meta.name,
@@ -182,13 +239,31 @@ def _read(folder: Path) -> Dataset:
         raise DataError(f"the cache folder {folder} is damaged ({error}).") from error
 
 
+def _map(path: Path) -> UInt8[np.ndarray, "n h w c"]:
+    """An array in a file, copied where it is written to: torch warns of arrays that can't be."""
+    if sys.platform != "linux":
+        return np.load(path, mmap_mode="c")
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"{path.name} is of version {version}")
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        if is_fortran or dtype != np.uint8:
+            raise ValueError(f"{path.name} is no uint8 array in C order")
+        # As numpy maps it, Linux sees to it that all pages could be copied, and refuses more than there is memory.
+        pages = mmap.mmap(
+            file.fileno(), 0, flags=mmap.MAP_PRIVATE | MAP_NORESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+        )
+        return np.frombuffer(pages, np.uint8, math.prod(shape), file.tell()).reshape(shape)
+
+
 def _build(root: Path, pointer: Path, build: Callable[[Path], Meta]) -> Dataset:
     folder = Path(tempfile.mkdtemp(prefix="building-", dir=root))
     try:
         meta = build(folder)
         _write_json(folder / "meta.json", asdict(meta))
-        for file in (folder / "pixels.npy", folder / "targets.npy"):
-            _sync(file)
+        for name in ("pixels.npy", "targets.npy", "sizes.npy"):
+            _sync(folder / name)
         target = root / _folder_name(meta.name, meta.fingerprint)
         if _is_whole(target):  # the same content came from another place
             shutil.rmtree(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import lzma
+import stat
 import struct
 import warnings
 import zipfile
@@ -12,19 +13,33 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple, cast, get_args
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from jaxtyping import Real, UInt8
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from lamina.data.dataset import Problem
+from lamina.data.preparation import Resize
+from lamina.data.resizing import enough_pixels, resize_image
 from lamina.errors import DataError
 
 # The rest of what Pillow opens is rare, and some of it (EPS) starts other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 PICTURE_LIMIT_BYTES = 256 * 2**20
 PICTURE_LIMIT_PIXELS = 50_000_000
+
+# What turns a picture upright, by the orientation in its EXIF.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = {TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 # What stands before each member of a zip: a signature, flags, what the directory repeats, two sizes.
 LOCAL_HEADER = struct.Struct("<4s2xH18xHH")
@@ -62,13 +77,35 @@ class BadPictureError(Exception):
     """A picture that can't be decoded; the message says why in a few words."""
 
 
+class DecodedPicture(NamedTuple):
+    """A picture's pixels, and what it was: its height and width when upright, its format and Pillow's name of its mode.
+
+    The format and the mode are such as ``JPEG RGB`` or ``PNG I;16``.
+    """
+
+    pixels: UInt8[np.ndarray, "h w c"]
+    stored_size_px: tuple[int, int]
+    encoding: str
+
+
 def decode_picture(
-    data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB"
+    data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "h w c"]:
     """Decode one picture, turned upright as its EXIF says, to RGB or to grey.
 
-    With a ``size`` (height, width) in pixels the picture is scaled until it covers it, and its centre is kept. Of a GIF
-    or a TIFF the first frame is taken; what is transparent lies on white; 16-bit values keep their upper 8 bits.
+    With a ``size`` (height, width) in pixels it is made to fit by ``resize``. Of a GIF or a TIFF the first frame is
+    taken; what is transparent lies on white; 16-bit values keep their upper 8 bits: docs/pictures.md has all of it.
+
+    Raises:
+        BadPictureError: it can't be decoded, or has more than ``PICTURE_LIMIT_PIXELS``.
+    """
+    return decode_and_describe(data, size, mode, resize).pixels
+
+
+def decode_and_describe(
+    data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
+) -> DecodedPicture:
+    """Decode as ``decode_picture`` does, and tell what the picture was.
 
     Raises:
         BadPictureError: it can't be decoded, or has more than ``PICTURE_LIMIT_PIXELS``.
@@ -78,24 +115,24 @@ def decode_picture(
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_pixels(image)
+            # A JPEG with further ones behind it, as some cameras write, is one all the same.
+            encoding = f"{'JPEG' if image.format == 'MPO' else image.format} {image.mode}"
+            upright, stored_size_px = _load_upright(image, size, resize)
+            picture = _convert(upright, mode)
             if size is not None:
-                # A JPEG is decoded at a half, a quarter or an eighth where that is enough, twice what is needed.
-                image.draft(None, (2 * max(size), 2 * max(size)))
-            ImageOps.exif_transpose(image, in_place=True)
-            picture = _convert(image, mode)
-            if size is not None and picture.size != size[::-1]:
-                picture = ImageOps.fit(picture, size[::-1], Image.Resampling.BICUBIC)
+                picture = resize_image(picture, size, resize)
             pixels = np.asarray(picture)
     except BadPictureError:
         raise
     except UnidentifiedImageError:
-        raise BadPictureError("not a picture") from None
+        is_tiff = data.startswith((b"II*\0", b"MM\0*"))
+        raise BadPictureError("a TIFF of a kind that is not read" if is_tiff else "not a picture") from None
     except Image.DecompressionBombError:
         raise BadPictureError(f"more than {PICTURE_LIMIT_PIXELS // 1_000_000} megapixels") from None
     except Exception as error:  # damaged bytes make Pillow's parsers raise almost anything
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"[:120]
         raise BadPictureError(reason) from None
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+    return DecodedPicture(pixels if pixels.ndim == 3 else pixels[..., None], stored_size_px, encoding)
 
 
 def read_pictures(
@@ -111,14 +148,14 @@ def read_pictures(
     """
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise DataError(f"pictures are read as (1, H, W), grey, or (3, H, W), RGB; the model takes {shape}.")
-    if resize != "crop":
-        raise DataError(f"pictures are made to fit by 'crop'; got {resize!r}.")
+    if resize not in get_args(Resize):
+        raise DataError(f"pictures are made to fit by {', '.join(get_args(Resize))}; got {resize!r}.")
     channels, height, width = shape
     rows, problems = [], []
     for path in paths:
         try:
             data = _read_file(path)
-            rows.append(decode_picture(data, (height, width), "L" if channels == 1 else "RGB"))
+            rows.append(decode_picture(data, (height, width), "L" if channels == 1 else "RGB", cast(Resize, resize)))
         except BadPictureError as error:
             problems.append(Problem(str(path), str(error)))
     pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
@@ -126,11 +163,17 @@ def read_pictures(
 
 
 def fit_pixels(
-    pixels: UInt8[np.ndarray, "n h w c"], size_px: int, resize: str = "crop"
+    pixels: UInt8[np.ndarray, "n h w c"], size_px: int, resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "n s s c"]:
-    """Images scaled until they cover a square of ``size_px``, with their centre kept."""
-    fitted = [ImageOps.fit(Image.fromarray(row.squeeze()), (size_px, size_px)) for row in pixels]
-    return np.stack([np.asarray(image) for image in fitted]).reshape(len(pixels), size_px, size_px, -1)
+    """Images, grey or RGB, made to fit a square of ``size_px`` by ``resize``, as pictures are."""
+    size = (size_px, size_px)
+    if pixels.shape[1:3] == size:
+        return pixels
+    fitted = np.empty((len(pixels), *size, pixels.shape[3]), np.uint8)
+    for place, row in enumerate(pixels):
+        image = Image.fromarray(row[..., 0] if row.shape[2] == 1 else row)
+        fitted[place] = np.asarray(resize_image(image, size, resize)).reshape(fitted.shape[1:])
+    return fitted
 
 
 class PictureReader(contextlib.ExitStack):
@@ -191,11 +234,17 @@ def _read_packed(file: BinaryIO, member: str, packed: Packed) -> bytes:
 
 def _read_file(path: Path) -> bytes:
     try:
-        if path.stat().st_size > PICTURE_LIMIT_BYTES:
+        state = path.stat()
+        # To open a pipe would wait for somebody to write into it.
+        if not stat.S_ISREG(state.st_mode):
+            raise BadPictureError("is a directory" if stat.S_ISDIR(state.st_mode) else "not a regular file")
+        if state.st_size > PICTURE_LIMIT_BYTES:
             raise BadPictureError(f"larger than {PICTURE_LIMIT_BYTES // 2**20} MiB")
         return path.read_bytes()
     except OSError as error:
         raise BadPictureError((error.strerror or str(error)).lower()) from None
+    except ValueError as error:  # a NUL in the path
+        raise BadPictureError(str(error)) from None
 
 
 def _check_pixels(image: Image.Image) -> None:
@@ -203,11 +252,51 @@ def _check_pixels(image: Image.Image) -> None:
         raise BadPictureError(f"more than {PICTURE_LIMIT_PIXELS // 1_000_000} megapixels")
 
 
+def _load_upright(
+    image: Image.Image, size: tuple[int, int] | None, resize: Resize
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture turned upright, no larger than it has to be, and its whole height and width."""
+    if image.format in ("JPEG", "MPO"):
+        width, height = image.size
+        turn = TURNS.get(_read_orientation(image))
+        if turn in SIDEWAYS:
+            width, height = height, width
+        if size is not None:
+            enough = enough_pixels((width, height), size, resize)
+            image.draft(None, enough[::-1] if turn in SIDEWAYS else enough)
+        return image if turn is None else image.transpose(turn), (height, width)
+    # The EXIF of a PNG may stand behind its pixels, and Pillow turns a TIFF as it loads.
+    image.load()
+    turn = TURNS.get(_read_orientation(image))
+    upright = image if turn is None else image.transpose(turn)
+    return upright, (upright.height, upright.width)
+
+
+def _read_orientation(image: Image.Image) -> int:
+    with contextlib.suppress(Exception):  # a photograph whose EXIF is damaged is a photograph
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return 1
+
+
 def _convert(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     if image.mode.startswith("I"):
-        upper = np.clip(np.asarray(image), 0, 2**16 - 1) >> 8
+        upper = _check_values(np.asarray(image), 2**16 - 1) >> 8
         return Image.fromarray(upper.astype(np.uint8)).convert(mode)
+    if image.mode == "F":
+        scaled = np.rint(_check_values(np.asarray(image), 1) * 255)
+        return Image.fromarray(scaled.astype(np.uint8)).convert(mode)
     if image.has_transparency_data:
         paper = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(paper, image.convert("RGBA")).convert(mode)
-    return image if image.mode == mode else image.convert(mode)
+    try:
+        return image if image.mode == mode else image.convert(mode)
+    except ValueError:
+        raise BadPictureError(f"colours that are not converted: {image.mode}") from None
+
+
+def _check_values(values: Real[np.ndarray, "h w"], white: int) -> Real[np.ndarray, "h w"]:
+    """Values of which 0 is black; what is white must be the same for all pictures, and is not guessed from each."""
+    low, high = values.min(), values.max()
+    if not 0 <= low <= high <= white:  # nor is it where there is a NaN
+        raise BadPictureError(f"values from {low:g} to {high:g}, expected 0 (black) to {white} (white)")
+    return values

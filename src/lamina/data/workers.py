@@ -3,40 +3,59 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from jaxtyping import Int32
 
 from lamina.data.dataset import Problem, Progress
-from lamina.data.decoding import BadPictureError, Packed, Picture, PictureReader, decode_picture
+from lamina.data.decoding import BadPictureError, Packed, Picture, PictureReader, decode_and_describe, decode_picture
+from lamina.data.preparation import Resize
 from lamina.errors import DataError
 
 MIXED_SIZES_SIDE_PX = 64
 SAMPLE_PICTURES = 32
-# Starting a worker costs about as much as decoding this many small pictures.
+# Starting a worker costs about as much as decoding so many small pictures, or a few large ones of so many bytes.
 PICTURES_PER_WORKER = 1000
-PICTURES_PER_REPORT = 50
+BYTES_PER_WORKER = 4 * 2**20
+# Workers take turns at blocks of so many: one class may have larger pictures than another.
+PICTURES_PER_BLOCK = 50
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decoded:
-    """What became of the pictures: one row of the array for each index in ``kept``, the rest are problems."""
+    """What became of the pictures: one row of the array for each index in ``kept``, the rest are problems.
+
+    Attributes:
+        kept: which pictures could be decoded, in their order.
+        problems: the others, and why not.
+        digests: of the bytes of each picture, those that could not be decoded too.
+        size_px: side of the squares that the pictures became; None where all kept their size.
+        sizes_px: height and width of each kept picture before that, upright.
+        encodings: how many of the kept ones were of each format and mode, such as ``JPEG RGB``; the most first.
+        pixel_digests: of each kept row of the array; equal where the pixels are.
+    """
 
     kept: list[int]
     problems: list[Problem]
     digests: list[str]
     size_px: int | None
-    pixel_digests: list[str]
-    sizes_px: np.ndarray
+    sizes_px: Int32[np.ndarray, "kept 2"]
     encodings: dict[str, int]
+    pixel_digests: list[str]
 
 
 class _SizesDifferError(Exception):
@@ -45,93 +64,127 @@ class _SizesDifferError(Exception):
 
 @dataclass(frozen=True)
 class _Job:
-    """The pictures of one worker, and the rows of the file that they go to."""
+    """The pictures of one worker, each with its row of the file."""
 
-    pictures: list[tuple[str, str, str, Packed | None]]
+    pictures: list[tuple[int, str, str, str, Packed | None]]
     rows_file: str
     offset_bytes: int
     height: int
     width: int
-    fit: bool
+    resize: Resize | None
     result_file: str
 
 
-@dataclass(frozen=True)
-class _Result:
-    """For each picture of a job, a digest of its bytes, and why it could not be decoded: empty where it was."""
+class _Found(NamedTuple):
+    """What a worker found of one picture; of one that could not be decoded, ``reason`` says why."""
 
-    digests: list[str]
-    reasons: list[str]
+    place: int
+    digest: str
+    reason: str = ""
+    height: int = 0
+    width: int = 0
+    encoding: str = ""
+    pixel_digest: str = ""
 
 
 def decode_pictures(
-    pictures: Sequence[Picture], folder: Path, size_px: int | None, resize: str, progress: Progress
+    pictures: Sequence[Picture], folder: Path, size_px: int | None, resize: Resize, progress: Progress
 ) -> Decoded:
     """Decode pictures to RGB into ``folder/pixels.npy``, and tell which could be.
 
-    Without a ``size_px`` pictures that all have one size keep it; else they become squares of 64 px.
+    With a ``size_px`` they are made to fit squares of that side by ``resize``. Without, pictures that all have one size
+    keep it; else they become squares of 64 px.
 
     Raises:
         DataError: no picture could be decoded, or the disk has no room for the array.
     """
     if size_px is not None:
-        return _decode_at((size_px, size_px), True, pictures, folder, progress, size_px)
+        return _decode_at((size_px, size_px), resize, pictures, folder, progress, size_px)
     sizes = _sample_sizes(pictures)
     if len(sizes) == 1:
         with contextlib.suppress(_SizesDifferError):
-            return _decode_at(sizes.pop(), False, pictures, folder, progress, None)
+            return _decode_at(sizes.pop(), None, pictures, folder, progress, None)
     side = MIXED_SIZES_SIDE_PX
-    return _decode_at((side, side), True, pictures, folder, progress, side)
+    return _decode_at((side, side), resize, pictures, folder, progress, side)
 
 
 def _decode_at(
     size: tuple[int, int],
-    fit: bool,
+    resize: Resize | None,
     pictures: Sequence[Picture],
     folder: Path,
     progress: Progress,
     size_px: int | None,
 ) -> Decoded:
-    height, width = size
     rows_file = folder / "pixels.npy"
-    offset_bytes = _start_array(rows_file, (len(pictures), height, width, 3))
+    offset_bytes = _start_array(rows_file, (len(pictures), *size, 3))
+    places = _share_out(len(pictures), _count_workers(pictures))
     jobs = []
-    workers = max(1, min(os.cpu_count() or 1, len(pictures) // PICTURES_PER_WORKER))
-    for number, part in enumerate(np.array_split(np.arange(len(pictures)), workers)):
-        chosen = [(one.name, one.file, one.member, one.packed) for one in pictures[part[0] : part[-1] + 1]]
-        start_bytes = offset_bytes + int(part[0]) * height * width * 3
-        result_file = str(folder / f"result-{number}.json")
-        jobs.append(_Job(chosen, str(rows_file), start_bytes, height, width, fit, result_file))
-    reports = _decode_here(jobs[0]) if workers == 1 else _decode_in_workers(jobs, folder)
+    for number, taken in enumerate(places):
+        chosen = [(place, one.name, one.file, one.member, one.packed) for place in taken for one in [pictures[place]]]
+        jobs.append(_Job(chosen, str(rows_file), offset_bytes, *size, resize, str(folder / f"result-{number}.json")))
+    reports = _decode_here(jobs[0]) if len(jobs) == 1 else _decode_in_workers(jobs, folder)
     done = 0
     for count in reports:
         done += count
         progress(done, len(pictures))
-    results = [_Result(**json.loads(Path(job.result_file).read_text("utf-8"))) for job in jobs]
-    for job in jobs:
-        Path(job.result_file).unlink()
-    digests = [digest for result in results for digest in result.digests]
-    reasons = [reason for result in results for reason in result.reasons]
-    kept = [place for place, reason in enumerate(reasons) if not reason]
-    problems = [Problem(one.name, reason) for one, reason in zip(pictures, reasons, strict=True) if reason]
+    found = _collect(jobs)
+    kept = [one.place for one in found if not one.reason]
+    problems = [Problem(pictures[one.place].name, one.reason) for one in found if one.reason]
     if not kept:
         raise DataError(
             f"none of the {len(pictures)} pictures could be read; "
             f"the first is {problems[0].path} ({problems[0].reason})."
         )
     if problems:
-        keep_rows(rows_file, kept)
-    from lamina.data.duplicates import digest_rows
-
+        _close_gaps(rows_file, (len(pictures), *size, 3), kept)
+    good = [found[place] for place in kept]
     return Decoded(
         kept,
         problems,
-        digests,
-        size_px,
-        [d.hex() for d in digest_rows(np.load(rows_file, mmap_mode="r"))],
-        np.zeros((len(kept), 2), np.int32),
-        {},
+        digests=[one.digest for one in found],
+        size_px=size_px,
+        sizes_px=np.array([(one.height, one.width) for one in good], np.int32),
+        encodings=dict(Counter(one.encoding for one in good).most_common()),
+        pixel_digests=[one.pixel_digest for one in good],
     )
+
+
+def _count_workers(pictures: Sequence[Picture]) -> int:
+    """One for each core, fewer where there is little to do."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    wanted = len(pictures) // PICTURES_PER_WORKER
+    stored_bytes = 0
+    for picture in pictures:
+        if max(wanted, stored_bytes // BYTES_PER_WORKER) >= cores:
+            break
+        if picture.packed is not None:
+            stored_bytes += picture.packed.size_bytes
+        elif not picture.member:
+            with contextlib.suppress(OSError, ValueError):
+                stored_bytes += Path(picture.file).stat().st_size
+    return max(1, min(cores, len(pictures), max(wanted, stored_bytes // BYTES_PER_WORKER)))
+
+
+def _share_out(count: int, workers: int) -> list[list[int]]:
+    """Which of ``count`` pictures each worker takes: blocks in turn, so that all have as much to do.
+
+    >>> [len(places) for places in _share_out(260, 2)]
+    [150, 110]
+    """
+    blocks = [range(start, min(start + PICTURES_PER_BLOCK, count)) for start in range(0, count, PICTURES_PER_BLOCK)]
+    shares = [[place for block in blocks[number::workers] for place in block] for number in range(workers)]
+    return [places for places in shares if places]
+
+
+def _collect(jobs: Sequence[_Job]) -> list[_Found]:
+    """What the workers found, in the order of the pictures; their files are removed."""
+    found: list[_Found] = []
+    for job in jobs:
+        file = Path(job.result_file)
+        found += (_Found(*fields) for fields in json.loads(file.read_text("utf-8")))
+        file.unlink()
+    return sorted(found)
 
 
 def _sample_sizes(pictures: Sequence[Picture]) -> set[tuple[int, int]]:
@@ -144,6 +197,8 @@ def _sample_sizes(pictures: Sequence[Picture]) -> set[tuple[int, int]]:
                 with contextlib.suppress(BadPictureError):
                     height, width, _ = decode_picture(reader.read(picture)).shape
                     sizes.add((height, width))
+                if len(sizes) > 1:
+                    return sizes
             if sizes:
                 break
     return sizes
@@ -151,29 +206,34 @@ def _sample_sizes(pictures: Sequence[Picture]) -> set[tuple[int, int]]:
 
 def _decode_here(job: _Job) -> Iterator[int]:
     """Decode the pictures of a job into its rows; yields how many are done since the last time."""
-    digests: list[str] = []
-    reasons: list[str] = []
-    blank = bytes(job.height * job.width * 3)
+    found: list[_Found] = []
+    shape = (job.height, job.width, 3)
+    size = None if job.resize is None else shape[:2]
+    row_bytes = math.prod(shape)
     with Path(job.rows_file).open("r+b") as rows, PictureReader() as reader:
-        rows.seek(job.offset_bytes)
-        for place, (name, file, member, packed) in enumerate(job.pictures):
-            data, row, reason = b"", blank, ""
+        for count, (place, name, file, member, packed) in enumerate(job.pictures):
+            if count % PICTURES_PER_BLOCK == 0:
+                if count:
+                    yield PICTURES_PER_BLOCK
+                rows.seek(job.offset_bytes + place * row_bytes)
+            data = b""
             try:
                 data = reader.read(Picture(name, file, member, packed and Packed(*packed)))
-                pixels = decode_picture(data, (job.height, job.width) if job.fit else None)
-                if pixels.shape != (job.height, job.width, 3):
+                picture = decode_and_describe(data, size, resize=job.resize or "crop")
+                if picture.pixels.shape != shape:
                     raise _SizesDifferError
-                row = pixels.tobytes()
+                row = picture.pixels.tobytes()
+                found.append(_Found(place, _digest(data), "", *picture.stored_size_px, picture.encoding, _digest(row)))
             except BadPictureError as error:
-                reason = str(error)
+                row = bytes(row_bytes)
+                found.append(_Found(place, _digest(data), str(error)))
             rows.write(row)
-            digests.append(hashlib.blake2b(data, digest_size=16).hexdigest())
-            reasons.append(reason)
-            if (place + 1) % PICTURES_PER_REPORT == 0:
-                yield PICTURES_PER_REPORT
-    Path(job.result_file).write_text(json.dumps(vars(_Result(digests, reasons))), "utf-8")
-    if rest := len(job.pictures) % PICTURES_PER_REPORT:
-        yield rest
+    Path(job.result_file).write_text(json.dumps(found), "utf-8")
+    yield (len(job.pictures) - 1) % PICTURES_PER_BLOCK + 1
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
@@ -216,7 +276,7 @@ def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
 def _check_ended(status: int, complaints: Path) -> None:
     if status == 0:
         return
-    if status in (28, 122):  # ENOSPC, EDQUOT
+    if status in FULL_DISK:
         raise OSError(status, os.strerror(status))
     last = complaints.read_text("utf-8", errors="replace").strip().rpartition("\n")[2]
     raise DataError(
@@ -227,9 +287,9 @@ def _check_ended(status: int, complaints: Path) -> None:
 
 def work() -> None:
     """Do the job on standard input: what a worker process runs."""
-    fields = json.load(sys.stdin)
+    given = json.load(sys.stdin)
     try:
-        for count in _decode_here(_Job(**fields)):
+        for count in _decode_here(_Job(**given)):
             sys.stdout.write(f"{count}\n")
             sys.stdout.flush()
     except _SizesDifferError:
@@ -240,7 +300,7 @@ def work() -> None:
 
 def _start_array(path: Path, shape: tuple[int, ...]) -> int:
     """Write the header of a .npy file and make room for its rows; returns where they start, in bytes."""
-    needed_bytes, free_bytes = int(np.prod(shape)), shutil.disk_usage(path.parent).free
+    needed_bytes, free_bytes = math.prod(shape), shutil.disk_usage(path.parent).free
     if needed_bytes > free_bytes:
         raise DataError(
             f"the decoded images take {needed_bytes / 1e9:.1f} GB, "
@@ -248,20 +308,26 @@ def _start_array(path: Path, shape: tuple[int, ...]) -> int:
             "Choose a smaller size, or set LAMINA_CACHE to a folder with more room."
         )
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        offset_bytes = file.tell()
+        offset_bytes = _write_header(file, shape)
         file.truncate(offset_bytes + needed_bytes)
     return offset_bytes
 
 
-def keep_rows(path: Path, kept: Sequence[int]) -> None:
-    """Keep only these rows of the array in a file."""
-    rows = np.load(path, mmap_mode="r")
-    beside = path.with_suffix(".kept")
-    offset_bytes = _start_array(beside, (len(kept), *rows.shape[1:]))
-    with beside.open("r+b") as file:
-        file.seek(offset_bytes)
-        for start in range(0, len(kept), 1000):
-            file.write(rows[kept[start : start + 1000]].tobytes())
-    del rows
-    beside.replace(path)
+def _close_gaps(path: Path, shape: tuple[int, ...], kept: Sequence[int]) -> None:
+    """Keep only these rows of the array in a file, in place and one by one: it may be larger than disk and memory."""
+    row_bytes = math.prod(shape[1:])
+    with path.open("r+b") as file:
+        # numpy leaves room in the header for the number of rows to change.
+        offset_bytes = _write_header(file, (len(kept), *shape[1:]))
+        for row, place in enumerate(kept):
+            if row != place:
+                file.seek(offset_bytes + place * row_bytes)
+                data = file.read(row_bytes)
+                file.seek(offset_bytes + row * row_bytes)
+                file.write(data)
+        file.truncate(offset_bytes + len(kept) * row_bytes)
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.tell()
