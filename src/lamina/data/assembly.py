@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lamina.data.cache import FORMAT, Meta, move_rows, store_images
+from lamina.data.cache import FORMAT, Meta, store_images
 from lamina.data.dataset import SPLITS, Images, Leak, Progress, Split, Targets
 from lamina.data.duplicates import digest_rows
 from lamina.data.listing import Listing
 from lamina.data.preparation import Preparation
 from lamina.data.splits import OWN_RULE, draw_splits, unite_duplicates
 from lamina.data.targets import TargetReading, read_targets, strata_of
-from lamina.data.workers import decode_pictures
+from lamina.data.workers import decode_pictures, keep_rows
 from lamina.errors import DataError, name_some
 
 
@@ -50,7 +50,7 @@ def build_listed(listing: Listing, to: Recipient, progress: Progress) -> Meta:
         splits = unite_duplicates(splits, [listing.splits[place] for place in places], decoded.pixel_digests)
     rows = _order_by_split(splits)
     if rows != list(range(len(rows))):
-        move_rows(to.folder / "pixels.npy", rows)
+        keep_rows(to.folder / "pixels.npy", rows)
     places, splits = [places[row] for row in rows], [splits[row] for row in rows]
     kept_names, targets = [names[place] for place in places], reading.targets[places]
     _check_trained(splits, targets, reading.target_names, to.source)

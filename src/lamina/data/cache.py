@@ -61,7 +61,7 @@ class Meta:
     split_rule: str = "the source's own"
     target_reason: str = "as the source has them"
     leaks: Sequence[Leak] = ()
-    encodings: dict[str, int] = field(default_factory=dict)
+    encodings: Mapping[str, int] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -163,23 +163,6 @@ def store_images(
     )
 
 
-def move_rows(path: Path, rows: Sequence[int]) -> None:
-    """Put the rows of an array's file into another order, beside and renamed, some at a time.
-
-    Raises:
-        OSError: the disk has no room for a second file.
-    """
-    pixels = np.load(path, mmap_mode="r")
-    beside = path.with_suffix(".moved")
-    with beside.open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": pixels.shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for block in np.array_split(np.asarray(rows), len(rows) // IMAGES_AT_ONCE + 1):
-            file.write(pixels[block].data)
-    del pixels
-    beside.replace(path)
-
-
 def _sizes_of(images: Images) -> Int32[np.ndarray, "n 2"]:
     if images.original_sizes_px is not None:
         return images.original_sizes_px
@@ -234,6 +217,7 @@ def _read(folder: Path) -> Dataset:
             split_rule=meta.split_rule,
             target_reason=meta.target_reason,
             leaks=tuple(meta.leaks),
+            encodings=dict(meta.encodings),
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, DataError) as error:
         raise DataError(f"the cache folder {folder} is damaged ({error}).") from error

@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -137,7 +138,7 @@ def _decode_at(
             f"the first is {problems[0].path} ({problems[0].reason})."
         )
     if problems:
-        _close_gaps(rows_file, (len(pictures), *size, 3), kept)
+        keep_rows(rows_file, kept)
     good = [found[place] for place in kept]
     return Decoded(
         kept,
@@ -313,19 +314,31 @@ def _start_array(path: Path, shape: tuple[int, ...]) -> int:
     return offset_bytes
 
 
-def _close_gaps(path: Path, shape: tuple[int, ...], kept: Sequence[int]) -> None:
-    """Keep only these rows of the array in a file, in place and one by one: it may be larger than disk and memory."""
-    row_bytes = math.prod(shape[1:])
-    with path.open("r+b") as file:
-        # numpy leaves room in the header for the number of rows to change.
-        offset_bytes = _write_header(file, (len(kept), *shape[1:]))
-        for row, place in enumerate(kept):
-            if row != place:
-                file.seek(offset_bytes + place * row_bytes)
-                data = file.read(row_bytes)
-                file.seek(offset_bytes + row * row_bytes)
-                file.write(data)
-        file.truncate(offset_bytes + len(kept) * row_bytes)
+def keep_rows(path: Path, kept: Sequence[int]) -> None:
+    """Keep only these rows of the array in a file, in this order.
+
+    They are moved one by one, as the array may be larger than memory, and in place where they keep their order: the
+    disk may have no room for it twice.
+    """
+    with path.open("rb") as rows:
+        np.lib.format.read_magic(rows)
+        _, *row_shape = np.lib.format.read_array_header_1_0(rows)[0]
+        offset_bytes, row_bytes = rows.tell(), math.prod(row_shape)
+        shape = (len(kept), *row_shape)
+        in_place = all(first < second for first, second in pairwise(kept))
+        target = path if in_place else path.with_suffix(".kept")
+        if not in_place:
+            _start_array(target, shape)
+        with target.open("r+b") as file:
+            # numpy leaves room in a header for the number of rows to change.
+            _write_header(file, shape)
+            for row, place in enumerate(kept):
+                if not in_place or row != place:
+                    rows.seek(offset_bytes + place * row_bytes)
+                    file.seek(offset_bytes + row * row_bytes)
+                    file.write(rows.read(row_bytes))
+            file.truncate(offset_bytes + len(kept) * row_bytes)
+    target.replace(path)
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:

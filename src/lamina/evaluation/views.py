@@ -15,7 +15,7 @@ from lamina.training.task import OneLabel, Task
 
 UNSURE_BELOW = 0.5
 """Probability of the likeliest class, less that of the next: over it, other views change almost no answer."""
-IMAGES_AT_ONCE = 2000
+PIXELS_AT_ONCE = 2000 * 32 * 32
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def predict_views(
     if len(views) == 1:
         return logits, 0
     unsure = np.flatnonzero(_is_unsure(model.task, logits))
-    for rows in np.split(unsure, range(IMAGES_AT_ONCE, len(unsure), IMAGES_AT_ONCE)):
+    images_at_once = max(1, PIXELS_AT_ONCE // (pixels.shape[1] * pixels.shape[2]))
+    for rows in np.split(unsure, range(images_at_once, len(unsure), images_at_once)):
         chosen = torch.from_numpy(np.ascontiguousarray(pixels[rows]))
         logits[rows] = sum(view.weight * predict_logits(model, _show(chosen, view)) for view in views)
     return logits, len(unsure)

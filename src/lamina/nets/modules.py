@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from lamina.nets.window import Window
 
-_IMAGES_AT_ONCE = 256  # the patches of more would not fit the memory of a small computer
+_PIXELS_AT_ONCE = 256 * 32 * 32  # the patches of more would not fit the memory of a small computer
 
 
 class SameConv2d(nn.Conv2d):
@@ -82,7 +82,7 @@ class Whitening(nn.Conv2d):
         total = images.new_zeros(size, dtype=torch.float64)
         products = images.new_zeros(size, size, dtype=torch.float64)
         count = 0
-        for batch in torch.split(images, _IMAGES_AT_ONCE):
+        for batch in torch.split(images, max(1, _PIXELS_AT_ONCE // (images.shape[2] * images.shape[3]))):
             patches = functional.unfold(batch.double(), self.kernel_size).movedim(1, 0).reshape(size, -1)
             total += patches.sum(1)
             products += patches @ patches.T

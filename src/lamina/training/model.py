@@ -19,8 +19,10 @@ from lamina.training.folding import fold_norms
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task, task_of
 
-WHITENING_IMAGES = 5000
-"""Images whose patches a whitening layer is fitted to, evenly spread: a training set may be sorted by class."""
+WHITENING_PIXELS = 5000 * 32 * 32
+"""Pixels whose patches a whitening layer is fitted to: 5,000 small images or fewer large ones, evenly spread."""
+COUNTED_PIXELS = 1000 * 32 * 32
+"""Pixels whose values are counted at once, each as eight bytes for the while."""
 PREDICTED_VALUES = 500 * 32 * 32
 """Pixels of a batch in prediction: 500 small images, fewer large ones, whose activations need the memory."""
 
@@ -97,7 +99,8 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
         net = net.check(images.shape, task.outputs)
     body = net.module(images.shape) if isinstance(net, Net) else net
     model = Model(body, net=net if isinstance(net, Net) else None, task=task, in_shape=images.shape, mean=mean, std=std)
-    sample = torch.from_numpy(images.take_evenly(WHITENING_IMAGES).pixels)
+    _, height, width = images.shape
+    sample = torch.from_numpy(images.take_evenly(max(2, WHITENING_PIXELS // (height * width))).pixels)
     for first in list(body.children())[:1]:
         if isinstance(first, Whitening):
             first.fit(model.normalize(sample))
@@ -174,12 +177,12 @@ def _set_dropout(net: Net | nn.Module, p: float) -> Net:
 
 
 def _channel_statistics(images: Images, recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    channels = images.shape[0]
+    channels, height, width = images.shape
     if recipe.normalization == "unit":
         return (127.5,) * channels, (127.5,) * channels
     # Counting each of the 256 values is exact and needs no float copy of the pictures.
     counts = np.zeros((channels, 256), np.int64)
-    for pixels in np.array_split(images.pixels, len(images) // 1000 + 1):
+    for pixels in np.array_split(images.pixels, len(images) * height * width // COUNTED_PIXELS + 1):
         counts += [np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(channels)]
     shares = counts / counts.sum(axis=1, keepdims=True)
     values = np.arange(256)

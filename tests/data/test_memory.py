@@ -1,0 +1,83 @@
+"""A data set larger than memory is mapped, trained on and judged without being copied into the process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="how a process's memory is limited differs")
+
+# Nothing is allocated for the holes in these files; to read them makes pages of zeros.
+BUILD = """
+import numpy as np
+from pathlib import Path
+from lamina.data.cache import Meta, load_cached
+
+def build(folder, count={count}, side={side}):
+    with (folder / "pixels.npy").open("wb") as file:
+        shape = (count, side, side, 3)
+        np.lib.format.write_array_header_1_0(file, {{"descr": "|u1", "fortran_order": False, "shape": shape}})
+        file.write(np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8).tobytes())
+        file.truncate(128 + count * side * side * 3)
+    np.save(folder / "targets.npy", np.arange(count) % 2)
+    np.save(folder / "sizes.npy", np.full((count, 2), side, np.int32))
+    train = count * 9 // 10
+    return Meta("large", "0", {{"train": train, "test": count - train}}, ["a", "b"], [str(n) for n in range(count)])
+
+def read_memory(what):
+    return int(Path("/proc/self/status").read_text().split(what + ":")[1].split()[0]) * 1024
+
+before = read_memory("RssAnon")
+data = load_cached("key", build)
+loaded = read_memory("RssAnon") - before
+"""
+
+# Limited is what a process may write to. The mapping is in it already, unread, and so is what libraries import late.
+TRAIN = """
+import resource
+import torch
+from lamina import Net, Recipe, Training, evaluate
+from lamina.evaluation import views_of
+from lamina.nets import AvgPool2d, Flatten, Output
+
+def train_and_judge(train, test):
+    augmentation = dict(flip="alternating", translate_px=2, cutout_px=20)
+    recipe = Recipe(epochs=1, batch_size=50, precision="fp32", normalization="channel", **augmentation)
+    training = Training(Net(AvgPool2d(28), Flatten(), Output()), train, recipe)
+    list(training)
+    evaluate(training.model, train)
+    return evaluate(training.model, test, views_of(recipe))
+
+torch.set_num_threads(1)
+train_and_judge(data.train.take(range(100)), data.test.take(range(100)))
+resource.setrlimit(resource.RLIMIT_DATA, (read_memory("VmData") + {limit}, resource.RLIM_INFINITY))
+print(data.train.pixels.nbytes // {limit}, loaded < {limit}, train_and_judge(data.train, data.test).images)
+"""
+
+
+def run(script: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"LAMINA_CACHE": str(cache), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+
+
+def test_a_set_of_several_times_the_memory_is_trained_on_and_judged(cache: Path) -> None:
+    """It was seen to fail with a copy in each of four places: ``torch.from_numpy(images.pixels).clone()`` in
+    ``Training``, ``np.load`` without a map in the cache's ``_map``, all images as one block in
+    ``_channel_statistics``, and ``np.ascontiguousarray(pixels[:]).copy()`` in ``predict_logits``.
+    """
+    script = BUILD.format(count=6000, side=112) + TRAIN.format(limit=40 * 2**20)
+    ran = run(script, cache)
+    assert (ran.returncode, ran.stdout) == (0, "4 True 600\n"), ran.stderr
+
+
+def test_a_set_larger_than_all_memory_is_loaded(cache: Path) -> None:
+    """Linux refuses a copy-on-write map, as numpy asks for it, of more than memory and swap."""
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    count = 2 * memory_bytes // (2048 * 2048 * 3)
+    script = BUILD.format(count=count, side=2048) + "print(len(data.train), data.test.pixels[-1].max())"
+    ran = run(script, cache)
+    assert (ran.returncode, ran.stdout) == (0, f"{count * 9 // 10} 0\n"), ran.stderr
