@@ -44,7 +44,7 @@ class _SizesDifferError(Exception):
 class _Job:
     """The pictures of one worker, and the rows of the file that they go to."""
 
-    pictures: list[tuple[str, str, str, Packed | None]]
+    pictures: list[tuple[str, str, str, Packed | None, tuple[int, int] | None]]
     rows_file: str
     offset_bytes: int
     height: int
@@ -93,7 +93,7 @@ def _decode_at(
     jobs = []
     workers = max(1, min(os.cpu_count() or 1, len(pictures) // PICTURES_PER_WORKER))
     for number, part in enumerate(np.array_split(np.arange(len(pictures)), workers)):
-        chosen = [(one.name, one.file, one.member, one.packed) for one in pictures[part[0] : part[-1] + 1]]
+        chosen = [(one.name, one.file, one.member, one.packed, one.span) for one in pictures[part[0] : part[-1] + 1]]
         start_bytes = offset_bytes + int(part[0]) * height * width * 3
         result_file = str(folder / f"result-{number}.json")
         jobs.append(_Job(chosen, str(rows_file), start_bytes, height, width, fit, result_file))
@@ -141,10 +141,10 @@ def _decode_here(job: _Job) -> Iterator[int]:
     blank = bytes(job.height * job.width * 3)
     with Path(job.rows_file).open("r+b") as rows, PictureReader() as reader:
         rows.seek(job.offset_bytes)
-        for place, (name, file, member, packed) in enumerate(job.pictures):
+        for place, (name, file, member, packed, span) in enumerate(job.pictures):
             data, row, reason = b"", blank, ""
             try:
-                data = reader.read(Picture(name, file, member, packed and Packed(*packed)))
+                data = reader.read(Picture(name, file, member, packed and Packed(*packed), span))
                 pixels = decode_picture(data, (job.height, job.width) if job.fit else None)
                 if pixels.shape != (job.height, job.width, 3):
                     raise _SizesDifferError
