@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from lamina.data.dataset import SPLITS, Problem, Split
 from lamina.data.decoding import Picture
+from lamina.data.preparation import LabelFrom
 from lamina.errors import DataError
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -21,6 +23,8 @@ PARTS: dict[str, Split] = {
     "validation": "val",
     "test": "test",
 }
+# What stands between the words of a file's name, as in a pattern; Windows numbers copies as in "cat (2).jpg".
+SEPARATORS = r" _.(\-"
 HELD_OUT_FRACTION = 0.2
 LAYOUT = "Expected a folder for each class with its pictures inside, or train/, val/ and test/ with such folders."
 
@@ -62,6 +66,30 @@ def is_picture_path(path: str) -> bool:
     parts = path.split("/")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
     return not hidden and os.path.splitext(parts[-1])[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122 (ten times as fast)
+
+
+def label_of(path_parts: Sequence[str], label_from: LabelFrom) -> str | None:
+    """The class that a picture's path tells, or None where it tells none.
+
+    Args:
+        path_parts: the folders below the split's, then the file's name.
+        label_from: ``folder`` is the outermost folder, ``parent`` the one that the picture lies in; ``name`` is the
+            file's name up to its first digit, or without one up to its last separator.
+
+    >>> label_of(["cat", "tabby", "12.jpg"], "folder"), label_of(["cat", "tabby", "12.jpg"], "parent")
+    ('cat', 'tabby')
+    >>> [label_of([name], "name") for name in ("cat.12.jpg", "great_pyrenees_12.jpg", "owl_left.jpg", "12.jpg")]
+    ['cat', 'great_pyrenees', 'owl', None]
+    """
+    *folders, file = path_parts
+    if label_from == "name":
+        stem = os.path.splitext(file)[0]  # noqa: PTH122 (ten times as fast)
+        number = re.search("[0-9]", stem)
+        name = stem[: number.start()] if number else re.sub(f"[{SEPARATORS}][^{SEPARATORS}]*$", "", stem)
+        return re.sub(f"[{SEPARATORS}]+$", "", name) or None
+    if not folders:
+        return None
+    return folders[0] if label_from == "folder" else folders[-1]
 
 
 def scan_folder(root: Path) -> Listing:
