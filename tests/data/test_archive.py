@@ -110,7 +110,6 @@ def test_a_hostile_archive_is_refused_and_nothing_is_written(attack: str, tmp_pa
 @pytest.mark.parametrize(
     ("limits", "fault"),
     [
-        (Limits(members=20), "'test/owl/0001.png' is one more than 20 members"),
         (Limits(member_bytes=100), "'train/cat/0000.png' is larger than 100 bytes"),
         (Limits(total_bytes=500), "'train/cat/0001.png' brings the archive over 500 bytes unpacked"),
     ],
@@ -123,6 +122,57 @@ def test_each_limit_holds_for_both_kinds(limits: Limits, fault: str, pictures, t
         with pytest.raises(DataError) as raised:
             read()
         assert fault in str(raised.value)
+
+
+def test_more_members_than_the_limit_are_refused(pictures, tmp_path: Path) -> None:
+    assert len(list_zip(pictures.write_zip(tmp_path / "a.zip"), Limits(members=21))) == 21
+    with pytest.raises(DataError) as raised:
+        list_zip(tmp_path / "a.zip", Limits(members=20))
+    expected = f"{tmp_path / 'a.zip'} is refused: it has more than 20 members. Unpack it and give lamina the folder."
+    assert str(raised.value) == expected
+    with pytest.raises(DataError, match="its member 'test/owl/0001.png' is one more than 20 members"):
+        spool_tar(pictures.write_tar(tmp_path / "a.tar"), tmp_path, Limits(members=20))
+
+
+def write_directory(path: Path, members: int, told: int) -> Path:
+    """A zip of so many empty members, that says how many it has."""
+    entry = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+    directory = entry * members
+    local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 0, 0, 33, 0, 0, 0, 1, 0) + b"a"
+    sizes = (told, told, len(directory), len(local))
+    end64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, *sizes)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(local) + len(directory), 1)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    path.write_bytes(local + directory + end64 + locator + end)
+    return path
+
+
+def test_the_directory_that_is_made_up_is_one_that_zipfile_reads(tmp_path: Path) -> None:
+    with zipfile.ZipFile(write_directory(tmp_path / "a.zip", 3, 3)) as archive:
+        assert archive.namelist() == ["a", "a", "a"]
+
+
+@pytest.mark.parametrize("told", [2_000_000, 1])
+def test_two_million_members_are_refused_before_they_become_objects(told: int, tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "a.zip", 2_000_000, told)
+    tracemalloc.start()
+    with pytest.raises(DataError) as raised:
+        load_data(path)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert str(raised.value) == (
+        f"{path} is refused: it has more than 1500000 members. Unpack it and give lamina the folder."
+    )
+    assert peak_bytes < 2 * path.stat().st_size
+
+
+def test_a_directory_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "a.zip", 100, 100)
+    with pytest.raises(DataError) as raised:
+        list_zip(path, Limits(directory_bytes=4699))
+    assert str(raised.value) == (
+        f"{path} is refused: it has a directory of 4700 bytes. Unpack it and give lamina the folder."
+    )
 
 
 def test_an_encrypted_zip_says_what_to_do(pictures, tmp_path: Path) -> None:

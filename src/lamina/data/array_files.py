@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
+from jaxtyping import Shaped
 
 from lamina.data.archive import LIMITS, open_zip
 from lamina.data.dataset import Split
@@ -40,8 +41,8 @@ CHUNK_BYTES = 2**20
 class Arrays:
     """Images and labels by split, as a file holds them; the split is None where it tells none."""
 
-    images: Mapping[Split | None, np.ndarray[Any, Any]]
-    labels: Mapping[Split | None, np.ndarray[Any, Any]]
+    images: Mapping[Split | None, Shaped[np.ndarray, "_ ..."]]
+    labels: Mapping[Split | None, Shaped[np.ndarray, "_ ..."]]
     target_names: tuple[str, ...] | None
     label_reason: str
 
@@ -73,8 +74,8 @@ def find_idx(path: Path) -> dict[Split, tuple[Path, Path]]:
 
 def read_idx(pairs: Mapping[Split, tuple[Path, Path]]) -> Arrays:
     """The arrays of IDX files; raises DataError where one is missing, damaged or not what its header says."""
-    images: dict[Split | None, np.ndarray[Any, Any]] = {}
-    labels: dict[Split | None, np.ndarray[Any, Any]] = {}
+    images: dict[Split | None, Shaped[np.ndarray, "_ ..."]] = {}
+    labels: dict[Split | None, Shaped[np.ndarray, "_ ..."]] = {}
     for split, (image_file, label_file) in pairs.items():
         images[split] = _read_idx_file(image_file, 3)
         labels[split] = _read_idx_file(_packed_or_not(label_file), 1)
@@ -160,9 +161,9 @@ def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path)
         raise DataError(f"array {key} of {path} is packed more than {LIMITS.compression_ratio} to 1. Save it unpacked.")
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Shaped[np.ndarray, "_ ..."]:
     with archive.open(member) as file:
-        array: np.ndarray[Any, Any] = np.lib.format.read_array(file, allow_pickle=False)
+        array: Shaped[np.ndarray, "_ ..."] = np.lib.format.read_array(file, allow_pickle=False)
         return array
 
 
@@ -173,7 +174,7 @@ def _packed_or_not(file: Path) -> Path:
     return file if file.exists() else other
 
 
-def _read_idx_file(path: Path, dimensions: int) -> np.ndarray[Any, Any]:
+def _read_idx_file(path: Path, dimensions: int) -> Shaped[np.ndarray, "_ ..."]:
     """An array of unsigned bytes: two zeros, a type, the number of dimensions, their sizes, the bytes themselves."""
     packed_bytes = path.stat().st_size
     is_packed = path.suffix == ".gz"

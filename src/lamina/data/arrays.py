@@ -46,8 +46,8 @@ class ArraySource:
 def is_arrays(path: Path) -> bool:
     """Whether a path is an ``.npz``, a folder of IDX files or one of them, by the names.
 
-    >>> is_arrays(Path("pets.npz")), is_arrays(Path("pets.zip")), is_arrays(Path("train-images-idx3-ubyte.gz"))
-    (True, False, True)
+    >>> is_arrays(Path("pets.npz")), is_arrays(Path("pets.zip"))
+    (True, False)
 
     Raises:
         DataError: the folder has the IDX files of several sets.
@@ -114,7 +114,7 @@ def _join_pixels(arrays: Arrays, path: Path) -> UInt8[np.ndarray, "n h w c"]:
     return joined
 
 
-def _channels_last(images: np.ndarray[Any, Any], path: Path) -> Shaped[np.ndarray, "n h w c"]:
+def _channels_last(images: Shaped[np.ndarray, "_ ..."], path: Path) -> Shaped[np.ndarray, "n h w c"]:
     """The same array as (N, H, W, C)."""
     shape = images.shape
     if images.ndim == 3 and 0 not in shape:
