@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import stat
 import struct
+import sys
 import tarfile
 import tracemalloc
 import zipfile
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -130,7 +132,7 @@ def test_more_members_than_the_limit_are_refused(pictures, tmp_path: Path) -> No
         list_zip(tmp_path / "a.zip", Limits(members=20))
     expected = f"{tmp_path / 'a.zip'} is refused: it has more than 20 members. Unpack it and give lamina the folder."
     assert str(raised.value) == expected
-    with pytest.raises(DataError, match="its member 'test/owl/0001.png' is one more than 20 members"):
+    with pytest.raises(DataError, match=r"its member 'test/owl/0001\.png' is one more than 20 members"):
         spool_tar(pictures.write_tar(tmp_path / "a.tar"), tmp_path, Limits(members=20))
 
 
@@ -193,6 +195,77 @@ def test_a_damaged_archive_says_so(name: str, pictures, tmp_path: Path) -> None:
     directory_damaged, cut_off = data.replace(b"PK\x01\x02", b"PK\x01\x00", 1), data[: len(data) // 2 + 100]
     path.write_bytes(directory_damaged if name == "a.zip" else cut_off)
     with pytest.raises(DataError, match=r"can't be read as an archive: .*\. Make or download it again\."):
+        load_data(path)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda data: zstandard.compress(data)[:-5],
+        lambda data: zstandard.compress(data)[:2000],
+        lambda data: zstandard.compress(data)[:20] + bytes(range(200)),
+        lambda data: zstandard.compress(data[:2048]),
+        lambda data: zstandard.compress(data[:2000]),
+        lambda data: zstandard.compress(b"no tar"),
+        lambda data: zstandard.compress(b""),
+    ],
+)
+def test_a_damaged_zstd_tar_says_so(cut, pictures, tmp_path: Path) -> None:
+    data = pictures.write_tar(tmp_path / "a.tar").read_bytes()
+    path = tmp_path / "a.tar.zst"
+    path.write_bytes(cut(data))
+    with pytest.raises(DataError, match=r"can't be read as an archive: .*\. Make or download it again\."):
+        load_data(path)
+
+
+def test_a_bomb_that_zstd_packed_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        member = tarfile.TarInfo("a/1.bmp")
+        member.size = 2**24
+        archive.addfile(member, io.BytesIO(bytes(2**24)))
+    path = tmp_path / "a.tar.zst"
+    path.write_bytes(zstandard.compress((tmp_path / "a.tar").read_bytes()))
+    with pytest.raises(DataError) as raised:
+        load_data(path)
+    assert str(raised.value) == f"{path} is refused: its member 'a/1.bmp' is packed more than 200 to 1. {REMEDY}"
+
+
+def test_zstd_that_is_not_installed_is_asked_for(pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pictures.write_tar_zst(tmp_path / "a.tar.zst")
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(DataError) as raised:
+        load_data(path)
+    assert str(raised.value) == (
+        f"{path} is packed with zstd, which needs one more package: pip install 'lamina[zstd]'. "
+        "Or unpack it and give lamina the folder."
+    )
+
+
+def test_names_that_are_not_utf8_go_all_the_way(pictures, tmp_path: Path) -> None:
+    """In a tar a name is bytes; in a zip without the mark of UTF-8 it is of the first PC's characters."""
+    data = pictures.encoded["train/cat/0000.png"]
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        for name in ("café/1.png", "café/2.png", "tea/1.png", "tea/2.png"):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    content = make_zip([zipfile.ZIP_STORED], [data, data]).replace("ä".encode(), b"\xe4\x84")
+    for before, flags in ((b"PK\x01\x02\x14\x03\x14\x00", b"\x00\x08"), (b"PK\x03\x04\x14\x00", b"\x00\x08")):
+        content = content.replace(before + flags, before + b"\x00\x00")  # without the mark
+    (tmp_path / "a.zip").write_bytes(content)
+
+    loaded = load_data(tmp_path / "a.tar")
+    assert loaded.train.target_names == ("caf\udce9", "tea")
+    assert (loaded.train.pixels[0] == pictures.pixels["train/cat/0000.png"]).all()
+    assert load_data(tmp_path / "a.tar").train.names == loaded.train.names
+    ours, theirs = read_all(tmp_path / "a.zip")
+    assert ours == theirs == {"a/Σä0.png": data, "a/Σä1.png": data}
+
+
+def test_a_zip_that_says_of_other_bytes_that_they_are_utf8_is_damaged(pictures, tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(make_zip([zipfile.ZIP_STORED], [b"picture"]).replace("ä".encode(), b"\xe4\x84"))
+    with pytest.raises(DataError, match=r"can't be read as an archive: 'utf-8' codec .*\. Make or download it again\."):
         load_data(path)
 
 

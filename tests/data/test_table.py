@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import subprocess
@@ -14,19 +13,16 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_sources import make_pictures
 from table_sources import (
     CLASSES,
     ENCODED_SOURCES,
     TABLE_SOURCES,
     encoded_frame,
     features,
-    rows_of,
     write_csv,
     write_metadata,
     write_metadata_by_split,
     write_shards,
-    write_text,
 )
 
 from lamina.data import Problem
@@ -210,3 +206,283 @@ def test_rows_without_a_usable_picture_are_problems(tmp_path: Path) -> None:
         Problem("x" * 200, "file name too long"),
         Problem("a\0b.png", "no such file"),
     ]
+
+
+COLUMNS = "Its columns are image (text), label (number)."
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "message"),
+    [
+        ("image,label\n", {}, "DIR/pets.csv has no rows. Expected one for each picture."),
+        (
+            "",
+            {},
+            "DIR/pets.csv is empty. Expected a row with the names of the columns, then one for each picture.",
+        ),
+        (
+            "image,label,label\n1.png,1,2\n",
+            {},
+            "DIR/pets.csv has more than one column named 'label'. Give each a name of its own.",
+        ),
+        (
+            "cats/1.png,cat\ncats/2.png,cat\n",
+            {},
+            "the first row of DIR/pets.csv looks like a picture's ('cats/1.png'); a table begins with the names of its "
+            "columns. Put such a row before it, as image,label.",
+        ),
+        (
+            "image,label\n1.png,a\n2.png,b,c\n",
+            {},
+            "DIR/pets.csv has 3 fields in line 3, and its first row names 2 columns. "
+            "Put a text that holds ',' between double quotes.",
+        ),
+        (
+            "image,label\n1.png,café\n2.png,tea\n".encode("latin-1"),
+            {},
+            "DIR/pets.csv is not UTF-8: line 2 has the byte 0xe9. "
+            "Save it as UTF-8, which Excel calls 'CSV UTF-8', or convert it with iconv.",
+        ),
+        (
+            "image,label\n1.png,a\n".encode("utf-16"),
+            {},
+            "DIR/pets.csv is UTF-16, and tables are read as UTF-8. "
+            "Save it as UTF-8, which Excel calls 'CSV UTF-8', or convert it with iconv.",
+        ),
+        (
+            "image,species\n1.png,cat\n",
+            {},
+            "DIR/pets.csv has no column of a name like label or class. Name the one with the targets by "
+            "--label-column. Its columns are image (text), species (text).",
+        ),
+        (
+            "image,split\n1.png,train\n",
+            {},
+            "DIR/pets.csv has no column of a name like label or class. Name the one with the targets by "
+            "--label-column. Its columns are image (text), split (text).",
+        ),
+        (
+            "image,label\n1.png,1\n",
+            {"label_columns": ("lable",)},
+            "DIR/pets.csv has no column 'lable' for --label-column. Did you mean label?",
+        ),
+        (
+            "image,label\n1.png,1\n",
+            {"label_columns": ("image",)},
+            "column 'image' of DIR/pets.csv can't be both a label and something else.",
+        ),
+        (
+            "image,label\n1.png,1\n",
+            {"image_column": "label"},
+            "column 'label' of DIR/pets.csv holds no pictures, but number. --image-column names one with their paths "
+            f"or their bytes. {COLUMNS}",
+        ),
+        (
+            "image,label\n1.png,1\n",
+            {"split_column": "fold"},
+            "DIR/pets.csv has no column 'fold' for --split-column. Choose from: image, label.",
+        ),
+        (
+            "image,label\n1.png,1\n",
+            {"split_column": "label"},
+            "column 'label' of DIR/pets.csv holds number; --split-column names one of text: train, val or test. "
+            f"{COLUMNS}",
+        ),
+        (
+            "image,label,split\n1.png,1,train\n2.png,2,spare\n",
+            {},
+            "column 'split' of DIR/pets.csv holds 'spare'; the splits are called train, val and test. "
+            "Rename them, or leave out the rows.",
+        ),
+        (
+            "a,b,label\n1.png,2.png,1\n",
+            {},
+            "DIR/pets.csv has several columns that may hold the pictures: a, b. Name the one with their paths or their "
+            "bytes by --image-column. Its columns are a (text), b (text), label (number).",
+        ),
+        (
+            "what,label\nred,1\n",
+            {},
+            "DIR/pets.csv has no column of pictures. Name the one with their paths or their bytes by --image-column. "
+            "Its columns are what (text), label (number).",
+        ),
+        (
+            "image,label\nhttps://example.org/1.png,1\n",
+            {},
+            "column 'image' of DIR/pets.csv holds addresses, such as 'https://example.org/1.png', and lamina fetches "
+            "nothing. Download the pictures, and put their paths into the table.",
+        ),
+        (
+            "image,label\n../1.png,1\n11.png,2\n",
+            {},
+            "none of the 2 pictures that DIR/pets.csv names can be used; the first is ../1.png (outside the table's "
+            "folder). Column 'image' holds paths below the table's folder, DIR.",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_used_says_what_to_do(text, asked, message: str, tmp_path: Path) -> None:
+    assert refusal(tmp_path, text, asked=Preparation(**asked)) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('image,label\n"1.png,1\n2.png,2\n', "pets.csv"),
+        (b"\x1f\x8b\x08\x00", "pets.csv.gz"),
+        (b"no gzip", "pets.csv.gz"),
+        ('{"image": "1.png", "label": \n', "pets.jsonl"),
+        ('["1.png", 2]\n', "pets.jsonl"),
+        ('{"image":' + "[" * 100_000 + "]" * 100_000 + "}\n", "pets.jsonl"),
+        (b"", "pets.parquet"),
+        (b"PAR1 and nothing else PAR1", "pets.parquet"),
+        ("image,label" + ",x" * 200_000 + '\n"1.png', "pets.csv"),
+    ],
+)
+def test_a_damaged_table_is_one_plain_error(text, name: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, text, name)
+    assert message.startswith((f"DIR/{name} can't be read as a table: ", f"DIR/{name} has more than one column"))
+    assert len(message) < 400
+
+
+def test_an_empty_file_of_json_lines_has_no_rows(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "\n", "pets.jsonl") == "DIR/pets.jsonl has no rows. Expected one for each picture."
+
+
+def test_values_that_cannot_be_learned_are_refused(tmp_path: Path) -> None:
+    text = '{"image":"1.png","label":{"x":1}}\n'
+    assert refusal(tmp_path, text, "pets.jsonl") == (
+        "column 'label' of DIR/pets.jsonl holds no text, numbers, truth values or lists of text, so it can't be "
+        "learned. Name another by --label-column. Its columns are image (text), label (other)."
+    )
+
+
+@pytest.mark.parametrize("form", ["csv", "metadata.jsonl by split", "hugging face shards"])
+def test_the_digest_tells_a_changed_table_or_picture(form: str, pictures, tmp_path: Path) -> None:
+    path = TABLE_SOURCES[form](pictures, tmp_path)
+    before = scan_table(path, NOTHING_ASKED).digest
+    assert scan_table(path, NOTHING_ASKED).digest == before
+    for file in sorted(tmp_path.rglob("*.*")):
+        if file.is_file():
+            os.utime(file, ns=(1, file.stat().st_mtime_ns + 1))
+            after = scan_table(path, NOTHING_ASKED).digest
+            assert after != before
+            before = after
+
+
+def test_a_missing_picture_that_appears_changes_the_digest(tmp_path: Path) -> None:
+    before = scan_text(tmp_path, "image,label\n1.png,a\n10.png,b\n")
+    (tmp_path / "10.png").write_bytes(b"picture")
+    after = scan_table(tmp_path / "pets.csv", NOTHING_ASKED)
+    assert (len(before.pictures), len(after.pictures)) == (1, 2)
+    assert before.digest != after.digest
+
+
+def test_a_picture_that_is_told_in_two_ways_is_a_problem(tmp_path: Path) -> None:
+    listing = scan_text(tmp_path, "image,label\n1.png,a\n1.png,b\n1.png,a\n")
+    assert listing.labels == {"label": ["a"]}
+    assert listing.problems == [
+        Problem("1.png", "named before, in row 1, and told otherwise"),
+        Problem("1.png", "named before, in row 1"),
+    ]
+
+
+def test_a_folder_of_class_folders_is_no_table_folder(pictures, tmp_path: Path) -> None:
+    pictures.write_folder(tmp_path)
+    (tmp_path / "metadata.csv").write_text("profile_name,camera\nx,y\n")
+    (tmp_path / "data").mkdir()
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "data" / "statistics.parquet")
+    assert not is_table_folder(tmp_path)
+
+
+def test_a_split_without_a_table_and_a_file_of_no_split_are_problems(pictures, tmp_path: Path) -> None:
+    write_metadata_by_split(pictures, tmp_path / "a")
+    (tmp_path / "a" / "test" / "metadata.jsonl").unlink()
+    assert scan_table(tmp_path / "a", NOTHING_ASKED).problems == [Problem("test", "no table beside its pictures")]
+    write_shards(pictures, tmp_path / "b")
+    encoded_frame(pictures).write_parquet(tmp_path / "b" / "data" / "extra-00000-of-00001.parquet")
+    listing = scan_table(tmp_path / "b", NOTHING_ASKED)
+    assert listing.problems == [Problem("extra-00000-of-00001.parquet", "named by no split")]
+    assert len(listing.pictures) == 21
+
+
+def test_a_missing_shard_is_named(pictures, tmp_path: Path) -> None:
+    write_shards(pictures, tmp_path)
+    (tmp_path / "data" / "train-00000-of-00002.parquet").unlink()
+    with pytest.raises(DataError) as raised:
+        scan_table(tmp_path, NOTHING_ASKED)
+    expected = f"{tmp_path / 'data'} lacks train-00000-of-00002 of its Parquet files. Download it again."
+    assert str(raised.value) == expected
+
+
+def test_splits_that_name_other_columns_or_classes_are_refused(pictures, tmp_path: Path) -> None:
+    write_shards(pictures, tmp_path)
+    test = tmp_path / "data" / "test-00000-of-00001.parquet"
+    encoded_frame(pictures, ["test"]).write_parquet(test, metadata=features(("dog", "cat", "owl")))
+    with pytest.raises(DataError) as raised:
+        scan_table(tmp_path, NOTHING_ASKED)
+    assert str(raised.value) == "the files of the table name different classes. Download it again."
+    pl.read_parquet(test).drop("label").write_parquet(tmp_path / "data" / "train-00001-of-00002.parquet")
+    with pytest.raises(DataError, match="has no column 'label' for --label-column"):
+        scan_table(tmp_path, NOTHING_ASKED)
+
+
+def test_numbers_of_classes_become_their_names(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"picture")
+    (tmp_path / "2.png").write_bytes(b"picture")
+    (tmp_path / "3.png").write_bytes(b"picture")
+    told = {
+        "tags": {"feature": {"names": ["red", "big"], "_type": "ClassLabel"}, "_type": "Sequence"},
+        "label": {"names": ["cat", "dog"], "_type": "ClassLabel"},
+    }
+    frame = pl.DataFrame({"image": ["1.png", "2.png", "3.png"], "label": [1, -1, None], "tags": [[0, 1], [], None]})
+    frame.write_parquet(tmp_path / "a.parquet", metadata={"huggingface": json.dumps({"info": {"features": told}})})
+    listing = scan_table(tmp_path / "a.parquet", Preparation(label_columns=("label", "tags")))
+    assert listing.labels == {"label": ["dog", None, None], "tags": [["red", "big"], [], None]}
+    assert listing.target_names is None
+    assert scan_table(tmp_path / "a.parquet", NOTHING_ASKED).target_names == ("cat", "dog")
+
+    frame.with_columns(label=pl.Series([0, 2, 1])).write_parquet(tmp_path / "b.parquet", metadata=features(("a", "b")))
+    with pytest.raises(DataError) as raised:
+        scan_table(tmp_path / "b.parquet", NOTHING_ASKED)
+    assert str(raised.value) == (
+        f"column 'label' of {tmp_path / 'b.parquet'} has the value 2, and the file names 2 classes, 0 to 1. "
+        "Make the table again."
+    )
+
+
+@pytest.mark.parametrize("told", ["no json", "[]", "{}", '{"info": {"features": 3}}', "[" * 100_000])
+def test_metadata_that_tells_no_classes_is_passed_over(told: str, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"picture")
+    frame = pl.DataFrame({"image": ["1.png"], "label": [1]})
+    frame.write_parquet(tmp_path / "a.parquet", metadata={"huggingface": told})
+    assert scan_table(tmp_path / "a.parquet", NOTHING_ASKED).labels == {"label": [1]}
+
+
+def test_any_damage_to_parquet_is_one_plain_error_or_none(pictures, tmp_path: Path) -> None:
+    good = TABLE_SOURCES["hugging face parquet"](pictures, tmp_path).read_bytes()
+    random = np.random.default_rng(5)
+    path = tmp_path / "damaged.parquet"
+    refused = 0
+    for _ in range(150):
+        data = bytearray(good)
+        for _ in range(3):  # mostly in what tells where the rest lies
+            place = random.integers(len(good) - 1000 if random.random() < 0.7 else 0, len(good))
+            data[place] = random.integers(256)
+        path.write_bytes(data)
+        try:
+            spool_table(scan_table(path, NOTHING_ASKED), tmp_path)
+        except DataError:
+            refused += 1
+    assert 0 < refused < 150
+
+
+def test_a_table_is_known_without_polars(pictures, tmp_path: Path) -> None:
+    write_csv(pictures, tmp_path)
+    write_metadata(pictures, tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from lamina.data.table import is_table, is_table_folder; "
+        "import lamina.data.encoded, lamina.data.arrays; "
+        "print(is_table(Path('pets.csv')), is_table_folder(Path('.')), 'polars' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "True True False\n"

@@ -8,7 +8,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -196,7 +196,7 @@ def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
         with (
             path.open("rb") as file,
             decompressor.stream_reader(file, read_across_frames=True) as unpacked,
-            tarfile.open(fileobj=cast(BinaryIO, _Forward(unpacked)), mode="r:") as archive,
+            tarfile.open(fileobj=cast(BinaryIO, _Forward(unpacked.read)), mode="r:") as archive,
         ):
             yield archive
     except zstandard.ZstdError as error:
@@ -206,8 +206,8 @@ def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
 class _Forward:
     """A stream that goes forward alone, as the file that ``tarfile`` wants: back goes only what was read last."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, read_on: Callable[[int], bytes]) -> None:
+        self._read_on = read_on
         self._position = 0
         self._last = b""
         self._ahead = b""
@@ -217,7 +217,7 @@ class _Forward:
 
     def read(self, size: int) -> bytes:
         data, self._ahead = self._ahead[:size], self._ahead[size:]
-        while len(data) < size and (more := self._stream.read(size - len(data))):
+        while len(data) < size and (more := self._read_on(size - len(data))):
             data += more
         self._position += len(data)
         self._last = data

@@ -7,17 +7,16 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Shaped
 
 from lamina.data.archive import LIMITS, open_zip
-from lamina.data.dataset import Split
+from lamina.data.dataset import SPLITS, Split
 from lamina.errors import DataError
 
 # Labels in order pack a thousand to one, as a bomb does; what is small is let off.
@@ -68,7 +67,7 @@ def find_idx(path: Path) -> dict[Split, tuple[Path, Path]]:
                 labels = folder / match.string.replace(f"images{mark}idx3", f"labels{mark}idx1")
                 pairs.setdefault("train" if match[2] == "train" else "test", (folder / match.string, labels))
         if pairs:
-            return pairs
+            return {split: pairs[split] for split in SPLITS if split in pairs}
     return {}
 
 
@@ -188,7 +187,7 @@ def _read_idx_file(path: Path, dimensions: int) -> Shaped[np.ndarray, "_ ..."]:
         sizes = np.frombuffer(file.read(4 * dimensions), ">u4").tolist()
         promised_bytes = math.prod(sizes)
         most_bytes = max(RATIO_FLOOR_BYTES, LIMITS.compression_ratio * packed_bytes) if is_packed else packed_bytes
-        data = _read_at_most(file, min(promised_bytes, most_bytes) + 1)
+        data = _read_at_most(file.read, min(promised_bytes, most_bytes) + 1)
         if len(sizes) != dimensions or len(data) != promised_bytes:
             shape = " x ".join(map(str, sizes))
             held = f"more than {promised_bytes}" if len(data) > promised_bytes else len(data)
@@ -196,10 +195,10 @@ def _read_idx_file(path: Path, dimensions: int) -> Shaped[np.ndarray, "_ ..."]:
     return np.frombuffer(data, np.uint8).reshape(sizes)
 
 
-def _read_at_most(file: BinaryIO | gzip.GzipFile, limit_bytes: int) -> bytearray:
+def _read_at_most(read: Callable[[int], bytes], limit_bytes: int) -> bytearray:
     """What a file holds, up to a limit; only as much room is made as is filled."""
     data = bytearray()
-    while len(data) < limit_bytes and (chunk := file.read(min(CHUNK_BYTES, limit_bytes - len(data)))):
+    while len(data) < limit_bytes and (chunk := read(min(CHUNK_BYTES, limit_bytes - len(data)))):
         data += chunk
     return data
 

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lamina.data.columns import SPLIT_WORDS, Columns, choose_columns, read_splits, refuse_urls
 from lamina.data.dataset import Problem, Split
@@ -17,6 +18,9 @@ from lamina.data.decoding import BadPictureError, Picture
 from lamina.data.listing import Listing
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError
+
+if TYPE_CHECKING:
+    from lamina.data.table_file import TableFile
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".parquet")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -64,36 +68,43 @@ def scan_table(path: Path, preparation: Preparation) -> Listing:
 
     parts, problems = _find_parts(path)
     digest = hashlib.blake2b(digest_size=16)
-    listings, columns = [], None
+    listings: list[Listing] = []
+    asked = preparation
     for part in parts:
         table = open_table(part.file)
-        asked = preparation
-        if columns is not None:  # what is found in the first holds for all
-            asked = replace(
-                preparation, image_column=columns.image, label_columns=columns.labels, split_column=columns.split
-            )
         columns = choose_columns(table, asked)
-        has_own_splits = columns.split is not None and (part.split is None or preparation.split_column is not None)
-        splits = read_splits(table, columns.split) if columns.split and has_own_splits else [part.split] * table.rows
-        labels = {column: table.read(column) for column in columns.labels}
-        state = part.file.stat()
-        digest.update(f"{part.prefix}{part.file.name}\0{_mark(state)}\n".encode("utf-8", "surrogateescape"))
-        listing = Listing(
-            [Picture(name, str(part.file), columns.image) for name in _numbered(part, table.rows)],
-            splits,
-            labels,
-            [],
-            "",
-            table.class_names.get(columns.labels[0]) if len(columns.labels) == 1 else None,
-            columns.label_reason,
-        )
-        if not columns.is_encoded:
-            values = table.read(columns.image)
-            refuse_urls(part.file, columns.image, values)
-            listing = _find_pictures(listing, part, values, columns, digest)
-        listings.append(listing)
+        # What is found in the first file holds for all.
+        asked = replace(preparation, image_column=columns.image, label_columns=columns.labels)
+        digest.update(f"{part.prefix}{part.file.name}\0{_mark(part.file.stat())}\n".encode("utf-8", "surrogateescape"))
+        listings.append(_list_rows(table, columns, part, preparation.split_column is not None, digest))
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
     return _join(listings, problems, digest.hexdigest())
+
+
+def _list_rows(
+    table: TableFile, columns: Columns, part: _Part, is_split_asked: bool, digest: hashlib.blake2b
+) -> Listing:
+    """What one file says; the split of the file's name counts where no column was asked for."""
+    splits: Sequence[Split | None] = [part.split] * table.rows
+    if columns.split is not None and (part.split is None or is_split_asked):
+        splits = read_splits(table, columns.split)
+    stem = part.file.name.rpartition(".")[0]
+    listing = Listing(
+        pictures=[
+            Picture(f"{part.prefix}{stem}/{row:07d}", str(part.file), columns.image) for row in range(table.rows)
+        ],
+        splits=splits,
+        labels={column: table.read(column) for column in columns.labels},
+        problems=[],
+        digest="",
+        target_names=table.class_names.get(columns.labels[0]) if len(columns.labels) == 1 else None,
+        label_reason=columns.label_reason,
+    )
+    if columns.is_encoded:
+        return listing
+    values = table.read(columns.image)
+    refuse_urls(part.file, columns.image, values)
+    return _find_pictures(listing, part, values, columns, digest)
 
 
 def _find_parts(path: Path) -> tuple[list[_Part], list[Problem]]:
@@ -137,11 +148,6 @@ def _check_shards(folder: Path, matches: Sequence[re.Match[str]]) -> None:
             if (match[1].lower(), number) not in found:
                 missing = f"{match[1]}-{number:0{len(match[2])}}-of-{match[3]}"
                 raise DataError(f"{folder} lacks {missing} of its Parquet files. Download it again.")
-
-
-def _numbered(part: _Part, rows: int) -> list[str]:
-    stem = part.file.name.rpartition(".")[0]
-    return [f"{part.prefix}{stem}/{row:07d}" for row in range(rows)]
 
 
 def _find_pictures(
