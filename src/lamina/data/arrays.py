@@ -136,7 +136,7 @@ def _channels_last(images: Shaped[np.ndarray, "_ ..."], path: Path) -> Shaped[np
     )
 
 
-def _scale(parts: Sequence[Shaped[np.ndarray, "n h w c"]], path: Path) -> tuple[int, int]:
+def _scale(parts: Sequence[Shaped[np.ndarray, "_ h w c"]], path: Path) -> tuple[int, int]:
     """By what all pixels are multiplied to become 0 to 255, and the highest value that they may have."""
     if any(images.dtype.kind not in "buif" for images in parts):
         raise DataError(f"the images of {path} hold {parts[0].dtype}; expected numbers from 0 to 255, or from 0 to 1.")
