@@ -51,6 +51,13 @@ def test_names_that_do_not_tell_pictures_apart_are_not_taken(paths: list[str | N
     assert names == ["a/0000000", "a/0000001"]
 
 
+def test_names_that_each_split_has_are_told_apart_by_it(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_images(tmp_path / f"{split}-00000-of-00001.parquet", [{"bytes": b"x", "path": "1.png"}])
+    listing = spool_table(scan_table(tmp_path, NOTHING_ASKED), tmp_path)
+    assert [picture.name for picture in listing.pictures] == ["test/1.png", "train/1.png"]
+
+
 def test_the_names_of_two_shards_differ(pictures, tmp_path: Path) -> None:
     listing = scan_table(write_shards(pictures, tmp_path), NOTHING_ASKED)
     assert len({picture.name for picture in listing.pictures}) == 21

@@ -43,19 +43,21 @@ def spool_table(listing: Listing, folder: Path, limits: Limits = LIMITS) -> List
                 continue
             kept.append(row)
             pictures.append(Picture(picture.name, str(file), span=span))
-            split = listing.splits[row]
-            names.append(f"{split}/{given}" if given and split else given)
+            names.append(given)
     if not pictures:
         raise DataError(
             f"none of the {len(problems)} pictures in {listing.pictures[0].file} can be used; the first is "
             f"{problems[0].path} ({problems[0].reason}). Write the table with the pictures' bytes in it."
         )
+    splits = [listing.splits[row] for row in kept]
+    if all(names) and len(set(names)) < len(names):  # often each split counts from one
+        names = [f"{split}/{name}" for split, name in zip(splits, names, strict=True)]
     if all(names) and len(set(names)) == len(names):
         pictures = [replace(picture, name=name) for picture, name in zip(pictures, names, strict=True) if name]
     return replace(
         listing,
         pictures=pictures,
-        splits=[listing.splits[row] for row in kept],
+        splits=splits,
         labels={column: [values[row] for row in kept] for column, values in listing.labels.items()},
         problems=[*listing.problems, *problems],
     )
