@@ -35,8 +35,8 @@ def test_the_scan_knows_rows_and_the_spool_knows_names(pictures, tmp_path: Path)
     assert scanned.labels["label"][:5] == ["cat", "cat", "cat", "cat", "dog"]
     spooled = spool_table(scanned, tmp_path)
     assert [picture.name for picture in spooled.pictures[:2]] == [
-        "train/train-cat-0000.png",
-        "train/train-cat-0001.png",
+        "train-cat-0000.png",
+        "train-cat-0001.png",
     ]
     assert {picture.file for picture in spooled.pictures} == {str(tmp_path / "spool")}
     assert (spooled.labels, spooled.splits, spooled.digest) == (scanned.labels, scanned.splits, scanned.digest)
