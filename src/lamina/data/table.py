@@ -51,7 +51,7 @@ def is_table(path: Path) -> bool:
 
 def is_table_folder(path: Path) -> bool:
     """Whether a folder has a table of its pictures: ``metadata.csv`` with ``file_name``, or Parquet named by splits."""
-    return bool(_find_parts(path)[0])
+    return path.is_dir() and bool(_find_parts(path)[0])
 
 
 def scan_table(path: Path, preparation: Preparation) -> Listing:
