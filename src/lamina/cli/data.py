@@ -115,21 +115,31 @@ def _tell(dataset: Dataset, inspection: Inspection, terminal: Terminal) -> None:
     if inspection.imbalance_ratio is not None:
         terminal.say(f"imbalance: {inspection.imbalance_ratio:.3g} (train's largest count over its smallest)")
     if inspection.sizes is not None:
-        _tell_sizes(inspection.sizes, terminal)
+        tell_sizes(inspection.sizes, terminal)
     terminal.say(f"size: {'×'.join(map(str, dataset.train.shape))} (channels, height, width)")
     channels = inspection.channels
     mean, deviation = (" ".join(f"{value:.1f}" for value in values) for values in (channels.mean, channels.deviation))
     grey = f"; grey: {channels.grey:,} of {inspection.images:,} images" if len(channels.mean) == 3 else ""
     terminal.say(f"channels: mean {mean}; deviation {deviation} (of 255){grey}")
     terminal.say(f"splits: {dataset.split_rule}; fingerprint: {dataset.fingerprint}")
-    terminal.say("")
+    terminal.say(f"\nfound: {_count_findings(inspection.findings)}")
     for finding in inspection.findings:
         _tell_finding(finding, terminal)
-    if not inspection.findings:
-        terminal.say("nothing wrong was found")
 
 
-def _tell_sizes(sizes: SizeSummary, terminal: Terminal) -> None:
+def _count_findings(findings: Sequence[Finding]) -> str:
+    """How many there are of each severity.
+
+    >>> _count_findings([])
+    'nothing wrong'
+    """
+    severities = [finding.severity for finding in findings]
+    counts = {severity: severities.count(severity) for severity in dict.fromkeys(severities)}
+    return ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items()) or "nothing wrong"
+
+
+def tell_sizes(sizes: SizeSummary, terminal: Terminal) -> None:
+    """The sizes that the pictures had before they were made to fit."""
     common = ", ".join(f"{height}×{width} ({count:,})" for height, width, count in sizes.common)
     if sizes.sizes == 1:
         terminal.say(f"pictures: {common}, as they came (height, width)")

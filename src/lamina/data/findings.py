@@ -80,7 +80,7 @@ class Facts:
         dataset: the data set.
         duplicates: groups of places with the same pixels.
         blank: which pictures show one colour.
-        grey: which have three equal channels.
+        grey: which of the others have three equal channels.
         enlarged: which were scaled up.
         oblong: which had other proportions by far.
     """
@@ -104,6 +104,11 @@ class Facts:
     def split(self, place: int) -> Split:
         """The split that a picture belongs to."""
         return self._rows[place][0].split
+
+    def have_same_target(self, place: int, other: int) -> bool:
+        """Whether the same is to be learned of two pictures."""
+        (images, row), (others, other_row) = self._rows[place], self._rows[other]
+        return bool((images.targets[row] == others.targets[other_row]).all())
 
     def sight(self, place: int) -> Sighting:
         """A picture's split, name and target."""
@@ -169,7 +174,11 @@ def _find_leaks(facts: Facts) -> Iterator[Finding]:
                 pairs += [(place, twin) for place in group if facts.split(place) == judge]
         if pairs:
             images, twins = zip(*pairs, strict=True)
-            effect = "it judges in part what was learned by heart" if earlier == "train" else "they judge the same"
+            effect = (
+                f"{judge} judges in part what was learned by heart"
+                if earlier == "train"
+                else f"what was chosen by {earlier} is judged by it again"
+            )
             yield Finding(
                 "leak",
                 "error",
@@ -182,10 +191,9 @@ def _find_leaks(facts: Facts) -> Iterator[Finding]:
 
 
 def _find_conflicts(facts: Facts) -> Iterator[Finding]:
-    targets = np.concatenate([images.targets for images in facts.dataset.splits.values()])
     pairs = []
     for first, *others in facts.duplicates:
-        differing = next((place for place in others if (targets[place] != targets[first]).any()), None)
+        differing = next((place for place in others if not facts.have_same_target(place, first)), None)
         if differing is not None:
             pairs.append((differing, first))
     if pairs:
@@ -237,7 +245,8 @@ def _find_copies(facts: Facts) -> Iterator[Finding]:
         pairs = []
         for group in facts.duplicates:
             first, *others = [place for place in group if facts.split(place) == split] or [-1]
-            pairs += [(place, first) for place in others]
+            # Of those with another target a conflict tells.
+            pairs += [(place, first) for place in others if facts.have_same_target(place, first)]
         if pairs:
             images, twins = zip(*pairs, strict=True)
             yield Finding(
@@ -339,7 +348,7 @@ def _find_misfits(facts: Facts) -> Iterator[Finding]:
 
 def _find_grey(facts: Facts) -> Iterator[Finding]:
     count = int(facts.grey.sum())
-    if 0 < count < facts.images:
+    if 0 < count < facts.images - facts.blank.sum():
         yield Finding(
             "grey",
             "note",

@@ -78,7 +78,7 @@ class SizeSummary:
 class ChannelSummary:
     """Mean and deviation of each channel over all pixels of all splits, of 255; and how many pictures are grey.
 
-    A picture of three channels is grey where they are the same.
+    A picture of three channels is grey where they are the same; blank ones are not counted.
     """
 
     mean: tuple[float, ...]
@@ -126,6 +126,7 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
     mean, deviation = _pool(pixels.means, pixels.squares)
     deviations = np.sqrt(np.maximum(pixels.squares - pixels.means**2, 0))
     blank = (deviations < BLANK_DEVIATION).all(axis=1)
+    grey = pixels.grey & ~blank
     # All blank pictures of one colour are the same picture; that they are blank says it.
     groups = [group for group in group_duplicates(pixels.digests) if not blank[group[0]]]
     scales = _find_scales(splits)
@@ -134,7 +135,7 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
         dataset=dataset,
         duplicates=groups,
         blank=blank,
-        grey=pixels.grey,
+        grey=grey,
         # Padded, the whole picture fits in; otherwise it covers all.
         enlarged=(least if dataset.resize == "pad" else most) > 1,
         oblong=most > OBLONG_RATIO * least,
@@ -144,7 +145,7 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
         splits=tuple(_summarize_targets(images) for images in splits.values()),
         imbalance_ratio=imbalance(dataset.train),
         sizes=_summarize_sizes(splits, facts),
-        channels=ChannelSummary(mean, deviation, int(pixels.grey.sum())),
+        channels=ChannelSummary(mean, deviation, int(grey.sum())),
         duplicates=tuple(tuple(map(facts.sight, group)) for group in groups),
         findings=find_faults(facts),
     )
@@ -204,6 +205,8 @@ def _pool(
     means: Float[np.ndarray, "n c"], squares: Float[np.ndarray, "n c"]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel over all pictures, which have as many pixels each."""
+    if not len(means):
+        return (0.0,) * means.shape[1], (0.0,) * means.shape[1]
     mean = means.mean(axis=0)
     deviation = np.sqrt(np.maximum(squares.mean(axis=0) - mean**2, 0))
     return tuple(mean.tolist()), tuple(deviation.tolist())
