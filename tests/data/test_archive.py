@@ -400,6 +400,7 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         load_data(path)
     assert str(raised.value) == (
-        f"{path} is no folder, and no zip, tar, table (CSV, TSV, Parquet, JSON lines), .npz or IDX file that can be read. Give one of these, or one of cifar10, cifar100, "
+        f"{path} is no folder, and no zip, tar, table (CSV, TSV, Parquet, JSON lines), .npz or IDX file that can be "
+        "read. Give one of these, or one of cifar10, cifar100, "
         "mnist, fashion-mnist, svhn, shapes, shapes-attributes, shapes-pose."
     )
