@@ -20,6 +20,7 @@ def report_of(confusion: list[list[int]], names: list[str]) -> ClassReport:
         seconds=1.0,
         accuracy=0.5,
         accuracy_interval=Interval(0.4, 0.6),
+        balanced_accuracy=0.5,
         calibration_error=0.1,
         classes=tuple(ClassScores(name, 0.5, 0.5, 0.5, sum(row)) for name, row in zip(names, confusion, strict=True)),
         confusion=tuple(map(tuple, confusion)),
