@@ -27,7 +27,7 @@ from lamina.evaluation.report import (
 )
 from lamina.evaluation.scores import average_precision, calibration_error, count_confusion, roc_auc
 from lamina.evaluation.views import ONE_VIEW, View, predict_views
-from lamina.training.model import Model
+from lamina.training.model import Model, predict_logits
 from lamina.training.task import ManyLabels, Numbers, OneLabel, Task, YesNo, task_of
 
 
@@ -90,6 +90,15 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -
         case Numbers():
             return _report_numbers(shared, task, task.probabilities(logits), targets)
     raise TypeError(f"no report is known for {task}")
+
+
+def answer_some(
+    model: Model, images: Images, count: int = 2000
+) -> tuple[Float32[np.ndarray, "m k"], Float32[np.ndarray, "m k"]]:
+    """The numbers that a model tells of at most ``count`` of the images, evenly spread, and those that are true."""
+    some = images.take_evenly(count)
+    answers = model.task.probabilities(torch.from_numpy(predict_logits(model, some.pixels)))
+    return answers.numpy(), some.targets
 
 
 def _report_classes(
