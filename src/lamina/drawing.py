@@ -1,4 +1,4 @@
-"""Pictures for people: the confusion matrix of a report, learning curves, and samples of a data set."""
+"""Pictures for people: what a report tells of classes, labels or numbers, curves, and samples of a data set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import matplotlib
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image, ImageDraw, ImageFont
 
 from lamina.data import Images
-from lamina.evaluation.report import ClassReport, format_percent
+from lamina.evaluation.report import ClassReport, LabelReport, NumberReport, format_percent
 from lamina.storage import write_atomically
 
 History: TypeAlias = Sequence[Mapping[str, Any]]
@@ -35,6 +35,10 @@ INK, FAINT_INK = "#222222", "#8a8a8a"
 DOTS_PER_INCH, POINTS_PER_INCH = 150, 72
 LEGIBLE_CLASSES = 25
 """More classes leave no room for a figure in each cell."""
+MOST_CLASSES = 100
+"""Of more, not even the names can be read."""
+MOST_LABELS = 40
+MOST_SCATTERS, SCATTERS_A_ROW = 12, 3
 LONGEST_NAME = 24
 SCORES_IN_PERCENT = ("accuracy", "mean_average_precision")
 
@@ -47,6 +51,8 @@ _plain_text = rc_context({"text.parse_math": False})
 def draw_confusion(report: ClassReport, path: Path) -> None:
     """Draw a report's confusion matrix as a PNG: figures are images, shades grow with the share of the class.
 
+    Of more than 100 classes those are drawn that are in the most mistakes; the others would leave no name legible.
+
     Raises:
         OSError: the file cannot be written.
     """
@@ -54,6 +60,13 @@ def draw_confusion(report: ClassReport, path: Path) -> None:
     support = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
     names = [_shorten(scores.name) for scores in report.classes]
+    title = f"{report.split} accuracy {format_percent(report.accuracy)}"
+    if len(names) > MOST_CLASSES:
+        title += f"; of {len(names):,} classes, the {MOST_CLASSES} in the most mistakes"
+        mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+        chosen = np.sort(np.argsort(-mistakes, kind="stable")[:MOST_CLASSES])
+        counts, shares = (whole[np.ix_(chosen, chosen)] for whole in (counts, shares))
+        names = [names[place] for place in chosen]
     is_legible = len(names) <= LEGIBLE_CLASSES
     side_inches = float(np.clip(0.6 * len(names) + 2.4, 4, 14))
 
@@ -62,10 +75,10 @@ def draw_confusion(report: ClassReport, path: Path) -> None:
     # The square root makes mistakes visible, few as they are beside what is right.
     shades = np.sqrt(shares)
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1)
-    axes.set_title(f"{report.split} accuracy {format_percent(report.accuracy)}", loc="left", color=INK, pad=10)
+    axes.set_title(title, loc="left", color=INK, pad=10)
     axes.set_xlabel("taken for", color=INK, labelpad=8)
     axes.set_ylabel("class", color=INK, labelpad=8)
-    size = 10 if is_legible else max(3.0, 0.6 * POINTS_PER_INCH * side_inches / len(names))
+    size = 10 if is_legible else min(10.0, 0.6 * POINTS_PER_INCH * side_inches / len(names))
     axes.set_xticks(range(len(names)), names, fontsize=size, rotation=45 if is_legible else 90)
     for label in axes.get_xticklabels():
         label.set(ha="right", va="center", rotation_mode="anchor")
@@ -80,6 +93,95 @@ def draw_confusion(report: ClassReport, path: Path) -> None:
         for (row, column), images in np.ndenumerate(counts):
             colour = "white" if shades[row, column] > 0.6 else INK if images else FAINT_INK
             axes.text(column, row, f"{images:,}", ha="center", va="center", color=colour, fontsize=9)
+    _save(figure, path)
+
+
+@_plain_text
+def draw_labels(report: LabelReport, path: Path) -> None:
+    """Draw each label's average precision as a PNG, from the lowest, with a mark where guessing would be.
+
+    Of more than 40 labels the lowest are drawn.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    known = [(scores.average_precision, scores) for scores in report.labels if scores.average_precision is not None]
+    known = sorted(known, key=lambda pair: pair[0])
+    title = f"{report.split} mean average precision {format_percent(report.mean_average_precision)}"
+    if len(known) > MOST_LABELS:
+        title += f"; of {len(known):,} labels, the lowest {MOST_LABELS}"
+    known = known[:MOST_LABELS]
+    places = np.arange(len(known))
+
+    figure = Figure(figsize=(8, 0.34 * len(known) + 1.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(places, [average_precision for average_precision, _ in known], height=0.7, color=COLOURS[0])
+    guessed = [scores.support / report.images for _, scores in known]
+    axes.vlines(guessed, places - 0.45, places + 0.45, color=COLOURS[1], linewidth=2.5)
+    for place, (average_precision, _) in enumerate(known):
+        beside = max(average_precision, guessed[place]) + 0.01
+        axes.text(beside, place, format_percent(average_precision), va="center", color=INK, fontsize=9)
+    axes.set_yticks(places, [_shorten(scores.name) for _, scores in known], fontsize=10)
+    axes.set(xlim=(0, 1.1), ylim=(len(known) - 0.4, -0.6))
+    axes.set_xticks(np.arange(0, 1.01, 0.2))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_title(title, loc="left", color=INK, pad=10)
+    keys = [
+        Line2D([], [], color=COLOURS[0], linewidth=6, label="average precision"),
+        Line2D([], [], color=COLOURS[1], linewidth=2.5, label="by guessing: the label's share of the images"),
+    ]
+    figure.legend(handles=keys, loc="outside lower left", ncols=2, frameon=False)
+    _save(figure, path)
+
+
+@_plain_text
+def draw_scatter(
+    report: NumberReport, answers: Float[np.ndarray, "n k"], truth: Float[np.ndarray, "n k"], path: Path
+) -> None:
+    """Draw the numbers told over those that are true as a PNG; right answers lie on the line.
+
+    Each number has a square, the first 12 where there are more.
+
+    Args:
+        report: what is said of the numbers.
+        answers: what the model told of some images, or of all.
+        truth: what is so, in the same order.
+        path: where to write.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    shown = report.numbers[:MOST_SCATTERS]
+    columns = min(len(shown), SCATTERS_A_ROW)
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(4.6 * columns, 4.8 * lines), layout="constrained")
+    squares = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, scores, told, true in zip(squares, shown, answers.T, truth.T, strict=False):
+        both = np.concatenate([told, true])
+        low, high = float(both.min()), float(both.max())
+        room = 0.04 * (high - low) or 1.0
+        limits = (low - room, high + room)
+        axes.plot(limits, limits, color=FAINT_INK, linewidth=1)
+        # Many points hide each other less where each is fainter.
+        alpha = float(np.clip(100 / len(true), 0.15, 0.8))
+        axes.scatter(true, told, s=12, color=COLOURS[0], alpha=alpha, linewidths=0)
+        axes.set(xlim=limits, ylim=limits, aspect="equal")
+        r2 = "" if scores.r2 is None else f", R² {scores.r2:.3f}"
+        axes.set_title(
+            f"{_shorten(scores.name)}\nmean absolute error {scores.mean_absolute_error:.4g}{r2}",
+            loc="left",
+            color=INK,
+            fontsize=11,
+        )
+        axes.set_xlabel("true", color=INK)
+        axes.set_ylabel("told", color=INK)
+        axes.grid(color="#e6e6e6")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in squares[len(shown) :]:
+        axes.remove()
     _save(figure, path)
 
 

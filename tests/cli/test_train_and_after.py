@@ -54,12 +54,12 @@ def test_a_net_is_trained_judged_listed_and_used(workplace, pictures):
     bright, dark = pictures / "test/bright/0.png", pictures / "test/dark/1.png"
     broken = workplace / "broken.png"
     broken.write_bytes(bright.read_bytes()[:60])
-    told = run_lamina("predict", run, bright, broken, dark, "--top", "1", "--json")
+    told = run_lamina("predict", run, bright, broken, dark, "--json")
     assert told.returncode == 2
-    first, second, problem = events(told.stdout)
-    assert list(first["answers"]) == ["bright"]
-    assert list(second["answers"]) == ["dark"]
-    assert first["answers"]["bright"] > 0.5
+    first, problem, second = events(told.stdout)
+    assert (first["answer"], second["answer"]) == ("bright", "dark")
+    assert first["probabilities"]["bright"] > 0.5
+    assert sum(first["probabilities"].values()) == pytest.approx(1)
     assert (problem["event"], problem["image"]) == ("problem", str(broken))
     assert f"lamina: {broken} could not be read" in told.stderr
 

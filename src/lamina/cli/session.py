@@ -209,7 +209,7 @@ def _finish(training: Training, run: Run, dataset: Dataset, precautions: Precaut
         keeper.finish()
         if report is not None:
             run.save_report(report)
-            _draw(run, report)
+            _draw(run, report, training, dataset)
     seconds = [row["train_seconds"] for row in run.read_history() if row.get("train_seconds")]
     speed = len(dataset.train) * len(seconds) / sum(seconds) if seconds else 0.0
     return Outcome(run, report, sum(seconds), speed, stopped_by)
@@ -351,10 +351,16 @@ def tell_score(report: Report) -> str:
     return f"{name} {100 * report.score:.2f} %" if is_share else f"{name} {report.score:.4g}"
 
 
-def _draw(run: Run, report: Report) -> None:
-    from lamina.drawing import draw_confusion, draw_curves
-    from lamina.evaluation import ClassReport
+def _draw(run: Run, report: Report, training: Training, dataset: Dataset) -> None:
+    from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter
+    from lamina.evaluation import ClassReport, LabelReport, NumberReport
+    from lamina.evaluation.judge import answer_some
 
     draw_curves({run.record.net_name: [run.read_history()]}, run.path / "curves.png", score_name=report.score_name)
     if isinstance(report, ClassReport):
         draw_confusion(report, run.path / "confusion.png")
+    elif isinstance(report, LabelReport):
+        draw_labels(report, run.path / "labels.png")
+    elif isinstance(report, NumberReport):
+        judged = next(images for split, images in dataset.splits.items() if split == report.split)
+        draw_scatter(report, *answer_some(training.model, judged), run.path / "scatter.png")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
 
 from lamina import zoo
@@ -74,6 +75,8 @@ def run(arguments: Sequence[str]) -> int:
     if is_auto:
         check_auto_batch_size(asked.device)
     data = choose_data(asked.data, preparation, terminal)
+    if data.dataset.train.targets.dtype == np.float32:
+        nets = [(net, _spare_numbers(fields, kept, terminal)) for net, fields in nets]
     if is_auto:
         nets = [(net, find_auto_batch_size(net, fields, data, asked.device, terminal)) for net, fields in nets]
     net, fields = nets[0]
@@ -112,6 +115,16 @@ def _read_fields(net: NetChoice, recipe_name: str | None, arguments: Sequence[st
     fields = _parse(arguments, recipe).fields
     if fields.optimizer != recipe.optimizer and not _is_given("lr", arguments):
         fields = dataclasses.replace(fields, lr=USUAL_LR[fields.optimizer])
+    return fields
+
+
+def _spare_numbers(fields: Recipe, arguments: Sequence[str], terminal: Terminal) -> Recipe:
+    """The recipe for numbers, without what a net's recipe has for classes, unless it was asked for."""
+    if fields.label_smoothing and not _is_given("label-smoothing", arguments):
+        fields = dataclasses.replace(fields, label_smoothing=0.0)
+    if fields.flip != "off" and not _is_given("flip", arguments):
+        terminal.remark("flip: off (a mirrored picture may have other numbers; --flip mirrors them all the same)")
+        fields = dataclasses.replace(fields, flip="off")
     return fields
 
 

@@ -55,7 +55,8 @@ class Epoch:
     Attributes:
         epoch: from 1.
         epochs: how many there will be.
-        train_loss: mean over the epoch's images, each as the net was when it met them.
+        train_loss: mean over the epoch's images, each as the net was when it met them, and weighed as it learned from
+            them where the recipe balances.
         train_accuracy: share that was right, likewise; ``None`` where answers are not right or wrong.
         train_seconds: time in training steps alone, this epoch.
         images_per_second: training images over ``train_seconds``.
@@ -118,6 +119,9 @@ class Training:
         _check_model(recipe, len(images), self._live)
         self._pixels = torch.from_numpy(images.pixels).to(self._device)
         self._targets = torch.from_numpy(images.targets).to(self._device)
+        # They follow from the targets alone, so that nobody has to keep them for a training that goes on.
+        weights = self._live.task.weigh(torch.from_numpy(images.targets)) if recipe.balance == "on" else None
+        self._weights = None if weights is None else weights.to(self._device)
         keep_freed_memory()
         sample = self._pixels[:: max(1, len(images) // PROBE_IMAGES)][: min(recipe.batch_size, PROBE_IMAGES)]
         self.precision = precision or choose_precision(recipe.precision, self._live, sample)
@@ -226,19 +230,20 @@ class Training:
             indices = order[batch]
             images = gather_batch(self._pixels, indices, choices, recipe.cutout_px)
             targets = self._targets[indices]
+            weights = None if self._weights is None else self._weights[indices]
             lr = self._set_lr()
             is_last = step == len(self._batches)
             is_told = is_last or step % self._steps_per_record == 0
 
             with self._arithmetic():
                 logits = self._compute(images)
-            loss = model.task.loss(logits, targets, recipe.label_smoothing)
+            loss = model.task.loss(logits, targets, recipe.label_smoothing, weights)
 
             optimizer.zero_grad()
             loss.backward()
             # Before the step, so that the weights stay good; a GPU would wait for every answer, and is asked seldom.
             if (is_told or self._device.type == "cpu") and not is_finite(loss, self._watched):
-                raise self._explain(loss, images, targets)
+                raise self._explain(loss, images, targets, weights)
             if recipe.gradient_clip:
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
             optimizer.step()
@@ -277,14 +282,14 @@ class Training:
             lr=lr,
         )
 
-    def _explain(self, loss: Tensor, images: Tensor, targets: Tensor) -> NotFiniteError:
+    def _explain(self, loss: Tensor, images: Tensor, targets: Tensor, weights: Tensor | None) -> NotFiniteError:
         """The step is taken again, with an eye on every layer."""
         model, recipe = self._live, self.recipe
 
         def take_step() -> Tensor:
             with self._arithmetic():
                 logits = model(images)
-            return model.task.loss(logits, targets, recipe.label_smoothing)
+            return model.task.loss(logits, targets, recipe.label_smoothing, weights)
 
         epoch, step = divmod(self._steps_done, len(self._batches))
         value = loss.item()
