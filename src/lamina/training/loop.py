@@ -22,9 +22,10 @@ from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, na
 from lamina.training.compilation import compile_model
 from lamina.training.device import choose_device
 from lamina.training.finite import choose_watched, find_unsound, is_finite, trace_not_finite
+from lamina.training.freezing import find_trunk
 from lamina.training.model import Model, build_model
 from lamina.training.optim import build_optimizer
-from lamina.training.precision import PROBE_IMAGES, Precision, choose_precision, keep_float32
+from lamina.training.precision import Precision, choose_precision, count_probe_images, keep_float32
 from lamina.training.randomness import derive_generator, derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
@@ -119,9 +120,11 @@ class Training:
         self._pixels = torch.from_numpy(images.pixels).to(self._device)
         self._targets = torch.from_numpy(images.targets).to(self._device)
         keep_freed_memory()
-        sample = self._pixels[:: max(1, len(images) // PROBE_IMAGES)][: min(recipe.batch_size, PROBE_IMAGES)]
+        probe = count_probe_images(images.shape)
+        sample = self._pixels[:: max(1, len(images) // probe)][: min(recipe.batch_size, probe)]
         self.precision = precision or choose_precision(recipe.precision, self._live, sample)
         keep_float32(self._live, self.precision.float32_layers)
+        self._trunk = find_trunk(self._live.body) if recipe.freeze else None
         self._compute = compile_model(self._live) if recipe.compile == "on" else self._live
         self._averaged = deepcopy(self._live) if recipe.ema_decay else None
         self._optimizer = build_optimizer(self._live, recipe, self.precision.value)
@@ -220,7 +223,7 @@ class Training:
         order = torch.randperm(len(self._pixels), generator=derive_generator(recipe.seed, "order", epoch))
         order = order.to(self._device)
         choices = draw_choices(recipe, epoch, self._pixels)
-        model.train()
+        self._set_mode(epoch)
 
         for step, batch in enumerate(self._batches[first:], start=first + 1):
             indices = order[batch]
@@ -255,7 +258,7 @@ class Training:
                     yield self._summarize(tally, lr)
                 else:
                     yield Step(epoch + 1, step, len(self._batches), batch_loss)
-                model.train()  # The caller may have looked at the model as it predicts.
+                self._set_mode(epoch)  # The caller may have looked at the model as it predicts.
                 clock = time.perf_counter()
 
     def rehearse(self, images: int) -> None:
@@ -303,6 +306,15 @@ class Training:
                 f"{name} of {whose} is no longer all numbers, and no checkpoint is made of it. Lower lr "
                 f"(it is {self.lr:g}), or set gradient_clip to 1."
             )
+
+    def _set_mode(self, epoch: int) -> None:
+        """All layers learn, or in the first epochs of some recipes the head alone."""
+        self._live.train()
+        if self._trunk is not None:
+            if epoch < self.recipe.freeze:
+                self._trunk.rest()
+            else:
+                self._trunk.wake()
 
     def _set_lr(self) -> float:
         factor = lr_factor(self.recipe, self._steps_done, self.recipe.epochs * len(self._batches))

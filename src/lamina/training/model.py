@@ -16,6 +16,7 @@ from lamina.nets import Net, Shape
 from lamina.nets.layers import Dropout
 from lamina.nets.modules import Whitening
 from lamina.training.folding import fold_norms
+from lamina.training.pretrained import own_statistics
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task, task_of
 
@@ -81,6 +82,8 @@ class Model(nn.Module):
 def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
     """A model with fresh weights for the task that ``images`` set, drawn from torch's generator as it stands.
 
+    A module of timm's has its pixels normalized as its weights expect, whatever the recipe says.
+
     Raises:
         NetError: the net does not take such images, or does not end in one output a target.
 
@@ -90,19 +93,18 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
     (3, 32, 32)
     """
     task = task_of(images)
-    mean, std = _channel_statistics(images, recipe)
     if recipe.dropout is not None:
         net = _set_dropout(net, recipe.dropout)
     if isinstance(net, Net):
         net = net.check(images.shape, task.outputs)
     body = net.module(images.shape) if isinstance(net, Net) else net
+    mean, std = own_statistics(body, images.shape[0]) or _channel_statistics(images, recipe)
     model = Model(body, net=net if isinstance(net, Net) else None, task=task, in_shape=images.shape, mean=mean, std=std)
-    sample = torch.from_numpy(images.take_evenly(WHITENING_IMAGES).pixels)
     for first in list(body.children())[:1]:
         if isinstance(first, Whitening):
-            first.fit(model.normalize(sample))
+            first.fit(model.normalize(torch.from_numpy(images.take_evenly(WHITENING_IMAGES).pixels)))
     if body is net:
-        _check_own_module(model, sample[:2])
+        _check_own_module(model, torch.from_numpy(images.take_evenly(2).pixels))
     return model
 
 
@@ -197,7 +199,7 @@ def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:
     with torch.inference_mode():
         try:
             got = tuple(model(sample).shape)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise NetError(
                 f"The module failed on normalized images of shape {(len(sample), *model.in_shape)}: {error}"
             ) from error
