@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     is_timm = options.net.startswith(TIMM)
     net = None if is_timm else choose_net(options.net, terminal).net
     if not isinstance(net, Net):
-        owner = "timm's" if is_timm else "of your own"
+        owner = "of timm's" if is_timm else "of your own"
         raise NetError(f"{options.net} gives a module {owner}, whose shapes only torch knows. Give a Net.")
     summary = summarize(net, _read_shape(options.input), options.outputs)
     terminal.tabulate(

@@ -33,12 +33,21 @@ NAMED = 3
 
 RECIPES = {
     "default": Recipe(
-        epochs=10, batch_size=32, optimizer="adamw", lr=1e-3, weight_decay=0.01, schedule="one-cycle", flip="random",
+        epochs=10,
+        batch_size=32,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=0.01,
+        schedule="cosine",
+        flip="random",
         freeze=2,
     ),
-    "frozen": Recipe(epochs=20, batch_size=32, optimizer="adamw", lr=1e-2, schedule="cosine", freeze=20),
-}  # fmt: skip
-"""How nets are trained whose weights have learned before, the default first."""
+    "frozen": Recipe(
+        epochs=20, batch_size=32, optimizer="adamw", lr=1e-3, weight_decay=0.01, schedule="cosine", freeze=20
+    ),
+}
+"""How nets are trained whose weights have learned before, the default first. Of a few rates, schedules and lengths
+these were the best on held-back pictures of CIFAR-10, EfficientNet-Lite0 having learned from 50 of each class."""
 FRESH_RECIPES = {"default": Recipe(optimizer="adamw", weight_decay=0.05, schedule="one-cycle", flip="random")}
 """How nets are trained whose weights are random."""
 
@@ -214,22 +223,23 @@ def _build(name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] 
         body.pretrained_cfg.pop("state_dict", None)  # type: ignore[union-attr, operator]
         body.reset_classifier(outputs)  # type: ignore[operator]
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
-        misfit = "" if tensors is None else _tell_misfit(tensors, _expected(name, units, size))
+        misfit = "" if tensors is None else _tell_misfit(tensors, _expected(name, units))
         if not misfit:
             raise NetError(f"timm cannot make {name} for pictures of {channels}×{height}×{width}: {error}") from error
         raise NetError(f"The weights do not fit {name}: {misfit}. Give those of that net.") from error
     return body
 
 
-def _expected(name: str, units: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = import_timm().create_model(name, num_classes=units, **size).state_dict()
+def _expected(name: str, units: int) -> dict[str, Tensor]:
+    """What the weights of a net should be, as it was made."""
+    state: dict[str, Tensor] = import_timm().create_model(name, num_classes=units).state_dict()
     return state
 
 
 def _tell_misfit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     """In what way they differ, with the first few names; empty where they do not."""
     missing = [name for name in expected if name not in tensors]
-    unknown = [name for name in tensors if name not in expected]
+    unknown = sorted(name for name in tensors if name not in expected)
     other = [
         f"{name} is {tuple(tensors[name].shape)} in place of {tuple(expected[name].shape)}"
         for name in expected
@@ -250,8 +260,8 @@ def _complete_name(name: str) -> str:
     known = timm.list_models()
     net, _, tag = name.partition(".")
     if net not in known:
-        nearest = difflib.get_close_matches(net, known, n=3)
-        remedy = f"Did you mean {' or '.join(nearest)}?" if nearest else "timm.list_models() lists them."
+        nearest = difflib.get_close_matches(net, known, n=1)
+        remedy = f"Did you mean {nearest[0]}?" if nearest else "timm.list_models() lists them."  # over a thousand
         raise NetError(f"timm has no net {net!r}. {remedy}")
     tags = [other.partition(".")[2] for other in timm.list_models(f"{net}.*", pretrained=True)]
     if tag and tag not in tags:
