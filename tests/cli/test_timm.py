@@ -36,13 +36,13 @@ def test_a_run_of_timms_net_is_judged_used_resumed_and_verified(workplace, pictu
     record = json.loads((run / "run.json").read_text())
     digest = record["timm"]["digest"]
     assert record["timm"] == {"name": NET, "weights": str(file), "digest": digest}
-    assert record["mean"] == [127.5] * 3
+    assert record["mean"] == pytest.approx([255 * 0.485, 255 * 0.456, 255 * 0.406])
     assert record["recipe"]["freeze"] == 1
     told = trained.stderr.splitlines()
     assert told[0] == f"weights: {file} ({digest})"
     assert told[3:6] == [
         f"net: timm:{NET}, 343,218 parameters",
-        "normalization: the net's own, mean 127.5, 127.5, 127.5, deviation 127.5, 127.5, 127.5",
+        "normalization: the net's own, mean 123.7, 116.3, 103.5, deviation 58.4, 57.1, 57.4",
         "size: the pictures are 32 px, and the net was made for 160 px: a larger --size, 128 say, usually gives a "
         "better net, and takes longer",
     ]
