@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lamina.cli import STARTED
-from lamina.cli.choices import DataChoice, NetChoice
+from lamina.cli.choices import DataChoice, NetChoice, tell_pretrained
 from lamina.cli.keeping import Keeper
 from lamina.cli.loading import loading
 from lamina.cli.terminal import Terminal
@@ -92,7 +92,7 @@ def train_and_judge(
         from lamina.runs import create_run
         from lamina.training.loop import Training
 
-    body = net.make(recipe.seed)
+    body = net.make_for(data.dataset.train, recipe.seed)
     training = Training(
         body, data.dataset.train, recipe, device=place.device, steps_per_record=_steps_per_record(place.device)
     )
@@ -100,12 +100,13 @@ def train_and_judge(
         training,
         data.origin(),
         net_name=net.name,
-        own_module=net.own_module,
+        own_module=net.origin,
         rewind_on_nan=bool(precautions.rewind_on_nan),
         command=terminal.command,
     )
     run = create_run(place.runs_dir, record, place.run_name)
     terminal.remark(f"net: {net.name}, {record.parameters:,} parameters")
+    tell_pretrained(training.model, terminal)
     terminal.remark(f"device: {training.device}; precision: {training.precision}")
     terminal.remark(f"run: {run.path}")
     with run.lock():
@@ -141,7 +142,7 @@ def find_auto_batch_size(net: NetChoice, recipe: Recipe, data: DataChoice, devic
 
     images = data.dataset.train
     largest = 1 << min(LARGEST_AUTO, len(images)).bit_length() - 1
-    training = Training(net.make(recipe.seed), images, recipe, device=device)
+    training = Training(net.make_for(images, recipe.seed), images, recipe, device=device)
     found = find_batch_size(training, largest)
     if found is None:
         raise RecipeError(f"{net.name} does not fit into the memory of {training.device}, not even with 2 images.")

@@ -71,6 +71,8 @@ class Recipe:
     """number format that convolutions and linear layers multiply in"""
     compile: Literal["off", "on"] = "off"
     """whether torch first compiles the net, 10 to 20 seconds for steps of convolutions that are 5 to 15 % faster"""
+    freeze: int = knob(0, low=0)
+    """epochs at the beginning in which the head alone learns (timm's nets), over layers that have learned before"""
     seed: int = knob(0, low=0, below=2**63)
     """where all random choices come from"""
 
