@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lamina.drawing import COLOURS, draw_confusion, draw_curves
-from lamina.evaluation import ClassReport, ClassScores, Interval
+from lamina.drawing import COLOURS, draw_confusion, draw_curves, draw_labels, draw_scatter
+from lamina.evaluation import (
+    ClassReport,
+    ClassScores,
+    Interval,
+    LabelReport,
+    LabelScores,
+    NumberReport,
+    NumberScores,
+)
 
 
 def report_of(confusion: list[list[int]], names: list[str]) -> ClassReport:
@@ -20,6 +28,7 @@ def report_of(confusion: list[list[int]], names: list[str]) -> ClassReport:
         seconds=1.0,
         accuracy=0.5,
         accuracy_interval=Interval(0.4, 0.6),
+        balanced_accuracy=0.5,
         calibration_error=0.1,
         classes=tuple(ClassScores(name, 0.5, 0.5, 0.5, sum(row)) for name, row in zip(names, confusion, strict=True)),
         confusion=tuple(map(tuple, confusion)),
@@ -117,3 +126,55 @@ def test_a_picture_is_replaced_whole(tmp_path):
     draw_confusion(dataclasses.replace(report, accuracy=0.25), path)
     assert path.read_bytes() != first
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_very_many_classes_those_in_the_most_mistakes_are_drawn(tmp_path):
+    classes = 130
+    confusion = np.eye(classes, dtype=int) * 5
+    confusion[100, 129] = (
+        5  # two of the classes at the end are mistaken, and half of one's images are dark blue no more
+    )
+    draw_confusion(report_of(confusion.tolist(), [f"class {place}" for place in range(classes)]), tmp_path / "many.png")
+    draw_confusion(
+        report_of(np.eye(classes, dtype=int).tolist(), [str(place) for place in range(classes)]), tmp_path / "right.png"
+    )
+    with Image.open(tmp_path / "many.png") as picture:
+        assert max(picture.size) < 2400
+    right, with_mistakes = (count_pixels(tmp_path / f"{name}.png", DARKEST_BLUE) for name in ("right", "many"))
+    assert with_mistakes == pytest.approx(right * 99 / 100, rel=0.05)
+
+
+def label_report(precisions: list[float | None], support: int) -> LabelReport:
+    return LabelReport(
+        split="test", images=100, loss=0.5, seconds=1.0, mean_average_precision=0.5, micro_f1=0.5, macro_f1=0.5,
+        labels=tuple(
+            LabelScores(f"label $ {place}", precision, 0.5, 0.5, 0.5, support)
+            for place, precision in enumerate(precisions)
+        ),
+    )  # fmt: skip
+
+
+def test_a_label_of_twice_the_average_precision_has_a_bar_of_twice_the_length(tmp_path):
+    draw_labels(label_report([0.4, None], support=0), tmp_path / "low.png")
+    draw_labels(label_report([0.8, None], support=0), tmp_path / "high.png")
+    draw_labels(label_report([0.01] * 100, support=50), tmp_path / "many.png")
+    key = 60 * 13 * 2  # pixels of the legend, about
+    low, high = (count_pixels(tmp_path / f"{name}.png", COLOURS[0]) for name in ("low", "high"))
+    assert high - key == pytest.approx(2 * (low - key), rel=0.1)
+    assert count_pixels(tmp_path / "many.png", COLOURS[1]) > 40 * 100
+    with Image.open(tmp_path / "many.png") as picture:
+        assert max(picture.size) < 2500
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 15])
+def test_each_number_has_a_square_with_the_answers_over_the_truth(tmp_path, count):
+    report = NumberReport(
+        split="test", images=50, loss=0.5, seconds=1.0, mean_absolute_error=1.0,
+        numbers=tuple(NumberScores(f"a_$ {place}", 1.0, 2.0, 1.5, None) for place in range(count)),
+    )  # fmt: skip
+    truth = np.random.default_rng(0).normal(size=(50, count)).astype(np.float32)
+    truth[:, 0] = 3.0  # the same everywhere, and told so
+    draw_scatter(report, truth.copy(), truth, tmp_path / "scatter.png")
+    with Image.open(tmp_path / "scatter.png") as picture:
+        columns, lines = min(count, 3), -(-min(count, 12) // 3)
+        assert picture.width / picture.height == pytest.approx(columns / lines, rel=0.15)

@@ -15,7 +15,7 @@ from lamina.plain import fields_to_plain
 from lamina.record import RunRecord, describe_machine, find_versions
 from lamina.runs import Run
 
-ARITHMETIC = ("versions.lamina", "versions.torch", "processor", "instructions", "flags", "threads")
+ARITHMETIC = ("versions.lamina", "versions.torch", "versions.timm", "processor", "instructions", "flags", "threads")
 """Of what surrounds a training, that on which the last bits of its weights may depend."""
 NONE = "–"
 
@@ -52,7 +52,9 @@ def compare_runs(first: Run, second: Run) -> list[Difference]:
 
 def find_changes(record: RunRecord) -> list[Difference]:
     """What is no longer as a run had it, of that on which the last bits of its weights may depend: then, and now."""
-    now = dataclasses.replace(record, versions=find_versions(), machine=describe_machine())
+    now = dataclasses.replace(
+        record, versions=find_versions(with_timm=record.timm is not None), machine=describe_machine()
+    )
     return [
         difference
         for difference in _compare(_tell_record(record), _tell_record(now))

@@ -21,6 +21,7 @@ from lamina.nets import Net, Shape
 from lamina.training.device import Choice
 from lamina.training.loop import Training
 from lamina.training.precision import Precision
+from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 
@@ -85,8 +86,9 @@ class RunRecord:
 
     Attributes:
         net_name: what the net is called in tables and in the run's name.
-        net: its layers; ``None`` for a user's own module.
-        own_module: where that comes from; ``None`` for a net.
+        net: its layers; ``None`` for a module.
+        own_module: where a user's own module comes from; ``None`` for other nets.
+        timm: which of timm's nets it is, and its first weights; ``None`` for other nets.
         recipe: how it is trained, the seed among it.
         task: what its outputs mean.
         in_shape: channels, height and width of an image.
@@ -99,13 +101,14 @@ class RunRecord:
         rewind_on_nan: whether it goes back to its last checkpoint where a number goes wrong, instead of ending.
         command: the command line, a word each.
         created: when, by ISO 8601 in UTC.
-        versions: of lamina, Python, torch and NumPy.
+        versions: of lamina, Python, torch and NumPy, and of timm where the net is timm's.
         machine: the hardware.
     """
 
     net_name: str
     net: Net | None
     own_module: OwnModule | None
+    timm: TimmNet | None
     recipe: Recipe
     task: Task
     in_shape: Shape
@@ -127,7 +130,7 @@ def record_training(
     data: DataOrigin,
     *,
     net_name: str,
-    own_module: OwnModule | None = None,
+    own_module: OwnModule | TimmNet | None = None,
     rewind_on_nan: bool = False,
     command: Sequence[str] = (),
 ) -> RunRecord:
@@ -137,15 +140,17 @@ def record_training(
         training: what is recorded.
         data: what it learns from, which a training does not know by name.
         net_name: what to call the net.
-        own_module: where the net comes from if it is a module of the user's own.
+        own_module: where the net comes from if it is a module of the user's own or timm's.
         rewind_on_nan: whether it goes back to its last checkpoint where a number goes wrong.
         command: the words of the command line.
     """
     model = training.model
+    timm = own_module if isinstance(own_module, TimmNet) else None
     return RunRecord(
         net_name=net_name,
         net=model.net,
-        own_module=own_module,
+        own_module=own_module if isinstance(own_module, OwnModule) else None,
+        timm=timm,
         recipe=training.recipe,
         task=model.task,
         in_shape=tuple(model.in_shape),
@@ -158,7 +163,7 @@ def record_training(
         rewind_on_nan=rewind_on_nan,
         command=tuple(command),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=find_versions(),
+        versions=find_versions(with_timm=timm is not None),
         machine=describe_machine(),
     )
 
@@ -175,17 +180,20 @@ def upgrade_record(values: dict[str, Any], written: int) -> dict[str, Any]:
         asked = {name: data[name] for name in ("size_px", "resize") if name in data}
         kept = {name: value for name, value in data.items() if name not in asked}
         values = values | {"data": kept | {"preparation": asked}}
+    if written < 3:
+        values = {"timm": None} | values
     return values
 
 
-def find_versions() -> dict[str, str]:
+def find_versions(*, with_timm: bool = False) -> dict[str, str]:
     """The versions of the software that computes."""
-    return {
+    versions = {
         "lamina": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
     }
+    return versions | {"timm": str(import_timm().__version__)} if with_timm else versions
 
 
 def describe_machine() -> Machine:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import nn
 
 from lamina.data import Dataset
 from lamina.errors import RecipeError, RunError
 from lamina.runs import NO_CHECKPOINT, Run
 from lamina.training.loop import Training
+from lamina.training.randomness import derive_seed, seeded
 from lamina.training.schedule import extend_recipe
 
 
@@ -17,6 +19,8 @@ def restart_training(
     run: Run, dataset: Dataset, module: nn.Module | None = None, steps_per_record: int = 10
 ) -> Training:
     """The training of a run as it was before its first step, on the device and in the precision that it had.
+
+    A net of timm's begins with the weights that it began with, which must still be where they were.
 
     Args:
         run: which.
@@ -28,15 +32,27 @@ def restart_training(
         RunError: the data is not what the run learned from, or a module is missing.
         RecipeError: the run's device is not there.
     """
+    return _make_training(run, dataset, module, steps_per_record, first_weights=True)
+
+
+def _make_training(
+    run: Run, dataset: Dataset, module: nn.Module | None, steps_per_record: int, *, first_weights: bool
+) -> Training:
+    """With the weights of the beginning, or with any where a checkpoint's take their place."""
     record = run.record
     if dataset.fingerprint != record.data.fingerprint:
         raise RunError(
             f"{dataset.name} is not what {run.path} learned from: its fingerprint is {dataset.fingerprint}, and was "
             f"{record.data.fingerprint}. Bring those pictures back, or train anew with lamina train."
         )
-    if module is not None and record.net is not None:
+    if module is not None and (record.net is not None or record.timm is not None):
         raise RunError(f"{run.path} holds its own net, {record.net_name}. Leave --net out.")
     net = module if record.net is None else record.net
+    if record.timm is not None:
+        shape, outputs = dataset.train.shape, record.task.outputs
+        with seeded(derive_seed(record.recipe.seed, "weights"), torch.device("cpu")):
+            make = record.timm.module if first_weights else record.timm.empty_module
+            net = make(shape, outputs)
     if net is None:
         raise RunError(
             f"{run.path} trains a module of your own, and lamina runs no code that a run names. "
@@ -103,7 +119,7 @@ def resume_training(
             f"{run.path} has epochs behind it ({done}), but no state.safetensors to go on from: an older lamina made "
             "it, or the file was deleted. Train anew, or delete history.jsonl: lamina resume then begins at the start."
         )
-    training = restart_training(run, dataset, module, steps_per_record)
+    training = _make_training(run, dataset, module, steps_per_record, first_weights=checkpoint is None)
     if checkpoint is not None:
         try:
             training.restore(checkpoint)

@@ -1,8 +1,8 @@
 """The run folder: what a training was, how it went, and what came of it, in plain files.
 
 A run holds ``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint),
-``report.json`` and, where the splits were drawn, ``splits.json``. All but the history, which only grows, are written beside and renamed, so that none is ever half
-there. Nothing is pickled or executed.
+``report.json`` and, where the splits were drawn, ``splits.json``. All but the history, which only grows, are written
+beside and renamed, so that none is ever half there. Nothing is pickled or executed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from lamina import __version__
 from lamina.data import Dataset
-from lamina.errors import LaminaError, LaminaWarning, RunError, suggest
+from lamina.errors import LaminaError, LaminaWarning, NetError, RunError, suggest
 from lamina.evaluation.report import Report
 from lamina.locking import lock_folder
 from lamina.plain import fields_to_plain, from_plain
@@ -43,6 +43,7 @@ from lamina.storage import (
 )
 from lamina.training.checkpoint import Checkpoint, Standing
 from lamina.training.model import Model
+from lamina.training.pretrained import import_timm
 
 FORMAT = 3
 """Raised when run.json changes; ``record.upgrade_record`` says how older ones are read."""
@@ -195,6 +196,7 @@ class Run:
 
         Raises:
             RunError: the weights are missing, damaged or do not fit; or a body is missing.
+            NetError: the net is timm's, which is not installed.
         """
         record, file = self.record, self.path / "model.safetensors"
         body = self._build_body() if body is None else self._take_own(body)
@@ -212,7 +214,13 @@ class Run:
         return model.eval()
 
     def _build_body(self) -> nn.Module:
-        net, own_module = self.record.net, self.record.own_module
+        net, own_module, timm = self.record.net, self.record.own_module, self.record.timm
+        if timm is not None:
+            import_timm()
+            try:
+                return timm.empty_module(self.record.in_shape, self.record.task.outputs)
+            except NetError as error:
+                raise damaged(str(self.path / "run.json"), error) from error
         if net is None:
             raise RunError(
                 f"{self.path} holds the weights of a module of your own, and lamina runs no code that a run names. "
@@ -224,7 +232,7 @@ class Run:
             raise damaged(str(self.path / "run.json"), error) from error
 
     def _take_own(self, body: nn.Module) -> nn.Module:
-        if self.record.net is not None:
+        if self.record.net is not None or self.record.timm is not None:
             raise RunError(f"{self.path} holds its own net, {self.record.net_name}. Leave --net out.")
         return body
 

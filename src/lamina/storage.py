@@ -7,9 +7,10 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -29,10 +30,21 @@ def write_atomically(path: Path, data: str | bytes) -> None:
     Raises:
         OSError: the file cannot be written; what was there before is still there.
     """
+    with open_atomically(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to write in the block, which takes the place of ``path`` where the block ends without an error.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is still there.
+    """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with beside.open("xb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

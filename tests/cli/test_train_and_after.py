@@ -54,12 +54,12 @@ def test_a_net_is_trained_judged_listed_and_used(workplace, pictures):
     bright, dark = pictures / "test/bright/0.png", pictures / "test/dark/1.png"
     broken = workplace / "broken.png"
     broken.write_bytes(bright.read_bytes()[:60])
-    told = run_lamina("predict", run, bright, broken, dark, "--top", "1", "--json")
+    told = run_lamina("predict", run, bright, broken, dark, "--json")
     assert told.returncode == 2
-    first, second, problem = events(told.stdout)
-    assert list(first["answers"]) == ["bright"]
-    assert list(second["answers"]) == ["dark"]
-    assert first["answers"]["bright"] > 0.5
+    first, problem, second = events(told.stdout)
+    assert (first["answer"], second["answer"]) == ("bright", "dark")
+    assert first["probabilities"]["bright"] > 0.5
+    assert sum(first["probabilities"].values()) == pytest.approx(1)
     assert (problem["event"], problem["image"]) == ("problem", str(broken))
     assert f"lamina: {broken} could not be read" in told.stderr
 
@@ -126,7 +126,7 @@ def test_pictures_that_cannot_be_read_are_named_and_the_rest_is_used(workplace, 
     shown = run_lamina("data", folder)
     assert shown.returncode == 0, shown.stderr
     assert "warning: 1 picture could not be read and was left out: dark/7.png" in shown.stderr
-    assert "not read: dark/7.png" in shown.stdout
+    assert "warning: 1 file is left out: not a picture. Repair, replace or remove it.\n    dark/7.png\n" in shown.stdout
     assert "splits: " in shown.stdout
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import stat
 import struct
+import sys
 import tarfile
 import tracemalloc
 import zipfile
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -110,7 +112,6 @@ def test_a_hostile_archive_is_refused_and_nothing_is_written(attack: str, tmp_pa
 @pytest.mark.parametrize(
     ("limits", "fault"),
     [
-        (Limits(members=20), "'test/owl/0001.png' is one more than 20 members"),
         (Limits(member_bytes=100), "'train/cat/0000.png' is larger than 100 bytes"),
         (Limits(total_bytes=500), "'train/cat/0001.png' brings the archive over 500 bytes unpacked"),
     ],
@@ -123,6 +124,57 @@ def test_each_limit_holds_for_both_kinds(limits: Limits, fault: str, pictures, t
         with pytest.raises(DataError) as raised:
             read()
         assert fault in str(raised.value)
+
+
+def test_more_members_than_the_limit_are_refused(pictures, tmp_path: Path) -> None:
+    assert len(list_zip(pictures.write_zip(tmp_path / "a.zip"), Limits(members=21))) == 21
+    with pytest.raises(DataError) as raised:
+        list_zip(tmp_path / "a.zip", Limits(members=20))
+    expected = f"{tmp_path / 'a.zip'} is refused: it has more than 20 members. Unpack it and give lamina the folder."
+    assert str(raised.value) == expected
+    with pytest.raises(DataError, match=r"its member 'test/owl/0001\.png' is one more than 20 members"):
+        spool_tar(pictures.write_tar(tmp_path / "a.tar"), tmp_path, Limits(members=20))
+
+
+def write_directory(path: Path, members: int, told: int) -> Path:
+    """A zip of so many empty members, that says how many it has."""
+    entry = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+    directory = entry * members
+    local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 0, 0, 33, 0, 0, 0, 1, 0) + b"a"
+    sizes = (told, told, len(directory), len(local))
+    end64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, *sizes)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(local) + len(directory), 1)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    path.write_bytes(local + directory + end64 + locator + end)
+    return path
+
+
+def test_the_directory_that_is_made_up_is_one_that_zipfile_reads(tmp_path: Path) -> None:
+    with zipfile.ZipFile(write_directory(tmp_path / "a.zip", 3, 3)) as archive:
+        assert archive.namelist() == ["a", "a", "a"]
+
+
+@pytest.mark.parametrize("told", [2_000_000, 1])
+def test_two_million_members_are_refused_before_they_become_objects(told: int, tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "a.zip", 2_000_000, told)
+    tracemalloc.start()
+    with pytest.raises(DataError) as raised:
+        load_data(path)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert str(raised.value) == (
+        f"{path} is refused: it has more than 1500000 members. Unpack it and give lamina the folder."
+    )
+    assert peak_bytes < 2 * path.stat().st_size
+
+
+def test_a_directory_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "a.zip", 100, 100)
+    with pytest.raises(DataError) as raised:
+        list_zip(path, Limits(directory_bytes=4699))
+    assert str(raised.value) == (
+        f"{path} is refused: it has a directory of 4700 bytes. Unpack it and give lamina the folder."
+    )
 
 
 def test_an_encrypted_zip_says_what_to_do(pictures, tmp_path: Path) -> None:
@@ -143,6 +195,77 @@ def test_a_damaged_archive_says_so(name: str, pictures, tmp_path: Path) -> None:
     directory_damaged, cut_off = data.replace(b"PK\x01\x02", b"PK\x01\x00", 1), data[: len(data) // 2 + 100]
     path.write_bytes(directory_damaged if name == "a.zip" else cut_off)
     with pytest.raises(DataError, match=r"can't be read as an archive: .*\. Make or download it again\."):
+        load_data(path)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda data: zstandard.compress(data)[:-5],
+        lambda data: zstandard.compress(data)[:2000],
+        lambda data: zstandard.compress(data)[:20] + bytes(range(200)),
+        lambda data: zstandard.compress(data[:2048]),
+        lambda data: zstandard.compress(data[:2000]),
+        lambda data: zstandard.compress(b"no tar"),
+        lambda data: zstandard.compress(b""),
+    ],
+)
+def test_a_damaged_zstd_tar_says_so(cut, pictures, tmp_path: Path) -> None:
+    data = pictures.write_tar(tmp_path / "a.tar").read_bytes()
+    path = tmp_path / "a.tar.zst"
+    path.write_bytes(cut(data))
+    with pytest.raises(DataError, match=r"can't be read as an archive: .*\. Make or download it again\."):
+        load_data(path)
+
+
+def test_a_bomb_that_zstd_packed_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        member = tarfile.TarInfo("a/1.bmp")
+        member.size = 2**24
+        archive.addfile(member, io.BytesIO(bytes(2**24)))
+    path = tmp_path / "a.tar.zst"
+    path.write_bytes(zstandard.compress((tmp_path / "a.tar").read_bytes()))
+    with pytest.raises(DataError) as raised:
+        load_data(path)
+    assert str(raised.value) == f"{path} is refused: its member 'a/1.bmp' is packed more than 200 to 1. {REMEDY}"
+
+
+def test_zstd_that_is_not_installed_is_asked_for(pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pictures.write_tar_zst(tmp_path / "a.tar.zst")
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(DataError) as raised:
+        load_data(path)
+    assert str(raised.value) == (
+        f"{path} is packed with zstd, which needs one more package: pip install 'lamina[zstd]'. "
+        "Or unpack it and give lamina the folder."
+    )
+
+
+def test_names_that_are_not_utf8_go_all_the_way(pictures, tmp_path: Path) -> None:
+    """In a tar a name is bytes; in a zip without the mark of UTF-8 it is of the first PC's characters."""
+    data = pictures.encoded["train/cat/0000.png"]
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        for name in ("café/1.png", "café/2.png", "tea/1.png", "tea/2.png"):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    content = make_zip([zipfile.ZIP_STORED], [data, data]).replace("ä".encode(), b"\xe4\x84")
+    for before, flags in ((b"PK\x01\x02\x14\x03\x14\x00", b"\x00\x08"), (b"PK\x03\x04\x14\x00", b"\x00\x08")):
+        content = content.replace(before + flags, before + b"\x00\x00")  # without the mark
+    (tmp_path / "a.zip").write_bytes(content)
+
+    loaded = load_data(tmp_path / "a.tar")
+    assert loaded.train.target_names == ("caf\udce9", "tea")
+    assert (loaded.train.pixels[0] == pictures.pixels["train/cat/0000.png"]).all()
+    assert load_data(tmp_path / "a.tar").train.names == loaded.train.names
+    ours, theirs = read_all(tmp_path / "a.zip")
+    assert ours == theirs == {"a/Σä0.png": data, "a/Σä1.png": data}
+
+
+def test_a_zip_that_says_of_other_bytes_that_they_are_utf8_is_damaged(pictures, tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(make_zip([zipfile.ZIP_STORED], [b"picture"]).replace("ä".encode(), b"\xe4\x84"))
+    with pytest.raises(DataError, match=r"can't be read as an archive: 'utf-8' codec .*\. Make or download it again\."):
         load_data(path)
 
 
@@ -277,6 +400,7 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         load_data(path)
     assert str(raised.value) == (
-        f"{path} is no folder, and no zip or tar that can be read. Give one of these, or one of cifar10, cifar100, "
+        f"{path} is no folder, and no zip, tar, table (CSV, TSV, Parquet, JSON lines), .npz or IDX file that can be "
+        "read. Give one of these, or one of cifar10, cifar100, "
         "mnist, fashion-mnist, svhn, shapes, shapes-attributes, shapes-pose."
     )

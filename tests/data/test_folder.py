@@ -11,7 +11,7 @@ from PIL import Image
 
 from lamina.data import Problem, load_data
 from lamina.data.decoding import Picture
-from lamina.data.folder import Scan, arrange, scan_folder
+from lamina.data.folder import Scan, arrange, label_of, scan_folder
 from lamina.data.listing import Listing
 from lamina.data.preparation import LabelFrom
 from lamina.errors import DataError, LaminaWarning
@@ -69,6 +69,31 @@ def test_the_class_may_be_in_the_name_of_the_file_with_splits_or_without() -> No
 def test_a_picture_outside_the_class_folders_is_a_problem() -> None:
     listing = arrange_paths("a/1.png", "a/2.png", "b/1.png", "b/2.png", "overview.png")
     assert listing.problems == [Problem("overview.png", "in no class folder")]
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("cat.12.jpg", "cat"),
+        ("cat (2).jpg", "cat"),
+        ("great_pyrenees_12.jpg", "great_pyrenees"),
+        ("Saint-Bernard-3-left.jpg", "Saint-Bernard"),
+        ("café7.png", "café"),
+        ("barn_owl_left.jpg", "barn_owl"),
+        ("a__b.jpg", "a"),
+        ("cat.jpg", "cat"),
+        ("cat", "cat"),
+        ("0001.jpg", None),
+        ("_12.jpg", None),
+    ],
+)
+def test_a_name_tells_its_class_up_to_the_number(file: str, expected: str | None) -> None:
+    assert label_of(["folder", file], "name") == expected
+
+
+def test_a_picture_in_no_folder_has_a_class_by_its_name_alone() -> None:
+    assert [label_of(["cat1.jpg"], kind) for kind in ("folder", "parent", "name")] == [None, None, "cat"]
+    assert [label_of(["a", "b", "c1.jpg"], kind) for kind in ("folder", "parent", "name")] == ["a", "b", "c"]
 
 
 LAYOUT = "Expected a folder for each class with its pictures inside, or train/, val/ and test/ with such folders."

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from table_sources import ARRAY_SOURCES, TABLE_SOURCES
 
 from lamina.data import Preparation, load_data
 
@@ -18,6 +19,7 @@ PICTURE_SOURCES = {
     "tar.gz of a folder": lambda pictures, path: pictures.write_tar(path / "set.tar.gz", "set/"),
     "tar.bz2": lambda pictures, path: pictures.write_tar(path / "set.tar.bz2"),
     "tar.xz": lambda pictures, path: pictures.write_tar(path / "set.tar.xz"),
+    "tar.zst": lambda pictures, path: pictures.write_tar_zst(path / "set.tar.zst"),
 }
 
 
@@ -72,6 +74,30 @@ def test_the_second_load_comes_from_the_cache(form: str, pictures, batches, tmp_
         np.testing.assert_array_equal(second.splits[split].targets, images.targets)
         assert second.splits[split].names == images.names
         assert second.splits[split].target_names == images.target_names
+
+
+@pytest.mark.parametrize("form", TABLE_SOURCES)
+def test_tables_give_the_same_data_as_folders(form: str, pictures, tmp_path: Path) -> None:
+    data = load_data(TABLE_SOURCES[form](pictures, tmp_path))
+
+    for split, images in data.splits.items():
+        pixels, targets, _ = pictures.select(split)
+        np.testing.assert_array_equal(images.pixels, pixels)
+        np.testing.assert_array_equal(images.targets, targets)
+        assert images.target_names == ("cat", "dog", "owl")
+    assert list(data.splits) == ["train", "val", "test"]
+    assert not list(tmp_path.rglob("spool"))
+
+
+@pytest.mark.parametrize("form", ARRAY_SOURCES)
+def test_arrays_give_their_pictures_and_classes(form: str, pictures, tmp_path: Path) -> None:
+    data = load_data(ARRAY_SOURCES[form](pictures, tmp_path))
+
+    for split, images in data.splits.items():
+        pixels, targets, _ = pictures.select(split)
+        np.testing.assert_array_equal(images.pixels, pixels)
+        np.testing.assert_array_equal(images.targets, targets)
+    assert data.target_reason.startswith("one label a picture, 3 classes, from ")
 
 
 @pytest.mark.parametrize("form", ["official archive", "official folder", "folder of the official folder"])

@@ -63,6 +63,8 @@ def test_class_scores_are_those_counted_by_hand():
     assert (cat.precision, cat.recall, cat.f1, cat.support) == (1 / 2, 1 / 2, 1 / 2, 2)
     assert (dog.precision, dog.recall, dog.f1, dog.support) == (2 / 3, 1.0, 4 / 5, 2)
     assert (hen.precision, hen.recall, hen.f1, hen.support) == (1.0, 1 / 2, 2 / 3, 2)
+    assert report.balanced_accuracy == (1 / 2 + 1 + 1 / 2) / 3
+    assert report.question is None
     assert report.most_confused() == [("cat", "dog", 1), ("hen", "cat", 1)]
     assert report.most_confused(count=1) == [("cat", "dog", 1)]
 
@@ -74,7 +76,9 @@ def test_the_report_says_what_was_judged():
 
 
 def test_a_class_without_images_has_no_recall_and_one_never_chosen_no_precision():
-    cat, dog, hen = judge_classes(pixels_that_choose([0, 1, 1]), [0, 0, 0]).classes
+    report = judge_classes(pixels_that_choose([0, 1, 1]), [0, 0, 0])
+    cat, dog, hen = report.classes
+    assert report.balanced_accuracy == 1 / 3
     assert (cat.precision, cat.recall) == (1.0, 1 / 3)
     assert (dog.precision, dog.recall, dog.f1, dog.support) == (0.0, None, 0.0, 0)
     assert (hen.precision, hen.recall, hen.f1, hen.support) == (None, None, None, 0)
@@ -130,8 +134,33 @@ def test_yes_and_no_are_two_classes_of_which_each_is_judged():
     report = evaluate(model_of(YesNo(("cat?",))), images_of(pixels, targets, ("cat?",)))
     assert report.confusion == ((2, 1), (0, 1))
     assert [scores.name for scores in report.classes] == ["no", "yes"]
+    assert report.balanced_accuracy == (2 / 3 + 1) / 2
+    # Of three pairs of a yes and a no, all are in order; of four images in order of their logits the first is the yes.
+    assert (report.question.name, report.question.roc_auc, report.question.average_precision) == ("cat?", 1.0, 1.0)
     yes = 1 / (1 + np.exp(-logits_of(pixels)[:, 0]))
     assert report.loss == pytest.approx(-np.log(np.where(targets, yes, 1 - yes)).mean())
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 30).flatmap(lambda count: st.tuples(arrays(np.uint8, (count, 1)), arrays(np.bool_, count))))
+def test_figures_of_a_question_equal_those_counted_pair_by_pair(case):
+    pixels, targets = case
+    report = evaluate(model_of(YesNo(("cat?",))), images_of(pixels, targets, ("cat?",)))
+    yes, no = pixels[targets, 0].tolist(), pixels[~targets, 0].tolist()
+    pairs = [1.0 if one > other else 0.5 if one == other else 0.0 for one in yes for other in no]
+    assert report.question.roc_auc == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
+    expected = pytest.approx(average_precision(pixels[:, 0], targets)) if yes else None
+    assert report.question.average_precision == expected
+    told = pixels[:, 0] > 128
+    recalls = [(told[targets == answer] == answer).mean() for answer in (False, True) if (targets == answer).any()]
+    assert report.balanced_accuracy == pytest.approx(np.mean(recalls))
+
+
+def test_roc_auc_of_the_example_in_scikit_learns_documentation():
+    # y_true = [1, 1, 2, 2] with pos_label 2, scores = [0.1, 0.4, 0.35, 0.8]: 0.75.
+    pixels, targets = np.array([[10], [40], [35], [80]]), np.array([False, False, True, True])
+    report = evaluate(model_of(YesNo(("two?",))), images_of(pixels, targets, ("two?",)))
+    assert report.question.roc_auc == 0.75
 
 
 def average_precision(probability: np.ndarray, truth: np.ndarray) -> float:
@@ -178,6 +207,17 @@ def test_label_figures_equal_the_formulas_in_float64(case):
     assert [scores.support for scores in report.labels] == targets.sum(axis=0).tolist()
     known = [reference for reference in expected if reference is not None]
     assert report.score == pytest.approx(np.mean(known), abs=1e-6)
+    told = pixels > 128
+    f1 = []
+    for place, scores in enumerate(report.labels):
+        right = int((told[:, place] & targets[:, place]).sum())
+        seen, there = int(told[:, place].sum()), int(targets[:, place].sum())
+        assert scores.precision == (right / seen if seen else None)
+        assert scores.recall == (right / there if there else None)
+        assert scores.f1 == (pytest.approx(2 * right / (seen + there)) if seen + there else None)
+        f1 += [scores.f1] if there else []
+    assert report.micro_f1 == pytest.approx(2 * (told & targets).sum() / (told.sum() + targets.sum()))
+    assert report.macro_f1 == pytest.approx(np.mean(f1))
     yes = 1 / (1 + np.exp(-logits_of(pixels)))
     assert report.loss == pytest.approx(-np.log(np.where(targets, yes, 1 - yes)).mean(), rel=1e-6)
 
@@ -198,6 +238,10 @@ def test_number_figures_equal_the_formulas_in_float64_in_each_numbers_own_unit()
     assert [scores.name for scores in report.numbers] == ["angle", "size"]
     assert [scores.mean_absolute_error for scores in report.numbers] == pytest.approx(errors.tolist())
     assert [scores.r2 for scores in report.numbers] == pytest.approx((1 - unexplained).tolist())
+    roots = np.sqrt(((told - truth) ** 2).mean(axis=0))
+    assert [scores.root_mean_squared_error for scores in report.numbers] == pytest.approx(roots.tolist())
+    of_the_mean = np.abs(np.array(means) - truth).mean(axis=0)
+    assert [scores.baseline_error for scores in report.numbers] == pytest.approx(of_the_mean.tolist())
     assert report.score == pytest.approx(errors.mean())
     assert report.score_name == "mean_absolute_error"
 

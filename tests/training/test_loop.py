@@ -220,6 +220,52 @@ def test_every_task_is_learned_by_heart(targets, names):
     assert epochs[-1].train_loss < 0.1 * epochs[0].train_loss
 
 
+def rare_images():
+    """Sixty images, of which three are of the second class and none of the third."""
+    images = random_images()
+    return dataclasses.replace(images, targets=(np.arange(60) % 20 == 7).astype(np.int64), target_names=tuple("abc"))
+
+
+def test_a_balanced_training_learns_the_loss_in_which_each_class_counts_alike():
+    recipe = Recipe(epochs=1, batch_size=10, lr=0.0, precision="fp32", balance="on")
+    training = Training(Net(Flatten(), Output()), rare_images(), recipe)
+    with torch.no_grad():
+        logits = training.model(torch.from_numpy(rare_images().pixels))
+    losses = nn.functional.cross_entropy(logits, torch.from_numpy(rare_images().targets), reduction="none")
+    is_rare = torch.from_numpy(rare_images().targets == 1)
+    (epoch,) = train(training)
+    assert epoch.train_loss == pytest.approx((losses[is_rare].mean() + losses[~is_rare].mean()).item() / 2, rel=1e-5)
+
+
+def test_a_balanced_training_finds_the_rare_class_that_another_leaves_out():
+    found = {}
+    for balance in ("off", "on"):
+        recipe = Recipe(epochs=3, batch_size=20, balance=balance)
+        training = Training(Net(Flatten(), Output()), rare_images(), recipe)
+        train(training)
+        with torch.no_grad():
+            found[balance] = int((training.model(torch.from_numpy(rare_images().pixels)).argmax(1) == 1).sum())
+    assert found["on"] > found["off"]
+
+
+def test_a_balanced_training_goes_on_from_a_checkpoint_to_the_same_weights():
+    recipe = Recipe(epochs=2, batch_size=10, balance="on")
+    straight, stopped, resumed = (Training(SMALL, rare_images(), recipe, steps_per_record=1) for _ in range(3))
+    train(straight)
+    next(iter(stopped))
+    resumed.restore(stopped.checkpoint())
+    train(resumed)
+    assert same_weights(weights_of(straight), weights_of(resumed))
+
+
+def test_numbers_refuse_to_be_balanced_before_training():
+    images = random_images()
+    images = Images(images.pixels, np.ones((60, 1), np.float32), ("x",), images.names, "train")
+    message = "^balance was 'on', but numbers have no classes to balance. Set it to 'off'.$"
+    with pytest.raises(RecipeError, match=message):
+        Training(Net(Flatten(), Output()), images, Recipe(balance="on"))
+
+
 def test_a_loss_that_is_no_number_ends_the_training_with_advice():
     training = Training(SMALL.without(BatchNorm), random_images(), Recipe(optimizer="sgd", lr=1e30, batch_size=10))
     with pytest.raises(

@@ -16,6 +16,7 @@ recipes = st.builds(
     lr=st.floats(0, 10),
     momentum=st.floats(0, 0.99),
     schedule=st.sampled_from(["constant", "cosine", "linear", "one-cycle"]),
+    balance=st.sampled_from(["off", "on"]),
     dropout=st.none() | st.floats(0, 0.99),
     flip=st.sampled_from(["off", "random", "alternating"]),
     seed=st.integers(0, 2**63 - 1),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.data import Images
-from lamina.errors import RunError
+from lamina.errors import RecipeError, RunError
 from lamina.training.task import ManyLabels, Numbers, OneLabel, Task, YesNo, task_of
 
 ONE = OneLabel(("a", "b", "c"))
@@ -93,3 +93,58 @@ def test_binary_cross_entropy_is_the_published_formula(seed, label_smoothing):
     assert one.item() == pytest.approx(expected[:, 0].mean())
     right = ((yes > 0.5) == targets).mean(axis=1).sum()
     assert MANY.correct(torch.from_numpy(logits), torch.from_numpy(targets)).item() == pytest.approx(right)
+
+
+def test_weights_are_the_mean_count_over_the_count_of_the_class():
+    # 6 a, 3 b and 1 c: the mean count is 10 / 3.
+    targets = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 2])
+    assert ONE.weigh(targets).tolist() == pytest.approx([10 / 18] * 6 + [10 / 9] * 3 + [10 / 3])
+    # 1 yes and 3 no: 2 over each; the second label has no image, and the third all.
+    yes_no = torch.tensor([True, False, False, False])
+    assert YES_NO.weigh(yes_no).tolist() == pytest.approx([2, 2 / 3, 2 / 3, 2 / 3])
+    labels = torch.stack([yes_no, torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)], dim=1)
+    assert MANY.weigh(labels).numpy() == pytest.approx(
+        np.array([[2, 1, 1], [2 / 3, 1, 1], [2 / 3, 1, 1], [2 / 3, 1, 1]])
+    )
+
+
+@given(st.integers(0, 10_000))
+def test_with_weights_all_classes_count_alike_and_the_mean_weight_is_one(seed):
+    generator = np.random.default_rng(seed)
+    targets = torch.from_numpy(generator.choice(3, 40, p=[0.7, 0.25, 0.05]))
+    weights = ONE.weigh(targets).double()
+    assert weights.mean().item() == pytest.approx(1)
+    sums = [weights[targets == place].sum().item() for place in targets.unique()]
+    assert sums == pytest.approx([sums[0]] * len(sums))
+    labels = torch.from_numpy(generator.random((40, 3)) < [0.5, 0.1, 0.02])
+    weights = MANY.weigh(labels).double()
+    assert weights.mean(dim=0).numpy() == pytest.approx(np.ones(3))
+    for column, truth in zip(weights.T, labels.T, strict=True):
+        if 0 < truth.sum() < 40:
+            assert column[truth].sum().item() == pytest.approx(20)
+
+
+@given(st.integers(0, 10_000), st.floats(0, 0.9))
+def test_a_weighed_loss_is_the_mean_of_each_targets_loss_times_its_weight(seed, label_smoothing):
+    generator = np.random.default_rng(seed)
+    logits, weights = logits_and(seed, 3), generator.random((8, 3))
+    targets, labels = generator.integers(0, 3, 8), generator.integers(0, 2, (8, 3)).astype(bool)
+    log_shares = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    smoothed = np.eye(3)[targets] * (1 - label_smoothing) + label_smoothing / 3
+    expected = (-(smoothed * log_shares).sum(axis=1) * weights[:, 0]).mean()
+    tensors = [torch.from_numpy(array) for array in (logits, targets, labels, weights)]
+    loss = ONE.loss(tensors[0], tensors[1], label_smoothing, tensors[3][:, 0])
+    assert loss.item() == pytest.approx(expected)
+    yes = 1 / (1 + np.exp(-logits))
+    smoothed = labels * (1 - label_smoothing) + label_smoothing / 2
+    entropy = -(smoothed * np.log(yes) + (1 - smoothed) * np.log(1 - yes))
+    loss = MANY.loss(tensors[0], tensors[2], label_smoothing, tensors[3])
+    assert loss.item() == pytest.approx((entropy * weights).mean())
+    loss = YES_NO.loss(tensors[0][:, :1], tensors[2][:, 0], label_smoothing, tensors[3][:, 0])
+    assert loss.item() == pytest.approx((entropy * weights)[:, 0].mean())
+
+
+def test_numbers_have_nothing_to_weigh_by():
+    with pytest.raises(RecipeError) as refused:
+        NUMBERS.weigh(torch.zeros(2, 2))
+    assert str(refused.value) == "balance was 'on', but numbers have no classes to balance. Set it to 'off'."

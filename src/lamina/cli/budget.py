@@ -71,7 +71,7 @@ def _time_epoch(net: NetChoice, recipe: Recipe, dataset: Dataset, device: str) -
     steps = WARM_UP_STEPS + TIMED_STEPS
     sample = images.take_evenly(steps * recipe.batch_size)
     trial = dataclasses.replace(recipe, epochs=steps)  # enough for a set that is smaller than a batch
-    training = Training(net.make(recipe.seed), sample, trial, device=device, steps_per_record=1)
+    training = Training(net.make_for(sample, recipe.seed), sample, trial, device=device, steps_per_record=1)
     started = time.perf_counter()
     for step, _ in enumerate(itertools.islice(training, steps), start=1):
         if step == WARM_UP_STEPS:

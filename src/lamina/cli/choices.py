@@ -16,16 +16,20 @@ from typing import TYPE_CHECKING, Any
 from lamina import zoo
 from lamina.cli.terminal import Terminal, warnings_as_remarks
 from lamina.errors import NetError, suggest
-from lamina.nets import Net, parse_net
+from lamina.nets import Net, Shape, parse_net
 from lamina.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lamina.data import Dataset, Preparation
+    from lamina.data import Dataset, Images, Preparation
     from lamina.record import DataOrigin, OwnModule
     from lamina.runs import Run
     from lamina.training.model import Model
+    from lamina.training.pretrained import TimmNet
+
+TIMM = "timm:"
+"""How the names of timm's nets begin."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +38,24 @@ class NetChoice:
 
     Attributes:
         name: for the run and for tables.
-        net: the value, or what makes a module of the user's own.
+        net: the value, or what makes a module of a shape of images and a number of outputs.
         recipes: how it is trained, the default first.
-        own_module: the file and name that a module of the user's own comes from.
+        origin: where a module comes from: the file and name of the user's own, or timm's net and its first weights.
     """
 
     name: str
-    net: Net | Callable[[], nn.Module]
+    net: Net | Callable[[Shape, int], nn.Module]
     recipes: dict[str, Recipe]
-    own_module: OwnModule | None = None
+    origin: OwnModule | TimmNet | None = None
 
-    def make(self, seed: int) -> Net | nn.Module:
-        """The net, or the user's own module with weights drawn from ``seed``."""
+    def make_for(self, images: Images, seed: int) -> Net | nn.Module:
+        """The net, or a module for what these images are and ask for, with weights drawn from ``seed``."""
+        from lamina.training.task import task_of
+
+        return self.make(seed, images.shape, task_of(images).outputs)
+
+    def make(self, seed: int, shape: Shape, outputs: int) -> Net | nn.Module:
+        """The net, or a module for images of that shape and so many logits, with weights drawn from ``seed``."""
         if isinstance(self.net, Net):
             return self.net
         import torch
@@ -53,7 +63,7 @@ class NetChoice:
         from lamina.training.randomness import derive_seed, seeded
 
         with seeded(derive_seed(seed, "weights"), torch.device("cpu")):
-            return self.net()
+            return self.net(shape, outputs)
 
 
 @dataclass(frozen=True)
@@ -80,12 +90,21 @@ class DataChoice:
         return DataOrigin(self.source, self.reason, dataset.name, dataset.fingerprint, self.preparation)
 
 
-def choose_net(text: str, terminal: Terminal) -> NetChoice:
-    """The net that ``text`` names: one of the zoo, ``file.py``, ``file.py:NAME``, or layers as Python.
+def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> NetChoice:
+    """The net that ``text`` names: one of the zoo, ``timm:NAME``, ``file.py``, ``file.py:NAME``, or layers as Python.
+
+    Args:
+        text: what somebody wrote.
+        terminal: who is told of what is fetched or run.
+        weights: what timm's net begins with: ``none``, ``pretrained`` (the default) or a safetensors file.
 
     Raises:
-        NetError: it names none.
+        NetError: it names none, or the weights cannot be had.
     """
+    if text.startswith(TIMM):
+        return _choose_timm(text, weights, terminal)
+    if weights is not None:
+        raise NetError(f"--weights was {weights!r}, but only timm:NAME begins with weights. Leave it out.")
     if text in zoo.NAMES:
         return NetChoice(text, zoo.load_net(text), zoo.load_recipes(text))
     if file := re.fullmatch(r"(.+\.py)(?::(\w+))?", text):
@@ -139,16 +158,45 @@ def load_run_model(run: Run, net: str | None, device: str, terminal: Terminal) -
     return run.load_model(body).to(place.value)
 
 
+def tell_pretrained(model: Model, terminal: Terminal) -> None:
+    """Say how a net of timm's has its pixels, and whether the pictures are far smaller than it is used to."""
+    from lamina.training.pretrained import native_side_px
+
+    native_px, side_px = native_side_px(model.body), min(model.in_shape[1:])
+    if native_px is None:
+        return
+    mean, std = (", ".join(f"{value:.1f}" for value in values) for values in (model.mean, model.std))
+    terminal.remark(f"normalization: the net's own, mean {mean}, deviation {std}")
+    if 2 * side_px <= native_px:
+        terminal.remark(
+            f"size: the pictures are {side_px} px, and the net was made for {native_px} px: a larger --size, "
+            f"{min(native_px, 4 * side_px)} say, usually gives a better net, and takes longer"
+        )
+
+
 def make_module(run: Run, net: str | None, terminal: Terminal) -> nn.Module | None:
     """The user's own module in the file that ``net`` names, with weights drawn from the run's seed.
 
     Raises:
         NetError: there is none, or it is a net.
     """
-    body = None if net is None else choose_net(net, terminal).make(run.record.recipe.seed)
-    if isinstance(body, Net):
-        raise NetError(f"--net is for a module of your own, but {net} gives a Net, which the run holds already.")
+    if net is None:
+        return None
+    record = run.record
+    is_own = not net.startswith(TIMM)
+    body = choose_net(net, terminal).make(record.recipe.seed, record.in_shape, record.task.outputs) if is_own else None
+    if body is None or isinstance(body, Net):
+        raise NetError(f"--net is for a module of your own, but {net} gives a net that the run holds already.")
     return body
+
+
+def _choose_timm(text: str, weights: str | None, terminal: Terminal) -> NetChoice:
+    from lamina.training.pretrained import FRESH_RECIPES, NONE, PRETRAINED, RECIPES, open_timm_net
+
+    timm_net = open_timm_net(text.removeprefix(TIMM), weights or PRETRAINED, terminal.remark)
+    terminal.remark(f"weights: {timm_net}")
+    recipes = FRESH_RECIPES if timm_net.weights == NONE else RECIPES
+    return NetChoice(f"{TIMM}{timm_net.name}", timm_net.module, recipes, timm_net)
 
 
 def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
@@ -160,7 +208,7 @@ def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
         return NetChoice(file.stem, made, recipes)
     from lamina.record import OwnModule
 
-    def make() -> nn.Module:
+    def make(*_: object) -> nn.Module:
         module: nn.Module = _call(file, found)
         return module
 

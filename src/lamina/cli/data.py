@@ -1,63 +1,200 @@
-"""lamina data: what is in a data set."""
+"""lamina data: what is in a data set, and what is wrong with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import tyro
 
 from lamina.cli.choices import choose_data
 from lamina.cli.preparation import DataOptions
 from lamina.cli.terminal import Terminal, parse_options
+from lamina.errors import DataError
 
 if TYPE_CHECKING:
-    from lamina.data import Images
+    from lamina.data import Dataset
+    from lamina.data.findings import Finding, Sighting
+    from lamina.data.inspection import Inspection, SizeSummary
+
+EXAMPLES = 3
+"""How many pictures of a finding people are shown; --json has them all."""
+PATIENCE_SECONDS = 2.0
+"""A bar that comes and goes sooner says nothing."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Show a data set's splits, classes, counts and sizes, and the pictures that could not be read."""
+    """Show what is in a data set, and what is wrong with it; it changes nothing.
+
+    Splits, classes, counts, sizes and channels; then what was found, what matters most first: the same picture in two
+    splits or with two targets, files that can't be read, copies, blank pictures, classes that are missing or tiny. The
+    exit status is 0 also where something is wrong with the data.
+    """
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """a name or a path"""
     reading: DataOptions = DataOptions()
+    contact_sheet: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
+    """draw training pictures of each class there"""
+    samples: int = 10
+    """how many a class, label or number"""
     json: bool = False
-    """one JSON object on stdout"""
+    """one JSON object on stdout, with every picture that something was found of"""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "data", arguments)
+    sheet = options.contact_sheet
+    if options.samples < 1:
+        raise DataError(f"--samples was {options.samples}, but takes 1 or more.")
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise DataError(f"--contact-sheet was {sheet}, but takes a file that ends in .png.")
     terminal = Terminal(as_json=options.json)
     dataset = choose_data(options.data, options.reading.prepare(), terminal).dataset
-    counts = {split: images.target_counts() for split, images in dataset.splits.items()}
-    columns = [_tell_targets(images) for images in dataset.splits.values()]
-    rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
-    rows.append(("images", *(f"{len(images):,}" for images in dataset.splits.values())))
-    terminal.tabulate(("target", *counts), rows)
-    terminal.say(f"size: {'×'.join(map(str, dataset.train.shape))} (channels, height, width)")
-    terminal.say(f"splits: {dataset.split_rule}; fingerprint: {dataset.fingerprint}")
-    for problem in dataset.problems:
-        terminal.say(f"not read: {problem.path}: {problem.reason}")
-    terminal.emit(
-        "data",
-        data=dataset.name,
-        fingerprint=dataset.fingerprint,
-        shape=dataset.train.shape,
-        images={split: len(images) for split, images in dataset.splits.items()},
-        counts=counts,
-        split_rule=dataset.split_rule,
-        problems=[{"image": problem.path, "reason": problem.reason} for problem in dataset.problems],
-    )
+    from lamina.data.inspection import inspect
+
+    with terminal.progress() as show_progress:
+        inspection = inspect(dataset, _patiently(show_progress))
+    if sheet is not None:
+        _draw(dataset, sheet, options.samples)
+    _tell(dataset, inspection, terminal)
+    terminal.emit("data", **_to_json(dataset, inspection), contact_sheet=None if sheet is None else str(sheet))
+    if sheet is None:
+        terminal.remark("--contact-sheet FILE.png draws samples of each class.")
+    else:
+        terminal.remark(f"contact sheet: {sheet}")
     return 0
 
 
-def _tell_targets(images: Images) -> dict[str, str]:
-    """How many images each class or label has; of a number, its range."""
-    if images.targets.dtype != np.float32:
-        return {name: f"{count:,}" for name, count in images.target_counts().items()}
-    ranges = zip(images.target_names, images.targets.min(axis=0), images.targets.max(axis=0), strict=True)
-    return {name: f"{low:.4g} … {high:.4g}" for name, low, high in ranges}
+def _patiently(show: Callable[[str, int, int], None]) -> Callable[[int, int], None]:
+    started = time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        if time.perf_counter() - started > PATIENCE_SECONDS:
+            show("looking at pictures", done, total)
+
+    return progress
+
+
+def _draw(dataset: Dataset, path: Path, samples: int) -> None:
+    from lamina.drawing import draw_contact_sheet
+
+    try:
+        draw_contact_sheet(dataset.train, path, samples)
+    except OSError as error:
+        raise DataError(
+            f"{path} can't be written: {error.strerror or error}. Give a file in a folder that is there."
+        ) from error
+
+
+def _tell(dataset: Dataset, inspection: Inspection, terminal: Terminal) -> None:
+    splits = inspection.splits
+    names = [split.split for split in splits]
+    images = ("images", *(f"{split.images:,}" for split in splits))
+    if splits[0].numbers:
+        terminal.tabulate(("", *names), [images])
+        numbers = [
+            (
+                spread.name,
+                split.split,
+                *(f"{value:.4g}" for value in (spread.minimum, spread.mean, spread.deviation, spread.maximum)),
+            )
+            for place in range(len(splits[0].numbers))
+            for split in splits
+            for spread in split.numbers[place : place + 1]
+        ]
+        terminal.tabulate(("number", "split", "min", "mean", "deviation", "max"), numbers, texts=2)
+    else:
+        counts = [(name, *(f"{split.counts[name]:,}" for split in splits)) for name in splits[0].counts]
+        terminal.tabulate(("target", *names), [*counts, images])
+    if inspection.imbalance_ratio is not None:
+        terminal.say(f"imbalance: {inspection.imbalance_ratio:.3g} (train's largest count over its smallest)")
+    if inspection.sizes is not None:
+        tell_sizes(inspection.sizes, terminal)
+    terminal.say(f"size: {'×'.join(map(str, dataset.train.shape))} (channels, height, width)")
+    channels = inspection.channels
+    mean, deviation = (" ".join(f"{value:.1f}" for value in values) for values in (channels.mean, channels.deviation))
+    grey = f"; grey: {channels.grey:,} of {inspection.images:,} images" if len(channels.mean) == 3 else ""
+    terminal.say(f"channels: mean {mean}; deviation {deviation} (of 255){grey}")
+    terminal.say(f"splits: {dataset.split_rule}; fingerprint: {dataset.fingerprint}")
+    terminal.say(f"\nfound: {_count_findings(inspection.findings)}")
+    for finding in inspection.findings:
+        _tell_finding(finding, terminal)
+
+
+def _count_findings(findings: Sequence[Finding]) -> str:
+    """How many there are of each severity.
+
+    >>> _count_findings([])
+    'nothing wrong'
+    """
+    severities = [finding.severity for finding in findings]
+    counts = {severity: severities.count(severity) for severity in dict.fromkeys(severities)}
+    return ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items()) or "nothing wrong"
+
+
+def tell_sizes(sizes: SizeSummary, terminal: Terminal) -> None:
+    """The sizes that the pictures had before they were made to fit."""
+    common = ", ".join(f"{height}×{width} ({count:,})" for height, width, count in sizes.common)
+    if sizes.sizes == 1:
+        terminal.say(f"pictures: {common}, as they came (height, width)")
+        return
+    for what, place in (("heights", 0), ("widths", 1)):
+        low, middle, high = (each[place] for each in (sizes.smallest_px, sizes.median_px, sizes.largest_px))
+        terminal.say(f"{what}: {low} to {high} px, median {middle:.0f}")
+    terminal.say(f"{sizes.sizes:,} sizes (height×width), most often {common}")
+
+
+def _tell_finding(finding: Finding, terminal: Terminal) -> None:
+    terminal.say(f"{finding.severity}: {finding.message}")
+    for place, sighting in enumerate(finding.images[:EXAMPLES]):
+        twin = f" = {_name(finding.twins[place], finding)}" if finding.twins else ""
+        terminal.say(f"    {_name(sighting, finding)}{twin}")
+    if len(finding.images) > EXAMPLES:
+        terminal.say(f"    and {len(finding.images) - EXAMPLES:,} more")
+
+
+def _name(sighting: Sighting, finding: Finding) -> str:
+    """A picture's name, with its split where that is not the first part of it, and its target where that matters."""
+    remarks: list[str] = []
+    if sighting.split is not None and not sighting.name.lower().startswith(f"{sighting.split}/"):
+        remarks.append(sighting.split)
+    if finding.kind == "conflict":
+        remarks.append(str(sighting.target))
+    return f"{sighting.name} ({': '.join(remarks)})" if remarks else sighting.name
+
+
+def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
+    from lamina.plain import fields_to_plain
+
+    findings = [
+        {
+            "kind": finding.kind,
+            "severity": finding.severity,
+            "message": finding.message,
+            "count": finding.count,
+            "images": [sighting._asdict() for sighting in finding.images],
+            "twins": [sighting._asdict() for sighting in finding.twins],
+        }
+        for finding in inspection.findings
+    ]
+    return {
+        "data": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "shape": dataset.train.shape,
+        "images": {split.split: split.images for split in inspection.splits},
+        "counts": {split.split: split.counts for split in inspection.splits},
+        "numbers": {split.split: [fields_to_plain(spread) for spread in split.numbers] for split in inspection.splits},
+        "imbalance_ratio": inspection.imbalance_ratio,
+        "sizes": None if inspection.sizes is None else fields_to_plain(inspection.sizes),
+        "channels": fields_to_plain(inspection.channels),
+        "split_rule": dataset.split_rule,
+        "problems": [{"image": problem.path, "reason": problem.reason} for problem in dataset.problems],
+        "duplicates": [[sighting._asdict() for sighting in group] for group in inspection.duplicates],
+        "findings": findings,
+    }

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lamina.cli import STARTED
-from lamina.cli.choices import DataChoice, NetChoice
+from lamina.cli.choices import DataChoice, NetChoice, tell_pretrained
 from lamina.cli.keeping import Keeper
 from lamina.cli.loading import loading
 from lamina.cli.terminal import Terminal
@@ -92,7 +92,7 @@ def train_and_judge(
         from lamina.runs import create_run
         from lamina.training.loop import Training
 
-    body = net.make(recipe.seed)
+    body = net.make_for(data.dataset.train, recipe.seed)
     training = Training(
         body, data.dataset.train, recipe, device=place.device, steps_per_record=_steps_per_record(place.device)
     )
@@ -100,12 +100,13 @@ def train_and_judge(
         training,
         data.origin(),
         net_name=net.name,
-        own_module=net.own_module,
+        own_module=net.origin,
         rewind_on_nan=bool(precautions.rewind_on_nan),
         command=terminal.command,
     )
     run = create_run(place.runs_dir, record, place.run_name)
     terminal.remark(f"net: {net.name}, {record.parameters:,} parameters")
+    tell_pretrained(training.model, terminal)
     terminal.remark(f"device: {training.device}; precision: {training.precision}")
     terminal.remark(f"run: {run.path}")
     with run.lock():
@@ -141,7 +142,7 @@ def find_auto_batch_size(net: NetChoice, recipe: Recipe, data: DataChoice, devic
 
     images = data.dataset.train
     largest = 1 << min(LARGEST_AUTO, len(images)).bit_length() - 1
-    training = Training(net.make(recipe.seed), images, recipe, device=device)
+    training = Training(net.make_for(images, recipe.seed), images, recipe, device=device)
     found = find_batch_size(training, largest)
     if found is None:
         raise RecipeError(f"{net.name} does not fit into the memory of {training.device}, not even with 2 images.")
@@ -209,7 +210,7 @@ def _finish(training: Training, run: Run, dataset: Dataset, precautions: Precaut
         keeper.finish()
         if report is not None:
             run.save_report(report)
-            _draw(run, report)
+            _draw(run, report, training, dataset)
     seconds = [row["train_seconds"] for row in run.read_history() if row.get("train_seconds")]
     speed = len(dataset.train) * len(seconds) / sum(seconds) if seconds else 0.0
     return Outcome(run, report, sum(seconds), speed, stopped_by)
@@ -351,10 +352,16 @@ def tell_score(report: Report) -> str:
     return f"{name} {100 * report.score:.2f} %" if is_share else f"{name} {report.score:.4g}"
 
 
-def _draw(run: Run, report: Report) -> None:
-    from lamina.drawing import draw_confusion, draw_curves
-    from lamina.evaluation import ClassReport
+def _draw(run: Run, report: Report, training: Training, dataset: Dataset) -> None:
+    from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter
+    from lamina.evaluation import ClassReport, LabelReport, NumberReport
+    from lamina.evaluation.judge import answer_some
 
     draw_curves({run.record.net_name: [run.read_history()]}, run.path / "curves.png", score_name=report.score_name)
     if isinstance(report, ClassReport):
         draw_confusion(report, run.path / "confusion.png")
+    elif isinstance(report, LabelReport):
+        draw_labels(report, run.path / "labels.png")
+    elif isinstance(report, NumberReport):
+        judged = next(images for split, images in dataset.splits.items() if split == report.split)
+        draw_scatter(report, *answer_some(training.model, judged), run.path / "scatter.png")

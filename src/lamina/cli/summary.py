@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from lamina.cli.choices import choose_net
+from lamina.cli.choices import TIMM, choose_net
 from lamina.cli.terminal import Terminal, parse_options
 from lamina.errors import NetError
 from lamina.nets import Net, Shape, summarize
@@ -33,9 +33,11 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "summary", arguments)
     terminal = Terminal(as_json=options.json)
-    net = choose_net(options.net, terminal).net
+    is_timm = options.net.startswith(TIMM)
+    net = None if is_timm else choose_net(options.net, terminal).net
     if not isinstance(net, Net):
-        raise NetError(f"{options.net} gives a module of your own, whose shapes only torch knows. Give a Net.")
+        owner = "of timm's" if is_timm else "of your own"
+        raise NetError(f"{options.net} gives a module {owner}, whose shapes only torch knows. Give a Net.")
     summary = summarize(net, _read_shape(options.input), options.outputs)
     terminal.tabulate(
         ("layer", "output", "parameters", "multiply-adds", "sees"),

@@ -93,18 +93,25 @@ class Terminal:
 
     def tabulate(self, heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> None:
         """A table whose first ``texts`` columns are words and whose others are figures; tabs between them in a pipe."""
+        with self.table(heads, texts) as add:
+            for row in rows:
+                add(row)
+
+    @contextmanager
+    def table(self, heads: Sequence[str], texts: int = 1) -> Iterator[Callable[[Sequence[str]], None]]:
+        """A table that grows by a row a call of what it gives: at once in a pipe, and whole at its end on a screen."""
         if self.as_json:
-            return
-        if not self._out.is_terminal:
-            for row in [heads, *rows]:
-                print("\t".join(row))  # rich would make spaces of the tabs
-            return
-        table = Table(header_style="bold", pad_edge=False)
-        for place, head in enumerate(heads):
-            table.add_column(head, justify="left" if place < texts else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*map(Text, row))
-        self._out.print(table)
+            yield lambda _: None
+        elif not self._out.is_terminal:
+            print("\t".join(heads))  # rich would make spaces of the tabs
+            yield lambda row: print("\t".join(row))
+        else:
+            table = Table(header_style="bold", pad_edge=False)
+            for place, head in enumerate(heads):
+                table.add_column(Text(head), justify="left" if place < texts else "right", overflow="fold")
+            yield lambda row: table.add_row(*map(Text, row))
+            if table.row_count:
+                self._out.print(table)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str, int, int], None]]:

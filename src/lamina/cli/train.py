@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
 
 from lamina import zoo
@@ -36,14 +37,17 @@ class Options:
     """
 
     net: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[NET]", help_behavior_hint="")]
-    """a name in the zoo, layers as Python ("Flatten(), Output()"), or file.py[:NAME], which is run; with
-    --time it may be left out"""
+    """a name in the zoo, layers as Python ("Flatten(), Output()"), timm:NAME for one of timm's nets, or
+    file.py[:NAME], which is run; with --time it may be left out"""
     fields: Annotated[Recipe, tyro.conf.arg(name="recipe")]
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """a name or a path; by default CIFAR-10 where it can be had, else the built-in shapes"""
     reading: DataOptions = DataOptions()
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """one of the net's recipes; the flags below are its fields"""
+    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """what timm:NAME begins with: a safetensors file, "pretrained" (the default: those that timm's authors publish,
+    fetched if need be) or "none" (random ones)"""
     time: Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")] = None
     """how long it may take from the start, judging included (30s, 5m, 1h): as many epochs as fit, and without NET the
     most accurate of the ladder's nets that has time for its recipe"""
@@ -74,6 +78,8 @@ def run(arguments: Sequence[str]) -> int:
     if is_auto:
         check_auto_batch_size(asked.device)
     data = choose_data(asked.data, preparation, terminal)
+    if data.dataset.train.targets.dtype == np.float32:
+        nets = [(net, _spare_numbers(fields, kept, terminal)) for net, fields in nets]
     if is_auto:
         nets = [(net, find_auto_batch_size(net, fields, data, asked.device, terminal)) for net, fields in nets]
     net, fields = nets[0]
@@ -100,10 +106,10 @@ def _choose_nets(asked: Options, arguments: Sequence[str], terminal: Terminal) -
     if asked.time is not None and _is_given("epochs", arguments):
         raise RecipeError("--time finds the epochs that fit, but --epochs was given too. Give one of them.")
     if asked.net is not None:
-        return [choose_net(asked.net, terminal)]
+        return [choose_net(asked.net, terminal, asked.weights)]
     if asked.time is None:
         raise NetError(f"Expected a net to train, as in: lamina train cnn. {suggest('', zoo.NAMES)} Or give --time 3m.")
-    return [choose_net(name, terminal) for name in zoo.LADDER]
+    return [choose_net(name, terminal, asked.weights) for name in zoo.LADDER]
 
 
 def _read_fields(net: NetChoice, recipe_name: str | None, arguments: Sequence[str]) -> Recipe:
@@ -112,6 +118,16 @@ def _read_fields(net: NetChoice, recipe_name: str | None, arguments: Sequence[st
     fields = _parse(arguments, recipe).fields
     if fields.optimizer != recipe.optimizer and not _is_given("lr", arguments):
         fields = dataclasses.replace(fields, lr=USUAL_LR[fields.optimizer])
+    return fields
+
+
+def _spare_numbers(fields: Recipe, arguments: Sequence[str], terminal: Terminal) -> Recipe:
+    """The recipe for numbers, without what a net's recipe has for classes, unless it was asked for."""
+    if fields.label_smoothing and not _is_given("label-smoothing", arguments):
+        fields = dataclasses.replace(fields, label_smoothing=0.0)
+    if fields.flip != "off" and not _is_given("flip", arguments):
+        terminal.remark("flip: off (a mirrored picture may have other numbers; --flip mirrors them all the same)")
+        fields = dataclasses.replace(fields, flip="off")
     return fields
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import re
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from lzma import LZMAError
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from lamina.data.decoding import PICTURE_LIMIT_BYTES, Packed, Picture
 from lamina.data.folder import is_picture_path
@@ -23,7 +25,9 @@ from lamina.errors import DataError
 class Limits:
     """More than these and an archive is refused."""
 
-    members: int = 2_000_000
+    # Each takes a kilobyte of memory while a zip's directory is read. ImageNet has 1.3 million.
+    members: int = 1_500_000
+    directory_bytes: int = 512 * 2**20
     member_bytes: int = PICTURE_LIMIT_BYTES
     total_bytes: int = 200 * 2**30
     # No picture format packs this well; a bomb does. Small members are let off.
@@ -36,16 +40,61 @@ LIMITS = Limits()
 # Flags of a zip's member: patched data or strong encryption are two that zlib knows nothing of.
 ENCRYPTED, UNKNOWN_TO_ZLIB = 0x1, 0x20 | 0x40
 
+# What each member's entry in a zip's directory begins with, and what a file that zstd packed begins with.
+ENTRY, ZSTD = b"PK\x01\x02", b"\x28\xb5\x2f\xfd"
+# Zstd's own limit where nobody asks for more.
+ZSTD_WINDOW_BYTES = 2**27
+SKIP_BYTES = 2**20
+
 # What most names are cleared of in one look: an absolute path, a drive letter, a step up.
 SUSPICIOUS = re.compile(r"[/\\]|[A-Za-z]:|(?:.*[/\\])?\.\.", re.DOTALL)
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a zip or a tar, by its content."""
+    """Whether a file is a zip or a tar, by its content; what zstd packed is taken for a tar."""
     try:
-        return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+        return zipfile.is_zipfile(path) or is_zstd(path) or tarfile.is_tarfile(path)
     except (OSError, EOFError, zlib.error, LZMAError):
         return False
+
+
+def is_zstd(path: Path) -> bool:
+    """Whether a file is packed with zstd, by its first bytes."""
+    with path.open("rb") as file:
+        return file.read(len(ZSTD)) == ZSTD
+
+
+@contextmanager
+def open_zip(path: Path, limits: Limits = LIMITS) -> Iterator[zipfile.ZipFile]:
+    """A zip to read from, whose directory is not too long to be read.
+
+    Raises:
+        DataError: it has more members than the limits allow.
+    """
+    with _DirectoryReader(path, limits) as file, zipfile.ZipFile(file) as archive:
+        yield archive
+
+
+class _DirectoryReader(io.FileIO):
+    """A zip's file, as ``zipfile`` reads it: the whole directory at once, whatever the number of members it gives.
+
+    So a directory is measured here, before each of its entries becomes an object a hundred times as large.
+    """
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        super().__init__(path)
+        self._limits = limits
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > self._limits.directory_bytes:
+            raise DataError(self._refusal(f"a directory of {size} bytes"))
+        data = super().read(size) or b""
+        if data.count(ENTRY) > self._limits.members:
+            raise DataError(self._refusal(f"more than {self._limits.members} members"))
+        return data
+
+    def _refusal(self, fault: str) -> str:
+        return f"{self.name} is refused: it has {fault}. Unpack it and give lamina the folder."
 
 
 def list_zip(path: Path, limits: Limits = LIMITS) -> list[Picture]:
@@ -56,7 +105,7 @@ def list_zip(path: Path, limits: Limits = LIMITS) -> list[Picture]:
     """
     pictures: dict[str, Picture] = {}
     total_bytes = 0
-    with _readable(path), zipfile.ZipFile(path) as archive:
+    with _readable(path), open_zip(path, limits) as archive:
         members = archive.infolist()
         offsets = sorted({member.header_offset for member in members})
         end_offsets = dict(pairwise([*offsets, path.stat().st_size]))
@@ -111,7 +160,7 @@ def spool_tar(path: Path, folder: Path, limits: Limits = LIMITS) -> list[Picture
 def tar_members(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[str, tarfile.TarFile, tarfile.TarInfo]]:
     """The files of a tar in their order, each with its path; raises DataError at the first unsafe or too large."""
     total_bytes = end_bytes = 0
-    with _readable(path), tarfile.open(path) as archive:
+    with _readable(path), _open_tar(path) as archive:
         archive_bytes = path.stat().st_size
         for count, member in enumerate(archive, start=1):
             if not (member.isreg() or member.isdir()) or member.issparse():
@@ -127,6 +176,61 @@ def tar_members(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[str, tarf
         archive.fileobj.seek(end_bytes)
         if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
             raise tarfile.ReadError("it ends early")
+
+
+@contextmanager
+def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    if not is_zstd(path):
+        with tarfile.open(path) as archive:
+            yield archive
+        return
+    try:
+        import zstandard
+    except ImportError:
+        raise DataError(
+            f"{path} is packed with zstd, which needs one more package: pip install 'lamina[zstd]'. "
+            "Or unpack it and give lamina the folder."
+        ) from None
+    decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
+    try:
+        with (
+            path.open("rb") as file,
+            decompressor.stream_reader(file, read_across_frames=True) as unpacked,
+            tarfile.open(fileobj=cast(BinaryIO, _Forward(unpacked.read)), mode="r:") as archive,
+        ):
+            yield archive
+    except zstandard.ZstdError as error:
+        raise tarfile.ReadError(str(error)) from error
+
+
+class _Forward:
+    """A stream that goes forward alone, as the file that ``tarfile`` wants: back goes only what was read last."""
+
+    def __init__(self, read_on: Callable[[int], bytes]) -> None:
+        self._read_on = read_on
+        self._position = 0
+        self._last = b""
+        self._ahead = b""
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int) -> bytes:
+        data, self._ahead = self._ahead[:size], self._ahead[size:]
+        while len(data) < size and (more := self._read_on(size - len(data))):
+            data += more
+        self._position += len(data)
+        self._last = data
+        return data
+
+    def seek(self, position: int) -> None:
+        while position > self._position and self.read(min(position - self._position, SKIP_BYTES)):
+            pass
+        if back := max(0, self._position - position):
+            if back > len(self._last):
+                raise OSError("it can't be read backwards")
+            self._ahead = self._last[-back:] + self._ahead
+            self._position, self._last = position, self._last[:-back]
 
 
 def read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:

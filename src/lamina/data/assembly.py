@@ -93,8 +93,6 @@ def build_images(given: Mapping[Split, Images], content: str, to: Recipient) -> 
     digests = digest_rows(images.pixels)
     splits = draw.splits if draw.rule == OWN_RULE else unite_duplicates(draw.splits, own, digests)
     _check_trained(splits, images.targets, images.target_names, to.source)
-    sizes = np.full((len(images), 2), images.pixels.shape[1:3], np.int32)
-    images = replace(images, original_sizes_px=sizes)
     parts = {
         split: replace(images.take([row for row, own in enumerate(splits) if own == split]), split=split)
         for split in SPLITS

@@ -7,18 +7,24 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from lamina.data.archive import is_archive, list_zip, spool_tar
+from lamina.data.arrays import digest_arrays, is_arrays, read_arrays
 from lamina.data.assembly import Recipient, build_images, build_listed
 from lamina.data.cache import FORMAT, Meta, cache_folder, digest_of, find_cached, load_cached, remember
 from lamina.data.cifar import is_batches_archive, is_batches_folder, read_batches
-from lamina.data.dataset import Dataset, Images, Leak, Problem, Progress, Split
+from lamina.data.dataset import SPLITS, Dataset, Images, Leak, Problem, Progress, Split
 from lamina.data.downloads import download_archive, download_images, downloaded_archive
+from lamina.data.encoded import spool_table
 from lamina.data.folder import Scan, arrange, scan_folder
+from lamina.data.listing import Listing
 from lamina.data.preparation import Preparation
 from lamina.data.shapes import DRAWING_VERSION, ShapesTarget, draw_shapes
+from lamina.data.table import is_table, is_table_folder, scan_table
+from lamina.data.targets import read_targets
 from lamina.errors import DataError, LaminaWarning, name_some, suggest
 
 SHAPES: tuple[ShapesTarget, ...] = ("shapes", "shapes-attributes", "shapes-pose")
@@ -158,6 +164,13 @@ def _load_path(path: Path, name: str, preparation: Preparation, progress: Progre
     if is_batches_folder(path):
         state = tuple((file.name, *_state_of(file)) for file in sorted(path.iterdir()))
         build = partial(_build_batches, path)
+    elif is_arrays(path):  # before the archives: a .npz is a zip
+        state = (digest_arrays(path),)
+        build = partial(_build_arrays, path)
+    elif is_table(path) or is_table_folder(path):
+        listing = scan_table(path, preparation)
+        state = (listing.digest,)
+        build = partial(_build_table, listing, progress)
     elif path.is_dir():
         scan = scan_folder(path)
         state = (scan.digest,)
@@ -167,7 +180,8 @@ def _load_path(path: Path, name: str, preparation: Preparation, progress: Progre
         build = partial(_build_archive, path, progress)
     else:
         raise DataError(
-            f"{path} is no folder, and no zip or tar that can be read. Give one of these, or one of {', '.join(NAMES)}."
+            f"{path} is no folder, and no zip, tar, table (CSV, TSV, Parquet, JSON lines), .npz or IDX file that can "
+            f"be read. Give one of these, or one of {', '.join(NAMES)}."
         )
     key = digest_of(FORMAT, path.resolve(), name, preparation, state)
     return load_cached(key, lambda folder: build(Recipient(name, str(path), preparation, folder)))
@@ -216,6 +230,26 @@ def _build_archive(path: Path, progress: Progress, to: Recipient) -> Meta:
     spool.mkdir()
     meta = _build_scan(Scan(spool_tar(path, spool), [], ""), progress, to)
     shutil.rmtree(spool)
+    return meta
+
+
+def _build_arrays(path: Path, to: Recipient) -> Meta:
+    source = read_arrays(path)
+    reading = read_targets(source.labels, source.names, to.preparation, source.label_reason, source.target_names)
+    splits: list[Split] = ["train" if split is None else split for split in source.splits]
+    images = Images(source.pixels, reading.targets, reading.target_names, tuple(source.names), "train")
+    parts = {
+        split: replace(images.take([row for row, own in enumerate(splits) if own == split]), split=split)
+        for split in SPLITS
+        if split in splits
+    }
+    meta = build_images(parts, digest_of(FORMAT, source.digest, to.preparation), to)
+    return replace(meta, target_reason=reading.reason)
+
+
+def _build_table(listing: Listing, progress: Progress, to: Recipient) -> Meta:
+    meta = build_listed(spool_table(listing, to.folder), to, progress)
+    (to.folder / "spool").unlink(missing_ok=True)
     return meta
 
 

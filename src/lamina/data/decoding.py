@@ -62,15 +62,17 @@ class Packed(NamedTuple):
 
 @dataclass(frozen=True)
 class Picture:
-    """Where one encoded picture lies: a file, or a member of the zip that ``file`` is.
+    """Where one encoded picture lies: a file, a member of the zip that ``file`` is, or a span of a file of many.
 
-    ``packed`` is None for a member that is packed in a way of which only ``zipfile`` knows.
+    ``packed`` is None for a member that is packed in a way of which only ``zipfile`` knows. ``span`` is an offset and a
+    size in bytes.
     """
 
     name: str
     file: str
     member: str = ""
     packed: Packed | None = None
+    span: tuple[int, int] | None = None
 
 
 class BadPictureError(Exception):
@@ -186,13 +188,13 @@ class PictureReader(contextlib.ExitStack):
 
     def read(self, picture: Picture) -> bytes:
         """The bytes of one picture; raises BadPictureError where they can't be read."""
-        if not picture.member:
+        if not picture.member and picture.span is None:
             return _read_file(Path(picture.file))
         try:
+            if picture.span is not None:
+                return _read_span(self._open(picture.file), *picture.span)
             if picture.packed is not None:
-                if picture.file not in self._files:
-                    self._files[picture.file] = self.enter_context(open(picture.file, "rb"))  # noqa: PTH123, SIM115
-                return _read_packed(self._files[picture.file], picture.member, picture.packed)
+                return _read_packed(self._open(picture.file), picture.member, picture.packed)
             if picture.file not in self._archives:
                 self._archives[picture.file] = self.enter_context(zipfile.ZipFile(picture.file))
             return self._archives[picture.file].read(picture.member)
@@ -206,6 +208,19 @@ class PictureReader(contextlib.ExitStack):
             NotImplementedError,
         ) as error:
             raise BadPictureError(f"damaged in the archive: {error}"[:120]) from None
+
+    def _open(self, file: str) -> BinaryIO:
+        if file not in self._files:
+            self._files[file] = self.enter_context(open(file, "rb"))  # noqa: PTH123, SIM115
+        return self._files[file]
+
+
+def _read_span(file: BinaryIO, offset: int, size_bytes: int) -> bytes:
+    file.seek(offset)
+    data = file.read(size_bytes)
+    if len(data) < size_bytes:
+        raise EOFError("it ends early")
+    return data
 
 
 def _read_packed(file: BinaryIO, member: str, packed: Packed) -> bytes:

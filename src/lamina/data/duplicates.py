@@ -22,7 +22,7 @@ def digest_rows(pixels: UInt8[np.ndarray, "n h w c"]) -> list[bytes]:
     """
     # No copy where the rows lie one after the other, as those of a split do.
     rows = np.ascontiguousarray(pixels).reshape(len(pixels), prod(pixels.shape[1:]))
-    return [hashlib.blake2b(row, digest_size=DIGEST_BYTES).digest() for row in rows]
+    return [hashlib.blake2b(row.data, digest_size=DIGEST_BYTES).digest() for row in rows]
 
 
 def group_duplicates(digests: Sequence[bytes]) -> list[tuple[int, ...]]:

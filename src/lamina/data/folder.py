@@ -23,6 +23,8 @@ PARTS: dict[str, Split] = {
     "validation": "val",
     "test": "test",
 }
+# What stands between the words of a file's name, as in a pattern; Windows numbers copies as in "cat (2).jpg".
+SEPARATORS = r" _.(\-"
 LAYOUT = "Expected a folder for each class with its pictures inside, or train/, val/ and test/ with such folders."
 
 
@@ -140,19 +142,27 @@ def arrange(scan: Scan, source: Path, label_from: LabelFrom = "folder") -> Listi
 
 
 def label_of(path_parts: Sequence[str], label_from: LabelFrom) -> str | None:
-    """The class that a picture's path below its split tells, if it tells one.
+    """The class that a picture's path tells, or None where it tells none.
 
-    >>> label_of(["cats", "siamese", "cat_12.jpg"], "folder"), label_of(["cats", "siamese", "cat_12.jpg"], "parent")
-    ('cats', 'siamese')
-    >>> label_of(["great_pyrenees_12.jpg"], "name"), label_of(["12.jpg"], "name")
-    ('great_pyrenees', None)
+    Args:
+        path_parts: the folders below the split's, then the file's name.
+        label_from: ``folder`` is the outermost folder, ``parent`` the one that the picture lies in; ``name`` is the
+            file's name up to its first digit, or without one up to its last separator.
+
+    >>> label_of(["cat", "tabby", "12.jpg"], "folder"), label_of(["cat", "tabby", "12.jpg"], "parent")
+    ('cat', 'tabby')
+    >>> [label_of([name], "name") for name in ("cat.12.jpg", "great_pyrenees_12.jpg", "owl_left.jpg", "12.jpg")]
+    ['cat', 'great_pyrenees', 'owl', None]
     """
+    *folders, file = path_parts
     if label_from == "name":
-        stem = path_parts[-1].rpartition(".")[0]
-        return re.split(r"[0-9]", stem, maxsplit=1)[0].rstrip(" ._-()") or None
-    if len(path_parts) < 2:
+        stem = os.path.splitext(file)[0]  # noqa: PTH122 (ten times as fast)
+        number = re.search("[0-9]", stem)
+        name = stem[: number.start()] if number else re.sub(f"[{SEPARATORS}][^{SEPARATORS}]*$", "", stem)
+        return re.sub(f"[{SEPARATORS}]+$", "", name) or None
+    if not folders:
         return None
-    return path_parts[0] if label_from == "folder" else path_parts[-2]
+    return folders[0] if label_from == "folder" else folders[-1]
 
 
 def _step_in(pictures: Sequence[Picture]) -> Sequence[Picture]:

@@ -67,7 +67,7 @@ class _SizesDifferError(Exception):
 class _Job:
     """The pictures of one worker, each with its row of the file."""
 
-    pictures: list[tuple[int, str, str, str, Packed | None]]
+    pictures: list[tuple[int, str, str, str, Packed | None, tuple[int, int] | None]]
     rows_file: str
     offset_bytes: int
     height: int
@@ -122,7 +122,11 @@ def _decode_at(
     places = _share_out(len(pictures), count_workers(pictures))
     jobs = []
     for number, taken in enumerate(places):
-        chosen = [(place, one.name, one.file, one.member, one.packed) for place in taken for one in [pictures[place]]]
+        chosen = [
+            (place, one.name, one.file, one.member, one.packed, one.span)
+            for place in taken
+            for one in [pictures[place]]
+        ]
         jobs.append(_Job(chosen, str(rows_file), offset_bytes, *size, resize, str(folder / f"result-{number}.json")))
     reports = _decode_here(jobs[0]) if len(jobs) == 1 else _decode_in_workers(jobs, folder)
     done = 0
@@ -212,14 +216,14 @@ def _decode_here(job: _Job) -> Iterator[int]:
     size = None if job.resize is None else shape[:2]
     row_bytes = math.prod(shape)
     with Path(job.rows_file).open("r+b") as rows, PictureReader() as reader:
-        for count, (place, name, file, member, packed) in enumerate(job.pictures):
+        for count, (place, name, file, member, packed, span) in enumerate(job.pictures):
             if count % PICTURES_PER_BLOCK == 0:
                 if count:
                     yield PICTURES_PER_BLOCK
                 rows.seek(job.offset_bytes + place * row_bytes)
             data = b""
             try:
-                data = reader.read(Picture(name, file, member, packed and Packed(*packed)))
+                data = reader.read(Picture(name, file, member, packed and Packed(*packed), span))
                 picture = decode_and_describe(data, size, resize=job.resize or "crop")
                 if picture.pixels.shape != shape:
                     raise _SizesDifferError

@@ -11,6 +11,7 @@ from lamina.evaluation.report import (
     LabelScores,
     NumberReport,
     NumberScores,
+    QuestionScores,
     Report,
 )
 from lamina.evaluation.views import View, predict_views, views_of
@@ -24,6 +25,7 @@ __all__ = [
     "MeanInterval",
     "NumberReport",
     "NumberScores",
+    "QuestionScores",
     "Report",
     "View",
     "evaluate",

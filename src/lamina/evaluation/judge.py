@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TypedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import SupportsInt, TypedDict
 
 import numpy as np
 import torch
@@ -20,11 +22,12 @@ from lamina.evaluation.report import (
     LabelScores,
     NumberReport,
     NumberScores,
+    QuestionScores,
     Report,
 )
-from lamina.evaluation.scores import average_precision, calibration_error, count_confusion
+from lamina.evaluation.scores import average_precision, calibration_error, count_confusion, roc_auc
 from lamina.evaluation.views import ONE_VIEW, View, predict_views
-from lamina.training.model import Model
+from lamina.training.model import Model, predict_logits
 from lamina.training.task import ManyLabels, Numbers, OneLabel, Task, YesNo, task_of
 
 
@@ -80,12 +83,22 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -
         case YesNo():
             # Two classes with logits 0 and z: their softmax is the sigmoid of z.
             both = torch.cat([torch.zeros_like(logits), logits], dim=1)
-            return _report_classes(shared, both, targets.long(), ("no", "yes"))
+            report = _report_classes(shared, both, targets.long(), ("no", "yes"))
+            return replace(report, question=_score_question(task.target_names[0], logits[:, 0], targets))
         case ManyLabels():
             return _report_labels(shared, logits, targets, task.target_names)
         case Numbers():
-            return _report_numbers(shared, task.probabilities(logits), targets, task.target_names)
+            return _report_numbers(shared, task, task.probabilities(logits), targets)
     raise TypeError(f"no report is known for {task}")
+
+
+def answer_some(
+    model: Model, images: Images, count: int = 2000
+) -> tuple[Float32[np.ndarray, "m k"], Float32[np.ndarray, "m k"]]:
+    """The numbers that a model tells of at most ``count`` of the images, evenly spread, and those that are true."""
+    some = images.take_evenly(count)
+    answers = model.task.probabilities(torch.from_numpy(predict_logits(model, some.pixels)))
+    return answers.numpy(), some.targets
 
 
 def _report_classes(
@@ -95,22 +108,33 @@ def _report_classes(
     confusion = count_confusion(chosen, targets, len(names))
     confidence = logits.softmax(dim=1).amax(dim=1)
     right, support, taken = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    classes = tuple(
+        ClassScores(
+            name=name,
+            precision=_fraction(right[place], taken[place]),
+            recall=_fraction(right[place], support[place]),
+            f1=_fraction(2 * right[place], taken[place] + support[place]),
+            support=int(support[place]),
+        )
+        for place, name in enumerate(names)
+    )
     return ClassReport(
         **shared,
         accuracy=int(right.sum()) / len(targets),
         accuracy_interval=wilson_interval(int(right.sum()), len(targets)),
+        balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
         calibration_error=calibration_error(confidence, chosen == targets),
-        classes=tuple(
-            ClassScores(
-                name=name,
-                precision=_fraction(right[place], taken[place]),
-                recall=_fraction(right[place], support[place]),
-                f1=_fraction(2 * right[place], taken[place] + support[place]),
-                support=int(support[place]),
-            )
-            for place, name in enumerate(names)
-        ),
+        classes=classes,
         confusion=tuple(map(tuple, confusion.tolist())),
+    )
+
+
+def _score_question(name: str, logits: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> QuestionScores:
+    has_yes, has_no = bool(truth.any()), not bool(truth.all())
+    return QuestionScores(
+        name=name,
+        average_precision=average_precision(logits, truth) if has_yes else None,
+        roc_auc=roc_auc(logits, truth) if has_yes and has_no else None,
     )
 
 
@@ -122,39 +146,62 @@ def _report_labels(
             f"None of the {shared['split']} images has a label, so there is nothing to find in them. "
             "Judge the model on images of which some are labelled."
         )
+    told = logits > 0
+    hits, taken, support = ((told & targets).sum(dim=0), told.sum(dim=0), targets.sum(dim=0))
     labels = tuple(
         LabelScores(
             name=name,
-            average_precision=average_precision(column, truth) if truth.any() else None,
-            support=int(truth.sum()),
+            average_precision=average_precision(logits[:, place], targets[:, place]) if support[place] else None,
+            precision=_fraction(hits[place], taken[place]),
+            recall=_fraction(hits[place], support[place]),
+            f1=_fraction(2 * hits[place], taken[place] + support[place]),
+            support=int(support[place]),
         )
-        for name, column, truth in zip(names, logits.T, targets.T, strict=True)
+        for place, name in enumerate(names)
     )
-    known = [scores.average_precision for scores in labels if scores.average_precision is not None]
-    return LabelReport(**shared, mean_average_precision=sum(known) / len(known), labels=labels)
+    return LabelReport(
+        **shared,
+        mean_average_precision=_mean_of_known([scores.average_precision for scores in labels]),
+        micro_f1=_fraction(2 * hits.sum(), taken.sum() + support.sum()),
+        macro_f1=_mean_of_known([scores.f1 for scores in labels if scores.support]),
+        labels=labels,
+    )
 
 
 def _report_numbers(
-    shared: _Shared, answers: Float[Tensor, "n k"], targets: Float[Tensor, "n k"], names: tuple[str, ...]
+    shared: _Shared, task: Numbers, answers: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]
 ) -> NumberReport:
     truth = targets.double()
     errors = (answers - truth).abs().mean(dim=0).tolist()
-    unexplained = (answers - truth).square().sum(dim=0)
+    baseline_errors = (truth.new_tensor(task.means) - truth).abs().mean(dim=0).tolist()
+    unexplained = (answers - truth).square()
     total = (truth - truth.mean(dim=0)).square().sum(dim=0)
     varies = (truth != truth[0]).any(dim=0).tolist()
-    r2 = (1 - unexplained / total).tolist()
+    r2 = (1 - unexplained.sum(dim=0) / total).tolist()
     return NumberReport(
         **shared,
         mean_absolute_error=sum(errors) / len(errors),
         numbers=tuple(
-            NumberScores(name=name, mean_absolute_error=errors[place], r2=r2[place] if varies[place] else None)
-            for place, name in enumerate(names)
+            NumberScores(
+                name=name,
+                mean_absolute_error=errors[place],
+                baseline_error=baseline_errors[place],
+                root_mean_squared_error=float(unexplained[:, place].mean().sqrt()),
+                r2=r2[place] if varies[place] else None,
+            )
+            for place, name in enumerate(task.target_names)
         ),
     )
 
 
-def _fraction(part: np.int64, whole: np.int64) -> float | None:
-    return int(part) / int(whole) if whole else None
+def _fraction(part: SupportsInt, whole: SupportsInt) -> float | None:
+    return int(part) / int(whole) if int(whole) else None
+
+
+def _mean_of_known(figures: Sequence[float | None]) -> float:
+    """The mean of those that are defined, of which there is one at least."""
+    known = [figure for figure in figures if figure is not None]
+    return sum(known) / len(known)
 
 
 def _check_targets(task: Task, images: Images) -> None:

@@ -69,13 +69,33 @@ class Report(ABC):
         """
         for kind in (ClassReport, LabelReport, NumberReport):
             if kind.kind == values.get("kind"):
-                once = {"views": 1, "reviewed_images": 0}  # what was stored before there were views
-                fields = once | {name: value for name, value in values.items() if name != "kind"}
                 try:
-                    return from_plain(kind, fields, "report")
+                    return from_plain(kind, _fill_absent(values), "report")
                 except ValueError as error:
                     raise LaminaError(f"This is not a report: {error}. Evaluate the model again.") from error
         raise LaminaError(f"Expected a report of classes, labels or numbers, got {values.get('kind')!r}.")
+
+
+# What older lamina did not store: of a report, and of each part of it, which stand in a field named as the kind.
+_ABSENT_FIELDS: dict[str, dict[str, Any]] = {
+    "classes": {"balanced_accuracy": None, "question": None},
+    "labels": {"micro_f1": None, "macro_f1": None},
+    "numbers": {},
+}
+_ABSENT_IN_PARTS: dict[str, dict[str, Any]] = {
+    "classes": {},
+    "labels": {"precision": None, "recall": None, "f1": None},
+    "numbers": {"root_mean_squared_error": None, "baseline_error": None},
+}
+
+
+def _fill_absent(values: Mapping[str, Any]) -> dict[str, Any]:
+    kind = values["kind"]
+    absent = {"views": 1, "reviewed_images": 0} | _ABSENT_FIELDS[kind]
+    fields = absent | {name: value for name, value in values.items() if name != "kind"}
+    if isinstance(parts := fields.get(kind), list):
+        fields[kind] = [_ABSENT_IN_PARTS[kind] | part if isinstance(part, dict) else part for part in parts]
+    return fields
 
 
 @dataclass(frozen=True)
@@ -97,6 +117,22 @@ class ClassScores:
     support: int
 
 
+@dataclass(frozen=True)
+class QuestionScores:
+    """How well the images that answer a question with yes are put before the others; nothing here needs a threshold.
+
+    Attributes:
+        name: the question.
+        average_precision: from 0 to 1, the share of yes being what guessing gets; ``None`` where there is no yes.
+        roc_auc: how often an image of yes is thought likelier than one of no, from 0 to 1, 0.5 being what guessing
+            gets; ``None`` where there is no yes, or no no.
+    """
+
+    name: str
+    average_precision: float | None
+    roc_auc: float | None
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class ClassReport(Report):
@@ -105,17 +141,22 @@ class ClassReport(Report):
     Attributes:
         accuracy: the fraction of images whose most probable class is theirs.
         accuracy_interval: its 95 % interval (Wilson).
+        balanced_accuracy: the mean of the classes' recalls, in which each counts alike however many images it has;
+            ``None`` in a report of an older lamina.
         calibration_error: mean distance between the probability of the class chosen and how often it is right, over
             15 equal bins (Guo et al., On calibration of modern neural networks, 2017, equation 3).
         classes: the scores of each class.
         confusion: images by class (rows) and by class chosen (columns).
+        question: what more there is to tell of a yes or no.
     """
 
     accuracy: float
     accuracy_interval: Interval
+    balanced_accuracy: float | None
     calibration_error: float
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
+    question: QuestionScores | None = None
     kind = "classes"
     score_name = "accuracy"
 
@@ -135,7 +176,16 @@ class ClassReport(Report):
         lines = [
             f"{self.split} accuracy {format_percent(self.accuracy)} "
             f"(95 % interval {low:.1f} – {high:.1f} %, {self._tell_images()})",
-            f"loss {self.loss:.4f}, calibration error {format_percent(self.calibration_error)}",
+            f"balanced accuracy {format_percent(self.balanced_accuracy)}, loss {self.loss:.4f}, "
+            f"calibration error {format_percent(self.calibration_error)}",
+        ]
+        if self.question is not None:
+            area = "–" if self.question.roc_auc is None else f"{self.question.roc_auc:.3f}"
+            lines.append(
+                f"{self.question.name}: average precision {format_percent(self.question.average_precision)}, "
+                f"ROC AUC {area}"
+            )
+        lines += [
             "",
             _format_table(
                 ("class", "precision", "recall", "F1", "images"),
@@ -163,16 +213,23 @@ class ClassReport(Report):
 
 @dataclass(frozen=True)
 class LabelScores:
-    """How well one label is told.
+    """How well one label is told; fractions from 0 to 1. A label is told where it is likelier than not.
 
     Attributes:
         name: of the label.
-        average_precision: from 0 to 1; ``None`` where no image has the label.
+        average_precision: over all thresholds, the label's share of the images being what guessing gets; ``None``
+            where no image has the label.
+        precision: of the images told to have the label, those that do; ``None`` where none was.
+        recall: of the images that have it, those that were told to; ``None`` where none has it.
+        f1: harmonic mean of both; ``None`` where the label neither is there nor was told.
         support: images that have the label.
     """
 
     name: str
     average_precision: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
     support: int
 
 
@@ -183,27 +240,42 @@ class LabelReport(Report):
 
     Attributes:
         mean_average_precision: the mean of the labels' average precisions, those without images left out.
+        micro_f1: F1 of all answers together, in which frequent labels count most.
+        macro_f1: the mean of the labels' F1, in which each counts alike, those without images left out. Both F1 are
+            ``None`` in a report of an older lamina.
         labels: the scores of each label.
     """
 
     mean_average_precision: float
+    micro_f1: float | None
+    macro_f1: float | None
     labels: tuple[LabelScores, ...]
     kind = "labels"
     score_name = "mean_average_precision"
 
     def __str__(self) -> str:
         rows = [
-            (scores.name, format_percent(scores.average_precision), f"{scores.support:,}") for scores in self.labels
+            (
+                scores.name,
+                format_percent(scores.average_precision),
+                format_percent(scores.precision),
+                format_percent(scores.recall),
+                format_percent(scores.f1),
+                f"{scores.support:,}",
+            )
+            for scores in self.labels
         ]
-        return "\n".join(
-            [
-                f"{self.split} mean average precision {format_percent(self.mean_average_precision)} "
-                f"({self._tell_images()})",
-                f"loss {self.loss:.4f}",
-                "",
-                _format_table(("label", "average precision", "images"), rows),
-            ]
-        )
+        lines = [
+            f"{self.split} mean average precision {format_percent(self.mean_average_precision)} "
+            f"({self._tell_images()})",
+            f"F1 {format_percent(self.micro_f1)} of all answers, {format_percent(self.macro_f1)} as the mean of the "
+            f"labels; loss {self.loss:.4f}",
+            "",
+            _format_table(("label", "average precision", "precision", "recall", "F1", "images"), rows),
+        ]
+        if absent := [scores.name for scores in self.labels if not scores.support]:
+            lines += ["", f"not judged, as no {self.split} image has them: {', '.join(absent)}"]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -213,12 +285,18 @@ class NumberScores:
     Attributes:
         name: of the number.
         mean_absolute_error: in the number's own unit.
-        r2: coefficient of determination, at most 1; 0 is as good as always telling the mean. ``None`` where the number
-            is the same in every image.
+        baseline_error: the mean absolute error of always telling the mean of the training images: what a model must
+            stay below to have learned anything.
+        root_mean_squared_error: in the number's own unit; far over the mean absolute error where a few answers are far
+            off. Both are ``None`` in a report of an older lamina.
+        r2: coefficient of determination, at most 1; 0 is as good as always telling the mean of these images. ``None``
+            where the number is the same in every image.
     """
 
     name: str
     mean_absolute_error: float
+    baseline_error: float | None
+    root_mean_squared_error: float | None
     r2: float | None
 
 
@@ -242,16 +320,19 @@ class NumberReport(Report):
             (
                 scores.name,
                 f"{scores.mean_absolute_error:.4g}",
+                "–" if scores.baseline_error is None else f"{scores.baseline_error:.4g}",
+                "–" if scores.root_mean_squared_error is None else f"{scores.root_mean_squared_error:.4g}",
                 "–" if scores.r2 is None else f"{scores.r2:.3f}",
             )
             for scores in self.numbers
         ]
+        mean_of = f", the mean of {len(self.numbers)} numbers" if len(self.numbers) > 1 else ""
         return "\n".join(
             [
-                f"{self.split} mean absolute error {self.mean_absolute_error:.4g} ({self._tell_images()})",
+                f"{self.split} mean absolute error {self.mean_absolute_error:.4g}{mean_of} ({self._tell_images()})",
                 f"loss {self.loss:.4f}",
                 "",
-                _format_table(("number", "mean absolute error", "R²"), rows),
+                _format_table(("number", "mean absolute error", "always the mean", "RMSE", "R²"), rows),
             ]
         )
 

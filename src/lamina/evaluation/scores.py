@@ -47,3 +47,19 @@ def average_precision(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) ->
     hits = torch.zeros(len(ties), dtype=torch.float64).index_add_(0, places, truth.double())
     precision = hits.cumsum(0) / ties.cumsum(0)
     return float((precision * hits).sum() / hits.sum())
+
+
+def roc_auc(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:
+    """The share of pairs of a true and a false image in which the true one has the higher score; a tie is half a pair.
+
+    It is the area under the ROC curve (Hanley and McNeil, The meaning and use of the area under a receiver operating
+    characteristic curve, 1982). At least one image must be true, and one false.
+
+    >>> roc_auc(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([False, False, True, True]))
+    0.75
+    """
+    _, places, ties = scores.unique(return_inverse=True, return_counts=True)
+    trues = torch.zeros(len(ties), dtype=torch.float64).index_add_(0, places, truth.double())
+    falses = ties - trues
+    lower = falses.cumsum(0) - falses
+    return float((trues * (lower + falses / 2)).sum() / (trues.sum() * falses.sum()))

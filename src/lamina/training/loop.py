@@ -22,9 +22,10 @@ from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, na
 from lamina.training.compilation import compile_model
 from lamina.training.device import choose_device
 from lamina.training.finite import choose_watched, find_unsound, is_finite, trace_not_finite
+from lamina.training.freezing import Features, can_remember, find_trunk
 from lamina.training.model import Model, build_model
 from lamina.training.optim import build_optimizer
-from lamina.training.precision import PROBE_IMAGES, Precision, choose_precision, keep_float32
+from lamina.training.precision import Precision, choose_precision, count_probe_images, keep_float32
 from lamina.training.randomness import derive_generator, derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
@@ -55,7 +56,8 @@ class Epoch:
     Attributes:
         epoch: from 1.
         epochs: how many there will be.
-        train_loss: mean over the epoch's images, each as the net was when it met them.
+        train_loss: mean over the epoch's images, each as the net was when it met them, and weighed as it learned from
+            them where the recipe balances.
         train_accuracy: share that was right, likewise; ``None`` where answers are not right or wrong.
         train_seconds: time in training steps alone, this epoch.
         images_per_second: training images over ``train_seconds``.
@@ -118,10 +120,18 @@ class Training:
         _check_model(recipe, len(images), self._live)
         self._pixels = torch.from_numpy(images.pixels).to(self._device)
         self._targets = torch.from_numpy(images.targets).to(self._device)
+        # They follow from the targets alone, so that nobody has to keep them for a training that goes on.
+        weights = self._live.task.weigh(torch.from_numpy(images.targets)) if recipe.balance == "on" else None
+        self._weights = None if weights is None else weights.to(self._device)
         keep_freed_memory()
-        sample = self._pixels[:: max(1, len(images) // PROBE_IMAGES)][: min(recipe.batch_size, PROBE_IMAGES)]
+        probe = count_probe_images(images.shape)
+        sample = self._pixels[:: max(1, len(images) // probe)][: min(recipe.batch_size, probe)]
         self.precision = precision or choose_precision(recipe.precision, self._live, sample)
         keep_float32(self._live, self.precision.float32_layers)
+        self._trunk = find_trunk(self._live.body) if recipe.freeze else None
+        self._features: Features | None = None
+        if self._trunk is not None and can_remember(recipe, self._live, self._trunk, sample[:2]):
+            self._features = Features(self._live, self._trunk.heads[0], len(images))
         self._compute = compile_model(self._live) if recipe.compile == "on" else self._live
         self._averaged = deepcopy(self._live) if recipe.ema_decay else None
         self._optimizer = build_optimizer(self._live, recipe, self.precision.value)
@@ -217,28 +227,31 @@ class Training:
         recipe, model, optimizer, tally = self.recipe, self._live, self._optimizer, self._tally
         epoch, first = divmod(self._steps_done, len(self._batches))
         clock = time.perf_counter()
-        order = torch.randperm(len(self._pixels), generator=derive_generator(recipe.seed, "order", epoch))
-        order = order.to(self._device)
+        order = self._draw_order(epoch)
         choices = draw_choices(recipe, epoch, self._pixels)
-        model.train()
+        self._set_mode(epoch)
+        features = self._find_features(epoch)
 
         for step, batch in enumerate(self._batches[first:], start=first + 1):
             indices = order[batch]
             images = gather_batch(self._pixels, indices, choices, recipe.cutout_px)
             targets = self._targets[indices]
+            weights = None if self._weights is None else self._weights[indices]
             lr = self._set_lr()
             is_last = step == len(self._batches)
             is_told = is_last or step % self._steps_per_record == 0
 
             with self._arithmetic():
-                logits = self._compute(images)
-            loss = model.task.loss(logits, targets, recipe.label_smoothing)
+                if features is not None and epoch == 0:
+                    features.find(step - 1, indices, images)
+                logits = self._compute(images) if features is None else features.logits(indices)
+            loss = model.task.loss(logits, targets, recipe.label_smoothing, weights)
 
             optimizer.zero_grad()
             loss.backward()
             # Before the step, so that the weights stay good; a GPU would wait for every answer, and is asked seldom.
             if (is_told or self._device.type == "cpu") and not is_finite(loss, self._watched):
-                raise self._explain(loss, images, targets)
+                raise self._explain(loss, images, targets, weights)
             if recipe.gradient_clip:
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
             optimizer.step()
@@ -255,7 +268,7 @@ class Training:
                     yield self._summarize(tally, lr)
                 else:
                     yield Step(epoch + 1, step, len(self._batches), batch_loss)
-                model.train()  # The caller may have looked at the model as it predicts.
+                self._set_mode(epoch)  # The caller may have looked at the model as it predicts.
                 clock = time.perf_counter()
 
     def rehearse(self, images: int) -> None:
@@ -277,14 +290,14 @@ class Training:
             lr=lr,
         )
 
-    def _explain(self, loss: Tensor, images: Tensor, targets: Tensor) -> NotFiniteError:
+    def _explain(self, loss: Tensor, images: Tensor, targets: Tensor, weights: Tensor | None) -> NotFiniteError:
         """The step is taken again, with an eye on every layer."""
         model, recipe = self._live, self.recipe
 
         def take_step() -> Tensor:
             with self._arithmetic():
                 logits = model(images)
-            return model.task.loss(logits, targets, recipe.label_smoothing)
+            return model.task.loss(logits, targets, recipe.label_smoothing, weights)
 
         epoch, step = divmod(self._steps_done, len(self._batches))
         value = loss.item()
@@ -303,6 +316,30 @@ class Training:
                 f"{name} of {whose} is no longer all numbers, and no checkpoint is made of it. Lower lr "
                 f"(it is {self.lr:g}), or set gradient_clip to 1."
             )
+
+    def _draw_order(self, epoch: int) -> Tensor:
+        generator = derive_generator(self.recipe.seed, "order", epoch)
+        return torch.randperm(len(self._pixels), generator=generator).to(self._device)
+
+    def _find_features(self, epoch: int) -> Features | None:
+        """What stands for the images while the trunk rests: the first epoch finds it, and others what that missed."""
+        features = self._features if epoch < self.recipe.freeze else None
+        if features is not None and epoch > 0:
+            order = self._draw_order(0)
+            for number, batch in enumerate(self._batches):
+                if not features.has(number):
+                    with self._arithmetic():
+                        features.find(number, order[batch], self._pixels[order[batch]])
+        return features
+
+    def _set_mode(self, epoch: int) -> None:
+        """All layers learn, or in the first epochs of some recipes the head alone."""
+        self._live.train()
+        if self._trunk is not None:
+            if epoch < self.recipe.freeze:
+                self._trunk.rest()
+            else:
+                self._trunk.wake()
 
     def _set_lr(self) -> float:
         factor = lr_factor(self.recipe, self._steps_done, self.recipe.epochs * len(self._batches))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from lamina.nets import Net, Shape
 from lamina.nets.layers import Dropout
 from lamina.nets.modules import Whitening
 from lamina.training.folding import fold_norms
+from lamina.training.pretrained import own_statistics
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task, task_of
 
@@ -83,6 +85,8 @@ class Model(nn.Module):
 def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
     """A model with fresh weights for the task that ``images`` set, drawn from torch's generator as it stands.
 
+    A module of timm's has its pixels normalized as its weights expect, whatever the recipe says.
+
     Raises:
         NetError: the net does not take such images, or does not end in one output a target.
 
@@ -92,20 +96,19 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
     (3, 32, 32)
     """
     task = task_of(images)
-    mean, std = _channel_statistics(images, recipe)
     if recipe.dropout is not None:
         net = _set_dropout(net, recipe.dropout)
     if isinstance(net, Net):
         net = net.check(images.shape, task.outputs)
     body = net.module(images.shape) if isinstance(net, Net) else net
+    mean, std = own_statistics(body, images.shape[0]) or _channel_statistics(images, recipe)
     model = Model(body, net=net if isinstance(net, Net) else None, task=task, in_shape=images.shape, mean=mean, std=std)
-    _, height, width = images.shape
-    sample = torch.from_numpy(images.take_evenly(max(2, WHITENING_PIXELS // (height * width))).pixels)
     for first in list(body.children())[:1]:
         if isinstance(first, Whitening):
-            first.fit(model.normalize(sample))
+            sample = images.take_evenly(max(2, WHITENING_PIXELS // math.prod(images.shape[1:])))
+            first.fit(model.normalize(torch.from_numpy(sample.pixels)))
     if body is net:
-        _check_own_module(model, sample[:2])
+        _check_own_module(model, torch.from_numpy(images.take_evenly(2).pixels))
     return model
 
 
@@ -202,7 +205,7 @@ def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:
     with torch.inference_mode():
         try:
             got = tuple(model(sample).shape)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise NetError(
                 f"The module failed on normalized images of shape {(len(sample), *model.in_shape)}: {error}"
             ) from error

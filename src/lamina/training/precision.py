@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from lamina.nets import Shape
 from lamina.training.device import Choice
 from lamina.training.model import Model
 
@@ -26,8 +27,9 @@ either way that the clock could not tell twice the same."""
 TURNS = 5
 LONGEST_SECONDS = 0.1
 """Of trying a matrix product: without bf16 arithmetic one takes long, and says enough."""
-PROBE_IMAGES = 64
-"""Images on which the layers are tried."""
+PROBE_IMAGES, PROBE_PIXELS = 64, 64 * 64 * 64
+"""Images on which the layers are tried, and how many pixels they may have together: large ones keep a device busy by
+themselves, and their activations take its memory."""
 LARGEST_ERROR = 0.05
 """Of a layer's output or gradient, relative to its length. bf16's eight bits explain 0.003, and ten times as much
 where values cancel, as in whitening; what is broken is off by half and more."""
@@ -92,6 +94,15 @@ def choose_precision(
     if gain < MATRIX_GAIN:
         return Precision("fp32", f"a matrix product in bf16 runs at {gain:.2f}× the speed of fp32 here")
     return judge_trials(try_layers(model, images))
+
+
+def count_probe_images(shape: Shape) -> int:
+    """How many images of this shape the layers are tried on.
+
+    >>> count_probe_images((3, 32, 32)), count_probe_images((3, 224, 224))
+    (64, 5)
+    """
+    return max(1, min(PROBE_IMAGES, PROBE_PIXELS // (shape[1] * shape[2])))
 
 
 def judge_trials(trials: list[Trial]) -> Precision:

@@ -51,6 +51,8 @@ class Recipe:
     """share of all steps in which the learning rate rises (one-cycle takes 0.3 where it is 0)"""
     label_smoothing: float = knob(0.0, low=0, below=1)
     """share of the target spread evenly over all classes"""
+    balance: Literal["off", "on"] = "off"
+    """whether the loss of rare classes, and of rare labels and answers, weighs more, so that all count alike"""
     dropout: float | None = knob(None, low=0, below=1)
     """share dropped by each of the net's Dropout layers; by default each layer's own"""
     flip: Literal["off", "random", "alternating"] = "off"
@@ -69,6 +71,8 @@ class Recipe:
     """number format that convolutions and linear layers multiply in"""
     compile: Literal["off", "on"] = "off"
     """whether torch first compiles the net, 10 to 20 seconds for steps of convolutions that are 5 to 15 % faster"""
+    freeze: int = knob(0, low=0)
+    """epochs at the beginning in which the head alone learns (timm's nets), over layers that have learned before"""
     seed: int = knob(0, low=0, below=2**63)
     """where all random choices come from"""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lamina.data import Images
-from lamina.errors import DataError, RunError
+from lamina.errors import DataError, RecipeError, RunError
 from lamina.plain import from_plain
 
 
@@ -40,8 +40,19 @@ class Task(ABC):
         logits: Float[Tensor, "n k"],
         targets: Num[Tensor, "n ..."] | Bool[Tensor, "n ..."],
         label_smoothing: float = 0.0,
+        weights: Float[Tensor, "n ..."] | None = None,
     ) -> Float[Tensor, ""]:
-        """The mean loss of a batch."""
+        """The mean loss of a batch, that of each target times its weight where there are weights."""
+
+    @abstractmethod
+    def weigh(self, targets: Num[Tensor, "n ..."] | Bool[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """What to multiply the loss of each of a training's targets with, so that all classes count alike.
+
+        The weight is the inverse of how frequent the target's class is among ``targets``, and 1 in the mean over them.
+
+        Raises:
+            RecipeError: the task has no classes.
+        """
 
     @abstractmethod
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
@@ -79,15 +90,30 @@ class OneLabel(Task):
     >>> task = OneLabel(("cat", "dog"))
     >>> task.probabilities(torch.zeros(1, 2))
     tensor([[0.5000, 0.5000]])
+    >>> task.weigh(torch.tensor([0, 0, 0, 1]))
+    tensor([0.6667, 0.6667, 0.6667, 2.0000])
     """
 
     kind = "one label"
 
     def loss(
-        self, logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"], label_smoothing: float = 0.0
+        self,
+        logits: Float[Tensor, "n k"],
+        targets: Int64[Tensor, " n"],
+        label_smoothing: float = 0.0,
+        weights: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, ""]:
         """Categorical cross-entropy, the softmax within it."""
-        return functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        if weights is None:
+            return functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        # torch's own weights would divide by their sum over the batch, so that a rare class counted less in a batch
+        # that it is in, and would weigh the smoothed part by classes that the image is not of.
+        losses = functional.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
+        return (losses * weights).mean()
+
+    def weigh(self, targets: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """By the class of each image; of a class that has its mean share of the images, 1."""
+        return _inverse_shares(torch.bincount(targets, minlength=self.outputs))[targets]
 
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """Softmax: positive, summing to one."""
@@ -106,10 +132,19 @@ class ManyLabels(Task):
     kind = "many labels"
 
     def loss(
-        self, logits: Float[Tensor, "n k"], targets: Bool[Tensor, "n k"], label_smoothing: float = 0.0
+        self,
+        logits: Float[Tensor, "n k"],
+        targets: Bool[Tensor, "n k"],
+        label_smoothing: float = 0.0,
+        weights: Float[Tensor, "n k"] | None = None,
     ) -> Float[Tensor, ""]:
         """Binary cross-entropy, the mean over images and labels."""
-        return functional.binary_cross_entropy_with_logits(logits, _smoothed(targets, logits, label_smoothing))
+        smoothed = _smoothed(targets, logits, label_smoothing)
+        return functional.binary_cross_entropy_with_logits(logits, smoothed, weights)
+
+    def weigh(self, targets: Bool[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """Label by label: the images that have it count as much together as those that do not."""
+        return torch.stack([_weigh_answers(column) for column in targets.T], dim=1)
 
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """Sigmoid: each label on its own."""
@@ -128,11 +163,20 @@ class YesNo(Task):
     kind = "yes or no"
 
     def loss(
-        self, logits: Float[Tensor, "n 1"], targets: Bool[Tensor, " n"], label_smoothing: float = 0.0
+        self,
+        logits: Float[Tensor, "n 1"],
+        targets: Bool[Tensor, " n"],
+        label_smoothing: float = 0.0,
+        weights: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, ""]:
         """Binary cross-entropy."""
         answers = logits.squeeze(1)
-        return functional.binary_cross_entropy_with_logits(answers, _smoothed(targets, answers, label_smoothing))
+        smoothed = _smoothed(targets, answers, label_smoothing)
+        return functional.binary_cross_entropy_with_logits(answers, smoothed, weights)
+
+    def weigh(self, targets: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """The images of yes count as much together as those of no."""
+        return _weigh_answers(targets)
 
     def probabilities(self, logits: Float[Tensor, "n 1"]) -> Float[Tensor, "n 1"]:
         """Sigmoid: how likely yes is."""
@@ -160,12 +204,21 @@ class Numbers(Task):
     kind = "numbers"
 
     def loss(
-        self, logits: Float[Tensor, "n k"], targets: Float[Tensor, "n k"], label_smoothing: float = 0.0
+        self,
+        logits: Float[Tensor, "n k"],
+        targets: Float[Tensor, "n k"],
+        label_smoothing: float = 0.0,
+        weights: Float[Tensor, "n k"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean squared error in deviations; numbers have no labels to smooth."""
-        del label_smoothing
+        """Mean squared error in deviations; numbers have no labels to smooth, and no classes to weigh."""
+        del label_smoothing, weights
         means, deviations = logits.new_tensor(self.means), logits.new_tensor(self.deviations)
         return functional.mse_loss(logits, (targets - means) / deviations)
+
+    def weigh(self, targets: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """Nothing to weigh by: raises RecipeError."""
+        del targets
+        raise RecipeError("balance was 'on', but numbers have no classes to balance. Set it to 'off'.")
 
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """The numbers, in their own units."""
@@ -205,6 +258,17 @@ def task_of(images: Images) -> Task:
         f"Expected targets of int64 (N,), bool (N, K), bool (N,) or float32 (N, K), "
         f"got {targets.dtype} {targets.shape}."
     )
+
+
+def _weigh_answers(targets: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
+    answers = targets.long()
+    return _inverse_shares(torch.bincount(answers, minlength=2))[answers]
+
+
+def _inverse_shares(counts: Int64[Tensor, " k"]) -> Float[Tensor, " k"]:
+    """The mean count over each count; the mean is over the classes that have images."""
+    mean_count = counts.sum(dtype=torch.float64) / (counts > 0).sum()
+    return (mean_count / counts).float()
 
 
 def _smoothed(

@@ -1,0 +1,315 @@
+"""timm's nets, whose weights have learned from other pictures before, with a head for the task at hand.
+
+timm (the extra ``lamina[timm]``) is imported when a net of its is named, and not before. Of its downloading nothing is
+used: weights are safetensors files, one that somebody gives or one from the Hugging Face hub, which is asked once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from lamina.errors import NetError, suggest
+from lamina.nets import Shape
+from lamina.storage import digest_tensors
+from lamina.training.recipe import Recipe
+
+NONE, PRETRAINED = "none", "pretrained"
+"""What ``weights`` may be besides the path of a file: random ones, and those that timm's authors publish."""
+HUB_FILE = "model.safetensors"
+PATIENCE_SECONDS = 10
+"""Within which the hub has to answer."""
+NAMED = 3
+"""How many tensors that do not fit are named."""
+
+RECIPES = {
+    "default": Recipe(
+        epochs=10,
+        batch_size=32,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=0.01,
+        schedule="cosine",
+        flip="random",
+        freeze=2,
+    ),
+    "frozen": Recipe(
+        epochs=20, batch_size=32, optimizer="adamw", lr=1e-3, weight_decay=0.01, schedule="cosine", freeze=20
+    ),
+}
+"""How nets are trained whose weights have learned before, the default first. Of a few rates, schedules and lengths
+these were the best on held-back pictures of CIFAR-10, EfficientNet-Lite0 having learned from 50 of each class."""
+FRESH_RECIPES = {"default": Recipe(optimizer="adamw", weight_decay=0.05, schedule="one-cycle", flip="random")}
+"""How nets are trained whose weights are random."""
+
+
+@dataclass(frozen=True)
+class TimmNet:
+    """A net of timm's, and where its first weights come from.
+
+    Attributes:
+        name: timm's, with the tag of the weights that timm knows for it, as ``efficientnet_lite0.ra_in1k``.
+        weights: ``none`` for random ones, ``pretrained`` for those of that tag, or the path of a safetensors file.
+        digest: of the first weights; empty for random ones.
+    """
+
+    name: str
+    weights: str
+    digest: str
+
+    def __str__(self) -> str:
+        if self.weights == NONE:
+            return "random"
+        where = f"timm's for {self.name}" if self.weights == PRETRAINED else self.weights
+        return f"{where} ({self.digest})"
+
+    def module(self, shape: Shape, outputs: int) -> nn.Module:
+        """The net with its first weights, and a fresh head drawn from torch's generator as it stands.
+
+        Args:
+            shape: channels, height and width of an image.
+            outputs: logits an image gets.
+
+        Raises:
+            NetError: timm has no such net, or the weights are not there, not as they were, or not the net's.
+        """
+        if self.weights == NONE:
+            return self.empty_module(shape, outputs)
+        file = find_pretrained(self.name) if self.weights == PRETRAINED else Path(self.weights)
+        if file is None:
+            raise NetError(
+                f"The weights that timm names for {self.name} are no longer in the cache of the Hugging Face hub. "
+                f"Fetch them again with lamina train timm:{self.name}."
+            )
+        tensors = read_weights(file)
+        if (found := digest_tensors(tensors)) != self.digest:
+            raise NetError(
+                f"{file} is not what it was: the digest of its weights is {found}, and was {self.digest}. "
+                "Bring that file back, or train anew."
+            )
+        return _build(self.name, shape, outputs, tensors)
+
+    def empty_module(self, shape: Shape, outputs: int) -> nn.Module:
+        """The net with random weights throughout, to be trained or to take what a run has kept; nothing is read.
+
+        Raises:
+            NetError: timm has no such net.
+        """
+        return _build(self.name, shape, outputs, None)
+
+
+def open_timm_net(name: str, weights: str, tell: Callable[[str], None]) -> TimmNet:
+    """A net of timm's with weights that are at hand afterwards: those of ``pretrained`` are fetched where need be.
+
+    Args:
+        name: timm's, with a tag or without.
+        weights: ``none``, ``pretrained``, or the path of a safetensors file.
+        tell: is told before anything is fetched.
+
+    Raises:
+        NetError: timm is not installed or has no such net, or the weights cannot be had or are not the net's.
+    """
+    name = _complete_name(name)
+    if weights == NONE:
+        return TimmNet(name, NONE, "")
+    is_published = weights == PRETRAINED
+    file = find_pretrained(name) or fetch_pretrained(name, tell) if is_published else Path(weights).expanduser()
+    tensors = read_weights(file)
+    # Before any picture is read: do they fit at all?
+    _build(name, _input_shape(name), 2, tensors)
+    return TimmNet(name, PRETRAINED if is_published else str(file.resolve()), digest_tensors(tensors))
+
+
+def find_pretrained(name: str) -> Path | None:
+    """The file of the weights that timm names for a net, if it was fetched before; nobody is asked for it."""
+    hub, repository = _import_hub(), _hub_name(name)
+    found = hub.try_to_load_from_cache(repository, HUB_FILE)
+    return Path(found) if isinstance(found, str) else None
+
+
+def fetch_pretrained(name: str, tell: Callable[[str], None]) -> Path:
+    """Fetch the weights that timm names for a net from the Hugging Face hub; ``tell`` is told how much before.
+
+    Raises:
+        NetError: they cannot be fetched.
+    """
+    hub, repository = _import_hub(), _hub_name(name)
+    url = hub.hf_hub_url(repository, HUB_FILE)
+    tell(f"weights: asking for {url} (--weights FILE and --weights {NONE} fetch nothing)")
+    try:
+        # Asked once: the download itself would ask again and again for most of a minute where there is no network.
+        size = hub.get_hf_file_metadata(url, timeout=PATIENCE_SECONDS).size
+        tell(f"weights: fetching {f'{size / 1e6:.0f} MB' if size else 'them'} from there")
+        return Path(hub.hf_hub_download(repository, HUB_FILE, etag_timeout=PATIENCE_SECONDS))
+    except Exception as error:  # of the network's many kinds, which are another library's from version to version
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise NetError(
+            f"The weights of {name} cannot be fetched from {url} ({reason}). Without a network, give a file of them "
+            f"with --weights FILE.safetensors, or train from random ones with --weights {NONE}."
+        ) from error
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        NetError: there is none; a pickled file is refused, as reading one can run code.
+    """
+    if not file.is_file():
+        raise NetError(
+            f"There is no file {file}. --weights takes a safetensors file, {PRETRAINED} for those that timm's authors "
+            f"publish, or {NONE} for random ones."
+        )
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(file)
+    except (SafetensorError, KeyError, OSError) as error:
+        raise NetError(
+            f"{file} is no safetensors file ({error}). Files of other kinds (.pth, .pt, .bin) are pickled, and can run "
+            'code when they are read. Convert one with: python -c "import torch, safetensors.torch as s; '
+            "s.save_file({name: tensor.contiguous() for name, tensor in "
+            f"torch.load('{file}', weights_only=True).items()}}, '{file.with_suffix('.safetensors')}')\""
+        ) from error
+    return tensors
+
+
+def own_statistics(body: nn.Module, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Each channel's mean and deviation, in pixel values, that a net of timm's was made for; ``None`` for other nets.
+
+    Grey pictures get the mean of the three: timm adds a filter's weights for the colours together for them.
+    """
+    told = getattr(body, "pretrained_cfg", None)
+    if not isinstance(told, Mapping):
+        return None
+    mean, std = tuple(told["mean"]), tuple(told["std"])
+    if len(mean) != channels:
+        mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
+    return tuple(255 * value for value in mean), tuple(255 * value for value in std)
+
+
+def native_side_px(body: nn.Module) -> int | None:
+    """The side of the pictures that a net of timm's was made for; ``None`` for other nets."""
+    told = getattr(body, "pretrained_cfg", None)
+    return int(told["input_size"][-1]) if isinstance(told, Mapping) else None
+
+
+def _build(name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] | None) -> nn.Module:
+    timm = import_timm()
+    config = timm.get_pretrained_cfg(_complete_name(name))
+    channels, height, width = shape
+    # Nets of patches are made for one size; their weights are interpolated to another as they are loaded.
+    size = {"img_size": (height, width)} if config.fixed_input_size else {}
+    overlay: dict[str, Any] = {}
+    units = outputs
+    if tensors is not None:
+        # With the head that the weights have, so that each of them must have its place; a file may lack it.
+        classifiers = config.classifier if isinstance(config.classifier, tuple | list) else (config.classifier,)
+        head = tensors.get(f"{classifiers[0]}.weight")
+        units = 0 if head is None else len(head)
+        overlay = {"state_dict": dict(tensors), "num_classes": units, "label_offset": 0}
+    try:
+        body: nn.Module = timm.create_model(
+            name, pretrained=tensors is not None, pretrained_cfg_overlay=overlay, num_classes=units, in_chans=channels,
+            **size,
+        )  # fmt: skip
+        body.pretrained_cfg.pop("state_dict", None)  # type: ignore[union-attr, operator]
+        body.reset_classifier(outputs)  # type: ignore[operator]
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
+        misfit = "" if tensors is None else _tell_misfit(tensors, _expected(name, units))
+        if not misfit:
+            raise NetError(f"timm cannot make {name} for pictures of {channels}×{height}×{width}: {error}") from error
+        raise NetError(f"The weights do not fit {name}: {misfit}. Give those of that net.") from error
+    return body
+
+
+def _expected(name: str, units: int) -> dict[str, Tensor]:
+    """What the weights of a net should be, as it was made."""
+    state: dict[str, Tensor] = import_timm().create_model(name, num_classes=units).state_dict()
+    return state
+
+
+def _tell_misfit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """In what way they differ, with the first few names; empty where they do not."""
+    missing = [name for name in expected if name not in tensors]
+    unknown = sorted(name for name in tensors if name not in expected)
+    other = [
+        f"{name} is {tuple(tensors[name].shape)} in place of {tuple(expected[name].shape)}"
+        for name in expected
+        if name in tensors and tensors[name].shape != expected[name].shape
+    ]
+    found = (("they lack", missing), ("they have beside it", unknown), ("of other shapes:", other))
+    return "; ".join(f"{what} {_tell_few(names)}" for what, names in found if names)
+
+
+def _tell_few(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _complete_name(name: str) -> str:
+    """The name with a tag, where timm knows one. What names a file or a place on the hub is none of its nets."""
+    timm = import_timm()
+    known = timm.list_models()
+    net, _, tag = name.partition(".")
+    if net not in known:
+        nearest = difflib.get_close_matches(net, known, n=1)
+        remedy = f"Did you mean {nearest[0]}?" if nearest else "timm.list_models() lists them."  # over a thousand
+        raise NetError(f"timm has no net {net!r}. {remedy}")
+    tags = [other.partition(".")[2] for other in timm.list_models(f"{net}.*", pretrained=True)]
+    if tag and tag not in tags:
+        raise NetError(f"timm knows no weights {tag!r} of {net}. {suggest(tag, tags)}")
+    default = timm.get_pretrained_cfg(net).tag
+    return f"{net}.{tag or default}" if tag or default else net
+
+
+def _input_shape(name: str) -> Shape:
+    shape: tuple[int, ...] = import_timm().get_pretrained_cfg(name).input_size
+    return shape
+
+
+def _hub_name(name: str) -> str:
+    repository: str | None = import_timm().get_pretrained_cfg(name).hf_hub_id
+    if not repository:
+        raise NetError(
+            f"timm names no weights of {name} on the Hugging Face hub. Give a file of them with --weights "
+            f"FILE.safetensors, or train from random ones with --weights {NONE}."
+        )
+    return repository
+
+
+def import_timm() -> ModuleType:
+    """timm, which nobody needs who trains none of its nets.
+
+    Raises:
+        NetError: it is not installed.
+    """
+    _keep_private()
+    try:
+        import timm
+    except ImportError as error:
+        raise NetError(
+            f"timm's nets take timm, which cannot be imported ({error}): pip install 'lamina[timm]'"
+        ) from error
+    module: ModuleType = timm
+    return module
+
+
+def _import_hub() -> ModuleType:
+    import_timm()
+    import huggingface_hub
+
+    module: ModuleType = huggingface_hub
+    return module
+
+
+def _keep_private() -> None:
+    """The hub is told what is fetched, and not who fetches it with what; its library reads this as it is imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

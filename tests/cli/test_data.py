@@ -1,0 +1,189 @@
+"""lamina data tells a person, word by word, what is wrong with a folder, and leaves it as it was."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import events, run_lamina
+from PIL import Image
+
+from lamina.cli import main
+from lamina.cli.data import tell_sizes
+from lamina.cli.terminal import Terminal
+from lamina.data.inspection import SizeSummary
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures with one of each thing that can be wrong, and four copies in train."""
+    random = np.random.default_rng(0)
+    counts = {"train/cat": 24, "train/dog": 24, "train/owl": 2, "test/cat": 10, "test/dog": 10}
+    files = {
+        f"{folder}/{number:02d}.png": encode(random.integers(0, 256, (8, 8, 3)))
+        for folder, count in counts.items()
+        for number in range(count)
+    }
+    files["test/cat/leak.png"] = files["train/cat/03.png"]
+    files["train/dog/conflict.png"] = files["train/cat/05.png"]
+    files |= {f"train/cat/copy{number}.png": files["train/cat/07.png"] for number in range(4)}
+    files["train/dog/black.png"] = encode(np.zeros((8, 8, 3)))
+    files["train/dog/grey.png"] = encode(np.repeat(random.integers(0, 256, (8, 8, 1)), 3, axis=2))
+    files["train/dog/notes.jpg"] = b"these are notes"
+    files["train/dog/nothing.jpg"] = b""
+    root = tmp_path_factory.mktemp("broken") / "pets"
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+TOLD = """\
+target\ttrain\ttest
+cat\t28\t11
+dog\t27\t10
+owl\t2\t0
+images\t57\t21
+imbalance: 14 (train's largest count over its smallest)
+pictures: 8×8 (78), as they came (height, width)
+size: 3×8×8 (channels, height, width)
+channels: mean 126.2 126.7 126.4; deviation 74.7 75.2 75.2 (of 255); grey: 1 of 78 images
+splits: the source's own; fingerprint: FINGERPRINT
+
+found: 2 errors, 6 warnings, 2 notes
+error: 1 picture is in test and also in train, to the pixel: test judges in part what was learned by heart. \
+Remove it from one of the two.
+    test/cat/leak.png = train/cat/03.png
+error: 1 picture is there more than once, to the pixel, with different targets, and no net can learn both. \
+Keep the one whose target is right.
+    train/dog/conflict.png (dog) = train/cat/05.png (cat)
+warning: test has no pictures of owl; nothing is judged there: add some.
+warning: 1 file is left out: not a picture. Repair, replace or remove it.
+    train/dog/notes.jpg
+warning: 1 file is left out: empty. Repair, replace or remove it.
+    train/dog/nothing.jpg
+warning: 4 pictures are copies of others in train, to the pixel, which count twice or more. Keep one of each.
+    train/cat/copy0.png = train/cat/07.png
+    train/cat/copy1.png = train/cat/07.png
+    train/cat/copy2.png = train/cat/07.png
+    and 1 more
+warning: 1 picture is blank: of one colour, or nearly. Remove it, or look how it came to be.
+    train/dog/black.png
+warning: train has few pictures of owl (2); the median class has 27. Add more, or join classes that belong together.
+note: train has 14 times as many pictures of cat (28) as of owl (2). Train with --balance to let each count alike.
+note: 1 picture is grey among coloured ones. Check that this tells nothing of the target.
+    train/dog/grey.png
+"""
+
+
+def state_of(root: Path) -> dict[str, tuple[bytes | None, int, int, int]]:
+    states = {}
+    for path in sorted([root, *root.rglob("*")]):
+        state = path.stat()
+        data = path.read_bytes() if path.is_file() else None
+        states[str(path)] = (data, state.st_mtime_ns, state.st_ctime_ns, state.st_mode)
+    return states
+
+
+def test_all_that_is_wrong_is_told_what_matters_most_first_and_nothing_is_changed(
+    broken: Path, workplace: Path
+) -> None:
+    before = state_of(broken)
+    told = run_lamina("data", broken)
+    assert told.returncode == 0, told.stderr
+    fingerprint = told.stdout.split("fingerprint: ")[1].split("\n")[0]
+    assert told.stdout.replace(fingerprint, "FINGERPRINT") == TOLD
+    assert told.stderr.splitlines()[-1] == "--contact-sheet FILE.png draws samples of each class."
+    assert state_of(broken) == before
+    assert list(workplace.iterdir()) == []
+
+
+def test_json_is_one_object_with_every_picture(
+    broken: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", str(broken), "--json", "--contact-sheet", "sheet.png"]) == 0
+    out, err = capsys.readouterr()
+    (told,) = events(out)
+    assert told["event"] == "data"
+    assert told["images"] == {"train": 57, "test": 21}
+    assert told["counts"]["test"] == {"cat": 11, "dog": 10, "owl": 0}
+    assert [finding["kind"] for finding in told["findings"]] == [
+        "leak", "conflict", "class-missing", "unreadable", "unreadable", "duplicate", "blank", "class-tiny",
+        "imbalance", "grey",
+    ]  # fmt: skip
+    leak, *_, copies, _, _, _, _ = told["findings"]
+    assert leak["images"] == [{"split": "test", "name": "test/cat/leak.png", "target": "cat"}]
+    assert leak["twins"] == [{"split": "train", "name": "train/cat/03.png", "target": "cat"}]
+    assert [image["name"] for image in copies["images"]] == [f"train/cat/copy{number}.png" for number in range(4)]
+    assert sorted(len(group) for group in told["duplicates"]) == [2, 2, 5]
+    assert told["problems"][0] == {"image": "train/dog/notes.jpg", "reason": "not a picture"}
+    assert told["contact_sheet"] == "sheet.png"
+    assert err.splitlines()[-1] == "contact sheet: sheet.png"
+    with Image.open("sheet.png") as sheet:
+        assert sheet.size[0] > 10 * 128
+
+
+def test_numbers_have_their_spread_and_a_clean_set_nothing_wrong(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "shapes-pose", "--size", "8"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["\ttrain\ttest", "images\t8,000\t2,000", "number\tsplit\tmin\tmean\tdeviation\tmax"]
+    assert [line.split("\t")[:2] for line in lines[3:7]] == [
+        ["angle_radians", "train"], ["angle_radians", "test"], ["size_fraction", "train"], ["size_fraction", "test"],
+    ]  # fmt: skip
+    assert lines[-1] == "found: nothing wrong"
+
+
+def test_the_sizes_that_pictures_came_in_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    common = ((375, 500, 1200), (500, 375, 80))
+    tell_sizes(SizeSummary((100, 120), (375.0, 437.5), (500, 640), common, 31, 4, 1), Terminal())
+    tell_sizes(SizeSummary((32, 32), (32.0, 32.0), (32, 32), ((32, 32, 60_000),), 1, 0, 0), Terminal())
+    assert capsys.readouterr().out.splitlines() == [
+        "heights: 100 to 500 px, median 375",
+        "widths: 120 to 640 px, median 438",
+        "31 sizes (height×width), most often 375×500 (1,200), 500×375 (80)",
+        "pictures: 32×32 (60,000), as they came (height, width)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--samples", "0"], "--samples was 0, but takes 1 or more."),
+        (["--contact-sheet", "sheet.jpg"], "--contact-sheet was sheet.jpg, but takes a file that ends in .png."),
+        (
+            ["--contact-sheet", "no/sheet.png"],
+            "no/sheet.png can't be written: No such file or directory. Give a file in a folder that is there.",
+        ),
+    ],
+)
+def test_a_wrong_flag_is_told(
+    arguments: list[str], message: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "shapes", "--size", "8", *arguments]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"lamina: {message}"
+
+
+def test_names_that_are_not_utf8_are_told(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for number in range(12):
+            (tmp_path / folder / f"{number}.png").write_bytes(encode(random.integers(0, 256, (4, 4, 3))))
+    (tmp_path / "a" / os.fsdecode(b"\xff.png")).write_bytes((tmp_path / "a" / "0.png").read_bytes())
+    told = run_lamina("data", tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "\\udcff.png" in told.stdout
+    (found,) = events(run_lamina("data", tmp_path, "--json").stdout)
+    assert "a/\udcff.png" in json.dumps(found, ensure_ascii=False)

@@ -1,0 +1,186 @@
+"""What lamina predict takes for pictures, and what becomes of its file where something goes wrong."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import events, run_lamina
+from PIL import Image
+
+from lamina.cli import main
+from lamina.cli.pictures import find_pictures, read_ahead
+from lamina.data import read_pictures
+from small_runs import DATA, start
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was not trained: what it answers does not matter here."""
+    made, training = start(tmp_path_factory.mktemp("runs"))
+    made.save_model(training.model)
+    return made.path
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pictures in folders, beside what is none."""
+    monkeypatch.chdir(tmp_path)
+    for place, name in enumerate(("2.png", "1.PNG", "in/3.png", "in/deep/4.png", "[5].png", "=6.png")):
+        file = tmp_path / "photos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(DATA.test.pixels[place]).save(file)
+    (tmp_path / "photos/in/notes.txt").write_text("no picture")
+    (tmp_path / "photos/.hidden.png").write_bytes(b"hidden")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+def found(*inputs: str) -> list[str]:
+    paths, problems = find_pictures([Path(given) for given in inputs])
+    assert problems == []
+    return [str(path) for path in paths]
+
+
+def test_a_folder_stands_for_its_pictures_in_the_order_of_their_paths(photos):
+    expected = ["1.PNG", "2.png", "=6.png", "[5].png", "in/3.png", "in/deep/4.png"]
+    assert found("photos") == [f"photos/{name}" for name in expected]
+
+
+def test_a_pattern_is_expanded_and_a_name_that_looks_like_one_is_a_name(photos):
+    assert found("photos/*.png") == ["photos/2.png", "photos/=6.png", "photos/[5].png"]
+    assert found("photos/in/**/*.png") == ["photos/in/3.png", "photos/in/deep/4.png"]
+    assert found("photos/i*") == ["photos/in/3.png", "photos/in/deep/4.png"]
+    assert found(f"{photos}/photos/in/?.png") == [f"{photos}/photos/in/3.png"]
+    assert found("photos/[5].png") == ["photos/[5].png"]
+
+
+def test_a_picture_named_in_several_ways_is_told_once_where_it_was_named_first(photos):
+    assert found("photos/in/3.png", "photos/in", f"{photos}/photos/in/3.png", "photos/../photos/in/*.png") == [
+        "photos/in/3.png",
+        "photos/in/deep/4.png",
+    ]
+
+
+def test_what_names_no_picture_is_told_and_the_rest_is_predicted(photos, run):
+    told = run_lamina("predict", run, "empty", "photos/2.png", "none/*.png", "gone.png", "--json")
+    assert told.returncode == 2
+    reasons = {event["image"]: event.get("reason") for event in events(told.stdout)}
+    assert reasons == {
+        "empty": "a folder without pictures",
+        "none/*.png": "no picture matches this pattern",
+        "photos/2.png": None,
+        "gone.png": "no such file or directory",
+    }
+    for name, reason in reasons.items():
+        assert (f"lamina: {name} could not be read: {reason}\n" in told.stderr) == (reason is not None)
+
+
+def test_names_stay_as_they_are_in_a_table(photos, run):
+    (photos / 'a "b", c\nd.png').write_bytes((photos / "photos/2.png").read_bytes())
+    os.rename(photos / "photos/1.PNG", os.fsencode(photos) + b"/photos/caf\xe9.png")  # noqa: PTH104
+    done = run_lamina("predict", run, "photos", 'a "b", c\nd.png', "--output", "answers.csv")
+    assert done.returncode == 0, done.stderr
+    with (photos / "answers.csv").open(newline="", encoding="utf-8") as opened:
+        names = [row[0] for row in csv.reader(opened)][1:]
+    assert names == [
+        "photos/2.png",
+        "photos/=6.png",
+        "photos/[5].png",
+        "photos/caf\\udce9.png",
+        "photos/in/3.png",
+        "photos/in/deep/4.png",
+        'a "b", c\nd.png',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("answers.xlsx", "but takes a file that ends in .csv or .tsv, for a table, or in .jsonl."),
+        ("none/answers.csv", "but there is no folder none. Make it first."),
+        ("folder.csv", "but that is a folder. Give the name of a file."),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_predicted(photos, run, capsys, output, message):
+    (photos / "folder.csv").mkdir()
+    assert main(["predict", str(run), "photos", "--output", output]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"lamina: --output was {output}, {message}\n"
+
+
+def test_top_takes_one_or_more(photos, run, capsys):
+    assert main(["predict", str(run), "photos", "--top", "0"]) == 2
+    assert capsys.readouterr().err == "lamina: --top was 0, but takes 1 or more classes.\n"
+
+
+def test_pictures_come_in_chunks_as_reading_them_all_at_once_would_give_them(tmp_path, monkeypatch):
+    paths = [tmp_path / f"{place}.png" for place in range(70)]
+    generator = np.random.default_rng(0)
+    for place, path in enumerate(paths):
+        Image.fromarray(generator.integers(0, 256, (9, 9, 3), np.uint8)).save(path)
+        if place % 23 == 5:
+            path.write_bytes(b"broken")
+    monkeypatch.setattr("lamina.cli.pictures.MOST_BYTES_AT_ONCE", 40 * 3 * 6 * 6)
+    chunks = list(read_ahead(paths, (3, 6, 6), "crop"))
+    pixels, problems = read_pictures(paths, (3, 6, 6))
+    assert [len(chunk.paths) for chunk in chunks] == [40, 30]
+    np.testing.assert_array_equal(np.concatenate([chunk.pixels for chunk in chunks]), pixels)
+    reasons = {path: reason for chunk in chunks for path, reason in chunk.reasons.items()}
+    assert reasons == {problem.path: problem.reason for problem in problems}
+    assert len(reasons) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_a_stopped_prediction_leaves_nothing_half_written(photos, run, number):
+    many = photos / "many"
+    many.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
+    Image.fromarray(pixels).save(many / "0.png")
+    for place in range(1, 2000):
+        os.link(many / "0.png", many / f"{place}.png")
+    (photos / "answers.csv").write_text("what was there before")
+    command = [sys.executable, "-m", "lamina", "predict", str(run), "many", "--output", "answers.csv", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert "prediction" in process.stdout.readline()
+        begun = list(photos.glob(".answers.csv.*"))
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert len(begun) == 1
+    assert process.returncode == 128 + number, err
+    assert "Traceback" not in err
+    assert [file.name for file in photos.glob("*answers*")] == ["answers.csv"]
+    assert [file.name for file in photos.glob(".answers*")] == []
+    assert (photos / "answers.csv").read_text() == "what was there before"
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(photos, run, monkeypatch):
+    """A limit on the size of files is as near to a full disk as a test can come."""
+    (photos / "answers.jsonl").write_text("what was there before")
+    command = f"trap '' XFSZ; ulimit -f 0; exec {sys.executable} -m lamina predict {run} photos --output answers.jsonl"
+    # Coverage would want to write a file too.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "lamina: Cannot write answers.jsonl: File too large. What was there before is as it was."
+    )
+    assert (photos / "answers.jsonl").read_text() == "what was there before"
+    assert [file.name for file in photos.glob(".answers*")] == []
+
+
+def test_a_pipe_gets_a_row_a_picture(photos, run):
+    shown = run_lamina("predict", run, "photos/2.png", "photos/in")
+    lines = [re.sub(r"\d+\.\d %", "… %", line) for line in shown.stdout.splitlines()]
+    assert lines[0] == "picture\tone label"
+    assert [line.split("\t")[0] for line in lines[1:]] == ["photos/2.png", "photos/in/3.png", "photos/in/deep/4.png"]
+    assert {part.split()[0] for line in lines[1:] for part in line.split("\t")[1].split(", ")} == {"cat", "dog", "hen"}

@@ -1,0 +1,221 @@
+"""Each kind of target from training to prediction: a class, labels, a yes or no, numbers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import events, run_lamina
+from PIL import Image
+
+from lamina.cli.choices import DataChoice, NetChoice
+from lamina.cli.session import Place, train_and_judge
+from lamina.cli.terminal import Terminal
+from lamina.data import Dataset, load_data
+from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.training.recipe import Recipe
+
+NET = "Flatten(), Linear(20), ReLU(), Output()"
+SETS = {"one label": "shapes", "many labels": "shapes-attributes", "numbers": "shapes-pose"}
+PICTURES = {"one label": "confusion", "many labels": "labels", "yes or no": "confusion", "numbers": "scatter"}
+HEADLINES = {
+    "one label": "accuracy",
+    "many labels": "mean_average_precision",
+    "yes or no": "accuracy",
+    "numbers": "mean_absolute_error",
+}
+KINDS = tuple(PICTURES)
+ATTRIBUTES = ("large", "outlined", "striped", "warm")
+SHAPES = ("arrow", "circle", "crescent", "cross", "drop", "heart", "pentagon", "square", "star", "triangle")
+POSE = ("angle_radians", "size_fraction")
+
+
+def is_warm(dataset: Dataset) -> Dataset:
+    """The set of attributes as a set of one question."""
+    asked = {
+        split: replace(images, targets=images.targets[:, 3].copy(), target_names=("is it warm?",))
+        for split, images in dataset.splits.items()
+    }
+    return replace(dataset, name="warm", **asked)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> dict[str, Path]:
+    """A run of each kind."""
+    folder = tmp_path_factory.mktemp("runs")
+    for kind, name in SETS.items():
+        done = run_lamina(
+            "train", NET, "--data", name, "--epochs", "2", "--name", kind, "--runs-dir", folder, "--json",
+            LAMINA_CACHE=str(shared_cache),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        *_, result = events(done.stdout)
+        assert f"test_{HEADLINES[kind]}" in result
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAMINA_CACHE", str(shared_cache))
+        data = DataChoice(is_warm(load_data("shapes-attributes")), "warm", None, "as asked")
+    net = NetChoice("net", Net(Flatten(), Linear(20), ReLU(), Output()), {"default": Recipe()})
+    train_and_judge(net, Recipe(epochs=2), data, Place("cpu", folder, "yes or no"), Terminal(as_json=True))
+    return {kind: folder / kind for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
+    """Three pictures, one of them in a folder below, and one that is broken."""
+    folder = tmp_path_factory.mktemp("photos")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAMINA_CACHE", str(shared_cache))
+        pixels = load_data("shapes-attributes").test.pixels
+    (folder / "below").mkdir()
+    for place, name in enumerate(("a.png", "below/b.png", "c.png")):
+        Image.fromarray(pixels[place]).save(folder / name)
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("no picture either")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def told(runs: dict[str, Path], folder: Path) -> dict[str, list[dict]]:
+    """What ``lamina predict --json`` tells of the folder, by each run."""
+    lines = {}
+    for kind, run in runs.items():
+        done = run_lamina("predict", run, folder, "--json")
+        assert done.returncode == 2, done.stderr
+        lines[kind] = events(done.stdout)
+    return lines
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_holds_the_pictures_and_the_report_of_its_kind(runs, kind):
+    assert {file.name for file in runs[kind].glob("*.png")} == {"curves.png", f"{PICTURES[kind]}.png"}
+    report = json.loads((runs[kind] / "report.json").read_text())
+    assert json.loads((runs[kind] / "run.json").read_text())["task"]["kind"] == kind
+    if kind == "many labels":
+        assert [label["name"] for label in report["labels"]] == list(ATTRIBUTES)
+        assert report["labels"][3]["f1"] > 0.9
+    elif kind == "numbers":
+        assert report["numbers"][1]["mean_absolute_error"] < report["numbers"][1]["baseline_error"]
+    elif kind == "yes or no":
+        assert report["question"]["name"] == "is it warm?"
+        assert report["question"]["roc_auc"] > 0.9
+    else:
+        assert 0 < report["balanced_accuracy"] < 1
+
+
+def test_people_are_told_classes_labels_yes_or_no_and_numbers(runs, folder):
+    cells = {}
+    for kind in KINDS:
+        told = run_lamina("predict", runs[kind], folder / "a.png")
+        assert told.returncode == 0, told.stderr
+        head, row = (line.split("\t") for line in told.stdout.splitlines())
+        assert row[0] == str(folder / "a.png")
+        cells[kind] = (head[1:], row[1:])
+    assert cells["one label"][0] == ["one label"]
+    assert [part.split()[0] in SHAPES for part in cells["one label"][1][0].split(", ")] == [True] * 3
+    assert cells["many labels"][0] == ["many labels"]
+    assert cells["yes or no"][0] == ["is it warm?"]
+    answer, share, percent = cells["yes or no"][1][0].split()
+    assert (answer in ("yes", "no"), percent) == (True, "%")
+    assert float(share) >= 50
+    assert cells["numbers"][0] == list(POSE)
+    assert all(np.isfinite(float(cell)) for cell in cells["numbers"][1])
+
+
+def test_labels_are_told_where_they_are_likelier_than_not_or_as_many_as_are_asked_for(runs, told, folder):
+    shown = run_lamina("predict", runs["many labels"], folder).stdout.splitlines()[1:]
+    probabilities = [event["probabilities"] for event in told["many labels"] if "answer" in event]
+    for line, named in zip(shown, probabilities, strict=True):
+        expected = sorted((name for name in named if named[name] > 0.5), key=named.__getitem__, reverse=True)
+        cell = line.split("\t")[1]
+        assert [part.split()[0] for part in cell.split(", ")] == (expected or ["none"])
+    two = run_lamina("predict", runs["many labels"], folder, "--top", "2").stdout.splitlines()[1:]
+    assert all(len(line.split("\t")[1].split(", ")) == 2 for line in two)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_json_lines_tell_the_answer_and_all_probabilities(told, folder, kind):
+    first, *_ = told[kind]
+    assert [event["image"] for event in told[kind]] == [
+        str(folder / name) for name in ("a.png", "below/b.png", "broken.png", "c.png")
+    ]
+    assert told[kind][2] == {"event": "problem", "image": str(folder / "broken.png"), "reason": "not a picture"}
+    names = {"one label": SHAPES, "many labels": ATTRIBUTES, "yes or no": ("no", "yes")}
+    fields = {"event", "image", "answer"} | ({"question"} if kind == "yes or no" else set())
+    if kind == "numbers":
+        assert set(first) == fields
+        assert tuple(first["answer"]) == POSE
+        return
+    assert set(first) == fields | {"probabilities"}
+    assert tuple(first["probabilities"]) == names[kind]
+    if kind == "many labels":
+        assert first["answer"] == [name for name, value in first["probabilities"].items() if value > 0.5]
+    else:
+        assert sum(first["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert first["answer"] == max(first["probabilities"], key=first["probabilities"].get)
+
+
+HEADS = {
+    "one label": ["image", "answer", *(f"p({name})" for name in SHAPES), "problem"],
+    "many labels": ["image", "answer", *(f"p({name})" for name in ATTRIBUTES), "problem"],
+    "yes or no": ["image", "answer", "p(no)", "p(yes)", "problem"],
+    "numbers": ["image", *POSE, "problem"],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [*((kind, "csv") for kind in KINDS), ("many labels", "tsv"), ("numbers", "jsonl")]
+)
+def test_a_file_of_predictions_holds_what_the_json_lines_tell(runs, told, folder, workplace, kind, suffix):
+    file = workplace / f"answers.{suffix}"
+    done = run_lamina("predict", runs[kind], folder, "--output", file)
+    assert done.returncode == 2
+    assert done.stdout == f"{file}: 3 of 4 pictures\n"
+    expected = told[kind]
+    if suffix == "jsonl":
+        assert events(file.read_text()) == expected
+        return
+    with file.open(newline="") as opened:
+        head, *rows = csv.reader(opened, delimiter="," if suffix == "csv" else "\t")
+    assert head == HEADS[kind]
+    assert [row[0] for row in rows] == [event["image"] for event in expected]
+    for row, event in zip(rows, expected, strict=True):
+        assert len(row) == len(head)
+        if event["event"] == "problem":
+            assert row[1:] == [*[""] * (len(head) - 2), "not a picture"]
+            continue
+        figures = event["answer"] if kind == "numbers" else event["probabilities"]
+        assert [float(cell) for cell in row[-1 - len(figures) : -1]] == list(figures.values())
+        if kind != "numbers":
+            assert row[1] == (";".join(event["answer"]) if kind == "many labels" else event["answer"])
+        assert row[-1] == ""
+
+
+def test_numbers_leave_out_what_a_nets_recipe_has_for_classes(workplace):
+    """cnn-s is trained with label smoothing and mirrored pictures, of which numbers have none and want none."""
+    done = run_lamina("train", "cnn-s", "--data", "shapes-pose", "--epochs", "1", "--name", "pose")
+    assert done.returncode == 0, done.stderr
+    assert "flip: off (a mirrored picture may have other numbers; --flip mirrors them all the same)\n" in done.stderr
+    recipe = json.loads((workplace / "runs/pose/run.json").read_text())["recipe"]
+    assert (recipe["flip"], recipe["label_smoothing"]) == ("off", 0.0)
+    asked = run_lamina("train", "cnn-s", "--data", "shapes-pose", "--label-smoothing", "0.1")
+    assert asked.returncode == 2
+    assert asked.stderr.splitlines()[-1] == (
+        "lamina: label_smoothing was 0.1, but numbers have no labels to smooth. Set it to 0."
+    )
+    balanced = run_lamina("train", NET, "--data", "shapes-pose", "--balance", "on")
+    assert balanced.returncode == 2
+    assert balanced.stderr.splitlines()[-1] == (
+        "lamina: balance was 'on', but numbers have no classes to balance. Set it to 'off'."
+    )
+
+
+def test_a_balanced_run_is_the_same_again(workplace):
+    options = ("--data", "shapes-attributes", "--epochs", "1", "--balance", "on", "--name", "balanced")
+    done = run_lamina("train", NET, *options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((workplace / "runs/balanced/run.json").read_text())["recipe"]["balance"] == "on"
+    assert run_lamina("verify", "runs/balanced").returncode == 0

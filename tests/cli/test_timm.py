@@ -1,0 +1,142 @@
+"""The journey of a person with few pictures and weights that have learned from many."""
+
+import json
+
+import pytest
+import torch
+from commands import events, run_lamina
+from safetensors.torch import load_file
+
+from lamina.cli import main
+from timm_weights import save_random
+
+NET = "test_efficientnet.r160_in1k"
+
+
+@pytest.fixture
+def file(workplace):
+    return save_random("test_efficientnet", workplace / "learned.safetensors")
+
+
+def train(pictures, file, *more):
+    """In this process, which has imported timm already."""
+    words = ("train", "timm:test_efficientnet", "--data", pictures, "--weights", file, "--size", "32", *more)
+    return main(list(map(str, words)))
+
+
+def test_a_run_of_timms_net_is_judged_used_resumed_and_verified(workplace, pictures, file, capsys):
+    words = ("--epochs", "2", "--freeze", "1", "--schedule", "constant", "--name", "few", "--json")
+    trained = run_lamina(
+        "train", "timm:test_efficientnet", "--data", pictures, "--weights", file, "--size", "32", *words
+    )
+    assert trained.returncode == 0, trained.stderr
+    *_, result = events(trained.stdout)
+    assert result["net"] == f"timm:{NET}"
+    run = workplace / "runs" / "few"
+    record = json.loads((run / "run.json").read_text())
+    digest = record["timm"]["digest"]
+    assert record["timm"] == {"name": NET, "weights": str(file), "digest": digest}
+    assert record["mean"] == pytest.approx([255 * 0.485, 255 * 0.456, 255 * 0.406])
+    assert record["recipe"]["freeze"] == 1
+    told = trained.stderr.splitlines()
+    assert told[0] == f"weights: {file} ({digest})"
+    assert told[3:6] == [
+        f"net: timm:{NET}, 99,710 parameters",
+        "normalization: the net's own, mean 123.7, 116.3, 103.5, deviation 58.4, 57.1, 57.4",
+        "size: the pictures are 32 px, and the net was made for 160 px: a larger --size, 128 say, usually gives a "
+        "better net, and takes longer",
+    ]
+
+    assert main(["verify", str(run), "--epochs", "2", "--json"]) == 0
+    assert [event["same"] for event in events(capsys.readouterr().out)] == [True, True, True]
+
+    away = file.rename(workplace / "elsewhere.safetensors")
+    assert main(["verify", str(run)]) == 2
+    assert f"There is no file {file}." in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--json"]) == 0
+    (report,) = events(capsys.readouterr().out)
+    assert report["accuracy"] == result["test_accuracy"]
+    assert main(["resume", str(run), "--epochs", "3", "--json"]) == 0
+    assert events(capsys.readouterr().out)[0]["epoch"] == 3
+
+    away.rename(file)
+    straight = ("--epochs", "3", "--freeze", "1", "--schedule", "constant", "--name", "straight")
+    assert train(pictures, file, *straight) == 0
+    weights = [load_file(workplace / "runs" / name / "model.safetensors") for name in ("few", "straight")]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+    picture = pictures / "test/bright/0.png"
+    told = run_lamina("predict", run, picture, "--json")
+    assert told.returncode == 0, told.stderr
+    assert set(events(told.stdout)[0]["answers"]) == {"bright", "dark"}
+
+
+def test_random_weights_need_no_file_and_no_network(workplace, pictures, capsys):
+    words = [
+        "train",
+        "timm:test_resnet",
+        "--weights",
+        "none",
+        "--data",
+        str(pictures),
+        "--epochs",
+        "1",
+        "--name",
+        "new",
+    ]
+    assert main(words) == 0
+    assert capsys.readouterr().err.splitlines()[0] == "weights: random"
+    record = json.loads((workplace / "runs/new/run.json").read_text())
+    assert record["timm"] == {"name": "test_resnet.r160_in1k", "weights": "none", "digest": ""}
+    assert record["recipe"]["freeze"] == 0
+
+
+def test_a_run_that_names_another_place_than_timms_nets_is_damaged(workplace, pictures, file, capsys):
+    assert train(pictures, file, "--epochs", "1", "--name", "few") == 0
+    record = workplace / "runs/few/run.json"
+    record.write_text(record.read_text().replace(NET, "hf-hub:somebody/else"))
+    capsys.readouterr()
+    assert main(["evaluate", "runs/few"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "lamina: runs/few/run.json is damaged: timm has no net 'hf-hub:somebody/else'. timm.list_models() lists them. "
+        "Restore it from a copy, or train again."
+    )
+
+
+def test_without_a_network_it_says_what_to_do_at_once(workplace, pictures):
+    refused = run_lamina(
+        "train", "timm:test_resnet", "--data", pictures,
+        HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_CACHE=str(workplace / "hub"), NO_PROXY="*",
+    )  # fmt: skip
+    assert refused.returncode == 2
+    url = "http://127.0.0.1:9/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
+    first, last = refused.stderr.splitlines()
+    assert first == f"weights: asking for {url} (--weights FILE and --weights none fetch nothing)"
+    assert last.startswith(f"lamina: The weights of test_resnet.r160_in1k cannot be fetched from {url} (")
+    assert last.endswith(
+        "). Without a network, give a file of them with --weights FILE.safetensors, or train from random ones with "
+        "--weights none."
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            "train mlp --weights none --data shapes",
+            "--weights was 'none', but only timm:NAME begins with weights. Leave it out.",
+        ),
+        (
+            "train mlp --freeze 1 --data shapes",
+            "freeze lets the head alone learn above layers that have learned before, as those of timm:NAME have, but "
+            "this net names no head. Set freeze to 0.",
+        ),
+        (
+            "summary timm:resnet18",
+            "timm:resnet18 gives a module of timm's, whose shapes only torch knows. Give a Net.",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_told(workplace, capsys, command, message):
+    assert main(command.split()) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"lamina: {message}"

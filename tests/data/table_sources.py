@@ -1,0 +1,210 @@
+"""The same small set of pictures as tables and arrays of every layout that lamina takes.
+
+Each ``write_*`` takes the pictures of ``picture_sources`` and an empty folder, and gives the path to load.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from picture_sources import Pictures
+
+CLASSES = ("cat", "dog", "owl")
+
+Writer = Callable[[Pictures, Path], Path]
+
+
+def rows_of(pictures: Pictures) -> list[dict[str, str]]:
+    """A row for each picture: its path, its class, its split."""
+    rows = []
+    for path in pictures.pixels:
+        split, name, _ = path.split("/")
+        rows.append({"path": path, "label": name, "split": split})
+    return rows
+
+
+def write_text(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = text.encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def csv_text(rows: Sequence[dict[str, object]], separator: str = ",") -> str:
+    lines = [separator.join(rows[0]), *(separator.join(map(str, row.values())) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def json_lines(rows: Sequence[dict[str, object]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def write_csv(pictures: Pictures, root: Path, name: str = "pets.csv", separator: str = ",") -> Path:
+    """Paths, labels and splits, beside the pictures."""
+    pictures.write_folder(root)
+    return write_text(root / name, csv_text(rows_of(pictures), separator))
+
+
+def write_json_lines(pictures: Pictures, root: Path) -> Path:
+    pictures.write_folder(root)
+    return write_text(root / "pets.jsonl", json_lines(rows_of(pictures)))
+
+
+def write_parquet_of_paths(pictures: Pictures, root: Path) -> Path:
+    pictures.write_folder(root)
+    pl.DataFrame(rows_of(pictures)).write_parquet(root / "pets.parquet")
+    return root / "pets.parquet"
+
+
+def write_metadata(pictures: Pictures, root: Path, kind: str = "csv") -> Path:
+    """A table with ``file_name`` for all pictures, whose paths tell the splits."""
+    pictures.write_folder(root)
+    rows = [{"file_name": row["path"], "label": row["label"]} for row in rows_of(pictures)]
+    write_metadata_file(root, rows, kind)
+    return root
+
+
+def write_metadata_by_split(pictures: Pictures, root: Path, kind: str = "jsonl") -> Path:
+    """A table with ``file_name`` in each split's folder."""
+    pictures.write_folder(root)
+    for split in {row["split"] for row in rows_of(pictures)}:
+        chosen = [row for row in rows_of(pictures) if row["split"] == split]
+        rows = [{"file_name": row["path"].removeprefix(f"{split}/"), "label": row["label"]} for row in chosen]
+        write_metadata_file(root / split, rows, kind)
+    return root
+
+
+def write_metadata_file(folder: Path, rows: Sequence[dict[str, object]], kind: str) -> None:
+    if kind == "parquet":
+        pl.DataFrame(rows).write_parquet(folder / "metadata.parquet")
+    else:
+        write_text(folder / f"metadata.{kind}", csv_text(rows) if kind == "csv" else json_lines(rows))
+
+
+def features(names: Sequence[str] = CLASSES) -> dict[str, str]:
+    """What Hugging Face's ``datasets`` writes into the metadata of Parquet."""
+    told = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
+    return {"huggingface": json.dumps({"info": {"features": told}})}
+
+
+def encoded_frame(pictures: Pictures, splits: Sequence[str] = ("train", "val", "test")) -> pl.DataFrame:
+    """Pictures and numbers of classes as Hugging Face has them, with the split in a column."""
+    chosen = [row for row in rows_of(pictures) if row["split"] in splits]
+    images = [{"bytes": pictures.encoded[row["path"]], "path": row["path"].replace("/", "-")} for row in chosen]
+    labels = [CLASSES.index(row["label"]) for row in chosen]
+    return pl.DataFrame({"image": images, "label": labels, "split": [row["split"] for row in chosen]})
+
+
+def write_encoded_parquet(pictures: Pictures, root: Path) -> Path:
+    """One file with the splits in a column."""
+    encoded_frame(pictures).write_parquet(root / "pets.parquet", row_group_size=4, metadata=features())
+    return root / "pets.parquet"
+
+
+def write_bytes_parquet(pictures: Pictures, root: Path) -> Path:
+    """The pictures' bytes in a plain column, and classes by name."""
+    rows = rows_of(pictures)
+    images = [pictures.encoded[row["path"]] for row in rows]
+    frame = pl.DataFrame({"image": images}).hstack(pl.DataFrame(rows).select("label", "split"))
+    frame.write_parquet(root / "pets.parquet")
+    return root / "pets.parquet"
+
+
+def write_shards(pictures: Pictures, root: Path, under: str = "data") -> Path:
+    """Two files for the training pictures and one for each other split, as a set on Hugging Face has them."""
+    (root / under).mkdir(parents=True, exist_ok=True)
+    for split, name, count in (("train", "train", 2), ("val", "validation", 1), ("test", "test", 1)):
+        frame = encoded_frame(pictures, [split]).drop("split")
+        each = -(-len(frame) // count)
+        for number in range(count):
+            shard = frame.slice(number * each, each)
+            path = root / under / f"{name}-{number:05d}-of-{count:05d}.parquet"
+            shard.write_parquet(path, row_group_size=3, metadata=features())
+    return root
+
+
+TABLE_SOURCES: dict[str, Writer] = {
+    "csv": write_csv,
+    "csv with semicolons": lambda pictures, root: write_csv(pictures, root, separator=";"),
+    "csv.gz": lambda pictures, root: write_csv(pictures, root, "pets.csv.gz"),
+    "tsv": lambda pictures, root: write_csv(pictures, root, "pets.tsv", "\t"),
+    "json lines": write_json_lines,
+    "parquet of paths": write_parquet_of_paths,
+    "metadata.csv": write_metadata,
+    "metadata.parquet": lambda pictures, root: write_metadata(pictures, root, "parquet"),
+    "metadata.csv by split": lambda pictures, root: write_metadata_by_split(pictures, root, "csv"),
+    "metadata.jsonl by split": write_metadata_by_split,
+    "parquet of bytes": write_bytes_parquet,
+    "hugging face parquet": write_encoded_parquet,
+    "hugging face shards": write_shards,
+    "hugging face shards of a config": lambda pictures, root: write_shards(pictures, root, "plain_text"),
+}
+ENCODED_SOURCES = ("parquet of bytes", "hugging face parquet", "hugging face shards", "hugging face shards of a config")
+
+
+def arrays_of(pictures: Pictures, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels and the numbers of the classes of a split."""
+    pixels, targets, _ = pictures.select(split)
+    return pixels, targets
+
+
+def write_keras_npz(pictures: Pictures, root: Path) -> Path:
+    """``x_train``, ``y_train`` and so on, as Keras has them."""
+    arrays = {}
+    for split in ("train", "val", "test"):
+        arrays[f"x_{split}"], arrays[f"y_{split}"] = arrays_of(pictures, split)
+    np.savez(root / "pets.npz", **arrays, class_names=np.array(CLASSES))
+    return root / "pets.npz"
+
+
+def write_medmnist_npz(pictures: Pictures, root: Path) -> Path:
+    """``train_images``, ``train_labels`` (N, 1) and so on, as MedMNIST has them."""
+    arrays = {}
+    for split in ("train", "val", "test"):
+        pixels, targets = arrays_of(pictures, split)
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = pixels, targets.astype(np.uint8)[:, None]
+    np.savez_compressed(root / "pets.npz", **arrays, target_names=np.array(CLASSES))
+    return root / "pets.npz"
+
+
+def write_float_npz(pictures: Pictures, root: Path) -> Path:
+    """Floats from 0 to 1 with the channels first, and one-hot targets."""
+    arrays = {}
+    for split in ("train", "val", "test"):
+        pixels, targets = arrays_of(pictures, split)
+        arrays[f"X_{split}"] = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
+        arrays[f"y_{split}"] = np.eye(len(CLASSES), dtype=np.float32)[targets]
+    np.savez(root / "pets.npz", **arrays, class_names=np.array(CLASSES))
+    return root / "pets.npz"
+
+
+ARRAY_SOURCES: dict[str, Writer] = {
+    "npz of keras": write_keras_npz,
+    "npz of medmnist": write_medmnist_npz,
+    "npz of floats": write_float_npz,
+}
+
+
+def idx_bytes(values: np.ndarray) -> bytes:
+    """An array as MNIST's files hold it: a magic number, the sizes, the bytes."""
+    header = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+    return header + values.astype(np.uint8).tobytes()
+
+
+def write_idx(
+    root: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]], prefix: str = "", suffix: str = "-ubyte.gz"
+) -> Path:
+    """MNIST's files of grey pictures (N, H, W): ``splits`` are by ``train`` and ``t10k``."""
+    root.mkdir(parents=True, exist_ok=True)
+    for split, (images, labels) in splits.items():
+        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
+            path = root / f"{prefix}{split}-{kind}{suffix}"
+            buffer = io.BytesIO(idx_bytes(values))
+            path.write_bytes(gzip.compress(buffer.getvalue()) if suffix.endswith(".gz") else buffer.getvalue())
+    return root

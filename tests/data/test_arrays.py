@@ -1,0 +1,360 @@
+"""Arrays of pictures: what is made of them, and what is said of those that are wrong."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from table_sources import ARRAY_SOURCES, CLASSES, arrays_of, idx_bytes, write_idx
+
+from lamina.data.arrays import digest_arrays, is_arrays, read_arrays
+from lamina.errors import DataError
+
+LAYOUT = "Expected x_train and y_train, train_images and train_labels, or images and targets."
+
+
+def grey(count: int, height: int = 4, width: int = 5) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, height, width), np.uint8)
+
+
+def save(tmp_path: Path, **arrays: np.ndarray) -> Path:
+    np.savez(tmp_path / "pets.npz", **arrays)
+    return tmp_path / "pets.npz"
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(DataError) as raised:
+        read_arrays(path)
+    return str(raised.value).replace(str(path.parent), "DIR")
+
+
+@pytest.mark.parametrize("form", ARRAY_SOURCES)
+def test_every_layout_gives_the_same_pictures_and_classes(form: str, pictures, tmp_path: Path) -> None:
+    path = ARRAY_SOURCES[form](pictures, tmp_path)
+    assert is_arrays(path)
+    source = read_arrays(path)
+    parts = {split: arrays_of(pictures, split) for split in ("train", "val", "test")}
+    np.testing.assert_array_equal(source.pixels, np.concatenate([pixels for pixels, _ in parts.values()]))
+    assert source.labels == {"label": [CLASSES[one] for _, targets in parts.values() for one in targets]}
+    assert source.splits == [split for split, (pixels, _) in parts.items() for _ in pixels]
+    assert source.target_names == CLASSES
+    assert (source.names[0], source.names[-1]) == ("train/00000", "test/00005")
+
+
+@pytest.mark.parametrize(
+    "keys", [("images", "targets"), ("x", "y"), ("X", "y"), ("data", "labels"), ("pixels", "label")]
+)
+def test_one_pair_of_arrays_tells_no_split(keys: tuple[str, str], tmp_path: Path) -> None:
+    path = save(tmp_path, **{keys[0]: grey(3), keys[1]: np.array([4, 0, 2])})
+    source = read_arrays(path)
+    np.testing.assert_array_equal(source.pixels[..., 0], grey(3))
+    assert source.labels == {"label": [4, 0, 2]}
+    assert source.splits == [None, None, None]
+    assert source.names == ["00000", "00001", "00002"]
+    assert source.target_names is None
+    assert source.label_reason == f"array {keys[1]}"
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (np.array([True, False]), {"label": [True, False]}),
+        (np.array(["cat", "dog"]), {"label": ["cat", "dog"]}),
+        (np.array([b"cat", b"dog"]), {"label": ["cat", "dog"]}),
+        (np.array([0.5, np.nan]), {"label": [0.5, None]}),
+        (np.array([[7], [8]], np.uint8), {"label": [7, 8]}),
+        (np.array([[0, 1, 0], [1, 0, 0]], np.float32), {"label": [1, 0]}),
+        (np.array([[0, 1, 1], [1, 0, 0]]), {"label_0": [0, 1], "label_1": [1, 0], "label_2": [1, 0]}),
+        (np.array([[0.5, 2], [1, np.nan]]), {"label_0": [0.5, 1.0], "label_1": [2.0, None]}),
+        (np.array([[True, True], [False, False]]), {"label_0": [True, False], "label_1": [True, False]}),
+    ],
+)
+def test_labels_come_as_plain_values_by_column(labels: np.ndarray, expected, tmp_path: Path) -> None:
+    found = read_arrays(save(tmp_path, images=grey(2), labels=labels)).labels
+    assert found == expected
+    for column, values in found.items():
+        assert [type(value) for value in values] == [type(value) for value in expected[column]]
+
+
+def test_names_of_several_columns_name_them(tmp_path: Path) -> None:
+    labels = np.array([[0, 0], [1, 1]])
+    source = read_arrays(save(tmp_path, x=grey(2), y=labels, class_names=np.array(["big", "red"])))
+    assert source.labels == {"big": [0, 1], "red": [0, 1]}
+    assert source.target_names is None
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (np.array([0, 1, 254, 255], np.int64), [0, 1, 254, 255]),
+        (np.array([0, 1, 254, 255], np.float64), [0, 1, 254, 255]),
+        (np.array([0, 0.5, 0.998, 1], np.float32), [0, 128, 254, 255]),
+        (np.array([False, True, True, False]), [0, 255, 255, 0]),
+    ],
+)
+def test_other_types_of_pixels_become_bytes(pixels: np.ndarray, expected: list[int], tmp_path: Path) -> None:
+    source = read_arrays(save(tmp_path, x=np.stack([pixels.reshape(2, 2)] * 2), y=np.array([0, 1])))
+    assert source.pixels[1, ..., 0].ravel().tolist() == expected
+
+
+@given(
+    shape=st.sampled_from([(2, 4, 5), (2, 4, 5, 1), (2, 4, 5, 3), (2, 1, 4, 5), (2, 3, 4, 5)]),
+    order=st.sampled_from("CF"),
+)
+def test_channels_go_last_in_whatever_order_they_are_stored(shape, order: str, tmp_path_factory) -> None:
+    pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    path = save(tmp_path_factory.getbasetemp(), x=np.asarray(pixels, order=order), y=np.array([0, 1]))
+    expected = pixels.reshape(2, -1, 4, 5).transpose(0, 2, 3, 1) if shape[-1] == 5 else pixels
+    np.testing.assert_array_equal(read_arrays(path).pixels, expected)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"a": grey(2), "b": np.zeros(2)}, f"DIR/pets.npz has the arrays a, b. {LAYOUT}"),
+        (
+            {"x_train": grey(2), "z": np.zeros(2)},
+            f"DIR/pets.npz has x_train and no labels for it, among x_train, z. {LAYOUT}",
+        ),
+        (
+            {"x": grey(3), "y": np.zeros(2)},
+            "DIR/pets.npz has 3 images, and labels of the shape (2,); expected one or a row of them for each image.",
+        ),
+        (
+            {"x_test": grey(3), "y_test": np.zeros((3, 2, 2))},
+            "DIR/pets.npz has 3 images in test, and labels of the shape (3, 2, 2); "
+            "expected one or a row of them for each image.",
+        ),
+        (
+            {"x": grey(2), "y": np.array(["a", {}], object)},
+            "array y of DIR/pets.npz holds Python objects; expected numbers or text. Save it as such.",
+        ),
+        (
+            {"x": grey(2), "y": np.array([0, 1], "M8[D]")},
+            "array y of DIR/pets.npz holds values of the type datetime64[D]; expected numbers or text. "
+            "Save it as such.",
+        ),
+        (
+            {"x": np.array([[["a"]]]), "y": np.zeros(1)},
+            "the images of DIR/pets.npz hold <U1; expected numbers from 0 to 255, or from 0 to 1.",
+        ),
+        (
+            {"x": grey(2).reshape(2, -1), "y": np.zeros(2)},
+            "the images of DIR/pets.npz have the shape (2, 20); expected (N, H, W), (N, H, W, C) or (N, C, H, W) with "
+            "1 or 3 channels C. Reshape them.",
+        ),
+        (
+            {"x": grey(2).reshape(2, 5, 2, 2), "y": np.zeros(2)},
+            "the images of DIR/pets.npz have the shape (2, 5, 2, 2); expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
+            "with 1 or 3 channels C. Reshape them.",
+        ),
+        (
+            {"x": np.zeros((2, 3, 9, 3)), "y": np.zeros(2)},
+            "the images of DIR/pets.npz have the shape (2, 3, 9, 3), of which the channels may be the second or the "
+            "last. Save them as (N, H, W) if they are grey, or larger.",
+        ),
+        (
+            {"x": np.zeros((0, 3, 9)), "y": np.zeros(0)},
+            "the images of DIR/pets.npz have the shape (0, 3, 9); expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
+            "with 1 or 3 channels C. Reshape them.",
+        ),
+        (
+            {"x": np.linspace(-1, 1, 40).reshape(2, 4, 5), "y": np.zeros(2)},
+            "the images of DIR/pets.npz have values from -1 to 1; expected 0 to 255, or fractions from 0 to 1. "
+            "Scale them to one of these.",
+        ),
+        (
+            {"x": np.full((2, 3, 3), 256), "y": np.zeros(2)},
+            "the images of DIR/pets.npz have values from 256 to 256; expected 0 to 255, or fractions from 0 to 1. "
+            "Scale them to one of these.",
+        ),
+        (
+            {"x": np.full((2, 3, 3), np.nan), "y": np.zeros(2)},
+            "the images of DIR/pets.npz have values from nan to nan; expected 0 to 255, or fractions from 0 to 1. "
+            "Scale them to one of these.",
+        ),
+        (
+            {"x_train": grey(2), "y_train": np.zeros(2), "x_test": grey(2, 6), "y_test": np.zeros(2)},
+            "the splits of DIR/pets.npz have images of different sizes: train 4 x 5 x 1, test 6 x 5 x 1. "
+            "Make them of one size.",
+        ),
+        (
+            {"x_train": grey(2), "y_train": np.zeros(2), "x_test": grey(2), "y_test": np.zeros((2, 2))},
+            "the splits of DIR/pets.npz have different numbers of labels for an image. Make them alike.",
+        ),
+        (
+            {"x": grey(2), "y": np.array([0, 2]), "class_names": np.array(["a", "b"])},
+            "DIR/pets.npz has the label 2, and names 2 classes, 0 to 1. Make it again.",
+        ),
+    ],
+)
+def test_arrays_that_cannot_be_used_say_what_to_do(arrays, message: str, tmp_path: Path) -> None:
+    assert refusal(save(tmp_path, **arrays)) == message
+
+
+def write_members(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+    return path
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def npy_header(shape: str, descr: str = "|u1") -> bytes:
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize("shape", ["(1000000000, 1000, 1000)", "(-1, 4, 5)", "(2, 4, 6)", "(2, 4, 4)", "(9,) * 9"])
+def test_a_header_that_lies_makes_no_room(shape: str, tmp_path: Path) -> None:
+    path = write_members(tmp_path / "a.npz", {"x": npy_header(shape) + bytes(40), "y": npy_bytes(np.zeros(2))})
+    tracemalloc.start()
+    message = refusal(path)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert message.startswith(("array x of DIR/a.npz should have", "DIR/a.npz can't be read: "))
+    assert message.endswith("Make or download it again.")
+    assert peak_bytes < 2**20
+
+
+def test_a_bomb_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("x.npy", "w") as file:
+            file.write(npy_header("(300, 1024, 1024)"))
+            for _ in range(300):
+                file.write(bytes(2**20))
+        archive.writestr("y.npy", npy_bytes(np.zeros(300)))
+    assert refusal(tmp_path / "a.npz") == "array x of DIR/a.npz is packed more than 200 to 1. Save it unpacked."
+
+
+@given(
+    place=st.integers(0, 1300),
+    value=st.integers(0, 255),
+    cut=st.one_of(st.none(), st.integers(0, 1300)),
+)
+def test_any_damage_to_an_npz_is_one_plain_error_or_none(
+    place: int, value: int, cut: int | None, tmp_path_factory
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    data = bytearray(save(folder, x=grey(20), y=np.arange(20)).read_bytes())
+    data[place % len(data)] = value
+    (folder / "pets.npz").write_bytes(data[:cut])
+    try:
+        source = read_arrays(folder / "pets.npz")
+    except DataError:
+        return
+    assert source.pixels.shape == (20, 4, 5, 1)
+
+
+def test_a_changed_file_has_another_digest(tmp_path: Path) -> None:
+    path = save(tmp_path, x=grey(2), y=np.zeros(2))
+    before = digest_arrays(path)
+    assert read_arrays(path).digest == before
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+    assert digest_arrays(path) != before
+
+
+IMAGES = {"train": (grey(7), np.arange(7)), "t10k": (grey(3), np.arange(3))}
+
+
+@pytest.mark.parametrize("prefix", ["", "emnist-letters-"])
+@pytest.mark.parametrize("suffix", ["-ubyte", "-ubyte.gz"])
+def test_idx_files_are_read_from_their_folder_or_by_one_of_them(prefix: str, suffix: str, tmp_path: Path) -> None:
+    folder = write_idx(tmp_path / "raw", IMAGES, prefix, suffix)
+    for path in (
+        folder,
+        tmp_path,
+        folder / f"{prefix}train-images-idx3{suffix}",
+        folder / f"{prefix}t10k-labels-idx1{suffix}",
+    ):
+        assert is_arrays(path)
+        source = read_arrays(path)
+        np.testing.assert_array_equal(source.pixels[..., 0], np.concatenate([grey(7), grey(3)]))
+        assert source.labels == {"label": [*range(7), *range(3)]}
+        assert source.splits == ["train"] * 7 + ["test"] * 3
+    assert source.digest == digest_arrays(path)
+
+
+def test_of_packed_and_unpacked_files_the_unpacked_are_taken(tmp_path: Path) -> None:
+    write_idx(tmp_path, {"train": IMAGES["train"]}, suffix="-ubyte")
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"half a download")
+    assert len(read_arrays(tmp_path).pixels) == 7
+
+
+def test_files_of_several_sets_are_told_apart_by_a_path(tmp_path: Path) -> None:
+    for prefix in ("emnist-digits-", "emnist-letters-"):
+        write_idx(tmp_path, IMAGES, prefix)
+    with pytest.raises(DataError) as raised:
+        is_arrays(tmp_path)
+    assert str(raised.value) == (
+        f"{tmp_path} has the files of several sets: emnist-digits-*, emnist-letters-*. "
+        "Give the path of a file of one of them."
+    )
+    assert len(read_arrays(tmp_path / "emnist-digits-t10k-images-idx3-ubyte.gz").pixels) == 10
+
+
+GOOD = idx_bytes(grey(7))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "begins with nothing, and an IDX file of images with 00 00 08 03."),
+        (b"\0\0\x0d\x03" + GOOD[4:], "begins with 00 00 0d 03, and an IDX file of images with 00 00 08 03."),
+        (GOOD[:-1], "should have 7 x 4 x 5 bytes by its header, and has 139."),
+        (GOOD + b"x", "should have 7 x 4 x 5 bytes by its header, and has more than 140."),
+        (GOOD[:4] + b"\xff" * 12, "should have 4294967295 x 4294967295 x 4294967295 bytes by its header, and has 0."),
+        (GOOD[:8], None),
+    ],
+)
+def test_idx_files_that_lie_are_refused(data: bytes, message: str | None, tmp_path: Path) -> None:
+    for suffix in ("-ubyte", "-ubyte.gz"):
+        folder = tmp_path / suffix
+        write_idx(folder, IMAGES, suffix=suffix)
+        file = folder / f"train-images-idx3{suffix}"
+        file.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
+        with pytest.raises(DataError) as raised:
+            read_arrays(folder)
+        assert str(raised.value).startswith(f"{file} ")
+        assert str(raised.value).endswith(" Download it again.")
+        assert message is None or str(raised.value) == f"{file} {message} Download it again."
+
+
+def test_a_packed_idx_file_that_is_cut_off_or_a_bomb_is_refused(tmp_path: Path) -> None:
+    write_idx(tmp_path, IMAGES)
+    file = tmp_path / "train-images-idx3-ubyte.gz"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])
+    expected = (
+        f"{file} can't be read: Compressed file ended before the end-of-stream marker was reached. "
+        "Make or download it again."
+    )
+    with pytest.raises(DataError) as raised:
+        read_arrays(tmp_path)
+    assert str(raised.value) == expected
+    file.write_bytes(gzip.compress(b"\0\0\x08\x03" + b"\0\x01\0\0" * 3 + bytes(2**20)))
+    with pytest.raises(DataError, match="should have 65536 x 65536 x 65536 bytes by its header, and has 1048576"):
+        read_arrays(tmp_path)
+
+
+def test_images_without_their_labels_are_refused(tmp_path: Path) -> None:
+    write_idx(tmp_path, IMAGES)
+    missing = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    missing.unlink()
+    with pytest.raises(DataError) as raised:
+        read_arrays(tmp_path)
+    expected = f"there is no {missing}, which tells what the pictures beside it show. Download it again."
+    assert str(raised.value) == expected

@@ -1,0 +1,38 @@
+"""Which pictures are the same is told by comparing all pairs, as nobody would who has time to lose."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from lamina.data.duplicates import digest_rows, group_duplicates
+
+
+@given(st.lists(st.sampled_from([b"a", b"b", b"c", b"d"]), max_size=12))
+def test_groups_hold_exactly_the_places_that_are_the_same(digests: list[bytes]) -> None:
+    groups = group_duplicates(digests)
+    together = {(one, other) for group in groups for one in group for other in group if one < other}
+    assert together == {
+        (one, other)
+        for one in range(len(digests))
+        for other in range(one + 1, len(digests))
+        if digests[one] == digests[other]
+    }
+    assert groups == sorted(groups)
+    assert all(list(group) == sorted(set(group)) for group in groups)
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(0, 6), st.just(1), st.just(2), st.just(1)), elements=st.integers(0, 1)))
+def test_rows_have_the_same_digest_if_and_only_if_their_pixels_are_the_same(pixels: np.ndarray) -> None:
+    digests = digest_rows(pixels)
+    for one in range(len(pixels)):
+        for other in range(len(pixels)):
+            assert (digests[one] == digests[other]) == np.array_equal(pixels[one], pixels[other])
+
+
+def test_a_view_of_every_second_picture_has_their_digests() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), np.uint8)
+    assert digest_rows(pixels[::2]) == digest_rows(pixels)[::2]
+    assert digest_rows(pixels[:, ::2, ::2]) == digest_rows(pixels[:, ::2, ::2].copy())

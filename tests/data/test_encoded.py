@@ -1,0 +1,163 @@
+"""Pictures that lie encoded in a table are copied into one file, a few at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from table_sources import write_csv, write_encoded_parquet, write_shards
+
+from lamina.data import Problem
+from lamina.data.archive import Limits
+from lamina.data.decoding import BadPictureError, PictureReader
+from lamina.data.encoded import spool_table
+from lamina.data.preparation import Preparation
+from lamina.data.table import scan_table
+from lamina.data.workers import decode_pictures
+from lamina.errors import DataError
+
+NOTHING_ASKED = Preparation()
+
+
+def write_images(path: Path, images: list[object]) -> Path:
+    pl.DataFrame({"image": images, "label": list(range(len(images)))}).write_parquet(path)
+    return path
+
+
+def test_the_scan_knows_rows_and_the_spool_knows_names(pictures, tmp_path: Path) -> None:
+    path = write_encoded_parquet(pictures, tmp_path)
+    scanned = scan_table(path, NOTHING_ASKED)
+    assert scanned.pictures[0].name == "pets/0000000"
+    assert scanned.labels["label"][:5] == ["cat", "cat", "cat", "cat", "dog"]
+    spooled = spool_table(scanned, tmp_path)
+    assert [picture.name for picture in spooled.pictures[:2]] == [
+        "train-cat-0000.png",
+        "train-cat-0001.png",
+    ]
+    assert {picture.file for picture in spooled.pictures} == {str(tmp_path / "spool")}
+    assert (spooled.labels, spooled.splits, spooled.digest) == (scanned.labels, scanned.splits, scanned.digest)
+    sizes = [len(data) for data in pictures.encoded.values()]
+    assert (tmp_path / "spool").stat().st_size == sum(sizes)
+
+
+@pytest.mark.parametrize("paths", [["a.png", "a.png"], ["a.png", None], ["", "b.png"]])
+def test_names_that_do_not_tell_pictures_apart_are_not_taken(paths: list[str | None], tmp_path: Path) -> None:
+    path = write_images(tmp_path / "a.parquet", [{"bytes": b"x", "path": name} for name in paths])
+    names = [picture.name for picture in spool_table(scan_table(path, NOTHING_ASKED), tmp_path).pictures]
+    assert names == ["a/0000000", "a/0000001"]
+
+
+def test_names_that_each_split_has_are_told_apart_by_it(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_images(tmp_path / f"{split}-00000-of-00001.parquet", [{"bytes": b"x", "path": "1.png"}])
+    listing = spool_table(scan_table(tmp_path, NOTHING_ASKED), tmp_path)
+    assert [picture.name for picture in listing.pictures] == ["test/1.png", "train/1.png"]
+
+
+def test_the_names_of_two_shards_differ(pictures, tmp_path: Path) -> None:
+    listing = scan_table(write_shards(pictures, tmp_path), NOTHING_ASKED)
+    assert len({picture.name for picture in listing.pictures}) == 21
+    assert listing.pictures[-1].name == "validation-00000-of-00001/0000002"
+    assert listing.splits[-1] == "val"
+
+
+def test_rows_without_bytes_are_problems(tmp_path: Path) -> None:
+    path = write_images(
+        tmp_path / "a.parquet", [{"bytes": data, "path": None} for data in (b"", None, b"xyz", b"x" * 9)]
+    )
+    listing = spool_table(scan_table(path, NOTHING_ASKED), tmp_path, Limits(member_bytes=8))
+    assert listing.labels == {"label": [0, 2]}
+    assert listing.problems == [
+        Problem("a/0000001", "no bytes in the table"),
+        Problem("a/0000003", "larger than 0 MiB"),
+    ]
+    with PictureReader() as reader:
+        assert [reader.read(picture) for picture in listing.pictures] == [b"", b"xyz"]
+
+
+def test_a_table_whose_pictures_were_left_outside_says_so(tmp_path: Path) -> None:
+    schema = {"image": pl.Struct({"bytes": pl.Binary, "path": pl.String}), "label": pl.Int64}
+    rows = {"image": [{"bytes": None, "path": "/home/me/1.png"}], "label": [1]}
+    path = tmp_path / "a.parquet"
+    pl.DataFrame(rows, schema=schema).write_parquet(path)
+    with pytest.raises(DataError) as raised:
+        spool_table(scan_table(path, NOTHING_ASKED), tmp_path)
+    assert str(raised.value) == (
+        f"none of the 1 pictures in {path} can be used; the first is a/0000000 (no bytes in the table). "
+        "Write the table with the pictures' bytes in it."
+    )
+
+
+def test_more_bytes_than_the_limit_are_refused(tmp_path: Path) -> None:
+    path = write_images(tmp_path / "a.parquet", [b"x" * 100] * 30)
+    with pytest.raises(DataError) as raised:
+        spool_table(scan_table(path, NOTHING_ASKED), tmp_path, Limits(total_bytes=1000))
+    assert str(raised.value) == f"the pictures in {path} are more than 1000 bytes."
+    assert (tmp_path / "spool").stat().st_size <= 1000
+
+
+def test_a_table_that_changed_in_between_is_noticed(tmp_path: Path) -> None:
+    path = write_images(tmp_path / "a.parquet", [b"x", b"y", b"z"])
+    listing = scan_table(path, NOTHING_ASKED)
+    write_images(path, [b"x"])
+    with pytest.raises(DataError) as raised:
+        spool_table(listing, tmp_path)
+    assert str(raised.value) == f"{path} has changed while it was read. Run the command again."
+
+
+def test_pictures_of_paths_are_not_copied(pictures, tmp_path: Path) -> None:
+    listing = scan_table(write_csv(pictures, tmp_path / "set"), NOTHING_ASKED)
+    assert spool_table(listing, tmp_path) is listing
+    assert not (tmp_path / "spool").exists()
+
+
+def test_a_spool_that_was_cut_off_gives_no_picture(pictures, tmp_path: Path) -> None:
+    listing = spool_table(scan_table(write_encoded_parquet(pictures, tmp_path), NOTHING_ASKED), tmp_path)
+    with (tmp_path / "spool").open("r+b") as spool:
+        spool.truncate(100)
+    with PictureReader() as reader, pytest.raises(BadPictureError, match="damaged in the archive: it ends early"):
+        reader.read(listing.pictures[0])
+
+
+def test_worker_processes_read_the_spool(many_pictures, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    path = write_encoded_parquet(many_pictures, tmp_path / "set")
+    listing = spool_table(scan_table(path, NOTHING_ASKED), tmp_path)
+    decoded = decode_pictures(listing.pictures, tmp_path, None, "crop", lambda *_: None)
+    assert decoded.problems == []
+    np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy"), np.stack(list(many_pictures.pixels.values())))
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from lamina.data.encoded import spool_table
+from lamina.data.preparation import Preparation
+from lamina.data.table import scan_table
+listing = scan_table(Path("warm.parquet"), Preparation())
+spool_table(listing, Path("."))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+listing = scan_table(Path("large.parquet"), Preparation())
+scanned = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+spool_table(listing, Path("."))
+print(scanned - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
+def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
+    """Of 400 MB of pictures the scan holds none, and the spooling a few at a time."""
+    random = np.random.default_rng(0)
+    for name, rows in (("warm", 400), ("large", 8000)):
+        write = pl.DataFrame({"image": [random.bytes(50_000) for _ in range(rows)], "label": list(range(rows))})
+        write.write_parquet(tmp_path / f"{name}.parquet", row_group_size=200, compression="uncompressed")
+    command = [sys.executable, "-c", MEASURE]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    scan_kib, spool_kib = map(int, done.stdout.split())
+    assert (tmp_path / "spool").stat().st_size == 400_000_000
+    assert scan_kib < 30_000
+    assert spool_kib < 200_000

@@ -1,0 +1,421 @@
+"""Each thing that can be wrong with a data set is put into one that is clean, and is found, alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lamina.data import Dataset, Images, Preparation, Problem, load_data
+from lamina.data.findings import Finding, Sighting
+from lamina.data.inspection import Inspection, SizeSummary, SplitSummary, inspect
+
+CLASSES = ("cat", "dog")
+
+
+def make_images(
+    split: str, counts: tuple[int, ...] = (20, 20), names: tuple[str, ...] = CLASSES, side: int = 6
+) -> Images:
+    total = sum(counts)
+    pixels = np.random.default_rng([*split.encode(), total]).integers(0, 256, (total, side, side, 3), np.uint8)
+    targets = np.repeat(np.arange(len(counts)), counts)
+    return Images(pixels, targets, names, tuple(f"{split}/{place:03d}.png" for place in range(total)), split)
+
+
+def make_dataset(**parts: Images | tuple[Problem, ...]) -> Dataset:
+    splits = {"train": make_images("train"), "val": make_images("val", (10, 10)), "test": make_images("test", (12, 12))}
+    return Dataset("set", "0", **splits | parts)
+
+
+def with_targets(images: Images, targets: np.ndarray, names: tuple[str, ...]) -> Images:
+    return replace(images, targets=targets, target_names=names)
+
+
+def of_every_split(targets_of: object, names: tuple[str, ...]) -> Dataset:
+    data = make_dataset()
+    return make_dataset(
+        **{split: with_targets(images, targets_of(len(images)), names) for split, images in data.splits.items()}
+    )
+
+
+def copy_pixels(images: Images, place: int, pixels: np.ndarray) -> Images:
+    changed = images.pixels.copy()
+    changed[place] = pixels
+    return replace(images, pixels=changed)
+
+
+def only_finding(dataset: Dataset) -> Finding:
+    (finding,) = inspect(dataset).findings
+    return finding
+
+
+def labels(count: int) -> np.ndarray:
+    return np.stack([np.arange(count) % 2 == 0, np.arange(count) % 3 == 0, np.arange(count) % 2 == 1], axis=1)
+
+
+def numbers(count: int) -> np.ndarray:
+    return np.stack([np.arange(count), -np.arange(count) / 4], axis=1).astype(np.float32)
+
+
+CLEAN = {
+    "classes": make_dataset(),
+    "labels": of_every_split(labels, ("wet", "warm", "wild")),
+    "yes-no": of_every_split(lambda count: np.arange(count) % 2 == 0, ("open",)),
+    "numbers": of_every_split(numbers, ("x", "y")),
+}
+
+
+@pytest.mark.parametrize("dataset", CLEAN.values(), ids=CLEAN)
+def test_nothing_is_wrong_with_a_clean_set(dataset: Dataset) -> None:
+    inspection = inspect(dataset)
+    assert inspection.findings == ()
+    assert inspection.duplicates == ()
+    assert inspection.images == 84
+
+
+def test_a_set_without_held_out_pictures_or_with_grey_ones_alone_is_clean() -> None:
+    train = make_images("train")
+    assert inspect(Dataset("set", "0", train)).findings == ()
+    grey = replace(train, pixels=np.repeat(train.pixels[..., :1], 3, axis=3))
+    one_channel = replace(train, pixels=train.pixels[..., :1])
+    assert inspect(Dataset("set", "0", grey)).findings == ()
+    assert inspect(Dataset("set", "0", grey)).channels.grey == 40
+    assert inspect(Dataset("set", "0", one_channel)).channels.grey == 0
+
+
+def test_a_picture_of_train_in_test_is_an_error() -> None:
+    train, test = make_images("train"), make_images("test")
+    leaked = copy_pixels(copy_pixels(test, 3, train.pixels[5]), 30, train.pixels[20])
+    inspection = inspect(make_dataset(test=leaked))
+    assert inspection.findings == (
+        Finding(
+            "leak",
+            "error",
+            "2 pictures are in test and also in train, to the pixel: test judges in part what was learned by heart. "
+            "Remove them from one of the two.",
+            2,
+            (Sighting("test", "test/003.png", "cat"), Sighting("test", "test/030.png", "dog")),
+            (Sighting("train", "train/005.png", "cat"), Sighting("train", "train/020.png", "dog")),
+        ),
+    )
+    assert inspection.duplicates == (
+        (Sighting("train", "train/005.png", "cat"), Sighting("test", "test/003.png", "cat")),
+        (Sighting("train", "train/020.png", "dog"), Sighting("test", "test/030.png", "dog")),
+    )
+
+
+def test_a_picture_of_all_three_splits_leaks_three_times() -> None:
+    train = make_images("train")
+    val, test = (copy_pixels(make_images(split), 0, train.pixels[0]) for split in ("val", "test"))
+    findings = inspect(make_dataset(val=val, test=test)).findings
+    assert [finding.message for finding in findings] == [
+        "1 picture is in test and also in train, to the pixel: test judges in part what was learned by heart. "
+        "Remove it from one of the two.",
+        "1 picture is in val and also in train, to the pixel: val judges in part what was learned by heart. "
+        "Remove it from one of the two.",
+        "1 picture is in test and also in val, to the pixel: what was chosen by val is judged by it again. "
+        "Remove it from one of the two.",
+    ]
+    assert {finding.severity for finding in findings} == {"error"}
+
+
+CONFLICT = (
+    "1 picture is there more than once, to the pixel, with different targets, and no net can learn both. "
+    "Keep the one whose target is right."
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "told"),
+    [
+        ("classes", 39, ("dog", "cat")),
+        ("labels", 3, ("warm, wild", "wet, warm")),
+        ("yes-no", 7, ("no", "yes")),
+        ("numbers", 2, ("2, -0.5", "0, 0")),
+    ],
+)
+def test_the_same_picture_with_two_targets_is_an_error(kind: str, place: int, told: tuple[str, str]) -> None:
+    dataset = CLEAN[kind]
+    # The pixels of the first picture; and a copy of another with the same target, which is no conflict.
+    train = copy_pixels(dataset.train, place, dataset.train.pixels[0])
+    assert only_finding(replace(dataset, train=train)) == Finding(
+        "conflict",
+        "error",
+        CONFLICT,
+        1,
+        (Sighting("train", f"train/{place:03d}.png", told[0]),),
+        (Sighting("train", "train/000.png", told[1]),),
+    )
+
+
+def test_a_conflict_across_splits_is_a_leak_too() -> None:
+    train = make_images("train")
+    findings = inspect(make_dataset(test=copy_pixels(make_images("test"), 39, train.pixels[0]))).findings
+    assert [(finding.kind, finding.count) for finding in findings] == [("leak", 1), ("conflict", 1)]
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels", "yes-no"])
+def test_copies_inside_a_split_with_the_same_target_are_a_warning(kind: str) -> None:
+    dataset = CLEAN[kind]
+    train = dataset.train
+    for place in (6, 12):
+        train = copy_pixels(train, place, train.pixels[0])
+    assert only_finding(replace(dataset, train=train)) == Finding(
+        "duplicate",
+        "warning",
+        "2 pictures are copies of others in train, to the pixel, which count twice or more. Keep one of each.",
+        2,
+        tuple(inspect_sight(train, place) for place in (6, 12)),
+        (inspect_sight(train, 0),) * 2,
+    )
+
+
+def inspect_sight(images: Images, place: int) -> Sighting:
+    told = {"int64": "cat", "bool": "yes" if images.targets.ndim == 1 else "wet, warm"}[str(images.targets.dtype)]
+    return Sighting(images.split, images.names[place], told)
+
+
+def test_unreadable_files_are_grouped_by_their_reasons() -> None:
+    problems = (
+        Problem("cat/1.jpg", "damaged: broken data stream"),
+        Problem("cat/2.jpg", "empty"),
+        Problem("dog/3.jpg", "damaged: bad Huffman code"),
+    )
+    assert inspect(make_dataset(problems=problems)).findings == (
+        Finding(
+            "unreadable",
+            "warning",
+            "2 files are left out: damaged. Repair, replace or remove them.",
+            2,
+            (Sighting(None, "cat/1.jpg", None), Sighting(None, "dog/3.jpg", None)),
+        ),
+        Finding(
+            "unreadable",
+            "warning",
+            "1 file is left out: empty. Repair, replace or remove it.",
+            1,
+            (Sighting(None, "cat/2.jpg", None),),
+        ),
+    )
+
+
+def test_pictures_of_one_colour_or_nearly_are_blank_and_no_duplicates() -> None:
+    train = make_images("train", side=16)
+    for place in (1, 2):
+        train = copy_pixels(train, place, np.array([200, 10, 10]))
+    # One grey level up or down is what a JPEG makes of one colour; four are something to see, as a dark night is.
+    noise = np.random.default_rng(0).choice([-1, 1], (16, 16, 3))
+    train = copy_pixels(copy_pixels(train, 3, 100 + noise), 4, 100 + 4 * noise)
+    parts = {"val": make_images("val", side=16), "test": make_images("test", side=16)}
+    assert only_finding(make_dataset(train=train, **parts)) == Finding(
+        "blank",
+        "warning",
+        "3 pictures are blank: of one colour, or nearly. Remove them, or look how they came to be.",
+        3,
+        tuple(Sighting("train", f"train/{place:03d}.png", "cat") for place in (1, 2, 3)),
+    )
+
+
+def test_a_class_that_is_missing_in_test_is_a_warning_and_in_train_an_error() -> None:
+    names = ("cat", "dog", "owl")
+    train, val = make_images("train", (20, 20, 20), names), make_images("val", (5, 5, 5), names)
+    test = make_images("test", (10, 0, 10), names)
+    assert only_finding(make_dataset(train=train, val=val, test=test)) == Finding(
+        "class-missing", "warning", "test has no pictures of dog; nothing is judged there: add some.", 1
+    )
+    assert only_finding(make_dataset(train=make_images("train", (20, 0, 20), names), val=val, test=train)) == Finding(
+        "class-missing",
+        "error",
+        "train has no pictures of dog; nothing can be learned of that: add some, or leave it out.",
+        1,
+    )
+
+
+def test_a_label_that_no_picture_has_is_missing_and_so_is_an_answer_that_never_comes() -> None:
+    dataset = CLEAN["labels"]
+    never = dataset.test.targets & np.array([False, False, True])
+    found = only_finding(replace(dataset, test=replace(dataset.test, targets=never)))
+    assert found.message == "test has no pictures of wet, warm; nothing is judged there: add some."
+    dataset = CLEAN["yes-no"]
+    found = only_finding(replace(dataset, val=replace(dataset.val, targets=np.ones(20, bool))))
+    assert found.message == "val has no pictures of no; nothing is judged there: add some."
+
+
+@pytest.mark.parametrize(
+    ("counts", "tiny"),
+    [
+        ((9, 20, 20), "a (9); the median class has 20"),
+        ((10, 20, 20), None),
+        ((14, 300, 300, 3, 300), "a (14), d (3); the median class has 300"),
+        ((15, 140, 140), None),
+        ((8,) * 7, "a (8), b (8), c (8), d (8), e (8) and 2 more; the median class has 8"),
+    ],
+)
+def test_classes_are_tiny_below_ten_pictures_or_a_twentieth_of_the_median(
+    counts: tuple[int, ...], tiny: str | None
+) -> None:
+    names = tuple("abcdefg"[: len(counts)])
+    findings = inspect(Dataset("set", "0", make_images("train", counts, names, side=3))).findings
+    found = [finding.message for finding in findings if finding.kind == "class-tiny"]
+    remedy = "Add more, or join classes that belong together."
+    assert found == ([f"train has few pictures of {tiny}. {remedy}"] if tiny else [])
+
+
+def test_classes_of_very_different_size_are_noted() -> None:
+    train = make_images("train", (10, 100, 30), ("cat", "dog", "owl"))
+    inspection = inspect(Dataset("set", "0", train))
+    assert inspection.imbalance_ratio == 10
+    assert inspection.findings == (
+        Finding(
+            "imbalance",
+            "note",
+            "train has 10 times as many pictures of dog (100) as of cat (10). "
+            "Train with --balance to let each count alike.",
+            3,
+        ),
+    )
+
+
+def test_a_number_that_never_changes_is_a_warning() -> None:
+    dataset = CLEAN["numbers"]
+    same = dataset.train.targets * np.array([1, 0], np.float32)
+    assert only_finding(replace(dataset, train=replace(dataset.train, targets=same))) == Finding(
+        "number-constant",
+        "warning",
+        "y is the same for all pictures of train: there is nothing to learn. Check the table, or leave the column out.",
+        1,
+    )
+
+
+def test_grey_pictures_among_coloured_ones_are_noted() -> None:
+    train = make_images("train")
+    grey = copy_pixels(train, 7, np.repeat(train.pixels[7, ..., :1], 3, axis=2))
+    # The same mean in each channel is not enough.
+    grey = copy_pixels(grey, 8, np.stack([train.pixels[8, ..., 0]] * 2 + [train.pixels[8, ::-1, :, 0]], axis=2))
+    assert only_finding(make_dataset(train=grey)) == Finding(
+        "grey",
+        "note",
+        "1 picture is grey among coloured ones. Check that this tells nothing of the target.",
+        1,
+        (Sighting("train", "train/007.png", "cat"),),
+    )
+
+
+SIZES = [(6, 6)] * 20 + [(12, 24)] * 10 + [(4, 6), (5, 5), (6, 13), (30, 14)] + [(24, 12)] * 6
+
+
+@pytest.mark.parametrize(
+    ("resize", "enlarged", "oblong", "effect"),
+    [
+        ("crop", [30, 31], [32, 33], "less than half of each is left. Choose --resize pad to see them whole."),
+        ("pad", [31], [32, 33], "more than half of what is made of each are bars. Crop them to what matters."),
+        (
+            "stretch",
+            [30, 31],
+            [32, 33],
+            "they are badly out of shape. Choose --resize pad to keep their proportions.",
+        ),
+    ],
+)
+def test_pictures_that_do_not_fit_well_are_noted(
+    resize: str, enlarged: list[int], oblong: list[int], effect: str
+) -> None:
+    train = replace(make_images("train"), original_sizes_px=np.array(SIZES, np.int32))
+    inspection = inspect(Dataset("set", "0", train, size_px=6, resize=resize))
+    long, small = inspection.findings
+    assert long.message == f"2 pictures are so long or tall that, made to fit 6×6 by {resize}, {effect}"
+    assert small.message.endswith("enlarged, which adds nothing to see. A smaller --size trains faster.")
+    assert [sighting.name for sighting in long.images] == [f"train/{place:03d}.png" for place in oblong]
+    assert [sighting.name for sighting in small.images] == [f"train/{place:03d}.png" for place in enlarged]
+    assert inspection.sizes == SizeSummary(
+        smallest_px=(4, 5),
+        median_px=(6.0, 6.0),
+        largest_px=(30, 24),
+        common=((6, 6, 20), (12, 24, 10), (24, 12, 6), (4, 6, 1), (5, 5, 1)),
+        sizes=7,
+        enlarged=len(enlarged),
+        oblong=2,
+    )
+
+
+def test_pictures_that_kept_their_size_fit_whatever_it_is() -> None:
+    train = make_images("train")
+    long = replace(
+        train, pixels=np.repeat(train.pixels, 4, axis=2), original_sizes_px=np.array([[6, 24]] * 40, np.int32)
+    )
+    inspection = inspect(Dataset("set", "0", long))
+    assert inspection.findings == ()
+    assert (inspection.sizes.enlarged, inspection.sizes.oblong, inspection.sizes.common) == (0, 0, ((6, 24, 40),))
+
+
+def test_what_matters_most_comes_first() -> None:
+    train = make_images("train", (100, 8))
+    train = copy_pixels(train, 4, np.zeros(3))
+    train = copy_pixels(train, 5, np.repeat(train.pixels[5, ..., :1], 3, axis=2))
+    train = copy_pixels(train, 6, train.pixels[9])
+    train = copy_pixels(train, 102, train.pixels[10])
+    test = copy_pixels(make_images("test", (10, 0)), 0, train.pixels[0])
+    problems = (Problem("a.jpg", "empty"),)
+    findings = inspect(Dataset("set", "0", train, test=test, problems=problems)).findings
+    assert [(finding.severity, finding.kind) for finding in findings] == [
+        ("error", "leak"),
+        ("error", "conflict"),
+        ("warning", "class-missing"),
+        ("warning", "unreadable"),
+        ("warning", "duplicate"),
+        ("warning", "blank"),
+        ("warning", "class-tiny"),
+        ("note", "imbalance"),
+        ("note", "grey"),
+    ]
+
+
+@pytest.mark.parametrize("side", [1, 6, 300])
+def test_channels_are_those_of_all_pixels_of_all_splits(side: int) -> None:
+    dataset = Dataset("set", "0", make_images("train", (6, 6), side=side), test=make_images("test", (1, 2), side=side))
+    pixels = np.concatenate([images.pixels.reshape(-1, 3) for images in dataset.splits.values()]).astype(float)
+    channels = inspect(dataset).channels
+    np.testing.assert_allclose(channels.mean, pixels.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(channels.deviation, pixels.std(axis=0), rtol=1e-5)
+
+
+def test_targets_are_counted_and_numbers_described_split_by_split() -> None:
+    assert inspect(CLEAN["labels"]).splits == (
+        SplitSummary("train", 40, {"wet": 20, "warm": 14, "wild": 20}, ()),
+        SplitSummary("val", 20, {"wet": 10, "warm": 7, "wild": 10}, ()),
+        SplitSummary("test", 24, {"wet": 12, "warm": 8, "wild": 12}, ()),
+    )
+    val = inspect(CLEAN["numbers"]).splits[1]
+    assert [(spread.name, spread.minimum, spread.mean, spread.maximum) for spread in val.numbers] == [
+        ("x", 0.0, 9.5, 19.0),
+        ("y", -4.75, -2.375, 0.0),
+    ]
+    # Of 0, 1, …, n - 1.
+    deviation = np.sqrt((20**2 - 1) / 12)
+    assert [spread.deviation for spread in val.numbers] == pytest.approx([deviation, deviation / 4])
+    assert (val.counts, inspect(CLEAN["numbers"]).imbalance_ratio) == ({}, None)
+
+
+def test_progress_comes_to_the_end_and_small_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look() -> tuple[Inspection, list[tuple[int, int]]]:
+        told: list[tuple[int, int]] = []
+        return inspect(CLEAN["classes"], lambda done, total: told.append((done, total))), told
+
+    whole, told = look()
+    assert told == [(40, 84), (60, 84), (84, 84)]
+    monkeypatch.setattr("lamina.data.inspection.CHUNK_VALUES", 6 * 6 * 3 * 7)
+    parts, told = look()
+    assert [done for done, _ in told] == [7, 14, 21, 28, 35, 40, 47, 54, 60, 67, 74, 81, 84]
+    assert parts == whole
+
+
+@pytest.mark.cifar10
+def test_cifar10_holds_no_picture_twice(cifar10: Dataset) -> None:
+    inspection = inspect(cifar10)
+    assert inspection.duplicates == ()
+    assert [(finding.kind, finding.count) for finding in inspection.findings] == [("grey", 729)]
+
+
+def test_the_drawn_shapes_are_clean(cache: object) -> None:
+    assert inspect(load_data("shapes", Preparation(size_px=8))).findings == ()

@@ -1,0 +1,488 @@
+"""What a table says of its pictures, and what is said of a table that is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from table_sources import (
+    CLASSES,
+    ENCODED_SOURCES,
+    TABLE_SOURCES,
+    encoded_frame,
+    features,
+    write_csv,
+    write_metadata,
+    write_metadata_by_split,
+    write_shards,
+)
+
+from lamina.data import Problem
+from lamina.data.decoding import PictureReader, decode_picture
+from lamina.data.encoded import spool_table
+from lamina.data.preparation import Preparation
+from lamina.data.table import is_table, is_table_folder, scan_table
+from lamina.errors import DataError
+
+NOTHING_ASKED = Preparation()
+
+
+def scan_text(tmp_path: Path, text: str | bytes, name: str = "pets.csv", asked: Preparation = NOTHING_ASKED):
+    """Scan a table beside the pictures 1.png to 9.png."""
+    for number in range(1, 10):
+        (tmp_path / f"{number}.png").write_bytes(b"picture")
+    (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return scan_table(tmp_path / name, asked)
+
+
+def refusal(tmp_path: Path, text: str | bytes, name: str = "pets.csv", asked: Preparation = NOTHING_ASKED) -> str:
+    with pytest.raises(DataError) as raised:
+        scan_text(tmp_path, text, name, asked)
+    return str(raised.value).replace(str(tmp_path), "DIR")
+
+
+@pytest.mark.parametrize("form", TABLE_SOURCES)
+def test_every_layout_tells_the_same_pictures_classes_and_splits(form: str, pictures, tmp_path: Path) -> None:
+    (root := tmp_path / "set").mkdir()
+    path = TABLE_SOURCES[form](pictures, root)
+
+    assert is_table_folder(path) if path.is_dir() else is_table(path)
+    listing = spool_table(scan_table(path, NOTHING_ASKED), tmp_path)
+
+    assert listing.problems == []
+    assert listing.label_reason == "column 'label'"
+    assert listing.target_names == (CLASSES if form.startswith("hugging face") else None)
+    with PictureReader() as reader:
+        found = {
+            (split, label, decode_picture(reader.read(picture)).tobytes())
+            for picture, split, label in zip(listing.pictures, listing.splits, listing.labels["label"], strict=True)
+        }
+    expected = {(*name.split("/")[:2], pixels.tobytes()) for name, pixels in pictures.pixels.items()}
+    assert found == expected
+    assert len(listing.pictures) == len(expected)
+    assert (tmp_path / "spool").exists() == (form in ENCODED_SOURCES)
+
+
+def test_pictures_keep_the_order_and_the_names_of_the_table(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "0.png").write_bytes(b"picture")
+    listing = scan_text(tmp_path, "image,label\n3.png,b\n./a//0.png,a\na\\..\\1.png,b\n")
+    assert [picture.name for picture in listing.pictures] == ["3.png", "a/0.png", "1.png"]
+    assert [Path(picture.file) for picture in listing.pictures] == [
+        tmp_path / name for name in ("3.png", "a/0.png", "1.png")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["cat", "dog", ""], ["cat", "dog", None]),
+        (["1", "0", "-3"], [1, 0, -3]),
+        (["1", "NA", "2"], [1, None, 2]),
+        (["0.5", "nan", "2"], [0.5, None, 2.0]),
+        (["True", "false", "TRUE"], [True, False, True]),
+        (["007", "010", "1"], ["007", "010", "1"]),
+        (["1", "2", "x"], ["1", "2", "x"]),
+        (["NA", "DE", "FR"], ["NA", "DE", "FR"]),
+    ],
+)
+def test_a_column_of_text_holds_what_all_of_its_values_are(cells, expected, tmp_path: Path) -> None:
+    lines = [f"{number}.png,{cell}" for number, cell in enumerate(cells, 1)]
+    values = scan_text(tmp_path, "\n".join(["image,label", *lines])).labels["label"]
+    assert values == expected
+    assert [type(value) for value in values] == [type(value) for value in expected]
+
+
+@given(
+    labels=st.lists(
+        st.one_of(st.none(), st.text(st.characters(codec="utf-8"), max_size=9)), min_size=1, max_size=9
+    ).filter(any)
+)
+@settings(max_examples=50)
+def test_texts_in_json_lines_come_as_they_stand(labels, tmp_path_factory) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    rows = [{"image": f"{number}.png", "label": label} for number, label in enumerate(labels, 1)]
+    listing = scan_text(folder, "".join(json.dumps(row) + "\n" for row in rows), "pets.jsonl")
+    assert listing.labels["label"] == [label or None for label in labels]
+
+
+def test_json_lines_hold_lists_of_labels_numbers_and_truth_values(tmp_path: Path) -> None:
+    text = '{"image":"1.png","tags":["a","b"]}\n{"image":"2.png","tags":[]}\n{"image":"3.png","tags":null}\n'
+    assert scan_text(tmp_path, text, "pets.jsonl").labels == {"tags": [["a", "b"], [], None]}
+    text = '{"image":"1.png","x":1.5,"wild":true}\n{"image":"2.png","x":null,"wild":false}\n'
+    listing = scan_text(tmp_path, text, "more.jsonl")
+    assert listing.labels == {"x": [1.5, None], "wild": [True, False]}
+    assert listing.label_reason == "columns 'x', 'wild'"
+
+
+def test_a_line_of_many_megabytes_is_read(tmp_path: Path) -> None:
+    text = json.dumps({"image": "1.png", "label": "cat", "note": "x" * 2**24}) + "\n"
+    assert scan_text(tmp_path, text, "pets.jsonl").labels == {"label": ["cat"]}
+
+
+def test_a_decimal_comma_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
+    listing = scan_text(tmp_path, b"\xef\xbb\xbfImage; Label\r\n1.png; caf\xc3\xa9\r\n\r\n2.png; tea\r\n")
+    assert listing.labels == {"Label": ["café", "tea"]}
+
+
+@pytest.mark.parametrize(
+    ("header", "image", "labels"),
+    [
+        ("label,image", "image", ["label"]),
+        ("FILE NAME,Class", "FILE NAME", ["Class"]),
+        ("picture_of,label", "picture_of", ["label"]),
+        ("id,image,label,label_name", "image", ["label"]),
+        ("img,fine_label,coarse_label", "img", ["fine_label"]),
+        ("id,path,width,height", "path", ["width", "height"]),
+    ],
+)
+def test_columns_are_found_by_name_or_by_what_they_hold(header: str, image: str, labels, tmp_path: Path) -> None:
+    columns = header.split(",")
+    cells = ["1.png" if column == image else "4" for column in columns]
+    listing = scan_text(tmp_path, f"{header}\n{','.join(cells)}\n")
+    assert list(listing.labels) == labels
+    assert [picture.name for picture in listing.pictures] == ["1.png"]
+
+
+def test_columns_that_are_asked_for_are_taken(tmp_path: Path) -> None:
+    text = "before,after,label,x,y,fold\n1.png,2.png,cat,1,2,Train\n3.png,4.png,dog,3,4,DEV\n"
+    asked = Preparation(image_column="after", label_columns=("y", "x"), split_column="fold")
+    listing = scan_text(tmp_path, text, asked=asked)
+    assert [picture.name for picture in listing.pictures] == ["2.png", "4.png"]
+    assert listing.labels == {"y": [2, 4], "x": [1, 3]}
+    assert listing.splits == ["train", "val"]
+
+
+def test_a_split_column_is_known_by_its_name_and_its_values(tmp_path: Path) -> None:
+    listing = scan_text(tmp_path, "image,label,Subset\n1.png,a,TRAIN\n2.png,b,validation\n3.png,a,test\n4.png,b,\n")
+    assert listing.splits == ["train", "val", "test", None]
+    other = scan_text(tmp_path, "image,label,split\n1.png,a,left\n2.png,b,right\n", "more.csv")
+    assert other.splits == [None, None]
+
+
+def test_folders_of_splits_tell_the_splits_where_no_column_does(pictures, tmp_path: Path) -> None:
+    write_metadata(pictures, tmp_path)
+    (tmp_path / "pets.csv").write_text("path,label\ntrain/cat/0000.png,cat\nother/1.png,dog\n")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "1.png").write_bytes(b"picture")
+    assert set(scan_table(tmp_path, NOTHING_ASKED).splits) == {"train", "val", "test"}
+    assert scan_table(tmp_path / "pets.csv", NOTHING_ASKED).splits == [None, None]
+
+
+def test_rows_without_a_usable_picture_are_problems(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    (root / "folder.png").mkdir(parents=True)
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    (root / "away").symlink_to(tmp_path)
+    (root / "near.png").symlink_to(root / "1.png")
+    (root / "loop.png").symlink_to(root / "loop.png")
+    names = ["1.png", "near.png", "", "10.png", "../secret.png", "a/../../secret.png", "link.png", "away/secret.png"]
+    names += ["away/set/2.png", str(root / "1.png"), "C:\\1.png", "folder.png", "1.png/2.png", "./1.png", "loop.png"]
+    names += ["x" * 300, "a\0b.png"]
+    listing = scan_text(root, "image,label\n" + "".join(f"{name},a\n" for name in names))
+    assert [picture.name for picture in listing.pictures] == ["1.png", "near.png", "away/set/2.png"]
+    assert listing.problems == [
+        Problem("row 3", "names no picture"),
+        Problem("10.png", "no such file"),
+        Problem("../secret.png", "outside the table's folder"),
+        Problem("a/../../secret.png", "outside the table's folder"),
+        Problem("link.png", "outside the table's folder"),
+        Problem("away/secret.png", "outside the table's folder"),
+        Problem(str(root / "1.png"), "an absolute path"),
+        Problem("C:\\1.png", "an absolute path"),
+        Problem("folder.png", "no file"),
+        Problem("1.png/2.png", "no such file"),
+        Problem("./1.png", "named before, in row 1"),
+        Problem("loop.png", "too many levels of symbolic links"),
+        Problem("x" * 200, "file name too long"),
+        Problem("a\0b.png", "no such file"),
+    ]
+
+
+COLUMNS = "Its columns are image (text), label (number)."
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "message"),
+    [
+        ("image,label\n", {}, "DIR/pets.csv has no rows. Expected one for each picture."),
+        (
+            "",
+            {},
+            "DIR/pets.csv is empty. Expected a row with the names of the columns, then one for each picture.",
+        ),
+        (
+            "image,label,label\n1.png,1,2\n",
+            {},
+            "DIR/pets.csv has more than one column named 'label'. Give each a name of its own.",
+        ),
+        (
+            "cats/1.png,cat\ncats/2.png,cat\n",
+            {},
+            "the first row of DIR/pets.csv looks like a picture's ('cats/1.png'); a table begins with the names of its "
+            "columns. Put such a row before it, as image,label.",
+        ),
+        (
+            "image,label\n1.png,a\n2.png,b,c\n",
+            {},
+            "DIR/pets.csv has 3 fields in line 3, and its first row names 2 columns. "
+            "Put a text that holds ',' between double quotes.",
+        ),
+        (
+            "image,label\n1.png,café\n2.png,tea\n".encode("latin-1"),
+            {},
+            "DIR/pets.csv is not UTF-8: line 2 has the byte 0xe9. "
+            "Save it as UTF-8, which Excel calls 'CSV UTF-8', or convert it with iconv.",
+        ),
+        (
+            "image,label\n1.png,a\n".encode("utf-16"),
+            {},
+            "DIR/pets.csv is UTF-16, and tables are read as UTF-8. "
+            "Save it as UTF-8, which Excel calls 'CSV UTF-8', or convert it with iconv.",
+        ),
+        (
+            "image,species\n1.png,cat\n",
+            {},
+            "DIR/pets.csv has no column of a name like label or class. Name the one with the targets by "
+            "--label-column. Its columns are image (text), species (text).",
+        ),
+        (
+            "image,split\n1.png,train\n",
+            {},
+            "DIR/pets.csv has no column of a name like label or class. Name the one with the targets by "
+            "--label-column. Its columns are image (text), split (text).",
+        ),
+        (
+            "image,label\n1.png,1\n",
+            {"label_columns": ("lable",)},
+            "DIR/pets.csv has no column 'lable' for --label-column. Did you mean label?",
+        ),
+        (
+            "image,label\n1.png,1\n",
+            {"label_columns": ("image",)},
+            "column 'image' of DIR/pets.csv can't be both a label and something else.",
+        ),
+        (
+            "image,label\n1.png,1\n",
+            {"image_column": "label"},
+            "column 'label' of DIR/pets.csv holds no pictures, but number. --image-column names one with their paths "
+            f"or their bytes. {COLUMNS}",
+        ),
+        (
+            "image,label\n1.png,1\n",
+            {"split_column": "fold"},
+            "DIR/pets.csv has no column 'fold' for --split-column. Choose from: image, label.",
+        ),
+        (
+            "image,label\n1.png,1\n",
+            {"split_column": "label"},
+            "column 'label' of DIR/pets.csv holds number; --split-column names one of text: train, val or test. "
+            f"{COLUMNS}",
+        ),
+        (
+            "image,label,split\n1.png,1,train\n2.png,2,spare\n",
+            {},
+            "column 'split' of DIR/pets.csv holds 'spare'; the splits are called train, val and test. "
+            "Rename them, or leave out the rows.",
+        ),
+        (
+            "a,b,label\n1.png,2.png,1\n",
+            {},
+            "DIR/pets.csv has several columns that may hold the pictures: a, b. Name the one with their paths or their "
+            "bytes by --image-column. Its columns are a (text), b (text), label (number).",
+        ),
+        (
+            "what,label\nred,1\n",
+            {},
+            "DIR/pets.csv has no column of pictures. Name the one with their paths or their bytes by --image-column. "
+            "Its columns are what (text), label (number).",
+        ),
+        (
+            "image,label\nhttps://example.org/1.png,1\n",
+            {},
+            "column 'image' of DIR/pets.csv holds addresses, such as 'https://example.org/1.png', and lamina fetches "
+            "nothing. Download the pictures, and put their paths into the table.",
+        ),
+        (
+            "image,label\n../1.png,1\n11.png,2\n",
+            {},
+            "none of the 2 pictures that DIR/pets.csv names can be used; the first is ../1.png (outside the table's "
+            "folder). Column 'image' holds paths below the table's folder, DIR.",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_used_says_what_to_do(text, asked, message: str, tmp_path: Path) -> None:
+    assert refusal(tmp_path, text, asked=Preparation(**asked)) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('image,label\n"1.png,1\n2.png,2\n', "pets.csv"),
+        (b"\x1f\x8b\x08\x00", "pets.csv.gz"),
+        (b"no gzip", "pets.csv.gz"),
+        ('{"image": "1.png", "label": \n', "pets.jsonl"),
+        ('["1.png", 2]\n', "pets.jsonl"),
+        ('{"image":' + "[" * 100_000 + "]" * 100_000 + "}\n", "pets.jsonl"),
+        (b"", "pets.parquet"),
+        (b"PAR1 and nothing else PAR1", "pets.parquet"),
+        ("image,label" + ",x" * 200_000 + '\n"1.png', "pets.csv"),
+    ],
+)
+def test_a_damaged_table_is_one_plain_error(text, name: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, text, name)
+    assert message.startswith((f"DIR/{name} can't be read as a table: ", f"DIR/{name} has more than one column"))
+    assert len(message) < 400
+
+
+def test_an_empty_file_of_json_lines_has_no_rows(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "\n", "pets.jsonl") == "DIR/pets.jsonl has no rows. Expected one for each picture."
+
+
+def test_values_that_cannot_be_learned_are_refused(tmp_path: Path) -> None:
+    text = '{"image":"1.png","label":{"x":1}}\n'
+    assert refusal(tmp_path, text, "pets.jsonl") == (
+        "column 'label' of DIR/pets.jsonl holds no text, numbers, truth values or lists of text, so it can't be "
+        "learned. Name another by --label-column. Its columns are image (text), label (other)."
+    )
+
+
+@pytest.mark.parametrize("form", ["csv", "metadata.jsonl by split", "hugging face shards"])
+def test_the_digest_tells_a_changed_table_or_picture(form: str, pictures, tmp_path: Path) -> None:
+    path = TABLE_SOURCES[form](pictures, tmp_path)
+    before = scan_table(path, NOTHING_ASKED).digest
+    assert scan_table(path, NOTHING_ASKED).digest == before
+    for file in sorted(tmp_path.rglob("*.*")):
+        if file.is_file():
+            os.utime(file, ns=(1, file.stat().st_mtime_ns + 1))
+            after = scan_table(path, NOTHING_ASKED).digest
+            assert after != before
+            before = after
+
+
+def test_a_missing_picture_that_appears_changes_the_digest(tmp_path: Path) -> None:
+    before = scan_text(tmp_path, "image,label\n1.png,a\n10.png,b\n")
+    (tmp_path / "10.png").write_bytes(b"picture")
+    after = scan_table(tmp_path / "pets.csv", NOTHING_ASKED)
+    assert (len(before.pictures), len(after.pictures)) == (1, 2)
+    assert before.digest != after.digest
+
+
+def test_a_picture_that_is_told_in_two_ways_is_a_problem(tmp_path: Path) -> None:
+    listing = scan_text(tmp_path, "image,label\n1.png,a\n1.png,b\n1.png,a\n")
+    assert listing.labels == {"label": ["a"]}
+    assert listing.problems == [
+        Problem("1.png", "named before, in row 1, and told otherwise"),
+        Problem("1.png", "named before, in row 1"),
+    ]
+
+
+def test_a_folder_of_class_folders_is_no_table_folder(pictures, tmp_path: Path) -> None:
+    pictures.write_folder(tmp_path)
+    (tmp_path / "metadata.csv").write_text("profile_name,camera\nx,y\n")
+    (tmp_path / "data").mkdir()
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "data" / "statistics.parquet")
+    assert not is_table_folder(tmp_path)
+
+
+def test_a_split_without_a_table_and_a_file_of_no_split_are_problems(pictures, tmp_path: Path) -> None:
+    write_metadata_by_split(pictures, tmp_path / "a")
+    (tmp_path / "a" / "test" / "metadata.jsonl").unlink()
+    assert scan_table(tmp_path / "a", NOTHING_ASKED).problems == [Problem("test", "no table beside its pictures")]
+    write_shards(pictures, tmp_path / "b")
+    encoded_frame(pictures).write_parquet(tmp_path / "b" / "data" / "extra-00000-of-00001.parquet")
+    listing = scan_table(tmp_path / "b", NOTHING_ASKED)
+    assert listing.problems == [Problem("extra-00000-of-00001.parquet", "named by no split")]
+    assert len(listing.pictures) == 21
+
+
+def test_a_missing_shard_is_named(pictures, tmp_path: Path) -> None:
+    write_shards(pictures, tmp_path)
+    (tmp_path / "data" / "train-00000-of-00002.parquet").unlink()
+    with pytest.raises(DataError) as raised:
+        scan_table(tmp_path, NOTHING_ASKED)
+    expected = f"{tmp_path / 'data'} lacks train-00000-of-00002 of its Parquet files. Download it again."
+    assert str(raised.value) == expected
+
+
+def test_splits_that_name_other_columns_or_classes_are_refused(pictures, tmp_path: Path) -> None:
+    write_shards(pictures, tmp_path)
+    test = tmp_path / "data" / "test-00000-of-00001.parquet"
+    encoded_frame(pictures, ["test"]).write_parquet(test, metadata=features(("dog", "cat", "owl")))
+    with pytest.raises(DataError) as raised:
+        scan_table(tmp_path, NOTHING_ASKED)
+    assert str(raised.value) == "the files of the table name different classes. Download it again."
+    pl.read_parquet(test).drop("label").write_parquet(tmp_path / "data" / "train-00001-of-00002.parquet")
+    with pytest.raises(DataError, match="has no column 'label' for --label-column"):
+        scan_table(tmp_path, NOTHING_ASKED)
+
+
+def test_numbers_of_classes_become_their_names(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"picture")
+    (tmp_path / "2.png").write_bytes(b"picture")
+    (tmp_path / "3.png").write_bytes(b"picture")
+    told = {
+        "tags": {"feature": {"names": ["red", "big"], "_type": "ClassLabel"}, "_type": "Sequence"},
+        "label": {"names": ["cat", "dog"], "_type": "ClassLabel"},
+    }
+    frame = pl.DataFrame({"image": ["1.png", "2.png", "3.png"], "label": [1, -1, None], "tags": [[0, 1], [], None]})
+    frame.write_parquet(tmp_path / "a.parquet", metadata={"huggingface": json.dumps({"info": {"features": told}})})
+    listing = scan_table(tmp_path / "a.parquet", Preparation(label_columns=("label", "tags")))
+    assert listing.labels == {"label": ["dog", None, None], "tags": [["red", "big"], [], None]}
+    assert listing.target_names is None
+    assert scan_table(tmp_path / "a.parquet", NOTHING_ASKED).target_names == ("cat", "dog")
+
+    frame.with_columns(label=pl.Series([0, 2, 1])).write_parquet(tmp_path / "b.parquet", metadata=features(("a", "b")))
+    with pytest.raises(DataError) as raised:
+        scan_table(tmp_path / "b.parquet", NOTHING_ASKED)
+    assert str(raised.value) == (
+        f"column 'label' of {tmp_path / 'b.parquet'} has the value 2, and the file names 2 classes, 0 to 1. "
+        "Make the table again."
+    )
+
+
+@pytest.mark.parametrize("told", ["no json", "[]", "{}", '{"info": {"features": 3}}', "[" * 100_000])
+def test_metadata_that_tells_no_classes_is_passed_over(told: str, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"picture")
+    frame = pl.DataFrame({"image": ["1.png"], "label": [1]})
+    frame.write_parquet(tmp_path / "a.parquet", metadata={"huggingface": told})
+    assert scan_table(tmp_path / "a.parquet", NOTHING_ASKED).labels == {"label": [1]}
+
+
+def test_any_damage_to_parquet_is_one_plain_error_or_none(pictures, tmp_path: Path) -> None:
+    good = TABLE_SOURCES["hugging face parquet"](pictures, tmp_path).read_bytes()
+    random = np.random.default_rng(5)
+    path = tmp_path / "damaged.parquet"
+    refused = 0
+    for _ in range(150):
+        data = bytearray(good)
+        for _ in range(3):  # mostly in what tells where the rest lies
+            place = random.integers(len(good) - 1000 if random.random() < 0.7 else 0, len(good))
+            data[place] = random.integers(256)
+        path.write_bytes(data)
+        try:
+            spool_table(scan_table(path, NOTHING_ASKED), tmp_path)
+        except DataError:
+            refused += 1
+    assert 0 < refused < 150
+
+
+def test_a_table_is_known_without_polars(pictures, tmp_path: Path) -> None:
+    write_csv(pictures, tmp_path)
+    write_metadata(pictures, tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from lamina.data.table import is_table, is_table_folder; "
+        "import lamina.data.encoded, lamina.data.arrays; "
+        "print(is_table(Path('pets.csv')), is_table_folder(Path('.')), 'polars' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "True True False\n"

