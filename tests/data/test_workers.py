@@ -160,6 +160,7 @@ def test_a_few_large_pictures_are_shared_out_too(tmp_path: Path) -> None:
     given = [Picture(f"{number}.bmp", str(tmp_path / f"{number}.bmp")) for number in range(4)]
     assert count_workers(given) == min(4, os.cpu_count() or 1)
     assert count_workers(given[:1]) == 1
+    assert count_workers([Picture(f"{row}", str(tmp_path / "0.bmp"), span=(row, 1000)) for row in range(9)]) == 1
     assert count_workers([*given, Picture("gone.bmp", str(tmp_path / "gone.bmp"))]) == min(4, os.cpu_count() or 1)
 
 

@@ -165,6 +165,8 @@ def count_workers(pictures: Sequence[Picture]) -> int:
             break
         if picture.packed is not None:
             stored_bytes += picture.packed.size_bytes
+        elif picture.span is not None:
+            stored_bytes += picture.span[1]
         elif not picture.member:
             with contextlib.suppress(OSError, ValueError):
                 stored_bytes += Path(picture.file).stat().st_size
