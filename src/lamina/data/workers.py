@@ -33,6 +33,8 @@ PICTURES_PER_WORKER = 1000
 BYTES_PER_WORKER = 12 * 2**20
 # Workers take turns at blocks of so many: one class may have larger pictures than another.
 PICTURES_PER_BLOCK = 50
+# GNU's allocator would give each picture's memory back and ask for it again: a tenth of the time at 224 px.
+KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": "100000000"}
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -253,7 +255,11 @@ def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
     workers: list[subprocess.Popen[bytes]] = []
     complaints = folder / "workers.txt"
     package = str(Path(__file__).resolve().parents[2])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
+    environment = (
+        KEPT_MEMORY
+        | os.environ
+        | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
+    )
     try:
         with os.fdopen(reading, "r") as lines:
             with os.fdopen(writing, "w") as output, complaints.open("ab") as errors:
