@@ -6,11 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lamina.data import load_data
 from lamina.data.cache import cache_folder
@@ -68,6 +71,11 @@ def cut_in_half(path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
 
 
+def write_version_2(path: Path) -> None:
+    with path.open("wb") as file:
+        np.lib.format.write_array(file, np.zeros((21, 8, 8, 3), np.uint8), version=(2, 0))
+
+
 def set_meta(**values: object) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
         path = folder / "meta.json"
@@ -82,6 +90,16 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "no meta": lambda folder: (folder / "meta.json").unlink(),
     "half the pixels": lambda folder: cut_in_half(folder / "pixels.npy"),
     "half the targets": lambda folder: cut_in_half(folder / "targets.npy"),
+    "no sizes": lambda folder: (folder / "sizes.npy").unlink(),
+    "half the sizes": lambda folder: cut_in_half(folder / "sizes.npy"),
+    "fewer sizes": lambda folder: np.save(folder / "sizes.npy", np.zeros((20, 2), np.int32)),
+    "sizes of another kind": lambda folder: np.save(folder / "sizes.npy", np.zeros((21, 2))),
+    "pixels of another kind": lambda folder: np.save(folder / "pixels.npy", np.zeros((21, 8, 8, 3))),
+    "pixels the other way round": lambda folder: np.save(
+        folder / "pixels.npy", np.zeros((3, 8, 8, 21), np.uint8).transpose()
+    ),
+    "pixels by another version": lambda folder: write_version_2(folder / "pixels.npy"),
+    "pixels of flat rows": lambda folder: np.save(folder / "pixels.npy", np.zeros((21, 192), np.uint8)),
     "half the meta": lambda folder: cut_in_half(folder / "meta.json"),
     "empty pixels": lambda folder: (folder / "pixels.npy").write_bytes(b""),
     "other targets": lambda folder: np.save(folder / "targets.npy", np.full(21, 3)),
@@ -93,6 +111,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "counts of another kind": set_meta(counts=[1]),
     "no training pictures": set_meta(counts={"test": 21}),
     "problems of another kind": set_meta(problems=[1]),
+    "encodings of another kind": set_meta(encodings=1),
 }
 
 
@@ -112,6 +131,30 @@ def test_a_damaged_cache_is_made_again(damage: str, pictures, tmp_path: Path, ca
     np.testing.assert_array_equal(after.train.pixels, pictures.select("train")[0])
     assert after.fingerprint == before.fingerprint
     assert load_data(source).train.names == before.train.names
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_flipped_bytes_of_the_meta_are_read_or_made_again(pictures, tmp_path: Path, cache: Path, data) -> None:
+    source = tmp_path / "a.zip"
+    if not source.exists():
+        pictures.write_zip(source)
+    with warnings.catch_warnings(action="ignore"):
+        load_data(source)
+    (meta,) = cache.glob("a-*/meta.json")
+    content = bytearray(meta.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    meta.write_bytes(content)
+
+    with warnings.catch_warnings(action="ignore"):
+        found = load_data(source)
+
+    np.testing.assert_array_equal(
+        np.concatenate([images.pixels for images in found.splits.values()]),
+        np.concatenate([pictures.select(split)[0] for split in ("train", "val", "test")]),
+    )
+    shutil.rmtree(cache)
 
 
 def test_a_damaged_note_of_the_source_is_made_again(pictures, tmp_path: Path, cache: Path) -> None:

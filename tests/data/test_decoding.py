@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lamina.data import Problem, read_pictures
-from lamina.data.decoding import BadPictureError, decode_picture, fit_pixels
+from lamina.data.decoding import BadPictureError, decode_and_describe, decode_picture, fit_pixels
 from lamina.errors import DataError
 
 
@@ -38,31 +43,180 @@ def test_a_jpeg_is_decoded_as_pillow_does() -> None:
     np.testing.assert_array_equal(decode_picture(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
-def test_the_first_frame_of_a_gif_is_taken() -> None:
+@pytest.mark.parametrize("format_", ["GIF", "PNG", "WEBP"])
+def test_the_first_frame_is_taken(format_: str) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    options = {"lossless": True} if format_ == "WEBP" else {}
+    data = encode(frames[0], format_, save_all=True, append_images=frames[1:], **options)
     assert decode_picture(data).reshape(-1, 3).tolist() == [[255, 0, 0]] * 16
 
 
+def grey(dtype: type, *values: float) -> Image.Image:
+    return Image.fromarray(np.array([values, values], dtype))
+
+
+def palette(*colours: tuple[int, int, int]) -> Image.Image:
+    image = Image.new("P", (len(colours), 2))
+    image.putpalette([value for colour in colours for value in colour])
+    image.putdata(list(range(len(colours))) * 2)
+    return image
+
+
+# Each picture has two rows alike; what is expected is the first, by hand: docs/pictures.md says the same in words.
+CONVERSIONS = [
+    (Image.new("L", (1, 2), 100), "PNG", {}, "PNG L", [(100, 100, 100)]),
+    (Image.new("1", (1, 2), 1), "PNG", {}, "PNG 1", [(255, 255, 255)]),
+    (Image.new("1", (1, 2), 0), "TIFF", {"compression": "group4"}, "TIFF 1", [(0, 0, 0)]),
+    (Image.new("LA", (1, 2), (100, 0)), "PNG", {}, "PNG LA", [(255, 255, 255)]),
+    (Image.new("RGBA", (1, 2), (200, 0, 0, 255)), "PNG", {}, "PNG RGBA", [(200, 0, 0)]),
+    (Image.new("RGBA", (1, 2), (200, 0, 0, 0)), "PNG", {}, "PNG RGBA", [(255, 255, 255)]),
+    (Image.new("RGBA", (1, 2), (0, 0, 0, 128)), "TIFF", {}, "TIFF RGBA", [(127, 127, 127)]),
+    (Image.new("RGBA", (1, 2), (0, 0, 0, 128)), "WEBP", {"lossless": True}, "WEBP RGBA", [(127, 127, 127)]),
+    (palette((10, 20, 30), (40, 50, 60)), "PNG", {}, "PNG P", [(10, 20, 30), (40, 50, 60)]),
+    (palette((10, 20, 30), (40, 50, 60)), "BMP", {}, "BMP P", [(10, 20, 30), (40, 50, 60)]),
+    (palette((10, 20, 30), (40, 50, 60)), "TIFF", {}, "TIFF P", [(10, 20, 30), (40, 50, 60)]),
+    (palette((10, 20, 30), (40, 50, 60)), "PNG", {"transparency": 0}, "PNG P", [(255, 255, 255), (40, 50, 60)]),
+    # Alpha 51 is a fifth: 0.2 × 10 + 0.8 × 255 = 206.
+    (palette((10, 20, 30)), "PNG", {"transparency": bytes([51])}, "PNG P", [(206, 208, 210)]),
+    (palette((10, 20, 30), (40, 50, 60)), "GIF", {"transparency": 1}, "GIF P", [(10, 20, 30), (255, 255, 255)]),
+    (Image.new("RGB", (1, 2), (9, 8, 7)), "PNG", {"transparency": (9, 8, 7)}, "PNG RGB", [(255, 255, 255)]),
+    (Image.new("L", (1, 2), 9), "PNG", {"transparency": 9}, "PNG L", [(255, 255, 255)]),
+    (Image.new("CMYK", (1, 2), (255, 0, 0, 0)), "TIFF", {}, "TIFF CMYK", [(0, 255, 255)]),
+    (Image.new("CMYK", (1, 2), (0, 0, 0, 155)), "TIFF", {}, "TIFF CMYK", [(100, 100, 100)]),
+    (Image.new("CMYK", (8, 8), (0, 255, 0, 0)), "JPEG", {"quality": 100}, "JPEG CMYK", [(255, 0, 255)] * 8),
+    (grey(np.uint16, 0, 25677, 65535), "PNG", {}, "PNG I;16", [(0, 0, 0), (100, 100, 100), (255, 255, 255)]),
+    (grey(np.uint16, 0, 25677, 65535), "TIFF", {}, "TIFF I;16", [(0, 0, 0), (100, 100, 100), (255, 255, 255)]),
+    (grey(np.int32, 0, 25677, 65535), "TIFF", {}, "TIFF I", [(0, 0, 0), (100, 100, 100), (255, 255, 255)]),
+    # 0.2 × 255 = 51, 0.31 × 255 = 79.05.
+    (grey(np.float32, 0, 0.2, 0.31, 1), "TIFF", {}, "TIFF F", [(0, 0, 0), (51, 51, 51), (79, 79, 79), (255,) * 3]),
+]
+
+
+@pytest.mark.parametrize(("image", "format_", "options", "encoding", "expected"), CONVERSIONS)
+def test_every_kind_of_picture_becomes_rgb(
+    image: Image.Image, format_: str, options: dict[str, object], encoding: str, expected: list[tuple[int, ...]]
+) -> None:
+    found = decode_and_describe(encode(image, format_, **options))
+    assert found.encoding == encoding
+    assert found.stored_size_px == (image.height, image.width)
+    assert found.pixels.shape == (image.height, image.width, 3)
+    assert [tuple(pixel) for pixel in found.pixels[0].tolist()] == expected
+    # Of grey, ITU-R 601 has the shares of the colours.
+    luma = np.array(expected) @ (0.299, 0.587, 0.114)
+    np.testing.assert_allclose(decode_picture(encode(image, format_, **options), mode="L")[0, :, 0], luma, atol=1)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_lab_becomes_srgb(mode: str) -> None:
+    # Lightness 53.6 of 100 without a colour is the middle grey of sRGB, 128 (IEC 61966-2-1).
+    data = encode(Image.new("LAB", (2, 2), (round(2.55 * 53.6), 128, 128)), "TIFF")
+    np.testing.assert_allclose(decode_picture(data, mode=mode), 128, atol=2)
+
+
+def test_16_bits_of_either_byte_order_and_of_colour_keep_their_upper_8(tmp_path: Path) -> None:
+    # The smallest TIFF of big-endian 16-bit grey, and a PNG of 16-bit RGB, written by hand: Pillow writes neither.
+    entries = [
+        (256, 3, 1),
+        (257, 3, 1),
+        (258, 3, 16),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 200),
+        (277, 3, 1),
+        (278, 3, 1),
+    ]
+    entries.append((279, 4, 2))
+    directory = b"".join(
+        struct.pack(">HHI", tag, kind, 1) + (struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value))
+        for tag, kind, value in entries
+    )
+    tiff = b"MM\0*" + struct.pack(">IH", 8, len(entries)) + directory + bytes(4)
+    tiff = tiff.ljust(200, b"\0") + bytes([200, 99])
+    assert decode_picture(tiff).tolist() == [[[200, 200, 200]]]
+    row = b"\0" + bytes([1, 255, 2, 255, 3, 255])
+    assert decode_picture(write_png(struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0), row)).tolist() == [[[1, 2, 3]]]
+
+
+def write_png(header: bytes, rows: bytes, *others: tuple[bytes, bytes]) -> bytes:
+    chunks = [(b"IHDR", header), *others, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+def test_inks_in_a_jpeg_are_read_as_adobe_stores_them() -> None:
+    """YCCK: luma and chroma of the inks, of which 255 is none, then black, likewise."""
+    stored = (180, 100, 140, 200)
+    # Pillow stores the complement of what it is given, in four planes; the marker then says what they are.
+    planes = Image.new("CMYK", (16, 16), tuple(255 - value for value in stored))
+    data = encode(planes, "JPEG", quality=100, subsampling=0)
+    marker = data.index(b"Adobe")
+    assert data[marker + 11] == 0
+    ycck = data[: marker + 11] + b"\x02" + data[marker + 12 :]
+    luma, blue, red, black = stored
+    inks = (
+        luma + 1.402 * (red - 128),
+        luma - 0.344136 * (blue - 128) - 0.714136 * (red - 128),
+        luma + 1.772 * (blue - 128),
+    )
+    expected = [(255 - ink) * black / 255 for ink in inks]
+    np.testing.assert_allclose(decode_picture(ycck)[8, 8], expected, atol=2)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_first_page_of_a_tiff_is_taken(mode: str) -> None:
+    pages = [Image.new(mode, (3, 2), value) for value in ("red", "blue")]
+    data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:], compression="tiff_lzw")
+    np.testing.assert_array_equal(decode_picture(data), np.asarray(pages[0].convert("RGB")))
+
+
+def test_a_photograph_with_a_second_one_behind_it_is_a_jpeg() -> None:
+    first, second = (Image.fromarray(np.asarray(Image.new("RGB", (640, 480), name))) for name in ("red", "blue"))
+    found = decode_and_describe(encode(first, "MPO", save_all=True, append_images=[second]), (32, 32))
+    assert (found.encoding, found.stored_size_px) == ("JPEG RGB", (480, 640))
+    assert (found.pixels == (254, 0, 0)).all()
+
+
+# How the rows and columns of what is stored lie in the picture, of each value of EXIF's orientation (CIPA DC-008).
+UPRIGHT = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: stored.swapaxes(0, 1)[:, ::-1],
+    7: lambda stored: stored.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda stored: stored.swapaxes(0, 1)[::-1],
+}
+TURNED = [("PNG", {}), ("JPEG", {"quality": 98, "subsampling": 0}), ("WEBP", {"lossless": True}), ("TIFF", {}),
+          ("TIFF", {"compression": "tiff_lzw"})]  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize(("format_", "options"), TURNED)
+def test_a_picture_is_turned_upright_and_then_made_to_fit(format_: str, options: dict, orientation: int) -> None:
+    stored = np.asarray(Image.fromarray(noise(6, 9)).resize((300, 200), Image.Resampling.BICUBIC))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(stored), format_, exif=exif, **options)
+    upright = UPRIGHT[orientation](stored)
+
+    found = decode_and_describe(data)
+    assert found.stored_size_px == upright.shape[:2]
+    np.testing.assert_allclose(found.pixels, upright, atol=0 if format_ != "JPEG" else 12)
+
+    fitted = decode_and_describe(data, (20, 25), resize="stretch")
+    assert fitted.stored_size_px == upright.shape[:2]
+    whole = Image.fromarray(upright).resize((25, 20), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(fitted.pixels, np.asarray(whole), atol=4)
+
+
 @pytest.mark.parametrize(
-    ("image", "format_", "expected"),
-    [
-        (Image.new("L", (2, 2), 100), "PNG", (100, 100, 100)),
-        (Image.new("1", (2, 2), 1), "PNG", (255, 255, 255)),
-        (Image.new("LA", (2, 2), (100, 0)), "PNG", (255, 255, 255)),
-        (Image.new("RGBA", (2, 2), (200, 0, 0, 255)), "PNG", (200, 0, 0)),
-        (Image.new("RGBA", (2, 2), (200, 0, 0, 0)), "PNG", (255, 255, 255)),
-        (Image.new("RGBA", (2, 2), (0, 0, 0, 128)), "PNG", (127, 127, 127)),
-        (Image.new("RGB", (2, 2), (10, 20, 30)).quantize(), "PNG", (10, 20, 30)),
-        (Image.new("CMYK", (2, 2), (255, 0, 0, 0)), "TIFF", (0, 255, 255)),
-        (Image.fromarray(np.full((2, 2), 100 * 256 + 77, np.uint16)), "PNG", (100, 100, 100)),
-        (Image.fromarray(np.full((2, 2), 100 * 256 + 77, np.uint16)), "TIFF", (100, 100, 100)),
-    ],
+    "exif", [b"Exif\0\0words", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
 )
-def test_every_kind_of_picture_becomes_rgb(image: Image.Image, format_: str, expected: tuple[int, int, int]) -> None:
-    pixels = decode_picture(encode(image, format_))
-    assert pixels.shape == (2, 2, 3)
-    assert tuple(pixels[0, 0].tolist()) == expected
+def test_a_photograph_whose_exif_is_damaged_is_read(exif: bytes) -> None:
+    data = encode(Image.fromarray(noise(16, 8)), "JPEG", exif=exif)
+    assert decode_picture(data).shape == (16, 8, 3)
 
 
 def test_a_photograph_is_turned_upright() -> None:
@@ -98,6 +252,7 @@ def test_a_large_jpeg_made_small_is_what_the_whole_of_it_would_be() -> None:
 
 PICTURE = encode(Image.fromarray(noise(40, 40)), "PNG")
 JPEG = encode(Image.fromarray(noise(40, 40)), "JPEG")
+BLACK_PIXEL = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +266,37 @@ JPEG = encode(Image.fromarray(noise(40, 40)), "JPEG")
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
         (encode(Image.new("1", (8000, 7000)), "PNG"), "more than 50 megapixels"),
         (encode(Image.new("1", (20000, 10000)), "PNG"), "more than 50 megapixels"),
+        (write_png(struct.pack(">IIBBBBB", 100_000, 100_000, 1, 0, 0, 0, 0), b""), "more than 50 megapixels"),
+        (
+            write_png(BLACK_PIXEL, b"\0\0", (b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000)))),
+            "damaged: Decompressed data too large for PngImagePlugin.MAX_TEXT_CHUNK",
+        ),
+        (
+            write_png(BLACK_PIXEL, b"\0\0", *[(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000)))] * 90),
+            "damaged: Too much memory used in text chunks: 68000000>MAX_TEXT_MEMORY",
+        ),
+        (encode(grey(np.int32, 5, 70_000), "TIFF"), "values from 5 to 70000, expected 0 (black) to 65535 (white)"),
+        (encode(grey(np.float32, 0.5, 255), "TIFF"), "values from 0.5 to 255, expected 0 (black) to 1 (white)"),
+        (encode(grey(np.float32, 0.5, np.nan), "TIFF"), "values from nan to nan, expected 0 (black) to 1 (white)"),
+        (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "a TIFF of a kind that is not read"),
     ],
-    ids=["empty", "text", "header", "half a PNG", "half a JPEG", "EPS", "56 megapixels", "200 megapixels"],
+    ids=[
+        "empty",
+        "text",
+        "header",
+        "half a PNG",
+        "half a JPEG",
+        "EPS",
+        "56 megapixels",
+        "200 megapixels",
+        "10,000 megapixels",
+        "a text of 50 MB",
+        "texts of 90 MB",
+        "whole numbers beyond 16 bits",
+        "floats to 255",
+        "NaN",
+        "an empty TIFF",
+    ],
 )
 def test_what_cannot_be_decoded_says_why(data: bytes, reason: str) -> None:
     with pytest.raises(BadPictureError) as raised:
@@ -177,3 +361,57 @@ def test_shapes_and_ways_that_no_picture_has_are_refused(shape: tuple[int, ...],
 def test_arrays_of_grey_and_of_colour_are_made_to_fit() -> None:
     assert fit_pixels(np.full((3, 28, 28, 1), 7, np.uint8), 14).tolist() == np.full((3, 14, 14, 1), 7).tolist()
     assert fit_pixels(noise(6, 4)[None], 2).shape == (1, 2, 2, 3)
+
+
+def test_a_file_that_lies_about_its_type_is_what_its_bytes_are(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(PICTURE)
+    (tmp_path / "b.png").write_bytes(JPEG)
+    (tmp_path / "c.jpg").write_text("words")
+    pixels, problems = read_pictures([tmp_path / name for name in ("a.jpg", "b.png", "c.jpg")], (3, 40, 40))
+    np.testing.assert_array_equal(pixels, [decode_picture(PICTURE), decode_picture(JPEG)])
+    assert problems == [Problem(str(tmp_path / "c.jpg"), "not a picture")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has neither pipes nor links of this kind")
+def test_what_is_no_plain_file_is_told_and_never_waited_for(tmp_path: Path) -> None:
+    names = ("pipe.jpg", "folder.jpg", "loop.jpg", "nowhere.jpg", "device.jpg", "a\0b.jpg")
+    pipe, folder, loop, nowhere, device, nul = (tmp_path / name for name in names)
+    os.mkfifo(pipe)
+    folder.mkdir()
+    loop.symlink_to(loop)
+    nowhere.symlink_to(tmp_path / "none.jpg")
+    device.symlink_to("/dev/zero")
+
+    _, problems = read_pictures([pipe, folder, loop, nowhere, device, nul], (3, 4, 4))
+
+    assert problems == [
+        Problem(str(pipe), "not a regular file"),
+        Problem(str(folder), "is a directory"),
+        Problem(str(loop), "too many levels of symbolic links"),
+        Problem(str(nowhere), "no such file or directory"),
+        Problem(str(device), "not a regular file"),
+        Problem(str(nul), "embedded null byte"),
+    ]
+
+
+# To root every file is readable, so the process becomes nobody once all is imported.
+READ_AS_NOBODY = """
+import os
+from pathlib import Path
+from PIL import Image
+from lamina.data import read_pictures
+Image.init()
+if os.geteuid() == 0:
+    os.seteuid(65534)
+print(read_pictures([Path("mine.png"), Path("yours.png")], (3, 4, 4))[1])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for name, mode in (("mine.png", 0o000), ("yours.png", 0o644)):
+        (tmp_path / name).write_bytes(PICTURE)
+        (tmp_path / name).chmod(mode)
+    ran = subprocess.run([sys.executable, "-c", READ_AS_NOBODY], capture_output=True, text=True, cwd=tmp_path)
+    assert (ran.stdout, ran.stderr) == ("[Problem(path='mine.png', reason='permission denied')]\n", "")

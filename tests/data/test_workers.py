@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from lamina.data import Preparation, Problem, load_data
-from lamina.data.workers import PICTURES_PER_WORKER
+from lamina.data.decoding import Picture
+from lamina.data.workers import PICTURES_PER_WORKER, count_workers, decode_pictures, keep_rows
 from lamina.errors import DataError, LaminaWarning
+
+if sys.platform == "linux":
+    import resource
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core decodes in one process")
 
@@ -92,6 +101,104 @@ def test_a_set_without_one_readable_picture_is_refused(pictures, tmp_path: Path)
     )
 
 
+def test_what_the_pictures_were_is_kept_row_by_row(many_pictures, tmp_path: Path) -> None:
+    root = many_pictures.write_folder(tmp_path / "set")
+    others = {
+        "train/cat/0003.png": ("PNG", Image.new("L", (30, 20), 7)),
+        "train/dog/0777.png": ("JPEG", Image.new("RGB", (640, 480), (9, 9, 9))),
+        "test/owl/0050.png": ("GIF", Image.new("P", (3, 5))),
+    }
+    for name, (format_, image) in others.items():
+        image.save(root / name, format_)
+    (root / "train/cat/0000.png").write_bytes(b"")
+
+    with pytest.warns(LaminaWarning, match=r"^1 picture could not be read"):
+        data = load_data(root, Preparation(size_px=4))
+
+    assert data.encodings == {"PNG RGB": 2996, "PNG L": 1, "JPEG RGB": 1, "GIF P": 1}
+    for images in data.splits.values():
+        assert images.original_sizes_px.dtype == np.int32
+        sizes = dict(zip(images.names, images.original_sizes_px.tolist(), strict=True))
+        for name, size in sizes.items():
+            width, height = others[name][1].size if name in others else (4, 4)
+            assert size == [height, width], name
+
+
+def test_rows_that_are_alike_have_one_digest(pictures, tmp_path: Path) -> None:
+    files = {"a.png": (9, 0, 0), "b.png": (9, 0, 0), "c.png": (9, 0, 1), "bad.png": None}
+    for name, colour in files.items():
+        (tmp_path / name).write_bytes(b"")
+        if colour is not None:
+            Image.new("RGB", (5, 7), colour).save(tmp_path / name, "BMP" if name == "b.png" else "PNG")
+    given = [Picture(name, str(tmp_path / name)) for name in files]
+
+    decoded = decode_pictures(given, tmp_path, 6, "pad", lambda *_: None)
+
+    expected = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in np.load(tmp_path / "pixels.npy")]
+    assert decoded.pixel_digests == expected
+    assert expected[0] == expected[1] != expected[2]
+    assert decoded.kept == [0, 1, 2]
+    assert len(set(decoded.digests)) == 4
+
+
+@given(st.lists(st.integers(0, 11), min_size=1, max_size=20), st.booleans())
+def test_rows_are_kept_in_the_order_asked_for(
+    tmp_path_factory: pytest.TempPathFactory, kept: list[int], is_sorted: bool
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "kept.npy"
+    rows = np.random.default_rng(0).integers(0, 256, (12, 3, 2, 3), np.uint8)
+    np.save(path, rows)
+    kept = sorted(set(kept)) if is_sorted else kept
+    keep_rows(path, kept)
+    np.testing.assert_array_equal(np.load(path), rows[kept])
+
+
+def test_a_few_large_pictures_are_shared_out_too(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2100, 2100, 3), np.uint8)
+    for number in range(4):
+        Image.fromarray(noise).save(tmp_path / f"{number}.bmp")  # of 13 MB each
+    given = [Picture(f"{number}.bmp", str(tmp_path / f"{number}.bmp")) for number in range(4)]
+    assert count_workers(given) == min(4, os.cpu_count() or 1)
+    assert count_workers(given[:1]) == 1
+    assert count_workers([Picture(f"{row}", str(tmp_path / "0.bmp"), span=(row, 1000)) for row in range(9)]) == 1
+    assert count_workers([*given, Picture("gone.bmp", str(tmp_path / "gone.bmp"))]) == min(4, os.cpu_count() or 1)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="their file systems take UTF-8 names only")
+def test_names_that_are_not_utf_8_go_through_workers_and_cache(many_pictures, tmp_path: Path) -> None:
+    root = many_pictures.write_folder(tmp_path / "set")
+    odd = os.fsdecode(b"train/cat/caf\xe9 \xff.png")
+    bad = os.fsdecode(b"train/cat/\xfe.png")
+    (root / "train/cat/0000.png").rename(root / odd)
+    (root / bad).write_bytes(b"")
+    with pytest.warns(LaminaWarning):
+        first = load_data(root)
+    with pytest.warns(LaminaWarning):
+        again = load_data(root)
+    assert first.problems == again.problems == (Problem(bad, "empty"),)
+    for data in (first, again):
+        row = data.train.names.index(odd)
+        np.testing.assert_array_equal(data.train.pixels[row], many_pictures.pixels["train/cat/0000.png"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes of this kind")
+def test_a_pipe_and_a_loop_of_links_in_a_folder_are_not_waited_for(pictures, tmp_path: Path) -> None:
+    root = pictures.write_folder(tmp_path / "set")
+    os.mkfifo(root / "train/cat/pipe.png")
+    (root / "train/cat/loop.png").symlink_to(root / "train/cat/loop.png")
+    (root / "train/cat/nowhere.png").symlink_to(root / "none.png")
+    (root / "train/cat/circle").symlink_to(root / "train")
+    with pytest.warns(LaminaWarning):
+        data = load_data(root)
+    assert data.problems == (
+        Problem("train/cat/circle", "a link to a folder"),
+        Problem("train/cat/loop.png", "too many levels of symbolic links"),
+        Problem("train/cat/nowhere.png", "a link to nothing"),
+        Problem("train/cat/pipe.png", "not a regular file"),
+    )
+    np.testing.assert_array_equal(data.train.pixels, pictures.select("train")[0])
+
+
 CHILDREN = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
 
 
@@ -113,6 +220,57 @@ def test_a_killed_worker_is_told_and_nothing_is_kept(many_pictures, tmp_path: Pa
     assert sorted(path.name for path in cache.iterdir()) == ["build.lock", "sources"]
     assert not CHILDREN.read_text()
     assert len(load_data(source).train) == 2700
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
+def test_a_worker_whose_disk_is_full_is_told_as_that(many_pictures, tmp_path: Path, cache: Path) -> None:
+    """A limit on the size of files that it may write takes the place of the disk's end."""
+    source = many_pictures.write_zip(tmp_path / "a.zip")
+
+    def limit_the_workers(done: int, total: int) -> None:
+        if done == 50:
+            for child in CHILDREN.read_text().split():
+                resource.prlimit(int(child), resource.RLIMIT_FSIZE, (100, 100))
+
+    with pytest.raises(DataError) as raised:
+        load_data(source, progress=limit_the_workers)
+
+    assert str(raised.value) == (
+        f"the cache {cache} can't be written: File too large. Make room there, or set LAMINA_CACHE to another folder."
+    )
+    assert sorted(path.name for path in cache.iterdir()) == ["build.lock", "sources"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_while_pictures_are_decoded_is_told(
+    many_pictures, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = many_pictures.write_zip(tmp_path / "a.zip")
+    monkeypatch.setenv("LAMINA_CACHE", str(small_disk))
+
+    def fill(done: int, total: int) -> None:
+        with contextlib.suppress(OSError):
+            (small_disk / "other").write_bytes(bytes(2**22))
+
+    with pytest.raises(DataError) as raised:
+        load_data(source, Preparation(size_px=5), progress=fill)
+
+    assert str(raised.value) == (
+        f"the cache {small_disk} can't be written: No space left on device. "
+        "Make room there, or set LAMINA_CACHE to another folder."
+    )
+    assert sorted(path.name for path in small_disk.iterdir()) == ["build.lock", "other", "sources"]
 
 
 def test_an_exception_in_the_caller_leaves_neither_process_nor_folder(

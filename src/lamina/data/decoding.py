@@ -303,10 +303,9 @@ def _convert(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     if image.has_transparency_data:
         paper = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(paper, image.convert("RGBA")).convert(mode)
-    try:
-        return image if image.mode == mode else image.convert(mode)
-    except ValueError:
-        raise BadPictureError(f"colours that are not converted: {image.mode}") from None
+    if image.mode == "LAB":
+        image = image.convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _check_values(values: Real[np.ndarray, "h w"], white: int) -> Real[np.ndarray, "h w"]:

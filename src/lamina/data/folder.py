@@ -67,20 +67,31 @@ def scan_folder(root: Path) -> Scan:
     try:
         real_root = root.resolve(strict=True)
         for name, entry in sorted(_walk(root, ""), key=lambda pair: pair[0]):
-            if entry.is_symlink() and entry.is_dir():
-                problems.append(Problem(name, "a link to a folder"))
+            if fault := _find_fault(name, entry, real_root):
+                problems.append(Problem(name, fault))
             elif is_picture_path(name):
-                if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(real_root):
-                    problems.append(Problem(name, "a link out of the folder"))
-                elif entry.is_file():
-                    state = entry.stat()
-                    mark = f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n"
-                    digest.update(mark.encode("utf-8", "surrogateescape"))
-                    found.append((name, entry.path))
+                state = entry.stat()
+                mark = f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n"
+                digest.update(mark.encode("utf-8", "surrogateescape"))
+                found.append((name, entry.path))
     except OSError as error:
         raise DataError(f"{root} can't be read: {(error.strerror or str(error)).lower()}.") from error
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
     return Scan([Picture(name, path) for name, path in found], problems, digest.hexdigest())
+
+
+def _find_fault(name: str, entry: os.DirEntry[str], real_root: Path) -> str:
+    """Why what is named as a picture, or leads to a folder, is left out; empty where nothing is wrong."""
+    is_picture = is_picture_path(name)
+    try:
+        if entry.is_symlink() and entry.is_dir():
+            return "a link to a folder"
+        if is_picture and not entry.is_file():
+            return "a link to nothing" if entry.is_symlink() else "not a regular file"
+    except OSError as error:  # a link that leads in circles
+        return (error.strerror or str(error)).lower() if is_picture else ""
+    is_out = is_picture and entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(real_root)
+    return "a link out of the folder" if is_out else ""
 
 
 def _walk(folder: Path | str, prefix: str) -> Iterable[tuple[str, os.DirEntry[str]]]:

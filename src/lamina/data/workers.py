@@ -28,9 +28,9 @@ from lamina.errors import DataError
 
 MIXED_SIZES_SIDE_PX = 64
 SAMPLE_PICTURES = 32
-# Starting a worker costs about as much as decoding so many small pictures, or a few large ones of so many bytes.
+# Starting a worker costs a third of a second: of so many small pictures, or of photographs of so many bytes.
 PICTURES_PER_WORKER = 1000
-BYTES_PER_WORKER = 4 * 2**20
+BYTES_PER_WORKER = 12 * 2**20
 # Workers take turns at blocks of so many: one class may have larger pictures than another.
 PICTURES_PER_BLOCK = 50
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -119,7 +119,7 @@ def _decode_at(
 ) -> Decoded:
     rows_file = folder / "pixels.npy"
     offset_bytes = _start_array(rows_file, (len(pictures), *size, 3))
-    places = _share_out(len(pictures), _count_workers(pictures))
+    places = _share_out(len(pictures), count_workers(pictures))
     jobs = []
     for number, taken in enumerate(places):
         chosen = [
@@ -155,7 +155,7 @@ def _decode_at(
     )
 
 
-def _count_workers(pictures: Sequence[Picture]) -> int:
+def count_workers(pictures: Sequence[Picture]) -> int:
     """One for each core, fewer where there is little to do."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     wanted = len(pictures) // PICTURES_PER_WORKER
@@ -165,6 +165,8 @@ def _count_workers(pictures: Sequence[Picture]) -> int:
             break
         if picture.packed is not None:
             stored_bytes += picture.packed.size_bytes
+        elif picture.span is not None:
+            stored_bytes += picture.span[1]
         elif not picture.member:
             with contextlib.suppress(OSError, ValueError):
                 stored_bytes += Path(picture.file).stat().st_size

@@ -1,0 +1,189 @@
+"""A picture made to fit: as a float reference has it, and the same for training and for prediction."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from lamina.data import Preparation, load_data, read_pictures
+from lamina.data.decoding import decode_picture, fit_pixels
+from lamina.data.resizing import resize_image
+
+WAYS = ("crop", "pad", "stretch")
+
+
+def photograph(height: int, width: int) -> Image.Image:
+    """Smooth, with an edge and some grain, and far from black and white."""
+    random = np.random.default_rng(1)
+    rough = Image.fromarray(random.integers(90, 210, (12, 16, 3), np.uint8))
+    pixels = np.asarray(rough.resize((width, height), Image.Resampling.BICUBIC)).astype(float)
+    pixels[height // 3 :, width // 2 :] -= 40
+    return Image.fromarray((pixels + random.normal(0, 2, pixels.shape)).clip(0, 255).astype(np.uint8))
+
+
+def encode(image: Image.Image, format_: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def bicubic_weights(length: int, start: float, end: float, size: int) -> np.ndarray:
+    """Keys' cubic with a = -0.5 (1981), as wide as a new pixel where pixels become fewer: (size, length)."""
+    scale = (end - start) / size
+    centres = start + (np.arange(size) + 0.5) * scale
+    distances = np.abs((np.arange(length) + 0.5)[None] - centres[:, None]) / max(scale, 1)
+    near = 1.5 * distances**3 - 2.5 * distances**2 + 1
+    far = -0.5 * distances**3 + 2.5 * distances**2 - 4 * distances + 2
+    weights = np.where(distances < 1, near, np.where(distances < 2, far, 0))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def fit_by_reference(pixels: np.ndarray, size: tuple[int, int], way: str) -> np.ndarray:
+    """In floats, from the definition of each way; ``pad`` only for sizes that divide without a rest."""
+    height, width = pixels.shape[:2]
+    box, drawn = (0.0, 0.0, float(height), float(width)), size
+    if way == "crop":
+        scale = min(height / size[0], width / size[1])
+        above, left = (height - size[0] * scale) / 2, (width - size[1] * scale) / 2
+        box = (above, left, height - above, width - left)
+    if way == "pad":
+        scale = max(height / size[0], width / size[1])
+        drawn = round(height / scale), round(width / scale)
+    down = bicubic_weights(height, box[0], box[2], drawn[0])
+    across = bicubic_weights(width, box[1], box[3], drawn[1])
+    scaled = across @ np.tensordot(down, pixels.astype(float), axes=1)
+    page = np.zeros((*size, 3))
+    top, left_bar = (size[0] - drawn[0]) // 2, (size[1] - drawn[1]) // 2
+    page[top : top + drawn[0], left_bar : left_bar + drawn[1]] = scaled
+    return page
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", [(16, 16), (20, 10), (9, 31), (60, 60), (80, 90)])
+@pytest.mark.parametrize("stored", [(40, 60), (60, 40), (33, 33)])
+def test_every_way_is_the_float_reference_up_to_rounding(
+    way: str, size: tuple[int, int], stored: tuple[int, int]
+) -> None:
+    # Pillow rounds once more, between the two directions.
+    picture = photograph(*stored)
+    found = np.asarray(resize_image(picture, size, way))
+    np.testing.assert_allclose(found, fit_by_reference(np.asarray(picture), size, way), atol=2)
+
+
+def psnr(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((found - expected) ** 2)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("format_", "decibels"), [("PNG", 52), ("JPEG", 40)])
+def test_a_large_picture_made_small_in_steps_is_near_the_reference(format_: str, decibels: int, way: str) -> None:
+    data = encode(photograph(600, 900), format_, **({"quality": 90} if format_ == "JPEG" else {}))
+    for size in ((32, 32), (64, 48)):
+        expected = fit_by_reference(decode_picture(data), size, way)
+        assert psnr(decode_picture(data, size, resize=way).astype(float), expected) > decibels
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 40), st.integers(1, 40), st.sampled_from(WAYS))
+def test_a_picture_of_one_colour_keeps_it_and_bars_are_black(
+    height: int, width: int, to_height: int, to_width: int, way: str
+) -> None:
+    colour = (9, 99, 199)
+    found = decode_picture(encode(Image.new("RGB", (width, height), colour), "PNG"), (to_height, to_width), resize=way)
+    assert found.shape == (to_height, to_width, 3)
+    is_colour, is_black = (found == colour).all(axis=2), (found == 0).all(axis=2)
+    if way != "pad":
+        assert is_colour.all()
+        return
+    assert (is_colour | is_black).all()
+    rows, columns = np.flatnonzero(is_colour.any(axis=1)), np.flatnonzero(is_colour.any(axis=0))
+    assert is_colour[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    # It touches two sides that face each other, and lies in the middle.
+    assert len(rows) == to_height or len(columns) == to_width
+    assert abs(rows[0] - (to_height - 1 - rows[-1])) <= 1
+    assert abs(columns[0] - (to_width - 1 - columns[-1])) <= 1
+    assert abs(len(rows) * max(width / to_width, height / to_height) - height) <= max(
+        width / to_width, height / to_height
+    )
+
+
+def odd_pictures() -> dict[str, bytes]:
+    """Of every kind that takes a way of its own to pixels, in sizes that fit nothing."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wide = photograph(211, 333)
+    return {
+        "large.jpg": encode(photograph(701, 1203), "JPEG", quality=88),
+        "grey.jpg": encode(wide.convert("L"), "JPEG"),
+        "turned.jpg": encode(photograph(640, 427), "JPEG", exif=exif),
+        "inks.jpg": encode(wide.convert("CMYK"), "JPEG"),
+        "progressive.jpg": encode(wide, "JPEG", progressive=True, subsampling=1),
+        "palette.png": encode(wide.quantize(64), "PNG"),
+        "alpha.png": encode(Image.merge("RGBA", (*wide.split(), wide.getchannel(0))), "PNG"),
+        "deep.png": encode(Image.fromarray(np.asarray(wide)[..., 0].astype(np.uint16) * 200), "PNG"),
+        "turned.tif": encode(wide, "TIFF", exif=exif, compression="tiff_lzw"),
+        "lossy.webp": encode(wide, "WEBP"),
+        "tiny.gif": encode(photograph(7, 5), "GIF"),
+        "bare.bmp": encode(photograph(31, 64), "BMP"),
+    }
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size_px", [24, 64, 224])
+def test_prediction_sees_the_pixels_that_training_saw_to_the_bit(way: str, size_px: int, tmp_path: Path) -> None:
+    for number, (name, data) in enumerate(odd_pictures().items()):
+        path = tmp_path / "set" / "train" / "ab"[number % 2] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    splits = load_data(tmp_path / "set", Preparation(size_px=size_px, resize=way)).splits.values()
+    trained = {name: row for images in splits for name, row in zip(images.names, images.pixels, strict=True)}
+
+    pixels, problems = read_pictures([tmp_path / "set" / name for name in trained], (3, size_px, size_px), way)
+
+    assert problems == []
+    assert len(pixels) == 12
+    np.testing.assert_array_equal(pixels, list(trained.values()))
+
+
+@pytest.mark.skipif(not os.environ.get("LAMINA_CIFAR10"), reason="LAMINA_CIFAR10 is not set: no real pictures")
+def test_real_pictures_at_their_own_size_are_predicted_as_trained(cifar10, tmp_path: Path) -> None:
+    source = Path(os.environ["LAMINA_CIFAR10"])
+    if not zipfile.is_zipfile(source):
+        pytest.skip("the real pictures are no zip")
+    chosen = cifar10.test.take_evenly(200)
+    with zipfile.ZipFile(source) as archive:
+        members = {"/".join(name.split("/")[-3:]): name for name in archive.namelist()}
+        paths = []
+        for number, name in enumerate(chosen.names):
+            paths.append(tmp_path / f"{number}.jpg")
+            paths[-1].write_bytes(archive.read(members[name]))
+    pixels, _ = read_pictures(paths, (3, 32, 32))
+    np.testing.assert_array_equal(pixels, chosen.pixels)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_arrays_are_made_to_fit_as_pictures_are(way: str) -> None:
+    pixels = np.stack([np.random.default_rng(0).integers(0, 256, (28, 20, 3), np.uint8), photograph(28, 20)])
+    as_pictures = [decode_picture(encode(Image.fromarray(row), "PNG"), (14, 14), resize=way) for row in pixels]
+    np.testing.assert_array_equal(fit_pixels(pixels, 14, way), as_pictures)
+    grey = fit_pixels(pixels[..., :1], 40, way)
+    np.testing.assert_array_equal(grey[..., 0], fit_pixels(pixels, 40, way)[..., 0])
+
+
+def test_the_target_need_not_be_square(tmp_path: Path) -> None:
+    half = np.zeros((40, 40, 3), np.uint8)
+    half[:20] = 255
+    Image.fromarray(half).save(tmp_path / "a.png")
+    for way in WAYS:
+        pixels, _ = read_pictures([tmp_path / "a.png"], (3, 10, 30), way)
+        assert pixels.shape == (1, 10, 30, 3)
+        assert pixels[0, [0, 1, -2, -1], 15, 0].tolist() == [255, 255, 0, 0]
+    padded, _ = read_pictures([tmp_path / "a.png"], (3, 10, 30), "pad")
+    assert np.flatnonzero(padded[0, 0, :, 0]).tolist() == list(range(10, 20))
