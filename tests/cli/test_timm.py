@@ -68,7 +68,7 @@ def test_a_run_of_timms_net_is_judged_used_resumed_and_verified(workplace, pictu
     picture = pictures / "test/bright/0.png"
     told = run_lamina("predict", run, picture, "--json")
     assert told.returncode == 0, told.stderr
-    assert set(events(told.stdout)[0]["answers"]) == {"bright", "dark"}
+    assert set(events(told.stdout)[0]["probabilities"]) == {"bright", "dark"}
 
 
 def test_random_weights_need_no_file_and_no_network(workplace, pictures, capsys):
