@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
-from lamina import Dataset, Images, Training, evaluate, load_data, load_net, zoo
+from lamina import Dataset, Images, Preparation, Training, evaluate, load_data, load_net, zoo
 from lamina.errors import LaminaError
 from lamina.evaluation import mean_interval
 from lamina.training.pretrained import RECIPES, open_timm_net
@@ -163,7 +163,9 @@ def main(
             source = write_source(data, test, pictures, seed, Path(place) / f"seed-{seed}")
             for side, recipe_name in [(32, ""), *((side, name) for side in sides for name in ("frozen", "default"))]:
                 how = f"lite0, {recipe_name}, {side} px" if recipe_name else f"cnn-m from random weights, {side} px"
-                rows.append(train_and_test(how, weights, recipe_name, load_data(str(source), size_px=side), seed))
+                rows.append(
+                    train_and_test(how, weights, recipe_name, load_data(str(source), Preparation(size_px=side)), seed)
+                )
                 print(json.dumps(dataclasses.asdict(rows[-1])), file=sys.stderr)
                 if json_path is not None:
                     append_row(json_path, rows[-1])

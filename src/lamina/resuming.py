@@ -94,12 +94,12 @@ def resume_training(
 
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from lamina import Epoch, Net, Recipe, create_run, load_data
+    >>> from lamina import Epoch, Net, Preparation, Recipe, create_run, load_data
     >>> from lamina.nets import Flatten, Output
     >>> from lamina.record import DataOrigin, record_training
     >>> data = load_data("shapes")
     >>> training = Training(Net(Flatten(), Output()), data.train, Recipe(epochs=2))
-    >>> origin = DataOrigin("shapes", "as asked", data.name, data.fingerprint, None, data.resize)
+    >>> origin = DataOrigin("shapes", "as asked", data.name, data.fingerprint, Preparation())
     >>> run = create_run(Path(tempfile.mkdtemp()), record_training(training, origin, net_name="linear"))
     >>> next(event for event in training if isinstance(event, Epoch)).epoch
     1

@@ -80,7 +80,7 @@ warning: 4 pictures are copies of others in train, to the pixel, which count twi
 warning: 1 picture is blank: of one colour, or nearly. Remove it, or look how it came to be.
     train/dog/black.png
 warning: train has few pictures of owl (2); the median class has 27. Add more, or join classes that belong together.
-note: train has 14 times as many pictures of cat (28) as of owl (2). Train with --balance to let each count alike.
+note: train has 14 times as many pictures of cat (28) as of owl (2). Train with --balance on to let each count alike.
 note: 1 picture is grey among coloured ones. Check that this tells nothing of the target.
     train/dog/grey.png
 """

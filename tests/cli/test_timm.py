@@ -40,7 +40,7 @@ def test_a_run_of_timms_net_is_judged_used_resumed_and_verified(workplace, pictu
     assert record["recipe"]["freeze"] == 1
     told = trained.stderr.splitlines()
     assert told[0] == f"weights: {file} ({digest})"
-    assert told[3:6] == [
+    assert told[4:7] == [
         f"net: timm:{NET}, 99,710 parameters",
         "normalization: the net's own, mean 123.7, 116.3, 103.5, deviation 58.4, 57.1, 57.4",
         "size: the pictures are 32 px, and the net was made for 160 px: a larger --size, 128 say, usually gives a "
@@ -68,7 +68,7 @@ def test_a_run_of_timms_net_is_judged_used_resumed_and_verified(workplace, pictu
     picture = pictures / "test/bright/0.png"
     told = run_lamina("predict", run, picture, "--json")
     assert told.returncode == 0, told.stderr
-    assert set(events(told.stdout)[0]["answers"]) == {"bright", "dark"}
+    assert set(events(told.stdout)[0]["probabilities"]) == {"bright", "dark"}
 
 
 def test_random_weights_need_no_file_and_no_network(workplace, pictures, capsys):

@@ -84,6 +84,7 @@ def test_other_tasks_average_everywhere():
         targets=np.arange(12, dtype=np.float32).reshape(6, 2),
         target_names=("width", "height"),
         names=tuple("abcdef"),
+        original_sizes_px=None,
     )
     model = build_model(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), numbers, Recipe())
     views = (View(0.5), View(0.5, is_mirrored=True))

@@ -53,7 +53,7 @@ def load_data(
 
     >>> data = load_data("shapes", Preparation(size_px=8, val_fraction=0.1))
     >>> len(data.train), data.train.shape, len(data.val)
-    (7200, (3, 8, 8), 800)
+    (7203, (3, 8, 8), 797)
     """
     dataset = _load(source, preparation, progress or (lambda *_: None))
     if dataset.problems:

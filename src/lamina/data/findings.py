@@ -314,7 +314,7 @@ def _find_imbalance(train: Images) -> Iterator[Finding]:
             "imbalance",
             "note",
             f"train has {ratio:,.0f} times as many pictures of {largest} ({counts[largest]:,}) as of {smallest} "
-            f"({counts[smallest]:,}). Train with --balance to let each count alike.",
+            f"({counts[smallest]:,}). Train with --balance on to let each count alike.",
             len(counts),
         )
 
