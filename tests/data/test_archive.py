@@ -17,8 +17,9 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from lamina.data import load_data
+from lamina.data import Preparation, load_data
 from lamina.data.archive import Limits, list_zip, spool_tar
 from lamina.data.decoding import BadPictureError, PictureReader
 from lamina.errors import DataError
@@ -175,6 +176,20 @@ def test_a_directory_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     assert str(raised.value) == (
         f"{path} is refused: it has a directory of 4700 bytes. Unpack it and give lamina the folder."
     )
+
+
+def test_of_a_name_that_comes_twice_in_a_tar_the_last_counts(tmp_path: Path) -> None:
+    path = tmp_path / "twice.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, colour in [("cat/a.png", 1), ("cat/a.png", 2), ("dog/b.png", 3), ("cat/c.png", 4), ("dog/d.png", 5)]:
+            buffer = io.BytesIO()
+            Image.new("RGB", (4, 4), (colour, 0, 0)).save(buffer, "PNG")
+            member = tarfile.TarInfo(name)
+            member.size = len(buffer.getvalue())
+            archive.addfile(member, io.BytesIO(buffer.getvalue()))
+    data = load_data(path, Preparation(test_fraction=0.0))
+    reds = dict(zip(data.train.names, data.train.pixels[:, 0, 0, 0].tolist(), strict=True))
+    assert reds == {"cat/a.png": 2, "cat/c.png": 4, "dog/b.png": 3, "dog/d.png": 5}
 
 
 def test_an_encrypted_zip_says_what_to_do(pictures, tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lamina.data import load_data
+from lamina.data import Preparation, load_data
 from lamina.data.cache import cache_folder
 from lamina.errors import DataError, LaminaWarning
 
 LOAD = """
 import sys
-from lamina.data import load_data
+from lamina.data import Preparation, load_data
 
 def tell(done, total):
     print("decoding", flush=True)
@@ -84,6 +84,12 @@ def set_meta(**values: object) -> Callable[[Path], None]:
     return edit
 
 
+def zero_from(path: Path, offset_bytes: int) -> None:
+    """What a power cut may leave of a file whose blocks were never written."""
+    data = path.read_bytes()
+    path.write_bytes(data[:offset_bytes] + bytes(len(data) - offset_bytes))
+
+
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "no pixels": lambda folder: (folder / "pixels.npy").unlink(),
     "no targets": lambda folder: (folder / "targets.npy").unlink(),
@@ -112,7 +118,30 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "no training pictures": set_meta(counts={"test": 21}),
     "problems of another kind": set_meta(problems=[1]),
     "encodings of another kind": set_meta(encodings=1),
+    "pixels of zeros from the first block on": lambda folder: zero_from(folder / "pixels.npy", 1000),
+    "two targets exchanged": lambda folder: np.save(
+        folder / "targets.npy", np.load(folder / "targets.npy")[[*range(11), 12, 11, *range(13, 21)]]
+    ),
 }
+
+
+@pytest.mark.filterwarnings("ignore:1 picture could not be read")
+def test_what_was_left_out_is_told_of_each_source_by_itself(pictures, tmp_path: Path) -> None:
+    root = pictures.write_folder(tmp_path / "a")
+    bad = root / "train" / "cat" / "zz.png"
+    whole = load_data(root)
+    bad.write_bytes(b"")
+    damaged = load_data(root)
+    bad.unlink()
+    again = load_data(root)
+
+    assert [len(data.problems) for data in (whole, damaged, again)] == [0, 1, 0]
+    assert whole.fingerprint == damaged.fingerprint == again.fingerprint
+    other = load_data(root, Preparation(task="one-label", label_from="parent"))
+    assert (other.target_reason, load_data(root).target_reason) == (
+        "one label a picture, 3 classes, from the folders that the pictures lie in",
+        "one label a picture, 3 classes, from the class folders",
+    )
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -109,6 +109,7 @@ def test_damaged_files_say_what_to_do(damage, message: str, batches: Batches, tm
     assert str(raised.value) == message.format(path=path)
 
 
+@pytest.mark.filterwarnings("ignore:.* has no train images")
 def test_cifar100_is_read_from_its_own_files(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 3072), np.uint8)
     folder = tmp_path / "cifar-100-python"

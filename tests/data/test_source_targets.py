@@ -25,7 +25,7 @@ def read(labels: dict[str, list], target_names=None, **asked) -> TargetReading:
         ({"digit": [10, 9, 9, 10]}, {}, [1, 0, 0, 1], ("9", "10"), "one label a picture, 2 classes"),
         ({"digit": [1.0, 0.0, 1.0]}, {}, [1, 0, 1], ("0", "1"), "one label a picture, 2 classes"),
         ({"ill": [True, False]}, {}, [True, False], ("ill",), "yes or no"),
-        ({"ill": ["Yes", "no"]}, {}, [True, False], ("ill",), "yes or no"),
+        ({"ill": ["Yes", "no", "yes"]}, {}, [True, False, True], ("ill",), "yes or no"),
         ({"ill": [1, 0]}, {"task": "yes-no"}, [True, False], ("ill",), "yes or no"),
         (
             {"tags": ["a|b", "b", "a"]},
@@ -68,9 +68,10 @@ def test_whole_numbers_that_hardly_come_again_are_measurements() -> None:
     assert read({"kind": [number // 10 for number in range(100)]}).targets.dtype == np.int64
 
 
-def test_texts_with_commas_are_classes_and_a_stray_bar_is_part_of_a_name() -> None:
+def test_texts_with_commas_are_classes_and_so_are_semicolons_whose_pieces_never_come_again() -> None:
     assert read({"breed": ["poodle, toy", "poodle", "poodle"]}).target_names == ("poodle", "poodle, toy")
-    assert read({"title": ["a|b", "c|d", "e|f"]}).target_names == ("a|b", "c|d", "e|f")
+    assert read({"title": ["a;b", "c;d", "e;f"]}).target_names == ("a;b", "c;d", "e;f")
+    assert read({"tags": ["a|b", "c|d", "e|f"]}).target_names == tuple("abcdef")
 
 
 def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused() -> None:
@@ -155,3 +156,4 @@ def test_strata_are_classes_rarest_labels_answers_and_tenths() -> None:
     assert strata_of(np.array([[1, 1], [1, 0], [0, 0]], np.bool_)) == [1, 0, -1]
     numbers = np.arange(100, dtype=np.float32)[::-1, None]
     assert strata_of(numbers) == tuple(9 - place // 10 for place in range(100))
+    assert strata_of(numbers[:12]) == tuple(1 - place // 6 for place in range(12))

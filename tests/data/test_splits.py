@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.data import Preparation
 from lamina.data.splits import draw_splits, unite_duplicates
+from lamina.data.targets import strata_of
 from lamina.errors import DataError
 
 NAMES = [f"{name}/{number}.png" for name in "abc" for number in range(50)]
@@ -70,6 +72,23 @@ def test_a_split_that_is_there_cannot_be_drawn() -> None:
     )
 
 
+@pytest.mark.parametrize("size", [10, 20, 33])
+def test_small_strata_come_to_the_share_asked_for_together(size: int) -> None:
+    names = [str(number) for number in range(size)]
+    strata = strata_of(np.arange(size, dtype=np.float32)[:, None])
+    splits = draw_splits(names, strata, [None] * size, Preparation(test_fraction=0.2)).splits
+    assert splits.count("test") == round(size * 0.2)
+
+
+def test_a_split_that_would_be_empty_is_refused() -> None:
+    with pytest.raises(DataError) as raised:
+        draw_splits(["a", "b"], [0, 1], [None, None], Preparation(test_fraction=0.2))
+    assert str(raised.value) == (
+        "20% of 2 pictures is too little for a test split. Add pictures, or ask for a larger share with --test; "
+        "--test 0 draws none."
+    )
+
+
 @given(
     strata=st.lists(st.integers(0, 4), min_size=1, max_size=60),
     val=st.floats(0, 0.5, exclude_max=True),
@@ -77,7 +96,11 @@ def test_a_split_that_is_there_cannot_be_drawn() -> None:
 )
 def test_no_stratum_is_left_without_training_pictures(strata: list[int], val: float, test: float) -> None:
     names = [str(number) for number in range(len(strata))]
-    splits = draw_splits(names, strata, [None] * len(strata), Preparation(val_fraction=val, test_fraction=test)).splits
+    try:
+        asked = Preparation(val_fraction=val, test_fraction=test)
+        splits = draw_splits(names, strata, [None] * len(strata), asked).splits
+    except DataError:
+        return  # too few pictures for a split
     trained = {stratum for stratum, split in zip(strata, splits, strict=True) if split == "train"}
     assert trained == set(strata)
 

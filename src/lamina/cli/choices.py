@@ -135,7 +135,8 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
         terminal.remark(f"targets: {dataset.target_reason}")
     if preparation.size_px is None and dataset.size_px is not None:
         terminal.remark(
-            f"size: {dataset.size_px} px squares by {dataset.resize} (pictures differ in size; --size sets another)"
+            f"size: {dataset.size_px} px squares by {dataset.resize} "
+            "(pictures differ in size, or are over 256 px; --size sets another)"
         )
     if dataset.split_rule != "the source's own":
         terminal.remark(f"splits: {dataset.split_rule}")

@@ -15,7 +15,8 @@ class DataOptions:
     """The flags of every command that reads pictures and their targets."""
 
     size: Annotated[int | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
-    """make the pictures squares of so many pixels; by default they keep their size, or 64 where sizes differ"""
+    """make the pictures squares of so many pixels; by default they keep their size, or 64 where sizes differ or are
+    over 256"""
     resize: Resize = "crop"
     """how a picture becomes a square: cut at the centre, padded with black, or stretched"""
     label_from: LabelFrom = "folder"

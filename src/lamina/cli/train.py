@@ -25,6 +25,7 @@ from lamina.cli.session import (
     train_and_judge,
 )
 from lamina.cli.terminal import Terminal, parse_options, read_seconds
+from lamina.data.catalog import check_learnable
 from lamina.errors import NetError, RecipeError, suggest
 from lamina.training.recipe import USUAL_LR, Recipe
 
@@ -78,6 +79,7 @@ def run(arguments: Sequence[str]) -> int:
     if is_auto:
         check_auto_batch_size(asked.device)
     data = choose_data(asked.data, preparation, terminal)
+    check_learnable(data.dataset)
     if data.dataset.train.targets.dtype == np.float32:
         nets = [(net, _spare_numbers(fields, kept, terminal)) for net, fields in nets]
     if is_auto:

@@ -149,11 +149,11 @@ def spool_tar(path: Path, folder: Path, limits: Limits = LIMITS) -> list[Picture
         DataError: the tar is damaged, or a member is unsafe or too large.
     """
     pictures: dict[str, Picture] = {}
-    for name, archive, member in tar_members(path, limits):
+    for number, (name, archive, member) in enumerate(tar_members(path, limits)):
         if is_picture_path(name):
-            file = folder / f"{len(pictures):07d}"
+            file = folder / f"{number:07d}"
             file.write_bytes(read_member(archive, member, path))
-            pictures[name] = Picture(name, str(file))
+            pictures[name] = Picture(name, str(file))  # of a name that comes twice, as after tar -r, the last counts
     return list(pictures.values())
 
 

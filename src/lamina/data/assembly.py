@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from lamina.data.cache import FORMAT, Meta, store_images
-from lamina.data.dataset import SPLITS, Images, Leak, Progress, Split, Targets
+from lamina.data.dataset import SPLITS, Images, Leak, Progress, Split
 from lamina.data.duplicates import digest_rows
 from lamina.data.listing import Listing
 from lamina.data.preparation import Preparation
 from lamina.data.splits import OWN_RULE, draw_splits, unite_duplicates
 from lamina.data.targets import TargetReading, read_targets, strata_of
 from lamina.data.workers import decode_pictures, keep_rows
-from lamina.errors import DataError, name_some
+from lamina.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,6 @@ def build_listed(listing: Listing, to: Recipient, progress: Progress) -> Meta:
     """
     names = [picture.name for picture in listing.pictures]
     reading = read_targets(listing.labels, names, to.preparation, listing.label_reason, listing.target_names)
-    _check_varied(reading, to.source)
     draw = draw_splits(names, strata_of(reading.targets), listing.splits, to.preparation)
     order = _order_by_split(draw.splits)
     decoded = decode_pictures(
@@ -53,7 +52,8 @@ def build_listed(listing: Listing, to: Recipient, progress: Progress) -> Meta:
         keep_rows(to.folder / "pixels.npy", rows)
     places, splits = [places[row] for row in rows], [splits[row] for row in rows]
     kept_names, targets = [names[place] for place in places], reading.targets[places]
-    _check_trained(splits, targets, reading.target_names, to.source)
+    if "train" not in splits:
+        raise DataError(f"{to.source} has no training pictures. Put some into train/, or draw fewer as val and test.")
     np.save(to.folder / "targets.npy", targets)
     np.save(to.folder / "sizes.npy", decoded.sizes_px[rows])
     contents = [decoded.digests[decoded.kept[row]] for row in rows]
@@ -92,7 +92,8 @@ def build_images(given: Mapping[Split, Images], content: str, to: Recipient) -> 
     draw = draw_splits(names, strata_of(images.targets), own, to.preparation)
     digests = digest_rows(images.pixels)
     splits = draw.splits if draw.rule == OWN_RULE else unite_duplicates(draw.splits, own, digests)
-    _check_trained(splits, images.targets, images.target_names, to.source)
+    if "train" not in splits:
+        raise DataError(f"{to.source} has no training pictures. Put some into train/, or draw fewer as val and test.")
     parts = {
         split: replace(images.take([row for row, own in enumerate(splits) if own == split]), split=split)
         for split in SPLITS
@@ -133,27 +134,6 @@ def _join(parts: Sequence[Images]) -> Images:
         targets=np.concatenate([images.targets for images in parts]),
         names=tuple(name for images in parts for name in images.names),
     )
-
-
-def _check_varied(reading: TargetReading, source: str) -> None:
-    if reading.targets.dtype == np.int64 and len(reading.target_names) == 1:
-        raise DataError(
-            f"{source} has one class only, {reading.target_names[0]}; a classifier needs at least two. "
-            "Add pictures of another, or tell by --label-from or --label-column what else is the class."
-        )
-    if reading.targets.dtype == np.bool_ and reading.targets.ndim == 1 and len(set(reading.targets.tolist())) == 1:
-        answer = "yes" if reading.targets[0] else "no"
-        raise DataError(f"{source} has the answer {answer} only; there is nothing to tell apart. Add pictures of both.")
-
-
-def _check_trained(splits: Sequence[Split], targets: Targets, target_names: Sequence[str], source: str) -> None:
-    """Refuse what can't be learned: no training pictures, or classes that are judged and not trained."""
-    is_trained = np.array([split == "train" for split in splits])
-    if not is_trained.any():
-        raise DataError(f"{source} has no training pictures. Put some into train/, or draw fewer as val and test.")
-    if targets.dtype == np.int64 and len(untrained := np.setdiff1d(targets[~is_trained], targets[is_trained])):
-        missing = name_some([target_names[number] for number in untrained])
-        raise DataError(f"{source} has no training pictures of {missing}. Add some to train/, or remove the class.")
 
 
 def _fingerprint(

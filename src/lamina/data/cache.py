@@ -4,7 +4,8 @@
                              targets.npy
                              sizes.npy     int32 (N, 2), height and width of each picture before it was made to fit
                              meta.json     splits, names, problems, how many pictures were of each format
-<cache>/sources/<key>.json                 which of these folders a source in a certain state was decoded to
+<cache>/sources/<key>.json                 which of these folders a source in a certain state was decoded to, and what
+                                           is to be said of that source, though another may have the same content
 <cache>/building-*/                        work under way, or left by a process that was killed
 """
 
@@ -23,7 +24,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ from lamina.data.decoding import fit_pixels
 from lamina.data.preparation import Resize
 from lamina.errors import DataError, LaminaWarning
 
-FORMAT = 2
+FORMAT = 3
 IMAGES_AT_ONCE = 100
+ROWS_CHECKED = 64
 # Of Linux on all processors that torch is built for; Python names it from 3.13 on.
 MAP_NORESERVE = 0x4000
 
@@ -62,6 +64,7 @@ class Meta:
     target_reason: str = "as the source has them"
     leaks: Sequence[Leak] = ()
     encodings: Mapping[str, int] = field(default_factory=dict)
+    check: str = ""
     format: int = FORMAT
 
 
@@ -125,7 +128,9 @@ def remember(key: str, dataset: Dataset) -> None:
     """Let ``key`` find a data set that another key was decoded to; where nothing can be written, nothing is."""
     root = cache_folder()
     with suppress(OSError):
-        _write_json(root / "sources" / f"{key}.json", {"folder": _folder_name(dataset.name, dataset.fingerprint)})
+        told = _tell(dataset.problems, dataset.split_rule, dataset.target_reason)
+        folder = _folder_name(dataset.name, dataset.fingerprint)
+        _write_json(root / "sources" / f"{key}.json", {"folder": folder, "told": told})
 
 
 def store_images(
@@ -172,13 +177,13 @@ def _sizes_of(images: Images) -> Int32[np.ndarray, "n 2"]:
 def _find(root: Path, pointer: Path) -> Dataset | None:
     """What a source was decoded to, or None; raises DataError where it is damaged."""
     try:
-        name = json.loads(pointer.read_text("utf-8"))["folder"]
+        content = json.loads(pointer.read_text("utf-8"))
+        folder = root / Path(content["folder"]).name
+        return _retell(_read(folder), content["told"]) if folder.is_dir() else None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"the cache file {pointer} is damaged ({error}).") from error
-    folder = root / Path(name).name
-    return _read(folder) if folder.is_dir() else None
 
 
 def _read(folder: Path) -> Dataset:
@@ -195,6 +200,8 @@ def _read(folder: Path) -> Dataset:
             raise ValueError(f"sizes are {sizes_px.dtype} of shape {sizes_px.shape}")
         if not len(pixels) == len(targets) == len(meta.names) == sum(meta.counts.values()):
             raise ValueError("its parts have different lengths")
+        if meta.check != _digest_some(folder):
+            raise ValueError("its arrays are not as they were written")
         splits: dict[Split, Images] = {}
         first = 0
         for split in SPLITS:
@@ -245,7 +252,7 @@ def _build(root: Path, pointer: Path, build: Callable[[Path], Meta]) -> Dataset:
     folder = Path(tempfile.mkdtemp(prefix="building-", dir=root))
     try:
         meta = build(folder)
-        _write_json(folder / "meta.json", asdict(meta))
+        _write_json(folder / "meta.json", asdict(replace(meta, check=_digest_some(folder))))
         for name in ("pixels.npy", "targets.npy", "sizes.npy"):
             _sync(folder / name)
         target = root / _folder_name(meta.name, meta.fingerprint)
@@ -258,8 +265,36 @@ def _build(root: Path, pointer: Path, build: Callable[[Path], Meta]) -> Dataset:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    _write_json(pointer, {"folder": target.name})
-    return _read(target)
+    told = _tell(meta.problems, meta.split_rule, meta.target_reason)
+    _write_json(pointer, {"folder": target.name, "told": told})
+    return _retell(_read(target), told)
+
+
+def _tell(problems: Sequence[Problem], split_rule: str, target_reason: str) -> dict[str, Any]:
+    return {
+        "problems": [asdict(problem) for problem in problems],
+        "split_rule": split_rule,
+        "target_reason": target_reason,
+    }
+
+
+def _retell(dataset: Dataset, told: Mapping[str, Any]) -> Dataset:
+    """The data set as one of its sources is to be told of: what was left out there, and how it came to its splits."""
+    problems = tuple(Problem(**problem) for problem in told["problems"])
+    return replace(
+        dataset, problems=problems, split_rule=str(told["split_rule"]), target_reason=str(told["target_reason"])
+    )
+
+
+def _digest_some(folder: Path) -> str:
+    """A digest of the small arrays and of some rows of the large one: enough to see blocks that were never written."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in ("targets.npy", "sizes.npy"):
+        digest.update((folder / name).read_bytes())
+    pixels = _map(folder / "pixels.npy")
+    for row in np.linspace(0, len(pixels) - 1, num=min(len(pixels), ROWS_CHECKED), dtype=np.int64):
+        digest.update(pixels[row].tobytes())
+    return digest.hexdigest()
 
 
 def _folder_name(name: str, fingerprint: str) -> str:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from lamina.data.archive import is_archive, list_zip, spool_tar
 from lamina.data.arrays import digest_arrays, is_arrays, read_arrays
 from lamina.data.assembly import Recipient, build_images, build_listed
@@ -60,12 +62,43 @@ def load_data(
         warnings.warn(describe_problems(dataset.problems), LaminaWarning, stacklevel=2)
     if dataset.leaks:
         warnings.warn(describe_leaks(dataset.leaks), LaminaWarning, stacklevel=2)
-    counts = {split: images.target_counts() for split, images in dataset.splits.items()}
-    for split in counts:
-        if missing := [name for name, count in counts["train"].items() if count and not counts[split][name]]:
-            gap = f"{dataset.name} has no {split} images of {name_some(missing)}: figures on {split} leave that out."
-            warnings.warn(gap, LaminaWarning, stacklevel=2)
+    for gap in _describe_gaps(dataset):
+        warnings.warn(gap, LaminaWarning, stacklevel=2)
     return dataset
+
+
+def check_learnable(dataset: Dataset) -> None:
+    """Refuse what no training can come of: one class alone, one answer alone, or a class that is judged untrained.
+
+    Raises:
+        DataError: it is such a set.
+    """
+    trained = {name for name, count in dataset.train.target_counts().items() if count}
+    if dataset.train.targets.dtype == np.float32 or dataset.train.targets.ndim == 2:
+        return
+    what = "answer" if dataset.train.targets.dtype == np.bool_ else "class"
+    if len(trained) == 1:
+        raise DataError(
+            f"{dataset.name} has one {what} only to train on, {trained.pop()}; there is nothing to tell it from. Add "
+            "pictures of another, or tell by --label-from or --label-column what else is the class."
+        )
+    counts = [images.target_counts() for images in dataset.splits.values()]
+    if untrained := sorted({name for split in counts for name, count in split.items() if count} - trained):
+        raise DataError(
+            f"{dataset.name} has no training pictures of {name_some(untrained)}. Add some, or remove the {what}."
+        )
+
+
+def _describe_gaps(dataset: Dataset) -> list[str]:
+    """What a split lacks: of ``train`` every class or label, of the others those that are trained."""
+    counts = {split: images.target_counts() for split, images in dataset.splits.items()}
+    gaps = []
+    for split, found in counts.items():
+        missing = [name for name, count in found.items() if not count and (split == "train" or counts["train"][name])]
+        if missing:
+            effect = "no net can learn that" if split == "train" else f"figures on {split} leave that out"
+            gaps.append(f"{dataset.name} has no {split} images of {name_some(missing)}: {effect}.")
+    return gaps
 
 
 def find_default_data() -> tuple[str, str]:

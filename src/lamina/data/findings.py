@@ -210,6 +210,14 @@ def _find_conflicts(facts: Facts) -> Iterator[Finding]:
 
 
 def _find_missing(dataset: Dataset) -> Iterator[Finding]:
+    if dataset.train.targets.dtype == np.int64 and len(dataset.train.target_names) == 1:
+        yield Finding(
+            "class-missing",
+            "error",
+            f"there is one class only, {dataset.train.target_names[0]}; there is nothing to tell it from. Add pictures "
+            "of another, or tell by --label-from or --label-column what else is the class.",
+            1,
+        )
     for split, images in dataset.splits.items():
         missing = [name for name, count in images.target_counts().items() if not count]
         if missing:

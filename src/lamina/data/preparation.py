@@ -20,8 +20,8 @@ class Preparation:
     """What to make of a source; whatever is left out, the source tells by itself.
 
     Attributes:
-        size_px: side of the squares that pictures become; by default they keep their size where all have one, and
-            become squares of 64 px where not.
+        size_px: side of the squares that pictures become; by default they keep their size where all have one of up to
+            256 px, and become squares of 64 px where not.
         resize: how a picture becomes a square: ``crop`` scales it until it covers the square and keeps the centre;
             ``pad`` scales it until it fits inside and adds black bars; ``stretch`` changes its proportions.
         label_from: what of a picture's path is its class: ``folder``, the outermost class folder; ``parent``, the

@@ -33,10 +33,10 @@ def draw_splits(
     """Give a split to each picture that the source gives none, or that it gives to training.
 
     Of each stratum, the pictures with the lowest digests of seed and name are drawn: so a picture that is added later
-    moves few others. A stratum of two pictures or more keeps one of them in training at least.
+    moves few others. Every stratum keeps one picture in training at least.
 
     Raises:
-        DataError: a split is asked for that the source has already.
+        DataError: a split is asked for that the source has already, or that is left empty.
 
     >>> draw_splits(list("abcde"), [0] * 5, [None] * 5, Preparation(test_fraction=0.4)).splits
     ['train', 'train', 'test', 'test', 'train']
@@ -58,14 +58,22 @@ def draw_splits(
     for place, (split, stratum) in enumerate(zip(splits, strata, strict=True)):
         if split == "train":
             groups[stratum].append(place)
-    for group in groups.values():
-        group.sort(key=lambda place: _digest(preparation.split_seed, names[place]))
-        first = 0
-        for split, fraction in wanted.items():
-            count = min(max(1, round(len(group) * fraction)), len(group) - 1 - first)
-            for place in group[first : first + count]:
+    for split, fraction in wanted.items():
+        owed = 0.0
+        for stratum in sorted(groups, key=str):
+            group = sorted(groups[stratum], key=lambda place: _digest(preparation.split_seed, names[place]))
+            left = [place for place in group if splits[place] == "train"]
+            share = len(group) * fraction + owed
+            count = max(0, min(round(share), len(left) - 1))
+            # What rounding took from one stratum the next one gives: many small ones come to the share asked for.
+            owed = max(-1.0, min(1.0, share - count))
+            for place in left[:count]:
                 splits[place] = split
-            first += count
+        if split not in splits:
+            raise DataError(
+                f"{fraction:.0%} of {len(names):,} pictures is too little for a {split} split. "
+                f"Add pictures, or ask for a larger share with --{split}; --{split} 0 draws none."
+            )
     drawn = " and ".join(f"{fraction:.0%} as {split}" for split, fraction in wanted.items())
     return Draw(splits, f"{drawn}, of each kind of target, drawn by seed {preparation.split_seed}")
 

@@ -18,6 +18,8 @@ YES, NO = frozenset({"yes", "true", "y"}), frozenset({"no", "false", "n"})
 SEPARATORS = ("|", ";", ",")
 # More different whole numbers than these are taken for measurements, unless each stands for two pictures or more.
 CLASSES_AT_MOST = 1000
+STRATUM_PICTURES = 5
+"""Numbers are not cut finer than into so many pictures, of which a fifth can be drawn."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ def read_targets(
 def strata_of(targets: Targets) -> Sequence[object]:
     """What pictures are alike in, so that a draw can take its share of each kind.
 
-    The class; yes or no; of many labels the rarest that a picture has; of numbers the tenth of their range by count
-    that the first number lies in.
+    The class; yes or no; of many labels the rarest that a picture has; of numbers the tenth of all pictures, by order
+    of the first number, and of few pictures a larger part.
 
     >>> strata_of(np.array([[True, True], [True, False], [False, False]]))
     [1, 0, -1]
@@ -96,7 +98,8 @@ def strata_of(targets: Targets) -> Sequence[object]:
     if targets.dtype == np.float32:
         ranks = np.empty(len(targets), np.int64)
         ranks[np.argsort(targets[:, 0], kind="stable")] = np.arange(len(targets))
-        return tuple((ranks * 10 // max(1, len(targets))).tolist())
+        parts = max(1, min(10, len(targets) // STRATUM_PICTURES))
+        return tuple((ranks * parts // max(1, len(targets))).tolist())
     return tuple(targets.tolist())
 
 
@@ -139,7 +142,8 @@ def _find_task(labels: Mapping[str, Sequence[object]], preparation: Preparation)
             different = len(set(values))
             return "one-label" if different <= min(CLASSES_AT_MOST, max(2, len(values) // 2)) else "numbers"
     texts_of = {str(value) for value in values}
-    if {text.lower() for text in texts_of} <= YES | NO and len(texts_of) == 2:
+    lowered = {text.strip().lower() for text in texts_of}
+    if lowered <= YES | NO and lowered & YES and lowered & NO:
         return "yes-no"
     return "many-labels" if _find_separator(texts_of) else "one-label"
 
@@ -158,13 +162,11 @@ def _kind_of(values: Sequence[object]) -> str:
 
 
 def _find_separator(texts: set[str]) -> str | None:
-    """What stands between labels, if the pieces come again oftener than the whole texts; a comma is never guessed."""
-    for separator in SEPARATORS[:2]:
-        if any(separator in text for text in texts):
-            pieces = {piece.strip() for text in texts for piece in text.split(separator)}
-            if len(pieces) <= len(texts):
-                return separator
-    return None
+    """What stands between labels: a bar, or a semicolon if the pieces come again; a comma is never guessed."""
+    if any("|" in text for text in texts):
+        return "|"
+    pieces = {piece.strip() for text in texts for piece in text.split(";")}
+    return ";" if any(";" in text for text in texts) and len(pieces) <= len(texts) else None
 
 
 def _read_classes(

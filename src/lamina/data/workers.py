@@ -27,6 +27,7 @@ from lamina.data.preparation import Resize
 from lamina.errors import DataError
 
 MIXED_SIZES_SIDE_PX = 64
+OWN_SIZE_LIMIT_PX = 256  # photographs as a camera takes them are more than any net here learns from, or memory holds
 SAMPLE_PICTURES = 32
 # Starting a worker costs a third of a second: of so many small pictures, or of photographs of so many bytes.
 PICTURES_PER_WORKER = 1000
@@ -96,7 +97,7 @@ def decode_pictures(
     """Decode pictures to RGB into ``folder/pixels.npy``, and tell which could be.
 
     With a ``size_px`` they are made to fit squares of that side by ``resize``. Without, pictures that all have one size
-    keep it; else they become squares of 64 px.
+    keep it, up to 256 px; else they become squares of 64 px.
 
     Raises:
         DataError: no picture could be decoded, or the disk has no room for the array.
@@ -104,7 +105,7 @@ def decode_pictures(
     if size_px is not None:
         return _decode_at((size_px, size_px), resize, pictures, folder, progress, size_px)
     sizes = _sample_sizes(pictures)
-    if len(sizes) == 1:
+    if len(sizes) == 1 and max(max(size) for size in sizes) <= OWN_SIZE_LIMIT_PX:
         with contextlib.suppress(_SizesDifferError):
             return _decode_at(sizes.pop(), None, pictures, folder, progress, None)
     side = MIXED_SIZES_SIDE_PX
