@@ -129,6 +129,29 @@ def write_shards(pictures: Pictures, root: Path, under: str = "data") -> Path:
     return root
 
 
+def write_split_folders(pictures: Pictures, root: Path, under: str = "") -> Path:
+    """A folder for each split, with numbered files, as the hub converts every set."""
+    for split, name, count in (("train", "train", 2), ("val", "validation", 1), ("test", "test", 1)):
+        (root / under / name).mkdir(parents=True)
+        frame = encoded_frame(pictures, [split]).drop("split")
+        each = -(-len(frame) // count)
+        for number in range(count):
+            frame.slice(number * each, each).write_parquet(
+                root / under / name / f"{number:04d}.parquet", metadata=features()
+            )
+    return root
+
+
+def write_part_files(pictures: Pictures, root: Path) -> Path:
+    """One table in two files, with the splits in a column, as Spark writes it."""
+    frame = encoded_frame(pictures)
+    for number, part in enumerate((frame[:10], frame[10:])):
+        part.write_parquet(root / f"part-{number}.parquet", metadata=features())
+    (root / "_SUCCESS").touch()
+    (root / ".part-0.parquet.crc").touch()
+    return root
+
+
 TABLE_SOURCES: dict[str, Writer] = {
     "csv": write_csv,
     "csv with semicolons": lambda pictures, root: write_csv(pictures, root, separator=";"),
@@ -144,8 +167,11 @@ TABLE_SOURCES: dict[str, Writer] = {
     "hugging face parquet": write_encoded_parquet,
     "hugging face shards": write_shards,
     "hugging face shards of a config": lambda pictures, root: write_shards(pictures, root, "plain_text"),
+    "hugging face folders of splits": write_split_folders,
+    "hugging face folders of splits of a config": lambda pictures, root: write_split_folders(pictures, root, "default"),
+    "hugging face columns in part files": write_part_files,
 }
-ENCODED_SOURCES = ("parquet of bytes", "hugging face parquet", "hugging face shards", "hugging face shards of a config")
+ENCODED_SOURCES = tuple(form for form in TABLE_SOURCES if form == "parquet of bytes" or form.startswith("hugging face"))
 
 
 def arrays_of(pictures: Pictures, split: str) -> tuple[np.ndarray, np.ndarray]:

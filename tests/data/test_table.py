@@ -22,10 +22,12 @@ from table_sources import (
     write_csv,
     write_metadata,
     write_metadata_by_split,
+    write_part_files,
     write_shards,
+    write_split_folders,
 )
 
-from lamina.data import Problem
+from lamina.data import Problem, load_data
 from lamina.data.decoding import PictureReader, decode_picture
 from lamina.data.encoded import spool_table
 from lamina.data.preparation import Preparation
@@ -403,6 +405,73 @@ def test_a_split_without_a_table_and_a_file_of_no_split_are_problems(pictures, t
     listing = scan_table(tmp_path / "b", NOTHING_ASKED)
     assert listing.problems == [Problem("extra-00000-of-00001.parquet", "named by no split")]
     assert len(listing.pictures) == 21
+
+
+def test_parquet_beside_pictures_or_other_folders_is_no_table(pictures, tmp_path: Path) -> None:
+    pictures.write_folder(tmp_path)
+    frame = pl.DataFrame({"a": [1]})
+    for folder in (".", "train", "train/cat"):
+        frame.write_parquet(tmp_path / folder / "statistics.parquet")
+        assert not is_table_folder(tmp_path)
+        assert not is_table_folder(tmp_path / "train" / "cat")
+    (tmp_path / "flat" / "notes").mkdir(parents=True)
+    (tmp_path / "flat" / "cat_1.png").write_bytes(b"picture")
+    frame.write_parquet(tmp_path / "flat" / "notes" / "part-0.parquet")
+    assert not is_table_folder(tmp_path / "flat")
+
+
+def test_the_one_folder_that_an_archive_was_unpacked_to_is_stepped_into(pictures, tmp_path: Path) -> None:
+    (tmp_path / "__MACOSX").mkdir()
+    write_metadata(pictures, tmp_path / "pets" / "inner")
+    assert scan_table(tmp_path, NOTHING_ASKED) == scan_table(tmp_path / "pets" / "inner", NOTHING_ASKED)
+
+
+def test_a_link_that_leads_in_a_circle_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
+    assert not is_table_folder(tmp_path)
+
+
+def test_files_of_no_split_beside_folders_of_splits_are_problems(pictures, tmp_path: Path) -> None:
+    write_split_folders(pictures, tmp_path)
+    (tmp_path / "unsupervised").mkdir()
+    encoded_frame(pictures).write_parquet(tmp_path / "unsupervised" / "0000.parquet")
+    listing = scan_table(tmp_path, NOTHING_ASKED)
+    assert listing.problems == [Problem("unsupervised/0000.parquet", "named by no split")]
+    assert len(listing.pictures) == 21
+
+
+def test_of_several_sets_of_parquet_one_is_asked_for(pictures, tmp_path: Path, cache: Path) -> None:
+    write_split_folders(pictures, tmp_path / "hf", "default")
+    write_split_folders(pictures, tmp_path / "hf", "other")
+    with pytest.raises(DataError) as raised:
+        load_data(tmp_path / "hf")
+    assert str(raised.value) == (
+        f"{tmp_path / 'hf'} holds more than one set of Parquet files: default, other. Give lamina the folder of one, "
+        f"such as {tmp_path / 'hf' / 'default'}."
+    )
+    assert len(load_data(tmp_path / "hf" / "other").train) == 12
+
+
+def test_parquet_that_lies_in_no_known_way_is_named(pictures, tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "sub" / "a").mkdir(parents=True)
+    (tmp_path / "sub" / "b").mkdir(parents=True)
+    encoded_frame(pictures).write_parquet(tmp_path / "sub" / "a" / "x.parquet")
+    encoded_frame(pictures).write_parquet(tmp_path / "sub" / "x.parquet")
+    with pytest.raises(DataError) as raised:
+        load_data(tmp_path / "sub")
+    assert str(raised.value) == (
+        f"no pictures in {tmp_path / 'sub'}, but Parquet files: a/x.parquet, x.parquet. Expected all in one folder "
+        "without others, or in train/, val/ and test/. Or give lamina one of the files."
+    )
+
+
+def test_part_files_without_a_split_are_one_table_without_splits(pictures, tmp_path: Path) -> None:
+    write_part_files(pictures, tmp_path)
+    for file in tmp_path.glob("*.parquet"):
+        pl.read_parquet(file).drop("split").write_parquet(file)
+    listing = scan_table(tmp_path, NOTHING_ASKED)
+    assert list(listing.splits) == [None] * 21
+    assert [picture.name for picture in listing.pictures][9:11] == ["part-0/0000009", "part-1/0000000"]
 
 
 def test_a_missing_shard_is_named(pictures, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,8 +16,10 @@ from lzma import LZMAError
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from lamina.data.columns import SPLIT_WORDS
 from lamina.data.decoding import PICTURE_LIMIT_BYTES, Packed, Picture
 from lamina.data.folder import is_picture_path
+from lamina.data.table import HEADER_BYTES, METADATA, SUFFIXES, names_files
 from lamina.errors import DataError
 
 
@@ -101,9 +103,10 @@ def list_zip(path: Path, limits: Limits = LIMITS) -> list[Picture]:
     """The pictures of a zip, to be read in place.
 
     Raises:
-        DataError: the zip is damaged or encrypted, or a member is unsafe or too large.
+        DataError: the zip is damaged or encrypted, a member is unsafe or too large, or a table tells the targets.
     """
     pictures: dict[str, Picture] = {}
+    tables: list[str] = []
     total_bytes = 0
     with _readable(path), open_zip(path, limits) as archive:
         members = archive.infolist()
@@ -123,6 +126,10 @@ def list_zip(path: Path, limits: Limits = LIMITS) -> list[Picture]:
             if is_picture_path(name) and not member.is_dir():
                 packed = _pack_of(member, end_offsets[member.header_offset], limits)
                 pictures[name] = Picture(name, str(path), member.filename, packed)
+            is_table = _is_table_path(name) and not member.is_dir()
+            if is_table and (not _has_header(name) or names_files(_read_header(archive, member))):
+                tables.append(name)
+    _refuse_tables(path, pictures, tables)
     return list(pictures.values())
 
 
@@ -146,15 +153,53 @@ def spool_tar(path: Path, folder: Path, limits: Limits = LIMITS) -> list[Picture
     """Copy the pictures of a tar into numbered files in ``folder``.
 
     Raises:
-        DataError: the tar is damaged, or a member is unsafe or too large.
+        DataError: the tar is damaged, a member is unsafe or too large, or a table tells the targets.
     """
     pictures: dict[str, Picture] = {}
+    tables: list[str] = []
     for number, (name, archive, member) in enumerate(tar_members(path, limits)):
         if is_picture_path(name):
             file = folder / f"{number:07d}"
             file.write_bytes(read_member(archive, member, path))
             pictures[name] = Picture(name, str(file))  # of a name that comes twice, as after tar -r, the last counts
+        elif _is_table_path(name) and (not _has_header(name) or names_files(read_member(archive, member, path))):
+            tables.append(name)
+    _refuse_tables(path, pictures, tables)
     return list(pictures.values())
+
+
+def _is_table_path(name: str) -> bool:
+    is_hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return name.lower().endswith(SUFFIXES) and not is_hidden
+
+
+def _has_header(name: str) -> bool:
+    """Whether it must be looked at to tell a table of pictures from notes that happen to be named ``metadata``."""
+    return name.rpartition("/")[2] in METADATA and not name.endswith(".parquet")
+
+
+def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    with archive.open(member) as file:
+        return file.read(HEADER_BYTES)
+
+
+def _refuse_tables(path: Path, pictures: Collection[str], tables: Sequence[str]) -> None:
+    """Refuse an archive whose folder would be read by a table, not by its class folders."""
+    if tables and not pictures:
+        raise DataError(
+            f"{path} holds {tables[0]}, a table, and no pictures beside it. Tables are read from folders only: unpack "
+            "it and give lamina the table or its folder."
+        )
+    for table in tables:
+        *folders, file = table.split("/")
+        if folders and folders[-1].lower() in SPLIT_WORDS:
+            folders.pop()
+        around = "".join(f"{folder}/" for folder in folders)
+        if file in METADATA and all(name.startswith(around) for name in pictures):
+            raise DataError(
+                f"{path} holds {table}, a table of its pictures, and tables are read from folders only. Unpack it and "
+                "give lamina the folder."
+            )
 
 
 def tar_members(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[str, tarfile.TarFile, tarfile.TarInfo]]:

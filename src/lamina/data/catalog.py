@@ -25,7 +25,7 @@ from lamina.data.folder import Scan, arrange, scan_folder
 from lamina.data.listing import Listing
 from lamina.data.preparation import Preparation
 from lamina.data.shapes import DRAWING_VERSION, ShapesTarget, draw_shapes
-from lamina.data.table import is_table, is_table_folder, scan_table
+from lamina.data.table import is_table, is_table_folder, refuse_parquet, scan_table
 from lamina.data.targets import read_targets
 from lamina.errors import DataError, LaminaWarning, name_some, suggest
 
@@ -206,6 +206,8 @@ def _load_path(path: Path, name: str, preparation: Preparation, progress: Progre
         build = partial(_build_table, listing, progress)
     elif path.is_dir():
         scan = scan_folder(path)
+        if not scan.pictures:
+            refuse_parquet(path)
         state = (scan.digest,)
         build = partial(_build_scan, scan, progress)
     elif is_archive(path):

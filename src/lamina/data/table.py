@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from lamina.data.columns import SPLIT_WORDS, Columns, choose_columns, read_splits, refuse_urls
 from lamina.data.dataset import Problem, Split
 from lamina.data.decoding import BadPictureError, Picture
+from lamina.data.folder import is_picture_path
 from lamina.data.listing import Listing
 from lamina.data.preparation import Preparation
-from lamina.errors import DataError
+from lamina.errors import DataError, name_some
 
 if TYPE_CHECKING:
     from lamina.data.table_file import TableFile
@@ -50,7 +51,7 @@ def is_table(path: Path) -> bool:
 
 
 def is_table_folder(path: Path) -> bool:
-    """Whether a folder has a table of its pictures: ``metadata.csv`` with ``file_name``, or Parquet named by splits."""
+    """Whether a folder has a table of its pictures: ``metadata.csv`` with ``file_name``, or Parquet files."""
     return path.is_dir() and bool(_find_parts(path)[0])
 
 
@@ -107,17 +108,63 @@ def _list_rows(
     return _find_pictures(listing, part, values, columns, digest)
 
 
+def refuse_parquet(path: Path) -> None:
+    """Say of a folder in which nothing was found to read that it holds Parquet files, if it does.
+
+    Raises:
+        DataError: it does; the message tells which of its folders to give, or how Parquet files should lie.
+    """
+    files = [str(file.relative_to(path)) for file in sorted(path.rglob("*.parquet"))]
+    if not files:
+        return
+    folders = _folders_of(path)
+    while len(folders) == 1 and not folders[0].is_symlink():
+        folders = _folders_of(folders[0])
+    if len(sets := [folder for folder in folders if is_table_folder(folder)]) > 1:
+        raise DataError(
+            f"{path} holds more than one set of Parquet files: {name_some([folder.name for folder in sets])}. "
+            f"Give lamina the folder of one, such as {sets[0]}."
+        )
+    raise DataError(
+        f"no pictures in {path}, but Parquet files: {name_some(files)}. Expected all in one folder without others, "
+        "or in train/, val/ and test/. Or give lamina one of the files."
+    )
+
+
+def names_files(head: bytes) -> bool:
+    r"""Whether the first line of a CSV or of JSON lines has the column ``file_name``.
+
+    >>> names_files(b"file_name,label\n1.png,cat"), names_files(b"profile_name\nfile_name")
+    (True, False)
+    """
+    return re.search(rb"\bfile_name\b", head.partition(b"\n")[0]) is not None
+
+
 def _find_parts(path: Path) -> tuple[list[_Part], list[Problem]]:
     if not path.is_dir():
         return [_Part(path)], []
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    folders = _folders_of(path)
+    for find in (_find_metadata_parts, _find_shards, _find_split_folders):
+        parts, problems = find(path, folders)
+        if parts:
+            return parts, problems
+    # A link may lead round in a circle.
+    if len(folders) == 1 and not folders[0].is_symlink() and not _has_pictures(path):
+        return _find_parts(folders[0])
+    return [_Part(file) for file in _find_parquet(path)], []
+
+
+def _find_metadata_parts(path: Path, folders: Sequence[Path]) -> tuple[list[_Part], list[Problem]]:
+    """A table beside its pictures, or one in the folder of each split."""
     if own := _find_metadata(path):
         return [_Part(own)], []
-    split_folders = [folder for folder in folders if folder.name.lower() in SPLIT_WORDS]
-    found = {folder: _find_metadata(folder) for folder in split_folders}
+    found = {folder: _find_metadata(folder) for folder in folders if folder.name.lower() in SPLIT_WORDS}
     parts = [_Part(file, SPLIT_WORDS[folder.name.lower()], f"{folder.name}/") for folder, file in found.items() if file]
-    if parts:
-        return parts, [Problem(folder.name, "no table beside its pictures") for folder in found if not found[folder]]
+    return parts, [Problem(folder.name, "no table beside its pictures") for folder in found if not found[folder]]
+
+
+def _find_shards(path: Path, folders: Sequence[Path]) -> tuple[list[_Part], list[Problem]]:
+    """Parquet files that are named by splits."""
     for folder in (path, path / "data", *(folders if len(folders) == 1 else [])):
         files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
         matches = {file: SHARD.fullmatch(file.name) for file in files}
@@ -128,6 +175,42 @@ def _find_parts(path: Path) -> tuple[list[_Part], list[Problem]]:
     return [], []
 
 
+def _find_split_folders(_: Path, folders: Sequence[Path]) -> tuple[list[_Part], list[Problem]]:
+    """Parquet files of any name in folders of splits, as the hub converts every set: default/train/0000.parquet."""
+    parts: list[_Part] = []
+    problems: list[Problem] = []
+    if not any(folder.name.lower() in SPLIT_WORDS for folder in folders):
+        return [], []
+    for folder in folders:
+        split = SPLIT_WORDS.get(folder.name.lower())
+        files = _find_parquet(folder)
+        if split is None:
+            problems += [Problem(f"{folder.name}/{file.name}", "named by no split") for file in files]
+        else:
+            _check_shards(folder, [match for file in files if (match := SHARD.fullmatch(file.name))])
+            parts += [_Part(file, split, f"{folder.name}/") for file in files]
+    return parts, problems
+
+
+def _find_parquet(folder: Path) -> list[Path]:
+    """The Parquet files of a folder that has neither pictures nor folders: they are one table."""
+    files = sorted(file for file in folder.glob("*.parquet") if file.is_file() and not file.name.startswith("."))
+    return [] if not files or _folders_of(folder) or _has_pictures(folder) else files
+
+
+def _folders_of(path: Path) -> list[Path]:
+    """The folders in a folder that are neither hidden nor macOS's bookkeeping."""
+    try:
+        entries = [entry for entry in path.iterdir() if entry.is_dir()]
+    except OSError:  # the search for pictures says why
+        return []
+    return sorted(entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX")
+
+
+def _has_pictures(path: Path) -> bool:
+    return any(is_picture_path(entry.name) for entry in path.iterdir())
+
+
 def _find_metadata(folder: Path) -> Path | None:
     """The table of a folder of pictures, if it has one that names files."""
     for file in (folder / name for name in METADATA):
@@ -136,7 +219,7 @@ def _find_metadata(folder: Path) -> Path | None:
                 if file.suffix == ".parquet":  # it names its columns last
                     opened.seek(-min(HEADER_BYTES, file.stat().st_size), os.SEEK_END)
                 head = opened.read(HEADER_BYTES)
-            if re.search(rb"\bfile_name\b", head if file.suffix == ".parquet" else head.partition(b"\n")[0]):
+            if re.search(rb"\bfile_name\b", head) if file.suffix == ".parquet" else names_files(head):
                 return file
     return None
 
