@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lamina.data.cache import FORMAT, Meta, store_images
-from lamina.data.dataset import SPLITS, Images, Leak, Progress, Split, Targets
+from lamina.data.dataset import SPLITS, Dataset, Images, Leak, Progress, Split
 from lamina.data.duplicates import digest_rows
 from lamina.data.listing import Listing
 from lamina.data.preparation import Preparation
@@ -38,7 +38,6 @@ def build_listed(listing: Listing, to: Recipient, progress: Progress) -> Meta:
     """
     names = [picture.name for picture in listing.pictures]
     reading = read_targets(listing.labels, names, to.preparation, listing.label_reason, listing.target_names)
-    _check_varied(reading, to.source)
     draw = draw_splits(names, strata_of(reading.targets), listing.splits, to.preparation)
     order = _order_by_split(draw.splits)
     decoded = decode_pictures(
@@ -53,7 +52,6 @@ def build_listed(listing: Listing, to: Recipient, progress: Progress) -> Meta:
         keep_rows(to.folder / "pixels.npy", rows)
     places, splits = [places[row] for row in rows], [splits[row] for row in rows]
     kept_names, targets = [names[place] for place in places], reading.targets[places]
-    _check_trained(splits, targets, reading.target_names, to.source)
     np.save(to.folder / "targets.npy", targets)
     np.save(to.folder / "sizes.npy", decoded.sizes_px[rows])
     contents = [decoded.digests[decoded.kept[row]] for row in rows]
@@ -84,7 +82,7 @@ def build_images(given: Mapping[Split, Images], content: str, to: Recipient) -> 
         to: where they go.
 
     Raises:
-        DataError: a split is asked for that the source has already, or a class is not trained.
+        DataError: a split is asked for that the source has already.
     """
     names = [name for images in given.values() for name in images.names]
     own = [images.split for images in given.values() for _ in images.names]
@@ -92,7 +90,6 @@ def build_images(given: Mapping[Split, Images], content: str, to: Recipient) -> 
     draw = draw_splits(names, strata_of(images.targets), own, to.preparation)
     digests = digest_rows(images.pixels)
     splits = draw.splits if draw.rule == OWN_RULE else unite_duplicates(draw.splits, own, digests)
-    _check_trained(splits, images.targets, images.target_names, to.source)
     parts = {
         split: replace(images.take([row for row, own in enumerate(splits) if own == split]), split=split)
         for split in SPLITS
@@ -135,23 +132,29 @@ def _join(parts: Sequence[Images]) -> Images:
     )
 
 
-def _check_varied(reading: TargetReading, source: str) -> None:
-    if reading.targets.dtype == np.int64 and len(reading.target_names) == 1:
+def check_learnable(dataset: Dataset, source: str) -> None:
+    """Refuse what can't be learned: no training pictures, one class alone, or classes that are judged and not trained.
+
+    Raises:
+        DataError: it can't be.
+    """
+    targets, target_names = dataset.train.targets, dataset.train.target_names
+    if not len(targets):
+        raise DataError(f"{source} has no training pictures. Put some into train/, or draw fewer as val and test.")
+    others = [images.targets for images in (dataset.val, dataset.test) if images is not None]
+    if targets.dtype == np.int64 and len(target_names) == 1:
         raise DataError(
-            f"{source} has one class only, {reading.target_names[0]}; a classifier needs at least two. "
+            f"{source} has one class only, {target_names[0]}; a classifier needs at least two. "
             "Add pictures of another, or tell by --label-from or --label-column what else is the class."
         )
-    if reading.targets.dtype == np.bool_ and reading.targets.ndim == 1 and len(set(reading.targets.tolist())) == 1:
-        answer = "yes" if reading.targets[0] else "no"
-        raise DataError(f"{source} has the answer {answer} only; there is nothing to tell apart. Add pictures of both.")
-
-
-def _check_trained(splits: Sequence[Split], targets: Targets, target_names: Sequence[str], source: str) -> None:
-    """Refuse what can't be learned: no training pictures, or classes that are judged and not trained."""
-    is_trained = np.array([split == "train" for split in splits])
-    if not is_trained.any():
-        raise DataError(f"{source} has no training pictures. Put some into train/, or draw fewer as val and test.")
-    if targets.dtype == np.int64 and len(untrained := np.setdiff1d(targets[~is_trained], targets[is_trained])):
+    if targets.dtype == np.bool_ and targets.ndim == 1:
+        answers = np.unique(np.concatenate([targets, *others]))
+        if len(answers) == 1:
+            answer = "yes" if answers[0] else "no"
+            raise DataError(
+                f"{source} has the answer {answer} only; there is nothing to tell apart. Add pictures of both."
+            )
+    if targets.dtype == np.int64 and others and len(untrained := np.setdiff1d(np.concatenate(others), targets)):
         missing = name_some([target_names[number] for number in untrained])
         raise DataError(f"{source} has no training pictures of {missing}. Add some to train/, or remove the class.")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lamina.data.archive import is_archive, list_zip, spool_tar
 from lamina.data.arrays import digest_arrays, is_arrays, read_arrays
-from lamina.data.assembly import Recipient, build_images, build_listed
+from lamina.data.assembly import Recipient, build_images, build_listed, check_learnable
 from lamina.data.cache import FORMAT, Meta, cache_folder, digest_of, find_cached, load_cached, remember
 from lamina.data.cifar import is_batches_archive, is_batches_folder, read_batches
 from lamina.data.dataset import SPLITS, Dataset, Images, Leak, Problem, Progress, Split
@@ -55,7 +55,8 @@ def load_data(
     >>> len(data.train), data.train.shape, len(data.val)
     (7203, (3, 8, 8), 797)
     """
-    dataset = _load(source, preparation, progress or (lambda *_: None))
+    dataset = read_source(source, preparation, progress or (lambda *_: None))
+    check_learnable(dataset, str(source))
     if dataset.problems:
         warnings.warn(describe_problems(dataset.problems), LaminaWarning, stacklevel=2)
     if dataset.leaks:
@@ -113,7 +114,12 @@ def describe_leaks(leaks: Sequence[Leak]) -> str:
     return f"{count} in two splits, pixel by pixel, which flatters: {name_some(named, PROBLEMS_NAMED)}"
 
 
-def _load(source: str | Path, preparation: Preparation, progress: Progress) -> Dataset:
+def read_source(source: str | Path, preparation: Preparation, progress: Progress) -> Dataset:
+    """A data set as it is, from the cache or decoded now: nothing is warned of, and there may be no training pictures.
+
+    Raises:
+        DataError: there is no such data set, it can't be read, or the cache can't be written.
+    """
     if source in SHAPES:
         return _load_shapes(source, preparation, progress)
     if source == "cifar10":
