@@ -87,6 +87,8 @@ def test_a_split_that_would_be_empty_is_refused() -> None:
         "20% of 2 pictures is too little for a test split. Add pictures, or ask for a larger share with --test; "
         "--test 0 draws none."
     )
+    unasked = draw_splits(["a", "b"], [0, 1], [None, None], Preparation())
+    assert (unasked.splits, unasked.rule) == (["train", "train"], "too few pictures to hold 20% out as test")
 
 
 @given(

@@ -128,9 +128,7 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
         dataset = load_data(
             source, preparation, progress=lambda done, total: show_progress("preparing pictures", done, total)
         )
-    counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.splits.items())
-    shape = "×".join(map(str, dataset.train.shape))
-    terminal.remark(f"data: {dataset.name} ({reason}): {counts}; {shape}")
+    _tell_images(dataset, reason, terminal)
     if source not in NAMES:
         terminal.remark(f"targets: {dataset.target_reason}")
     if preparation.size_px is None and dataset.size_px is not None:
@@ -140,9 +138,33 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
         )
     if dataset.split_rule != "the source's own":
         terminal.remark(f"splits: {dataset.split_rule}")
-    if source not in NAMES:
-        source = str(Path(source).expanduser().resolve())
-    return DataChoice(dataset, source, preparation, reason)
+    return DataChoice(dataset, full_source(source), preparation, reason)
+
+
+def choose_data_to_judge(
+    source: str, preparation: Preparation, target_names: tuple[str, ...], terminal: Terminal
+) -> Dataset:
+    """The data set of that name or path, for a model of other data that tells these classes, labels or numbers."""
+    from lamina.data import load_to_judge
+
+    with warnings_as_remarks(terminal), terminal.progress() as show_progress:
+        dataset = load_to_judge(
+            source,
+            preparation,
+            target_names,
+            progress=lambda done, total: show_progress("preparing pictures", done, total),
+        )
+    _tell_images(dataset, "as asked", terminal)
+    if dataset.split_rule != "the source's own":
+        terminal.remark(f"splits: {dataset.split_rule}")
+    return dataset
+
+
+def full_source(source: str) -> str:
+    """The name, or the whole path, by which a data set is found from any folder."""
+    from lamina.data import NAMES
+
+    return source if source in NAMES else str(Path(source).expanduser().resolve())
 
 
 def load_run_model(run: Run, net: str | None, device: str, terminal: Terminal) -> Model:
@@ -189,6 +211,12 @@ def make_module(run: Run, net: str | None, terminal: Terminal) -> nn.Module | No
     if body is None or isinstance(body, Net):
         raise NetError(f"--net is for a module of your own, but {net} gives a net that the run holds already.")
     return body
+
+
+def _tell_images(dataset: Dataset, reason: str, terminal: Terminal) -> None:
+    counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.splits.items())
+    shape = "×".join(map(str, dataset.train.shape))
+    terminal.remark(f"data: {dataset.name} ({reason}): {counts}; {shape}")
 
 
 def _choose_timm(text: str, weights: str | None, terminal: Terminal) -> NetChoice:

@@ -6,14 +6,24 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from lamina.cli.choices import choose_data, load_run_model
+from lamina.cli.choices import choose_data, choose_data_to_judge, full_source, load_run_model
 from lamina.cli.loading import loading
 from lamina.cli.terminal import Terminal, parse_options
 from lamina.errors import DataError
+
+if TYPE_CHECKING:
+    from lamina.data.preparation import TaskName
+
+TASK_NAMES: dict[str, TaskName] = {
+    "one label": "one-label",
+    "many labels": "many-labels",
+    "yes or no": "yes-no",
+    "numbers": "numbers",
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,7 @@ class Options:
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """the run's folder"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
-    """a name or a path; by default the run's own data set"""
+    """a name or a path, judged whole unless it has splits of its own; by default the run's own data set"""
     split: Literal["train", "val", "test"] | None = None
     """which images; by default the test split, else val"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -47,17 +57,19 @@ def run(arguments: Sequence[str]) -> int:
 
     run = read_run(options.run)
     own = run.record.data
-    if options.data is None:
+    if options.data is None or full_source(options.data) == own.source:
         data = choose_data(own.source, own.preparation, terminal).dataset
         if data.fingerprint != own.fingerprint:
             terminal.remark(
                 f"warning: {own.source} has changed since the run learned from it: images of its training may be judged"
             )
     else:
-        preparation = dataclasses.replace(
-            own.preparation, size_px=run.record.in_shape[1], val_fraction=None, test_fraction=None
-        )
-        data = choose_data(options.data, preparation, terminal).dataset
+        task = run.record.task
+        _, height_px, width_px = run.record.in_shape
+        # Pictures are made into squares alone: for another shape they have to have it already.
+        size_px = height_px if height_px == width_px else None
+        preparation = dataclasses.replace(own.preparation, size_px=size_px, task=TASK_NAMES[task.kind])
+        data = choose_data_to_judge(options.data, preparation, task.target_names, terminal)
     split = options.split or ("test" if data.test is not None else "val")
     if split not in data.splits:
         raise DataError(f"{data.name} has no {split} split. It has: {', '.join(data.splits)}.")

@@ -3,6 +3,7 @@
 from lamina.data.catalog import NAMES, find_default_data, load_data
 from lamina.data.dataset import Dataset, Images, Problem
 from lamina.data.decoding import read_pictures
+from lamina.data.judged import load_to_judge
 from lamina.data.preparation import Preparation
 from lamina.data.shapes import draw_shapes
 
@@ -15,5 +16,6 @@ __all__ = [
     "draw_shapes",
     "find_default_data",
     "load_data",
+    "load_to_judge",
     "read_pictures",
 ]

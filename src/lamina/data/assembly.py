@@ -17,7 +17,6 @@ from lamina.data.preparation import Preparation
 from lamina.data.splits import OWN_RULE, draw_splits, unite_duplicates
 from lamina.data.targets import TargetReading, read_targets, strata_of
 from lamina.data.workers import decode_pictures, keep_rows
-from lamina.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,6 @@ def build_listed(listing: Listing, to: Recipient, progress: Progress) -> Meta:
         keep_rows(to.folder / "pixels.npy", rows)
     places, splits = [places[row] for row in rows], [splits[row] for row in rows]
     kept_names, targets = [names[place] for place in places], reading.targets[places]
-    if "train" not in splits:
-        raise DataError(f"{to.source} has no training pictures. Put some into train/, or draw fewer as val and test.")
     np.save(to.folder / "targets.npy", targets)
     np.save(to.folder / "sizes.npy", decoded.sizes_px[rows])
     contents = [decoded.digests[decoded.kept[row]] for row in rows]
@@ -84,7 +81,7 @@ def build_images(given: Mapping[Split, Images], content: str, to: Recipient) -> 
         to: where they go.
 
     Raises:
-        DataError: a split is asked for that the source has already, or a class is not trained.
+        DataError: a split is asked for that the source has already.
     """
     names = [name for images in given.values() for name in images.names]
     own = [images.split for images in given.values() for _ in images.names]
@@ -92,8 +89,6 @@ def build_images(given: Mapping[Split, Images], content: str, to: Recipient) -> 
     draw = draw_splits(names, strata_of(images.targets), own, to.preparation)
     digests = digest_rows(images.pixels)
     splits = draw.splits if draw.rule == OWN_RULE else unite_duplicates(draw.splits, own, digests)
-    if "train" not in splits:
-        raise DataError(f"{to.source} has no training pictures. Put some into train/, or draw fewer as val and test.")
     parts = {
         split: replace(images.take([row for row, own in enumerate(splits) if own == split]), split=split)
         for split in SPLITS

@@ -160,7 +160,7 @@ def store_images(
     return Meta(
         name=name,
         fingerprint=fingerprint,
-        counts={images.split: len(images) for images in present},
+        counts={split: len(splits[split]) if split in splits else 0 for split in SPLITS},
         target_names=present[0].target_names,
         names=[name for images in present for name in images.names],
         size_px=size_px,
@@ -205,7 +205,8 @@ def _read(folder: Path) -> Dataset:
         splits: dict[Split, Images] = {}
         first = 0
         for split in SPLITS:
-            if count := meta.counts.get(split):
+            count = meta.counts.get(split)
+            if count or (split == "train" and count == 0):  # what is judged alone needs no training pictures
                 rows = slice(first, first + count)
                 names = tuple(meta.names[rows])
                 splits[split] = Images(

@@ -55,9 +55,11 @@ def load_data(
 
     >>> data = load_data("shapes", Preparation(size_px=8, val_fraction=0.1))
     >>> len(data.train), data.train.shape, len(data.val)
-    (7203, (3, 8, 8), 797)
+    (7200, (3, 8, 8), 800)
     """
-    dataset = _load(source, preparation, progress or (lambda *_: None))
+    dataset = read_source(source, preparation, progress or (lambda *_: None))
+    if not len(dataset.train):
+        raise DataError(f"{source} has no training pictures. Put some into train/, or draw fewer as val and test.")
     if dataset.problems:
         warnings.warn(describe_problems(dataset.problems), LaminaWarning, stacklevel=2)
     if dataset.leaks:
@@ -77,15 +79,15 @@ def check_learnable(dataset: Dataset) -> None:
     if dataset.train.targets.dtype == np.float32 or dataset.train.targets.ndim == 2:
         return
     what = "answer" if dataset.train.targets.dtype == np.bool_ else "class"
-    if len(trained) == 1:
-        raise DataError(
-            f"{dataset.name} has one {what} only to train on, {trained.pop()}; there is nothing to tell it from. Add "
-            "pictures of another, or tell by --label-from or --label-column what else is the class."
-        )
     counts = [images.target_counts() for images in dataset.splits.values()]
     if untrained := sorted({name for split in counts for name, count in split.items() if count} - trained):
         raise DataError(
             f"{dataset.name} has no training pictures of {name_some(untrained)}. Add some, or remove the {what}."
+        )
+    if len(trained) == 1:
+        raise DataError(
+            f"{dataset.name} has one {what} only to train on, {trained.pop()}; there is nothing to tell it from. Add "
+            "pictures of another, or tell by --label-from or --label-column what else is the class."
         )
 
 
@@ -146,7 +148,12 @@ def describe_leaks(leaks: Sequence[Leak]) -> str:
     return f"{count} in two splits, pixel by pixel, which flatters: {name_some(named, PROBLEMS_NAMED)}"
 
 
-def _load(source: str | Path, preparation: Preparation, progress: Progress) -> Dataset:
+def read_source(source: str | Path, preparation: Preparation, progress: Progress) -> Dataset:
+    """A data set as it is, from the cache or decoded now: nothing is warned of, and there may be no training pictures.
+
+    Raises:
+        DataError: there is no such data set, it can't be read, or the cache can't be written.
+    """
     if source in SHAPES:
         return _load_shapes(source, preparation, progress)
     if source == "cifar10":

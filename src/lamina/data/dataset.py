@@ -138,7 +138,7 @@ class Dataset:
     def splits(self) -> dict[Split, Images]:
         """The splits that the data set has, by name."""
         pairs: list[tuple[Split, Images | None]] = [("train", self.train), ("val", self.val), ("test", self.test)]
-        return {split: images for split, images in pairs if images is not None}
+        return {split: images for split, images in pairs if images is not None and len(images)}
 
 
 def _check_targets(targets: Targets, target_names: tuple[str, ...]) -> None:

@@ -69,6 +69,8 @@ def draw_splits(
             owed = max(-1.0, min(1.0, share - count))
             for place in left[:count]:
                 splits[place] = split
+        if split not in splits and preparation.test_fraction is None and preparation.val_fraction is None:
+            return Draw(splits, f"too few pictures to hold {fraction:.0%} out as {split}")
         if split not in splits:
             raise DataError(
                 f"{fraction:.0%} of {len(names):,} pictures is too little for a {split} split. "
