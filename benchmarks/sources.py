@@ -5,8 +5,8 @@ with an empty one, and torchvision, which keeps none, as in every epoch of a tra
 imports and ends when all splits lie in memory, or are mapped into it, as uint8. The files were just written, so that
 nobody waits for the disk. lamina is also timed a second time, when its cache is there.
 
-    pip install -r benchmarks/sources-requirements.txt
-    python benchmarks/sources.py --zip cifar10-images.zip --turns 3 --json sources.json
+    python -m venv /tmp/sources && /tmp/sources/bin/pip install -r benchmarks/sources-requirements.txt
+    python benchmarks/sources.py --python /tmp/sources/bin/python --zip cifar10-images.zip --turns 3
 """
 
 from __future__ import annotations
