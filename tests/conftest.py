@@ -10,7 +10,12 @@ if not os.environ.get("LAMINA_TEST_CUDA"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
+
+# Speed is measured, not tested: a busy machine is no reason to fail.
+settings.register_profile("lamina", deadline=None)
+settings.load_profile("lamina")
 
 # A float may be given as an int, as PEP 484 has it. Recipes are left out: they check their values themselves, and say
 # it better.
