@@ -136,8 +136,7 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
             f"size: {dataset.size_px} px squares by {dataset.resize} "
             "(pictures differ in size, or are over 256 px; --size sets another)"
         )
-    if dataset.split_rule != "the source's own":
-        terminal.remark(f"splits: {dataset.split_rule}")
+    _tell_splits(dataset, terminal)
     return DataChoice(dataset, full_source(source), preparation, reason)
 
 
@@ -155,8 +154,7 @@ def choose_data_to_judge(
             progress=lambda done, total: show_progress("preparing pictures", done, total),
         )
     _tell_images(dataset, "as asked", terminal)
-    if dataset.split_rule != "the source's own":
-        terminal.remark(f"splits: {dataset.split_rule}")
+    _tell_splits(dataset, terminal)
     return dataset
 
 
@@ -217,6 +215,13 @@ def _tell_images(dataset: Dataset, reason: str, terminal: Terminal) -> None:
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.splits.items())
     shape = "×".join(map(str, dataset.train.shape))
     terminal.remark(f"data: {dataset.name} ({reason}): {counts}; {shape}")
+
+
+def _tell_splits(dataset: Dataset, terminal: Terminal) -> None:
+    from lamina.data.splits import OWN_RULE
+
+    if dataset.split_rule != OWN_RULE:
+        terminal.remark(f"splits: {dataset.split_rule}")
 
 
 def _choose_timm(text: str, weights: str | None, terminal: Terminal) -> NetChoice:

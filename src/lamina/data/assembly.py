@@ -89,15 +89,20 @@ def build_images(given: Mapping[Split, Images], content: str, to: Recipient) -> 
     draw = draw_splits(names, strata_of(images.targets), own, to.preparation)
     digests = digest_rows(images.pixels)
     splits = draw.splits if draw.rule == OWN_RULE else unite_duplicates(draw.splits, own, digests)
-    parts = {
-        split: replace(images.take([row for row, own in enumerate(splits) if own == split]), split=split)
-        for split in SPLITS
-        if split in splits
-    }
+    parts = part_images(images, splits)
     rows = _order_by_split(splits)
     leaks = find_leaks([splits[row] for row in rows], [names[row] for row in rows], [digests[row] for row in rows])
     meta = store_images(to.folder, to.name, content, parts, to.preparation.size_px, to.preparation.resize)
     return replace(meta, split_rule=draw.rule, leaks=leaks)
+
+
+def part_images(images: Images, splits: Sequence[Split]) -> dict[Split, Images]:
+    """The images of each split that has any, in their own order."""
+    return {
+        split: replace(images.take([row for row, own in enumerate(splits) if own == split]), split=split)
+        for split in SPLITS
+        if split in splits
+    }
 
 
 def find_leaks(splits: Sequence[Split], names: Sequence[str], digests: Sequence[Hashable]) -> list[Leak]:

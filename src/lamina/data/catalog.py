@@ -15,10 +15,10 @@ import numpy as np
 
 from lamina.data.archive import is_archive, list_zip, spool_tar
 from lamina.data.arrays import digest_arrays, is_arrays, read_arrays
-from lamina.data.assembly import Recipient, build_images, build_listed
+from lamina.data.assembly import Recipient, build_images, build_listed, part_images
 from lamina.data.cache import FORMAT, Meta, cache_folder, digest_of, find_cached, load_cached, remember
 from lamina.data.cifar import is_batches_archive, is_batches_folder, read_batches
-from lamina.data.dataset import SPLITS, Dataset, Images, Leak, Problem, Progress, Split
+from lamina.data.dataset import Dataset, Images, Leak, Problem, Progress, Split
 from lamina.data.downloads import download_archive, download_images, downloaded_archive
 from lamina.data.encoded import spool_table
 from lamina.data.folder import Scan, arrange, scan_folder
@@ -280,12 +280,7 @@ def _build_arrays(path: Path, to: Recipient) -> Meta:
     reading = read_targets(source.labels, source.names, to.preparation, source.label_reason, source.target_names)
     splits: list[Split] = ["train" if split is None else split for split in source.splits]
     images = Images(source.pixels, reading.targets, reading.target_names, tuple(source.names), "train")
-    parts = {
-        split: replace(images.take([row for row, own in enumerate(splits) if own == split]), split=split)
-        for split in SPLITS
-        if split in splits
-    }
-    meta = build_images(parts, digest_of(FORMAT, source.digest, to.preparation), to)
+    meta = build_images(part_images(images, splits), digest_of(FORMAT, source.digest, to.preparation), to)
     return replace(meta, target_reason=reading.reason)
 
 
