@@ -12,6 +12,7 @@ from lamina.nets import (
     Dropout,
     Flatten,
     GlobalAvgPool,
+    GlobalMaxPool,
     Layer,
     LeakyReLU,
     Linear,
@@ -67,6 +68,7 @@ EXAMPLES: list[tuple[Layer, tuple[Shape, ...]]] = [
     (AvgPool2d(2), IMAGES),
     (AvgPool2d((3, 2), stride=1, padding=1), IMAGES),
     (GlobalAvgPool(), IMAGES),
+    (GlobalMaxPool(), IMAGES),
     (Residual(Conv2d(3, 3, padding="same"), BatchNorm(), ReLU()), ((3, 32, 32), (3, 5, 8))),
     (Residual(ReLU(), Conv2d(6, 3, 2, "same"), shortcut=(Conv2d(6, 1, 2),)), IMAGES),
     (Residual(Linear(17), Residual(Tanh())), ((17,),)),
@@ -134,7 +136,7 @@ def nets(draw: st.DrawFn, in_shape: Shape = (3, 16, 13)) -> Net:
             continue
         layers.append(layer)
         shape = layer.out_shape(shape)
-    layers.append(draw(st.sampled_from([Flatten(), GlobalAvgPool()])))
+    layers.append(draw(st.sampled_from([Flatten(), GlobalAvgPool(), GlobalMaxPool()])))
     shape = layers[-1].out_shape(shape)
     for _ in range(draw(st.integers(0, 3))):
         layers.append(draw(activations | st.builds(Linear, st.integers(1, 9), st.booleans()) | residuals(shape)))

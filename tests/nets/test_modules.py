@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lamina.nets import Conv2d, Net, ReLU, Residual, Whiten
+from lamina.nets import Conv2d, Flatten, Net, ReLU, Residual, Whiten
 from lamina.nets.modules import Whitening
 
 
@@ -94,3 +94,13 @@ def test_residual_adds_what_the_shortcut_makes():
     )
     shortcut = nn.functional.conv2d(images, weights["shortcut.0.weight"], weights["shortcut.0.bias"], stride=2)
     torch.testing.assert_close(module(images), body.clamp(min=0) + shortcut)
+
+
+def test_flatten_turns_and_its_gradient_lies_as_its_input_did():
+    images = torch.randn(3, 5, 4, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    rows = Flatten().module((5, 4, 6))(images)
+    weights = torch.randn(3, 120)
+    (gradient,) = torch.autograd.grad((rows * weights).sum(), images)
+    assert torch.equal(rows, images.detach().contiguous().flatten(1))
+    assert torch.equal(gradient, weights.view(3, 5, 4, 6))
+    assert gradient.stride() == images.stride()

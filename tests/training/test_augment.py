@@ -3,8 +3,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from lamina.training.augment import draw_choices, gather_batch
+from lamina.training.augment import draw_choices, gather_batch, shrink_batch
 from lamina.training.recipe import Recipe
 
 
@@ -81,3 +82,22 @@ def test_gathering_leaves_the_images_as_they_are(flip):
     recipe = Recipe(flip=flip, cutout_px=8)
     gather_batch(pixels, torch.arange(5), draw_choices(recipe, 0, pixels), recipe.cutout_px)
     assert torch.equal(pixels, before)
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.625, 0.875])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shrinking_is_what_pillow_makes_of_each_picture(fraction, channels):
+    pixels = torch.randint(0, 256, (4, 24, 32, channels), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    shrunk = shrink_batch(pixels, fraction)
+    size = round(32 * fraction), round(24 * fraction)
+    by_pillow = [
+        np.asarray(Image.fromarray(picture.squeeze(-1).numpy()).resize(size, Image.Resampling.BILINEAR))
+        for picture in pixels
+    ]
+    difference = shrunk.numpy().astype(int) - np.stack(by_pillow).reshape(shrunk.shape)
+    assert np.abs(difference).max() <= 1  # either rounds once in each direction
+
+
+def test_whole_pictures_are_not_touched():
+    pixels = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)
+    assert shrink_batch(pixels, 1.0) is pixels

@@ -1,14 +1,21 @@
+import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from lamina import Net, Recipe, Training, load_data
 from lamina.errors import RecipeError
-from lamina.nets import Flatten, Output
-from lamina.training.compilation import COMPILER
+from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Output
+from lamina.training import compilation
+from lamina.training.compilation import COMPILER, Compilation, choose_compilation
+from lamina.training.model import build_model
+
+NORMED = Net(Conv2d(4, 3), BatchNorm(), Dropout(0.3), Flatten(), Output())
 
 TRAIN_BOTH = """
 import torch
@@ -44,3 +51,55 @@ def test_without_a_compiler_a_person_is_told_what_to_install(monkeypatch, tmp_pa
         f"compile was 'on', which takes a C++ compiler, but {COMPILER} is not on the PATH. "
         "Install it (Debian and Ubuntu: apt install g++), or leave compile off."
     )
+
+
+def test_auto_leaves_a_short_training_alone_and_trying_it_moves_nothing():
+    images = load_data("shapes").train.take(range(64))
+    recipe = Recipe(epochs=2, batch_size=32, seed=3)
+    tried, plain = (
+        Training(NORMED, images, dataclasses.replace(recipe, compile=choice), device="cpu")
+        for choice in ("auto", "off")
+    )
+    assert tried.compilation == Compilation("off", "a training of 0 s is too short to repay compiling")
+    assert tried.recipe.compile == "off"  # so that a run that goes on does not measure again
+    list(tried), list(plain)
+    for name, weight in plain.model.state_dict().items():
+        assert torch.equal(weight, tried.model.state_dict()[name]), name
+
+
+def test_auto_without_a_compiler_goes_on_and_says_so(monkeypatch, tmp_path):
+    monkeypatch.setitem(os.environ, "PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(compilation, "SHORTEST_SECONDS", 0.0)
+    model = build_model(NORMED, load_data("shapes").train, Recipe())
+    forward, choice = choose_compilation("auto", model, lambda forward: None, steps=1)
+    assert forward is model
+    assert choice == Compilation("off", f"there is no C++ compiler: {COMPILER} is not on the PATH")
+
+
+MEASURE = """
+import torch
+from lamina import Net, Recipe, Training, load_data
+from lamina.nets import BatchNorm, Flatten, Linear, Output, ReLU
+from lamina.training import compilation
+
+compilation.SHORTEST_SECONDS = 0.0
+net = Net(Flatten(), Linear(8), BatchNorm(), ReLU(), Output())
+images = load_data("shapes").train.take(range(64))
+recipes = [Recipe(epochs=2, batch_size=32, optimizer="sgd", compile=choice) for choice in ("off", "auto")]
+plain, measured = (Training(net, images, recipe, device="cpu") for recipe in recipes)
+list(plain), list(measured)
+for name, weight in plain.model.state_dict().items():
+    assert torch.allclose(weight, measured.model.state_dict()[name], atol=1e-5), name
+assert measured.recipe.compile == measured.compilation.value
+assert (measured._compute is measured.model) == (measured.compilation.value == "off")
+print(measured.compilation)
+"""
+
+
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason="there is no C++ compiler here")
+def test_auto_times_both_forms_of_a_step_and_takes_the_faster():
+    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=False)
+    told = re.fullmatch(r"(on|off) \((?:compiled, )?a step runs at (\d+\.\d\d)× the speed\)\n", done.stdout)
+    assert told, done.stdout + done.stderr
+    assert (float(told[2]) >= 1.03) == (told[1] == "on")

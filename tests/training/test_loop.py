@@ -320,3 +320,56 @@ def test_no_images_are_refused():
     with pytest.raises(DataError) as refused:
         Training(SMALL, random_images(count=0), Recipe())
     assert str(refused.value) == "Expected images to train on, but the train split is empty."
+
+
+GROWING = Recipe(epochs=4, batch_size=20, optimizer="sgd", lr=0.05, grow_from_fraction=0.5)
+
+
+def test_pictures_grow_from_half_their_side_to_their_own():
+    training = Training(SMALL, random_images(side_px=16), GROWING)
+    seen = []
+    training.model.body[0].register_forward_hook(lambda *given: seen.append(tuple(given[1][0].shape[2:])))
+    train(training)
+    assert seen == [(8, 8)] * 3 + [(10, 10)] * 3 + [(14, 14)] * 3 + [(16, 16)] * 3
+
+
+def test_shrunk_pictures_are_normalized_as_whole_ones_are():
+    images = random_images(side_px=16)
+    recipe = dataclasses.replace(GROWING, normalization="channel")
+    model = Training(SMALL, images, recipe).model
+    shrunk = torch.from_numpy(images.pixels[:3, ::2, ::2].copy())
+    expected = (shrunk.permute(0, 3, 1, 2) - torch.tensor(model.mean).view(3, 1, 1)) / torch.tensor(model.std).view(
+        3, 1, 1
+    )
+    torch.testing.assert_close(model.normalize(shrunk), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_training_that_grows_goes_on_exactly():
+    images = random_images(side_px=16)
+    whole = Training(SMALL, images, GROWING)
+    train(whole)
+    first, second = (Training(SMALL, images, GROWING, steps_per_record=1) for _ in range(2))
+    events = iter(first)
+    for _ in range(7):
+        next(events)
+    second.restore(first.checkpoint())
+    train(second)
+    assert same_weights(weights_of(whole), weights_of(second))
+
+
+def test_a_net_of_one_size_alone_cannot_grow():
+    with pytest.raises(RecipeError) as refused:
+        Training(Net(Conv2d(4, 3), Flatten(), Output()), random_images(side_px=16), GROWING)
+    assert str(refused.value) == (
+        "grow_from_fraction was 0.5, but the net does not take pictures of 8×8. Let it end in GlobalMaxPool() or "
+        "GlobalAvgPool() before Output(), which take any size, or set grow_from_fraction to 0."
+    )
+
+
+def test_a_caller_that_leaves_the_model_predicting_changes_nothing():
+    images, recipe = random_images(), Recipe(epochs=2, batch_size=20)
+    plain, watched = Training(SMALL, images, recipe), Training(SMALL, images, recipe, steps_per_record=1)
+    train(plain)
+    for _ in watched:
+        watched.model.eval()
+    assert same_weights(weights_of(plain), weights_of(watched))

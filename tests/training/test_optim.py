@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -135,3 +137,38 @@ def test_muon_multiplies_in_the_trainings_own_format():
     moved, expected = net[0].weight.detach(), exact[0].weight.detach()
     assert not torch.equal(moved, expected)
     assert torch.allclose(moved, expected, atol=0.01 * 0.1)
+
+
+@pytest.mark.parametrize(("name", "reference"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_adam_with_decay_is_torchs(name, reference):
+    fast, plain = small_net(), small_net()
+    matrices = [weight for weight in plain.parameters() if weight.ndim > 1]
+    vectors = [weight for weight in plain.parameters() if weight.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    ours = train(fast, build_optimizer(fast, Recipe(optimizer=name, lr=0.01, weight_decay=0.1)), steps=10)
+    theirs = train(plain, reference(groups, lr=0.01, foreach=False, fused=False), steps=10)
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_adam_takes_the_memory_that_torchs_has_kept():
+    ours, theirs = small_net(), small_net()
+    before = torch.optim.Adam(theirs.parameters(), lr=0.01, fused=True)
+    train(theirs, before, steps=3)
+    ours.load_state_dict(theirs.state_dict())
+    after = build_optimizer(ours, Recipe(optimizer="adam", lr=0.01))
+    kept = copy.deepcopy(before.state_dict()["state"])  # torch hands out the tensors that it goes on with
+    after.load_state_dict({"state": kept, "param_groups": after.state_dict()["param_groups"]})
+    assert train(ours, after, steps=3) == train(theirs, before, steps=3)
+
+
+def test_adam_leaves_weights_without_a_gradient_where_they_are():
+    net = small_net()
+    optimizer = build_optimizer(net, Recipe(optimizer="adam"))
+    before = [weight.detach().clone() for weight in net.parameters()]
+    net[0].bias.grad = torch.ones_like(net[0].bias)
+    optimizer.step()
+    moved = [not torch.equal(weight, old) for weight, old in zip(net.parameters(), before, strict=True)]
+    assert moved == [False, True, False, False, False, False]
+    optimizer.zero_grad()
+    optimizer.step()
+    assert all(weight.grad is None for weight in net.parameters())

@@ -6,9 +6,17 @@ import torch
 from torch import nn
 
 from lamina import Net, Recipe, Training, load_data
-from lamina.nets import BatchNorm, Conv2d, Flatten, MaxPool2d, Output, ReLU
+from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Output, ReLU
 from lamina.training.model import build_model
-from lamina.training.precision import Precision, Trial, choose_precision, judge_trials, keep_float32, try_layers
+from lamina.training.precision import (
+    Precision,
+    Trial,
+    arrange_layers,
+    choose_precision,
+    judge_trials,
+    keep_float32,
+    try_layers,
+)
 
 NET = Net(Conv2d(8, 3), BatchNorm(), ReLU(), MaxPool2d(4), Conv2d(16, 3), ReLU(), Flatten(), Output())
 
@@ -178,3 +186,45 @@ def test_a_training_takes_the_choice_that_another_made(images):
     next(iter(training))
     assert set(seen[::2]) == {torch.float32}
     assert set(seen[1::2]) == {torch.bfloat16}
+
+
+ROWS = Net(Flatten(), Linear(100), ReLU(), Linear(20), ReLU(), Output())
+
+
+def test_of_a_net_of_linear_layers_the_large_ones_alone_are_in_bf16_and_while_they_learn(images):
+    model = build_model(ROWS, images, Recipe())
+    twin = copy.deepcopy(model)
+    assert arrange_layers(model, Precision("bf16", "as asked")) is False
+    pixels = sample(images)
+    model.eval(), twin.eval()
+    assert torch.equal(model(pixels), twin(pixels))
+    model.train()
+    assert [type(module).__name__ for module in model.body if isinstance(module, nn.Linear)] == [
+        "Bfloat16Linear", "Linear", "Linear"
+    ]  # fmt: skip
+    rounded, exact = model.body[:2](model.normalize(pixels)), twin.body[:2](twin.normalize(pixels))
+    assert rounded.dtype == torch.float32
+    weight, inputs = twin.body[1].weight, twin.normalize(pixels).flatten(1)
+    by_hand = inputs.bfloat16().double() @ weight.bfloat16().double().T + twin.body[1].bias.double()
+    torch.testing.assert_close(rounded.double(), by_hand, rtol=0.005, atol=0.005)
+    assert 1e-5 < (rounded - exact).norm() / exact.norm() < 0.01
+
+
+def test_a_large_layer_that_stays_in_float32_is_not_turned(images):
+    model = build_model(ROWS, images, Recipe())
+    arrange_layers(model, Precision("bf16", "as recorded", ("body.1",)))
+    assert type(model.body[1]).__name__ == "Float32Linear"
+
+
+def test_a_net_with_convolutions_is_trained_in_autocast(model):
+    assert arrange_layers(model, Precision("bf16", "as asked")) is True
+    assert arrange_layers(model, Precision("fp32", "as asked")) is False
+
+
+def test_a_net_of_small_linear_layers_is_too_small_to_gain(images):
+    model = build_model(Net(Flatten(), Linear(20), ReLU(), Output()), images, Recipe())
+    assert choose_precision("auto", model, sample(images)) == Precision("fp32", "the net is too small for bf16 to gain")
+
+
+def test_of_a_net_of_linear_layers_the_large_ones_are_tried(images):
+    assert [tried.name for tried in try_layers(build_model(ROWS, images, Recipe()), sample(images))] == ["body.1"]

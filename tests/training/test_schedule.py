@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamina.errors import RecipeError
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import lr_factor
+from lamina.training.schedule import extend_recipe, lr_factor, mean_work_fraction, size_fraction
 
 SCHEDULES = ["constant", "cosine", "linear", "one-cycle"]
 
@@ -46,3 +47,28 @@ def test_one_cycle_starts_at_a_twenty_fifth_and_peaks_after_three_tenths():
     assert factors[0] == pytest.approx(1 / 25)
     assert factors.index(max(factors)) == 60
     assert factors[130] == pytest.approx((1 + math.cos(math.pi / 2)) / 2)
+
+
+@given(epochs=st.integers(1, 60), start=st.floats(0.01, 0.99))
+def test_pictures_grow_by_eighths_and_are_whole_in_the_last_quarter(epochs, start):
+    recipe = Recipe(epochs=epochs, grow_from_fraction=start)
+    fractions = [size_fraction(recipe, epoch) for epoch in range(epochs)]
+    assert fractions == sorted(fractions)
+    assert all(8 * fraction == int(8 * fraction) and 0 < fraction <= 1 for fraction in fractions)
+    assert fractions[-math.ceil(epochs / 4) :] == [1.0] * math.ceil(epochs / 4)
+    if epochs > 1:
+        assert abs(fractions[0] - start) <= 1 / 16 or fractions[0] == 1 / 8
+    assert mean_work_fraction(recipe) == pytest.approx(sum(fraction**2 for fraction in fractions) / epochs)
+
+
+def test_pictures_that_do_not_grow_are_whole_throughout():
+    assert {size_fraction(Recipe(epochs=20), epoch) for epoch in range(20)} == {1.0}
+
+
+def test_a_training_with_growing_pictures_is_not_extended():
+    with pytest.raises(RecipeError) as refused:
+        extend_recipe(Recipe(epochs=4, grow_from_fraction=0.5), 8)
+    assert str(refused.value) == (
+        "epochs can't go from 4 to 8: the pictures grow over all epochs, so that they would have had other sizes so "
+        "far. Resume without --epochs, or train anew with that many epochs."
+    )

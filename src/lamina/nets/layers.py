@@ -9,7 +9,6 @@ A new layer is a class here and its name in ``__all__``: JSON, expressions and t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +28,7 @@ from lamina.nets.layer import (
     Shape,
     WeightlessLayer,
 )
+from lamina.nets.pools import AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool2d
 from lamina.nets.residual import Residual
 from lamina.nets.shapes import divisors, require_image, require_vector, slide
 from lamina.nets.window import Field, Size, Window, as_pair
@@ -44,6 +44,7 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GlobalAvgPool",
+    "GlobalMaxPool",
     "LeakyReLU",
     "Linear",
     "MaxPool2d",
@@ -349,89 +350,6 @@ class Flatten(WeightlessLayer):
         return field
 
     def module(self, in_shape: Shape) -> nn.Module:
-        from torch import nn
+        from lamina.nets.modules import LayoutFlatten
 
-        return nn.Flatten()
-
-
-@dataclass(frozen=True, repr=False)
-class _Pool(WeightlessLayer):
-    """A window that makes one number of those it covers; ``stride`` is ``kernel_size`` unless given.
-
-    ``padding`` is at most half of ``kernel_size``.
-    """
-
-    kernel_size: Size
-    stride: Size | None = None
-    padding: Size = 0
-
-    def __post_init__(self) -> None:
-        check_pair(self, "kernel_size")
-        check_pair(self, "padding", smallest=0)
-        if self.stride is not None:
-            check_pair(self, "stride")
-        if any(
-            2 * padding > kernel
-            for padding, kernel in zip(as_pair(self.padding), as_pair(self.kernel_size), strict=True)
-        ):
-            raise NetError(
-                f"{type(self).__name__}: padding must be at most half of kernel_size, "
-                f"got {self.padding} for {self.kernel_size}."
-            )
-
-    @property
-    def window(self) -> Window:
-        stride = self.kernel_size if self.stride is None else self.stride
-        return Window(as_pair(self.kernel_size), as_pair(stride), as_pair(self.padding))
-
-    def out_shape(self, in_shape: Shape) -> Shape:
-        channels, *_ = require_image(self, in_shape)
-        return channels, *slide(self, self.window, in_shape, "or leave the pool out")
-
-    def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        return field and self.window.widen(field)
-
-    def module(self, in_shape: Shape) -> nn.Module:
-        from torch import nn
-
-        torch_pool: Callable[..., nn.Module] = getattr(nn, type(self).__name__)
-        return torch_pool(self.kernel_size, self.stride, self.padding)
-
-
-@dataclass(frozen=True, repr=False)
-class MaxPool2d(_Pool):
-    """The largest number in each window.
-
-    >>> MaxPool2d(2).out_shape((16, 9, 9))
-    (16, 4, 4)
-    """
-
-
-@dataclass(frozen=True, repr=False)
-class AvgPool2d(_Pool):
-    """The mean of each window, the zeros of the padding included.
-
-    >>> AvgPool2d(3, stride=2, padding=1).out_shape((16, 8, 8))
-    (16, 4, 4)
-    """
-
-
-@dataclass(frozen=True, repr=False)
-class GlobalAvgPool(WeightlessLayer):
-    """The mean of each channel.
-
-    >>> GlobalAvgPool().out_shape((64, 8, 8))
-    (64,)
-    """
-
-    def out_shape(self, in_shape: Shape) -> Shape:
-        channels, *_ = require_image(self, in_shape)
-        return (channels,)
-
-    def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        return None
-
-    def module(self, in_shape: Shape) -> nn.Module:
-        from torch import nn
-
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return LayoutFlatten()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -30,6 +32,36 @@ class SameConv2d(nn.Conv2d):
         window = Window(kernel_size, stride, "same", dilation)
         vertical, horizontal = window.borders((height, width))
         return super().forward(functional.pad(images, (*horizontal, *vertical)))
+
+
+class LayoutFlatten(nn.Flatten):
+    """``nn.Flatten`` whose gradient lies in memory as its input did.
+
+    Torch's own hands a channels-first gradient to activations that lie channels-last, and they read the two together
+    at a twentieth of the speed.
+
+    >>> images = torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
+    >>> (gradient,) = torch.autograd.grad(LayoutFlatten()(images).sum(), images)
+    >>> gradient.is_contiguous(memory_format=torch.channels_last)
+    True
+    """
+
+    def forward(self, images: Float[Tensor, "n ..."]) -> Float[Tensor, "n f"]:
+        """All numbers of an image in one row."""
+        is_turned = images.ndim == 4 and not images.is_contiguous() and images.requires_grad
+        rows: Tensor = _FlattenTurned.apply(images) if is_turned else super().forward(images)  # type: ignore[no-untyped-call]
+        return rows
+
+
+class _FlattenTurned(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, images: Tensor) -> Tensor:
+        context.shape = images.shape
+        return images.flatten(1)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return gradient.view(context.shape).contiguous(memory_format=torch.channels_last)
 
 
 class ResidualSum(nn.Module):

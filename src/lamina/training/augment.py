@@ -1,4 +1,4 @@
-"""Flip, shift and blank whole batches while they are gathered: one pass over the pixels, none of it per image.
+"""Flip, shift, blank and shrink whole batches while they are gathered, in bytes and none of it per image.
 
 Every choice for an epoch is drawn at its start, one for each image, from (seed, epoch): how images are divided into
 batches changes nothing.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
+from torch.nn import functional
 
 from lamina.training.randomness import derive_generator
 from lamina.training.recipe import Recipe
@@ -80,6 +81,32 @@ def gather_batch(
     if choices.holes_px is not None:
         _blank(batch, choices.holes_px[indices], cutout_px)
     return batch
+
+
+def shrink_batch(images: UInt8[Tensor, "b h w c"], fraction: float) -> UInt8[Tensor, "b y x c"]:
+    """The images with that share of their height and width, each new pixel the weighed mean of those that it covers.
+
+    >>> shrink_batch(torch.full((1, 32, 32, 3), 7, dtype=torch.uint8), 0.5).shape
+    torch.Size([1, 16, 16, 3])
+    """
+    if fraction == 1:
+        return images
+    _, height, width, _ = images.shape
+    size = shrunk_size(height, fraction), shrunk_size(width, fraction)
+    planes = images.permute(0, 3, 1, 2)
+    if images.device.type != "cpu":  # torch scales bytes on a CPU alone
+        planes = planes.float()
+    shrunk = functional.interpolate(planes, size, mode="bilinear", antialias=True)
+    return shrunk.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def shrunk_size(length_px: int, fraction: float) -> int:
+    """A shrunk picture's height or width; a pixel at least.
+
+    >>> shrunk_size(32, 0.625)
+    20
+    """
+    return max(1, round(length_px * fraction))
 
 
 def _reflect(positions: Int64[Tensor, "b length"], length: int) -> Int64[Tensor, "b length"]:

@@ -5,31 +5,102 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from lamina.errors import RecipeError
+from lamina.training.device import Choice
 from lamina.training.model import Model
+
+Forward: TypeAlias = Callable[[Tensor], Tensor]
+"""From stored pictures to logits."""
 
 COMPILER = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
 """What torch calls where the environment variable CXX names no other."""
 
 
-def compile_model(model: Model) -> Callable[[Tensor], Tensor]:
+@dataclass(frozen=True)
+class Compilation(Choice):
+    """Whether the net is compiled, and the reason."""
+
+    value: Literal["off", "on"]
+
+
+SHORTEST_SECONDS = 120.0
+"""Of a training that may repay 10 to 30 seconds of compiling: it is seldom a sixth faster, and as often slower."""
+TURNS = 3
+SMALLEST_GAIN = 1.03
+"""In the time of a step; less is within what a clock tells."""
+
+
+def choose_compilation(
+    wanted: Literal["auto", "off", "on"], model: Model, try_step: Callable[[Forward], object], steps: int
+) -> tuple[Forward, Compilation]:
+    """The forward pass to train with, compiled or as it is, and why.
+
+    ``auto`` compiles where the training is long enough, times steps of either kind, and takes the compiled form where
+    it is faster.
+
+    Args:
+        wanted: what the recipe says.
+        model: what is trained.
+        try_step: makes a forward and a backward pass by what it is given, of which nothing stays.
+        steps: how many the training has left.
+
+    Raises:
+        RecipeError: ``on``, and there is no C++ compiler, which torch compiles with on a CPU.
+    """
+    if wanted == "off":
+        return model, Compilation("off", "as asked")
+    if wanted == "on":
+        return compile_model(model), Compilation("on", "as asked")
+    seconds = _time_step(try_step, model)
+    if seconds * steps < SHORTEST_SECONDS:
+        return model, Compilation("off", f"a training of {seconds * steps:.0f} s is too short to repay compiling")
+    if _misses_compiler(model):
+        return model, Compilation("off", f"there is no C++ compiler: {_name_compiler()} is not on the PATH")
+    compiled = compile_model(model)
+    gain = seconds / _time_step(try_step, compiled)
+    if gain < SMALLEST_GAIN:
+        return model, Compilation("off", f"compiled, a step runs at {gain:.2f}× the speed")
+    return compiled, Compilation("on", f"a step runs at {gain:.2f}× the speed")
+
+
+def _time_step(try_step: Callable[[Forward], object], forward: Forward) -> float:
+    """The best of some steps, after one that compiles or warms up."""
+    turns = []
+    for _ in range(1 + TURNS):
+        started = time.perf_counter()
+        try_step(forward)
+        turns.append(time.perf_counter() - started)
+    return min(turns[1:])
+
+
+def compile_model(model: Model) -> Forward:
     """The model's forward pass, compiled when it is first called, and once more for a smaller last batch.
 
     Raises:
         RecipeError: the model is on a CPU and there is no C++ compiler, which torch compiles with there.
     """
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    compiler = os.environ.get("CXX") or COMPILER
-    if on_cpu and shutil.which(compiler) is None:
+    if _misses_compiler(model):
         raise RecipeError(
-            f"compile was 'on', which takes a C++ compiler, but {compiler} is not on the PATH. "
+            f"compile was 'on', which takes a C++ compiler, but {_name_compiler()} is not on the PATH. "
             "Install it (Debian and Ubuntu: apt install g++), or leave compile off."
         )
     # One kernel for each size of a batch: a general one could round otherwise, by what came first.
-    compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False)
+    compiled: Forward = torch.compile(model, dynamic=False)
     return compiled
+
+
+def _name_compiler() -> str:
+    return os.environ.get("CXX") or COMPILER
+
+
+def _misses_compiler(model: Model) -> bool:
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return on_cpu and shutil.which(_name_compiler()) is None

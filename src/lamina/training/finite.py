@@ -33,10 +33,12 @@ def is_finite(loss: Float[Tensor, ""], weights: Iterable[Tensor]) -> bool:
     >>> is_finite(torch.tensor(float("nan")), ())
     False
     """
-    values = [loss.detach(), *(weight.grad for weight in weights if weight.grad is not None)]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
     # A sum is no number where any of its parts is none. That of finite parts can overflow: then all parts are read.
-    sums = torch.stack([value.sum().float() for value in values])
-    return all(map(math.isfinite, sums.tolist())) or all(bool(torch.isfinite(value).all()) for value in values)
+    vectors = [loss.detach().view(1), *(gradient for gradient in gradients if gradient.ndim == 1)]
+    sums = [torch.cat(vectors).sum(), *(gradient.sum().float() for gradient in gradients if gradient.ndim > 1)]
+    total = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+    return math.isfinite(total.item()) or all(bool(torch.isfinite(value).all()) for value in (loss, *gradients))
 
 
 def find_unsound(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -97,7 +97,8 @@ def can_remember(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8[Tenso
 
     That is so if each image is shown alike in all epochs, the head's answer is the model's, and they are no larger.
     """
-    if recipe.flip != "off" or recipe.translate_px or recipe.cutout_px or len(trunk.heads) != 1:
+    is_shown_alike = recipe.flip == "off" and not (recipe.translate_px or recipe.cutout_px or recipe.grow_from_fraction)
+    if not is_shown_alike or len(trunk.heads) != 1:
         return False
     model.eval()
     features = look_at_head(model, trunk.heads[0], sample)

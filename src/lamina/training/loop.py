@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -17,18 +18,18 @@ from lamina.data import Images
 from lamina.errors import DataError, NotFiniteError, RecipeError
 from lamina.nets import Net
 from lamina.training.allocator import keep_freed_memory
-from lamina.training.augment import draw_choices, gather_batch
+from lamina.training.augment import draw_choices, gather_batch, shrink_batch
 from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, name_tensors, restore_tensors
-from lamina.training.compilation import compile_model
+from lamina.training.compilation import Forward, choose_compilation
 from lamina.training.device import choose_device
 from lamina.training.finite import choose_watched, find_unsound, is_finite, trace_not_finite
 from lamina.training.freezing import Features, can_remember, find_trunk
-from lamina.training.model import Model, build_model
+from lamina.training.model import Model, build_model, check_growing
 from lamina.training.optim import build_optimizer
-from lamina.training.precision import Precision, choose_precision, count_probe_images, keep_float32
+from lamina.training.precision import Precision, arrange_layers, choose_precision, count_probe_images
 from lamina.training.randomness import derive_generator, derive_seed, seeded
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import lr_factor
+from lamina.training.schedule import lr_factor, size_fraction
 from lamina.training.task import Numbers
 
 
@@ -118,27 +119,32 @@ class Training:
         with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
             self._live = build_model(net, images, recipe).to(self._device)
         _check_model(recipe, len(images), self._live)
+        check_growing(self._live, recipe)
         self._pixels = torch.from_numpy(images.pixels).to(self._device)
         self._targets = torch.from_numpy(images.targets).to(self._device)
         # They follow from the targets alone, so that nobody has to keep them for a training that goes on.
         weights = self._live.task.weigh(torch.from_numpy(images.targets)) if recipe.balance == "on" else None
         self._weights = None if weights is None else weights.to(self._device)
         keep_freed_memory()
+        self._steps_done = 0
         probe = count_probe_images(images.shape)
         sample = self._pixels[:: max(1, len(images) // probe)][: min(recipe.batch_size, probe)]
         self.precision = precision or choose_precision(recipe.precision, self._live, sample)
-        keep_float32(self._live, self.precision.float32_layers)
+        self._autocasts = arrange_layers(self._live, self.precision)
         self._trunk = find_trunk(self._live.body) if recipe.freeze else None
         self._features: Features | None = None
         if self._trunk is not None and can_remember(recipe, self._live, self._trunk, sample[:2]):
             self._features = Features(self._live, self._trunk.heads[0], len(images))
-        self._compute = compile_model(self._live) if recipe.compile == "on" else self._live
+        self._batches = _divide(len(images), recipe.batch_size)
+        self._compute, self.compilation = choose_compilation(
+            recipe.compile, self._live, self._try_step, recipe.epochs * len(self._batches)
+        )
+        # What was found holds for a training that goes on elsewhere too.
+        self.recipe = recipe = dataclasses.replace(recipe, compile=self.compilation.value)
         self._averaged = deepcopy(self._live) if recipe.ema_decay else None
         self._optimizer = build_optimizer(self._live, recipe, self.precision.value)
         self._watched = choose_watched(self._live)
-        self._batches = _divide(len(images), recipe.batch_size)
         self._steps_per_record = steps_per_record
-        self._steps_done = 0
         self._rewinds = 0
         self._tally = Tally()
         # A module of a user's own may hold infinities on purpose, as a mask does.
@@ -230,12 +236,12 @@ class Training:
         order = self._draw_order(epoch)
         choices = draw_choices(recipe, epoch, self._pixels)
         self._set_mode(epoch)
-        features = self._find_features(epoch)
+        features, fraction = self._find_features(epoch), size_fraction(recipe, epoch)
 
         for step, batch in enumerate(self._batches[first:], start=first + 1):
             indices = order[batch]
-            images = gather_batch(self._pixels, indices, choices, recipe.cutout_px)
-            targets = self._targets[indices]
+            images = shrink_batch(gather_batch(self._pixels, indices, choices, recipe.cutout_px), fraction)
+            targets = self._targets.index_select(0, indices)
             weights = None if self._weights is None else self._weights[indices]
             lr = self._set_lr()
             is_last = step == len(self._batches)
@@ -268,8 +274,20 @@ class Training:
                     yield self._summarize(tally, lr)
                 else:
                     yield Step(epoch + 1, step, len(self._batches), batch_loss)
-                self._set_mode(epoch)  # The caller may have looked at the model as it predicts.
                 clock = time.perf_counter()
+                if not model.training:  # The caller has looked at the model as it predicts.
+                    self._set_mode(epoch)
+
+    def _try_step(self, forward: Forward) -> None:
+        """A forward and a backward pass on the first batch, after which all is as it was."""
+        buffers = [buffer.clone() for buffer in self._live.buffers()]
+        batch = self._batches[0]
+        with self._arithmetic():
+            logits = forward(self._pixels[batch])
+        self._live.task.loss(logits, self._targets[batch]).backward()
+        self._live.zero_grad()
+        for buffer, before in zip(self._live.buffers(), buffers, strict=True):
+            buffer.copy_(before)
 
     def rehearse(self, images: int) -> None:
         """Take a step on so many images to see whether memory holds it; the training is of no use afterwards."""
@@ -350,12 +368,12 @@ class Training:
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
         """The forward pass's number format, and for dropout random numbers that are this step's own."""
-        half = self.precision.value == "bf16"
-        with (
-            seeded(derive_seed(self.recipe.seed, "dropout", self._steps_done), self._device),
-            torch.autocast(self._device.type, torch.bfloat16, enabled=half),
-        ):
-            yield
+        with seeded(derive_seed(self.recipe.seed, "dropout", self._steps_done), self._device):
+            if not self._autocasts:
+                yield
+            else:
+                with torch.autocast(self._device.type, torch.bfloat16):
+                    yield
 
     @torch.no_grad()
     def _average(self) -> None:

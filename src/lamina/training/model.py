@@ -16,9 +16,11 @@ from lamina.errors import NetError, RecipeError
 from lamina.nets import Net, Shape
 from lamina.nets.layers import Dropout
 from lamina.nets.modules import Whitening
+from lamina.training.augment import shrunk_size
 from lamina.training.folding import fold_norms
 from lamina.training.pretrained import own_statistics
 from lamina.training.recipe import Recipe
+from lamina.training.schedule import size_fraction
 from lamina.training.task import Task, task_of
 
 WHITENING_PIXELS = 5000 * 32 * 32
@@ -74,7 +76,13 @@ class Model(nn.Module):
     def normalize(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
         """Stored pixels as what the body takes: channels first, each less its mean and over its deviation."""
         planes = images.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
-        return planes.to(self._scale.dtype).mul_(self._scale).add_(self._shift)
+        scale, shift = self._scale, self._shift
+        if planes.shape[2:] != scale.shape[2:]:  # smaller pictures, at the beginning of some trainings
+            height, width = planes.shape[2:]
+            scale, shift = (
+                whole[..., :height, :width].contiguous(memory_format=self._layout) for whole in (scale, shift)
+            )
+        return planes.to(scale.dtype).mul_(scale).add_(shift)
 
     def forward(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n k"]:
         """The logits of stored pictures, in the format of the weights also where the arithmetic is in bf16."""
@@ -110,6 +118,29 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
     if body is net:
         _check_own_module(model, torch.from_numpy(images.take_evenly(2).pixels))
     return model
+
+
+def check_growing(model: Model, recipe: Recipe) -> None:
+    """See whether a net takes all the sizes that its training would show.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    channels, height, width = model.in_shape
+    was_training = model.training
+    model.eval()
+    for fraction in sorted({size_fraction(recipe, epoch) for epoch in range(recipe.epochs)} - {1.0}):
+        size = shrunk_size(height, fraction), shrunk_size(width, fraction)
+        try:
+            with torch.inference_mode():
+                model(torch.zeros(2, *size, channels, dtype=torch.uint8, device=model._scale.device))
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            raise RecipeError(
+                f"grow_from_fraction was {recipe.grow_from_fraction:g}, but the net does not take pictures of "
+                f"{size[0]}×{size[1]}. Let it end in GlobalMaxPool() or GlobalAvgPool() before Output(), which take "
+                "any size, or set grow_from_fraction to 0."
+            ) from error
+    model.train(was_training)
 
 
 def predict_logits(

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim import SGD, Optimizer, RMSprop
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 
 from lamina.training.recipe import Recipe
 
@@ -38,9 +40,9 @@ def build_optimizer(model: nn.Module, recipe: Recipe, precision: str = "fp32") -
         ]  # one group is one call of the fused kernel: a tenth of a small MLP's step
     match recipe.optimizer:
         case "adam":
-            return Adam(groups, lr=recipe.lr, fused=True)
+            return Adam(groups, lr=recipe.lr)
         case "adamw":
-            return AdamW(groups, lr=recipe.lr, fused=True)
+            return Adam(groups, lr=recipe.lr, decays_weights=True)
         case "rmsprop":
             return RMSprop(groups, lr=recipe.lr, foreach=True)
         case "sgd":
@@ -58,6 +60,72 @@ def _build_muon(matrices: Sequence[Tensor], vectors: Sequence[Tensor], recipe: R
         {"params": vectors, "orthogonal": False, "weight_decay": 0.0},
     ]
     return Muon([group for group in groups if group["params"]], lr=recipe.lr, momentum=recipe.momentum, dtype=dtype)
+
+
+class Adam(Optimizer):
+    """Adam, and AdamW, by one call of torch's fused kernel for each group of weights.
+
+    What :class:`torch.optim.Adam` does around that call, for the choices that lamina does not offer, takes as long as
+    the call itself where a net is small. Kingma and Ba, arXiv 1412.6980, algorithm 1; Loshchilov and Hutter, arXiv
+    1711.05101, algorithm 2. Betas are 0.9 and 0.999, and 1e-8 is added to the deviation.
+
+    Args:
+        groups: parameter groups with ``weight_decay``.
+        lr: learning rate.
+        decays_weights: whether the decay pulls at the weights themselves (AdamW) and not in the gradient.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, *, decays_weights: bool = False) -> None:
+        # "fused" tells torch to keep the count of steps beside the weights when it loads a state.
+        super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "fused": True})
+        self._advance = adamw if decays_weights else adam
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of the step before."""
+        del set_to_none  # a gradient of zeros would be read for nothing
+        for group in self.param_groups:
+            for weight in group["params"]:
+                weight.grad = None
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take one step along the gradients that backward has left."""
+        loss = _compute_loss(closure)
+        for group in self.param_groups:
+            moved = [weight for weight in group["params"] if weight.grad is not None]
+            memory = [self.state[weight] or self._begin(weight) for weight in moved]
+            if not moved:
+                continue
+            self._advance(
+                moved,
+                [weight.grad for weight in moved],
+                [kept["exp_avg"] for kept in memory],
+                [kept["exp_avg_sq"] for kept in memory],
+                [],
+                [kept["step"] for kept in memory],
+                fused=True,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=1e-8,
+                maximize=False,
+            )
+        return loss
+
+    def _begin(self, weight: Tensor) -> dict[str, Tensor]:
+        kept: dict[str, Tensor] = self.state[weight]
+        kept["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
+        kept["exp_avg"], kept["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+        return kept
+
+
+def _compute_loss(closure: Callable[[], float] | None) -> float | None:
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
 
 
 class Muon(Optimizer):
@@ -88,10 +156,7 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step along the gradients that backward has left."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _compute_loss(closure)
         for group in self.param_groups:
             move = self._move_orthogonally if group["orthogonal"] else self._move_by_adam
             for weight in group["params"]:

@@ -12,6 +12,7 @@ from typing import Literal, cast
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lamina.nets import Shape
 from lamina.training.device import Choice
@@ -22,9 +23,13 @@ MATRIX_ROWS = {"cpu": 512, "cuda": 4096}
 MATRIX_GAIN = 1.3
 """Far from what is measured on any processor: 0.01 to 0.7 without bf16 arithmetic, 1.7 and more with it."""
 SMALLEST_WORK = 1_000_000
-"""Multiply-adds an image of a net that can gain. In a smaller one the turning costs as much as it saves, and so little
-either way that the clock could not tell twice the same."""
+"""Multiply-adds an image of a net with convolutions that can gain. In a smaller one the turning costs as much as it
+saves, and so little either way that the clock could not tell twice the same."""
+SMALLEST_LINEAR = 100_000
+"""Weights of a linear layer that can gain in a net without convolutions, likewise."""
 TURNS = 5
+LONGEST_TURNS_SECONDS = 0.02
+"""A layer that takes less than that in all its turns gets more of them."""
 LONGEST_SECONDS = 0.1
 """Of trying a matrix product: without bf16 arithmetic one takes long, and says enough."""
 PROBE_IMAGES, PROBE_PIXELS = 64, 64 * 64 * 64
@@ -86,9 +91,7 @@ def choose_precision(
     device = images.device.type
     if device == "mps":
         return Precision("fp32", "bf16 is not tried on mps")
-    inputs = _collect_inputs(model, images[:1])
-    work = sum(_count_multiply_adds(model.get_submodule(name), given) for name, given in inputs.items())
-    if work < SMALLEST_WORK:
+    if not _can_gain(model, images[:1]):
         return Precision("fp32", "the net is too small for bf16 to gain")
     gain = _product_seconds(torch.float32, device) / _product_seconds(torch.bfloat16, device)
     if gain < MATRIX_GAIN:
@@ -131,12 +134,30 @@ float32_layers=('body.2',))
 
 
 def try_layers(model: Model, images: UInt8[Tensor, "n h w c"]) -> list[Trial]:
-    """Every convolution and linear layer in both formats, on what comes to it when the model sees ``images``."""
+    """Every layer that could be in bf16 in both formats, on what comes to it when the model sees ``images``."""
     inputs = _collect_inputs(model, images)
+    if _is_linear(model):
+        inputs = {name: inputs[name] for name in _find_large_layers(model)}
     return [
         _try_layer(name, cast(nn.Conv2d | nn.Linear, model.get_submodule(name)), given, is_first=place == 0)
         for place, (name, given) in enumerate(inputs.items())
     ]
+
+
+def arrange_layers(model: Model, precision: Precision) -> bool:
+    """Let each layer of ``model`` multiply in its format, and say whether training is to be within torch's autocast.
+
+    Autocast turns all that goes into a layer and leaves what comes out in bf16, which saves memory where there are
+    convolutions, and costs a small net as much as it gains. In a net of linear layers those of 100,000 weights and
+    more turn their operands themselves, while they learn, and give back float32.
+    """
+    keep_float32(model, precision.float32_layers)
+    if precision.value != "bf16" or not _is_linear(model):
+        return precision.value == "bf16"
+    for name in _find_large_layers(model):
+        if name not in precision.float32_layers:
+            _mix(_Bfloat16, model.get_submodule(name))
+    return False
 
 
 def keep_float32(model: nn.Module, names: tuple[str, ...]) -> None:
@@ -149,11 +170,13 @@ def keep_float32(model: nn.Module, names: tuple[str, ...]) -> None:
     (torch.float32, torch.bfloat16)
     """
     for name in names:
-        layer = model.get_submodule(name)
-        if isinstance(layer, _Float32):
-            continue
+        _mix(_Float32, model.get_submodule(name))
+
+
+def _mix(kind: type[nn.Module], layer: nn.Module) -> None:
+    if not isinstance(layer, kind):
         # Another class in place of a wrapper: the names of the weights stay, and so does what isinstance says.
-        layer.__class__ = type(f"Float32{type(layer).__name__}", (_Float32, type(layer)), {})
+        layer.__class__ = type(f"{kind.__name__[1:]}{type(layer).__name__}", (kind, type(layer)), {})
 
 
 class _Float32(nn.Module):
@@ -161,6 +184,33 @@ class _Float32(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             outputs: Tensor = super().forward(x.float())
             return outputs
+
+
+class _Bfloat16(nn.Linear):
+    def forward(self, x: Float[Tensor, "n f"]) -> Float[Tensor, "n u"]:
+        if not self.training:  # what is judged and kept is a model in float32
+            return super().forward(x)
+        products = functional.linear(x.bfloat16(), self.weight.bfloat16()).float()
+        return products if self.bias is None else products + self.bias
+
+
+def _is_linear(model: Model) -> bool:
+    """Whether the model is of lamina's own layers on a CPU, and none of them convolves."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return on_cpu and model.net is not None and not any(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
+def _find_large_layers(model: Model) -> list[str]:
+    linear = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    return [name for name, module in linear.items() if module.weight.numel() >= SMALLEST_LINEAR]
+
+
+def _can_gain(model: Model, image: UInt8[Tensor, "1 h w c"]) -> bool:
+    if _is_linear(model):
+        return bool(_find_large_layers(model))
+    inputs = _collect_inputs(model, image)
+    work = sum(_count_multiply_adds(model.get_submodule(name), given) for name, given in inputs.items())
+    return work >= SMALLEST_WORK
 
 
 def _count_multiply_adds(layer: nn.Module, given: Tensor) -> int:
@@ -203,7 +253,7 @@ def _try_layer(name: str, layer: nn.Conv2d | nn.Linear, given: Tensor, *, is_fir
 
     def compute(half: bool) -> tuple[list[Tensor], float]:
         turns: list[float] = []
-        for _ in range(TURNS):
+        while len(turns) < TURNS or (sum(turns) < LONGEST_TURNS_SECONDS and len(turns) < 10 * TURNS):
             with _timed(turns, device):
                 with torch.autocast(device, torch.bfloat16, enabled=half):
                     output = layer(given)

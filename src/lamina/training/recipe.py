@@ -61,6 +61,9 @@ class Recipe:
     """furthest random shift of an image, in pixels; it is reflected at its border"""
     cutout_px: int = knob(0, low=0)
     """side of the square blanked at a random place, in pixels"""
+    grow_from_fraction: float = knob(0.0, low=0, below=1)
+    """share of their side to which pictures are shrunk in the first epoch; they grow back, by eighths, over three
+    quarters of the epochs; 0 for none. Only for nets that take any size"""
     normalization: Literal["unit", "channel"] = "unit"
     """pixels to -1 … 1, or each channel to mean 0 and deviation 1 over the training images"""
     ema_decay: float = knob(0.0, low=0, below=1)
@@ -69,8 +72,9 @@ class Recipe:
     """longest gradient, all weights together; 0 for no limit"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """number format that convolutions and linear layers multiply in"""
-    compile: Literal["off", "on"] = "off"
-    """whether torch first compiles the net, 10 to 20 seconds for steps of convolutions that are 5 to 15 % faster"""
+    compile: Literal["off", "auto", "on"] = "off"
+    """whether torch first compiles the net, which takes 10 to 30 seconds and makes steps a little faster on some
+    machines and slower on others; auto tries that where the training is long enough"""
     freeze: int = knob(0, low=0)
     """epochs at the beginning in which the head alone learns (timm's nets), over layers that have learned before"""
     seed: int = knob(0, low=0, below=2**63)

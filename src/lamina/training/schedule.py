@@ -1,4 +1,4 @@
-"""How the learning rate moves from the first step to the last."""
+"""How the learning rate, and the size of the pictures, move from the first step to the last."""
 
 from __future__ import annotations
 
@@ -41,6 +41,32 @@ def lr_factor(recipe: Recipe, step: int, steps: int) -> float:
             return 1 - _half_cosine(passed)
 
 
+def size_fraction(recipe: Recipe, epoch: int) -> float:
+    """The share of their side that pictures have in ``epoch`` (from 0), in eighths: 1 in the last quarter of all.
+
+    An early epoch on small pictures costs less and teaches nearly as much; the last ones, on whole pictures, teach the
+    net what it will be asked (Howard, "Now anyone can train ImageNet in 18 minutes", 2018).
+
+    >>> [size_fraction(Recipe(epochs=8, grow_from_fraction=0.5), epoch) for epoch in range(8)]
+    [0.5, 0.625, 0.625, 0.75, 0.875, 0.875, 1.0, 1.0]
+    """
+    growing_epochs = recipe.epochs - math.ceil(recipe.epochs / 4)
+    if not recipe.grow_from_fraction or epoch >= growing_epochs:
+        return 1.0
+    start = recipe.grow_from_fraction
+    eighths = math.ceil(8 * (start + (1 - start) * epoch / growing_epochs) - 0.5)
+    return max(1, eighths) / 8
+
+
+def mean_work_fraction(recipe: Recipe) -> float:
+    """The arithmetic of a training with growing pictures, as a share of the same on whole ones.
+
+    >>> mean_work_fraction(Recipe(epochs=8, grow_from_fraction=0.5)), mean_work_fraction(Recipe())
+    (0.640625, 1.0)
+    """
+    return sum(size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs)) / recipe.epochs
+
+
 def extend_recipe(recipe: Recipe, epochs: int) -> Recipe:
     """The recipe with another number of epochs, where the steps done so far would have been the same with it.
 
@@ -50,6 +76,11 @@ def extend_recipe(recipe: Recipe, epochs: int) -> Recipe:
     >>> extend_recipe(Recipe(epochs=10), 20)
     Recipe(epochs=20)
     """
+    if epochs != recipe.epochs and recipe.grow_from_fraction:
+        raise RecipeError(
+            f"epochs can't go from {recipe.epochs} to {epochs}: the pictures grow over all epochs, so that they would "
+            "have had other sizes so far. Resume without --epochs, or train anew with that many epochs."
+        )
     if epochs != recipe.epochs and (recipe.schedule != "constant" or recipe.warmup_fraction):
         what = "the warmup" if recipe.schedule == "constant" else f"the schedule {recipe.schedule}"
         raise RecipeError(

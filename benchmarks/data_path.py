@@ -1,0 +1,115 @@
+"""What reading costs: gathering, augmenting, shrinking and normalising a batch, as a share of a training step.
+
+Each net trains an epoch by ``lamina.Training``; then the same batches are read again, by the same functions and with
+the same choices, and nothing else is done with them. Every turn does both for each net, so that a slow minute of the
+machine meets both; a figure is the median of its turns.
+
+    python benchmarks/data_path.py --nets mlp,cnn:article,cnn:best,cnn-s
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from lamina import Epoch, Images, Recipe, Training, load_data, load_net, zoo
+from lamina.errors import LaminaError
+from lamina.training.augment import draw_choices, gather_batch, shrink_batch
+from lamina.training.schedule import size_fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Medians over the turns, in seconds a step."""
+
+    net: str
+    batch_size: int
+    reading_seconds: float
+    step_seconds: float
+
+    @property
+    def share(self) -> float:
+        """Of a step's time."""
+        return self.reading_seconds / self.step_seconds
+
+
+def train_epoch(net_name: str, images: Images, recipe: Recipe) -> tuple[Training, float]:
+    """The training after its second epoch, and the seconds that this took; the first warms up."""
+    training = Training(load_net(net_name), images, recipe)
+    epochs = [event.train_seconds for event in training if isinstance(event, Epoch)]
+    return training, epochs[-1]
+
+
+def read_epoch(training: Training, images: Images) -> float:
+    """Seconds to make all batches of the last epoch ready for the net."""
+    recipe, pixels = training.recipe, torch.from_numpy(images.pixels)
+    epoch = recipe.epochs - 1
+    started = time.perf_counter()
+    order = torch.randperm(len(pixels))
+    choices = draw_choices(recipe, epoch, pixels)
+    with torch.no_grad():
+        for indices in order.split(recipe.batch_size):
+            batch = gather_batch(pixels, indices, choices, recipe.cutout_px)
+            training.model.normalize(shrink_batch(batch, size_fraction(recipe, epoch)))
+    return time.perf_counter() - started
+
+
+def main(
+    nets: str = "mlp,cnn:article,cnn:best,cnn-s",
+    turns: int = 3,
+    images: int = 10_000,
+    json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+) -> None:
+    """Measure the share of reading in a step of each net.
+
+    Args:
+        nets: names in the zoo, commas between; NET:RECIPE takes another recipe than the net's first.
+        turns: how often each is measured.
+        images: pictures in an epoch, spread evenly over the training set.
+        json_path: where to write every row, one JSON object a line.
+    """
+    data = load_data("cifar10").train
+    pictures = data.take_evenly(min(images, len(data)))
+    found: dict[str, list[tuple[float, float]]] = {}
+    sizes: dict[str, int] = {}
+    for _ in range(turns):
+        for who in nets.split(","):
+            net_name, _, recipe_name = who.partition(":")
+            recipe = dataclasses.replace(zoo.load_recipe(net_name, recipe_name or None)[1], epochs=2)
+            training, seconds = train_epoch(net_name, pictures, recipe)
+            steps = training.steps_per_epoch
+            found.setdefault(who, []).append((read_epoch(training, pictures) / steps, seconds / steps))
+            sizes[who] = recipe.batch_size
+    rows = [
+        Row(who, sizes[who], *(statistics.median(turn[part] for turn in turns_of) for part in (0, 1)))
+        for who, turns_of in found.items()
+    ]
+    table = Table("net", "batch", "reading ms", "step ms", "share of the step")
+    for row in rows:
+        table.add_row(
+            row.net,
+            str(row.batch_size),
+            f"{1e3 * row.reading_seconds:.2f}",
+            f"{1e3 * row.step_seconds:.2f}",
+            f"{row.share:.1%}",
+        )
+    Console().print(table)
+    if json_path is not None:
+        lines = ({**dataclasses.asdict(row), "share": row.share} for row in rows)
+        json_path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except LaminaError as error:
+        raise SystemExit(str(error)) from None

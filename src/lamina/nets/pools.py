@@ -1,0 +1,118 @@
+"""Pools: windows and whole channels that become one number."""
+
+# Every layer answers the questions that Layer documents, whether it needs all that it is given or not.
+# ruff: noqa: ARG002
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lamina.errors import NetError
+from lamina.nets.arguments import check_pair
+from lamina.nets.layer import Shape, WeightlessLayer
+from lamina.nets.shapes import require_image, slide
+from lamina.nets.window import Field, Size, Window, as_pair
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, repr=False)
+class _Pool(WeightlessLayer):
+    """A window that makes one number of those it covers; ``stride`` is ``kernel_size`` unless given.
+
+    ``padding`` is at most half of ``kernel_size``.
+    """
+
+    kernel_size: Size
+    stride: Size | None = None
+    padding: Size = 0
+
+    def __post_init__(self) -> None:
+        check_pair(self, "kernel_size")
+        check_pair(self, "padding", smallest=0)
+        if self.stride is not None:
+            check_pair(self, "stride")
+        if any(
+            2 * padding > kernel
+            for padding, kernel in zip(as_pair(self.padding), as_pair(self.kernel_size), strict=True)
+        ):
+            raise NetError(
+                f"{type(self).__name__}: padding must be at most half of kernel_size, "
+                f"got {self.padding} for {self.kernel_size}."
+            )
+
+    @property
+    def window(self) -> Window:
+        stride = self.kernel_size if self.stride is None else self.stride
+        return Window(as_pair(self.kernel_size), as_pair(stride), as_pair(self.padding))
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        channels, *_ = require_image(self, in_shape)
+        return channels, *slide(self, self.window, in_shape, "or leave the pool out")
+
+    def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
+        return field and self.window.widen(field)
+
+    def module(self, in_shape: Shape) -> nn.Module:
+        from torch import nn
+
+        torch_pool: Callable[..., nn.Module] = getattr(nn, type(self).__name__)
+        return torch_pool(self.kernel_size, self.stride, self.padding)
+
+
+@dataclass(frozen=True, repr=False)
+class MaxPool2d(_Pool):
+    """The largest number in each window.
+
+    >>> MaxPool2d(2).out_shape((16, 9, 9))
+    (16, 4, 4)
+    """
+
+
+@dataclass(frozen=True, repr=False)
+class AvgPool2d(_Pool):
+    """The mean of each window, the zeros of the padding included.
+
+    >>> AvgPool2d(3, stride=2, padding=1).out_shape((16, 8, 8))
+    (16, 4, 4)
+    """
+
+
+@dataclass(frozen=True, repr=False)
+class _GlobalPool(WeightlessLayer):
+    """A number for each channel, whatever the size of the image."""
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        channels, *_ = require_image(self, in_shape)
+        return (channels,)
+
+    def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
+        return None
+
+    def module(self, in_shape: Shape) -> nn.Module:
+        from torch import nn
+
+        kind = type(self).__name__.removeprefix("Global")
+        torch_pool: Callable[..., nn.Module] = getattr(nn, f"Adaptive{kind}2d")
+        return nn.Sequential(torch_pool(1), nn.Flatten())
+
+
+@dataclass(frozen=True, repr=False)
+class GlobalAvgPool(_GlobalPool):
+    """The mean of each channel.
+
+    >>> GlobalAvgPool().out_shape((64, 8, 8))
+    (64,)
+    """
+
+
+@dataclass(frozen=True, repr=False)
+class GlobalMaxPool(_GlobalPool):
+    """The largest number of each channel.
+
+    >>> GlobalMaxPool().out_shape((64, 8, 8))
+    (64,)
+    """
