@@ -129,7 +129,8 @@ def check_growing(model: Model, recipe: Recipe) -> None:
     channels, height, width = model.in_shape
     was_training = model.training
     model.eval()
-    for fraction in sorted({size_fraction(recipe, epoch) for epoch in range(recipe.epochs)} - {1.0}):
+    for eighths in range(int(8 * size_fraction(recipe, 0)), 8):
+        fraction = eighths / 8
         size = shrunk_size(height, fraction), shrunk_size(width, fraction)
         try:
             with torch.inference_mode():

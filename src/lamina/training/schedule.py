@@ -64,6 +64,8 @@ def mean_work_fraction(recipe: Recipe) -> float:
     >>> mean_work_fraction(Recipe(epochs=8, grow_from_fraction=0.5)), mean_work_fraction(Recipe())
     (0.640625, 1.0)
     """
+    if not recipe.grow_from_fraction:
+        return 1.0
     return sum(size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs)) / recipe.epochs
 
 
