@@ -191,17 +191,16 @@ def test_a_training_takes_the_choice_that_another_made(images):
 ROWS = Net(Flatten(), Linear(100), ReLU(), Linear(20), ReLU(), Output())
 
 
-def test_of_a_net_of_linear_layers_the_large_ones_alone_are_in_bf16_and_while_they_learn(images):
+def test_a_linear_layer_turns_its_operands_while_it_learns_and_is_judged_in_float32(images):
     model = build_model(ROWS, images, Recipe())
     twin = copy.deepcopy(model)
-    assert arrange_layers(model, Precision("bf16", "as asked")) is False
+    assert arrange_layers(model, Precision("bf16", "tried", ("body.3", "body.5"))) is False
     pixels = sample(images)
     model.eval(), twin.eval()
     assert torch.equal(model(pixels), twin(pixels))
     model.train()
-    assert [type(module).__name__ for module in model.body if isinstance(module, nn.Linear)] == [
-        "Bfloat16Linear", "Linear", "Linear"
-    ]  # fmt: skip
+    kinds = [type(module).__name__ for module in model.body if isinstance(module, nn.Linear)]
+    assert kinds == ["Bfloat16Linear", "Linear", "Linear"]
     rounded, exact = model.body[:2](model.normalize(pixels)), twin.body[:2](twin.normalize(pixels))
     assert rounded.dtype == torch.float32
     weight, inputs = twin.body[1].weight, twin.normalize(pixels).flatten(1)
@@ -210,10 +209,22 @@ def test_of_a_net_of_linear_layers_the_large_ones_alone_are_in_bf16_and_while_th
     assert 1e-5 < (rounded - exact).norm() / exact.norm() < 0.01
 
 
+def test_who_asks_for_bf16_gets_it_in_every_layer(images):
+    model = build_model(ROWS, images, Recipe())
+    arrange_layers(model, choose_precision("bf16", model, sample(images)))
+    assert {type(module).__name__ for module in model.body if isinstance(module, nn.Linear)} == {"Bfloat16Linear"}
+
+
+def test_small_layers_are_left_out_of_the_trials_and_stay_in_float32():
+    found = judge_trials([trial("body.1")], ("body.3", "body.5"))
+    reason = "2.0× as fast as fp32 on this net's layers; body.3, body.5 stay fp32"
+    assert found == Precision("bf16", reason, ("body.3", "body.5"))
+
+
 def test_a_large_layer_that_stays_in_float32_is_not_turned(images):
     model = build_model(ROWS, images, Recipe())
     arrange_layers(model, Precision("bf16", "as recorded", ("body.1",)))
-    assert type(model.body[1]).__name__ == "Float32Linear"
+    assert [type(model.body[place]).__name__ for place in (1, 3)] == ["Linear", "Bfloat16Linear"]
 
 
 def test_a_net_with_convolutions_is_trained_in_autocast(model):

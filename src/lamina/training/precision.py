@@ -26,7 +26,7 @@ SMALLEST_WORK = 1_000_000
 """Multiply-adds an image of a net with convolutions that can gain. In a smaller one the turning costs as much as it
 saves, and so little either way that the clock could not tell twice the same."""
 SMALLEST_LINEAR = 100_000
-"""Weights of a linear layer that can gain in a net without convolutions, likewise."""
+"""Weights of a linear layer that can gain in a net without convolutions, likewise; a smaller one stays in float32."""
 TURNS = 5
 LONGEST_TURNS_SECONDS = 0.02
 """A layer that takes less than that in all its turns gets more of them."""
@@ -60,7 +60,7 @@ class Trial:
         error: the largest of its output's, its input gradient's and its weight gradient's distance from those in
             float32, as a share of their length.
         fp32_seconds: in float32.
-        bf16_seconds: in bf16, with the turning from and to float32.
+        bf16_seconds: in bf16, with the turning from and to float32 that a training does.
     """
 
     name: str
@@ -96,7 +96,7 @@ def choose_precision(
     gain = _product_seconds(torch.float32, device) / _product_seconds(torch.bfloat16, device)
     if gain < MATRIX_GAIN:
         return Precision("fp32", f"a matrix product in bf16 runs at {gain:.2f}× the speed of fp32 here")
-    return judge_trials(try_layers(model, images))
+    return judge_trials(try_layers(model, images), _find_small_layers(model) if _is_linear(model) else ())
 
 
 def count_probe_images(shape: Shape) -> int:
@@ -108,8 +108,8 @@ def count_probe_images(shape: Shape) -> int:
     return max(1, min(PROBE_IMAGES, PROBE_PIXELS // (shape[1] * shape[2])))
 
 
-def judge_trials(trials: list[Trial]) -> Precision:
-    """What follows from the trials of all layers.
+def judge_trials(trials: list[Trial], untried: tuple[str, ...] = ()) -> Precision:
+    """What follows from the trials of all layers but the ``untried``, which stay in float32.
 
     >>> judge_trials([Trial("body.0", 0.004, 3.0, 1.0), Trial("body.2", 0.3, 1.0, 0.5)])
     Precision(value='bf16', reason="2.0× as fast as fp32 on this net's layers; body.2 stays fp32", \
@@ -129,6 +129,7 @@ float32_layers=('body.2',))
         return Precision("fp32", "no layer of this net is both right and fast in bf16 here")
     if gain < SMALLEST_GAIN:
         return Precision("fp32", f"bf16 runs at {gain:.1f}× the speed of fp32 on this net's layers")
+    kept += untried
     stays = f"; {', '.join(kept)} {'stays' if len(kept) == 1 else 'stay'} fp32" if kept else ""
     return Precision("bf16", f"{gain:.1f}× as fast as fp32 on this net's layers{stays}", kept)
 
@@ -136,11 +137,18 @@ float32_layers=('body.2',))
 def try_layers(model: Model, images: UInt8[Tensor, "n h w c"]) -> list[Trial]:
     """Every layer that could be in bf16 in both formats, on what comes to it when the model sees ``images``."""
     inputs = _collect_inputs(model, images)
-    if _is_linear(model):
-        inputs = {name: inputs[name] for name in _find_large_layers(model)}
+    is_linear = _is_linear(model)
+    untried = _find_small_layers(model) if is_linear else ()
     return [
-        _try_layer(name, cast(nn.Conv2d | nn.Linear, model.get_submodule(name)), given, is_first=place == 0)
+        _try_layer(
+            name,
+            cast(nn.Conv2d | nn.Linear, model.get_submodule(name)),
+            given,
+            is_first=place == 0,
+            comes_in_bf16=place > 0 and not is_linear,
+        )
         for place, (name, given) in enumerate(inputs.items())
+        if name not in untried
     ]
 
 
@@ -148,15 +156,15 @@ def arrange_layers(model: Model, precision: Precision) -> bool:
     """Let each layer of ``model`` multiply in its format, and say whether training is to be within torch's autocast.
 
     Autocast turns all that goes into a layer and leaves what comes out in bf16, which saves memory where there are
-    convolutions, and costs a small net as much as it gains. In a net of linear layers those of 100,000 weights and
-    more turn their operands themselves, while they learn, and give back float32.
+    convolutions, and costs a net of linear layers as much as it gains. There each layer turns its operands itself,
+    while it learns, and gives back float32.
     """
-    keep_float32(model, precision.float32_layers)
     if precision.value != "bf16" or not _is_linear(model):
+        keep_float32(model, precision.float32_layers)
         return precision.value == "bf16"
-    for name in _find_large_layers(model):
+    for name, layer in _find_linear(model).items():
         if name not in precision.float32_layers:
-            _mix(_Bfloat16, model.get_submodule(name))
+            _mix(_Bfloat16, layer)
     return False
 
 
@@ -200,14 +208,17 @@ def _is_linear(model: Model) -> bool:
     return on_cpu and model.net is not None and not any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
-def _find_large_layers(model: Model) -> list[str]:
-    linear = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
-    return [name for name, module in linear.items() if module.weight.numel() >= SMALLEST_LINEAR]
+def _find_linear(model: Model) -> dict[str, nn.Linear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+
+
+def _find_small_layers(model: Model) -> tuple[str, ...]:
+    return tuple(name for name, layer in _find_linear(model).items() if layer.weight.numel() < SMALLEST_LINEAR)
 
 
 def _can_gain(model: Model, image: UInt8[Tensor, "1 h w c"]) -> bool:
     if _is_linear(model):
-        return bool(_find_large_layers(model))
+        return len(_find_small_layers(model)) < len(_find_linear(model))
     inputs = _collect_inputs(model, image)
     work = sum(_count_multiply_adds(model.get_submodule(name), given) for name, given in inputs.items())
     return work >= SMALLEST_WORK
@@ -243,25 +254,26 @@ def _collect_inputs(model: Model, images: UInt8[Tensor, "n h w c"]) -> dict[str,
     return inputs
 
 
-def _try_layer(name: str, layer: nn.Conv2d | nn.Linear, given: Tensor, *, is_first: bool) -> Trial:
+def _try_layer(name: str, layer: nn.Conv2d | nn.Linear, given: Tensor, *, is_first: bool, comes_in_bf16: bool) -> Trial:
+    """A layer's trial; what comes to it in a training in bf16 is in bf16 already, where the layer before left it so."""
     device = given.device.type
     with torch.no_grad():
         towards = torch.empty_like(layer(given))
     towards.copy_(torch.randn(towards.shape, generator=torch.Generator().manual_seed(0)))
-    given.requires_grad_(not is_first)  # nobody learns from the gradient of the pixels
-    sought = [tensor for tensor in (given, layer.weight) if tensor.requires_grad]
 
-    def compute(half: bool) -> tuple[list[Tensor], float]:
+    def compute(inputs: Tensor, half: bool) -> tuple[list[Tensor], float]:
+        inputs.requires_grad_(not is_first)  # nobody learns from the gradient of the pixels
+        sought = [tensor for tensor in (inputs, layer.weight) if tensor.requires_grad]
         turns: list[float] = []
         while len(turns) < TURNS or (sum(turns) < LONGEST_TURNS_SECONDS and len(turns) < 10 * TURNS):
             with _timed(turns, device):
                 with torch.autocast(device, torch.bfloat16, enabled=half):
-                    output = layer(given)
+                    output = layer(inputs)
                 gradients = torch.autograd.grad(output, sought, towards.to(output.dtype)) if sought else ()
         return [output.detach(), *gradients], min(turns)
 
-    exact, fp32_seconds = compute(half=False)
-    rounded, bf16_seconds = compute(half=True)
+    exact, fp32_seconds = compute(given, half=False)
+    rounded, bf16_seconds = compute(given.detach().bfloat16() if comes_in_bf16 else given, half=True)
     errors = [_distance(near.float(), true) for near, true in zip(rounded, exact, strict=True)]
     error = max(errors) if all(map(math.isfinite, errors)) else math.inf  # max() passes over what is no number
     return Trial(name, error, fp32_seconds, bf16_seconds)

@@ -1,0 +1,56 @@
+"""The benchmarks start, and those that need no other library run on few pictures: figures are for people to take."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+COMMANDS = sorted(path.name for path in BENCHMARKS.glob("*.py") if "tyro.cli(main)" in path.read_text(encoding="utf-8"))
+MINUTES = 60.0
+
+
+def run_benchmark(name, *options):
+    return subprocess.run(
+        [sys.executable, BENCHMARKS / name, *map(str, options)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10 * MINUTES,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_benchmark_tells_what_it_takes(name):
+    done = run_benchmark(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"--json", done.stdout)
+
+
+@pytest.mark.cifar10
+def test_the_share_of_reading_is_told_for_each_net(tmp_path):
+    done = run_benchmark(
+        "data_path.py", "--nets", "mlp,cnn-s", "--turns", 1, "--images", 200, "--json", tmp_path / "rows.json"
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "rows.json").read_text(encoding="utf-8").splitlines()]
+    assert [row["net"] for row in rows] == ["mlp", "cnn-s"]
+    assert all(0 < row["share"] < 1 for row in rows)
+
+
+@pytest.mark.cifar10
+def test_the_share_of_the_ceiling_is_told_by_flop_that_are_counted(tmp_path):
+    done = run_benchmark(
+        "ceiling.py", "--nets", "mlp", "--batch-size", "50", "--turns", 1, "--images", 200, "--json", tmp_path / "rows"
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = [json.loads(line) for line in (tmp_path / "rows").read_text(encoding="utf-8").splitlines()]
+    assert row["flop_per_image"] == 6 * (3072 * 100 + 100 * 10)
+    # The first layer needs no gradient of its inputs: two products where the others have three.
+    assert row["needed_flop_per_image"] == 4 * 3072 * 100 + 6 * 100 * 10
+    assert row["images_per_second"] * row["flop_per_image"] / row["ceiling_flop_per_second"] == row["fraction"]
