@@ -123,7 +123,10 @@ def count_needed_flop(net: Net, images: Images) -> int:
 def prepare(name: str, images: Images, batch_size: int, precision: str, epochs: int) -> Candidate:
     net_name, _, recipe_name = name.partition(":")
     recipe = zoo.load_recipe(net_name, recipe_name or None)[1]
-    recipe = dataclasses.replace(recipe, epochs=epochs, batch_size=batch_size, precision=precision)
+    # Whole pictures throughout: the operations are counted for those.
+    recipe = dataclasses.replace(
+        recipe, epochs=epochs, batch_size=batch_size, precision=precision, grow_from_fraction=0.0
+    )
     training = Training(load_net(net_name), images, recipe)
     net = load_net(net_name).check(images.shape, training.model.task.outputs)
     return Candidate(name, net, training, iter(training))

@@ -12,7 +12,8 @@ from lamina.data import Dataset, Images, Preparation
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.record import DataOrigin, OwnModule, record_training
 from lamina.runs import Run, create_run
-from lamina.training.loop import Epoch, Training
+from lamina.training.events import Epoch
+from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
 NET = Net(Flatten(), Linear(4), ReLU(), Output())

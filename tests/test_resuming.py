@@ -21,7 +21,7 @@ from lamina.errors import RecipeError, RunError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.resuming import restart_training, resume_training
 from lamina.runs import Run, read_run
-from lamina.training.loop import Step
+from lamina.training.events import Step
 from lamina.training.model import predict_logits
 from lamina.training.recipe import Recipe
 from small_runs import DATA, RECIPE, follow, images_of, same, start, weights

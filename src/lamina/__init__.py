@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from lamina.nets import Net, parse_net, summarize
     from lamina.resuming import resume_training
     from lamina.runs import Run, create_run, list_runs, read_run
-    from lamina.training.loop import Epoch, Step, Training
+    from lamina.training.events import Epoch, Step
+    from lamina.training.loop import Training
     from lamina.training.model import Model, predict_logits
     from lamina.training.recipe import Recipe
     from lamina.training.task import Task
@@ -37,7 +38,8 @@ _ROOMS = {
     "lamina.nets": ("Net", "parse_net", "summarize"),
     "lamina.resuming": ("resume_training",),
     "lamina.runs": ("Run", "create_run", "list_runs", "read_run"),
-    "lamina.training.loop": ("Epoch", "Step", "Training"),
+    "lamina.training.events": ("Epoch", "Step"),
+    "lamina.training.loop": ("Training",),
     "lamina.training.model": ("Model", "predict_logits"),
     "lamina.training.recipe": ("Recipe",),
     "lamina.training.task": ("Task",),

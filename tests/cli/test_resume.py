@@ -20,7 +20,7 @@ from lamina.cli import main
 from lamina.cli.keeping import Keeper
 from lamina.cli.terminal import Terminal
 from lamina.runs import read_run
-from lamina.training.loop import Epoch
+from lamina.training.events import Epoch
 from lamina.training.recipe import Recipe
 from small_runs import same, start, weights
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from lamina.data import Images
 from lamina.errors import NotFiniteError, RunError
 from lamina.nets import BatchNorm, Conv2d, Dropout, GlobalAvgPool, Linear, Net, Output, ReLU, Residual
-from lamina.training.loop import Epoch, Training
+from lamina.training.events import Epoch
+from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
 NET = Net(Conv2d(4, 3), BatchNorm(), Residual(Conv2d(4, 3, padding="same"), ReLU()), GlobalAvgPool(), Linear(6),

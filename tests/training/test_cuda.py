@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from lamina.data import load_data
-from lamina.training.loop import Epoch, Training
+from lamina.training.events import Epoch
+from lamina.training.loop import Training
 from lamina.training.model import predict_logits
 from lamina.training.recipe import Recipe
 from lamina.zoo import load_net

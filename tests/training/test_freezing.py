@@ -13,8 +13,9 @@ from torch import nn
 from lamina.data import Images
 from lamina.errors import RecipeError
 from lamina.nets import Flatten, Net, Output
+from lamina.training.events import Epoch
 from lamina.training.freezing import find_trunk
-from lamina.training.loop import Epoch, Training
+from lamina.training.loop import Training
 from lamina.training.model import FOLDED_PICTURES, predict_logits
 from lamina.training.recipe import Recipe
 
@@ -63,6 +64,17 @@ def test_the_head_learns_alone_at_first_and_then_all_layers(changes):
     assert changed(after_two, after_three) >= learned
     assert any(name.endswith("running_mean") for name in changed(after_two, after_three))
     assert all(torch.isfinite(tensor).all() for tensor in after_three.values())
+
+
+@pytest.mark.parametrize("changes", [{}, {"flip": "random"}], ids=str)
+def test_judging_the_model_after_each_step_does_not_wake_what_rests(changes):
+    recipe = dataclasses.replace(RECIPE, epochs=2, **changes)
+    plain, judged = start(recipe), start(recipe)
+    for _ in plain:
+        pass
+    for _ in judged:
+        predict_logits(judged.model, make_images().pixels)
+    assert not changed(weights(plain), weights(judged))
 
 
 @pytest.mark.parametrize("changes", [{}, {"flip": "alternating", "ema_decay": 0.9}], ids=str)

@@ -8,7 +8,8 @@ from torch import nn
 from lamina.data import Images, load_data
 from lamina.errors import DataError, RecipeError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, Linear, Net, Output, ReLU
-from lamina.training.loop import Epoch, Step, Training
+from lamina.training.events import Epoch, Step
+from lamina.training.loop import Training
 from lamina.training.randomness import derive_generator, derive_seed
 from lamina.training.recipe import Recipe
 from lamina.zoo import load_net

@@ -10,7 +10,8 @@ from lamina import zoo
 from lamina.data import Images
 from lamina.errors import NetError, RecipeError
 from lamina.nets import Net, parse_net
-from lamina.training.loop import Epoch, Training
+from lamina.training.events import Epoch
+from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
 SIZES = {"mlp": 308_310, "cnn": 591_914, "resnet18": 11_173_962, "mlp-l": 3_807_242} | {

@@ -14,7 +14,8 @@ from lamina.errors import NotFiniteError
 if TYPE_CHECKING:
     from lamina.runs import Run
     from lamina.training.checkpoint import Checkpoint
-    from lamina.training.loop import Epoch, Step, Training
+    from lamina.training.events import Epoch, Step
+    from lamina.training.loop import Training
 
 MOST_REWINDS = 3
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from lamina.data import Dataset
     from lamina.evaluation import Report
     from lamina.runs import Run
-    from lamina.training.loop import Epoch, Training
+    from lamina.training.events import Epoch
+    from lamina.training.loop import Training
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,7 @@ def _steps_per_record(device: str) -> int:
 def _follow(keeper: Keeper, dataset: Dataset, terminal: Terminal) -> tuple[Report | None, signal.Signals | None]:
     """Train to the end or to a signal; each epoch is judged on ``val`` where there is one, the last on ``test``."""
     from lamina.evaluation import evaluate
-    from lamina.training.loop import Epoch
+    from lamina.training.events import Epoch
 
     training, run = keeper.training, keeper.run
     watched = dataset.val if dataset.val is not None else dataset.test

@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     from lamina.resuming import restart_training
     from lamina.runs import read_run
     from lamina.storage import digest_tensors
-    from lamina.training.loop import Epoch
+    from lamina.training.events import Epoch
 
     run = read_run(options.run)
     recorded = _read_digests(run, options.epochs)

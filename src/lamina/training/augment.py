@@ -94,10 +94,12 @@ def shrink_batch(images: UInt8[Tensor, "b h w c"], fraction: float) -> UInt8[Ten
     _, height, width, _ = images.shape
     size = shrunk_size(height, fraction), shrunk_size(width, fraction)
     planes = images.permute(0, 3, 1, 2)
-    if images.device.type != "cpu":  # torch scales bytes on a CPU alone
-        planes = planes.float()
-    shrunk = functional.interpolate(planes, size, mode="bilinear", antialias=True)
-    return shrunk.round().to(torch.uint8).permute(0, 2, 3, 1)
+    if images.device.type == "cpu":
+        shrunk = functional.interpolate(planes, size, mode="bilinear", antialias=True)
+    else:  # torch scales bytes on a CPU alone
+        floats = functional.interpolate(planes.float(), size, mode="bilinear", antialias=True)
+        shrunk = floats.round().to(torch.uint8)
+    return shrunk.permute(0, 2, 3, 1)
 
 
 def shrunk_size(length_px: int, fraction: float) -> int:

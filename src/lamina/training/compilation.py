@@ -39,18 +39,24 @@ SMALLEST_GAIN = 1.03
 
 
 def choose_compilation(
-    wanted: Literal["auto", "off", "on"], model: Model, try_step: Callable[[Forward], object], steps: int
+    wanted: Literal["auto", "off", "on"],
+    model: Model,
+    try_step: Callable[[Forward], object],
+    *,
+    steps: float,
+    forms: int = 1,
 ) -> tuple[Forward, Compilation]:
     """The forward pass to train with, compiled or as it is, and why.
 
     ``auto`` compiles where the training is long enough, times steps of either kind, and takes the compiled form where
-    it is faster.
+    it is faster and the other shapes of a batch will not cost more than that saves.
 
     Args:
         wanted: what the recipe says.
         model: what is trained.
         try_step: makes a forward and a backward pass by what it is given, of which nothing stays.
-        steps: how many the training has left.
+        steps: how many like that one the training has.
+        forms: shapes of a batch, each of which is compiled for itself.
 
     Raises:
         RecipeError: ``on``, and there is no C++ compiler, which torch compiles with on a CPU.
@@ -59,26 +65,30 @@ def choose_compilation(
         return model, Compilation("off", "as asked")
     if wanted == "on":
         return compile_model(model), Compilation("on", "as asked")
-    seconds = _time_step(try_step, model)
+    _, seconds = _time_steps(try_step, model)
     if seconds * steps < SHORTEST_SECONDS:
         return model, Compilation("off", f"a training of {seconds * steps:.0f} s is too short to repay compiling")
     if _misses_compiler(model):
         return model, Compilation("off", f"there is no C++ compiler: {_name_compiler()} is not on the PATH")
     compiled = compile_model(model)
-    gain = seconds / _time_step(try_step, compiled)
+    compile_seconds, compiled_seconds = _time_steps(try_step, compiled)
+    gain = seconds / compiled_seconds
+    told = f"compiled, a step runs at {gain:.2f}× the speed"
     if gain < SMALLEST_GAIN:
-        return model, Compilation("off", f"compiled, a step runs at {gain:.2f}× the speed")
-    return compiled, Compilation("on", f"a step runs at {gain:.2f}× the speed")
+        return model, Compilation("off", told)
+    if (seconds - compiled_seconds) * steps < compile_seconds * (forms - 1):
+        return model, Compilation("off", f"{told}, which does not repay compiling {forms} shapes of a batch")
+    return compiled, Compilation("on", told)
 
 
-def _time_step(try_step: Callable[[Forward], object], forward: Forward) -> float:
-    """The best of some steps, after one that compiles or warms up."""
+def _time_steps(try_step: Callable[[Forward], object], forward: Forward) -> tuple[float, float]:
+    """Seconds of a first step, which compiles or warms up, and of the best of some more."""
     turns = []
     for _ in range(1 + TURNS):
         started = time.perf_counter()
         try_step(forward)
         turns.append(time.perf_counter() - started)
-    return min(turns[1:])
+    return turns[0], min(turns[1:])
 
 
 def compile_model(model: Model) -> Forward:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -22,6 +21,7 @@ from lamina.training.augment import draw_choices, gather_batch, shrink_batch
 from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, name_tensors, restore_tensors
 from lamina.training.compilation import Forward, choose_compilation
 from lamina.training.device import choose_device
+from lamina.training.events import Epoch, Step, Tally
 from lamina.training.finite import choose_watched, find_unsound, is_finite, trace_not_finite
 from lamina.training.freezing import Features, can_remember, find_trunk
 from lamina.training.model import Model, build_model, check_growing
@@ -29,49 +29,8 @@ from lamina.training.optim import build_optimizer
 from lamina.training.precision import Precision, arrange_layers, choose_precision, count_probe_images
 from lamina.training.randomness import derive_generator, derive_seed, seeded
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import lr_factor, size_fraction
+from lamina.training.schedule import lr_factor, mean_work_fraction, size_fraction
 from lamina.training.task import Numbers
-
-
-@dataclass(frozen=True)
-class Step:
-    """Where a training stands inside an epoch; an Epoch record takes the place of its last Step.
-
-    Attributes:
-        epoch: from 1.
-        step: steps done in this epoch.
-        steps: steps in an epoch.
-        loss: of the batch that this step learned from.
-    """
-
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training images gave.
-
-    Attributes:
-        epoch: from 1.
-        epochs: how many there will be.
-        train_loss: mean over the epoch's images, each as the net was when it met them, and weighed as it learned from
-            them where the recipe balances.
-        train_accuracy: share that was right, likewise; ``None`` where answers are not right or wrong.
-        train_seconds: time in training steps alone, this epoch.
-        images_per_second: training images over ``train_seconds``.
-        lr: learning rate of the last step.
-    """
-
-    epoch: int
-    epochs: int
-    train_loss: float
-    train_accuracy: float | None
-    train_seconds: float
-    images_per_second: float
-    lr: float
 
 
 class Training:
@@ -137,7 +96,11 @@ class Training:
             self._features = Features(self._live, self._trunk.heads[0], len(images))
         self._batches = _divide(len(images), recipe.batch_size)
         self._compute, self.compilation = choose_compilation(
-            recipe.compile, self._live, self._try_step, recipe.epochs * len(self._batches)
+            recipe.compile,
+            self._live,
+            self._try_step,
+            steps=mean_work_fraction(recipe) * recipe.epochs * len(self._batches),
+            forms=_count_forms(recipe, self._batches),
         )
         # What was found holds for a training that goes on elsewhere too.
         self.recipe = recipe = dataclasses.replace(recipe, compile=self.compilation.value)
@@ -275,7 +238,8 @@ class Training:
                 else:
                     yield Step(epoch + 1, step, len(self._batches), batch_loss)
                 clock = time.perf_counter()
-                if not model.training:  # The caller has looked at the model as it predicts.
+                # The caller may have looked at the model as it predicts; what wakes it again wakes a resting trunk too.
+                if not model.training or self._trunk is not None:
                     self._set_mode(epoch)
 
     def _try_step(self, forward: Forward) -> None:
@@ -385,22 +349,6 @@ class Training:
             kept.copy_(buffer)
 
 
-@dataclass
-class Tally:
-    """What an epoch has added up so far; on the device, so that no step waits for a number to be read."""
-
-    images: int = 0
-    loss: Tensor | float = 0.0
-    correct: Tensor | float | None = 0.0
-    seconds: float = 0.0
-
-    def add(self, loss: Tensor, correct: Tensor | None, images: int) -> None:
-        """Add a batch: its mean loss, its right answers, its size."""
-        self.images += images
-        self.loss = self.loss + loss.detach() * images
-        self.correct = None if correct is None or self.correct is None else self.correct + correct
-
-
 def _check_model(recipe: Recipe, count: int, model: Model) -> None:
     if recipe.label_smoothing and isinstance(model.task, Numbers):
         raise RecipeError(
@@ -429,3 +377,9 @@ def _divide(count: int, batch_size: int) -> list[slice]:
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()
     return [slice(start, stop) for start, stop in pairwise([*starts, count])]
+
+
+def _count_forms(recipe: Recipe, batches: list[slice]) -> int:
+    """How many shapes of a batch there are: of pictures that grow, and of a last batch that is smaller."""
+    sizes = 9 - int(8 * size_fraction(recipe, 0))
+    return sizes * len({batch.stop - batch.start for batch in (batches[0], batches[-1])})
