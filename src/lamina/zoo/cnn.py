@@ -32,7 +32,7 @@ NET = Net(
 RECIPES = {
     "article": Recipe(epochs=10, batch_size=100, optimizer="adam", lr=1e-3),
     "best": Recipe(
-        epochs=18,
+        epochs=25,
         batch_size=250,
         optimizer="muon",
         lr=0.05,
