@@ -1,8 +1,8 @@
-"""What reading costs: gathering, augmenting, shrinking and normalising a batch, as a share of a training step.
+"""What reading costs: gathering, augmenting and normalising a batch, as a share of a training step.
 
-Each net trains an epoch by ``lamina.Training``; then the same batches are read again, by the same functions and with
-the same choices, and nothing else is done with them. Every turn does both for each net, so that a slow minute of the
-machine meets both; a figure is the median of its turns.
+Each net trains two epochs by ``lamina.Training``; then the batches of the second are read once more, in the same order,
+by the same functions and with the same choices, and nothing else is done with them. Pictures are whole throughout.
+Every turn does both for each net, so that a slow minute of the machine meets both; a figure is the median of its turns.
 
     python benchmarks/data_path.py --nets mlp,cnn:article,cnn:best,cnn-s
 """
@@ -23,8 +23,8 @@ from rich.table import Table
 
 from lamina import Epoch, Images, Recipe, Training, load_data, load_net, zoo
 from lamina.errors import LaminaError
-from lamina.training.augment import draw_choices, gather_batch, shrink_batch
-from lamina.training.schedule import size_fraction
+from lamina.training.augment import draw_choices, gather_batch
+from lamina.training.randomness import derive_generator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +54,11 @@ def read_epoch(training: Training, images: Images) -> float:
     recipe, pixels = training.recipe, torch.from_numpy(images.pixels)
     epoch = recipe.epochs - 1
     started = time.perf_counter()
-    order = torch.randperm(len(pixels))
+    order = torch.randperm(len(pixels), generator=derive_generator(recipe.seed, "order", epoch))
     choices = draw_choices(recipe, epoch, pixels)
     with torch.no_grad():
         for indices in order.split(recipe.batch_size):
-            batch = gather_batch(pixels, indices, choices, recipe.cutout_px)
-            training.model.normalize(shrink_batch(batch, size_fraction(recipe, epoch)))
+            training.model.normalize(gather_batch(pixels, indices, choices, recipe.cutout_px))
     return time.perf_counter() - started
 
 
@@ -84,7 +83,8 @@ def main(
     for _ in range(turns):
         for who in nets.split(","):
             net_name, _, recipe_name = who.partition(":")
-            recipe = dataclasses.replace(zoo.load_recipe(net_name, recipe_name or None)[1], epochs=2)
+            recipe = zoo.load_recipe(net_name, recipe_name or None)[1]
+            recipe = dataclasses.replace(recipe, epochs=2, grow_from_fraction=0.0)
             training, seconds = train_epoch(net_name, pictures, recipe)
             steps = training.steps_per_epoch
             found.setdefault(who, []).append((read_epoch(training, pictures) / steps, seconds / steps))

@@ -182,3 +182,12 @@ def test_an_lr_of_a_thousand_times_too_much_is_found_by_training():
     with pytest.raises(NotFiniteError, match="First not finite: the activations of layer"):
         list(training)
     assert all(torch.isfinite(weight).all() for weight in training.model.parameters())
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 1, 1)])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_of_any_number_of_dimensions_is_looked_at(shape, value):
+    sound, wrong = nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(shape))
+    sound.grad, wrong.grad = torch.ones(4), torch.full(shape, value)
+    assert is_finite(torch.tensor(1.0), (sound,))
+    assert not is_finite(torch.tensor(1.0), (sound, wrong))

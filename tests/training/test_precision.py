@@ -1,4 +1,5 @@
 import copy
+import pickle
 import re
 
 import pytest
@@ -239,3 +240,22 @@ def test_a_net_of_small_linear_layers_is_too_small_to_gain(images):
 
 def test_of_a_net_of_linear_layers_the_large_ones_are_tried(images):
     assert [tried.name for tried in try_layers(build_model(ROWS, images, Recipe()), sample(images))] == ["body.1"]
+
+
+def test_a_training_with_layers_in_bf16_is_the_same_to_the_bit_whenever_it_is_stopped(images):
+    few, choice = images.take(range(64)), Precision("bf16", "as recorded", ("body.3", "body.5"))
+    recipe = Recipe(epochs=3, batch_size=16)
+
+    def start():
+        return Training(ROWS, few, recipe, device="cpu", precision=choice, steps_per_record=1)
+
+    whole, again, stopped, resumed = start(), start(), start(), start()
+    list(whole), list(again)
+    for _ in zip(range(5), stopped, strict=False):
+        pass
+    resumed.restore(stopped.checkpoint())
+    list(resumed)
+    expected = whole.model.state_dict()
+    for training in (again, resumed):
+        assert all(torch.equal(expected[name], tensor) for name, tensor in training.model.state_dict().items())
+    assert pickle.loads(pickle.dumps(whole.model.body[1])).weight.equal(whole.model.body[1].weight)

@@ -13,7 +13,6 @@ from lamina.cli.choices import NetChoice
 from lamina.cli.terminal import Terminal
 from lamina.errors import RecipeError
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import mean_work_fraction
 
 if TYPE_CHECKING:
     from lamina.data import Dataset
@@ -71,7 +70,7 @@ def _time_epoch(net: NetChoice, recipe: Recipe, dataset: Dataset, device: str) -
     images = dataset.train
     steps = WARM_UP_STEPS + TIMED_STEPS
     sample = images.take_evenly(steps * recipe.batch_size)
-    # Epochs enough for a set that is smaller than a batch, on whole pictures.
+    # Epochs enough for a set smaller than a batch; on whole pictures, so that those that grow have time to spare.
     trial = dataclasses.replace(recipe, epochs=steps, grow_from_fraction=0.0)
     training = Training(net.make_for(sample, recipe.seed), sample, trial, device=device, steps_per_record=1)
     started = time.perf_counter()
@@ -79,7 +78,7 @@ def _time_epoch(net: NetChoice, recipe: Recipe, dataset: Dataset, device: str) -
         if step == WARM_UP_STEPS:
             started = time.perf_counter()
     step_images = min(recipe.batch_size, len(sample))
-    seconds = (time.perf_counter() - started) / (TIMED_STEPS * step_images) * len(images) * mean_work_fraction(recipe)
+    seconds = (time.perf_counter() - started) / (TIMED_STEPS * step_images) * len(images)
     watched = dataset.val if dataset.val is not None else dataset.test
     if watched is None:
         return seconds

@@ -34,8 +34,8 @@ class Compilation(Choice):
 SHORTEST_SECONDS = 120.0
 """Of a training that may repay 10 to 30 seconds of compiling: it is seldom a sixth faster, and as often slower."""
 TURNS = 3
-SMALLEST_GAIN = 1.03
-"""In the time of a step; less is within what a clock tells."""
+SMALLEST_GAIN = 1.1
+"""In the time of forward and backward passes, so that the clock of a busy machine seldom tells another choice."""
 
 
 def choose_compilation(
@@ -43,52 +43,58 @@ def choose_compilation(
     model: Model,
     try_step: Callable[[Forward], object],
     *,
-    steps: float,
-    forms: int = 1,
+    steps: int,
+    is_growing: bool = False,
 ) -> tuple[Forward, Compilation]:
     """The forward pass to train with, compiled or as it is, and why.
 
     ``auto`` compiles where the training is long enough, times steps of either kind, and takes the compiled form where
-    it is faster and the other shapes of a batch will not cost more than that saves.
+    it is clearly faster.
 
     Args:
         wanted: what the recipe says.
         model: what is trained.
         try_step: makes a forward and a backward pass by what it is given, of which nothing stays.
         steps: how many like that one the training has.
-        forms: shapes of a batch, each of which is compiled for itself.
+        is_growing: whether pictures grow: each of their sizes would be compiled, and torch compiles only eight shapes.
 
     Raises:
-        RecipeError: ``on``, and there is no C++ compiler, which torch compiles with on a CPU.
+        RecipeError: ``on``, and pictures grow, or there is no C++ compiler, which torch compiles with on a CPU.
     """
     if wanted == "off":
         return model, Compilation("off", "as asked")
+    if is_growing:
+        if wanted == "auto":
+            return model, Compilation("off", "pictures that grow would be compiled at each size")
+        raise RecipeError(
+            "compile was 'on', but grow_from_fraction shows pictures of many sizes, each of which would be compiled. "
+            "Set compile to 'off', or grow_from_fraction to 0."
+        )
     if wanted == "on":
         return compile_model(model), Compilation("on", "as asked")
-    _, seconds = _time_steps(try_step, model)
+    seconds = _time_step(try_step, model)
     if seconds * steps < SHORTEST_SECONDS:
         return model, Compilation("off", f"a training of {seconds * steps:.0f} s is too short to repay compiling")
     if _misses_compiler(model):
         return model, Compilation("off", f"there is no C++ compiler: {_name_compiler()} is not on the PATH")
     compiled = compile_model(model)
-    compile_seconds, compiled_seconds = _time_steps(try_step, compiled)
-    gain = seconds / compiled_seconds
-    told = f"compiled, a step runs at {gain:.2f}× the speed"
-    if gain < SMALLEST_GAIN:
-        return model, Compilation("off", told)
-    if (seconds - compiled_seconds) * steps < compile_seconds * (forms - 1):
-        return model, Compilation("off", f"{told}, which does not repay compiling {forms} shapes of a batch")
-    return compiled, Compilation("on", told)
+    try:
+        gain = seconds / _time_step(try_step, compiled)
+    except RuntimeError as error:  # torch's word for a compiler that fails, whatever the reason
+        reason = str(error).strip().splitlines()[0]
+        return model, Compilation("off", f"compiling failed: {reason}")
+    told = f"compiled, forward and backward run at {gain:.2f}× the speed"
+    return (compiled, Compilation("on", told)) if gain >= SMALLEST_GAIN else (model, Compilation("off", told))
 
 
-def _time_steps(try_step: Callable[[Forward], object], forward: Forward) -> tuple[float, float]:
-    """Seconds of a first step, which compiles or warms up, and of the best of some more."""
+def _time_step(try_step: Callable[[Forward], object], forward: Forward) -> float:
+    """Seconds of the best of some steps, after one that compiles or warms up."""
     turns = []
     for _ in range(1 + TURNS):
         started = time.perf_counter()
         try_step(forward)
         turns.append(time.perf_counter() - started)
-    return turns[0], min(turns[1:])
+    return min(turns[1:])
 
 
 def compile_model(model: Model) -> Forward:

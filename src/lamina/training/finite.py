@@ -35,7 +35,7 @@ def is_finite(loss: Float[Tensor, ""], weights: Iterable[Tensor]) -> bool:
     """
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     # A sum is no number where any of its parts is none. That of finite parts can overflow: then all parts are read.
-    vectors = [loss.detach().view(1), *(gradient for gradient in gradients if gradient.ndim == 1)]
+    vectors = [loss.detach().view(1), *(gradient.view(-1) for gradient in gradients if gradient.ndim < 2)]
     sums = [torch.cat(vectors).sum(), *(gradient.sum().float() for gradient in gradients if gradient.ndim > 1)]
     total = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
     return math.isfinite(total.item()) or all(bool(torch.isfinite(value).all()) for value in (loss, *gradients))

@@ -29,7 +29,7 @@ from lamina.training.optim import build_optimizer
 from lamina.training.precision import Precision, arrange_layers, choose_precision, count_probe_images
 from lamina.training.randomness import derive_generator, derive_seed, seeded
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import lr_factor, mean_work_fraction, size_fraction
+from lamina.training.schedule import lr_factor, size_fraction
 from lamina.training.task import Numbers
 
 
@@ -99,8 +99,8 @@ class Training:
             recipe.compile,
             self._live,
             self._try_step,
-            steps=mean_work_fraction(recipe) * recipe.epochs * len(self._batches),
-            forms=_count_forms(recipe, self._batches),
+            steps=recipe.epochs * len(self._batches),
+            is_growing=recipe.grow_from_fraction > 0,
         )
         # What was found holds for a training that goes on elsewhere too.
         self.recipe = recipe = dataclasses.replace(recipe, compile=self.compilation.value)
@@ -238,9 +238,7 @@ class Training:
                 else:
                     yield Step(epoch + 1, step, len(self._batches), batch_loss)
                 clock = time.perf_counter()
-                # The caller may have looked at the model as it predicts; what wakes it again wakes a resting trunk too.
-                if not model.training or self._trunk is not None:
-                    self._set_mode(epoch)
+                self._set_mode(epoch)  # The caller may have looked at the model, or at a part of it, as it predicts.
 
     def _try_step(self, forward: Forward) -> None:
         """A forward and a backward pass on the first batch, after which all is as it was."""
@@ -250,6 +248,8 @@ class Training:
             logits = forward(self._pixels[batch])
         self._live.task.loss(logits, self._targets[batch]).backward()
         self._live.zero_grad()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # so that a clock outside tells of the step
         for buffer, before in zip(self._live.buffers(), buffers, strict=True):
             buffer.copy_(before)
 
@@ -377,9 +377,3 @@ def _divide(count: int, batch_size: int) -> list[slice]:
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()
     return [slice(start, stop) for start, stop in pairwise([*starts, count])]
-
-
-def _count_forms(recipe: Recipe, batches: list[slice]) -> int:
-    """How many shapes of a batch there are: of pictures that grow, and of a last batch that is smaller."""
-    sizes = 9 - int(8 * size_fraction(recipe, 0))
-    return sizes * len({batch.stop - batch.start for batch in (batches[0], batches[-1])})

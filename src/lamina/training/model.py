@@ -20,7 +20,7 @@ from lamina.training.augment import shrunk_size
 from lamina.training.folding import fold_norms
 from lamina.training.pretrained import own_statistics
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import size_fraction
+from lamina.training.schedule import sizes_shown
 from lamina.training.task import Task, task_of
 
 WHITENING_PIXELS = 5000 * 32 * 32
@@ -129,8 +129,7 @@ def check_growing(model: Model, recipe: Recipe) -> None:
     channels, height, width = model.in_shape
     was_training = model.training
     model.eval()
-    for eighths in range(int(8 * size_fraction(recipe, 0)), 8):
-        fraction = eighths / 8
+    for fraction in sizes_shown(recipe)[:-1]:
         size = shrunk_size(height, fraction), shrunk_size(width, fraction)
         try:
             with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -145,7 +146,7 @@ def try_layers(model: Model, images: UInt8[Tensor, "n h w c"]) -> list[Trial]:
             cast(nn.Conv2d | nn.Linear, model.get_submodule(name)),
             given,
             is_first=place == 0,
-            comes_in_bf16=place > 0 and not is_linear,
+            is_in_linear_net=is_linear,
         )
         for place, (name, given) in enumerate(inputs.items())
         if name not in untried
@@ -164,7 +165,7 @@ def arrange_layers(model: Model, precision: Precision) -> bool:
         return precision.value == "bf16"
     for name, layer in _find_linear(model).items():
         if name not in precision.float32_layers:
-            _mix(_Bfloat16, layer)
+            layer.__class__ = Bfloat16Linear
     return False
 
 
@@ -178,13 +179,11 @@ def keep_float32(model: nn.Module, names: tuple[str, ...]) -> None:
     (torch.float32, torch.bfloat16)
     """
     for name in names:
-        _mix(_Float32, model.get_submodule(name))
-
-
-def _mix(kind: type[nn.Module], layer: nn.Module) -> None:
-    if not isinstance(layer, kind):
+        layer = model.get_submodule(name)
+        if isinstance(layer, _Float32):
+            continue
         # Another class in place of a wrapper: the names of the weights stay, and so does what isinstance says.
-        layer.__class__ = type(f"{kind.__name__[1:]}{type(layer).__name__}", (kind, type(layer)), {})
+        layer.__class__ = type(f"Float32{type(layer).__name__}", (_Float32, type(layer)), {})
 
 
 class _Float32(nn.Module):
@@ -194,9 +193,12 @@ class _Float32(nn.Module):
             return outputs
 
 
-class _Bfloat16(nn.Linear):
+class Bfloat16Linear(nn.Linear):
+    """A linear layer that multiplies in bf16 while it learns, and takes and gives float32."""
+
     def forward(self, x: Float[Tensor, "n f"]) -> Float[Tensor, "n u"]:
-        if not self.training:  # what is judged and kept is a model in float32
+        """In float32 where it predicts: what is judged and kept is a model in float32."""
+        if not self.training:
             return super().forward(x)
         products = functional.linear(x.bfloat16(), self.weight.bfloat16()).float()
         return products if self.bias is None else products + self.bias
@@ -254,29 +256,38 @@ def _collect_inputs(model: Model, images: UInt8[Tensor, "n h w c"]) -> dict[str,
     return inputs
 
 
-def _try_layer(name: str, layer: nn.Conv2d | nn.Linear, given: Tensor, *, is_first: bool, comes_in_bf16: bool) -> Trial:
-    """A layer's trial; what comes to it in a training in bf16 is in bf16 already, where the layer before left it so."""
+def _try_layer(
+    name: str, layer: nn.Conv2d | nn.Linear, given: Tensor, *, is_first: bool, is_in_linear_net: bool
+) -> Trial:
+    """A layer's trial, in turns of either format, as :func:`arrange_layers` lets it compute in a training."""
     device = given.device.type
     with torch.no_grad():
         towards = torch.empty_like(layer(given))
     towards.copy_(torch.randn(towards.shape, generator=torch.Generator().manual_seed(0)))
+    if is_in_linear_net:
+        rounding, rounded_given = copy.copy(layer), given.detach()
+        rounding.__class__ = Bfloat16Linear
+        rounding.training = True
+    else:  # what comes to it is in bf16 already, where the layer before left it so
+        rounding, rounded_given = layer, given.detach() if is_first else given.detach().bfloat16()
 
-    def compute(inputs: Tensor, half: bool) -> tuple[list[Tensor], float]:
+    def compute(layer: nn.Conv2d | nn.Linear, inputs: Tensor, turns: list[float], half: bool) -> list[Tensor]:
         inputs.requires_grad_(not is_first)  # nobody learns from the gradient of the pixels
         sought = [tensor for tensor in (inputs, layer.weight) if tensor.requires_grad]
-        turns: list[float] = []
-        while len(turns) < TURNS or (sum(turns) < LONGEST_TURNS_SECONDS and len(turns) < 10 * TURNS):
-            with _timed(turns, device):
-                with torch.autocast(device, torch.bfloat16, enabled=half):
-                    output = layer(inputs)
-                gradients = torch.autograd.grad(output, sought, towards.to(output.dtype)) if sought else ()
-        return [output.detach(), *gradients], min(turns)
+        with _timed(turns, device):
+            with torch.autocast(device, torch.bfloat16, enabled=half):
+                output = layer(inputs)
+            gradients = torch.autograd.grad(output, sought, towards.to(output.dtype)) if sought else ()
+        return [output.detach(), *gradients]
 
-    exact, fp32_seconds = compute(given, half=False)
-    rounded, bf16_seconds = compute(given.detach().bfloat16() if comes_in_bf16 else given, half=True)
+    exact_turns: list[float] = []
+    rounded_turns: list[float] = []
+    while len(exact_turns) < TURNS or (sum(exact_turns) < LONGEST_TURNS_SECONDS and len(exact_turns) < 10 * TURNS):
+        exact = compute(layer, given, exact_turns, half=False)
+        rounded = compute(rounding, rounded_given, rounded_turns, half=not is_in_linear_net)
     errors = [_distance(near.float(), true) for near, true in zip(rounded, exact, strict=True)]
     error = max(errors) if all(map(math.isfinite, errors)) else math.inf  # max() passes over what is no number
-    return Trial(name, error, fp32_seconds, bf16_seconds)
+    return Trial(name, error, min(exact_turns), min(rounded_turns))
 
 
 def _distance(near: Tensor, true: Tensor) -> float:

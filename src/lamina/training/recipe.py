@@ -62,8 +62,8 @@ class Recipe:
     cutout_px: int = knob(0, low=0)
     """side of the square blanked at a random place, in pixels"""
     grow_from_fraction: float = knob(0.0, low=0, below=1)
-    """share of their side to which pictures are shrunk in the first epoch; they grow back, by eighths, over three
-    quarters of the epochs; 0 for none. Only for nets that take any size"""
+    """share of their side, in eighths (others are rounded), to which pictures are shrunk in the first epoch; they grow
+    back over three quarters of the epochs; 0 for none. Only for nets that take any size, and more epochs than one"""
     normalization: Literal["unit", "channel"] = "unit"
     """pixels to -1 … 1, or each channel to mean 0 and deviation 1 over the training images"""
     ema_decay: float = knob(0.0, low=0, below=1)

@@ -58,15 +58,16 @@ def size_fraction(recipe: Recipe, epoch: int) -> float:
     return max(1, eighths) / 8
 
 
-def mean_work_fraction(recipe: Recipe) -> float:
-    """The arithmetic of a training with growing pictures, as a share of the same on whole ones.
+def sizes_shown(recipe: Recipe) -> list[float]:
+    """The shares of their side that pictures have in some epoch, the smallest first.
 
-    >>> mean_work_fraction(Recipe(epochs=8, grow_from_fraction=0.5)), mean_work_fraction(Recipe())
-    (0.640625, 1.0)
+    >>> sizes_shown(Recipe(epochs=2, grow_from_fraction=0.5)), sizes_shown(Recipe())
+    ([0.5, 1.0], [1.0])
     """
     if not recipe.grow_from_fraction:
-        return 1.0
-    return sum(size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs)) / recipe.epochs
+        return [1.0]
+    sampled = range(0, recipe.epochs, max(1, recipe.epochs // 1000))  # of so many, all eighths are among them
+    return sorted({size_fraction(recipe, epoch) for epoch in (*sampled, recipe.epochs - 1)})
 
 
 def extend_recipe(recipe: Recipe, epochs: int) -> Recipe:
