@@ -55,14 +55,14 @@ def test_the_ladder_grows():
 
 def test_a_training_within_a_time(workplace, pictures):
     trained = run_lamina(
-        "train", "Flatten(), Output()", "--data", pictures, "--time", "8s", "--name", "brief", "--json"
+        "train", "Flatten(), Output()", "--data", pictures, "--time", "20s", "--name", "brief", "--json"
     )
     assert trained.returncode == 0, trained.stderr
     told = events(trained.stdout)
-    epochs = int(re.search(r"time: 8 s → net, (\d+) epochs of", trained.stderr)[1])
+    epochs = int(re.search(r"time: 20 s → net, (\d+) epochs of", trained.stderr)[1])
     assert [event["epoch"] for event in told if event["event"] == "epoch"] == list(range(1, epochs + 1))
     assert told[-1]["event"] == "result"
-    assert told[-1]["seconds"] < 16  # twice the time: other tests run beside
+    assert told[-1]["seconds"] < 40  # twice the time: other tests run beside
 
 
 NO_NET = f"Expected a net to train, as in: lamina train cnn. Choose from: {', '.join(zoo.NAMES)}. Or give --time 3m."
