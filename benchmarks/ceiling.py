@@ -26,7 +26,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 import tyro
 from rich.console import Console
@@ -34,7 +33,7 @@ from rich.table import Table
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from lamina import Epoch, Images, Net, Step, Training, load_data, load_net, zoo
+from lamina import Epoch, Images, Net, Recipe, Step, Training, load_data, load_net, zoo
 from lamina.errors import LaminaError
 
 SIDES = (1024, 2048, 3072, 4096)
@@ -120,14 +119,19 @@ def count_needed_flop(net: Net, images: Images) -> int:
     return counter.get_total_flops() // 4
 
 
+def read_entry(entry: str) -> tuple[str, Recipe]:
+    """The net's name in the zoo and the recipe of ``NET:RECIPE``; the net's first of ``NET``."""
+    net_name, _, recipe_name = entry.strip().partition(":")
+    return net_name, zoo.load_recipe(net_name, recipe_name or None)[1]
+
+
 def prepare(name: str, images: Images, batch_size: int, precision: str, epochs: int) -> Candidate:
-    net_name, _, recipe_name = name.partition(":")
-    recipe = zoo.load_recipe(net_name, recipe_name or None)[1]
+    net_name, recipe = read_entry(name)
     # Whole pictures throughout: the operations are counted for those.
     recipe = dataclasses.replace(
         recipe, epochs=epochs, batch_size=batch_size, precision=precision, grow_from_fraction=0.0
     )
-    training = Training(load_net(net_name), images, recipe)
+    training = Training(load_net(net_name), images, recipe, device="cpu")
     net = load_net(net_name).check(images.shape, training.model.task.outputs)
     return Candidate(name, net, training, iter(training))
 
@@ -170,7 +174,7 @@ def main(
         json_path: where to write every row, one JSON object a line.
     """
     data = load_data("cifar10").train
-    pictures = data.take(np.linspace(0, len(data) - 1, min(images, len(data)), dtype=np.int64))
+    pictures = data.take_evenly(images)
     candidates = [
         prepare(name.strip(), pictures, int(size), precision, 1 + turns)
         for name in nets.split(",")

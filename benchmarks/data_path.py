@@ -1,10 +1,11 @@
-"""What reading costs: gathering, augmenting and normalising a batch, as a share of a training step.
+"""What reading costs: gathering, augmenting, shrinking and normalising a batch, as a share of a training step.
 
-Each net trains two epochs by ``lamina.Training``; then the batches of the second are read once more, in the same order,
-by the same functions and with the same choices, and nothing else is done with them. Pictures are whole throughout.
+Each net trains two epochs of eight by ``lamina.Training``; then the batches of the second are read once more, in the
+same order, by the same functions and with the same choices, and nothing else is done with them. Where a recipe shows
+small pictures first, those are small: reading costs most there, beside a step that costs least.
 Every turn does both for each net, so that a slow minute of the machine meets both; a figure is the median of its turns.
 
-    python benchmarks/data_path.py --nets mlp,cnn:article,cnn:best,cnn-s
+    python benchmarks/data_path.py --nets mlp,cnn:article,cnn:best,cnn-s:best,cnn-s:quick
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from typing import Annotated
 
 import torch
 import tyro
+from ceiling import read_entry
 from rich.console import Console
 from rich.table import Table
 
-from lamina import Epoch, Images, Recipe, Training, load_data, load_net, zoo
+from lamina import Epoch, Images, Recipe, Training, load_data, load_net
 from lamina.errors import LaminaError
-from lamina.training.augment import draw_choices, gather_batch
+from lamina.training.augment import draw_choices, gather_batch, shrink_batch
 from lamina.training.randomness import derive_generator
+from lamina.training.schedule import size_fraction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,26 +47,28 @@ class Row:
 
 def train_epoch(net_name: str, images: Images, recipe: Recipe) -> tuple[Training, float]:
     """The training after its second epoch, and the seconds that this took; the first warms up."""
-    training = Training(load_net(net_name), images, recipe)
-    epochs = [event.train_seconds for event in training if isinstance(event, Epoch)]
-    return training, epochs[-1]
+    training = Training(load_net(net_name), images, recipe, device="cpu")
+    epochs = (event.train_seconds for event in training if isinstance(event, Epoch))
+    next(epochs)
+    return training, next(epochs)
 
 
 def read_epoch(training: Training, images: Images) -> float:
-    """Seconds to make all batches of the last epoch ready for the net."""
-    recipe, pixels = training.recipe, torch.from_numpy(images.pixels)
-    epoch = recipe.epochs - 1
+    """Seconds to make all batches of the second epoch ready for the net."""
+    recipe, pixels, epoch = training.recipe, torch.from_numpy(images.pixels), 1
+    fraction = size_fraction(recipe, epoch)
     started = time.perf_counter()
     order = torch.randperm(len(pixels), generator=derive_generator(recipe.seed, "order", epoch))
     choices = draw_choices(recipe, epoch, pixels)
     with torch.no_grad():
         for indices in order.split(recipe.batch_size):
-            training.model.normalize(gather_batch(pixels, indices, choices, recipe.cutout_px))
+            batch = gather_batch(pixels, indices, choices, recipe.cutout_px)
+            training.model.normalize(shrink_batch(batch, fraction))
     return time.perf_counter() - started
 
 
 def main(
-    nets: str = "mlp,cnn:article,cnn:best,cnn-s",
+    nets: str = "mlp,cnn:article,cnn:best,cnn-s:best,cnn-s:quick",
     turns: int = 3,
     images: int = 10_000,
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
@@ -77,14 +82,13 @@ def main(
         json_path: where to write every row, one JSON object a line.
     """
     data = load_data("cifar10").train
-    pictures = data.take_evenly(min(images, len(data)))
+    pictures = data.take_evenly(images)
     found: dict[str, list[tuple[float, float]]] = {}
     sizes: dict[str, int] = {}
     for _ in range(turns):
         for who in nets.split(","):
-            net_name, _, recipe_name = who.partition(":")
-            recipe = zoo.load_recipe(net_name, recipe_name or None)[1]
-            recipe = dataclasses.replace(recipe, epochs=2, grow_from_fraction=0.0)
+            net_name, recipe = read_entry(who)
+            recipe = dataclasses.replace(recipe, epochs=8)
             training, seconds = train_epoch(net_name, pictures, recipe)
             steps = training.steps_per_epoch
             found.setdefault(who, []).append((read_epoch(training, pictures) / steps, seconds / steps))

@@ -97,7 +97,7 @@ def train_with_article(article: Path, seed: int, epochs: int | None, target: flo
     text = extract_script(article.read_text(encoding="utf-8"), "cnn")
     script.write_text(instrument_script(text, pictures, seed, count), encoding="utf-8")
     done = train_by_script(script, "cnn", seed, count)
-    reached = done.process_seconds if done.test_accuracy >= target else None
+    reached = done.told_seconds if done.test_accuracy >= target else None
     return Row(BY_ARTICLE, seed, count, done.epochs_seconds, done.process_seconds, done.test_accuracy, None, reached)
 
 
@@ -151,7 +151,8 @@ def tell_ratios(rows: Sequence[Row], target: float) -> list[str]:
     for who, side in sides.items():
         reached = [row.target_seconds for row in side if row.target_seconds is not None]
         if article and len(reached) == len(side):
-            ratio = statistics.median(row.process_seconds for row in article) / statistics.median(reached)
+            seconds = [row.target_seconds or row.process_seconds for row in article]
+            ratio = statistics.median(seconds) / statistics.median(reached)
             there = sum(row.target_seconds is not None for row in article)
             lines.append(
                 f"{who} reaches {target:.2%} in 1/{ratio:.1f} of the seconds that the article's script takes "

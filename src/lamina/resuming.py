@@ -10,6 +10,7 @@ from torch import nn
 from lamina.data import Dataset
 from lamina.errors import RecipeError, RunError
 from lamina.runs import NO_CHECKPOINT, Run
+from lamina.training.compilation import misses_compiler
 from lamina.training.loop import Training
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.schedule import extend_recipe
@@ -77,6 +78,8 @@ def resume_training(
 ) -> Training:
     """The training of a run where it was last saved: it goes on to the weights of one that was never stopped.
 
+    A net that was compiled goes on as it is where there is no compiler; the training's recipe then says so.
+
     The run is not touched: hold ``run.lock()``, and call ``run.trim_history`` as you go on, and ``run.replace_record``
     where the epochs are others.
 
@@ -110,9 +113,10 @@ def resume_training(
     ...     [event.epoch for event in resumed if isinstance(event, Epoch)]
     [2]
     """
-    if epochs is not None:
-        recipe = extend_recipe(run.record.recipe, epochs)
-        run = dataclasses.replace(run, record=dataclasses.replace(run.record, recipe=recipe))
+    recipe = run.record.recipe if epochs is None else extend_recipe(run.record.recipe, epochs)
+    if recipe.compile == "on" and misses_compiler(run.record.device.value):
+        recipe = dataclasses.replace(recipe, compile="off")
+    run = dataclasses.replace(run, record=dataclasses.replace(run.record, recipe=recipe))
     checkpoint = run.read_checkpoint()
     if checkpoint is None and (done := len(run.read_history())):
         raise RunError(

@@ -1,10 +1,13 @@
+import dataclasses
 import re
 
 import pytest
 from commands import events, run_lamina
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lamina import Recipe, load_data, zoo
-from lamina.cli.budget import fit_budget
+from lamina.cli.budget import EpochTime, fit_budget
 from lamina.cli.choices import NetChoice
 from lamina.cli.terminal import Terminal
 from lamina.errors import RecipeError
@@ -45,6 +48,34 @@ def test_too_short_a_time_says_how_much_would_do():
     message = str(refused.value)
     assert message.startswith("--time was 0 s, but an epoch of small takes ")
     assert re.search(r"Give \d+s or more\.$", message)
+
+
+@given(
+    train_seconds=st.floats(0.01, 100),
+    other_seconds=st.floats(0, 10),
+    seconds=st.floats(1, 2000),
+    start=st.sampled_from([0.0, 0.25, 0.625]),
+)
+def test_the_epochs_that_fit_take_no_longer_and_one_more_would(train_seconds, other_seconds, seconds, start):
+    time = EpochTime(train_seconds, other_seconds)
+    fitting = time.fit(Recipe(grow_from_fraction=start), seconds)
+    assert fitting.epochs == 1 or time.total_seconds(fitting) <= seconds
+    if not start:
+        assert time.total_seconds(dataclasses.replace(fitting, epochs=fitting.epochs + 1)) > seconds * (1 - 1e-9)
+
+
+def test_pictures_that_grow_have_more_epochs_in_the_same_time():
+    time = EpochTime(train_seconds=10.0, other_seconds=1.0)
+    assert time.fit(Recipe(), 100.0).epochs == 9
+    # By eighths of the side: the areas of 12 epochs are 8.77 whole ones.
+    growing = time.fit(Recipe(grow_from_fraction=0.625), 100.0)
+    assert growing.epochs == 12
+    assert 85 < time.total_seconds(growing) <= 100
+
+
+def test_time_is_kept_for_compiling(capsys):
+    with pytest.raises(RecipeError, match=r"and (6\d|7\d|8\d)\.\d s are spent or kept"):
+        fit(30, (SMALL, Recipe(compile="auto")))
 
 
 def test_the_ladder_grows():

@@ -10,7 +10,7 @@ import torch
 
 from lamina import Net, Recipe, Training, load_data
 from lamina.errors import RecipeError
-from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Output
+from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, GlobalMaxPool, Output
 from lamina.training import compilation
 from lamina.training.compilation import COMPILER, Compilation, choose_compilation
 from lamina.training.model import build_model
@@ -51,6 +51,15 @@ def test_without_a_compiler_a_person_is_told_what_to_install(monkeypatch, tmp_pa
         f"compile was 'on', which takes a C++ compiler, but {COMPILER} is not on the PATH. "
         "Install it (Debian and Ubuntu: apt install g++), or leave compile off."
     )
+
+
+def test_a_single_epoch_has_no_pictures_that_grow(monkeypatch, tmp_path):
+    monkeypatch.setitem(os.environ, "PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    net = Net(Conv2d(4, 3), GlobalMaxPool(), Output())
+    recipe = Recipe(epochs=1, grow_from_fraction=0.5, compile="on")
+    with pytest.raises(RecipeError, match=r"^compile was 'on', which takes a C\+\+ compiler"):
+        Training(net, load_data("shapes").train, recipe, device="cpu")
 
 
 def test_auto_leaves_a_short_training_alone_and_trying_it_moves_nothing():
@@ -135,6 +144,20 @@ def test_auto_goes_on_where_compiling_fails(monkeypatch):
     assert choose_compilation("auto", model, try_step, steps=100) == (
         model, Compilation("off", "compiling failed: Python.h: no such file")
     )  # fmt: skip
+
+
+def test_a_trial_that_fails_leaves_all_as_it_was():
+    training = Training(NORMED, load_data("shapes").train.take(range(64)), Recipe(batch_size=32), device="cpu")
+    before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+
+    def fail(pixels):
+        training.model(pixels)
+        raise RuntimeError("the compiler has no room")
+
+    with pytest.raises(RuntimeError, match="no room"):
+        training._try_step(fail)
+    for name, tensor in training.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
 
 
 def test_growing_pictures_are_not_compiled():

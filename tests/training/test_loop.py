@@ -7,7 +7,19 @@ from torch import nn
 
 from lamina.data import Images, load_data
 from lamina.errors import DataError, RecipeError
-from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, Linear, Net, Output, ReLU
+from lamina.nets import (
+    BatchNorm,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Linear,
+    MaxPool2d,
+    Net,
+    Output,
+    ReLU,
+)
 from lamina.training.events import Epoch, Step
 from lamina.training.loop import Training
 from lamina.training.randomness import derive_generator, derive_seed
@@ -362,9 +374,17 @@ def test_a_net_of_one_size_alone_cannot_grow():
     with pytest.raises(RecipeError) as refused:
         Training(Net(Conv2d(4, 3), Flatten(), Output()), random_images(side_px=16), GROWING)
     assert str(refused.value) == (
-        "grow_from_fraction was 0.5, but the net does not take pictures of 8×8. Let it end in GlobalMaxPool() or "
-        "GlobalAvgPool() before Output(), which take any size, or set grow_from_fraction to 0."
+        "grow_from_fraction was 0.5, but the net does not take pictures of 8×8: mat1 and mat2 shapes cannot be "
+        "multiplied (2x144 and 784x4). Begin with a larger fraction; only a net that ends in GlobalMaxPool() or "
+        "GlobalAvgPool() before Output() takes several sizes."
     )
+
+
+def test_pictures_too_small_for_a_net_that_takes_several_sizes_are_refused_with_the_reason():
+    net = Net(MaxPool2d(4), Conv2d(4, 3, padding=1), MaxPool2d(2), GlobalMaxPool(), Output())
+    Training(net, random_images(side_px=16), GROWING)
+    with pytest.raises(RecipeError, match=r"pictures of 4×4: .* too small\. Begin with a larger fraction; only a net"):
+        Training(net, random_images(side_px=16), dataclasses.replace(GROWING, grow_from_fraction=0.25))
 
 
 def test_a_caller_that_leaves_the_model_predicting_changes_nothing():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamina.cli import STARTED
@@ -13,6 +15,7 @@ from lamina.cli.choices import NetChoice
 from lamina.cli.terminal import Terminal
 from lamina.errors import RecipeError
 from lamina.training.recipe import Recipe
+from lamina.training.schedule import size_fraction
 
 if TYPE_CHECKING:
     from lamina.data import Dataset
@@ -23,6 +26,41 @@ SAVING_SECONDS = 0.1
 """To keep an epoch's record and weights."""
 SPARE_FRACTION = 0.05
 """Of the time, kept for drawing and saving, and for a machine that is busier later."""
+COMPILING_SECONDS = 60.0
+"""Kept where a net may be compiled: 10 to 30 seconds, and once more for a smaller last batch."""
+
+
+@dataclass(frozen=True)
+class EpochTime:
+    """What an epoch takes on this machine.
+
+    Attributes:
+        train_seconds: of its steps, on whole pictures.
+        other_seconds: of judging after it, and of keeping it.
+    """
+
+    train_seconds: float
+    other_seconds: float
+
+    def total_seconds(self, recipe: Recipe) -> float:
+        """Of all epochs of ``recipe``; a smaller picture takes the share of a whole one's time that its area is."""
+        return (self.train_seconds * _mean_area(recipe) + self.other_seconds) * recipe.epochs
+
+    def fit(self, recipe: Recipe, seconds: float) -> Recipe:
+        """The recipe with as many epochs as fit into so many seconds; with 1 at least."""
+        whole = dataclasses.replace(recipe, epochs=max(1, int(seconds / (self.train_seconds + self.other_seconds))))
+        # Pictures that grow cost less; how much less hardly depends on the number of epochs, if they are 2 or more.
+        area = _mean_area(dataclasses.replace(recipe, epochs=max(2, whole.epochs)))
+        epochs = int(seconds / (self.train_seconds * area + self.other_seconds))
+        growing = dataclasses.replace(recipe, epochs=max(1, epochs))
+        return growing if self.total_seconds(growing) <= seconds else whole
+
+
+def _mean_area(recipe: Recipe) -> float:
+    """Of the pictures that a training shows, as a share of the whole ones'."""
+    if not recipe.grow_from_fraction:
+        return 1.0
+    return statistics.fmean(size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs))
 
 
 def fit_budget(
@@ -38,39 +76,40 @@ def fit_budget(
     """
     chosen = None
     for net, recipe in nets:
-        epoch_seconds = _time_epoch(net, recipe, dataset, device) + SAVING_SECONDS
-        left = _seconds_left(seconds)
-        epochs = int(left / epoch_seconds)
-        if chosen is not None and epochs < recipe.epochs:
+        epoch = _time_epoch(net, recipe, dataset, device)
+        left = _seconds_left(seconds, recipe)
+        if chosen is not None and epoch.total_seconds(recipe) > left:
             break
-        if epochs < 1:
+        if (first := epoch.total_seconds(dataclasses.replace(recipe, epochs=1))) > left:
             raise RecipeError(
-                f"--time was {seconds:.0f} s, but an epoch of {net.name} takes {epoch_seconds:.1f} s here, and "
-                f"{seconds - left:.1f} s are spent or kept. Give {seconds - left + 1.1 * epoch_seconds:.0f}s or more."
+                f"--time was {seconds:.0f} s, but an epoch of {net.name} takes {first:.1f} s here, and "
+                f"{seconds - left:.1f} s are spent or kept. Give {seconds - left + 1.1 * first:.0f}s or more."
             )
-        chosen = net, recipe, epoch_seconds
+        chosen = net, recipe, epoch
     if chosen is None:
         raise RecipeError("There is no net to choose from.")
-    net, recipe, epoch_seconds = chosen
+    net, recipe, epoch = chosen
     # Timing a net that is not taken has cost something too.
-    recipe = dataclasses.replace(recipe, epochs=max(1, int(_seconds_left(seconds) / epoch_seconds)))
-    terminal.remark(f"time: {seconds:.0f} s → {net.name}, {recipe.epochs} epochs of {epoch_seconds:.1f} s each")
+    recipe = epoch.fit(recipe, _seconds_left(seconds, recipe))
+    mean = epoch.total_seconds(recipe) / recipe.epochs
+    terminal.remark(f"time: {seconds:.0f} s → {net.name}, {recipe.epochs} epochs of {mean:.1f} s each")
     return net, recipe
 
 
-def _seconds_left(seconds: float) -> float:
-    return seconds * (1 - SPARE_FRACTION) - (time.perf_counter() - STARTED)
+def _seconds_left(seconds: float, recipe: Recipe) -> float:
+    kept = seconds * SPARE_FRACTION + (COMPILING_SECONDS if recipe.compile != "off" else 0.0)
+    return seconds - kept - (time.perf_counter() - STARTED)
 
 
-def _time_epoch(net: NetChoice, recipe: Recipe, dataset: Dataset, device: str) -> float:
-    """Seconds that an epoch and the judging after it will take."""
+def _time_epoch(net: NetChoice, recipe: Recipe, dataset: Dataset, device: str) -> EpochTime:
+    """Timed on a few steps, and on judging a few pictures."""
     from lamina.training.loop import Training
     from lamina.training.model import predict_logits
 
     images = dataset.train
     steps = WARM_UP_STEPS + TIMED_STEPS
     sample = images.take_evenly(steps * recipe.batch_size)
-    # Epochs enough for a set smaller than a batch; on whole pictures, so that those that grow have time to spare.
+    # Epochs enough for a set smaller than a batch.
     trial = dataclasses.replace(recipe, epochs=steps, grow_from_fraction=0.0)
     training = Training(net.make_for(sample, recipe.seed), sample, trial, device=device, steps_per_record=1)
     started = time.perf_counter()
@@ -81,9 +120,10 @@ def _time_epoch(net: NetChoice, recipe: Recipe, dataset: Dataset, device: str) -
     seconds = (time.perf_counter() - started) / (TIMED_STEPS * step_images) * len(images)
     watched = dataset.val if dataset.val is not None else dataset.test
     if watched is None:
-        return seconds
+        return EpochTime(seconds, SAVING_SECONDS)
     judged = watched.take_evenly(JUDGED_IMAGES)
     predict_logits(training.model, judged.pixels[:1])
     started = time.perf_counter()
     predict_logits(training.model, judged.pixels)
-    return seconds + (time.perf_counter() - started) / len(judged) * len(watched)
+    judging_seconds = (time.perf_counter() - started) / len(judged) * len(watched)
+    return EpochTime(seconds, judging_seconds + SAVING_SECONDS)

@@ -175,6 +175,11 @@ def resume_and_judge(
         run = read_run(run.path)  # nobody changes it from here on
         steps_per_record = _steps_per_record(run.record.device.value)
         training = resume_training(run, data.dataset, epochs, module, steps_per_record)
+        if training.recipe.compile != run.record.recipe.compile:
+            terminal.remark(
+                "warning: compile was on and is off, as there is no C++ compiler here: the training is slower, and the "
+                "weights may differ in their last bits from those of a run that was never stopped"
+            )
         for change in find_changes(run.record):
             terminal.remark(
                 f"warning: {change.what} was {change.first} and is {change.second}: "
@@ -356,7 +361,8 @@ def tell_score(report: Report) -> str:
 
 
 def _draw(run: Run, report: Report, training: Training, dataset: Dataset) -> None:
-    from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter
+    with loading():
+        from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter
     from lamina.evaluation import ClassReport, LabelReport, NumberReport
     from lamina.evaluation.judge import answer_some
 

@@ -64,6 +64,17 @@ class _FlattenTurned(torch.autograd.Function):
         return gradient.view(context.shape).contiguous(memory_format=torch.channels_last)
 
 
+class Bfloat16Linear(nn.Linear):
+    """A linear layer that multiplies in bf16 while it learns, and takes and gives float32."""
+
+    def forward(self, x: Float[Tensor, "n f"]) -> Float[Tensor, "n u"]:
+        """In float32 where it predicts: what is judged and kept is a model in float32."""
+        if not self.training:
+            return super().forward(x)
+        products = functional.linear(x.bfloat16(), self.weight.bfloat16()).float()
+        return products if self.bias is None else products + self.bias
+
+
 class ResidualSum(nn.Module):
     """The sum of what two modules make of the same input; an empty ``shortcut`` is the input itself."""
 

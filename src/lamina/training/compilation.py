@@ -72,10 +72,13 @@ def choose_compilation(
         )
     if wanted == "on":
         return compile_model(model), Compilation("on", "as asked")
+    device = _device_of(model)
+    if device == "mps":
+        return model, Compilation("off", "compiling is not tried on mps")
     seconds = _time_step(try_step, model)
     if seconds * steps < SHORTEST_SECONDS:
         return model, Compilation("off", f"a training of {seconds * steps:.0f} s is too short to repay compiling")
-    if _misses_compiler(model):
+    if misses_compiler(device):
         return model, Compilation("off", f"there is no C++ compiler: {_name_compiler()} is not on the PATH")
     compiled = compile_model(model)
     try:
@@ -103,7 +106,7 @@ def compile_model(model: Model) -> Forward:
     Raises:
         RecipeError: the model is on a CPU and there is no C++ compiler, which torch compiles with there.
     """
-    if _misses_compiler(model):
+    if misses_compiler(_device_of(model)):
         raise RecipeError(
             f"compile was 'on', which takes a C++ compiler, but {_name_compiler()} is not on the PATH. "
             "Install it (Debian and Ubuntu: apt install g++), or leave compile off."
@@ -113,10 +116,14 @@ def compile_model(model: Model) -> Forward:
     return compiled
 
 
+def misses_compiler(device: str) -> bool:
+    """Whether torch compiles by a C++ compiler on such a device, and there is none."""
+    return device == "cpu" and shutil.which(_name_compiler()) is None
+
+
 def _name_compiler() -> str:
     return os.environ.get("CXX") or COMPILER
 
 
-def _misses_compiler(model: Model) -> bool:
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    return on_cpu and shutil.which(_name_compiler()) is None
+def _device_of(model: Model) -> str:
+    return next(model.parameters()).device.type

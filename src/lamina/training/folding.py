@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from lamina.nets.modules import ResidualSum, SameConv2d, Whitening
+from lamina.nets.modules import Bfloat16Linear, ResidualSum, SameConv2d, Whitening
 
 # By their exact types: what a subclass does after its multiplication is not known.
 CONVOLUTIONS = (nn.Conv2d, SameConv2d, Whitening)
+LINEAR = (nn.Linear, Bfloat16Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -53,7 +54,7 @@ def _merge(layer: nn.Module, norm: nn.Module) -> nn.Module | None:
     statistics = (norm.running_mean, norm.running_var, norm.eps, scale, shift)
     if isinstance(layer, nn.Conv2d) and type(layer) in CONVOLUTIONS and layer.out_channels == norm.num_features:
         weights = fuse_conv_bn_weights(layer.weight, layer.bias, *statistics)
-    elif isinstance(layer, nn.Linear) and type(layer) is nn.Linear and layer.out_features == norm.num_features:
+    elif isinstance(layer, nn.Linear) and type(layer) in LINEAR and layer.out_features == norm.num_features:
         weights = fuse_linear_bn_weights(layer.weight, layer.bias, *statistics)
     else:
         return None

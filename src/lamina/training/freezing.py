@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lamina.errors import RecipeError
 from lamina.training.model import Model
 from lamina.training.recipe import Recipe
+from lamina.training.schedule import sizes_shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +98,8 @@ def can_remember(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8[Tenso
 
     That is so if each image is shown alike in all epochs, the head's answer is the model's, and they are no larger.
     """
-    is_shown_alike = recipe.flip == "off" and not (recipe.translate_px or recipe.cutout_px or recipe.grow_from_fraction)
-    if not is_shown_alike or len(trunk.heads) != 1:
+    is_moved = recipe.flip != "off" or recipe.translate_px or recipe.cutout_px
+    if is_moved or len(sizes_shown(recipe)) > 1 or len(trunk.heads) != 1:
         return False
     model.eval()
     features = look_at_head(model, trunk.heads[0], sample)

@@ -29,7 +29,7 @@ from lamina.training.optim import build_optimizer
 from lamina.training.precision import Precision, arrange_layers, choose_precision, count_probe_images
 from lamina.training.randomness import derive_generator, derive_seed, seeded
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import lr_factor, size_fraction
+from lamina.training.schedule import lr_factor, size_fraction, sizes_shown
 from lamina.training.task import Numbers
 
 
@@ -100,7 +100,7 @@ class Training:
             self._live,
             self._try_step,
             steps=recipe.epochs * len(self._batches),
-            is_growing=recipe.grow_from_fraction > 0,
+            is_growing=len(sizes_shown(recipe)) > 1,
         )
         # What was found holds for a training that goes on elsewhere too.
         self.recipe = recipe = dataclasses.replace(recipe, compile=self.compilation.value)
@@ -244,14 +244,16 @@ class Training:
         """A forward and a backward pass on the first batch, after which all is as it was."""
         buffers = [buffer.clone() for buffer in self._live.buffers()]
         batch = self._batches[0]
-        with self._arithmetic():
-            logits = forward(self._pixels[batch])
-        self._live.task.loss(logits, self._targets[batch]).backward()
-        self._live.zero_grad()
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # so that a clock outside tells of the step
-        for buffer, before in zip(self._live.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+        try:
+            with self._arithmetic():
+                logits = forward(self._pixels[batch])
+            self._live.task.loss(logits, self._targets[batch]).backward()
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)  # so that a clock outside tells of the step
+        finally:
+            self._live.zero_grad()
+            for buffer, before in zip(self._live.buffers(), buffers, strict=True):
+                buffer.copy_(before)
 
     def rehearse(self, images: int) -> None:
         """Take a step on so many images to see whether memory holds it; the training is of no use afterwards."""

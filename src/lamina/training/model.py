@@ -74,10 +74,13 @@ class Model(nn.Module):
     _shift: Tensor
 
     def normalize(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
-        """Stored pixels as what the body takes: channels first, each less its mean and over its deviation."""
+        """Stored pixels as what the body takes: channels first, each less its mean and over its deviation.
+
+        Smaller pictures than ``in_shape`` pass too, as a training may show them first.
+        """
         planes = images.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
         scale, shift = self._scale, self._shift
-        if planes.shape[2:] != scale.shape[2:]:  # smaller pictures, at the beginning of some trainings
+        if planes.shape[2:] != scale.shape[2:]:
             height, width = planes.shape[2:]
             scale, shift = (
                 whole[..., :height, :width].contiguous(memory_format=self._layout) for whole in (scale, shift)
@@ -137,8 +140,8 @@ def check_growing(model: Model, recipe: Recipe) -> None:
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise RecipeError(
                 f"grow_from_fraction was {recipe.grow_from_fraction:g}, but the net does not take pictures of "
-                f"{size[0]}×{size[1]}. Let it end in GlobalMaxPool() or GlobalAvgPool() before Output(), which take "
-                "any size, or set grow_from_fraction to 0."
+                f"{size[0]}×{size[1]}: {str(error).splitlines()[0]}. Begin with a larger fraction; only a net that "
+                "ends in GlobalMaxPool() or GlobalAvgPool() before Output() takes several sizes."
             ) from error
     model.train(was_training)
 

@@ -13,9 +13,9 @@ from typing import Literal, cast
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lamina.nets import Shape
+from lamina.nets.modules import Bfloat16Linear
 from lamina.training.device import Choice
 from lamina.training.model import Model
 
@@ -77,7 +77,8 @@ def choose_precision(
 
     Weights, loss and optimizer stay in float32; bf16 is what convolutions and linear layers multiply in. ``auto``
     tries each of them on ``images``, forward and backward: one that is more than 5 % off, or so slow that it would
-    cost a tenth of the whole, stays in float32; and all do where bf16 gains less than a fifth, or the net is small.
+    cost a tenth of the whole, stays in float32; and all do where bf16 gains less than a fifth, or the net is small. In
+    a net without convolutions a linear layer of less than 100,000 weights is not tried and stays in float32.
 
     >>> from lamina import Recipe, load_data
     >>> from lamina.training.model import build_model
@@ -113,7 +114,7 @@ def judge_trials(trials: list[Trial], untried: tuple[str, ...] = ()) -> Precisio
     """What follows from the trials of all layers but the ``untried``, which stay in float32.
 
     >>> judge_trials([Trial("body.0", 0.004, 3.0, 1.0), Trial("body.2", 0.3, 1.0, 0.5)])
-    Precision(value='bf16', reason="2.0× as fast as fp32 on this net's layers; body.2 stays fp32", \
+    Precision(value='bf16', reason="2.0× as fast as fp32 on the layers tried; body.2 stays fp32", \
 float32_layers=('body.2',))
     """
     if not trials:
@@ -129,10 +130,10 @@ float32_layers=('body.2',))
     if len(kept) == len(trials):
         return Precision("fp32", "no layer of this net is both right and fast in bf16 here")
     if gain < SMALLEST_GAIN:
-        return Precision("fp32", f"bf16 runs at {gain:.1f}× the speed of fp32 on this net's layers")
+        return Precision("fp32", f"bf16 runs at {gain:.1f}× the speed of fp32 on the layers tried")
     kept += untried
     stays = f"; {', '.join(kept)} {'stays' if len(kept) == 1 else 'stay'} fp32" if kept else ""
-    return Precision("bf16", f"{gain:.1f}× as fast as fp32 on this net's layers{stays}", kept)
+    return Precision("bf16", f"{gain:.1f}× as fast as fp32 on the layers tried{stays}", kept)
 
 
 def try_layers(model: Model, images: UInt8[Tensor, "n h w c"]) -> list[Trial]:
@@ -191,17 +192,6 @@ class _Float32(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             outputs: Tensor = super().forward(x.float())
             return outputs
-
-
-class Bfloat16Linear(nn.Linear):
-    """A linear layer that multiplies in bf16 while it learns, and takes and gives float32."""
-
-    def forward(self, x: Float[Tensor, "n f"]) -> Float[Tensor, "n u"]:
-        """In float32 where it predicts: what is judged and kept is a model in float32."""
-        if not self.training:
-            return super().forward(x)
-        products = functional.linear(x.bfloat16(), self.weight.bfloat16()).float()
-        return products if self.bias is None else products + self.bias
 
 
 def _is_linear(model: Model) -> bool:
