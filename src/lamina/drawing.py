@@ -92,7 +92,8 @@ def draw_confusion(report: ClassReport, path: Path) -> None:
         axes.tick_params(which="minor", length=0)
         for (row, column), images in np.ndenumerate(counts):
             colour = "white" if shades[row, column] > 0.6 else INK if images else FAINT_INK
-            axes.text(column, row, f"{images:,}", ha="center", va="center", color=colour, fontsize=9)
+            text = axes.text(column, row, f"{images:,}", ha="center", va="center", color=colour, fontsize=9)
+            text.set_in_layout(False)  # it lies within its cell: nobody has to make room for it
     _save(figure, path)
 
 

@@ -1,4 +1,4 @@
-"""What one picture's prediction waits for."""
+"""What a prediction of one picture, and a training, wait for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from lamina.cli.loading import loading
@@ -44,6 +45,22 @@ def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None
     assert "torch" in imported
     assert not imported & {"torchmetrics", "torchvision", "matplotlib", "scipy", "sympy", "pandas", "sklearn"}
     assert told.stdout.splitlines()[0] == "picture\tone label"
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_training_loads_none_of_the_compilers_that_torch_has(workplace: Path, pictures: Path, optimizer: str) -> None:
+    # Wide enough for the layers to be tried in bf16 where the machine multiplies in it.
+    net, options = "Flatten(), Linear(2000), ReLU(), Output()", ("--epochs", "1", "--optimizer", optimizer)
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "lamina", "train", net, "--data", str(pictures), *options],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
+    assert "torch" in imported
+    assert not imported & {"torch._dynamo", "torch.fx.experimental.symbolic_shapes", "sympy"}
 
 
 def test_garbage_is_collected_again_after_loading() -> None:

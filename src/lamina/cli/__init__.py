@@ -58,8 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     from importlib import import_module
 
+    from lamina.cli.loading import loading
+
     try:
-        status: int = import_module(f"lamina.cli.{name}").run(given[1:])
+        with loading():
+            command = import_module(f"lamina.cli.{name}")
+        status: int = command.run(given[1:])
         sys.stdout.flush()
     except LaminaError as error:
         print(f"lamina: {error}", file=sys.stderr)

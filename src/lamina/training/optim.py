@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -62,7 +63,22 @@ def _build_muon(matrices: Sequence[Tensor], vectors: Sequence[Tensor], recipe: R
     return Muon([group for group in groups if group["params"]], lr=recipe.lr, momentum=recipe.momentum, dtype=dtype)
 
 
-class Adam(Optimizer):
+class _Optimizer(Optimizer):
+    """torch's, but for two methods that would load its compiler: half a second, for nothing that is used here."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Take up weights with settings of their own."""
+        inspect.unwrap(Optimizer.add_param_group)(self, param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of the step before."""
+        del set_to_none  # a gradient of zeros would be read for nothing
+        for group in self.param_groups:
+            for weight in group["params"]:
+                weight.grad = None
+
+
+class Adam(_Optimizer):
     """Adam, and AdamW, by one call of torch's fused kernel for each group of weights.
 
     What :class:`torch.optim.Adam` does around that call, for the choices that lamina does not offer, takes as long as
@@ -79,13 +95,6 @@ class Adam(Optimizer):
         # "fused" tells torch to keep the count of steps beside the weights when it loads a state.
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "fused": True})
         self._advance = adamw if decays_weights else adam
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of the step before."""
-        del set_to_none  # a gradient of zeros would be read for nothing
-        for group in self.param_groups:
-            for weight in group["params"]:
-                weight.grad = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -128,7 +137,7 @@ def _compute_loss(closure: Callable[[], float] | None) -> float | None:
         return closure()
 
 
-class Muon(Optimizer):
+class Muon(_Optimizer):
     """Momentum, made orthogonal: every direction of a weight matrix moves equally far (Jordan et al., 2024).
 
     The step of an m × n matrix is scaled by 0.2 √max(m, n), which gives it the length of an Adam step (Liu et al.,

@@ -267,7 +267,7 @@ def _try_layer(
         with _timed(turns, device):
             with torch.autocast(device, torch.bfloat16, enabled=half):
                 output = layer(inputs)
-            gradients = torch.autograd.grad(output, sought, towards.to(output.dtype)) if sought else ()
+            gradients = _follow_back(output, towards, sought) if sought else ()
         return [output.detach(), *gradients]
 
     exact_turns: list[float] = []
@@ -278,6 +278,13 @@ def _try_layer(
     errors = [_distance(near.float(), true) for near, true in zip(rounded, exact, strict=True)]
     error = max(errors) if all(map(math.isfinite, errors)) else math.inf  # max() passes over what is no number
     return Trial(name, error, min(exact_turns), min(rounded_turns))
+
+
+def _follow_back(output: Tensor, towards: Tensor, sought: list[Tensor]) -> tuple[Tensor, ...]:
+    """The gradients of what is sought, where ``towards`` is the output's: torch, given it, would load its compiler."""
+    gradient = towards.to(output.dtype)
+    output.register_hook(lambda _: gradient)
+    return torch.autograd.grad(output.sum(), sought)
 
 
 def _distance(near: Tensor, true: Tensor) -> float:
