@@ -10,9 +10,9 @@ target, the number of those that do is told, and no seconds.
 
 "by views" is ``lamina evaluate RUN --tta``: images that the model is unsure of are judged mirrored and shifted too.
 
-``--with-article`` adds the article's CNN script, which is judged once, at its end: it is there when its process is
-done, or not at all. ``--with-record`` adds benchmarks/record.py, whose seconds are of training and whose views are six
-for every image; it is not judged on the way either.
+``--with-article`` adds the article's CNN script, which is judged once, at its end: it is there when it prints its
+accuracy, or not at all. ``--with-record`` adds benchmarks/record.py, whose seconds are of training and whose views are
+six for every image; it is not judged on the way either.
 
     python benchmarks/ladder.py --nets mlp,cnn:article --seeds 3 --target 0.7552 --json ladder.json --png ladder.png
 """

@@ -78,7 +78,7 @@ def resume_training(
 ) -> Training:
     """The training of a run where it was last saved: it goes on to the weights of one that was never stopped.
 
-    A net that was compiled goes on as it is where there is no compiler; the training's recipe then says so.
+    A net that was compiled goes on uncompiled where there is no compiler, and the training's recipe says so.
 
     The run is not touched: hold ``run.lock()``, and call ``run.trim_history`` as you go on, and ``run.replace_record``
     where the epochs are others.

@@ -380,6 +380,21 @@ def test_a_net_of_one_size_alone_cannot_grow():
     )
 
 
+def test_a_module_of_ones_own_that_says_nothing_of_a_size_is_named_by_its_error():
+    class Strict(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3 * 16 * 16, 4)
+
+        def forward(self, images):
+            if images.shape[-1] != 16:
+                raise NotImplementedError
+            return self.linear(images.flatten(1))
+
+    with pytest.raises(RecipeError, match="does not take pictures of 8×8: NotImplementedError"):
+        Training(Strict(), random_images(side_px=16), GROWING)
+
+
 def test_pictures_too_small_for_a_net_that_takes_several_sizes_are_refused_with_the_reason():
     net = Net(MaxPool2d(4), Conv2d(4, 3, padding=1), MaxPool2d(2), GlobalMaxPool(), Output())
     Training(net, random_images(side_px=16), GROWING)

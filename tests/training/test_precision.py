@@ -12,6 +12,7 @@ from lamina.training.model import build_model
 from lamina.training.precision import (
     Precision,
     Trial,
+    _find_gradients,
     arrange_layers,
     choose_precision,
     judge_trials,
@@ -67,6 +68,15 @@ def test_every_layer_that_multiplies_is_tried_and_is_right(model, images):
     for tried in trials:
         assert 1e-5 < tried.error < 0.01  # rounded, and no more than eight bits explain
         assert tried.fp32_seconds > 0 < tried.bf16_seconds
+
+
+def test_a_trial_follows_the_gradients_back_as_torch_does():
+    images, towards = torch.randn(2, 3, 5, 5, requires_grad=True), torch.randn(2, 4, 3, 3)
+    layer = nn.Conv2d(3, 4, 3)
+    sought = [images, layer.weight]
+    expected = torch.autograd.grad(layer(images), sought, towards)
+    for found, right in zip(_find_gradients(layer(images), towards, sought), expected, strict=True):
+        assert torch.equal(found, right)
 
 
 def test_a_trial_moves_nothing_in_the_model(model, images):

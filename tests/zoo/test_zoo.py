@@ -14,7 +14,7 @@ from lamina.training.events import Epoch
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
-SIZES = {"mlp": 308_310, "cnn": 591_914, "resnet18": 11_173_962, "mlp-l": 3_807_242} | {
+SIZES = {"mlp": 308_310, "cnn": 591_914, "resnet18": 11_173_962, "mlp-l": 1_971_210} | {
     "cnn-s": 146_754,
     "cnn-m": 569_666,
     "cnn-l": 1_972_802,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -48,12 +49,15 @@ class EpochTime:
 
     def fit(self, recipe: Recipe, seconds: float) -> Recipe:
         """The recipe with as many epochs as fit into so many seconds; with 1 at least."""
-        whole = dataclasses.replace(recipe, epochs=max(1, int(seconds / (self.train_seconds + self.other_seconds))))
-        # Pictures that grow cost less; how much less hardly depends on the number of epochs, if they are 2 or more.
-        area = _mean_area(dataclasses.replace(recipe, epochs=max(2, whole.epochs)))
-        epochs = int(seconds / (self.train_seconds * area + self.other_seconds))
-        growing = dataclasses.replace(recipe, epochs=max(1, epochs))
-        return growing if self.total_seconds(growing) <= seconds else whole
+        fitting = recipe
+        for _ in range(2):  # of pictures that grow the mean area depends on the number of epochs, but little
+            epoch_seconds = self.train_seconds * _mean_area(fitting) + self.other_seconds
+            fitting = dataclasses.replace(recipe, epochs=max(1, int(seconds / epoch_seconds)))
+        while fitting.epochs > 1 and self.total_seconds(fitting) > seconds:
+            fitting = dataclasses.replace(fitting, epochs=fitting.epochs - 1)
+        while self.total_seconds(longer := dataclasses.replace(fitting, epochs=fitting.epochs + 1)) <= seconds:
+            fitting = longer
+        return fitting
 
 
 def _mean_area(recipe: Recipe) -> float:
@@ -77,28 +81,40 @@ def fit_budget(
     chosen = None
     for net, recipe in nets:
         epoch = _time_epoch(net, recipe, dataset, device)
-        left = _seconds_left(seconds, recipe)
+        left = _seconds_left(seconds, recipe, device)
         if chosen is not None and epoch.total_seconds(recipe) > left:
             break
         if (first := epoch.total_seconds(dataclasses.replace(recipe, epochs=1))) > left:
+            needed = (seconds * (1 - SPARE_FRACTION) - left + 1.1 * first) / (1 - SPARE_FRACTION)
             raise RecipeError(
                 f"--time was {seconds:.0f} s, but an epoch of {net.name} takes {first:.1f} s here, and "
-                f"{seconds - left:.1f} s are spent or kept. Give {seconds - left + 1.1 * first:.0f}s or more."
+                f"{seconds - left:.1f} s are spent or kept. Give {math.ceil(needed)}s or more."
             )
         chosen = net, recipe, epoch
     if chosen is None:
         raise RecipeError("There is no net to choose from.")
     net, recipe, epoch = chosen
     # Timing a net that is not taken has cost something too.
-    recipe = epoch.fit(recipe, _seconds_left(seconds, recipe))
+    recipe = epoch.fit(recipe, _seconds_left(seconds, recipe, device))
     mean = epoch.total_seconds(recipe) / recipe.epochs
     terminal.remark(f"time: {seconds:.0f} s → {net.name}, {recipe.epochs} epochs of {mean:.1f} s each")
     return net, recipe
 
 
-def _seconds_left(seconds: float, recipe: Recipe) -> float:
-    kept = seconds * SPARE_FRACTION + (COMPILING_SECONDS if recipe.compile != "off" else 0.0)
-    return seconds - kept - (time.perf_counter() - STARTED)
+def _seconds_left(seconds: float, recipe: Recipe, device: str) -> float:
+    left = seconds * (1 - SPARE_FRACTION) - (time.perf_counter() - STARTED)
+    return left - COMPILING_SECONDS if _may_compile(recipe, left - COMPILING_SECONDS, device) else left
+
+
+def _may_compile(recipe: Recipe, seconds: float, device: str) -> bool:
+    """Whether a training of about so many seconds may compile its net."""
+    if recipe.compile != "auto":
+        return recipe.compile == "on"
+    from lamina.training.compilation import SHORTEST_SECONDS, misses_compiler
+    from lamina.training.device import choose_device
+
+    can_compile = not misses_compiler(choose_device(device).value) and not recipe.grow_from_fraction
+    return can_compile and seconds >= SHORTEST_SECONDS
 
 
 def _time_epoch(net: NetChoice, recipe: Recipe, dataset: Dataset, device: str) -> EpochTime:

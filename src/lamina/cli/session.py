@@ -177,8 +177,8 @@ def resume_and_judge(
         training = resume_training(run, data.dataset, epochs, module, steps_per_record)
         if training.recipe.compile != run.record.recipe.compile:
             terminal.remark(
-                "warning: compile was on and is off, as there is no C++ compiler here: the training is slower, and the "
-                "weights may differ in their last bits from those of a run that was never stopped"
+                "warning: compile was on and is off, as there is no C++ compiler here: the weights may differ in their "
+                "last bits from those of a run that was never stopped"
             )
         for change in find_changes(run.record):
             terminal.remark(
@@ -197,7 +197,7 @@ def resume_and_judge(
         run = run.replace_record(
             dataclasses.replace(
                 run.record,
-                recipe=training.recipe,
+                recipe=dataclasses.replace(training.recipe, compile=run.record.recipe.compile),
                 rewind_on_nan=run.record.rewind_on_nan if rewinds is None else rewinds,
             )
         )

@@ -84,7 +84,7 @@ def choose_compilation(
     try:
         gain = seconds / _time_step(try_step, compiled)
     except RuntimeError as error:  # torch's word for a compiler that fails, whatever the reason
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return model, Compilation("off", f"compiling failed: {reason}")
     told = f"compiled, forward and backward run at {gain:.2f}× the speed"
     return (compiled, Compilation("on", told)) if gain >= SMALLEST_GAIN else (model, Compilation("off", told))

@@ -140,7 +140,7 @@ def check_growing(model: Model, recipe: Recipe) -> None:
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise RecipeError(
                 f"grow_from_fraction was {recipe.grow_from_fraction:g}, but the net does not take pictures of "
-                f"{size[0]}×{size[1]}: {str(error).splitlines()[0]}. Begin with a larger fraction; only a net that "
+                f"{size[0]}×{size[1]}: {_first_line(error)}. Begin with a larger fraction; only a net that "
                 "ends in GlobalMaxPool() or GlobalAvgPool() before Output() takes several sizes."
             ) from error
     model.train(was_training)
@@ -191,6 +191,10 @@ def predict_logits(
     finally:
         model.train(was_training)
     return torch.cat(logits).numpy() if logits else np.empty((0, model.task.outputs), np.float32)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _fold(model: Model) -> Model:

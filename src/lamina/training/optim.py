@@ -64,11 +64,11 @@ def _build_muon(matrices: Sequence[Tensor], vectors: Sequence[Tensor], recipe: R
 
 
 class _Optimizer(Optimizer):
-    """torch's, but for two methods that would load its compiler: half a second, for nothing that is used here."""
+    """torch's, but for methods that would load its compiler: half a second, for nothing that is used here."""
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Take up weights with settings of their own."""
-        inspect.unwrap(Optimizer.add_param_group)(self, param_group)
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    state_dict = inspect.unwrap(Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of the step before."""
@@ -93,8 +93,7 @@ class Adam(_Optimizer):
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, *, decays_weights: bool = False) -> None:
         # "fused" tells torch to keep the count of steps beside the weights when it loads a state.
-        super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "fused": True})
-        self._advance = adamw if decays_weights else adam
+        super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "decays_weights": decays_weights, "fused": True})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -105,7 +104,8 @@ class Adam(_Optimizer):
             memory = [self.state[weight] or self._begin(weight) for weight in moved]
             if not moved:
                 continue
-            self._advance(
+            advance = adamw if group["decays_weights"] else adam
+            advance(
                 moved,
                 [weight.grad for weight in moved],
                 [kept["exp_avg"] for kept in memory],
@@ -158,9 +158,8 @@ class Muon(_Optimizer):
         momentum: float = 0.9,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "orthogonal": True, "weight_decay": 0.0}
+        defaults = {"lr": lr, "momentum": momentum, "orthogonal": True, "weight_decay": 0.0, "dtype": dtype}
         super().__init__(groups, defaults)
-        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -181,7 +180,7 @@ class Muon(_Optimizer):
         buffer, momentum = state["momentum_buffer"], group["momentum"]
         buffer.lerp_(gradient, 1 - momentum)
         ahead = gradient.lerp(buffer, momentum)
-        direction = orthogonalize(ahead.flatten(1).to(self._dtype))
+        direction = orthogonalize(ahead.flatten(1).to(group["dtype"]))
         length = 0.2 * max(direction.shape) ** 0.5
         weight.add_(direction.view_as(weight), alpha=-group["lr"] * length)
 

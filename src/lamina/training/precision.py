@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, UInt8
@@ -77,8 +77,9 @@ def choose_precision(
 
     Weights, loss and optimizer stay in float32; bf16 is what convolutions and linear layers multiply in. ``auto``
     tries each of them on ``images``, forward and backward: one that is more than 5 % off, or so slow that it would
-    cost a tenth of the whole, stays in float32; and all do where bf16 gains less than a fifth, or the net is small. In
-    a net without convolutions a linear layer of less than 100,000 weights is not tried and stays in float32.
+    cost a tenth of the whole, stays in float32; and all do where bf16 gains less than a fifth, or the net is small. On
+    a CPU, in a net of lamina's own layers without convolutions, a linear layer of less than 100,000 weights is not
+    tried and stays in float32.
 
     >>> from lamina import Recipe, load_data
     >>> from lamina.training.model import build_model
@@ -267,7 +268,7 @@ def _try_layer(
         with _timed(turns, device):
             with torch.autocast(device, torch.bfloat16, enabled=half):
                 output = layer(inputs)
-            gradients = _follow_back(output, towards, sought) if sought else ()
+            gradients = _find_gradients(output, towards, sought) if sought else ()
         return [output.detach(), *gradients]
 
     exact_turns: list[float] = []
@@ -280,11 +281,23 @@ def _try_layer(
     return Trial(name, error, min(exact_turns), min(rounded_turns))
 
 
-def _follow_back(output: Tensor, towards: Tensor, sought: list[Tensor]) -> tuple[Tensor, ...]:
-    """The gradients of what is sought, where ``towards`` is the output's: torch, given it, would load its compiler."""
-    gradient = towards.to(output.dtype)
-    output.register_hook(lambda _: gradient)
-    return torch.autograd.grad(output.sum(), sought)
+class _Pulled(torch.autograd.Function):
+    """A number whose gradient is what one likes: ``torch.autograd.grad``, given one, would load torch's compiler."""
+
+    @staticmethod
+    def forward(context: Any, output: Tensor, gradient: Tensor) -> Tensor:
+        context.gradient = gradient
+        return output.new_zeros(())
+
+    @staticmethod
+    def backward(context: Any, _: Tensor) -> tuple[Tensor, None]:
+        return context.gradient, None
+
+
+def _find_gradients(output: Tensor, towards: Tensor, sought: list[Tensor]) -> tuple[Tensor, ...]:
+    """The gradients of what is sought, where ``towards`` is the output's."""
+    pulled = _Pulled.apply(output, towards.to(output.dtype))  # type: ignore[no-untyped-call]
+    return torch.autograd.grad(pulled, sought)
 
 
 def _distance(near: Tensor, true: Tensor) -> float:

@@ -1,7 +1,6 @@
 """An MLP with all that helps one: three hidden layers, batch norm, Muon, mirrored and shifted pictures.
 
-3,807,242 parameters at 3×32×32 and ten classes. Measured on two cores of an Intel Xeon with AMX, torch 2.13, the JPEG
-copy of CIFAR-10, November 2026: 68.99 % (69.06, 68.91), 2 runs, 164 s of training; 71.15 % by views, 1 run.
+1,971,210 parameters at 3×32×32 and ten classes. Not measured to the end yet.
 """
 
 from lamina.nets import BatchNorm, Flatten, Linear, Net, Output, ReLU
@@ -9,7 +8,7 @@ from lamina.training.recipe import Recipe
 
 NET = Net(
     Flatten(),
-    Linear(1024, bias=False),
+    Linear(512, bias=False),
     BatchNorm(),
     ReLU(),
     Linear(512, bias=False),
