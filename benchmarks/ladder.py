@@ -234,6 +234,7 @@ def expand(names: str) -> list[str]:
 def main(
     nets: str = ",".join(zoo.NAMES),
     seeds: int = 3,
+    first_seed: int = 0,
     target: float = 0.7552,
     epochs: int | None = None,
     images: int | None = None,
@@ -247,7 +248,8 @@ def main(
 
     Args:
         nets: names in the zoo, commas between; NET:RECIPE takes one recipe, NET all of the net's.
-        seeds: how often each is trained, with seeds 0, 1, 2 …
+        seeds: how often each is trained, each time with the seed after the last one's.
+        first_seed: of the first training.
         target: test accuracy, a fraction, whose first reaching is timed.
         epochs: in place of each recipe's.
         images: train and test on about so many pictures: a quick try, whose figures mean nothing.
@@ -277,7 +279,7 @@ def main(
         if with_article:
             write_pictures(data, pictures)
         # In turns, so that a slow minute of the machine meets everybody.
-        for seed in range(seeds):
+        for seed in range(first_seed, first_seed + seeds):
             for who in entries:
                 keep(train_with_lamina(who, seed, epochs, target, source, folder / "runs"))
             if with_article:
