@@ -33,6 +33,7 @@ def test_every_benchmark_tells_what_it_takes(name):
 
 
 @pytest.mark.cifar10
+@pytest.mark.usefixtures("cifar10")
 def test_the_share_of_reading_is_told_for_each_net(tmp_path):
     done = run_benchmark(
         "data_path.py", "--nets", "mlp,cnn-s:quick", "--turns", 1, "--images", 200, "--json", tmp_path / "rows.json"
@@ -44,6 +45,7 @@ def test_the_share_of_reading_is_told_for_each_net(tmp_path):
 
 
 @pytest.mark.cifar10
+@pytest.mark.usefixtures("cifar10")
 def test_the_share_of_the_ceiling_is_told_by_flop_that_are_counted(tmp_path):
     done = run_benchmark(
         "ceiling.py", "--nets", "mlp", "--batch-size", "50", "--turns", 1, "--images", 200, "--json", tmp_path / "rows"

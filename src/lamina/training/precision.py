@@ -115,7 +115,7 @@ def judge_trials(trials: list[Trial], untried: tuple[str, ...] = ()) -> Precisio
     """What follows from the trials of all layers but the ``untried``, which stay in float32.
 
     >>> judge_trials([Trial("body.0", 0.004, 3.0, 1.0), Trial("body.2", 0.3, 1.0, 0.5)])
-    Precision(value='bf16', reason="2.0× as fast as fp32 on the layers tried; body.2 stays fp32", \
+    Precision(value='bf16', reason='2.0× as fast as fp32 on the layers tried; body.2 stays fp32', \
 float32_layers=('body.2',))
     """
     if not trials:
