@@ -139,7 +139,7 @@ def prepare(name: str, images: Images, batch_size: int, precision: str, epochs: 
 def compare(rows: list[Row]) -> Table:
     """Each net's rate and its fraction of the ceiling, and both by the needed products."""
     table = Table()
-    for head in ("net", "batch", "format", "images/s", "GFLOP/s", "of ceiling", "needed", "of ceiling"):
+    for head in ("net", "batch", "format", "images/s", "GFLOP/s", "of\nceiling", "needed", "of\nceiling"):
         table.add_column(head, justify="left" if head == "net" else "right", no_wrap=True)
     for row in rows:
         table.add_row(
