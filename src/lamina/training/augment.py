@@ -65,19 +65,20 @@ def gather_batch(
 
     A shift reflects the image at its border (the border row itself is not doubled); a blank is mid-grey, 128.
     """
-    if choices.flips is None and choices.shifts_px is None:
-        batch = pixels.index_select(0, indices)
-    else:
-        _, height, width, _ = pixels.shape
-        rows = torch.arange(height, device=pixels.device).expand(len(indices), height)
-        columns = torch.arange(width, device=pixels.device).expand(len(indices), width)
+    batch = pixels.index_select(0, indices)
+    if choices.flips is not None or choices.shifts_px is not None:
+        count, height, width, channels = batch.shape
+        rows = torch.arange(height, device=pixels.device).expand(count, height)
+        columns = torch.arange(width, device=pixels.device).expand(count, width)
         if choices.shifts_px is not None:
             shifts_px = choices.shifts_px[indices]
             rows = _reflect(rows - shifts_px[:, :1], height)
             columns = _reflect(columns - shifts_px[:, 1:], width)
         if choices.flips is not None:
             columns = torch.where(choices.flips[indices, None], width - 1 - columns, columns)
-        batch = pixels[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
+        # One number for a pixel's place: three index tensors take torch half as long again.
+        places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
+        batch = batch.flatten(1, 2).gather(1, places[..., None].expand(-1, -1, channels)).view_as(batch)
     if choices.holes_px is not None:
         _blank(batch, choices.holes_px[indices], cutout_px)
     return batch
