@@ -26,7 +26,7 @@ from lamina.training.finite import choose_watched, find_unsound, is_finite, trac
 from lamina.training.freezing import Features, can_remember, find_trunk
 from lamina.training.model import Model, build_model, check_growing
 from lamina.training.optim import build_optimizer
-from lamina.training.precision import Precision, arrange_layers, choose_precision, count_probe_images
+from lamina.training.precision import Precision, arrange_layers, choose_precision, take_probe
 from lamina.training.randomness import derive_generator, derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor, size_fraction, sizes_shown
@@ -86,13 +86,12 @@ class Training:
         self._weights = None if weights is None else weights.to(self._device)
         keep_freed_memory()
         self._steps_done = 0
-        probe = count_probe_images(images.shape)
-        sample = self._pixels[:: max(1, len(images) // probe)][: min(recipe.batch_size, probe)]
-        self.precision = precision or choose_precision(recipe.precision, self._live, sample)
+        probe = take_probe(self._live, self._pixels, recipe.batch_size)
+        self.precision = precision or choose_precision(recipe.precision, self._live, probe)
         self._autocasts = arrange_layers(self._live, self.precision)
         self._trunk = find_trunk(self._live.body) if recipe.freeze else None
         self._features: Features | None = None
-        if self._trunk is not None and can_remember(recipe, self._live, self._trunk, sample[:2]):
+        if self._trunk is not None and can_remember(recipe, self._live, self._trunk, probe[:2]):
             self._features = Features(self._live, self._trunk.heads[0], len(images))
         self._batches = _divide(len(images), recipe.batch_size)
         self._compute, self.compilation = choose_compilation(
