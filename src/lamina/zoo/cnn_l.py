@@ -1,7 +1,7 @@
 """The whitened net of the published widths; see cnn_s.py for what it is made of.
 
 1,972,802 parameters at 3×32×32 and ten classes. Measured on the JPEG copy of CIFAR-10, torch 2.13, November 2026:
-89.05 % (88.96, 89.14; 90.18 % by views), 2 runs, 761 s of training on two cores of an AMD EPYC with AVX-512; 88.92 %
+89.15 ± 0.48 % (90.18 % by views), 3 runs, 754 s of training on two cores of an AMD EPYC with AVX-512; 88.92 %
 (90.21 % by views), 1 run, 285 s on two of an Intel Xeon with AMX.
 """
 
