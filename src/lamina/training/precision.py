@@ -37,7 +37,7 @@ PROBE_IMAGES, PROBE_PIXELS = 64, 64 * 64 * 64
 themselves, and their activations take its memory."""
 PROBE_ROWS = 1024
 """Images on which the layers of a net without convolutions are tried, at most. Up to there it is a batch: the more of
-them, the more is gained by turning a large weight once."""
+them, the more is gained by turning a large weight once, and a step holds as much."""
 LARGEST_ERROR = 0.05
 """Of a layer's output or gradient, relative to its length. bf16's eight bits explain 0.003, and ten times as much
 where values cancel, as in whitening; what is broken is off by half and more."""
@@ -76,12 +76,12 @@ class Trial:
 def choose_precision(
     wanted: Literal["auto", "fp32", "bf16"], model: Model, images: UInt8[Tensor, "n h w c"]
 ) -> Precision:
-    """The number format that ``model`` is to be trained in; ``auto`` takes bf16 where it is right and clearly faster.
+    """The number format that ``model`` is to be trained in; ``auto`` takes bf16 where it is right and no slower.
 
     Weights, loss and optimizer stay in float32; bf16 is what convolutions and linear layers multiply in. ``auto``
     tries each of them on ``images``, forward and backward: one that is more than 5 % off, or so slow that it would
-    cost a tenth of the whole, stays in float32; and all do where bf16 gains less than a fifth, or the net is small. On
-    a CPU, in a net of lamina's own layers without convolutions, a linear layer of less than 100,000 weights is not
+    cost a tenth of the whole, stays in float32; and all do where bf16 is slower on the whole, or the net is small. On a
+    CPU, in a net of lamina's own layers without convolutions, a linear layer of less than 100,000 weights is not
     tried and stays in float32.
 
     >>> from lamina import Recipe, load_data
@@ -110,7 +110,7 @@ def take_probe(model: Model, pixels: UInt8[Tensor, "n h w c"], batch_size: int) 
     _, height, width, _ = pixels.shape
     most = PROBE_ROWS if _is_linear(model) else min(PROBE_IMAGES, PROBE_PIXELS // (height * width))
     count = max(1, min(most, batch_size, len(pixels)))
-    return pixels[:: len(pixels) // count][:count]
+    return pixels[torch.arange(count, device=pixels.device) * len(pixels) // count]
 
 
 def judge_trials(trials: list[Trial], untried: tuple[str, ...] = ()) -> Precision:
@@ -133,7 +133,7 @@ float32_layers=('body.2',))
     if len(kept) == len(trials):
         return Precision("fp32", "no layer of this net is both right and fast in bf16 here")
     if gain < SMALLEST_GAIN:
-        return Precision("fp32", f"bf16 runs at {gain:.1f}× the speed of fp32 on the layers tried")
+        return Precision("fp32", f"bf16 runs at {gain:.2f}× the speed of fp32 on the layers tried")
     kept += untried
     stays = f"; {', '.join(kept)} {'stays' if len(kept) == 1 else 'stay'} fp32" if kept else ""
     return Precision("bf16", f"{gain:.1f}× as fast as fp32 on the layers tried{stays}", kept)
