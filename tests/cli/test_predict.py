@@ -139,6 +139,10 @@ def test_pictures_come_in_chunks_as_reading_them_all_at_once_would_give_them(tmp
     assert len(reasons) == 3
 
 
+def leave_out_coverage():
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_a_stopped_prediction_leaves_nothing_half_written(photos, run, number):
@@ -150,7 +154,10 @@ def test_a_stopped_prediction_leaves_nothing_half_written(photos, run, number):
         os.link(many / "0.png", many / f"{place}.png")
     (photos / "answers.csv").write_text("what was there before")
     command = [sys.executable, "-m", "lamina", "predict", str(run), "many", "--output", "answers.csv", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # An interrupt between two lines of coverage's own would leave its lock taken for ever.
+    environment = leave_out_coverage()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, env=environment) as process:
         assert "prediction" in process.stdout.readline()
         begun = list(photos.glob(".answers.csv.*"))
         process.send_signal(number)
@@ -168,7 +175,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(photos, run, monkeypatch):
     (photos / "answers.jsonl").write_text("what was there before")
     command = f"trap '' XFSZ; ulimit -f 0; exec {sys.executable} -m lamina predict {run} photos --output answers.jsonl"
     # Coverage would want to write a file too.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    environment = leave_out_coverage()
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
