@@ -112,6 +112,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "fewer targets": lambda folder: np.save(folder / "targets.npy", np.zeros(20, np.int64)),
     "pickled targets": lambda folder: np.save(folder / "targets.npy", np.array([{}] * 21), allow_pickle=True),
     "another format": set_meta(format=0),
+    "an unknown split": set_meta(counts={"train": 12, "va1": 3, "test": 6}),
     "an unknown field": set_meta(colour="red"),
     "other counts": set_meta(counts={"train": 20}),
     "counts of another kind": set_meta(counts=[1]),
@@ -165,6 +166,7 @@ def test_a_damaged_cache_is_made_again(damage: str, pictures, tmp_path: Path, ca
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 255)), min_size=1, max_size=3))
 def test_flipped_bytes_of_the_meta_are_read_or_made_again(pictures, tmp_path: Path, cache: Path, flips) -> None:
+    shutil.rmtree(cache)
     source = tmp_path / "a.zip"
     if not source.exists():
         pictures.write_zip(source)
@@ -183,7 +185,6 @@ def test_flipped_bytes_of_the_meta_are_read_or_made_again(pictures, tmp_path: Pa
         np.concatenate([images.pixels for images in found.splits.values()]),
         np.concatenate([pictures.select(split)[0] for split in ("train", "val", "test")]),
     )
-    shutil.rmtree(cache)
 
 
 def test_a_damaged_note_of_the_source_is_made_again(pictures, tmp_path: Path, cache: Path) -> None:

@@ -200,6 +200,8 @@ def _read(folder: Path) -> Dataset:
             raise ValueError(f"sizes are {sizes_px.dtype} of shape {sizes_px.shape}")
         if not len(pixels) == len(targets) == len(meta.names) == sum(meta.counts.values()):
             raise ValueError("its parts have different lengths")
+        if unknown := meta.counts.keys() - set(SPLITS):
+            raise ValueError(f"there is no split {min(unknown)!r}")
         if meta.check != _digest_some(folder):
             raise ValueError("its arrays are not as they were written")
         splits: dict[Split, Images] = {}
