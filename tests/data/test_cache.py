@@ -113,6 +113,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "pickled targets": lambda folder: np.save(folder / "targets.npy", np.array([{}] * 21), allow_pickle=True),
     "another format": set_meta(format=0),
     "an unknown split": set_meta(counts={"train": 12, "va1": 3, "test": 6}),
+    "another class": set_meta(target_names=["cat", "dog", "own"]),
+    "no digest": lambda folder: (folder / "digest.json").unlink(),
+    "half the digest": lambda folder: cut_in_half(folder / "digest.json"),
     "an unknown field": set_meta(colour="red"),
     "other counts": set_meta(counts={"train": 20}),
     "counts of another kind": set_meta(counts=[1]),
@@ -185,6 +188,10 @@ def test_flipped_bytes_of_the_meta_are_read_or_made_again(pictures, tmp_path: Pa
         np.concatenate([images.pixels for images in found.splits.values()]),
         np.concatenate([pictures.select(split)[0] for split in ("train", "val", "test")]),
     )
+    assert found.train.target_names == ("cat", "dog", "owl")
+    assert {split: images.names for split, images in found.splits.items()} == {
+        split: pictures.select(split)[2] for split in ("train", "val", "test")
+    }
 
 
 def test_a_damaged_note_of_the_source_is_made_again(pictures, tmp_path: Path, cache: Path) -> None:

@@ -4,6 +4,7 @@
                              targets.npy
                              sizes.npy     int32 (N, 2), height and width of each picture before it was made to fit
                              meta.json     splits, names, problems, how many pictures were of each format
+                             digest.json   of these files, of the pixels some: enough to see what was damaged
 <cache>/sources/<key>.json                 which of these folders a source in a certain state was decoded to, and what
                                            is to be said of that source, though another may have the same content
 <cache>/building-*/                        work under way, or left by a process that was killed
@@ -38,7 +39,7 @@ from lamina.data.decoding import fit_pixels
 from lamina.data.preparation import Resize
 from lamina.errors import DataError, LaminaWarning
 
-FORMAT = 3
+FORMAT = 4
 IMAGES_AT_ONCE = 100
 ROWS_CHECKED = 64
 # Of Linux on all processors that torch is built for; Python names it from 3.13 on.
@@ -64,7 +65,6 @@ class Meta:
     target_reason: str = "as the source has them"
     leaks: Sequence[Leak] = ()
     encodings: Mapping[str, int] = field(default_factory=dict)
-    check: str = ""
     format: int = FORMAT
 
 
@@ -189,10 +189,10 @@ def _find(root: Path, pointer: Path) -> Dataset | None:
 def _read(folder: Path) -> Dataset:
     try:
         fields: dict[str, Any] = json.loads((folder / "meta.json").read_text("utf-8"))
+        if fields["format"] != FORMAT:
+            raise ValueError(f"format {fields['format']}, expected {FORMAT}")
         values = {"problems": Problem, "leaks": Leak}
         meta = Meta(**fields | {name: tuple(kind(**value) for value in fields[name]) for name, kind in values.items()})
-        if meta.format != FORMAT:
-            raise ValueError(f"format {meta.format}, expected {FORMAT}")
         pixels = _map(folder / "pixels.npy")
         targets = np.load(folder / "targets.npy", mmap_mode="c")
         sizes_px = np.load(folder / "sizes.npy", mmap_mode="c")
@@ -200,10 +200,8 @@ def _read(folder: Path) -> Dataset:
             raise ValueError(f"sizes are {sizes_px.dtype} of shape {sizes_px.shape}")
         if not len(pixels) == len(targets) == len(meta.names) == sum(meta.counts.values()):
             raise ValueError("its parts have different lengths")
-        if unknown := meta.counts.keys() - set(SPLITS):
-            raise ValueError(f"there is no split {min(unknown)!r}")
-        if meta.check != _digest_some(folder):
-            raise ValueError("its arrays are not as they were written")
+        if json.loads((folder / "digest.json").read_text("utf-8")) != _digest_some(folder):
+            raise ValueError("its files are not as they were written")
         splits: dict[Split, Images] = {}
         first = 0
         for split in SPLITS:
@@ -255,7 +253,8 @@ def _build(root: Path, pointer: Path, build: Callable[[Path], Meta]) -> Dataset:
     folder = Path(tempfile.mkdtemp(prefix="building-", dir=root))
     try:
         meta = build(folder)
-        _write_json(folder / "meta.json", asdict(replace(meta, check=_digest_some(folder))))
+        _write_json(folder / "meta.json", asdict(meta))
+        _write_json(folder / "digest.json", _digest_some(folder))
         for name in ("pixels.npy", "targets.npy", "sizes.npy"):
             _sync(folder / name)
         target = root / _folder_name(meta.name, meta.fingerprint)
@@ -290,9 +289,9 @@ def _retell(dataset: Dataset, told: Mapping[str, Any]) -> Dataset:
 
 
 def _digest_some(folder: Path) -> str:
-    """A digest of the small arrays and of some rows of the large one: enough to see blocks that were never written."""
+    """A digest of the small files and of some rows of the large one: enough to see blocks that were never written."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in ("targets.npy", "sizes.npy"):
+    for name in ("meta.json", "targets.npy", "sizes.npy"):
         digest.update((folder / name).read_bytes())
     pixels = _map(folder / "pixels.npy")
     for row in np.linspace(0, len(pixels) - 1, num=min(len(pixels), ROWS_CHECKED), dtype=np.int64):
