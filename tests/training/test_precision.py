@@ -1,7 +1,9 @@
 import copy
+import dataclasses
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -65,18 +67,19 @@ def test_auto_on_a_large_net_follows_the_trials(images):
 
 def test_layers_are_tried_on_images_from_the_whole_set(images, model):
     pixels = torch.from_numpy(images.pixels)
-    probe = take_probe(model, pixels, batch_size=100)
-    assert torch.equal(probe, pixels[[place * len(pixels) // 64 for place in range(64)]])
-    assert len(take_probe(model, pixels, batch_size=10)) == 10
-    assert len(take_probe(model, pixels[:3], batch_size=10)) == 3
-    photographs = torch.zeros(9, 256, 256, 3, dtype=torch.uint8)
-    assert len(take_probe(model, photographs, batch_size=9)) == 4
+    probe = take_probe(model, images, batch_size=100)
+    assert torch.equal(probe, pixels[[place * (len(pixels) - 1) // 63 for place in range(64)]])
+    assert len(take_probe(model, images, batch_size=10)) == 10
+    assert len(take_probe(model, images.take([0, 1, 2]), batch_size=10)) == 3
+    photographs = [
+        dataclasses.replace(images.take(range(9)), pixels=np.zeros((9, side, side, 3), np.uint8)) for side in (256, 600)
+    ]
+    assert [len(take_probe(model, photographed, batch_size=9)) for photographed in photographs] == [4, 1]
 
 
 def test_large_linear_layers_are_tried_on_a_batch(images):
-    pixels = torch.from_numpy(images.pixels)
     linear = build_model(Net(Flatten(), Linear(100), ReLU(), Output()), images, Recipe())
-    assert [len(take_probe(linear, pixels, size)) for size in (100, 500, 5000)] == [100, 500, 1024]
+    assert [len(take_probe(linear, images, size)) for size in (100, 500, 5000)] == [100, 500, 1024]
 
 
 def test_every_layer_that_multiplies_is_tried_and_is_right(model, images):

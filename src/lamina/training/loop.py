@@ -86,7 +86,7 @@ class Training:
         self._weights = None if weights is None else weights.to(self._device)
         keep_freed_memory()
         self._steps_done = 0
-        probe = take_probe(self._live, self._pixels, recipe.batch_size)
+        probe = take_probe(self._live, images, recipe.batch_size).to(self._device)
         self.precision = precision or choose_precision(recipe.precision, self._live, probe)
         self._autocasts = arrange_layers(self._live, self.precision)
         self._trunk = find_trunk(self._live.body) if recipe.freeze else None

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from lamina.data import Images
 from lamina.nets.modules import Bfloat16Linear
 from lamina.training.device import Choice
 from lamina.training.model import Model
@@ -105,12 +106,11 @@ def choose_precision(
     return judge_trials(try_layers(model, images), _find_small_layers(model) if _is_linear(model) else ())
 
 
-def take_probe(model: Model, pixels: UInt8[Tensor, "n h w c"], batch_size: int) -> UInt8[Tensor, "m h w c"]:
-    """The images that the layers are tried on: no more than a batch, and spread evenly, as a set may lie by class."""
-    _, height, width, _ = pixels.shape
-    most = PROBE_ROWS if _is_linear(model) else min(PROBE_IMAGES, PROBE_PIXELS // (height * width))
-    count = max(1, min(most, batch_size, len(pixels)))
-    return pixels[torch.arange(count, device=pixels.device) * len(pixels) // count]
+def take_probe(model: Model, images: Images, batch_size: int) -> UInt8[Tensor, "m h w c"]:
+    """The images that the layers are tried on: no more than a batch, from the whole set."""
+    _, height, width = images.shape
+    most = PROBE_ROWS if _is_linear(model) else min(PROBE_IMAGES, max(1, PROBE_PIXELS // (height * width)))
+    return torch.from_numpy(images.take_evenly(min(most, batch_size)).pixels)
 
 
 def judge_trials(trials: list[Trial], untried: tuple[str, ...] = ()) -> Precision:
