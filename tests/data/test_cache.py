@@ -84,6 +84,19 @@ def set_meta(**values: object) -> Callable[[Path], None]:
     return edit
 
 
+def set_byte(path: Path, place: int, byte: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] = byte
+    path.write_bytes(data)
+
+
+def exchange(path: Path, shape: bytes, other: bytes) -> None:
+    """Another shape in an array's header, of the same length by a blank less behind it."""
+    data = path.read_bytes()
+    assert shape in data
+    path.write_bytes(data.replace(shape + b", }" + b" " * (len(other) - len(shape)), other + b", }"))
+
+
 def zero_from(path: Path, offset_bytes: int) -> None:
     """What a power cut may leave of a file whose blocks were never written."""
     data = path.read_bytes()
@@ -113,6 +126,8 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "pickled targets": lambda folder: np.save(folder / "targets.npy", np.array([{}] * 21), allow_pickle=True),
     "another format": set_meta(format=0),
     "an unknown split": set_meta(counts={"train": 12, "va1": 3, "test": 6}),
+    "a header that is no Python": lambda folder: set_byte(folder / "targets.npy", 8, 40),
+    "height and width exchanged": lambda folder: exchange(folder / "pixels.npy", b"(21, 8, 8, 3)", b"(21, 4, 16, 3)"),
     "another class": set_meta(target_names=["cat", "dog", "own"]),
     "no digest": lambda folder: (folder / "digest.json").unlink(),
     "half the digest": lambda folder: cut_in_half(folder / "digest.json"),
@@ -166,20 +181,21 @@ def test_a_damaged_cache_is_made_again(damage: str, pictures, tmp_path: Path, ca
     assert load_data(source).train.names == before.train.names
 
 
+@pytest.mark.parametrize("name", ["meta.json", "digest.json", "targets.npy", "sizes.npy", "pixels.npy"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 255)), min_size=1, max_size=3))
-def test_flipped_bytes_of_the_meta_are_read_or_made_again(pictures, tmp_path: Path, cache: Path, flips) -> None:
+def test_flipped_bytes_are_read_or_made_again(name: str, pictures, tmp_path: Path, cache: Path, flips) -> None:
     shutil.rmtree(cache)
     source = tmp_path / "a.zip"
     if not source.exists():
         pictures.write_zip(source)
     with warnings.catch_warnings(action="ignore"):
         load_data(source)
-    (meta,) = cache.glob("a-*/meta.json")
-    content = bytearray(meta.read_bytes())
+    (file,) = cache.glob(f"a-*/{name}")
+    content = bytearray(file.read_bytes())
     for place, byte in flips:  # drawn without looking at the file, whose length is not the same each time
         content[place % len(content)] = byte
-    meta.write_bytes(content)
+    file.write_bytes(content)
 
     with warnings.catch_warnings(action="ignore"):
         found = load_data(source)
