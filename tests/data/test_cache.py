@@ -129,7 +129,6 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "a header that is no Python": lambda folder: set_byte(folder / "targets.npy", 8, 40),
     "height and width exchanged": lambda folder: exchange(folder / "pixels.npy", b"(21, 8, 8, 3)", b"(21, 4, 16, 3)"),
     "another class": set_meta(target_names=["cat", "dog", "own"]),
-    "no digest": lambda folder: (folder / "digest.json").unlink(),
     "half the digest": lambda folder: cut_in_half(folder / "digest.json"),
     "an unknown field": set_meta(colour="red"),
     "other counts": set_meta(counts={"train": 20}),
@@ -179,6 +178,19 @@ def test_a_damaged_cache_is_made_again(damage: str, pictures, tmp_path: Path, ca
     np.testing.assert_array_equal(after.train.pixels, pictures.select("train")[0])
     assert after.fingerprint == before.fingerprint
     assert load_data(source).train.names == before.train.names
+
+
+def test_what_an_older_version_left_is_made_again_without_a_word(pictures, tmp_path: Path, cache: Path) -> None:
+    source = pictures.write_zip(tmp_path / "a.zip")
+    before = load_data(source)
+    (digest,) = cache.glob("a-*/digest.json")
+    digest.unlink()
+
+    after = load_data(source)
+
+    assert digest.is_file()
+    assert after.fingerprint == before.fingerprint
+    np.testing.assert_array_equal(after.train.pixels, pictures.select("train")[0])
 
 
 @pytest.mark.parametrize("name", ["meta.json", "digest.json", "targets.npy", "sizes.npy", "pixels.npy"])

@@ -179,7 +179,8 @@ def _find(root: Path, pointer: Path) -> Dataset | None:
     try:
         content = json.loads(pointer.read_text("utf-8"))
         folder = root / Path(content["folder"]).name
-        return _retell(_read(folder), content["told"]) if folder.is_dir() else None
+        # Older versions wrote no digest: what they left is made again.
+        return _retell(_read(folder), content["told"]) if (folder / "digest.json").is_file() else None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
