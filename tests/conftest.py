@@ -22,16 +22,16 @@ settings.load_profile("lamina")
 install_import_hook(
     [
         "lamina.data",
-        "lamina.differences",
+        "lamina.runs.differences",
         "lamina.drawing",
         "lamina.evaluation",
-        "lamina.locking",
+        "lamina.files",
         "lamina.nets.modules",
-        "lamina.plain",
-        "lamina.record",
-        "lamina.resuming",
-        "lamina.runs",
-        "lamina.storage",
+        "lamina.values",
+        "lamina.runs.record",
+        "lamina.runs.resume",
+        "lamina.runs.run",
+        "lamina.files",
         *(
             f"lamina.training.{name}"
             for name in ("augment", "checkpoint", "finite", "loop", "model", "optim", "randomness", "schedule", "task")

@@ -10,8 +10,8 @@ from torch import nn
 
 from lamina.data import Dataset, Images, Preparation
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.record import DataOrigin, OwnModule, record_training
-from lamina.runs import Run, create_run
+from lamina.runs.record import DataOrigin, OwnModule, record_training
+from lamina.runs.run import Run, create_run
 from lamina.training.events import Epoch
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina.data.cifar import read_pickle
 from lamina.data.decoding import BadPictureError, decode_picture
+from lamina.data.sources.cifar import read_pickle
 from lamina.errors import DataError, LaminaError, NetError, RunError
 from lamina.nets import parse_net
-from lamina.plain import from_plain
-from lamina.record import Machine, RunRecord
-from lamina.runs import read_run
+from lamina.runs.record import Machine, RunRecord
+from lamina.runs.run import read_run
+from lamina.values import from_plain
 
 CORPUS = Path(__file__).parent / "corpus"
 OLD_RUN = Path(__file__).parent / "old_runs" / "format-1"

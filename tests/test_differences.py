@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 import torch
 
-from lamina.differences import Difference, compare_runs, find_changes
 from lamina.evaluation import evaluate
 from lamina.nets import Flatten, Linear, Net, Output, Tanh
-from lamina.runs import create_run
+from lamina.runs.differences import Difference, compare_runs, find_changes
+from lamina.runs.run import create_run
 from small_runs import DATA, NET, RECIPE, follow, start
 
 

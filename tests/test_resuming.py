@@ -19,8 +19,8 @@ from torch import nn
 
 from lamina.errors import RecipeError, RunError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.resuming import restart_training, resume_training
-from lamina.runs import Run, read_run
+from lamina.runs.resume import restart_training, resume_training
+from lamina.runs.run import Run, read_run
 from lamina.training.events import Step
 from lamina.training.model import predict_logits
 from lamina.training.recipe import Recipe
@@ -209,7 +209,7 @@ def test_a_run_of_an_older_format_is_read_used_and_trained_on(name, tmp_path):
 LOCK = """
 import sys
 from pathlib import Path
-from lamina.locking import lock_folder
+from lamina.files import lock_folder
 with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -18,11 +18,11 @@ from lamina.data import Dataset, Images, Preparation
 from lamina.errors import LaminaWarning, RunError
 from lamina.evaluation import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
-from lamina.record import DataOrigin, OwnModule, RunRecord, record_training
-from lamina.runs import FORMAT, DamagedRun, Run, create_run, list_runs, read_run
-from lamina.storage import write_tensors
+from lamina.runs.record import DataOrigin, OwnModule, RunRecord, record_training
+from lamina.runs.run import FORMAT, DamagedRun, Run, create_run, list_runs, read_run
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
+from lamina.training.tensors import write_tensors
 
 RECIPE = Recipe(epochs=1, batch_size=4, precision="fp32", seed=7)
 NET = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())

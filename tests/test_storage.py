@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lamina.errors import RunError
-from lamina.storage import digest_tensors, read_tensors, remove_leftovers, write_atomically, write_tensors
+from lamina.files import remove_leftovers, write_atomically
+from lamina.training.tensors import digest_tensors, read_tensors, write_tensors
 
 TENSORS = {
     "weight": torch.arange(24, dtype=torch.float32).reshape(2, 3, 2, 2).contiguous(memory_format=torch.channels_last),

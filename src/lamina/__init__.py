@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from lamina.errors import LaminaError, LaminaWarning
     from lamina.evaluation import Report, evaluate
     from lamina.nets import Net, parse_net, summarize
-    from lamina.resuming import resume_training
-    from lamina.runs import Run, create_run, list_runs, read_run
+    from lamina.runs.resume import resume_training
+    from lamina.runs.run import Run, create_run, list_runs, read_run
     from lamina.training.events import Epoch, Step
     from lamina.training.loop import Training
     from lamina.training.model import Model, predict_logits
@@ -36,8 +36,8 @@ _ROOMS = {
     "lamina.errors": ("LaminaError", "LaminaWarning"),
     "lamina.evaluation": ("Report", "evaluate"),
     "lamina.nets": ("Net", "parse_net", "summarize"),
-    "lamina.resuming": ("resume_training",),
-    "lamina.runs": ("Run", "create_run", "list_runs", "read_run"),
+    "lamina.runs.resume": ("resume_training",),
+    "lamina.runs.run": ("Run", "create_run", "list_runs", "read_run"),
     "lamina.training.events": ("Epoch", "Step"),
     "lamina.training.loop": ("Training",),
     "lamina.training.model": ("Model", "predict_logits"),

@@ -23,8 +23,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image, ImageDraw, ImageFont
 
 from lamina.data import Images
-from lamina.evaluation.report import ClassReport, LabelReport, NumberReport, format_percent
-from lamina.storage import write_atomically
+from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, format_percent
+from lamina.files import write_atomically
+from lamina.targets import REGRESSION
 
 History: TypeAlias = Sequence[Mapping[str, Any]]
 """The rows of a run's history, one an epoch."""
@@ -311,7 +312,7 @@ def draw_contact_sheet(images: Images, path: Path, samples: int) -> None:
     if any(row.captions for row in drawn):
         step_y += SHEET_TEXT_PX + 4
     left, top = 2 * SHEET_MARGIN_PX + name_width, SHEET_MARGIN_PX + 2 * SHEET_TEXT_PX
-    title = _sheet_title(images, rows)
+    title = _sheet_title(images)
     columns = max((len(row.places) for row in drawn), default=0)
     sheet_width = max(left + columns * step_x, SHEET_MARGIN_PX + ceil(title_font.getlength(title))) + SHEET_MARGIN_PX
     rest = f"and {len(rows) - len(drawn):,} more, not drawn" if len(rows) > len(drawn) else ""
@@ -338,33 +339,23 @@ def draw_contact_sheet(images: Images, path: Path, samples: int) -> None:
 
 def _sheet_rows(images: Images, samples: int) -> list[_SheetRow]:
     targets, names = images.targets, list(images.target_names)
-    if targets.dtype == np.float32:
+    if images.kind is REGRESSION:
         rows = []
         for name, column in zip(names, targets.T, strict=True):
             places = _spread(np.argsort(column, kind="stable"), samples)
             captions = [f"{column[place]:.3g}" for place in places]
             rows.append(_SheetRow(_shorten(name), "low to high", places, captions))
         return rows
-    if targets.ndim == 2:
-        members = [np.flatnonzero(column) for column in targets.T]
-    elif targets.dtype == np.bool_:
-        names, members = ["no", "yes"], [np.flatnonzero(targets == answer) for answer in (False, True)]
-    else:
-        members = [np.flatnonzero(targets == number) for number in range(len(names))]
+    answers, members = images.kind.answers(names), images.kind.members(targets, names)
     return [
         _SheetRow(_shorten(name), f"{len(each):,}", _spread(each, samples))
-        for name, each in zip(names, members, strict=True)
+        for name, each in zip(answers, members, strict=True)
     ]
 
 
-def _sheet_title(images: Images, rows: Sequence[_SheetRow]) -> str:
-    if images.targets.dtype == np.float32:
-        what = f"{len(rows)} number{'s' * (len(rows) > 1)}"
-    elif images.targets.dtype == np.int64:
-        what = f"{len(rows):,} classes"
-    else:
-        what = f"{len(rows):,} labels" if images.targets.ndim == 2 else f"{_shorten(images.target_names[0])}?"
-    return f"{images.split}: {len(images):,} images, {what}"
+def _sheet_title(images: Images) -> str:
+    shortened = [_shorten(name) for name in images.target_names]
+    return f"{images.split}: {len(images):,} images, {images.kind.describe(shortened)}"
 
 
 def _spread(members: Int64[np.ndarray, " n"], samples: int) -> list[int]:

@@ -21,12 +21,12 @@ def load_all() -> None:
         "lamina.cli.data",
         "lamina.cli.resume",
         "lamina.cli.train",
-        "lamina.data.folder",
+        "lamina.data.sources.folder",
         "lamina.data.workers",
-        "lamina.differences",
+        "lamina.runs.differences",
         "lamina.drawing",
         "lamina.evaluation",
-        "lamina.resuming",
+        "lamina.runs.resume",
         "lamina.training.memory",
     ):
         importlib.import_module(name)

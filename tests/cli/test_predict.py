@@ -188,6 +188,6 @@ def test_a_full_disk_leaves_the_file_as_it_was(photos, run, monkeypatch):
 def test_a_pipe_gets_a_row_a_picture(photos, run):
     shown = run_lamina("predict", run, "photos/2.png", "photos/in")
     lines = [re.sub(r"\d+\.\d %", "… %", line) for line in shown.stdout.splitlines()]
-    assert lines[0] == "picture\tone label"
+    assert lines[0] == "picture\tsingle-label"
     assert [line.split("\t")[0] for line in lines[1:]] == ["photos/2.png", "photos/in/3.png", "photos/in/deep/4.png"]
     assert {part.split()[0] for line in lines[1:] for part in line.split("\t")[1].split(", ")} == {"cat", "dog", "hen"}

@@ -15,8 +15,8 @@ from PIL import Image
 from lamina.cli.loading import loading
 from lamina.data import Images, Preparation
 from lamina.nets import Flatten, Net, Output
-from lamina.record import DataOrigin, record_training
-from lamina.runs import create_run
+from lamina.runs.record import DataOrigin, record_training
+from lamina.runs.run import create_run
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
@@ -44,7 +44,7 @@ def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in told.stderr.splitlines()}
     assert "torch" in imported
     assert not imported & {"torchmetrics", "torchvision", "matplotlib", "scipy", "sympy", "pandas", "sklearn"}
-    assert told.stdout.splitlines()[0] == "picture\tone label"
+    assert told.stdout.splitlines()[0] == "picture\tsingle-label"
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])

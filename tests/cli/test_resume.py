@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from lamina.cli import main
 from lamina.cli.keeping import Keeper
 from lamina.cli.terminal import Terminal
-from lamina.runs import read_run
+from lamina.runs.run import read_run
 from lamina.training.events import Epoch
 from lamina.training.recipe import Recipe
 from small_runs import same, start, weights
@@ -30,7 +30,7 @@ FLAGS = ("--epochs", "40", "--batch-size", "20", "--precision", "fp32", "--flip"
 SMALL_MEMORY = """
 import resource, sys
 from lamina.cli import main
-from lamina.runs import read_run
+from lamina.runs.run import read_run
 limit, source, *arguments = sys.argv[1:]
 main(["train", "Flatten(), Output()", "--data", source, "--epochs", "1", "--precision", "fp32"])  # loads all there is
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

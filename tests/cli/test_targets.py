@@ -20,13 +20,13 @@ from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.training.recipe import Recipe
 
 NET = "Flatten(), Linear(20), ReLU(), Output()"
-SETS = {"one label": "shapes", "many labels": "shapes-attributes", "numbers": "shapes-pose"}
-PICTURES = {"one label": "confusion", "many labels": "labels", "yes or no": "confusion", "numbers": "scatter"}
+SETS = {"single-label": "shapes", "multi-label": "shapes-attributes", "regression": "shapes-pose"}
+PICTURES = {"single-label": "confusion", "multi-label": "labels", "binary": "confusion", "regression": "scatter"}
 HEADLINES = {
-    "one label": "accuracy",
-    "many labels": "mean_average_precision",
-    "yes or no": "accuracy",
-    "numbers": "mean_absolute_error",
+    "single-label": "accuracy",
+    "multi-label": "mean_average_precision",
+    "binary": "accuracy",
+    "regression": "mean_absolute_error",
 }
 KINDS = tuple(PICTURES)
 ATTRIBUTES = ("large", "outlined", "striped", "warm")
@@ -59,7 +59,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> dict[s
         patch.setenv("LAMINA_CACHE", str(shared_cache))
         data = DataChoice(is_warm(load_data("shapes-attributes")), "warm", Preparation(), "as asked")
     net = NetChoice("net", Net(Flatten(), Linear(20), ReLU(), Output()), {"default": Recipe()})
-    train_and_judge(net, Recipe(epochs=2), data, Place("cpu", folder, "yes or no"), Terminal(as_json=True))
+    train_and_judge(net, Recipe(epochs=2), data, Place("cpu", folder, "binary"), Terminal(as_json=True))
     return {kind: folder / kind for kind in KINDS}
 
 
@@ -94,12 +94,12 @@ def test_a_run_holds_the_pictures_and_the_report_of_its_kind(runs, kind):
     assert {file.name for file in runs[kind].glob("*.png")} == {"curves.png", f"{PICTURES[kind]}.png"}
     report = json.loads((runs[kind] / "report.json").read_text())
     assert json.loads((runs[kind] / "run.json").read_text())["task"]["kind"] == kind
-    if kind == "many labels":
+    if kind == "multi-label":
         assert [label["name"] for label in report["labels"]] == list(ATTRIBUTES)
         assert report["labels"][3]["f1"] > 0.9
-    elif kind == "numbers":
+    elif kind == "regression":
         assert report["numbers"][1]["mean_absolute_error"] < report["numbers"][1]["baseline_error"]
-    elif kind == "yes or no":
+    elif kind == "binary":
         assert report["question"]["name"] == "is it warm?"
         assert report["question"]["roc_auc"] > 0.9
     else:
@@ -114,25 +114,25 @@ def test_people_are_told_classes_labels_yes_or_no_and_numbers(runs, folder):
         head, row = (line.split("\t") for line in told.stdout.splitlines())
         assert row[0] == str(folder / "a.png")
         cells[kind] = (head[1:], row[1:])
-    assert cells["one label"][0] == ["one label"]
-    assert [part.split()[0] in SHAPES for part in cells["one label"][1][0].split(", ")] == [True] * 3
-    assert cells["many labels"][0] == ["many labels"]
-    assert cells["yes or no"][0] == ["is it warm?"]
-    answer, share, percent = cells["yes or no"][1][0].split()
+    assert cells["single-label"][0] == ["single-label"]
+    assert [part.split()[0] in SHAPES for part in cells["single-label"][1][0].split(", ")] == [True] * 3
+    assert cells["multi-label"][0] == ["multi-label"]
+    assert cells["binary"][0] == ["is it warm?"]
+    answer, share, percent = cells["binary"][1][0].split()
     assert (answer in ("yes", "no"), percent) == (True, "%")
     assert float(share) >= 50
-    assert cells["numbers"][0] == list(POSE)
-    assert all(np.isfinite(float(cell)) for cell in cells["numbers"][1])
+    assert cells["regression"][0] == list(POSE)
+    assert all(np.isfinite(float(cell)) for cell in cells["regression"][1])
 
 
 def test_labels_are_told_where_they_are_likelier_than_not_or_as_many_as_are_asked_for(runs, told, folder):
-    shown = run_lamina("predict", runs["many labels"], folder).stdout.splitlines()[1:]
-    probabilities = [event["probabilities"] for event in told["many labels"] if "answer" in event]
+    shown = run_lamina("predict", runs["multi-label"], folder).stdout.splitlines()[1:]
+    probabilities = [event["probabilities"] for event in told["multi-label"] if "answer" in event]
     for line, named in zip(shown, probabilities, strict=True):
         expected = sorted((name for name in named if named[name] > 0.5), key=named.__getitem__, reverse=True)
         cell = line.split("\t")[1]
         assert [part.split()[0] for part in cell.split(", ")] == (expected or ["none"])
-    two = run_lamina("predict", runs["many labels"], folder, "--top", "2").stdout.splitlines()[1:]
+    two = run_lamina("predict", runs["multi-label"], folder, "--top", "2").stdout.splitlines()[1:]
     assert all(len(line.split("\t")[1].split(", ")) == 2 for line in two)
 
 
@@ -143,15 +143,15 @@ def test_json_lines_tell_the_answer_and_all_probabilities(told, folder, kind):
         str(folder / name) for name in ("a.png", "below/b.png", "broken.png", "c.png")
     ]
     assert told[kind][2] == {"event": "problem", "image": str(folder / "broken.png"), "reason": "not a picture"}
-    names = {"one label": SHAPES, "many labels": ATTRIBUTES, "yes or no": ("no", "yes")}
-    fields = {"event", "image", "answer"} | ({"question"} if kind == "yes or no" else set())
-    if kind == "numbers":
+    names = {"single-label": SHAPES, "multi-label": ATTRIBUTES, "binary": ("no", "yes")}
+    fields = {"event", "image", "answer"} | ({"question"} if kind == "binary" else set())
+    if kind == "regression":
         assert set(first) == fields
         assert tuple(first["answer"]) == POSE
         return
     assert set(first) == fields | {"probabilities"}
     assert tuple(first["probabilities"]) == names[kind]
-    if kind == "many labels":
+    if kind == "multi-label":
         assert first["answer"] == [name for name, value in first["probabilities"].items() if value > 0.5]
     else:
         assert sum(first["probabilities"].values()) == pytest.approx(1, abs=1e-5)
@@ -159,15 +159,15 @@ def test_json_lines_tell_the_answer_and_all_probabilities(told, folder, kind):
 
 
 HEADS = {
-    "one label": ["image", "answer", *(f"p({name})" for name in SHAPES), "problem"],
-    "many labels": ["image", "answer", *(f"p({name})" for name in ATTRIBUTES), "problem"],
-    "yes or no": ["image", "answer", "p(no)", "p(yes)", "problem"],
-    "numbers": ["image", *POSE, "problem"],
+    "single-label": ["image", "answer", *(f"p({name})" for name in SHAPES), "problem"],
+    "multi-label": ["image", "answer", *(f"p({name})" for name in ATTRIBUTES), "problem"],
+    "binary": ["image", "answer", "p(no)", "p(yes)", "problem"],
+    "regression": ["image", *POSE, "problem"],
 }
 
 
 @pytest.mark.parametrize(
-    ("kind", "suffix"), [*((kind, "csv") for kind in KINDS), ("many labels", "tsv"), ("numbers", "jsonl")]
+    ("kind", "suffix"), [*((kind, "csv") for kind in KINDS), ("multi-label", "tsv"), ("regression", "jsonl")]
 )
 def test_a_file_of_predictions_holds_what_the_json_lines_tell(runs, told, folder, workplace, kind, suffix):
     file = workplace / f"answers.{suffix}"
@@ -187,10 +187,10 @@ def test_a_file_of_predictions_holds_what_the_json_lines_tell(runs, told, folder
         if event["event"] == "problem":
             assert row[1:] == [*[""] * (len(head) - 2), "not a picture"]
             continue
-        figures = event["answer"] if kind == "numbers" else event["probabilities"]
+        figures = event["answer"] if kind == "regression" else event["probabilities"]
         assert [float(cell) for cell in row[-1 - len(figures) : -1]] == list(figures.values())
-        if kind != "numbers":
-            assert row[1] == (";".join(event["answer"]) if kind == "many labels" else event["answer"])
+        if kind != "regression":
+            assert row[1] == (";".join(event["answer"]) if kind == "multi-label" else event["answer"])
         assert row[-1] == ""
 
 

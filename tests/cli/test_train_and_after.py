@@ -78,7 +78,7 @@ def test_a_pipe_gets_plain_lines_and_every_default_is_told(workplace, pictures):
     assert any(line.startswith("test accuracy ") and "95 % interval" in line for line in lines)
     told = trained.stderr.splitlines()
     assert told[0] == f"data: {pictures.name} (as asked): 60 train, 20 test; 3×{SIDE_PX}×{SIDE_PX}"
-    assert told[1] == "targets: one label a picture, 2 classes, from the class folders"
+    assert told[1] == "targets: single-label, 2 classes, from the class folders"
     assert told[2] == "recipe: epochs 2, batch_size 100, optimizer adam, lr 0.001, seed 3"
     assert told[3] == "net: mlp, 43,502 parameters"
     assert told[4].startswith("device: cpu (no GPU found); precision: ")

@@ -21,8 +21,8 @@ from PIL import Image
 from table_sources import write_metadata, write_metadata_by_split
 
 from lamina.data import Preparation, load_data
-from lamina.data.archive import Limits, list_zip, spool_tar
 from lamina.data.decoding import BadPictureError, PictureReader
+from lamina.data.sources.archive import Limits, list_zip, spool_tar
 from lamina.errors import DataError
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from table_sources import ARRAY_SOURCES, CLASSES, arrays_of, idx_bytes, write_idx
 
-from lamina.data.arrays import digest_arrays, is_arrays, read_arrays
+from lamina.data.sources.arrays import digest_arrays, is_arrays, read_arrays
 from lamina.errors import DataError
 
 LAYOUT = "Expected x_train and y_train, train_images and train_labels, or images and targets."

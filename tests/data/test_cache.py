@@ -155,10 +155,10 @@ def test_what_was_left_out_is_told_of_each_source_by_itself(pictures, tmp_path: 
 
     assert [len(data.problems) for data in (whole, damaged, again)] == [0, 1, 0]
     assert whole.fingerprint == damaged.fingerprint == again.fingerprint
-    other = load_data(root, Preparation(task="one-label", label_from="parent"))
+    other = load_data(root, Preparation(task="single-label", label_from="parent"))
     assert (other.target_reason, load_data(root).target_reason) == (
-        "one label a picture, 3 classes, from the folders that the pictures lie in",
-        "one label a picture, 3 classes, from the class folders",
+        "single-label, 3 classes, from the folders that the pictures lie in",
+        "single-label, 3 classes, from the class folders",
     )
 
 

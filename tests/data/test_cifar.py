@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from picture_sources import Batches, make_batches
 
 from lamina.data import load_data
-from lamina.data.cifar import read_pickle
+from lamina.data.sources.cifar import read_pickle
 from lamina.errors import DataError, LaminaWarning
 
 

@@ -12,11 +12,11 @@ import pytest
 from table_sources import write_csv, write_encoded_parquet, write_shards
 
 from lamina.data import Problem
-from lamina.data.archive import Limits
 from lamina.data.decoding import BadPictureError, PictureReader
-from lamina.data.encoded import spool_table
 from lamina.data.preparation import Preparation
-from lamina.data.table import scan_table
+from lamina.data.sources.archive import Limits
+from lamina.data.sources.encoded import spool_table
+from lamina.data.sources.table import scan_table
 from lamina.data.workers import decode_pictures
 from lamina.errors import DataError
 
@@ -135,9 +135,9 @@ def test_worker_processes_read_the_spool(many_pictures, tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from lamina.data.encoded import spool_table
+from lamina.data.sources.encoded import spool_table
 from lamina.data.preparation import Preparation
-from lamina.data.table import scan_table
+from lamina.data.sources.table import scan_table
 listing = scan_table(Path("warm.parquet"), Preparation())
 spool_table(listing, Path("."))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from lamina.data import Preparation, Problem, load_data
-from lamina.data.catalog import check_learnable
 from lamina.data.decoding import Picture
-from lamina.data.folder import Scan, arrange, label_of, scan_folder
-from lamina.data.listing import Listing
+from lamina.data.load import check_learnable
 from lamina.data.preparation import LabelFrom
+from lamina.data.sources.folder import Scan, arrange, label_of, scan_folder
+from lamina.data.sources.listing import Listing
 from lamina.errors import DataError, LaminaWarning
 
 

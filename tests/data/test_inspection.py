@@ -61,7 +61,7 @@ def numbers(count: int) -> np.ndarray:
 CLEAN = {
     "classes": make_dataset(),
     "labels": of_every_split(labels, ("wet", "warm", "wild")),
-    "yes-no": of_every_split(lambda count: np.arange(count) % 2 == 0, ("open",)),
+    "binary": of_every_split(lambda count: np.arange(count) % 2 == 0, ("open",)),
     "numbers": of_every_split(numbers, ("x", "y")),
 }
 
@@ -131,7 +131,7 @@ CONFLICT = (
     [
         ("classes", 39, ("dog", "cat")),
         ("labels", 3, ("warm, wild", "wet, warm")),
-        ("yes-no", 7, ("no", "yes")),
+        ("binary", 7, ("no", "yes")),
         ("numbers", 2, ("2, -0.5", "0, 0")),
     ],
 )
@@ -155,7 +155,7 @@ def test_a_conflict_across_splits_is_a_leak_too() -> None:
     assert [(finding.kind, finding.count) for finding in findings] == [("leak", 1), ("conflict", 1)]
 
 
-@pytest.mark.parametrize("kind", ["classes", "labels", "yes-no"])
+@pytest.mark.parametrize("kind", ["classes", "labels", "binary"])
 def test_copies_inside_a_split_with_the_same_target_are_a_warning(kind: str) -> None:
     dataset = CLEAN[kind]
     train = dataset.train
@@ -237,7 +237,7 @@ def test_a_label_that_no_picture_has_is_missing_and_so_is_an_answer_that_never_c
     never = dataset.test.targets & np.array([False, False, True])
     found = only_finding(replace(dataset, test=replace(dataset.test, targets=never)))
     assert found.message == "test has no pictures of wet, warm; nothing is judged there: add some."
-    dataset = CLEAN["yes-no"]
+    dataset = CLEAN["binary"]
     found = only_finding(replace(dataset, val=replace(dataset.val, targets=np.ones(20, bool))))
     assert found.message == "val has no pictures of no; nothing is judged there: add some."
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.data import draw_shapes, load_data
-from lamina.data.shapes import KINDS, Figures, draw_figures, hsv_to_rgb, outline, polygon_distance
+from lamina.data.sources.drawn import KINDS, Figures, draw_figures, hsv_to_rgb, outline, polygon_distance
 
 
 def test_the_same_seed_draws_the_same_and_another_draws_others() -> None:

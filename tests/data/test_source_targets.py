@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.data import Preparation
-from lamina.data.targets import TargetReading, read_targets, strata_of
+from lamina.data.labels import TargetReading, read_targets
 from lamina.errors import DataError
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 
 def read(labels: dict[str, list], target_names=None, **asked) -> TargetReading:
@@ -21,39 +22,45 @@ def read(labels: dict[str, list], target_names=None, **asked) -> TargetReading:
 @pytest.mark.parametrize(
     ("labels", "asked", "targets", "names", "what"),
     [
-        ({"kind": ["dog", "cat", "dog"]}, {}, [1, 0, 1], ("cat", "dog"), "one label a picture, 2 classes"),
-        ({"digit": [10, 9, 9, 10]}, {}, [1, 0, 0, 1], ("9", "10"), "one label a picture, 2 classes"),
-        ({"digit": [1.0, 0.0, 1.0]}, {}, [1, 0, 1], ("0", "1"), "one label a picture, 2 classes"),
-        ({"ill": [True, False]}, {}, [True, False], ("ill",), "yes or no"),
-        ({"ill": ["Yes", "no", "yes"]}, {}, [True, False, True], ("ill",), "yes or no"),
-        ({"ill": [1, 0]}, {"task": "yes-no"}, [True, False], ("ill",), "yes or no"),
+        ({"kind": ["dog", "cat", "dog"]}, {}, [1, 0, 1], ("cat", "dog"), "single-label, 2 classes"),
+        ({"digit": [10, 9, 9, 10]}, {}, [1, 0, 0, 1], ("9", "10"), "single-label, 2 classes"),
+        ({"digit": [1.0, 0.0, 1.0]}, {}, [1, 0, 1], ("0", "1"), "single-label, 2 classes"),
+        ({"ill": [True, False]}, {}, [True, False], ("ill",), "binary, ill: yes or no"),
+        ({"ill": ["Yes", "no", "yes"]}, {}, [True, False, True], ("ill",), "binary, ill: yes or no"),
+        ({"ill": [1, 0]}, {"task": "binary"}, [True, False], ("ill",), "binary, ill: yes or no"),
         (
             {"tags": ["a|b", "b", "a"]},
             {},
             [[1, 1], [0, 1], [1, 0]],
             ("a", "b"),
-            "any number of labels a picture, 2 labels",
+            "multi-label, 2 labels",
         ),
         (
             {"tags": ["a, b", "", "a"]},
             {"label_separator": ","},
             [[1, 1], [0, 0], [1, 0]],
             ("a", "b"),
-            "any number of labels a picture, 2 labels",
+            "multi-label, 2 labels",
         ),
-        ({"tags": [["b"], None]}, {}, [[1], [0]], ("b",), "any number of labels a picture, 1 labels"),
+        ({"tags": [["b"], None]}, {}, [[1], [0]], ("b",), "multi-label, 1 label"),
         (
             {"red": [1, 0], "big": [0, 0]},
             {},
             [[1, 0], [0, 0]],
             ("red", "big"),
-            "any number of labels a picture, 2 labels",
+            "multi-label, 2 labels",
         ),
-        ({"age": [1.5, 2.0]}, {}, [[1.5], [2.0]], ("age",), "a number a picture"),
-        ({"age": [3, 9, 11, 17]}, {"task": "numbers"}, [[3], [9], [11], [17]], ("age",), "a number a picture"),
-        ({"x": [1.5, 2], "y": [0, 1]}, {}, [[1.5, 0], [2, 1]], ("x", "y"), "2 numbers a picture"),
-        ({"kind": [3, 3]}, {"task": "numbers"}, [[3], [3]], ("kind",), "a number a picture"),
-        ({"flag": [True, False]}, {"task": "one-label"}, [1, 0], ("False", "True"), "one label a picture, 2 classes"),
+        ({"age": [1.5, 2.0]}, {}, [[1.5], [2.0]], ("age",), "regression, 1 number"),
+        ({"age": [3, 9, 11, 17]}, {"task": "regression"}, [[3], [9], [11], [17]], ("age",), "regression, 1 number"),
+        ({"x": [1.5, 2], "y": [0, 1]}, {}, [[1.5, 0], [2, 1]], ("x", "y"), "regression, 2 numbers"),
+        ({"kind": [3, 3]}, {"task": "regression"}, [[3], [3]], ("kind",), "regression, 1 number"),
+        (
+            {"flag": [True, False]},
+            {"task": "single-label"},
+            [1, 0],
+            ("False", "True"),
+            "single-label, 2 classes",
+        ),
     ],
 )
 def test_the_kind_is_found_or_as_asked(labels, asked, targets, names, what) -> None:
@@ -96,17 +103,17 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
         ),
         (
             {"age": ["old", "young"]},
-            {"task": "numbers"},
+            {"task": "regression"},
             "column 'age' is to hold numbers, and has 'old'. Correct it, or take that row out.",
         ),
         (
             {"age": [1.0, float("inf")]},
-            {"task": "numbers"},
+            {"task": "regression"},
             "column 'age' is to hold numbers, and has inf. Correct it, or take that row out.",
         ),
         (
             {"ill": ["yes", "maybe"]},
-            {"task": "yes-no"},
+            {"task": "binary"},
             "yes or no is written yes, no, true, false, 1 or 0; column 'ill' has 'maybe'.",
         ),
         (
@@ -117,12 +124,12 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
         ),
         (
             {"kind": ["a", "b"], "age": [1, 2]},
-            {"task": "one-label"},
-            "one label a picture is in one column, and these are 'kind', 'age'. Name one with --label-column.",
+            {"task": "single-label"},
+            "The class of a picture is in one column, but these are 'kind', 'age'. Name one with --label-column.",
         ),
         (
             {"tags": [["a"], ["a", "b"]]},
-            {"task": "one-label"},
+            {"task": "single-label"},
             "the label column holds lists, which are any number of labels. Leave --task out.",
         ),
         ({"tags": [[], []]}, {}, "no picture has a label. Give a column with labels by --label-column."),
@@ -140,7 +147,7 @@ def test_many_labels_say_the_same_as_lists_columns_and_texts(sets: list[set[str]
     as_lists = read({"tags": [sorted(found) for found in sets]})
     as_text = read({"tags": ["+".join(sorted(found)) for found in sets]}, label_separator="+")
     as_columns = (
-        read({label: [label in found for found in sets] for label in labels}, task="many-labels")
+        read({label: [label in found for found in sets] for label in labels}, task="multi-label")
         if len(labels) > 1
         else as_lists
     )
@@ -151,9 +158,9 @@ def test_many_labels_say_the_same_as_lists_columns_and_texts(sets: list[set[str]
 
 
 def test_strata_are_classes_rarest_labels_answers_and_tenths() -> None:
-    assert strata_of(np.array([2, 0])) == (2, 0)
-    assert strata_of(np.array([True, False])) == (True, False)
-    assert strata_of(np.array([[1, 1], [1, 0], [0, 0]], np.bool_)) == [1, 0, -1]
+    assert SINGLE_LABEL.strata(np.array([2, 0])) == (2, 0)
+    assert BINARY.strata(np.array([True, False])) == (True, False)
+    assert MULTI_LABEL.strata(np.array([[1, 1], [1, 0], [0, 0]], np.bool_)) == [1, 0, -1]
     numbers = np.arange(100, dtype=np.float32)[::-1, None]
-    assert strata_of(numbers) == tuple(9 - place // 10 for place in range(100))
-    assert strata_of(numbers[:12]) == tuple(1 - place // 6 for place in range(12))
+    assert REGRESSION.strata(numbers) == tuple(9 - place // 10 for place in range(100))
+    assert REGRESSION.strata(numbers[:12]) == tuple(1 - place // 6 for place in range(12))

@@ -97,7 +97,7 @@ def test_arrays_give_their_pictures_and_classes(form: str, pictures, tmp_path: P
         pixels, targets, _ = pictures.select(split)
         np.testing.assert_array_equal(images.pixels, pixels)
         np.testing.assert_array_equal(images.targets, targets)
-    assert data.target_reason.startswith("one label a picture, 3 classes, from ")
+    assert data.target_reason.startswith("single-label, 3 classes, from ")
 
 
 @pytest.mark.parametrize("form", ["official archive", "official folder", "folder of the official folder"])

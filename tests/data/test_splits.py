@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from lamina.data import Preparation
 from lamina.data.splits import draw_splits, unite_duplicates
-from lamina.data.targets import strata_of
 from lamina.errors import DataError
+from lamina.targets import REGRESSION
 
 NAMES = [f"{name}/{number}.png" for name in "abc" for number in range(50)]
 CLASSES = [name[0] for name in NAMES]
@@ -75,7 +75,7 @@ def test_a_split_that_is_there_cannot_be_drawn() -> None:
 @pytest.mark.parametrize("size", [10, 20, 33])
 def test_small_strata_come_to_the_share_asked_for_together(size: int) -> None:
     names = [str(number) for number in range(size)]
-    strata = strata_of(np.arange(size, dtype=np.float32)[:, None])
+    strata = REGRESSION.strata(np.arange(size, dtype=np.float32)[:, None])
     splits = draw_splits(names, strata, [None] * size, Preparation(test_fraction=0.2)).splits
     assert splits.count("test") == round(size * 0.2)
 

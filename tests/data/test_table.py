@@ -29,9 +29,9 @@ from table_sources import (
 
 from lamina.data import Problem, load_data
 from lamina.data.decoding import PictureReader, decode_picture
-from lamina.data.encoded import spool_table
 from lamina.data.preparation import Preparation
-from lamina.data.table import is_table, is_table_folder, scan_table
+from lamina.data.sources.encoded import spool_table
+from lamina.data.sources.table import is_table, is_table_folder, scan_table
 from lamina.errors import DataError
 
 NOTHING_ASKED = Preparation()
@@ -549,8 +549,8 @@ def test_a_table_is_known_without_polars(pictures, tmp_path: Path) -> None:
     write_csv(pictures, tmp_path)
     write_metadata(pictures, tmp_path)
     code = (
-        "import sys; from pathlib import Path; from lamina.data.table import is_table, is_table_folder; "
-        "import lamina.data.encoded, lamina.data.arrays; "
+        "import sys; from pathlib import Path; from lamina.data.sources.table import is_table, is_table_folder; "
+        "import lamina.data.sources.encoded, lamina.data.sources.arrays; "
         "print(is_table(Path('pets.csv')), is_table_folder(Path('.')), 'polars' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.errors import LaminaError
-from lamina.evaluation.interval import MeanInterval, mean_interval, t_quantile, wilson_interval
+from lamina.evaluation.intervals import MeanInterval, mean_interval, t_quantile, wilson_interval
 
 # Two-sided 95 % and 99 % quantiles of Student's t as printed in statistical tables, such as that of the
 # NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2.

@@ -15,7 +15,7 @@ from lamina.data import Images
 from lamina.errors import DataError, LaminaError
 from lamina.evaluation import evaluate, wilson_interval
 from lamina.training.model import Model
-from lamina.training.task import ManyLabels, Numbers, OneLabel, Task, YesNo
+from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 
 CLASSES = ("cat", "dog", "hen")
 
@@ -44,7 +44,7 @@ def logits_of(pixels: np.ndarray) -> np.ndarray:
 
 def judge_classes(pixels, targets, names=CLASSES):
     pixels, targets = np.array(pixels), np.array(targets, np.int64)
-    return evaluate(model_of(OneLabel(names)), images_of(pixels, targets, names))
+    return evaluate(model_of(SingleLabel(names)), images_of(pixels, targets, names))
 
 
 def pixels_that_choose(chosen: list[int], sure: int = 200) -> np.ndarray:
@@ -131,7 +131,7 @@ def test_class_figures_equal_the_formulas_in_float64(case):
 
 def test_yes_and_no_are_two_classes_of_which_each_is_judged():
     pixels, targets = np.array([[192], [64], [160], [96]]), np.array([True, False, False, False])
-    report = evaluate(model_of(YesNo(("cat?",))), images_of(pixels, targets, ("cat?",)))
+    report = evaluate(model_of(Binary(("cat?",))), images_of(pixels, targets, ("cat?",)))
     assert report.confusion == ((2, 1), (0, 1))
     assert [scores.name for scores in report.classes] == ["no", "yes"]
     assert report.balanced_accuracy == (2 / 3 + 1) / 2
@@ -145,7 +145,7 @@ def test_yes_and_no_are_two_classes_of_which_each_is_judged():
 @given(st.integers(1, 30).flatmap(lambda count: st.tuples(arrays(np.uint8, (count, 1)), arrays(np.bool_, count))))
 def test_figures_of_a_question_equal_those_counted_pair_by_pair(case):
     pixels, targets = case
-    report = evaluate(model_of(YesNo(("cat?",))), images_of(pixels, targets, ("cat?",)))
+    report = evaluate(model_of(Binary(("cat?",))), images_of(pixels, targets, ("cat?",)))
     yes, no = pixels[targets, 0].tolist(), pixels[~targets, 0].tolist()
     pairs = [1.0 if one > other else 0.5 if one == other else 0.0 for one in yes for other in no]
     assert report.question.roc_auc == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
@@ -159,7 +159,7 @@ def test_figures_of_a_question_equal_those_counted_pair_by_pair(case):
 def test_roc_auc_of_the_example_in_scikit_learns_documentation():
     # y_true = [1, 1, 2, 2] with pos_label 2, scores = [0.1, 0.4, 0.35, 0.8]: 0.75.
     pixels, targets = np.array([[10], [40], [35], [80]]), np.array([False, False, True, True])
-    report = evaluate(model_of(YesNo(("two?",))), images_of(pixels, targets, ("two?",)))
+    report = evaluate(model_of(Binary(("two?",))), images_of(pixels, targets, ("two?",)))
     assert report.question.roc_auc == 0.75
 
 
@@ -177,14 +177,14 @@ def average_precision(probability: np.ndarray, truth: np.ndarray) -> float:
 def test_average_precision_of_the_example_in_scikit_learns_documentation():
     # y_true = [0, 0, 1, 1], y_score = [0.1, 0.4, 0.35, 0.8]: 0.83; only the order of the scores matters.
     pixels, targets = np.array([[10], [40], [35], [80]]), np.array([[False], [False], [True], [True]])
-    report = evaluate(model_of(ManyLabels(("cat",))), images_of(pixels, targets, ("cat",)))
+    report = evaluate(model_of(MultiLabel(("cat",))), images_of(pixels, targets, ("cat",)))
     assert report.labels[0].average_precision == pytest.approx(5 / 6)
     assert report.score_name == "mean_average_precision"
 
 
 def test_equal_logits_are_a_tie_however_a_processor_rounds_their_sigmoids():
     truth = np.array([[False, True, True]] + [[True, True, True]] * 3)
-    report = evaluate(model_of(ManyLabels(CLASSES)), images_of(np.full((4, 3), 7), truth, CLASSES))
+    report = evaluate(model_of(MultiLabel(CLASSES)), images_of(np.full((4, 3), 7), truth, CLASSES))
     assert [scores.average_precision for scores in report.labels] == [0.75, 1.0, 1.0]
 
 
@@ -195,9 +195,9 @@ def test_label_figures_equal_the_formulas_in_float64(case):
     images = images_of(pixels, targets, CLASSES)
     if not targets.any():
         with pytest.raises(DataError):
-            evaluate(model_of(ManyLabels(CLASSES)), images)
+            evaluate(model_of(MultiLabel(CLASSES)), images)
         return
-    report = evaluate(model_of(ManyLabels(CLASSES)), images)
+    report = evaluate(model_of(MultiLabel(CLASSES)), images)
     expected = [
         average_precision(pixels[:, place], targets[:, place]) if targets[:, place].any() else None
         for place in range(3)
@@ -230,7 +230,7 @@ def test_number_figures_equal_the_formulas_in_float64_in_each_numbers_own_unit()
     # The second number is of a size whose squares are all under 1e-4.
     targets = (told + generator.normal(0, 1, (50, 2)) * deviations).astype(np.float32)
     names = ("angle", "size")
-    report = evaluate(model_of(Numbers(names, means, deviations)), images_of(pixels, targets, names))
+    report = evaluate(model_of(Regression(names, means, deviations)), images_of(pixels, targets, names))
 
     truth = targets.astype(np.float64)
     errors = np.abs(told - truth).mean(axis=0)
@@ -248,7 +248,7 @@ def test_number_figures_equal_the_formulas_in_float64_in_each_numbers_own_unit()
 
 def test_a_number_that_is_the_same_in_every_image_has_no_r2():
     pixels, targets = np.array([[128], [160]]), np.array([[0.1], [0.1]], np.float32)
-    report = evaluate(model_of(Numbers(("angle",), (0.0,), (1.0,))), images_of(pixels, targets, ("angle",)))
+    report = evaluate(model_of(Regression(("angle",), (0.0,), (1.0,))), images_of(pixels, targets, ("angle",)))
     assert report.numbers[0].r2 is None
     assert report.numbers[0].mean_absolute_error == pytest.approx(0.5)
 
@@ -262,7 +262,7 @@ def test_a_split_without_images_is_refused():
     assert_refused(
         DataError,
         "The test split has no images to judge a model on. Choose another split.",
-        OneLabel(CLASSES),
+        SingleLabel(CLASSES),
         images_of(np.empty((0, 3)), np.empty(0, np.int64), CLASSES),
     )
 
@@ -272,7 +272,7 @@ def test_labels_of_which_there_are_none_are_refused():
         DataError,
         "None of the test images has a label, so there is nothing to find in them. "
         "Judge the model on images of which some are labelled.",
-        ManyLabels(CLASSES),
+        MultiLabel(CLASSES),
         images_of(np.zeros((2, 3)), np.zeros((2, 3), bool), CLASSES),
     )
 
@@ -280,9 +280,9 @@ def test_labels_of_which_there_are_none_are_refused():
 def test_classes_in_another_order_are_refused():
     assert_refused(
         DataError,
-        "The model answers one label (cat, dog, hen), but the test images have one label (dog, cat, hen). "
+        "The model answers single-label (cat, dog, hen), but the test images have single-label (dog, cat, hen). "
         "Judge it on images with the targets it was trained on, named alike and in the same order.",
-        OneLabel(CLASSES),
+        SingleLabel(CLASSES),
         images_of(np.zeros((1, 3)), np.zeros(1, np.int64), ("dog", "cat", "hen")),
     )
 
@@ -291,16 +291,16 @@ def test_targets_of_another_kind_are_refused_and_many_names_are_cut_short():
     names = tuple("abcdefghijkl")
     assert_refused(
         DataError,
-        "The model answers one label (a, b, c, d, e, f, g, h, i, …), but the test images have "
-        "many labels (a, b, c, d, e, f, g, h, i, …). "
+        "The model answers single-label (a, b, c, d, e, f, g, h, i, …), but the test images have "
+        "multi-label (a, b, c, d, e, f, g, h, i, …). "
         "Judge it on images with the targets it was trained on, named alike and in the same order.",
-        OneLabel(names),
+        SingleLabel(names),
         images_of(np.zeros((1, 12)), np.zeros((1, 12), bool), names),
     )
 
 
 def test_a_model_that_has_diverged_is_named_as_such():
-    model = model_of(OneLabel(CLASSES))
+    model = model_of(SingleLabel(CLASSES))
     model.body = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
     nn.init.constant_(model.body[1].weight, float("nan"))
     message = (

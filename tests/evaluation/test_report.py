@@ -154,9 +154,7 @@ def test_without_mistakes_none_are_listed():
     assert "most confused" not in str(perfect)
 
 
-@pytest.mark.parametrize(
-    "report", [CLASSES, YES_NO, LABELS, NUMBERS], ids=["classes", "yes or no", "labels", "numbers"]
-)
+@pytest.mark.parametrize("report", [CLASSES, YES_NO, LABELS, NUMBERS], ids=["classes", "binary", "labels", "numbers"])
 def test_a_report_survives_json(report):
     assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
     assert report.score == report.to_json()[report.score_name]

@@ -7,7 +7,7 @@ from torch import nn
 
 from lamina import Recipe, evaluate, load_data
 from lamina.evaluation import View, predict_views, views_of
-from lamina.evaluation.report import Report
+from lamina.evaluation.reports import Report
 from lamina.training.model import build_model, predict_logits
 
 SIX = views_of(Recipe(flip="alternating", translate_px=2))

@@ -21,11 +21,11 @@ NET = Net(Conv2d(4, 3), BatchNorm(), Residual(Conv2d(4, 3, padding="same"), ReLU
           Dropout(0.3), ReLU(), Output())  # fmt: skip
 
 
-def make_images(kind: str = "one label") -> Images:
+def make_images(kind: str = "single-label") -> Images:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (14, 6, 6, 3), dtype=np.uint8)
     targets = {
-        "one label": generator.integers(0, 3, 14),
+        "single-label": generator.integers(0, 3, 14),
         "numbers": generator.normal(size=(14, 3)).astype(np.float32),
     }[kind]
     return Images(pixels, targets, tuple("abc"), tuple(map(str, range(14))), "train")
@@ -65,7 +65,7 @@ recipes = st.builds(
 
 
 @settings(max_examples=60, deadline=None)
-@given(recipe=recipes, kind=st.sampled_from(["one label", "numbers"]), stops=st.sets(st.integers(1, 9), max_size=3))
+@given(recipe=recipes, kind=st.sampled_from(["single-label", "numbers"]), stops=st.sets(st.integers(1, 9), max_size=3))
 def test_stopped_anywhere_it_goes_on_to_the_same_to_the_bit(recipe, kind, stops):
     images = make_images(kind)
     straight = Training(NET, images, recipe, steps_per_record=1)

@@ -223,7 +223,7 @@ def test_bf16_trains_to_about_the_same_losses():
         (np.random.default_rng(0).random(60) < 0.5, ("is it?",)),
         (np.random.default_rng(0).normal(50, 9, (60, 2)).astype(np.float32), ("x", "y")),
     ],
-    ids=["many labels", "yes or no", "numbers"],
+    ids=["multi-label", "binary", "numbers"],
 )
 def test_every_task_is_learned_by_heart(targets, names):
     images = random_images()

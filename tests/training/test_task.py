@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from lamina.data import Images
 from lamina.errors import RecipeError, RunError
-from lamina.training.task import ManyLabels, Numbers, OneLabel, Task, YesNo, task_of
+from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task, task_of
 
-ONE = OneLabel(("a", "b", "c"))
-MANY = ManyLabels(("a", "b", "c"))
-YES_NO = YesNo(("is it?",))
-NUMBERS = Numbers(("degrees", "mm"), means=(90.0, 0.5), deviations=(30.0, 0.1))
+ONE = SingleLabel(("a", "b", "c"))
+MANY = MultiLabel(("a", "b", "c"))
+YES_NO = Binary(("is it?",))
+NUMBERS = Regression(("degrees", "mm"), means=(90.0, 0.5), deviations=(30.0, 0.1))
 TASKS = [ONE, MANY, YES_NO, NUMBERS]
 
 
@@ -36,9 +36,9 @@ def test_a_task_survives_json(task):
     [
         {},
         {"kind": "guess"},
-        {"kind": "numbers", "target_names": ["a"]},
-        {"kind": ["one label"]},
-        {"kind": "one label", "target_names": "abc"},
+        {"kind": "regression", "target_names": ["a"]},
+        {"kind": ["single-label"]},
+        {"kind": "single-label", "target_names": "abc"},
     ],
 )
 def test_values_that_are_no_task_are_refused(values):
@@ -49,10 +49,10 @@ def test_values_that_are_no_task_are_refused(values):
 @pytest.mark.parametrize(
     ("targets", "names", "kind", "outputs"),
     [
-        (np.array([0, 2, 1]), ("a", "b", "c"), OneLabel, 3),
-        (np.array([[True, False], [True, True]]), ("a", "b"), ManyLabels, 2),
-        (np.array([True, False]), ("is it?",), YesNo, 1),
-        (np.array([[1.0, 2.0], [3.0, 2.0]], np.float32), ("x", "y"), Numbers, 2),
+        (np.array([0, 2, 1]), ("a", "b", "c"), SingleLabel, 3),
+        (np.array([[True, False], [True, True]]), ("a", "b"), MultiLabel, 2),
+        (np.array([True, False]), ("is it?",), Binary, 1),
+        (np.array([[1.0, 2.0], [3.0, 2.0]], np.float32), ("x", "y"), Regression, 2),
     ],
 )
 def test_the_targets_set_the_task(targets, names, kind, outputs):

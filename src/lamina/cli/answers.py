@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamina.errors import DataError
-from lamina.storage import open_atomically
+from lamina.files import open_atomically
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 
 if TYPE_CHECKING:
     from lamina.training.task import Task
@@ -41,11 +42,11 @@ class Prediction:
 def name_values(task: Task, values: Sequence[float]) -> dict[str, float]:
     """A picture's probabilities or numbers by name, with as many digits as they are good for.
 
-    >>> from lamina.training.task import YesNo
-    >>> name_values(YesNo(("metal?",)), (0.75,))
+    >>> from lamina.training.task import Binary
+    >>> name_values(Binary(("metal?",)), (0.75,))
     {'no': 0.25, 'yes': 0.75}
     """
-    if task.kind == "yes or no":
+    if task.kind is BINARY:
         (yes,) = values
         named = {"no": 1 - yes, "yes": yes}
     else:
@@ -56,33 +57,33 @@ def name_values(task: Task, values: Sequence[float]) -> dict[str, float]:
 def choose_answer(task: Task, named: dict[str, float]) -> Any:
     """The likeliest class, yes or no; of labels those that are likelier than not; numbers as they are.
 
-    >>> from lamina.training.task import ManyLabels
-    >>> choose_answer(ManyLabels(("furry", "winged")), {"furry": 0.8, "winged": 0.1})
+    >>> from lamina.training.task import MultiLabel
+    >>> choose_answer(MultiLabel(("furry", "winged")), {"furry": 0.8, "winged": 0.1})
     ['furry']
     """
-    if task.kind == "numbers":
+    if task.kind is REGRESSION:
         return named
-    if task.kind == "many labels":
+    if task.kind is MULTI_LABEL:
         return [name for name, value in named.items() if value > 0.5]
     return max(named, key=named.__getitem__)
 
 
 def head_cells(task: Task) -> list[str]:
     """What stands over a table for people: numbers have a column each."""
-    if task.kind == "numbers":
+    if task.kind is REGRESSION:
         return ["picture", *task.target_names]
-    return ["picture", task.target_names[0] if task.kind == "yes or no" else task.kind]
+    return ["picture", task.target_names[0] if task.kind is BINARY else task.kind.name]
 
 
 def tell_cells(task: Task, prediction: Prediction, top: int | None) -> list[str]:
     """A row of a table for people; ``top`` is how many classes or labels are told, the likeliest first."""
     named = name_values(task, prediction.values)
-    if task.kind == "numbers":
+    if task.kind is REGRESSION:
         return [prediction.image, *(f"{value:.4g}" for value in named.values())]
     ranked = sorted(named.items(), key=lambda pair: -pair[1])
-    if task.kind == "yes or no":
+    if task.kind is BINARY:
         ranked = ranked[:1]
-    elif task.kind == "many labels" and top is None:
+    elif task.kind is MULTI_LABEL and top is None:
         ranked = [(name, value) for name, value in ranked if value > 0.5]
     else:
         ranked = ranked[: top or SHOWN_CLASSES]
@@ -92,17 +93,17 @@ def tell_cells(task: Task, prediction: Prediction, top: int | None) -> list[str]
 def describe(task: Task, prediction: Prediction) -> tuple[str, dict[str, Any]]:
     """A prediction as an event and its values, for JSON.
 
-    >>> from lamina.training.task import OneLabel
-    >>> describe(OneLabel(("cat", "dog")), Prediction("a.png", (0.75, 0.25)))
+    >>> from lamina.training.task import SingleLabel
+    >>> describe(SingleLabel(("cat", "dog")), Prediction("a.png", (0.75, 0.25)))
     ('prediction', {'image': 'a.png', 'answer': 'cat', 'probabilities': {'cat': 0.75, 'dog': 0.25}})
     """
     if prediction.problem is not None:
         return "problem", {"image": prediction.image, "reason": prediction.problem}
     named = name_values(task, prediction.values)
     values: dict[str, Any] = {"image": prediction.image, "answer": choose_answer(task, named)}
-    if task.kind == "yes or no":
+    if task.kind is BINARY:
         values["question"] = task.target_names[0]
-    if task.kind != "numbers":
+    if task.kind is not REGRESSION:
         values["probabilities"] = named
     return "prediction", values
 
@@ -163,9 +164,9 @@ def _make_row(columns: Sequence[str], delimiter: str) -> str:
 
 
 def _head_columns(task: Task) -> list[str]:
-    if task.kind == "numbers":
+    if task.kind is REGRESSION:
         return ["image", *task.target_names, "problem"]
-    names = ("no", "yes") if task.kind == "yes or no" else task.target_names
+    names = ("no", "yes") if task.kind is BINARY else task.target_names
     # A class may be called "image" or "problem": in brackets it is told from these columns.
     return ["image", "answer", *(f"p({name})" for name in names), "problem"]
 
@@ -175,7 +176,7 @@ def _make_columns(task: Task, prediction: Prediction) -> list[str]:
         return [prediction.image, *[""] * (len(_head_columns(task)) - 2), prediction.problem]
     named = name_values(task, prediction.values)
     figures = [f"{value:.7g}" for value in named.values()]
-    if task.kind == "numbers":
+    if task.kind is REGRESSION:
         return [prediction.image, *figures, ""]
     answer = choose_answer(task, named)
     return [prediction.image, answer if isinstance(answer, str) else ";".join(answer), *figures, ""]

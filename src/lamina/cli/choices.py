@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lamina.data import Dataset, Images, Preparation
-    from lamina.record import DataOrigin, OwnModule
-    from lamina.runs import Run
+    from lamina.runs.record import DataOrigin, OwnModule
+    from lamina.runs.run import Run
     from lamina.training.model import Model
     from lamina.training.pretrained import TimmNet
 
@@ -84,7 +84,7 @@ class DataChoice:
 
     def origin(self) -> DataOrigin:
         """What a run keeps of it."""
-        from lamina.record import DataOrigin
+        from lamina.runs.record import DataOrigin
 
         dataset = self.dataset
         return DataOrigin(self.source, self.reason, dataset.name, dataset.fingerprint, self.preparation)
@@ -240,7 +240,7 @@ def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
     made = found if isinstance(found, Net) else _call(file, found)
     if isinstance(made, Net):
         return NetChoice(file.stem, made, recipes)
-    from lamina.record import OwnModule
+    from lamina.runs.record import OwnModule
 
     def make(*_: object) -> nn.Module:
         module: nn.Module = _call(file, found)

@@ -170,7 +170,7 @@ def _name(sighting: Sighting, finding: Finding) -> str:
 
 
 def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
-    from lamina.plain import fields_to_plain
+    from lamina.values import fields_to_plain
 
     findings = [
         {

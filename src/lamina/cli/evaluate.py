@@ -16,14 +16,7 @@ from lamina.cli.terminal import Terminal, parse_options
 from lamina.errors import DataError
 
 if TYPE_CHECKING:
-    from lamina.data.preparation import TaskName
-
-TASK_NAMES: dict[str, TaskName] = {
-    "one label": "one-label",
-    "many labels": "many-labels",
-    "yes or no": "yes-no",
-    "numbers": "numbers",
-}
+    pass
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     with loading():
         from lamina.evaluation import evaluate, views_of
         from lamina.evaluation.views import ONE_VIEW
-        from lamina.runs import read_run
+        from lamina.runs.run import read_run
 
     run = read_run(options.run)
     own = run.record.data
@@ -68,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
         _, height_px, width_px = run.record.in_shape
         # Pictures are made into squares alone: for another shape they have to have it already.
         size_px = height_px if height_px == width_px else None
-        preparation = dataclasses.replace(own.preparation, size_px=size_px, task=TASK_NAMES[task.kind])
+        preparation = dataclasses.replace(own.preparation, size_px=size_px, task=task.kind.name)
         data = choose_data_to_judge(options.data, preparation, task.target_names, terminal)
     split = options.split or ("test" if data.test is not None else "val")
     if split not in data.splits:

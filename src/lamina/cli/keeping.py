@@ -12,7 +12,7 @@ from lamina.cli.terminal import Terminal
 from lamina.errors import NotFiniteError
 
 if TYPE_CHECKING:
-    from lamina.runs import Run
+    from lamina.runs.run import Run
     from lamina.training.checkpoint import Checkpoint
     from lamina.training.events import Epoch, Step
     from lamina.training.loop import Training
@@ -65,7 +65,7 @@ class Keeper:
 
     def keep_epoch(self, row: dict[str, Any]) -> None:
         """Write what an epoch gave: its figures with a digest of the weights, the model, and a checkpoint."""
-        from lamina.storage import digest_tensors
+        from lamina.training.tensors import digest_tensors
 
         self._rows.append(row | {"weights": digest_tensors(self.training.model.state_dict())})
         self._try(self._write_all)

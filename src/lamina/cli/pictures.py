@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from lamina.data import Problem, read_pictures
-from lamina.data.folder import is_picture_path, scan_folder
+from lamina.data.sources.folder import is_picture_path, scan_folder
 from lamina.errors import DataError
 
 MOST_AT_ONCE = 256

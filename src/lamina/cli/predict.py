@@ -17,6 +17,7 @@ from lamina.cli.choices import load_run_model
 from lamina.cli.loading import loading
 from lamina.cli.terminal import Terminal, parse_options
 from lamina.errors import DataError
+from lamina.targets import REGRESSION
 
 if TYPE_CHECKING:
     from lamina.cli.answers import Prediction
@@ -61,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
 
         from lamina.cli.answers import Prediction, check_output
         from lamina.cli.pictures import find_pictures
-        from lamina.runs import read_run
+        from lamina.runs.run import read_run
 
     if options.output is not None:
         check_output(options.output)
@@ -114,7 +115,7 @@ def _telling(options: Options, task: Task, terminal: Terminal) -> Iterator[Calla
         if options.output is not None:
             write = opened.enter_context(writing(options.output, task))
         else:
-            add = opened.enter_context(terminal.table(head_cells(task), texts=1 if task.kind == "numbers" else 2))
+            add = opened.enter_context(terminal.table(head_cells(task), texts=1 if task.kind is REGRESSION else 2))
 
         def tell(prediction: Prediction) -> None:
             if terminal.as_json:

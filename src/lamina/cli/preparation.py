@@ -7,7 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from lamina.data.preparation import LabelFrom, Preparation, Resize, TaskName
+from lamina.data.preparation import LabelFrom, Preparation, Resize
+from lamina.targets import KindName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class DataOptions:
     """how a picture becomes a square: cut at the centre, padded with black, or stretched"""
     label_from: LabelFrom = "folder"
     """the class: of the outermost class folder, of the folder that a picture lies in, or of its file's name"""
-    task: Annotated[TaskName | None, tyro.conf.arg(help_behavior_hint="")] = None
+    task: Annotated[KindName | None, tyro.conf.arg(help_behavior_hint="")] = None
     """what the targets are; by default found from them, and told"""
     image_column: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """of a table, the column with the pictures or their paths; by default found by its name"""

@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 import tyro
 
 from lamina.cli import STARTED
@@ -19,6 +18,7 @@ from lamina.cli.session import Outcome, Place, train_and_judge
 from lamina.cli.terminal import Terminal, parse_options
 from lamina.data import Preparation
 from lamina.errors import DataError, RecipeError
+from lamina.targets import SINGLE_LABEL
 
 if TYPE_CHECKING:
     from lamina.evaluation import MeanInterval
@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
         raise RecipeError(f"--seeds was {options.seeds}, but takes 1 or more.")
     terminal = Terminal(as_json=options.json, command=("lamina", "reproduce", *arguments))
     data = choose_data(options.data, Preparation(), terminal)
-    if data.dataset.train.targets.dtype != np.int64:
+    if data.dataset.train.kind is not SINGLE_LABEL:
         raise DataError(f"The article's nets tell one class an image, and {data.dataset.name} has other targets.")
     if len(data.dataset.splits) == 1:
         raise DataError(f"{data.dataset.name} has no val or test images to judge on. Give it a test part.")

@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
     terminal = Terminal(as_json=options.json)
     rewinds = None if options.on_nan is None else options.on_nan == "rewind"
     precautions = Precautions(read_seconds("--save-every", options.save_every), rewinds)
-    from lamina.runs import read_run
+    from lamina.runs.run import read_run
 
     run = read_run(options.run)
     origin = run.record.data

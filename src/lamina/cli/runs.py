@@ -29,7 +29,7 @@ class Options:
 def run(arguments: Sequence[str]) -> int:
     """Run the command; the status is 2 where a run is damaged, and the others are told all the same."""
     options = parse_options(Options, "runs", arguments)
-    from lamina.runs import DamagedRun, Run, list_runs
+    from lamina.runs.run import DamagedRun, Run, list_runs
 
     terminal = Terminal(as_json=options.json)
     if options.diff is not None:
@@ -83,8 +83,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _show_differences(first: Path, second: Path, terminal: Terminal) -> int:
-    from lamina.differences import compare_runs
-    from lamina.runs import read_run
+    from lamina.runs.differences import compare_runs
+    from lamina.runs.run import read_run
 
     differences = compare_runs(read_run(first), read_run(second))
     for difference in differences:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lamina.data import Dataset
     from lamina.evaluation import Report
-    from lamina.runs import Run
+    from lamina.runs.run import Run
     from lamina.training.events import Epoch
     from lamina.training.loop import Training
 
@@ -89,8 +89,8 @@ def train_and_judge(
     """
     with loading():
         from lamina.data.splits import OWN_RULE
-        from lamina.record import record_training
-        from lamina.runs import create_run
+        from lamina.runs.record import record_training
+        from lamina.runs.run import create_run
         from lamina.training.loop import Training
 
     body = net.make_for(data.dataset.train, recipe.seed)
@@ -167,9 +167,9 @@ def resume_and_judge(
         LaminaError: something does not fit, or there is no room; what was kept before stays.
     """
     with loading():
-        from lamina.differences import find_changes
-        from lamina.resuming import resume_training
-        from lamina.runs import read_run
+        from lamina.runs.differences import find_changes
+        from lamina.runs.resume import resume_training
+        from lamina.runs.run import read_run
 
     with run.lock(), _out_of_room(run):
         run = read_run(run.path)  # nobody changes it from here on
@@ -364,7 +364,7 @@ def _draw(run: Run, report: Report, training: Training, dataset: Dataset) -> Non
     with loading():
         from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter
     from lamina.evaluation import ClassReport, LabelReport, NumberReport
-    from lamina.evaluation.judge import answer_some
+    from lamina.evaluation.evaluating import answer_some
 
     draw_curves({run.record.net_name: [run.read_history()]}, run.path / "curves.png", score_name=report.score_name)
     if isinstance(report, ClassReport):

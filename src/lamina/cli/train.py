@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import tyro
 
 from lamina import zoo
@@ -25,8 +24,9 @@ from lamina.cli.session import (
     train_and_judge,
 )
 from lamina.cli.terminal import Terminal, parse_options, read_seconds
-from lamina.data.catalog import check_learnable
+from lamina.data.load import check_learnable
 from lamina.errors import NetError, RecipeError, suggest
+from lamina.targets import REGRESSION
 from lamina.training.recipe import USUAL_LR, Recipe
 
 
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
         check_auto_batch_size(asked.device)
     data = choose_data(asked.data, preparation, terminal)
     check_learnable(data.dataset)
-    if data.dataset.train.targets.dtype == np.float32:
+    if data.dataset.train.kind is REGRESSION:
         nets = [(net, _spare_numbers(fields, kept, terminal)) for net, fields in nets]
     if is_auto:
         nets = [(net, find_auto_batch_size(net, fields, data, asked.device, terminal)) for net, fields in nets]

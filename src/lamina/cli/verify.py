@@ -14,7 +14,7 @@ from lamina.cli.terminal import Terminal, parse_options
 from lamina.errors import RunError
 
 if TYPE_CHECKING:
-    from lamina.runs import Run
+    from lamina.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command; the status is 2 where an epoch gave other weights."""
     options = parse_options(Options, "verify", arguments)
     terminal = Terminal(as_json=options.json)
-    from lamina.differences import find_changes
-    from lamina.resuming import restart_training
-    from lamina.runs import read_run
-    from lamina.storage import digest_tensors
+    from lamina.runs.differences import find_changes
+    from lamina.runs.resume import restart_training
+    from lamina.runs.run import read_run
     from lamina.training.events import Epoch
+    from lamina.training.tensors import digest_tensors
 
     run = read_run(options.run)
     recorded = _read_digests(run, options.epochs)

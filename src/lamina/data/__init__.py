@@ -1,11 +1,11 @@
 """Data as values: a name or a path in, arrays of images with their targets out."""
 
-from lamina.data.catalog import NAMES, find_default_data, load_data
-from lamina.data.dataset import Dataset, Images, Problem
 from lamina.data.decoding import read_pictures
+from lamina.data.images import Dataset, Images, Problem
 from lamina.data.judged import load_to_judge
+from lamina.data.load import NAMES, find_default_data, load_data
 from lamina.data.preparation import Preparation
-from lamina.data.shapes import draw_shapes
+from lamina.data.sources.drawn import draw_shapes
 
 __all__ = [
     "NAMES",

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from lamina.data.cache import FORMAT, Meta, store_images
-from lamina.data.dataset import SPLITS, Images, Leak, Progress, Split
 from lamina.data.duplicates import digest_rows
-from lamina.data.listing import Listing
+from lamina.data.images import SPLITS, Images, Leak, Progress, Split
+from lamina.data.labels import TargetReading, read_targets
 from lamina.data.preparation import Preparation
+from lamina.data.sources.listing import Listing
 from lamina.data.splits import OWN_RULE, draw_splits, unite_duplicates
-from lamina.data.targets import TargetReading, read_targets, strata_of
 from lamina.data.workers import decode_pictures, keep_rows
+from lamina.targets import kind_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def build_listed(listing: Listing, to: Recipient, progress: Progress) -> Meta:
     """
     names = [picture.name for picture in listing.pictures]
     reading = read_targets(listing.labels, names, to.preparation, listing.label_reason, listing.target_names)
-    draw = draw_splits(names, strata_of(reading.targets), listing.splits, to.preparation)
+    draw = draw_splits(names, kind_of(reading.targets).strata(reading.targets), listing.splits, to.preparation)
     order = _order_by_split(draw.splits)
     decoded = decode_pictures(
         [listing.pictures[place] for place in order], to.folder, to.preparation.size_px, to.preparation.resize, progress
@@ -86,7 +87,7 @@ def build_images(given: Mapping[Split, Images], content: str, to: Recipient) -> 
     names = [name for images in given.values() for name in images.names]
     own = [images.split for images in given.values() for _ in images.names]
     images = _join(list(given.values()))
-    draw = draw_splits(names, strata_of(images.targets), own, to.preparation)
+    draw = draw_splits(names, images.kind.strata(images.targets), own, to.preparation)
     digests = digest_rows(images.pixels)
     splits = draw.splits if draw.rule == OWN_RULE else unite_duplicates(draw.splits, own, digests)
     parts = part_images(images, splits)

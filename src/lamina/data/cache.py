@@ -34,8 +34,8 @@ import platformdirs
 from filelock import FileLock
 from jaxtyping import Int32, UInt8
 
-from lamina.data.dataset import SPLITS, Dataset, Images, Leak, Problem, Split
 from lamina.data.decoding import fit_pixels
+from lamina.data.images import SPLITS, Dataset, Images, Leak, Problem, Split
 from lamina.data.preparation import Resize
 from lamina.errors import DataError, LaminaWarning
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Real, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from lamina.data.dataset import Problem
+from lamina.data.images import Problem
 from lamina.data.preparation import Resize
 from lamina.data.resizing import enough_pixels, resize_image
 from lamina.errors import DataError

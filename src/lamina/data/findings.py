@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Bool
 
-from lamina.data.dataset import SPLITS, Dataset, Images, Problem, Split
+from lamina.data.images import SPLITS, Dataset, Images, Problem, Split
+from lamina.targets import REGRESSION, SINGLE_LABEL
 
 Kind = Literal[
     "leak",
@@ -149,14 +150,7 @@ def tell_target(images: Images, row: int) -> str:
     >>> tell_target(images, 0), tell_target(images, 1)
     ('wet, warm', 'none')
     """
-    target = images.targets[row]
-    if images.targets.dtype == np.int64:
-        return images.target_names[int(target)]
-    if images.targets.dtype == np.float32:
-        return ", ".join(f"{number:.4g}" for number in target)
-    if images.targets.ndim == 1:
-        return "yes" if target else "no"
-    return ", ".join(name for name, has in zip(images.target_names, target, strict=True) if has) or "none"
+    return images.kind.format(images.targets[row], images.target_names)
 
 
 def imbalance(images: Images) -> float | None:
@@ -210,7 +204,7 @@ def _find_conflicts(facts: Facts) -> Iterator[Finding]:
 
 
 def _find_missing(dataset: Dataset) -> Iterator[Finding]:
-    if dataset.train.targets.dtype == np.int64 and len(dataset.train.target_names) == 1:
+    if dataset.train.kind is SINGLE_LABEL and len(dataset.train.target_names) == 1:
         yield Finding(
             "class-missing",
             "error",
@@ -281,7 +275,7 @@ def _find_blank(facts: Facts) -> Iterator[Finding]:
 
 
 def _find_constant(train: Images) -> Iterator[Finding]:
-    if train.targets.dtype != np.float32 or not len(train):
+    if train.kind is not REGRESSION or not len(train):
         return
     constant = (train.targets == train.targets[0]).all(axis=0)
     if constant.any():

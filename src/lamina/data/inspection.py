@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from lamina.data.dataset import Dataset, Images, Progress, Split
 from lamina.data.duplicates import digest_rows, group_duplicates
 from lamina.data.findings import Facts, Finding, Sighting, find_faults, imbalance
+from lamina.data.images import Dataset, Images, Progress, Split
+from lamina.targets import REGRESSION
 
 CHUNK_VALUES = 2**18
 """How many pixels' values are looked at together: as floats they stay in a core's own cache."""
@@ -214,7 +215,7 @@ def _pool(
 
 def _summarize_targets(images: Images) -> SplitSummary:
     numbers: tuple[NumberSpread, ...] = ()
-    if images.targets.dtype == np.float32 and len(images):
+    if images.kind is REGRESSION and len(images):
         columns = images.targets.astype(np.float64).T
         numbers = tuple(
             NumberSpread(name, float(each.min()), float(each.mean()), float(each.std()), float(each.max()))

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lamina.data.catalog import describe_problems, read_source
-from lamina.data.dataset import Dataset, Images, Progress
+from lamina.data.images import Dataset, Images, Progress
+from lamina.data.load import describe_problems, read_source
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError, LaminaWarning, name_some
+from lamina.targets import MULTI_LABEL, SINGLE_LABEL
 
 WHOLE_RULE = "all of it, to judge by"
 
@@ -38,7 +39,7 @@ def load_to_judge(
 
     >>> from lamina.data import load_data
     >>> backwards = load_data("shapes").train.target_names[::-1]
-    >>> load_to_judge("shapes", Preparation(task="one-label"), backwards).test.target_names == backwards
+    >>> load_to_judge("shapes", Preparation(task="single-label"), backwards).test.target_names == backwards
     True
     """
     undrawn = replace(preparation, val_fraction=None, test_fraction=0.0)
@@ -48,7 +49,7 @@ def load_to_judge(
     if dataset.val is None and dataset.test is None:
         judged = replace(dataset.train, split="test")
         dataset = replace(dataset, train=dataset.train.take([]), test=judged, split_rule=WHOLE_RULE)
-    if (dataset.train.targets.dtype.kind, preparation.task) not in {("i", "one-label"), ("b", "many-labels")}:
+    if dataset.train.kind.name != preparation.task or dataset.train.kind not in (SINGLE_LABEL, MULTI_LABEL):
         return dataset
     if unknown := [name for name in _present_names(dataset) if name not in target_names]:
         raise DataError(
@@ -72,7 +73,7 @@ def _present_names(dataset: Dataset) -> list[str]:
 def _renumber(images: Images, target_names: tuple[str, ...]) -> Images:
     """The same images with their targets in the order of ``target_names``; a label that none has is answered no."""
     places = [target_names.index(name) if name in target_names else -1 for name in images.target_names]
-    if images.targets.dtype == np.int64:
+    if images.kind is SINGLE_LABEL:
         return replace(images, targets=np.array(places, np.int64)[images.targets], target_names=target_names)
     targets = np.zeros((len(images), len(target_names)), np.bool_)
     for column, place in enumerate(places):

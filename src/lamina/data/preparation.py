@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from lamina.errors import DataError, suggest
-from lamina.plain import from_plain
+from lamina.targets import KindName
+from lamina.values import from_plain
 
 Resize = Literal["crop", "pad", "stretch"]
 LabelFrom = Literal["folder", "parent", "name"]
-TaskName = Literal["one-label", "many-labels", "yes-no", "numbers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Preparation:
     size_px: int | None = None
     resize: Resize = "crop"
     label_from: LabelFrom = "folder"
-    task: TaskName | None = None
+    task: KindName | None = None
     image_column: str | None = None
     label_columns: tuple[str, ...] = ()
     label_separator: str | None = None
@@ -61,8 +61,8 @@ class Preparation:
             raise DataError(f"resize is one of {', '.join(get_args(Resize))}; got {self.resize!r}.")
         if self.label_from not in get_args(LabelFrom):
             raise DataError(f"label_from is one of {', '.join(get_args(LabelFrom))}; got {self.label_from!r}.")
-        if self.task is not None and self.task not in get_args(TaskName):
-            raise DataError(f"task is one of {', '.join(get_args(TaskName))}; got {self.task!r}.")
+        if self.task is not None and self.task not in get_args(KindName):
+            raise DataError(f"task is one of {', '.join(get_args(KindName))}; got {self.task!r}.")
         if self.label_separator == "":
             raise DataError("label_separator stands between two labels, and is at least one character; got none.")
         for name in ("val_fraction", "test_fraction"):

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from lamina.data.dataset import Split
+from lamina.data.images import Split
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError
 

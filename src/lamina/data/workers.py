@@ -21,8 +21,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from lamina.data.dataset import Problem, Progress
 from lamina.data.decoding import BadPictureError, Packed, Picture, PictureReader, decode_and_describe, decode_picture
+from lamina.data.images import Problem, Progress
 from lamina.data.preparation import Resize
 from lamina.errors import DataError
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lamina.evaluation.interval import Interval, MeanInterval, mean_interval, wilson_interval
-from lamina.evaluation.judge import evaluate
-from lamina.evaluation.report import (
+from lamina.evaluation.evaluating import evaluate
+from lamina.evaluation.intervals import Interval, MeanInterval, mean_interval, wilson_interval
+from lamina.evaluation.reports import (
     ClassReport,
     ClassScores,
     LabelReport,

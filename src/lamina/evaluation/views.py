@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32, UInt8
 from lamina.training.augment import Choices, gather_batch
 from lamina.training.model import Model, predict_logits
 from lamina.training.recipe import Recipe
-from lamina.training.task import OneLabel, Task
+from lamina.training.task import SingleLabel, Task
 
 UNSURE_BELOW = 0.5
 """Probability of the likeliest class, less that of the next: over it, other views change almost no answer."""
@@ -71,7 +71,7 @@ def predict_views(
 
 
 def _is_unsure(task: Task, logits: Float32[np.ndarray, "n k"]) -> Bool[np.ndarray, " n"]:
-    if not isinstance(task, OneLabel) or logits.shape[1] < 2:
+    if not isinstance(task, SingleLabel) or logits.shape[1] < 2:
         return np.ones(len(logits), np.bool_)
     likeliest = task.probabilities(torch.from_numpy(logits)).topk(2, dim=1).values
     return (likeliest[:, 0] - likeliest[:, 1] < UNSURE_BELOW).numpy()

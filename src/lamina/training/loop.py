@@ -30,7 +30,7 @@ from lamina.training.precision import Precision, arrange_layers, choose_precisio
 from lamina.training.randomness import derive_generator, derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor, size_fraction, sizes_shown
-from lamina.training.task import Numbers
+from lamina.training.task import Regression
 
 
 class Training:
@@ -351,7 +351,7 @@ class Training:
 
 
 def _check_model(recipe: Recipe, count: int, model: Model) -> None:
-    if recipe.label_smoothing and isinstance(model.task, Numbers):
+    if recipe.label_smoothing and isinstance(model.task, Regression):
         raise RecipeError(
             f"label_smoothing was {recipe.label_smoothing:g}, but numbers have no labels to smooth. Set it to 0."
         )

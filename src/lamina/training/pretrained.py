@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from lamina.errors import NetError, suggest
 from lamina.nets import Shape
-from lamina.storage import digest_tensors
 from lamina.training.recipe import Recipe
+from lamina.training.tensors import digest_tensors
 
 NONE, PRETRAINED = "none", "pretrained"
 """What ``weights`` may be besides the path of a file: random ones, and those that timm's authors publish."""

@@ -13,9 +13,11 @@ from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 from torch.nn import functional
 
+from lamina import targets
 from lamina.data import Images
-from lamina.errors import DataError, RecipeError, RunError
-from lamina.plain import from_plain
+from lamina.errors import RecipeError, RunError
+from lamina.targets import Kind
+from lamina.values import from_plain
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Task(ABC):
     """
 
     target_names: tuple[str, ...]
-    kind: ClassVar[str]
+    kind: ClassVar[Kind]
 
     @property
     def outputs(self) -> int:
@@ -66,7 +68,7 @@ class Task(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """The task as plain values."""
-        return {"kind": self.kind, "target_names": list(self.target_names)}
+        return {"kind": self.kind.name, "target_names": list(self.target_names)}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Task:
@@ -76,25 +78,27 @@ class Task(ABC):
             RunError: the values are not a task's.
         """
         try:
-            kind = next(kind for kind in (OneLabel, ManyLabels, YesNo, Numbers) if kind.kind == values["kind"])
+            kind = next(
+                kind for kind in (SingleLabel, MultiLabel, Binary, Regression) if kind.kind.name == values["kind"]
+            )
             return from_plain(kind, {name: value for name, value in values.items() if name != "kind"}, "task")
         except (StopIteration, KeyError, ValueError) as error:
-            raise RunError(f"Expected a task such as {{'kind': 'one label', …}}, got {values!r}.") from error
+            raise RunError(f"Expected a task such as {{'kind': 'single-label', …}}, got {values!r}.") from error
 
 
 @final
 @dataclass(frozen=True)
-class OneLabel(Task):
+class SingleLabel(Task):
     """Each image is of exactly one class: softmax and cross-entropy.
 
-    >>> task = OneLabel(("cat", "dog"))
+    >>> task = SingleLabel(("cat", "dog"))
     >>> task.probabilities(torch.zeros(1, 2))
     tensor([[0.5000, 0.5000]])
     >>> task.weigh(torch.tensor([0, 0, 0, 1]))
     tensor([0.6667, 0.6667, 0.6667, 2.0000])
     """
 
-    kind = "one label"
+    kind = targets.SINGLE_LABEL
 
     def loss(
         self,
@@ -126,10 +130,10 @@ class OneLabel(Task):
 
 @final
 @dataclass(frozen=True)
-class ManyLabels(Task):
+class MultiLabel(Task):
     """Each image has any number of labels: a sigmoid and binary cross-entropy for each."""
 
-    kind = "many labels"
+    kind = targets.MULTI_LABEL
 
     def loss(
         self,
@@ -157,10 +161,10 @@ class ManyLabels(Task):
 
 @final
 @dataclass(frozen=True)
-class YesNo(Task):
+class Binary(Task):
     """Each image answers one question with yes or no: one output, a sigmoid and binary cross-entropy."""
 
-    kind = "yes or no"
+    kind = targets.BINARY
 
     def loss(
         self,
@@ -189,7 +193,7 @@ class YesNo(Task):
 
 @final
 @dataclass(frozen=True)
-class Numbers(Task):
+class Regression(Task):
     """Each image has one number or several: mean squared error.
 
     A net learns numbers in deviations from their mean, so that degrees and millimetres weigh the same.
@@ -201,7 +205,7 @@ class Numbers(Task):
 
     means: tuple[float, ...]
     deviations: tuple[float, ...]
-    kind = "numbers"
+    kind = targets.REGRESSION
 
     def loss(
         self,
@@ -235,29 +239,17 @@ class Numbers(Task):
 def task_of(images: Images) -> Task:
     """The task that these images' targets set.
 
-    Raises:
-        DataError: the targets are of no known kind.
-
     >>> from lamina.data import load_data
-    >>> task_of(load_data("shapes").train).kind
-    'one label'
+    >>> str(task_of(load_data("shapes").train).kind)
+    'single-label'
     """
-    targets, names = images.targets, tuple(images.target_names)
-    match targets.dtype.kind, targets.ndim:
-        case "i", 1:
-            return OneLabel(names)
-        case "b", 2:
-            return ManyLabels(names)
-        case "b", 1:
-            return YesNo(names)
-        case "f", 2:
-            deviations = np.where(np.ptp(targets, axis=0) > 0, targets.std(axis=0, dtype=np.float64), 1.0)
-            means = targets.mean(axis=0, dtype=np.float64)
-            return Numbers(names, tuple(means.tolist()), tuple(deviations.tolist()))
-    raise DataError(
-        f"Expected targets of int64 (N,), bool (N, K), bool (N,) or float32 (N, K), "
-        f"got {targets.dtype} {targets.shape}."
-    )
+    names = tuple(images.target_names)
+    if images.kind is targets.REGRESSION:
+        values = images.targets
+        deviations = np.where(np.ptp(values, axis=0) > 0, values.std(axis=0, dtype=np.float64), 1.0)
+        means = values.mean(axis=0, dtype=np.float64)
+        return Regression(names, tuple(means.tolist()), tuple(deviations.tolist()))
+    return next(task for task in (SingleLabel, MultiLabel, Binary) if task.kind is images.kind)(names)
 
 
 def _weigh_answers(targets: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from lamina.data.folder import is_picture_path
+from lamina.data.sources.folder import is_picture_path
 from lamina.errors import DataError
 
 Kind = Literal["text", "number", "truth", "list", "bytes", "other"]

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lamina.errors import LaminaError
-from lamina.evaluation.interval import Interval
-from lamina.plain import fields_to_plain, from_plain
+from lamina.evaluation.intervals import Interval
+from lamina.values import fields_to_plain, from_plain
 
 
 @dataclass(frozen=True, kw_only=True)

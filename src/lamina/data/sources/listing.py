@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lamina.data.dataset import Problem, Split
 from lamina.data.decoding import Picture
+from lamina.data.images import Problem, Split
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64, UInt8
+from jaxtyping import Int32, Int64, UInt8
 
 from lamina.data.preparation import Resize
 from lamina.errors import DataError
+from lamina.targets import Kind, Targets, kind_of
 
 Split = Literal["train", "val", "test"]
-Targets = Int64[np.ndarray, " n"] | Bool[np.ndarray, " n"] | Bool[np.ndarray, "n k"] | Float32[np.ndarray, "n k"]
 
 Progress = Callable[[int, int], None]
 
@@ -42,10 +42,9 @@ class Leak:
 class Images:
     """The images of one split, decoded, with what is to be learned about them.
 
-    What the targets are is told by their dtype and shape: int64 (N,) one class of ``target_names``; bool (N, K) several
-    labels; bool (N,) yes or no; float32 (N, K) numbers. Pixels are 0 to 255. ``original_sizes_px`` are the height and
-    width of each picture as it was stored. The arrays may lie in a file: they are mapped into memory, and changing them
-    changes nothing on disk.
+    The kind of target follows from the dtype and shape of the targets (:mod:`lamina.targets`). Pixels are 0 to 255.
+    ``original_sizes_px`` are the height and width of each picture as it was stored. The arrays may be memory-mapped
+    files: changing them changes nothing on disk.
 
     Raises:
         DataError: the parts do not fit each other.
@@ -74,7 +73,7 @@ class Images:
                 "every image has one target and one name; "
                 f"got {len(self.pixels)} images, {len(self.targets)} targets and {len(self.names)} names."
             )
-        _check_targets(self.targets, self.target_names)
+        self.kind.check(self.targets, self.target_names)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -96,18 +95,14 @@ class Images:
         """As many images as that, or all where there are fewer, evenly spread: a set may be sorted by class."""
         return self.take(np.linspace(0, len(self) - 1, num=min(len(self), count), dtype=np.int64))
 
+    @property
+    def kind(self) -> Kind:
+        """What kind of target the images have."""
+        return kind_of(self.targets)
+
     def target_counts(self) -> dict[str, int]:
-        """How many images each class or label has; for yes or no, of each; for numbers, nothing."""
-        if self.targets.dtype == np.int64:
-            counts = np.bincount(self.targets, minlength=len(self.target_names))
-        elif self.targets.dtype == np.bool_ and self.targets.ndim == 2:
-            counts = self.targets.sum(axis=0)
-        elif self.targets.dtype == np.bool_:
-            yes = int(self.targets.sum())
-            return {"no": len(self) - yes, "yes": yes}
-        else:
-            return {}
-        return dict(zip(self.target_names, counts.tolist(), strict=True))
+        """How many images each class or label has; for binary targets, no and yes; for numbers, nothing."""
+        return self.kind.count(self.targets, self.target_names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,19 +134,3 @@ class Dataset:
         """The splits that the data set has, by name."""
         pairs: list[tuple[Split, Images | None]] = [("train", self.train), ("val", self.val), ("test", self.test)]
         return {split: images for split, images in pairs if images is not None and len(images)}
-
-
-def _check_targets(targets: Targets, target_names: tuple[str, ...]) -> None:
-    kind = (str(targets.dtype), targets.ndim)
-    if kind not in {("int64", 1), ("bool", 1), ("bool", 2), ("float32", 2)}:
-        raise DataError(
-            "targets are int64 (N,) for one class, bool (N, K) for labels, bool (N,) for yes or no, "
-            f"or float32 (N, K) for numbers; got {targets.dtype} with shape {targets.shape}."
-        )
-    columns = targets.shape[1] if targets.ndim == 2 else 1
-    if kind != ("int64", 1) and columns != len(target_names):
-        raise DataError(f"every column of the targets has a name; got {columns} and {len(target_names)} names.")
-    if kind == ("int64", 1) and len(targets) and not 0 <= targets.min() <= targets.max() < len(target_names):
-        raise DataError(
-            f"targets are numbers of classes, 0 to {len(target_names) - 1}; got {targets.min()} to {targets.max()}."
-        )

@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from lamina.data.cache import cache_folder
-from lamina.data.dataset import Images, Split
+from lamina.data.images import Images, Split
 from lamina.errors import DataError, LaminaWarning
 
 # What is announced: where from, and how much.

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lamina.data.dataset import Problem, Split
 from lamina.data.decoding import Picture
-from lamina.data.listing import Listing
+from lamina.data.images import Problem, Split
 from lamina.data.preparation import LabelFrom
+from lamina.data.sources.listing import Listing
 from lamina.errors import DataError
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})

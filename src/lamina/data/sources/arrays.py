@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from lamina.data.array_files import Arrays, find_idx, read_idx, read_npz
-from lamina.data.dataset import Split
+from lamina.data.images import Split
+from lamina.data.sources.array_files import Arrays, find_idx, read_idx, read_npz
 from lamina.errors import DataError
 
 GREY_OR_RGB = (1, 3)

@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from lamina.data.dataset import Targets
-from lamina.data.preparation import Preparation, TaskName
+from lamina.data.preparation import Preparation
 from lamina.errors import DataError
+from lamina.targets import KindName, Targets, find_kind
 
 YES, NO = frozenset({"yes", "true", "y"}), frozenset({"no", "false", "n"})
 SEPARATORS = ("|", ";", ",")
 # More different whole numbers than these are taken for measurements, unless each stands for two pictures or more.
 CLASSES_AT_MOST = 1000
-STRATUM_PICTURES = 5
-"""Numbers are not cut finer than into so many pictures, of which a fifth can be drawn."""
 
 
 @dataclass(frozen=True)
@@ -62,45 +60,21 @@ def read_targets(
 
     >>> reading = read_targets({"kind": ["cat", "dog", "cat"]}, list("abc"), Preparation(), "column 'kind'")
     >>> reading.targets.tolist(), reading.target_names, reading.reason
-    ([0, 1, 0], ('cat', 'dog'), "one label a picture, 2 classes, from column 'kind'")
+    ([0, 1, 0], ('cat', 'dog'), "single-label, 2 classes, from column 'kind'")
     """
     _check_given(labels, names, preparation)
     task = preparation.task or _find_task(labels, preparation)
     targets: Targets
     match task:
-        case "one-label":
+        case "single-label":
             targets, found_names = _read_classes(labels, target_names)
-            what = f"one label a picture, {len(found_names)} classes"
-        case "many-labels":
+        case "multi-label":
             targets, found_names = _read_labels(labels, preparation.label_separator, target_names)
-            what = f"any number of labels a picture, {len(found_names)} labels"
-        case "yes-no":
+        case "binary":
             targets, found_names = _read_yes_no(labels)
-            what = "yes or no"
-        case "numbers":
+        case "regression":
             targets, found_names = _read_numbers(labels)
-            what = "a number a picture" if len(found_names) == 1 else f"{len(found_names)} numbers a picture"
-    return TargetReading(targets, found_names, f"{what}, from {label_reason}")
-
-
-def strata_of(targets: Targets) -> Sequence[object]:
-    """What pictures are alike in, so that a draw can take its share of each kind.
-
-    The class; yes or no; of many labels the rarest that a picture has; of numbers the tenth of all pictures, by order
-    of the first number, and of few pictures a larger part.
-
-    >>> strata_of(np.array([[True, True], [True, False], [False, False]]))
-    [1, 0, -1]
-    """
-    if targets.dtype == np.bool_ and targets.ndim == 2:
-        by_rarity = np.argsort(targets.sum(axis=0), kind="stable")
-        return [int(by_rarity[row[by_rarity].argmax()]) if row.any() else -1 for row in targets]
-    if targets.dtype == np.float32:
-        ranks = np.empty(len(targets), np.int64)
-        ranks[np.argsort(targets[:, 0], kind="stable")] = np.arange(len(targets))
-        parts = max(1, min(10, len(targets) // STRATUM_PICTURES))
-        return tuple((ranks * parts // max(1, len(targets))).tolist())
-    return tuple(targets.tolist())
+    return TargetReading(targets, found_names, f"{find_kind(task).describe(found_names)}, from {label_reason}")
 
 
 def _check_given(labels: Mapping[str, Sequence[object]], names: Sequence[str], preparation: Preparation) -> None:
@@ -108,7 +82,7 @@ def _check_given(labels: Mapping[str, Sequence[object]], names: Sequence[str], p
     for column, values in labels.items():
         missing = [name for name, value in zip(names, values, strict=True) if value is None or value == ""]
         lists = any(isinstance(value, list) for value in values)
-        if missing and not (lists or preparation.label_separator or preparation.task == "many-labels"):
+        if missing and not (lists or preparation.label_separator or preparation.task == "multi-label"):
             have = "1 picture has" if len(missing) == 1 else f"{len(missing):,} pictures have"
             raise DataError(
                 f"{have} nothing in column {column!r}; the first is {missing[0]}. "
@@ -116,13 +90,13 @@ def _check_given(labels: Mapping[str, Sequence[object]], names: Sequence[str], p
             )
 
 
-def _find_task(labels: Mapping[str, Sequence[object]], preparation: Preparation) -> TaskName:
+def _find_task(labels: Mapping[str, Sequence[object]], preparation: Preparation) -> KindName:
     if len(labels) > 1:
         kinds = {column: _kind_of(values) for column, values in labels.items()}
         if set(kinds.values()) <= {"truth", "zero or one"}:
-            return "many-labels"
+            return "multi-label"
         if set(kinds.values()) <= {"zero or one", "whole", "number"}:
-            return "numbers"
+            return "regression"
         texts = ", ".join(repr(column) for column, kind in kinds.items() if kind in ("text", "list", "truth"))
         raise DataError(
             f"several label columns are labels, each 0 or 1, or numbers; of {', '.join(map(repr, labels))}, {texts} "
@@ -130,22 +104,22 @@ def _find_task(labels: Mapping[str, Sequence[object]], preparation: Preparation)
         )
     (values,) = labels.values()
     if preparation.label_separator:
-        return "many-labels"
+        return "multi-label"
     match _kind_of(values):
         case "list":
-            return "many-labels"
+            return "multi-label"
         case "truth":
-            return "yes-no"
+            return "binary"
         case "number":
-            return "numbers"
+            return "regression"
         case "whole" | "zero or one":
             different = len(set(values))
-            return "one-label" if different <= min(CLASSES_AT_MOST, max(2, len(values) // 2)) else "numbers"
+            return "single-label" if different <= min(CLASSES_AT_MOST, max(2, len(values) // 2)) else "regression"
     texts_of = {str(value) for value in values}
     lowered = {text.strip().lower() for text in texts_of}
     if lowered <= YES | NO and lowered & YES and lowered & NO:
-        return "yes-no"
-    return "many-labels" if _find_separator(texts_of) else "one-label"
+        return "binary"
+    return "multi-label" if _find_separator(texts_of) else "single-label"
 
 
 def _kind_of(values: Sequence[object]) -> str:
@@ -172,7 +146,7 @@ def _find_separator(texts: set[str]) -> str | None:
 def _read_classes(
     labels: Mapping[str, Sequence[Any]], target_names: Sequence[str] | None
 ) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
-    values = _single(labels, "one label")
+    values = _single(labels, "single-label")
     if any(isinstance(value, list) for value in values):
         raise DataError("the label column holds lists, which are any number of labels. Leave --task out.")
     texts = [_tell_class(value) for value in values]
@@ -200,7 +174,7 @@ def _read_labels(
 
 
 def _read_yes_no(labels: Mapping[str, Sequence[Any]]) -> tuple[Bool[np.ndarray, " n"], tuple[str, ...]]:
-    values = _single(labels, "yes or no")
+    values = _single(labels, "binary")
     ((column, _),) = labels.items()
     return np.array([_read_truth(value, column) for value in values], np.bool_), (column,)
 
@@ -213,7 +187,7 @@ def _read_numbers(labels: Mapping[str, Sequence[Any]]) -> tuple[Float32[np.ndarr
 def _single(labels: Mapping[str, Sequence[Any]], what: str) -> Sequence[Any]:
     if len(labels) > 1:
         raise DataError(
-            f"{what} a picture is in one column, and these are {', '.join(map(repr, labels))}. "
+            f"{what} of a picture is in one column, but these are {', '.join(map(repr, labels))}. "
             "Name one with --label-column."
         )
     (values,) = labels.values()

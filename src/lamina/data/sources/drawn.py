@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
-from lamina.data.dataset import Images, Progress, Split
+from lamina.data.images import Images, Progress, Split
 
 ShapesTarget = Literal["shapes", "shapes-attributes", "shapes-pose"]
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lamina.data.dataset import Split
-from lamina.data.folder import PARTS, is_picture_path
+from lamina.data.images import Split
 from lamina.data.preparation import Preparation
+from lamina.data.sources.folder import PARTS, is_picture_path
 from lamina.errors import DataError, suggest
 
 if TYPE_CHECKING:
-    from lamina.data.table_file import TableFile
+    from lamina.data.sources.table_file import TableFile
 
 # In the order in which they are preferred, as _simple writes them.
 IMAGE_NAMES = (

@@ -67,10 +67,19 @@ def test_taking_keeps_picture_target_and_name_together(rows: list[int]) -> None:
             "targets are int64 (N,) for one class, bool (N, K) for labels, bool (N,) for yes or no, "
             "or float32 (N, K) for numbers; got float64 with shape (4,).",
         ),
-        ({"targets": np.array([0, 1, 2, 0])}, "targets are numbers of classes, 0 to 1; got 0 to 2."),
-        ({"targets": np.array([0, -1, 1, 0])}, "targets are numbers of classes, 0 to 1; got -1 to 1."),
-        ({"targets": np.zeros((4, 3), bool)}, "every column of the targets has a name; got 3 and 2 names."),
-        ({"targets": np.zeros(4, bool)}, "every column of the targets has a name; got 1 and 2 names."),
+        (
+            {"targets": np.array([0, 1, 2, 0])},
+            "Expected class numbers from 0 to 1, one for each of 2 names, got 0 to 2.",
+        ),
+        (
+            {"targets": np.array([0, -1, 1, 0])},
+            "Expected class numbers from 0 to 1, one for each of 2 names, got -1 to 1.",
+        ),
+        (
+            {"targets": np.zeros((4, 3), bool)},
+            "Expected a name for each column of the targets, got 3 columns and 2 names.",
+        ),
+        ({"targets": np.zeros(4, bool)}, "Expected a name for each column of the targets, got 1 column and 2 names."),
     ],
 )
 def test_images_that_cannot_be_are_refused(change: dict, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

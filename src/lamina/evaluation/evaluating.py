@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lamina.data import Images
 from lamina.errors import DataError, NotFiniteError
-from lamina.evaluation.interval import wilson_interval
-from lamina.evaluation.report import (
+from lamina.evaluation.intervals import wilson_interval
+from lamina.evaluation.reports import (
     ClassReport,
     ClassScores,
     LabelReport,
@@ -28,7 +28,7 @@ from lamina.evaluation.report import (
 from lamina.evaluation.scores import average_precision, calibration_error, count_confusion, roc_auc
 from lamina.evaluation.views import ONE_VIEW, View, predict_views
 from lamina.training.model import Model, predict_logits
-from lamina.training.task import ManyLabels, Numbers, OneLabel, Task, YesNo, task_of
+from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task, task_of
 
 
 class _Shared(TypedDict):
@@ -78,16 +78,16 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -
         reviewed_images=reviewed,
     )
     match task:
-        case OneLabel():
+        case SingleLabel():
             return _report_classes(shared, logits, targets, task.target_names)
-        case YesNo():
+        case Binary():
             # Two classes with logits 0 and z: their softmax is the sigmoid of z.
             both = torch.cat([torch.zeros_like(logits), logits], dim=1)
             report = _report_classes(shared, both, targets.long(), ("no", "yes"))
             return replace(report, question=_score_question(task.target_names[0], logits[:, 0], targets))
-        case ManyLabels():
+        case MultiLabel():
             return _report_labels(shared, logits, targets, task.target_names)
-        case Numbers():
+        case Regression():
             return _report_numbers(shared, task, task.probabilities(logits), targets)
     raise TypeError(f"no report is known for {task}")
 
@@ -169,7 +169,7 @@ def _report_labels(
 
 
 def _report_numbers(
-    shared: _Shared, task: Numbers, answers: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]
+    shared: _Shared, task: Regression, answers: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]
 ) -> NumberReport:
     truth = targets.double()
     errors = (answers - truth).abs().mean(dim=0).tolist()

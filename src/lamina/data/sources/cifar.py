@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from lamina.data.archive import read_member, tar_members
-from lamina.data.dataset import Images, Split
+from lamina.data.images import Images, Split
+from lamina.data.sources.archive import read_member, tar_members
 from lamina.errors import DataError
 
 

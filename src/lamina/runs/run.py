@@ -27,23 +27,14 @@ from torch import Tensor, nn
 from lamina import __version__
 from lamina.data import Dataset
 from lamina.errors import LaminaError, LaminaWarning, NetError, RunError, suggest
-from lamina.evaluation.report import Report
-from lamina.locking import lock_folder
-from lamina.plain import fields_to_plain, from_plain
-from lamina.record import RunRecord, upgrade_record
-from lamina.storage import (
-    damaged,
-    parse_object,
-    read_bytes,
-    read_tensors,
-    sync_folder,
-    write_atomically,
-    write_json,
-    write_tensors,
-)
+from lamina.evaluation.reports import Report
+from lamina.files import damaged, lock_folder, parse_object, read_bytes, sync_folder, write_atomically, write_json
+from lamina.runs.record import RunRecord, upgrade_record
 from lamina.training.checkpoint import Checkpoint, Standing
 from lamina.training.model import Model
 from lamina.training.pretrained import import_timm
+from lamina.training.tensors import read_tensors, write_tensors
+from lamina.values import fields_to_plain, from_plain
 
 FORMAT = 3
 """Raised when run.json changes; ``record.upgrade_record`` says how older ones are read."""

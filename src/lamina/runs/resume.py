@@ -9,7 +9,7 @@ from torch import nn
 
 from lamina.data import Dataset
 from lamina.errors import RecipeError, RunError
-from lamina.runs import NO_CHECKPOINT, Run
+from lamina.runs.run import NO_CHECKPOINT, Run
 from lamina.training.compilation import misses_compiler
 from lamina.training.loop import Training
 from lamina.training.randomness import derive_seed, seeded
@@ -99,7 +99,7 @@ def resume_training(
     >>> from pathlib import Path
     >>> from lamina import Epoch, Net, Preparation, Recipe, create_run, load_data
     >>> from lamina.nets import Flatten, Output
-    >>> from lamina.record import DataOrigin, record_training
+    >>> from lamina.runs.record import DataOrigin, record_training
     >>> data = load_data("shapes")
     >>> training = Training(Net(Flatten(), Output()), data.train, Recipe(epochs=2))
     >>> origin = DataOrigin("shapes", "as asked", data.name, data.fingerprint, Preparation())

@@ -8,10 +8,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-from lamina.data.archive import LIMITS, Limits
-from lamina.data.dataset import Problem
 from lamina.data.decoding import Picture
-from lamina.data.listing import Listing
+from lamina.data.images import Problem
+from lamina.data.sources.archive import LIMITS, Limits
+from lamina.data.sources.listing import Listing
 from lamina.errors import DataError
 
 # Rows are read so many at a time, then as many as hold about as much as this.
@@ -92,7 +92,7 @@ def _read_encoded(path: Path, column: str) -> Iterator[tuple[bytes | None, str |
     """The bytes in each row, and the path that stands beside them; never more than a few rows at a time."""
     import polars as pl
 
-    from lamina.data.table_file import readable
+    from lamina.data.sources.table_file import readable
 
     with readable(path):
         scan = pl.scan_parquet(path, glob=False).select(column)

@@ -16,10 +16,10 @@ from lzma import LZMAError
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from lamina.data.columns import SPLIT_WORDS
 from lamina.data.decoding import PICTURE_LIMIT_BYTES, Packed, Picture
-from lamina.data.folder import is_picture_path
-from lamina.data.table import HEADER_BYTES, METADATA, SUFFIXES, names_files
+from lamina.data.sources.columns import SPLIT_WORDS
+from lamina.data.sources.folder import is_picture_path
+from lamina.data.sources.table import HEADER_BYTES, METADATA, SUFFIXES, names_files
 from lamina.errors import DataError
 
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lamina.data.columns import SPLIT_WORDS, Columns, choose_columns, read_splits, refuse_urls
-from lamina.data.dataset import Problem, Split
 from lamina.data.decoding import BadPictureError, Picture
-from lamina.data.folder import is_picture_path
-from lamina.data.listing import Listing
+from lamina.data.images import Problem, Split
 from lamina.data.preparation import Preparation
+from lamina.data.sources.columns import SPLIT_WORDS, Columns, choose_columns, read_splits, refuse_urls
+from lamina.data.sources.folder import is_picture_path
+from lamina.data.sources.listing import Listing
 from lamina.errors import DataError, name_some
 
 if TYPE_CHECKING:
-    from lamina.data.table_file import TableFile
+    from lamina.data.sources.table_file import TableFile
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".parquet")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -65,7 +65,7 @@ def scan_table(path: Path, preparation: Preparation) -> Listing:
         DataError: a file can't be read, it is not clear which columns are meant, or no picture can be used.
     """
     # Reading needs polars, which takes a while to import; knowing a table when one sees it does not.
-    from lamina.data.table_file import open_table
+    from lamina.data.sources.table_file import open_table
 
     parts, problems = _find_parts(path)
     digest = hashlib.blake2b(digest_size=16)

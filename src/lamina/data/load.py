@@ -11,23 +11,22 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from lamina.data.archive import is_archive, list_zip, spool_tar
-from lamina.data.arrays import digest_arrays, is_arrays, read_arrays
 from lamina.data.assembly import Recipient, build_images, build_listed, part_images
 from lamina.data.cache import FORMAT, Meta, cache_folder, digest_of, find_cached, load_cached, remember
-from lamina.data.cifar import is_batches_archive, is_batches_folder, read_batches
-from lamina.data.dataset import Dataset, Images, Leak, Problem, Progress, Split
-from lamina.data.downloads import download_archive, download_images, downloaded_archive
-from lamina.data.encoded import spool_table
-from lamina.data.folder import Scan, arrange, scan_folder
-from lamina.data.listing import Listing
+from lamina.data.images import Dataset, Images, Leak, Problem, Progress, Split
+from lamina.data.labels import read_targets
 from lamina.data.preparation import Preparation
-from lamina.data.shapes import DRAWING_VERSION, ShapesTarget, draw_shapes
-from lamina.data.table import is_table, is_table_folder, refuse_parquet, scan_table
-from lamina.data.targets import read_targets
+from lamina.data.sources.archive import is_archive, list_zip, spool_tar
+from lamina.data.sources.arrays import digest_arrays, is_arrays, read_arrays
+from lamina.data.sources.cifar import is_batches_archive, is_batches_folder, read_batches
+from lamina.data.sources.downloads import download_archive, download_images, downloaded_archive
+from lamina.data.sources.drawn import DRAWING_VERSION, ShapesTarget, draw_shapes
+from lamina.data.sources.encoded import spool_table
+from lamina.data.sources.folder import Scan, arrange, scan_folder
+from lamina.data.sources.listing import Listing
+from lamina.data.sources.table import is_table, is_table_folder, refuse_parquet, scan_table
 from lamina.errors import DataError, LaminaWarning, name_some, suggest
+from lamina.targets import BINARY, SINGLE_LABEL
 
 SHAPES: tuple[ShapesTarget, ...] = ("shapes", "shapes-attributes", "shapes-pose")
 NAMES = ("cifar10", "cifar100", "mnist", "fashion-mnist", "svhn", *SHAPES)
@@ -76,9 +75,9 @@ def check_learnable(dataset: Dataset) -> None:
         DataError: it is such a set.
     """
     trained = {name for name, count in dataset.train.target_counts().items() if count}
-    if dataset.train.targets.dtype == np.float32 or dataset.train.targets.ndim == 2:
+    if dataset.train.kind not in (SINGLE_LABEL, BINARY):
         return
-    what = "answer" if dataset.train.targets.dtype == np.bool_ else "class"
+    what = "answer" if dataset.train.kind is BINARY else "class"
     counts = [images.target_counts() for images in dataset.splits.values()]
     if untrained := sorted({name for split in counts for name, count in split.items() if count} - trained):
         raise DataError(

@@ -11,9 +11,9 @@ from typing import Any
 
 from lamina.errors import LaminaWarning
 from lamina.nets import Net
-from lamina.plain import fields_to_plain
-from lamina.record import RunRecord, describe_machine, find_versions
-from lamina.runs import Run
+from lamina.runs.record import RunRecord, describe_machine, find_versions
+from lamina.runs.run import Run
+from lamina.values import fields_to_plain
 
 ARITHMETIC = ("versions.lamina", "versions.torch", "versions.timm", "processor", "instructions", "flags", "threads")
 """Of what surrounds a training, that on which the last bits of its weights may depend."""

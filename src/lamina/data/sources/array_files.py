@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from lamina.data.archive import LIMITS, open_zip
-from lamina.data.dataset import SPLITS, Split
+from lamina.data.images import SPLITS, Split
+from lamina.data.sources.archive import LIMITS, open_zip
 from lamina.errors import DataError
 
 # Labels in order pack a thousand to one, as a bomb does; what is small is let off.

@@ -1,0 +1,157 @@
+"""Files that are whole or absent: written beside, synced and renamed. Locks: one process at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
+
+from lamina.errors import RunError
+
+RESTORE = "Restore it from a copy, or train again."
+"""What to do about most damaged files of a run."""
+
+
+def write_atomically(path: Path, data: str | bytes) -> None:
+    """Write a file so that whoever reads it, even after a crash, finds the old content or the new and nothing between.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is still there.
+    """
+    with open_atomically(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to write in the block, which takes the place of ``path`` where the block ends without an error.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is still there.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with beside.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what writers that were killed have left beside their files; nobody may be writing in the folder."""
+    for file in folder.iterdir():
+        if re.fullmatch(r"\..+\.[0-9a-f]{8}", file.name) and file.is_file():
+            file.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let a renaming inside a folder be on disk, where the system can open folders (Windows cannot)."""
+    if os.name != "nt":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write an object of plain values as JSON, atomically.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is still there.
+    """
+    write_atomically(path, json.dumps(values, indent=2) + "\n")
+
+
+def read_bytes(file: Path) -> bytes:
+    """The content of a file of a run.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise RunError(f"Cannot read {file}: {error.strerror}. Check that the file may be read.") from error
+
+
+def parse_object(text: bytes, what: str, remedy: str = RESTORE) -> dict[str, Any]:
+    """The JSON object that ``text`` holds.
+
+    Raises:
+        RunError: it holds none; the message calls it ``what`` and ends in ``remedy``.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged(what, error, remedy) from error
+    if not isinstance(values, dict):
+        raise damaged(what, f"expected a JSON object, got {values!r:.60}", remedy)
+    return values
+
+
+def damaged(what: str, why: object, remedy: str = RESTORE) -> RunError:
+    """The error that a file is not what it should be."""
+    return RunError(f"{what} is damaged: {str(why).rstrip('.')}. {remedy}")
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes from training the run in a folder while the block works; a crash leaves no lock behind.
+
+    What writers that were killed have left there is deleted.
+
+    Raises:
+        RunError: another process has it, the folder cannot be written, or something in it is a link.
+    """
+    _refuse_links(folder)
+    owner = folder / ".owner"
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise RunError(
+            f"{folder} is being trained by {_tell_owner(owner)}. Wait until it ends, or stop it, and try again."
+        ) from error
+    except OSError as error:
+        raise RunError(
+            f"Cannot write to {folder}: {error.strerror}. A training needs a folder that it may write to."
+        ) from error
+    try:
+        remove_leftovers(folder)
+        # It only tells whom to ask; where there is no room for it, the lock holds all the same.
+        with suppress(OSError):
+            write_atomically(owner, f"{os.getpid()}\n")
+        yield
+    finally:
+        with suppress(OSError):
+            owner.unlink()
+        lock.release()
+
+
+def _refuse_links(folder: Path) -> None:
+    """A run is plain files; through a link in one that somebody else made, a training would write where it points."""
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.is_symlink():
+            raise RunError(
+                f"{file} is a link to {file.readlink()}, and a training would write through it. "
+                "Put the file itself there, or delete the link."
+            )
+
+
+def _tell_owner(file: Path) -> str:
+    try:
+        return f"process {int(file.read_text())}"
+    except (OSError, ValueError):
+        return "another process"

@@ -1,0 +1,85 @@
+"""Tensors and plain values in one safetensors file, checked against a digest when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from lamina.files import RESTORE, damaged, parse_object, read_bytes, write_atomically
+
+METADATA = "lamina"
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Write tensors and plain values as one safetensors file, atomically, with a digest of both in it.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is still there.
+    """
+    written: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory, as tied weights do.
+        if (place := plain.untyped_storage().data_ptr()) in places:
+            plain = plain.clone()
+        places.add(place)
+        written[name] = plain
+    text = json.dumps(values)
+    # One entry: safetensors writes several in an order that changes from process to process.
+    metadata = {METADATA: json.dumps({"digest": _digest(written, text), "values": text})}
+    write_atomically(path, safetensors.torch.save(written, metadata))
+
+
+def read_tensors(file: Path, remedy: str = RESTORE) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What :func:`write_tensors` wrote, on the CPU; of a file without any metadata, the tensors and no values.
+
+    Raises:
+        RunError: the file cannot be read, or is not as it was written; the message ends in ``remedy``.
+    """
+    content = read_bytes(file)
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load(content)
+    except (SafetensorError, KeyError) as error:  # a type that torch has no name for is a KeyError
+        raise damaged(str(file), error, remedy) from error
+    # safetensors gives the metadata of files alone, and this one may have been replaced since it was read.
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = header.get("__metadata__")
+    if metadata is None:
+        return tensors, {}
+    told = parse_object(metadata.get(METADATA, "{}").encode("utf-8", "surrogatepass"), str(file), remedy)
+    text = str(told.get("values", ""))
+    if told.get("digest") != _digest(tensors, text):
+        raise damaged(str(file), "its content is not that which was written, by its digest", remedy)
+    values: dict[str, Any] = json.loads(text)
+    return tensors, values
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """A digest (BLAKE2b, 128 bits, in hexadecimal) of names, types, shapes and values, to the last bit.
+
+    >>> one, other = torch.zeros(2), torch.tensor([0.0, -0.0])
+    >>> digest_tensors({"weight": one}) == digest_tensors({"weight": other})
+    False
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # As bytes, since NumPy has no bfloat16.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    return hashlib.blake2b(
+        f"{digest_tensors(tensors)} {text}".encode("utf-8", "surrogatepass"), digest_size=16
+    ).hexdigest()
