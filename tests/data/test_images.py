@@ -64,8 +64,8 @@ def test_taking_keeps_picture_target_and_name_together(rows: list[int]) -> None:
         ({"names": ("a",)}, "every image has one target and one name; got 4 images, 4 targets and 1 names."),
         (
             {"targets": np.zeros(4)},
-            "targets are int64 (N,) for one class, bool (N, K) for labels, bool (N,) for yes or no, "
-            "or float32 (N, K) for numbers; got float64 with shape (4,).",
+            "Expected targets of int64 (N,) for one class an image, bool (N, K) for labels, bool (N,) for yes or no, "
+            "or float32 (N, K) for numbers, got float64 of shape (4,).",
         ),
         (
             {"targets": np.array([0, 1, 2, 0])},

@@ -146,7 +146,7 @@ def _find_separator(texts: set[str]) -> str | None:
 def _read_classes(
     labels: Mapping[str, Sequence[Any]], target_names: Sequence[str] | None
 ) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
-    values = _single(labels, "single-label")
+    values = _single(labels, "The class")
     if any(isinstance(value, list) for value in values):
         raise DataError("the label column holds lists, which are any number of labels. Leave --task out.")
     texts = [_tell_class(value) for value in values]
@@ -174,7 +174,7 @@ def _read_labels(
 
 
 def _read_yes_no(labels: Mapping[str, Sequence[Any]]) -> tuple[Bool[np.ndarray, " n"], tuple[str, ...]]:
-    values = _single(labels, "binary")
+    values = _single(labels, "The answer")
     ((column, _),) = labels.items()
     return np.array([_read_truth(value, column) for value in values], np.bool_), (column,)
 
