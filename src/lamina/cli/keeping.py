@@ -119,7 +119,7 @@ class Keeper:
         self._is_saved = True
 
     def _try(self, write: Callable[[], None]) -> None:
-        from lamina.training.memory import is_out_of_memory
+        from lamina.training.device import is_out_of_memory
 
         self._is_saved = False
         try:

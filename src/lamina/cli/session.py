@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import signal
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,41 +115,6 @@ def train_and_judge(
         if data.dataset.split_rule != OWN_RULE:
             run.save_splits(data.dataset)
         return _finish(training, run, data.dataset, precautions, terminal)
-
-
-def check_auto_batch_size(device: str) -> None:
-    """Refuse ``--batch-size auto`` where there is no memory of a device to fill.
-
-    Raises:
-        RecipeError: the training would not be on CUDA.
-    """
-    from lamina.training.device import choose_device
-
-    place = choose_device(device)
-    if place.value != "cuda":
-        raise RecipeError(
-            f"--batch-size auto fills the memory of a CUDA device, but this training is on {place.value} "
-            f"({place.reason}). Give a number; 100 is usual."
-        )
-
-
-def find_auto_batch_size(net: NetChoice, recipe: Recipe, data: DataChoice, device: str, terminal: Terminal) -> Recipe:
-    """The recipe with the largest power of two as its batch size that the device has memory for.
-
-    Raises:
-        RecipeError: not even one image fits.
-    """
-    from lamina.training.loop import Training
-    from lamina.training.memory import LARGEST_AUTO, find_batch_size
-
-    images = data.dataset.train
-    largest = 1 << min(LARGEST_AUTO, len(images)).bit_length() - 1
-    training = Training(net.make_for(images, recipe.seed), images, recipe, device=device)
-    found = find_batch_size(training, largest)
-    if found is None:
-        raise RecipeError(f"{net.name} does not fit into the memory of {training.device}, not even with 2 images.")
-    terminal.remark(f"batch_size: {found} (the largest power of two that fits, up to {LARGEST_AUTO})")
-    return dataclasses.replace(recipe, batch_size=found)
 
 
 def resume_and_judge(
@@ -295,7 +259,7 @@ def _follow(keeper: Keeper, dataset: Dataset, terminal: Terminal) -> tuple[Repor
 @contextmanager
 def _out_of_room(run: Run, training: Training | None = None) -> Iterator[None]:
     """Tell a full disk or memory from a defect."""
-    from lamina.training.memory import find_batch_size, is_out_of_memory
+    from lamina.training.device import is_out_of_memory
 
     try:
         yield
@@ -309,12 +273,11 @@ def _out_of_room(run: Run, training: Training | None = None) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if training is None or not is_out_of_memory(error):
             raise
-        # What the step that failed has made lies in its frames.
-        traceback.clear_frames(error.__traceback__)
-        given = training.recipe.batch_size
-        fitting = find_batch_size(training, min(given, training.images) // 2)
-        remedy = f"--batch-size {fitting} would have fitted." if fitting else "No smaller batch fits either."
-        raise RecipeError(f"The {training.device.value} has no memory for batch_size {given}. {remedy}") from error
+        size = min(training.recipe.batch_size, training.images)
+        remedy = f"Try --batch-size {size // 2}." if size > 1 else "Try smaller pictures or a smaller net."
+        raise RecipeError(
+            f"The {training.device.value} ran out of memory at batch_size {training.recipe.batch_size}. {remedy}"
+        ) from error
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,6 @@ from lamina.cli.preparation import DataOptions
 from lamina.cli.session import (
     Place,
     Precautions,
-    check_auto_batch_size,
-    find_auto_batch_size,
     tell_outcome,
     train_and_judge,
 )
@@ -32,10 +29,7 @@ from lamina.training.recipe import USUAL_LR, Recipe
 
 @dataclass(frozen=True)
 class Options:
-    """Train a net, judge it after each epoch on images it does not learn from, and keep it as a run.
-
-    --batch-size auto takes the largest power of two, up to 4096, that a CUDA device has memory for.
-    """
+    """Train a net, judge it after each epoch on images it does not learn from, and keep it as a run."""
 
     net: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[NET]", help_behavior_hint="")]
     """a name in the zoo, layers as Python ("Flatten(), Output()"), timm:NAME for one of timm's nets, or
@@ -69,38 +63,26 @@ class Options:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
-    kept, is_auto = _take_auto(arguments)
-    asked = _parse(kept, Recipe())
+    asked = _parse(arguments, Recipe())
     preparation = asked.reading.prepare()
     terminal = Terminal(as_json=asked.json, command=("lamina", "train", *arguments))
     precautions = Precautions(read_seconds("--save-every", asked.save_every), asked.on_nan == "rewind")
     seconds = None if asked.time is None else read_seconds("--time", asked.time)
-    nets = [(net, _read_fields(net, asked.recipe, kept)) for net in _choose_nets(asked, kept, terminal)]
-    if is_auto:
-        check_auto_batch_size(asked.device)
+    nets = [(net, _read_fields(net, asked.recipe, arguments)) for net in _choose_nets(asked, arguments, terminal)]
     data = choose_data(asked.data, preparation, terminal)
     check_learnable(data.dataset)
     if data.dataset.train.kind is REGRESSION:
-        nets = [(net, _spare_numbers(fields, kept, terminal)) for net, fields in nets]
-    if is_auto:
-        nets = [(net, find_auto_batch_size(net, fields, data, asked.device, terminal)) for net, fields in nets]
+        nets = [(net, _spare_numbers(fields, arguments, terminal)) for net, fields in nets]
     net, fields = nets[0]
     if seconds is not None:
         net, fields = fit_budget(seconds, nets, data.dataset, asked.device, terminal)
     own_recipe = zoo.choose_recipe(net.name, net.recipes, asked.recipe)[1]
-    if fields.optimizer != own_recipe.optimizer and not _is_given("lr", kept):
+    if fields.optimizer != own_recipe.optimizer and not _is_given("lr", arguments):
         terminal.remark(f"lr: {fields.lr:g} (usual for {fields.optimizer}; --lr sets another)")
     terminal.remark(f"recipe: {_tell_recipe(fields)}")
     place = Place(asked.device, asked.runs_dir, asked.name)
     outcome = train_and_judge(net, fields, data, place, terminal, precautions)
     return tell_outcome(outcome, data.dataset.name, terminal)
-
-
-def _take_auto(arguments: Sequence[str]) -> tuple[list[str], bool]:
-    """The words without ``--batch-size auto``, which is no number for a recipe, and whether it was there."""
-    line = "\0".join(arguments)
-    kept = re.sub(r"(?:^|(?<=\0))--batch[-_]size[=\0]auto(?:\0|$)", "", line)
-    return (kept.removesuffix("\0").split("\0") if kept else []), kept != line
 
 
 def _choose_nets(asked: Options, arguments: Sequence[str], terminal: Terminal) -> list[NetChoice]:

@@ -9,6 +9,18 @@ import torch
 from lamina.errors import RecipeError
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device has no memory left.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
+    (True, False)
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # torch has no class of its own for a CPU's.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 @dataclass(frozen=True)
 class Choice:
     """What was chosen and the reason, in a few words for a person."""

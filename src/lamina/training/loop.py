@@ -254,14 +254,6 @@ class Training:
             for buffer, before in zip(self._live.buffers(), buffers, strict=True):
                 buffer.copy_(before)
 
-    def rehearse(self, images: int) -> None:
-        """Take a step on so many images to see whether memory holds it; the training is of no use afterwards."""
-        pixels, targets = self._pixels[:images], self._targets[:images]
-        with self._arithmetic():
-            logits = self._live(pixels)
-        self._live.task.loss(logits, targets, self.recipe.label_smoothing).backward()
-        self._optimizer.step()
-
     def _summarize(self, tally: Tally, lr: float) -> Epoch:
         return Epoch(
             epoch=self._steps_done // len(self._batches),
