@@ -137,7 +137,7 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
             "(pictures differ in size, or are over 256 px; --size sets another)"
         )
     _tell_splits(dataset, terminal)
-    return DataChoice(dataset, full_source(source), preparation, reason)
+    return DataChoice(dataset, dataset.source, preparation, reason)
 
 
 def choose_data_to_judge(
@@ -156,13 +156,6 @@ def choose_data_to_judge(
     _tell_images(dataset, "as asked", terminal)
     _tell_splits(dataset, terminal)
     return dataset
-
-
-def full_source(source: str) -> str:
-    """The name, or the whole path, by which a data set is found from any folder."""
-    from lamina.data import NAMES
-
-    return source if source in NAMES else str(Path(source).expanduser().resolve())
 
 
 def load_run_model(run: Run, net: str | None, device: str, terminal: Terminal) -> Model:

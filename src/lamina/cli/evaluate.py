@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from lamina.cli.choices import choose_data, choose_data_to_judge, full_source, load_run_model
+from lamina.cli.choices import choose_data, choose_data_to_judge, load_run_model
 from lamina.cli.loading import loading
 from lamina.cli.terminal import Terminal, parse_options
 from lamina.errors import DataError
@@ -44,6 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parse_options(Options, "evaluate", arguments)
     terminal = Terminal(as_json=options.json)
     with loading():
+        from lamina.data.load import full_source
         from lamina.evaluation import evaluate, views_of
         from lamina.evaluation.views import ONE_VIEW
         from lamina.runs.run import read_run

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
-from lamina.data.preparation import Resize
+from lamina.data.preparation import Preparation, Resize
 from lamina.errors import DataError
 from lamina.targets import Kind, Targets, kind_of
 
@@ -113,7 +113,8 @@ class Dataset:
     pictures were made into, and None where they kept their own size; ``resize`` is how a picture of another size is
     made to fit, as in ``Preparation``. ``split_rule`` says where the splits come from, ``target_reason`` what the
     targets are and where from, ``problems`` what was left out, and ``leaks`` what is in two splits. ``encodings``
-    counts the pictures by how they were stored, such as ``JPEG RGB``.
+    counts the pictures by how they were stored, such as ``JPEG RGB``. ``source`` (a name or an absolute path; empty for
+    arrays in memory) and ``preparation`` are what ``load_data`` needs to load it again.
     """
 
     name: str
@@ -128,6 +129,8 @@ class Dataset:
     target_reason: str = "as the source has them"
     leaks: tuple[Leak, ...] = ()
     encodings: Mapping[str, int] = field(default_factory=dict)
+    source: str = ""
+    preparation: Preparation = Preparation()
 
     @property
     def splits(self) -> dict[Split, Images]:

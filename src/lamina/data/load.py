@@ -65,7 +65,12 @@ def load_data(
         warnings.warn(describe_leaks(dataset.leaks), LaminaWarning, stacklevel=2)
     for gap in _describe_gaps(dataset):
         warnings.warn(gap, LaminaWarning, stacklevel=2)
-    return dataset
+    return replace(dataset, source=full_source(source), preparation=preparation)
+
+
+def full_source(source: str | Path) -> str:
+    """The name, or the absolute path, by which a data set is found from any folder."""
+    return str(source) if source in NAMES else str(Path(source).expanduser().resolve())
 
 
 def check_learnable(dataset: Dataset) -> None:
