@@ -1,4 +1,4 @@
-"""What lamina predict takes for pictures, and what becomes of its file where something goes wrong."""
+"""What lamina predict takes for pictures, and what its output file is after an error."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from commands import events, run_lamina
 from PIL import Image
 
 from lamina.cli import main
-from lamina.cli.pictures import find_pictures, read_ahead
-from lamina.data import read_pictures
 from small_runs import DATA, start
 
 
@@ -43,33 +41,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def found(*inputs: str) -> list[str]:
-    paths, problems = find_pictures([Path(given) for given in inputs])
-    assert problems == []
-    return [str(path) for path in paths]
-
-
-def test_a_folder_stands_for_its_pictures_in_the_order_of_their_paths(photos):
-    expected = ["1.PNG", "2.png", "=6.png", "[5].png", "in/3.png", "in/deep/4.png"]
-    assert found("photos") == [f"photos/{name}" for name in expected]
-
-
-def test_a_pattern_is_expanded_and_a_name_that_looks_like_one_is_a_name(photos):
-    assert found("photos/*.png") == ["photos/2.png", "photos/=6.png", "photos/[5].png"]
-    assert found("photos/in/**/*.png") == ["photos/in/3.png", "photos/in/deep/4.png"]
-    assert found("photos/i*") == ["photos/in/3.png", "photos/in/deep/4.png"]
-    assert found(f"{photos}/photos/in/?.png") == [f"{photos}/photos/in/3.png"]
-    assert found("photos/[5].png") == ["photos/[5].png"]
-
-
-def test_a_picture_named_in_several_ways_is_told_once_where_it_was_named_first(photos):
-    assert found("photos/in/3.png", "photos/in", f"{photos}/photos/in/3.png", "photos/../photos/in/*.png") == [
-        "photos/in/3.png",
-        "photos/in/deep/4.png",
-    ]
-
-
-def test_what_names_no_picture_is_told_and_the_rest_is_predicted(photos, run):
+def test_what_names_no_picture_is_reported_and_the_rest_is_predicted(photos, run):
     told = run_lamina("predict", run, "empty", "photos/2.png", "none/*.png", "gone.png", "--json")
     assert told.returncode == 2
     reasons = {event["image"]: event.get("reason") for event in events(told.stdout)}
@@ -104,12 +76,12 @@ def test_names_stay_as_they_are_in_a_table(photos, run):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("answers.xlsx", "but takes a file that ends in .csv or .tsv, for a table, or in .jsonl."),
-        ("none/answers.csv", "but there is no folder none. Make it first."),
-        ("folder.csv", "but that is a folder. Give the name of a file."),
+        ("answers.xlsx", "but must end in .csv or .tsv for a table, or in .jsonl."),
+        ("none/answers.csv", "but there is no folder none. Create it first."),
+        ("folder.csv", "which is a folder. Give the name of a file."),
     ],
 )
-def test_a_file_that_cannot_be_written_is_refused_before_anything_is_predicted(photos, run, capsys, output, message):
+def test_a_file_that_cannot_be_written_is_rejected_before_anything_is_predicted(photos, run, capsys, output, message):
     (photos / "folder.csv").mkdir()
     assert main(["predict", str(run), "photos", "--output", output]) == 2
     out, err = capsys.readouterr()
@@ -119,24 +91,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_predicted(p
 
 def test_top_takes_one_or_more(photos, run, capsys):
     assert main(["predict", str(run), "photos", "--top", "0"]) == 2
-    assert capsys.readouterr().err == "lamina: --top was 0, but takes 1 or more classes.\n"
-
-
-def test_pictures_come_in_chunks_as_reading_them_all_at_once_would_give_them(tmp_path, monkeypatch):
-    paths = [tmp_path / f"{place}.png" for place in range(70)]
-    generator = np.random.default_rng(0)
-    for place, path in enumerate(paths):
-        Image.fromarray(generator.integers(0, 256, (9, 9, 3), np.uint8)).save(path)
-        if place % 23 == 5:
-            path.write_bytes(b"broken")
-    monkeypatch.setattr("lamina.cli.pictures.MOST_BYTES_AT_ONCE", 40 * 3 * 6 * 6)
-    chunks = list(read_ahead(paths, (3, 6, 6), "crop"))
-    pixels, problems = read_pictures(paths, (3, 6, 6))
-    assert [len(chunk.paths) for chunk in chunks] == [40, 30]
-    np.testing.assert_array_equal(np.concatenate([chunk.pixels for chunk in chunks]), pixels)
-    reasons = {path: reason for chunk in chunks for path, reason in chunk.reasons.items()}
-    assert reasons == {problem.path: problem.reason for problem in problems}
-    assert len(reasons) == 3
+    assert capsys.readouterr().err == "lamina: --top was 0, but must be at least 1.\n"
 
 
 def leave_out_coverage():
@@ -179,7 +134,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(photos, run, monkeypatch):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        "lamina: Cannot write answers.jsonl: File too large. What was there before is as it was."
+        "lamina: Cannot write answers.jsonl: File too large. The file is unchanged."
     )
     assert (photos / "answers.jsonl").read_text() == "what was there before"
     assert [file.name for file in photos.glob(".answers*")] == []

@@ -1,11 +1,10 @@
-"""lamina predict: what is on pictures, by a run's model."""
+"""lamina predict: classify pictures with a run's model."""
 
 from __future__ import annotations
 
 import signal
 import sys
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,28 +19,27 @@ from lamina.errors import DataError
 from lamina.targets import REGRESSION
 
 if TYPE_CHECKING:
-    from lamina.cli.answers import Prediction
-    from lamina.training.model import Model
+    from lamina.evaluation import Prediction
     from lamina.training.task import Task
 
-# A few pictures take a millisecond each; to wait for a second thread, where another process has its core, takes eighty.
+# A few pictures take a millisecond each; waiting for a second thread, where another process has its core, takes eighty.
 PICTURES_OF_ONE_THREAD = 10
 QUIET_SECONDS = 2.0
-"""What takes no longer needs no progress bar."""
+"""Before this, no progress bar is shown."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Say what is on pictures: the likeliest classes of each, or its labels or numbers."""
+    """Predict the class, labels or numbers of pictures."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """the run's folder"""
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="")]
     """pictures, folders of them, and quoted patterns such as 'photos/**/*.jpg'"""
     top: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
-    """how many classes or labels to show, the likeliest first; by default 3 classes, or the labels likelier than not"""
+    """show the N most likely classes or labels; by default 3 classes, or the labels that are more likely than not"""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """write a table (.csv, .tsv) or JSON lines (.jsonl), with all probabilities, in place of showing them"""
+    """write all probabilities to a table (.csv, .tsv) or JSON lines (.jsonl) instead of showing them"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """file.py[:NAME] of a module of your own, which a run does not hold"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -51,17 +49,18 @@ class Options:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command; where something could not be read the rest is told all the same, and the status is 2."""
+    """Run the command; the status is 2 where a picture could not be read, and the others are predicted all the same."""
     options = parse_options(Options, "predict", arguments)
     if not options.images:
         raise DataError("Expected pictures after the run, got none. Give their paths.")
     if options.top is not None and options.top < 1:
-        raise DataError(f"--top was {options.top}, but takes 1 or more classes.")
+        raise DataError(f"--top was {options.top}, but must be at least 1.")
     with loading():
         import torch
 
-        from lamina.cli.answers import Prediction, check_output
-        from lamina.cli.pictures import find_pictures
+        from lamina.cli.answers import check_output
+        from lamina.evaluation.pictures import find_pictures
+        from lamina.evaluation.predictor import Prediction, Predictor
         from lamina.runs.run import read_run
 
     if options.output is not None:
@@ -72,68 +71,49 @@ def run(arguments: Sequence[str]) -> int:
     if len(paths) <= PICTURES_OF_ONE_THREAD:
         torch.set_num_threads(1)
     model = load_run_model(run, options.net, options.device, terminal)
+    predictor = Predictor(model, run.record.data.preparation.resize)
     unread = 0
-    with _told_to_end(), ExitStack() as writers:
-        tell = writers.enter_context(_telling(options, run.record.task, terminal))
-        show_progress = writers.enter_context(terminal.progress())
+    with _terminable(), ExitStack() as stack:
+        show = stack.enter_context(_open_outputs(options, predictor.task, terminal))
+        show_progress = stack.enter_context(terminal.progress(QUIET_SECONDS))
         for problem in problems:
-            tell(Prediction(problem.path, problem=problem.reason))
-        started = time.perf_counter()
-        predictions = writers.enter_context(closing(_predict(model, paths, run.record.data.preparation.resize)))
+            show(Prediction(problem.path, problem=problem.reason))
+        predictions = stack.enter_context(closing(predictor.predict(paths)))
         for done, prediction in enumerate(predictions, start=1):
-            tell(prediction)
+            show(prediction)
             unread += prediction.problem is not None
-            if time.perf_counter() - started > QUIET_SECONDS:
-                show_progress("predicting", done, len(paths))
+            show_progress("predicting", done, len(paths))
     if options.output is not None:
         terminal.say(f"{options.output}: {len(paths) - unread:,} of {len(paths):,} pictures")
     return 2 if problems or unread else 0
 
 
-def _predict(model: Model, paths: Sequence[Path], resize: str) -> Generator[Prediction]:
-    import torch
-
-    from lamina.cli.answers import Prediction
-    from lamina.cli.pictures import read_ahead
-    from lamina.training.model import predict_logits
-
-    with closing(read_ahead(paths, model.in_shape, resize)) as chunks:
-        for chunk in chunks:
-            answers = model.task.probabilities(torch.from_numpy(predict_logits(model, chunk.pixels))).tolist()
-            following = iter(answers)
-            for path in map(str, chunk.paths):
-                reason = chunk.reasons.get(path)
-                yield Prediction(path, () if reason else tuple(next(following)), reason)
-
-
 @contextmanager
-def _telling(options: Options, task: Task, terminal: Terminal) -> Iterator[Callable[[Prediction], None]]:
-    """What tells a prediction wherever it was asked for: on the screen, in a pipe, in a file."""
-    from lamina.cli.answers import describe, head_cells, tell_cells, writing
+def _open_outputs(options: Options, task: Task, terminal: Terminal) -> Iterator[Callable[[Prediction], None]]:
+    """Where a prediction goes: to the screen, a pipe or a file."""
+    from lamina.cli.answers import open_output, table_head, table_row, to_event
 
-    with ExitStack() as opened:
+    with ExitStack() as stack:
         if options.output is not None:
-            write = opened.enter_context(writing(options.output, task))
+            write = stack.enter_context(open_output(options.output, task))
         else:
-            add = opened.enter_context(terminal.table(head_cells(task), texts=1 if task.kind is REGRESSION else 2))
+            add = stack.enter_context(terminal.table(table_head(task), texts=1 if task.kind is REGRESSION else 2))
 
-        def tell(prediction: Prediction) -> None:
-            if terminal.as_json:
-                event, values = describe(task, prediction)
-                terminal.emit(event, **values)
+        def show(prediction: Prediction) -> None:
+            terminal.emit(**to_event(task, prediction))
             if prediction.problem is not None:
-                terminal.remark(f"lamina: {prediction.image} could not be read: {prediction.problem}")
+                terminal.remark(f"lamina: {prediction.name} could not be read: {prediction.problem}")
             if options.output is not None:
                 write(prediction)
             elif prediction.problem is None:
-                add(tell_cells(task, prediction, options.top))
+                add(table_row(task, prediction, options.top))
 
-        yield tell
+        yield show
 
 
 @contextmanager
-def _told_to_end() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that nothing half-written stays."""
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM unwind the block as Ctrl-C does, so that nothing half-written stays."""
 
     def end(number: int, _: object) -> None:
         sys.exit(128 + number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -114,8 +115,11 @@ class Terminal:
                 self._out.print(table)
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[str, int, int], None]]:
-        """A bar on a person's screen while the block works; call what it gives with (what, done, total)."""
+    def progress(self, quiet_seconds: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
+        """A bar on a person's screen while the block works; call what it gives with (what, done, total).
+
+        It appears after ``quiet_seconds``.
+        """
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -128,9 +132,11 @@ class Terminal:
             disable=not self._shows_progress,
         )
         task = bar.add_task("", total=None, visible=False)
+        shown_from = time.perf_counter() + quiet_seconds
 
         def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total, visible=True)
+            if time.perf_counter() >= shown_from:
+                bar.update(task, description=what, completed=done, total=total, visible=True)
 
         with bar:
             yield show

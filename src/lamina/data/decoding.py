@@ -7,10 +7,11 @@ import io
 import lzma
 import stat
 import struct
+import threading
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, cast, get_args
@@ -115,15 +116,12 @@ def decode_and_describe(
     if not data:
         raise BadPictureError("empty")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _ignored_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_pixels(image)
             # A JPEG with further ones behind it, as some cameras write, is one all the same.
             encoding = f"{'JPEG' if image.format == 'MPO' else image.format} {image.mode}"
             upright, stored_size_px = _load_upright(image, size, resize)
-            picture = _convert(upright, mode)
-            if size is not None:
-                picture = resize_image(picture, size, resize)
-            pixels = np.asarray(picture)
+            pixels = _fit(upright, size, mode, resize)
     except BadPictureError:
         raise
     except UnidentifiedImageError:
@@ -134,7 +132,24 @@ def decode_and_describe(
     except Exception as error:  # damaged bytes make Pillow's parsers raise almost anything
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"[:120]
         raise BadPictureError(reason) from None
-    return DecodedPicture(pixels if pixels.ndim == 3 else pixels[..., None], stored_size_px, encoding)
+    return DecodedPicture(pixels, stored_size_px, encoding)
+
+
+def decode_image(
+    image: Image.Image, size: tuple[int, int], mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
+) -> UInt8[np.ndarray, "h w c"]:
+    """What ``decode_picture`` gives, of an image that Pillow has opened or made; it is left as it was.
+
+    Raises:
+        BadPictureError: it can't be decoded.
+    """
+    try:
+        with _ignored_warnings():
+            return _fit(_load_upright(image.copy(), size, resize)[0], size, mode, resize)
+    except BadPictureError:
+        raise
+    except Exception as error:  # damaged bytes make Pillow's parsers raise almost anything
+        raise BadPictureError(f"damaged: {error}"[:120]) from None
 
 
 def read_pictures(
@@ -156,7 +171,7 @@ def read_pictures(
     rows, problems = [], []
     for path in paths:
         try:
-            data = _read_file(path)
+            data = read_file(path)
             rows.append(decode_picture(data, (height, width), "L" if channels == 1 else "RGB", cast(Resize, resize)))
         except BadPictureError as error:
             problems.append(Problem(str(path), str(error)))
@@ -189,7 +204,7 @@ class PictureReader(contextlib.ExitStack):
     def read(self, picture: Picture) -> bytes:
         """The bytes of one picture; raises BadPictureError where they can't be read."""
         if not picture.member and picture.span is None:
-            return _read_file(Path(picture.file))
+            return read_file(Path(picture.file))
         try:
             if picture.span is not None:
                 return _read_span(self._open(picture.file), *picture.span)
@@ -247,7 +262,8 @@ def _read_packed(file: BinaryIO, member: str, packed: Packed) -> bytes:
     return data
 
 
-def _read_file(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The bytes of a picture's file; raises BadPictureError where there are none to be had."""
     try:
         state = path.stat()
         # To open a pipe would wait for somebody to write into it.
@@ -260,6 +276,38 @@ def _read_file(path: Path) -> bytes:
         raise BadPictureError((error.strerror or str(error)).lower()) from None
     except ValueError as error:  # a NUL in the path
         raise BadPictureError(str(error)) from None
+
+
+_ignoring = contextlib.ExitStack()
+_ignoring_threads = 0
+_ignoring_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _ignored_warnings() -> Iterator[None]:
+    """As ``warnings.catch_warnings(action="ignore")``, which threads would undo for each other."""
+    global _ignoring_threads
+    with _ignoring_lock:
+        if not _ignoring_threads:
+            _ignoring.enter_context(warnings.catch_warnings(action="ignore"))
+        _ignoring_threads += 1
+    try:
+        yield
+    finally:
+        with _ignoring_lock:
+            _ignoring_threads -= 1
+            if not _ignoring_threads:
+                _ignoring.close()
+
+
+def _fit(
+    upright: Image.Image, size: tuple[int, int] | None, mode: Literal["L", "RGB"], resize: Resize
+) -> UInt8[np.ndarray, "h w c"]:
+    picture = _convert(upright, mode)
+    if size is not None:
+        picture = resize_image(picture, size, resize)
+    pixels = np.asarray(picture)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def _check_pixels(image: Image.Image) -> None:

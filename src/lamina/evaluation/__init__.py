@@ -1,9 +1,11 @@
-"""Judging a model: its figures on a split, and how sure they are."""
+"""Evaluating a model: its metrics on a split with their uncertainty, and its answers about pictures."""
 
 from __future__ import annotations
 
 from lamina.evaluation.evaluating import evaluate
 from lamina.evaluation.intervals import Interval, MeanInterval, mean_interval, wilson_interval
+from lamina.evaluation.pictures import Picture, find_pictures
+from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.evaluation.reports import (
     ClassReport,
     ClassScores,
@@ -25,10 +27,14 @@ __all__ = [
     "MeanInterval",
     "NumberReport",
     "NumberScores",
+    "Picture",
+    "Prediction",
+    "Predictor",
     "QuestionScores",
     "Report",
     "View",
     "evaluate",
+    "find_pictures",
     "mean_interval",
     "predict_views",
     "views_of",

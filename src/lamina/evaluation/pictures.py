@@ -1,0 +1,149 @@
+"""Pictures to predict: finding files, and decoding in threads while the model computes."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from lamina.data import Problem
+from lamina.data.decoding import BadPictureError, decode_image, decode_picture, read_file
+from lamina.data.preparation import Resize
+from lamina.data.sources.folder import is_picture_path, scan_folder
+from lamina.errors import DataError
+from lamina.nets import Shape
+
+Picture: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
+"""A file, an encoded file's bytes, a PIL image, or uint8 pixels (H, W) or (H, W, C) of any size."""
+
+CHUNK_PICTURES = 256
+CHUNK_BYTES = 64 * 2**20
+"""Of decoded pixels: large pictures come in smaller chunks."""
+THREAD_PICTURES = 16
+
+
+class Chunk(NamedTuple):
+    """Some decoded pictures: ``reasons`` says why a picture has no row in ``pixels``, and is ``None`` where it has."""
+
+    names: list[str]
+    pixels: UInt8[np.ndarray, "n h w c"]
+    reasons: list[str | None]
+
+
+def find_pictures(inputs: Sequence[str | Path]) -> tuple[list[Path], list[Problem]]:
+    """The picture files that ``inputs`` name, each once and in order, and the inputs that name none.
+
+    A folder means all pictures in and below it; a pattern (``*``, ``?``, ``[…]``, ``**``) means the pictures and
+    folders that it matches. Both go by file suffix. Any other path is taken for a picture, whatever its suffix.
+    """
+    found: dict[str, Path] = {}
+    problems: list[Problem] = []
+    for given in map(Path, inputs):
+        if given.is_dir():
+            paths, unread = _search_folder(given)
+        elif not given.exists() and glob.has_magic(str(given)):
+            paths, unread = _search_pattern(str(given))
+        else:
+            paths, unread = [given], []
+        problems += unread
+        for path in paths:
+            found.setdefault(os.path.abspath(path), path)  # noqa: PTH100  # Path.resolve would follow links
+    return list(found.values()), problems
+
+
+def decode_ahead(pictures: Iterable[Picture], shape: Shape, resize: Resize) -> Generator[Chunk, None, None]:
+    """The pictures in chunks for a model of ``shape`` (C, H, W), decoding one chunk while the caller uses another.
+
+    Close it unless it is read to its end.
+    """
+    channels, height, width = shape
+    size = max(1, min(CHUNK_PICTURES, CHUNK_BYTES // (channels * height * width)))
+    decode = partial(_decode_some, shape=shape, resize=resize)
+    pool = ThreadPoolExecutor(os.cpu_count())
+    pending: deque[tuple[list[str], list[Future[list[UInt8[np.ndarray, "h w c"] | str]]]]] = deque()
+    following = iter(pictures)
+    try:
+        for start in itertools.count(step=size):
+            chunk = list(itertools.islice(following, size))
+            if chunk:
+                names = [_name(picture, place) for place, picture in enumerate(chunk, start)]
+                parts = [chunk[first : first + THREAD_PICTURES] for first in range(0, len(chunk), THREAD_PICTURES)]
+                pending.append((names, [pool.submit(decode, part) for part in parts]))
+            if not pending:
+                return
+            if len(pending) > 1 or not chunk:
+                names, futures = pending.popleft()
+                decoded = [picture for future in futures for picture in future.result()]
+                rows = [picture for picture in decoded if not isinstance(picture, str)]
+                pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
+                yield Chunk(names, pixels, [picture if isinstance(picture, str) else None for picture in decoded])
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _name(picture: Picture, place: int) -> str:
+    return str(picture) if isinstance(picture, str | Path) else f"picture {place}"
+
+
+def _decode_some(pictures: Sequence[Picture], shape: Shape, resize: Resize) -> list[UInt8[np.ndarray, "h w c"] | str]:
+    """Each picture's pixels, or why it has none."""
+    decoded: list[UInt8[np.ndarray, "h w c"] | str] = []
+    for picture in pictures:
+        try:
+            decoded.append(_decode(picture, shape, resize))
+        except BadPictureError as error:
+            decoded.append(str(error))
+    return decoded
+
+
+def _decode(picture: Picture, shape: Shape, resize: Resize) -> UInt8[np.ndarray, "h w c"]:
+    channels, height, width = shape
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or not picture.size:
+            raise BadPictureError(
+                f"expected uint8 pixels (H, W) or (H, W, C), got {picture.dtype} of shape {picture.shape}"
+            )
+        pixels = picture[..., None] if picture.ndim == 2 else picture
+        if pixels.shape == (height, width, channels):
+            return pixels
+        if pixels.shape[2] not in (1, 3, 4):
+            raise BadPictureError(f"expected 1, 3 or 4 channels, got {pixels.shape[2]}")
+        picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    if channels not in (1, 3):
+        raise BadPictureError(f"the model takes {channels} channels, and pictures have 1 or 3")
+    mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
+    if isinstance(picture, Image.Image):
+        return decode_image(picture, (height, width), mode, resize)
+    data = picture if isinstance(picture, bytes) else read_file(Path(picture))
+    return decode_picture(data, (height, width), mode, resize)
+
+
+def _search_folder(folder: Path) -> tuple[list[Path], list[Problem]]:
+    try:
+        listing = scan_folder(folder)
+    except DataError as error:
+        return [], [Problem(str(folder), str(error))]
+    problems = [Problem(str(folder / problem.path), problem.reason) for problem in listing.problems]
+    if not listing.pictures:
+        problems.append(Problem(str(folder), "a folder without pictures"))
+    return [folder / picture.name for picture in listing.pictures], problems
+
+
+def _search_pattern(pattern: str) -> tuple[list[Path], list[Problem]]:
+    paths: list[Path] = []
+    for match in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207  # Path.glob takes no whole path
+        if match.is_dir():
+            paths += _search_folder(match)[0]
+        elif is_picture_path(match.name):
+            paths.append(match)
+    return paths, [] if paths else [Problem(pattern, "no picture matches this pattern")]

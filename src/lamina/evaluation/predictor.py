@@ -1,0 +1,140 @@
+"""``Predictor``: pictures in, answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias, cast, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from PIL import Image
+
+from lamina.data.preparation import Resize
+from lamina.errors import DataError
+from lamina.evaluation.pictures import Picture, decode_ahead
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
+from lamina.training.model import Model, predict_logits
+from lamina.training.task import Task
+
+Answer: TypeAlias = str | tuple[str, ...] | Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about one picture.
+
+    Attributes:
+        name: the picture's path; ``picture 0``, ``picture 1`` … for one that came without.
+        answer: the most likely class, or ``yes`` or ``no``; the labels that are more likely than not; the numbers by
+            name. ``None`` where the picture could not be read.
+        values: the probability of each class or label, or of ``no`` and ``yes``, by name; the numbers for regression.
+        problem: why the picture could not be read.
+    """
+
+    name: str
+    answer: Answer | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    problem: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A model with all it takes to use it on pictures: decoding, resizing, normalization, and the names of its answers.
+
+    >>> from lamina import Recipe, load_data
+    >>> from lamina.training.model import build_model
+    >>> from lamina.zoo import load_net
+    >>> shapes = load_data("shapes")
+    >>> predictor = Predictor(build_model(load_net("mlp"), shapes.train, Recipe()))
+    >>> predictor.probabilities(shapes.test.pixels[:3]).shape
+    (3, 10)
+
+    Attributes:
+        model: what answers.
+        resize: how pictures of another size are made to fit: ``crop``, ``pad`` or ``stretch``, as in training.
+
+    Raises:
+        DataError: ``resize`` is none of these.
+    """
+
+    model: Model
+    resize: str = "crop"
+
+    def __post_init__(self) -> None:
+        if self.resize not in get_args(Resize):
+            raise DataError(f"resize was {self.resize!r}, but must be one of {', '.join(get_args(Resize))}.")
+
+    @property
+    def task(self) -> Task:
+        """What the model answers."""
+        return self.model.task
+
+    def predict(self, pictures: Picture | Iterable[Picture]) -> Generator[Prediction, None, None]:
+        """A prediction for each picture, in order, decoding ahead in threads; a bad picture does not end the rest.
+
+        Args:
+            pictures: paths, bytes of encoded files, PIL images, or uint8 arrays (H, W) or (H, W, C) of any size; one
+                of these or any number, also as one array (N, H, W, C).
+        """
+        for names, rows, reasons in self._answer(pictures):
+            following = iter(rows.tolist())
+            for name, reason in zip(names, reasons, strict=True):
+                yield (
+                    make_prediction(self.task, name, next(following))
+                    if reason is None
+                    else Prediction(name, problem=reason)
+                )
+
+    def probabilities(self, pictures: Picture | Iterable[Picture]) -> Float32[np.ndarray, "n k"]:
+        """The probability of each class or label, of yes (N, 1), or the numbers for regression, a row for each picture.
+
+        Takes what :meth:`predict` takes.
+
+        Raises:
+            DataError: a picture cannot be read.
+        """
+        parts = [np.empty((0, self.task.outputs), np.float32)]
+        for names, rows, reasons in self._answer(pictures):
+            for name, reason in zip(names, reasons, strict=True):
+                if reason is not None:
+                    raise DataError(f"{name} could not be read: {reason}.")
+            parts.append(rows)
+        return np.concatenate(parts)
+
+    def _answer(
+        self, pictures: Picture | Iterable[Picture]
+    ) -> Generator[tuple[list[str], Float32[np.ndarray, "m k"], list[str | None]], None, None]:
+        is_one = isinstance(pictures, str | Path | bytes | Image.Image) or (
+            isinstance(pictures, np.ndarray) and pictures.ndim < 4
+        )
+        listed = cast(Iterable[Picture], [pictures] if is_one else pictures)
+        with closing(decode_ahead(listed, self.model.in_shape, cast(Resize, self.resize))) as chunks:
+            for chunk in chunks:
+                logits = torch.from_numpy(predict_logits(self.model, chunk.pixels))
+                yield chunk.names, self.task.probabilities(logits).numpy(), chunk.reasons
+
+
+def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
+    """The prediction that one picture's row of probabilities or numbers stands for, to seven digits.
+
+    >>> from lamina.training.task import Binary, MultiLabel
+    >>> make_prediction(Binary(("metal",)), "a.png", (0.75,)).values
+    {'no': 0.25, 'yes': 0.75}
+    >>> make_prediction(MultiLabel(("furry", "winged")), "a.png", (0.8, 0.1)).answer
+    ('furry',)
+    """
+    values = (1 - row[0], row[0]) if task.kind is BINARY else row
+    names = task.kind.answers(task.target_names) or task.target_names
+    named = {key: float(f"{value:.7g}") for key, value in zip(names, values, strict=True)}
+    answer: Answer
+    if task.kind is REGRESSION:
+        answer = named
+    elif task.kind is MULTI_LABEL:
+        answer = tuple(key for key, value in named.items() if value > 0.5)
+    else:
+        answer = max(named, key=named.__getitem__)
+    return Prediction(name, answer, named)

@@ -1,0 +1,212 @@
+"""Whatever a picture comes as, it is decoded, resized and answered alike."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lamina import Recipe
+from lamina.data import Images
+from lamina.data.decoding import decode_picture
+from lamina.errors import DataError
+from lamina.evaluation import Predictor, find_pictures
+from lamina.evaluation.predictor import make_prediction
+from lamina.nets import Flatten, Net, Output
+from lamina.training.model import Model, build_model, predict_logits
+from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
+
+SIDE = 6
+
+
+def model_of(targets: np.ndarray, names: tuple[str, ...], channels: int = 3) -> Model:
+    torch.manual_seed(0)
+    pixels = np.random.default_rng(0).integers(0, 256, (len(targets), SIDE, SIDE, channels), np.uint8)
+    images = Images(pixels, targets, names, tuple(map(str, range(len(targets)))), "train")
+    return build_model(Net(Flatten(), Output()), images, Recipe()).eval()
+
+
+MODEL = model_of(np.array([0, 1, 2]), ("cat", "dog", "hen"))
+PICTURE = np.random.default_rng(1).integers(0, 256, (9, 13, 3), np.uint8)
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    opened = io.BytesIO()
+    Image.fromarray(pixels).save(opened, kind)
+    return opened.getvalue()
+
+
+def expected_of(pixels: np.ndarray) -> np.ndarray:
+    """The probabilities of a picture of the model's size."""
+    return torch.from_numpy(predict_logits(MODEL, np.stack([pixels]))).softmax(dim=1).numpy()[0]
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+def test_a_path_bytes_an_image_and_an_array_are_answered_alike(tmp_path: Path, resize: str) -> None:
+    (tmp_path / "a.png").write_bytes(encode(PICTURE))
+    pictures = [tmp_path / "a.png", str(tmp_path / "a.png"), encode(PICTURE), Image.fromarray(PICTURE), PICTURE]
+    predictor = Predictor(MODEL, resize)
+    expected = expected_of(decode_picture(encode(PICTURE), (SIDE, SIDE), "RGB", resize))
+    np.testing.assert_array_equal(predictor.probabilities(pictures), np.stack([expected] * 5))
+    named = list(predictor.predict(pictures))
+    path = str(tmp_path / "a.png")
+    assert [prediction.name for prediction in named] == [path, path, "picture 2", "picture 3", "picture 4"]
+    for prediction in named:
+        assert list(prediction.values) == ["cat", "dog", "hen"]
+        assert list(prediction.values.values()) == pytest.approx(expected.tolist(), rel=1e-6)
+        assert prediction.answer == ("cat", "dog", "hen")[int(expected.argmax())]
+
+
+def test_one_picture_may_stand_alone_and_a_batch_is_an_array() -> None:
+    predictor = Predictor(MODEL)
+    batch = np.random.default_rng(2).integers(0, 256, (300, SIDE, SIDE, 3), np.uint8)
+    expected = torch.from_numpy(predict_logits(MODEL, batch)).softmax(dim=1).numpy()
+    np.testing.assert_allclose(predictor.probabilities(batch), expected, rtol=1e-5)
+    for one in (batch[0], Image.fromarray(batch[0]), encode(batch[0])):
+        np.testing.assert_array_equal(predictor.probabilities(one), [expected_of(batch[0])])
+    assert predictor.probabilities([]).shape == (0, 3)
+    assert predictor.probabilities(iter(batch[:2])).shape == (2, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_colour_and_transparent_arrays_fit_grey_and_colour_models(channels: int) -> None:
+    model = model_of(np.array([0, 1]), ("a", "b"), channels)
+    alpha = np.dstack([PICTURE, np.full(PICTURE.shape[:2], 120, np.uint8)])
+    for pixels in (PICTURE[..., 0], PICTURE[..., :1], PICTURE, alpha):
+        squeezed = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+        np.testing.assert_array_equal(
+            Predictor(model).probabilities(pixels), Predictor(model).probabilities(encode(squeezed))
+        )
+
+
+def test_an_image_of_the_caller_is_turned_upright_and_left_as_it_was() -> None:
+    opened = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PICTURE).save(opened, "PNG", exif=exif)
+    with Image.open(opened) as image:
+        given = Predictor(MODEL).probabilities(image)
+        assert image.size == (13, 9)
+    np.testing.assert_array_equal(given, Predictor(MODEL).probabilities(opened.getvalue()))
+
+
+def test_a_bad_picture_has_a_problem_and_the_rest_is_predicted(tmp_path: Path) -> None:
+    pictures = [
+        PICTURE,
+        b"no picture",
+        tmp_path / "gone.png",
+        PICTURE.astype(float),
+        PICTURE[:0],
+        np.zeros((4, 4, 2), np.uint8),
+        encode(PICTURE)[:60],
+        PICTURE,
+    ]
+    predictions = list(Predictor(MODEL).predict(pictures))
+    assert [prediction.problem for prediction in predictions[:6]] == [
+        None,
+        "not a picture",
+        "no such file or directory",
+        "expected uint8 pixels (H, W) or (H, W, C), got float64 of shape (9, 13, 3)",
+        "expected uint8 pixels (H, W) or (H, W, C), got uint8 of shape (0, 13, 3)",
+        "expected 1, 3 or 4 channels, got 2",
+    ]
+    assert predictions[6].problem
+    assert predictions[0].values == predictions[7].values
+    assert (predictions[1].answer, predictions[1].values) == (None, {})
+    with pytest.raises(DataError, match=r"^picture 1 could not be read: not a picture\.$"):
+        Predictor(MODEL).probabilities(pictures)
+
+
+def test_an_unknown_way_to_resize_is_rejected() -> None:
+    with pytest.raises(DataError, match=r"^resize was 'squash', but must be one of crop, pad, stretch\.$"):
+        Predictor(MODEL, "squash")
+
+
+def test_chunks_do_not_change_the_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    pictures = [encode(generator.integers(0, 256, (9, 9, 3), np.uint8)) for _ in range(70)]
+    pictures[5] = b"broken"
+    whole = list(Predictor(MODEL).predict(pictures))
+    monkeypatch.setattr("lamina.evaluation.pictures.CHUNK_BYTES", 40 * 3 * SIDE * SIDE)
+    parts = list(Predictor(MODEL).predict(pictures))
+    assert [part.name for part in parts] == [f"picture {place}" for place in range(70)]
+    assert [part.problem for part in parts] == [prediction.problem for prediction in whole]
+    for part, prediction in zip(parts, whole, strict=True):
+        assert list(part.values.values()) == pytest.approx(list(prediction.values.values()), rel=1e-5)
+
+
+def test_pictures_are_taken_only_as_they_are_needed() -> None:
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield PICTURE
+
+    predictions = Predictor(MODEL).predict(endless())
+    next(predictions)
+    predictions.close()
+    assert len(taken) <= 512
+
+
+def test_the_callers_warnings_are_as_they_were_while_predictions_are_read() -> None:
+    before = list(warnings.filters)
+    predictions = Predictor(MODEL).predict([encode(PICTURE)] * 300)
+    for prediction in predictions:
+        assert prediction.problem is None
+    assert warnings.filters == before
+
+
+def test_values_are_named_by_the_kind_of_target() -> None:
+    single = make_prediction(SingleLabel(("cat", "dog")), "a", (0.25, 0.75))
+    assert (single.answer, single.values) == ("dog", {"cat": 0.25, "dog": 0.75})
+    several = make_prediction(MultiLabel(("furry", "winged")), "a", (0.2, 0.1))
+    assert (several.answer, several.values) == ((), {"furry": 0.2, "winged": 0.1})
+    no = make_prediction(Binary(("metal",)), "a", (0.25,))
+    assert (no.answer, no.values) == ("no", {"no": 0.75, "yes": 0.25})
+    number = make_prediction(Regression(("x", "y"), (0.0, 0.0), (1.0, 1.0)), "a", (1.23456789, -5.0))
+    assert number.answer == number.values == {"x": 1.234568, "y": -5.0}
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pictures in folders, beside files that are none."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("2.png", "1.PNG", "in/3.png", "in/deep/4.png", "[5].png", "=6.png"):
+        file = tmp_path / "photos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"any")
+    (tmp_path / "photos/in/notes.txt").write_text("no picture")
+    (tmp_path / "photos/.hidden.png").write_bytes(b"hidden")
+    return tmp_path
+
+
+def found(*inputs: str) -> list[str]:
+    paths, problems = find_pictures(inputs)
+    assert problems == []
+    return [str(path) for path in paths]
+
+
+def test_a_folder_stands_for_its_pictures_in_the_order_of_their_paths(photos):
+    expected = ["1.PNG", "2.png", "=6.png", "[5].png", "in/3.png", "in/deep/4.png"]
+    assert found("photos") == [f"photos/{name}" for name in expected]
+
+
+def test_a_pattern_is_expanded_and_a_name_that_looks_like_one_is_a_name(photos):
+    assert found("photos/*.png") == ["photos/2.png", "photos/=6.png", "photos/[5].png"]
+    assert found("photos/in/**/*.png") == ["photos/in/3.png", "photos/in/deep/4.png"]
+    assert found("photos/i*") == ["photos/in/3.png", "photos/in/deep/4.png"]
+    assert found(f"{photos}/photos/in/?.png") == [f"{photos}/photos/in/3.png"]
+    assert found("photos/[5].png") == ["photos/[5].png"]
+
+
+def test_a_picture_named_in_several_ways_is_listed_once_where_it_was_named_first(photos):
+    assert found("photos/in/3.png", "photos/in", f"{photos}/photos/in/3.png", "photos/../photos/in/*.png") == [
+        "photos/in/3.png",
+        "photos/in/deep/4.png",
+    ]
