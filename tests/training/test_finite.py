@@ -94,7 +94,7 @@ def test_targets_that_are_no_numbers_are_named():
     numbers = Images(images.pixels, targets, ("x", "y"), images.names, "train")
     training = Training(Net(Flatten(), Output()), numbers, Recipe())
     targets[3, 1] = np.nan
-    with pytest.raises(NotFiniteError, match="First not finite: the loss, though the net's outputs are numbers: look"):
+    with pytest.raises(NotFiniteError, match="First not finite: the loss, though the net's outputs are finite: check"):
         next(iter(training))
 
 

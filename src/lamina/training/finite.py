@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lamina.training.activations import describe_layer, watch
 from lamina.training.model import Model
 
 
@@ -57,47 +57,30 @@ def trace_not_finite(model: Model, take_step: Callable[[], Float[Tensor, ""]]) -
         model: the model, with the weights as they were before the step.
         take_step: makes the forward pass, and returns the loss; its gradients are computed here.
     """
-    for name, weight in model.body.named_parameters():
+    for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
-            return f"the weights of {_tell_layer(model, name.rpartition('.')[0])}"
+            return f"the weights of {describe_layer(model, name.rpartition('.')[0])}"
     outputs: list[tuple[str, bool]] = []
     gradients: dict[int, bool] = {}
 
-    def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
-        if not isinstance(output, Tensor):
-            return
-        place = len(outputs)
-        outputs.append((name, bool(torch.isfinite(output).all())))
+    def note(path: str, _: Tensor, output: Tensor) -> None:
+        index = len(outputs)
+        outputs.append((path, bool(torch.isfinite(output).all())))
         if output.requires_grad:
-            output.register_hook(lambda gradient: gradients.__setitem__(place, bool(torch.isfinite(gradient).all())))
+            output.register_hook(lambda gradient: gradients.__setitem__(index, bool(torch.isfinite(gradient).all())))
 
-    innermost = [(name, module) for name, module in model.body.named_modules() if not list(module.children())]
-    hooks = [module.register_forward_hook(partial(note, name)) for name, module in innermost]
-    try:
+    innermost = [path for path, module in model.body.named_modules(prefix="body") if not list(module.children())]
+    with watch(model, innermost, note):
         loss = take_step()
-        for name, finite in outputs:
-            if not finite:
-                return f"the activations of {_tell_layer(model, name)}"
+        for path, is_finite_output in outputs:
+            if not is_finite_output:
+                return f"the activations of {describe_layer(model, path)}"
         if not torch.isfinite(loss):
-            return "the loss, though the net's outputs are numbers: look at the targets"
+            return "the loss, though the net's outputs are finite: check the targets"
         model.zero_grad()
         loss.backward()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    modules = dict(innermost)
-    for place in reversed(range(len(outputs))):
-        name = outputs[place][0]
-        weights = [weight.grad for weight in modules[name].parameters() if weight.grad is not None]
-        if not gradients.get(place, True) or not all(bool(torch.isfinite(grad).all()) for grad in weights):
-            return f"the gradients of {_tell_layer(model, name)}"
+    for index, (path, _) in reversed(list(enumerate(outputs))):
+        weights = [weight.grad for weight in model.get_submodule(path).parameters() if weight.grad is not None]
+        if not gradients.get(index, True) or not all(bool(torch.isfinite(grad).all()) for grad in weights):
+            return f"the gradients of {describe_layer(model, path)}"
     return "the gradients"
-
-
-def _tell_layer(model: Model, name: str) -> str:
-    """A layer by its place and its arguments; a module of a user's own by its name and class."""
-    place, _, inside = name.partition(".")
-    if model.net is not None and place.isdecimal():
-        layer = f"layer {int(place) + 1} of {len(model.net)}, {model.net.layers[int(place)]}"
-        return f"{layer} (in it: {type(model.body.get_submodule(name)).__name__})" if inside else layer
-    return f"{name or 'the module'} ({type(model.body.get_submodule(name)).__name__})"

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from lamina.errors import RecipeError
-from lamina.training.model import Model
+from lamina.training.activations import path_of, record_calls
+from lamina.training.model import Model, eval_mode
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
 
@@ -57,6 +58,7 @@ class Features:
 
     def __init__(self, model: Model, head: nn.Module, images: int) -> None:
         self._model, self._head, self._images = model, head, images
+        self._path = path_of(model, head)
         self._features: Tensor | None = None
         self._found: set[int] = set()
 
@@ -67,7 +69,7 @@ class Features:
     @torch.no_grad()
     def find(self, batch: int, indices: Int64[Tensor, " b"], pixels: UInt8[Tensor, "b h w c"]) -> None:
         """Find those of the first epoch's batch of that number, which holds the images at ``indices``."""
-        features = look_at_head(self._model, self._head, pixels)
+        features = record_calls(self._model, pixels, [self._path])[self._path].input
         if self._features is None:
             self._features = features.new_empty((self._images, *features.shape[1:]))
         self._features[indices] = features
@@ -81,17 +83,6 @@ class Features:
         return logits.float()
 
 
-def look_at_head(model: Model, head: nn.Module, pixels: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b ..."]:
-    """What comes to a model's head of some images."""
-    given: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-    try:
-        model(pixels)
-    finally:
-        hook.remove()
-    return given[0]
-
-
 @torch.no_grad()
 def can_remember(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -> bool:
     """Whether features may stand for images.
@@ -101,12 +92,14 @@ def can_remember(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8[Tenso
     is_moved = recipe.flip != "off" or recipe.translate_px or recipe.cutout_px
     if is_moved or len(sizes_shown(recipe)) > 1 or len(trunk.heads) != 1:
         return False
-    model.eval()
-    features = look_at_head(model, trunk.heads[0], sample)
-    logits = trunk.heads[0](features)
-    is_answer = logits.shape == (len(sample), model.task.outputs) and torch.allclose(logits, model(sample))
-    model.train()
-    return is_answer and features.nbytes <= sample.nbytes
+    head = path_of(model, trunk.heads[0])
+    calls = record_calls(model, sample, [head])
+    if head not in calls:
+        return False
+    with eval_mode(model):
+        logits = model(sample)
+    features, answer = calls[head]
+    return torch.equal(answer.float(), logits) and features.nbytes <= sample.nbytes
 
 
 def find_trunk(body: nn.Module) -> Trunk:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -91,6 +92,18 @@ class Model(nn.Module):
         """The logits of stored pictures, in the format of the weights also where the arithmetic is in bf16."""
         logits: Tensor = self.body(self.normalize(images))
         return logits.to(self._scale.dtype)
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Put every layer into eval mode inside the block, and back into its own mode afterwards."""
+    learning = [layer for layer in module.modules() if layer.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for layer in learning:
+            layer.training = True
 
 
 def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:

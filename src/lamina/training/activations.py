@@ -1,0 +1,142 @@
+"""What each layer makes of some images: the one place that looks inside a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from lamina.errors import NetError, suggest
+from lamina.training.model import Model, eval_mode
+from lamina.training.randomness import seeded
+
+Place = TypeVar("Place", int, str)
+See = Callable[[str, Tensor, Tensor], object]
+"""Called with a module's path, its input and its output."""
+
+
+class Call(NamedTuple):
+    """A module's input and output in one forward pass."""
+
+    input: Tensor
+    output: Tensor
+
+
+def activations(
+    model: Model, images: UInt8[Tensor, "n h w c"] | UInt8[np.ndarray, "n h w c"], layers: Iterable[Place]
+) -> dict[Place, Float[Tensor, "n ..."]]:
+    """The outputs of some layers for ``images``, by the layer as given: its index in the net, or its module path.
+
+    The model predicts: it is in eval mode meanwhile, nothing of it changes, and no random numbers are drawn from
+    torch's generators. Of a module that is called several times, the last output counts. All images pass at once.
+
+    Raises:
+        NetError: there is no such layer, or it gave no tensor.
+
+    >>> from lamina import Recipe, load_data
+    >>> from lamina.training.model import build_model
+    >>> from lamina.zoo import load_net
+    >>> images = load_data("shapes").test
+    >>> model = build_model(load_net("mlp"), images, Recipe())
+    >>> {layer: output.shape for layer, output in activations(model, images.pixels[:5], [0, -1]).items()}
+    {0: torch.Size([5, 3072]), -1: torch.Size([5, 10])}
+    """
+    paths = {layer: find_path(model, layer) for layer in layers}
+    calls = record_calls(model, torch.as_tensor(images), paths.values())
+    for layer, path in paths.items():
+        if path not in calls:
+            raise NetError(f"Layer {layer!r} gave no tensor: the forward pass does not call it, or it returns a tuple.")
+    return {layer: calls[path].output for layer, path in paths.items()}
+
+
+def module_paths(model: Model) -> tuple[str, ...]:
+    """The module path of each layer of the model's net, in order; none for a module of the user's own.
+
+    >>> from lamina import Recipe, load_data
+    >>> from lamina.training.model import build_model
+    >>> from lamina.zoo import load_net
+    >>> module_paths(build_model(load_net("mlp"), load_data("shapes").train, Recipe()))[:2]
+    ('body.0', 'body.1')
+    """
+    return () if model.net is None else tuple(f"body.{index}" for index in range(len(model.net)))
+
+
+def find_path(model: Model, layer: int | str) -> str:
+    """The module path of a layer, given by its index in the net or by that path.
+
+    Raises:
+        NetError: there is none.
+    """
+    if isinstance(layer, str):
+        known = [name for name, _ in model.named_modules() if name]
+        if layer not in known:
+            raise NetError(f"The model has no module {layer!r}. {suggest(layer, known)}")
+        return layer
+    paths = module_paths(model)
+    if not -len(paths) <= layer < len(paths):
+        has = (
+            f"has layers 0 to {len(paths) - 1}"
+            if paths
+            else "is a module of your own: give a path such as 'body.conv1'"
+        )
+        raise NetError(f"There is no layer {layer}: the net {has}.")
+    return paths[layer]
+
+
+def path_of(model: Model, module: nn.Module) -> str:
+    """The path of a module that is part of the model."""
+    return next(path for path, found in model.named_modules() if found is module)
+
+
+def describe_layer(model: Model, path: str) -> str:
+    """A layer of the net by its place and arguments; a module of the user's own by its name and class."""
+    kind = type(model.get_submodule(path)).__name__
+    _, _, name = path.partition(".")
+    place, _, inside = name.partition(".")
+    if model.net is not None and place.isdecimal():
+        layer = f"layer {int(place) + 1} of {len(model.net)}, {model.net.layers[int(place)]}"
+        return f"{layer} (in it: {kind})" if inside else layer
+    return f"{name or 'the module'} ({kind})"
+
+
+@torch.no_grad()
+def record_calls(model: Model, images: UInt8[Tensor, "n h w c"], paths: Iterable[str]) -> dict[str, Call]:
+    """The inputs and outputs of the modules at ``paths``, without those that take or give no tensor.
+
+    They are copies, as a later layer may work in place.
+    """
+    calls: dict[str, Call] = {}
+
+    def note(path: str, given: Tensor, output: Tensor) -> None:
+        calls[path] = Call(given.clone(), output.clone())
+
+    device = next(model.buffers()).device
+    with eval_mode(model), seeded(0, device), watch(model, paths, note):
+        model(images.to(device))
+    return calls
+
+
+@contextmanager
+def watch(model: nn.Module, paths: Iterable[str], see: See) -> Iterator[None]:
+    """Call ``see`` inside the block whenever a module at one of ``paths`` has turned a tensor into a tensor."""
+
+    def note(path: str, _: nn.Module, given: tuple[object, ...], named: dict[str, object], output: object) -> None:
+        first = next(iter((*given, *named.values())), None)
+        if isinstance(first, Tensor) and isinstance(output, Tensor):
+            see(path, first, output)
+
+    hooks = [
+        model.get_submodule(path).register_forward_hook(partial(note, path), with_kwargs=True)
+        for path in dict.fromkeys(paths)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

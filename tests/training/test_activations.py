@@ -1,0 +1,111 @@
+"""Activations are those of the model as it predicts, and looking at them changes nothing."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lamina.data import Images
+from lamina.errors import NetError
+from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU, Residual
+from lamina.training.activations import activations, module_paths, record_calls
+from lamina.training.model import FOLDED_PICTURES, Model, build_model
+from lamina.training.recipe import Recipe
+
+NET = Net(Conv2d(4, 3), BatchNorm(), ReLU(), Residual(Conv2d(4, 3, padding="same")), Dropout(0.5), Flatten(), Output())
+
+
+def make_images(count: int = FOLDED_PICTURES) -> Images:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    return Images(pixels, np.arange(count) % 3, tuple("abc"), tuple(map(str, range(count))), "train")
+
+
+def build(net: Net | nn.Module = NET) -> Model:
+    return build_model(net, make_images(), Recipe())
+
+
+class Own(nn.Module):
+    """Works in place, calls one layer twice, and has a layer that gives a pair and one that is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.relu, self.flatten = nn.BatchNorm2d(3), nn.ReLU(inplace=True), nn.Flatten()
+        self.attention, self.unused = nn.MultiheadAttention(192, 1), nn.Linear(2, 2)
+        self.twice, self.head = nn.Linear(192, 192), nn.Linear(192, 3)
+
+    def forward(self, x):
+        x = self.flatten(self.relu(self.norm(x)))
+        return self.head(self.twice(self.twice(x)) + self.attention(x, x, x)[0])
+
+
+def test_every_layer_gives_what_the_next_one_takes():
+    model, images = build(), make_images()
+    found = activations(model, images.pixels, range(len(NET)))
+    model.eval()
+    x = model.normalize(torch.from_numpy(images.pixels))
+    with torch.no_grad():
+        for index, layer in enumerate(model.body):
+            x = layer(x)
+            assert torch.equal(found[index], x)
+
+
+def test_a_layer_inside_another_is_given_by_its_path():
+    model, images = build(), make_images(5)
+    assert module_paths(model) == tuple(f"body.{index}" for index in range(7))
+    found = activations(model, images.pixels, ["body.3.body.0", "body.2", "body.3"])
+    assert torch.equal(found["body.3"], found["body.2"] + found["body.3.body.0"])
+    assert torch.equal(activations(model, images.pixels, [-1])[-1], activations(model, images.pixels, [6])[6])
+
+
+def test_looking_changes_nothing():
+    model = build()
+    model.train()
+    model.body[3].eval()
+    before, modes = copy.deepcopy(model.state_dict()), [layer.training for layer in model.modules()]
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    activations(model, make_images().pixels, range(len(NET)))
+    assert torch.equal(torch.rand(4), expected)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [layer.training for layer in model.modules()] == modes
+    assert not any(layer._forward_hooks for layer in model.modules())
+
+
+def test_what_a_later_layer_does_in_place_is_not_seen():
+    model, images = build(Own()), make_images(5)
+    found = activations(model, images.pixels, ["body.norm", "body.relu", "body.twice"])
+    assert (found["body.norm"] < 0).any()
+    assert torch.equal(found["body.norm"].relu(), found["body.relu"])
+    with torch.no_grad():
+        last = model.body.twice(model.body.twice(found["body.relu"].flatten(1)))
+    torch.testing.assert_close(found["body.twice"], last)
+
+
+def test_inputs_are_recorded_too_of_the_modules_that_are_called():
+    model = build(Own())
+    calls = record_calls(model, torch.from_numpy(make_images(5).pixels), [name for name, _ in model.named_modules()])
+    assert "body.unused" not in calls
+    assert "body.attention" not in calls
+    assert torch.equal(calls["body.flatten"].input, calls["body.relu"].output)
+
+
+@pytest.mark.parametrize(
+    ("net", "layer", "message"),
+    [
+        (NET, 7, "There is no layer 7: the net has layers 0 to 6."),
+        (NET, -8, "There is no layer -8: the net has layers 0 to 6."),
+        (NET, "body.3.bodi.0", "The model has no module 'body.3.bodi.0'. Did you mean body.3.body.0?"),
+        (Own(), 0, "There is no layer 0: the net is a module of your own: give a path such as 'body.conv1'."),
+        (Own(), "body.unused",
+         "Layer 'body.unused' gave no tensor: the forward pass does not call it, or it returns a tuple."),
+    ],
+)  # fmt: skip
+def test_layers_without_an_output_are_rejected(net, layer, message):
+    with pytest.raises(NetError) as rejected:
+        activations(build(net), make_images(2).pixels, [layer])
+    assert str(rejected.value) == message
