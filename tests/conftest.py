@@ -34,7 +34,18 @@ install_import_hook(
         "lamina.files",
         *(
             f"lamina.training.{name}"
-            for name in ("activations", "augment", "checkpoint", "finite", "loop", "model", "optim", "randomness", "schedule", "task")
+            for name in (
+                "activations",
+                "augment",
+                "checkpoint",
+                "finite",
+                "loop",
+                "model",
+                "optim",
+                "randomness",
+                "schedule",
+                "task",
+            )
         ),
     ],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",

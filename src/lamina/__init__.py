@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lamina.nets import Net, parse_net, summarize
     from lamina.runs.resume import resume_training
     from lamina.runs.run import Run, create_run, list_runs, read_run
+    from lamina.training.activations import activations
     from lamina.training.events import Epoch, Step
     from lamina.training.loop import Training
     from lamina.training.model import Model, predict_logits
@@ -38,6 +39,7 @@ _ROOMS = {
     "lamina.nets": ("Net", "parse_net", "summarize"),
     "lamina.runs.resume": ("resume_training",),
     "lamina.runs.run": ("Run", "create_run", "list_runs", "read_run"),
+    "lamina.training.activations": ("activations",),
     "lamina.training.events": ("Epoch", "Step"),
     "lamina.training.loop": ("Training",),
     "lamina.training.model": ("Model", "predict_logits"),
@@ -62,6 +64,7 @@ __all__ = [
     "Step",
     "Task",
     "Training",
+    "activations",
     "create_run",
     "evaluate",
     "list_runs",

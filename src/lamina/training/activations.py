@@ -91,7 +91,8 @@ def find_path(model: Model, layer: int | str) -> str:
 
 def path_of(model: Model, module: nn.Module) -> str:
     """The path of a module that is part of the model."""
-    return next(path for path, found in model.named_modules() if found is module)
+    paths: dict[nn.Module, str] = {found: path for path, found in model.named_modules()}
+    return paths[module]
 
 
 def describe_layer(model: Model, path: str) -> str:
