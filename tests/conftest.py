@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 from pathlib import Path
 
 # The tests are about the CPU, also where there is a GPU; LAMINA_TEST_CUDA=1 runs those that are about CUDA.
@@ -13,21 +14,26 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+import lamina
+
 # Speed is measured, not tested: a busy machine is no reason to fail.
 settings.register_profile("lamina", deadline=None)
 settings.load_profile("lamina")
 
-# A float may be given as an int, as PEP 484 has it. Recipes are left out: they check their values themselves, and say
-# it better.
+# A float may be given as an int, as PEP 484 has it. Values such as Recipe and Preparation are left out: they check
+# their fields themselves, with a better message.
 install_import_hook(
     [
-        "lamina.data",
+        *(
+            f"lamina.data.{module.name}"
+            for module in pkgutil.iter_modules([str(Path(lamina.__path__[0], "data"))])
+            if module.name != "preparation"
+        ),
         "lamina.runs.differences",
         "lamina.drawing",
         "lamina.evaluation",
         "lamina.files",
         "lamina.nets.modules",
-        "lamina.values",
         "lamina.runs.record",
         "lamina.runs.resume",
         "lamina.runs.run",

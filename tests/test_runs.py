@@ -304,7 +304,7 @@ def test_a_damaged_report_is_named(run, training):
     run.save_report(evaluate(training.model, DATA.test))
     file = run.path / "report.json"
     edit(file, loss="low")
-    with raises(f"{file}: This is not a report: report.loss should be float, but is 'low'. Evaluate the model again."):
+    with raises(f"{file}: This is not a report: report.loss must be a number, got 'low'. Evaluate the model again."):
         run.read_report()
 
 
@@ -341,13 +341,14 @@ def test_a_run_of_a_newer_lamina_is_refused(run):
     ("changes", "why"),
     [
         ({"format": "one"}, "its format should be a number, but is 'one'"),
-        ({"parameters": "many"}, "run.parameters should be int, but is 'many'"),
+        ({"parameters": "many"}, "run.parameters must be a whole number, got 'many'"),
         (
             {"machine": 3},
-            "run.machine should have the fields processor, instructions, flags, cores, threads, platform, but is 3",
+            "run.machine must be an object with the fields processor, instructions, flags, cores, threads, platform, "
+            "got 3",
         ),
-        ({"in_shape": [3, 6.5, 6]}, "run.in_shape[1] should be int, but is 6.5"),
-        ({"versions": {"torch": 2}}, "run.versions.torch should be str, but is 2"),
+        ({"in_shape": [3, 6.5, 6]}, "run.in_shape[1] must be a whole number, got 6.5"),
+        ({"versions": {"torch": 2}}, "run.versions.torch must be text, got 2"),
     ],
 )
 def test_a_wrong_value_in_run_json_is_named(changes, why, run):
@@ -360,8 +361,8 @@ def test_a_wrong_value_in_run_json_is_named(changes, why, run):
 @pytest.mark.parametrize(
     ("part", "value", "why"),
     [
-        ("recipe", {"epochs": 0}, "run.recipe: epochs was 0, "),
-        ("recipe", [1], "run.recipe should have the fields epochs, "),
+        ("recipe", {"epochs": 0}, "run.recipe.epochs must be a whole number of at least 1, got 0."),
+        ("recipe", [1], "run.recipe must be an object with the fields epochs, "),
         ("net", {"layers": [{"layer": "Bomb"}]}, "run.net: "),
         ("task", {"kind": "riddle"}, "run.task: "),
     ],
@@ -389,7 +390,7 @@ def test_every_field_of_run_json_is_needed(run):
     del values["machine"]
     file.write_text(json.dumps(values))
     with pytest.raises(
-        RunError, match=f"^{re.escape(str(file))} is damaged: run misses machine; its fields are net_name,"
+        RunError, match=f"^{re.escape(str(file))} is damaged: run lacks the field 'machine'; its fields are net_name,"
     ):
         read_run(run.path)
 
@@ -459,7 +460,7 @@ def test_a_checkpoint_is_read_as_it_was_saved(run, training):
         ),
         (
             lambda file: write_tensors(file, {}, {"steps_done": 1}),
-            "checkpoint misses correct; its fields are steps_done, rewinds, images, loss, correct, seconds",
+            "checkpoint lacks the field 'rewinds'; its fields are steps_done, rewinds, images, loss, correct, seconds",
         ),
     ],
     ids=["overwritten", "other values"],

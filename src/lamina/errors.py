@@ -1,4 +1,4 @@
-"""What lamina says when something is wrong: what was expected, what came, what to do."""
+"""Errors and warnings for people: what was expected, what came, what to do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 
 
 class LaminaError(Exception):
-    """The input is wrong; the message is one for the person who gave it, and needs no traceback."""
+    """The input is wrong. The message is for the person who gave it; no traceback is needed."""
 
 
 class NetError(LaminaError):
-    """A net that cannot be: a shape that no layer takes, an expression that is no net."""
+    """An invalid net: layers whose shapes do not fit, or text that describes no net."""
 
 
 class DataError(LaminaError):
@@ -19,19 +19,19 @@ class DataError(LaminaError):
 
 
 class RecipeError(LaminaError):
-    """A training that cannot be: a knob out of its range, a device that is not there."""
+    """An invalid recipe, or one that cannot be trained here: a value out of its range, a missing device."""
 
 
 class NotFiniteError(RecipeError):
-    """A loss, gradient, weight or output became infinite or no number; no checkpoint holds what came of it."""
+    """A loss, gradient, weight or output contains NaN or infinity; checkpoint skipped."""
 
 
 class RunError(LaminaError):
-    """A run folder that is missing, damaged or does not fit what is asked of it."""
+    """A run folder that is missing, damaged or does not fit what is requested."""
 
 
 class LaminaWarning(UserWarning):
-    """Something was left out or replaced, and the work went on."""
+    """Something was left out or replaced, and the work continued."""
 
 
 def name_some(names: Sequence[str], most: int = 5) -> str:
@@ -44,8 +44,17 @@ def name_some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+def find_nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The one of ``choices`` that ``name`` may be a misspelling of.
+
+    >>> find_nearest("cnm", ["cnn", "mlp"])
+    'cnn'
+    """
+    return next(iter(difflib.get_close_matches(name, list(choices), n=1)), None)
+
+
 def suggest(name: str, choices: Iterable[str]) -> str:
-    """A sentence with the nearest of ``choices`` to a mistyped ``name``, else all of them.
+    """A sentence with the nearest of ``choices`` to a misspelt ``name``, else all of them.
 
     >>> suggest("cnm", ["cnn", "mlp"])
     'Did you mean cnn?'
@@ -53,5 +62,5 @@ def suggest(name: str, choices: Iterable[str]) -> str:
     'Choose from: cnn, mlp.'
     """
     known = list(choices)
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean {nearest[0]}?" if nearest else f"Choose from: {', '.join(known)}."
+    nearest = find_nearest(name, known)
+    return f"Did you mean {nearest}?" if nearest else f"Choose from: {', '.join(known)}."

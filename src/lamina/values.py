@@ -1,15 +1,85 @@
-"""Dataclasses as the plain values that JSON holds, and back, every value checked against its field's type."""
+"""Stored values: dataclasses whose fields are checked against their types and ranges, and read from and kept as JSON.
+
+A field's type says all that is checked: ``int``, ``float``, ``bool``, ``str``, ``Literal``, dataclasses, and tuples,
+dicts and unions of these. ``Annotated`` adds a :class:`Range`, or a text that names the type in messages.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import reprlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, find_nearest
 
 Value = TypeVar("Value")
+
+LARGEST_FLOAT = 2**1023
+"""Whole numbers of this size and more are not taken for floats."""
+
+_NOUNS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+
+
+@dataclass(frozen=True)
+class Range:
+    """The finite numbers from ``low`` to ``high``, both included, that are less than ``below``.
+
+    >>> 0.5 in Range(0, below=1), 1.0 in Range(0, below=1), float("nan") in Range()
+    (True, False, False)
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    below: float = math.inf
+
+    def __contains__(self, number: float) -> bool:
+        return self.low <= number <= self.high and -math.inf < number < self.below
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            return f"from {self.low:,} to {self.high:,}"
+        return f"of at least {self.low:,}" if self.below == math.inf else f"from {self.low:,} to below {self.below:,}"
+
+
+class _MismatchError(ValueError):
+    """What is wrong with a value, or with the part of it at ``path``."""
+
+    def __init__(self, problem: str, path: str = "", hint: str = "") -> None:
+        super().__init__(path + problem)
+        self.problem, self.path, self.hint = problem, path, hint
+
+    def inside(self, part: str) -> _MismatchError:
+        return _MismatchError(self.problem, part + self.path, self.hint)
+
+
+def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None:
+    """Check the fields of a frozen dataclass, in its ``__post_init__``.
+
+    NumPy scalars become Python numbers, whole numbers floats where a float is expected, and lists tuples.
+
+    Raises:
+        LaminaError: the given ``error``, where a field is not of its type or out of its range.
+
+    >>> @dataclass(frozen=True)
+    ... class Pause:
+    ...     seconds: Annotated[float, Range(0, 60)]
+    ...     def __post_init__(self) -> None:
+    ...         check_fields(self, LaminaError)
+    >>> Pause(61)
+    Traceback (most recent call last):
+    lamina.errors.LaminaError: seconds must be a number from 0 to 60, got 61.
+    """
+    owner: Any = type(value)
+    for name, kind in _field_types(owner).items():
+        try:
+            object.__setattr__(value, name, _convert(kind, getattr(value, name)))
+        except _MismatchError as mismatch:
+            raise error(f"{prefix}{mismatch.inside(name)}.{mismatch.hint}") from None
 
 
 def to_plain(value: Any) -> Any:
@@ -29,59 +99,144 @@ def to_plain(value: Any) -> Any:
 
 
 def fields_to_plain(value: Any) -> dict[str, Any]:
-    """A dataclass's fields as plain values."""
+    """A dataclass's fields as ``json.dumps`` takes them."""
     return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
 
 
-def from_plain(kind: type[Value], value: Any, where: str) -> Value:
-    """The ``kind`` of which :func:`fields_to_plain` made ``value``.
+def from_plain(kind: type[Value], values: Any, where: str) -> Value:
+    """The dataclass that :func:`fields_to_plain` wrote; absent fields take their default.
 
     Args:
-        kind: a dataclass whose fields are text, literals, numbers, dataclasses, values with a ``from_json``, and
-            tuples, dicts and optional values of these.
-        value: what JSON held.
-        where: what to call the value in a message.
+        kind: the dataclass.
+        values: what JSON held.
+        where: what to call it in a message.
 
     Raises:
-        ValueError: the value is none of that kind; the message says which part, and what was expected.
+        ValueError: a part is missing, unknown, not of its type or out of its range; the message names it.
 
     >>> from lamina.evaluation import Interval
     >>> from_plain(Interval, {"low": 0.25, "high": 0.75}, "interval")
     Interval(low=0.25, high=0.75)
     """
-    return cast(Value, _fields_from_plain(kind, value, where))
+    try:
+        return cast(Value, _convert_fields(kind, values))
+    except _MismatchError as mismatch:
+        raise ValueError(str(mismatch.inside(where))) from None
 
 
-def _fields_from_plain(kind: Any, values: Any, where: str) -> Any:
-    names = [field.name for field in dataclasses.fields(kind)]
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{where} should have the fields {', '.join(names)}, but is {values!r:.60}")
-    if different := sorted(set(names) ^ set(values)):
-        which = "misses" if different[0] in names else "does not know"
-        raise ValueError(f"{where} {which} {different[0]}; its fields are {', '.join(names)}")
-    kinds = get_type_hints(kind)
-    return kind(**{name: _from_plain(kinds[name], values[name], f"{where}.{name}") for name in names})
+@cache
+def _field_types(kind: Any) -> dict[str, Any]:
+    types = get_type_hints(kind, include_extras=True)
+    return {field.name: types[field.name] for field in dataclasses.fields(kind)}
 
 
-def _from_plain(kind: Any, value: Any, where: str) -> Any:
+def _convert(kind: Any, value: Any) -> Any:
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (UnionType, Union) and NoneType in arguments:
-        return None if value is None else _from_plain(arguments[0], value, where)
-    if origin is Literal and value in arguments:
+    if origin is Annotated:
+        return _convert_annotated(kind, value)
+    if origin in (UnionType, Union):
+        return _convert_union(kind, value)
+    if origin is Literal and any(type(value) is type(choice) and value == choice for choice in arguments):
         return value
-    if hasattr(kind, "from_json") and isinstance(value, dict):
+    if origin is tuple and isinstance(value, tuple | list):
+        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        if len(kinds) == len(value):
+            return tuple(_convert_part(kinds[place], item, f"[{place}]") for place, item in enumerate(value))
+    if origin is dict and isinstance(value, Mapping):
+        return {key: _convert_part(arguments[1], item, f".{key}") for key, item in value.items()}
+    if kind is float and type(value) is int and abs(value) < LARGEST_FLOAT:
+        return float(value)
+    # Python's bool is an int, but True is no size: of the simple types nothing derived is taken.
+    if (
+        kind is Any
+        or type(value) is kind
+        or (kind not in _NOUNS and isinstance(kind, type) and isinstance(value, kind))
+    ):
+        return value
+    if hasattr(kind, "from_json") and isinstance(value, Mapping):
         try:
             return kind.from_json(value)
         except LaminaError as error:
-            raise ValueError(f"{where}: {error}") from error
+            raise _MismatchError(f": {str(error).removesuffix('.')}") from error
     if dataclasses.is_dataclass(kind):
-        return _fields_from_plain(kind, value, where)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_from_plain(arguments[0], item, f"{where}[{place}]") for place, item in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return {key: _from_plain(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is kind:
-        return value
-    raise ValueError(f"{where} should be {getattr(kind, '__name__', kind)}, but is {value!r:.60}")
+        return _convert_fields(kind, value)
+    raise _expected(kind, value)
+
+
+def _convert_part(kind: Any, value: Any, part: str) -> Any:
+    try:
+        return _convert(kind, value)
+    except _MismatchError as mismatch:
+        raise mismatch.inside(part) from None
+
+
+def _convert_annotated(kind: Any, value: Any) -> Any:
+    plain_kind, *notes = get_args(kind)
+    try:
+        found = _convert(plain_kind, value)
+    except _MismatchError as mismatch:
+        raise mismatch if mismatch.path else _expected(kind, value) from None
+    if any(isinstance(note, Range) and found not in note for note in notes):
+        raise _expected(kind, value)
+    return found
+
+
+def _convert_union(kind: Any, value: Any) -> Any:
+    inside = None
+    for option in get_args(kind):
+        try:
+            return _convert(option, value)
+        except _MismatchError as mismatch:
+            # What is wrong inside a value says more than that the whole does not fit.
+            if mismatch.path or isinstance(value, Mapping):
+                inside = inside or mismatch
+    raise inside or _expected(kind, value)
+
+
+def _convert_fields(kind: Any, values: Any) -> Any:
+    fields, types = dataclasses.fields(kind), _field_types(kind)
+    if not isinstance(values, Mapping):
+        raise _expected(kind, values)
+    listed = f"; its fields are {', '.join(types)}"
+    for name in values:
+        if name not in types:
+            raise _MismatchError(f" has no field {name!r}{listed}")
+    for field in fields:
+        if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise _MismatchError(f" lacks the field {field.name!r}{listed}")
+    found = {name: _convert_part(types[name], item, f".{name}") for name, item in values.items()}
+    try:
+        return kind(**found)
+    except LaminaError as error:
+        raise _MismatchError(f": {str(error).removesuffix('.')}") from error
+
+
+def _expected(kind: Any, value: Any) -> _MismatchError:
+    texts = _alternatives(kind)
+    expected = ", ".join(texts[:-1]) + " or " + texts[-1] if len(texts) > 1 else texts[0]
+    choices = [text.strip("'") for text in texts if text.startswith("'")]
+    nearest = find_nearest(value, choices) if isinstance(value, str) else None
+    return _MismatchError(
+        f" must be {expected}, got {reprlib.repr(value)}", hint=f" Did you mean {nearest}?" if nearest else ""
+    )
+
+
+def _alternatives(kind: Any) -> list[str]:
+    """What may be given, each as a text for messages."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (UnionType, Union):
+        return [text for option in arguments if option is not NoneType for text in _alternatives(option)]
+    if origin is Literal:
+        return [repr(choice) for choice in arguments]
+    if origin is Annotated:
+        plain_kind, note, *_ = arguments
+        return [f"{_alternatives(plain_kind)[0]} {note}" if isinstance(note, Range) else note]
+    if kind in _NOUNS:
+        return [_NOUNS[kind]]
+    if origin is tuple:
+        return [f"a list, each item {' or '.join(_alternatives(arguments[0]))}"]
+    if hasattr(kind, "__dataclass_fields__"):
+        return [f"an object with the fields {', '.join(_field_types(kind))}"]
+    return [f"a {getattr(kind, '__name__', 'mapping')}"]

@@ -14,7 +14,7 @@ CASES = {
     'Or give layers, as in "Flatten(), Linear(200), ReLU(), Output()", or a file.py.',
     "train none.py --data shapes": "There is no file none.py. Give the path of a Python file that holds a Net.",
     "train cnn --recipe bets --data shapes": "cnn has no recipe 'bets'. Did you mean best?",
-    "train mlp --data shapes --epochs 0": "epochs was 0, but takes a whole number of 1 or more.",
+    "train mlp --data shapes --epochs 0": "epochs must be a whole number of at least 1, got 0.",
     "train mlp --data nowhere/at/all": "there is no data set named nowhere/at/all, and no file or folder of that path. "
     "Check the path.",
     "train mlp --data shapse": "there is no data set named shapse, and no file or folder of that path. "

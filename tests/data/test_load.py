@@ -55,7 +55,7 @@ def test_an_unknown_source_says_what_to_do(
 def test_a_size_below_one_is_refused() -> None:
     with pytest.raises(DataError) as raised:
         load_data("shapes", Preparation(size_px=0))
-    assert str(raised.value) == "size_px is the side of the images, at least 1; got 0."
+    assert str(raised.value) == "size_px must be a whole number of at least 1, got 0."
 
 
 @pytest.mark.parametrize("form", ["folder", "zip", "official"])

@@ -173,27 +173,28 @@ def test_any_name_and_figures_survive_json(name, fraction, loss, support):
         ({"kind": "poem"}, "Expected a report of classes, labels or numbers, got 'poem'."),
         (
             {"loss": "low"},
-            "This is not a report: report.loss should be float, but is 'low'. Evaluate the model again.",
+            "This is not a report: report.loss must be a number, got 'low'. Evaluate the model again.",
         ),
         (
             {"labels": [{"name": "furry", "average_precision": 0.5, "support": None}]},
-            "This is not a report: report.labels[0].support should be int, but is None. Evaluate the model again.",
+            "This is not a report: report.labels[0].support must be a whole number, got None. "
+            "Evaluate the model again.",
         ),
         (
             {"labels": [{"name": "furry", "support": 3}]},
-            "This is not a report: report.labels[0] misses average_precision; its fields are name, "
+            "This is not a report: report.labels[0] lacks the field 'average_precision'; its fields are name, "
             "average_precision, precision, recall, f1, support. Evaluate the model again.",
         ),
         (
             {"colour": "red"},
-            "This is not a report: report does not know colour; its fields are split, images, loss, seconds, views, "
+            "This is not a report: report has no field 'colour'; its fields are split, images, loss, seconds, views, "
             "reviewed_images, data_name, data_fingerprint, mean_average_precision, micro_f1, macro_f1, labels. "
             "Evaluate the model again.",
         ),
         (
             {"labels": ["furry"]},
-            "This is not a report: report.labels[0] should have the fields name, average_precision, precision, recall, "
-            "f1, support, but is 'furry'. Evaluate the model again.",
+            "This is not a report: report.labels[0] must be an object with the fields name, average_precision, "
+            "precision, recall, f1, support, got 'furry'. Evaluate the model again.",
         ),
     ],
 )

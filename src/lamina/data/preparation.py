@@ -3,99 +3,66 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeAlias
 
-from lamina.errors import DataError, suggest
+from lamina.errors import DataError
 from lamina.targets import KindName
-from lamina.values import from_plain
+from lamina.values import Range, check_fields
 
 Resize = Literal["crop", "pad", "stretch"]
 LabelFrom = Literal["folder", "parent", "name"]
+Fraction: TypeAlias = Annotated[float, Range(0, below=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """What to make of a source; whatever is left out, the source tells by itself.
-
-    Attributes:
-        size_px: side of the squares that pictures become; by default they keep their size where all have one of up to
-            256 px, and become squares of 64 px where not.
-        resize: how a picture becomes a square: ``crop`` scales it until it covers the square and keeps the centre;
-            ``pad`` scales it until it fits inside and adds black bars; ``stretch`` changes its proportions.
-        label_from: what of a picture's path is its class: ``folder``, the outermost class folder; ``parent``, the
-            folder that it lies in; ``name``, its file's name up to the first digit.
-        task: what the targets are; by default found from them.
-        image_column: of a table, the one with the pictures.
-        label_columns: of a table, those with the targets.
-        label_separator: what stands between the labels in one column.
-        split_column: of a table, the one that says train, val or test.
-        val_fraction: share to draw as ``val`` of the pictures that the source puts in training, or nowhere.
-        test_fraction: the same for ``test``. Where neither is given and the source has neither, ``test`` is a fifth.
-        split_seed: what the draw depends on, beside the pictures' own names.
+    """How to read a source. What is left out is found from the source itself.
 
     Raises:
-        DataError: a value is out of its range.
+        DataError: a value is of the wrong type or out of its range.
 
     >>> Preparation(size_px=64, resize="pad").resize
     'pad'
     """
 
-    size_px: int | None = None
+    size_px: Annotated[int, Range(1)] | None = None
+    """side of the squares that pictures become; by default they keep their size where all have one of up to 256 px, and
+    become 64 px squares otherwise"""
     resize: Resize = "crop"
+    """how a picture becomes a square: crop scales it to cover the square and keeps the centre, pad scales it to fit
+    inside and adds black bars, stretch changes its proportions"""
     label_from: LabelFrom = "folder"
+    """what names a picture's class: its outermost class folder, its parent folder, or its file name up to the first
+    digit"""
     task: KindName | None = None
+    """kind of target; by default found from the targets"""
     image_column: str | None = None
-    label_columns: tuple[str, ...] = ()
+    """column of a table with the pictures or their paths; by default found by its name"""
+    label_columns: Annotated[tuple[str, ...], "a list of column names"] = ()
+    """columns of a table with the targets; by default found by their names"""
     label_separator: str | None = None
+    """text between several labels in one column"""
     split_column: str | None = None
-    val_fraction: float | None = None
-    test_fraction: float | None = None
+    """column of a table that says train, val or test"""
+    val_fraction: Fraction | None = None
+    """fraction of the training pictures to set aside as val, of each class alike"""
+    test_fraction: Fraction | None = None
+    """the same for test; by default 0.2 where the source has neither val nor test and no val fraction is given"""
     split_seed: int = 0
+    """seed of the drawn splits"""
 
     def __post_init__(self) -> None:
-        if self.size_px is not None and self.size_px < 1:
-            raise DataError(f"size_px is the side of the images, at least 1; got {self.size_px}.")
-        if self.resize not in get_args(Resize):
-            raise DataError(f"resize is one of {', '.join(get_args(Resize))}; got {self.resize!r}.")
-        if self.label_from not in get_args(LabelFrom):
-            raise DataError(f"label_from is one of {', '.join(get_args(LabelFrom))}; got {self.label_from!r}.")
-        if self.task is not None and self.task not in get_args(KindName):
-            raise DataError(f"task is one of {', '.join(get_args(KindName))}; got {self.task!r}.")
+        check_fields(self, DataError)
         if self.label_separator == "":
-            raise DataError("label_separator stands between two labels, and is at least one character; got none.")
-        for name in ("val_fraction", "test_fraction"):
-            fraction = getattr(self, name)
-            if fraction is not None and not 0 <= fraction < 1:
-                raise DataError(f"{name} is a share of the pictures, 0 or more and less than 1; got {fraction}.")
+            raise DataError("label_separator stands between two labels: it must have at least one character.")
         if (self.val_fraction or 0) + (self.test_fraction or 0) >= 1:
             raise DataError(
                 f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave no training pictures."
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that were given, as plain values."""
-        fields = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
-        given = {name: value for name, (value, default) in fields.items() if value != default}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Preparation:
-        """The preparation that :meth:`to_json` wrote; absent fields take their default.
-
-        Raises:
-            DataError: a field is unknown, of the wrong type or out of its range.
-
-        >>> Preparation.from_json({"size_px": 64}) == Preparation(size_px=64)
-        True
-        """
-        known = {field.name: field.default for field in dataclasses.fields(cls)}
-        for name in values:
-            if name not in known:
-                raise DataError(f"a preparation has no field {name!r}. {suggest(name, list(known))}")
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
-        try:
-            return from_plain(cls, plain | dict(values), "preparation")
-        except ValueError as error:
-            raise DataError(f"this is no preparation: {error}.") from error
+        """The fields that differ from their default."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
+        changed = {name: value for name, (value, default) in values.items() if value != default}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}

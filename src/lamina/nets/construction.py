@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 
 from lamina.errors import NetError, suggest
 from lamina.nets import layers
@@ -38,14 +37,8 @@ def build_layer(name: str, by_place: Sequence[object], by_name: Mapping[str, obj
     return KINDS[name](*by_place, **by_name)
 
 
-def layer_to_json(layer: Layer) -> dict[str, object]:
-    """The name of a layer and all its arguments, defaults too, so that a later default changes no stored net."""
-    arguments = {field.name: _to_json(getattr(layer, field.name)) for field in fields(layer)}
-    return {"layer": type(layer).__name__, **arguments}
-
-
 def layer_from_json(data: object) -> Layer:
-    """The layer that ``layer_to_json`` wrote. Raises ``NetError`` for anything else.
+    """The layer that ``Layer.to_json`` wrote. Raises ``NetError`` for anything else.
 
     >>> layer_from_json({"layer": "Dropout", "p": 0.2})
     Dropout(p=0.2)
@@ -54,12 +47,6 @@ def layer_from_json(data: object) -> Layer:
     if not isinstance(value, Layer):
         raise NetError(f'a layer in JSON must be {{"layer": name, ...}}, got {reprlib.repr(data)}.')
     return value
-
-
-def _to_json(value: object) -> object:
-    if isinstance(value, Layer):
-        return layer_to_json(value)
-    return [_to_json(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _from_json(value: object) -> object:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lamina.errors import NetError
 from lamina.nets.window import Field
+from lamina.values import check_fields, fields_to_plain
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,9 +29,12 @@ class Layer(ABC):
     ``out_shape`` raises ``NetError`` for a shape that the layer does not take; the rest may rely on having asked it.
     """
 
+    def __post_init__(self) -> None:
+        check_fields(self, NetError, f"{type(self).__name__}: ")
+
     @abstractmethod
     def out_shape(self, in_shape: Shape) -> Shape:
-        """The shape that goes out when ``in_shape`` comes in."""
+        """The shape of the output for an input of ``in_shape``."""
 
     @abstractmethod
     def parameter_count(self, in_shape: Shape) -> int:
@@ -56,6 +60,10 @@ class Layer(ABC):
             if (value := getattr(self, field.name)) != field.default
         )
         return f"{type(self).__name__}({', '.join(arguments)})"
+
+    def to_json(self) -> dict[str, object]:
+        """The layer's name and all its arguments, defaults included, so that a later default changes no stored net."""
+        return {"layer": type(self).__name__, **fields_to_plain(self)}
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,17 +10,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from lamina.errors import NetError
-from lamina.nets.arguments import (
-    check_flag,
-    check_number,
-    check_padding,
-    check_pair,
-    check_probability_below_one,
-    check_whole,
-)
 from lamina.nets.layer import (
     DerivedLayer,
     ElementwiseLayer,
@@ -31,7 +23,8 @@ from lamina.nets.layer import (
 from lamina.nets.pools import AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool2d
 from lamina.nets.residual import Residual
 from lamina.nets.shapes import divisors, require_image, require_vector, slide
-from lamina.nets.window import Field, Size, Window, as_pair
+from lamina.nets.window import Field, Padding, Size, Whole, Window, as_pair
+from lamina.values import Range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,19 +64,13 @@ class Conv2d(Layer):
     (32, 17, 16)
     """
 
-    out_channels: int
+    out_channels: Whole
     kernel_size: Size
     stride: Size = 1
-    padding: Literal["valid", "same"] | Size = "valid"
+    padding: Literal["valid", "same"] | Padding = "valid"
     dilation: Size = 1
-    groups: int = 1
+    groups: Whole = 1
     bias: bool = True
-
-    def __post_init__(self) -> None:
-        check_whole(self, "out_channels", "groups")
-        check_pair(self, "kernel_size", "stride", "dilation")
-        check_padding(self, "padding")
-        check_flag(self, "bias")
 
     @property
     def window(self) -> Window:
@@ -154,9 +141,6 @@ class Whiten(DerivedLayer):
 
     kernel_size: Size = 2
 
-    def __post_init__(self) -> None:
-        check_pair(self, "kernel_size")
-
     def counterpart(self, in_shape: Shape) -> Conv2d:
         """The convolution of the same shape."""
         channels, *_ = require_image(self, in_shape)
@@ -180,12 +164,8 @@ class Linear(Layer):
     307300
     """
 
-    out_features: int
+    out_features: Whole
     bias: bool = True
-
-    def __post_init__(self) -> None:
-        check_whole(self, "out_features")
-        check_flag(self, "bias")
 
     def out_shape(self, in_shape: Shape) -> Shape:
         require_vector(self, in_shape)
@@ -217,11 +197,7 @@ class Output(DerivedLayer):
     lamina.errors.NetError: Output(): the number of outputs is not known yet. Call net.with_outputs(10) for 10.
     """
 
-    units: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.units is not None:
-            check_whole(self, "units")
+    units: Whole | None = None
 
     def counterpart(self, in_shape: Shape) -> Linear:
         """The linear layer with as many units."""
@@ -245,12 +221,8 @@ class BatchNorm(Layer):
     64
     """
 
-    momentum: float = 0.1
-    eps: float = 1e-5
-
-    def __post_init__(self) -> None:
-        check_number(self, "momentum", 0, 1)
-        check_number(self, "eps", 1e-12, 1)
+    momentum: Annotated[float, Range(0, 1)] = 0.1
+    eps: Annotated[float, Range(1e-12, 1)] = 1e-5
 
     def out_shape(self, in_shape: Shape) -> Shape:
         if len(in_shape) not in (1, 3):
@@ -277,10 +249,7 @@ class BatchNorm(Layer):
 class Dropout(ElementwiseLayer):
     """While training, zeroes each number with probability ``p`` (0 to below 1) and scales up the rest."""
 
-    p: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_probability_below_one(self, "p")
+    p: Annotated[float, Range(0, below=1)] = 0.5
 
 
 @dataclass(frozen=True, repr=False)
@@ -292,10 +261,7 @@ class ReLU(ElementwiseLayer):
 class LeakyReLU(ElementwiseLayer):
     """x where it is positive, ``negative_slope`` (0 to 1) times x elsewhere."""
 
-    negative_slope: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_number(self, "negative_slope", 0, 1)
+    negative_slope: Annotated[float, Range(0, 1)] = 0.01
 
 
 @dataclass(frozen=True, repr=False)

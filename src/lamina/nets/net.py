@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 from lamina.errors import NetError
-from lamina.nets.construction import layer_from_json, layer_to_json
+from lamina.nets.construction import layer_from_json
 from lamina.nets.layer import (
     Layer,
     Shape,
@@ -169,7 +169,7 @@ Put Flatten() or GlobalAvgPool() before it.
         >>> Net(Linear(10)).to_json()
         {'layers': [{'layer': 'Linear', 'out_features': 10, 'bias': True}]}
         """
-        return {"layers": [layer_to_json(layer) for layer in self.layers]}
+        return {"layers": [layer.to_json() for layer in self.layers]}
 
     @classmethod
     def from_json(cls, data: object) -> Net:

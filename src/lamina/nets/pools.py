@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamina.errors import NetError
-from lamina.nets.arguments import check_pair
 from lamina.nets.layer import Shape, WeightlessLayer
 from lamina.nets.shapes import require_image, slide
-from lamina.nets.window import Field, Size, Window, as_pair
+from lamina.nets.window import Field, Padding, Size, Window, as_pair
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,13 +27,10 @@ class _Pool(WeightlessLayer):
 
     kernel_size: Size
     stride: Size | None = None
-    padding: Size = 0
+    padding: Padding = 0
 
     def __post_init__(self) -> None:
-        check_pair(self, "kernel_size")
-        check_pair(self, "padding", smallest=0)
-        if self.stride is not None:
-            check_pair(self, "stride")
+        super().__post_init__()
         if any(
             2 * padding > kernel
             for padding, kernel in zip(as_pair(self.padding), as_pair(self.kernel_size), strict=True)

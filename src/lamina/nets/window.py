@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
+
+from lamina.values import Range
+
+LARGEST = 1_000_000
+"""The largest size or number of channels: a slipped digit is reported before memory runs out."""
 
 Pair: TypeAlias = tuple[int, int]
-"""Something along the height and along the width of an image."""
+"""(height, width)"""
 
-Size: TypeAlias = int | Pair
-"""One number for height and width alike, or (height, width)."""
+Whole: TypeAlias = Annotated[int, Range(1, LARGEST)]
+WholeOrZero: TypeAlias = Annotated[int, Range(0, LARGEST)]
+Size: TypeAlias = Whole | Annotated[tuple[Whole, Whole], "two, (height, width)"]
+"""One number for height and width alike, or both."""
+Padding: TypeAlias = WholeOrZero | Annotated[tuple[WholeOrZero, WholeOrZero], "two, (height, width)"]
+"""Zeros to add on each side, for height and width alike, or both."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ class Window:
         return Field((height, width), (down, across))
 
 
-def as_pair(size: Size) -> Pair:
+def as_pair(size: int | Pair) -> Pair:
     """(height, width) of a size.
 
     >>> as_pair(3)
