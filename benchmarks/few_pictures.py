@@ -115,7 +115,7 @@ def train_and_test(how: str, weights: Path, recipe_name: str, data: Dataset, see
         pass
     trained = time.perf_counter()
     report = evaluate(training.model, test_split(data))
-    return Row(how, seed, trained - start, time.perf_counter() - trained, report.score)
+    return Row(how, seed, trained - start, time.perf_counter() - trained, report.score.value)
 
 
 def compare(rows: list[Row]) -> Table:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lamina.data import Images
-from lamina.drawing import draw_contact_sheet
+from lamina.drawing import draw_contact_sheet, save_figure
 
 COLOURS = np.array([(200, 0, 0), (0, 160, 0), (0, 0, 220), (250, 150, 0)], np.uint8)
 
@@ -23,7 +23,7 @@ def make_images(
 
 
 def draw(images: Images, folder: Path, samples: int = 10) -> np.ndarray:
-    draw_contact_sheet(images, folder / "sheet.png", samples)
+    save_figure(draw_contact_sheet(images, samples), folder / "sheet.png")
     assert [file.name for file in folder.iterdir()] == ["sheet.png"]
     with Image.open(folder / "sheet.png") as sheet:
         assert sheet.format == "PNG"
@@ -40,7 +40,7 @@ def rows_of(sheet: np.ndarray, colour: np.ndarray) -> tuple[int, int]:
     return int(found[0]), int(found[-1])
 
 
-def test_each_class_has_a_row_of_as_many_samples_as_asked(tmp_path: Path) -> None:
+def test_each_class_has_a_row_of_as_many_samples_as_requested(tmp_path: Path) -> None:
     targets = np.repeat(np.arange(3), (5, 2, 9))
     sheet = draw(make_images(targets, ("cat", "dog", "owl"), COLOURS[targets]), tmp_path, samples=4)
     side = 128  # eight pixels, sixteen times as large
@@ -121,13 +121,13 @@ def test_many_classes_are_drawn_smaller_and_not_without_end(
     names = tuple(f"class {place} with a name that is far too long for a row" for place in range(classes))
     sheet = draw(make_images(np.arange(classes), names, colours), tmp_path)
     assert count(sheet, colours[0]) == drawn * side**2
-    assert sheet.shape[1] < 450
+    assert sheet.shape[1] < 550
     said_below = (sheet[rows_of(sheet, colours[0])[1] + 5 :] < 200).any()
     assert said_below == (classes > drawn)
 
 
 def test_a_class_without_pictures_and_odd_names_can_be_drawn(tmp_path: Path) -> None:
-    images = make_images(np.array([0, 2]), ("кошка $x^", "nothing", "\udcff name"), COLOURS[:2])
+    images = make_images(np.array([0, 2]), ("кошка $x^", "nothing\n\x1b[31m", "\udcff name"), COLOURS[:2])
     sheet = draw(images, tmp_path)
     assert [count(sheet, colour) // 128**2 for colour in COLOURS[:2]] == [1, 1]
     middle = (rows_of(sheet, COLOURS[0])[1] + 10, rows_of(sheet, COLOURS[1])[0] - 10)
@@ -135,6 +135,7 @@ def test_a_class_without_pictures_and_odd_names_can_be_drawn(tmp_path: Path) -> 
 
 
 def test_a_sheet_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    sheet = draw_contact_sheet(make_images(np.array([0, 1]), ("a", "b"), COLOURS[:2]), 3)
     with pytest.raises(OSError, match="No such file"):
-        draw_contact_sheet(make_images(np.array([0, 1]), ("a", "b"), COLOURS[:2]), tmp_path / "no" / "sheet.png", 3)
+        save_figure(sheet, tmp_path / "no" / "sheet.png")
     assert list(tmp_path.iterdir()) == []

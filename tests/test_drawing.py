@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lamina.drawing import COLOURS, draw_confusion, draw_curves, draw_labels, draw_scatter
+from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter, save_figure
+from lamina.drawing.style import COLOURS
 from lamina.evaluation import (
     ClassReport,
     ClassScores,
@@ -17,6 +18,7 @@ from lamina.evaluation import (
     LabelScores,
     NumberReport,
     NumberScores,
+    Score,
 )
 
 
@@ -57,11 +59,12 @@ def history(epochs: int, split: str = "test") -> list[dict[str, float | None]]:
 
 
 DARKEST_BLUE = "#08306b"
+ACCURACY = Score("accuracy", 0.5)
 
 
 def test_right_answers_are_dark_where_all_are_right(tmp_path):
-    draw_confusion(report_of([[9, 0], [0, 9]], ["cat", "dog"]), tmp_path / "right.png")
-    draw_confusion(report_of([[5, 4], [4, 5]], ["cat", "dog"]), tmp_path / "half.png")
+    save_figure(draw_confusion(report_of([[9, 0], [0, 9]], ["cat", "dog"])), tmp_path / "right.png")
+    save_figure(draw_confusion(report_of([[5, 4], [4, 5]], ["cat", "dog"])), tmp_path / "half.png")
     assert count_pixels(tmp_path / "right.png", DARKEST_BLUE) > 20_000
     assert count_pixels(tmp_path / "half.png", DARKEST_BLUE) == 0
 
@@ -79,41 +82,41 @@ def test_right_answers_are_dark_where_all_are_right(tmp_path):
 def test_any_names_and_numbers_of_classes_can_be_drawn(names, tmp_path):
     confusion = np.eye(len(names), dtype=int) * 3
     confusion[-1] = 0  # a class without images
-    draw_confusion(report_of(confusion.tolist(), names), tmp_path / "confusion.png")
+    save_figure(draw_confusion(report_of(confusion.tolist(), names)), tmp_path / "confusion.png")
     assert count_pixels(tmp_path / "confusion.png", DARKEST_BLUE) > 1000
     assert [file.name for file in tmp_path.iterdir()] == ["confusion.png"]
 
 
 def test_each_net_has_a_colour_of_its_own(tmp_path):
-    draw_curves({"mlp": [history(5)], "cnn": [history(10)]}, tmp_path / "curves.png")
+    save_figure(draw_curves({"mlp": [history(5)], "cnn": [history(10)]}, ACCURACY), tmp_path / "curves.png")
     mlp, cnn, third = (count_pixels(tmp_path / "curves.png", colour) for colour in COLOURS[:3])
     assert cnn > mlp > 200
     assert third == 0
 
 
 def test_held_out_images_may_be_those_of_val(tmp_path):
-    draw_curves({"mlp": [history(5, split="val")]}, tmp_path / "val.png")
-    draw_curves({"mlp": [[{"epoch": 1, "train_loss": 0.5}]]}, tmp_path / "bare.png")
+    save_figure(draw_curves({"mlp": [history(5, split="val")]}, ACCURACY), tmp_path / "val.png")
+    save_figure(draw_curves({"mlp": [[{"epoch": 1, "train_loss": 0.5}]]}, ACCURACY), tmp_path / "bare.png")
     assert count_pixels(tmp_path / "val.png", COLOURS[0]) > count_pixels(tmp_path / "bare.png", COLOURS[0])
 
 
 def test_a_claim_adds_a_line_in_its_nets_colour(tmp_path):
     curves = {"mlp": [history(5)], "cnn": [history(5)]}
-    draw_curves(curves, tmp_path / "plain.png")
-    draw_curves(curves, tmp_path / "claimed.png", claimed={"cnn": 0.3})
+    save_figure(draw_curves(curves, ACCURACY), tmp_path / "plain.png")
+    save_figure(draw_curves(curves, ACCURACY, claimed={"cnn": 0.3}), tmp_path / "claimed.png")
     assert count_pixels(tmp_path / "claimed.png", COLOURS[1]) > count_pixels(tmp_path / "plain.png", COLOURS[1])
 
 
 def test_seeds_of_different_length_and_epochs_without_figures_can_be_drawn(tmp_path):
     seeds = [history(5), history(3), [row | {"train_accuracy": None} for row in history(4)]]
-    draw_curves({"mlp": seeds}, tmp_path / "curves.png")
+    save_figure(draw_curves({"mlp": seeds}, ACCURACY), tmp_path / "curves.png")
     assert count_pixels(tmp_path / "curves.png", COLOURS[0]) > 200
 
 
 def test_one_epoch_is_a_point(tmp_path):
-    draw_curves({"mlp": [history(1)]}, tmp_path / "curves.png")
+    save_figure(draw_curves({"mlp": [history(1)]}, ACCURACY), tmp_path / "curves.png")
     with_points = count_pixels(tmp_path / "curves.png", COLOURS[0])
-    draw_curves({"mlp": [[]]}, tmp_path / "empty.png")
+    save_figure(draw_curves({"mlp": [[]]}, ACCURACY), tmp_path / "empty.png")
     assert with_points > count_pixels(tmp_path / "empty.png", COLOURS[0])
 
 
@@ -121,9 +124,9 @@ def test_a_picture_is_replaced_whole(tmp_path):
     path = tmp_path / "confusion.png"
     path.write_text("an older picture")
     report = report_of([[9, 0], [0, 9]], ["cat", "dog"])
-    draw_confusion(report, path)
+    save_figure(draw_confusion(report), path)
     first = path.read_bytes()
-    draw_confusion(dataclasses.replace(report, accuracy=0.25), path)
+    save_figure(draw_confusion(dataclasses.replace(report, accuracy=0.25)), path)
     assert path.read_bytes() != first
     assert list(tmp_path.iterdir()) == [path]
 
@@ -134,10 +137,12 @@ def test_of_very_many_classes_those_in_the_most_mistakes_are_drawn(tmp_path):
     confusion[100, 129] = (
         5  # two of the classes at the end are mistaken, and half of one's images are dark blue no more
     )
-    draw_confusion(report_of(confusion.tolist(), [f"class {place}" for place in range(classes)]), tmp_path / "many.png")
-    draw_confusion(
-        report_of(np.eye(classes, dtype=int).tolist(), [str(place) for place in range(classes)]), tmp_path / "right.png"
+    save_figure(
+        draw_confusion(report_of(confusion.tolist(), [f"class {place}" for place in range(classes)])),
+        tmp_path / "many.png",
     )
+    right = report_of(np.eye(classes, dtype=int).tolist(), [str(place) for place in range(classes)])
+    save_figure(draw_confusion(right), tmp_path / "right.png")
     with Image.open(tmp_path / "many.png") as picture:
         assert max(picture.size) < 2400
     right, with_mistakes = (count_pixels(tmp_path / f"{name}.png", DARKEST_BLUE) for name in ("right", "many"))
@@ -155,9 +160,9 @@ def label_report(precisions: list[float | None], support: int) -> LabelReport:
 
 
 def test_a_label_of_twice_the_average_precision_has_a_bar_of_twice_the_length(tmp_path):
-    draw_labels(label_report([0.4, None], support=0), tmp_path / "low.png")
-    draw_labels(label_report([0.8, None], support=0), tmp_path / "high.png")
-    draw_labels(label_report([0.01] * 100, support=50), tmp_path / "many.png")
+    save_figure(draw_labels(label_report([0.4, None], support=0)), tmp_path / "low.png")
+    save_figure(draw_labels(label_report([0.8, None], support=0)), tmp_path / "high.png")
+    save_figure(draw_labels(label_report([0.01] * 100, support=50)), tmp_path / "many.png")
     key = 60 * 13 * 2  # pixels of the legend, about
     low, high = (count_pixels(tmp_path / f"{name}.png", COLOURS[0]) for name in ("low", "high"))
     assert high - key == pytest.approx(2 * (low - key), rel=0.1)
@@ -173,8 +178,52 @@ def test_each_number_has_a_square_with_the_answers_over_the_truth(tmp_path, coun
         numbers=tuple(NumberScores(f"a_$ {place}", 1.0, 2.0, 1.5, None) for place in range(count)),
     )  # fmt: skip
     truth = np.random.default_rng(0).normal(size=(50, count)).astype(np.float32)
-    truth[:, 0] = 3.0  # the same everywhere, and told so
-    draw_scatter(report, truth.copy(), truth, tmp_path / "scatter.png")
+    truth[:, 0] = 3.0  # the same everywhere, and predicted so
+    save_figure(draw_scatter(report, truth.copy(), truth), tmp_path / "scatter.png")
     with Image.open(tmp_path / "scatter.png") as picture:
         columns, lines = min(count, 3), -(-min(count, 12) // 3)
         assert picture.width / picture.height == pytest.approx(columns / lines, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "score", "some"),
+    [
+        (0.75, 0.94, ACCURACY, ["77.5 %", "80 %", "82.5 %"]),
+        (0.0, 1.0, ACCURACY, ["0 %", "20 %", "100 %"]),
+        (0.991, 0.9925, ACCURACY, ["99.1 %", "99.12 %"]),
+        (2.5, 10.0, Score("mean_absolute_error", 1.0, lower_is_better=True), ["3", "10"]),
+    ],
+)
+def test_the_labels_of_the_score_axis_are_the_values_at_its_ticks(low, high, score, some):
+    rows = [{"epoch": epoch, f"test_{score.name}": value} for epoch, value in ((1, low), (2, high))]
+    axes = draw_curves({"mlp": [rows]}, score).axes[0]
+    axes.figure.draw_without_rendering()
+    labels = {tick.get_text(): place for tick, place in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)}
+    for text, place in labels.items():
+        number = float(text.removesuffix(" %").replace("\N{MINUS SIGN}", "-"))
+        assert number == pytest.approx(place if score.lower_is_better else 100 * place, abs=1e-9)
+        assert text.endswith(" %") != score.lower_is_better
+    assert set(some) <= set(labels)
+
+
+HOSTILE = ["\x1b[31mred", "new\nline", "tab\there", "\u202egnp.exe", "a$b$c", r"a\$b", "猫", "_hidden", "\udcff"]
+
+
+def test_names_are_drawn_with_their_controls_escaped_and_without_a_warning(tmp_path):
+    report = report_of(np.eye(len(HOSTILE), dtype=int).tolist(), HOSTILE)
+    figure = draw_confusion(report)
+    save_figure(figure, tmp_path / "confusion.png")
+    shown = [tick.get_text().replace(r"\$", "$") for tick in figure.axes[0].get_yticklabels()]
+    assert shown == [
+        r"\x1b[31mred", r"new\nline", r"tab\there", r"\u202egnp.exe", "a$b$c", r"a\$b", "猫", "_hidden", r"\udcff",
+    ]  # fmt: skip
+    curves = draw_curves({name: [history(3)] for name in HOSTILE}, ACCURACY)
+    save_figure(curves, tmp_path / "curves.png")
+    assert len(curves.legends[0].get_texts()) == len(HOSTILE) + 2
+
+
+def test_figures_are_not_known_to_pyplot():
+    import matplotlib.pyplot
+
+    draw_curves({"mlp": [history(3)]}, ACCURACY)
+    assert matplotlib.pyplot.get_fignums() == []

@@ -192,7 +192,7 @@ def test_a_run_of_an_older_format_is_read_used_and_trained_on(name, tmp_path):
     run = read_run(path)
     assert run.record.recipe == Recipe(epochs=2, batch_size=4, precision="fp32", seed=7)
     assert [row["epoch"] for row in run.read_history()] == [1, 2]
-    assert run.read_report().score_name == "accuracy"
+    assert run.read_report().score.name == "accuracy"
     logits = predict_logits(run.load_model(), images_of("test").pixels)
     np.testing.assert_allclose(logits, json.loads((path / "expected_logits.json").read_text()), rtol=1e-4, atol=1e-5)
     assert [epoch.epoch for epoch in follow(restart_training(run, DATA))] == [1, 2]

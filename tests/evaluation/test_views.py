@@ -100,9 +100,3 @@ def test_a_report_tells_of_the_views_and_comes_back_from_json(images):
     assert "50 images, 50 of them in 6 views)" in str(report)
     assert Report.from_json(report.to_json()) == report
     assert "views" not in str(evaluate(model_of(0.1, images), images))
-
-
-def test_a_report_from_before_there_were_views_is_read(images):
-    report = evaluate(model_of(0.1, images), images)
-    older = {name: value for name, value in report.to_json().items() if name not in ("views", "reviewed_images")}
-    assert Report.from_json(older) == report

@@ -82,10 +82,10 @@ def _patiently(show: Callable[[str, int, int], None]) -> Callable[[int, int], No
 
 
 def _draw(dataset: Dataset, path: Path, samples: int) -> None:
-    from lamina.drawing import draw_contact_sheet
+    from lamina.drawing import draw_contact_sheet, save_figure
 
     try:
-        draw_contact_sheet(dataset.train, path, samples)
+        save_figure(draw_contact_sheet(dataset.train, samples), path)
     except OSError as error:
         raise DataError(
             f"{path} can't be written: {error.strerror or error}. Give a file in a folder that is there."

@@ -82,7 +82,7 @@ def _tell(outcomes: dict[str, list[Outcome]], is_claimed_on: bool, terminal: Ter
 
     rows = []
     for name, done in outcomes.items():
-        accuracies = [outcome.report.score for outcome in done if outcome.report is not None]
+        accuracies = [outcome.report.score.value for outcome in done if outcome.report is not None]
         measured = mean_interval(accuracies)
         split = done[0].report.split if done[0].report is not None else "test"
         seconds = median(outcome.train_seconds for outcome in done)
@@ -126,9 +126,10 @@ def _tell_interval(measured: MeanInterval) -> str:
 
 
 def _draw(outcomes: dict[str, list[Outcome]], runs_dir: Path, claimed: dict[str, float]) -> Path:
-    from lamina.drawing import draw_curves
+    from lamina.drawing import draw_curves, save_figure
+    from lamina.evaluation import Score
 
     picture = runs_dir / "reproduce-curves.png"
     histories = {name: [outcome.run.read_history() for outcome in done] for name, done in outcomes.items()}
-    draw_curves(histories, picture, claimed=claimed)
+    save_figure(draw_curves(histories, Score("accuracy", 0.0), claimed), picture)
     return picture

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import tyro
 
-from lamina.cli.session import tell_score
 from lamina.cli.terminal import Terminal, parse_options, warnings_as_remarks
 from lamina.errors import RunError
 
@@ -48,7 +47,6 @@ def run(arguments: Sequence[str]) -> int:
             continue
         record = entry.record
         seconds = sum(row.get("train_seconds") or 0.0 for row in history)
-        score = {} if report is None else {f"{report.split}_{report.score_name}": report.score}
         terminal.emit(
             "run",
             run=str(entry.path),
@@ -57,16 +55,16 @@ def run(arguments: Sequence[str]) -> int:
             parameters=record.parameters,
             epochs=len(history),
             train_seconds=seconds,
-            **score,
+            **({} if report is None else report.headline()),
         )
-        told = "not finished" if report is None else tell_score(report)
+        score = "not finished" if report is None else f"{report.split} {report.score}"
         epochs = f"{len(history)}/{record.recipe.epochs}"
         rows.append(
             (
                 str(entry.path),
                 record.net_name,
                 record.data.name,
-                told,
+                score,
                 epochs,
                 f"{record.parameters:,}",
                 f"{seconds:.1f}",

@@ -197,14 +197,13 @@ def tell_outcome(outcome: Outcome, data_name: str, terminal: Terminal) -> int:
         terminal.say(f"{run.path}: the model, its report, {pictures}")
     elif outcome.stopped_by is None:
         terminal.say(f"{data_name} has no val or test images to judge on; the model is in {run.path}")
-    score = {} if report is None else {f"{report.split}_{report.score_name}": report.score}
     terminal.emit(
         "result",
         run=str(run.path),
         net=run.record.net_name,
         data=data_name,
         parameters=run.record.parameters,
-        **score,
+        **({} if report is None else report.headline()),
         train_seconds=outcome.train_seconds,
         images_per_second=outcome.images_per_second,
         seconds=time.perf_counter() - STARTED,
@@ -301,7 +300,7 @@ def _make_row(event: Epoch, report: Report | None) -> dict[str, Any]:
     row = dataclasses.asdict(event)
     del row["epochs"]
     if report is not None:
-        row |= {f"{report.split}_{report.score_name}": report.score, f"{report.split}_loss": report.loss}
+        row |= {**report.headline(), f"{report.split}_loss": report.loss}
     return row
 
 
@@ -311,29 +310,23 @@ def _tell_epoch(event: Epoch, report: Report | None, run: Run, terminal: Termina
     if event.train_accuracy is not None:
         words.append(f"train accuracy {100 * event.train_accuracy:.2f} %")
     if report is not None:
-        words.append(tell_score(report))
+        words.append(f"{report.split} {report.score}")
     words += [f"{event.train_seconds:.1f} s", f"{event.images_per_second:,.0f} images/s"]
     terminal.say("  ".join(words))
 
 
-def tell_score(report: Report) -> str:
-    """A report's headline figure with its name and split, as people read it."""
-    name = f"{report.split} {report.score_name.replace('_', ' ')}"
-    is_share = report.score_name != "mean_absolute_error"
-    return f"{name} {100 * report.score:.2f} %" if is_share else f"{name} {report.score:.4g}"
-
-
 def _draw(run: Run, report: Report, training: Training, dataset: Dataset) -> None:
     with loading():
-        from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter
+        from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter, save_figure
     from lamina.evaluation import ClassReport, LabelReport, NumberReport
     from lamina.evaluation.evaluating import answer_some
 
-    draw_curves({run.record.net_name: [run.read_history()]}, run.path / "curves.png", score_name=report.score_name)
+    curves = draw_curves({run.record.net_name: [run.read_history()]}, report.score)
+    save_figure(curves, run.path / "curves.png")
     if isinstance(report, ClassReport):
-        draw_confusion(report, run.path / "confusion.png")
+        save_figure(draw_confusion(report), run.path / "confusion.png")
     elif isinstance(report, LabelReport):
-        draw_labels(report, run.path / "labels.png")
+        save_figure(draw_labels(report), run.path / "labels.png")
     elif isinstance(report, NumberReport):
         judged = next(images for split, images in dataset.splits.items() if split == report.split)
-        draw_scatter(report, *answer_some(training.model, judged), run.path / "scatter.png")
+        save_figure(draw_scatter(report, *answer_some(training.model, judged)), run.path / "scatter.png")

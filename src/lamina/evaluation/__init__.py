@@ -15,6 +15,7 @@ from lamina.evaluation.reports import (
     NumberScores,
     QuestionScores,
     Report,
+    Score,
 )
 from lamina.evaluation.views import View, predict_views, views_of
 
@@ -32,6 +33,7 @@ __all__ = [
     "Predictor",
     "QuestionScores",
     "Report",
+    "Score",
     "View",
     "evaluate",
     "find_pictures",

@@ -1,4 +1,4 @@
-"""Judging a model: its answers beside the truth, in figures."""
+"""``evaluate``: a model's answers compared with the truth."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Ta
 
 
 class _Shared(TypedDict):
-    """The fields that every kind of report has."""
+    """The fields that all kinds of report have."""
 
     split: str
     images: int
@@ -43,14 +43,14 @@ class _Shared(TypedDict):
 
 
 def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -> Report:
-    """Judge a model on a split: a :class:`ClassReport`, :class:`LabelReport` or :class:`NumberReport`, by its task.
+    """Evaluate a model on a split: a :class:`ClassReport`, :class:`LabelReport` or :class:`NumberReport`, by its task.
 
-    With several ``views`` (:func:`views_of`), images that it is unsure of are judged by the mean of all.
+    With several ``views`` (:func:`views_of`), the logits of images that it is unsure of are the mean of all views.
 
-    The report does not know which data set the split is of: ``dataclasses.replace`` fills that in.
+    The report does not know the data set of the split: ``dataclasses.replace`` fills that in.
 
     Raises:
-        DataError: there are no images, or their targets are not those that the model answers.
+        DataError: there are no images, or their targets are not the model's.
         NetError: the images are not of the model's shape.
         NotFiniteError: the model's outputs are not finite.
 
@@ -59,7 +59,7 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -
     >>> from lamina.training.recipe import Recipe
     >>> from lamina.zoo import load_net
     >>> data = load_data("shapes")
-    >>> evaluate(build_model(load_net("mlp"), data.train, Recipe()), data.test).score_name
+    >>> evaluate(build_model(load_net("mlp"), data.train, Recipe()), data.test).score.name
     'accuracy'
     """
     task = model.task
@@ -89,13 +89,13 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -
             return _report_labels(shared, logits, targets, task.target_names)
         case Regression():
             return _report_numbers(shared, task, task.probabilities(logits), targets)
-    raise TypeError(f"no report is known for {task}")
+    raise TypeError(f"there is no report for {task}")
 
 
 def answer_some(
     model: Model, images: Images, count: int = 2000
 ) -> tuple[Float32[np.ndarray, "m k"], Float32[np.ndarray, "m k"]]:
-    """The numbers that a model tells of at most ``count`` of the images, evenly spread, and those that are true."""
+    """The predicted and the true numbers of at most ``count`` images, evenly spread."""
     some = images.take_evenly(count)
     answers = model.task.probabilities(torch.from_numpy(predict_logits(model, some.pixels)))
     return answers.numpy(), some.targets
@@ -143,11 +143,11 @@ def _report_labels(
 ) -> LabelReport:
     if not targets.any():
         raise DataError(
-            f"None of the {shared['split']} images has a label, so there is nothing to find in them. "
-            "Judge the model on images of which some are labelled."
+            f"None of the {shared['split']} images has a label, so there is nothing to find. "
+            "Evaluate the model on images of which some are labelled."
         )
-    told = logits > 0
-    hits, taken, support = ((told & targets).sum(dim=0), told.sum(dim=0), targets.sum(dim=0))
+    predicted = logits > 0
+    hits, taken, support = ((predicted & targets).sum(dim=0), predicted.sum(dim=0), targets.sum(dim=0))
     labels = tuple(
         LabelScores(
             name=name,
@@ -162,7 +162,7 @@ def _report_labels(
     return LabelReport(
         **shared,
         mean_average_precision=_mean_of_known([scores.average_precision for scores in labels]),
-        micro_f1=_fraction(2 * hits.sum(), taken.sum() + support.sum()),
+        micro_f1=int(2 * hits.sum()) / int(taken.sum() + support.sum()),
         macro_f1=_mean_of_known([scores.f1 for scores in labels if scores.support]),
         labels=labels,
     )
@@ -199,19 +199,19 @@ def _fraction(part: SupportsInt, whole: SupportsInt) -> float | None:
 
 
 def _mean_of_known(figures: Sequence[float | None]) -> float:
-    """The mean of those that are defined, of which there is one at least."""
+    """The mean of those that are defined; at least one is."""
     known = [figure for figure in figures if figure is not None]
     return sum(known) / len(known)
 
 
 def _check_targets(task: Task, images: Images) -> None:
     if not len(images):
-        raise DataError(f"The {images.split} split has no images to judge a model on. Choose another split.")
+        raise DataError(f"The {images.split} split has no images to evaluate a model on. Choose another split.")
     found = task_of(images)
     if (found.kind, found.target_names) != (task.kind, task.target_names):
         raise DataError(
             f"The model answers {_describe(task)}, but the {images.split} images have {_describe(found)}. "
-            "Judge it on images with the targets it was trained on, named alike and in the same order."
+            "Evaluate it on images with the targets that it was trained on, with the same names in the same order."
         )
 
 

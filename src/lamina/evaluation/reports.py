@@ -1,34 +1,64 @@
-"""What a model is worth on one split, as a frozen value that prints, and is stored as JSON."""
+"""The metrics of a model on one split: frozen values that print, also in a notebook, and are stored as JSON."""
 
 from __future__ import annotations
 
 import heapq
+import html
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
-
-from rich.console import Console
-from rich.table import Table
+from typing import Any, NamedTuple, final
 
 from lamina.errors import LaminaError
 from lamina.evaluation.intervals import Interval
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
+from lamina.text import escape, format_table, html_table
 from lamina.values import fields_to_plain, from_plain
+
+HTML_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Score:
+    """A report's headline figure.
+
+    Attributes:
+        name: the report's field that holds it, such as ``accuracy``.
+        value: a fraction from 0 to 1; an error in the numbers' own unit for regression.
+        lower_is_better: whether it is an error.
+    """
+
+    name: str
+    value: float
+    lower_is_better: bool = False
+
+    def __str__(self) -> str:
+        value = f"{self.value:.4g}" if self.lower_is_better else f"{100 * self.value:.2f} %"
+        return f"{self.name.replace('_', ' ')} {value}"
+
+
+class _Table(NamedTuple):
+    """A row for each class, label or number, and a figure for each, from which the best and the worst are found."""
+
+    heads: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    ranks: Sequence[float | None]
+    ranked_by: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report(ABC):
-    """What every kind of report tells; a figure that these images leave undefined is ``None``.
+    """What all kinds of report have; a metric that these images leave undefined is ``None``.
 
     Attributes:
-        split: the images that were judged: ``train``, ``val`` or ``test``.
+        split: the images: ``train``, ``val`` or ``test``.
         images: how many there were.
         loss: mean loss over them, without label smoothing.
-        seconds: how long the judging took.
-        views: ways that an image was shown where one was not enough.
-        reviewed_images: how many were shown in all of them.
-        data_name: the data set, and
-        data_fingerprint: its content, where the caller filled them in.
+        seconds: how long evaluating took.
+        views: views of an image that were averaged where the model was unsure (:func:`views_of`).
+        reviewed_images: images whose views were averaged.
+        data_name: the data set, where the caller filled it in.
+        data_fingerprint: of its content, where the caller filled it in.
     """
 
     split: str
@@ -39,26 +69,59 @@ class Report(ABC):
     reviewed_images: int = 0
     data_name: str | None = None
     data_fingerprint: str | None = None
-    kind: ClassVar[str]
-    score_name: ClassVar[str]
 
     @property
-    def score(self) -> float:
-        """The headline figure, which is the field that ``score_name`` names."""
-        score: float = getattr(self, self.score_name)
-        return score
+    @abstractmethod
+    def kind(self) -> Kind:
+        """The kind of target that the model was evaluated on."""
+
+    @property
+    @abstractmethod
+    def score(self) -> Score:
+        """The headline figure."""
 
     @abstractmethod
-    def __str__(self) -> str:
-        """A table for people."""
+    def _headlines(self) -> list[str]:
+        """What is said above the table, a line each."""
 
-    def _tell_images(self) -> str:
+    @abstractmethod
+    def _table(self) -> _Table:
+        """A row for each class, label or number."""
+
+    def _remarks(self) -> list[str]:
+        """What is said below the table, a line each."""
+        return []
+
+    def headline(self) -> dict[str, float]:
+        """The score under the name of its split, as a history's row has it: ``{"test_accuracy": 0.75}``."""
+        return {f"{self.split}_{self.score.name}": self.score.value}
+
+    def __str__(self) -> str:
+        table = self._table()
+        remarks = ["", *self._remarks()] if self._remarks() else []
+        return "\n".join([*self._headlines(), "", format_table(table.heads, table.rows), *remarks])
+
+    def _repr_html_(self) -> str:
+        """The headlines and a table, for notebooks; of many classes the best and the worst."""
+        table = self._table()
+        rows, remark = table.rows, ""
+        if len(rows) > HTML_ROWS:
+            known = [place for place, rank in enumerate(table.ranks) if rank is not None]
+            order = sorted(known, key=lambda place: -(table.ranks[place] or 0.0))
+            half = HTML_ROWS // 2
+            chosen = order if len(order) <= HTML_ROWS else [*order[:half], *order[-half:]]
+            rows = [table.rows[place] for place in chosen]
+            remark = f"<p>The best and the worst of {len(table.rows):,} by {html.escape(table.ranked_by)}.</p>"
+        lines = "<br>".join(html.escape(line) for line in self._headlines())
+        return f"<p>{lines}</p>{html_table(table.heads, rows)}{remark}"
+
+    def _format_images(self) -> str:
         count = "1 image" if self.images == 1 else f"{self.images:,} images"
         return count if self.views == 1 else f"{count}, {self.reviewed_images:,} of them in {self.views} views"
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain values."""
-        return {"kind": self.kind, **fields_to_plain(self)}
+        """The report as plain values; ``kind`` is the name of the kind of target."""
+        return {"kind": self.kind.name, **fields_to_plain(self)}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Report:
@@ -67,46 +130,31 @@ class Report(ABC):
         Raises:
             LaminaError: the values are not a report's.
         """
-        for kind in (ClassReport, LabelReport, NumberReport):
-            if kind.kind == values.get("kind"):
-                try:
-                    return from_plain(kind, _fill_absent(values), "report")
-                except ValueError as error:
-                    raise LaminaError(f"This is not a report: {error}. Evaluate the model again.") from error
-        raise LaminaError(f"Expected a report of classes, labels or numbers, got {values.get('kind')!r}.")
-
-
-# What older lamina did not store: of a report, and of each part of it, which stand in a field named as the kind.
-_ABSENT_FIELDS: dict[str, dict[str, Any]] = {
-    "classes": {"balanced_accuracy": None, "question": None},
-    "labels": {"micro_f1": None, "macro_f1": None},
-    "numbers": {},
-}
-_ABSENT_IN_PARTS: dict[str, dict[str, Any]] = {
-    "classes": {},
-    "labels": {"precision": None, "recall": None, "f1": None},
-    "numbers": {"root_mean_squared_error": None, "baseline_error": None},
-}
-
-
-def _fill_absent(values: Mapping[str, Any]) -> dict[str, Any]:
-    kind = values["kind"]
-    absent = {"views": 1, "reviewed_images": 0} | _ABSENT_FIELDS[kind]
-    fields = absent | {name: value for name, value in values.items() if name != "kind"}
-    if isinstance(parts := fields.get(kind), list):
-        fields[kind] = [_ABSENT_IN_PARTS[kind] | part if isinstance(part, dict) else part for part in parts]
-    return fields
+        reports: dict[str, type[Report]] = {
+            SINGLE_LABEL.name: ClassReport,
+            BINARY.name: ClassReport,
+            MULTI_LABEL.name: LabelReport,
+            REGRESSION.name: NumberReport,
+        }
+        kind = values.get("kind")
+        if kind not in reports:
+            raise LaminaError(f"Expected a report of kind {', '.join(reports)}, got {kind!r}.")
+        fields = {name: value for name, value in values.items() if name != "kind"}
+        try:
+            return from_plain(reports[kind], fields, "report")
+        except ValueError as error:
+            raise LaminaError(f"This is not a report: {error}. Evaluate the model again.") from error
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """How well one class is told from the others; fractions from 0 to 1.
+    """The metrics of one class, as fractions from 0 to 1.
 
     Attributes:
         name: of the class.
-        precision: of the images taken for this class, those that are of it; ``None`` where none was.
-        recall: of this class's images, those that were found; ``None`` where there are none.
-        f1: harmonic mean of both; ``None`` where the class neither is there nor was seen.
+        precision: of the images predicted to be of this class, those that are; ``None`` if there were none.
+        recall: of this class's images, those predicted to be; ``None`` if there are none.
+        f1: harmonic mean of both; ``None`` if the class was neither present nor predicted.
         support: images of this class.
     """
 
@@ -119,13 +167,13 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class QuestionScores:
-    """How well the images that answer a question with yes are put before the others; nothing here needs a threshold.
+    """The metrics of a yes-or-no question that need no threshold.
 
     Attributes:
         name: the question.
-        average_precision: from 0 to 1, the share of yes being what guessing gets; ``None`` where there is no yes.
-        roc_auc: how often an image of yes is thought likelier than one of no, from 0 to 1, 0.5 being what guessing
-            gets; ``None`` where there is no yes, or no no.
+        average_precision: from 0 to 1; guessing gets the share of yes. ``None`` without any yes.
+        roc_auc: how often an image of yes scores higher than one of no, from 0 to 1; guessing gets 0.5. ``None`` if
+            all answers are the same.
     """
 
     name: str
@@ -136,32 +184,39 @@ class QuestionScores:
 @final
 @dataclass(frozen=True, kw_only=True)
 class ClassReport(Report):
-    """The report of a model that gives each image one class, or a yes or no.
+    """The report of a single-label or binary model.
 
     Attributes:
-        accuracy: the fraction of images whose most probable class is theirs.
+        accuracy: the fraction of images whose most likely class is right.
         accuracy_interval: its 95 % interval (Wilson).
-        balanced_accuracy: the mean of the classes' recalls, in which each counts alike however many images it has;
-            ``None`` in a report of an older lamina.
-        calibration_error: mean distance between the probability of the class chosen and how often it is right, over
+        balanced_accuracy: the mean of the classes' recalls, however many images each has.
+        calibration_error: mean distance between the probability of the predicted class and how often it is right, over
             15 equal bins (Guo et al., On calibration of modern neural networks, 2017, equation 3).
-        classes: the scores of each class.
-        confusion: images by class (rows) and by class chosen (columns).
-        question: what more there is to tell of a yes or no.
+        classes: the metrics of each class.
+        confusion: images by true class (rows) and predicted class (columns).
+        question: more metrics of a binary model; ``None`` for single-label.
     """
 
     accuracy: float
     accuracy_interval: Interval
-    balanced_accuracy: float | None
+    balanced_accuracy: float
     calibration_error: float
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
     question: QuestionScores | None = None
-    kind = "classes"
-    score_name = "accuracy"
+
+    @property
+    def kind(self) -> Kind:
+        """Single-label or binary."""
+        return SINGLE_LABEL if self.question is None else BINARY
+
+    @property
+    def score(self) -> Score:
+        """The accuracy."""
+        return Score("accuracy", self.accuracy)
 
     def most_confused(self, count: int = 5) -> list[tuple[str, str, int]]:
-        """The class, what it was taken for, and how many images: the most frequent mistakes, at most ``count``."""
+        """The most frequent mistakes, at most ``count``: the true class, the predicted one, and how many images."""
         names = [scores.name for scores in self.classes]
         mistakes = (
             (names[row], names[column], images)
@@ -171,57 +226,46 @@ class ClassReport(Report):
         )
         return heapq.nlargest(count, mistakes, key=lambda mistake: mistake[2])
 
-    def __str__(self) -> str:
+    def _headlines(self) -> list[str]:
         low, high = 100 * self.accuracy_interval.low, 100 * self.accuracy_interval.high
         lines = [
             f"{self.split} accuracy {format_percent(self.accuracy)} "
-            f"(95 % interval {low:.1f} – {high:.1f} %, {self._tell_images()})",
+            f"(95 % interval {low:.1f} – {high:.1f} %, {self._format_images()})",
             f"balanced accuracy {format_percent(self.balanced_accuracy)}, loss {self.loss:.4f}, "
             f"calibration error {format_percent(self.calibration_error)}",
         ]
         if self.question is not None:
-            area = "–" if self.question.roc_auc is None else f"{self.question.roc_auc:.3f}"
             lines.append(
-                f"{self.question.name}: average precision {format_percent(self.question.average_precision)}, "
-                f"ROC AUC {area}"
+                f"{escape(self.question.name)}: average precision {format_percent(self.question.average_precision)}, "
+                f"ROC AUC {_format(self.question.roc_auc, '.3f')}"
             )
-        lines += [
-            "",
-            _format_table(
-                ("class", "precision", "recall", "F1", "images"),
-                [
-                    (
-                        scores.name,
-                        format_percent(scores.precision),
-                        format_percent(scores.recall),
-                        format_percent(scores.f1),
-                        f"{scores.support:,}",
-                    )
-                    for scores in self.classes
-                ],
-            ),
+        return lines
+
+    def _table(self) -> _Table:
+        rows = [(each.name, *map(format_percent, (each.precision, each.recall, each.f1)), f"{each.support:,}")
+                for each in self.classes]  # fmt: skip
+        return _Table(("class", "precision", "recall", "F1", "images"), rows, [each.f1 for each in self.classes], "F1")
+
+    def _remarks(self) -> list[str]:
+        support = {scores.name: scores.support for scores in self.classes}
+        rows = [
+            (truth, predicted, f"{images:,}", format_percent(images / support[truth]))
+            for truth, predicted, images in self.most_confused()
         ]
-        if mistakes := self.most_confused():
-            support = {scores.name: scores.support for scores in self.classes}
-            rows = [
-                (truth, chosen, f"{images:,}", format_percent(images / support[truth]))
-                for truth, chosen, images in mistakes
-            ]
-            lines += ["", _format_table(("most confused", "taken for", "images", "of the class"), rows, texts=2)]
-        return "\n".join(lines)
+        return [format_table(("most confused", "predicted", "images", "of the class"), rows, texts=2)] if rows else []
 
 
 @dataclass(frozen=True)
 class LabelScores:
-    """How well one label is told; fractions from 0 to 1. A label is told where it is likelier than not.
+    """The metrics of one label, as fractions from 0 to 1. A label is predicted where it is more likely than not.
 
     Attributes:
         name: of the label.
-        average_precision: over all thresholds, the label's share of the images being what guessing gets; ``None``
-            where no image has the label.
-        precision: of the images told to have the label, those that do; ``None`` where none was.
-        recall: of the images that have it, those that were told to; ``None`` where none has it.
-        f1: harmonic mean of both; ``None`` where the label neither is there nor was told.
+        average_precision: over all thresholds; guessing gets the label's share of the images. ``None`` if no image has
+            the label.
+        precision: of the images predicted to have the label, those that do; ``None`` if there were none.
+        recall: of the images that have it, those predicted to; ``None`` if none has it.
+        f1: harmonic mean of both; ``None`` if the label was neither present nor predicted.
         support: images that have the label.
     """
 
@@ -236,109 +280,114 @@ class LabelScores:
 @final
 @dataclass(frozen=True, kw_only=True)
 class LabelReport(Report):
-    """The report of a model that gives each image any number of labels.
+    """The report of a multi-label model.
 
     Attributes:
-        mean_average_precision: the mean of the labels' average precisions, those without images left out.
+        mean_average_precision: the mean of the labels' average precisions, leaving out labels without images.
         micro_f1: F1 of all answers together, in which frequent labels count most.
-        macro_f1: the mean of the labels' F1, in which each counts alike, those without images left out. Both F1 are
-            ``None`` in a report of an older lamina.
-        labels: the scores of each label.
+        macro_f1: the mean of the labels' F1, leaving out labels without images.
+        labels: the metrics of each label.
     """
 
     mean_average_precision: float
-    micro_f1: float | None
-    macro_f1: float | None
+    micro_f1: float
+    macro_f1: float
     labels: tuple[LabelScores, ...]
-    kind = "labels"
-    score_name = "mean_average_precision"
 
-    def __str__(self) -> str:
-        rows = [
-            (
-                scores.name,
-                format_percent(scores.average_precision),
-                format_percent(scores.precision),
-                format_percent(scores.recall),
-                format_percent(scores.f1),
-                f"{scores.support:,}",
-            )
-            for scores in self.labels
-        ]
-        lines = [
+    @property
+    def kind(self) -> Kind:
+        """Multi-label."""
+        return MULTI_LABEL
+
+    @property
+    def score(self) -> Score:
+        """The mean average precision."""
+        return Score("mean_average_precision", self.mean_average_precision)
+
+    def _headlines(self) -> list[str]:
+        return [
             f"{self.split} mean average precision {format_percent(self.mean_average_precision)} "
-            f"({self._tell_images()})",
+            f"({self._format_images()})",
             f"F1 {format_percent(self.micro_f1)} of all answers, {format_percent(self.macro_f1)} as the mean of the "
             f"labels; loss {self.loss:.4f}",
-            "",
-            _format_table(("label", "average precision", "precision", "recall", "F1", "images"), rows),
         ]
-        if absent := [scores.name for scores in self.labels if not scores.support]:
-            lines += ["", f"not judged, as no {self.split} image has them: {', '.join(absent)}"]
-        return "\n".join(lines)
+
+    def _table(self) -> _Table:
+        rows = [
+            (each.name, *map(format_percent, (each.average_precision, each.precision, each.recall, each.f1)),
+             f"{each.support:,}") for each in self.labels
+        ]  # fmt: skip
+        heads = ("label", "average precision", "precision", "recall", "F1", "images")
+        return _Table(heads, rows, [each.average_precision for each in self.labels], "average precision")
+
+    def _remarks(self) -> list[str]:
+        absent = [escape(scores.name) for scores in self.labels if not scores.support]
+        return [f"not evaluated, as no {self.split} image has them: {', '.join(absent)}"] if absent else []
 
 
 @dataclass(frozen=True)
 class NumberScores:
-    """How near one number is told.
+    """The metrics of one predicted number.
 
     Attributes:
         name: of the number.
         mean_absolute_error: in the number's own unit.
-        baseline_error: the mean absolute error of always telling the mean of the training images: what a model must
-            stay below to have learned anything.
-        root_mean_squared_error: in the number's own unit; far over the mean absolute error where a few answers are far
-            off. Both are ``None`` in a report of an older lamina.
-        r2: coefficient of determination, at most 1; 0 is as good as always telling the mean of these images. ``None``
-            where the number is the same in every image.
+        baseline_error: the mean absolute error of always answering the mean of the training images; a model that has
+            learned anything stays below it.
+        root_mean_squared_error: in the number's own unit; far above the mean absolute error where a few answers are far
+            off.
+        r2: coefficient of determination, at most 1; always answering the mean of these images gets 0. ``None`` if the
+            number is the same in all images.
     """
 
     name: str
     mean_absolute_error: float
-    baseline_error: float | None
-    root_mean_squared_error: float | None
+    baseline_error: float
+    root_mean_squared_error: float
     r2: float | None
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class NumberReport(Report):
-    """The report of a model that tells numbers.
+    """The report of a regression model.
 
     Attributes:
         mean_absolute_error: the mean of the numbers' errors, each in its own unit.
-        numbers: the scores of each number.
+        numbers: the metrics of each number.
     """
 
     mean_absolute_error: float
     numbers: tuple[NumberScores, ...]
-    kind = "numbers"
-    score_name = "mean_absolute_error"
 
-    def __str__(self) -> str:
-        rows = [
-            (
-                scores.name,
-                f"{scores.mean_absolute_error:.4g}",
-                "–" if scores.baseline_error is None else f"{scores.baseline_error:.4g}",
-                "–" if scores.root_mean_squared_error is None else f"{scores.root_mean_squared_error:.4g}",
-                "–" if scores.r2 is None else f"{scores.r2:.3f}",
-            )
-            for scores in self.numbers
-        ]
+    @property
+    def kind(self) -> Kind:
+        """Regression."""
+        return REGRESSION
+
+    @property
+    def score(self) -> Score:
+        """The mean absolute error."""
+        return Score("mean_absolute_error", self.mean_absolute_error, lower_is_better=True)
+
+    def _headlines(self) -> list[str]:
         mean_of = f", the mean of {len(self.numbers)} numbers" if len(self.numbers) > 1 else ""
-        return "\n".join(
-            [
-                f"{self.split} mean absolute error {self.mean_absolute_error:.4g}{mean_of} ({self._tell_images()})",
-                f"loss {self.loss:.4f}",
-                "",
-                _format_table(("number", "mean absolute error", "always the mean", "RMSE", "R²"), rows),
-            ]
-        )
+        return [
+            f"{self.split} mean absolute error {self.mean_absolute_error:.4g}{mean_of} ({self._format_images()})",
+            f"loss {self.loss:.4f}",
+        ]
+
+    def _table(self) -> _Table:
+        rows = [
+            (each.name, f"{each.mean_absolute_error:.4g}", f"{each.baseline_error:.4g}",
+             f"{each.root_mean_squared_error:.4g}", _format(each.r2, ".3f")) for each in self.numbers
+        ]  # fmt: skip
+        heads = ("number", "mean absolute error", "always the mean", "RMSE", "R²")
+        return _Table(heads, rows, [each.r2 for each in self.numbers], "R²")
 
 
 def format_percent(fraction: float | None) -> str:
-    """A fraction as people read it, with one decimal.
+    """A fraction for people, with one decimal.
 
     >>> format_percent(0.7552), format_percent(None)
     ('75.5 %', '–')
@@ -346,15 +395,5 @@ def format_percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
-def _format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """Columns as wide as they need be, the first ``texts`` of them to the left and the figures to the right."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="left" if place < texts else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    # A class may be called "[red]" or ":cat:": names are text, never markup.
-    console = Console(width=10_000, color_system=None, markup=False, emoji=False, highlight=False)
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
+def _format(value: float | None, spec: str) -> str:
+    return "–" if value is None else format(value, spec)

@@ -79,7 +79,8 @@ def _tell_results(run: Run) -> dict[str, Any]:
     told = {f"last epoch.{name}": value for name, value in last.items() if "second" not in name}
     told |= {"rewinds": len(run.read_rewinds())}
     if report is not None:
-        told |= {f"report.{report.split}_{report.score_name}": report.score, f"report.{report.split}_loss": report.loss}
+        told |= {f"report.{name}": value for name, value in report.headline().items()}
+        told |= {f"report.{report.split}_loss": report.loss}
     return told
 
 

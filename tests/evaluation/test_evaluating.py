@@ -42,7 +42,7 @@ def logits_of(pixels: np.ndarray) -> np.ndarray:
     return (pixels.astype(np.float64) - 128) / 32
 
 
-def judge_classes(pixels, targets, names=CLASSES):
+def evaluate_classes(pixels, targets, names=CLASSES):
     pixels, targets = np.array(pixels), np.array(targets, np.int64)
     return evaluate(model_of(SingleLabel(names)), images_of(pixels, targets, names))
 
@@ -55,9 +55,9 @@ def pixels_that_choose(chosen: list[int], sure: int = 200) -> np.ndarray:
 
 
 def test_class_scores_are_those_counted_by_hand():
-    report = judge_classes(pixels_that_choose([0, 1, 1, 1, 0, 2]), [0, 0, 1, 1, 2, 2])
+    report = evaluate_classes(pixels_that_choose([0, 1, 1, 1, 0, 2]), [0, 0, 1, 1, 2, 2])
     assert report.confusion == ((1, 1, 0), (0, 2, 0), (1, 0, 1))
-    assert report.accuracy == report.score == 4 / 6
+    assert report.accuracy == report.score.value == 4 / 6
     assert report.accuracy_interval == wilson_interval(4, 6)
     cat, dog, hen = report.classes
     assert (cat.precision, cat.recall, cat.f1, cat.support) == (1 / 2, 1 / 2, 1 / 2, 2)
@@ -69,14 +69,14 @@ def test_class_scores_are_those_counted_by_hand():
     assert report.most_confused(count=1) == [("cat", "dog", 1)]
 
 
-def test_the_report_says_what_was_judged():
-    report = judge_classes(pixels_that_choose([0, 1]), [0, 1])
-    assert (report.split, report.images, report.score_name) == ("test", 2, "accuracy")
+def test_the_report_says_what_was_evaluated():
+    report = evaluate_classes(pixels_that_choose([0, 1]), [0, 1])
+    assert (report.split, report.images, report.score.name) == ("test", 2, "accuracy")
     assert 0 < report.seconds < 60
 
 
 def test_a_class_without_images_has_no_recall_and_one_never_chosen_no_precision():
-    report = judge_classes(pixels_that_choose([0, 1, 1]), [0, 0, 0])
+    report = evaluate_classes(pixels_that_choose([0, 1, 1]), [0, 0, 0])
     cat, dog, hen = report.classes
     assert report.balanced_accuracy == 1 / 3
     assert (cat.precision, cat.recall) == (1.0, 1 / 3)
@@ -86,7 +86,7 @@ def test_a_class_without_images_has_no_recall_and_one_never_chosen_no_precision(
 
 def test_calibration_error_of_two_bins_by_hand():
     # Logits (2, 0, 0): e² / (e² + 2) = 0.78698 sure, right in one image of two; and (0, 0, 0): 1/3 sure, right.
-    report = judge_classes([[192, 128, 128], [192, 128, 128], [128, 128, 128]], [0, 1, 0])
+    report = evaluate_classes([[192, 128, 128], [192, 128, 128], [128, 128, 128]], [0, 1, 0])
     sure = np.exp(2) / (np.exp(2) + 2)
     assert report.calibration_error == pytest.approx(2 / 3 * abs(0.5 - sure) + 1 / 3 * abs(1 - 1 / 3), abs=1e-6)
 
@@ -104,7 +104,7 @@ def pixels_and_classes(draw):
 def test_class_figures_equal_the_formulas_in_float64(case):
     pixels, targets = case
     count, classes = pixels.shape
-    report = judge_classes(pixels, targets, tuple("abcde"[:classes]))
+    report = evaluate_classes(pixels, targets, tuple("abcde"[:classes]))
 
     logits = logits_of(pixels)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -129,7 +129,7 @@ def test_class_figures_equal_the_formulas_in_float64(case):
         assert report.calibration_error == pytest.approx(expected, abs=1e-5)
 
 
-def test_yes_and_no_are_two_classes_of_which_each_is_judged():
+def test_yes_and_no_are_two_classes_of_which_each_is_evaluated():
     pixels, targets = np.array([[192], [64], [160], [96]]), np.array([True, False, False, False])
     report = evaluate(model_of(Binary(("cat?",))), images_of(pixels, targets, ("cat?",)))
     assert report.confusion == ((2, 1), (0, 1))
@@ -179,7 +179,7 @@ def test_average_precision_of_the_example_in_scikit_learns_documentation():
     pixels, targets = np.array([[10], [40], [35], [80]]), np.array([[False], [False], [True], [True]])
     report = evaluate(model_of(MultiLabel(("cat",))), images_of(pixels, targets, ("cat",)))
     assert report.labels[0].average_precision == pytest.approx(5 / 6)
-    assert report.score_name == "mean_average_precision"
+    assert report.score.name == "mean_average_precision"
 
 
 def test_equal_logits_are_a_tie_however_a_processor_rounds_their_sigmoids():
@@ -206,7 +206,7 @@ def test_label_figures_equal_the_formulas_in_float64(case):
         assert scores.average_precision == (None if reference is None else pytest.approx(reference, abs=1e-6))
     assert [scores.support for scores in report.labels] == targets.sum(axis=0).tolist()
     known = [reference for reference in expected if reference is not None]
-    assert report.score == pytest.approx(np.mean(known), abs=1e-6)
+    assert report.score.value == pytest.approx(np.mean(known), abs=1e-6)
     told = pixels > 128
     f1 = []
     for place, scores in enumerate(report.labels):
@@ -242,8 +242,8 @@ def test_number_figures_equal_the_formulas_in_float64_in_each_numbers_own_unit()
     assert [scores.root_mean_squared_error for scores in report.numbers] == pytest.approx(roots.tolist())
     of_the_mean = np.abs(np.array(means) - truth).mean(axis=0)
     assert [scores.baseline_error for scores in report.numbers] == pytest.approx(of_the_mean.tolist())
-    assert report.score == pytest.approx(errors.mean())
-    assert report.score_name == "mean_absolute_error"
+    assert report.score.value == pytest.approx(errors.mean())
+    assert report.score.name == "mean_absolute_error"
 
 
 def test_a_number_that_is_the_same_in_every_image_has_no_r2():
@@ -258,42 +258,42 @@ def assert_refused(kind: type[LaminaError], message: str, task: Task, images: Im
         evaluate(model_of(task), images)
 
 
-def test_a_split_without_images_is_refused():
+def test_a_split_without_images_is_rejected():
     assert_refused(
         DataError,
-        "The test split has no images to judge a model on. Choose another split.",
+        "The test split has no images to evaluate a model on. Choose another split.",
         SingleLabel(CLASSES),
         images_of(np.empty((0, 3)), np.empty(0, np.int64), CLASSES),
     )
 
 
-def test_labels_of_which_there_are_none_are_refused():
+def test_labels_of_which_there_are_none_are_rejected():
     assert_refused(
         DataError,
-        "None of the test images has a label, so there is nothing to find in them. "
-        "Judge the model on images of which some are labelled.",
+        "None of the test images has a label, so there is nothing to find. "
+        "Evaluate the model on images of which some are labelled.",
         MultiLabel(CLASSES),
         images_of(np.zeros((2, 3)), np.zeros((2, 3), bool), CLASSES),
     )
 
 
-def test_classes_in_another_order_are_refused():
+def test_classes_in_another_order_are_rejected():
     assert_refused(
         DataError,
         "The model answers single-label (cat, dog, hen), but the test images have single-label (dog, cat, hen). "
-        "Judge it on images with the targets it was trained on, named alike and in the same order.",
+        "Evaluate it on images with the targets that it was trained on, with the same names in the same order.",
         SingleLabel(CLASSES),
         images_of(np.zeros((1, 3)), np.zeros(1, np.int64), ("dog", "cat", "hen")),
     )
 
 
-def test_targets_of_another_kind_are_refused_and_many_names_are_cut_short():
+def test_targets_of_another_kind_are_rejected_and_many_names_are_cut_short():
     names = tuple("abcdefghijkl")
     assert_refused(
         DataError,
         "The model answers single-label (a, b, c, d, e, f, g, h, i, …), but the test images have "
         "multi-label (a, b, c, d, e, f, g, h, i, …). "
-        "Judge it on images with the targets it was trained on, named alike and in the same order.",
+        "Evaluate it on images with the targets that it was trained on, with the same names in the same order.",
         SingleLabel(names),
         images_of(np.zeros((1, 12)), np.zeros((1, 12), bool), names),
     )

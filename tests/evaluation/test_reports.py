@@ -80,7 +80,7 @@ def test_a_report_of_classes_prints_as_a_table():
             "[red]dog          –    0.0 %   0.0 %       3",
             "hen               –        –       –       0",
             "",
-            "most confused  taken for  images  of the class",
+            "most confused  predicted  images  of the class",
             "[red]dog       cat             3       100.0 %",
         ]
     )
@@ -96,7 +96,7 @@ def test_a_report_of_labels_prints_as_a_table():
             "furry              75.0 %     50.0 %  100.0 %  66.7 %       1",
             "winged                  –      0.0 %        –   0.0 %       0",
             "",
-            "not judged, as no val image has them: winged",
+            "not evaluated, as no val image has them: winged",
         ]
     )
 
@@ -126,38 +126,27 @@ def test_a_report_of_a_yes_or_no_names_the_question():
     assert "metal?: average precision –, ROC AUC –\n" in str(one_sided)
 
 
-@pytest.mark.parametrize(
-    ("report", "later", "later_in_parts"),
-    [
-        (CLASSES, {"views", "reviewed_images", "balanced_accuracy", "question"}, set()),
-        (LABELS, {"views", "reviewed_images", "micro_f1", "macro_f1"}, {"precision", "recall", "f1"}),
-        (NUMBERS, {"views", "reviewed_images"}, {"baseline_error", "root_mean_squared_error"}),
-    ],
-    ids=lambda value: value.kind if isinstance(value, Report) else "",
-)
-def test_a_report_of_an_older_lamina_is_read_and_printed_without_what_it_lacks(report, later, later_in_parts):
-    values = {name: value for name, value in report.to_json().items() if name not in later}
-    parts = [
-        {name: value for name, value in part.items() if name not in later_in_parts} for part in values[report.kind]
-    ]
-    read = Report.from_json(values | {report.kind: parts})
-    known = read.to_json()
-    assert (known["views"], known["reviewed_images"]) == (1, 0)
-    assert all(known[name] is None for name in later - {"views", "reviewed_images"})
-    assert all(known[report.kind][0][name] is None for name in later_in_parts)
-    assert read.score == report.score
-    assert "–" in str(read)
-
-
 def test_without_mistakes_none_are_listed():
     perfect = dataclasses.replace(CLASSES, confusion=((1200, 0, 0), (0, 3, 0), (0, 0, 0)))
     assert "most confused" not in str(perfect)
 
 
-@pytest.mark.parametrize("report", [CLASSES, YES_NO, LABELS, NUMBERS], ids=["classes", "binary", "labels", "numbers"])
-def test_a_report_survives_json(report):
+@pytest.mark.parametrize(
+    ("report", "kind", "score"),
+    [
+        (CLASSES, "single-label", "accuracy 99.75 %"),
+        (YES_NO, "binary", "accuracy 99.75 %"),
+        (LABELS, "multi-label", "mean average precision 75.00 %"),
+        (NUMBERS, "regression", "mean absolute error 6.2"),
+    ],
+)
+def test_a_report_survives_json_and_has_a_score(report, kind, score):
+    assert report.to_json()["kind"] == report.kind.name == kind
+    assert str(report.score) == score
+    assert report.score.lower_is_better == (kind == "regression")
     assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
-    assert report.score == report.to_json()[report.score_name]
+    assert report.score.value == report.to_json()[report.score.name]
+    assert report.headline() == {f"{report.split}_{report.score.name}": report.score.value}
 
 
 @given(st.text(), st.none() | st.floats(0, 1), st.floats(allow_nan=False, allow_infinity=False), st.integers(0))
@@ -170,13 +159,13 @@ def test_any_name_and_figures_survive_json(name, fraction, loss, support):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "poem"}, "Expected a report of classes, labels or numbers, got 'poem'."),
+        ({"kind": "poem"}, "Expected a report of kind single-label, binary, multi-label, regression, got 'poem'."),
         (
             {"loss": "low"},
             "This is not a report: report.loss must be a number, got 'low'. Evaluate the model again.",
         ),
         (
-            {"labels": [{"name": "furry", "average_precision": 0.5, "support": None}]},
+            {"labels": [LABELS.to_json()["labels"][0] | {"support": None}]},
             "This is not a report: report.labels[0].support must be a whole number, got None. "
             "Evaluate the model again.",
         ),
@@ -198,6 +187,44 @@ def test_any_name_and_figures_survive_json(name, fraction, loss, support):
         ),
     ],
 )
-def test_values_that_are_no_report_are_refused_by_field(change, message):
+def test_values_that_are_no_report_are_rejected_by_field(change, message):
     with pytest.raises(LaminaError, match=f"^{re.escape(message)}$"):
         Report.from_json(LABELS.to_json() | change)
+
+
+def many_classes(count: int, name: str = "class {}") -> ClassReport:
+    classes = tuple(
+        ClassScores(name.format(place), 0.5, 0.5, place / count if place else None, 10) for place in range(count)
+    )
+    return dataclasses.replace(CLASSES, classes=classes, confusion=((0,) * count,) * count)
+
+
+def test_in_a_notebook_a_report_of_many_classes_shows_the_best_and_the_worst():
+    shown = many_classes(100)._repr_html_()
+    assert len(shown) < 6000
+    assert re.findall(r">class (\d+)<", shown) == ["99", "98", "97", "96", "95", "5", "4", "3", "2", "1"]
+    assert "test accuracy 99.8 %" in shown
+    assert "The best and the worst of 100 by F1." in shown
+    few = many_classes(3)._repr_html_()
+    assert re.findall(r">class (\d+)<", few) == ["0", "1", "2"]
+    assert "best" not in few
+
+
+@pytest.mark.parametrize("report", [LABELS, NUMBERS, YES_NO])
+def test_in_a_notebook_a_report_of_any_kind_shows_its_figures(report):
+    shown = report._repr_html_()
+    assert str(report).splitlines()[0] in shown
+    assert shown.count("<tr>") == 3
+
+
+def test_names_are_shown_without_what_a_terminal_or_a_notebook_obeys():
+    hostile = "<script>\n\x1b[31m{}"
+    report = many_classes(2, hostile)
+    assert "\x1b" not in str(report)
+    assert r"<script>\n\x1b[31m0" in str(report)
+    assert r"&lt;script&gt;\n\x1b[31m0" in report._repr_html_()
+    question = dataclasses.replace(YES_NO, question=QuestionScores("a\nb<i>", 0.5, 0.5))
+    assert r"a\nb<i>: average" in str(question)
+    assert r"a\nb&lt;i&gt;: average" in question._repr_html_()
+    labels = dataclasses.replace(LABELS, labels=(LabelScores("a\x1bb", None, None, None, None, 0),))
+    assert r"has them: a\x1bb" in str(labels)

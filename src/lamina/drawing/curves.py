@@ -1,0 +1,90 @@
+"""Learning curves."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from lamina.drawing.style import COLOURS, GRID, INK, label, new_figure, percent_formatter
+from lamina.evaluation.reports import Score
+
+History: TypeAlias = Sequence[Mapping[str, Any]]
+"""The rows of a run's history, one an epoch."""
+
+
+def draw_curves(
+    curves: Mapping[str, Sequence[History]],
+    score: Score,
+    claimed: Mapping[str, float] | None = None,
+) -> Figure:
+    """Draw learning curves: score and loss by epoch, on training and on held-out images.
+
+    Each seed is a thin line, their mean a thick one. Held-out means ``test`` where the histories have it, else ``val``.
+
+    Args:
+        curves: for each net, the histories of its seeds.
+        score: a report's score, for its name and unit; its value is not drawn.
+        claimed: for some nets, a score to compare with, drawn as a level line.
+    """
+    claimed = claimed or {}
+    rows = [row for histories in curves.values() for history in histories for row in history]
+    split = "test" if any(f"test_{score.name}" in row for row in rows) else "val"
+    colours = dict(zip(curves, itertools.cycle(COLOURS), strict=False))
+
+    figure = new_figure(11, 5)
+    for axes, quantity in zip(figure.subplots(1, 2), (score.name, "loss"), strict=True):
+        for net_name, histories in curves.items():
+            _draw_seeds(
+                axes, [_read_series(history, f"train_{quantity}") for history in histories], colours[net_name], "--"
+            )
+            _draw_seeds(
+                axes, [_read_series(history, f"{split}_{quantity}") for history in histories], colours[net_name], "-"
+            )
+        axes.set_title(quantity.replace("_", " "), loc="left", color=INK)
+        axes.set_xlabel("epoch", color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlim(0.5, max((row["epoch"] for row in rows), default=1) + 0.5)
+        axes.grid(color=GRID)
+        axes.spines[["top", "right"]].set_visible(False)
+    score_axes = figure.axes[0]
+    if not score.lower_is_better:
+        score_axes.yaxis.set_major_formatter(percent_formatter())
+    for net_name, value in claimed.items():
+        score_axes.axhline(value, color=colours[net_name], linestyle=":", linewidth=1.5)
+
+    keys = [Line2D([], [], color=colour, linewidth=4, label=_legend_label(name)) for name, colour in colours.items()]
+    keys.append(Line2D([], [], color=INK, label=f"{split} images"))
+    keys.append(Line2D([], [], color=INK, linestyle="--", label="training images"))
+    if claimed:
+        keys.append(Line2D([], [], color=INK, linestyle=":", label="claimed"))
+    figure.legend(handles=keys, loc="outside upper left", ncols=min(len(keys), 6), frameon=False)
+    return figure
+
+
+def _read_series(history: History, column: str) -> dict[int, float]:
+    """The figure of each epoch that has one."""
+    return {row["epoch"]: row[column] for row in history if row.get(column) is not None}
+
+
+def _draw_seeds(axes: Axes, seeds: Sequence[Mapping[int, float]], colour: str, style: str) -> None:
+    epochs = sorted(set.intersection(*map(set, seeds))) if seeds else []
+    means = [statistics.fmean(series[epoch] for series in seeds) for epoch in epochs]
+    if len(seeds) > 1:
+        for series in seeds:
+            axes.plot(list(series), list(series.values()), color=colour, linestyle=style, linewidth=0.7, alpha=0.45)
+    # One epoch alone makes no line; its point is hollow where the line would be broken.
+    marker = "o" if len(epochs) == 1 else None
+    fill = colour if style == "-" else "white"
+    axes.plot(epochs, means, color=colour, linestyle=style, linewidth=2.2, marker=marker, markerfacecolor=fill)
+
+
+def _legend_label(name: str) -> str:
+    # matplotlib leaves out what begins with an underscore.
+    return f" {label(name)}" if name.startswith("_") else label(name)

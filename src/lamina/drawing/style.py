@@ -1,0 +1,61 @@
+"""The look that all pictures share, and writing them."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from PIL import Image
+
+from lamina.files import write_atomically
+from lamina.text import escape
+
+# Distinct with any kind of colour vision (Okabe and Ito, Color universal design, 2008); yellow is too pale for lines.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+INK, FAINT_INK, GRID = "#222222", "#8a8a8a", "#e6e6e6"
+DOTS_PER_INCH = 150
+LONGEST_NAME = 24
+
+
+def new_figure(width_inches: float, height_inches: float) -> Figure:
+    """An empty figure, which neither needs a screen nor is known to pyplot."""
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure | Image.Image, path: Path) -> None:
+    """Write a picture as a PNG, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is still there.
+    """
+    encoded = io.BytesIO()
+    if isinstance(figure, Figure):
+        # A letter that the font lacks is drawn as a box, which says as much.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            figure.savefig(encoded, dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight", pad_inches=0.2)
+    else:
+        figure.save(encoded, "PNG")
+    write_atomically(path, encoded.getvalue())
+
+
+def shorten(name: str) -> str:
+    """A name that is safe to draw, of at most 24 letters."""
+    name = escape(name)
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+def label(name: str) -> str:
+    """The same for matplotlib, to which dollars would be the ends of a formula."""
+    return shorten(name).replace("$", r"\$")
+
+
+def percent_formatter() -> FuncFormatter:
+    """Ticks of fractions as percentages, with the digits that they need: ``77.5 %``, ``80 %``."""
+    return FuncFormatter(lambda fraction, _: f"{100 * fraction:.6g} %")

@@ -1,0 +1,69 @@
+"""Text for people: names made safe to show, and tables as plain text, HTML and rich's own."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Controls, what ends a line, what reverses the direction of writing, and halves of characters.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escape(text: str) -> str:
+    r"""Text from files and data as it may be shown: on one line, without anything that a terminal obeys.
+
+    >>> print(escape("new\nline \x1b[31mred"))
+    new\nline \x1b[31mred
+    """
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def build_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Table:
+    """A table for rich to print: the first ``texts`` columns are text, to the left, and the others numbers."""
+    from rich.table import Table
+    from rich.text import Text
+
+    # A class may be called "[red]" or ":cat:": Text is never markup.
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for place, head in enumerate(heads):
+        table.add_column(Text(escape(head)), justify="left" if place < texts else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(escape(cell)) for cell in row))
+    return table
+
+
+def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """The same table as plain text, as wide as it needs to be.
+
+    >>> print(format_table(["class", "images"], [["cat", "1,200"], ["dog", "3"]]))
+    class  images
+    cat     1,200
+    dog         3
+    """
+    from rich.console import Console
+
+    console = Console(width=100_000, color_system=None, force_terminal=False)
+    with console.capture() as captured:
+        console.print(build_table(heads, rows, texts))
+    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
+
+
+def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1, caption: str = "") -> str:
+    """The same table as HTML, for notebooks."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(cell(tag, place, text) for place, text in enumerate(cells)) + "</tr>"
+
+    def cell(tag: str, place: int, text: str) -> str:
+        side = "left" if place < texts else "right"
+        # Layers are indented by spaces, which HTML would drop.
+        return f'<{tag} style="text-align: {side}; white-space: pre">{html.escape(escape(text))}</{tag}>'
+
+    title = f"<caption>{html.escape(escape(caption))}</caption>" if caption else ""
+    body = "".join(line(row, "td") for row in rows)
+    return f"<table>{title}<thead>{line(heads, 'th')}</thead><tbody>{body}</tbody></table>"
