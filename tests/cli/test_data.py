@@ -13,7 +13,7 @@ from commands import events, run_lamina
 from PIL import Image
 
 from lamina.cli import main
-from lamina.cli.data import tell_sizes
+from lamina.cli.data import print_sizes
 from lamina.cli.terminal import Terminal
 from lamina.data.inspection import SizeSummary
 
@@ -147,8 +147,8 @@ def test_numbers_have_their_spread_and_a_clean_set_nothing_wrong(
 
 def test_the_sizes_that_pictures_came_in_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     common = ((375, 500, 1200), (500, 375, 80))
-    tell_sizes(SizeSummary((100, 120), (375.0, 437.5), (500, 640), common, 31, 4, 1), Terminal())
-    tell_sizes(SizeSummary((32, 32), (32.0, 32.0), (32, 32), ((32, 32, 60_000),), 1, 0, 0), Terminal())
+    print_sizes(SizeSummary((100, 120), (375.0, 437.5), (500, 640), common, 31, 4, 1), Terminal())
+    print_sizes(SizeSummary((32, 32), (32.0, 32.0), (32, 32), ((32, 32, 60_000),), 1, 0, 0), Terminal())
     assert capsys.readouterr().out.splitlines() == [
         "heights: 100 to 500 px, median 375",
         "widths: 120 to 640 px, median 438",
@@ -160,11 +160,11 @@ def test_the_sizes_that_pictures_came_in_are_told(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--samples", "0"], "--samples was 0, but takes 1 or more."),
-        (["--contact-sheet", "sheet.jpg"], "--contact-sheet was sheet.jpg, but takes a file that ends in .png."),
+        (["--samples", "0"], "--samples was 0, but must be at least 1."),
+        (["--contact-sheet", "sheet.jpg"], "--contact-sheet was sheet.jpg, but must end in .png."),
         (
             ["--contact-sheet", "no/sheet.png"],
-            "no/sheet.png can't be written: No such file or directory. Give a file in a folder that is there.",
+            "Cannot write no/sheet.png: No such file or directory. Give a file in a folder that exists.",
         ),
     ],
 )

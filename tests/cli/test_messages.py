@@ -22,7 +22,7 @@ CASES = {
     "evaluate runs/none": "There is no run runs/none. runs holds no runs: make one with lamina train.",
     "evaluate none": "There is no run none. This folder holds no runs: make one with lamina train.",
     "predict runs/none": "Expected pictures after the run, got none. Give their paths.",
-    "summary cnn --input 3x32": "--input was '3x32', but takes channels, height and width, as in 3x32x32.",
+    "summary cnn --input 3x32": "--input was '3x32', but must be channels, height and width, as in 3x32x32.",
     "reproduce --data shapes-pose": "The article's nets tell one class an image, and shapes-pose has other targets.",
     "reproduce --seeds 0": "--seeds was 0, but takes 1 or more.",
 }
@@ -65,7 +65,7 @@ def test_every_command_has_help(command, capsys):
 
 def test_a_summary_tells_the_articles_sizes_without_torch(capsys):
     assert main(["summary", "cnn"]) == 0
-    assert "total: 591,914 parameters, 10,847,488 multiply-adds an image" in capsys.readouterr().out
+    assert "total\t\t591,914\t10,847,488\t\n" in capsys.readouterr().out
     assert main(["summary", "mlp", "--json"]) == 0
     (summary,) = events(capsys.readouterr().out)
     assert summary["parameters"] == 308_310

@@ -133,7 +133,7 @@ def test_without_a_network_it_says_what_to_do_at_once(workplace, pictures):
         ),
         (
             "summary timm:resnet18",
-            "timm:resnet18 gives a module of timm's, whose shapes only torch knows. Give a Net.",
+            "timm:resnet18 is a module of timm's, whose shapes only torch knows. Give a Net.",
         ),
     ],
 )

@@ -106,3 +106,10 @@ def test_json_holds_every_figure():
 def test_refuses_a_net_that_cannot_be_trained():
     with pytest.raises(NetError, match=r"^layer 1 of 1, Linear\(10\): expected a vector \(F,\), got \(3, 8, 8\)"):
         summarize(Net(Linear(10)), (3, 8, 8), 10)
+
+
+def test_in_a_notebook_a_net_and_its_summary_are_tables():
+    shown = NET._repr_html_()
+    assert shown.count("<tr>") == len(NET) + 1
+    assert "Conv2d(8, 3, padding=&#x27;same&#x27;)" in shown
+    assert "1,706" in summarize(NET, (3, 32, 32), 10)._repr_html_()

@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
     from lamina.errors import LaminaError, suggest
+    from lamina.text import escape
 
     name = given[0]
     if name not in COMMANDS:
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         status: int = command.run(given[1:])
         sys.stdout.flush()
     except LaminaError as error:
-        print(f"lamina: {error}", file=sys.stderr)
+        print(f"lamina: {escape(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("lamina: interrupted", file=sys.stderr)

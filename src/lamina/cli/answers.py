@@ -107,8 +107,9 @@ def open_output(file: Path, task: Task) -> Iterator[Callable[[Prediction], None]
 
 def _csv_line(columns: Sequence[str], delimiter: str) -> str:
     line = io.StringIO()
-    csv.writer(line, delimiter=delimiter, lineterminator="\n").writerow(columns)
-    return line.getvalue()
+    # Only the letters of the line's own end are quoted: a name may hold either of them.
+    csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow(columns)
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _head(task: Task) -> list[str]:

@@ -1,9 +1,8 @@
-"""lamina data: what is in a data set, and what is wrong with it."""
+"""lamina data: what is in a data set and what is wrong with it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,29 +20,29 @@ if TYPE_CHECKING:
     from lamina.data.inspection import Inspection, SizeSummary
 
 EXAMPLES = 3
-"""How many pictures of a finding people are shown; --json has them all."""
-PATIENCE_SECONDS = 2.0
-"""A bar that comes and goes sooner says nothing."""
+"""Pictures of a finding that are printed; --json has all of them."""
+QUIET_SECONDS = 2.0
+"""Before this, no progress bar is shown."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Show what is in a data set, and what is wrong with it; it changes nothing.
+    """Show what is in a data set and what is wrong with it. Nothing is changed.
 
-    Splits, classes, counts, sizes and channels; then what was found, what matters most first: the same picture in two
-    splits or with two targets, files that can't be read, copies, blank pictures, classes that are missing or tiny. The
-    exit status is 0 also where something is wrong with the data.
+    Prints splits, classes, counts, sizes and channels, then findings, worst first: the same picture in two splits or
+    with two targets, files that cannot be read, copies, blank pictures, classes that are missing or tiny. The exit
+    status is 0 even if something is wrong with the data.
     """
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """a name or a path"""
     reading: DataOptions = DataOptions()
     contact_sheet: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
-    """draw training pictures of each class there"""
+    """draw training pictures of each class to this file"""
     samples: int = 10
-    """how many a class, label or number"""
+    """pictures per class, label or number on the contact sheet"""
     json: bool = False
-    """one JSON object on stdout, with every picture that something was found of"""
+    """one JSON object on stdout, with every picture of each finding"""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -51,34 +50,24 @@ def run(arguments: Sequence[str]) -> int:
     options = parse_options(Options, "data", arguments)
     sheet = options.contact_sheet
     if options.samples < 1:
-        raise DataError(f"--samples was {options.samples}, but takes 1 or more.")
+        raise DataError(f"--samples was {options.samples}, but must be at least 1.")
     if sheet is not None and sheet.suffix.lower() != ".png":
-        raise DataError(f"--contact-sheet was {sheet}, but takes a file that ends in .png.")
+        raise DataError(f"--contact-sheet was {sheet}, but must end in .png.")
     terminal = Terminal(as_json=options.json)
     dataset = choose_data(options.data, options.reading.prepare(), terminal).dataset
     from lamina.data.inspection import inspect
 
-    with terminal.progress() as show_progress:
-        inspection = inspect(dataset, _patiently(show_progress))
+    with terminal.progress(QUIET_SECONDS) as show_progress:
+        inspection = inspect(dataset, lambda done, total: show_progress("inspecting pictures", done, total))
     if sheet is not None:
         _draw(dataset, sheet, options.samples)
-    _tell(dataset, inspection, terminal)
+    _print_summary(dataset, inspection, terminal)
     terminal.emit("data", **_to_json(dataset, inspection), contact_sheet=None if sheet is None else str(sheet))
     if sheet is None:
         terminal.remark("--contact-sheet FILE.png draws samples of each class.")
     else:
         terminal.remark(f"contact sheet: {sheet}")
     return 0
-
-
-def _patiently(show: Callable[[str, int, int], None]) -> Callable[[int, int], None]:
-    started = time.perf_counter()
-
-    def progress(done: int, total: int) -> None:
-        if time.perf_counter() - started > PATIENCE_SECONDS:
-            show("looking at pictures", done, total)
-
-    return progress
 
 
 def _draw(dataset: Dataset, path: Path, samples: int) -> None:
@@ -88,11 +77,11 @@ def _draw(dataset: Dataset, path: Path, samples: int) -> None:
         save_figure(draw_contact_sheet(dataset.train, samples), path)
     except OSError as error:
         raise DataError(
-            f"{path} can't be written: {error.strerror or error}. Give a file in a folder that is there."
+            f"Cannot write {path}: {error.strerror or error}. Give a file in a folder that exists."
         ) from error
 
 
-def _tell(dataset: Dataset, inspection: Inspection, terminal: Terminal) -> None:
+def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal) -> None:
     splits = inspection.splits
     names = [split.split for split in splits]
     images = ("images", *(f"{split.images:,}" for split in splits))
@@ -115,16 +104,16 @@ def _tell(dataset: Dataset, inspection: Inspection, terminal: Terminal) -> None:
     if inspection.imbalance_ratio is not None:
         terminal.say(f"imbalance: {inspection.imbalance_ratio:.3g} (train's largest count over its smallest)")
     if inspection.sizes is not None:
-        tell_sizes(inspection.sizes, terminal)
+        print_sizes(inspection.sizes, terminal)
     terminal.say(f"size: {'×'.join(map(str, dataset.train.shape))} (channels, height, width)")
     channels = inspection.channels
     mean, deviation = (" ".join(f"{value:.1f}" for value in values) for values in (channels.mean, channels.deviation))
     grey = f"; grey: {channels.grey:,} of {inspection.images:,} images" if len(channels.mean) == 3 else ""
     terminal.say(f"channels: mean {mean}; deviation {deviation} (of 255){grey}")
     terminal.say(f"splits: {dataset.split_rule}; fingerprint: {dataset.fingerprint}")
-    terminal.say(f"\nfound: {_count_findings(inspection.findings)}")
+    terminal.say("", f"found: {_count_findings(inspection.findings)}")
     for finding in inspection.findings:
-        _tell_finding(finding, terminal)
+        _print_finding(finding, terminal)
 
 
 def _count_findings(findings: Sequence[Finding]) -> str:
@@ -138,8 +127,8 @@ def _count_findings(findings: Sequence[Finding]) -> str:
     return ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items()) or "nothing wrong"
 
 
-def tell_sizes(sizes: SizeSummary, terminal: Terminal) -> None:
-    """The sizes that the pictures had before they were made to fit."""
+def print_sizes(sizes: SizeSummary, terminal: Terminal) -> None:
+    """The sizes of the pictures before they were resized."""
     common = ", ".join(f"{height}×{width} ({count:,})" for height, width, count in sizes.common)
     if sizes.sizes == 1:
         terminal.say(f"pictures: {common}, as they came (height, width)")
@@ -150,7 +139,7 @@ def tell_sizes(sizes: SizeSummary, terminal: Terminal) -> None:
     terminal.say(f"{sizes.sizes:,} sizes (height×width), most often {common}")
 
 
-def _tell_finding(finding: Finding, terminal: Terminal) -> None:
+def _print_finding(finding: Finding, terminal: Terminal) -> None:
     terminal.say(f"{finding.severity}: {finding.message}")
     for place, sighting in enumerate(finding.images[:EXAMPLES]):
         twin = f" = {_name(finding.twins[place], finding)}" if finding.twins else ""

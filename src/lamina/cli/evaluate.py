@@ -1,4 +1,4 @@
-"""lamina evaluate: judge a run's model."""
+"""lamina evaluate: the metrics of a run's model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -15,26 +15,23 @@ from lamina.cli.loading import loading
 from lamina.cli.terminal import Terminal, parse_options
 from lamina.errors import DataError
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Options:
-    """Judge a run's model on the images it was not trained on, or on another data set."""
+    """Evaluate a run's model on the images it was not trained on, or on another data set."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """the run's folder"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
-    """a name or a path, judged whole unless it has splits of its own; by default the run's own data set"""
+    """a name or a path, used as a whole unless it has splits of its own; by default the run's own data set"""
     split: Literal["train", "val", "test"] | None = None
     """which images; by default the test split, else val"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """file.py[:NAME] of a module of your own, which a run cannot hold"""
+    """file.py[:NAME] of a module of your own, which a run does not hold"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
     tta: bool = False
-    """test-time augmentation: show unsure images mirrored and shifted too, as far as the training did"""
+    """test-time augmentation: average mirrored and shifted views of unsure images, as far as training showed them"""
     json: bool = False
     """one JSON object on stdout"""
 
@@ -55,12 +52,12 @@ def run(arguments: Sequence[str]) -> int:
         data = choose_data(own.source, own.preparation, terminal).dataset
         if data.fingerprint != own.fingerprint:
             terminal.remark(
-                f"warning: {own.source} has changed since the run learned from it: images of its training may be judged"
+                f"warning: {own.source} has changed since the run was trained: its training images may be among these"
             )
     else:
         task = run.record.task
         _, height_px, width_px = run.record.in_shape
-        # Pictures are made into squares alone: for another shape they have to have it already.
+        # Pictures are only resized to squares: other shapes have to fit already.
         size_px = height_px if height_px == width_px else None
         preparation = dataclasses.replace(own.preparation, size_px=size_px, task=task.kind.name)
         data = choose_data_to_judge(options.data, preparation, task.target_names, terminal)
@@ -70,9 +67,9 @@ def run(arguments: Sequence[str]) -> int:
     model = load_run_model(run, options.net, options.device, terminal)
     views = views_of(run.record.recipe) if options.tta else ONE_VIEW
     if options.tta and len(views) == 1:
-        terminal.remark("views: one alone, as the training neither flipped nor shifted its images")
+        terminal.remark("views: only one, as training neither flipped nor shifted its images")
     report = evaluate(model, data.splits[split], views)
     report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
-    terminal.say(str(report))
+    terminal.say(*str(report).split("\n"))
     terminal.emit("report", run=str(options.run), **report.to_json())
     return 0

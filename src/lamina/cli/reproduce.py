@@ -59,7 +59,7 @@ def run(arguments: Sequence[str]) -> int:
         for name, done in outcomes.items():
             net = choose_net(name, terminal)
             recipe = dataclasses.replace(net.recipes["article"], seed=seed)
-            terminal.say(f"\n{name}, seed {seed}")
+            terminal.say("", f"{name}, seed {seed}")
             outcome = train_and_judge(net, recipe, data, Place(options.device, options.runs_dir), terminal)
             if outcome.stopped_by is not None:
                 terminal.remark(

@@ -192,7 +192,7 @@ def tell_outcome(outcome: Outcome, data_name: str, terminal: Terminal) -> int:
     """Tell what came of a training; gives the exit status."""
     report, run = outcome.report, outcome.run
     if report is not None:
-        terminal.say(f"\n{report}\n")
+        terminal.say("", *str(report).split("\n"), "")
         pictures = " and ".join(sorted(file.name for file in run.path.glob("*.png")))
         terminal.say(f"{run.path}: the model, its report, {pictures}")
     elif outcome.stopped_by is None:

@@ -1,4 +1,4 @@
-"""lamina summary: what a net is made of, before a weight exists."""
+"""lamina summary: a net's layers, shapes and costs, before a weight exists."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Options:
     input: Annotated[str, tyro.conf.arg(metavar="CxHxW")] = "3x32x32"
     """channels, height and width of an image"""
     outputs: int = 10
-    """how many targets there are"""
+    """number of outputs"""
     json: bool = False
     """one JSON object on stdout"""
 
@@ -37,22 +37,9 @@ def run(arguments: Sequence[str]) -> int:
     net = None if is_timm else choose_net(options.net, terminal).net
     if not isinstance(net, Net):
         owner = "of timm's" if is_timm else "of your own"
-        raise NetError(f"{options.net} gives a module {owner}, whose shapes only torch knows. Give a Net.")
+        raise NetError(f"{options.net} is a module {owner}, whose shapes only torch knows. Give a Net.")
     summary = summarize(net, _read_shape(options.input), options.outputs)
-    terminal.tabulate(
-        ("layer", "output", "parameters", "multiply-adds", "sees"),
-        [
-            (
-                "  " * row.depth + row.layer,
-                "×".join(map(str, row.out_shape)),
-                f"{row.parameters:,}",
-                f"{row.multiply_adds:,}",
-                "whole image" if row.field is None else str(row.field),
-            )
-            for row in summary.rows
-        ],
-    )
-    terminal.say(f"total: {summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds an image")
+    terminal.tabulate(*summary.table())
     terminal.emit("summary", **dataclasses.asdict(summary))
     return 0
 
@@ -60,5 +47,5 @@ def run(arguments: Sequence[str]) -> int:
 def _read_shape(text: str) -> Shape:
     lengths = text.split("x")
     if len(lengths) != 3 or not all(length.isdecimal() and int(length) > 0 for length in lengths):
-        raise NetError(f"--input was {text!r}, but takes channels, height and width, as in 3x32x32.")
+        raise NetError(f"--input was {text!r}, but must be channels, height and width, as in 3x32x32.")
     return tuple(int(length) for length in lengths)

@@ -1,4 +1,4 @@
-"""What a command says and where: a table and a bar for people, plain lines for a pipe, JSON lines for a program."""
+"""A command's output: tables and progress bars for people, plain lines for a pipe, JSON lines for a program."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from lamina.errors import RecipeError
+from lamina.text import build_table, escape
 
 Options = TypeVar("Options")
 
@@ -39,7 +39,7 @@ def read_seconds(flag: str, text: str) -> float:
     """A time such as ``60s``, ``5m`` or ``1h``, in seconds.
 
     Raises:
-        RecipeError: it is none; the message names the flag.
+        RecipeError: it is not a time; the message names the flag.
 
     >>> read_seconds("--save-every", "1.5m")
     90.0
@@ -51,7 +51,7 @@ def read_seconds(flag: str, text: str) -> float:
 
 
 class PlainConsole(Console):
-    """A console that prints words as they are, and lets a broken pipe be told from other ends."""
+    """A console that prints text as it is, and raises on a broken pipe instead of ending the process."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -62,57 +62,59 @@ class PlainConsole(Console):
 
 
 class Terminal:
-    """Where a command's words go: figures to stdout, remarks and progress to stderr.
+    """Where a command's output goes: results to stdout, remarks and progress to stderr.
+
+    All text is escaped: a name from data cannot start a line of its own, or reach the terminal as a command.
 
     Args:
         as_json: one JSON object a line on stdout, and nothing else there.
-        command: the words that were typed.
+        command: what was typed.
     """
 
     def __init__(self, *, as_json: bool = False, command: Sequence[str] = ()) -> None:
         self.as_json = as_json
         self.command = tuple(command)
         self._err = PlainConsole(stderr=True)
-        # On one screen all words share a console, which draws them around the progress bar.
+        # On one screen all text shares a console, which draws it around the progress bar.
         share_screen = sys.stdout.isatty() and self._err.is_terminal
         self._out = self._err if share_screen and not as_json else PlainConsole()
         self._shows_progress = self._err.is_terminal and not (share_screen and as_json)
 
     def remark(self, text: str) -> None:
-        """Tell a person something beside the figures."""
-        self._err.print(Text(text))
+        """Print a line beside the results."""
+        self._err.print(Text(escape(text)))
 
-    def say(self, text: str) -> None:
-        """Tell a figure; in JSON the same is in an event."""
+    def say(self, *lines: str) -> None:
+        """Print lines of results; nothing with ``--json``."""
         if not self.as_json:
-            self._out.print(Text(text))
+            for line in lines:
+                self._out.print(Text(escape(line)))
 
     def emit(self, event: str, **values: Any) -> None:
-        """Tell a program something; people are told by other words."""
+        """Print a JSON object; nothing without ``--json``."""
         if self.as_json:
             print(json.dumps({"event": event, **values}), flush=True)
 
     def tabulate(self, heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> None:
-        """A table whose first ``texts`` columns are words and whose others are figures; tabs between them in a pipe."""
+        """Print a table whose first ``texts`` columns are text and the others numbers; separated by tabs in a pipe."""
         with self.table(heads, texts) as add:
             for row in rows:
                 add(row)
 
     @contextmanager
     def table(self, heads: Sequence[str], texts: int = 1) -> Iterator[Callable[[Sequence[str]], None]]:
-        """A table that grows by a row a call of what it gives: at once in a pipe, and whole at its end on a screen."""
+        """A table to add rows to: printed row by row in a pipe, and whole at the end on a screen."""
         if self.as_json:
             yield lambda _: None
         elif not self._out.is_terminal:
-            print("\t".join(heads))  # rich would make spaces of the tabs
-            yield lambda row: print("\t".join(row))
+            # rich would turn the tabs into spaces.
+            print("\t".join(map(escape, heads)))
+            yield lambda row: print("\t".join(map(escape, row)))
         else:
-            table = Table(header_style="bold", pad_edge=False)
-            for place, head in enumerate(heads):
-                table.add_column(Text(head), justify="left" if place < texts else "right", overflow="fold")
-            yield lambda row: table.add_row(*map(Text, row))
-            if table.row_count:
-                self._out.print(table)
+            rows: list[Sequence[str]] = []
+            yield rows.append
+            if rows:
+                self._out.print(build_table(heads, rows, texts))
 
     @contextmanager
     def progress(self, quiet_seconds: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:

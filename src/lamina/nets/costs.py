@@ -9,6 +9,7 @@ from lamina.nets.layer import Layer, Shape, trace_fields, trace_shapes
 from lamina.nets.layers import Residual
 from lamina.nets.net import Net
 from lamina.nets.window import Field
+from lamina.text import format_table, html_table
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,15 @@ class Summary:
 
     def __str__(self) -> str:
         """The table as plain text."""
-        titles = ("layer", "output", "parameters", "multiply-adds", "sees")
-        body = [
+        return format_table(*self.table())
+
+    def _repr_html_(self) -> str:
+        """The table for notebooks."""
+        return html_table(*self.table())
+
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """The heads and rows that are printed, the totals last."""
+        rows = [
             (
                 "  " * row.depth + row.layer,
                 "x".join(map(str, row.out_shape)),
@@ -46,16 +54,8 @@ class Summary:
             )
             for row in self.rows
         ]
-        table = [titles, *body, ("total", "", f"{self.parameters:,}", f"{self.multiply_adds:,}", "")]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if place == 0 else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
-            ).rstrip()
-            for cells in table
-        ]
-        return "\n".join(lines)
+        total = ("total", "", f"{self.parameters:,}", f"{self.multiply_adds:,}", "")
+        return ("layer", "output", "parameters", "multiply-adds", "sees"), [*rows, total]
 
     def to_json(self) -> dict[str, object]:
         """The summary as plain JSON values; shapes and sizes are lists there."""

@@ -20,6 +20,7 @@ from lamina.nets.layer import (
 )
 from lamina.nets.layers import Output, Residual, Sigmoid, Softmax, Whiten
 from lamina.nets.window import Field
+from lamina.text import html_table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,6 +64,12 @@ class Net(Sequence[Layer]):
 
     def __repr__(self) -> str:
         return f"Net({', '.join(map(repr, self.layers))})"
+
+    def _repr_html_(self) -> str:
+        """The layers as a table, for notebooks; :func:`summarize` has their shapes and costs."""
+        return html_table(
+            ("", "layer"), [(str(place), repr(layer)) for place, layer in enumerate(self.layers)], texts=2
+        )
 
     def with_outputs(self, outputs: int) -> Net:
         """The net whose ``Output()`` has as many units as the task has outputs."""
