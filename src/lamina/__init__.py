@@ -15,9 +15,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lamina.cli.progress import show_progress
     from lamina.data import Dataset, Images, Preparation, load_data
     from lamina.errors import LaminaError, LaminaWarning
-    from lamina.evaluation import Report, evaluate
+    from lamina.evaluation import Prediction, Predictor, Report, evaluate
     from lamina.nets import Net, parse_net, summarize
     from lamina.runs.resume import resume_training
     from lamina.runs.run import Run, create_run, list_runs, read_run
@@ -33,9 +34,10 @@ __version__ = "0.1.0"
 
 # Each name is imported when it is first asked for: `import lamina` loads neither torch nor matplotlib.
 _ROOMS = {
+    "lamina.cli.progress": ("show_progress",),
     "lamina.data": ("Dataset", "Images", "Preparation", "load_data"),
     "lamina.errors": ("LaminaError", "LaminaWarning"),
-    "lamina.evaluation": ("Report", "evaluate"),
+    "lamina.evaluation": ("Prediction", "Predictor", "Report", "evaluate"),
     "lamina.nets": ("Net", "parse_net", "summarize"),
     "lamina.runs.resume": ("resume_training",),
     "lamina.runs.run": ("Run", "create_run", "list_runs", "read_run"),
@@ -57,6 +59,8 @@ __all__ = [
     "LaminaWarning",
     "Model",
     "Net",
+    "Prediction",
+    "Predictor",
     "Preparation",
     "Recipe",
     "Report",
@@ -74,6 +78,7 @@ __all__ = [
     "predict_logits",
     "read_run",
     "resume_training",
+    "show_progress",
     "summarize",
 ]
 

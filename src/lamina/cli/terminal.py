@@ -13,9 +13,9 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from lamina.cli.progress import make_bar
 from lamina.errors import RecipeError
 from lamina.text import build_table, escape
 
@@ -25,7 +25,7 @@ Options = TypeVar("Options")
 def parse_options(
     kind: type[Options], command: str, arguments: Sequence[str], default: Options | None = None
 ) -> Options:
-    """Read a command's arguments into its dataclass; wrong ones end the process with status 2 and a message."""
+    """Read a command's arguments into its dataclass; invalid ones end the process with status 2 and a message."""
     return tyro.cli(
         kind,
         prog=f"lamina {command}",
@@ -118,21 +118,11 @@ class Terminal:
 
     @contextmanager
     def progress(self, quiet_seconds: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
-        """A bar on a person's screen while the block works; call what it gives with (what, done, total).
+        """A bar on a screen while the block runs; call what it gives with (what, done, total).
 
         It appears after ``quiet_seconds``.
         """
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self._err,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            disable=not self._shows_progress,
-        )
+        bar = make_bar(self._err, is_shown=self._shows_progress)
         task = bar.add_task("", total=None, visible=False)
         shown_from = time.perf_counter() + quiet_seconds
 
@@ -146,7 +136,7 @@ class Terminal:
 
 @contextmanager
 def warnings_as_remarks(terminal: Terminal) -> Iterator[None]:
-    """Show lamina's warnings as one line each for people, in place of Python's two with a file and a line number."""
+    """Print warnings on one line each, without the file and line number that Python adds."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         terminal.remark(f"warning: {message}")

@@ -43,8 +43,8 @@ def draw_confusion(report: ClassReport) -> Figure:
     shades = np.sqrt(shares)
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1)
     axes.set_title(title, loc="left", color=INK, pad=10)
-    axes.set_xlabel("predicted", color=INK, labelpad=8)
-    axes.set_ylabel("class", color=INK, labelpad=8)
+    axes.set_xlabel("predicted class", color=INK, labelpad=8)
+    axes.set_ylabel("true class", color=INK, labelpad=8)
     size = 10 if is_legible else min(10.0, 0.6 * POINTS_PER_INCH * side_inches / len(names))
     axes.set_xticks(range(len(names)), names, fontsize=size, rotation=45 if is_legible else 90)
     for tick in axes.get_xticklabels():
