@@ -128,7 +128,7 @@ def test_without_a_network_it_says_what_to_do_at_once(workplace, pictures):
         ),
         (
             "train mlp --freeze 1 --data shapes",
-            "freeze lets the head alone learn above layers that have learned before, as those of timm:NAME have, but "
+            "freeze trains the head alone, above layers that were trained before, as those of timm:NAME were, but "
             "this net names no head. Set freeze to 0.",
         ),
         (

@@ -172,6 +172,6 @@ def test_no_checkpoint_is_made_of_weights_that_are_no_numbers(ema_decay, whose):
     with pytest.raises(NotFiniteError) as refused:
         training.checkpoint()
     assert str(refused.value) == (
-        f"body.1.running_var of {whose} is no longer all numbers, and no checkpoint is made of it. Lower lr "
+        f"body.1.running_var of {whose} contains NaN or infinity; checkpoint skipped. Lower lr "
         "(it is 0.5), or set gradient_clip to 1."
     )

@@ -178,3 +178,17 @@ def test_a_training_goes_on_after_judging_also_where_a_pool_keeps_a_norm_from_it
         pass
     for name, weight in left_alone.model.state_dict().items():
         assert torch.equal(weight, judged.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_hook_on_any_layer_fires_however_many_pictures_are_predicted(register: str, index: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (FOLDED_PICTURES, 8, 8, 3), np.uint8)
+    targets = np.arange(FOLDED_PICTURES, dtype=np.int64) % 2
+    images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_PICTURES))), "train")
+    model = build_model(Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()), images, Recipe())
+    expected, seen = predict_logits(model, pixels), []
+    hook = getattr(model.body[index], register)(lambda module, *_: seen.append(module))
+    np.testing.assert_allclose(predict_logits(model, pixels), expected, rtol=1e-4, atol=1e-5)
+    hook.remove()
+    assert seen == [model.body[index]]

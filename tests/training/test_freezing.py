@@ -96,8 +96,8 @@ def test_a_training_stopped_anywhere_goes_on_to_the_same_bits(stop, changes):
 
 def test_features_that_are_found_once_train_the_head_that_whole_passes_train():
     training, plain = start(dataclasses.replace(RECIPE, freeze=3)), start(dataclasses.replace(RECIPE, freeze=3))
-    assert training._features is not None
-    plain._features = None
+    assert training._forward._features is not None
+    plain._forward._features = None
     for one, other in zip(training, plain, strict=True):
         if isinstance(one, Epoch):
             assert one.train_loss == pytest.approx(other.train_loss, abs=1e-4)
@@ -131,11 +131,11 @@ def test_what_never_learns_does_not_learn_when_the_trunk_wakes():
     module = make_module()
     module.conv_stem.weight.requires_grad_(False)
     trunk = find_trunk(module)
-    trunk.rest()
+    trunk.freeze()
     assert {name for name, weight in module.named_parameters() if weight.requires_grad} == {
         "classifier.weight", "classifier.bias",
     }  # fmt: skip
-    trunk.wake()
+    trunk.unfreeze()
     assert {name for name, weight in module.named_parameters() if not weight.requires_grad} == {"conv_stem.weight"}
 
 
@@ -143,8 +143,8 @@ def test_a_net_without_a_head_of_its_own_has_nothing_to_freeze():
     with pytest.raises(RecipeError) as refused:
         Training(Net(Flatten(), Output()), make_images(), RECIPE, device="cpu")
     assert str(refused.value) == (
-        "freeze lets the head alone learn above layers that have learned before, as those of timm:NAME have, but this "
-        "net names no head. Set freeze to 0."
+        "freeze trains the head alone, above layers that were trained before, as those of timm:NAME were, but this net "
+        "names no head. Set freeze to 0."
     )
 
 

@@ -297,6 +297,36 @@ def test_a_model_looked_at_between_records_goes_on_training():
     assert same_weights(weights_of(plain), weights_of(looked_at))
 
 
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.parametrize("is_own", [False, True])
+def test_whatever_the_caller_holds_is_in_eval_mode_and_looking_at_it_changes_no_bit(ema_decay, is_own):
+    def start():
+        torch.manual_seed(0)
+        net = SMALL.with_outputs(4).module((3, 8, 8)) if is_own else SMALL
+        return Training(net, random_images(), Recipe(epochs=2, batch_size=20, ema_decay=ema_decay), steps_per_record=1)
+
+    def look(training):
+        assert not any(layer.training for layer in training.model.modules())
+        with torch.no_grad():
+            twice = [training.model(torch.from_numpy(random_images().pixels)) for _ in range(2)]
+        assert torch.equal(*twice)
+
+    straight, looked_at = start(), start()
+    train(straight)
+    look(looked_at)
+    for _ in looked_at:
+        look(looked_at)
+    look(looked_at)
+    assert same_weights(weights_of(straight), weights_of(looked_at))
+
+
+def test_a_model_is_in_eval_mode_after_an_error_too():
+    training = Training(SMALL.without(BatchNorm), random_images(), Recipe(optimizer="sgd", lr=1e30, batch_size=10))
+    with pytest.raises(RecipeError):
+        train(training)
+    assert not any(layer.training for layer in training.model.modules())
+
+
 @pytest.mark.parametrize(
     ("count", "batch_size", "message"),
     [

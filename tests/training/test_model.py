@@ -47,6 +47,8 @@ def test_a_channel_that_never_varies_is_refused():
 def test_prediction_is_the_same_in_any_batches_and_leaves_the_mode_as_it_was():
     images = random_images()
     model = build_model(Net(Conv2d(4, 3), ReLU(), Flatten(), Output()), images, Recipe())
+    assert not model.training
+    model.train()
     whole = predict_logits(model, images.pixels)
     assert predict_logits(model, images.pixels, batch_size=7) == pytest.approx(whole, abs=1e-5)
     assert model.training
@@ -100,7 +102,7 @@ def test_a_module_of_ones_own_is_taken_as_it_is():
     model = build_model(own, random_images(), Recipe())
     assert model.body is own
     assert model.net is None
-    assert model.training
+    assert not model.training
 
 
 def test_a_module_that_gives_other_logits_is_refused():

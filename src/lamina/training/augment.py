@@ -59,28 +59,36 @@ def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -
 
 
 def gather_batch(
-    pixels: UInt8[Tensor, "n h w c"], indices: Int64[Tensor, " b"], choices: Choices, cutout_px: int = 0
+    pixels: UInt8[Tensor, "n h w c"],
+    indices: Int64[Tensor, " b"],
+    choices: Choices,
+    cutout_px: int = 0,
+    device: torch.device | None = None,
 ) -> UInt8[Tensor, "b h w c"]:
-    """The images at ``indices``, flipped, shifted and blanked as ``choices`` has it for each.
+    """The images at ``indices``, flipped, shifted and blanked as ``choices`` has it for each, on ``device``.
 
     A shift reflects the image at its border (the border row itself is not doubled); a blank is mid-grey, 128.
+    ``pixels``, ``indices`` and ``choices`` are on one device, which is the default; only the batch is moved.
     """
+    device = device or pixels.device
     batch = pixels.index_select(0, indices)
+    if batch.device != device:
+        batch = (batch.pin_memory() if device.type == "cuda" else batch).to(device, non_blocking=True)
     if choices.flips is not None or choices.shifts_px is not None:
         count, height, width, channels = batch.shape
-        rows = torch.arange(height, device=pixels.device).expand(count, height)
-        columns = torch.arange(width, device=pixels.device).expand(count, width)
+        rows = torch.arange(height, device=device).expand(count, height)
+        columns = torch.arange(width, device=device).expand(count, width)
         if choices.shifts_px is not None:
-            shifts_px = choices.shifts_px[indices]
+            shifts_px = choices.shifts_px[indices].to(device)
             rows = _reflect(rows - shifts_px[:, :1], height)
             columns = _reflect(columns - shifts_px[:, 1:], width)
         if choices.flips is not None:
-            columns = torch.where(choices.flips[indices, None], width - 1 - columns, columns)
+            columns = torch.where(choices.flips[indices, None].to(device), width - 1 - columns, columns)
         # One number for a pixel's place: three index tensors take torch half as long again.
         places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
         batch = batch.flatten(1, 2).gather(1, places[..., None].expand(-1, -1, channels)).view_as(batch)
     if choices.holes_px is not None:
-        _blank(batch, choices.holes_px[indices], cutout_px)
+        _blank(batch, choices.holes_px[indices].to(device), cutout_px)
     return batch
 
 

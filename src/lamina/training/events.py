@@ -1,4 +1,4 @@
-"""What a training tells: frozen records of steps and epochs, and what an epoch adds up until then."""
+"""What a training yields: frozen records of steps and epochs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Step:
-    """Where a training stands inside an epoch; an Epoch record takes the place of its last Step.
+    """A step inside an epoch; the last one of an epoch gives an Epoch record instead.
 
     Attributes:
         epoch: from 1.
         step: steps done in this epoch.
         steps: steps in an epoch.
-        loss: of the batch that this step learned from.
+        loss: of the step's batch.
     """
 
     epoch: int
@@ -26,15 +26,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training images gave.
+    """The figures of one pass over the training images.
 
     Attributes:
         epoch: from 1.
         epochs: how many there will be.
-        train_loss: mean over the epoch's images, each as the net was when it met them, and weighed as it learned from
-            them where the recipe balances.
-        train_accuracy: share that was right, likewise; ``None`` where answers are not right or wrong.
-        train_seconds: time in training steps alone, this epoch.
+        train_loss: mean over the epoch's images, each when the net met it; weighted where the recipe balances.
+        train_accuracy: share of right answers, likewise; ``None`` where answers are not right or wrong.
+        train_seconds: time spent in this epoch's training steps alone.
         images_per_second: training images over ``train_seconds``.
         lr: learning rate of the last step.
     """
@@ -50,7 +49,7 @@ class Epoch:
 
 @dataclass
 class Tally:
-    """What an epoch has added up so far; on the device, so that no step waits for a number to be read."""
+    """The sums of an epoch so far, kept on the device so that no step waits for a number to be read."""
 
     images: int = 0
     loss: Tensor | float = 0.0
@@ -58,7 +57,19 @@ class Tally:
     seconds: float = 0.0
 
     def add(self, loss: Tensor, correct: Tensor | None, images: int) -> None:
-        """Add a batch: its mean loss, its right answers, its size."""
+        """Add a batch: its mean loss, its number of right answers, its size."""
         self.images += images
         self.loss = self.loss + loss.detach() * images
         self.correct = None if correct is None or self.correct is None else self.correct + correct
+
+    def summarize(self, epoch: int, epochs: int, lr: float) -> Epoch:
+        """The record of the whole epoch."""
+        return Epoch(
+            epoch=epoch,
+            epochs=epochs,
+            train_loss=float(self.loss) / self.images,
+            train_accuracy=None if self.correct is None else float(self.correct) / self.images,
+            train_seconds=self.seconds,
+            images_per_second=self.images / self.seconds,
+            lr=lr,
+        )

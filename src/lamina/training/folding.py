@@ -34,6 +34,11 @@ def fold_norms(module: nn.Module) -> nn.Module:
     return _fold_row(module) if type(module) is nn.Sequential else module
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a forward hook is registered on any layer: it would not see the layers that folding replaces."""
+    return any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules())
+
+
 def _fold_row(row: nn.Sequential) -> nn.Sequential:
     folded: list[nn.Module] = []
     for layer in row:

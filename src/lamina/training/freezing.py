@@ -1,4 +1,4 @@
-"""A head that learns alone, while all below it rests as it came."""
+"""A head that learns alone while all layers below it are frozen."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from torch import Tensor, nn
 
 from lamina.errors import RecipeError
 from lamina.training.activations import path_of, record_calls
-from lamina.training.model import Model, eval_mode
+from lamina.training.batches import Batch
+from lamina.training.model import Model
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
 
 
 @dataclass(frozen=True, eq=False)
 class Trunk:
-    """What lies below a net's head.
+    """The layers below a net's head.
 
     Attributes:
         body: the whole net.
         heads: the layers that give its logits: one, or two in distilled nets.
-        weights: all others that learn.
+        weights: all trainable weights but the heads'.
     """
 
     body: nn.Module
     heads: tuple[nn.Module, ...]
     weights: tuple[Tensor, ...]
 
-    def rest(self) -> None:
-        """Keep it as it is: no gradient reaches it, and its norms and dropouts do as in prediction."""
+    def freeze(self) -> None:
+        """Compute no gradients for the trunk, and put its norms and dropouts into eval mode."""
         self.body.eval()
         for head in self.heads:
             head.train()
         for weight in self.weights:
             weight.requires_grad_(False)
 
-    def wake(self) -> None:
+    def unfreeze(self) -> None:
         """Let it learn."""
         self.body.train()
         for weight in self.weights:
@@ -45,10 +46,10 @@ class Trunk:
 
 
 class Features:
-    """What a resting trunk gives its head for each image, found once for all epochs.
+    """What a frozen trunk gives its head for each image, computed once for all epochs.
 
-    They are found in the batches of the first epoch, whenever that is: other batches might round otherwise, and a
-    training that was stopped would not go on to the same bits.
+    They are computed in the batches of the first epoch, even when a later one asks for them: other batches could round
+    differently, and a resumed training would not continue to bit-identical weights.
 
     Args:
         model: the model.
@@ -60,50 +61,43 @@ class Features:
         self._model, self._head, self._images = model, head, images
         self._path = path_of(model, head)
         self._features: Tensor | None = None
-        self._found: set[int] = set()
-
-    def has(self, batch: int) -> bool:
-        """Whether a batch of the first epoch was found, by its number."""
-        return batch in self._found
+        self.steps_found: set[int] = set()
 
     @torch.no_grad()
-    def find(self, batch: int, indices: Int64[Tensor, " b"], pixels: UInt8[Tensor, "b h w c"]) -> None:
-        """Find those of the first epoch's batch of that number, which holds the images at ``indices``."""
-        features = record_calls(self._model, pixels, [self._path])[self._path].input
+    def find(self, batch: Batch) -> None:
+        """Compute those of a batch of the first epoch."""
+        features = record_calls(self._model, batch.pixels, [self._path])[self._path].input
         if self._features is None:
             self._features = features.new_empty((self._images, *features.shape[1:]))
-        self._features[indices] = features
-        self._found.add(batch)
+        self._features[batch.indices] = features
+        self.steps_found.add(batch.step)
 
     def logits(self, indices: Int64[Tensor, " b"]) -> Float[Tensor, "b k"]:
-        """What the head makes of the images at ``indices``, which were found before."""
+        """The head's logits of the images at ``indices``, whose features were found before."""
         if self._features is None:
-            raise ValueError("nothing was found yet")
+            raise ValueError("no features were found yet")
         logits: Tensor = self._head(self._features[indices])
         return logits.float()
 
 
 @torch.no_grad()
-def can_remember(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -> bool:
-    """Whether features may stand for images.
+def can_store_features(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -> bool:
+    """Whether stored features may replace the images.
 
-    That is so if each image is shown alike in all epochs, the head's answer is the model's, and they are no larger.
+    They may if every epoch shows each image alike, the head's output is the model's, and they are no larger.
     """
-    is_moved = recipe.flip != "off" or recipe.translate_px or recipe.cutout_px
-    if is_moved or len(sizes_shown(recipe)) > 1 or len(trunk.heads) != 1:
+    is_augmented = recipe.flip != "off" or recipe.translate_px or recipe.cutout_px
+    if is_augmented or len(sizes_shown(recipe)) > 1 or len(trunk.heads) != 1:
         return False
     head = path_of(model, trunk.heads[0])
-    calls = record_calls(model, sample, [head])
-    if head not in calls:
+    calls = record_calls(model, sample, [head, "body"])
+    if head not in calls or not torch.equal(calls[head].output, calls["body"].output):
         return False
-    with eval_mode(model):
-        logits = model(sample)
-    features, answer = calls[head]
-    return torch.equal(answer.float(), logits) and features.nbytes <= sample.nbytes
+    return calls[head].input.nbytes <= sample.nbytes
 
 
 def find_trunk(body: nn.Module) -> Trunk:
-    """What lies below the head that ``body`` names by ``get_classifier()``, as timm's nets do.
+    """The layers below the head that ``body`` names by ``get_classifier()``, as timm's nets do.
 
     Raises:
         RecipeError: it names none.
@@ -114,7 +108,7 @@ def find_trunk(body: nn.Module) -> Trunk:
     own = {weight for head in heads for weight in head.parameters()}
     if not own:
         raise RecipeError(
-            "freeze lets the head alone learn above layers that have learned before, as those of timm:NAME have, but "
+            "freeze trains the head alone, above layers that were trained before, as those of timm:NAME were, but "
             "this net names no head. Set freeze to 0."
         )
     return Trunk(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lamina.data import Images
 from lamina.errors import NetError, RecipeError
@@ -18,11 +19,11 @@ from lamina.nets import Net, Shape
 from lamina.nets.layers import Dropout
 from lamina.nets.modules import Whitening
 from lamina.training.augment import shrunk_size
-from lamina.training.folding import fold_norms
+from lamina.training.folding import fold_norms, has_hooks
 from lamina.training.pretrained import own_statistics
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
-from lamina.training.task import Task, task_of
+from lamina.training.task import Regression, Task, task_of
 
 WHITENING_PIXELS = 5000 * 32 * 32
 """Pixels whose patches a whitening layer is fitted to: 5,000 small images or fewer large ones, evenly spread."""
@@ -33,6 +34,28 @@ PREDICTED_VALUES = 500 * 32 * 32
 
 FOLDED_PICTURES = 100
 """From so many pictures on, folding the norms saves more than the millisecond that it takes."""
+FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
+"""What a module raises on images that it does not take."""
+FINAL_ACTIVATIONS = {
+    "Softmax": "softmax",
+    "LogSoftmax": "log_softmax",
+    "Sigmoid": "sigmoid",
+    "LogSigmoidForward": "logsigmoid",
+}
+"""By autograd's name: functions that end in probabilities, or in their logarithms."""
+RESHAPING = (
+    "View",
+    "UnsafeView",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "ToCopy",
+    "Alias",
+    "Clone",
+    "Transpose",
+    "Permute",
+)
+"""Beginnings of autograd's names of operations that change no number."""
 
 
 class Model(nn.Module):
@@ -58,6 +81,7 @@ class Model(nn.Module):
         std: Sequence[float],
     ) -> None:
         super().__init__()
+        _materialize(body, in_shape)
         # Convolutions are fastest on channels-last pixels, the order in which the pictures already lie; a net without
         # any reads them channel by channel, and turning bytes costs a quarter of turning floats.
         convolves = any(isinstance(module, nn.Conv2d) for module in body.modules())
@@ -70,6 +94,7 @@ class Model(nn.Module):
         shift = scale * -torch.tensor(self.mean).view(-1, 1, 1)
         self.register_buffer("_scale", scale.contiguous(memory_format=self._layout), persistent=False)
         self.register_buffer("_shift", shift.contiguous(memory_format=self._layout), persistent=False)
+        self.eval()
 
     _scale: Tensor
     _shift: Tensor
@@ -89,8 +114,17 @@ class Model(nn.Module):
         return planes.to(scale.dtype).mul_(scale).add_(shift)
 
     def forward(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n k"]:
-        """The logits of stored pictures, in the format of the weights also where the arithmetic is in bf16."""
-        logits: Tensor = self.body(self.normalize(images))
+        """The logits of stored pictures, in the format of the weights also where the arithmetic is in bf16.
+
+        Raises:
+            NetError: the body does not return one tensor.
+        """
+        logits = self.body(self.normalize(images))
+        if not isinstance(logits, Tensor):
+            raise NetError(
+                f"The module should return one tensor of logits, but its forward returned a {type(logits).__name__}"
+                f"{' in training mode' if self.training else ''}. Return the logits alone."
+            )
         return logits.to(self._scale.dtype)
 
 
@@ -107,12 +141,12 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
-    """A model with fresh weights for the task that ``images`` set, drawn from torch's generator as it stands.
+    """A model with fresh weights for the task of ``images``, drawn from torch's generator as it stands, in eval mode.
 
     A module of timm's has its pixels normalized as its weights expect, whatever the recipe says.
 
     Raises:
-        NetError: the net does not take such images, or does not end in one output a target.
+        NetError: the net does not take such images, or does not give one logit for each target.
 
     >>> from lamina import Recipe, load_data
     >>> from lamina.zoo import load_net
@@ -125,6 +159,8 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
     if isinstance(net, Net):
         net = net.check(images.shape, task.outputs)
     body = net.module(images.shape) if isinstance(net, Net) else net
+    if body is net:
+        _check_dtype(body)
     mean, std = own_statistics(body, images.shape[0]) or _channel_statistics(images, recipe)
     model = Model(body, net=net if isinstance(net, Net) else None, task=task, in_shape=images.shape, mean=mean, std=std)
     for first in list(body.children())[:1]:
@@ -136,36 +172,51 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
     return model
 
 
-def check_growing(model: Model, recipe: Recipe) -> None:
-    """See whether a net takes all the sizes that its training would show.
+def check_model(model: Model, recipe: Recipe, images: int) -> None:
+    """Check that a model can be trained by the recipe on so many images.
 
     Raises:
-        RecipeError: it does not.
+        NetError: it has no weights to train.
+        RecipeError: it does not fit the recipe.
     """
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise NetError("The net has no weights to train. Give it a layer that learns, such as Output().")
+    if recipe.label_smoothing and isinstance(model.task, Regression):
+        raise RecipeError(
+            f"label_smoothing was {recipe.label_smoothing:g}, but numbers have no labels to smooth. Set it to 0."
+        )
+    if min(recipe.batch_size, images) == 1 and any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
+        what = "batch_size was 1" if recipe.batch_size == 1 else "there is 1 image to train on"
+        raise RecipeError(f"{what}, but BatchNorm() on a vector norms over the images of a batch. Give it 2 or more.")
     channels, height, width = model.in_shape
-    was_training = model.training
-    model.eval()
     for fraction in sizes_shown(recipe)[:-1]:
         size = shrunk_size(height, fraction), shrunk_size(width, fraction)
         try:
             with torch.inference_mode():
                 model(torch.zeros(2, *size, channels, dtype=torch.uint8, device=model._scale.device))
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        except FAILURES as error:
             raise RecipeError(
                 f"grow_from_fraction was {recipe.grow_from_fraction:g}, but the net does not take pictures of "
                 f"{size[0]}×{size[1]}: {_first_line(error)}. Begin with a larger fraction; only a net that "
                 "ends in GlobalMaxPool() or GlobalAvgPool() before Output() takes several sizes."
             ) from error
-    model.train(was_training)
+
+
+@torch.no_grad()
+def update_average(averaged: Model, live: Model, decay: float) -> None:
+    """Move the average of the weights towards the live ones, of which ``1 - decay`` counts; copy the statistics."""
+    torch._foreach_lerp_(tuple(averaged.parameters()), tuple(live.parameters()), 1 - decay)
+    for kept, buffer in zip(averaged.buffers(), live.buffers(), strict=True):
+        kept.copy_(buffer)
 
 
 def predict_logits(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], batch_size: int | None = None
 ) -> Float32[np.ndarray, "n k"]:
-    """The logits of pictures, in the order given, with the model as it is for prediction.
+    """The logits of pictures, in the order given, from the model in eval mode.
 
-    Many pictures go through the model with its norms folded (:func:`~lamina.training.folding.fold_norms`), which
-    changes logits by rounding alone and the model not at all. ``batch_size`` decides the memory that it takes.
+    100 pictures or more pass a copy with folded norms (:func:`~lamina.training.folding.fold_norms`), which is faster
+    and equal but for rounding; a model with hooks is never folded. ``batch_size`` decides the memory that it takes.
 
     Raises:
         NetError: the pictures are not of the model's shape.
@@ -190,19 +241,12 @@ def predict_logits(
         )
     batch_size = batch_size or max(1, min(500, PREDICTED_VALUES // (height * width)))
     device = model._scale.device
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            used = _fold(model) if len(pixels) >= FOLDED_PICTURES else model
-            logits = [
-                used(torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(device))
-                .float()
-                .cpu()
-                for start in range(0, len(pixels), batch_size)
-            ]
-    finally:
-        model.train(was_training)
+    with eval_mode(model), torch.inference_mode():
+        used = _fold(model) if len(pixels) >= FOLDED_PICTURES and not has_hooks(model) else model
+        logits = [
+            used(torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(device)).float().cpu()
+            for start in range(0, len(pixels), batch_size)
+        ]
     return torch.cat(logits).numpy() if logits else np.empty((0, model.task.outputs), np.float32)
 
 
@@ -250,19 +294,56 @@ def _channel_statistics(images: Images, recipe: Recipe) -> tuple[tuple[float, ..
     return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
 
 
+def _materialize(body: nn.Module, in_shape: Shape) -> None:
+    """Give lazy layers their weights, drawn from torch's generator as it stands, by a pass over empty images."""
+    if any(is_lazy(tensor) for tensor in (*body.parameters(), *body.buffers())):
+        shape = (2, *in_shape)
+        with eval_mode(body), torch.no_grad(), _explain_failure(shape):
+            body(torch.zeros(shape))
+
+
+def _check_dtype(body: nn.Module) -> None:
+    expected = torch.get_default_dtype()
+    for name, weight in body.named_parameters():
+        if weight.dtype != expected:
+            raise NetError(
+                f"The module's weights should be {expected}, but {name} is {weight.dtype}. Call module.float() first."
+            )
+
+
 def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:
     expected = (len(sample), model.task.outputs)
-    model.eval()
-    with torch.inference_mode():
-        try:
-            got = tuple(model(sample).shape)
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            raise NetError(
-                f"The module failed on normalized images of shape {(len(sample), *model.in_shape)}: {error}"
-            ) from error
-    model.train()
+    with torch.enable_grad(), _explain_failure((len(sample), *model.in_shape)):
+        logits = model(sample)
+    got = tuple(logits.shape)
     if got != expected:
         raise NetError(
             f"The module should give logits of shape {expected} for {len(sample)} images "
             f"({model.task.outputs} targets), but gave {got}."
         )
+    if activation := _find_final_activation(logits):
+        raise NetError(
+            f"The module should give logits, as the task itself makes probabilities of them, but it ends in a "
+            f"{activation}. Remove the {activation}."
+        )
+
+
+def _find_final_activation(logits: Float[Tensor, "n k"]) -> str | None:
+    """The function that turned logits into probabilities, by autograd's record of it or by what comes out."""
+    step = logits.grad_fn
+    while step is not None and step.name().startswith(RESHAPING):
+        step = step.next_functions[0][0]
+    name = "" if step is None else step.name().removesuffix("Backward0")
+    if name in FINAL_ACTIVATIONS:
+        return FINAL_ACTIVATIONS[name]
+    sums = logits.sum(dim=1)
+    is_distribution = logits.shape[1] > 1 and bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums))
+    return "softmax" if is_distribution else None
+
+
+@contextmanager
+def _explain_failure(shape: Shape) -> Iterator[None]:
+    try:
+        yield
+    except FAILURES as error:
+        raise NetError(f"The module failed on normalized images of shape {shape}: {error}") from error

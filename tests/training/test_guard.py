@@ -10,7 +10,7 @@ from torch import nn
 from lamina.data import Images
 from lamina.errors import NotFiniteError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, Net, Output, ReLU, Residual
-from lamina.training.finite import choose_watched, is_finite
+from lamina.training.guard import choose_watched, is_finite
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
@@ -74,7 +74,7 @@ def poison(place: str, value: float):
          "layer 7 of 7, Output(units=3)."),
         (lambda: Training(Own(Logarithm()), make_images(), Recipe()), "The loss became nan at step 1 of epoch 1. "
          "First not finite: the activations of middle (Logarithm)."),
-        (lambda: Training(Own(Root()), make_images(), Recipe()), "A gradient became infinite or no number at step 1 of "
+        (lambda: Training(Own(Root()), make_images(), Recipe()), "A gradient became NaN or infinity at step 1 of "
          "epoch 1. First not finite: the gradients of first (Linear)."),
     ],
     ids=["first activations", "later activations", "inside a residual", "a weight", "own module", "gradients"],
@@ -146,7 +146,7 @@ class Scaled(nn.Module):
     ("before", "after", "unsound"),
     [
         (1e37, 1e4, "body.linear.weight of the model"),  # the weight's gradient overflows, and the bias's does not
-        (1.0, 1e22, "exp_avg_sq.body.linear.weight of the optimizer's memory"),  # its square does
+        (1.0, 1e22, "exp_avg_sq.body.linear.weight of the optimizer's state"),  # its square does
     ],
 )
 def test_an_epoch_that_left_what_is_no_number_is_not_given(before, after, unsound):
@@ -157,7 +157,7 @@ def test_an_epoch_that_left_what_is_no_number_is_not_given(before, after, unsoun
     with pytest.raises(NotFiniteError) as refused:
         list(training)
     assert str(refused.value) == (
-        f"{unsound} is no longer all numbers, and no checkpoint is made of it. Lower lr (it is 0.001), or set "
+        f"{unsound} contains NaN or infinity; checkpoint skipped. Lower lr (it is 0.001), or set "
         "gradient_clip to 1."
     )
 

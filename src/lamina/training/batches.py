@@ -1,0 +1,114 @@
+"""Which images each step sees: their order, their augmentation, and where the pixels are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Bool, Float, Int64, Num, UInt8
+from torch import Tensor
+
+from lamina.data import Images
+from lamina.errors import DataError, RecipeError
+from lamina.training.augment import draw_choices, gather_batch, shrink_batch
+from lamina.training.randomness import derive_generator
+from lamina.training.recipe import Recipe
+from lamina.training.schedule import size_fraction
+from lamina.training.task import task_of
+
+RESIDENT_FRACTION = 0.25
+"""Share of a GPU's free memory that the pixels may take; the rest is for weights and activations."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The images of one step, on the training's device.
+
+    Attributes:
+        epoch: from 0.
+        step: in the epoch, from 0.
+        indices: which images of the set they are.
+        pixels: augmented.
+        targets: one for each image.
+        weights: what to multiply the loss of each target with; ``None`` where all count alike.
+    """
+
+    epoch: int
+    step: int
+    indices: Int64[Tensor, " b"]
+    pixels: UInt8[Tensor, "b h w c"]
+    targets: Num[Tensor, "b ..."] | Bool[Tensor, "b ..."]
+    weights: Float[Tensor, "b ..."] | None
+
+
+class Batches:
+    """The batches of every epoch. What is in one follows from the seed, the epoch and the step alone.
+
+    The pixels of small sets are copied to the device once; those of larger ones stay where they are, and each batch is
+    copied through pinned memory.
+
+    Args:
+        images: the training images.
+        recipe: batch size, augmentation, balance and seed.
+        device: where the batches go.
+        resident_bytes: largest size of the pixels that are kept on the device; by default a quarter of a GPU's free
+            memory.
+
+    Raises:
+        DataError: there are no images.
+        RecipeError: the recipe does not fit the images.
+    """
+
+    def __init__(self, images: Images, recipe: Recipe, device: torch.device, resident_bytes: int | None = None) -> None:
+        _check(images, recipe)
+        self._recipe, self._device = recipe, device
+        pixels, targets = torch.from_numpy(images.pixels), torch.from_numpy(images.targets)
+        is_resident = pixels.nbytes <= (find_resident_bytes(device) if resident_bytes is None else resident_bytes)
+        self._pixels = pixels.to(device) if is_resident else pixels
+        self._targets = targets.to(device)
+        self._weights = task_of(images).weigh(targets).to(device) if recipe.balance == "on" else None
+        self.images = len(images)
+        self._slices = _divide(len(images), recipe.batch_size)
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return len(self._slices)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch in order, from ``first_step`` on; both count from 0."""
+        recipe, device = self._recipe, self._device
+        generator = derive_generator(recipe.seed, "order", epoch)
+        order = torch.randperm(self.images, generator=generator).to(self._pixels.device)
+        choices = draw_choices(recipe, epoch, self._pixels)
+        fraction = size_fraction(recipe, epoch)
+        for step, rows in enumerate(self._slices[first_step:], start=first_step):
+            pixels = gather_batch(self._pixels, order[rows], choices, recipe.cutout_px, device)
+            indices = order[rows].to(device)
+            targets = self._targets.index_select(0, indices)
+            weights = None if self._weights is None else self._weights[indices]
+            yield Batch(epoch, step, indices, shrink_batch(pixels, fraction), targets, weights)
+
+
+def find_resident_bytes(device: torch.device) -> float:
+    """The largest size of pixels to keep on a device: no limit on a CPU and on MPS, which shares the CPU's memory."""
+    return RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
+
+
+def _divide(count: int, batch_size: int) -> list[slice]:
+    """The batches of an epoch; a last one of a single image joins the one before: BatchNorm cannot norm one image."""
+    starts = list(range(0, count, batch_size))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return [slice(start, stop) for start, stop in pairwise([*starts, count])]
+
+
+def _check(images: Images, recipe: Recipe) -> None:
+    if not len(images):
+        raise DataError(f"Expected images to train on, but the {images.split} split is empty.")
+    side = min(images.shape[1:])
+    if recipe.translate_px >= side:
+        raise RecipeError(
+            f"translate_px was {recipe.translate_px}, but must be less than the side of the images, {side} px."
+        )

@@ -1,0 +1,110 @@
+"""The forward pass of a training step: number format, dropout seed, frozen features and compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lamina.training.batches import Batch, Batches
+from lamina.training.compilation import choose_compilation
+from lamina.training.freezing import Features, can_store_features, find_trunk
+from lamina.training.model import Model
+from lamina.training.precision import Precision, arrange_layers
+from lamina.training.randomness import derive_seed, seeded
+from lamina.training.recipe import Recipe
+from lamina.training.schedule import sizes_shown
+
+
+class Forward:
+    """From a batch to its logits.
+
+    Args:
+        model: what is trained, on its device; its layers are arranged for ``precision``.
+        batches: what it is trained on.
+        recipe: seed, frozen epochs and compilation.
+        precision: the number format.
+
+    Raises:
+        RecipeError: the recipe freezes a net that names no head, or compiles where that is impossible.
+    """
+
+    def __init__(self, model: Model, batches: Batches, recipe: Recipe, precision: Precision) -> None:
+        self._model, self._batches, self._recipe = model, batches, recipe
+        self._device = next(model.parameters()).device
+        self._autocasts = arrange_layers(model, precision)
+        self._trunk = find_trunk(model.body) if recipe.freeze else None
+        self._features: Features | None = None
+        if self._trunk is not None and can_store_features(
+            recipe, model, self._trunk, next(batches.epoch(0)).pixels[:2]
+        ):
+            self._features = Features(model, self._trunk.heads[0], batches.images)
+        self._compute, self.compilation = choose_compilation(
+            recipe.compile,
+            model,
+            self._try_step,
+            steps=recipe.epochs * len(batches),
+            is_growing=len(sizes_shown(recipe)) > 1,
+        )
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "b k"]:
+        """The logits of a batch, as the model learns from them."""
+        if self._features is None or batch.epoch >= self._recipe.freeze:
+            with self._arithmetic(batch):
+                logits: Tensor = self._compute(batch.pixels)
+            return logits
+        self._find_features(self._features, batch)
+        with self._arithmetic(batch):
+            return self._features.logits(batch.indices)
+
+    def pass_layers(self, batch: Batch) -> Float[Tensor, "b k"]:
+        """The same logits by every layer in turn, for whoever watches the layers: nothing compiled, nothing stored."""
+        with self._arithmetic(batch):
+            logits: Tensor = self._model(batch.pixels)
+        return logits
+
+    def set_mode(self, epoch: int) -> None:
+        """Put all layers into training mode, or the head alone while the rest is frozen."""
+        self._model.train()
+        if self._trunk is not None:
+            if epoch < self._recipe.freeze:
+                self._trunk.freeze()
+            else:
+                self._trunk.unfreeze()
+
+    @contextmanager
+    def _arithmetic(self, batch: Batch) -> Iterator[None]:
+        """The number format, and random numbers for dropout that belong to this step."""
+        step = batch.epoch * len(self._batches) + batch.step
+        with (
+            seeded(derive_seed(self._recipe.seed, "dropout", step), self._device),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocasts),
+        ):
+            yield
+
+    def _find_features(self, features: Features, batch: Batch) -> None:
+        """In the first epoch, those of the batch; later, all that a resumed training did not find then."""
+        if len(features.steps_found) < len(self._batches):
+            for missing in (batch,) if batch.epoch == 0 else self._batches.epoch(0):
+                if missing.step not in features.steps_found:
+                    with self._arithmetic(missing):
+                        features.find(missing)
+
+    def _try_step(self, compute: Callable[[Tensor], Tensor]) -> None:
+        """A forward and a backward pass on the first batch, of which nothing stays."""
+        batch, model = next(self._batches.epoch(0)), self._model
+        buffers = [buffer.clone() for buffer in model.buffers()]
+        model.train()
+        try:
+            with self._arithmetic(batch):
+                logits = compute(batch.pixels)
+            model.task.loss(logits, batch.targets).backward()
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)  # a clock outside measures the step
+        finally:
+            model.eval().zero_grad()
+            for buffer, before in zip(model.buffers(), buffers, strict=True):
+                buffer.copy_(before)

@@ -1,0 +1,150 @@
+"""NaN and infinity: found before anything is kept of them, and traced to the layer where they began."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lamina.errors import NotFiniteError
+from lamina.training.activations import describe_layer, watch
+from lamina.training.batches import Batch
+from lamina.training.checkpoint import name_tensors
+from lamina.training.forward import Forward
+from lamina.training.model import Model
+from lamina.training.recipe import Recipe
+
+HOLDERS = {"live": "the model", "averaged": "the averaged model", "optimizer": "the optimizer's state"}
+
+
+class Guard:
+    """Stops a training that diverges, before a step or a checkpoint would keep what is not finite.
+
+    Args:
+        models: the trained model as ``live``, and its average, if there is one, as ``averaged``.
+        optimizer: the optimizer of the trained model.
+        forward: the forward pass of a step.
+        recipe: its loss and its longest gradient.
+    """
+
+    def __init__(self, models: Mapping[str, Model], optimizer: Optimizer, forward: Forward, recipe: Recipe) -> None:
+        self._models, self._optimizer, self._forward, self._recipe = models, optimizer, forward, recipe
+        self._watched = choose_watched(models["live"])
+        # A module of the user's own may hold infinities on purpose, as a mask does.
+        self._intended = frozenset(find_not_finite(name_tensors(models, optimizer)))
+
+    def clip(self) -> None:
+        """Shorten the gradient of all weights together to the recipe's limit, if it has one."""
+        if self._recipe.gradient_clip:
+            nn.utils.clip_grad_norm_(self._models["live"].parameters(), self._recipe.gradient_clip)
+
+    def check_step(self, loss: Float[Tensor, ""], batch: Batch, lr: float) -> None:
+        """Check the loss and the gradients before the step is taken.
+
+        Raises:
+            NotFiniteError: one of them is not finite; the message names the first layer where that is so.
+        """
+        if is_finite(loss, self._watched):
+            return
+        value, model, smoothing = loss.item(), self._models["live"], self._recipe.label_smoothing
+
+        def repeat_step() -> Tensor:
+            return model.task.loss(self._forward.pass_layers(batch), batch.targets, smoothing, batch.weights)
+
+        what = "A gradient became NaN or infinity" if math.isfinite(value) else f"The loss became {value}"
+        raise NotFiniteError(
+            f"{what} at step {batch.step + 1} of epoch {batch.epoch + 1}. "
+            f"First not finite: {trace_not_finite(model, repeat_step)}. "
+            f"What usually helps: a lower lr (it is {lr:g}), gradient_clip 1, or BatchNorm() in the net."
+        )
+
+    def check_weights(self, lr: float) -> None:
+        """Check all weights, and the optimizer's state, before they are evaluated or saved.
+
+        Raises:
+            NotFiniteError: one of them is not finite; the message names it.
+        """
+        found = find_not_finite(name_tensors(self._models, self._optimizer))
+        if unintended := next((name for name in found if name not in self._intended), None):
+            holder, _, name = unintended.partition(".")
+            raise NotFiniteError(
+                f"{name} of {HOLDERS[holder]} contains NaN or infinity; checkpoint skipped. Lower lr "
+                f"(it is {lr:g}), or set gradient_clip to 1."
+            )
+
+
+def choose_watched(model: nn.Module) -> tuple[Tensor, ...]:
+    """The weights whose gradients show nearly every problem: for linear layers and convolutions the bias, if it exists.
+
+    The gradient of such a bias sums all that reaches the layer from above, so one NaN or infinity there makes it NaN or
+    infinity; the weight's takes a hundred times as long to read. The weight's can overflow alone, where the layer's
+    input is large: :func:`find_not_finite` sees that in the weights after the step.
+    """
+    watched: list[Tensor] = []
+    for module in model.modules():
+        bias = module.bias if isinstance(module, nn.Linear | nn.Conv2d) else None
+        watched += module.parameters(recurse=False) if bias is None or not bias.requires_grad else (bias,)
+    return tuple(watched)
+
+
+def is_finite(loss: Float[Tensor, ""], weights: Iterable[Tensor]) -> bool:
+    """Whether the loss and the gradients of some weights are finite. A GPU has to finish its steps first.
+
+    >>> is_finite(torch.tensor(float("nan")), ())
+    False
+    """
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    # A sum is not finite if a part is not. A sum of finite parts can overflow: then every part is read.
+    vectors = [loss.detach().view(1), *(gradient.view(-1) for gradient in gradients if gradient.ndim < 2)]
+    sums = [torch.cat(vectors).sum(), *(gradient.sum().float() for gradient in gradients if gradient.ndim > 1)]
+    total = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+    return math.isfinite(total.item()) or all(bool(torch.isfinite(value).all()) for value in (loss, *gradients))
+
+
+def find_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of the tensors that contain NaN or infinity.
+
+    >>> find_not_finite({"weight": torch.ones(2), "bias": torch.tensor([0.0, float("inf")])})
+    ['bias']
+    """
+    return [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+
+
+def trace_not_finite(model: Model, take_step: Callable[[], Float[Tensor, ""]]) -> str:
+    """Where the first NaN or infinity comes from, in words: weights, activations, the loss, or gradients.
+
+    Args:
+        model: the model, with the weights from before the step.
+        take_step: makes the forward pass and returns the loss; its gradients are computed here.
+    """
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            return f"the weights of {describe_layer(model, name.rpartition('.')[0])}"
+    outputs: list[tuple[str, bool]] = []
+    gradients: dict[int, bool] = {}
+
+    def note(path: str, _: Tensor, output: Tensor) -> None:
+        index = len(outputs)
+        outputs.append((path, bool(torch.isfinite(output).all())))
+        if output.requires_grad:
+            output.register_hook(lambda gradient: gradients.__setitem__(index, bool(torch.isfinite(gradient).all())))
+
+    innermost = [path for path, module in model.body.named_modules(prefix="body") if not list(module.children())]
+    with watch(model, innermost, note):
+        loss = take_step()
+        for path, is_finite_output in outputs:
+            if not is_finite_output:
+                return f"the activations of {describe_layer(model, path)}"
+        if not torch.isfinite(loss):
+            return "the loss, though the net's outputs are finite: check the targets"
+        model.zero_grad()
+        loss.backward()
+    for index, (path, _) in reversed(list(enumerate(outputs))):
+        weights = [weight.grad for weight in model.get_submodule(path).parameters() if weight.grad is not None]
+        if not gradients.get(index, True) or not all(bool(torch.isfinite(grad).all()) for grad in weights):
+            return f"the gradients of {describe_layer(model, path)}"
+    return "the gradients"

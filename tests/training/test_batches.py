@@ -1,0 +1,84 @@
+"""A step sees the same images wherever the pixels are kept and wherever the epoch begins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lamina.data import Images
+from lamina.nets import Flatten, Net, Output
+from lamina.training.batches import Batch, Batches, find_resident_bytes
+from lamina.training.loop import Training
+from lamina.training.recipe import Recipe
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=4, batch_size=5, flip="random", translate_px=2, cutout_px=3, grow_from_fraction=0.5, balance="on")
+
+
+def make_images(count: int = 21) -> Images:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    return Images(pixels, generator.integers(0, 3, count), tuple("abc"), tuple(map(str, range(count))), "train")
+
+
+def same(one: Batch, other: Batch) -> bool:
+    tensors = ((one.indices, other.indices), (one.pixels, other.pixels), (one.targets, other.targets))
+    return (one.epoch, one.step) == (other.epoch, other.step) and all(torch.equal(*pair) for pair in tensors)
+
+
+def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
+    batches = Batches(make_images(), RECIPE, CPU)
+    epochs = [torch.cat([batch.indices for batch in batches.epoch(epoch)]).tolist() for epoch in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(21))
+    assert epochs[0] != epochs[1]
+    assert [len(batch.indices) for batch in batches.epoch(0)] == [5, 5, 5, 6]  # no batch of a single image
+    assert len(batches) == 4
+
+
+@pytest.mark.parametrize("first_step", [0, 2, 4])
+def test_an_epoch_that_begins_in_the_middle_has_the_same_batches(first_step):
+    batches = Batches(make_images(), RECIPE, CPU)
+    whole, rest = list(batches.epoch(1)), list(batches.epoch(1, first_step))
+    assert len(rest) == 4 - first_step
+    assert all(same(*pair) for pair in zip(whole[first_step:], rest, strict=True))
+
+
+def test_a_batch_holds_the_targets_and_weights_of_its_images():
+    images = make_images()
+    counts = np.bincount(images.targets, minlength=3)
+    for batch in Batches(images, RECIPE, CPU).epoch(0):
+        targets = images.targets[batch.indices.numpy()]
+        assert batch.targets.tolist() == targets.tolist()
+        assert batch.weights is not None
+        assert batch.weights.numpy() == pytest.approx(21 / 3 / counts[targets])
+
+
+def test_pixels_that_stay_on_the_host_give_the_same_batches():
+    # The meta device stands for a GPU: it takes copies and computes shapes, and keeps no numbers.
+    images = make_images()
+    here = Batches(images, RECIPE, CPU)
+    away = Batches(images, RECIPE, torch.device("meta"), resident_bytes=images.pixels.nbytes - 1)
+    assert away._pixels.device == CPU
+    assert Batches(images, RECIPE, torch.device("meta"), images.pixels.nbytes)._pixels.device.type == "meta"
+    for one, other in zip(here.epoch(0), away.epoch(0), strict=True):
+        assert one.pixels.shape == other.pixels.shape
+        assert {other.pixels.device.type, other.indices.device.type, other.targets.device.type} == {"meta"}
+
+
+def test_a_cpu_keeps_every_set():
+    assert find_resident_bytes(CPU) == float("inf")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here, or LAMINA_TEST_CUDA is not set")
+def test_pinned_batches_are_those_of_pixels_on_the_gpu():
+    cuda = torch.device("cuda")
+    resident, pinned = Batches(make_images(), RECIPE, cuda), Batches(make_images(), RECIPE, cuda, resident_bytes=0)
+    assert pinned._pixels.device == CPU
+    assert all(same(*pair) for pair in zip(resident.epoch(1), pinned.epoch(1), strict=True))
+
+
+def test_a_training_takes_its_pixels_as_they_lie_in_memory():
+    images = make_images()
+    training = Training(Net(Flatten(), Output()), images, Recipe(epochs=1), device="cpu")
+    assert training._batches._pixels.data_ptr() == images.pixels.ctypes.data
