@@ -85,13 +85,6 @@ def test_a_pipe_gets_plain_lines_and_every_default_is_told(workplace, pictures):
     assert told[5].startswith("run: runs/2")
 
 
-def test_what_compiling_would_gain_is_told(workplace, pictures):
-    trained = run_lamina("train", NET, "--data", pictures, "--epochs", "1", "--compile", "auto", "--name", "mine")
-    assert trained.returncode == 0, trained.stderr
-    assert "\ncompile: off (a training of 0 s is too short to repay compiling)\n" in trained.stderr
-    assert json.loads((workplace / "runs/mine/run.json").read_text())["recipe"]["compile"] == "off"
-
-
 def test_a_change_of_optimizer_brings_its_usual_lr_unless_one_is_given(workplace, pictures):
     usual = run_lamina("train", "mlp", "--data", pictures, "--epochs", "1", "--optimizer", "sgd", "--name", "usual")
     given = run_lamina("train", "mlp", "--data", pictures, "--epochs", "1", "--optimizer", "sgd", "--lr", "0.001")

@@ -6,17 +6,26 @@ from lamina.training.device import Choice, choose_device
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_that_is_not_there_is_an_error_and_never_a_silent_cpu():
-    with pytest.raises(RecipeError) as refused:
+def test_a_missing_gpu_is_an_error_and_never_a_silent_cpu():
+    with pytest.raises(RecipeError) as rejected:
         choose_device("cuda")
-    assert str(refused.value) == "device was 'cuda', but torch finds none here. Found: cpu. Use auto or cpu."
+    assert str(rejected.value) == "device was 'cuda', but torch finds none here. Found: cpu. Use auto or cpu."
 
 
-def test_an_unknown_device_is_refused():
-    with pytest.raises(RecipeError) as refused:
+def test_an_unknown_device_is_rejected():
+    with pytest.raises(RecipeError) as rejected:
         choose_device("tpu")
-    assert str(refused.value) == "device was 'tpu', but takes one of auto, cuda, mps, cpu."
+    assert str(rejected.value) == "device was 'tpu', but takes one of auto, cuda, mps, cpu."
 
 
-def test_what_was_asked_for_is_what_is_taken():
-    assert choose_device("cpu") == Choice("cpu", "as asked")
+def test_the_requested_device_is_used():
+    assert choose_device("cpu") == Choice("cpu", "as requested")
+
+
+@pytest.mark.parametrize(
+    ("has_mps", "reason"), [(False, "no GPU found"), (True, "MPS is not tested; --device mps uses it")]
+)
+def test_on_a_mac_the_reason_for_the_cpu_names_mps(monkeypatch, has_mps, reason):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: has_mps)
+    assert choose_device("auto") == Choice("cpu", reason)

@@ -81,7 +81,7 @@ def fit_budget(
     chosen = None
     for net, recipe in nets:
         epoch = _time_epoch(net, recipe, dataset, device)
-        left = _seconds_left(seconds, recipe, device)
+        left = _seconds_left(seconds, recipe)
         if chosen is not None and epoch.total_seconds(recipe) > left:
             break
         if (first := epoch.total_seconds(dataclasses.replace(recipe, epochs=1))) > left:
@@ -95,26 +95,15 @@ def fit_budget(
         raise RecipeError("There is no net to choose from.")
     net, recipe, epoch = chosen
     # Timing a net that is not taken has cost something too.
-    recipe = epoch.fit(recipe, _seconds_left(seconds, recipe, device))
+    recipe = epoch.fit(recipe, _seconds_left(seconds, recipe))
     mean = epoch.total_seconds(recipe) / recipe.epochs
     terminal.remark(f"time: {seconds:.0f} s → {net.name}, {recipe.epochs} epochs of {mean:.1f} s each")
     return net, recipe
 
 
-def _seconds_left(seconds: float, recipe: Recipe, device: str) -> float:
+def _seconds_left(seconds: float, recipe: Recipe) -> float:
     left = seconds * (1 - SPARE_FRACTION) - (time.perf_counter() - STARTED)
-    return left - COMPILING_SECONDS if _may_compile(recipe, left - COMPILING_SECONDS, device) else left
-
-
-def _may_compile(recipe: Recipe, seconds: float, device: str) -> bool:
-    """Whether a training of about so many seconds may compile its net."""
-    if recipe.compile != "auto":
-        return recipe.compile == "on"
-    from lamina.training.compilation import SHORTEST_SECONDS, misses_compiler
-    from lamina.training.device import choose_device
-
-    can_compile = not misses_compiler(choose_device(device).value) and not recipe.grow_from_fraction
-    return can_compile and seconds >= SHORTEST_SECONDS
+    return left - COMPILING_SECONDS if recipe.compile == "on" else left
 
 
 def _time_epoch(net: NetChoice, recipe: Recipe, dataset: Dataset, device: str) -> EpochTime:

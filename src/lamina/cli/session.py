@@ -108,8 +108,6 @@ def train_and_judge(
     terminal.remark(f"net: {net.name}, {record.parameters:,} parameters")
     tell_pretrained(training.model, terminal)
     terminal.remark(f"device: {training.device}; precision: {training.precision}")
-    if recipe.compile != "off":
-        terminal.remark(f"compile: {training.compilation}")
     terminal.remark(f"run: {run.path}")
     with run.lock():
         if data.dataset.split_rule != OWN_RULE:

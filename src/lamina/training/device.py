@@ -10,7 +10,7 @@ from lamina.errors import RecipeError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device has no memory left.
+    """Whether an error means that a device has no memory left.
 
     >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
     (True, False)
@@ -23,7 +23,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen and the reason, in a few words for a person."""
+    """A choice and the reason for it, in a few words."""
 
     value: str
     reason: str
@@ -33,24 +33,26 @@ class Choice:
 
 
 def choose_device(wanted: str) -> Choice:
-    """The device to train on; ``auto`` takes CUDA where there is one, else the CPU.
+    """The device to train on; ``auto`` takes CUDA if there is one, else the CPU.
 
-    Apple's MPS is taken when asked for: lamina is not tested there, and its dropout does not follow the seed.
+    Apple's MPS is used only on request: lamina is not tested there, and dropout does not follow the seed.
 
     Raises:
-        RecipeError: the wanted device is unknown or not there; it is never replaced by another.
+        RecipeError: the device is unknown or not available; it is never replaced by another.
 
     >>> choose_device("cpu")
-    Choice(value='cpu', reason='as asked')
+    Choice(value='cpu', reason='as requested')
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     found = [name for name, is_there in there.items() if is_there]
     if wanted == "auto":
-        return Choice("cuda", "found") if there["cuda"] else Choice("cpu", "no GPU found")
+        if there["cuda"]:
+            return Choice("cuda", "found")
+        return Choice("cpu", "MPS is not tested; --device mps uses it" if there["mps"] else "no GPU found")
     if wanted not in there:
         raise RecipeError(f"device was {wanted!r}, but takes one of auto, {', '.join(there)}.")
     if not there[wanted]:
         raise RecipeError(
             f"device was {wanted!r}, but torch finds none here. Found: {', '.join(found)}. Use auto or cpu."
         )
-    return Choice(wanted, "as asked")
+    return Choice(wanted, "as requested")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,13 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lamina.training.batches import Batch, Batches
-from lamina.training.compilation import choose_compilation
+from lamina.training.compilation import compile_model
 from lamina.training.freezing import Features, can_store_features, find_trunk
 from lamina.training.model import Model
 from lamina.training.precision import Precision, arrange_layers
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import sizes_shown
 
 
 class Forward:
@@ -42,13 +41,7 @@ class Forward:
             recipe, model, self._trunk, next(batches.epoch(0)).pixels[:2]
         ):
             self._features = Features(model, self._trunk.heads[0], batches.images)
-        self._compute, self.compilation = choose_compilation(
-            recipe.compile,
-            model,
-            self._try_step,
-            steps=recipe.epochs * len(batches),
-            is_growing=len(sizes_shown(recipe)) > 1,
-        )
+        self._compute = compile_model(model, recipe)
 
     def __call__(self, batch: Batch) -> Float[Tensor, "b k"]:
         """The logits of a batch, as the model learns from them."""
@@ -92,19 +85,3 @@ class Forward:
                 if missing.step not in features.steps_found:
                     with self._arithmetic(missing):
                         features.find(missing)
-
-    def _try_step(self, compute: Callable[[Tensor], Tensor]) -> None:
-        """A forward and a backward pass on the first batch, of which nothing stays."""
-        batch, model = next(self._batches.epoch(0)), self._model
-        buffers = [buffer.clone() for buffer in model.buffers()]
-        model.train()
-        try:
-            with self._arithmetic(batch):
-                logits = compute(batch.pixels)
-            model.task.loss(logits, batch.targets).backward()
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)  # a clock outside measures the step
-        finally:
-            model.eval().zero_grad()
-            for buffer, before in zip(model.buffers(), buffers, strict=True):
-                buffer.copy_(before)

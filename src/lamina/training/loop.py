@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -21,7 +20,7 @@ from lamina.training.forward import Forward
 from lamina.training.guard import Guard
 from lamina.training.model import Model, build_model, check_model, update_average
 from lamina.training.optim import build_optimizer
-from lamina.training.precision import Precision, choose_precision, take_probe
+from lamina.training.precision import Precision, choose_precision
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
@@ -42,7 +41,7 @@ class Training:
         steps_per_record: steps between Step records.
 
     Attributes:
-        recipe, device, precision, compilation: what is used, with what was chosen for ``auto``.
+        recipe, device, precision: what is used, with what was chosen for ``auto``.
         images: how many images an epoch has.
         steps_per_epoch: how many steps an epoch has.
         steps_done: steps since the beginning.
@@ -72,7 +71,7 @@ class Training:
         precision: Precision | None = None,
         steps_per_record: int = 10,
     ) -> None:
-        recipe = recipe or Recipe()
+        self.recipe = recipe = recipe or Recipe()
         self.device = choose_device(device)
         target = torch.device(self.device.value)
         self._batches = Batches(images, recipe, target)
@@ -80,13 +79,8 @@ class Training:
             self._live = build_model(net, images, recipe).to(target)
         check_model(self._live, recipe, len(images))
         keep_freed_memory()
-        probe = take_probe(self._live, images, recipe.batch_size).to(target)
-        self.precision = precision or choose_precision(recipe.precision, self._live, probe)
+        self.precision = precision or choose_precision(recipe.precision, self._live)
         self._forward = Forward(self._live, self._batches, recipe, self.precision)
-        self.compilation = self._forward.compilation
-        self.recipe = dataclasses.replace(
-            recipe, compile=self.compilation.value
-        )  # the same when it is resumed elsewhere
         self._models = {"live": self._live} | ({"averaged": deepcopy(self._live)} if recipe.ema_decay else {})
         self._optimizer = build_optimizer(self._live, recipe, self.precision.value)
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe)

@@ -84,9 +84,8 @@ class Model(nn.Module):
         _materialize(body, in_shape)
         # Convolutions are fastest on channels-last pixels, the order in which the pictures already lie; a net without
         # any reads them channel by channel, and turning bytes costs a quarter of turning floats.
-        convolves = any(isinstance(module, nn.Conv2d) for module in body.modules())
-        self._layout = torch.channels_last if convolves else torch.contiguous_format
-        self.body = nn.utils.convert_conv2d_weight_memory_format(body, self._layout) if convolves else body
+        self._convolves = any(isinstance(module, nn.Conv2d) for module in body.modules())
+        self.body = nn.utils.convert_conv2d_weight_memory_format(body, self._layout) if self._convolves else body
         self.net, self.task, self.in_shape = net, task, in_shape
         self.mean, self.std = tuple(mean), tuple(std)
         # Whole pictures of scales and shifts: multiplying by them is ten times as fast as by one number a channel.
@@ -98,6 +97,10 @@ class Model(nn.Module):
 
     _scale: Tensor
     _shift: Tensor
+
+    @property
+    def _layout(self) -> torch.memory_format:  # no attribute: torch.save cannot pickle one
+        return torch.channels_last if self._convolves else torch.contiguous_format
 
     def normalize(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
         """Stored pixels as what the body takes: channels first, each less its mean and over its deviation.

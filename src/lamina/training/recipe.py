@@ -63,9 +63,9 @@ class Recipe:
     """largest norm of the gradient over all weights; 0 for no limit"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """number format of convolutions and linear layers"""
-    compile: Literal["off", "auto", "on"] = "off"
-    """whether torch first compiles the net, which takes 10 to 30 seconds and makes steps a little faster on some
-    machines and slower on others; auto tries that where the training is long enough"""
+    compile: Literal["off", "on"] = "off"
+    """whether torch compiles the net first, which takes 10 to 30 seconds; steps are then a little faster on some
+    machines and slower on others"""
     freeze: Annotated[int, Range(0)] = 0
     """epochs at the start in which only the head of a pretrained net learns (timm's nets)"""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
