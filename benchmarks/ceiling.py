@@ -122,7 +122,7 @@ def count_needed_flop(net: Net, images: Images) -> int:
 def read_entry(entry: str) -> tuple[str, Recipe]:
     """The net's name in the zoo and the recipe of ``NET:RECIPE``; the net's first of ``NET``."""
     net_name, _, recipe_name = entry.strip().partition(":")
-    return net_name, zoo.load_recipe(net_name, recipe_name or None)[1]
+    return net_name, zoo.load_recipe(net_name, recipe_name or None)
 
 
 def prepare(name: str, images: Images, batch_size: int, precision: str, epochs: int) -> Candidate:

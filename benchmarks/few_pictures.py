@@ -108,7 +108,7 @@ def train_and_test(how: str, weights: Path, recipe_name: str, data: Dataset, see
             body = net.module(data.train.shape, len(data.train.target_names))
         training = Training(body, data.train, recipe)
     else:
-        recipe = dataclasses.replace(zoo.load_recipe("cnn-m")[1], batch_size=50, epochs=30, seed=seed)
+        recipe = dataclasses.replace(zoo.load_recipe("cnn-m"), batch_size=50, epochs=30, seed=seed)
         training = Training(load_net("cnn-m"), data.train, recipe)
     start = time.perf_counter()
     for _ in training:

@@ -226,7 +226,7 @@ def expand(names: str) -> list[str]:
     found = []
     for name in names.split(","):
         net, _, recipe = name.strip().partition(":")
-        chosen = [zoo.load_recipe(net, recipe)[0]] if recipe else list(zoo.load_recipes(net))
+        chosen = [recipe] if recipe else list(zoo.load_recipes(net))
         found += [f"{net}:{chosen_name}" for chosen_name in chosen]
     return found
 

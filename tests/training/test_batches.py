@@ -13,7 +13,9 @@ from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
 CPU = torch.device("cpu")
-RECIPE = Recipe(epochs=4, batch_size=5, flip="random", translate_px=2, cutout_px=3, grow_from_fraction=0.5, balance="on")
+RECIPE = Recipe(
+    epochs=4, batch_size=5, flip="random", translate_px=2, cutout_px=3, grow_from_fraction=0.5, balance="on"
+)
 
 
 def make_images(count: int = 21) -> Images:

@@ -157,8 +157,7 @@ def test_an_epoch_that_left_what_is_no_number_is_not_given(before, after, unsoun
     with pytest.raises(NotFiniteError) as refused:
         list(training)
     assert str(refused.value) == (
-        f"{unsound} contains NaN or infinity; checkpoint skipped. Lower lr (it is 0.001), or set "
-        "gradient_clip to 1."
+        f"{unsound} contains NaN or infinity; checkpoint skipped. Lower lr (it is 0.001), or set gradient_clip to 1."
     )
 
 

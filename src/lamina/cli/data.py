@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from lamina.cli.choices import choose_data
-from lamina.cli.preparation import DataOptions
-from lamina.cli.terminal import Terminal, parse_options
+from lamina.cli.data_options import PreparationFields
+from lamina.cli.options import parse_options
+from lamina.cli.terminal import Terminal
+from lamina.data.preparation import Preparation
 from lamina.errors import DataError
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ class Options:
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """a name or a path"""
-    reading: DataOptions = DataOptions()
+    preparation: PreparationFields = field(default_factory=dict)
+    """how to read the pictures and their targets"""
     contact_sheet: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
     """draw training pictures of each class to this file"""
     samples: int = 10
@@ -54,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise DataError(f"--contact-sheet was {sheet}, but must end in .png.")
     terminal = Terminal(as_json=options.json)
-    dataset = choose_data(options.data, options.reading.prepare(), terminal).dataset
+    dataset = choose_data(options.data, Preparation(**options.preparation), terminal).dataset
     from lamina.data.inspection import inspect
 
     with terminal.progress(QUIET_SECONDS) as show_progress:

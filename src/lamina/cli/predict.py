@@ -14,7 +14,8 @@ import tyro
 
 from lamina.cli.choices import load_run_model
 from lamina.cli.loading import loading
-from lamina.cli.terminal import Terminal, parse_options
+from lamina.cli.options import parse_options
+from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
 from lamina.targets import REGRESSION
 

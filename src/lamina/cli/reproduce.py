@@ -14,8 +14,9 @@ import tyro
 
 from lamina.cli import STARTED
 from lamina.cli.choices import choose_data, choose_net
+from lamina.cli.options import parse_options
 from lamina.cli.session import Outcome, Place, train_and_judge
-from lamina.cli.terminal import Terminal, parse_options
+from lamina.cli.terminal import Terminal
 from lamina.data import Preparation
 from lamina.errors import DataError, RecipeError
 from lamina.targets import SINGLE_LABEL

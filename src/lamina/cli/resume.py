@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 import tyro
 
 from lamina.cli.choices import choose_data, make_module
+from lamina.cli.options import parse_options
 from lamina.cli.session import Precautions, resume_and_judge, tell_outcome
-from lamina.cli.terminal import Terminal, parse_options, read_seconds
+from lamina.cli.terminal import Terminal, read_seconds
 
 
 @dataclass(frozen=True)

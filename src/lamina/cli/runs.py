@@ -9,7 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from lamina.cli.terminal import Terminal, parse_options, warnings_as_remarks
+from lamina.cli.options import parse_options
+from lamina.cli.terminal import Terminal, warnings_as_remarks
 from lamina.errors import RunError
 
 

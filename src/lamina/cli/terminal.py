@@ -9,30 +9,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
-import tyro
 from rich.console import Console
 from rich.text import Text
 
 from lamina.cli.progress import make_bar
 from lamina.errors import RecipeError
 from lamina.text import build_table, escape
-
-Options = TypeVar("Options")
-
-
-def parse_options(
-    kind: type[Options], command: str, arguments: Sequence[str], default: Options | None = None
-) -> Options:
-    """Read a command's arguments into its dataclass; invalid ones end the process with status 2 and a message."""
-    return tyro.cli(
-        kind,
-        prog=f"lamina {command}",
-        args=list(arguments),
-        default=tyro.MISSING_NONPROP if default is None else default,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-    )
 
 
 def read_seconds(flag: str, text: str) -> float:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from lamina.cli.choices import choose_data, make_module
-from lamina.cli.terminal import Terminal, parse_options
+from lamina.cli.options import parse_options
+from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 
 if TYPE_CHECKING:

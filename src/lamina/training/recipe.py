@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from lamina.errors import RecipeError
 from lamina.values import Range, check_fields
+
+if TYPE_CHECKING:
+    from lamina.targets import Kind
 
 Fraction: TypeAlias = Annotated[float, Range(0, below=1)]
 
@@ -90,3 +93,13 @@ class Recipe:
 
 USUAL_LR: dict[str, float] = {"adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3, "sgd": 0.05, "muon": 2e-3}
 """The learning rate of each optimizer where a person chose the optimizer and no learning rate."""
+
+
+def adapt_recipe(recipe: Recipe, kind: Kind) -> Recipe:
+    """A net's own recipe for other targets than classes: numbers have no labels to smooth, and may change in a mirror.
+
+    >>> from lamina.targets import REGRESSION
+    >>> adapt_recipe(Recipe(label_smoothing=0.1, flip="random"), REGRESSION)
+    Recipe()
+    """
+    return recipe if kind.has_classes else dataclasses.replace(recipe, label_smoothing=0.0, flip="off")

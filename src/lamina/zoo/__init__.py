@@ -46,25 +46,29 @@ def load_recipes(name: str) -> dict[str, Recipe]:
     return recipes
 
 
-def load_recipe(net_name: str, recipe_name: str | None = None) -> tuple[str, Recipe]:
-    """A recipe of a net in the zoo and its name, by default the first.
+def load_recipe(net_name: str, recipe_name: str | None = None) -> Recipe:
+    """A recipe of a net in the zoo, by default its first.
 
     Raises:
+        NetError: there is no such net.
         RecipeError: the net has no recipe of that name.
+
+    >>> load_recipe("cnn").epochs, load_recipe("cnn", "best").epochs
+    (10, 25)
     """
     return choose_recipe(net_name, load_recipes(net_name), recipe_name)
 
 
-def choose_recipe(net_name: str, recipes: Mapping[str, Recipe], recipe_name: str | None = None) -> tuple[str, Recipe]:
-    """The one of a net's recipes that has that name, and the name; by default the first.
+def choose_recipe(net_name: str, recipes: Mapping[str, Recipe], recipe_name: str | None = None) -> Recipe:
+    """The one of a net's recipes that has that name, by default the first.
 
     Raises:
         RecipeError: the net has no recipe of that name.
 
     >>> choose_recipe("mine", {"slow": Recipe(epochs=50), "quick": Recipe(epochs=2)}, "quick")
-    ('quick', Recipe(epochs=2))
+    Recipe(epochs=2)
     """
     chosen = recipe_name or next(iter(recipes))
     if chosen not in recipes:
         raise RecipeError(f"{net_name} has no recipe {chosen!r}. {suggest(chosen, recipes)}")
-    return chosen, recipes[chosen]
+    return recipes[chosen]

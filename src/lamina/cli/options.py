@@ -1,0 +1,86 @@
+"""A command's options: flags that tyro makes of the command's dataclass, and their help."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypedDict, TypeVar, get_type_hints
+
+import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+Options = TypeVar("Options")
+
+_REGISTRY = ConstructorRegistry()
+
+
+def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -> Options:
+    """Read a command's arguments into its dataclass; invalid ones end the process with status 2 and a message."""
+    width = shutil.get_terminal_size().columns
+    # tyro joins the lines of a description unless they begin with a space, and leaves long ones to the terminal.
+    paragraphs = (
+        textwrap.fill(_join_lines(paragraph), width, subsequent_indent="  ")
+        for paragraph in (inspect.getdoc(kind) or "").split("\n\n")
+    )
+    return tyro.cli(
+        kind,
+        prog=f"lamina {command}",
+        description="\n\n".join(paragraphs),
+        args=list(arguments),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        registry=_REGISTRY,
+    )
+
+
+def given_fields(kind: type, flags: Mapping[str, object] | None = None) -> Any:
+    """A type for an option: the fields of ``kind`` as flags, and as its value a dict of those that were given.
+
+    Args:
+        kind: a dataclass whose fields all have a default.
+        flags: what ``tyro.conf.arg`` says of some of the fields.
+    """
+    types, texts = get_type_hints(kind, include_extras=True), _read_texts(kind)
+    entries: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        hint = f"(default: {field.default})" if field.default not in (None, ()) else ""
+        help_text = tyro.conf.arg(help=texts[field.name], help_behavior_hint=hint)
+        entries[field.name] = Annotated[types[field.name], help_text, (flags or {}).get(field.name)]
+    return TypedDict(kind.__name__, entries, total=False)  # type: ignore[operator]
+
+
+@_REGISTRY.struct_rule
+def _read_dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """As tyro reads dataclasses, but with each help text on one line, for tyro to break where the terminal ends."""
+    if not dataclasses.is_dataclass(info.type):
+        return None
+    types, texts = get_type_hints(info.type, include_extras=True), _read_texts(info.type)
+    fields = tuple(
+        StructFieldSpec(
+            name=field.name,
+            type=types[field.name],
+            default=tyro.MISSING_NONPROP if field.default is dataclasses.MISSING else field.default,
+            helptext=texts.get(field.name),
+        )
+        for field in dataclasses.fields(info.type)
+    )
+    return StructConstructorSpec(instantiate=info.type, fields=fields)
+
+
+def _read_texts(kind: type) -> dict[str, str]:
+    """The text below each field of a dataclass."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    texts = {}
+    for field, below in itertools.pairwise(getattr(definition, "body", [])):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = _join_lines(text)
+    return texts
+
+
+def _join_lines(text: str) -> str:
+    return " ".join(text.split())

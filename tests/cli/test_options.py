@@ -1,0 +1,96 @@
+"""What is given on the command line is what happens, however it is spelt; and --help is laid out for its reader."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import pytest
+
+from lamina.cli import COMMANDS, main
+from lamina.cli.data_options import PreparationFields
+from lamina.cli.options import parse_options
+from lamina.cli.train import Options, RecipeFields, overlay
+from lamina.data import Preparation
+from lamina.training.recipe import Recipe
+
+
+@pytest.mark.parametrize("words", [["--label-smoothing", "0.1"], ["--label_smoothing=0.1"]])
+def test_what_is_given_is_never_dropped_however_it_is_spelt(workplace, capsys, words):
+    """Numbers have no labels to smooth: a net's own recipe is adapted, but what a person asks for is rejected."""
+    assert main(["train", "cnn-s", "--data", "shapes-pose", *words]) == 2
+    assert "label_smoothing was 0.1, but numbers have no labels to smooth." in capsys.readouterr().err
+    assert not (workplace / "runs").exists()
+
+
+def test_given_fields_go_over_the_net_s_recipe_and_the_others_stay():
+    own = Recipe(epochs=25, optimizer="muon", lr=0.05, flip="random")
+    assert overlay(own, {}) == own
+    assert overlay(own, {"epochs": 1, "flip": "off"}) == Recipe(epochs=1, optimizer="muon", lr=0.05)
+    assert overlay(own, {"optimizer": "adam"}) == Recipe(epochs=25, optimizer="adam", lr=1e-3, flip="random")
+    assert overlay(own, {"optimizer": "adam", "lr": 0.2}).lr == 0.2
+    assert overlay(own, {"optimizer": "muon"}) == own
+
+
+def test_epochs_and_time_exclude_each_other_however_epochs_is_spelt(capsys):
+    for words in (["--epochs", "3"], ["--epochs=3"]):
+        assert main(["train", "--time", "30s", "--data", "shapes", *words]) == 2
+        assert "--time finds the epochs that fit, but --epochs was given too." in capsys.readouterr().err
+
+
+def test_nothing_given_is_nothing():
+    options = parse_options(Options, "train", [])
+    assert (options.given, options.preparation) == ({}, {})
+    given = parse_options(Options, "train", ["--dropout", "None", "--lr", "0.001", "--val", "0.1"])
+    assert given.given == {"dropout": None, "lr": 0.001}  # also where it is the default
+    assert given.preparation == {"val_fraction": 0.1}
+
+
+def test_every_field_of_a_recipe_and_a_preparation_has_a_flag():
+    for fields, kind in ((RecipeFields, Recipe), (PreparationFields, Preparation)):
+        assert list(fields.__annotations__) == list(kind.__dataclass_fields__)
+    words = "--size 8 --resize pad --label-from name --task binary --image-column a --label-column b c "
+    words += "--label-separator ; --split-column d --val 0.1 --test 0.2 --split-seed 3"
+    assert Preparation(**parse_options(Options, "train", words.split()).preparation) == Preparation(
+        size_px=8,
+        resize="pad",
+        label_from="name",
+        task="binary",
+        image_column="a",
+        label_columns=("b", "c"),
+        label_separator=";",
+        split_column="d",
+        val_fraction=0.1,
+        test_fraction=0.2,
+        split_seed=3,
+    )
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_breaks_a_line_only_where_the_next_word_does_not_fit(command, width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    start = next(place for place, line in enumerate(lines) if re.match(r"\W+(options|positional arguments)\W", line))
+    breaks = [(line, after, width) for line, after in pairwise(lines[2:start]) if after.startswith("  ")]
+    column = next(line.index("show this help") for line in lines if "show this help" in line)
+    for line, after in pairwise(lines[start:]):
+        text, more = line[column:-2].rstrip(), after[column:-2].rstrip()
+        if line[column - 2 : column] == "  " and text and not after[1:column].strip() and more:
+            breaks.append((text, more, width - column - 2))
+    assert breaks or width == 120
+    for line, after, room in breaks:
+        assert len(f"{line} {after.split()[0]}") > room
+
+
+def test_help_shows_defaults_and_units(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    out = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+    assert "--lr FLOAT peak learning rate (default: 0.001)" in out
+    assert "--cutout-px INT side of the square blanked at a random place, in pixels (default: 0)" in out
+    assert "--size PX side of the squares that pictures become" in out
