@@ -46,11 +46,11 @@ def test_reads_layers_as_they_are_written_in_python(text: str, net: Net):
         ("ReLU()()", f"expected a layer, got: ReLU()(). {EXAMPLE}"),
         ("*x, ReLU()", f"expected a layer, got: *x. {EXAMPLE}"),
         ("Net(*[ReLU()])", f"expected a layer, got: *[ReLU()]. {EXAMPLE}"),
-        ("Net(Net())", "'Net' is no layer. Choose from: "),
+        ("Net(Net())", "'Net' is not a layer. Choose from: "),
         ("ReLU()) + (ReLU()", f"expected a layer, got: (\nReLU()) + (ReLU()\n). {EXAMPLE}"),
-        ("Liner(3)", "'Liner' is no layer. Did you mean Linear?"),
-        ("__import__('os')", "'__import__' is no layer. Choose from: "),
-        ("Conv2d(3, kernal_size=3)", "Conv2d: 'kernal_size' is no argument of it. Did you mean kernel_size?"),
+        ("Liner(3)", "'Liner' is not a layer. Did you mean Linear?"),
+        ("__import__('os')", "'__import__' is not a layer. Choose from: "),
+        ("Conv2d(3, kernal_size=3)", "Conv2d: 'kernal_size' is not one of its arguments. Did you mean kernel_size?"),
         (
             "Conv2d(3)",
             "Conv2d: missing a required argument: 'kernel_size'. Its arguments are: out_channels, kernel_size, "
@@ -63,7 +63,7 @@ def test_reads_layers_as_they_are_written_in_python(text: str, net: Net):
         (
             "Linear(10 * 20)",
             "expected a number, a string, True, False, None or a tuple of these, got: 10 * 20. "
-            "Nothing is computed here: write the value itself.",
+            "Expressions are not evaluated: write the value itself.",
         ),
         ("Linear(units)", "expected a number, a string, True, False, None or a tuple of these, got: units. "),
         ("Linear(f'{x}')", "expected a number, a string, True, False, None or a tuple of these, got: f'{x}'. "),
@@ -84,15 +84,15 @@ def test_reads_layers_as_they_are_written_in_python(text: str, net: Net):
         ("ReLU());import os;(", "the layers are not valid Python: "),
         ("lambda: ReLU()", f"expected a layer, got: lambda: ReLU(). {EXAMPLE}"),
         ("[ReLU() for _ in range(9)]", f"expected a layer, got: [ReLU() for _ in range(9)]. {EXAMPLE}"),
-        ("Net(layers=3)", "'Net' is no layer. Choose from: "),
-        ("ReLU(\ud800)", f"the layers have a character that no text has. {EXAMPLE}"),
+        ("Net(layers=3)", "'Net' is not a layer. Choose from: "),
+        ("ReLU(\ud800)", f"the layers contain an invalid character. {EXAMPLE}"),
     ],
 )
-def test_refusals_quote_the_piece_that_is_wrong(text: str, message: str):
-    with pytest.raises(NetError) as refusal:
+def test_messages_quote_the_piece_that_is_wrong(text: str, message: str):
+    with pytest.raises(NetError) as rejection:
         parse_net(text)
     # The quoted piece stands on one line.
-    assert str(refusal.value).startswith(" ".join(message.split()))
+    assert str(rejection.value).startswith(" ".join(message.split()))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_refusals_quote_the_piece_that_is_wrong(text: str, message: str):
     ],
     ids=lambda text: f"{text[:12]!r}, {len(text)} characters",
 )
-def test_hostile_text_is_refused(text: str):
+def test_hostile_text_is_rejected(text: str):
     with pytest.raises(NetError):
         parse_net(text)
 
@@ -134,7 +134,7 @@ fragments = st.sampled_from([*PUNCTUATION, *WORDS.split()])
 
 @settings(deadline=None, max_examples=400)
 @given(text=st.text(max_size=40) | st.lists(fragments, max_size=15).map("".join))
-def test_any_text_makes_a_net_or_a_refusal(text: str):
+def test_any_text_makes_a_net_or_a_rejection(text: str):
     try:
         net = parse_net(text)
     except NetError:
@@ -142,7 +142,7 @@ def test_any_text_makes_a_net_or_a_refusal(text: str):
     assert parse_net(repr(net)) == net
 
 
-def test_a_long_text_is_refused_before_it_is_read():
-    with pytest.raises(NetError) as refusal:
+def test_a_long_text_is_rejected_before_it_is_read():
+    with pytest.raises(NetError) as rejection:
         parse_net("ReLU()," * 3_000)
-    assert str(refusal.value) == "the layers must be at most 20,000 characters, got 21,000. Use a file."
+    assert str(rejection.value) == "the layers must be at most 20,000 characters, got 21,000. Use a file."

@@ -186,7 +186,7 @@ class TestReceptiveField:
         assert net.fields((1, 8, 8))[-1] is None
 
 
-class TestRefusedShapes:
+class TestRejectedShapes:
     @pytest.mark.parametrize(
         ("layer", "shape", "message"),
         [
@@ -295,9 +295,9 @@ class TestRefusedShapes:
         ids=repr,
     )
     def test_says_what_was_expected_what_came_and_what_helps(self, layer: Layer, shape: Shape, message: str):
-        with pytest.raises(NetError) as refusal:
+        with pytest.raises(NetError) as rejection:
             layer.out_shape(shape)
-        assert str(refusal.value) == message
+        assert str(rejection.value) == message
 
     @pytest.mark.parametrize(
         ("layer", "shape", "shortcut"),
@@ -309,14 +309,14 @@ class TestRefusedShapes:
         ids=repr,
     )
     def test_the_shortcut_that_is_advised_helps(self, layer: Residual, shape: Shape, shortcut: tuple[Layer, ...]):
-        with pytest.raises(NetError) as refusal:
+        with pytest.raises(NetError) as rejection:
             layer.out_shape(shape)
-        assert f"shortcut={shortcut!r}" in str(refusal.value)
+        assert f"shortcut={shortcut!r}" in str(rejection.value)
         mended = Residual(*layer.layers, shortcut=shortcut)
         assert mended.module(shape)(torch.zeros(2, *shape)).shape == (2, *mended.out_shape(shape))
 
 
-class TestRefusedArguments:
+class TestRejectedArguments:
     @pytest.mark.parametrize(
         ("make", "message"),
         [
@@ -397,13 +397,13 @@ class TestRefusedArguments:
         ],
     )
     def test_names_the_argument_and_its_range(self, make, message: str):
-        with pytest.raises(NetError) as refusal:
+        with pytest.raises(NetError) as rejection:
             make()
-        assert str(refusal.value) == message
+        assert str(rejection.value) == message
 
     def test_residuals_inside_one_another_have_a_limit(self):
         layer: Layer = ReLU()
         for _ in range(20):
             layer = Residual(layer)
-        with pytest.raises(NetError, match=r"^Residual: at most 20 may stand inside one another\.$"):
+        with pytest.raises(NetError, match=r"^Residual: at most 20 may be nested\.$"):
             Residual(layer)

@@ -146,9 +146,9 @@ class TestNetAsAValue:
         ],
     )
     def test_takes_nothing_but_layers(self, layers, message: str):
-        with pytest.raises(NetError) as refusal:
+        with pytest.raises(NetError) as rejection:
             Net(*layers)
-        assert str(refusal.value) == message
+        assert str(rejection.value) == message
 
 
 class TestWithOutputs:
@@ -218,20 +218,20 @@ class TestCheck:
         ids=repr,
     )
     def test_says_what_is_wrong_before_training(self, net: Net, message: str):
-        with pytest.raises(NetError) as refusal:
+        with pytest.raises(NetError) as rejection:
             net.check((3, 8, 8), 10)
-        assert str(refusal.value) == message
+        assert str(rejection.value) == message
 
     @pytest.mark.parametrize("shape", [(), (3, 32), (3, 0, 32), (1, 3, 32, 32), (-1,)])
-    def test_refuses_what_is_no_image_and_no_vector(self, shape: Shape):
-        with pytest.raises(NetError) as refusal:
+    def test_rejects_what_is_no_image_and_no_vector(self, shape: Shape):
+        with pytest.raises(NetError) as rejection:
             MLP.check(shape, 10)
-        assert str(refusal.value) == (
+        assert str(rejection.value) == (
             f"a net takes images (C, H, W) or vectors (F,), each size at least 1, got {shape}."
         )
 
     @pytest.mark.parametrize("ask", [Net.out_shape, Net.parameter_count, Net.multiply_adds, Net.fields, Net.module])
-    def test_every_question_is_refused_for_a_shape_that_does_not_fit(self, ask):
+    def test_every_question_is_rejected_for_a_shape_that_does_not_fit(self, ask):
         with pytest.raises(NetError, match=r"^layer 1 of 1, Linear\(10\): expected a vector \(F,\), got \(3, 8, 8\)"):
             ask(Net(Linear(10)), (3, 8, 8))
 
@@ -247,7 +247,7 @@ class TestWithout:
     def test_is_the_same_net_where_there_is_none(self):
         assert MLP.without(BatchNorm) == MLP
 
-    def test_refuses_to_empty_a_residual(self):
+    def test_rejects_to_empty_a_residual(self):
         with pytest.raises(NetError, match=r"^Residual: expected at least one layer, got none\.$"):
             Net(Residual(BatchNorm())).without(BatchNorm)
 
@@ -268,10 +268,10 @@ class TestReplace:
         assert DEEP.replace(ReLU, ReLU()) == DEEP
 
     @pytest.mark.parametrize(("old", "name"), [(Dropout, "Dropout"), (Linear(7), "Linear(7)")])
-    def test_refuses_what_is_not_there(self, old, name: str):
-        with pytest.raises(NetError) as refusal:
+    def test_rejects_what_is_not_there(self, old, name: str):
+        with pytest.raises(NetError) as rejection:
             MLP.replace(old, GELU())
-        assert str(refusal.value) == (
+        assert str(rejection.value) == (
             f"replace: expected a net with {name}, got Net(Flatten(), Linear(100), ReLU(), Output()). "
             "Name a layer that it has."
         )
@@ -314,7 +314,7 @@ class TestJson:
 
     @settings(deadline=None, max_examples=300)
     @given(data=json_values | st.fixed_dictionaries({"layers": st.lists(json_values, max_size=3)}))
-    def test_anything_makes_a_net_or_a_refusal(self, data: object):
+    def test_anything_makes_a_net_or_a_rejection(self, data: object):
         try:
             net = Net.from_json(data)
         except NetError:
@@ -327,13 +327,13 @@ class TestJson:
             (3, 'a net in JSON must be {"layers": [...]}, got 3.'),
             ({"layers": 3}, "a net in JSON must be {\"layers\": [...]}, got {'layers': 3}."),
             ({"layers": [3]}, 'a layer in JSON must be {"layer": name, ...}, got 3.'),
-            ({"layers": [{"layer": "ReLu"}]}, "'ReLu' is no layer. Did you mean ReLU?"),
+            ({"layers": [{"layer": "ReLu"}]}, "'ReLu' is not a layer. Did you mean ReLU?"),
             ({"layers": [{"layer": 1}]}, "a layer in JSON must be {\"layer\": name, ...}, got {'layer': 1}."),
             (
                 {"layers": [{"layer": "Dropout", "q": 0.5}]},
-                "Dropout: 'q' is no argument of it. Choose from: p.",
+                "Dropout: 'q' is not one of its arguments. Choose from: p.",
             ),
-            ({"layers": [{"layer": "ReLU", "p": 0.5}]}, "ReLU: 'p' is no argument of it. It takes none."),
+            ({"layers": [{"layer": "ReLU", "p": 0.5}]}, "ReLU: 'p' is not one of its arguments. It has none."),
             (
                 {"layers": [{"layer": "Linear"}]},
                 "Linear: missing a required argument: 'out_features'. Its arguments are: out_features, bias.",
@@ -351,12 +351,12 @@ class TestJson:
         ],
         ids=repr,
     )
-    def test_refusals_say_what_helps(self, data: object, message: str):
-        with pytest.raises(NetError) as refusal:
+    def test_messages_say_what_helps(self, data: object, message: str):
+        with pytest.raises(NetError) as rejection:
             Net.from_json(data)
-        assert str(refusal.value) == message
+        assert str(rejection.value) == message
 
-    def test_endless_nesting_is_refused(self):
+    def test_endless_nesting_is_rejected(self):
         layer: dict[str, object] = {"layer": "ReLU"}
         for _ in range(100_000):
             layer = {"layer": "Residual", "layers": [layer]}

@@ -103,7 +103,7 @@ def test_json_holds_every_figure():
     }
 
 
-def test_refuses_a_net_that_cannot_be_trained():
+def test_rejects_a_net_that_cannot_be_trained():
     with pytest.raises(NetError, match=r"^layer 1 of 1, Linear\(10\): expected a vector \(F,\), got \(3, 8, 8\)"):
         summarize(Net(Linear(10)), (3, 8, 8), 10)
 

@@ -1,4 +1,4 @@
-"""A layer from its name and its arguments, whoever wrote them: JSON or an expression. Nothing is evaluated."""
+"""Layers from names and arguments in JSON or an expression. Nothing is evaluated."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from lamina.nets import layers
 from lamina.nets.layer import Layer
 
 KINDS: dict[str, Callable[..., Layer]] = {name: getattr(layers, name) for name in layers.__all__}
-"""Every layer there is, by its name."""
+"""Every layer by its name."""
 
 
 def build_layer(name: str, by_place: Sequence[object], by_name: Mapping[str, object]) -> Layer:
-    """The layer called ``name`` with arguments given by place and by name.
+    """The layer called ``name`` with positional and named arguments.
 
-    Raises ``NetError`` for a name, a set of arguments or a value that is not right.
+    Raises ``NetError`` for an unknown name and for invalid arguments.
 
     >>> build_layer("Conv2d", [32], {"kernel_size": 3})
     Conv2d(32, 3)
     """
     if name not in KINDS:
-        raise NetError(f"{reprlib.repr(name)} is no layer. {suggest(name, KINDS)}")
+        raise NetError(f"{reprlib.repr(name)} is not a layer. {suggest(name, KINDS)}")
     signature = inspect.signature(KINDS[name])
     for argument in by_name:
         if argument not in signature.parameters:
-            hint = suggest(argument, signature.parameters) if signature.parameters else "It takes none."
-            raise NetError(f"{name}: {reprlib.repr(argument)} is no argument of it. {hint}")
+            hint = suggest(argument, signature.parameters) if signature.parameters else "It has none."
+            raise NetError(f"{name}: {reprlib.repr(argument)} is not one of its arguments. {hint}")
     try:
         signature.bind(*by_place, **by_name)
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""What a net is made of, layer by layer, in numbers."""
+"""A net in numbers: shapes, parameters and multiply-adds, layer by layer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lamina.text import format_table, html_table
 
 @dataclass(frozen=True)
 class Row:
-    """One layer. The layers inside a ``Residual`` have rows of their own, and their costs stand there alone."""
+    """One layer. Layers inside a ``Residual`` have rows of their own, which alone hold their costs."""
 
     layer: str
     depth: int
-    """How many ``Residual`` (and shortcuts) the layer stands in, for an indent."""
+    """How many ``Residual`` and shortcuts the layer is nested in, for indentation."""
     out_shape: Shape
     parameters: int
     multiply_adds: int
@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A row a layer, and the sums: parameters of all layers, multiply-adds for one image."""
+    """A row per layer, and the totals: all parameters, and multiply-adds for one image."""
 
     rows: tuple[Row, ...]
     parameters: int
@@ -58,12 +58,12 @@ class Summary:
         return ("layer", "output", "parameters", "multiply-adds", "sees"), [*rows, total]
 
     def to_json(self) -> dict[str, object]:
-        """The summary as plain JSON values; shapes and sizes are lists there."""
+        """The summary as plain JSON values."""
         return asdict(self)
 
 
 def summarize(net: Net, in_shape: Shape, outputs: int) -> Summary:
-    """The summary of a net for images of ``in_shape``, (C, H, W), and so many outputs.
+    """Summarize a net for images of ``in_shape``, (C, H, W), and a number of outputs.
 
     Raises ``NetError`` where the net cannot be trained on them.
 

@@ -1,4 +1,4 @@
-"""Layers written as Python text, read with ``ast`` and never evaluated."""
+"""Layers written as Python, read with ``ast`` and never evaluated."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from lamina.nets.layer import Layer
 from lamina.nets.net import Net
 
 LONGEST = 20_000
-"""The most characters of an expression: longer ones could exhaust the stack of Python's parser."""
+"""Longest expression in characters: longer ones could exhaust the stack of Python's parser."""
 
 _EXAMPLE = "Write layers such as: Flatten(), Linear(200), ReLU(), Output()."
 
 
 def parse_net(text: str) -> Net:
-    """The net that ``text`` describes: layers with commas between them, or the ``repr`` of a net.
+    """The net that ``text`` describes: layers separated by commas, or the ``repr`` of a net.
 
     Arguments are literals: numbers, strings, ``True``, ``False``, ``None``, tuples of these, and layers inside
-    ``Residual``. Raises ``NetError`` that quotes the piece that is anything else; nothing is ever run.
+    ``Residual``. Anything else raises ``NetError``, which quotes it; nothing is run.
 
     >>> parse_net("Flatten(), Linear(200), ReLU(), Output()")
     Net(Flatten(), Linear(200), ReLU(), Output())
@@ -37,7 +37,7 @@ def parse_net(text: str) -> Net:
     except (RecursionError, MemoryError):
         raise NetError(f"the layers are nested too deeply. {_EXAMPLE}") from None
     except ValueError:
-        raise NetError(f"the layers have a character that no text has. {_EXAMPLE}") from None
+        raise NetError(f"the layers contain an invalid character. {_EXAMPLE}") from None
     if not layers:
         raise NetError(f"expected layers, got none. {_EXAMPLE}")
     return Net(*layers)
@@ -74,7 +74,7 @@ def _value(source: str, node: ast.expr) -> object:
             return -number
     raise NetError(
         f"expected a number, a string, True, False, None or a tuple of these, got: {_quote(source, node)}. "
-        "Nothing is computed here: write the value itself."
+        "Expressions are not evaluated: write the value itself."
     )
 
 
@@ -83,7 +83,7 @@ def _quote(source: str, node: ast.expr) -> str:
 
 
 def _quote_near(text: str, error: SyntaxError) -> str:
-    """What is wrong, and the text from where Python stumbled."""
+    """What is wrong, and the text from there on."""
     line, column = (error.lineno or 2) - 2, (error.offset or 1) - 1
     lines = text.splitlines()
     rest = lines[line][column:] if 0 <= line < len(lines) else ""

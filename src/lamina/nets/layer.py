@@ -1,6 +1,6 @@
-"""What every layer is: a frozen value that knows its shapes, its costs and its torch module."""
+"""The base classes of layers: frozen values that know their shapes, their costs and their torch module."""
 
-# Every layer answers the questions that Layer documents, whether it needs all that it is given or not.
+# The methods are documented in Layer, and not every layer needs all of their arguments.
 # ruff: noqa: ARG002, D102
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ Shape: TypeAlias = tuple[int, ...]
 
 @dataclass(frozen=True, repr=False)
 class Layer(ABC):
-    """A layer of a net: its arguments, and all that follows from them and the shape that comes in.
+    """A layer of a net: its arguments, and what follows from them and the input shape.
 
-    ``out_shape`` raises ``NetError`` for a shape that the layer does not take; the rest may rely on having asked it.
+    Invalid arguments raise ``NetError``. ``out_shape`` raises it for an input shape that does not fit; the
+    other methods may rely on a shape that does.
     """
 
     def __post_init__(self) -> None:
@@ -38,22 +39,22 @@ class Layer(ABC):
 
     @abstractmethod
     def parameter_count(self, in_shape: Shape) -> int:
-        """How many numbers the layer has, trained or frozen."""
+        """The number of parameters, trained or frozen."""
 
     @abstractmethod
     def multiply_adds(self, in_shape: Shape) -> int:
-        """Multiplications, each with its addition, of convolutions and linear layers for one image."""
+        """Multiply-adds of convolutions and linear layers for one image."""
 
     @abstractmethod
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        """What a unit sees of the image when the units before it see ``field``; ``None`` is all of it."""
+        """The receptive field of a unit whose inputs see ``field``; ``None`` is the whole image."""
 
     @abstractmethod
     def module(self, in_shape: Shape) -> nn.Module:
         """The layer as a torch module with fresh weights, for batches of ``in_shape``."""
 
     def __repr__(self) -> str:
-        """The Python that makes the layer: what must be given by place, what was chosen by name."""
+        """The Python that makes the layer: required arguments by position, changed defaults by name."""
         arguments = (
             repr(value) if field.default is MISSING else f"{field.name}={value!r}"
             for field in fields(self)
@@ -68,7 +69,7 @@ class Layer(ABC):
 
 @dataclass(frozen=True, repr=False)
 class WeightlessLayer(Layer):
-    """A layer without parameters, and without multiply-adds that count."""
+    """A layer without parameters and multiply-adds."""
 
     def parameter_count(self, in_shape: Shape) -> int:
         return 0
@@ -79,7 +80,7 @@ class WeightlessLayer(Layer):
 
 @dataclass(frozen=True, repr=False)
 class ElementwiseLayer(WeightlessLayer):
-    """A layer that makes of every number another, by the class of its name and arguments in ``torch.nn``."""
+    """A layer that maps each number on its own: the class of the same name and arguments in ``torch.nn``."""
 
     def out_shape(self, in_shape: Shape) -> Shape:
         return in_shape
@@ -96,7 +97,7 @@ class ElementwiseLayer(WeightlessLayer):
 
 @dataclass(frozen=True, repr=False)
 class DerivedLayer(Layer):
-    """A layer that counts as another does, which is known when the shape is."""
+    """A layer with the shapes and costs of another one, which depends on the input shape."""
 
     @abstractmethod
     def counterpart(self, in_shape: Shape) -> Layer:
@@ -116,9 +117,9 @@ class DerivedLayer(Layer):
 
 
 def trace_shapes(layers: Sequence[Layer], in_shape: Shape) -> tuple[Shape, ...]:
-    """The shape that each of ``layers`` receives in turn, and last the shape that goes out.
+    """The input shape of each of ``layers``, and last the output shape.
 
-    Raises ``NetError`` that names the first layer that does not take what it receives, and its place.
+    Raises ``NetError`` naming the first layer whose input does not fit, and its place.
     """
     shapes = [in_shape]
     for place, layer in enumerate(layers, start=1):
@@ -141,7 +142,7 @@ def add_up(layers: Sequence[Layer], in_shape: Shape, count: Callable[[Layer, Sha
 
 
 def trace_fields(layers: Sequence[Layer], in_shape: Shape, field: Field | None) -> tuple[Field | None, ...]:
-    """The receptive field that each of ``layers`` receives in turn, and last the one that goes out."""
+    """The receptive field before each of ``layers``, and last the one after all of them."""
     found = [field]
     for layer, shape in zip(layers, trace_shapes(layers, in_shape)[:-1], strict=True):
         found.append(layer.receptive_field(found[-1], shape))

@@ -1,9 +1,9 @@
-"""The layers: names and arguments as in torch.nn, minus what the shape that comes in already tells.
+"""The layers: names and arguments as in torch.nn, without the sizes that follow from the input shape.
 
-A new layer is a class here and its name in ``__all__``: JSON, expressions and the tests over all layers find it there.
+A new layer is a class here and its name in ``__all__``: JSON, expressions and the contract tests find it there.
 """
 
-# Every layer answers the questions that Layer documents, whether it needs all that it is given or not.
+# The methods are documented in Layer, and not every layer needs all of their arguments.
 # ruff: noqa: ARG002, D102
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ __all__ = [
 class Conv2d(Layer):
     """A convolution: each of ``out_channels`` filters slides over the image.
 
-    Sizes are in pixels of the image that comes in. ``padding`` is ``"valid"`` (none), ``"same"`` (also with a stride:
-    output = ceil(input / stride), the odd pixel at the bottom and right) or the zeros to add on each side.
-    ``groups`` must divide the channels on both sides.
+    Sizes are in pixels of the input. ``padding`` is ``"valid"`` (none), ``"same"`` (output = ceil(input / stride), the
+    odd pixel at the bottom and right) or the zeros to add on each side. ``groups`` must divide the channels of input
+    and output.
 
     >>> Conv2d(32, kernel_size=3, stride=2, padding="same").out_shape((3, 33, 32))
     (32, 17, 16)
@@ -128,7 +128,7 @@ class Conv2d(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Whiten(DerivedLayer):
-    """A fixed convolution that makes the pixels of a patch uncorrelated; the first layer of a net or none.
+    """A fixed convolution that decorrelates the pixels of a patch; only as the first layer of a net.
 
     Its 2 · kernel_size² · channels filters are the eigenvectors of the covariance of the training images' patches,
     scaled to variance 1, and their negatives. They are frozen; the bias is trained. ``Whitening.fit`` computes them.
@@ -149,7 +149,7 @@ class Whiten(DerivedLayer):
         return Conv2d(2 * math.prod(kernel_size) * channels, kernel_size)
 
     def module(self, in_shape: Shape) -> nn.Conv2d:
-        """A ``Whitening``, random until it is fitted."""
+        """A ``Whitening``, random until fitted."""
         from lamina.nets.modules import Whitening
 
         channels, *_ = require_image(self, in_shape)
@@ -158,7 +158,7 @@ class Whiten(DerivedLayer):
 
 @dataclass(frozen=True, repr=False)
 class Linear(Layer):
-    """Every one of ``out_features`` units is a weighted sum of all that comes in.
+    """Each of ``out_features`` units is a weighted sum of all inputs.
 
     >>> Linear(100).parameter_count((3072,))
     307300
@@ -188,9 +188,9 @@ class Linear(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Output(DerivedLayer):
-    """The last layer: a ``Linear`` with as many ``units`` as the task has outputs, which are logits.
+    """The last layer: a ``Linear`` whose ``units`` are the task's logits.
 
-    ``Net.with_outputs`` gives the units; until then every question for its shape raises ``NetError``.
+    ``Net.with_outputs`` sets the units; until then the shape is unknown and asking for it raises ``NetError``.
 
     >>> Output().out_shape((128,))
     Traceback (most recent call last):
@@ -212,9 +212,9 @@ class Output(DerivedLayer):
 
 @dataclass(frozen=True, repr=False)
 class BatchNorm(Layer):
-    """Brings each channel to mean 0 and variance 1 over the batch, then scales and shifts it by trained numbers.
+    """Normalizes each channel to mean 0 and variance 1 over the batch, then applies a learned scale and shift.
 
-    1-d or 2-d by the shape it meets. ``momentum``, 0 to 1, weighs the new value in the running statistics, as in
+    1-d or 2-d by its input. ``momentum``, 0 to 1, is the weight of the new value in the running statistics, as in
     torch: Keras's 0.9 is 0.1 here. Ioffe, Szegedy, Batch Normalization, arXiv 1502.03167.
 
     >>> BatchNorm().parameter_count((32, 8, 8))
@@ -247,7 +247,7 @@ class BatchNorm(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Dropout(ElementwiseLayer):
-    """While training, zeroes each number with probability ``p`` (0 to below 1) and scales up the rest."""
+    """In training, zeroes each number with probability ``p`` (0 to below 1) and scales up the rest."""
 
     p: Annotated[float, Range(0, below=1)] = 0.5
 
@@ -259,7 +259,7 @@ class ReLU(ElementwiseLayer):
 
 @dataclass(frozen=True, repr=False)
 class LeakyReLU(ElementwiseLayer):
-    """x where it is positive, ``negative_slope`` (0 to 1) times x elsewhere."""
+    """x where positive, ``negative_slope`` (0 to 1) times x elsewhere."""
 
     negative_slope: Annotated[float, Range(0, 1)] = 0.01
 
@@ -276,7 +276,7 @@ class Tanh(ElementwiseLayer):
 
 @dataclass(frozen=True, repr=False)
 class GELU(ElementwiseLayer):
-    """x times the normal distribution's share below x. Hendrycks, Gimpel, arXiv 1606.08415."""
+    """x times the normal distribution's probability below x. Hendrycks, Gimpel, arXiv 1606.08415."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -286,13 +286,13 @@ class SiLU(ElementwiseLayer):
 
 @dataclass(frozen=True, repr=False)
 class Softmax(WeightlessLayer):
-    """exp(x), scaled to sum 1 over the channels of each pixel, or over a vector."""
+    """exp(x), scaled to sum to 1 over the channels of each pixel, or over a vector."""
 
     def out_shape(self, in_shape: Shape) -> Shape:
         return in_shape
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        """The field that came in; of a vector the whole image, as every number counts in the sum."""
+        """Unchanged for images; the whole image for a vector, every number of which is in the sum."""
         return field if len(in_shape) == 3 else None
 
     def module(self, in_shape: Shape) -> nn.Module:
@@ -303,7 +303,7 @@ class Softmax(WeightlessLayer):
 
 @dataclass(frozen=True, repr=False)
 class Flatten(WeightlessLayer):
-    """All numbers of an image in one row.
+    """All numbers of an image as a vector.
 
     >>> Flatten().out_shape((3, 32, 32))
     (3072,)

@@ -1,4 +1,4 @@
-"""A net: layers in a row, as a value."""
+"""A net: a sequence of layers, as a value."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, init=False, repr=False)
 class Net(Sequence[Layer]):
-    """Layers in a row. A net never changes: another design is another net.
+    """A sequence of layers. Nets are immutable: another design is another net.
 
-    Every method that takes a shape, (C, H, W) or (F,), raises ``NetError`` that names the first layer that does not
-    take what it receives, its place, and what would fix it.
+    Methods that take a shape, (C, H, W) or (F,), raise ``NetError`` naming the first layer whose input does not
+    fit, its place, and what would fix it.
 
     >>> from lamina.nets import Flatten, Linear, Output, ReLU
     >>> net = Net(Flatten(), Linear(100), ReLU(), Output())
@@ -76,7 +76,7 @@ class Net(Sequence[Layer]):
         return self._rebuild(lambda layer: (Output(outputs),) if isinstance(layer, Output) else (layer,))
 
     def check(self, in_shape: Shape, outputs: int) -> Net:
-        """The net with its outputs, once all is found right for training on images of ``in_shape``.
+        """The net with its outputs, checked for training on images of ``in_shape``.
 
         Raises ``NetError`` also where the net does not end with the task's outputs.
 
@@ -101,7 +101,7 @@ Put Flatten() or GlobalAvgPool() before it.
         return net
 
     def shapes(self, in_shape: Shape) -> tuple[Shape, ...]:
-        """The shape that each layer receives in turn, and last the shape that goes out."""
+        """The input shape of each layer, and last the output shape."""
         if len(in_shape) not in (1, 3) or any(size < 1 for size in in_shape):
             raise NetError(f"a net takes images (C, H, W) or vectors (F,), each size at least 1, got {in_shape}.")
         for place, layer in enumerate(self.layers, start=1):
@@ -114,21 +114,21 @@ Put Flatten() or GlobalAvgPool() before it.
         return trace_shapes(self.layers, in_shape)
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        """The shape that goes out."""
+        """The output shape."""
         return self.shapes(in_shape)[-1]
 
     def fields(self, in_shape: Shape) -> tuple[Field | None, ...]:
-        """What a unit of each layer sees of the image; ``None`` is all of it."""
+        """The receptive field of each layer's units; ``None`` is the whole image."""
         self.shapes(in_shape)
         return trace_fields(self.layers, in_shape, Field())[1:]
 
     def parameter_count(self, in_shape: Shape) -> int:
-        """How many numbers the layers have, trained or frozen."""
+        """The number of parameters, trained or frozen."""
         self.shapes(in_shape)
         return add_up(self.layers, in_shape, lambda layer, shape: layer.parameter_count(shape))
 
     def multiply_adds(self, in_shape: Shape) -> int:
-        """Multiplications, each with its addition, of convolutions and linear layers for one image."""
+        """Multiply-adds of convolutions and linear layers for one image."""
         self.shapes(in_shape)
         return add_up(self.layers, in_shape, lambda layer, shape: layer.multiply_adds(shape))
 
@@ -138,7 +138,7 @@ Put Flatten() or GlobalAvgPool() before it.
         return build_modules(self.layers, in_shape)
 
     def without(self, kind: type[Layer]) -> Net:
-        """The net without any layer of a kind, also inside ``Residual``.
+        """The net without the layers of a kind, also inside ``Residual``.
 
         >>> from lamina.nets import BatchNorm, Conv2d, ReLU
         >>> Net(Conv2d(32, 3), BatchNorm(), ReLU()).without(BatchNorm)
@@ -147,7 +147,7 @@ Put Flatten() or GlobalAvgPool() before it.
         return self._rebuild(lambda layer: () if isinstance(layer, kind) else (layer,))
 
     def replace(self, old: type[Layer] | Layer, new: Layer) -> Net:
-        """The net with ``new`` in the place of each layer of a kind, or equal to ``old``, also inside ``Residual``.
+        """The net with ``new`` in place of each layer of a kind, or equal to ``old``, also inside ``Residual``.
 
         Raises ``NetError`` where there is none.
 
@@ -170,7 +170,7 @@ Put Flatten() or GlobalAvgPool() before it.
         return net
 
     def to_json(self) -> dict[str, object]:
-        """The net as plain JSON values; ``from_json`` makes the same net of them.
+        """The net as plain JSON values, which ``from_json`` reads back.
 
         >>> from lamina.nets import Linear
         >>> Net(Linear(10)).to_json()
@@ -193,7 +193,7 @@ Put Flatten() or GlobalAvgPool() before it.
 
 
 def _rebuild(layers: Sequence[Layer], change: Callable[[Layer], tuple[Layer, ...]]) -> tuple[Layer, ...]:
-    """What ``change`` makes of each layer; of a ``Residual`` that it leaves, what it makes of those inside."""
+    """Each layer replaced by what ``change`` returns, also inside a ``Residual`` that it leaves as it is."""
     rebuilt: list[Layer] = []
     for layer in layers:
         changed = change(layer)
@@ -205,7 +205,7 @@ def _rebuild(layers: Sequence[Layer], change: Callable[[Layer], tuple[Layer, ...
 
 
 def _innermost(layers: Sequence[Layer]) -> Iterator[Layer]:
-    """Every layer, with those inside a ``Residual`` in its place."""
+    """All layers, a ``Residual`` replaced by those inside it."""
     for layer in layers:
         if isinstance(layer, Residual):
             yield from _innermost((*layer.layers, *layer.shortcut))

@@ -1,6 +1,6 @@
-"""Pools: windows and whole channels that become one number."""
+"""Pools: a window or a whole channel becomes one number."""
 
-# Every layer answers the questions that Layer documents, whether it needs all that it is given or not.
+# The methods are documented in Layer, and not every layer needs all of their arguments.
 # ruff: noqa: ARG002
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class _Pool(WeightlessLayer):
-    """A window that makes one number of those it covers; ``stride`` is ``kernel_size`` unless given.
+    """A window that reduces the numbers it covers to one; ``stride`` is ``kernel_size`` unless given.
 
     ``padding`` is at most half of ``kernel_size``.
     """
@@ -70,7 +70,7 @@ class MaxPool2d(_Pool):
 
 @dataclass(frozen=True, repr=False)
 class AvgPool2d(_Pool):
-    """The mean of each window, the zeros of the padding included.
+    """The mean of each window, including the zeros of the padding.
 
     >>> AvgPool2d(3, stride=2, padding=1).out_shape((16, 8, 8))
     (16, 4, 4)
@@ -79,7 +79,7 @@ class AvgPool2d(_Pool):
 
 @dataclass(frozen=True, repr=False)
 class _GlobalPool(WeightlessLayer):
-    """A number for each channel, whatever the size of the image."""
+    """One number per channel, whatever the size of the image."""
 
     def out_shape(self, in_shape: Shape) -> Shape:
         channels, *_ = require_image(self, in_shape)

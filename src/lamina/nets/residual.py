@@ -1,6 +1,6 @@
-"""Layers beside a shortcut: what they make is added to what came in."""
+"""Layers beside a shortcut, whose outputs are added."""
 
-# The methods answer the questions that Layer documents.
+# The methods are documented in Layer.
 # ruff: noqa: D102
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 DEEPEST = 20
-"""How many ``Residual`` may stand inside one another."""
+"""How deep ``Residual`` may be nested."""
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Residual(Layer):
-    """x + f(x), where f is ``layers`` in a row; where f changes the shape, ``shortcut`` brings x to it.
+    """x + f(x), where f is ``layers`` in sequence; where f changes the shape, ``shortcut`` maps x to it.
 
     He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, arXiv 1512.03385, equations 1 and 2.
 
@@ -52,7 +52,7 @@ class Residual(Layer):
         object.__setattr__(self, "layers", layers)
         object.__setattr__(self, "shortcut", shortcut)
         if _depth(self) > DEEPEST:
-            raise NetError(f"Residual: at most {DEEPEST} may stand inside one another.")
+            raise NetError(f"Residual: at most {DEEPEST} may be nested.")
 
     def __repr__(self) -> str:
         arguments = [repr(layer) for layer in self.layers]
@@ -83,7 +83,7 @@ class Residual(Layer):
         )
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        """The wider of both ways, along each side."""
+        """The wider of both paths, along each side."""
         made = trace_fields(self.layers, in_shape, field)[-1]
         passed = trace_fields(self.shortcut, in_shape, field)[-1]
         if made is None or passed is None:
@@ -92,7 +92,7 @@ class Residual(Layer):
         return Field((height_px, width_px), made.step_px)
 
     def module(self, in_shape: Shape) -> nn.Module:
-        """A ``ResidualSum`` of both ways."""
+        """A ``ResidualSum`` of both paths."""
         from lamina.nets.modules import ResidualSum
 
         self.out_shape(in_shape)
@@ -113,7 +113,7 @@ def _out_shape(way: str, layers: tuple[Layer, ...], in_shape: Shape) -> Shape:
 
 
 def _advise(in_shape: Shape, made: Shape) -> str:
-    """The shortcut from ``in_shape`` to ``made``, where one layer can be it."""
+    """The shortcut from ``in_shape`` to ``made``, where a single layer can be one."""
     if len(in_shape) == len(made) == 3:
         _, *in_size = in_shape
         channels, *size = made

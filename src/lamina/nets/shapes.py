@@ -1,4 +1,4 @@
-"""What a layer asks of the shape that it receives; the answer to a wrong one names the layer and what would fix it."""
+"""Checks of a layer's input shape. Messages name the layer and what would fix it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def require_vector(layer: Layer, in_shape: Shape) -> int:
 
 
 def slide(layer: Layer, window: Window, in_shape: Shape, remedy: str = "") -> Pair:
-    """The height and width that a layer's window makes of an image; ``NetError`` where it does not fit.
+    """The height and width after a layer's window slides over an image; ``NetError`` where it does not fit.
 
     ``remedy`` says what helps besides a smaller window.
     """

@@ -1,4 +1,4 @@
-"""A window that slides over an image: the arithmetic that convolutions and pools share."""
+"""A window that slides over an image: the arithmetic of convolutions and pools."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Padding: TypeAlias = WholeOrZero | Annotated[tuple[WholeOrZero, WholeOrZero], "t
 class Field:
     """The receptive field of a unit: how much of the input image it sees.
 
-    ``size_px`` counts input pixels (height, width); ``step_px`` is how far apart in the input two neighbouring
-    units look. Both are what the layers make possible: the border of a small image may cut a field short.
+    ``size_px`` counts input pixels (height, width); ``step_px`` is the distance in the input between two neighbouring
+    units. The border of a small image may cut a field short.
 
     >>> Window(kernel_size=(3, 3), stride=(2, 2)).widen(Field())
     Field(size_px=(3, 3), step_px=(2, 2))
@@ -42,10 +42,10 @@ class Field:
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window; everything is (height, width), in pixels of the image that it slides over.
+    """A sliding window; everything is (height, width), in pixels of its input.
 
-    ``padding`` is the border added on each side, or ``"same"``: as much as makes the output
-    ceil(input / stride), the odd pixel at the bottom and right, as TensorFlow and Keras have it.
+    ``padding`` is the border added on each side, or ``"same"``: output = ceil(input / stride), the odd pixel at the
+    bottom and right, as in TensorFlow and Keras.
 
     >>> Window(kernel_size=(3, 3), stride=(2, 2), padding="same").out_size((32, 15))
     (16, 8)
@@ -58,7 +58,7 @@ class Window:
 
     @property
     def span(self) -> Pair:
-        """From the first to the last pixel that the window covers, the gaps of a dilation included."""
+        """From the first to the last pixel of the window, including the gaps of a dilation."""
         height, width = (
             (kernel - 1) * dilation + 1 for kernel, dilation in zip(self.kernel_size, self.dilation, strict=True)
         )
@@ -75,7 +75,7 @@ class Window:
         return vertical, horizontal
 
     def out_size(self, in_size: Pair) -> Pair:
-        """How many places the window has; zero or less along a side that it does not fit."""
+        """How many positions the window has; zero or less along a side that is too short."""
         height, width = (
             (size + sum(border) - span) // stride + 1
             for size, border, span, stride in zip(in_size, self.borders(in_size), self.span, self.stride, strict=True)
@@ -83,7 +83,7 @@ class Window:
         return height, width
 
     def widen(self, field: Field) -> Field:
-        """The field of a unit that looks through this window at units of ``field``.
+        """The receptive field of a unit whose inputs, in this window, each have ``field``.
 
         Araujo, Norris, Sim, Computing Receptive Fields of Convolutional Neural Networks, Distill 2019.
         """
