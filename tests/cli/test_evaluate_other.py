@@ -1,4 +1,4 @@
-"""A model is judged on pictures that it was not trained beside: another folder than its run's."""
+"""A model is evaluated on another folder than its run's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lamina.cli import main
 
 @pytest.fixture(scope="module")
 def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A run that tells bright from dark, both without fail."""
+    """A run that tells bright from dark without error."""
     folder = tmp_path_factory.mktemp("runs")
     command = ["train", "Flatten(), Linear(8), ReLU(), Output()", "--data", str(pictures), "--epochs", "30"]
     assert main([*command, "--lr", "0.01", "--runs-dir", str(folder), "--name", "mine"]) == 0
@@ -24,53 +24,53 @@ def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def judge(run: str, capsys: pytest.CaptureFixture[str]):
-    """Judge the run on a folder; gives the exit status, the report or None, and what was told."""
+def evaluate_on(run: str, capsys: pytest.CaptureFixture[str]):
+    """Evaluate the run on a folder: the exit status, the report or None, and stderr."""
 
-    def judge(folder: Path, *more: str, run: str = run):
+    def evaluate_on(folder: Path, *more: str, run: str = run):
         capsys.readouterr()
         status = main(["evaluate", run, "--data", str(folder), "--json", *more])
         out, told = capsys.readouterr()
         return status, json.loads(out) if out else None, told
 
-    return judge
+    return evaluate_on
 
 
-def test_all_pictures_of_a_folder_without_splits_are_judged(judge, tmp_path):
-    status, report, told = judge(write_pictures(tmp_path / "other", 15, seed=5))
+def test_all_pictures_of_a_folder_without_splits_are_evaluated(evaluate_on, tmp_path):
+    status, report, told = evaluate_on(write_pictures(tmp_path / "other", 15, seed=5))
     assert (status, report["images"], report["split"], report["accuracy"]) == (0, 30, "test", 1.0)
     assert "data: other (as asked): 30 test; 3×12×12\n" in told
     assert "splits: all of it, to judge by\n" in told
 
 
-def test_the_splits_that_a_folder_has_are_kept(judge, tmp_path):
+def test_the_splits_that_a_folder_has_are_kept(evaluate_on, tmp_path):
     write_pictures(tmp_path / "other" / "train", 7, seed=5)
     write_pictures(tmp_path / "other" / "val", 4, seed=6)
-    assert judge(tmp_path / "other")[1]["images"] == 8
-    assert judge(tmp_path / "other", "--split", "train")[1]["images"] == 14
+    assert evaluate_on(tmp_path / "other")[1]["images"] == 8
+    assert evaluate_on(tmp_path / "other", "--split", "train")[1]["images"] == 14
 
 
-def test_a_folder_with_a_test_part_alone_is_judged(judge, tmp_path):
+def test_a_folder_with_a_test_part_alone_is_evaluated(evaluate_on, tmp_path):
     write_pictures(tmp_path / "other" / "test", 6, seed=5)
     for _ in range(2):  # the second time from the cache
-        status, report, told = judge(tmp_path / "other")
+        status, report, told = evaluate_on(tmp_path / "other")
         assert (status, report["images"], report["split"], report["accuracy"]) == (0, 12, "test", 1.0)
         assert "data: other (as asked): 12 test; 3×12×12\n" in told
-    status, _, told = judge(tmp_path / "other", "--split", "train")
+    status, _, told = evaluate_on(tmp_path / "other", "--split", "train")
     assert (status, told.splitlines()[-1]) == (2, "lamina: other has no train split. It has: test.")
 
 
-def test_one_class_alone_is_judged_as_the_class_of_that_name(judge, tmp_path):
+def test_one_class_alone_is_evaluated_as_the_class_of_that_name(evaluate_on, tmp_path):
     other = write_pictures(tmp_path / "other", 9, seed=5)
     shutil.rmtree(other / "bright")
-    status, report, _ = judge(other)
+    status, report, _ = evaluate_on(other)
     assert (status, report["accuracy"], report["confusion"]) == (0, 1.0, [[0, 0], [0, 9]])
 
 
-def test_a_class_that_the_model_does_not_tell_is_refused(judge, tmp_path):
+def test_a_class_that_the_model_does_not_know_is_rejected(evaluate_on, tmp_path):
     other = write_pictures(tmp_path / "other", 9, seed=5)
     (other / "dark").rename(other / "dim")
-    status, report, told = judge(other)
+    status, report, told = evaluate_on(other)
     assert (status, report) == (2, None)
     assert told.splitlines()[-1] == (
         f"lamina: {other} has pictures of dim, which the model does not tell: it tells bright, dark. "
@@ -78,21 +78,21 @@ def test_a_class_that_the_model_does_not_tell_is_refused(judge, tmp_path):
     )
 
 
-def test_the_runs_own_data_named_again_is_judged_on_what_was_held_out(tmp_path, judge):
+def test_the_runs_own_data_named_again_is_evaluated_on_what_was_held_out(tmp_path, evaluate_on):
     own = write_pictures(tmp_path / "own", 10, seed=5)
     command = ["train", "Flatten(), Output()", "--data", str(own), "--epochs", "1", "--runs-dir", str(tmp_path)]
     assert main([*command, "--name", "run"]) == 0
-    assert judge(own, run=str(tmp_path / "run"))[1]["images"] == 4
+    assert evaluate_on(own, run=str(tmp_path / "run"))[1]["images"] == 4
 
 
-def test_a_run_on_pictures_that_are_no_squares_judges_others_of_that_shape(tmp_path, judge):
+def test_a_run_on_pictures_that_are_no_squares_is_evaluated_on_others_of_that_shape(tmp_path, evaluate_on):
     write_oblongs(tmp_path / "own", 10, (24, 40))
     command = ["train", "Flatten(), Output()", "--data", str(tmp_path / "own"), "--epochs", "1"]
     assert main([*command, "--runs-dir", str(tmp_path), "--name", "run"]) == 0
     run = str(tmp_path / "run")
-    status, report, _ = judge(write_oblongs(tmp_path / "other", 5, (24, 40)), run=run)
+    status, report, _ = evaluate_on(write_oblongs(tmp_path / "other", 5, (24, 40)), run=run)
     assert (status, report["images"]) == (0, 10)
-    status, _, told = judge(write_oblongs(tmp_path / "wide", 5, (24, 44)), run=run)
+    status, _, told = evaluate_on(write_oblongs(tmp_path / "wide", 5, (24, 44)), run=run)
     assert status == 2
     assert told.splitlines()[-1] == (
         "lamina: The model was trained on pictures of 3×24×40 (channels, height, width), "
@@ -100,7 +100,7 @@ def test_a_run_on_pictures_that_are_no_squares_judges_others_of_that_shape(tmp_p
     )
 
 
-def test_labels_are_found_by_their_names(tmp_path, judge):
+def test_labels_are_found_by_their_names(tmp_path, evaluate_on):
     write_pictures(tmp_path, 8, seed=5)
 
     def write_table(name: str, rows: list[str]) -> Path:
@@ -111,7 +111,7 @@ def test_labels_are_found_by_their_names(tmp_path, judge):
     command = ["train", "Flatten(), Output()", "--data", str(own), "--epochs", "1", "--runs-dir", str(tmp_path)]
     assert main([*command, "--name", "run"]) == 0
     other = write_table("other.csv", [f"dark/{n}.png,{'dark' if n else 'any|dark'}" for n in range(8)])
-    status, report, _ = judge(other, run=str(tmp_path / "run"))
+    status, report, _ = evaluate_on(other, run=str(tmp_path / "run"))
     assert status == 0
     assert [(label["name"], label["support"]) for label in report["labels"]] == [("any", 1), ("bright", 0), ("dark", 8)]
 

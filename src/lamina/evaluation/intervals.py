@@ -1,4 +1,4 @@
-"""How sure a figure is: the interval that holds the true value in 95 of 100 such measurements."""
+"""Confidence intervals of accuracies and of means over seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lamina.errors import LaminaError
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``low`` to ``high``, in the unit of what was measured."""
+    """From ``low`` to ``high``, in the unit of the measurement."""
 
     low: float
     high: float
@@ -20,7 +20,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """The mean of ``count`` values and its interval; one value alone has none, so its ends are ``None``."""
+    """The mean of ``count`` values and its interval, whose ends are ``None`` for a single value."""
 
     mean: float
     low: float | None
@@ -29,16 +29,16 @@ class MeanInterval:
 
 
 def wilson_interval(correct: int, total: int, level: float = 0.95) -> Interval:
-    """The score interval of a fraction ``correct / total``; both ends are fractions from 0 to 1.
+    """Wilson's score interval of the fraction ``correct / total``; both ends are from 0 to 1.
 
-    Unlike mean ± z·sd it never leaves 0 … 1, and holds near the ends and for few images.
+    Unlike mean ± z·sd it stays within 0 … 1, and is valid near the ends and for few images.
 
     Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, Journal of the
     American Statistical Association 22 (1927), 209-212:
     (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n), z being the normal quantile of the two-sided level.
 
     Raises:
-        LaminaError: there is nothing to count, or more correct than there are, or no level between 0 and 1.
+        LaminaError: unless 0 ≤ correct ≤ total, 1 ≤ total and 0 < level < 1.
 
     >>> interval = wilson_interval(7552, 10_000)
     >>> print(f"{interval.low:.4f} {interval.high:.4f}")
@@ -62,12 +62,12 @@ def wilson_interval(correct: int, total: int, level: float = 0.95) -> Interval:
 def mean_interval(values: Sequence[float], level: float = 0.95) -> MeanInterval:
     """The mean of independent measurements with Student's t interval, in the unit of the values.
 
-    Use it for the figures of several seeds. It takes the values as normally distributed.
+    Use it for the scores of several seeds. It assumes that they are normally distributed.
 
     Source: Student, The probable error of a mean, Biometrika 6 (1908), 1-25.
 
     Raises:
-        LaminaError: there are no values, one is not finite, or the level is not between 0 and 1.
+        LaminaError: there are no values, one is NaN or infinity, or the level is not between 0 and 1.
 
     >>> interval = mean_interval([0.7512, 0.7548, 0.7560])
     >>> print(f"{interval.mean:.3f} from {interval.low:.3f} to {interval.high:.3f}")

@@ -1,4 +1,4 @@
-"""The figures of a report that take more than a division, each from its published formula."""
+"""The metrics that take more than a division, each from its published formula."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CALIBRATION_BINS = 15
 def count_confusion(
     chosen: Int64[Tensor, " n"], targets: Int64[Tensor, " n"], classes: int
 ) -> Int64[np.ndarray, "k k"]:
-    """Images by class (rows) and by class chosen (columns).
+    """Images by true class (rows) and predicted class (columns).
 
     >>> count_confusion(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 2).tolist()
     [[1, 1], [0, 1]]
@@ -22,7 +22,7 @@ def count_confusion(
 
 
 def calibration_error(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " n"]) -> float:
-    """Mean distance between confidence and the share that is right, over 15 equal bins, each by its images.
+    """Mean distance between confidence and accuracy over 15 equal bins, weighted by their images.
 
     Guo, Pleiss, Sun, Weinberger, On calibration of modern neural networks, 2017, equation 3.
 
@@ -36,7 +36,7 @@ def calibration_error(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " 
 
 
 def average_precision(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:
-    """Precision at each threshold, weighed by the recall it gains; images of one score are found together.
+    """Precision at each threshold, weighted by the recall it gains; images of the same score share a threshold.
 
     At least one image must be true. Only the order of the scores counts.
 

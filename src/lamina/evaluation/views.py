@@ -1,4 +1,4 @@
-"""Test-time views: an image that the model is unsure of is shown mirrored and shifted too, and the answers averaged."""
+"""Test-time augmentation: where the model is unsure, the logits of mirrored and shifted views are averaged."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from lamina.training.recipe import Recipe
 from lamina.training.task import SingleLabel, Task
 
 UNSURE_BELOW = 0.5
-"""Probability of the likeliest class, less that of the next: over it, other views change almost no answer."""
+"""The probability of the most likely class less that of the second; above it, more views change almost no answer."""
 PIXELS_AT_ONCE = 2000 * 32 * 32
 
 
 @dataclass(frozen=True)
 class View:
-    """One way to show an image.
+    """One view of an image.
 
     Attributes:
-        weight: of its logits in the mean; those of all views sum to 1.
+        weight: of its logits in the mean; the weights of all views sum to 1.
         is_mirrored: left to right.
-        shift_px: down and to the right alike; the image is reflected at its border.
+        shift_px: both down and to the right; the border is filled by reflection.
     """
 
     weight: float
@@ -37,9 +37,9 @@ ONE_VIEW = (View(1.0),)
 
 
 def views_of(recipe: Recipe) -> tuple[View, ...]:
-    """The views that a training by ``recipe`` has taught to answer alike: mirrored if it flips, shifted if it shifts.
+    """The views that training with ``recipe`` has shown: mirrored if it flips, shifted if it translates.
 
-    The image as it stands counts as much as both shifts together (Jordan, arXiv 2404.00498, section 3.5).
+    The unshifted image counts as much as both shifts together (Jordan, arXiv 2404.00498, section 3.5).
 
     >>> len(views_of(Recipe())), len(views_of(Recipe(flip="random", translate_px=2)))
     (1, 6)
@@ -52,9 +52,10 @@ def views_of(recipe: Recipe) -> tuple[View, ...]:
 def predict_views(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], views: tuple[View, ...]
 ) -> tuple[Float32[np.ndarray, "n k"], int]:
-    """The logits of pictures, by all ``views`` where one is not enough, and how many pictures took all.
+    """The logits of pictures, averaged over ``views`` where the model is unsure, and how many pictures that were.
 
-    One class per image: where the likeliest is less than 0.5 ahead. Other tasks: everywhere.
+    A single-label model is unsure where its most likely class is less than 0.5 ahead; other models count as unsure
+    everywhere.
 
     Raises:
         NetError: the pictures are not of the model's shape.
