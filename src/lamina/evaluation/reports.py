@@ -7,7 +7,7 @@ import html
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, final
 
 from lamina.errors import LaminaError
 from lamina.evaluation.intervals import Interval
@@ -69,16 +69,18 @@ class Report(ABC):
     reviewed_images: int = 0
     data_name: str | None = None
     data_fingerprint: str | None = None
+    _kind: ClassVar[Kind]
+    _score_name: ClassVar[str]
 
     @property
-    @abstractmethod
     def kind(self) -> Kind:
         """The kind of target that the model was evaluated on."""
+        return self._kind
 
     @property
-    @abstractmethod
     def score(self) -> Score:
         """The headline figure."""
+        return Score(self._score_name, getattr(self, self._score_name), lower_is_better=self.kind is REGRESSION)
 
     @abstractmethod
     def _headlines(self) -> list[str]:
@@ -106,12 +108,10 @@ class Report(ABC):
         table = self._table()
         rows, remark = table.rows, ""
         if len(rows) > HTML_ROWS:
-            known = [place for place, rank in enumerate(table.ranks) if rank is not None]
-            order = sorted(known, key=lambda place: -(table.ranks[place] or 0.0))
-            half = HTML_ROWS // 2
-            chosen = order if len(order) <= HTML_ROWS else [*order[:half], *order[-half:]]
-            rows = [table.rows[place] for place in chosen]
-            remark = f"<p>The best and the worst of {len(table.rows):,} by {html.escape(table.ranked_by)}.</p>"
+            ranked = sorted((-rank, place) for place, rank in enumerate(table.ranks) if rank is not None)
+            chosen = ranked if len(ranked) <= HTML_ROWS else ranked[: HTML_ROWS // 2] + ranked[-HTML_ROWS // 2 :]
+            rows = [table.rows[place] for _, place in chosen]
+            remark = f"<p>The best and the worst of {len(table.rows):,} by {table.ranked_by}.</p>"
         lines = "<br>".join(html.escape(line) for line in self._headlines())
         return f"<p>{lines}</p>{html_table(table.heads, rows)}{remark}"
 
@@ -204,16 +204,12 @@ class ClassReport(Report):
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
     question: QuestionScores | None = None
+    _score_name = "accuracy"
 
     @property
     def kind(self) -> Kind:
         """Single-label or binary."""
         return SINGLE_LABEL if self.question is None else BINARY
-
-    @property
-    def score(self) -> Score:
-        """The accuracy."""
-        return Score("accuracy", self.accuracy)
 
     def most_confused(self, count: int = 5) -> list[tuple[str, str, int]]:
         """The most frequent mistakes, at most ``count``: the true class, the predicted one, and how many images."""
@@ -293,16 +289,8 @@ class LabelReport(Report):
     micro_f1: float
     macro_f1: float
     labels: tuple[LabelScores, ...]
-
-    @property
-    def kind(self) -> Kind:
-        """Multi-label."""
-        return MULTI_LABEL
-
-    @property
-    def score(self) -> Score:
-        """The mean average precision."""
-        return Score("mean_average_precision", self.mean_average_precision)
+    _kind = MULTI_LABEL
+    _score_name = "mean_average_precision"
 
     def _headlines(self) -> list[str]:
         return [
@@ -359,16 +347,8 @@ class NumberReport(Report):
 
     mean_absolute_error: float
     numbers: tuple[NumberScores, ...]
-
-    @property
-    def kind(self) -> Kind:
-        """Regression."""
-        return REGRESSION
-
-    @property
-    def score(self) -> Score:
-        """The mean absolute error."""
-        return Score("mean_absolute_error", self.mean_absolute_error, lower_is_better=True)
+    _kind = REGRESSION
+    _score_name = "mean_absolute_error"
 
     def _headlines(self) -> list[str]:
         mean_of = f", the mean of {len(self.numbers)} numbers" if len(self.numbers) > 1 else ""
