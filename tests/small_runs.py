@@ -10,8 +10,9 @@ from torch import nn
 
 from lamina.data import Dataset, Images, Preparation
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.runs.record import DataOrigin, OwnModule, record_training
-from lamina.runs.run import Run, create_run
+from lamina.runs.record import OwnModule
+from lamina.runs.run import Run, read_run
+from lamina.runs.start import begin_run
 from lamina.training.events import Epoch
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
@@ -26,14 +27,18 @@ def images_of(split: str) -> Images:
     return Images(pixels, np.arange(12, dtype=np.int64) % 3, ("cat", "dog", "hen"), names, split)
 
 
-DATA = Dataset(name="pets", fingerprint="abc123", train=images_of("train"), test=images_of("test"), size_px=6)
-ORIGIN = DataOrigin("photos/pets", "as asked", "pets", "abc123", Preparation(size_px=6))
+DATA = Dataset(
+    name="pets", fingerprint="abc123", train=images_of("train"), test=images_of("test"), size_px=6,
+    source="photos/pets", preparation=Preparation(size_px=6),
+)  # fmt: skip
 
 
 def start(folder: Path, recipe: Recipe = RECIPE, net: Net | nn.Module = NET) -> tuple[Run, Training]:
+    """A run as another process would read it, and its training in memory."""
     own = None if isinstance(net, Net) else OwnModule("mine.py", "build")
     training = Training(net, DATA.train, recipe, device="cpu", steps_per_record=1)
-    return create_run(folder, record_training(training, ORIGIN, net_name="tiny", own_module=own)), training
+    run = begin_run(training, DATA, net_name="tiny", origin=own, runs_dir=folder)
+    return read_run(run.path), training
 
 
 def follow(training: Training) -> list[Epoch]:

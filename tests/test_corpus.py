@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,23 @@ from lamina.data.decoding import BadPictureError, decode_picture
 from lamina.data.sources.cifar import read_pickle
 from lamina.errors import DataError, LaminaError, NetError, RunError
 from lamina.nets import parse_net
-from lamina.runs.record import Machine, RunRecord
+from lamina.runs.machine import Machine
+from lamina.runs.record import RunRecord
 from lamina.runs.run import read_run
 from lamina.values import from_plain
+from small_runs import start
 
 CORPUS = Path(__file__).parent / "corpus"
-OLD_RUN = Path(__file__).parent / "old_runs" / "format-1"
+TEMPORARY = tempfile.TemporaryDirectory()
+
+
+def make_run() -> Path:
+    run, training = start(Path(TEMPORARY.name))
+    run.save_model(training.model)
+    return run.path
+
+
+RUN = make_run()
 
 
 def files(kind: str) -> list[Any]:
@@ -72,7 +84,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-RECORD = json.loads((OLD_RUN / "run.json").read_text())
+RECORD = json.loads((RUN / "run.json").read_text())
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -95,7 +107,7 @@ def test_a_run_json_with_any_value_anywhere_is_read_or_refused_by_its_name(tmp_p
     folder = tmp_path_factory.getbasetemp() / "fuzzed-run"
     folder.mkdir(exist_ok=True)
     (folder / "run.json").write_text(json.dumps(put(RECORD, place, value)))
-    shutil.copy(OLD_RUN / "model.safetensors", folder)
+    shutil.copy(RUN / "model.safetensors", folder)
     try:
         run = read_run(folder)
         assert isinstance(run.record, RunRecord)
@@ -109,7 +121,7 @@ def test_a_run_json_with_any_value_anywhere_is_read_or_refused_by_its_name(tmp_p
 def test_a_run_json_with_flipped_bytes_is_read_or_refused(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp() / "flipped-run"
     folder.mkdir(exist_ok=True)
-    content = bytearray((OLD_RUN / "run.json").read_bytes())
+    content = bytearray((RUN / "run.json").read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     (folder / "run.json").write_bytes(content)
@@ -153,13 +165,13 @@ def test_plain_values_become_what_the_fields_say_or_are_refused(values):
 def test_any_line_of_a_history_is_read_or_refused_by_its_name(tmp_path_factory, line):
     folder = tmp_path_factory.getbasetemp() / "fuzzed-history"
     if not folder.exists():
-        shutil.copytree(OLD_RUN, folder)
+        shutil.copytree(RUN, folder)
     text = line if isinstance(line, str) else json.dumps(line)
     (folder / "history.jsonl").write_bytes(text.encode("utf-8", "surrogatepass") + b"\n")
     run = read_run(folder)
     try:
-        run.read_history()
-        run.trim_history(1, 0)
+        run.history.epochs()
+        run.history.trim(1, 0)
     except LaminaError as error:
         assert str(folder / "history.jsonl") in str(error)
 

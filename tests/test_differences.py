@@ -10,7 +10,8 @@ import torch
 from lamina.evaluation import evaluate
 from lamina.nets import Flatten, Linear, Net, Output, Tanh
 from lamina.runs.differences import Difference, compare_runs, find_changes
-from lamina.runs.run import create_run
+from lamina.runs.run import read_run
+from lamina.runs.start import create_folder
 from small_runs import DATA, NET, RECIPE, follow, start
 
 
@@ -18,7 +19,7 @@ def finish(folder, recipe=RECIPE, net=NET):
     run, training = start(folder, recipe, net)
     for epoch in follow(training):
         row = dataclasses.asdict(epoch)
-        run.append_epoch({name: row[name] for name in ("epoch", "train_loss", "train_seconds", "lr")})
+        run.history.append({name: row[name] for name in ("epoch", "train_loss", "train_seconds", "lr")})
     run.save_report(evaluate(training.model, DATA.test))
     return run
 
@@ -52,7 +53,7 @@ def test_software_machine_threads_precision_and_data_are_told(tmp_path):
         machine=machine,
     )
     base = dataclasses.replace(record, machine=dataclasses.replace(record.machine, flags="avx sse"))
-    first, second = create_run(tmp_path, base), create_run(tmp_path, other)
+    first, second = (read_run(create_folder(tmp_path, changed)) for changed in (base, other))
     assert compare_runs(first, second) == [
         Difference("net, layer 3", "ReLU()", "Tanh()"),
         Difference("data.fingerprint", "abc123", "def"),

@@ -1,18 +1,14 @@
-"""Runs go on where they stopped, runs of older laminas are read, and one process at a time trains a run."""
+"""Runs resume where they stopped, and one process at a time trains a run."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,11 +18,7 @@ from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.resume import restart_training, resume_training
 from lamina.runs.run import Run, read_run
 from lamina.training.events import Step
-from lamina.training.model import predict_logits
-from lamina.training.recipe import Recipe
-from small_runs import DATA, RECIPE, follow, images_of, same, start, weights
-
-OLD_RUNS = Path(__file__).parent / "old_runs"
+from small_runs import DATA, RECIPE, follow, same, start, weights
 
 
 def raises(kind: type[Exception], message: str):
@@ -34,7 +26,7 @@ def raises(kind: type[Exception], message: str):
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 4, 5, 6])
-def test_a_run_goes_on_from_its_files_to_the_same_weights(stop, tmp_path):
+def test_a_run_resumes_from_its_files_to_the_same_weights(stop, tmp_path):
     _, straight = start(tmp_path)
     expected = follow(straight)
     run, training = start(tmp_path)
@@ -56,7 +48,7 @@ def test_a_run_that_was_never_saved_begins_at_the_start(tmp_path):
     assert same(weights(resumed), weights(straight))
 
 
-def test_a_training_goes_on_in_the_precision_that_was_recorded_and_measures_nothing(tmp_path, monkeypatch):
+def test_a_training_resumes_in_the_precision_that_was_recorded_and_measures_nothing(tmp_path, monkeypatch):
     run, _ = start(tmp_path, dataclasses.replace(RECIPE, precision="auto"))
     for value in ("fp32", "bf16"):
         recorded = dataclasses.replace(run.record.precision, value=value, reason="recorded")
@@ -64,7 +56,7 @@ def test_a_training_goes_on_in_the_precision_that_was_recorded_and_measures_noth
         assert resume_training(other, DATA).precision == recorded
 
 
-def test_a_compiled_run_goes_on_where_there_is_no_compiler(tmp_path, monkeypatch):
+def test_a_compiled_run_resumes_where_there_is_no_compiler(tmp_path, monkeypatch):
     run, training = start(tmp_path)
     next(iter(training))
     run.save_checkpoint(training.checkpoint())
@@ -107,11 +99,11 @@ def test_a_schedule_over_all_epochs_allows_no_other_number_of_them(changes, what
         resume_training(run, DATA, epochs=4)
 
 
-def test_fewer_epochs_than_are_done_are_refused(tmp_path):
+def test_fewer_epochs_than_are_done_are_rejected(tmp_path):
     run, training = start(tmp_path)
     follow(training)
     run.save_checkpoint(training.checkpoint())
-    with raises(RecipeError, f"epochs was 1, but {run.path} has 2 epochs behind it. Give 2 or more."):
+    with raises(RecipeError, f"epochs was 1, but {run.path} has trained 2 epochs already. Give 2 or more."):
         resume_training(run, DATA, epochs=1)
 
 
@@ -121,23 +113,24 @@ def test_a_run_that_stopped_inside_an_epoch_cannot_end_before_it(tmp_path):
         pass
     run.save_checkpoint(training.checkpoint())
     with raises(
-        RecipeError, f"epochs was 1, but {run.path} has 1 whole epochs and 2 more steps behind it. Give 2 or more."
+        RecipeError,
+        f"epochs was 1, but {run.path} has trained 1 whole epochs and 2 more steps already. Give 2 or more.",
     ):
         resume_training(run, DATA, epochs=1)
     assert [epoch.epoch for epoch in follow(resume_training(run, DATA, epochs=2))] == [2]
 
 
-def test_other_data_is_refused(tmp_path):
+def test_other_data_is_rejected(tmp_path):
     run, _ = start(tmp_path)
     with raises(
         RunError,
-        f"pets is not what {run.path} learned from: its fingerprint is def456, and was abc123. "
+        f"pets is not what {run.path} was trained on: its fingerprint is def456, and was abc123. "
         "Bring those pictures back, or train anew with lamina train.",
     ):
         resume_training(run, dataclasses.replace(DATA, fingerprint="def456"))
 
 
-def test_the_checkpoint_of_another_net_is_refused_by_its_file(tmp_path):
+def test_the_checkpoint_of_another_net_is_rejected_by_its_file(tmp_path):
     run, _ = start(tmp_path)
     _, other = start(tmp_path, net=Net(Flatten(), Linear(5), ReLU(), Output()))
     run.save_checkpoint(other.checkpoint())
@@ -150,7 +143,7 @@ def test_the_checkpoint_of_another_net_is_refused_by_its_file(tmp_path):
         resume_training(run, DATA)
 
 
-def test_a_module_of_ones_own_is_given_again_and_goes_on(tmp_path):
+def test_a_module_of_ones_own_is_given_again_and_resumes(tmp_path):
     def build() -> nn.Module:
         torch.manual_seed(0)
         return nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
@@ -170,7 +163,7 @@ def test_a_module_of_ones_own_is_given_again_and_goes_on(tmp_path):
     follow(resumed)
     assert same(weights(resumed), weights(straight))
     with_net, _ = start(tmp_path)
-    with raises(RunError, f"{with_net.path} holds its own net, tiny. Leave --net out."):
+    with raises(RunError, f"{with_net.path} holds its own net, tiny. Leave out --net and module."):
         resume_training(with_net, DATA, module=build())
 
 
@@ -184,25 +177,17 @@ def test_a_training_made_again_from_its_start_gives_the_same_weights(tmp_path):
     assert same(weights(again), weights(training))
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in OLD_RUNS.iterdir()))
-def test_a_run_of_an_older_format_is_read_used_and_trained_on(name, tmp_path):
-    path = tmp_path / name
-    shutil.copytree(OLD_RUNS / name, path)
-    assert json.loads((path / "run.json").read_text())["format"] == int(name.removeprefix("format-"))
-    run = read_run(path)
-    assert run.record.recipe == Recipe(epochs=2, batch_size=4, precision="fp32", seed=7)
-    assert [row["epoch"] for row in run.read_history()] == [1, 2]
-    assert run.read_report().score.name == "accuracy"
-    logits = predict_logits(run.load_model(), images_of("test").pixels)
-    np.testing.assert_allclose(logits, json.loads((path / "expected_logits.json").read_text()), rtol=1e-4, atol=1e-5)
-    assert [epoch.epoch for epoch in follow(restart_training(run, DATA))] == [1, 2]
+def test_a_history_without_its_checkpoint_is_rejected_with_the_remedy(tmp_path):
+    run, _ = start(tmp_path)
+    run.history.append({"epoch": 1})
+    run.history.append({"epoch": 2})
     with raises(
         RunError,
-        f"{path} has epochs behind it (2), but no state.safetensors to go on from: an older lamina made it, or the "
-        "file was deleted. Train anew, or delete history.jsonl: lamina resume then begins at the start.",
+        f"{run.path} has 2 epochs in its history, but no state.safetensors to resume from. "
+        "Restore that file from a copy, or delete history.jsonl: lamina resume then begins at the start.",
     ):
         resume_training(run, DATA)
-    (path / "history.jsonl").unlink()
+    (run.path / "history.jsonl").unlink()
     assert [epoch.epoch for epoch in follow(resume_training(run, DATA))] == [1, 2]
 
 

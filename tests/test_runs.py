@@ -8,34 +8,25 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lamina import __version__
-from lamina.data import Dataset, Images, Preparation
+from lamina.data import Preparation
 from lamina.errors import LaminaWarning, RunError
 from lamina.evaluation import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
-from lamina.runs.record import DataOrigin, OwnModule, RunRecord, record_training
-from lamina.runs.run import FORMAT, DamagedRun, Run, create_run, list_runs, read_run
+from lamina.runs.record import FORMAT, OwnModule, RunRecord, record_training
+from lamina.runs.run import DamagedRun, Run, list_runs, read_run
+from lamina.runs.start import create_folder
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from lamina.training.tensors import write_tensors
+from small_runs import DATA
 
 RECIPE = Recipe(epochs=1, batch_size=4, precision="fp32", seed=7)
 NET = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
-
-
-def images_of(split: str) -> Images:
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), dtype=np.uint8)
-    names = tuple(f"{place}.png" for place in range(12))
-    return Images(pixels, np.arange(12, dtype=np.int64) % 3, ("cat", "dog", "hen"), names, split)
-
-
-DATA = Dataset(name="pets", fingerprint="abc123", train=images_of("train"), test=images_of("test"), size_px=6)
-ORIGIN = DataOrigin("photos/pets", "as asked", "pets", "abc123", Preparation(size_px=6))
 
 
 def train(net: Net | nn.Module = NET) -> Training:
@@ -53,12 +44,12 @@ def training() -> Training:
 @pytest.fixture
 def record(training) -> RunRecord:
     command = ("lamina", "train", "tiny", "--data", "photos/pets")
-    return record_training(training, ORIGIN, net_name="tiny", command=command)
+    return record_training(training, DATA, net_name="tiny", command=command)
 
 
 @pytest.fixture
 def run(tmp_path, record) -> Run:
-    return create_run(tmp_path / "runs", record, "first")
+    return read_run(create_folder(tmp_path / "runs", record, "first"))
 
 
 def own_module() -> nn.Module:
@@ -82,7 +73,6 @@ def test_a_record_says_what_was_trained_where_and_how(record, training):
     assert record.parameters == 4 * 27 + 4 + 8 + 4 * 16 * 3 + 3
     assert dataclasses.astuple(record.data) == (
         "photos/pets",
-        "as asked",
         "pets",
         "abc123",
         dataclasses.astuple(Preparation(size_px=6)),
@@ -105,15 +95,15 @@ def test_a_run_is_read_as_it_was_written(run):
 
 def test_a_record_of_an_own_module_is_read_as_it_was_written(tmp_path, record):
     own = dataclasses.replace(record, net=None, own_module=OwnModule("my net.py", "build"))
-    assert read_run(create_run(tmp_path, own).path).record == own
+    assert read_run(create_folder(tmp_path, own)).record == own
 
 
 def test_names_are_the_date_the_net_and_the_first_free_number(tmp_path, record):
     today = record.created[:10]
-    names = [create_run(tmp_path, record).name for _ in range(3)]
+    names = [create_folder(tmp_path, record).name for _ in range(3)]
     assert names == [f"{today}-tiny-1", f"{today}-tiny-2", f"{today}-tiny-3"]
     odd = dataclasses.replace(record, net_name="../my net")
-    assert create_run(tmp_path, odd).path == tmp_path / f"{today}-my-net-1"
+    assert create_folder(tmp_path, odd) == tmp_path / f"{today}-my-net-1"
 
 
 def test_runs_created_at_once_never_share_a_folder(tmp_path, record):
@@ -121,7 +111,7 @@ def test_runs_created_at_once_never_share_a_folder(tmp_path, record):
 
     def create(_: int) -> Path:
         barrier.wait()
-        return create_run(tmp_path / "runs", record).path
+        return create_folder(tmp_path / "runs", record)
 
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(create, range(8)))
@@ -129,63 +119,61 @@ def test_runs_created_at_once_never_share_a_folder(tmp_path, record):
     assert all(read_run(path).record == record for path in paths)
 
 
-def test_a_name_that_is_taken_is_refused_and_the_run_left_alone(run, record):
+def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
     before = (run.path / "run.json").read_bytes()
-    with raises(
-        f"There is a run {run.path} already. Choose another --name, or delete that folder if it is not needed."
-    ):
-        create_run(run.path.parent, record, "first")
+    with raises(f"There is a run {run.path} already. Choose another name, or delete that folder."):
+        create_folder(run.path.parent, record, "first")
     assert (run.path / "run.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../out", "a/b", "a\\b", ".hidden"])
-def test_a_name_that_is_a_path_is_refused(name, tmp_path, record):
+def test_a_name_that_is_a_path_is_rejected(name, tmp_path, record):
     with raises(f"Expected a plain name for the run, such as first-try, got {name!r}. Give one without / or \\."):
-        create_run(tmp_path / "runs", record, name)
+        create_folder(tmp_path / "runs", record, name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path, record):
+def test_a_folder_that_cannot_be_made_is_rejected(tmp_path, record):
     (tmp_path / "file").touch()
     with raises(f"Cannot write a run to {tmp_path}/file/runs: Not a directory. Choose another folder with --runs-dir."):
-        create_run(tmp_path / "file" / "runs", record)
+        create_folder(tmp_path / "file" / "runs", record)
 
 
 def test_the_history_grows_by_a_line_an_epoch(run):
-    assert run.read_history() == []
+    assert run.history.epochs() == []
     rows = [{"epoch": 1, "train_loss": 0.1 + 0.2, "train_accuracy": None}, {"epoch": 2, "train_loss": 1e-9}]
     for place, row in enumerate(rows, start=1):
-        run.append_epoch(row)
-        assert run.read_history() == rows[:place]
+        run.history.append(row)
+        assert run.history.epochs() == rows[:place]
 
 
 def test_figures_that_are_no_numbers_become_null(run):
-    run.append_epoch({"epoch": 1, "train_loss": math.nan, "test_loss": math.inf})
+    run.history.append({"epoch": 1, "train_loss": math.nan, "test_loss": math.inf})
     assert (run.path / "history.jsonl").read_text() == '{"epoch": 1, "train_loss": null, "test_loss": null}\n'
 
 
-def test_a_last_line_cut_short_is_passed_over_with_a_warning(run):
-    run.append_epoch({"epoch": 1, "reason": "ü"})
+def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
+    run.history.append({"epoch": 1, "reason": "ü"})
     file = run.path / "history.jsonl"
     whole = file.read_bytes()
     for length in range(1, len(whole)):
         file.write_bytes(whole + whole[:length])
         message = (
-            f"The last line of {file} is incomplete, as a crash leaves it, and is passed over. "
-            "lamina resume makes that epoch again."
+            f"The last line of {file} is incomplete, as after a crash, and is ignored. "
+            "lamina resume repeats that epoch."
         )
         with pytest.warns(LaminaWarning, match=f"^{re.escape(message)}$"):
-            assert run.read_history() == [{"epoch": 1, "reason": "ü"}]
+            assert run.history.epochs() == [{"epoch": 1, "reason": "ü"}]
 
 
 @pytest.mark.parametrize(
     ("line", "why"),
     [
         ("[2]", "expected a JSON object, got [2]"),
-        ("{}", "its epoch should be a whole number from 1, but is None"),
-        ('{"epoch": "two"}', "its epoch should be a whole number from 1, but is 'two'"),
-        ('{"epoch": true}', "its epoch should be a whole number from 1, but is True"),
-        ('{"epoch": 2, "rewind": 0}', "its rewind should be a whole number from 1, but is 0"),
+        ("{}", "its epoch should be an integer of 1 or more, but is None"),
+        ('{"epoch": "two"}', "its epoch should be an integer of 1 or more, but is 'two'"),
+        ('{"epoch": true}', "its epoch should be an integer of 1 or more, but is True"),
+        ('{"epoch": 2, "rewind": 0}', "its rewind should be an integer of 1 or more, but is 0"),
         ('{"epoch": 2, "train_seconds": "x"}', "its train_seconds should be a number, but is 'x'"),
         ('{"epoch": 2, "train_seconds": 10000000000000000000}', "its train_seconds should be a number, but is "
          "10000000000000000000"),
@@ -198,29 +186,29 @@ def test_a_damaged_line_is_named(line, why, run):
     file.write_text(f'{{"epoch": 1}}\n{line}\n{{"epoch": 3}}\n')
     with raises(
         f"Line 2 of {file} is damaged: {why}. Restore it from a copy, or delete that line: the weights and the "
-        "checkpoint are in files of their own."
+        "checkpoint are in other files."
     ):
-        run.read_history()
+        run.history.epochs()
 
 
 def test_the_history_can_be_read_while_it_is_written(run):
     def write() -> None:
         for epoch in range(1, 51):
-            run.append_epoch({"epoch": epoch, "train_loss": 1 / epoch})
+            run.history.append({"epoch": epoch, "train_loss": 1 / epoch})
 
     writer = threading.Thread(target=write)
     writer.start()
     lengths = []
     while writer.is_alive():
-        rows = run.read_history()
+        rows = run.history.epochs()
         assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
         lengths.append(len(rows))
     writer.join()
     assert lengths == sorted(lengths)
-    assert len(run.read_history()) == 50
+    assert len(run.history.epochs()) == 50
 
 
-def test_a_model_gives_the_same_logits_to_the_bit_when_it_is_loaded(run, training):
+def test_a_model_gives_the_same_logits_bit_for_bit_when_it_is_loaded(run, training):
     run.save_model(training.model)
     loaded = read_run(run.path).load_model()
     batch = torch.from_numpy(DATA.test.pixels)
@@ -237,11 +225,11 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
     tied[3].weight = tied[2].weight
     training = train(tied)
     own = OwnModule("my_net.py", "build")
-    record = record_training(training, ORIGIN, net_name="my_net", own_module=own)
-    run = create_run(tmp_path, record)
+    record = record_training(training, DATA, net_name="my_net", origin=own)
+    run = read_run(create_folder(tmp_path, record))
     run.save_model(training.model)
     with raises(
-        f"{run.path} holds the weights of a module of your own, and lamina runs no code that a run names. "
+        f"{run.path} trains a module of your own, and lamina runs no code that a run names. "
         "Give the module again with --net my_net.py:build."
     ):
         run.load_model()
@@ -252,12 +240,12 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
 
 
 def test_a_run_with_its_own_net_takes_no_other(run):
-    with raises(f"{run.path} holds its own net, tiny. Leave --net out."):
+    with raises(f"{run.path} holds its own net, tiny. Leave out --net and module."):
         run.load_model(own_module())
 
 
 def test_an_own_module_without_a_name_is_named_by_its_file():
-    assert str(OwnModule("my_net.py", "")) == "my_net.py"
+    assert str(OwnModule("my_net.py", "")) == "--net my_net.py"
 
 
 def test_missing_weights_are_named(run):
@@ -269,7 +257,7 @@ def test_missing_weights_are_named(run):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04\x95 a pickle", b"\xff" * 64])
-def test_weights_that_are_no_safetensors_are_refused(content, run):
+def test_weights_that_are_no_safetensors_are_rejected(content, run):
     file = run.path / "model.safetensors"
     file.write_bytes(content)
     remedy = f"Restore it from a copy, or write it again with lamina resume {run.path}"
@@ -277,7 +265,7 @@ def test_weights_that_are_no_safetensors_are_refused(content, run):
         run.load_model()
 
 
-def test_weights_of_another_net_are_refused_by_name_and_shape(run):
+def test_weights_of_another_net_are_rejected_by_name_and_shape(run):
     wider = train(Net(Conv2d(5, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output()))
     run.save_model(wider.model)
     with raises(
@@ -294,10 +282,10 @@ def test_weights_of_another_net_are_refused_by_name_and_shape(run):
 
 
 def test_a_report_is_read_as_it_was_written(run, training):
-    assert run.read_report() is None
+    assert run.report is None
     report = evaluate(training.model, DATA.test)
     run.save_report(report)
-    assert run.read_report() == report
+    assert run.report == report
 
 
 def test_a_damaged_report_is_named(run, training):
@@ -305,7 +293,7 @@ def test_a_damaged_report_is_named(run, training):
     file = run.path / "report.json"
     edit(file, loss="low")
     with raises(f"{file}: This is not a report: report.loss must be a number, got 'low'. Evaluate the model again."):
-        run.read_report()
+        _ = run.report
 
 
 def test_a_mistyped_run_suggests_one_beside_it(run):
@@ -323,16 +311,17 @@ def test_a_file_of_a_run_is_not_a_run(run):
         read_run(run.path / "run.json")
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
+def test_a_folder_that_is_no_run_is_rejected(tmp_path):
     with raises(f"{tmp_path} is not a run: it has no run.json. Give the folder of a run."):
         read_run(tmp_path)
 
 
-def test_a_run_of_a_newer_lamina_is_refused(run):
-    edit(run.path / "run.json", format=FORMAT + 1, brand_new="field")
+@pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1])
+def test_a_run_of_another_format_is_rejected(number, run):
+    edit(run.path / "run.json", format=number, brand_new="field")
     with raises(
-        f"{run.path}/run.json is of format {FORMAT + 1}, but this lamina ({__version__}) reads up to {FORMAT}. "
-        "Update it: pip install --upgrade lamina."
+        f"{run.path}/run.json has format {number}, but lamina {__version__} reads format {FORMAT}. "
+        "Use the lamina that wrote it, or train again."
     ):
         read_run(run.path)
 
@@ -340,7 +329,7 @@ def test_a_run_of_a_newer_lamina_is_refused(run):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"format": "one"}, "its format should be a number, but is 'one'"),
+        ({"format": "one"}, "its format should be an integer, but is 'one'"),
         ({"parameters": "many"}, "run.parameters must be a whole number, got 'many'"),
         (
             {"machine": 3},
@@ -397,8 +386,8 @@ def test_every_field_of_run_json_is_needed(run):
 
 def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
     assert list_runs(tmp_path / "runs") == []
-    newer = create_run(tmp_path, dataclasses.replace(record, created="2026-02-01T00:00:00+00:00"), "a")
-    older = create_run(tmp_path, dataclasses.replace(record, created="2026-01-01T00:00:00+00:00"), "b")
+    newer = read_run(create_folder(tmp_path, dataclasses.replace(record, created="2026-02-01T00:00:00+00:00"), "a"))
+    older = read_run(create_folder(tmp_path, dataclasses.replace(record, created="2026-01-01T00:00:00+00:00"), "b"))
     (tmp_path / "empty").mkdir()
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "notes.txt").touch()
@@ -418,26 +407,26 @@ def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, ch
 
 
 def test_rewinds_stand_in_the_history_beside_the_epochs(run):
-    run.append_epoch({"epoch": 1})
-    run.append_epoch({"rewind": 1, "lr": 0.5})
-    run.append_epoch({"epoch": 2})
-    assert [row["epoch"] for row in run.read_history()] == [1, 2]
-    assert run.read_rewinds() == [{"rewind": 1, "lr": 0.5}]
+    run.history.append({"epoch": 1})
+    run.history.append({"rewind": 1, "lr": 0.5})
+    run.history.append({"epoch": 2})
+    assert [row["epoch"] for row in run.history.epochs()] == [1, 2]
+    assert run.history.rewinds() == [{"rewind": 1, "lr": 0.5}]
 
 
 def test_what_a_crash_cut_off_from_its_checkpoint_is_trimmed(run):
-    run.trim_history(0, 0)
+    run.history.trim(0, 0)
     rows = [{"epoch": 1}, {"rewind": 1}, {"epoch": 2}, {"rewind": 2}, {"epoch": 3}]
     for row in rows:
-        run.append_epoch(row)
+        run.history.append(row)
     file = run.path / "history.jsonl"
     file.write_bytes(file.read_bytes() + b'{"epoch": 4, "tra')
-    run.trim_history(3, 2)
+    run.history.trim(3, 2)
     assert [json.loads(line) for line in file.read_text().splitlines()] == rows
     before = file.stat().st_ino
-    run.trim_history(3, 2)
+    run.history.trim(3, 2)
     assert file.stat().st_ino == before  # nothing to do, nothing written
-    run.trim_history(2, 1)
+    run.history.trim(2, 1)
     assert [json.loads(line) for line in file.read_text().splitlines()] == rows[:3]
 
 
@@ -479,13 +468,13 @@ def test_a_damaged_checkpoint_is_named_with_its_remedy(damage, why, run, trainin
 def test_another_record_is_written_and_removes_the_report_of_what_was(run, training):
     run.save_report(evaluate(training.model, DATA.test))
     assert run.replace_record(run.record) == run
-    assert run.read_report() is not None
+    assert run.report is not None
     longer = dataclasses.replace(run.record, recipe=dataclasses.replace(RECIPE, epochs=5))
     assert run.replace_record(longer) == read_run(run.path)
     assert read_run(run.path).record.recipe.epochs == 5
-    assert run.read_report() is None
+    assert run.report is None
 
 
 def test_a_folder_left_without_run_json_by_a_crash_does_not_take_the_name(tmp_path, record):
     (tmp_path / "first").mkdir()
-    assert read_run(create_run(tmp_path, record, "first").path).record == record
+    assert read_run(create_folder(tmp_path, record, "first")).record == record

@@ -1,12 +1,14 @@
-"""Image classifiers from stacked layers: define a net, train it, judge it, on the computer you have.
+"""Image classifiers from stacked layers: define a net, train it, evaluate it, on the computer you have.
 
->>> from lamina import Net, Recipe, Training, evaluate, load_data
+>>> import tempfile
+>>> from lamina import Net, Recipe, load_data, start_run
 >>> from lamina.nets import Flatten, Linear, Output, ReLU
->>> data = load_data("shapes")
->>> training = Training(Net(Flatten(), Linear(20), ReLU(), Output()), data.train, Recipe(epochs=1))
->>> for event in training:
+>>> net = Net(Flatten(), Linear(20), ReLU(), Output())
+>>> run = start_run(net, load_data("shapes"), Recipe(epochs=1), runs_dir=tempfile.mkdtemp())
+>>> for event in run.train():
 ...     pass
->>> report = evaluate(training.model, data.test)
+>>> run.report.split
+'test'
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ if TYPE_CHECKING:
     from lamina.errors import LaminaError, LaminaWarning
     from lamina.evaluation import Prediction, Predictor, Report, evaluate
     from lamina.nets import Net, parse_net, summarize
-    from lamina.runs.resume import resume_training
-    from lamina.runs.run import Run, create_run, list_runs, read_run
+    from lamina.runs.run import Run, list_runs, read_run
+    from lamina.runs.start import start_run
     from lamina.training.activations import activations
     from lamina.training.events import Epoch, Step
     from lamina.training.loop import Training
     from lamina.training.model import Model, predict_logits
     from lamina.training.recipe import Recipe
     from lamina.training.task import Task
-    from lamina.zoo import load_net
+    from lamina.zoo import load_net, load_recipe
 
 __version__ = "0.1.0"
 
@@ -39,15 +41,15 @@ _ROOMS = {
     "lamina.errors": ("LaminaError", "LaminaWarning"),
     "lamina.evaluation": ("Prediction", "Predictor", "Report", "evaluate"),
     "lamina.nets": ("Net", "parse_net", "summarize"),
-    "lamina.runs.resume": ("resume_training",),
-    "lamina.runs.run": ("Run", "create_run", "list_runs", "read_run"),
+    "lamina.runs.run": ("Run", "list_runs", "read_run"),
+    "lamina.runs.start": ("start_run",),
     "lamina.training.activations": ("activations",),
     "lamina.training.events": ("Epoch", "Step"),
     "lamina.training.loop": ("Training",),
     "lamina.training.model": ("Model", "predict_logits"),
     "lamina.training.recipe": ("Recipe",),
     "lamina.training.task": ("Task",),
-    "lamina.zoo": ("load_net",),
+    "lamina.zoo": ("load_net", "load_recipe"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -69,16 +71,16 @@ __all__ = [
     "Task",
     "Training",
     "activations",
-    "create_run",
     "evaluate",
     "list_runs",
     "load_data",
     "load_net",
+    "load_recipe",
     "parse_net",
     "predict_logits",
     "read_run",
-    "resume_training",
     "show_progress",
+    "start_run",
     "summarize",
 ]
 

@@ -117,7 +117,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """
     _refuse_links(folder)
     owner = folder / ".owner"
-    lock = FileLock(folder / ".lock")
+    # The iterator that holds it may be closed by another thread than the one that began it.
+    lock = FileLock(folder / ".lock", thread_local=False)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:

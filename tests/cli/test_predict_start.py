@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
@@ -12,11 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lamina.cli.loading import loading
-from lamina.data import Images, Preparation
+from lamina.data import Dataset, Images
 from lamina.nets import Flatten, Net, Output
-from lamina.runs.record import DataOrigin, record_training
-from lamina.runs.run import create_run
+from lamina.runs.start import begin_run
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
@@ -27,8 +24,7 @@ def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None
     training = Training(Net(Flatten(), Output()), images, Recipe(epochs=1, batch_size=4), device="cpu")
     for _ in training:
         pass
-    origin = DataOrigin("pets", "as asked", "pets", "abc", Preparation())
-    run = create_run(tmp_path, record_training(training, origin, net_name="tiny"))
+    run = begin_run(training, Dataset("pets", "abc", images), net_name="tiny", runs_dir=tmp_path)
     run.save_model(training.model)
     Image.fromarray(pixels[0]).save(tmp_path / "one.png")
 
@@ -61,12 +57,3 @@ def test_training_loads_none_of_the_compilers_that_torch_has(workplace: Path, pi
     imported = {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
     assert "torch" in imported
     assert not imported & {"torch._dynamo", "torch.fx.experimental.symbolic_shapes", "sympy"}
-
-
-def test_garbage_is_collected_again_after_loading() -> None:
-    with loading():
-        assert not gc.isenabled()
-    try:
-        assert gc.isenabled()
-    finally:
-        gc.unfreeze()

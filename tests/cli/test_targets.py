@@ -12,10 +12,10 @@ import pytest
 from commands import events, run_lamina
 from PIL import Image
 
-from lamina.cli.choices import DataChoice, NetChoice
-from lamina.cli.session import Place, train_and_judge
+from lamina.cli.choices import NetChoice
+from lamina.cli.session import Place, start_and_train
 from lamina.cli.terminal import Terminal
-from lamina.data import Dataset, Preparation, load_data
+from lamina.data import Dataset, load_data
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.training.recipe import Recipe
 
@@ -57,9 +57,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> dict[s
         assert f"test_{HEADLINES[kind]}" in result
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAMINA_CACHE", str(shared_cache))
-        data = DataChoice(is_warm(load_data("shapes-attributes")), "warm", Preparation(), "as asked")
+        data = is_warm(load_data("shapes-attributes"))
     net = NetChoice("net", Net(Flatten(), Linear(20), ReLU(), Output()), {"default": Recipe()})
-    train_and_judge(net, Recipe(epochs=2), data, Place("cpu", folder, "binary"), Terminal(as_json=True))
+    start_and_train(net, Recipe(epochs=2), data, Place("cpu", folder, "binary"), Terminal(as_json=True))
     return {kind: folder / kind for kind in KINDS}
 
 

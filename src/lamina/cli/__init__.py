@@ -1,24 +1,25 @@
-"""The command line: a file a command, found by name and loaded alone, so that ``lamina --help`` is quick."""
+"""The command line: a file for each command, imported alone, so that ``lamina --help`` is quick."""
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 import time
 
 STARTED = time.perf_counter()
-"""When the process began, as near as Python can tell: all that lamina loads comes after."""
+"""When the process began, before anything large is imported."""
 
 COMMANDS = {
-    "train": "train a net and judge it",
-    "resume": "go on with a run where it stopped, exactly",
-    "verify": "train the first epochs of a run again: are the weights the same?",
-    "evaluate": "judge a run's model on a data set",
-    "predict": "say what is on pictures, by a run's model",
-    "summary": "a net's layers, shapes, parameters and multiply-adds",
-    "reproduce": "the article's two nets: what it claims beside what is measured",
-    "runs": "what has been trained, one line a run",
-    "data": "what is in a data set: splits, classes, counts, problems",
+    "train": "train a net and evaluate it",
+    "resume": "resume a run exactly where it stopped",
+    "verify": "train the first epochs of a run again and compare the weights",
+    "evaluate": "evaluate a run's model on a data set",
+    "predict": "predict what is in pictures with a run's model",
+    "summary": "list a net's layers, shapes, parameters and multiply-adds",
+    "reproduce": "train the article's two nets and compare with its claims",
+    "runs": "list the runs, or compare two",
+    "data": "inspect a data set: splits, classes, counts, problems",
 }
 
 USAGE = """usage: lamina COMMAND ...
@@ -28,13 +29,13 @@ Image classifiers from stacked layers.
 commands:
 {commands}
 
-`lamina COMMAND --help` tells more. To begin with:
+`lamina COMMAND --help` explains a command. To begin with:
   lamina train cnn --data shapes
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status is 0 done, 2 wrong input, 130 or 143 interrupted, 1 a defect of lamina's."""
+    """Run one command; the exit status is 0 done, 2 invalid input, 130 or 143 interrupted, 141 broken pipe, 1 a bug."""
     for stream in (sys.stdout, sys.stderr):
         # A name that this terminal cannot show must not end a training.
         if isinstance(stream, io.TextIOWrapper):
@@ -59,11 +60,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     from importlib import import_module
 
-    from lamina.cli.loading import loading
-
+    if (
+        arguments is None
+    ):  # this process is ours: importing torch makes no garbage, yet would be searched for it (0.3 s)
+        gc.set_threshold(100_000)
     try:
-        with loading():
-            command = import_module(f"lamina.cli.{name}")
+        command = import_module(f"lamina.cli.{name}")
         status: int = command.run(given[1:])
         sys.stdout.flush()
     except LaminaError as error:
@@ -73,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("lamina: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader went away, as `lamina runs | head -1` does: there is nobody left to tell.
+        # As in `lamina runs | head -1`. Python would complain when it flushes stdout at exit.
         import os
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

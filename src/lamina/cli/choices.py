@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamina import zoo
 from lamina.cli.terminal import Terminal, warnings_as_remarks
-from lamina.errors import NetError, suggest
+from lamina.errors import DataError, LaminaWarning, NetError, suggest
 from lamina.nets import Net, Shape, parse_net
 from lamina.training.recipe import Recipe
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lamina.data import Dataset, Images, Preparation
-    from lamina.runs.record import DataOrigin, OwnModule
+    from lamina.runs.record import OwnModule
     from lamina.runs.run import Run
     from lamina.training.model import Model
     from lamina.training.pretrained import TimmNet
@@ -66,30 +67,6 @@ class NetChoice:
             return self.net(shape, outputs)
 
 
-@dataclass(frozen=True)
-class DataChoice:
-    """A data set, and how it was come by.
-
-    Attributes:
-        dataset: the data set.
-        source: the name or whole path that it can be loaded by again.
-        preparation: how it was asked to be read.
-        reason: why this one.
-    """
-
-    dataset: Dataset
-    source: str
-    preparation: Preparation
-    reason: str
-
-    def origin(self) -> DataOrigin:
-        """What a run keeps of it."""
-        from lamina.runs.record import DataOrigin
-
-        dataset = self.dataset
-        return DataOrigin(self.source, self.reason, dataset.name, dataset.fingerprint, self.preparation)
-
-
 def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> NetChoice:
     """The net that ``text`` names: one of the zoo, ``timm:NAME``, ``file.py``, ``file.py:NAME``, or layers as Python.
 
@@ -117,7 +94,7 @@ def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> Net
     return NetChoice("net", parse_net(text), {"default": Recipe()})
 
 
-def choose_data(source: str | None, preparation: Preparation, terminal: Terminal) -> DataChoice:
+def choose_data(source: str | None, preparation: Preparation, terminal: Terminal) -> Dataset:
     """The data set of that name or path, or by default CIFAR-10 where it can be had, else the built-in shapes."""
     from lamina.data import NAMES, find_default_data, load_data
 
@@ -137,7 +114,34 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
             "(pictures differ in size, or are over 256 px; --size sets another)"
         )
     _tell_splits(dataset, terminal)
-    return DataChoice(dataset, dataset.source, preparation, reason)
+    return dataset
+
+
+def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset:
+    """What a run was trained on: where it was, or in its new place, ``source``.
+
+    Raises:
+        DataError: it is not where it was, or cannot be read.
+    """
+    from lamina.runs.resume import check_source
+
+    if source is None:
+        check_source(run)
+    return choose_data(source or run.record.data.source, run.record.data.preparation, terminal)
+
+
+def is_moved_to(run: Run, source: str) -> bool:
+    """Whether the data that a run was trained on is no longer where it was, but in ``source``."""
+    from lamina.data import NAMES, load_data
+
+    own = run.record.data
+    if own.source in NAMES or Path(own.source).exists():
+        return False
+    try:
+        with warnings.catch_warnings(action="ignore", category=LaminaWarning):
+            return load_data(source, own.preparation).fingerprint == own.fingerprint
+    except DataError:
+        return False
 
 
 def choose_data_to_judge(
@@ -172,7 +176,7 @@ def load_run_model(run: Run, net: str | None, device: str, terminal: Terminal) -
     return run.load_model(body).to(place.value)
 
 
-def tell_pretrained(model: Model, terminal: Terminal) -> None:
+def print_pretrained(model: Model, terminal: Terminal) -> None:
     """Say how a net of timm's has its pixels, and whether the pictures are far smaller than it is used to."""
     from lamina.training.pretrained import native_side_px
 

@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise DataError(f"--contact-sheet was {sheet}, but must end in .png.")
     terminal = Terminal(as_json=options.json)
-    dataset = choose_data(options.data, Preparation(**options.preparation), terminal).dataset
+    dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
     from lamina.data.inspection import inspect
 
     with terminal.progress(QUIET_SECONDS) as show_progress:

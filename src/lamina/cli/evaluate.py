@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lamina.cli.choices import choose_data, choose_data_to_judge, load_run_model
-from lamina.cli.loading import loading
+from lamina.cli.choices import choose_data_to_judge, choose_run_data, is_moved_to, load_run_model
 from lamina.cli.options import parse_options
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
@@ -41,16 +40,15 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "evaluate", arguments)
     terminal = Terminal(as_json=options.json)
-    with loading():
-        from lamina.data.load import full_source
-        from lamina.evaluation import evaluate, views_of
-        from lamina.evaluation.views import ONE_VIEW
-        from lamina.runs.run import read_run
+    from lamina.data.load import full_source
+    from lamina.evaluation import evaluate, views_of
+    from lamina.evaluation.views import ONE_VIEW
+    from lamina.runs.run import read_run
 
     run = read_run(options.run)
     own = run.record.data
-    if options.data is None or full_source(options.data) == own.source:
-        data = choose_data(own.source, own.preparation, terminal).dataset
+    if options.data is None or full_source(options.data) == own.source or is_moved_to(run, options.data):
+        data = choose_run_data(run, options.data, terminal)
         if data.fingerprint != own.fingerprint:
             terminal.remark(
                 f"warning: {own.source} has changed since the run was trained: its training images may be among these"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from lamina.cli.choices import load_run_model
-from lamina.cli.loading import loading
 from lamina.cli.options import parse_options
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
@@ -56,13 +55,12 @@ def run(arguments: Sequence[str]) -> int:
         raise DataError("Expected pictures after the run, got none. Give their paths.")
     if options.top is not None and options.top < 1:
         raise DataError(f"--top was {options.top}, but must be at least 1.")
-    with loading():
-        import torch
+    import torch
 
-        from lamina.cli.answers import check_output
-        from lamina.evaluation.pictures import find_pictures
-        from lamina.evaluation.predictor import Prediction, Predictor
-        from lamina.runs.run import read_run
+    from lamina.cli.answers import check_output
+    from lamina.evaluation.pictures import find_pictures
+    from lamina.evaluation.predictor import Prediction, Predictor
+    from lamina.runs.run import read_run
 
     if options.output is not None:
         check_output(options.output)

@@ -1,4 +1,4 @@
-"""lamina reproduce: the article's two nets, what it claims beside what is measured."""
+"""lamina reproduce: the article's two nets, its claims beside what is measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tyro
 from lamina.cli import STARTED
 from lamina.cli.choices import choose_data, choose_net
 from lamina.cli.options import parse_options
-from lamina.cli.session import Outcome, Place, train_and_judge
+from lamina.cli.session import Outcome, Place, start_and_train
 from lamina.cli.terminal import Terminal
 from lamina.data import Preparation
 from lamina.errors import DataError, RecipeError
@@ -30,7 +30,7 @@ CLAIMED = {"mlp": 0.4996, "cnn": 0.7552}
 
 @dataclass(frozen=True)
 class Options:
-    """Train both nets of the article as it does, and print what it claims beside what is measured."""
+    """Train both nets of the article as it does, and print its claims beside what is measured."""
 
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """a name or a path; by default CIFAR-10 where it can be had, else the built-in shapes"""
@@ -41,7 +41,7 @@ class Options:
     runs_dir: Path = Path("runs")
     """where the runs and the picture are kept"""
     json: bool = False
-    """one JSON object a line on stdout, all else on stderr"""
+    """one JSON object a line on stdout, everything else on stderr"""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -50,35 +50,35 @@ def run(arguments: Sequence[str]) -> int:
     if options.seeds < 1:
         raise RecipeError(f"--seeds was {options.seeds}, but takes 1 or more.")
     terminal = Terminal(as_json=options.json, command=("lamina", "reproduce", *arguments))
-    data = choose_data(options.data, Preparation(), terminal)
-    if data.dataset.train.kind is not SINGLE_LABEL:
-        raise DataError(f"The article's nets tell one class an image, and {data.dataset.name} has other targets.")
-    if len(data.dataset.splits) == 1:
-        raise DataError(f"{data.dataset.name} has no val or test images to judge on. Give it a test part.")
+    dataset = choose_data(options.data, Preparation(), terminal)
+    if dataset.train.kind is not SINGLE_LABEL:
+        raise DataError(f"The article's nets predict one class an image, but {dataset.name} has other targets.")
+    if len(dataset.splits) == 1:
+        raise DataError(f"{dataset.name} has no val or test images to evaluate on. Give it a test split.")
     outcomes: dict[str, list[Outcome]] = {name: [] for name in CLAIMED}
     for seed in range(options.seeds):
         for name, done in outcomes.items():
             net = choose_net(name, terminal)
             recipe = dataclasses.replace(net.recipes["article"], seed=seed)
             terminal.say("", f"{name}, seed {seed}")
-            outcome = train_and_judge(net, recipe, data, Place(options.device, options.runs_dir), terminal)
+            outcome = start_and_train(net, recipe, dataset, Place(options.device, options.runs_dir), terminal)
             if outcome.stopped_by is not None:
                 terminal.remark(
                     f"lamina: stopped by {outcome.stopped_by.name}; the runs so far are in {options.runs_dir}"
                 )
                 return 128 + outcome.stopped_by
             done.append(outcome)
-    is_claimed_on = data.source == "cifar10"
+    is_claimed_on = dataset.source == "cifar10"
     picture = _draw(outcomes, options.runs_dir, CLAIMED if is_claimed_on else {})
-    _tell(outcomes, is_claimed_on, terminal)
+    _print(outcomes, is_claimed_on, terminal)
     if not is_claimed_on:
-        terminal.say(f"The article's figures are for CIFAR-10, and say nothing of {data.dataset.name}.")
+        terminal.say(f"The article's figures are for CIFAR-10, not for {dataset.name}.")
     terminal.say(f"learning curves: {picture}")
     terminal.emit("done", curves=str(picture), seconds=time.perf_counter() - STARTED)
     return 0
 
 
-def _tell(outcomes: dict[str, list[Outcome]], is_claimed_on: bool, terminal: Terminal) -> None:
+def _print(outcomes: dict[str, list[Outcome]], is_claimed_on: bool, terminal: Terminal) -> None:
     from lamina.evaluation import mean_interval
 
     rows = []
@@ -93,7 +93,7 @@ def _tell(outcomes: dict[str, list[Outcome]], is_claimed_on: bool, terminal: Ter
                 name,
                 f"{100 * CLAIMED[name]:.2f} %" if is_claimed_on else "–",
                 f"{100 * measured.mean:.2f} %",
-                _tell_interval(measured),
+                _format_interval(measured),
                 f"{done[0].run.record.parameters:,}",
                 f"{seconds:.1f}",
                 f"{speed:,.0f}",
@@ -120,9 +120,9 @@ def _tell(outcomes: dict[str, list[Outcome]], is_claimed_on: bool, terminal: Ter
     terminal.tabulate(heads, rows)
 
 
-def _tell_interval(measured: MeanInterval) -> str:
+def _format_interval(measured: MeanInterval) -> str:
     if measured.low is None or measured.high is None:
-        return "one seed tells none"
+        return "one seed gives none"
     return f"{100 * measured.low:.2f} – {100 * measured.high:.2f} %"
 
 
@@ -131,6 +131,6 @@ def _draw(outcomes: dict[str, list[Outcome]], runs_dir: Path, claimed: dict[str,
     from lamina.evaluation import Score
 
     picture = runs_dir / "reproduce-curves.png"
-    histories = {name: [outcome.run.read_history() for outcome in done] for name, done in outcomes.items()}
+    histories = {name: [outcome.run.history.epochs() for outcome in done] for name, done in outcomes.items()}
     save_figure(draw_curves(histories, Score("accuracy", 0.0), claimed), picture)
     return picture

@@ -1,4 +1,4 @@
-"""lamina resume: go on with a run where it stopped."""
+"""lamina resume: resume a run where it stopped."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lamina.cli.choices import choose_data, make_module
+from lamina.cli.choices import choose_run_data, make_module
 from lamina.cli.options import parse_options
-from lamina.cli.session import Precautions, resume_and_judge, tell_outcome
+from lamina.cli.session import Precautions, print_outcome, train_and_print
 from lamina.cli.terminal import Terminal, read_seconds
 
 
 @dataclass(frozen=True)
 class Options:
-    """Go on with a run where it was last saved, to the same weights as if it had never stopped."""
+    """Resume a run where it was last saved. It continues to bit-identical weights, as if it had never stopped."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """the run's folder"""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
-    """of the whole training, to make it longer: with the schedule constant, without warmup"""
+    """of the whole training, to make it longer: with a constant schedule without warmup"""
     save_every: Annotated[str, tyro.conf.arg(metavar="TIME")] = "60s"
     """between two checkpoints inside an epoch: 30s, 5m, 1h"""
     on_nan: Annotated[Literal["stop", "rewind"] | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """where a loss or gradient is no number: stop, or go back to the last checkpoint with half the lr, at most 3 times;
-    by default what the run does already"""
+    """on NaN or infinity: stop, or go back to the last checkpoint with half the lr, at most 3 times; by default what
+    the run does already"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """where the run's pictures are now; by default where they were"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """file.py[:NAME] of a module of your own, which a run cannot hold"""
     json: bool = False
-    """one JSON object a line on stdout, all else on stderr"""
+    """one JSON object a line on stdout, everything else on stderr"""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -45,8 +45,8 @@ def run(arguments: Sequence[str]) -> int:
     from lamina.runs.run import read_run
 
     run = read_run(options.run)
-    origin = run.record.data
     module = make_module(run, options.net, terminal)
-    data = choose_data(options.data or origin.source, origin.preparation, terminal)
-    outcome = resume_and_judge(run, data, module, options.epochs, precautions, terminal)
-    return tell_outcome(outcome, data.dataset.name, terminal)
+    dataset = choose_run_data(run, options.data, terminal)
+    terminal.remark(f"device: {run.record.device}; precision: {run.record.precision}")
+    outcome = train_and_print(run, dataset, terminal, precautions, module=module, epochs=options.epochs)
+    return print_outcome(outcome, dataset.name, terminal)

@@ -27,7 +27,7 @@ class Options:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command; the status is 2 where a run is damaged, and the others are told all the same."""
+    """Run the command; the status is 2 where a run is damaged; the others are listed all the same."""
     options = parse_options(Options, "runs", arguments)
     from lamina.runs.run import DamagedRun, Run, list_runs
 
@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
             continue
         try:
             with warnings_as_remarks(terminal):
-                report, history = entry.read_report(), entry.read_history()
+                report, history = entry.report, entry.history.epochs()
         except RunError as error:
             problems.append((entry.path, str(error)))
             continue

@@ -14,12 +14,7 @@ from lamina.cli.budget import fit_budget
 from lamina.cli.choices import NetChoice, choose_data, choose_net
 from lamina.cli.data_options import PreparationFields
 from lamina.cli.options import given_fields, parse_options
-from lamina.cli.session import (
-    Place,
-    Precautions,
-    tell_outcome,
-    train_and_judge,
-)
+from lamina.cli.session import Place, Precautions, print_outcome, start_and_train
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data.load import check_learnable
 from lamina.data.preparation import Preparation
@@ -78,15 +73,15 @@ def run(arguments: Sequence[str]) -> int:
     seconds = None if options.time is None else read_seconds("--time", options.time)
     nets = _choose_nets(options, terminal)
     recipes = [zoo.choose_recipe(net.name, net.recipes, options.recipe) for net in nets]
-    data = choose_data(options.data, preparation, terminal)
-    check_learnable(data.dataset)
-    kind = data.dataset.train.kind
+    dataset = choose_data(options.data, preparation, terminal)
+    check_learnable(dataset)
+    kind = dataset.train.kind
     candidates = [
         (net, overlay(adapt_recipe(recipe, kind), options.given)) for net, recipe in zip(nets, recipes, strict=True)
     ]
     net, recipe = candidates[0]
     if seconds is not None:
-        net, recipe = fit_budget(seconds, candidates, data.dataset, options.device, terminal)
+        net, recipe = fit_budget(seconds, candidates, dataset, options.device, terminal)
     own_recipe = recipes[nets.index(net)]
     if own_recipe.flip != recipe.flip and "flip" not in options.given:
         terminal.remark("flip: off (a mirrored picture may have other numbers; --flip mirrors them all the same)")
@@ -94,8 +89,8 @@ def run(arguments: Sequence[str]) -> int:
         terminal.remark(f"lr: {recipe.lr:g} (usual for {recipe.optimizer}; --lr sets another)")
     terminal.remark(f"recipe: {_format_recipe(recipe)}")
     place = Place(options.device, options.runs_dir, options.name)
-    outcome = train_and_judge(net, recipe, data, place, terminal, precautions)
-    return tell_outcome(outcome, data.dataset.name, terminal)
+    outcome = start_and_train(net, recipe, dataset, place, terminal, precautions)
+    return print_outcome(outcome, dataset.name, terminal)
 
 
 def _choose_nets(options: Options, terminal: Terminal) -> list[NetChoice]:

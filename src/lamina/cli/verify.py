@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from lamina.cli.choices import choose_data, make_module
+from lamina.cli.choices import choose_run_data, make_module
 from lamina.cli.options import parse_options
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Train the first epochs of a run again, and compare the weights after each, to the bit; the run is left alone.
+    """Train the first epochs of a run again and compare the weights after each, bit by bit; the run is not changed.
 
     The exit status is 0 where all are the same, and 2 where one differs.
     """
@@ -34,11 +34,11 @@ class Options:
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """file.py[:NAME] of a module of your own, which a run cannot hold"""
     json: bool = False
-    """one JSON object a line on stdout, all else on stderr"""
+    """one JSON object a line on stdout, everything else on stderr"""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command; the status is 2 where an epoch gave other weights."""
+    """Run the command; the status is 2 where an epoch gives other weights."""
     options = parse_options(Options, "verify", arguments)
     terminal = Terminal(as_json=options.json)
     from lamina.runs.differences import find_changes
@@ -49,10 +49,8 @@ def run(arguments: Sequence[str]) -> int:
 
     run = read_run(options.run)
     recorded = _read_digests(run, options.epochs)
-    origin = run.record.data
     module = make_module(run, options.net, terminal)
-    data = choose_data(options.data or origin.source, origin.preparation, terminal)
-    training = restart_training(run, data.dataset, module)
+    training = restart_training(run, choose_run_data(run, options.data, terminal), module)
     rows = []
     with terminal.progress() as show_progress:
         for event in training:
@@ -76,9 +74,9 @@ def run(arguments: Sequence[str]) -> int:
         changes=[{"what": change.what, "recorded": change.first, "now": change.second} for change in changes],
     )  # fmt: skip
     for change in changes:
-        terminal.remark(f"{change.what} was {change.first}, and is {change.second}")
+        terminal.remark(f"{change.what} was {change.first} and is {change.second}")
     if is_same:
-        terminal.say(f"{run.path}: epochs 1 to {len(rows)} give the same weights, to the bit")
+        terminal.say(f"{run.path}: epochs 1 to {len(rows)} give bit-identical weights")
         return 0
     reason = (
         "The differences above may be why."
@@ -90,14 +88,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _read_digests(run: Run, epochs: int) -> list[str]:
-    """The recorded digests of the weights after the first epochs, before any return to a checkpoint."""
-    recorded = {row["epoch"]: row.get("weights") for row in run.read_history()}
-    rewinds = run.read_rewinds()
+    """The recorded digests of the weights after the first epochs, before any rewind."""
+    recorded = {row["epoch"]: row.get("weights") for row in run.history.epochs()}
+    rewinds = run.history.rewinds()
     done = max(recorded, default=0)
     if epochs < 1:
         raise RunError(f"--epochs was {epochs}, but takes 1 or more.")
     if epochs > done:
-        raise RunError(f"{run.path} has {done} whole epochs, and {epochs} were asked for. Give fewer --epochs.")
+        raise RunError(f"{run.path} has {done} whole epochs, but --epochs was {epochs}. Give fewer --epochs.")
     if rewinds and epochs > (last := rewinds[0].get("to_epochs_done") or 0):
         raise RunError(
             f"{run.path} went back to a checkpoint after epoch {last}, with another lr from "
@@ -106,7 +104,7 @@ def _read_digests(run: Run, epochs: int) -> list[str]:
     digests = [str(digest) for epoch in range(1, epochs + 1) if (digest := recorded.get(epoch))]
     if len(digests) < epochs:
         raise RunError(
-            f"{run.path / 'history.jsonl'} lacks the digest of the weights after one of epochs 1 to {epochs}: an older "
-            "lamina wrote it, or the line was lost. Give fewer --epochs, or train anew."
+            f"{run.path / 'history.jsonl'} lacks the digest of the weights after one of epochs 1 to {epochs}. "
+            "Give fewer --epochs, or train anew."
         )
     return digests

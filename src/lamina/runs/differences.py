@@ -7,27 +7,30 @@ import difflib
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamina.errors import LaminaWarning
 from lamina.nets import Net
-from lamina.runs.record import RunRecord, describe_machine, find_versions
-from lamina.runs.run import Run
+from lamina.runs.machine import describe_machine, find_versions
+from lamina.runs.record import RunRecord
 from lamina.values import fields_to_plain
 
+if TYPE_CHECKING:
+    from lamina.runs.run import Run
+
 ARITHMETIC = ("versions.lamina", "versions.torch", "versions.timm", "processor", "instructions", "flags", "threads")
-"""Of what surrounds a training, that on which the last bits of its weights may depend."""
+"""The software and hardware on which the last bits of the weights may depend."""
 NONE = "–"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that two runs do not have in common.
+    """One thing in which two runs differ.
 
     Attributes:
         what: its name, such as ``recipe.lr``.
-        first: what it is in the first run, in words.
-        second: what it is in the second.
+        first: its value in the first run, as text.
+        second: its value in the second.
     """
 
     what: str
@@ -36,52 +39,51 @@ class Difference:
 
 
 def compare_runs(first: Run, second: Run) -> list[Difference]:
-    """What differs between two runs: recipe, net, data, software, machine, then the last epoch and the report.
+    """What differs between two runs: net, recipe, data, software, machine, then the last epoch and the report.
 
-    When they were made, their names, command lines and times are left out.
+    Names, command lines and times are left out.
 
     Raises:
         RunError: a history or a report is damaged.
     """
     return [
         *_compare_nets(first.record.net, second.record.net),
-        *_compare(_tell_record(first.record), _tell_record(second.record)),
-        *_compare(_tell_results(first), _tell_results(second)),
+        *_compare(_flatten_record(first.record), _flatten_record(second.record)),
+        *_compare(_flatten_results(first), _flatten_results(second)),
     ]
 
 
 def find_changes(record: RunRecord) -> list[Difference]:
-    """What is no longer as a run had it, of that on which the last bits of its weights may depend: then, and now."""
+    """What differs between a run and here and now, of that on which the last bits of its weights may depend."""
     now = dataclasses.replace(
         record, versions=find_versions(with_timm=record.timm is not None), machine=describe_machine()
     )
     return [
         difference
-        for difference in _compare(_tell_record(record), _tell_record(now))
+        for difference in _compare(_flatten_record(record), _flatten_record(now))
         if difference.what.removeprefix("machine.") in ARITHMETIC
     ]
 
 
-def _tell_record(record: RunRecord) -> dict[str, Any]:
+def _flatten_record(record: RunRecord) -> dict[str, Any]:
     plain = fields_to_plain(record)
     for name in ("net", "command", "created"):
         del plain[name]
     for name in ("device", "precision"):
         plain[name] = getattr(record, name).value
-    plain["data"].pop("reason")
     return dict(_flatten(plain))
 
 
-def _tell_results(run: Run) -> dict[str, Any]:
+def _flatten_results(run: Run) -> dict[str, Any]:
     with warnings.catch_warnings(action="ignore", category=LaminaWarning):
-        history, report = run.read_history(), run.read_report()
+        history, report = run.history.epochs(), run.report
     last = history[-1] if history else {}
-    told = {f"last epoch.{name}": value for name, value in last.items() if "second" not in name}
-    told |= {"rewinds": len(run.read_rewinds())}
+    results = {f"last epoch.{name}": value for name, value in last.items() if "second" not in name}
+    results |= {"rewinds": len(run.history.rewinds())}
     if report is not None:
-        told |= {f"report.{name}": value for name, value in report.headline().items()}
-        told |= {f"report.{report.split}_loss": report.loss}
-    return told
+        results |= {f"report.{name}": value for name, value in report.headline().items()}
+        results |= {f"report.{report.split}_loss": report.loss}
+    return results
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -94,9 +96,9 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
     for name in dict.fromkeys((*first, *second)):
-        one, other = (_tell(values.get(name)) for values in (first, second))
+        one, other = (_format(values.get(name)) for values in (first, second))
         if one != other and name == "machine.flags":
-            one, other = _keep_own_words(one, other), _keep_own_words(other, one)
+            one, other = _drop_shared_words(one, other), _drop_shared_words(other, one)
         if one != other:
             yield Difference(name, one, other)
 
@@ -111,9 +113,9 @@ def _compare_nets(first: Net | None, second: Net | None) -> Iterator[Difference]
             yield Difference(f"net, layer {start + 1}", ", ".join(one) or NONE, ", ".join(other) or NONE)
 
 
-def _keep_own_words(one: str, other: str) -> str:
+def _drop_shared_words(one: str, other: str) -> str:
     return " ".join(word for word in one.split() if word not in other.split()) or NONE
 
 
-def _tell(value: Any) -> str:
+def _format(value: Any) -> str:
     return NONE if value is None or value == "" else str(value)

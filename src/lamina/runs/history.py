@@ -1,0 +1,119 @@
+"""``history.jsonl``: a line for each epoch, and for each return to a checkpoint."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lamina.errors import LaminaWarning
+from lamina.files import damaged, parse_object, read_bytes, write_atomically
+
+BAD_LINE = "Restore it from a copy, or delete that line: the weights and the checkpoint are in other files."
+"""What to do about a damaged line."""
+TEXTS = ("reason", "weights")
+"""The fields of a row that hold text; the others hold numbers."""
+
+
+@dataclass(frozen=True)
+class History:
+    """The rows of a run's ``history.jsonl``. It only grows, and can be read while a training adds to it."""
+
+    file: Path
+
+    def append(self, row: Mapping[str, str | float | None]) -> None:
+        """Add a row, on disk when this returns; NaN and infinity become null.
+
+        Raises:
+            OSError: the file cannot be written; it ends where it ended before.
+        """
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in row.items()
+        }
+        line = (json.dumps(finite) + "\n").encode()
+        with open(self.file, "ab", buffering=0, opener=_open_no_link) as history:
+            end = history.tell()
+            try:
+                if history.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(history.fileno())
+            except OSError:
+                history.truncate(end)
+                raise
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The rows of the epochs so far.
+
+        Warns:
+            LaminaWarning: the last line is incomplete, as a crash leaves it, and is ignored.
+
+        Raises:
+            RunError: a line is damaged.
+        """
+        return [row for row in self._rows() if "rewind" not in row]
+
+    def rewinds(self) -> list[dict[str, Any]]:
+        """Where and why the training went back to a checkpoint, a row each time.
+
+        Raises:
+            RunError: a line is damaged.
+        """
+        return [row for row in self._rows() if "rewind" in row]
+
+    def trim(self, epochs: int, rewinds: int) -> None:
+        """Keep the first ``epochs`` and ``rewinds`` only: drop what is ahead of the checkpoint after a crash.
+
+        Raises:
+            RunError: a line is damaged.
+            OSError: the file cannot be written; it is as before.
+        """
+        if not self.file.exists():
+            return
+        with warnings.catch_warnings(action="ignore", category=LaminaWarning):
+            rows = self._rows()
+        kept = [row for row in rows if (row["rewind"] <= rewinds if "rewind" in row else row["epoch"] <= epochs)]
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        if text.encode() != read_bytes(self.file):
+            write_atomically(self.file, text)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        if not self.file.exists():
+            return []
+        *lines, rest = read_bytes(self.file).split(b"\n")
+        if rest:
+            warnings.warn(
+                f"The last line of {self.file} is incomplete, as after a crash, and is ignored. "
+                "lamina resume repeats that epoch.",
+                LaminaWarning,
+                stacklevel=3,
+            )
+        return [_parse_row(line, f"Line {number} of {self.file}") for number, line in enumerate(lines, start=1)]
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    # Windows has no such flag, and lets few accounts make links.
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def _parse_row(line: bytes, what: str) -> dict[str, Any]:
+    row = parse_object(line, what, BAD_LINE)
+    key = "rewind" if "rewind" in row else "epoch"
+    number = row.get(key)
+    if type(number) is not int or number < 1:
+        raise damaged(what, f"its {key} should be an integer of 1 or more, but is {number!r:.60}", BAD_LINE)
+    for name, value in row.items():
+        if not (isinstance(value, str) if name in TEXTS else _is_number(value)):
+            kind = "text" if name in TEXTS else "a number"
+            raise damaged(what, f"its {name:.60} should be {kind}, but is {value!r:.60}", BAD_LINE)
+    return row
+
+
+def _is_number(value: object) -> bool:
+    return value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)

@@ -1,0 +1,331 @@
+"""A run kept up to date while it trains: history, model and checkpoint, also where room or numbers run out."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from torch import nn
+
+from lamina.data import Dataset, Images
+from lamina.errors import DataError, LaminaWarning, NotFiniteError, RecipeError, RunError
+from lamina.evaluation import ClassReport, LabelReport, NumberReport, evaluate
+from lamina.evaluation.evaluating import answer_some
+from lamina.evaluation.reports import Report
+from lamina.runs.differences import find_changes
+from lamina.runs.record import read_record
+from lamina.runs.resume import find_dataset, resume_training
+from lamina.training.checkpoint import Checkpoint
+from lamina.training.device import is_out_of_memory
+from lamina.training.events import Epoch, Step
+from lamina.training.loop import Training
+from lamina.training.tensors import digest_tensors
+
+if TYPE_CHECKING:
+    from lamina.runs.run import Run
+
+MOST_REWINDS = 3
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where a training resumes.
+
+    Attributes:
+        steps_done: steps since the beginning.
+        epochs_done: whole epochs since the beginning.
+        epochs: how many there will be.
+    """
+
+    steps_done: int
+    epochs_done: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """A return to the last checkpoint, on NaN or infinity.
+
+    Attributes:
+        rewind: how many there have been.
+        to_epochs_done: whole epochs at the checkpoint.
+        to_steps_done: steps at the checkpoint.
+        lr: the peak learning rate from here on.
+        reason: what went wrong.
+    """
+
+    rewind: int
+    to_epochs_done: int
+    to_steps_done: int
+    lr: float
+    reason: str
+
+
+Event: TypeAlias = Resumed | Step | Report | Epoch | Rewind
+
+
+def train_run(
+    run: Run,
+    module: nn.Module | None,
+    *,
+    data: Dataset | str | Path | None,
+    epochs: int | None,
+    save_every_seconds: float,
+    rewind_on_nan: bool | None,
+) -> Generator[Event, None, None]:
+    """See :meth:`lamina.runs.run.Run.train`."""
+    dataset = find_dataset(run, data)
+    with run.lock():
+        with _no_room(run):
+            run = dataclasses.replace(run, record=read_record(run.path))  # nobody changes it from here on
+            # A loop can be left at its next record: after any step on a CPU; a GPU would wait for each record.
+            steps_per_record = 1 if run.record.device.value == "cpu" else 10
+            training = resume_training(run, dataset, epochs, module, steps_per_record)
+            run = _update(run, training, rewind_on_nan)
+        with _no_room(run, training):
+            if training.steps_done:
+                yield Resumed(training.steps_done, training.epochs_done, training.recipe.epochs)
+            keeper = Keeper(training, run, dataset, save_every_seconds)
+            for event in keeper.train():
+                try:
+                    yield event
+                except BaseException:  # the caller leaves the loop
+                    keeper.stop()
+                    raise
+
+
+def _update(run: Run, training: Training, rewind_on_nan: bool | None) -> Run:
+    """Bring the run's files to where the training resumes, and warn of what is not as it was."""
+    if training.recipe.compile != run.record.recipe.compile:
+        _warn_of_bits("compile was on and is off, as there is no C++ compiler here")
+    for change in find_changes(run.record):
+        _warn_of_bits(f"{change.what} was {change.first} and is {change.second}")
+    run.history.trim(training.epochs_done, training.rewinds)
+    found = {row["epoch"] for row in run.history.epochs()}
+    if missing := training.epochs_done - len(found):
+        first = next(epoch for epoch in itertools.count(1) if epoch not in found)
+        _warn(
+            f"{run.history.file} lacks {missing} of {training.epochs_done} epochs, the first of them {first}. "
+            "Their metrics are lost; the checkpoint is whole, and the training resumes."
+        )
+    if training.is_finished:
+        run.save_model(training.model)  # its loss may be why somebody resumes a finished run
+    recipe = dataclasses.replace(training.recipe, compile=run.record.recipe.compile)
+    rewinds = run.record.rewind_on_nan if rewind_on_nan is None else rewind_on_nan
+    return run.replace_record(dataclasses.replace(run.record, recipe=recipe, rewind_on_nan=rewinds))
+
+
+@dataclass
+class Keeper:
+    """Saves a run while it trains.
+
+    Where the disk is full the training continues with a warning; what could not be written is tried again with the
+    next epoch, and a checkpoint never runs ahead of the history.
+
+    Attributes:
+        training: what is saved.
+        run: where.
+        dataset: what the model is evaluated on.
+        save_every_seconds: between two checkpoints inside an epoch; each epoch ends with one in any case.
+    """
+
+    training: Training
+    run: Run
+    dataset: Dataset
+    save_every_seconds: float
+    _rows: list[dict[str, Any]] = field(default_factory=list)
+    _saved_at: float = field(default_factory=time.perf_counter)
+    _is_saved: bool = True
+    _report: Report | None = None
+    _unscored: set[str] = field(default_factory=set)
+
+    def train(self) -> Iterator[Event]:
+        """The training's records to the end, each after what it tells is saved; then the final report."""
+        has_checkpoint = (self.run.path / "state.safetensors").exists()
+        while True:
+            try:
+                if not has_checkpoint:
+                    has_checkpoint = True
+                    self._try(self._save_checkpoint)
+                for event in self.training:
+                    yield from self._keep(event)
+            except NotFiniteError as error:
+                yield self._rewind(error)
+            else:
+                break
+        if not self._is_saved:
+            self._write_all()
+        yield from self._finish()
+
+    def stop(self) -> None:
+        """Save all as it stands, inside an epoch too; on NaN or infinity, the last checkpoint if it may go back.
+
+        Raises:
+            RunError: there is no room for it.
+            NotFiniteError: it contains NaN or infinity, and may not go back.
+        """
+        if self._is_saved:
+            return
+        with _no_room(self.run):
+            try:
+                self._write_all()
+            except NotFiniteError as error:
+                self._rewind(error)
+                self._write_all()
+
+    def _keep(self, event: Step | Epoch) -> Iterator[Event]:
+        self._is_saved = False
+        if isinstance(event, Epoch):
+            watched = self.dataset.val if self.dataset.val is not None else self.dataset.test
+            self._report = self._evaluate(watched)
+            weights = digest_tensors(self.training.model.state_dict())
+            self._rows.append(epoch_row(event, self._report) | {"weights": weights})
+            self._try(self._write_all)
+            if self._report is not None:
+                yield self._report
+        elif time.perf_counter() - self._saved_at >= self.save_every_seconds:
+            self._try(self._save_checkpoint)
+        yield event
+
+    def _evaluate(self, images: Images | None) -> Report | None:
+        if images is None or images.split in self._unscored:
+            return None
+        try:
+            report = evaluate(self.training.model, images)
+        except DataError as error:  # it would be the same after each epoch, and takes nothing from the training
+            self._unscored.add(images.split)
+            _warn(f"{images.split} cannot be scored: {error}")
+            return None
+        return dataclasses.replace(report, data_name=self.dataset.name, data_fingerprint=self.dataset.fingerprint)
+
+    def _finish(self) -> Iterator[Report]:
+        """Evaluate on ``test``, else on ``val``, unless the last epoch has done so; save the report and pictures."""
+        for images in (self.dataset.test, self.dataset.val):
+            is_known = self._report is not None and images is not None and images.split == self._report.split
+            report = self._report if is_known else self._evaluate(images)
+            if report is not None:
+                self.run.save_report(report)
+                _draw(self.run, report, self.training, self.dataset)
+                if not is_known:
+                    yield report
+                return
+
+    def _write_all(self) -> None:
+        checkpoint = self.training.checkpoint()  # first, since it rejects NaN and infinity
+        self._append_rows()
+        self.run.save_model(self.training.model)
+        self._save(checkpoint)
+        self._is_saved = True
+
+    def _append_rows(self) -> None:
+        while self._rows:
+            self.run.history.append(self._rows[0])
+            del self._rows[0]
+
+    def _save_checkpoint(self) -> None:
+        checkpoint = self.training.checkpoint()
+        self._append_rows()
+        self._save(checkpoint)
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        self.run.save_checkpoint(checkpoint)
+        self._saved_at = time.perf_counter()
+
+    def _try(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except (OSError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, OSError) and not is_out_of_memory(error):
+                raise
+            self._saved_at = time.perf_counter()
+            reason = error.strerror or error if isinstance(error, OSError) else "no memory for the copy that is written"
+            _warn(
+                f"cannot write to {self.run.path}: {reason}. The training continues, and the last whole checkpoint "
+                "stays; make room."
+            )
+
+    def _rewind(self, error: NotFiniteError) -> Rewind:
+        """Go back to the last checkpoint with half the learning rate, if the run is to do so and has not too often."""
+        training, run = self.training, self.run
+        if not run.record.rewind_on_nan:
+            raise NotFiniteError(
+                f"{error} The run keeps its last good checkpoint; with --on-nan rewind, lamina resume {run.path} "
+                "continues from there with half the lr."
+            ) from error
+        if training.rewinds == MOST_REWINDS:
+            raise NotFiniteError(
+                f"{error} The training has gone back to a checkpoint {MOST_REWINDS} times already, and ends here; "
+                f"{run.path} keeps its last good checkpoint."
+            ) from error
+        checkpoint = run.read_checkpoint()
+        if checkpoint is None:
+            raise NotFiniteError(f"{error} There is no checkpoint in {run.path} to go back to.") from error
+        standing = dataclasses.replace(checkpoint.standing, rewinds=training.rewinds + 1)
+        training.restore(dataclasses.replace(checkpoint, standing=standing))
+        rewind = Rewind(standing.rewinds, training.epochs_done, standing.steps_done, training.lr, str(error))
+        # Epochs after the checkpoint are repeated.
+        self._rows = [row for row in self._rows if "rewind" in row] + [dataclasses.asdict(rewind)]
+        self._try(self._write_rewind)
+        return rewind
+
+    def _write_rewind(self) -> None:
+        self.run.history.trim(self.training.epochs_done, self.training.rewinds)
+        self._save_checkpoint()
+
+
+def epoch_row(event: Epoch, report: Report | None) -> dict[str, Any]:
+    """An epoch as the history holds it."""
+    row = dataclasses.asdict(event)
+    del row["epochs"]
+    if report is not None:
+        row |= {**report.headline(), f"{report.split}_loss": report.loss}
+    return row
+
+
+def _draw(run: Run, report: Report, training: Training, dataset: Dataset) -> None:
+    from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter, save_figure  # loads matplotlib
+
+    curves = draw_curves({run.record.net_name: [run.history.epochs()]}, report.score)
+    save_figure(curves, run.path / "curves.png")
+    if isinstance(report, ClassReport):
+        save_figure(draw_confusion(report), run.path / "confusion.png")
+    elif isinstance(report, LabelReport):
+        save_figure(draw_labels(report), run.path / "labels.png")
+    elif isinstance(report, NumberReport):
+        evaluated = next(images for split, images in dataset.splits.items() if split == report.split)
+        save_figure(draw_scatter(report, *answer_some(training.model, evaluated)), run.path / "scatter.png")
+
+
+@contextmanager
+def _no_room(run: Run, training: Training | None = None) -> Iterator[None]:
+    """Tell a full disk or memory from a bug."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"Cannot write to {run.path}: {error.strerror or error}. What was saved before is whole: make room, then "
+            f"lamina resume {run.path}"
+        ) from error
+    except (RuntimeError, MemoryError) as error:
+        if training is None or not is_out_of_memory(error):
+            raise
+        size = min(training.recipe.batch_size, training.images)
+        remedy = f"Try --batch-size {size // 2}." if size > 1 else "Try smaller pictures or a smaller net."
+        raise RecipeError(
+            f"The {training.device.value} ran out of memory at batch_size {training.recipe.batch_size}. {remedy}"
+        ) from error
+
+
+def _warn_of_bits(change: str) -> None:
+    _warn(f"{change}: the last bits of the weights may differ from those of a run that was never stopped")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, LaminaWarning, stacklevel=4)

@@ -1,0 +1,45 @@
+"""Predictions as a table, in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from lamina.evaluation import Prediction, Predictor
+from lamina.evaluation.pictures import find_pictures
+from lamina.text import format_table, html_table
+
+HEADS = ("picture", "answer")
+SHOWN_ROWS = 50
+
+
+class Predictions(list[Prediction]):
+    """Predictions, a picture each, that print as a table."""
+
+    def _rows(self) -> list[tuple[str, str]]:
+        rows = [(prediction.name, _describe(prediction)) for prediction in self[:SHOWN_ROWS]]
+        return rows if len(self) <= SHOWN_ROWS else [*rows, (f"… {len(self) - SHOWN_ROWS:,} more", "")]
+
+    def __repr__(self) -> str:
+        return format_table(HEADS, self._rows(), texts=2)
+
+    def _repr_html_(self) -> str:
+        return html_table(HEADS, self._rows(), texts=2)
+
+
+def predict_paths(predictor: Predictor, paths: Iterable[str | Path]) -> Predictions:
+    """A prediction for each picture that the paths, folders and patterns name, then what could not be read."""
+    files, problems = find_pictures(list(paths))
+    unread = (Prediction(problem.path, problem=problem.reason) for problem in problems)
+    return Predictions([*predictor.predict(files), *unread])
+
+
+def _describe(prediction: Prediction) -> str:
+    answer, values = prediction.answer, prediction.values
+    if answer is None:
+        return f"could not be read: {prediction.problem}"
+    if isinstance(answer, str):
+        return f"{answer} {100 * values[answer]:.1f} %"
+    if isinstance(answer, tuple):
+        return ", ".join(f"{name} {100 * values[name]:.1f} %" for name in answer) or "none"
+    return ", ".join(f"{name} {value:.4g}" for name, value in answer.items())

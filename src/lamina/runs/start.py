@@ -1,0 +1,166 @@
+"""New runs: ``start_run`` chooses, checks and records everything, and trains nothing."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+import shutil
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+
+from torch import nn
+
+from lamina.data import Dataset, find_default_data, load_data
+from lamina.data.load import check_learnable
+from lamina.data.splits import OWN_RULE
+from lamina.errors import RunError
+from lamina.files import sync_folder, write_json
+from lamina.nets import Net
+from lamina.runs.record import OwnModule, RunRecord, record_training, write_record
+from lamina.runs.run import Run
+from lamina.training.loop import Training
+from lamina.training.pretrained import TimmNet
+from lamina.training.recipe import Recipe, adapt_recipe
+from lamina.zoo import load_net, load_recipe
+
+DEFAULT_NET = "cnn-s"
+
+
+def start_run(
+    net: Net | nn.Module | str | None = None,
+    data: Dataset | str | Path | None = None,
+    recipe: Recipe | None = None,
+    *,
+    runs_dir: str | Path = "runs",
+    name: str | None = None,
+    device: str = "auto",
+) -> Run:
+    """Make the folder of a new run; ``run.train()`` trains it.
+
+    Args:
+        net: a net, a name in the zoo, or a module of your own from normalized float images (N, C, H, W) to logits, of
+            which a copy is trained; by default ``cnn-s``.
+        data: a data set, or the name or path of one; by default CIFAR-10 where it can be had, else the built-in shapes.
+        recipe: how to train; by default the first of the zoo's for that net, or ``Recipe()``.
+        runs_dir: where the runs are; made if it is not there.
+        name: of the run; by default the date, the net and a number, as in ``2026-11-24-cnn-1``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises:
+        LaminaError: something given does not fit, or the folder exists or cannot be written.
+
+    >>> import tempfile
+    >>> from lamina import Epoch, Net, Recipe, read_run
+    >>> from lamina.nets import Flatten, Output
+    >>> run = start_run(Net(Flatten(), Output()), "shapes", Recipe(epochs=2), runs_dir=tempfile.mkdtemp())
+    >>> next(event.epoch for event in run.train() if isinstance(event, Epoch))
+    1
+    >>> [event.epoch for event in read_run(run.path).train() if isinstance(event, Epoch)]
+    [2]
+    >>> run.report.split
+    'test'
+    """
+    dataset = data if isinstance(data, Dataset) else load_data(find_default_data()[0] if data is None else data)
+    check_learnable(dataset)
+    net = DEFAULT_NET if net is None else net
+    if isinstance(net, str):
+        net_name, recipe = net, recipe or adapt_recipe(load_recipe(net), dataset.train.kind)
+        net = load_net(net_name)
+    else:
+        net_name = "net" if isinstance(net, Net) else type(net).__name__
+    module = None if isinstance(net, Net) else net
+    training = Training(deepcopy(net), dataset.train, recipe, device=device)
+    origin = None if module is None else OwnModule("", net_name)
+    return begin_run(training, dataset, net_name=net_name, origin=origin, module=module, runs_dir=runs_dir, name=name)
+
+
+def begin_run(
+    training: Training,
+    dataset: Dataset,
+    *,
+    net_name: str,
+    origin: OwnModule | TimmNet | None = None,
+    module: nn.Module | None = None,
+    runs_dir: str | Path = "runs",
+    name: str | None = None,
+    rewind_on_nan: bool = False,
+    command: Sequence[str] = (),
+) -> Run:
+    """The run of a training that has taken no step; the training itself is not needed any more.
+
+    Args:
+        training: what is recorded.
+        dataset: what it trains on.
+        net_name: what to call the net.
+        origin: where a module comes from; ``None`` for a ``Net``.
+        module: a user's own module as it was before ``training`` was made of a copy.
+        runs_dir: where the runs are.
+        name: of the run.
+        rewind_on_nan: whether it goes back to its last checkpoint on NaN or infinity.
+        command: the words of the command line.
+
+    Raises:
+        RunError: there is a run of that name, the name is invalid, or the folder cannot be written.
+    """
+    record = record_training(
+        training, dataset, net_name=net_name, origin=origin, rewind_on_nan=rewind_on_nan, command=command
+    )
+    path = create_folder(Path(runs_dir), record, name, dataset)
+    return Run(path, record, dataset, deepcopy(module))
+
+
+def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, dataset: Dataset | None = None) -> Path:
+    """Make a run's folder with ``run.json`` and, where splits were drawn, ``splits.json``; no two processes share one.
+
+    Raises:
+        RunError: there is a run of that name, the name is invalid, or the folder cannot be written.
+    """
+    if name is not None and not _is_plain_name(name):
+        raise RunError(f"Expected a plain name for the run, such as first-try, got {name!r}. Give one without / or \\.")
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        # Written under another name and renamed: whoever finds the folder finds its files.
+        beside = runs_dir / f".{secrets.token_hex(8)}"
+        beside.mkdir()
+        try:
+            write_record(beside, record)
+            if dataset is not None and dataset.split_rule != OWN_RULE:
+                files = {split: list(images.names) for split, images in dataset.splits.items()}
+                write_json(beside / "splits.json", {"rule": dataset.split_rule, "files": files})
+            path = _name_folder(beside, runs_dir, record, name)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        sync_folder(runs_dir)
+    except OSError as error:
+        raise RunError(
+            f"Cannot write a run to {runs_dir}: {error.strerror}. Choose another folder with --runs-dir."
+        ) from error
+    return path
+
+
+def _name_folder(folder: Path, runs_dir: Path, record: RunRecord, name: str | None) -> Path:
+    if name is not None:
+        if not _rename_folder(folder, runs_dir / name):
+            raise RunError(f"There is a run {runs_dir / name} already. Choose another name, or delete that folder.")
+        return runs_dir / name
+    net_name = re.sub(r"[^\w-]+", "-", record.net_name).strip("-") or "net"
+    paths = (runs_dir / f"{record.created[:10]}-{net_name}-{number}" for number in itertools.count(1))
+    return next(path for path in paths if not path.exists() and _rename_folder(folder, path))
+
+
+def _rename_folder(folder: Path, path: Path) -> bool:
+    """Give a folder its name, unless something has it: an empty folder may be replaced, as POSIX has it."""
+    try:
+        folder.rename(path)
+    except OSError:
+        if path.exists():
+            return False
+        raise
+    return True
+
+
+def _is_plain_name(name: str) -> bool:
+    return bool(name) and not name.startswith(".") and not set(name) & {"/", "\\", "\0"}
