@@ -85,13 +85,13 @@ def test_nothing_in_the_source_unpickles_or_evaluates_but_what_is_known():
         if (dangers := sorted(set(find_dangers(ast.parse(file.read_text(encoding="utf-8"))))))
     }
     assert found == {
-        "data/cifar.py": ["import pickle"],  # for the restricted unpickler alone, as the next test has it
+        "data/sources/cifar.py": ["import pickle"],  # for the restricted unpickler alone, as the next test has it
         "cli/choices.py": ["exec_module()"],  # a file.py that the user names on the command line
     }
 
 
 def test_pickle_is_used_for_the_restricted_unpickler_alone():
-    tree = ast.parse((SOURCE / "data" / "cifar.py").read_text(encoding="utf-8"))
+    tree = ast.parse((SOURCE / "data" / "sources" / "cifar.py").read_text(encoding="utf-8"))
     uses = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle"]
     assert [use.attr for use in uses] == ["Unpickler"]
     (unpickler,) = (
@@ -107,7 +107,7 @@ AUDITED = """
 import sys
 found = []
 from lamina.cli import main
-from lamina.data import cifar
+from lamina.data.sources import cifar
 import lamina.drawing, torch._dynamo
 sys.addaudithook(lambda event, arguments: found.append(arguments) if event == "pickle.find_class" else None)
 source, picture = sys.argv[1:]

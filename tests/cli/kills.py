@@ -26,8 +26,7 @@ def load_all() -> None:
         "lamina.runs.differences",
         "lamina.drawing",
         "lamina.evaluation",
-        "lamina.runs.resume",
-        "lamina.training.memory",
+        "lamina.runs.run",
     ):
         importlib.import_module(name)
 

@@ -1,0 +1,238 @@
+"""``start_run`` and ``Run.train``: a run trains in a script, a thread or a notebook, and resumes exactly."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lamina import Epoch, Net, Recipe, Report, Step, evaluate, load_data, read_run, start_run
+from lamina.data import Dataset, Images
+from lamina.errors import DataError, LaminaWarning, RunError
+from lamina.nets import BatchNorm, Flatten, Linear, Output, ReLU
+from lamina.runs.keep import Resumed
+from lamina.runs.run import Run
+from small_runs import DATA, NET, RECIPE
+
+EIGHT_LINES = """
+import sys
+from lamina import Net, Recipe, load_data, start_run
+from lamina.nets import Flatten, Linear, Output, ReLU
+
+data = load_data(sys.argv[1])
+net = Net(Flatten(), Linear(100), ReLU(), Output())
+run = start_run(net, data, Recipe(epochs=3, batch_size=5, optimizer="adam", lr=1e-3, precision="fp32"), name="run")
+for event in run.train(save_every_seconds=0.0):
+    print(type(event).__name__, getattr(event, "epoch", ""), flush=True)
+print(run.report)
+"""
+IN_A_THREAD = """
+import sys, threading
+lines = sys.stdin.read()
+thread = threading.Thread(target=exec, args=(lines, {}))
+thread.start()
+thread.join()
+"""
+RESUME = """
+from lamina import read_run
+for event in read_run("runs/run").train():
+    pass
+"""
+
+
+def digests(run: Path) -> list[str]:
+    return [json.loads(line)["weights"] for line in (run / "history.jsonl").read_text().splitlines()]
+
+
+def train(run: Run) -> list[str]:
+    for _ in run.train():
+        pass
+    return digests(run.path)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "cli"))
+    from commands import write_pictures
+
+    for seed, (split, count) in enumerate({"train": 30, "test": 10}.items()):
+        write_pictures(tmp_path / "pictures" / split, count, seed)
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize("thread", [False, True], ids=["script", "thread"])
+def test_a_script_killed_in_its_second_epoch_is_continued_to_the_digests_of_an_undisturbed_one(
+    thread, pictures, tmp_path
+):
+    command = [sys.executable, "-c", IN_A_THREAD if thread else EIGHT_LINES, str(pictures)]
+    code = EIGHT_LINES if thread else ""
+    for name in ("straight", "killed"):
+        (tmp_path / name).mkdir()
+    straight = subprocess.run(
+        command, input=code, cwd=tmp_path / "straight", text=True, capture_output=True, check=True
+    )
+    assert straight.stdout.count("Epoch") == 3
+    with subprocess.Popen(
+        command, cwd=tmp_path / "killed", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        process.stdin.write(code)
+        process.stdin.close()
+        while process.stdout.readline() != "Step 2\n":
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.stdout.read()
+    run = tmp_path / "killed" / "runs" / "run"
+    assert len(digests(run)) == 1
+    subprocess.run([sys.executable, "-c", RESUME], cwd=tmp_path / "killed", check=True)
+    assert digests(run) == digests(tmp_path / "straight" / "runs" / "run")
+    assert read_run(run).report.score == read_run(tmp_path / "straight" / "runs" / "run").report.score
+    assert (run / "curves.png").exists()
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4, 5, 6, 9])
+@pytest.mark.parametrize("again", ["same run", "read again"])
+def test_a_loop_left_anywhere_and_begun_again_ends_with_the_same_weights(stop, again, tmp_path):
+    straight = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    expected = train(straight)
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    for count, _ in enumerate(run.train(), start=1):
+        if count == stop:
+            break
+    if again == "read again":
+        run = read_run(run.path)
+    for _ in run.train(data=DATA):
+        pass
+    assert digests(run.path) == expected
+    assert run.report.score == straight.report.score
+    assert {file.name for file in run.path.iterdir()} == {file.name for file in straight.path.iterdir()}
+
+
+def test_an_exception_in_the_loop_leaves_a_whole_run_and_no_lock(tmp_path):
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        for event in run.train():
+            if isinstance(event, Step) and event.epoch == 2:
+                1 / 0  # noqa: B018
+    assert run.read_checkpoint().standing.steps_done == 4
+    assert run.load_model().in_shape == (3, 6, 6)
+    first = next(iter(run.train()))
+    assert first == Resumed(steps_done=4, epochs_done=1, epochs=2)
+
+
+def test_events_come_once_they_are_saved_an_epochs_report_before_its_epoch(tmp_path):
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="first")
+    events = []
+    for event in run.train():
+        if isinstance(event, Epoch):
+            assert run.history.epochs()[-1]["epoch"] == event.epoch
+        events.append(type(event) if not isinstance(event, Report) else event.split)
+    assert events == [Step, Step, "test", Epoch] * 2
+    assert run.report == evaluate_again(run)
+    assert repr(run) == f"Run('{run.path}': net on pets, epochs 2/2, test {run.report.score})"
+    html = Run(tmp_path / "<b>", run.record)._repr_html_()
+    assert "&lt;b&gt;" in html
+    assert "<b>" not in html
+
+
+def evaluate_again(run: Run) -> Report:
+    import dataclasses
+
+    report = evaluate(run.load_model(), DATA.test)
+    return dataclasses.replace(
+        report, seconds=run.report.seconds, data_name=DATA.name, data_fingerprint=DATA.fingerprint
+    )
+
+
+def test_a_run_is_trained_by_one_loop_at_a_time_also_across_threads(tmp_path):
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    loop = run.train()
+    next(loop)
+    with pytest.raises(RunError, match="is being trained by"):
+        next(iter(run.train()))
+    closer = threading.Thread(target=loop.close)
+    closer.start()
+    closer.join()
+    assert len(train(run)) == 2
+
+
+def own_module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+
+def test_an_own_module_is_copied_and_resumed_with_the_same_module_made_anew(tmp_path):
+    module = own_module()
+    before = module[1].weight.clone()
+    straight = start_run(module, DATA, RECIPE, runs_dir=tmp_path)
+    expected = train(straight)
+    assert torch.equal(module[1].weight, before)
+    run = start_run(module, DATA, RECIPE, runs_dir=tmp_path)
+    for event in run.train():
+        if isinstance(event, Epoch):
+            break
+    with pytest.raises(RunError, match=r"Give the module again with train\(module=Sequential\(…\)\)\."):
+        next(read_run(run.path).train(data=DATA))
+    for _ in read_run(run.path).train(own_module(), data=DATA):
+        pass
+    assert digests(run.path) == expected
+    predicted = run.predictor().probabilities(DATA.test.pixels)
+    assert np.array_equal(predicted, straight.predictor().probabilities(DATA.test.pixels))
+
+
+def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
+    run = start_run(data="shapes-pose", runs_dir=tmp_path)
+    assert run.record.net_name == "cnn-s"
+    assert (run.record.recipe.label_smoothing, run.record.recipe.flip) == (0.0, "off")  # numbers allow neither
+    assert run.record.data.source == "shapes-pose"
+    assert {file.name for file in run.path.iterdir()} == {"run.json"}  # nothing is trained
+
+
+def test_arrays_in_memory_have_to_be_given_again(tmp_path):
+    images = Dataset("mine", "abc123", DATA.train)
+    run = start_run(NET, images, RECIPE, runs_dir=tmp_path)
+    assert len(train(run)) == 2
+    with pytest.raises(DataError, match=r"was trained on arrays in memory\. Give them again"):
+        next(read_run(run.path).train())
+
+
+def test_pictures_are_predicted_as_a_table(pictures, tmp_path):
+    run = start_run(
+        Net(Flatten(), Output()), load_data(pictures), Recipe(epochs=30, lr=0.01), runs_dir=tmp_path / "runs"
+    )
+    train(run)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    table = run.predict([pictures / "test" / "dark", str(tmp_path / "*.png")])
+    assert len(table) == 11
+    assert {prediction.answer for prediction in table[:10]} == {"dark"}
+    lines = repr(table).splitlines()
+    assert lines[0].split() == ["picture", "answer"]
+    assert "0.png" in lines[1]
+    assert " dark " in lines[1]
+    assert "could not be read" in lines[-1]
+    assert table._repr_html_().count("<tr>") == 12
+    assert len(run.predict(pictures / "test" / "dark" / "0.png")) == 1
+
+
+def unlabelled(split: str, some: bool) -> Images:
+    images = DATA.train
+    targets = np.zeros((len(images), 2), dtype=bool)
+    targets[::2, 0] = targets[::3, 1] = some
+    return Images(images.pixels, targets, ("furry", "winged"), images.names, split)
+
+
+def test_a_split_without_any_label_cannot_be_scored_and_takes_nothing_from_the_training(tmp_path):
+    splits = {"train": unlabelled("train", True), "val": unlabelled("val", False), "test": unlabelled("test", True)}
+    run = start_run(Net(Flatten(), Linear(4), BatchNorm(), ReLU(), Output()), Dataset("pets", "abc", **splits), RECIPE,
+                    runs_dir=tmp_path)  # fmt: skip
+    with pytest.warns(LaminaWarning, match=r"^val cannot be scored: None of the val images has a label") as warned:
+        assert len(train(run)) == 2
+    assert len(warned) == 1
+    assert run.report.split == "test"
