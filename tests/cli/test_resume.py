@@ -256,8 +256,8 @@ def test_a_full_disk_is_a_warning_and_the_last_whole_checkpoint_stays(workplace,
     out, err = capsys.readouterr()
     assert "epoch 6/6  train loss" in out
     assert (
-        "warning: cannot write to runs/run: File too large. The training continues, and the last whole checkpoint stays; "
-        "make room.\n"
+        "warning: cannot write to runs/run: File too large. The training continues, and the last whole checkpoint "
+        "stays; make room.\n"
     ) in err
     assert err.splitlines()[-1] == (
         "lamina: Cannot write to runs/run: File too large. What was saved before is whole: make room, then "
@@ -332,7 +332,8 @@ def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(wo
     assert [event["rewind"] for event in events(out)] == [1, 2, 3]
     assert "Back to step 0 with half the lr, 5e+29 (1 of 3 times)." in err
     assert err.splitlines()[-1].endswith(
-        "The training has gone back to a checkpoint 3 times already, and ends here; runs/wild keeps its last good checkpoint."
+        "The training has gone back to a checkpoint 3 times already, and ends here; runs/wild keeps its last good "
+        "checkpoint."
     )
 
 

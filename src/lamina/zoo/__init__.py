@@ -56,7 +56,7 @@ def load_recipe(net_name: str, recipe_name: str | None = None) -> Recipe:
     >>> load_recipe("cnn").epochs, load_recipe("cnn", "best").epochs
     (10, 25)
     """
-    return choose_recipe(net_name, load_recipes(net_name), recipe_name)[1]
+    return choose_recipe(net_name, load_recipes(net_name), recipe_name)
 
 
 def choose_recipe(net_name: str, recipes: Mapping[str, Recipe], recipe_name: str | None = None) -> Recipe:
