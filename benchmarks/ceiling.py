@@ -28,12 +28,13 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
+from processes import read_entry
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from lamina import Epoch, Images, Net, Recipe, Step, Training, load_data, load_net, zoo
+from lamina import Epoch, Images, Net, Step, Training, load_data, load_net, zoo
 from lamina.errors import LaminaError
 
 SIDES = (1024, 2048, 3072, 4096)
@@ -91,7 +92,7 @@ class Candidate:
     @property
     def format(self) -> str:
         """The number format that it trains in."""
-        return "bf16" if "bf16" in self.training.precision.value else "fp32"
+        return self.training.precision.value
 
 
 def measure_ceiling(number_format: str) -> float:
@@ -117,12 +118,6 @@ def count_needed_flop(net: Net, images: Images) -> int:
     with FlopCounterMode(display=False) as counter:
         functional.cross_entropy(module(pictures), torch.zeros(4, dtype=torch.int64)).backward()
     return counter.get_total_flops() // 4
-
-
-def read_entry(entry: str) -> tuple[str, Recipe]:
-    """The net's name in the zoo and the recipe of ``NET:RECIPE``; the net's first of ``NET``."""
-    net_name, _, recipe_name = entry.strip().partition(":")
-    return net_name, zoo.load_recipe(net_name, recipe_name or None)
 
 
 def prepare(name: str, images: Images, batch_size: int, precision: str, epochs: int) -> Candidate:
@@ -188,7 +183,7 @@ def main(
             ceilings[number_format] = max(best, measure_ceiling(number_format))
         for candidate in candidates:
             candidate.images_per_second.append(candidate.train_epoch())
-        print(f"turn {turn + 1}/{turns}: " + tell_ceilings(ceilings), file=sys.stderr)
+        print(f"turn {turn + 1}/{turns}: " + format_ceilings(ceilings), file=sys.stderr)
     rows = [
         Row(
             net=candidate.name,
@@ -201,14 +196,14 @@ def main(
         )
         for candidate in candidates
     ]
-    print(f"ceiling, {torch.get_num_threads()} threads: {tell_ceilings(ceilings)}")
+    print(f"ceiling, {torch.get_num_threads()} threads: {format_ceilings(ceilings)}")
     Console().print(compare(rows))
     if json_path is not None:
         lines = ({**dataclasses.asdict(row), "fraction": row.fraction} for row in rows)
         json_path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def tell_ceilings(ceilings: dict[str, float]) -> str:
+def format_ceilings(ceilings: dict[str, float]) -> str:
     return ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {number_format}" for number_format, rate in ceilings.items())
 
 

@@ -19,7 +19,7 @@ from typing import Annotated
 
 import torch
 import tyro
-from ceiling import read_entry
+from processes import read_entry
 from rich.console import Console
 from rich.table import Table
 

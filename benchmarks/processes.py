@@ -13,8 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lamina import Recipe, zoo
+
 LAMINA = Path(sysconfig.get_path("scripts")) / "lamina"
 """The command of the environment that runs this."""
+
+
+def read_entry(entry: str) -> tuple[str, Recipe]:
+    """The net's name in the zoo and the recipe of ``NET:RECIPE``; of ``NET`` alone, the net's first recipe."""
+    net_name, _, recipe_name = entry.strip().partition(":")
+    return net_name, zoo.load_recipe(net_name, recipe_name or None)
 
 
 def append_row(path: Path, row: Any) -> None:
@@ -57,7 +65,7 @@ def run_process(command: Sequence[str], environment: Mapping[str, str] | None = 
 
 @dataclass(frozen=True)
 class LaminaTraining:
-    """What ``lamina train`` told.
+    """What ``lamina train`` reported.
 
     Attributes:
         epochs: its record of each epoch, with ``told_seconds``, when it came since the command.

@@ -43,7 +43,7 @@ def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None
     assert told.stdout.splitlines()[0] == "picture\tsingle-label"
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 def test_training_loads_none_of_the_compilers_that_torch_has(workplace: Path, pictures: Path, optimizer: str) -> None:
     # Wide enough for the layers to be tried in bf16 where the machine multiplies in it.
     net, options = "Flatten(), Linear(2000), ReLU(), Output()", ("--epochs", "1", "--optimizer", optimizer)

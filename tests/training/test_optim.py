@@ -6,15 +6,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from lamina.training.model import Model
 from lamina.training.optim import Muon, build_optimizer, orthogonalize
 from lamina.training.recipe import Recipe
+from lamina.training.task import SingleLabel
 
 OPTIMIZERS = ["adam", "adamw", "rmsprop", "sgd", "muon"]
+
+
+def make_model(body):
+    task = SingleLabel(("a", "b", "c", "d", "e"))
+    return Model(body, net=None, task=task, in_shape=(3, 8, 8), mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 def small_net():
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+
+
+def build(net, recipe, precision="fp32"):
+    return build_optimizer(make_model(net).train(), recipe, precision)
 
 
 def train(net, optimizer, steps):
@@ -35,7 +46,7 @@ def train(net, optimizer, steps):
 def test_every_optimizer_learns_a_batch(name):
     net = small_net()
     lr = {"sgd": 0.05, "muon": 0.005}.get(name, 0.003)
-    losses = train(net, build_optimizer(net, Recipe(optimizer=name, lr=lr)), steps=40)
+    losses = train(net, build(net, Recipe(optimizer=name, lr=lr)), steps=40)
     assert losses[-1] < 0.2 * losses[0]
 
 
@@ -50,14 +61,14 @@ def test_every_optimizer_learns_a_batch(name):
 )
 def test_the_fast_forms_step_as_the_plain_ones(name, reference):
     fast, plain = small_net(), small_net()
-    ours = train(fast, build_optimizer(fast, Recipe(optimizer=name, lr=0.01)), steps=10)
+    ours = train(fast, build(fast, Recipe(optimizer=name, lr=0.01)), steps=10)
     assert ours == pytest.approx(train(plain, reference(plain.parameters()), steps=10), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
 def test_matrices_decay_and_vectors_do_not(name):
     net = small_net()
-    optimizer = build_optimizer(net, Recipe(optimizer=name, lr=0.1, weight_decay=0.5, momentum=0.0))
+    optimizer = build(net, Recipe(optimizer=name, lr=0.1, weight_decay=0.5, momentum=0.0))
     before = [weight.detach().clone() for weight in net.parameters()]
     for weight in net.parameters():
         weight.grad = torch.zeros_like(weight)
@@ -70,7 +81,7 @@ def test_matrices_decay_and_vectors_do_not(name):
 def test_frozen_weights_are_left_out():
     net = small_net()
     net[0].weight.requires_grad_(False)
-    trained = {id(w) for group in build_optimizer(net, Recipe()).param_groups for w in group["params"]}
+    trained = {id(w) for group in build(net, Recipe()).param_groups for w in group["params"]}
     assert id(net[0].weight) not in trained
     assert id(net[0].bias) in trained
 
@@ -112,9 +123,29 @@ def test_muons_momentum_is_nesterovs():
 
 def test_muon_keeps_the_head_and_vectors_to_adam():
     net = small_net()
-    groups = build_optimizer(net, Recipe(optimizer="muon")).param_groups
+    groups = build(net, Recipe(optimizer="muon")).param_groups
     orthogonal = [weight for group in groups if group["orthogonal"] for weight in group["params"]]
     assert [id(weight) for weight in orthogonal] == [id(net[0].weight)]
+
+
+class HeadFirst(nn.Module):
+    """Declares its head before the layers below it; one weight is used without a module of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(16, 5)
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.hidden = nn.Parameter(torch.ones(16, 8) / 8)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.conv(x).mean((2, 3)) @ self.hidden.T))
+
+
+def test_muon_finds_a_head_that_is_declared_first():
+    net = HeadFirst()
+    groups = build(net, Recipe(optimizer="muon")).param_groups
+    orthogonal = {id(weight) for group in groups if group["orthogonal"] for weight in group["params"]}
+    assert orthogonal == {id(net.conv.weight), id(net.hidden)}
 
 
 @pytest.mark.parametrize("shape", [(64, 32, 3, 3), (20, 300), (300, 20)])
@@ -131,9 +162,9 @@ def test_muon_in_bf16_steps_where_the_decomposition_points(shape):
 
 def test_muon_multiplies_in_the_trainings_own_format():
     net = small_net()
-    train(net, build_optimizer(net, Recipe(optimizer="muon", lr=0.01), "bf16"), steps=1)
+    train(net, build(net, Recipe(optimizer="muon", lr=0.01), "bf16"), steps=1)
     exact = small_net()
-    train(exact, build_optimizer(exact, Recipe(optimizer="muon", lr=0.01)), steps=1)
+    train(exact, build(exact, Recipe(optimizer="muon", lr=0.01)), steps=1)
     moved, expected = net[0].weight.detach(), exact[0].weight.detach()
     assert not torch.equal(moved, expected)
     assert torch.allclose(moved, expected, atol=0.01 * 0.1)
@@ -145,17 +176,18 @@ def test_adam_with_decay_is_torchs(name, reference):
     matrices = [weight for weight in plain.parameters() if weight.ndim > 1]
     vectors = [weight for weight in plain.parameters() if weight.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    ours = train(fast, build_optimizer(fast, Recipe(optimizer=name, lr=0.01, weight_decay=0.1)), steps=10)
+    ours = train(fast, build(fast, Recipe(optimizer=name, lr=0.01, weight_decay=0.1)), steps=10)
     theirs = train(plain, reference(groups, lr=0.01, foreach=False, fused=False), steps=10)
     assert ours == pytest.approx(theirs, rel=1e-3)
 
 
 def test_adam_takes_the_memory_that_torchs_has_kept():
     ours, theirs = small_net(), small_net()
+    make_model(theirs).train()  # in the same memory layout
     before = torch.optim.Adam(theirs.parameters(), lr=0.01, fused=True)
     train(theirs, before, steps=3)
     ours.load_state_dict(theirs.state_dict())
-    after = build_optimizer(ours, Recipe(optimizer="adam", lr=0.01))
+    after = build(ours, Recipe(optimizer="adam", lr=0.01))
     kept = copy.deepcopy(before.state_dict()["state"])  # torch hands out the tensors that it goes on with
     after.load_state_dict({"state": kept, "param_groups": after.state_dict()["param_groups"]})
     assert train(ours, after, steps=3) == train(theirs, before, steps=3)
@@ -163,7 +195,7 @@ def test_adam_takes_the_memory_that_torchs_has_kept():
 
 def test_adam_leaves_weights_without_a_gradient_where_they_are():
     net = small_net()
-    optimizer = build_optimizer(net, Recipe(optimizer="adam"))
+    optimizer = build(net, Recipe(optimizer="adam"))
     before = [weight.detach().clone() for weight in net.parameters()]
     net[0].bias.grad = torch.ones_like(net[0].bias)
     optimizer.step()

@@ -180,6 +180,6 @@ def test_without_timm_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with refuses(
         "timm's nets take timm, which cannot be imported (import of timm halted; None in sys.modules): "
-        "pip install 'lamina[timm]'"
+        "pip install 'lamina[pretrained]'"
     ):
         open_timm_net("resnet18", "none", keep_silent)

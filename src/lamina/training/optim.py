@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.optim import SGD, Optimizer, RMSprop
-from torch.optim.adam import adam
-from torch.optim.adamw import adamw
+from torch import Tensor
+from torch.optim import Optimizer
 
+from lamina.training.model import Model, eval_mode
 from lamina.training.recipe import Recipe
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic step, steep at zero (Jordan et al., "Muon", 2024)."""
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe, precision: str = "fp32") -> Optimizer:
-    """The recipe's optimizer over the weights that are trained; with ``precision`` bf16, Muon multiplies in that too.
+def build_optimizer(model: Model, recipe: Recipe, precision: str = "fp32") -> Optimizer:
+    """The recipe's optimizer over the trainable weights; with ``precision`` bf16, Muon multiplies in that too.
 
     Only weights of two dimensions or more decay: shrinking a bias or a norm's scale regularizes nothing.
 
-    >>> type(build_optimizer(nn.Linear(2, 2), Recipe(optimizer="sgd", lr=0.1))).__name__
+    >>> from lamina import load_data
+    >>> from lamina.training.model import build_model
+    >>> from lamina.zoo import load_net
+    >>> model = build_model(load_net("mlp"), load_data("shapes").train, Recipe())
+    >>> type(build_optimizer(model, Recipe(optimizer="sgd", lr=0.1))).__name__
     'SGD'
     """
     trained = [weight for weight in model.parameters() if weight.requires_grad]
@@ -41,30 +44,59 @@ def build_optimizer(model: nn.Module, recipe: Recipe, precision: str = "fp32") -
         ]  # one group is one call of the fused kernel: a tenth of a small MLP's step
     match recipe.optimizer:
         case "adam":
-            return Adam(groups, lr=recipe.lr)
+            return Adam(groups, lr=recipe.lr, fused=True)
         case "adamw":
-            return Adam(groups, lr=recipe.lr, decays_weights=True)
+            return AdamW(groups, lr=recipe.lr, fused=True)
         case "rmsprop":
             return RMSprop(groups, lr=recipe.lr, foreach=True)
         case "sgd":
             return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
         case "muon":
-            return _build_muon(matrices, vectors, recipe, torch.bfloat16 if precision == "bf16" else torch.float32)
+            # The head's rows are classes, each with a scale of its own, which Adam keeps and Muon would not.
+            head = find_head(model)
+            hidden = [weight for weight in matrices if weight is not head]
+            groups = [
+                {"params": hidden, "orthogonal": True, "weight_decay": recipe.weight_decay},
+                {
+                    "params": [weight for weight in matrices if weight is head],
+                    "orthogonal": False,
+                    "weight_decay": recipe.weight_decay,
+                },
+                {"params": vectors, "orthogonal": False, "weight_decay": 0.0},
+            ]
+            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+            groups = [group for group in groups if group["params"]]
+            return Muon(groups, lr=recipe.lr, momentum=recipe.momentum, dtype=dtype)
 
 
-def _build_muon(matrices: Sequence[Tensor], vectors: Sequence[Tensor], recipe: Recipe, dtype: torch.dtype) -> Muon:
-    # The last matrix makes the logits: its rows are classes, each with a scale of its own, and Adam keeps those.
-    hidden, head = matrices[:-1], matrices[-1:]
-    groups = [
-        {"params": hidden, "orthogonal": True, "weight_decay": recipe.weight_decay},
-        {"params": head, "orthogonal": False, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "orthogonal": False, "weight_decay": 0.0},
-    ]
-    return Muon([group for group in groups if group["params"]], lr=recipe.lr, momentum=recipe.momentum, dtype=dtype)
+def find_head(model: Model) -> Tensor | None:
+    """The trainable weight of two dimensions or more that is nearest to the logits, wherever it was declared.
+
+    >>> from lamina import load_data
+    >>> from lamina.training.model import build_model
+    >>> from lamina.zoo import load_net
+    >>> model = build_model(load_net("mlp"), load_data("shapes").train, Recipe())
+    >>> find_head(model) is model.body[3].weight
+    True
+    """
+    channels, height, width = model.in_shape
+    device = next(model.parameters()).device
+    with eval_mode(model), torch.enable_grad():
+        logits = model(torch.zeros(1, height, width, channels, dtype=torch.uint8, device=device))
+    nodes, seen = [logits.grad_fn], set()
+    while nodes:  # breadth first through the graph that backward would take
+        for node in nodes:
+            weight = getattr(node, "variable", None)
+            if weight is not None and weight.ndim >= 2:
+                return cast(Tensor, weight)
+        seen.update(nodes)
+        below = [below for node in nodes if node is not None for below, _ in node.next_functions]
+        nodes = [node for node in dict.fromkeys(below) if node is not None and node not in seen]
+    return None
 
 
-class _Optimizer(Optimizer):
-    """torch's, but for methods that would load its compiler: half a second, for nothing that is used here."""
+class _QuickStart(Optimizer):
+    """torch's methods without those of its wrappers that import its compiler, which takes half a second or more."""
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
     state_dict = inspect.unwrap(Optimizer.state_dict)
@@ -72,72 +104,41 @@ class _Optimizer(Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of the step before."""
-        del set_to_none  # a gradient of zeros would be read for nothing
+        del set_to_none  # zeros would have to be read
         for group in self.param_groups:
             for weight in group["params"]:
                 weight.grad = None
 
 
-class Adam(_Optimizer):
-    """Adam, and AdamW, by one call of torch's fused kernel for each group of weights.
-
-    What :class:`torch.optim.Adam` does around that call, for the choices that lamina does not offer, takes as long as
-    the call itself where a net is small. Kingma and Ba, arXiv 1412.6980, algorithm 1; Loshchilov and Hutter, arXiv
-    1711.05101, algorithm 2. Betas are 0.9 and 0.999, and 1e-8 is added to the deviation.
-
-    Args:
-        groups: parameter groups with ``weight_decay``.
-        lr: learning rate.
-        decays_weights: whether the decay pulls at the weights themselves (AdamW) and not in the gradient.
-    """
-
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, *, decays_weights: bool = False) -> None:
-        # "fused" tells torch to keep the count of steps beside the weights when it loads a state.
-        super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "decays_weights": decays_weights, "fused": True})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step along the gradients that backward has left."""
-        loss = _compute_loss(closure)
-        for group in self.param_groups:
-            moved = [weight for weight in group["params"] if weight.grad is not None]
-            memory = [self.state[weight] or self._begin(weight) for weight in moved]
-            if not moved:
-                continue
-            advance = adamw if group["decays_weights"] else adam
-            advance(
-                moved,
-                [weight.grad for weight in moved],
-                [kept["exp_avg"] for kept in memory],
-                [kept["exp_avg_sq"] for kept in memory],
-                [],
-                [kept["step"] for kept in memory],
-                fused=True,
-                amsgrad=False,
-                beta1=0.9,
-                beta2=0.999,
-                lr=group["lr"],
-                weight_decay=group["weight_decay"],
-                eps=1e-8,
-                maximize=False,
-            )
-        return loss
-
-    def _begin(self, weight: Tensor) -> dict[str, Tensor]:
-        kept: dict[str, Tensor] = self.state[weight]
-        kept["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
-        kept["exp_avg"], kept["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
-        return kept
+def _unwrap_step(kind: type[Optimizer]) -> Any:
+    return torch.no_grad()(inspect.unwrap(kind.step))
 
 
-def _compute_loss(closure: Callable[[], float] | None) -> float | None:
-    if closure is None:
-        return None
-    with torch.enable_grad():
-        return closure()
+class Adam(_QuickStart, torch.optim.Adam):
+    """torch's Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1)."""
+
+    step = _unwrap_step(torch.optim.Adam)
 
 
-class Muon(_Optimizer):
+class AdamW(_QuickStart, torch.optim.AdamW):
+    """torch's AdamW (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2)."""
+
+    step = _unwrap_step(torch.optim.AdamW)
+
+
+class RMSprop(_QuickStart, torch.optim.RMSprop):
+    """torch's RMSprop."""
+
+    step = _unwrap_step(torch.optim.RMSprop)
+
+
+class SGD(_QuickStart, torch.optim.SGD):
+    """torch's SGD."""
+
+    step = _unwrap_step(torch.optim.SGD)
+
+
+class Muon(_QuickStart):
     """Momentum, made orthogonal: every direction of a weight matrix moves equally far (Jordan et al., 2024).
 
     The step of an m × n matrix is scaled by 0.2 √max(m, n), which gives it the length of an Adam step (Liu et al.,
@@ -164,7 +165,10 @@ class Muon(_Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step along the gradients that backward has left."""
-        loss = _compute_loss(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             move = self._move_orthogonally if group["orthogonal"] else self._move_by_adam
             for weight in group["params"]:

@@ -1,7 +1,7 @@
-"""timm's nets, whose weights have learned from other pictures before, with a head for the task at hand.
+"""timm's pretrained nets, with a new head for the task at hand.
 
-timm (the extra ``lamina[timm]``) is imported when a net of its is named, and not before. Of its downloading nothing is
-used: weights are safetensors files, one that somebody gives or one from the Hugging Face hub, which is asked once.
+timm (the extra ``lamina[pretrained]``) is imported only when one of its nets is named. Its downloading is not used:
+weights come from a safetensors file, the user's own or one from the Hugging Face hub, which is asked once.
 """
 
 from __future__ import annotations
@@ -296,7 +296,7 @@ def import_timm() -> ModuleType:
         import timm
     except ImportError as error:
         raise NetError(
-            f"timm's nets take timm, which cannot be imported ({error}): pip install 'lamina[timm]'"
+            f"timm's nets take timm, which cannot be imported ({error}): pip install 'lamina[pretrained]'"
         ) from error
     module: ModuleType = timm
     return module
