@@ -1,0 +1,179 @@
+"""Modules of the user's own: each trains, or gets one message that says what was expected."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional
+
+from lamina.data import Images
+from lamina.errors import NetError
+from lamina.training.loop import Training
+from lamina.training.model import predict_logits
+from lamina.training.recipe import Recipe
+
+
+def make_images(kind: str = "single-label", count: int = 12) -> Images:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    targets, names = {
+        "single-label": (np.arange(count) % 3, ("cat", "dog", "hen")),
+        "multi-label": (generator.random((count, 3)) < 0.5, ("cat", "dog", "hen")),
+        "binary": (np.arange(count) % 2 == 0, ("cat",)),
+    }[kind]
+    return Images(pixels, targets, names, tuple(map(str, range(count))), "train")
+
+
+def head(*after: nn.Module, outputs: int = 3) -> nn.Sequential:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, outputs), *after)
+
+
+def lazy() -> nn.Sequential:
+    return nn.Sequential(
+        nn.LazyConv2d(4, 3),
+        nn.LazyBatchNorm2d(),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(5),
+        nn.ReLU(),
+        nn.LazyLinear(3),
+    )
+
+
+class Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, 8, 8, stride=8)
+        self.place = nn.Parameter(torch.zeros(1, 16, 8))
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.embed(x).flatten(2).transpose(1, 2) + self.place).mean(dim=1))
+
+
+class Shared(nn.Module):
+    """One layer used three times, and one weight under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(12, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.again = self.middle
+        self.tied = nn.Linear(6, 6)
+        self.tied.weight = self.middle.weight
+
+    def forward(self, x):
+        x = self.first(functional.adaptive_avg_pool2d(x, 2).flatten(1)).relu()
+        return self.last(self.tied(self.again(self.middle(self.middle(x).relu()).relu())))
+
+
+class Returning(nn.Module):
+    def __init__(self, make) -> None:
+        super().__init__()
+        self.head, self.make = head(), make
+
+    def forward(self, x):
+        return self.make(self, self.head(x))
+
+
+def own(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return {
+        "resnet18": lambda: torchvision.models.resnet18(num_classes=3),
+        "mobilenet": lambda: torchvision.models.mobilenet_v3_small(num_classes=3),
+        "transformer": Transformer,
+        "shared": Shared,
+        "lazy": lazy,
+        "rectified": lambda: Returning(lambda _, logits: logits.relu()),
+        "reshaped": lambda: Returning(lambda _, logits: logits.sigmoid().mean() + logits.view(-1, 3, 1).squeeze(2)),
+    }[name]()
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *(
+            (name, "fp32")
+            for name in ("resnet18", "mobilenet", "transformer", "shared", "lazy", "rectified", "reshaped")
+        ),
+        *((name, "bf16") for name in ("transformer", "shared", "lazy")),
+    ],
+)
+def test_a_module_that_gives_logits_trains_and_resumes_to_bit_identical_weights(name, precision):
+    recipe = Recipe(epochs=1, batch_size=4, ema_decay=0.5, precision=precision)
+    straight, stopped, resumed = (
+        Training(own(name), make_images(), recipe, device="cpu", steps_per_record=1) for _ in range(3)
+    )
+    before = {key: value.clone() for key, value in straight.model.state_dict().items()}
+    for _ in straight:
+        pass
+    for _ in zip(range(2), stopped, strict=False):
+        pass
+    resumed.restore(stopped.checkpoint())
+    for _ in resumed:
+        pass
+    after, again = straight.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(after[key], again[key]) for key in after)
+    assert any(not torch.equal(after[key], before[key]) for key in after)
+    assert predict_logits(straight.model, make_images().pixels).shape == (12, 3)
+
+
+def test_lazy_layers_take_their_weights_from_the_seed():
+    def weights(seed: int, noise: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(noise)
+        return Training(lazy(), make_images(), Recipe(epochs=1, seed=seed), device="cpu").model.state_dict()
+
+    one, same, other = weights(0, noise=1), weights(0, noise=2), weights(1, noise=1)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+END = "Remove the {0}."
+LOGITS = "The module should give logits, as the task itself makes probabilities of them, but it ends in a {0}. " + END
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: Returning(lambda _, logits: (logits, logits)), "single-label",
+         "The module should return one tensor of logits, but its forward returned a tuple. Return the logits alone."),
+        (lambda: Returning(lambda _, logits: {"logits": logits}), "single-label",
+         "The module should return one tensor of logits, but its forward returned a dict. Return the logits alone."),
+        (lambda: head(nn.Softmax(1)), "single-label", LOGITS.format("softmax")),
+        (lambda: Returning(lambda _, logits: logits.softmax(1)[:, :]), "single-label", LOGITS.format("softmax")),
+        (lambda: Returning(lambda _, logits: logits.exp() / logits.exp().sum(1, keepdim=True)), "single-label",
+         LOGITS.format("softmax")),
+        (lambda: head(nn.LogSoftmax(1)), "single-label", LOGITS.format("log_softmax")),
+        (lambda: head(nn.Sigmoid()), "multi-label", LOGITS.format("sigmoid")),
+        (lambda: Returning(lambda _, logits: logits.sigmoid().view(-1, 1, 3).squeeze(1)), "multi-label",
+         LOGITS.format("sigmoid")),
+        (lambda: head(nn.Sigmoid(), outputs=1), "binary", LOGITS.format("sigmoid")),
+        (lambda: head().double(), "single-label",
+         "The module's weights should be torch.float32, but 2.weight is torch.float64. Call module.float() first."),
+        (lambda: lazy().half(), "single-label",
+         "The module's weights should be torch.float32, but 0.weight is torch.float16. Call module.float() first."),
+        (lambda: head().requires_grad_(False), "single-label",
+         "The net has no weights to train. Give it a layer that learns, such as Output()."),
+        (lambda: nn.Sequential(nn.LazyConv2d(4, 50), nn.Flatten(), nn.LazyLinear(3)), "single-label",
+         "The module failed on normalized images of shape (2, 3, 32, 32): Calculated padded input size per channel: "
+         "(32 x 32). Kernel size: (50 x 50). Kernel size can't be greater than actual input size"),
+    ],
+)  # fmt: skip
+def test_a_module_that_cannot_be_trained_gets_one_message(make, kind, message):
+    with pytest.raises(NetError) as rejected:
+        Training(make(), make_images(kind), Recipe(epochs=1), device="cpu")
+    assert str(rejected.value) == message
+
+
+def test_a_module_that_returns_more_in_training_mode_gets_one_message():
+    module = Returning(lambda self, logits: (logits, logits) if self.training else logits)
+    with pytest.raises(NetError) as rejected:
+        list(Training(module, make_images(), Recipe(epochs=1, precision="fp32"), device="cpu"))
+    assert str(rejected.value) == (
+        "The module should return one tensor of logits, but its forward returned a tuple in training mode. "
+        "Return the logits alone."
+    )
