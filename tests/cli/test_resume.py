@@ -173,7 +173,7 @@ def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(workpl
         capsys.readouterr()
         .err.splitlines()[-1]
         .startswith(
-            "lamina: epochs can't go from 2 to 6: the schedule cosine is spread over all epochs, so that every step "
+            "lamina: epochs can't go from 2 to 6: the schedule cosine is spread over all epochs, so every step "
         )
     )
 

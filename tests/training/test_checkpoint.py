@@ -107,8 +107,11 @@ def test_a_checkpoint_is_a_copy_that_further_steps_leave_alone():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors: tensors.pop("live.body.0.bias"), "it misses live.body.0.bias"),
-        (lambda tensors: tensors.update({"live.more": torch.zeros(1)}), "it has live.more, which the training has not"),
+        (lambda tensors: tensors.pop("live.body.0.bias"), "it lacks live.body.0.bias"),
+        (
+            lambda tensors: tensors.update({"live.more": torch.zeros(1)}),
+            "it has live.more, which the training does not",
+        ),
         (
             lambda tensors: tensors.update({"live.body.0.bias": torch.zeros(5)}),
             "for live.body.0.bias expected the shape (4,), got (5,)",
@@ -119,7 +122,7 @@ def test_a_checkpoint_is_a_copy_that_further_steps_leave_alone():
         ),
         (
             lambda tensors: tensors.update({"optimizer.exp_avg.body.9.bias": torch.zeros(5)}),
-            "it has optimizer.exp_avg.body.9.bias, which the training has not",
+            "it has optimizer.exp_avg.body.9.bias, which the training does not",
         ),
     ],
 )

@@ -11,13 +11,13 @@ from torch.nn import functional
 
 from lamina.nets.window import Window
 
-_PIXELS_AT_ONCE = 256 * 32 * 32  # the patches of more would not fit the memory of a small computer
+_PIXELS_AT_ONCE = 256 * 32 * 32  # patches of more could exceed a small computer's memory
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution whose output is ceil(input / stride): zeros are added, the odd one at the bottom and right.
+    """A convolution with output ceil(input / stride), padded with zeros, the odd one at the bottom and right.
 
-    Torch's own ``padding="same"`` takes no stride. The parameters are those of ``nn.Conv2d``.
+    torch's own ``padding="same"`` takes no stride. The parameters are those of ``nn.Conv2d``.
 
     >>> SameConv2d(1, 1, (3, 3), stride=(2, 2))(torch.zeros(1, 1, 8, 8)).shape
     torch.Size([1, 1, 4, 4])
@@ -35,10 +35,10 @@ class SameConv2d(nn.Conv2d):
 
 
 class LayoutFlatten(nn.Flatten):
-    """``nn.Flatten`` whose gradient lies in memory as its input did.
+    """``nn.Flatten`` whose gradient has the memory layout of its input.
 
-    Torch's own hands a channels-first gradient to activations that lie channels-last, and they read the two together
-    at a twentieth of the speed.
+    torch's own gives a channels-first gradient to channels-last activations, which are read together at a twentieth of
+    the speed.
 
     >>> images = torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
     >>> (gradient,) = torch.autograd.grad(LayoutFlatten()(images).sum(), images)
@@ -47,7 +47,7 @@ class LayoutFlatten(nn.Flatten):
     """
 
     def forward(self, images: Float[Tensor, "n ..."]) -> Float[Tensor, "n f"]:
-        """All numbers of an image in one row."""
+        """Flatten each image into a vector."""
         is_turned = images.ndim == 4 and not images.is_contiguous() and images.requires_grad
         rows: Tensor = _FlattenTurned.apply(images) if is_turned else super().forward(images)  # type: ignore[no-untyped-call]
         return rows
@@ -76,7 +76,7 @@ class Bfloat16Linear(nn.Linear):
 
 
 class ResidualSum(nn.Module):
-    """The sum of what two modules make of the same input; an empty ``shortcut`` is the input itself."""
+    """The sum of two modules' outputs; an empty ``shortcut`` is the identity."""
 
     def __init__(self, body: nn.Sequential, shortcut: nn.Sequential) -> None:
         super().__init__()
@@ -90,9 +90,9 @@ class ResidualSum(nn.Module):
 
 
 class Whitening(nn.Conv2d):
-    """A convolution with frozen weights that ``fit`` computes: uncorrelated patches, each with its negative.
+    """A convolution with frozen weights from ``fit``: filters with uncorrelated outputs, each with its negative.
 
-    Until ``fit``, the weights are random as in ``nn.Conv2d``. The bias is trained.
+    Before ``fit`` the weights are random, as in ``nn.Conv2d``. The bias is trained.
     """
 
     def __init__(self, in_channels: int, kernel_size: tuple[int, int]) -> None:
@@ -102,7 +102,7 @@ class Whitening(nn.Conv2d):
 
     @torch.no_grad()
     def fit(self, images: Float[Tensor, "n c h w"]) -> None:
-        """Compute the weights from normalised training images; a few thousand are enough.
+        """Compute the weights from normalized training images; a few thousand are enough.
 
         With (λ, v) the eigenvalues and eigenvectors of the covariance of all patches, largest first, the filters
         are v / sqrt(λ + 5e-4), then their negatives. The sign of v makes its entry of largest magnitude positive.

@@ -1,7 +1,6 @@
-"""Flip, shift, blank and shrink whole batches while they are gathered, in bytes and none of it per image.
+"""Flip, shift, blank and shrink whole batches of bytes at once.
 
-Every choice for an epoch is drawn at its start, one for each image, from (seed, epoch): how images are divided into
-batches changes nothing.
+The choices for every image of an epoch are drawn at its start from (seed, epoch), so they do not depend on the batches.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from lamina.training.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """What happens to each image of a training set in one epoch; ``None`` where nothing does.
+    """The augmentation of each image of a training set in one epoch; ``None`` where there is none.
 
     Attributes:
         flips: whether the image is mirrored left to right.
@@ -33,7 +32,7 @@ class Choices:
 
 
 def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -> Choices:
-    """Draw what happens to each image in ``epoch`` (from 0).
+    """Draw the augmentation of each image in ``epoch`` (from 0).
 
     An ``alternating`` flip mirrors each image in every other epoch, a random half of them in the first: over two
     epochs every image is seen both ways (Jordan, arXiv 2404.00498, section 3.6).
@@ -84,7 +83,7 @@ def gather_batch(
             columns = _reflect(columns - shifts_px[:, 1:], width)
         if choices.flips is not None:
             columns = torch.where(choices.flips[indices, None].to(device), width - 1 - columns, columns)
-        # One number for a pixel's place: three index tensors take torch half as long again.
+        # One index a pixel: three index tensors take torch half as long again.
         places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
         batch = batch.flatten(1, 2).gather(1, places[..., None].expand(-1, -1, channels)).view_as(batch)
     if choices.holes_px is not None:
@@ -93,7 +92,7 @@ def gather_batch(
 
 
 def shrink_batch(images: UInt8[Tensor, "b h w c"], fraction: float) -> UInt8[Tensor, "b y x c"]:
-    """The images with that share of their height and width, each new pixel the weighed mean of those that it covers.
+    """The images at a share of their height and width; a new pixel is the weighted mean of those that it covers.
 
     >>> shrink_batch(torch.full((1, 32, 32, 3), 7, dtype=torch.uint8), 0.5).shape
     torch.Size([1, 16, 16, 3])
@@ -105,14 +104,14 @@ def shrink_batch(images: UInt8[Tensor, "b h w c"], fraction: float) -> UInt8[Ten
     planes = images.permute(0, 3, 1, 2)
     if images.device.type == "cpu":
         shrunk = functional.interpolate(planes, size, mode="bilinear", antialias=True)
-    else:  # torch scales bytes on a CPU alone
+    else:  # torch resizes bytes on a CPU only
         floats = functional.interpolate(planes.float(), size, mode="bilinear", antialias=True)
         shrunk = floats.round().to(torch.uint8)
     return shrunk.permute(0, 2, 3, 1)
 
 
 def shrunk_size(length_px: int, fraction: float) -> int:
-    """A shrunk picture's height or width; a pixel at least.
+    """The height or width of a shrunk image, at least a pixel.
 
     >>> shrunk_size(32, 0.625)
     20

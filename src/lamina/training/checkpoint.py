@@ -1,4 +1,4 @@
-"""All that a training needs to go on exactly: weights, their average, the optimizer's memory, and where it stands.
+"""Everything that an exact continuation needs: weights, their average, the optimizer's state, and the progress.
 
 There is no state of a random generator: what is random in a step follows from the seed and the step's number alone.
 """
@@ -18,15 +18,15 @@ from lamina.errors import RunError
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a training stands, between two steps.
+    """The progress of a training, between two steps.
 
     Attributes:
         steps_done: steps since the beginning.
-        rewinds: how often the training went back to a checkpoint, with half the learning rate each time.
-        images: images met in the epoch under way.
+        rewinds: how often the training went back to a checkpoint, halving the learning rate each time.
+        images: images seen in the current epoch.
         loss: sum of their losses.
-        correct: how many of them were right; ``None`` where answers are not right or wrong.
-        seconds: time in the training steps of the epoch under way.
+        correct: right answers among them; ``None`` where answers are not right or wrong.
+        seconds: time in the training steps of the current epoch.
     """
 
     steps_done: int
@@ -39,12 +39,12 @@ class Standing:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """All that an exact continuation of a training needs.
+    """Everything that an exact continuation of a training needs.
 
     Attributes:
         tensors: on the CPU, by name: ``live.…`` the weights, ``averaged.…`` their moving average, ``optimizer.KEY.…``
-            what the optimizer remembers of each weight.
-        standing: where it stands.
+            the optimizer's state of each weight.
+        standing: the progress.
     """
 
     tensors: dict[str, Tensor]
@@ -52,7 +52,7 @@ class Checkpoint:
 
 
 def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
-    """What models hold and an optimizer over the first of them remembers, each under its name."""
+    """The tensors of models, and of an optimizer over the first of them, by name."""
     found = {f"{kind}.{name}": tensor for kind, model in models.items() for name, tensor in model.state_dict().items()}
     for name, weight in _optimized(models, optimizer):
         for key, value in optimizer.state.get(weight, {}).items():
@@ -68,7 +68,7 @@ def collect_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> di
 
 
 def restore_tensors(tensors: Mapping[str, Tensor], models: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
-    """Put back what :func:`collect_tensors` gave; where it does not fit, nothing is changed.
+    """Restore what :func:`collect_tensors` gave; if anything does not fit, nothing is changed.
 
     Raises:
         RunError: a tensor is missing, unknown or of another shape; the message names it.
@@ -84,16 +84,16 @@ def restore_tensors(tensors: Mapping[str, Tensor], models: Mapping[str, nn.Modul
             weight = weights[weight_name]
             if tensor.ndim:
                 _check_shape(name, tensor, weight)
-                # Laid out as its weight is: fused optimizers pair the two by their place in memory.
+                # In the memory layout of its weight: fused optimizers pair the two by their position in memory.
                 tensor = torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
             else:
                 tensor = tensor.clone()  # the optimizer counts its steps in it
             memory[weight_name][key] = tensor
         elif name not in expected:
-            raise RunError(f"the checkpoint does not fit the training: it has {name}, which the training has not")
+            raise RunError(f"the checkpoint does not fit the training: it has {name}, which the training does not")
     for name, tensor in expected.items():
         if name not in tensors:
-            raise RunError(f"the checkpoint does not fit the training: it misses {name}")
+            raise RunError(f"the checkpoint does not fit the training: it lacks {name}")
         _check_shape(name, tensors[name], tensor)
 
     for kind, model in models.items():

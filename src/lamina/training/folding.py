@@ -1,4 +1,4 @@
-"""Batch norms folded into the weights before them, for prediction."""
+"""Batch norms folded into the weights before them, for faster prediction."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from lamina.nets.modules import Bfloat16Linear, ResidualSum, SameConv2d, Whitening
 
-# By their exact types: what a subclass does after its multiplication is not known.
+# By exact type: a subclass may do more after its multiplication.
 CONVOLUTIONS = (nn.Conv2d, SameConv2d, Whitening)
 LINEAR = (nn.Linear, Bfloat16Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def fold_norms(module: nn.Module) -> nn.Module:
-    """The module for prediction, each batch norm that follows a convolution or a linear layer folded into its weights.
+    """The module for prediction, with batch norms folded into the convolutions and linear layers before them.
 
-    With its running statistics a norm scales and shifts each channel by fixed numbers, which the layer before it can do
-    as well. Norms elsewhere stay: after a pool, a dropout or an activation, and in modules that are neither
-    ``nn.Sequential`` nor ``Residual``. The given module is unchanged; layers without a norm are shared with it.
+    With its running statistics a norm scales and shifts each channel by constants, which the layer before it can do.
+    Other norms stay: after a pool, a dropout or an activation, and in modules that are neither ``nn.Sequential`` nor
+    ``Residual``. The given module is unchanged and shares its other layers with the result.
 
     >>> fold_norms(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.ReLU()))
     Sequential(
@@ -50,10 +50,10 @@ def _fold_row(row: nn.Sequential) -> nn.Sequential:
 
 
 def _merge(layer: nn.Module, norm: nn.Module) -> nn.Module | None:
-    """One layer that does what both do in prediction; None where there is none."""
+    """One layer equal to both in prediction, or None."""
     if not isinstance(norm, NORMS) or type(norm) not in NORMS or norm.running_mean is None or norm.running_var is None:
         return None
-    # A norm without trained numbers scales by 1 and shifts by 0.
+    # A norm without weights scales by 1 and shifts by 0.
     scale = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight
     shift = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias
     statistics = (norm.running_mean, norm.running_var, norm.eps, scale, shift)

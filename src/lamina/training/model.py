@@ -1,4 +1,4 @@
-"""The trained thing: from stored pictures to logits, with its own normalization inside."""
+"""A net with weights: from stored images to logits, with its own normalization."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from lamina.training.schedule import sizes_shown
 from lamina.training.task import Regression, Task, task_of
 
 WHITENING_PIXELS = 5000 * 32 * 32
-"""Pixels whose patches a whitening layer is fitted to: 5,000 small images or fewer large ones, evenly spread."""
+"""Pixels to fit a whitening layer to: 5,000 small images or fewer large ones, evenly spread."""
 COUNTED_PIXELS = 1000 * 32 * 32
-"""Pixels whose values are counted at once, each as eight bytes for the while."""
+"""Pixels counted at once, each of which takes eight bytes."""
 PREDICTED_VALUES = 500 * 32 * 32
-"""Pixels of a batch in prediction: 500 small images, fewer large ones, whose activations need the memory."""
+"""Pixels in a batch of prediction: 500 small images, or fewer large ones, whose activations need more memory."""
 
 FOLDED_PICTURES = 100
-"""From so many pictures on, folding the norms saves more than the millisecond that it takes."""
+"""With so many pictures, folding the norms saves more than the millisecond that it takes."""
 FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 """What a module raises on images that it does not take."""
 FINAL_ACTIVATIONS = {
@@ -59,11 +59,11 @@ RESHAPING = (
 
 
 class Model(nn.Module):
-    """A net with weights, and all that it takes to use it on pictures as they are stored.
+    """A net with weights and everything needed to use it on images as they are stored; in eval mode at first.
 
     Attributes:
         body: from normalized float images (N, C, H, W) to logits.
-        net: the value that made the body; ``None`` for a user's own module.
+        net: the net that the body was built from; ``None`` for a user's own module.
         task: what the logits mean.
         in_shape: channels, height and width of an image.
         mean: of each channel, in pixel values 0 to 255.
@@ -82,13 +82,13 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         _materialize(body, in_shape)
-        # Convolutions are fastest on channels-last pixels, the order in which the pictures already lie; a net without
-        # any reads them channel by channel, and turning bytes costs a quarter of turning floats.
+        # Convolutions are fastest on channels-last pixels, which is how images are stored; nets without any need them
+        # channels-first, and permuting bytes costs a quarter of permuting floats.
         self._convolves = any(isinstance(module, nn.Conv2d) for module in body.modules())
         self.body = nn.utils.convert_conv2d_weight_memory_format(body, self._layout) if self._convolves else body
         self.net, self.task, self.in_shape = net, task, in_shape
         self.mean, self.std = tuple(mean), tuple(std)
-        # Whole pictures of scales and shifts: multiplying by them is ten times as fast as by one number a channel.
+        # Scale and shift have a value for each pixel: ten times as fast as one value for each channel.
         scale = (1 / torch.tensor(self.std)).view(-1, 1, 1).expand(1, *in_shape)
         shift = scale * -torch.tensor(self.mean).view(-1, 1, 1)
         self.register_buffer("_scale", scale.contiguous(memory_format=self._layout), persistent=False)
@@ -103,9 +103,9 @@ class Model(nn.Module):
         return torch.channels_last if self._convolves else torch.contiguous_format
 
     def normalize(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
-        """Stored pixels as what the body takes: channels first, each less its mean and over its deviation.
+        """Stored pixels as the body takes them: channels first, less the mean, divided by the standard deviation.
 
-        Smaller pictures than ``in_shape`` pass too, as a training may show them first.
+        Images smaller than ``in_shape`` are accepted, as a training may begin with them.
         """
         planes = images.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
         scale, shift = self._scale, self._shift
@@ -117,7 +117,7 @@ class Model(nn.Module):
         return planes.to(scale.dtype).mul_(scale).add_(shift)
 
     def forward(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n k"]:
-        """The logits of stored pictures, in the format of the weights also where the arithmetic is in bf16.
+        """The logits of stored images, in the dtype of the weights even if the arithmetic is in bf16.
 
         Raises:
             NetError: the body does not return one tensor.

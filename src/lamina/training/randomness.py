@@ -1,7 +1,7 @@
-"""Random choices that follow from what they are for, not from how many were made before.
+"""Random choices that follow from their purpose, not from how many were made before.
 
-The order of epoch 7 is the same whether epochs 1 to 6 ran just now, ran yesterday, or were never run: so a resumed
-training, or one split over processes, sees the same batches.
+The order of epoch 7 does not depend on whether epochs 1 to 6 have just run, so a resumed training, or one split over
+processes, sees the same batches.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def derive_generator(seed: int, purpose: str, index: int = 0) -> torch.Generator
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Let torch's own generators begin at ``seed`` inside the block, and go on outside as if it had not been.
+    """Seed torch's own generators inside the block, and restore their state afterwards.
 
-    Does what :func:`torch.random.fork_rng` does in a sixtieth of its time, so that every step can have its own seed.
+    Like :func:`torch.random.fork_rng`, in a sixtieth of its time, so that every step can have its own seed.
     """
     generators = [torch.default_generator]
     if device.type == "cuda":

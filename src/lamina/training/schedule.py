@@ -1,4 +1,4 @@
-"""How the learning rate, and the size of the pictures, move from the first step to the last."""
+"""The learning rate of each step and the image size of each epoch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ONE_CYCLE_WARMUP_FRACTION = 0.3
 def lr_factor(recipe: Recipe, step: int, steps: int) -> float:
     """The share of ``recipe.lr`` at ``step`` (from 0) of ``steps``.
 
-    The rate rises in a line over ``warmup_fraction`` of all steps, then stays (``constant``), or falls to zero just
-    after the last step in a line (``linear``) or half a cosine (``cosine``, Loshchilov and Hutter, arXiv 1608.03983,
-    equation 5, without restarts). ``one-cycle`` rises from a twenty-fifth by half a cosine and falls by another
-    (Smith and Topin, arXiv 1708.07120; its momentum stays as it is).
+    The rate rises linearly over ``warmup_fraction`` of all steps, then stays (``constant``), or falls to zero just
+    after the last step, linearly (``linear``) or along half a cosine (``cosine``, Loshchilov and Hutter, arXiv
+    1608.03983, equation 5, without restarts). ``one-cycle`` rises from a twenty-fifth along half a cosine and falls
+    along another (Smith and Topin, arXiv 1708.07120, with a constant momentum).
 
     >>> recipe = Recipe(schedule="linear", warmup_fraction=0.5)
     >>> [lr_factor(recipe, step, 8) for step in range(8)]
@@ -42,10 +42,10 @@ def lr_factor(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def size_fraction(recipe: Recipe, epoch: int) -> float:
-    """The share of their side that pictures have in ``epoch`` (from 0), in eighths: 1 in the last quarter of all.
+    """The share of their side that images have in ``epoch`` (from 0), in eighths: 1 in the last quarter of all.
 
-    An early epoch on small pictures costs less and teaches nearly as much; the last ones, on whole pictures, teach the
-    net what it will be asked (Howard, "Now anyone can train ImageNet in 18 minutes", 2018).
+    Early epochs on small images cost less and teach nearly as much; the last ones use the size of prediction (Howard,
+    "Now anyone can train ImageNet in 18 minutes", 2018).
 
     >>> [size_fraction(Recipe(epochs=8, grow_from_fraction=0.5), epoch) for epoch in range(8)]
     [0.5, 0.625, 0.625, 0.75, 0.875, 0.875, 1.0, 1.0]
@@ -59,7 +59,7 @@ def size_fraction(recipe: Recipe, epoch: int) -> float:
 
 
 def sizes_shown(recipe: Recipe) -> list[float]:
-    """The shares of their side that pictures have in some epoch, the smallest first.
+    """The shares of their side that images have in any epoch, the smallest first.
 
     >>> sizes_shown(Recipe(epochs=2, grow_from_fraction=0.5)), sizes_shown(Recipe())
     ([0.5, 1.0], [1.0])
@@ -71,24 +71,24 @@ def sizes_shown(recipe: Recipe) -> list[float]:
 
 
 def extend_recipe(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe with another number of epochs, where the steps done so far would have been the same with it.
+    """The recipe with another number of epochs, if the steps so far would have been the same with it.
 
     Raises:
-        RecipeError: the schedule is spread over all epochs, so that each step would have had another rate.
+        RecipeError: the schedule or the image size depends on the number of epochs.
 
     >>> extend_recipe(Recipe(epochs=10), 20)
     Recipe(epochs=20)
     """
     if epochs != recipe.epochs and recipe.grow_from_fraction:
         raise RecipeError(
-            f"epochs can't go from {recipe.epochs} to {epochs}: the pictures grow over all epochs, so that they would "
-            "have had other sizes so far. Resume without --epochs, or train anew with that many epochs."
+            f"epochs can't go from {recipe.epochs} to {epochs}: the pictures grow over all epochs, so they would "
+            "have had other sizes so far. Resume without --epochs, or start a new run with that many epochs."
         )
     if epochs != recipe.epochs and (recipe.schedule != "constant" or recipe.warmup_fraction):
         what = "the warmup" if recipe.schedule == "constant" else f"the schedule {recipe.schedule}"
         raise RecipeError(
-            f"epochs can't go from {recipe.epochs} to {epochs}: {what} is spread over all epochs, so that every step "
-            "so far would have had another lr. Resume without --epochs, or train anew with that many epochs."
+            f"epochs can't go from {recipe.epochs} to {epochs}: {what} is spread over all epochs, so every step so far "
+            "would have had another lr. Resume without --epochs, or start a new run with that many epochs."
         )
     return dataclasses.replace(recipe, epochs=epochs)
 

@@ -1,4 +1,4 @@
-"""What the targets are decides what the outputs mean, the loss, and when an answer is right."""
+"""What a kind of target means for training: the loss, the probabilities, and when an answer is right."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from lamina.values import from_plain
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """How logits are read, scored and learned from.
+    """The loss of logits, what they mean, and how many answers are right.
 
     Attributes:
-        target_names: the classes, the labels, the question or the numbers, one a name.
+        target_names: of the classes, the labels, the question or the numbers.
+        kind: the kind of target.
     """
 
     target_names: tuple[str, ...]
@@ -33,7 +34,7 @@ class Task(ABC):
 
     @property
     def outputs(self) -> int:
-        """How many logits an image gets."""
+        """Logits an image gets."""
         return len(self.target_names)
 
     @abstractmethod
@@ -44,13 +45,13 @@ class Task(ABC):
         label_smoothing: float = 0.0,
         weights: Float[Tensor, "n ..."] | None = None,
     ) -> Float[Tensor, ""]:
-        """The mean loss of a batch, that of each target times its weight where there are weights."""
+        """The mean loss of a batch; ``weights`` multiply the loss of each target."""
 
     @abstractmethod
     def weigh(self, targets: Num[Tensor, "n ..."] | Bool[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        """What to multiply the loss of each of a training's targets with, so that all classes count alike.
+        """The weight of each training target's loss with which all classes count alike; 1 on average.
 
-        The weight is the inverse of how frequent the target's class is among ``targets``, and 1 in the mean over them.
+        It is inversely proportional to the number of ``targets`` of the same class.
 
         Raises:
             RecipeError: the task has no classes.
@@ -58,16 +59,16 @@ class Task(ABC):
 
     @abstractmethod
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """What the logits say, in the targets' own terms."""
+        """Probabilities of the logits; for regression, numbers in the targets' own units."""
 
     @abstractmethod
     def correct(
         self, logits: Float[Tensor, "n k"], targets: Num[Tensor, "n ..."] | Bool[Tensor, "n ..."]
     ) -> Float[Tensor, ""] | None:
-        """How many answers of a batch are right; ``None`` where an answer is nearer or farther, not right or wrong."""
+        """Right answers in a batch; ``None`` for regression."""
 
     def to_json(self) -> dict[str, Any]:
-        """The task as plain values."""
+        """The task as JSON values."""
         return {"kind": self.kind.name, "target_names": list(self.target_names)}
 
     @staticmethod
@@ -75,7 +76,7 @@ class Task(ABC):
         """The task that :meth:`to_json` wrote.
 
         Raises:
-            RunError: the values are not a task's.
+            RunError: the values are not those of a task.
         """
         try:
             kind = next(
@@ -89,7 +90,7 @@ class Task(ABC):
 @final
 @dataclass(frozen=True)
 class SingleLabel(Task):
-    """Each image is of exactly one class: softmax and cross-entropy.
+    """One class an image: softmax and cross-entropy.
 
     >>> task = SingleLabel(("cat", "dog"))
     >>> task.probabilities(torch.zeros(1, 2))
@@ -107,16 +108,16 @@ class SingleLabel(Task):
         label_smoothing: float = 0.0,
         weights: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Categorical cross-entropy, the softmax within it."""
+        """Cross-entropy of the softmax."""
         if weights is None:
             return functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-        # torch's own weights would divide by their sum over the batch, so that a rare class counted less in a batch
-        # that it is in, and would weigh the smoothed part by classes that the image is not of.
+        # torch's own class weights divide by their sum over the batch, so a rare class would count less in the batches
+        # that contain it, and they weight the smoothed part by the other classes.
         losses = functional.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
         return (losses * weights).mean()
 
     def weigh(self, targets: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """By the class of each image; of a class that has its mean share of the images, 1."""
+        """By class: 1 for a class with an average number of images."""
         return _inverse_shares(torch.bincount(targets, minlength=self.outputs))[targets]
 
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
@@ -124,14 +125,14 @@ class SingleLabel(Task):
         return logits.softmax(dim=1)
 
     def correct(self, logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"]) -> Float[Tensor, ""]:
-        """How many images have their own class on top."""
+        """Images whose largest logit is that of their class."""
         return (logits.argmax(dim=1) == targets).sum(dtype=torch.float32)
 
 
 @final
 @dataclass(frozen=True)
 class MultiLabel(Task):
-    """Each image has any number of labels: a sigmoid and binary cross-entropy for each."""
+    """Any number of labels an image: a sigmoid and binary cross-entropy for each."""
 
     kind = targets.MULTI_LABEL
 
@@ -142,27 +143,27 @@ class MultiLabel(Task):
         label_smoothing: float = 0.0,
         weights: Float[Tensor, "n k"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Binary cross-entropy, the mean over images and labels."""
+        """Binary cross-entropy, averaged over images and labels."""
         smoothed = _smoothed(targets, logits, label_smoothing)
         return functional.binary_cross_entropy_with_logits(logits, smoothed, weights)
 
     def weigh(self, targets: Bool[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """Label by label: the images that have it count as much together as those that do not."""
+        """By label: the images that have it count as much, together, as those that do not."""
         return torch.stack([_weigh_answers(column) for column in targets.T], dim=1)
 
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """Sigmoid: each label on its own."""
+        """Sigmoid of each label."""
         return logits.sigmoid()
 
     def correct(self, logits: Float[Tensor, "n k"], targets: Bool[Tensor, "n k"]) -> Float[Tensor, ""]:
-        """The share of an image's labels that are right, summed over the batch."""
+        """The share of right labels of each image, summed over the batch."""
         return ((logits > 0) == targets).float().mean(dim=1).sum()
 
 
 @final
 @dataclass(frozen=True)
 class Binary(Task):
-    """Each image answers one question with yes or no: one output, a sigmoid and binary cross-entropy."""
+    """Yes or no: one output, a sigmoid and binary cross-entropy."""
 
     kind = targets.BINARY
 
@@ -179,28 +180,28 @@ class Binary(Task):
         return functional.binary_cross_entropy_with_logits(answers, smoothed, weights)
 
     def weigh(self, targets: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """The images of yes count as much together as those of no."""
+        """The images of yes count as much, together, as those of no."""
         return _weigh_answers(targets)
 
     def probabilities(self, logits: Float[Tensor, "n 1"]) -> Float[Tensor, "n 1"]:
-        """Sigmoid: how likely yes is."""
+        """Sigmoid: the probability of yes."""
         return logits.sigmoid()
 
     def correct(self, logits: Float[Tensor, "n 1"], targets: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
-        """How many answers are right."""
+        """Right answers."""
         return ((logits.squeeze(1) > 0) == targets).sum(dtype=torch.float32)
 
 
 @final
 @dataclass(frozen=True)
 class Regression(Task):
-    """Each image has one number or several: mean squared error.
+    """One or several numbers an image: mean squared error.
 
-    A net learns numbers in deviations from their mean, so that degrees and millimetres weigh the same.
+    Numbers are standardized for training, so that degrees and millimetres count alike.
 
     Attributes:
         means: of each number over the training images, in its own unit.
-        deviations: standard deviation of each, in its own unit.
+        deviations: standard deviation of each, in its own unit; 1 for a constant.
     """
 
     means: tuple[float, ...]
@@ -214,30 +215,30 @@ class Regression(Task):
         label_smoothing: float = 0.0,
         weights: Float[Tensor, "n k"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean squared error in deviations; numbers have no labels to smooth, and no classes to weigh."""
+        """Mean squared error of the standardized numbers; smoothing and weights do not apply."""
         del label_smoothing, weights
         means, deviations = logits.new_tensor(self.means), logits.new_tensor(self.deviations)
         return functional.mse_loss(logits, (targets - means) / deviations)
 
     def weigh(self, targets: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """Nothing to weigh by: raises RecipeError."""
+        """Raise RecipeError: numbers have no classes."""
         del targets
         raise RecipeError("balance was 'on', but numbers have no classes to balance. Set it to 'off'.")
 
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """The numbers, in their own units."""
+        """The numbers in their own units."""
         return logits * logits.new_tensor(self.deviations) + logits.new_tensor(self.means)
 
     def correct(self, logits: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]) -> None:
-        """Nothing: a number is near or far, not right or wrong."""
+        """None: numbers are more or less close, not right or wrong."""
 
     def to_json(self) -> dict[str, Any]:
-        """The task as plain values."""
+        """The task as JSON values."""
         return {**super().to_json(), "means": list(self.means), "deviations": list(self.deviations)}
 
 
 def task_of(images: Images) -> Task:
-    """The task that these images' targets set.
+    """The task for the targets of ``images``.
 
     >>> from lamina.data import load_data
     >>> str(task_of(load_data("shapes").train).kind)
@@ -258,7 +259,7 @@ def _weigh_answers(targets: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 
 def _inverse_shares(counts: Int64[Tensor, " k"]) -> Float[Tensor, " k"]:
-    """The mean count over each count; the mean is over the classes that have images."""
+    """The mean count, over the classes that have images, divided by each count."""
     mean_count = counts.sum(dtype=torch.float64) / (counts > 0).sum()
     return (mean_count / counts).float()
 
