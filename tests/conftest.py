@@ -37,7 +37,7 @@ install_import_hook(
         "lamina.runs.record",
         "lamina.runs.resume",
         "lamina.runs.run",
-        "lamina.files",
+        "lamina.text",
         *(
             f"lamina.training.{name}"
             for name in (
