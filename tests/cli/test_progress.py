@@ -38,6 +38,6 @@ def test_a_notebook_without_widgets_gets_lines_and_no_warning(monkeypatch):
     printed = io.StringIO()
     console = Console(file=printed, width=200, force_jupyter=False)
     console.is_jupyter = True
-    monkeypatch.setattr(console, "print", lambda text: printed.write(f"{text}\n"))
+    monkeypatch.setattr(console, "print", lambda text, **_: printed.write(f"{text}\n"))
     list(show_progress(events_of_a_run(), console))
     assert len(printed.getvalue().splitlines()) == 3

@@ -63,7 +63,7 @@ def show_progress(events: Iterable[Event], console: Console | None = None) -> It
                 case Report():
                     report = event
                 case Epoch():
-                    console.print(Text(format_epoch(event, report)))
+                    console.print(Text(format_epoch(event, report)), soft_wrap=True)
                     report = None
             yield event
     if report is not None:

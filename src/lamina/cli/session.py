@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from lamina.cli import STARTED
 from lamina.cli.choices import NetChoice, print_pretrained
+from lamina.cli.progress import format_epoch
 from lamina.cli.terminal import Terminal, warnings_as_remarks
 from lamina.nets import Net
 from lamina.training.recipe import Recipe
@@ -220,13 +221,7 @@ def _print_epoch(event: Epoch, report: Report | None, run: Run, terminal: Termin
     from lamina.runs.keep import epoch_row
 
     terminal.emit("epoch", run=str(run.path), **epoch_row(event, report))
-    words = [f"epoch {event.epoch}/{event.epochs}", f"train loss {event.train_loss:.4f}"]
-    if event.train_accuracy is not None:
-        words.append(f"train accuracy {100 * event.train_accuracy:.2f} %")
-    if report is not None:
-        words.append(f"{report.split} {report.score}")
-    words += [f"{event.train_seconds:.1f} s", f"{event.images_per_second:,.0f} images/s"]
-    terminal.say("  ".join(words))
+    terminal.say(format_epoch(event, report))
 
 
 def _print_rewind(event: Rewind, run: Run, terminal: Terminal) -> None:
