@@ -1,4 +1,4 @@
-"""Memory that a step gives back is kept for the next one."""
+"""Keeping the memory that a training step frees for the next step."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # mallopt(3)
 
 
 def keep_freed_memory() -> bool:
-    """Let the process keep what it frees, and say whether it will: GNU's C library on Linux alone can be told.
+    """Make the process keep the memory it frees; returns whether that worked, which takes Linux with GNU's C library.
 
-    By default that library hands blocks of over some MiB back to the system as soon as they are freed, and a training
-    step frees and asks for dozens: each time the system finds and clears every page anew, a third of a step's time and
-    more. The process then stays as large as it once was.
+    By default that library returns large blocks to the system as soon as they are freed. A training step frees and
+    allocates dozens, and the system clears every page anew: a third of a step's time and more. The price is that the
+    process never shrinks.
     """
     if not sys.platform.startswith("linux"):
         return False

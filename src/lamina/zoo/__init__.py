@@ -1,6 +1,6 @@
-"""Nets to begin with, a file each: what it is made of, how it is trained, and what was measured.
+"""Ready-made nets, one per file: the layers, the training recipes and the measured results.
 
-A file holds ``NET`` and ``RECIPES``, the first of which is the default. A new file is a new net, nothing else to touch.
+A file holds ``NET`` and ``RECIPES``, the first of which is the default. Adding a file adds a net.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from lamina.nets import Net
 from lamina.training.recipe import Recipe
 
 NAMES: tuple[str, ...] = tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__)))
-"""The nets there are."""
+"""All nets of the zoo."""
 LADDER: tuple[str, ...] = ("cnn-s", "cnn-m", "cnn-l")
-"""Nets of one kind from the quickest to the most accurate, each worth its recipe's epochs: ``--time`` picks among
-them."""
+"""Nets of one kind, from the fastest to the most accurate, among which ``--time`` chooses."""
 
 
 def load_net(name: str) -> Net:
-    """The net of that name.
+    """A net of the zoo by name.
 
     Raises:
         NetError: there is none.
@@ -36,7 +35,7 @@ def load_net(name: str) -> Net:
 
 
 def load_recipes(name: str) -> dict[str, Recipe]:
-    """How the net of that name is trained, by the recipes' names; the first is the default.
+    """The recipes of a net by name; the first is the default.
 
     >>> load_recipes("cnn")["article"].epochs
     10
@@ -47,7 +46,7 @@ def load_recipes(name: str) -> dict[str, Recipe]:
 
 
 def load_recipe(net_name: str, recipe_name: str | None = None) -> Recipe:
-    """A recipe of a net in the zoo, by default its first.
+    """A recipe of a net in the zoo by name, by default the first.
 
     Raises:
         NetError: there is no such net.
@@ -60,7 +59,7 @@ def load_recipe(net_name: str, recipe_name: str | None = None) -> Recipe:
 
 
 def choose_recipe(net_name: str, recipes: Mapping[str, Recipe], recipe_name: str | None = None) -> Recipe:
-    """The one of a net's recipes that has that name, by default the first.
+    """A net's recipe by name, by default the first.
 
     Raises:
         RecipeError: the net has no recipe of that name.
