@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import zstandard
 from PIL import Image
 
 
@@ -48,14 +47,6 @@ class Pictures:
                 member = tarfile.TarInfo(top + name)
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
-        return path
-
-    def write_tar_zst(self, path: Path, top: str = "") -> Path:
-        """A tar packed in two frames, as several threads pack it."""
-        data = self.write_tar(path.with_suffix(""), top).read_bytes()
-        path.with_suffix("").unlink()
-        packer = zstandard.ZstdCompressor()
-        path.write_bytes(packer.compress(data[:5000]) + packer.compress(data[5000:]))
         return path
 
     def select(self, split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

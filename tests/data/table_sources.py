@@ -15,6 +15,19 @@ import numpy as np
 import polars as pl
 from picture_sources import Pictures
 
+from lamina.data import Preparation
+from lamina.data.sources import table
+from lamina.data.sources.listing import Listing
+
+
+def scan_table(path: Path, preparation: Preparation) -> Listing:
+    return table.scan_table(path, preparation)[0]
+
+
+def state_of_table(path: Path, preparation: Preparation) -> str:
+    return table.scan_table(path, preparation)[1]
+
+
 CLASSES = ("cat", "dog", "owl")
 
 Writer = Callable[[Pictures, Path], Path]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import subprocess
+import sys
 import tracemalloc
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +18,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 from table_sources import ARRAY_SOURCES, CLASSES, arrays_of, idx_bytes, write_idx
 
-from lamina.data.sources.arrays import digest_arrays, is_arrays, read_arrays
+from lamina.data import Preparation
+from lamina.data.sources.idx import open_idx
+from lamina.data.sources.listing import Listing
+from lamina.data.sources.npz import open_npz
 from lamina.errors import DataError
 
 LAYOUT = "Expected x_train and y_train, train_images and train_labels, or images and targets."
+
+
+@dataclass
+class Read:
+    listing: Listing
+    pixels: np.ndarray
+    digest: object
+
+    @property
+    def names(self) -> list[str]:
+        return [picture.name for picture in self.listing.pictures]
+
+    def __getattr__(self, name: str):
+        return getattr(self.listing, name)
+
+
+def read_arrays(path: Path) -> Read:
+    source = open_npz(path, Preparation()) or open_idx(path, Preparation())
+    assert source is not None
+    listing = source.read(path.parent, lambda *_: None)
+    pixels = np.concatenate(list(listing.pixels.blocks()))
+    assert pixels.shape == listing.pixels.shape
+    return Read(listing, pixels, source.state)
 
 
 def grey(count: int, height: int = 4, width: int = 5) -> np.ndarray:
@@ -39,7 +68,6 @@ def refusal(path: Path) -> str:
 @pytest.mark.parametrize("form", ARRAY_SOURCES)
 def test_every_layout_gives_the_same_pictures_and_classes(form: str, pictures, tmp_path: Path) -> None:
     path = ARRAY_SOURCES[form](pictures, tmp_path)
-    assert is_arrays(path)
     source = read_arrays(path)
     parts = {split: arrays_of(pictures, split) for split in ("train", "val", "test")}
     np.testing.assert_array_equal(source.pixels, np.concatenate([pixels for pixels, _ in parts.values()]))
@@ -135,60 +163,60 @@ def test_channels_go_last_in_whatever_order_they_are_stored(shape, order: str, t
         ),
         (
             {"x": grey(2), "y": np.array(["a", {}], object)},
-            "array y of DIR/pets.npz holds Python objects; expected numbers or text. Save it as such.",
+            "Array y of DIR/pets.npz holds Python objects; expected numbers or text. Save it as such.",
         ),
         (
             {"x": grey(2), "y": np.array([0, 1], "M8[D]")},
-            "array y of DIR/pets.npz holds values of the type datetime64[D]; expected numbers or text. "
+            "Array y of DIR/pets.npz holds values of the type datetime64[D]; expected numbers or text. "
             "Save it as such.",
         ),
         (
             {"x": np.array([[["a"]]]), "y": np.zeros(1)},
-            "the images of DIR/pets.npz hold <U1; expected numbers from 0 to 255, or from 0 to 1.",
+            "The images of DIR/pets.npz hold <U1; expected numbers from 0 to 255, or from 0 to 1.",
         ),
         (
             {"x": grey(2).reshape(2, -1), "y": np.zeros(2)},
-            "the images of DIR/pets.npz have the shape (2, 20); expected (N, H, W), (N, H, W, C) or (N, C, H, W) with "
+            "The images of DIR/pets.npz have the shape (2, 20); expected (N, H, W), (N, H, W, C) or (N, C, H, W) with "
             "1 or 3 channels C. Reshape them.",
         ),
         (
             {"x": grey(2).reshape(2, 5, 2, 2), "y": np.zeros(2)},
-            "the images of DIR/pets.npz have the shape (2, 5, 2, 2); expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
+            "The images of DIR/pets.npz have the shape (2, 5, 2, 2); expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
             "with 1 or 3 channels C. Reshape them.",
         ),
         (
             {"x": np.zeros((2, 3, 9, 3)), "y": np.zeros(2)},
-            "the images of DIR/pets.npz have the shape (2, 3, 9, 3), of which the channels may be the second or the "
+            "The images of DIR/pets.npz have the shape (2, 3, 9, 3), of which the channels may be the second or the "
             "last. Save them as (N, H, W) if they are grey, or larger.",
         ),
         (
             {"x": np.zeros((0, 3, 9)), "y": np.zeros(0)},
-            "the images of DIR/pets.npz have the shape (0, 3, 9); expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
+            "The images of DIR/pets.npz have the shape (0, 3, 9); expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
             "with 1 or 3 channels C. Reshape them.",
         ),
         (
             {"x": np.linspace(-1, 1, 40).reshape(2, 4, 5), "y": np.zeros(2)},
-            "the images of DIR/pets.npz have values from -1 to 1; expected 0 to 255, or fractions from 0 to 1. "
+            "The images of DIR/pets.npz have values from -1 to 1; expected 0 to 255, or fractions from 0 to 1. "
             "Scale them to one of these.",
         ),
         (
             {"x": np.full((2, 3, 3), 256), "y": np.zeros(2)},
-            "the images of DIR/pets.npz have values from 256 to 256; expected 0 to 255, or fractions from 0 to 1. "
+            "The images of DIR/pets.npz have values from 256 to 256; expected 0 to 255, or fractions from 0 to 1. "
             "Scale them to one of these.",
         ),
         (
             {"x": np.full((2, 3, 3), np.nan), "y": np.zeros(2)},
-            "the images of DIR/pets.npz have values from nan to nan; expected 0 to 255, or fractions from 0 to 1. "
+            "The images of DIR/pets.npz have values from nan to nan; expected 0 to 255, or fractions from 0 to 1. "
             "Scale them to one of these.",
         ),
         (
             {"x_train": grey(2), "y_train": np.zeros(2), "x_test": grey(2, 6), "y_test": np.zeros(2)},
-            "the splits of DIR/pets.npz have images of different sizes: train 4 x 5 x 1, test 6 x 5 x 1. "
+            "The splits of DIR/pets.npz have images of different sizes: train 4 x 5 x 1, test 6 x 5 x 1. "
             "Make them of one size.",
         ),
         (
             {"x_train": grey(2), "y_train": np.zeros(2), "x_test": grey(2), "y_test": np.zeros((2, 2))},
-            "the splits of DIR/pets.npz have different numbers of labels for an image. Make them alike.",
+            "The splits of DIR/pets.npz have different numbers of labels for an image. Make them alike.",
         ),
         (
             {"x": grey(2), "y": np.array([0, 2]), "class_names": np.array(["a", "b"])},
@@ -225,7 +253,7 @@ def test_a_header_that_lies_makes_no_room(shape: str, tmp_path: Path) -> None:
     message = refusal(path)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert message.startswith(("array x of DIR/a.npz should have", "DIR/a.npz can't be read: "))
+    assert message.startswith(("Array x of DIR/a.npz should have", "DIR/a.npz can't be read: "))
     assert message.endswith("Make or download it again.")
     assert peak_bytes < 2**20
 
@@ -237,7 +265,7 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
             for _ in range(300):
                 file.write(bytes(2**20))
         archive.writestr("y.npy", npy_bytes(np.zeros(300)))
-    assert refusal(tmp_path / "a.npz") == "array x of DIR/a.npz is packed more than 200 to 1. Save it unpacked."
+    assert refusal(tmp_path / "a.npz") == "Array x of DIR/a.npz is packed more than 200 to 1. Save it unpacked."
 
 
 @given(
@@ -261,10 +289,10 @@ def test_any_damage_to_an_npz_is_one_plain_error_or_none(
 
 def test_a_changed_file_has_another_digest(tmp_path: Path) -> None:
     path = save(tmp_path, x=grey(2), y=np.zeros(2))
-    before = digest_arrays(path)
+    before = read_arrays(path).digest
     assert read_arrays(path).digest == before
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
-    assert digest_arrays(path) != before
+    assert read_arrays(path).digest != before
 
 
 IMAGES = {"train": (grey(7), np.arange(7)), "t10k": (grey(3), np.arange(3))}
@@ -280,12 +308,10 @@ def test_idx_files_are_read_from_their_folder_or_by_one_of_them(prefix: str, suf
         folder / f"{prefix}train-images-idx3{suffix}",
         folder / f"{prefix}t10k-labels-idx1{suffix}",
     ):
-        assert is_arrays(path)
         source = read_arrays(path)
         np.testing.assert_array_equal(source.pixels[..., 0], np.concatenate([grey(7), grey(3)]))
         assert source.labels == {"label": [*range(7), *range(3)]}
         assert source.splits == ["train"] * 7 + ["test"] * 3
-    assert source.digest == digest_arrays(path)
 
 
 def test_of_packed_and_unpacked_files_the_unpacked_are_taken(tmp_path: Path) -> None:
@@ -298,7 +324,7 @@ def test_files_of_several_sets_are_told_apart_by_a_path(tmp_path: Path) -> None:
     for prefix in ("emnist-digits-", "emnist-letters-"):
         write_idx(tmp_path, IMAGES, prefix)
     with pytest.raises(DataError) as raised:
-        is_arrays(tmp_path)
+        read_arrays(tmp_path)
     assert str(raised.value) == (
         f"{tmp_path} has the files of several sets: emnist-digits-*, emnist-letters-*. "
         "Give the path of a file of one of them."
@@ -356,5 +382,39 @@ def test_images_without_their_labels_are_refused(tmp_path: Path) -> None:
     missing.unlink()
     with pytest.raises(DataError) as raised:
         read_arrays(tmp_path)
-    expected = f"there is no {missing}, which tells what the pictures beside it show. Download it again."
+    expected = f"there is no {missing}, which holds the labels of the pictures beside it. Download it again."
     assert str(raised.value) == expected
+
+
+MEASURE = """
+import resource, sys
+from lamina.data import load_data
+load_data(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+data = load_data(sys.argv[2])
+print(len(data.train) + len(data.test), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_memory_does_not_grow_with_an_npz(dtype: str, tmp_path: Path) -> None:
+    """600 MB of images are read in blocks: the peak is a fraction of them."""
+    count = 6000 if dtype == "uint8" else 1500
+    block = (np.random.default_rng(0).random((100, 182, 182, 3)) * 255).astype(dtype)
+    for name, repeats in (("warm", 1), ("large", count // 100)):
+        with zipfile.ZipFile(tmp_path / f"{name}.npz", "w") as archive:
+            with archive.open("x.npy", "w", force_zip64=True) as file:
+                shape = (100 * repeats, *block.shape[1:])
+                np.lib.format.write_array_header_1_0(
+                    file, {"descr": block.dtype.str, "fortran_order": False, "shape": shape}
+                )
+                for number in range(repeats):
+                    block[:, 0, 0, 0] = number % 256
+                    file.write(block.data)
+            archive.writestr("y.npy", npy_bytes(np.arange(100 * repeats) % 10))
+    command = [sys.executable, "-W", "ignore", "-c", MEASURE, "warm.npz", "large.npz"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    images, growth_kib = map(int, done.stdout.split())
+    assert images == count
+    assert growth_kib < 150_000

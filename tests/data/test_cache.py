@@ -56,14 +56,14 @@ def test_a_killed_process_leaves_nothing_that_the_next_would_take_for_whole(
     assert process.stdout.readline() == "decoding\n"
     process.kill()
     process.communicate()
-    assert list(cache.glob("building-*"))
+    assert list(cache.glob(".a-*/"))
 
     data = load_data(source)
 
     pixels, _, names = many_pictures.select("train")
     np.testing.assert_array_equal(data.train.pixels, pixels)
     assert data.train.names == names
-    assert not list(cache.glob("building-*"))
+    assert not list(cache.glob(".a-*/"))
 
 
 def cut_in_half(path: Path) -> None:
@@ -78,7 +78,7 @@ def write_version_2(path: Path) -> None:
 
 def set_meta(**values: object) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
-        path = folder / "meta.json"
+        path = folder / "dataset.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
     return edit
@@ -106,7 +106,7 @@ def zero_from(path: Path, offset_bytes: int) -> None:
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "no pixels": lambda folder: (folder / "pixels.npy").unlink(),
     "no targets": lambda folder: (folder / "targets.npy").unlink(),
-    "no meta": lambda folder: (folder / "meta.json").unlink(),
+    "no meta": lambda folder: (folder / "dataset.json").unlink(),
     "half the pixels": lambda folder: cut_in_half(folder / "pixels.npy"),
     "half the targets": lambda folder: cut_in_half(folder / "targets.npy"),
     "no sizes": lambda folder: (folder / "sizes.npy").unlink(),
@@ -119,21 +119,21 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     ),
     "pixels by another version": lambda folder: write_version_2(folder / "pixels.npy"),
     "pixels of flat rows": lambda folder: np.save(folder / "pixels.npy", np.zeros((21, 192), np.uint8)),
-    "half the meta": lambda folder: cut_in_half(folder / "meta.json"),
+    "half the meta": lambda folder: cut_in_half(folder / "dataset.json"),
     "empty pixels": lambda folder: (folder / "pixels.npy").write_bytes(b""),
     "other targets": lambda folder: np.save(folder / "targets.npy", np.full(21, 3)),
     "fewer targets": lambda folder: np.save(folder / "targets.npy", np.zeros(20, np.int64)),
     "pickled targets": lambda folder: np.save(folder / "targets.npy", np.array([{}] * 21), allow_pickle=True),
     "another format": set_meta(format=0),
-    "an unknown split": set_meta(counts={"train": 12, "va1": 3, "test": 6}),
+    "an unknown split": set_meta(counts=[12, 3, 6, 0]),
     "a header that is no Python": lambda folder: set_byte(folder / "targets.npy", 8, 40),
     "height and width exchanged": lambda folder: exchange(folder / "pixels.npy", b"(21, 8, 8, 3)", b"(21, 4, 16, 3)"),
     "another class": set_meta(target_names=["cat", "dog", "own"]),
     "half the digest": lambda folder: cut_in_half(folder / "digest.json"),
     "an unknown field": set_meta(colour="red"),
-    "other counts": set_meta(counts={"train": 20}),
+    "other counts": set_meta(counts=[20, 0, 0]),
     "counts of another kind": set_meta(counts=[1]),
-    "no training pictures": set_meta(counts={"test": 21}),
+    "no training pictures": set_meta(counts=[0, 0, 21]),
     "problems of another kind": set_meta(problems=[1]),
     "encodings of another kind": set_meta(encodings=1),
     "pixels of zeros from the first block on": lambda folder: zero_from(folder / "pixels.npy", 1000),
@@ -173,7 +173,7 @@ def test_a_damaged_cache_is_made_again(damage: str, pictures, tmp_path: Path, ca
         after = load_data(source)
 
     (message,) = [str(warning.message) for warning in warned]
-    assert message.startswith(f"the cache folder {folder} is damaged (")
+    assert message.startswith(f"The cache folder {folder} is damaged (")
     assert message.endswith("). It is made again.")
     np.testing.assert_array_equal(after.train.pixels, pictures.select("train")[0])
     assert after.fingerprint == before.fingerprint
@@ -193,7 +193,7 @@ def test_what_an_older_version_left_is_made_again_without_a_word(pictures, tmp_p
     np.testing.assert_array_equal(after.train.pixels, pictures.select("train")[0])
 
 
-@pytest.mark.parametrize("name", ["meta.json", "digest.json", "targets.npy", "sizes.npy", "pixels.npy"])
+@pytest.mark.parametrize("name", ["dataset.json", "digest.json", "targets.npy", "sizes.npy", "pixels.npy"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 255)), min_size=1, max_size=3))
 def test_flipped_bytes_are_read_or_made_again(name: str, pictures, tmp_path: Path, cache: Path, flips) -> None:
@@ -222,16 +222,6 @@ def test_flipped_bytes_are_read_or_made_again(name: str, pictures, tmp_path: Pat
     }
 
 
-def test_a_damaged_note_of_the_source_is_made_again(pictures, tmp_path: Path, cache: Path) -> None:
-    source = pictures.write_zip(tmp_path / "a.zip")
-    load_data(source)
-    (note,) = (cache / "sources").iterdir()
-    note.write_text("{")
-    with pytest.warns(LaminaWarning, match=r"^the cache file .* is damaged \(.*\)\. It is made again\.$"):
-        data = load_data(source)
-    np.testing.assert_array_equal(data.train.pixels, pictures.select("train")[0])
-
-
 def test_a_removed_folder_is_made_again_without_a_word(pictures, tmp_path: Path, cache: Path) -> None:
     source = pictures.write_zip(tmp_path / "a.zip")
     load_data(source)
@@ -240,19 +230,49 @@ def test_a_removed_folder_is_made_again_without_a_word(pictures, tmp_path: Path,
     np.testing.assert_array_equal(load_data(source).train.pixels, pictures.select("train")[0])
 
 
-def test_the_same_pictures_in_two_places_are_kept_once(pictures, tmp_path: Path, cache: Path) -> None:
-    for place in ("here", "there"):
-        (tmp_path / place).mkdir()
-        load_data(pictures.write_zip(tmp_path / place / "a.zip"))
-    assert len(list(cache.glob("a-*"))) == 1
-    assert len(list((cache / "sources").iterdir())) == 2
+def test_a_source_that_changes_takes_no_more_room(pictures, tmp_path: Path, cache: Path) -> None:
+    root = pictures.write_folder(tmp_path / "a")
+    before = load_data(root)
+    (root / "train" / "cat" / "0000.png").unlink()
+    after = load_data(root)
+    assert (len(before.train), len(after.train)) == (12, 11)
+    assert len(list(cache.glob("*/pixels.npy"))) == 1
+    np.testing.assert_array_equal(before.train.pixels, pictures.select("train")[0])
+
+
+def test_unrelated_sets_do_not_wait_for_each_other(pictures, tmp_path: Path, cache: Path) -> None:
+    """Bug 11: one lock held up every set."""
+    slow, quick = pictures.write_zip(tmp_path / "slow.zip"), pictures.write_zip(tmp_path / "quick.zip")
+    loaded = []
+
+    def load_another(done: int, total: int) -> None:
+        loaded.append(load_data(quick))
+
+    load_data(slow, progress=load_another)
+    assert len(loaded[0].train) == 12
+    assert len(list(cache.glob("*/pixels.npy"))) == 2
+
+
+def test_waiting_for_another_process_is_announced(pictures, tmp_path: Path, cache: Path) -> None:
+    """Bug 11: a second process waited without a word."""
+    source = pictures.write_zip(tmp_path / "a.zip")
+
+    def load_meanwhile(done: int, total: int) -> None:
+        process.append(subprocess.Popen([sys.executable, "-c", LOAD, str(source)], stderr=subprocess.PIPE, text=True))
+        assert "LaminaWarning: Waiting for another process that is preparing a." in process[0].stderr.readline()
+
+    process: list[subprocess.Popen[str]] = []
+    load_data(source, progress=load_meanwhile)
+    process[0].communicate()
+    assert process[0].returncode == 0
 
 
 def test_a_whole_cache_is_read_where_nothing_can_be_written(pictures, tmp_path: Path, cache: Path) -> None:
     source = pictures.write_zip(tmp_path / "a.zip")
     load_data(source)
-    (cache / "build.lock").unlink()
-    (cache / "build.lock").mkdir()  # no lock can be taken
+    (lock,) = (cache / "locks").iterdir()
+    lock.unlink()
+    lock.mkdir()  # no lock can be taken
     assert len(load_data(source).train) == 12
 
 
@@ -265,7 +285,7 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(
     with pytest.raises(DataError) as raised:
         load_data(pictures.write_zip(tmp_path / "a.zip"))
     assert str(raised.value) == (
-        f"the cache {file} can't be written: Not a directory. Make room there, or set LAMINA_CACHE to another folder."
+        f"The cache {file} can't be written: Not a directory. Make room there, or set LAMINA_CACHE to another folder."
     )
 
 

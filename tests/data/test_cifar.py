@@ -49,7 +49,7 @@ def test_a_pickle_that_calls_is_refused_and_not_run(attack, name: str, batches: 
     batches.files["data_batch_2"] = pickle.dumps({b"data": attack(target), b"labels": []})
     archive = batches.write_archive(tmp_path / "a.tar.gz")
 
-    message = rf"data_batch_2 is refused: its pickle asks for \w+\.{name}, which is neither an array nor a container\."
+    message = rf"data_batch_2 is rejected: its pickle asks for \w+\.{name}, which is neither an array nor a container\."
     with pytest.raises(DataError, match=f"^{message}$"):
         load_data(archive)
 
@@ -58,7 +58,7 @@ def test_a_pickle_that_calls_is_refused_and_not_run(attack, name: str, batches: 
 
 def test_an_array_of_objects_is_refused(batches: Batches, tmp_path: Path) -> None:
     batches.files["test_batch"] = pickle.dumps({b"data": np.array([[1], [2]], object), b"labels": [0, 1]})
-    with pytest.raises(DataError, match=r"test_batch is refused: its array has the dtype 'O8'; expected uint8\."):
+    with pytest.raises(DataError, match=r"test_batch is rejected: its array has the dtype 'O8'; expected uint8\."):
         load_data(batches.write_folder(tmp_path / "set"))
 
 
@@ -121,7 +121,7 @@ def test_cifar100_is_read_from_its_own_files(tmp_path: Path) -> None:
     names = [f"class {number}" for number in range(100)]
     (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": names, b"coarse_label_names": ["x"]}, 2))
 
-    with pytest.warns(LaminaWarning, match="cifar-100-python has no test images of class 0, class 2: figures on test"):
+    with pytest.warns(LaminaWarning, match="cifar-100-python has no test images of class 0, class 2: scores on test"):
         data = load_data(folder)
 
     assert data.train.targets.tolist() == [0, 1, 2, 5]

@@ -347,9 +347,9 @@ def test_no_readable_picture_gives_an_empty_array(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "resize", "message"),
     [
-        ((2, 4, 4), "crop", "pictures are read as (1, H, W), grey, or (3, H, W), RGB; the model takes (2, 4, 4)."),
-        ((48,), "crop", "pictures are read as (1, H, W), grey, or (3, H, W), RGB; the model takes (48,)."),
-        ((3, 4, 4), "squash", "pictures are made to fit by crop, pad, stretch; got 'squash'."),
+        ((2, 4, 4), "crop", "Pictures are read as (1, H, W), grey, or (3, H, W), RGB; the model takes (2, 4, 4)."),
+        ((48,), "crop", "Pictures are read as (1, H, W), grey, or (3, H, W), RGB; the model takes (48,)."),
+        ((3, 4, 4), "squash", "Pictures are resized by crop, pad, stretch; got 'squash'."),
     ],
 )
 def test_shapes_and_ways_that_no_picture_has_are_refused(shape: tuple[int, ...], resize: str, message: str) -> None:

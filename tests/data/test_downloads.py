@@ -67,7 +67,7 @@ def test_a_download_with_a_wrong_checksum_is_not_kept(served_cifar10: Path, cach
     served_cifar10.write_bytes(b"something else")
     with pytest.raises(DataError, match=r"^cifar10 could not be downloaded from .*: File not found or corrupted\.\. "):
         load_data("cifar10")
-    assert sorted(path.name for path in (cache / "downloads").iterdir()) == ["download.lock"]
+    assert sorted(path.name for path in (cache / "downloads").iterdir()) == ["cifar10.lock"]
 
 
 def idx(values: np.ndarray) -> bytes:

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from table_sources import write_csv, write_encoded_parquet, write_shards
+from table_sources import scan_table, write_encoded_parquet, write_shards
 
 from lamina.data import Problem
 from lamina.data.decoding import BadPictureError, PictureReader
 from lamina.data.preparation import Preparation
-from lamina.data.sources.archive import Limits
-from lamina.data.sources.encoded import spool_table
-from lamina.data.sources.table import scan_table
+from lamina.data.sources.members import Limits
+from lamina.data.sources.parquet import spool_table
 from lamina.data.workers import decode_pictures
 from lamina.errors import DataError
 
@@ -39,7 +38,7 @@ def test_the_scan_knows_rows_and_the_spool_knows_names(pictures, tmp_path: Path)
         "train-cat-0001.png",
     ]
     assert {picture.file for picture in spooled.pictures} == {str(tmp_path / "spool")}
-    assert (spooled.labels, spooled.splits, spooled.digest) == (scanned.labels, scanned.splits, scanned.digest)
+    assert (spooled.labels, spooled.splits) == (scanned.labels, scanned.splits)
     sizes = [len(data) for data in pictures.encoded.values()]
     assert (tmp_path / "spool").stat().st_size == sum(sizes)
 
@@ -87,7 +86,7 @@ def test_a_table_whose_pictures_were_left_outside_says_so(tmp_path: Path) -> Non
     with pytest.raises(DataError) as raised:
         spool_table(scan_table(path, NOTHING_ASKED), tmp_path)
     assert str(raised.value) == (
-        f"none of the 1 pictures in {path} can be used; the first is a/0000000 (no bytes in the table). "
+        f"None of the 1 pictures in {path} can be used; the first is a/0000000 (no bytes in the table). "
         "Write the table with the pictures' bytes in it."
     )
 
@@ -96,7 +95,7 @@ def test_more_bytes_than_the_limit_are_refused(tmp_path: Path) -> None:
     path = write_images(tmp_path / "a.parquet", [b"x" * 100] * 30)
     with pytest.raises(DataError) as raised:
         spool_table(scan_table(path, NOTHING_ASKED), tmp_path, Limits(total_bytes=1000))
-    assert str(raised.value) == f"the pictures in {path} are more than 1000 bytes."
+    assert str(raised.value) == f"The pictures in {path} are more than 1000 bytes."
     assert (tmp_path / "spool").stat().st_size <= 1000
 
 
@@ -107,12 +106,6 @@ def test_a_table_that_changed_in_between_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         spool_table(listing, tmp_path)
     assert str(raised.value) == f"{path} has changed while it was read. Run the command again."
-
-
-def test_pictures_of_paths_are_not_copied(pictures, tmp_path: Path) -> None:
-    listing = scan_table(write_csv(pictures, tmp_path / "set"), NOTHING_ASKED)
-    assert spool_table(listing, tmp_path) is listing
-    assert not (tmp_path / "spool").exists()
 
 
 def test_a_spool_that_was_cut_off_gives_no_picture(pictures, tmp_path: Path) -> None:
@@ -135,13 +128,13 @@ def test_worker_processes_read_the_spool(many_pictures, tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from lamina.data.sources.encoded import spool_table
+from lamina.data.sources.parquet import spool_table
 from lamina.data.preparation import Preparation
 from lamina.data.sources.table import scan_table
-listing = scan_table(Path("warm.parquet"), Preparation())
+listing, _ = scan_table(Path("warm.parquet"), Preparation())
 spool_table(listing, Path("."))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-listing = scan_table(Path("large.parquet"), Preparation())
+listing, _ = scan_table(Path("large.parquet"), Preparation())
 scanned = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 spool_table(listing, Path("."))
 print(scanned - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -14,13 +14,13 @@ from lamina.data import Preparation, Problem, load_data
 from lamina.data.decoding import Picture
 from lamina.data.load import check_learnable
 from lamina.data.preparation import LabelFrom
-from lamina.data.sources.folder import Scan, arrange, label_of, scan_folder
+from lamina.data.sources.folder import arrange, label_of, scan_folder
 from lamina.data.sources.listing import Listing
 from lamina.errors import DataError, LaminaWarning
 
 
 def arrange_paths(*paths: str, label_from: LabelFrom = "folder") -> Listing:
-    return arrange(Scan([Picture(path, f"/{path}") for path in paths], [], "state"), Path("pets"), label_from)
+    return arrange([Picture(path, f"/{path}") for path in paths], Path("pets"), label_from)
 
 
 def places(listing: Listing) -> list[tuple[str | None, object, str]]:
@@ -104,8 +104,8 @@ LAYOUT = "Expected a folder for each class with its pictures inside, or train/, 
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ([], f"no pictures in pets. {LAYOUT}"),
-        (["1.png", "2.png"], f"the pictures in pets lie in no class folders. {LAYOUT}"),
+        ([], f"No pictures in pets. {LAYOUT}"),
+        (["1.png", "2.png"], f"The pictures in pets lie in no class folders. {LAYOUT}"),
         (
             ["train/a/1.png", "test/a/1.png", "more/a/1.png"],
             f"pets has test, train beside more. {LAYOUT}",
@@ -161,7 +161,7 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
     [
         (
             ["a/1.png", "a/2.png"],
-            "has one class only to train on, a; there is nothing to tell it from. Add pictures of another, or tell by "
+            "has only one class to train on, a. Add pictures of another, or say by "
             "--label-from or --label-column what else is the class.",
         ),
         (
@@ -188,7 +188,7 @@ def test_a_class_that_is_not_judged_is_told_of(tmp_path: Path) -> None:
     with pytest.warns(LaminaWarning) as warned:
         check_learnable(load_data(tmp_path))
     assert [str(warning.message) for warning in warned] == [
-        f"{tmp_path.name} has no test images of b: figures on test leave that out."
+        f"{tmp_path.name} has no test images of b: scores on test leave that out."
     ]
 
 
@@ -210,3 +210,16 @@ def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
         for number in (b"1", b"2"):
             Path((path + b"/" + number + b".png").decode("utf-8", "surrogateescape")).write_bytes(buffer.getvalue())
     assert load_data(tmp_path).train.target_names == ("caf\udce9", "tea")
+
+
+def test_a_folder_is_one_class_whatever_its_name_holds(tmp_path: Path) -> None:
+    """Bug 19: ``New York|NY`` became two labels."""
+    names = ("New York|NY", "a;b", "no", "yes")
+    for name in names:
+        for number in range(3):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (4, 4), (names.index(name), number, 0)).save(tmp_path / name / f"{number}.png")
+    images = load_data(tmp_path, Preparation(test_fraction=0.0)).train
+    assert (images.kind.name, images.target_names) == ("single-label", names)
+    labels = load_data(tmp_path, Preparation(test_fraction=0.0, task="multi-label")).train
+    assert (labels.kind.name, labels.target_names) == ("multi-label", names)

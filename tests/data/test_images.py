@@ -26,7 +26,9 @@ def test_the_shape_is_as_a_net_meets_it() -> None:
 
 
 def test_a_print_of_images_is_short() -> None:
-    assert repr(make_images(np.zeros(4, np.int64), ("cat",))) == "Images(target_names=('cat',), split='train')"
+    assert repr(make_images(np.zeros(4, np.int64), ("cat",))) == (
+        "Images(train: 4 images of 2×3×3, single-label, 1 class)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,13 +57,13 @@ def test_taking_keeps_picture_target_and_name_together(rows: list[int]) -> None:
     [
         (
             {"pixels": PIXELS.astype(np.float32)},
-            "pixels are a uint8 array of four dimensions (N, H, W, C); got float32 with shape (4, 2, 3, 3).",
+            "Expected pixels as a uint8 array of four dimensions (N, H, W, C), got float32 of shape (4, 2, 3, 3).",
         ),
         (
             {"pixels": PIXELS[0]},
-            "pixels are a uint8 array of four dimensions (N, H, W, C); got uint8 with shape (2, 3, 3).",
+            "Expected pixels as a uint8 array of four dimensions (N, H, W, C), got uint8 of shape (2, 3, 3).",
         ),
-        ({"names": ("a",)}, "every image has one target and one name; got 4 images, 4 targets and 1 names."),
+        ({"names": ("a",)}, "Expected one target and one name for each image, got 4 images, 4 targets and 1 names."),
         (
             {"targets": np.zeros(4)},
             "Expected targets of int64 (N,) for one class an image, bool (N, K) for labels, bool (N,) for yes or no, "
@@ -93,3 +95,104 @@ def test_images_that_cannot_be_are_refused(change: dict, message: str, monkeypat
 def test_a_data_set_lists_the_splits_that_it_has() -> None:
     images = make_images(np.zeros(4, np.int64), ("cat",))
     assert Dataset("set", "0", images, test=images).splits == {"train": images, "test": images}
+
+
+@pytest.mark.parametrize(
+    ("y", "names", "kind", "targets", "target_names"),
+    [
+        (np.array([2, 0, 1, 1], np.uint8), None, "single-label", [2, 0, 1, 1], ("0", "1", "2")),
+        ([1, 0, 1, 1], ["cat", "dog", "owl"], "single-label", [1, 0, 1, 1], ("cat", "dog", "owl")),
+        (["dog", "cat", "cat", "dog"], None, "single-label", [1, 0, 0, 1], ("cat", "dog")),
+        (np.array(["b", "a", "b", "b"], object), ("b", "a", "c"), "single-label", [0, 1, 0, 0], ("b", "a", "c")),
+        ([True, False, True, True], ["metal"], "binary", [True, False, True, True], ("metal",)),
+        (np.eye(4, 2) > 0, None, "multi-label", (np.eye(4, 2) > 0).tolist(), ("label_0", "label_1")),
+        (np.array([0.5, 1, 2, 3]), ["age"], "regression", [[0.5], [1], [2], [3]], ("age",)),
+        (np.ones((4, 2), np.float16), ["x", "y"], "regression", [[1, 1]] * 4, ("x", "y")),
+    ],
+)
+def test_images_come_from_arrays(y, names, kind: str, targets, target_names: tuple[str, ...]) -> None:
+    images = Images.from_arrays(PIXELS, y, names, split="test")
+    assert (images.kind.name, images.targets.tolist(), images.target_names) == (kind, targets, target_names)
+    assert (images.split, images.names) == ("test", ("00000", "00001", "00002", "00003"))
+    np.testing.assert_array_equal(images.pixels, PIXELS)
+
+
+def test_grey_images_and_tensors_become_images() -> None:
+    import torch
+
+    images = Images.from_arrays(torch.from_numpy(PIXELS[..., 0]), torch.tensor([0, 1, 0, 1]))
+    assert images.shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "names", "message"),
+    [
+        (
+            PIXELS / 255,
+            [0] * 4,
+            None,
+            "Expected x of uint8, 0 to 255, got float64. "
+            "Convert fractions from 0 to 1 by (x * 255).round().astype(np.uint8).",
+        ),
+        (
+            PIXELS.astype(int),
+            [0] * 4,
+            None,
+            "Expected x of uint8, 0 to 255, got int64. Convert values from 0 to 255 by x.astype(np.uint8).",
+        ),
+        (PIXELS[0, 0], [0] * 3, None, "Expected x of shape (N, H, W) or (N, H, W, C), got (3, 3)."),
+        (
+            np.zeros((4, 3, 8, 8), np.uint8),
+            [0] * 4,
+            None,
+            "Expected x with channels last, got shape (4, 3, 8, 8). Use x.transpose(0, 2, 3, 1).",
+        ),
+        (
+            PIXELS,
+            [0] * 3,
+            None,
+            "Expected one target and one name for each image, got 4 images, 3 targets and 4 names.",
+        ),
+        (
+            PIXELS,
+            np.eye(4, dtype=int),
+            None,
+            "Expected y of whole numbers or texts (N,) for classes, booleans (N,) or (N, K), or floats (N,) or (N, K), "
+            "got int64 of shape (4, 4). Convert one-hot rows by y.argmax(axis=1), labels by y.astype(bool).",
+        ),
+        (PIXELS, [0, -1, 0, 0], None, "Expected classes counted from 0, got -1."),
+        (
+            PIXELS,
+            [0, 2, 0, 0],
+            ["a", "b"],
+            "Expected class numbers from 0 to 1, one for each of 2 names, got 0 to 2.",
+        ),
+        (PIXELS, ["a", "z", "a", "a"], ["a", "b"], "y has z, which names does not list: a, b."),
+        (
+            PIXELS,
+            [0.5, np.nan, 0, 0],
+            None,
+            "y contains NaN or infinity. Correct these targets, or leave out their images.",
+        ),
+    ],
+)
+def test_arrays_that_are_no_images_say_what_to_do(x, y, names, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(DataError) as raised:
+        Images.from_arrays(x, y, names)
+    assert str(raised.value) == message
+
+
+def test_a_data_set_is_shown_as_a_small_table() -> None:
+    names = ("<b>cat</b>", *(f"class {number}" for number in range(99)))
+    images = make_images(np.array([0, 1, 1, 2]), names)
+    dataset = Dataset("a & b", "0", images, test=images)
+    assert repr(dataset) == "Dataset(a & b: 2×3×3, single-label, 100 classes: train 4, test 4)"
+    shown = dataset._repr_html_()
+    assert shown.startswith(
+        "<table><caption>a &amp; b: 2×3×3, single-label, 100 classes</caption>"
+        "<tr><td></td><td>train</td><td>test</td></tr><tr><td>images</td><td>4</td><td>4</td></tr>"
+        "<tr><td>&lt;b&gt;cat&lt;/b&gt;</td><td>1</td><td>1</td></tr>"
+    )
+    assert shown.endswith("<tr><td>and 80 more</td><td></td><td></td></tr></table>")
+    assert len(shown) < 2000

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from table_sources import ARRAY_SOURCES
 
 from lamina.data import NAMES, Preparation, find_default_data, load_data
 from lamina.errors import DataError
@@ -32,15 +33,15 @@ REFUSED = f"<urlopen error [Errno {errno.ECONNREFUSED}] {os.strerror(errno.ECONN
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("shaps", "there is no data set named shaps, and no file or folder of that path. Did you mean shapes?"),
+        ("shaps", "There is no data set named shaps, and no file or folder of that path. Did you mean shapes?"),
         (
             "zebras",
-            "there is no data set named zebras, and no file or folder of that path. Choose from: cifar10, cifar100, "
+            "There is no data set named zebras, and no file or folder of that path. Choose from: cifar10, cifar100, "
             "mnist, fashion-mnist, svhn, shapes, shapes-attributes, shapes-pose.",
         ),
-        ("no/such", "there is no data set named no/such, and no file or folder of that path. Check the path."),
-        ("set.zip", "there is no data set named set.zip, and no file or folder of that path. Check the path."),
-        (Path("shapes"), "there is no data set named shapes, and no file or folder of that path. Check the path."),
+        ("no/such", "There is no data set named no/such, and no file or folder of that path. Check the path."),
+        ("set.zip", "There is no data set named set.zip, and no file or folder of that path. Check the path."),
+        (Path("shapes"), "There is no data set named shapes, and no file or folder of that path. Check the path."),
     ],
 )
 def test_an_unknown_source_says_what_to_do(
@@ -75,15 +76,53 @@ def test_cifar10_is_where_the_variable_points(
     assert len(data.train) == (50 if form == "official" else 12)
 
 
-def test_cifar10_that_was_decoded_before_needs_its_source_no_more(
-    pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None
+@pytest.mark.filterwarnings("ignore:Downloading cifar10")
+def test_cifar10_means_the_set_once_the_variable_is_gone(
+    pictures, batches, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, offline: None
 ) -> None:
-    monkeypatch.setenv("LAMINA_CIFAR10", str(pictures.write_zip(tmp_path / "set.zip")))
-    before = load_data("cifar10")
+    """Bug 2: the name gave whatever LAMINA_CIFAR10 once pointed at."""
+    path = pictures.write_zip(tmp_path / "set.zip")
+    monkeypatch.setenv("LAMINA_CIFAR10", str(path))
+    assert len(load_data("cifar10").train) == 12
     monkeypatch.delenv("LAMINA_CIFAR10")
-    source, reason = find_default_data()
-    assert (source, reason.split(" in ")[0]) == ("cifar10", "decoded before,")
-    assert load_data("cifar10").fingerprint == before.fingerprint
+    path.unlink()
+    assert find_default_data()[0] == "shapes"
+    with pytest.raises(DataError, match=r"^cifar10 could not be downloaded"):
+        load_data("cifar10")
+    (cache / "downloads").mkdir(exist_ok=True)
+    batches.write_archive(cache / "downloads" / "cifar-10-python.tar.gz")
+    assert len(load_data("cifar10").train) == 50
+
+
+def test_a_path_named_like_a_set_is_a_path(pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures.write_folder(tmp_path / "mnist")
+    assert load_data("./mnist").source == str(tmp_path / "mnist")
+
+
+# A run knows its data by these: another value makes every run that was trained on them strange to its pictures.
+FINGERPRINTS = {
+    "folder": "a8c76835a90107247c63ef78e8974e43",
+    "npz": "05e769dc2c0f3a8686fcc0547f9dc51e",
+    "shapes": "9bfb5fa852c81e048d940e94894dc085",
+}
+
+
+@pytest.mark.parametrize("form", FINGERPRINTS)
+def test_fingerprints_stay_the_same(form: str, pictures, tmp_path: Path) -> None:
+    """Bug 8: they held the text of the whole preparation, whose fields change from version to version."""
+    source = {
+        "folder": lambda: pictures.write_folder(tmp_path / "pets"),
+        "npz": lambda: ARRAY_SOURCES["npz of keras"](pictures, tmp_path),
+        "shapes": lambda: "shapes",
+    }[form]()
+    assert load_data(source).fingerprint == FINGERPRINTS[form]
+    if form != "shapes":
+        alike = Preparation(task="single-label", label_from="parent", split_seed=7)
+        assert load_data(source, alike).fingerprint == FINGERPRINTS[form]
+    for other in (Preparation(size_px=7), Preparation(val_fraction=0.2), Preparation(val_fraction=0.2, split_seed=1)):
+        if form == "shapes" or other.size_px:
+            assert load_data(source, other).fingerprint != FINGERPRINTS[form]
 
 
 def test_a_variable_that_points_nowhere_is_an_error_not_a_fallback(monkeypatch: pytest.MonkeyPatch) -> None:

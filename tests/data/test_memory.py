@@ -15,7 +15,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="how a process's
 BUILD = """
 import numpy as np
 from pathlib import Path
-from lamina.data.cache import Meta, load_cached
+from lamina.data.cache import load_cached, map_pixels, split_images
+from lamina.data import Dataset
 
 def build(folder, count={count}, side={side}):
     with (folder / "pixels.npy").open("wb") as file:
@@ -23,16 +24,17 @@ def build(folder, count={count}, side={side}):
         np.lib.format.write_array_header_1_0(file, {{"descr": "|u1", "fortran_order": False, "shape": shape}})
         file.write(np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8).tobytes())
         file.truncate(128 + count * side * side * 3)
-    np.save(folder / "targets.npy", np.arange(count) % 2)
-    np.save(folder / "sizes.npy", np.full((count, 2), side, np.int32))
     train = count * 9 // 10
-    return Meta("large", "0", {{"train": train, "test": count - train}}, ["a", "b"], [str(n) for n in range(count)])
+    names, sizes = tuple(str(n) for n in range(count)), np.full((count, 2), side, np.int32)
+    pixels, targets = map_pixels(folder / "pixels.npy"), np.arange(count) % 2
+    parts = split_images(pixels, targets, ("a", "b"), names, sizes, [train, 0, count - train])
+    return Dataset("large", "0", *parts)
 
 def read_memory(what):
     return int(Path("/proc/self/status").read_text().split(what + ":")[1].split()[0]) * 1024
 
 before = read_memory("RssAnon")
-data = load_cached("key", build)
+data = load_cached("large", "key", "state", build)
 loaded = read_memory("RssAnon") - before
 """
 
@@ -66,7 +68,7 @@ def run(script: str, cache: Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_set_of_several_times_the_memory_is_trained_on_and_judged(cache: Path) -> None:
     """It was seen to fail with a copy in each of four places: ``torch.from_numpy(images.pixels).clone()`` in
-    ``Training``, ``np.load`` without a map in the cache's ``_map``, all images as one block in
+    ``Training``, ``np.load`` without a map in the cache's ``map_pixels``, all images as one block in
     ``_channel_statistics``, and ``np.ascontiguousarray(pixels[:]).copy()`` in ``predict_logits``.
     """
     script = BUILD.format(count=6000, side=112) + TRAIN.format(limit=40 * 2**20)

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.data import Preparation
-from lamina.data.labels import TargetReading, read_targets
+from lamina.data.decoding import Picture
+from lamina.data.labels import read_targets
+from lamina.data.sources.listing import Listing
 from lamina.errors import DataError
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 
-def read(labels: dict[str, list], target_names=None, **asked) -> TargetReading:
+class Reading(NamedTuple):
+    targets: np.ndarray
+    target_names: tuple[str, ...]
+    reason: str
+
+
+def read(labels: dict[str, list], target_names=None, **asked) -> Reading:
     count = len(next(iter(labels.values())))
     names = [f"{number}.png" for number in range(count)]
-    return read_targets(labels, names, Preparation(**asked), "the test", target_names)
+    listing = Listing(
+        [Picture(name) for name in names], [None] * count, labels, target_names=target_names, label_reason="the test"
+    )
+    return Reading(*read_targets(listing, Preparation(**asked)))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +98,7 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
     assert read({"kind": ["b", "a"]}, target_names=("b", "a", "never")).targets.tolist() == [0, 1]
     with pytest.raises(DataError) as raised:
         read({"kind": ["b", "z"]}, target_names=("b", "a"))
-    assert str(raised.value) == "the label 'z' is none of those that the source lists: ['b', 'a']."
+    assert str(raised.value) == "The label 'z' is none of those that the source lists: ['b', 'a']."
 
 
 @pytest.mark.parametrize(
@@ -104,35 +117,41 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
         (
             {"age": ["old", "young"]},
             {"task": "regression"},
-            "column 'age' is to hold numbers, and has 'old'. Correct it, or take that row out.",
+            "Expected numbers in column 'age', got 'old'. Correct it, or take that row out.",
         ),
         (
             {"age": [1.0, float("inf")]},
             {"task": "regression"},
-            "column 'age' is to hold numbers, and has inf. Correct it, or take that row out.",
+            "Expected numbers in column 'age', got inf. Correct it, or take that row out.",
         ),
         (
             {"ill": ["yes", "maybe"]},
             {"task": "binary"},
-            "yes or no is written yes, no, true, false, 1 or 0; column 'ill' has 'maybe'.",
+            "Expected yes, no, true, false, 1 or 0 in column 'ill', got 'maybe'.",
         ),
         (
             {"kind": ["a", "b"], "age": [1, 2]},
             {},
-            "several label columns are labels, each 0 or 1, or numbers; of 'kind', 'age', 'kind' hold something else. "
-            "Name the column to learn with --label-column.",
+            "Expected several label columns to hold 0 and 1, or numbers; of 'kind', 'age', 'kind' hold something else. "
+            "Name the column to learn by --label-column.",
         ),
         (
             {"kind": ["a", "b"], "age": [1, 2]},
             {"task": "single-label"},
-            "The class of a picture is in one column, but these are 'kind', 'age'. Name one with --label-column.",
+            "The class of a picture is in one column, but these are 'kind', 'age'. Name one by --label-column.",
         ),
         (
             {"tags": [["a"], ["a", "b"]]},
             {"task": "single-label"},
-            "the label column holds lists, which are any number of labels. Leave --task out.",
+            "The label column holds lists, which are multi-label. Leave --task out.",
         ),
-        ({"tags": [[], []]}, {}, "no picture has a label. Give a column with labels by --label-column."),
+        (
+            {"tags": ["a|b", None, "a"]},
+            {},
+            "1 picture has nothing in column 'tags'; the first is 1.png. Fill in every row, or take those rows out. "
+            "Where an empty cell means no label, add --task multi-label.",
+        ),
+        ({"tags": [[], []]}, {}, "No picture has a label. Name a column with labels by --label-column."),
     ],
 )
 def test_values_that_cannot_be_used_say_what_to_do(labels, asked, message: str) -> None:

@@ -19,7 +19,6 @@ PICTURE_SOURCES = {
     "tar.gz of a folder": lambda pictures, path: pictures.write_tar(path / "set.tar.gz", "set/"),
     "tar.bz2": lambda pictures, path: pictures.write_tar(path / "set.tar.bz2"),
     "tar.xz": lambda pictures, path: pictures.write_tar(path / "set.tar.xz"),
-    "tar.zst": lambda pictures, path: pictures.write_tar_zst(path / "set.tar.zst"),
 }
 
 

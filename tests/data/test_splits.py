@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,25 +11,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.data import Preparation
+from lamina.data.images import Split
 from lamina.data.splits import draw_splits, unite_duplicates
 from lamina.errors import DataError
 from lamina.targets import REGRESSION
 
 NAMES = [f"{name}/{number}.png" for name in "abc" for number in range(50)]
+
+
+class Draw(NamedTuple):
+    splits: list[Split]
+    rule: str
+
+
+def draw(*given) -> Draw:
+    return Draw(*draw_splits(*given))
+
+
 CLASSES = [name[0] for name in NAMES]
 
 
 def test_each_class_gives_its_share() -> None:
-    draw = draw_splits(NAMES, CLASSES, [None] * 150, Preparation(val_fraction=0.1, test_fraction=0.2))
-    counts = Counter(zip(CLASSES, draw.splits, strict=True))
+    drawn = draw(NAMES, CLASSES, [None] * 150, Preparation(val_fraction=0.1, test_fraction=0.2))
+    counts = Counter(zip(CLASSES, drawn.splits, strict=True))
     assert counts == {(name, split): n for name in "abc" for split, n in (("train", 35), ("val", 5), ("test", 10))}
-    assert draw.rule == "20% as test and 10% as val, of each kind of target, drawn by seed 0"
+    assert drawn.rule == "20% as test and 10% as val, stratified, drawn by seed 0"
 
 
 def test_a_draw_is_the_same_again_and_another_by_another_seed() -> None:
     first, again, other = (
-        draw_splits(NAMES, CLASSES, [None] * 150, Preparation(test_fraction=0.5, split_seed=seed)).splits
-        for seed in (1, 1, 2)
+        draw(NAMES, CLASSES, [None] * 150, Preparation(test_fraction=0.5, split_seed=seed))[0] for seed in (1, 1, 2)
     )
     assert first == again
     assert 40 < sum(one != two for one, two in zip(first, other, strict=True)) < 110
@@ -36,39 +48,39 @@ def test_a_draw_is_the_same_again_and_another_by_another_seed() -> None:
 
 def test_a_picture_that_is_added_moves_few_others() -> None:
     asked = Preparation(test_fraction=0.2)
-    before = draw_splits(NAMES, CLASSES, [None] * 150, asked).splits
-    after = draw_splits([*NAMES, "a/new.png"], [*CLASSES, "a"], [None] * 151, asked).splits
+    before = draw(NAMES, CLASSES, [None] * 150, asked)[0]
+    after = draw([*NAMES, "a/new.png"], [*CLASSES, "a"], [None] * 151, asked)[0]
     assert sum(one != two for one, two in zip(before, after, strict=False)) <= 1
 
 
 def test_the_order_of_the_pictures_decides_nothing() -> None:
     asked = Preparation(val_fraction=0.3)
-    forward = draw_splits(NAMES, CLASSES, [None] * 150, asked).splits
-    backward = draw_splits(NAMES[::-1], CLASSES[::-1], [None] * 150, asked).splits
+    forward = draw(NAMES, CLASSES, [None] * 150, asked)[0]
+    backward = draw(NAMES[::-1], CLASSES[::-1], [None] * 150, asked)[0]
     assert forward == backward[::-1]
 
 
 def test_without_a_wish_a_fifth_is_held_out_only_where_there_is_nothing_to_judge_by() -> None:
-    assert Counter(draw_splits(NAMES, CLASSES, [None] * 150, Preparation()).splits) == {"train": 120, "test": 30}
+    assert Counter(draw(NAMES, CLASSES, [None] * 150, Preparation())[0]) == {"train": 120, "test": 30}
     own = ["train"] * 100 + ["val"] * 50
-    draw = draw_splits(NAMES, CLASSES, own, Preparation())
-    assert (draw.splits, draw.rule) == (own, "the source's own")
-    none = draw_splits(NAMES, CLASSES, [None] * 150, Preparation(test_fraction=0.0))
+    drawn = draw(NAMES, CLASSES, own, Preparation())
+    assert (drawn.splits, drawn.rule) == (own, "the source's own")
+    none = draw(NAMES, CLASSES, [None] * 150, Preparation(test_fraction=0.0))
     assert Counter(none.splits) == {"train": 150}
 
 
 def test_val_is_drawn_from_training_alone_where_the_source_has_a_test_split() -> None:
     own = ["train"] * 100 + ["test"] * 50
-    draw = draw_splits(NAMES, CLASSES, own, Preparation(val_fraction=0.1))
-    assert draw.splits[100:] == ["test"] * 50
-    assert Counter(draw.splits[:100]) == {"train": 90, "val": 10}
+    drawn = draw(NAMES, CLASSES, own, Preparation(val_fraction=0.1))
+    assert drawn.splits[100:] == ["test"] * 50
+    assert Counter(drawn.splits[:100]) == {"train": 90, "val": 10}
 
 
 def test_a_split_that_is_there_cannot_be_drawn() -> None:
     with pytest.raises(DataError) as raised:
-        draw_splits(["a", "b"], [0, 0], ["train", "test"], Preparation(test_fraction=0.5))
+        draw(["a", "b"], [0, 0], ["train", "test"], Preparation(test_fraction=0.5))
     assert str(raised.value) == (
-        "the source has a test split of its own, so none can be drawn. Leave --test out, or put all pictures together."
+        "The source already has a test split, so none can be drawn. Leave --test out, or put all pictures together."
     )
 
 
@@ -76,18 +88,18 @@ def test_a_split_that_is_there_cannot_be_drawn() -> None:
 def test_small_strata_come_to_the_share_asked_for_together(size: int) -> None:
     names = [str(number) for number in range(size)]
     strata = REGRESSION.strata(np.arange(size, dtype=np.float32)[:, None])
-    splits = draw_splits(names, strata, [None] * size, Preparation(test_fraction=0.2)).splits
+    splits = draw(names, strata, [None] * size, Preparation(test_fraction=0.2))[0]
     assert splits.count("test") == round(size * 0.2)
 
 
 def test_a_split_that_would_be_empty_is_refused() -> None:
     with pytest.raises(DataError) as raised:
-        draw_splits(["a", "b"], [0, 1], [None, None], Preparation(test_fraction=0.2))
+        draw(["a", "b"], [0, 1], [None, None], Preparation(test_fraction=0.2))
     assert str(raised.value) == (
-        "20% of 2 pictures is too little for a test split. Add pictures, or ask for a larger share with --test; "
+        "20% of 2 pictures is too little for a test split. Add pictures, or request a larger share by --test; "
         "--test 0 draws none."
     )
-    unasked = draw_splits(["a", "b"], [0, 1], [None, None], Preparation())
+    unasked = draw(["a", "b"], [0, 1], [None, None], Preparation())
     assert (unasked.splits, unasked.rule) == (["train", "train"], "too few pictures to hold 20% out as test")
 
 
@@ -100,7 +112,7 @@ def test_no_stratum_is_left_without_training_pictures(strata: list[int], val: fl
     names = [str(number) for number in range(len(strata))]
     try:
         asked = Preparation(val_fraction=val, test_fraction=test)
-        splits = draw_splits(names, strata, [None] * len(strata), asked).splits
+        splits = draw(names, strata, [None] * len(strata), asked)[0]
     except DataError:
         return  # too few pictures for a split
     trained = {stratum for stratum, split in zip(strata, splits, strict=True) if split == "train"}

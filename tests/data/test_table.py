@@ -19,6 +19,8 @@ from table_sources import (
     TABLE_SOURCES,
     encoded_frame,
     features,
+    scan_table,
+    state_of_table,
     write_csv,
     write_metadata,
     write_metadata_by_split,
@@ -30,8 +32,8 @@ from table_sources import (
 from lamina.data import Problem, load_data
 from lamina.data.decoding import PictureReader, decode_picture
 from lamina.data.preparation import Preparation
-from lamina.data.sources.encoded import spool_table
-from lamina.data.sources.table import is_table, is_table_folder, scan_table
+from lamina.data.sources.parquet import spool_table
+from lamina.data.sources.table import open_table
 from lamina.errors import DataError
 
 NOTHING_ASKED = Preparation()
@@ -56,8 +58,7 @@ def test_every_layout_tells_the_same_pictures_classes_and_splits(form: str, pict
     (root := tmp_path / "set").mkdir()
     path = TABLE_SOURCES[form](pictures, root)
 
-    assert is_table_folder(path) if path.is_dir() else is_table(path)
-    listing = spool_table(scan_table(path, NOTHING_ASKED), tmp_path)
+    listing = open_table(path, NOTHING_ASKED).read(tmp_path, lambda *_: None)
 
     assert listing.problems == []
     assert listing.label_reason == "column 'label'"
@@ -230,8 +231,8 @@ COLUMNS = "Its columns are image (text), label (number)."
         (
             "cats/1.png,cat\ncats/2.png,cat\n",
             {},
-            "the first row of DIR/pets.csv looks like a picture's ('cats/1.png'); a table begins with the names of its "
-            "columns. Put such a row before it, as image,label.",
+            "The first row of DIR/pets.csv looks like a picture's ('cats/1.png'); a table begins with the names of its "
+            "columns. Put such a row before it, such as image,label.",
         ),
         (
             "image,label\n1.png,a\n2.png,b,c\n",
@@ -271,12 +272,12 @@ COLUMNS = "Its columns are image (text), label (number)."
         (
             "image,label\n1.png,1\n",
             {"label_columns": ("image",)},
-            "column 'image' of DIR/pets.csv can't be both a label and something else.",
+            "Column 'image' of DIR/pets.csv can't be both a label and something else.",
         ),
         (
             "image,label\n1.png,1\n",
             {"image_column": "label"},
-            "column 'label' of DIR/pets.csv holds no pictures, but number. --image-column names one with their paths "
+            "Column 'label' of DIR/pets.csv holds no pictures, but number. --image-column names one with their paths "
             f"or their bytes. {COLUMNS}",
         ),
         (
@@ -287,13 +288,13 @@ COLUMNS = "Its columns are image (text), label (number)."
         (
             "image,label\n1.png,1\n",
             {"split_column": "label"},
-            "column 'label' of DIR/pets.csv holds number; --split-column names one of text: train, val or test. "
+            "Column 'label' of DIR/pets.csv holds number; --split-column names one of text: train, val or test. "
             f"{COLUMNS}",
         ),
         (
             "image,label,split\n1.png,1,train\n2.png,2,spare\n",
             {},
-            "column 'split' of DIR/pets.csv holds 'spare'; the splits are called train, val and test. "
+            "Column 'split' of DIR/pets.csv holds 'spare'; the splits are called train, val and test. "
             "Rename them, or leave out the rows.",
         ),
         (
@@ -311,13 +312,13 @@ COLUMNS = "Its columns are image (text), label (number)."
         (
             "image,label\nhttps://example.org/1.png,1\n",
             {},
-            "column 'image' of DIR/pets.csv holds addresses, such as 'https://example.org/1.png', and lamina fetches "
-            "nothing. Download the pictures, and put their paths into the table.",
+            "Column 'image' of DIR/pets.csv holds addresses, such as 'https://example.org/1.png', which lamina does "
+            "not download. Download the pictures, and put their paths into the table.",
         ),
         (
             "image,label\n../1.png,1\n11.png,2\n",
             {},
-            "none of the 2 pictures that DIR/pets.csv names can be used; the first is ../1.png (outside the table's "
+            "None of the 2 pictures that DIR/pets.csv names can be used; the first is ../1.png (outside the table's "
             "folder). Column 'image' holds paths below the table's folder, DIR.",
         ),
     ],
@@ -353,7 +354,7 @@ def test_an_empty_file_of_json_lines_has_no_rows(tmp_path: Path) -> None:
 def test_values_that_cannot_be_learned_are_refused(tmp_path: Path) -> None:
     text = '{"image":"1.png","label":{"x":1}}\n'
     assert refusal(tmp_path, text, "pets.jsonl") == (
-        "column 'label' of DIR/pets.jsonl holds no text, numbers, truth values or lists of text, so it can't be "
+        "Column 'label' of DIR/pets.jsonl holds no text, numbers, truth values or lists of text, so it can't be "
         "learned. Name another by --label-column. Its columns are image (text), label (other)."
     )
 
@@ -361,29 +362,30 @@ def test_values_that_cannot_be_learned_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["csv", "metadata.jsonl by split", "hugging face shards"])
 def test_the_digest_tells_a_changed_table_or_picture(form: str, pictures, tmp_path: Path) -> None:
     path = TABLE_SOURCES[form](pictures, tmp_path)
-    before = scan_table(path, NOTHING_ASKED).digest
-    assert scan_table(path, NOTHING_ASKED).digest == before
+    before = state_of_table(path, NOTHING_ASKED)
+    assert state_of_table(path, NOTHING_ASKED) == before
     for file in sorted(tmp_path.rglob("*.*")):
         if file.is_file():
             os.utime(file, ns=(1, file.stat().st_mtime_ns + 1))
-            after = scan_table(path, NOTHING_ASKED).digest
+            after = state_of_table(path, NOTHING_ASKED)
             assert after != before
             before = after
 
 
 def test_a_missing_picture_that_appears_changes_the_digest(tmp_path: Path) -> None:
     before = scan_text(tmp_path, "image,label\n1.png,a\n10.png,b\n")
+    before_state = state_of_table(tmp_path / "pets.csv", NOTHING_ASKED)
     (tmp_path / "10.png").write_bytes(b"picture")
     after = scan_table(tmp_path / "pets.csv", NOTHING_ASKED)
     assert (len(before.pictures), len(after.pictures)) == (1, 2)
-    assert before.digest != after.digest
+    assert before_state != state_of_table(tmp_path / "pets.csv", NOTHING_ASKED)
 
 
 def test_a_picture_that_is_told_in_two_ways_is_a_problem(tmp_path: Path) -> None:
     listing = scan_text(tmp_path, "image,label\n1.png,a\n1.png,b\n1.png,a\n")
     assert listing.labels == {"label": ["a"]}
     assert listing.problems == [
-        Problem("1.png", "named before, in row 1, and told otherwise"),
+        Problem("1.png", "named before, in row 1, with other values"),
         Problem("1.png", "named before, in row 1"),
     ]
 
@@ -393,7 +395,7 @@ def test_a_folder_of_class_folders_is_no_table_folder(pictures, tmp_path: Path) 
     (tmp_path / "metadata.csv").write_text("profile_name,camera\nx,y\n")
     (tmp_path / "data").mkdir()
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "data" / "statistics.parquet")
-    assert not is_table_folder(tmp_path)
+    assert open_table(tmp_path, NOTHING_ASKED) is None
 
 
 def test_a_split_without_a_table_and_a_file_of_no_split_are_problems(pictures, tmp_path: Path) -> None:
@@ -403,7 +405,7 @@ def test_a_split_without_a_table_and_a_file_of_no_split_are_problems(pictures, t
     write_shards(pictures, tmp_path / "b")
     encoded_frame(pictures).write_parquet(tmp_path / "b" / "data" / "extra-00000-of-00001.parquet")
     listing = scan_table(tmp_path / "b", NOTHING_ASKED)
-    assert listing.problems == [Problem("extra-00000-of-00001.parquet", "named by no split")]
+    assert listing.problems == [Problem("extra-00000-of-00001.parquet", "not named by a split")]
     assert len(listing.pictures) == 21
 
 
@@ -412,23 +414,25 @@ def test_parquet_beside_pictures_or_other_folders_is_no_table(pictures, tmp_path
     frame = pl.DataFrame({"a": [1]})
     for folder in (".", "train", "train/cat"):
         frame.write_parquet(tmp_path / folder / "statistics.parquet")
-        assert not is_table_folder(tmp_path)
-        assert not is_table_folder(tmp_path / "train" / "cat")
+        assert open_table(tmp_path, NOTHING_ASKED) is None
+        assert open_table(tmp_path / "train" / "cat", NOTHING_ASKED) is None
     (tmp_path / "flat" / "notes").mkdir(parents=True)
     (tmp_path / "flat" / "cat_1.png").write_bytes(b"picture")
     frame.write_parquet(tmp_path / "flat" / "notes" / "part-0.parquet")
-    assert not is_table_folder(tmp_path / "flat")
+    assert open_table(tmp_path / "flat", NOTHING_ASKED) is None
 
 
 def test_the_one_folder_that_an_archive_was_unpacked_to_is_stepped_into(pictures, tmp_path: Path) -> None:
     (tmp_path / "__MACOSX").mkdir()
     write_metadata(pictures, tmp_path / "pets" / "inner")
-    assert scan_table(tmp_path, NOTHING_ASKED) == scan_table(tmp_path / "pets" / "inner", NOTHING_ASKED)
+    assert (
+        scan_table(tmp_path, NOTHING_ASKED).pictures == scan_table(tmp_path / "pets" / "inner", NOTHING_ASKED).pictures
+    )
 
 
 def test_a_link_that_leads_in_a_circle_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
-    assert not is_table_folder(tmp_path)
+    assert open_table(tmp_path, NOTHING_ASKED) is None
 
 
 def test_files_of_no_split_beside_folders_of_splits_are_problems(pictures, tmp_path: Path) -> None:
@@ -436,7 +440,7 @@ def test_files_of_no_split_beside_folders_of_splits_are_problems(pictures, tmp_p
     (tmp_path / "unsupervised").mkdir()
     encoded_frame(pictures).write_parquet(tmp_path / "unsupervised" / "0000.parquet")
     listing = scan_table(tmp_path, NOTHING_ASKED)
-    assert listing.problems == [Problem("unsupervised/0000.parquet", "named by no split")]
+    assert listing.problems == [Problem("unsupervised/0000.parquet", "not named by a split")]
     assert len(listing.pictures) == 21
 
 
@@ -447,7 +451,7 @@ def test_of_several_sets_of_parquet_one_is_asked_for(pictures, tmp_path: Path, c
         load_data(tmp_path / "hf")
     assert str(raised.value) == (
         f"{tmp_path / 'hf'} holds more than one set of Parquet files: default, other. Give lamina the folder of one, "
-        f"such as {tmp_path / 'hf' / 'default'}."
+        f"such as {tmp_path / 'hf' / 'other'}."
     )
     assert len(load_data(tmp_path / "hf" / "other").train) == 12
 
@@ -460,8 +464,8 @@ def test_parquet_that_lies_in_no_known_way_is_named(pictures, tmp_path: Path, ca
     with pytest.raises(DataError) as raised:
         load_data(tmp_path / "sub")
     assert str(raised.value) == (
-        f"no pictures in {tmp_path / 'sub'}, but Parquet files: a/x.parquet, x.parquet. Expected all in one folder "
-        "without others, or in train/, val/ and test/. Or give lamina one of the files."
+        f"{tmp_path / 'sub'} holds more than one set of Parquet files: ., a. Give lamina the folder of one, such as "
+        f"{tmp_path / 'sub' / 'a'}."
     )
 
 
@@ -489,7 +493,7 @@ def test_splits_that_name_other_columns_or_classes_are_refused(pictures, tmp_pat
     encoded_frame(pictures, ["test"]).write_parquet(test, metadata=features(("dog", "cat", "owl")))
     with pytest.raises(DataError) as raised:
         scan_table(tmp_path, NOTHING_ASKED)
-    assert str(raised.value) == "the files of the table name different classes. Download it again."
+    assert str(raised.value) == "The files of the table name different classes. Download it again."
     pl.read_parquet(test).drop("label").write_parquet(tmp_path / "data" / "train-00001-of-00002.parquet")
     with pytest.raises(DataError, match="has no column 'label' for --label-column"):
         scan_table(tmp_path, NOTHING_ASKED)
@@ -514,7 +518,7 @@ def test_numbers_of_classes_become_their_names(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         scan_table(tmp_path / "b.parquet", NOTHING_ASKED)
     assert str(raised.value) == (
-        f"column 'label' of {tmp_path / 'b.parquet'} has the value 2, and the file names 2 classes, 0 to 1. "
+        f"Column 'label' of {tmp_path / 'b.parquet'} has the value 2, and the file names 2 classes, 0 to 1. "
         "Make the table again."
     )
 
@@ -549,9 +553,9 @@ def test_a_table_is_known_without_polars(pictures, tmp_path: Path) -> None:
     write_csv(pictures, tmp_path)
     write_metadata(pictures, tmp_path)
     code = (
-        "import sys; from pathlib import Path; from lamina.data.sources.table import is_table, is_table_folder; "
-        "import lamina.data.sources.encoded, lamina.data.sources.arrays; "
-        "print(is_table(Path('pets.csv')), is_table_folder(Path('.')), 'polars' in sys.modules)"
+        "import sys; from pathlib import Path; from lamina.data import load, Preparation; "
+        "from lamina.data.sources.table import open_table; "
+        "print(open_table(Path('pets.csv'), Preparation()) is not None, 'polars' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout == "True True False\n"
+    assert done.stdout == "True False\n"

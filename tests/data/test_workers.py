@@ -20,6 +20,7 @@ from PIL import Image
 
 from lamina.data import Preparation, Problem, load_data
 from lamina.data.decoding import Picture
+from lamina.data.sources.folder import scan_folder
 from lamina.data.workers import PICTURES_PER_WORKER, count_workers, decode_pictures, keep_rows
 from lamina.errors import DataError, LaminaWarning
 
@@ -97,7 +98,7 @@ def test_a_set_without_one_readable_picture_is_refused(pictures, tmp_path: Path)
     with pytest.raises(DataError) as raised:
         load_data(root)
     assert str(raised.value) == (
-        "none of the 21 pictures could be read; the first is train/cat/0000.png (not a picture)."
+        "None of the 21 pictures could be read; the first is train/cat/0000.png (not a picture)."
     )
 
 
@@ -138,7 +139,7 @@ def test_rows_that_are_alike_have_one_digest(pictures, tmp_path: Path) -> None:
     assert decoded.pixel_digests == expected
     assert expected[0] == expected[1] != expected[2]
     assert decoded.kept == [0, 1, 2]
-    assert len(set(decoded.digests)) == 4
+    assert len(set(decoded.contents)) == 3
 
 
 @given(st.lists(st.integers(0, 11), min_size=1, max_size=20), st.booleans())
@@ -157,11 +158,10 @@ def test_a_few_large_pictures_are_shared_out_too(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (2100, 2100, 3), np.uint8)
     for number in range(4):
         Image.fromarray(noise).save(tmp_path / f"{number}.bmp")  # of 13 MB each
-    given = [Picture(f"{number}.bmp", str(tmp_path / f"{number}.bmp")) for number in range(4)]
+    given = list(scan_folder(tmp_path).pictures)
     assert count_workers(given) == min(4, os.cpu_count() or 1)
     assert count_workers(given[:1]) == 1
-    assert count_workers([Picture(f"{row}", str(tmp_path / "0.bmp"), span=(row, 1000)) for row in range(9)]) == 1
-    assert count_workers([*given, Picture("gone.bmp", str(tmp_path / "gone.bmp"))]) == min(4, os.cpu_count() or 1)
+    assert count_workers([Picture(f"{row}", "0.bmp", size_bytes=1000, offset_bytes=row) for row in range(9)]) == 1
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="their file systems take UTF-8 names only")
@@ -214,10 +214,10 @@ def test_a_killed_worker_is_told_and_nothing_is_kept(many_pictures, tmp_path: Pa
         load_data(source, progress=kill_a_worker)
 
     assert str(raised.value) == (
-        "a process that decoded pictures ended early (status -9). "
-        "Nothing was kept; run the command again, and close other programs if memory is short."
+        "A process that decodes pictures ended early (status -9). "
+        "Nothing was kept. Try again, and close other programs if memory is short."
     )
-    assert sorted(path.name for path in cache.iterdir()) == ["build.lock", "sources"]
+    assert sorted(path.name for path in cache.iterdir()) == ["locks"]
     assert not CHILDREN.read_text()
     assert len(load_data(source).train) == 2700
 
@@ -236,9 +236,9 @@ def test_a_worker_whose_disk_is_full_is_told_as_that(many_pictures, tmp_path: Pa
         load_data(source, progress=limit_the_workers)
 
     assert str(raised.value) == (
-        f"the cache {cache} can't be written: File too large. Make room there, or set LAMINA_CACHE to another folder."
+        f"The cache {cache} can't be written: File too large. Make room there, or set LAMINA_CACHE to another folder."
     )
-    assert sorted(path.name for path in cache.iterdir()) == ["build.lock", "sources"]
+    assert sorted(path.name for path in cache.iterdir()) == ["locks"]
 
 
 @pytest.fixture
@@ -267,10 +267,10 @@ def test_a_disk_that_fills_up_while_pictures_are_decoded_is_told(
         load_data(source, Preparation(size_px=5), progress=fill)
 
     assert str(raised.value) == (
-        f"the cache {small_disk} can't be written: No space left on device. "
+        f"The cache {small_disk} can't be written: No space left on device. "
         "Make room there, or set LAMINA_CACHE to another folder."
     )
-    assert sorted(path.name for path in small_disk.iterdir()) == ["build.lock", "other", "sources"]
+    assert sorted(path.name for path in small_disk.iterdir()) == ["locks", "other"]
 
 
 def test_an_exception_in_the_caller_leaves_neither_process_nor_folder(
@@ -282,7 +282,7 @@ def test_an_exception_in_the_caller_leaves_neither_process_nor_folder(
     with pytest.raises(KeyboardInterrupt):
         load_data(many_pictures.write_zip(tmp_path / "a.zip"), progress=interrupt)
 
-    assert sorted(path.name for path in cache.iterdir()) == ["build.lock", "sources"]
+    assert sorted(path.name for path in cache.iterdir()) == ["locks"]
 
 
 def test_a_script_needs_no_main_guard(many_pictures, tmp_path: Path) -> None:
@@ -301,5 +301,5 @@ def test_a_picture_larger_than_the_disk_is_refused_before_it_is_decoded(tmp_path
         buffer = io.BytesIO()
         Image.new("RGB", (4, 4)).save(buffer, "PNG")
         (tmp_path / name).write_bytes(buffer.getvalue())
-    with pytest.raises(DataError, match=r"the decoded images take 12000\.0 GB, and .* GB free\. Choose a smaller"):
+    with pytest.raises(DataError, match=r"The decoded images take 12000\.0 GB, and .* GB free\. Choose a smaller"):
         load_data(tmp_path, Preparation(size_px=1_000_000))

@@ -148,10 +148,10 @@ def choose_data_to_judge(
     source: str, preparation: Preparation, target_names: tuple[str, ...], terminal: Terminal
 ) -> Dataset:
     """The data set of that name or path, for a model of other data that tells these classes, labels or numbers."""
-    from lamina.data import load_to_judge
+    from lamina.data import load_to_evaluate
 
     with warnings_as_remarks(terminal), terminal.progress() as show_progress:
-        dataset = load_to_judge(
+        dataset = load_to_evaluate(
             source,
             preparation,
             target_names,

@@ -2,8 +2,7 @@
 
 from lamina.data.decoding import read_pictures
 from lamina.data.images import Dataset, Images, Problem
-from lamina.data.judged import load_to_judge
-from lamina.data.load import NAMES, find_default_data, load_data
+from lamina.data.load import NAMES, find_default_data, load_data, load_to_evaluate
 from lamina.data.preparation import Preparation
 from lamina.data.sources.drawn import draw_shapes
 
@@ -16,6 +15,6 @@ __all__ = [
     "draw_shapes",
     "find_default_data",
     "load_data",
-    "load_to_judge",
+    "load_to_evaluate",
     "read_pictures",
 ]

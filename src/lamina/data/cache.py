@@ -1,13 +1,12 @@
-"""Decoded data sets on disk: found by the source's state, named by the content's fingerprint, mapped into memory.
+"""Decoded data sets on disk, one folder for each source and preparation, mapped into memory.
 
-<cache>/<name>-<fingerprint>/pixels.npy    uint8 (N, H, W, C), the splits one after another
-                             targets.npy
-                             sizes.npy     int32 (N, 2), height and width of each picture before it was made to fit
-                             meta.json     splits, names, problems, how many pictures were of each format
-                             digest.json   of these files, of the pixels some: enough to see what was damaged
-<cache>/sources/<key>.json                 which of these folders a source in a certain state was decoded to, and what
-                                           is to be said of that source, though another may have the same content
-<cache>/building-*/                        work under way, or left by a process that was killed
+<cache>/<name>-<key>/pixels.npy    uint8 (N, H, W, C), the splits one after another
+                     targets.npy
+                     sizes.npy     int32 (N, 2), stored height and width of each picture
+                     dataset.json  the data set's other fields, and the state of the source that it was made from
+                     digest.json   of these files, of the pixels in samples: enough to notice damage
+<cache>/.<name>-<key>/             being built, or left by a process that was killed
+<cache>/locks/<name>-<key>         held while it is built
 """
 
 from __future__ import annotations
@@ -18,54 +17,31 @@ import math
 import mmap
 import os
 import re
-import secrets
 import shutil
 import sys
-import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import platformdirs
-from filelock import FileLock
-from jaxtyping import Int32, UInt8
+from filelock import FileLock, Timeout
+from jaxtyping import UInt8
 
-from lamina.data.decoding import fit_pixels
-from lamina.data.images import SPLITS, Dataset, Images, Leak, Problem, Split
-from lamina.data.preparation import Resize
+from lamina.data.images import SPLITS, Dataset, Images, Leak, Problem
 from lamina.errors import DataError, LaminaWarning
+from lamina.files import sync_folder
 
-FORMAT = 3  # Fingerprints hold it: with another, no older run would know its pictures again.
-IMAGES_AT_ONCE = 100
+FORMAT = 4
+WAIT_SECONDS = 2.0
+"""Waiting longer than this for another process is announced."""
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
-# Of Linux on all processors that torch is built for; Python names it from 3.13 on.
-MAP_NORESERVE = 0x4000
-
-
-@dataclass(frozen=True)
-class Meta:
-    """All of a decoded data set but its arrays; ``counts`` tells how many of their rows belong to each split.
-
-    ``encodings`` counts the pictures of each format and mode, such as ``JPEG RGB``; of arrays there are none.
-    """
-
-    name: str
-    fingerprint: str
-    counts: dict[Split, int]
-    target_names: Sequence[str]
-    names: Sequence[str]
-    problems: Sequence[Problem] = ()
-    size_px: int | None = None
-    resize: Resize = "crop"
-    split_rule: str = "the source's own"
-    target_reason: str = "as the source has them"
-    leaks: Sequence[Leak] = ()
-    encodings: Mapping[str, int] = field(default_factory=dict)
-    format: int = FORMAT
+MAP_NORESERVE = 0x4000  # of Linux on all processors that torch is built for; Python names it from 3.13 on
+# What load_data knows without the cache, and what is stored as arrays.
+NOT_STORED = (*SPLITS, "source", "preparation")
 
 
 def cache_folder() -> Path:
@@ -74,7 +50,7 @@ def cache_folder() -> Path:
 
 
 def digest_of(*parts: object) -> str:
-    """A short name for a state that these parts describe.
+    """A short name for what these parts describe.
 
     >>> digest_of("a", 1) == digest_of("a", 1), digest_of("a", 1) == digest_of("a1")
     (True, False)
@@ -83,217 +59,171 @@ def digest_of(*parts: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def load_cached(key: str, build: Callable[[Path], Meta]) -> Dataset:
-    """The data set that ``key`` was decoded to, else the one that ``build`` makes now.
+def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset]) -> Dataset:
+    """The data set that was built under ``name`` and ``key`` while its source was in ``state``, else built now.
 
-    ``build`` gets an empty folder, writes ``pixels.npy``, ``targets.npy`` and ``sizes.npy`` there and returns the rest.
-    Two processes build one after the other, and the second finds what the first made.
+    ``build`` gets an empty folder and leaves ``pixels.npy`` there. Of two processes, the second waits for the first and
+    finds what it made.
 
     Raises:
         DataError: the cache can't be written, or what ``build`` raises.
     """
     root = cache_folder()
-    pointer = root / "sources" / f"{key}.json"
+    folder = root / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:60]}-{key}"
     # Without the lock first, so that a whole cache is read even where nothing can be written.
     with suppress(DataError):
-        if found := _find(root, pointer):
+        if found := _read(folder, state):
             return found
     try:
-        pointer.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / "build.lock"):
+        with lock_or_wait(root / "locks" / folder.name, name):
             try:
-                if found := _find(root, pointer):
+                if found := _read(folder, state):
                     return found
             except DataError as error:
                 warnings.warn(f"{error} It is made again.", LaminaWarning, stacklevel=2)
-            for leftover in root.glob("building-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            return _build(root, pointer, build)
+            _remove_leftovers(root, folder.name)
+            _build(folder, state, build)
     except OSError as error:
         raise DataError(
-            f"the cache {root} can't be written: {error.strerror or error}. "
+            f"The cache {root} can't be written: {error.strerror or error}. "
             "Make room there, or set LAMINA_CACHE to another folder."
         ) from error
+    built = _read(folder, state)
+    assert built is not None  # noqa: S101
+    return built
 
 
-def find_cached(key: str) -> Dataset | None:
-    """The data set that ``key`` was decoded to, if it is there and whole."""
-    root = cache_folder()
-    with suppress(DataError):
-        return _find(root, root / "sources" / f"{key}.json")
-    return None
+@contextmanager
+def lock_or_wait(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock while the block works; waiting for another process is announced after two seconds.
 
-
-def remember(key: str, dataset: Dataset) -> None:
-    """Let ``key`` find a data set that another key was decoded to; where nothing can be written, nothing is."""
-    root = cache_folder()
-    with suppress(OSError):
-        told = _tell(dataset.problems, dataset.split_rule, dataset.target_reason)
-        folder = _folder_name(dataset.name, dataset.fingerprint)
-        _write_json(root / "sources" / f"{key}.json", {"folder": folder, "told": told})
-
-
-def store_images(
-    folder: Path,
-    name: str,
-    fingerprint: str,
-    splits: Mapping[Split, Images],
-    size_px: int | None,
-    resize: Resize = "crop",
-) -> Meta:
-    """Write the images of all splits into a folder that is being built; the rest is returned.
-
-    With a ``size_px`` they are made to fit on the way, some at a time: there may be no memory for all of them.
+    Warns:
+        LaminaWarning: another process holds the lock.
     """
-    present = [splits[split] for split in SPLITS if split in splits]
-    channels, height, width = present[0].shape
-    side = (height, width) if size_px is None else (size_px, size_px)
-    shape = (sum(len(images) for images in present), *side, channels)
-    with (folder / "pixels.npy").open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for images in present:
-            for block in np.array_split(images.pixels, len(images) // IMAGES_AT_ONCE + 1):
-                fitted = block if size_px is None else fit_pixels(block, size_px, resize)
-                file.write(np.ascontiguousarray(fitted).data)
-    np.save(folder / "targets.npy", np.concatenate([images.targets for images in present]))
-    np.save(folder / "sizes.npy", np.concatenate([_sizes_of(images) for images in present]))
-    return Meta(
-        name=name,
-        fingerprint=fingerprint,
-        counts={split: len(splits[split]) if split in splits else 0 for split in SPLITS},
-        target_names=present[0].target_names,
-        names=[name for images in present for name in images.names],
-        size_px=size_px,
-        resize=resize,
-    )
-
-
-def _sizes_of(images: Images) -> Int32[np.ndarray, "n 2"]:
-    if images.original_sizes_px is not None:
-        return images.original_sizes_px
-    return np.tile(np.array(images.pixels.shape[1:3], np.int32), (len(images), 1))
-
-
-def _find(root: Path, pointer: Path) -> Dataset | None:
-    """What a source was decoded to, or None; raises DataError where it is damaged."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
     try:
-        content = json.loads(pointer.read_text("utf-8"))
-        folder = root / Path(content["folder"]).name
-        # Older versions wrote no digest: what they left is made again.
-        return _retell(_read(folder), content["told"]) if (folder / "digest.json").is_file() else None
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"the cache file {pointer} is damaged ({error}).") from error
-
-
-def _read(folder: Path) -> Dataset:
+        lock.acquire(timeout=WAIT_SECONDS)
+    except Timeout:
+        warnings.warn(f"Waiting for another process that is preparing {what}.", LaminaWarning, stacklevel=4)
+        lock.acquire()
     try:
-        # Before anything is parsed: numpy's errors over a damaged header are of many kinds.
-        if json.loads((folder / "digest.json").read_text("utf-8")) != _digest_some(folder):
-            raise ValueError("its files are not as they were written")
-        fields: dict[str, Any] = json.loads((folder / "meta.json").read_text("utf-8"))
-        if fields["format"] != FORMAT:
-            raise ValueError(f"format {fields['format']}, expected {FORMAT}")
-        values = {"problems": Problem, "leaks": Leak}
-        meta = Meta(**fields | {name: tuple(kind(**value) for value in fields[name]) for name, kind in values.items()})
-        pixels = _map(folder / "pixels.npy")
-        targets = np.load(folder / "targets.npy", mmap_mode="c")
-        sizes_px = np.load(folder / "sizes.npy", mmap_mode="c")
-        if sizes_px.dtype != np.int32 or sizes_px.shape != (len(pixels), 2):
-            raise ValueError(f"sizes are {sizes_px.dtype} of shape {sizes_px.shape}")
-        if not len(pixels) == len(targets) == len(meta.names) == sum(meta.counts.values()):
-            raise ValueError("its parts have different lengths")
-        splits: dict[Split, Images] = {}
-        first = 0
-        for split in SPLITS:
-            count = meta.counts.get(split)
-            if count or (split == "train" and count == 0):  # what is judged alone needs no training pictures
-                rows = slice(first, first + count)
-                names = tuple(meta.names[rows])
-                splits[split] = Images(
-                    pixels[rows], targets[rows], tuple(meta.target_names), names, split, sizes_px[rows]
-                )
-                first += count
-        return Dataset(
-            name=meta.name,
-            fingerprint=meta.fingerprint,
-            train=splits["train"],
-            val=splits.get("val"),
-            test=splits.get("test"),
-            problems=tuple(meta.problems),
-            size_px=meta.size_px,
-            resize=meta.resize,
-            split_rule=meta.split_rule,
-            target_reason=meta.target_reason,
-            leaks=tuple(meta.leaks),
-            encodings=dict(meta.encodings),
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, DataError) as error:
-        raise DataError(f"the cache folder {folder} is damaged ({error}).") from error
+        yield
+    finally:
+        lock.release()
 
 
-def _map(path: Path) -> UInt8[np.ndarray, "n h w c"]:
-    """An array in a file, copied where it is written to: torch warns of arrays that can't be."""
+def map_pixels(path: Path) -> UInt8[np.ndarray, "n h w c"]:
+    """The array in a file, copied where it is written to: torch warns of arrays that are read-only."""
     if sys.platform != "linux":
         return np.load(path, mmap_mode="c")
     with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise ValueError(f"{path.name} is of version {version}")
-        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        if is_fortran or dtype != np.uint8:
-            raise ValueError(f"{path.name} is no uint8 array in C order")
-        # As numpy maps it, Linux sees to it that all pages could be copied, and refuses more than there is memory.
+        np.lib.format.read_magic(file)
+        shape = np.lib.format.read_array_header_1_0(file)[0]
+        if not math.prod(shape):
+            return np.empty(shape, np.uint8)
+        # numpy's own mapping makes Linux reserve memory for a copy of all pages, and fail where there is too little.
         pages = mmap.mmap(
             file.fileno(), 0, flags=mmap.MAP_PRIVATE | MAP_NORESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
         )
         return np.frombuffer(pages, np.uint8, math.prod(shape), file.tell()).reshape(shape)
 
 
-def _build(root: Path, pointer: Path, build: Callable[[Path], Meta]) -> Dataset:
-    folder = Path(tempfile.mkdtemp(prefix="building-", dir=root))
+def split_images(
+    pixels: UInt8[np.ndarray, "n h w c"],
+    targets: np.ndarray,
+    target_names: tuple[str, ...],
+    names: tuple[str, ...],
+    sizes_px: np.ndarray,
+    counts: Sequence[int],
+) -> tuple[Images, Images | None, Images | None]:
+    """The images of ``train``, ``val`` and ``test``, which lie one after another; ``train`` may be empty."""
+    parts, first = [], 0
+    for split, count in zip(SPLITS, counts, strict=True):
+        rows = slice(first, first + count)
+        parts.append(Images(pixels[rows], targets[rows], target_names, names[rows], split, sizes_px[rows]))
+        first = rows.stop
+    train, val, test = parts
+    return train, val if len(val) else None, test if len(test) else None
+
+
+def _read(folder: Path, state: str) -> Dataset | None:
+    """What is in a folder; ``None`` where it is absent, of another state or of another format.
+
+    Raises:
+        DataError: it is damaged.
+    """
     try:
-        meta = build(folder)
-        _write_json(folder / "meta.json", asdict(meta))
-        _write_json(folder / "digest.json", _digest_some(folder))
-        for name in ("pixels.npy", "targets.npy", "sizes.npy"):
-            _sync(folder / name)
-        target = root / _folder_name(meta.name, meta.fingerprint)
-        if _is_whole(target):  # the same content came from another place
-            shutil.rmtree(folder)
-        else:
-            shutil.rmtree(target, ignore_errors=True)
-            folder.rename(target)
-            _sync(root)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    told = _tell(meta.problems, meta.split_rule, meta.target_reason)
-    _write_json(pointer, {"folder": target.name, "told": told})
-    return _retell(_read(target), told)
-
-
-def _tell(problems: Sequence[Problem], split_rule: str, target_reason: str) -> dict[str, Any]:
-    return {
-        "problems": [asdict(problem) for problem in problems],
-        "split_rule": split_rule,
-        "target_reason": target_reason,
-    }
-
-
-def _retell(dataset: Dataset, told: Mapping[str, Any]) -> Dataset:
-    """The data set as one of its sources is to be told of: what was left out there, and how it came to its splits."""
-    problems = tuple(Problem(**problem) for problem in told["problems"])
-    return replace(
-        dataset, problems=problems, split_rule=str(told["split_rule"]), target_reason=str(told["target_reason"])
+        if not (folder / "digest.json").is_file():
+            return None
+        # Before anything is parsed: numpy's errors over a damaged header are of many kinds.
+        if json.loads((folder / "digest.json").read_text("utf-8")) != _digest_some(folder):
+            raise ValueError("its files are not as they were written")
+    except (OSError, ValueError) as error:
+        raise DataError(f"The cache folder {folder} is damaged ({error}).") from error
+    stored: dict[str, Any] = json.loads((folder / "dataset.json").read_text("utf-8"))
+    if stored.pop("format") != FORMAT or stored.pop("state") != state:
+        return None
+    train, val, test = split_images(
+        map_pixels(folder / "pixels.npy"),
+        np.load(folder / "targets.npy", mmap_mode="c"),
+        tuple(stored.pop("target_names")),
+        tuple(stored.pop("names")),
+        np.load(folder / "sizes.npy", mmap_mode="c"),
+        stored.pop("counts"),
     )
+    stored["problems"] = tuple(Problem(**problem) for problem in stored["problems"])
+    stored["leaks"] = tuple(Leak(**leak) for leak in stored["leaks"])
+    return Dataset(train=train, val=val, test=test, **stored)
+
+
+def _build(folder: Path, state: str, build: Callable[[Path], Dataset]) -> None:
+    beside = folder.with_name(f".{folder.name}")
+    beside.mkdir()
+    try:
+        _write(beside, build(beside), state)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+        sync_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _write(folder: Path, dataset: Dataset, state: str) -> None:
+    splits = list(dataset.splits.values())
+    np.save(folder / "targets.npy", np.concatenate([images.targets for images in splits]))
+    np.save(folder / "sizes.npy", np.concatenate([images.original_sizes_px for images in splits]))
+    stored = {
+        "format": FORMAT,
+        "state": state,
+        "counts": [len(images or ()) for images in (dataset.train, dataset.val, dataset.test)],
+        "target_names": dataset.train.target_names,
+        "names": [name for images in splits for name in images.names],
+    }
+    stored |= {one.name: getattr(dataset, one.name) for one in fields(Dataset) if one.name not in NOT_STORED}
+    (folder / "dataset.json").write_text(json.dumps(stored, default=asdict), "utf-8")
+    (folder / "digest.json").write_text(json.dumps(_digest_some(folder)), "utf-8")
+    for file in folder.iterdir():
+        with file.open("r+b") as opened:
+            os.fsync(opened.fileno())
+
+
+def _remove_leftovers(root: Path, own: str) -> None:
+    """Delete what killed processes left; what another process is building is locked."""
+    for beside in root.glob(".*-*/"):
+        with suppress(Timeout):
+            if beside.name[1:] == own:
+                shutil.rmtree(beside)
+            else:
+                with FileLock(root / "locks" / beside.name[1:], timeout=0):
+                    shutil.rmtree(beside)
 
 
 def _digest_some(folder: Path) -> str:
-    """A digest of the small files and of some of the large one: enough to see blocks that were never written."""
+    """A digest of the small files and of samples of the pixels: enough to notice blocks that were never written."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in ("meta.json", "targets.npy", "sizes.npy"):
+    for name in ("dataset.json", "targets.npy", "sizes.npy"):
         digest.update((folder / name).read_bytes())
     with (folder / "pixels.npy").open("rb") as file:
         size_bytes = file.seek(0, os.SEEK_END)
@@ -302,37 +232,3 @@ def _digest_some(folder: Path) -> str:
             file.seek(place)
             digest.update(file.read(BLOCK_BYTES))
     return digest.hexdigest()
-
-
-def _folder_name(name: str, fingerprint: str) -> str:
-    return f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:60]}-{fingerprint}"
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        _read(folder)
-    except DataError:
-        return False
-    return True
-
-
-def _write_json(path: Path, value: object) -> None:
-    """Write beside, under a name of this process's own, then rename: nobody reads half a file."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        beside.write_text(json.dumps(value), "utf-8")
-        _sync(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,13 +6,11 @@ import contextlib
 import io
 import lzma
 import stat
-import struct
 import threading
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, cast, get_args
 
@@ -30,7 +28,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 PICTURE_LIMIT_BYTES = 256 * 2**20
 PICTURE_LIMIT_PIXELS = 50_000_000
 
-# What turns a picture upright, by the orientation in its EXIF.
+# The transpose for each orientation in EXIF.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -42,38 +40,18 @@ TURNS = {
 }
 SIDEWAYS = {TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
-# What stands before each member of a zip: a signature, flags, what the directory repeats, two sizes.
-LOCAL_HEADER = struct.Struct("<4s2xH18xHH")
-UTF8_NAME = 0x800
 
+class Picture(NamedTuple):
+    """Where one encoded picture lies: a file, a member of the zip ``file``, or a span of a file of many.
 
-class Packed(NamedTuple):
-    """Where a member of a zip lies in it, so that nobody has to read the zip's directory again.
-
-    ``end_offset`` is where the next member begins at the earliest.
-    """
-
-    header_offset: int
-    end_offset: int
-    packed_bytes: int
-    size_bytes: int
-    crc: int
-    is_deflated: bool
-
-
-@dataclass(frozen=True)
-class Picture:
-    """Where one encoded picture lies: a file, a member of the zip that ``file`` is, or a span of a file of many.
-
-    ``packed`` is None for a member that is packed in a way of which only ``zipfile`` knows. ``span`` is an offset and a
-    size in bytes.
+    ``size_bytes`` is 0 where it is not known; ``offset_bytes`` is set for a span alone.
     """
 
     name: str
-    file: str
+    file: str = ""
     member: str = ""
-    packed: Packed | None = None
-    span: tuple[int, int] | None = None
+    size_bytes: int = 0
+    offset_bytes: int | None = None
 
 
 class BadPictureError(Exception):
@@ -81,10 +59,7 @@ class BadPictureError(Exception):
 
 
 class DecodedPicture(NamedTuple):
-    """A picture's pixels, and what it was: its height and width when upright, its format and Pillow's name of its mode.
-
-    The format and the mode are such as ``JPEG RGB`` or ``PNG I;16``.
-    """
+    """A picture's pixels, its stored height and width when upright, and its format and mode, such as ``PNG I;16``."""
 
     pixels: UInt8[np.ndarray, "h w c"]
     stored_size_px: tuple[int, int]
@@ -94,10 +69,10 @@ class DecodedPicture(NamedTuple):
 def decode_picture(
     data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Decode one picture, turned upright as its EXIF says, to RGB or to grey.
+    """Decode one picture to RGB or grey, turned upright by its EXIF.
 
-    With a ``size`` (height, width) in pixels it is made to fit by ``resize``. Of a GIF or a TIFF the first frame is
-    taken; what is transparent lies on white; 16-bit values keep their upper 8 bits: docs/pictures.md has all of it.
+    With a ``size`` (height, width) in pixels it is resized by ``resize``. Of a GIF or a TIFF the first frame is taken;
+    transparent pixels lie on white; 16-bit values keep their upper 8 bits. docs/pictures.md has the details.
 
     Raises:
         BadPictureError: it can't be decoded, or has more than ``PICTURE_LIMIT_PIXELS``.
@@ -108,7 +83,7 @@ def decode_picture(
 def decode_and_describe(
     data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> DecodedPicture:
-    """Decode as ``decode_picture`` does, and tell what the picture was.
+    """Decode as ``decode_picture`` does, and describe the stored picture.
 
     Raises:
         BadPictureError: it can't be decoded, or has more than ``PICTURE_LIMIT_PIXELS``.
@@ -118,7 +93,7 @@ def decode_and_describe(
     try:
         with _ignored_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_pixels(image)
-            # A JPEG with further ones behind it, as some cameras write, is one all the same.
+            # MPO is a JPEG followed by others, as some cameras write.
             encoding = f"{'JPEG' if image.format == 'MPO' else image.format} {image.mode}"
             upright, stored_size_px = _load_upright(image, size, resize)
             pixels = _fit(upright, size, mode, resize)
@@ -157,16 +132,16 @@ def read_pictures(
 ) -> tuple[UInt8[np.ndarray, "n h w c"], list[Problem]]:
     """Read picture files for a model that takes images of ``shape`` (C, H, W), with C 1 for grey or 3 for RGB.
 
-    A picture of another size is made to fit as the training's were. The files that could not be read are the problems,
-    and have no row in the array; the others keep their order.
+    Pictures of another size are resized as those of the training were. Files that can't be read are returned as
+    problems and have no row in the array; the others keep their order.
 
     Raises:
-        DataError: the shape is no such picture's, or ``resize`` is not known.
+        DataError: the shape is not that of a picture, or ``resize`` is unknown.
     """
     if len(shape) != 3 or shape[0] not in (1, 3):
-        raise DataError(f"pictures are read as (1, H, W), grey, or (3, H, W), RGB; the model takes {shape}.")
+        raise DataError(f"Pictures are read as (1, H, W), grey, or (3, H, W), RGB; the model takes {shape}.")
     if resize not in get_args(Resize):
-        raise DataError(f"pictures are made to fit by {', '.join(get_args(Resize))}; got {resize!r}.")
+        raise DataError(f"Pictures are resized by {', '.join(get_args(Resize))}; got {resize!r}.")
     channels, height, width = shape
     rows, problems = [], []
     for path in paths:
@@ -182,7 +157,7 @@ def read_pictures(
 def fit_pixels(
     pixels: UInt8[np.ndarray, "n h w c"], size_px: int, resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "n s s c"]:
-    """Images, grey or RGB, made to fit a square of ``size_px`` by ``resize``, as pictures are."""
+    """Grey or RGB images resized to squares of ``size_px``, as pictures are."""
     size = (size_px, size_px)
     if pixels.shape[1:3] == size:
         return pixels
@@ -202,17 +177,16 @@ class PictureReader(contextlib.ExitStack):
         self._files: dict[str, BinaryIO] = {}
 
     def read(self, picture: Picture) -> bytes:
-        """The bytes of one picture; raises BadPictureError where they can't be read."""
-        if not picture.member and picture.span is None:
-            return read_file(Path(picture.file))
+        """The bytes of one picture.
+
+        Raises:
+            BadPictureError: they can't be read.
+        """
         try:
-            if picture.span is not None:
-                return _read_span(self._open(picture.file), *picture.span)
-            if picture.packed is not None:
-                return _read_packed(self._open(picture.file), picture.member, picture.packed)
-            if picture.file not in self._archives:
-                self._archives[picture.file] = self.enter_context(zipfile.ZipFile(picture.file))
-            return self._archives[picture.file].read(picture.member)
+            if picture.member:
+                return self._read_member(picture)
+            if picture.offset_bytes is not None:
+                return self._read_span(picture, picture.offset_bytes)
         except (
             OSError,
             EOFError,
@@ -221,45 +195,25 @@ class PictureReader(contextlib.ExitStack):
             lzma.LZMAError,
             ValueError,
             NotImplementedError,
+            RuntimeError,
         ) as error:
             raise BadPictureError(f"damaged in the archive: {error}"[:120]) from None
+        return read_file(Path(picture.file))
 
-    def _open(self, file: str) -> BinaryIO:
-        if file not in self._files:
-            self._files[file] = self.enter_context(open(file, "rb"))  # noqa: PTH123, SIM115
-        return self._files[file]
+    def _read_member(self, picture: Picture) -> bytes:
+        if picture.file not in self._archives:
+            self._archives[picture.file] = self.enter_context(zipfile.ZipFile(picture.file))
+        with self._archives[picture.file].open(picture.member) as member:
+            return member.read(picture.size_bytes)  # without a limit, zipfile unpacks more than the directory says
 
-
-def _read_span(file: BinaryIO, offset: int, size_bytes: int) -> bytes:
-    file.seek(offset)
-    data = file.read(size_bytes)
-    if len(data) < size_bytes:
-        raise EOFError("it ends early")
-    return data
-
-
-def _read_packed(file: BinaryIO, member: str, packed: Packed) -> bytes:
-    """The bytes of a member of a zip, checked as ``zipfile`` checks them."""
-    file.seek(packed.header_offset)
-    header = file.read(LOCAL_HEADER.size).ljust(LOCAL_HEADER.size)
-    signature, flags, name_bytes, extra_bytes = LOCAL_HEADER.unpack(header)
-    if signature != b"PK\x03\x04":
-        raise zipfile.BadZipFile("Bad magic number for file header")
-    name = file.read(name_bytes).decode("utf-8" if flags & UTF8_NAME else "cp437")
-    if member not in (name, zipfile.ZipInfo(name).filename):
-        raise zipfile.BadZipFile(f"File name in directory {member!r} and header {name!r} differ.")
-    start_offset = packed.header_offset + LOCAL_HEADER.size + name_bytes + extra_bytes
-    if start_offset + packed.packed_bytes > packed.end_offset:
-        raise zipfile.BadZipFile(f"Overlapped entries: {member!r} (possible zip bomb)")
-    file.seek(start_offset)
-    data = file.read(packed.packed_bytes)
-    # No more is unpacked than the directory says; to zlib a limit of 0 would be none.
-    if packed.is_deflated and packed.size_bytes:
-        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, packed.size_bytes)
-    data = data[: packed.size_bytes]
-    if len(data) < packed.size_bytes or zlib.crc32(data) != packed.crc:
-        raise zipfile.BadZipFile(f"Bad CRC-32 for file {member!r}")
-    return data
+    def _read_span(self, picture: Picture, offset_bytes: int) -> bytes:
+        if picture.file not in self._files:
+            self._files[picture.file] = self.enter_context(open(picture.file, "rb"))  # noqa: PTH123, SIM115
+        self._files[picture.file].seek(offset_bytes)
+        data = self._files[picture.file].read(picture.size_bytes)
+        if len(data) < picture.size_bytes:
+            raise EOFError("it ends early")
+        return data
 
 
 def read_file(path: Path) -> bytes:
@@ -318,7 +272,7 @@ def _check_pixels(image: Image.Image) -> None:
 def _load_upright(
     image: Image.Image, size: tuple[int, int] | None, resize: Resize
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The picture turned upright, no larger than it has to be, and its whole height and width."""
+    """The picture turned upright, no larger than needed, and its stored height and width."""
     if image.format in ("JPEG", "MPO"):
         width, height = image.size
         turn = TURNS.get(_read_orientation(image))
@@ -328,7 +282,7 @@ def _load_upright(
             enough = enough_pixels((width, height), size, resize)
             image.draft(None, enough[::-1] if turn in SIDEWAYS else enough)
         return image if turn is None else image.transpose(turn), (height, width)
-    # The EXIF of a PNG may stand behind its pixels, and Pillow turns a TIFF as it loads.
+    # The EXIF of a PNG may follow its pixels, and Pillow turns a TIFF as it loads.
     image.load()
     turn = TURNS.get(_read_orientation(image))
     upright = image if turn is None else image.transpose(turn)
@@ -336,7 +290,7 @@ def _load_upright(
 
 
 def _read_orientation(image: Image.Image) -> int:
-    with contextlib.suppress(Exception):  # a photograph whose EXIF is damaged is a photograph
+    with contextlib.suppress(Exception):  # damaged EXIF is no reason to reject a photograph
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     return 1
 
@@ -357,7 +311,7 @@ def _convert(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def _check_values(values: Real[np.ndarray, "h w"], white: int) -> Real[np.ndarray, "h w"]:
-    """Values of which 0 is black; what is white must be the same for all pictures, and is not guessed from each."""
+    """Values from 0 (black) to ``white``, which is never guessed: it must be the same for all pictures."""
     low, high = values.min(), values.max()
     if not 0 <= low <= high <= white:  # nor is it where there is a NaN
         raise BadPictureError(f"values from {low:g} to {high:g}, expected 0 (black) to {white} (white)")

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
 from lamina.data.preparation import Preparation, Resize
-from lamina.errors import DataError
-from lamina.targets import Kind, Targets, kind_of
+from lamina.errors import DataError, name_some
+from lamina.targets import SINGLE_LABEL, Kind, Targets, kind_of
 
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLIT_WORDS: dict[str, Split] = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
+"""What folders, files, columns and arrays call the splits, in lower case."""
 
 Progress = Callable[[int, int], None]
 
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+HTML_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Leak:
-    """A picture that another split holds too, pixel by pixel: what it is judged by, the net may know by heart."""
+    """A picture that an earlier split holds too, with identical pixels, which inflates the score."""
 
     name: str
     split: Split
@@ -38,49 +49,82 @@ class Leak:
     twin_split: Split
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Images:
-    """The images of one split, decoded, with what is to be learned about them.
+    """The decoded images of one split, and their targets.
 
-    The kind of target follows from the dtype and shape of the targets (:mod:`lamina.targets`). Pixels are 0 to 255.
-    ``original_sizes_px`` are the height and width of each picture as it was stored. The arrays may be memory-mapped
-    files: changing them changes nothing on disk.
+    The arrays may be memory-mapped files; writing to them changes nothing on disk.
+
+    Attributes:
+        pixels: uint8, 0 to 255.
+        targets: their dtype and shape tell the kind (:mod:`lamina.targets`).
+        target_names: the classes, the labels, the question or the numbers.
+        names: of the images, such as their files' paths in the source.
+        split: which split this is.
+        original_sizes_px: height and width of each picture before it was resized, where known.
 
     Raises:
         DataError: the parts do not fit each other.
 
     >>> pixels = np.zeros((2, 32, 32, 3), np.uint8)
-    >>> images = Images(pixels, np.array([0, 1]), ("cat", "dog"), ("a.png", "b.png"), "train")
-    >>> len(images), images.shape, images.target_counts()
-    (2, (3, 32, 32), {'cat': 1, 'dog': 1})
+    >>> Images(pixels, np.array([0, 1]), ("cat", "dog"), ("a.png", "b.png"), "train")
+    Images(train: 2 images of 32×32×3, single-label, 2 classes)
     """
 
-    pixels: UInt8[np.ndarray, "n h w c"] = field(repr=False)
-    targets: Targets = field(repr=False)
+    pixels: UInt8[np.ndarray, "n h w c"]
+    targets: Targets
     target_names: tuple[str, ...]
-    names: tuple[str, ...] = field(repr=False)
+    names: tuple[str, ...]
     split: Split
-    original_sizes_px: Int32[np.ndarray, "n 2"] | None = field(default=None, repr=False)
+    original_sizes_px: Int32[np.ndarray, "n 2"] | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4:
             raise DataError(
-                "pixels are a uint8 array of four dimensions (N, H, W, C); "
-                f"got {self.pixels.dtype} with shape {self.pixels.shape}."
+                "Expected pixels as a uint8 array of four dimensions (N, H, W, C), "
+                f"got {self.pixels.dtype} of shape {self.pixels.shape}."
             )
         if not len(self.pixels) == len(self.targets) == len(self.names):
             raise DataError(
-                "every image has one target and one name; "
+                "Expected one target and one name for each image, "
                 f"got {len(self.pixels)} images, {len(self.targets)} targets and {len(self.names)} names."
             )
         self.kind.check(self.targets, self.target_names)
 
+    @classmethod
+    def from_arrays(cls, x: Any, y: Any, names: Sequence[str] | None = None, *, split: Split = "train") -> Images:
+        """Images from arrays, or from what :func:`numpy.asarray` makes arrays of, such as tensors on the CPU.
+
+        Args:
+            x: uint8 (N, H, W) or (N, H, W, C), 0 to 255.
+            y: one target an image. Whole numbers (N,) are classes counted from 0, texts (N,) the names of classes;
+                booleans (N,) are yes or no, and (N, K) are labels; floats (N,) or (N, K) are numbers to predict.
+            names: of the classes, the labels, the question or the numbers. Without them, classes are named by their
+                numbers or texts; give them where a split may lack a class.
+            split: which split this is.
+
+        Raises:
+            DataError: the arrays are of another kind or do not fit each other; the message says how to convert them.
+
+        >>> Images.from_arrays(np.zeros((3, 8, 8), np.uint8), ["cat", "dog", "cat"])
+        Images(train: 3 images of 8×8×1, single-label, 2 classes)
+        """
+        pixels, (targets, target_names) = _to_pixels(np.asarray(x)), _to_targets(np.asarray(y), names)
+        return cls(pixels, targets, target_names, tuple(f"{row:05d}" for row in range(len(pixels))), split)
+
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def __repr__(self) -> str:
+        return f"Images({self.split}: {len(self):,} images of {self._size}, {self.kind.describe(self.target_names)})"
+
+    @property
+    def _size(self) -> str:
+        return "×".join(map(str, self.pixels.shape[1:]))
+
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of one image as a net meets it, (C, H, W)."""
+        """The shape of one image as a net takes it, (C, H, W)."""
         _, height, width, channels = self.pixels.shape
         return channels, height, width
 
@@ -92,29 +136,38 @@ class Images:
         return replace(self, pixels=self.pixels[rows], targets=self.targets[rows], names=names, original_sizes_px=sizes)
 
     def take_evenly(self, count: int) -> Images:
-        """As many images as that, or all where there are fewer, evenly spread: a set may be sorted by class."""
+        """``count`` images, or all where there are fewer, evenly spaced: a set may be sorted by class."""
         return self.take(np.linspace(0, len(self) - 1, num=min(len(self), count), dtype=np.int64))
 
     @property
     def kind(self) -> Kind:
-        """What kind of target the images have."""
+        """The kind of target."""
         return kind_of(self.targets)
 
     def target_counts(self) -> dict[str, int]:
-        """How many images each class or label has; for binary targets, no and yes; for numbers, nothing."""
+        """How many images each class or label has; for binary targets, no and yes; for regression, nothing."""
         return self.kind.count(self.targets, self.target_names)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """A data set, whatever it was read from.
 
-    ``fingerprint`` tells the content and the size of the images. ``size_px`` is the side of the squares that the
-    pictures were made into, and None where they kept their own size; ``resize`` is how a picture of another size is
-    made to fit, as in ``Preparation``. ``split_rule`` says where the splits come from, ``target_reason`` what the
-    targets are and where from, ``problems`` what was left out, and ``leaks`` what is in two splits. ``encodings``
-    counts the pictures by how they were stored, such as ``JPEG RGB``. ``source`` (a name or an absolute path; empty for
-    arrays in memory) and ``preparation`` are what ``load_data`` needs to load it again.
+    Attributes:
+        name: what to call it.
+        fingerprint: identifies its images, targets and splits.
+        train: the images to train on.
+        val: the images to choose by, such as the best epoch.
+        test: the images to evaluate on, once.
+        problems: the pictures that were left out.
+        size_px: side of the squares that the pictures became; ``None`` where they kept their own size.
+        resize: how a picture of another size becomes a square, as in ``Preparation``.
+        split_rule: where the splits come from.
+        target_reason: what the targets are, and where they come from.
+        leaks: the pictures that are in two splits.
+        encodings: how many pictures of each format and mode there were, such as ``JPEG RGB``; empty for arrays.
+        source: the name or absolute path that ``load_data`` loads it from again; empty for arrays in memory.
+        preparation: how it was read.
     """
 
     name: str
@@ -134,6 +187,71 @@ class Dataset:
 
     @property
     def splits(self) -> dict[Split, Images]:
-        """The splits that the data set has, by name."""
-        pairs: list[tuple[Split, Images | None]] = [("train", self.train), ("val", self.val), ("test", self.test)]
+        """The splits that have images, by name."""
+        pairs = zip(SPLITS, (self.train, self.val, self.test), strict=True)
         return {split: images for split, images in pairs if images is not None and len(images)}
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{split} {len(images):,}" for split, images in self.splits.items()) or "no images"
+        return f"Dataset({self._caption}: {counts})"
+
+    @property
+    def _caption(self) -> str:
+        return f"{self.name}: {self.train._size}, {self.train.kind.describe(self.train.target_names)}"
+
+    def _repr_html_(self) -> str:
+        """The images of each split and class as a table, for notebooks."""
+        counts = {split: images.target_counts() for split, images in self.splits.items()}
+        answers = list(self.train.target_counts())
+        rows: list[list[object]] = [["images", *(len(images) for images in self.splits.values())]]
+        rows += [[answer, *(count[answer] for count in counts.values())] for answer in answers[:HTML_ROWS]]
+        if len(answers) > HTML_ROWS:
+            rows.append([f"and {len(answers) - HTML_ROWS} more", *("" for _ in counts)])
+        lines: list[list[object]] = [["", *counts], *rows]
+        body = "".join(f"<tr>{''.join(f'<td>{_escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
+        return f"<table><caption>{_escape(self._caption)}</caption>{body}</table>"
+
+
+def _escape(cell: object) -> str:
+    return html.escape(f"{cell:,}" if isinstance(cell, int) else str(cell))
+
+
+def _to_pixels(x: np.ndarray) -> UInt8[np.ndarray, "n h w c"]:
+    if x.dtype != np.uint8:
+        remedy = "(x * 255).round().astype(np.uint8)" if x.dtype.kind == "f" else "x.astype(np.uint8)"
+        which = "fractions from 0 to 1" if x.dtype.kind == "f" else "values from 0 to 255"
+        raise DataError(f"Expected x of uint8, 0 to 255, got {x.dtype}. Convert {which} by {remedy}.")
+    if x.ndim not in (3, 4):
+        raise DataError(f"Expected x of shape (N, H, W) or (N, H, W, C), got {x.shape}.")
+    if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] not in (1, 3):
+        raise DataError(f"Expected x with channels last, got shape {x.shape}. Use x.transpose(0, 2, 3, 1).")
+    return x[..., None] if x.ndim == 3 else x
+
+
+def _to_targets(y: np.ndarray, names: Sequence[str] | None) -> tuple[Targets, tuple[str, ...]]:
+    given = None if names is None else tuple(names)
+    if y.ndim not in (1, 2) or (y.ndim == 2 and y.dtype.kind not in "bf") or y.dtype.kind not in "biufUTO":
+        raise DataError(
+            "Expected y of whole numbers or texts (N,) for classes, booleans (N,) or (N, K), or floats (N,) or (N, K), "
+            f"got {y.dtype} of shape {y.shape}. Convert one-hot rows by y.argmax(axis=1), labels by y.astype(bool)."
+        )
+    columns = tuple(f"label_{column}" for column in range(y.shape[1])) if y.ndim == 2 else ("target",)
+    if y.dtype.kind == "b":
+        return y, given or columns
+    if y.dtype.kind == "f":
+        if not np.isfinite(y).all():
+            raise DataError("y contains NaN or infinity. Correct these targets, or leave out their images.")
+        return y.reshape(len(y), len(columns)).astype(np.float32), given or columns
+    if y.dtype.kind in "iu":
+        if len(y) and y.min() < 0:
+            raise DataError(f"Expected classes counted from 0, got {y.min()}.")
+        targets = y.astype(np.int64)
+        classes = given or tuple(str(number) for number in range(int(targets.max(initial=-1)) + 1))
+        SINGLE_LABEL.check(targets, classes)
+        return targets, classes
+    texts = [str(text) for text in y.tolist()]
+    classes = given or tuple(sorted(set(texts)))
+    if unknown := sorted(set(texts) - set(classes)):
+        raise DataError(f"y has {name_some(unknown)}, which names does not list: {', '.join(classes)}.")
+    places = {name: place for place, name in enumerate(classes)}
+    return np.array([places[text] for text in texts], np.int64), classes

@@ -4,89 +4,68 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from lamina.data.preparation import Preparation
+from lamina.data.sources.listing import Listing
 from lamina.errors import DataError
 from lamina.targets import KindName, Targets, find_kind
 
 YES, NO = frozenset({"yes", "true", "y"}), frozenset({"no", "false", "n"})
 SEPARATORS = ("|", ";", ",")
-# More different whole numbers than these are taken for measurements, unless each stands for two pictures or more.
+# More distinct whole numbers than these are measurements, unless each occurs twice on average.
 CLASSES_AT_MOST = 1000
 
 
-@dataclass(frozen=True)
-class TargetReading:
-    """The targets of all pictures of a source.
+def read_targets(listing: Listing, preparation: Preparation) -> tuple[Targets, tuple[str, ...], str]:
+    """The targets of all pictures of a source, the names of the targets, and what they are and where they come from.
 
-    Attributes:
-        targets: a row a picture; its dtype and shape tell the kind, as in ``Images``.
-        target_names: the classes, the labels, the question or the numbers.
-        reason: what the targets are, and where that is from, in plain words.
-    """
-
-    targets: Targets
-    target_names: tuple[str, ...]
-    reason: str
-
-
-def read_targets(
-    labels: Mapping[str, Sequence[object]],
-    names: Sequence[str],
-    preparation: Preparation,
-    label_reason: str,
-    target_names: Sequence[str] | None = None,
-) -> TargetReading:
-    """Make targets of the values that a source gives its pictures.
-
-    One column of texts, or of whole numbers that come again, is one class a picture. One column of lists, or of texts
-    that hold a separator, is any number of labels, and so are several columns of 0 and 1 or of truth values. One column
-    of truth values, or of yes and no, is one question. Other numbers are numbers. ``preparation.task`` overrules this.
-
-    Args:
-        labels: the values of each column, one a picture.
-        names: of the pictures, for messages.
-        preparation: what was asked for.
-        label_reason: where the values are from.
-        target_names: the classes or labels in the source's own order, where it tells one.
+    A column of texts, or of whole numbers that recur, is single-label. A column of lists, or of texts that hold a
+    separator, is multi-label, and so are several columns of 0 and 1 or of booleans. A column of booleans, or of yes and
+    no, is binary. Other numbers are regression. The source may know better, and ``preparation.task`` overrules all.
 
     Raises:
-        DataError: a value is missing, or the values are none of the kind that was asked for.
+        DataError: a value is missing, or the values are not of that kind.
 
-    >>> reading = read_targets({"kind": ["cat", "dog", "cat"]}, list("abc"), Preparation(), "column 'kind'")
-    >>> reading.targets.tolist(), reading.target_names, reading.reason
-    ([0, 1, 0], ('cat', 'dog'), "single-label, 2 classes, from column 'kind'")
+    >>> from lamina.data.decoding import Picture
+    >>> listing = Listing([Picture(name) for name in "abc"], [None] * 3, {"kind": ["cat", "dog", "cat"]})
+    >>> targets, names, reason = read_targets(listing, Preparation())
+    >>> targets.tolist(), names, reason
+    ([0, 1, 0], ('cat', 'dog'), 'single-label, 2 classes, from the class folders')
     """
-    _check_given(labels, names, preparation)
-    task = preparation.task or _find_task(labels, preparation)
+    labels = listing.labels
+    _check_complete(listing, preparation)
+    task = preparation.task or listing.kind or _find_task(labels, preparation)
     targets: Targets
     match task:
         case "single-label":
-            targets, found_names = _read_classes(labels, target_names)
+            targets, names = _read_classes(labels, listing.target_names)
         case "multi-label":
-            targets, found_names = _read_labels(labels, preparation.label_separator, target_names)
+            targets, names = _read_labels(listing, preparation.label_separator)
         case "binary":
-            targets, found_names = _read_yes_no(labels)
+            targets, names = _read_yes_no(labels)
         case "regression":
-            targets, found_names = _read_numbers(labels)
-    return TargetReading(targets, found_names, f"{find_kind(task).describe(found_names)}, from {label_reason}")
+            targets, names = _read_numbers(labels)
+    return targets, names, f"{find_kind(task).describe(names)}, from {listing.label_reason}"
 
 
-def _check_given(labels: Mapping[str, Sequence[object]], names: Sequence[str], preparation: Preparation) -> None:
-    """No label at all is an answer where there may be any number of labels; elsewhere it is a gap."""
-    for column, values in labels.items():
-        missing = [name for name, value in zip(names, values, strict=True) if value is None or value == ""]
-        lists = any(isinstance(value, list) for value in values)
-        if missing and not (lists or preparation.label_separator or preparation.task == "multi-label"):
-            have = "1 picture has" if len(missing) == 1 else f"{len(missing):,} pictures have"
+def _check_complete(listing: Listing, preparation: Preparation) -> None:
+    """Reject gaps; they are an answer, no label, where that was said or the cells are lists."""
+    for column, values in listing.labels.items():
+        gaps = [place for place, value in enumerate(values) if value is None or value == ""]
+        is_list = any(isinstance(value, list) for value in values)
+        is_joined = preparation.label_separator is not None or preparation.task == "multi-label"
+        if gaps and not is_list and not (is_joined and len(listing.labels) == 1):
+            have = "1 picture has" if len(gaps) == 1 else f"{len(gaps):,} pictures have"
+            hint = ""
+            if len(listing.labels) == 1 and _find_separator({value for value in values if isinstance(value, str)}):
+                hint = " Where an empty cell means no label, add --task multi-label."
             raise DataError(
-                f"{have} nothing in column {column!r}; the first is {missing[0]}. "
-                "Fill in every row, or take those rows out."
+                f"{have} nothing in column {column!r}; the first is {listing.pictures[gaps[0]].name}. "
+                f"Fill in every row, or take those rows out.{hint}"
             )
 
 
@@ -99,8 +78,8 @@ def _find_task(labels: Mapping[str, Sequence[object]], preparation: Preparation)
             return "regression"
         texts = ", ".join(repr(column) for column, kind in kinds.items() if kind in ("text", "list", "truth"))
         raise DataError(
-            f"several label columns are labels, each 0 or 1, or numbers; of {', '.join(map(repr, labels))}, {texts} "
-            "hold something else. Name the column to learn with --label-column."
+            f"Expected several label columns to hold 0 and 1, or numbers; of {', '.join(map(repr, labels))}, {texts} "
+            "hold something else. Name the column to learn by --label-column."
         )
     (values,) = labels.values()
     if preparation.label_separator:
@@ -136,7 +115,7 @@ def _kind_of(values: Sequence[object]) -> str:
 
 
 def _find_separator(texts: set[str]) -> str | None:
-    """What stands between labels: a bar, or a semicolon if the pieces come again; a comma is never guessed."""
+    """The separator of joined labels: a bar, or a semicolon if the labels recur; a comma is never guessed."""
     if any("|" in text for text in texts):
         return "|"
     pieces = {piece.strip() for text in texts for piece in text.split(";")}
@@ -148,28 +127,27 @@ def _read_classes(
 ) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
     values = _single(labels, "The class")
     if any(isinstance(value, list) for value in values):
-        raise DataError("the label column holds lists, which are any number of labels. Leave --task out.")
-    texts = [_tell_class(value) for value in values]
+        raise DataError("The label column holds lists, which are multi-label. Leave --task out.")
+    texts = [_format_class(value) for value in values]
     names = _order_names(values, texts, target_names)
     number = {name: place for place, name in enumerate(names)}
     return np.array([number[text] for text in texts], np.int64), names
 
 
-def _read_labels(
-    labels: Mapping[str, Sequence[Any]], separator: str | None, target_names: Sequence[str] | None
-) -> tuple[Bool[np.ndarray, "n k"], tuple[str, ...]]:
+def _read_labels(listing: Listing, separator: str | None) -> tuple[Bool[np.ndarray, "n k"], tuple[str, ...]]:
+    labels = listing.labels
     if len(labels) > 1:
         columns = [[_read_truth(value, column) for value in values] for column, values in labels.items()]
         return np.array(columns, np.bool_).T.copy(), tuple(labels)
     (values,) = labels.values()
     texts = {value for value in values if isinstance(value, str)}
-    if separator is None:
+    if separator is None and listing.kind is None:  # the name of a folder is one label, whatever it holds
         held = [mark for mark in SEPARATORS if any(mark in text for text in texts)]
         separator = _find_separator(texts) or next(iter(held), None)
     sets = [_split_labels(value, separator) for value in values]
-    names = _order_names([], sorted(set().union(*sets)), target_names)
+    names = _order_names([], sorted(set().union(*sets)), listing.target_names)
     if not names:
-        raise DataError("no picture has a label. Give a column with labels by --label-column.")
+        raise DataError("No picture has a label. Name a column with labels by --label-column.")
     return np.array([[name in found for name in names] for found in sets], np.bool_), names
 
 
@@ -188,22 +166,22 @@ def _single(labels: Mapping[str, Sequence[Any]], what: str) -> Sequence[Any]:
     if len(labels) > 1:
         raise DataError(
             f"{what} of a picture is in one column, but these are {', '.join(map(repr, labels))}. "
-            "Name one with --label-column."
+            "Name one by --label-column."
         )
     (values,) = labels.values()
     return values
 
 
-def _tell_class(value: object) -> str:
+def _format_class(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _order_names(values: Sequence[object], texts: Sequence[str], target_names: Sequence[str] | None) -> tuple[str, ...]:
-    """The source's own order where it tells one; else numbers by size, and texts by letters."""
+    """The source's own order where it has one; else numbers by value, and texts alphabetically."""
     found = set(texts)
     if target_names is not None:
         if unknown := sorted(found - set(target_names)):
-            raise DataError(f"the label {unknown[0]!r} is none of those that the source lists: {list(target_names)}.")
+            raise DataError(f"The label {unknown[0]!r} is none of those that the source lists: {list(target_names)}.")
         return tuple(target_names)
     if values and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return tuple(sorted(found, key=float))
@@ -227,7 +205,7 @@ def _read_truth(value: object, column: str) -> bool:
         return True
     if text in NO | {"0"}:
         return False
-    raise DataError(f"yes or no is written yes, no, true, false, 1 or 0; column {column!r} has {value!r}.")
+    raise DataError(f"Expected yes, no, true, false, 1 or 0 in column {column!r}, got {value!r}.")
 
 
 def _read_number(value: object, column: str) -> float:
@@ -236,5 +214,5 @@ def _read_number(value: object, column: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise DataError(f"column {column!r} is to hold numbers, and has {value!r}. Correct it, or take that row out.")
+        raise DataError(f"Expected numbers in column {column!r}, got {value!r}. Correct it, or take that row out.")
     return number

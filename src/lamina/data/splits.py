@@ -1,44 +1,32 @@
-"""Which picture is trained on, and which are kept back to judge by."""
+"""Which pictures are trained on, and which are held out."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 
-from lamina.data.images import Split
+from lamina.data.images import SPLITS, Leak, Split
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError
 
 OWN_RULE = "the source's own"
 HELD_OUT_FRACTION = 0.2
-"""What is held out as ``test`` where the source has no split to judge by, and none was asked for."""
-
-POOL = (None, "train")
-"""Pictures that splits are drawn from: those that the source puts nowhere, or in training."""
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The split of each picture, and in plain words how it came to it."""
-
-    splits: list[Split]
-    rule: str
+"""Held out as ``test`` where the source has neither ``val`` nor ``test``, and none was requested."""
 
 
 def draw_splits(
     names: Sequence[str], strata: Sequence[object], given: Sequence[Split | None], preparation: Preparation
-) -> Draw:
-    """Give a split to each picture that the source gives none, or that it gives to training.
+) -> tuple[list[Split], str]:
+    """The split of each picture, and the rule; drawn from those that the source puts in training, or nowhere.
 
-    Of each stratum, the pictures with the lowest digests of seed and name are drawn: so a picture that is added later
-    moves few others. Every stratum keeps one picture in training at least.
+    Of each stratum, the pictures with the lowest digests of seed and name are drawn, so that a picture that is added
+    later moves few others. Every stratum keeps at least one picture in training.
 
     Raises:
-        DataError: a split is asked for that the source has already, or that is left empty.
+        DataError: the source already has a requested split, or it would be empty.
 
-    >>> draw_splits(list("abcde"), [0] * 5, [None] * 5, Preparation(test_fraction=0.4)).splits
+    >>> draw_splits(list("abcde"), [0] * 5, [None] * 5, Preparation(test_fraction=0.4))[0]
     ['train', 'train', 'test', 'test', 'train']
     """
     own = {split for split in given if split is not None}
@@ -48,12 +36,12 @@ def draw_splits(
     for split in wanted:
         if split in own:
             raise DataError(
-                f"the source has a {split} split of its own, so none can be drawn. "
+                f"The source already has a {split} split, so none can be drawn. "
                 f"Leave --{split} out, or put all pictures together."
             )
     splits: list[Split] = ["train" if split is None else split for split in given]
     if not wanted:
-        return Draw(splits, OWN_RULE)
+        return splits, OWN_RULE
     groups: defaultdict[object, list[int]] = defaultdict(list)
     for place, (split, stratum) in enumerate(zip(splits, strata, strict=True)):
         if split == "train":
@@ -65,34 +53,55 @@ def draw_splits(
             left = [place for place in group if splits[place] == "train"]
             share = len(group) * fraction + owed
             count = max(0, min(round(share), len(left) - 1))
-            # What rounding took from one stratum the next one gives: many small ones come to the share asked for.
+            # The next stratum makes up for rounding, so that many small ones add up to the requested share.
             owed = max(-1.0, min(1.0, share - count))
             for place in left[:count]:
                 splits[place] = split
         if split not in splits and preparation.test_fraction is None and preparation.val_fraction is None:
-            return Draw(splits, f"too few pictures to hold {fraction:.0%} out as {split}")
+            return splits, f"too few pictures to hold {fraction:.0%} out as {split}"
         if split not in splits:
             raise DataError(
                 f"{fraction:.0%} of {len(names):,} pictures is too little for a {split} split. "
-                f"Add pictures, or ask for a larger share with --{split}; --{split} 0 draws none."
+                f"Add pictures, or request a larger share by --{split}; --{split} 0 draws none."
             )
     drawn = " and ".join(f"{fraction:.0%} as {split}" for split, fraction in wanted.items())
-    return Draw(splits, f"{drawn}, of each kind of target, drawn by seed {preparation.split_seed}")
+    return splits, f"{drawn}, stratified, drawn by seed {preparation.split_seed}"
 
 
 def unite_duplicates(
     splits: Sequence[Split], given: Sequence[Split | None], digests: Sequence[Hashable]
 ) -> list[Split]:
-    """The same splits, but for drawn pictures that are equal: all of these go where the first of them is.
+    """The same splits, but drawn pictures that are identical all go where the first of them is.
 
     >>> unite_duplicates(["train", "test", "test"], [None] * 3, ["a", "b", "a"])
     ['train', 'test', 'train']
     """
     first: dict[Hashable, Split] = {}
-    for split, own, digest in zip(splits, given, digests, strict=True):
-        if own in POOL:
+    rows = list(zip(splits, given, digests, strict=True))
+    for split, own, digest in rows:
+        if own in (None, "train"):
             first.setdefault(digest, split)
-    return [first[digest] if own in POOL else split for split, own, digest in zip(splits, given, digests, strict=True)]
+    return [first[digest] if own in (None, "train") else split for split, own, digest in rows]
+
+
+def order_by_split(splits: Sequence[Split]) -> list[int]:
+    """The places split by split, those of each in their own order."""
+    return sorted(range(len(splits)), key=lambda place: SPLITS.index(splits[place]))
+
+
+def find_leaks(splits: Sequence[Split], names: Sequence[str], digests: Sequence[Hashable]) -> tuple[Leak, ...]:
+    """The pictures with the same digest as one in an earlier split, each with the first such twin.
+
+    >>> find_leaks(["train", "train", "test"], ["a", "b", "c"], ["1", "2", "2"])
+    (Leak(name='c', split='test', twin='b', twin_split='train'),)
+    """
+    first: dict[Hashable, int] = {}
+    leaks = []
+    for place, (split, name, digest) in enumerate(zip(splits, names, digests, strict=True)):
+        twin = first.setdefault(digest, place)
+        if splits[twin] != split:
+            leaks.append(Leak(name, split, names[twin], splits[twin]))
+    return tuple(leaks)
 
 
 def _fractions(preparation: Preparation, own: set[Split]) -> dict[Split, float]:

@@ -1,4 +1,4 @@
-"""From many pictures to one uint8 array, in worker processes that each write their own rows of its file."""
+"""From many pictures to one uint8 array; worker processes each write their own rows of its file."""
 
 from __future__ import annotations
 
@@ -21,56 +21,66 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from lamina.data.decoding import BadPictureError, Packed, Picture, PictureReader, decode_and_describe, decode_picture
+from lamina.data.decoding import (
+    BadPictureError,
+    Picture,
+    PictureReader,
+    decode_and_describe,
+    decode_picture,
+    fit_pixels,
+)
+from lamina.data.duplicates import digest_rows
 from lamina.data.images import Problem, Progress
 from lamina.data.preparation import Resize
+from lamina.data.sources.listing import Pixels
 from lamina.errors import DataError
 
 MIXED_SIZES_SIDE_PX = 64
-OWN_SIZE_LIMIT_PX = 256  # photographs as a camera takes them are more than any net here learns from, or memory holds
+OWN_SIZE_LIMIT_PX = 256  # photographs of a camera's size are more than nets learn from, or memory holds
 SAMPLE_PICTURES = 32
-# Starting a worker costs a third of a second: of so many small pictures, or of photographs of so many bytes.
+# Starting a worker costs a third of a second, which so many small pictures or bytes of photographs take to decode.
 PICTURES_PER_WORKER = 1000
 BYTES_PER_WORKER = 12 * 2**20
-# Workers take turns at blocks of so many: one class may have larger pictures than another.
+# Workers take blocks of so many in turn: one class may have larger pictures than another.
 PICTURES_PER_BLOCK = 50
-# GNU's allocator would give each picture's memory back and ask for it again: a tenth of the time at 224 px.
+# Keeps GNU's allocator from returning each picture's memory: a tenth of the time at 224 px.
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": "100000000"}
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """What became of the pictures: one row of the array for each index in ``kept``, the rest are problems.
+    """The array of decoded pictures, row by row; pictures that could not be decoded have none.
 
     Attributes:
-        kept: which pictures could be decoded, in their order.
-        problems: the others, and why not.
-        digests: of the bytes of each picture, those that could not be decoded too.
-        size_px: side of the squares that the pictures became; None where all kept their size.
-        sizes_px: height and width of each kept picture before that, upright.
-        encodings: how many of the kept ones were of each format and mode, such as ``JPEG RGB``; the most first.
-        pixel_digests: of each kept row of the array; equal where the pixels are.
+        kept: the picture of each row.
+        problems: the pictures without a row, and why.
+        contents: a digest of what each row was made from: encoded bytes, or pixels before they were resized.
+        pixel_digests: of each row; equal where the pixels are.
+        sizes_px: stored height and width of each row's picture, upright.
+        size_px: side of the squares that the pictures became; ``None`` where all kept their size.
+        encodings: how many rows were of each format and mode, such as ``JPEG RGB``, the most common first.
     """
 
     kept: list[int]
     problems: list[Problem]
-    digests: list[str]
-    size_px: int | None
-    sizes_px: Int32[np.ndarray, "kept 2"]
-    encodings: dict[str, int]
+    contents: list[str]
     pixel_digests: list[str]
+    sizes_px: Int32[np.ndarray, "kept 2"]
+    size_px: int | None
+    encodings: dict[str, int]
 
 
 class _SizesDifferError(Exception):
-    """A picture has another size than those before it, and none was asked for."""
+    """A picture differs in size from those before it, and no size was given."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """The pictures of one worker, each with its row of the file."""
+    """The pictures of one worker, and the row of the file that each is written to."""
 
-    pictures: list[tuple[int, str, str, str, Packed | None, tuple[int, int] | None]]
+    rows: list[int]
+    pictures: list[Picture]
     rows_file: str
     offset_bytes: int
     height: int
@@ -80,10 +90,10 @@ class _Job:
 
 
 class _Found(NamedTuple):
-    """What a worker found of one picture; of one that could not be decoded, ``reason`` says why."""
+    """One decoded picture; ``reason`` says why where it could not be decoded."""
 
-    place: int
-    digest: str
+    row: int
+    content: str
     reason: str = ""
     height: int = 0
     width: int = 0
@@ -94,10 +104,10 @@ class _Found(NamedTuple):
 def decode_pictures(
     pictures: Sequence[Picture], folder: Path, size_px: int | None, resize: Resize, progress: Progress
 ) -> Decoded:
-    """Decode pictures to RGB into ``folder/pixels.npy``, and tell which could be.
+    """Decode pictures to RGB into ``folder/pixels.npy``.
 
-    With a ``size_px`` they are made to fit squares of that side by ``resize``. Without, pictures that all have one size
-    keep it, up to 256 px; else they become squares of 64 px.
+    With a ``size_px`` they are resized to squares of that side. Without it, pictures that all have one size of up to
+    256 px keep it; otherwise they become squares of 64 px.
 
     Raises:
         DataError: no picture could be decoded, or the disk has no room for the array.
@@ -121,74 +131,90 @@ def _decode_at(
     size_px: int | None,
 ) -> Decoded:
     rows_file = folder / "pixels.npy"
-    offset_bytes = _start_array(rows_file, (len(pictures), *size, 3))
-    places = _share_out(len(pictures), count_workers(pictures))
-    jobs = []
-    for number, taken in enumerate(places):
-        chosen = [
-            (place, one.name, one.file, one.member, one.packed, one.span)
-            for place in taken
-            for one in [pictures[place]]
-        ]
-        jobs.append(_Job(chosen, str(rows_file), offset_bytes, *size, resize, str(folder / f"result-{number}.json")))
+    offset_bytes = start_array(rows_file, (len(pictures), *size, 3))
+    jobs = [
+        _Job(
+            rows,
+            [pictures[row] for row in rows],
+            str(rows_file),
+            offset_bytes,
+            *size,
+            resize,
+            str(folder / f"result-{number}.json"),
+        )
+        for number, rows in enumerate(_share_out(len(pictures), count_workers(pictures)))
+    ]
     reports = _decode_here(jobs[0]) if len(jobs) == 1 else _decode_in_workers(jobs, folder)
     done = 0
     for count in reports:
         done += count
         progress(done, len(pictures))
     found = _collect(jobs)
-    kept = [one.place for one in found if not one.reason]
-    problems = [Problem(pictures[one.place].name, one.reason) for one in found if one.reason]
-    if not kept:
+    good = [one for one in found if not one.reason]
+    problems = [Problem(pictures[one.row].name, one.reason) for one in found if one.reason]
+    if not good:
         raise DataError(
-            f"none of the {len(pictures)} pictures could be read; "
+            f"None of the {len(pictures)} pictures could be read; "
             f"the first is {problems[0].path} ({problems[0].reason})."
         )
+    kept = [one.row for one in good]
     if problems:
         keep_rows(rows_file, kept)
-    good = [found[place] for place in kept]
     return Decoded(
         kept,
         problems,
-        digests=[one.digest for one in found],
-        size_px=size_px,
-        sizes_px=np.array([(one.height, one.width) for one in good], np.int32),
-        encodings=dict(Counter(one.encoding for one in good).most_common()),
+        contents=[one.content for one in good],
         pixel_digests=[one.pixel_digest for one in good],
+        sizes_px=np.array([(one.height, one.width) for one in good], np.int32),
+        size_px=size_px,
+        encodings=dict(Counter(one.encoding for one in good).most_common()),
     )
 
 
+def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resize) -> Decoded:
+    """Write images that are decoded into ``folder/pixels.npy``, a block at a time, as ``decode_pictures`` does.
+
+    Raises:
+        DataError: the disk has no room for the array.
+    """
+    count, *stored, channels = pixels.shape
+    side = stored if size_px is None else (size_px, size_px)
+    file = folder / "pixels.npy"
+    offset_bytes = start_array(file, (count, *side, channels))
+    contents: list[str] = []
+    digests: list[str] = []
+    with file.open("r+b") as rows:
+        rows.seek(offset_bytes)
+        for block in pixels.blocks():
+            fitted = np.ascontiguousarray(block if size_px is None else fit_pixels(block, size_px, resize))
+            rows.write(fitted.data)
+            digests += [digest.hex() for digest in digest_rows(fitted)]
+            contents += [digest.hex() for digest in digest_rows(block)] if size_px else digests[len(contents) :]
+    sizes_px = np.tile(np.array(stored, np.int32), (count, 1))
+    return Decoded(list(range(count)), [], contents, digests, sizes_px, size_px, {})
+
+
 def count_workers(pictures: Sequence[Picture]) -> int:
-    """One for each core, fewer where there is little to do."""
+    """One for each core, fewer where there is little to decode."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    wanted = len(pictures) // PICTURES_PER_WORKER
-    stored_bytes = 0
-    for picture in pictures:
-        if max(wanted, stored_bytes // BYTES_PER_WORKER) >= cores:
-            break
-        if picture.packed is not None:
-            stored_bytes += picture.packed.size_bytes
-        elif picture.span is not None:
-            stored_bytes += picture.span[1]
-        elif not picture.member:
-            with contextlib.suppress(OSError, ValueError):
-                stored_bytes += Path(picture.file).stat().st_size
-    return max(1, min(cores, len(pictures), max(wanted, stored_bytes // BYTES_PER_WORKER)))
+    stored_bytes = sum(picture.size_bytes for picture in pictures)
+    wanted = max(len(pictures) // PICTURES_PER_WORKER, stored_bytes // BYTES_PER_WORKER)
+    return max(1, min(cores, len(pictures), wanted))
 
 
 def _share_out(count: int, workers: int) -> list[list[int]]:
     """Which of ``count`` pictures each worker takes: blocks in turn, so that all have as much to do.
 
-    >>> [len(places) for places in _share_out(260, 2)]
+    >>> [len(rows) for rows in _share_out(260, 2)]
     [150, 110]
     """
     blocks = [range(start, min(start + PICTURES_PER_BLOCK, count)) for start in range(0, count, PICTURES_PER_BLOCK)]
-    shares = [[place for block in blocks[number::workers] for place in block] for number in range(workers)]
-    return [places for places in shares if places]
+    shares = [[row for block in blocks[number::workers] for row in block] for number in range(workers)]
+    return [rows for rows in shares if rows]
 
 
 def _collect(jobs: Sequence[_Job]) -> list[_Found]:
-    """What the workers found, in the order of the pictures; their files are removed."""
+    """The workers' results, in the order of the pictures; their files are removed."""
     found: list[_Found] = []
     for job in jobs:
         file = Path(job.result_file)
@@ -198,7 +224,7 @@ def _collect(jobs: Sequence[_Job]) -> list[_Found]:
 
 
 def _sample_sizes(pictures: Sequence[Picture]) -> set[tuple[int, int]]:
-    """The sizes (height, width) of a few pictures from the whole range, so that mixed sets are mostly known at once."""
+    """The sizes (height, width) of a few pictures, evenly spaced: most sets of mixed sizes are recognised by them."""
     step = max(1, len(pictures) // SAMPLE_PICTURES)
     sizes: set[tuple[int, int]] = set()
     with PictureReader() as reader:
@@ -215,31 +241,31 @@ def _sample_sizes(pictures: Sequence[Picture]) -> set[tuple[int, int]]:
 
 
 def _decode_here(job: _Job) -> Iterator[int]:
-    """Decode the pictures of a job into its rows; yields how many are done since the last time."""
+    """Decode the pictures of a job into their rows; yields how many were done since the last time."""
     found: list[_Found] = []
     shape = (job.height, job.width, 3)
     size = None if job.resize is None else shape[:2]
     row_bytes = math.prod(shape)
     with Path(job.rows_file).open("r+b") as rows, PictureReader() as reader:
-        for count, (place, name, file, member, packed, span) in enumerate(job.pictures):
+        for count, (row, picture) in enumerate(zip(job.rows, job.pictures, strict=True)):
             if count % PICTURES_PER_BLOCK == 0:
                 if count:
                     yield PICTURES_PER_BLOCK
-                rows.seek(job.offset_bytes + place * row_bytes)
+                rows.seek(job.offset_bytes + row * row_bytes)
             data = b""
             try:
-                data = reader.read(Picture(name, file, member, packed and Packed(*packed), span))
-                picture = decode_and_describe(data, size, resize=job.resize or "crop")
-                if picture.pixels.shape != shape:
+                data = reader.read(picture)
+                decoded = decode_and_describe(data, size, resize=job.resize or "crop")
+                if decoded.pixels.shape != shape:
                     raise _SizesDifferError
-                row = picture.pixels.tobytes()
-                found.append(_Found(place, _digest(data), "", *picture.stored_size_px, picture.encoding, _digest(row)))
+                pixels = decoded.pixels.tobytes()
+                found.append(_Found(row, _digest(data), "", *decoded.stored_size_px, decoded.encoding, _digest(pixels)))
             except BadPictureError as error:
-                row = bytes(row_bytes)
-                found.append(_Found(place, _digest(data), str(error)))
-            rows.write(row)
+                pixels = bytes(row_bytes)
+                found.append(_Found(row, _digest(data), str(error)))
+            rows.write(pixels)
     Path(job.result_file).write_text(json.dumps(found), "utf-8")
-    yield (len(job.pictures) - 1) % PICTURES_PER_BLOCK + 1
+    yield (len(job.rows) - 1) % PICTURES_PER_BLOCK + 1
 
 
 def _digest(data: bytes) -> str:
@@ -247,10 +273,10 @@ def _digest(data: bytes) -> str:
 
 
 def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
-    """Decode each job in a process of its own; yields how many pictures are done, and leaves no process behind.
+    """Decode each job in its own process; yields how many pictures are done, and leaves no process behind.
 
-    The workers are started by their module's name, not by multiprocessing: so a user's script needs no
-    ``if __name__ == "__main__"``. All write lines shorter than a pipe's atomic write into one pipe.
+    The workers are not started by multiprocessing, so that a user's script needs no ``if __name__ == "__main__"``.
+    They share one pipe; their lines are shorter than what a pipe writes atomically.
     """
     reading, writing = os.pipe()
     workers: list[subprocess.Popen[bytes]] = []
@@ -270,7 +296,7 @@ def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
                     with job_file.open("rb") as given:
                         command = [sys.executable, "-P", "-c", "from lamina.data.workers import work; work()"]
                         workers.append(
-                            subprocess.Popen(  # noqa: S603 (our own interpreter and our own words)
+                            subprocess.Popen(  # noqa: S603 (our own interpreter and code)
                                 command, stdin=given, stdout=output, stderr=errors, env=environment
                             )
                         )
@@ -294,16 +320,17 @@ def _check_ended(status: int, complaints: Path) -> None:
         raise OSError(status, os.strerror(status))
     last = complaints.read_text("utf-8", errors="replace").strip().rpartition("\n")[2]
     raise DataError(
-        f"a process that decoded pictures ended early (status {status}{', ' + last if last else ''}). "
-        "Nothing was kept; run the command again, and close other programs if memory is short."
+        f"A process that decodes pictures ended early (status {status}{', ' + last if last else ''}). "
+        "Nothing was kept. Try again, and close other programs if memory is short."
     )
 
 
 def work() -> None:
-    """Do the job on standard input: what a worker process runs."""
+    """Run the job on standard input: the main function of a worker process."""
     given = json.load(sys.stdin)
+    job = _Job(**given | {"pictures": [Picture(*fields) for fields in given["pictures"]]})
     try:
-        for count in _decode_here(_Job(**given)):
+        for count in _decode_here(job):
             sys.stdout.write(f"{count}\n")
             sys.stdout.flush()
     except _SizesDifferError:
@@ -312,12 +339,12 @@ def work() -> None:
         sys.exit(error.errno or 1)
 
 
-def _start_array(path: Path, shape: tuple[int, ...]) -> int:
-    """Write the header of a .npy file and make room for its rows; returns where they start, in bytes."""
+def start_array(path: Path, shape: tuple[int, ...]) -> int:
+    """Write the header of a .npy file and reserve its rows; returns where they start, in bytes."""
     needed_bytes, free_bytes = math.prod(shape), shutil.disk_usage(path.parent).free
     if needed_bytes > free_bytes:
         raise DataError(
-            f"the decoded images take {needed_bytes / 1e9:.1f} GB, "
+            f"The decoded images take {needed_bytes / 1e9:.1f} GB, "
             f"and {path.parent.parent} has {free_bytes / 1e9:.1f} GB free. "
             "Choose a smaller size, or set LAMINA_CACHE to a folder with more room."
         )
@@ -328,10 +355,10 @@ def _start_array(path: Path, shape: tuple[int, ...]) -> int:
 
 
 def keep_rows(path: Path, kept: Sequence[int]) -> None:
-    """Keep only these rows of the array in a file, in this order.
+    """Keep these rows of the array in a file, in this order.
 
-    They are moved one by one, as the array may be larger than memory, and in place where they keep their order: the
-    disk may have no room for it twice.
+    They are moved one by one, as the array may be larger than memory; in place where they keep their order, as the disk
+    may have no room for it twice.
     """
     with path.open("rb") as rows:
         np.lib.format.read_magic(rows)
@@ -341,7 +368,7 @@ def keep_rows(path: Path, kept: Sequence[int]) -> None:
         in_place = all(first < second for first, second in pairwise(kept))
         target = path if in_place else path.with_suffix(".kept")
         if not in_place:
-            _start_array(target, shape)
+            start_array(target, shape)
         with target.open("r+b") as file:
             # numpy leaves room in a header for the number of rows to change.
             _write_header(file, shape)

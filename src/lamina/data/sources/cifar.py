@@ -5,7 +5,6 @@ Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009), http
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import pickle
@@ -18,7 +17,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from lamina.data.images import Images, Split
-from lamina.data.sources.archive import read_member, tar_members
+from lamina.data.preparation import Preparation
+from lamina.data.sources.listing import Listing, Source, list_images, mark_state
+from lamina.data.sources.members import read_member, tar_members
 from lamina.errors import DataError
 
 
@@ -44,12 +45,14 @@ CIFAR10 = BatchFiles(
 CIFAR100 = BatchFiles(("train",), ("test",), "meta", "fine_label_names", "fine_labels")
 
 
-def is_batches_folder(folder: Path) -> bool:
-    """Whether a folder is an extracted official archive."""
-    return any(
-        (folder / files.meta).is_file() and any((folder / name).is_file() for name in files.train)
-        for files in (CIFAR10, CIFAR100)
-    )
+def open_batches(path: Path, _: Preparation) -> Source | None:
+    """The folder of an unpacked official archive, or the folder around it."""
+    for folder in (path, path / "cifar-10-batches-py"):
+        for files in (CIFAR10, CIFAR100):
+            if (folder / files.meta).is_file() and any((folder / name).is_file() for name in files.train):
+                state = [(file.name, mark_state(file.stat())) for file in sorted(folder.iterdir())]
+                return Source(state, lambda *_, folder=folder: list_batches(folder))
+    return None
 
 
 def is_batches_archive(path: Path) -> bool:
@@ -64,8 +67,8 @@ def is_batches_archive(path: Path) -> bool:
     return False
 
 
-def read_batches(path: Path) -> tuple[dict[Split, Images], str]:
-    """Read the official archive or its extracted folder; returns the splits and the content's fingerprint.
+def list_batches(path: Path) -> Listing:
+    """The images of the official archive or of its unpacked folder.
 
     Raises:
         DataError: a file is missing or damaged, or its pickle holds anything but arrays and plain containers.
@@ -86,9 +89,6 @@ def read_batches(path: Path) -> tuple[dict[Split, Images], str]:
     missing = [name for name in files.all if name not in contents]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}. Download or unpack the official archive again.")
-    digest = hashlib.blake2b(digest_size=16)
-    for name in files.all:
-        digest.update(hashlib.blake2b(contents[name]).digest())
     given_names = read_pickle(contents[files.meta], files.meta).get(files.target_names)
     if not isinstance(given_names, list):
         raise DataError(
@@ -97,7 +97,7 @@ def read_batches(path: Path) -> tuple[dict[Split, Images], str]:
     target_names = tuple(_text(name) for name in given_names)
     parts: dict[Split, tuple[str, ...]] = {"train": files.train, "test": files.test}
     splits = {split: _join(contents, names, files.targets, target_names, split) for split, names in parts.items()}
-    return splits, digest.hexdigest()
+    return list_images(splits, "the official files")
 
 
 def read_pickle(data: bytes, name: str) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def read_pickle(data: bytes, name: str) -> dict[str, Any]:
         content = _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
         return {_text(key): value for key, value in content.items()}
     except DataError as error:
-        raise DataError(f"{name} is refused: {error}") from None
+        raise DataError(f"{name} is rejected: {error}") from None
     except Exception as error:  # a damaged pickle makes the unpickler raise almost anything
         raise DataError(f"{name} is damaged: {error}. Download or unpack the official archive again.") from error
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
-from lamina.data.cache import cache_folder
+from lamina.data.cache import cache_folder, lock_or_wait
 from lamina.data.images import Images, Split
+from lamina.data.sources.listing import Source, list_images
 from lamina.errors import DataError, LaminaWarning
 
 # What is announced: where from, and how much.
@@ -47,7 +47,7 @@ def download_archive(name: str) -> Path:
     if archive.exists():
         return archive
     with _downloading(name) as folder:
-        if archive.exists():  # another process has downloaded it meanwhile
+        if archive.exists():  # by another process, meanwhile
             return archive
         from torchvision.datasets import CIFAR10, CIFAR100
         from torchvision.datasets.utils import download_url
@@ -56,6 +56,11 @@ def download_archive(name: str) -> Path:
         download_url(official.url, folder, archive.name, official.tgz_md5)
         (folder / archive.name).replace(archive)
     return archive
+
+
+def open_download(name: str) -> Source:
+    """``mnist``, ``fashion-mnist`` or ``svhn``, downloaded when it is read."""
+    return Source(name, lambda *_: list_images(download_images(name), "the published set"))
 
 
 def download_images(name: str) -> dict[Split, Images]:
@@ -100,7 +105,7 @@ def _downloading(name: str) -> Iterator[Path]:
     folder = downloads_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "download.lock"), tempfile.TemporaryDirectory(dir=folder) as beside:
+        with lock_or_wait(folder / f"{name}.lock", name), tempfile.TemporaryDirectory(dir=folder) as beside:
             warnings.warn(f"Downloading {name} ({size_mb} MB) from {host}.", LaminaWarning, stacklevel=4)
             with _network_timeout(NETWORK_TIMEOUT_SECONDS):
                 yield Path(beside)

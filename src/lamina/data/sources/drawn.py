@@ -7,32 +7,58 @@ A figure is a polygon. Its edge is smoothed by the signed distance of each pixel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from lamina.data.images import Images, Progress, Split
+from lamina.data.preparation import Preparation
+from lamina.data.sources.listing import Listing, Source, list_images
 
 ShapesTarget = Literal["shapes", "shapes-attributes", "shapes-pose"]
+
+SHAPES: tuple[ShapesTarget, ...] = ("shapes", "shapes-attributes", "shapes-pose")
+COUNTS: dict[Split, int] = {"train": 8_000, "test": 2_000}
+SEEDS: dict[Split, int] = {"train": 1, "test": 2}
 
 KINDS = ("arrow", "circle", "crescent", "cross", "drop", "heart", "pentagon", "square", "star", "triangle")
 ATTRIBUTES = ("large", "outlined", "striped", "warm")
 POSE = ("angle_radians", "size_fraction")
 
-# Only these look the same in no two directions, so that their angle can be told.
+# Only these look different in every direction, so that their angle can be told.
 POSED_KINDS = ("arrow", "crescent", "drop", "heart")
 
-# Raised when the same parameters draw other pictures, so that caches are drawn again.
+# Raised when the same parameters draw other pictures.
 DRAWING_VERSION = 1
 
 SMALL_RADIUS_FRACTION = (0.20, 0.28)
 LARGE_RADIUS_FRACTION = (0.32, 0.40)
-# Of the room that the frame leaves a figure; with all of it, a net that knows no places learns next to nothing.
+# Of the room that the frame leaves a figure; with all of it, a fully connected net learns next to nothing.
 WANDER_FRACTION = 0.5
 # The longest that each stroke of the clutter can be; a dot is a stroke without length.
 CLUTTER_LENGTHS_FRACTION = (0.5, 0.5, 0.3, 0.3, 0.0, 0.0, 0.0)
 CHUNK = 250
+
+
+def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
+    """The built-in set of that name, drawn when it is read."""
+    size_px = preparation.size_px or 32
+
+    def read(_: Path, progress: Progress) -> Listing:
+        drawn: dict[Split, Images] = {}
+        for split, count in COUNTS.items():
+            before = sum(map(len, drawn.values()))
+
+            def report(done: int, _: int, before: int = before) -> None:
+                progress(before + done, sum(COUNTS.values()))
+
+            drawn[split] = draw_shapes(name, split, count, SEEDS[split], size_px, report)
+        # Not known by its pixels, which may differ in the last bit between processors.
+        return list_images(drawn, "the built-in set", f"{name} {DRAWING_VERSION} {COUNTS} {SEEDS} {size_px}")
+
+    return Source(DRAWING_VERSION, read)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,27 +6,19 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.data.decoding import Picture
-from lamina.data.images import Problem, Split
-from lamina.data.preparation import LabelFrom
-from lamina.data.sources.listing import Listing
+from lamina.data.images import SPLIT_WORDS, Problem, Split
+from lamina.data.preparation import LabelFrom, Preparation
+from lamina.data.sources.listing import Listing, Source, mark_state
 from lamina.errors import DataError
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-PARTS: dict[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
-# What stands between the words of a file's name, as in a pattern; Windows numbers copies as in "cat (2).jpg".
+# Between the words of a file's name, for a pattern; Windows numbers copies as in "cat (2).jpg".
 SEPARATORS = r" _.(\-"
 LAYOUT = "Expected a folder for each class with its pictures inside, or train/, val/ and test/ with such folders."
-
 
 LABEL_REASONS: dict[LabelFrom, str] = {
     "folder": "the class folders",
@@ -37,15 +29,27 @@ LABEL_REASONS: dict[LabelFrom, str] = {
 
 @dataclass(frozen=True)
 class Scan:
-    """The pictures of a folder, and a digest of their paths, sizes and times that tells whether any has changed."""
+    """The pictures of a folder, and a digest that changes with their paths, sizes or times."""
 
     pictures: list[Picture]
     problems: list[Problem]
     digest: str
 
 
+def open_folder(path: Path, preparation: Preparation) -> Source | None:
+    """A folder of class folders, with or without ``train``, ``val`` and ``test`` around them.
+
+    Raises:
+        DataError: the folder can't be read.
+    """
+    if not path.is_dir():
+        return None
+    scan = scan_folder(path)
+    return Source(scan.digest, lambda *_: arrange(scan.pictures, path, preparation.label_from, scan.problems))
+
+
 def is_picture_path(path: str) -> bool:
-    """Whether a path, with ``/`` between its parts, names a picture that is neither hidden nor macOS's bookkeeping.
+    """Whether a path, with ``/`` between its parts, names a picture; hidden files and macOS's own are none.
 
     >>> is_picture_path("cat/1.JPG"), is_picture_path("cat/.1.jpg"), is_picture_path("cat/notes.txt")
     (True, False, False)
@@ -61,27 +65,26 @@ def scan_folder(root: Path) -> Scan:
     Raises:
         DataError: the folder can't be read.
     """
-    found: list[tuple[str, str]] = []
+    pictures: list[Picture] = []
     problems: list[Problem] = []
     digest = hashlib.blake2b(digest_size=16)
     try:
         real_root = root.resolve(strict=True)
-        for name, entry in sorted(_walk(root, ""), key=lambda pair: pair[0]):
+        for name, entry in sorted(walk_files(root), key=lambda pair: pair[0]):
             if fault := _find_fault(name, entry, real_root):
                 problems.append(Problem(name, fault))
             elif is_picture_path(name):
                 state = entry.stat()
-                mark = f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n"
-                digest.update(mark.encode("utf-8", "surrogateescape"))
-                found.append((name, entry.path))
+                digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
+                pictures.append(Picture(name, entry.path, size_bytes=state.st_size))
     except OSError as error:
         raise DataError(f"{root} can't be read: {(error.strerror or str(error)).lower()}.") from error
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
-    return Scan([Picture(name, path) for name, path in found], problems, digest.hexdigest())
+    return Scan(pictures, problems, digest.hexdigest())
 
 
 def _find_fault(name: str, entry: os.DirEntry[str], real_root: Path) -> str:
-    """Why what is named as a picture, or leads to a folder, is left out; empty where nothing is wrong."""
+    """Why an entry that is named as a picture, or links to a folder, is left out; empty where nothing is wrong."""
     is_picture = is_picture_path(name)
     try:
         if entry.is_symlink() and entry.is_dir():
@@ -94,27 +97,30 @@ def _find_fault(name: str, entry: os.DirEntry[str], real_root: Path) -> str:
     return "a link out of the folder" if is_out else ""
 
 
-def _walk(folder: Path | str, prefix: str) -> Iterable[tuple[str, os.DirEntry[str]]]:
+def walk_files(folder: Path | str, prefix: str = "") -> Iterable[tuple[str, os.DirEntry[str]]]:
+    """The files below a folder, with ``/`` between the parts of their paths; not in hidden folders or links."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith(".") and entry.name != "__MACOSX":
-                    yield from _walk(entry.path, f"{prefix}{entry.name}/")
+                    yield from walk_files(entry.path, f"{prefix}{entry.name}/")
             else:
                 yield prefix + entry.name, entry
 
 
-def arrange(scan: Scan, source: Path, label_from: LabelFrom = "folder") -> Listing:
-    """Tell splits and classes of pictures from their paths; a single folder around all is stepped into.
+def arrange(
+    pictures: Sequence[Picture], source: Path, label_from: LabelFrom = "folder", problems: Sequence[Problem] = ()
+) -> Listing:
+    """The splits and classes of pictures by their paths; a single folder around all is stepped into.
 
     Raises:
         DataError: there are no pictures, or splits beside other folders.
     """
-    if not scan.pictures:
-        raise DataError(f"no pictures in {source}. {LAYOUT}")
-    pictures = _step_in(scan.pictures)
+    if not pictures:
+        raise DataError(f"No pictures in {source}. {LAYOUT}")
+    pictures = _step_in(pictures)
     tops = {picture.name.split("/")[0] for picture in pictures if "/" in picture.name}
-    parts = {top for top in tops if top.lower() in PARTS}
+    parts = {top for top in tops if top.lower() in SPLIT_WORDS}
     least_folders = 1 if label_from == "name" else 2
     in_parts = parts == tops and any(picture.name.count("/") >= least_folders for picture in pictures)
     if len(parts) > 1 and not in_parts:
@@ -123,31 +129,32 @@ def arrange(scan: Scan, source: Path, label_from: LabelFrom = "folder") -> Listi
     kept: list[Picture] = []
     splits: list[Split | None] = []
     labels: list[object] = []
-    problems = list(scan.problems)
+    faults: list[Problem] = []
     for picture in sorted(pictures, key=lambda picture: picture.name):
         path_parts = picture.name.split("/")
-        split = PARTS[path_parts.pop(0).lower()] if in_parts and len(path_parts) > 1 else None
+        split = SPLIT_WORDS[path_parts.pop(0).lower()] if in_parts and len(path_parts) > 1 else None
         label = label_of(path_parts, label_from)
         if label is None:
             fault = "no name before its first digit" if label_from == "name" else "in no class folder"
-            problems.append(Problem(picture.name, fault))
+            faults.append(Problem(picture.name, fault))
         else:
             kept.append(picture)
             splits.append(split)
             labels.append(label)
     if not kept:
         where = "have no class in their names" if label_from == "name" else "lie in no class folders"
-        raise DataError(f"the pictures in {source} {where}. {LAYOUT}")
-    return Listing(kept, splits, {"class": labels}, problems, scan.digest, label_reason=LABEL_REASONS[label_from])
+        raise DataError(f"The pictures in {source} {where}. {LAYOUT}")
+    reason = LABEL_REASONS[label_from]
+    return Listing(kept, splits, {"class": labels}, [*problems, *faults], label_reason=reason, kind="single-label")
 
 
 def label_of(path_parts: Sequence[str], label_from: LabelFrom) -> str | None:
-    """The class that a picture's path tells, or None where it tells none.
+    """The class in a picture's path, or ``None``.
 
     Args:
         path_parts: the folders below the split's, then the file's name.
-        label_from: ``folder`` is the outermost folder, ``parent`` the one that the picture lies in; ``name`` is the
-            file's name up to its first digit, or without one up to its last separator.
+        label_from: ``folder`` is the outermost folder, ``parent`` the innermost; ``name`` is the file's name up to its
+            first digit, or without one up to its last separator.
 
     >>> label_of(["cat", "tabby", "12.jpg"], "folder"), label_of(["cat", "tabby", "12.jpg"], "parent")
     ('cat', 'tabby')
@@ -169,6 +176,6 @@ def _step_in(pictures: Sequence[Picture]) -> Sequence[Picture]:
     while True:
         top = pictures[0].name.split("/")[0]
         wrapped = all(picture.name.startswith(f"{top}/") and picture.name.count("/") > 1 for picture in pictures)
-        if not wrapped or top.lower() in PARTS:
+        if not wrapped or top.lower() in SPLIT_WORDS:
             return pictures
-        pictures = [replace(picture, name=picture.name[len(top) + 1 :]) for picture in pictures]
+        pictures = [picture._replace(name=picture.name[len(top) + 1 :]) for picture in pictures]

@@ -1,33 +1,118 @@
-"""What a source holds before anything of it is decoded."""
+"""What every source gives: a state to compare with the cache, and a listing of its pictures or pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
 
 from lamina.data.decoding import Picture
-from lamina.data.images import Problem, Split
+from lamina.data.images import Images, Problem, Progress, Split
+from lamina.targets import SINGLE_LABEL, KindName, kind_of
+
+BLOCK_BYTES = 16 * 2**20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Decoded images that are read in blocks, so that they need not fit into memory.
+
+    Attributes:
+        shape: (N, H, W, C).
+        blocks: begins anew at the first image whenever it is called.
+        content: identifies all pixels; without it their digests do.
+    """
+
+    shape: tuple[int, int, int, int]
+    blocks: Callable[[], Iterator[UInt8[np.ndarray, "m h w c"]]]
+    content: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Listing:
     """The pictures of a source in its own order, and what it says of each.
 
     Attributes:
-        pictures: where each encoded picture lies.
-        splits: of each picture, as the source tells it; ``None`` where it tells none.
-        labels: by column, what the source says of each picture, as it stands there: text, a truth value, a number or
-            a list of texts, ``None`` where nothing is given. A folder has one column, ``class``.
-        problems: what was found and is no usable picture.
-        digest: tells whether the source has changed since, by sizes and times.
+        pictures: the names of the pictures, and where each lies encoded.
+        splits: of each picture; ``None`` where the source tells none.
+        labels: the values of each column as the source has them, one a picture: texts, booleans, numbers or lists of
+            texts; ``None`` where there is none.
+        problems: what was found and can't be used.
         target_names: the classes or labels in the source's own order, where it tells one.
-        label_reason: where the labels are from, in plain words, such as ``column 'label'``.
+        label_reason: where the labels come from, such as ``column 'label'``.
+        kind: of the targets, where the source leaves no choice.
+        pixels: the images, where the source has arrays; the pictures then have names alone.
     """
 
     pictures: Sequence[Picture]
     splits: Sequence[Split | None]
     labels: Mapping[str, Sequence[object]]
-    problems: Sequence[Problem]
-    digest: str
+    problems: Sequence[Problem] = ()
     target_names: Sequence[str] | None = None
-    label_reason: str = "the folders' names"
+    label_reason: str = "the class folders"
+    kind: KindName | None = None
+    pixels: Pixels | None = None
+
+    def keep(self, rows: Sequence[int], pictures: Sequence[Picture], problems: Sequence[Problem]) -> Listing:
+        """The listing of these rows, with the pictures found for them, and the problems of the others."""
+        return replace(
+            self,
+            pictures=pictures,
+            splits=[self.splits[row] for row in rows],
+            labels={column: [values[row] for row in rows] for column, values in self.labels.items()},
+            problems=[*self.problems, *problems],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A source that was recognised.
+
+    Attributes:
+        state: changes whenever the content does; cheap to find.
+        read: makes the listing; gets an empty folder for temporary files, and a progress for what takes long.
+    """
+
+    state: object
+    read: Callable[[Path, Progress], Listing] = field(repr=False)
+
+
+def list_images(splits: Mapping[Split, Images], label_reason: str, content: str | None = None) -> Listing:
+    """The listing of a published set: its images by split."""
+    parts = list(splits.values())
+    first, kind = parts[0], kind_of(parts[0].targets)
+    if kind is SINGLE_LABEL:
+        labels = {"class": [first.target_names[place] for one in parts for place in one.targets.tolist()]}
+    else:
+        columns = np.concatenate([one.targets for one in parts]).T.tolist()
+        labels = dict(zip(first.target_names, columns, strict=True))
+    return Listing(
+        pictures=[Picture(name) for one in parts for name in one.names],
+        splits=[one.split for one in parts for _ in one.names],
+        labels=labels,
+        target_names=first.target_names if kind is SINGLE_LABEL else None,
+        label_reason=label_reason,
+        kind=kind.name,
+        pixels=stack_pixels([one.pixels for one in parts], content),
+    )
+
+
+def stack_pixels(parts: Sequence[UInt8[np.ndarray, "_ h w c"]], content: str | None = None) -> Pixels:
+    """Arrays in memory, one after another."""
+
+    def blocks() -> Iterator[UInt8[np.ndarray, "m h w c"]]:
+        for part in parts:
+            step = max(1, BLOCK_BYTES // max(1, part[:1].nbytes))
+            yield from (part[start : start + step] for start in range(0, len(part), step))
+
+    _, height, width, channels = parts[0].shape
+    return Pixels((sum(map(len, parts)), height, width, channels), blocks, content)
+
+
+def mark_state(state: os.stat_result) -> tuple[int, int, int]:
+    """A file's size and times, which change with its content."""
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns

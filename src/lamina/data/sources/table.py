@@ -10,84 +10,94 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lamina.data.decoding import BadPictureError, Picture
-from lamina.data.images import Problem, Split
+from lamina.data.images import SPLIT_WORDS, Problem, Progress, Split
 from lamina.data.preparation import Preparation
-from lamina.data.sources.columns import SPLIT_WORDS, Columns, choose_columns, read_splits, refuse_urls
-from lamina.data.sources.folder import is_picture_path
-from lamina.data.sources.listing import Listing
-from lamina.errors import DataError, name_some
-
-if TYPE_CHECKING:
-    from lamina.data.sources.table_file import TableFile
+from lamina.data.sources.columns import Columns, Table, choose_columns, read_splits, reject_urls
+from lamina.data.sources.folder import is_picture_path, walk_files
+from lamina.data.sources.listing import Listing, Source, mark_state
+from lamina.data.sources.text_table import read_text_table
+from lamina.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".parquet")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-# Where the names of a table's columns stand is searched no further.
-HEADER_BYTES = 2**16
-# As datasets names its files: train-00000-of-00002.parquet, in older sets with a digest behind.
+HEADER_BYTES = 2**16  # the names of a table's columns are searched no further
+# As datasets names its files: train-00000-of-00002.parquet, in older sets followed by a digest.
 SHARD = re.compile(rf"({'|'.join(SPLIT_WORDS)})(?:-(\d+)-of-(\d+))?(?:-[0-9a-f]+)?\.parquet", re.IGNORECASE)
 NAME_LIMIT = 200
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One file of a table, the split that its name tells, and what stands before its pictures' names."""
+    """One file of a table, the split by its name or folder, and what precedes its pictures' names."""
 
     file: Path
     split: Split | None = None
     prefix: str = ""
 
 
-def is_table(path: Path) -> bool:
-    """Whether a file is a table, by its name.
-
-    >>> is_table(Path("pets.CSV")), is_table(Path("pets.zip"))
-    (True, False)
-    """
-    return path.name.lower().endswith(SUFFIXES)
-
-
-def is_table_folder(path: Path) -> bool:
-    """Whether a folder has a table of its pictures: ``metadata.csv`` with ``file_name``, or Parquet files."""
-    return path.is_dir() and bool(_find_parts(path)[0])
-
-
-def scan_table(path: Path, preparation: Preparation) -> Listing:
-    """What a table, or a folder with one, says of its pictures; encoded pictures in it are not read.
-
-    The ``member`` of a picture that is encoded in the table is its column: ``spool_table`` makes it readable. The
-    digest tells the state of the table's files, and of the pictures that it names; not what was asked of it.
+def open_table(path: Path, preparation: Preparation) -> Source | None:
+    """A table by its name, or a folder with ``metadata.csv`` that has ``file_name``, or with Parquet files.
 
     Raises:
         DataError: a file can't be read, it is not clear which columns are meant, or no picture can be used.
     """
-    # Reading needs polars, which takes a while to import; knowing a table when one sees it does not.
-    from lamina.data.sources.table_file import open_table
+    scanned = scan_table(path, preparation)
+    if scanned is None:
+        return None
+    listing, state = scanned
 
+    def read(folder: Path, _: Progress) -> Listing:
+        if not listing.pictures[0].member:
+            return listing
+        from lamina.data.sources.parquet import spool_table
+
+        return spool_table(listing, folder)
+
+    return Source(state, read)
+
+
+def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | None:
+    """What a table says of its pictures, and a digest of the state of its files and of the pictures that it names.
+
+    The ``member`` of a picture that is encoded in the table is its column.
+    """
     parts, problems = _find_parts(path)
+    if not parts:
+        return None
     digest = hashlib.blake2b(digest_size=16)
     listings: list[Listing] = []
-    asked = preparation
+    wanted = preparation
     for part in parts:
-        table = open_table(part.file)
-        columns = choose_columns(table, asked)
+        table = _read_table(part.file)
+        columns = choose_columns(table, wanted)
         # What is found in the first file holds for all.
-        asked = replace(preparation, image_column=columns.image, label_columns=columns.labels)
-        digest.update(f"{part.prefix}{part.file.name}\0{_mark(part.file.stat())}\n".encode("utf-8", "surrogateescape"))
+        wanted = replace(preparation, image_column=columns.image, label_columns=columns.labels)
+        mark = f"{part.prefix}{part.file.name}\0{mark_state(part.file.stat())}\n"
+        digest.update(mark.encode("utf-8", "surrogateescape"))
         listings.append(_list_rows(table, columns, part, preparation.split_column is not None, digest))
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
-    return _join(listings, problems, digest.hexdigest())
+    return _join(listings, problems), digest.hexdigest()
 
 
-def _list_rows(
-    table: TableFile, columns: Columns, part: _Part, is_split_asked: bool, digest: hashlib.blake2b
-) -> Listing:
-    """What one file says; the split of the file's name counts where no column was asked for."""
+def _read_table(path: Path) -> Table:
+    if path.name.lower().endswith(".parquet"):
+        # polars takes a while to import; recognising a table does not need it.
+        from lamina.data.sources.parquet import read_parquet_table
+
+        table = read_parquet_table(path)
+    else:
+        table = read_text_table(path)
+    if not table.rows:
+        raise DataError(f"{path} has no rows. Expected one for each picture.")
+    return table
+
+
+def _list_rows(table: Table, columns: Columns, part: _Part, is_split_given: bool, digest: hashlib.blake2b) -> Listing:
+    """What one file says; its own split counts unless a column of splits was requested."""
     splits: Sequence[Split | None] = [part.split] * table.rows
-    if columns.split is not None and (part.split is None or is_split_asked):
+    if columns.split is not None and (part.split is None or is_split_given):
         splits = read_splits(table, columns.split)
     stem = part.file.name.rpartition(".")[0]
     listing = Listing(
@@ -96,39 +106,14 @@ def _list_rows(
         ],
         splits=splits,
         labels={column: table.read(column) for column in columns.labels},
-        problems=[],
-        digest="",
         target_names=table.class_names.get(columns.labels[0]) if len(columns.labels) == 1 else None,
         label_reason=columns.label_reason,
     )
     if columns.is_encoded:
         return listing
     values = table.read(columns.image)
-    refuse_urls(part.file, columns.image, values)
+    reject_urls(part.file, columns.image, values)
     return _find_pictures(listing, part, values, columns, digest)
-
-
-def refuse_parquet(path: Path) -> None:
-    """Say of a folder in which nothing was found to read that it holds Parquet files, if it does.
-
-    Raises:
-        DataError: it does; the message tells which of its folders to give, or how Parquet files should lie.
-    """
-    files = [str(file.relative_to(path)) for file in sorted(path.rglob("*.parquet"))]
-    if not files:
-        return
-    folders = _folders_of(path)
-    while len(folders) == 1 and not folders[0].is_symlink():
-        folders = _folders_of(folders[0])
-    if len(sets := [folder for folder in folders if is_table_folder(folder)]) > 1:
-        raise DataError(
-            f"{path} holds more than one set of Parquet files: {name_some([folder.name for folder in sets])}. "
-            f"Give lamina the folder of one, such as {sets[0]}."
-        )
-    raise DataError(
-        f"no pictures in {path}, but Parquet files: {name_some(files)}. Expected all in one folder without others, "
-        "or in train/, val/ and test/. Or give lamina one of the files."
-    )
 
 
 def names_files(head: bytes) -> bool:
@@ -142,73 +127,60 @@ def names_files(head: bytes) -> bool:
 
 def _find_parts(path: Path) -> tuple[list[_Part], list[Problem]]:
     if not path.is_dir():
-        return [_Part(path)], []
-    folders = _folders_of(path)
-    for find in (_find_metadata_parts, _find_shards, _find_split_folders):
-        parts, problems = find(path, folders)
-        if parts:
-            return parts, problems
-    # A link may lead round in a circle.
-    if len(folders) == 1 and not folders[0].is_symlink() and not _has_pictures(path):
-        return _find_parts(folders[0])
-    return [_Part(file) for file in _find_parquet(path)], []
-
-
-def _find_metadata_parts(path: Path, folders: Sequence[Path]) -> tuple[list[_Part], list[Problem]]:
-    """A table beside its pictures, or one in the folder of each split."""
+        return [_Part(path)] if path.name.lower().endswith(SUFFIXES) else [], []
     if own := _find_metadata(path):
         return [_Part(own)], []
+    entries = sorted(path.iterdir())
+    folders = [one for one in entries if one.is_dir() and not one.name.startswith((".", "__MACOSX"))]
     found = {folder: _find_metadata(folder) for folder in folders if folder.name.lower() in SPLIT_WORDS}
-    parts = [_Part(file, SPLIT_WORDS[folder.name.lower()], f"{folder.name}/") for folder, file in found.items() if file]
-    return parts, [Problem(folder.name, "no table beside its pictures") for folder in found if not found[folder]]
+    if any(found.values()):
+        return (
+            [_Part(one, SPLIT_WORDS[folder.name.lower()], f"{folder.name}/") for folder, one in found.items() if one],
+            [Problem(folder.name, "no table beside its pictures") for folder, one in found.items() if not one],
+        )
+    is_wrapped = len(folders) == 1 and not found and not folders[0].is_symlink()  # a link may lead in a circle
+    if is_wrapped and not any(is_picture_path(entry.name) for entry in entries):
+        return _find_parts(folders[0])
+    return _find_parquet(path)
 
 
-def _find_shards(path: Path, folders: Sequence[Path]) -> tuple[list[_Part], list[Problem]]:
-    """Parquet files that are named by splits."""
-    for folder in (path, path / "data", *(folders if len(folders) == 1 else [])):
-        files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
-        matches = {file: SHARD.fullmatch(file.name) for file in files}
-        parts = [_Part(file, SPLIT_WORDS[match[1].lower()]) for file, match in matches.items() if match]
-        if parts:
-            _check_shards(folder, [match for match in matches.values() if match])
-            return parts, [Problem(file.name, "named by no split") for file in files if not matches[file]]
-    return [], []
-
-
-def _find_split_folders(_: Path, folders: Sequence[Path]) -> tuple[list[_Part], list[Problem]]:
-    """Parquet files of any name in folders of splits, as the hub converts every set: default/train/0000.parquet."""
-    parts: list[_Part] = []
-    problems: list[Problem] = []
-    if not any(folder.name.lower() in SPLIT_WORDS for folder in folders):
+def _find_parquet(path: Path) -> tuple[list[_Part], list[Problem]]:
+    """The Parquet files below a folder: those of splits, or all where there are no pictures."""
+    names = sorted(name for name, _ in walk_files(path) if name.lower().endswith(".parquet"))
+    names = [name for name in names if not name.rpartition("/")[2].startswith(".")]
+    are_named = any(SHARD.fullmatch(name.rpartition("/")[2]) for name in names)
+    if not names or (not are_named and any(is_picture_path(name) for name, _ in walk_files(path))):
         return [], []
-    for folder in folders:
-        split = SPLIT_WORDS.get(folder.name.lower())
-        files = _find_parquet(folder)
-        if split is None:
-            problems += [Problem(f"{folder.name}/{file.name}", "named by no split") for file in files]
-        else:
-            _check_shards(folder, [match for file in files if (match := SHARD.fullmatch(file.name))])
-            parts += [_Part(file, split, f"{folder.name}/") for file in files]
-    return parts, problems
+    splits = {name: split for name in names if (split := _split_of(name))}
+    chosen = list(splits) or names
+    if len(sets := sorted({_set_of(name) for name in chosen})) > 1:
+        raise DataError(
+            f"{path} holds more than one set of Parquet files: {', '.join(one or '.' for one in sets)}. "
+            f"Give lamina the folder of one, such as {path / sets[-1]}."
+        )
+    _check_shards(path, chosen)
+    folders = {name: name.rpartition("/")[0].rpartition("/")[2] for name in chosen}
+    return (
+        [
+            _Part(path / name, splits.get(name), f"{folders[name]}/" if folders[name].lower() in SPLIT_WORDS else "")
+            for name in chosen
+        ],
+        [Problem(name, "not named by a split") for name in names if splits and name not in splits],
+    )
 
 
-def _find_parquet(folder: Path) -> list[Path]:
-    """The Parquet files of a folder that has neither pictures nor folders: they are one table."""
-    files = sorted(file for file in folder.glob("*.parquet") if file.is_file() and not file.name.startswith("."))
-    return [] if not files or _folders_of(folder) or _has_pictures(folder) else files
+def _split_of(name: str) -> Split | None:
+    """The split of a Parquet file: by its folder, as the hub converts every set, or by its name."""
+    folder, _, file = name.rpartition("/")
+    if match := SHARD.fullmatch(file):
+        return SPLIT_WORDS[match[1].lower()]
+    return SPLIT_WORDS.get(folder.rpartition("/")[2].lower())
 
 
-def _folders_of(path: Path) -> list[Path]:
-    """The folders in a folder that are neither hidden nor macOS's bookkeeping."""
-    try:
-        entries = [entry for entry in path.iterdir() if entry.is_dir()]
-    except OSError:  # the search for pictures says why
-        return []
-    return sorted(entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX")
-
-
-def _has_pictures(path: Path) -> bool:
-    return any(is_picture_path(entry.name) for entry in path.iterdir())
+def _set_of(name: str) -> str:
+    """The folder of a Parquet file without that of its split."""
+    around, _, folder = name.rpartition("/")[0].rpartition("/")
+    return around if folder.lower() in SPLIT_WORDS else f"{around}/{folder}".lstrip("/")
 
 
 def _find_metadata(folder: Path) -> Path | None:
@@ -216,7 +188,7 @@ def _find_metadata(folder: Path) -> Path | None:
     for file in (folder / name for name in METADATA):
         if file.is_file():
             with file.open("rb") as opened:
-                if file.suffix == ".parquet":  # it names its columns last
+                if file.suffix == ".parquet":  # whose footer names the columns
                     opened.seek(-min(HEADER_BYTES, file.stat().st_size), os.SEEK_END)
                 head = opened.read(HEADER_BYTES)
             if re.search(rb"\bfile_name\b", head) if file.suffix == ".parquet" else names_files(head):
@@ -224,13 +196,14 @@ def _find_metadata(folder: Path) -> Path | None:
     return None
 
 
-def _check_shards(folder: Path, matches: Sequence[re.Match[str]]) -> None:
-    found = {(match[1].lower(), int(match[2])) for match in matches if match[2]}
-    for match in matches:
+def _check_shards(path: Path, names: Sequence[str]) -> None:
+    matches = {name: match for name in names if (match := SHARD.fullmatch(name.rpartition("/")[2]))}
+    found = {(match[1].lower(), int(match[2])) for match in matches.values() if match[2]}
+    for match in matches.values():
         for number in range(int(match[3] or 0)):
             if (match[1].lower(), number) not in found:
                 missing = f"{match[1]}-{number:0{len(match[2])}}-of-{match[3]}"
-                raise DataError(f"{folder} lacks {missing} of its Parquet files. Download it again.")
+                raise DataError(f"{path} lacks {missing} of its Parquet files. Download it again.")
 
 
 def _find_pictures(
@@ -250,24 +223,23 @@ def _find_pictures(
             first_row = first_rows.setdefault(name, row)
             if first_row != row:
                 same = all(labels[row] == labels[first_row] for labels in (listing.splits, *listing.labels.values()))
-                raise BadPictureError(f"named before, in row {first_row + 1}{'' if same else ', and told otherwise'}")
-            digest.update(f"{name}\0{_mark(state)}\n".encode("utf-8", "surrogateescape"))
+                raise BadPictureError(f"named before, in row {first_row + 1}{'' if same else ', with other values'}")
+            digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
             kept.append(row)
-            pictures.append(Picture(part.prefix + name, f"{part.file.parent}/{name}"))
+            pictures.append(Picture(part.prefix + name, f"{part.file.parent}/{name}", size_bytes=state.st_size))
         except BadPictureError as error:
             named = f"row {row + 1}" if value is None else part.prefix + value[:NAME_LIMIT]
             problems.append(Problem(named, str(error)))
     if not pictures:
         raise DataError(
-            f"none of the {len(values)} pictures that {part.file} names can be used; the first is {problems[0].path} "
+            f"None of the {len(values)} pictures that {part.file} names can be used; the first is {problems[0].path} "
             f"({problems[0].reason}). Column {columns.image!r} holds paths below the table's folder, {place.root}."
         )
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
-    splits: Sequence[Split | None] = [listing.splits[row] for row in kept]
+    found = listing.keep(kept, pictures, problems)
     if columns.split is None and part.split is None:
-        splits = _splits_of_paths(pictures)
-    labels = {column: [values[row] for row in kept] for column, values in listing.labels.items()}
-    return replace(listing, pictures=pictures, splits=splits, labels=labels, problems=problems)
+        return replace(found, splits=_splits_of_paths(pictures))
+    return found
 
 
 class _Place:
@@ -314,19 +286,14 @@ def _splits_of_paths(pictures: Sequence[Picture]) -> list[Split | None]:
     return [SPLIT_WORDS.get(top) for top in tops] if SPLIT_WORDS.keys() >= set(tops) else [None] * len(pictures)
 
 
-def _join(listings: Sequence[Listing], problems: Sequence[Problem], digest: str) -> Listing:
+def _join(listings: Sequence[Listing], problems: Sequence[Problem]) -> Listing:
     first = listings[0]
     if any(one.target_names != first.target_names for one in listings):
-        raise DataError("the files of the table name different classes. Download it again.")
+        raise DataError("The files of the table name different classes. Download it again.")
     return replace(
         first,
         pictures=[picture for one in listings for picture in one.pictures],
         splits=[split for one in listings for split in one.splits],
         labels={column: [value for one in listings for value in one.labels[column]] for column in first.labels},
         problems=[*problems, *(problem for one in listings for problem in one.problems)],
-        digest=digest,
     )
-
-
-def _mark(state: os.stat_result) -> str:
-    return f"{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}"
