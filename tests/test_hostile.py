@@ -190,7 +190,7 @@ def test_a_malicious_official_archive_runs_nothing_and_writes_nothing(tmp_path, 
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-    with pytest.raises(DataError, match=r"batches\.meta is refused: its pickle asks for posix\.system, which is"):
+    with pytest.raises(DataError, match=r"batches\.meta is rejected: its pickle asks for posix\.system, which is"):
         load_data(str(path))
     assert not touched.exists()
     assert not list(cache.glob("*/pixels.npy"))
@@ -217,6 +217,6 @@ def test_a_hostile_official_archive_is_refused(change, fault, tmp_path, cache):
             archive.addfile(member, io.BytesIO(bytes(member.size)))
     with pytest.raises(DataError) as refused:
         load_data(str(path))
-    assert f"{path} is refused: its member " in str(refused.value)
+    assert f"{path} is rejected: its member " in str(refused.value)
     assert fault in str(refused.value)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["cifar-10-python.tar.gz"]

@@ -15,9 +15,9 @@ CASES = {
     "train none.py --data shapes": "There is no file none.py. Give the path of a Python file that holds a Net.",
     "train cnn --recipe bets --data shapes": "cnn has no recipe 'bets'. Did you mean best?",
     "train mlp --data shapes --epochs 0": "epochs must be a whole number of at least 1, got 0.",
-    "train mlp --data nowhere/at/all": "there is no data set named nowhere/at/all, and no file or folder of that path. "
+    "train mlp --data nowhere/at/all": "There is no data set named nowhere/at/all, and no file or folder of that path. "
     "Check the path.",
-    "train mlp --data shapse": "there is no data set named shapse, and no file or folder of that path. "
+    "train mlp --data shapse": "There is no data set named shapse, and no file or folder of that path. "
     "Did you mean shapes?",
     "evaluate runs/none": "There is no run runs/none. runs holds no runs: make one with lamina train.",
     "evaluate none": "There is no run none. This folder holds no runs: make one with lamina train.",
