@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 import re
-import sys
-import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lamina import zoo
+from lamina.cli.own_file import call_net, find_net
 from lamina.cli.terminal import Terminal, warnings_as_remarks
 from lamina.errors import DataError, LaminaWarning, NetError, suggest
 from lamina.nets import Net, Shape, parse_net
@@ -232,75 +228,15 @@ def _choose_timm(text: str, weights: str | None, terminal: Terminal) -> NetChoic
 
 def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
     terminal.remark(f"net: {file} is Python, and is run: it can do all that you can")
-    found = _find_in_file(file, name)
+    found = find_net(file, name)
     recipes = {"default": Recipe()}
-    made = found if isinstance(found, Net) else _call(file, found)
+    made = found if isinstance(found, Net) else call_net(file, found)
     if isinstance(made, Net):
         return NetChoice(file.stem, made, recipes)
     from lamina.runs.record import OwnModule
 
     def make(*_: object) -> nn.Module:
-        module: nn.Module = _call(file, found)
+        module: nn.Module = call_net(file, found)
         return module
 
     return NetChoice(file.stem, make, recipes, OwnModule(str(file.resolve()), name))
-
-
-def _find_in_file(path: Path, name: str) -> Any:
-    """The one net, function or class of a file, or the one of that name."""
-    if not path.is_file():
-        raise NetError(f"There is no file {path}. Give the path of a Python file that holds a Net.")
-    module = _run_file(path)
-    named = {key: value for key, value in vars(module).items() if not key.startswith("_")}
-    values = {key: value for key, value in named.items() if isinstance(value, Net)}
-    functions = {key: value for key, value in named.items() if _is_own(value, module, inspect.isfunction)}
-    classes = {key: value for key, value in named.items() if _is_own(value, module, inspect.isclass)}
-    candidates = values | functions or classes
-    chosen = (candidates | classes).get(name) if name else next(iter(candidates.values()), None)
-    held = f"It holds: {', '.join(candidates | classes)}." if candidates | classes else "It holds none."
-    if name and chosen is None:
-        raise NetError(f"{path} holds no net, and no function or class that makes one, called {name!r}. {held}")
-    if chosen is None or not (name or len(candidates) == 1):
-        raise NetError(
-            f"{path} should hold one Net, or one function that makes a module, or be given as {path}:NAME. {held}"
-        )
-    return chosen
-
-
-def _run_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise NetError(f"{path} is no Python file.")
-    module = importlib.util.module_from_spec(spec)
-    # What lies beside the file can be imported, as when Python runs it; and its classes look their module up by name.
-    sys.path.insert(0, str(path.resolve().parent))
-    sys.modules.setdefault(path.stem, module)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise _failed(path, error) from error
-    return module
-
-
-def _is_own(value: Any, module: ModuleType, kind: Callable[[Any], bool]) -> bool:
-    return kind(value) and value.__module__ == module.__name__
-
-
-def _call(path: Path, make: Callable[[], Any]) -> Any:
-    from torch import nn
-
-    try:
-        made = make()
-    except Exception as error:
-        raise _failed(path, error) from error
-    if not isinstance(made, Net | nn.Module):
-        raise NetError(f"{path}: {make.__name__}() should give a Net or an nn.Module, but gave {type(made).__name__}.")
-    return made
-
-
-def _failed(path: Path, error: Exception) -> NetError:
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path.resolve()
-    ]
-    where = f" in line {lines[-1]}" if lines else ""
-    return NetError(f"{path} failed{where}: {type(error).__name__}: {error}.")
