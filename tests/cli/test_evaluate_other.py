@@ -39,7 +39,7 @@ def evaluate_on(run: str, capsys: pytest.CaptureFixture[str]):
 def test_all_pictures_of_a_folder_without_splits_are_evaluated(evaluate_on, tmp_path):
     status, report, told = evaluate_on(write_pictures(tmp_path / "other", 15, seed=5))
     assert (status, report["images"], report["split"], report["accuracy"]) == (0, 30, "test", 1.0)
-    assert "data: other (as asked): 30 test; 3×12×12\n" in told
+    assert "data: other (as requested): 30 test; 3×12×12\n" in told
     assert "splits: all of it, to judge by\n" in told
 
 
@@ -55,7 +55,7 @@ def test_a_folder_with_a_test_part_alone_is_evaluated(evaluate_on, tmp_path):
     for _ in range(2):  # the second time from the cache
         status, report, told = evaluate_on(tmp_path / "other")
         assert (status, report["images"], report["split"], report["accuracy"]) == (0, 12, "test", 1.0)
-        assert "data: other (as asked): 12 test; 3×12×12\n" in told
+        assert "data: other (as requested): 12 test; 3×12×12\n" in told
     status, _, told = evaluate_on(tmp_path / "other", "--split", "train")
     assert (status, told.splitlines()[-1]) == (2, "lamina: other has no train split. It has: test.")
 

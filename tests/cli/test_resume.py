@@ -466,7 +466,7 @@ def test_a_module_of_ones_own_is_resumed_with_its_file(workplace, pictures, caps
     )
     for name, epochs in (("straight", "3"), ("own", "2")):
         assert main(["train", "mine.py", "--data", str(pictures), "--name", name, *FLAGS, "--epochs", epochs]) == 0
-    assert "net: mine.py is Python, and is run: it can do all that you can\n" in capsys.readouterr().err
+    assert "net: mine.py is Python, and is run: it can do everything that you can\n" in capsys.readouterr().err
     assert main(["resume", "runs/own", "--epochs", "3"]) == 2
     assert "lamina runs no code that a run names" in capsys.readouterr().err
     assert main(["resume", "runs/own", "--epochs", "3", "--net", "mine.py"]) == 0

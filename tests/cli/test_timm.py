@@ -124,7 +124,7 @@ def test_without_a_network_it_says_what_to_do_at_once(workplace, pictures):
     [
         (
             "train mlp --weights none --data shapes",
-            "--weights was 'none', but only timm:NAME begins with weights. Leave it out.",
+            "--weights was 'none', but only timm:NAME takes weights. Leave it out.",
         ),
         (
             "train mlp --freeze 1 --data shapes",

@@ -77,7 +77,7 @@ def test_a_pipe_gets_plain_lines_and_every_default_is_told(workplace, pictures):
     assert lines[0].startswith("epoch 1/2  train loss ")
     assert any(line.startswith("test accuracy ") and "95 % interval" in line for line in lines)
     told = trained.stderr.splitlines()
-    assert told[0] == f"data: {pictures.name} (as asked): 60 train, 20 test; 3×{SIDE_PX}×{SIDE_PX}"
+    assert told[0] == f"data: {pictures.name} (as requested): 60 train, 20 test; 3×{SIDE_PX}×{SIDE_PX}"
     assert told[1] == "targets: single-label, 2 classes, from the class folders"
     assert told[2] == "recipe: epochs 2, batch_size 100, optimizer adam, lr 0.001, seed 3"
     assert told[3] == "net: mlp, 43,502 parameters"
@@ -106,7 +106,7 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, pictures):
         "It holds: small, build."
     )
     as_net = run_lamina("train", "mine.py:small", "--data", pictures, "--epochs", "1", "--name", "net")
-    assert "net: mine.py is Python, and is run: it can do all that you can\n" in as_net.stderr
+    assert "net: mine.py is Python, and is run: it can do everything that you can\n" in as_net.stderr
     assert run_lamina("evaluate", "runs/net").returncode == 0
     as_module = run_lamina("train", "mine.py:build", "--data", pictures, "--epochs", "1", "--name", "module")
     assert as_module.returncode == 0, as_module.stderr

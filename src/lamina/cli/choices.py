@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,13 +32,13 @@ TIMM = "timm:"
 
 @dataclass(frozen=True)
 class NetChoice:
-    """A net as somebody named it.
+    """The net that a person named.
 
     Attributes:
-        name: for the run and for tables.
-        net: the value, or what makes a module of a shape of images and a number of outputs.
-        recipes: how it is trained, the default first.
-        origin: where a module comes from: the file and name of the user's own, or timm's net and its first weights.
+        name: in tables and in the run's name.
+        net: the value, or a function from the shape of an image and a number of outputs to a module.
+        recipes: how to train it, the default first.
+        origin: where a module comes from: the user's file, or timm's net and its initial weights.
     """
 
     name: str
@@ -46,13 +47,13 @@ class NetChoice:
     origin: OwnModule | TimmNet | None = None
 
     def make_for(self, images: Images, seed: int) -> Net | nn.Module:
-        """The net, or a module for what these images are and ask for, with weights drawn from ``seed``."""
+        """The net, or a module that fits these images, with weights drawn from ``seed``."""
         from lamina.training.task import task_of
 
         return self.make(seed, images.shape, task_of(images).outputs)
 
     def make(self, seed: int, shape: Shape, outputs: int) -> Net | nn.Module:
-        """The net, or a module for images of that shape and so many logits, with weights drawn from ``seed``."""
+        """The net, or a module for images of that shape and that many logits, with weights drawn from ``seed``."""
         if isinstance(self.net, Net):
             return self.net
         import torch
@@ -67,17 +68,17 @@ def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> Net
     """The net that ``text`` names: one of the zoo, ``timm:NAME``, ``file.py``, ``file.py:NAME``, or layers as Python.
 
     Args:
-        text: what somebody wrote.
-        terminal: who is told of what is fetched or run.
-        weights: what timm's net begins with: ``none``, ``pretrained`` (the default) or a safetensors file.
+        text: what was typed.
+        terminal: where to say what is downloaded or run.
+        weights: initial weights of timm's net: ``none``, ``pretrained`` (the default) or a safetensors file.
 
     Raises:
-        NetError: it names none, or the weights cannot be had.
+        NetError: it names no net, or the weights are not available.
     """
     if text.startswith(TIMM):
         return _choose_timm(text, weights, terminal)
     if weights is not None:
-        raise NetError(f"--weights was {weights!r}, but only timm:NAME begins with weights. Leave it out.")
+        raise NetError(f"--weights was {weights!r}, but only timm:NAME takes weights. Leave it out.")
     if text in zoo.NAMES:
         return NetChoice(text, zoo.load_net(text), zoo.load_recipes(text))
     if file := re.fullmatch(r"(.+\.py)(?::(\w+))?", text):
@@ -91,17 +92,15 @@ def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> Net
 
 
 def choose_data(source: str | None, preparation: Preparation, terminal: Terminal) -> Dataset:
-    """The data set of that name or path, or by default CIFAR-10 where it can be had, else the built-in shapes."""
+    """The data set of that name or path; by default CIFAR-10 where it is available, else the built-in shapes."""
     from lamina.data import NAMES, find_default_data, load_data
 
-    reason = "as asked"
-    with warnings_as_remarks(terminal), terminal.progress() as show_progress:
+    reason = "as requested"
+    with _preparing(terminal) as progress:
         if source is None:
             source, reason = find_default_data()
-        dataset = load_data(
-            source, preparation, progress=lambda done, total: show_progress("preparing pictures", done, total)
-        )
-    _tell_images(dataset, reason, terminal)
+        dataset = load_data(source, preparation, progress=progress)
+    _print_dataset(dataset, reason, terminal)
     if source not in NAMES:
         terminal.remark(f"targets: {dataset.target_reason}")
     if preparation.size_px is None and dataset.size_px is not None:
@@ -109,15 +108,14 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
             f"size: {dataset.size_px} px squares by {dataset.resize} "
             "(pictures differ in size, or are over 256 px; --size sets another)"
         )
-    _tell_splits(dataset, terminal)
     return dataset
 
 
 def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset:
-    """What a run was trained on: where it was, or in its new place, ``source``.
+    """The data set of a run, from where it was or from its new place, ``source``.
 
     Raises:
-        DataError: it is not where it was, or cannot be read.
+        DataError: it has moved, or cannot be read.
     """
     from lamina.runs.resume import check_source
 
@@ -127,7 +125,7 @@ def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset
 
 
 def is_moved_to(run: Run, source: str) -> bool:
-    """Whether the data that a run was trained on is no longer where it was, but in ``source``."""
+    """Whether a run's data set has moved to ``source``."""
     from lamina.data import NAMES, load_data
 
     own = run.record.data
@@ -140,21 +138,15 @@ def is_moved_to(run: Run, source: str) -> bool:
         return False
 
 
-def choose_data_to_judge(
+def choose_other_data(
     source: str, preparation: Preparation, target_names: tuple[str, ...], terminal: Terminal
 ) -> Dataset:
-    """The data set of that name or path, for a model of other data that tells these classes, labels or numbers."""
+    """The data set of that name or path, to evaluate a model with these targets that was trained on other data."""
     from lamina.data import load_to_evaluate
 
-    with warnings_as_remarks(terminal), terminal.progress() as show_progress:
-        dataset = load_to_evaluate(
-            source,
-            preparation,
-            target_names,
-            progress=lambda done, total: show_progress("preparing pictures", done, total),
-        )
-    _tell_images(dataset, "as asked", terminal)
-    _tell_splits(dataset, terminal)
+    with _preparing(terminal) as progress:
+        dataset = load_to_evaluate(source, preparation, target_names, progress=progress)
+    _print_dataset(dataset, "as requested", terminal)
     return dataset
 
 
@@ -162,7 +154,7 @@ def load_run_model(run: Run, net: str | None, device: str, terminal: Terminal) -
     """A run's model on a device; ``net`` is the file of a user's own module, which a run does not hold.
 
     Raises:
-        LaminaError: the run's model is damaged, or does not go with ``net``.
+        LaminaError: the run's model is damaged, or does not fit ``net``.
     """
     from lamina.training.device import choose_device
 
@@ -173,7 +165,7 @@ def load_run_model(run: Run, net: str | None, device: str, terminal: Terminal) -
 
 
 def print_pretrained(model: Model, terminal: Terminal) -> None:
-    """Say how a net of timm's has its pixels, and whether the pictures are far smaller than it is used to."""
+    """Print the normalization of timm's nets, and whether the pictures are far smaller than those they learned from."""
     from lamina.training.pretrained import native_side_px
 
     native_px, side_px = native_side_px(model.body), min(model.in_shape[1:])
@@ -192,7 +184,7 @@ def make_module(run: Run, net: str | None, terminal: Terminal) -> nn.Module | No
     """The user's own module in the file that ``net`` names, with weights drawn from the run's seed.
 
     Raises:
-        NetError: there is none, or it is a net.
+        NetError: it holds no module.
     """
     if net is None:
         return None
@@ -204,15 +196,19 @@ def make_module(run: Run, net: str | None, terminal: Terminal) -> nn.Module | No
     return body
 
 
-def _tell_images(dataset: Dataset, reason: str, terminal: Terminal) -> None:
+@contextmanager
+def _preparing(terminal: Terminal) -> Iterator[Callable[[int, int], None]]:
+    """Show warnings as remarks, and progress by calls of what this gives with (done, total)."""
+    with warnings_as_remarks(terminal), terminal.progress() as show_progress:
+        yield lambda done, total: show_progress("preparing pictures", done, total)
+
+
+def _print_dataset(dataset: Dataset, reason: str, terminal: Terminal) -> None:
+    from lamina.data.splits import OWN_RULE
+
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.splits.items())
     shape = "×".join(map(str, dataset.train.shape))
     terminal.remark(f"data: {dataset.name} ({reason}): {counts}; {shape}")
-
-
-def _tell_splits(dataset: Dataset, terminal: Terminal) -> None:
-    from lamina.data.splits import OWN_RULE
-
     if dataset.split_rule != OWN_RULE:
         terminal.remark(f"splits: {dataset.split_rule}")
 
@@ -227,7 +223,7 @@ def _choose_timm(text: str, weights: str | None, terminal: Terminal) -> NetChoic
 
 
 def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
-    terminal.remark(f"net: {file} is Python, and is run: it can do all that you can")
+    terminal.remark(f"net: {file} is Python, and is run: it can do everything that you can")
     found = find_net(file, name)
     recipes = {"default": Recipe()}
     made = found if isinstance(found, Net) else call_net(file, found)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lamina.cli.choices import choose_data_to_judge, choose_run_data, is_moved_to, load_run_model
+from lamina.cli.choices import choose_other_data, choose_run_data, is_moved_to, load_run_model
 from lamina.cli.options import parse_options
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
@@ -59,7 +59,7 @@ def run(arguments: Sequence[str]) -> int:
         # Pictures are only resized to squares: other shapes have to fit already.
         size_px = height_px if height_px == width_px else None
         preparation = dataclasses.replace(own.preparation, size_px=size_px, task=task.kind.name)
-        data = choose_data_to_judge(options.data, preparation, task.target_names, terminal)
+        data = choose_other_data(options.data, preparation, task.target_names, terminal)
     split = options.split or ("test" if data.test is not None else "val")
     if split not in data.splits:
         raise DataError(f"{data.name} has no {split} split. It has: {', '.join(data.splits)}.")
