@@ -214,7 +214,7 @@ def test_a_data_set_that_has_changed_since_is_told(workplace, tmp_path):
     (folder / "more").rmdir()
     judged = run_lamina("evaluate", "runs/mine")
     assert judged.returncode == 0, judged.stderr
-    assert f"warning: {folder} has changed since the run learned from it" in judged.stderr
+    assert f"warning: {folder} has changed since the run was trained" in judged.stderr
 
 
 def test_names_that_are_not_utf8_go_through(workplace, tmp_path):
