@@ -29,14 +29,11 @@ install_import_hook(
             for module in pkgutil.iter_modules([str(Path(lamina.__path__[0], "data"))])
             if module.name != "preparation"
         ),
-        "lamina.runs.differences",
         "lamina.drawing",
         "lamina.evaluation",
         "lamina.files",
         "lamina.nets.modules",
-        "lamina.runs.record",
-        "lamina.runs.resume",
-        "lamina.runs.run",
+        "lamina.runs",
         "lamina.text",
         *(
             f"lamina.training.{name}"
