@@ -74,7 +74,10 @@ def test_named_paths_exist(document: Path) -> None:
     assert [path for path in named if "NAME" not in path and not (ROOT / path).exists()] == []
 
 
-def test_the_readmes_python_trains_and_prints_a_report(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readmes_python_trains_and_prints_a_report(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (block,) = read_blocks(ROOT / "README.md", "python")
     namespace: dict[str, Any] = {}
 
