@@ -124,13 +124,14 @@ KILL_BEFORE_EVERY_LINE = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from lamina import storage
+from lamina import files
+from lamina.training import tensors as stored
 
 def kill_at(number):
     seen = 0
     def trace(frame, event, _):
         nonlocal seen
-        if frame.f_code.co_filename != storage.__file__:
+        if frame.f_code.co_filename not in (files.__file__, stored.__file__):
             return None
         seen += event == "line"
         if seen == number:
@@ -140,21 +141,21 @@ def kill_at(number):
 
 file = Path(sys.argv[1]) / "state.safetensors"
 old, new = ({"weight": torch.full((50_000,), value)} for value in (1.0, 2.0))
-digests = {storage.digest_tensors(tensors): name for name, tensors in (("old", old), ("new", new))}
-storage.write_tensors(file, old, {})
+digests = {stored.digest_tensors(tensors): name for name, tensors in (("old", old), ("new", new))}
+stored.write_tensors(file, old, {})
 kills, left = [], 0
 while True:
     child = os.fork()
     if child == 0:
         sys.settrace(kill_at(len(kills) + 1))
-        storage.write_tensors(file, new, {})
+        stored.write_tensors(file, new, {})
         os._exit(0)
     if os.waitpid(child, 0)[1] == 0:
         break
-    kills.append(digests[storage.digest_tensors(storage.read_tensors(file)[0])])
+    kills.append(digests[stored.digest_tensors(stored.read_tensors(file)[0])])
     left += len(list(file.parent.iterdir())) - 1
-    storage.remove_leftovers(file.parent)
-    storage.write_tensors(file, old, {})
+    files.remove_leftovers(file.parent)
+    stored.write_tensors(file, old, {})
 print(" ".join(kills), left)
 """
 

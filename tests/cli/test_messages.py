@@ -23,7 +23,7 @@ CASES = {
     "evaluate none": "There is no run none. This folder holds no runs: make one with lamina train.",
     "predict runs/none": "Expected pictures after the run, got none. Give their paths.",
     "summary cnn --input 3x32": "--input was '3x32', but must be channels, height and width, as in 3x32x32.",
-    "reproduce --data shapes-pose": "The article's nets tell one class an image, and shapes-pose has other targets.",
+    "reproduce --data shapes-pose": "The article's nets predict one class an image, but shapes-pose has other targets.",
     "reproduce --seeds 0": "--seeds was 0, but takes 1 or more.",
 }
 

@@ -1,8 +1,8 @@
 """ResNet-18 for small images, for comparison: a 3×3 stem, four stages of two residual blocks, average pooling.
 
 He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, arXiv 1512.03385; the stem without stride and pool
-is that of its section 4.2. 11,173,962 parameters at 3×32×32 and ten classes. Not
-trained to the end yet: an epoch takes minutes on two cores.
+is that of its section 4.2. 11,173,962 parameters at 3×32×32 and ten classes. Not trained to the end yet: an epoch
+takes minutes on two cores.
 """
 
 from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Layer, Net, Output, ReLU, Residual
