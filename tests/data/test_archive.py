@@ -209,7 +209,7 @@ def test_a_damaged_archive_says_so(name: str, pictures, tmp_path: Path) -> None:
     data = path.read_bytes()
     directory_damaged, cut_off = data.replace(b"PK\x01\x02", b"PK\x01\x00", 1), data[: len(data) // 2 + 100]
     path.write_bytes(directory_damaged if name == "a.zip" else cut_off)
-    with pytest.raises(DataError, match=r"can't be read as an archive: .*\. Make or download it again\."):
+    with pytest.raises(DataError, match=r"can't be read: .*\. Make or download it again\."):
         load_data(path)
 
 
@@ -237,7 +237,7 @@ def test_names_that_are_not_utf8_go_all_the_way(pictures, tmp_path: Path) -> Non
 def test_a_zip_that_says_of_other_bytes_that_they_are_utf8_is_damaged(pictures, tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(make_zip([zipfile.ZIP_STORED], [b"picture"]).replace("ä".encode(), b"\xe4\x84"))
-    with pytest.raises(DataError, match=r"can't be read as an archive: 'utf-8' codec .*\. Make or download it again\."):
+    with pytest.raises(DataError, match=r"can't be read: 'utf-8' codec .*\. Make or download it again\."):
         load_data(path)
 
 

@@ -220,7 +220,7 @@ def test_channels_go_last_in_whatever_order_they_are_stored(shape, order: str, t
         ),
         (
             {"x": grey(2), "y": np.array([0, 2]), "class_names": np.array(["a", "b"])},
-            "DIR/pets.npz has the label 2, and names 2 classes, 0 to 1. Make it again.",
+            "DIR/pets.npz has the label 2, but names 2 classes, 0 to 1. Make it again.",
         ),
     ],
 )

@@ -97,7 +97,8 @@ def test_an_array_of_another_size_than_it_says_is_refused(shape, batches: Batche
         (
             lambda files: files.update(test_batch=pickle.dumps({"data": 1})),
             "test_batch is no batch of 32×32 RGB pictures with labels: "
-            "AttributeError(\"'int' object has no attribute 'pixels'\").",
+            "AttributeError(\"'int' object has no attribute 'pixels'\"). "
+            "Download or unpack the official archive again.",
         ),
     ],
 )

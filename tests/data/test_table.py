@@ -277,8 +277,8 @@ COLUMNS = "Its columns are image (text), label (number)."
         (
             "image,label\n1.png,1\n",
             {"image_column": "label"},
-            "Column 'label' of DIR/pets.csv holds no pictures, but number. --image-column names one with their paths "
-            f"or their bytes. {COLUMNS}",
+            "Column 'label' of DIR/pets.csv is of type number; --image-column names one with the pictures' paths or "
+            f"their bytes. {COLUMNS}",
         ),
         (
             "image,label\n1.png,1\n",
@@ -288,8 +288,8 @@ COLUMNS = "Its columns are image (text), label (number)."
         (
             "image,label\n1.png,1\n",
             {"split_column": "label"},
-            "Column 'label' of DIR/pets.csv holds number; --split-column names one of text: train, val or test. "
-            f"{COLUMNS}",
+            "Column 'label' of DIR/pets.csv is of type number; --split-column names one with train, val or test in "
+            f"each row. {COLUMNS}",
         ),
         (
             "image,label,split\n1.png,1,train\n2.png,2,spare\n",
@@ -343,7 +343,7 @@ def test_a_table_that_cannot_be_used_says_what_to_do(text, asked, message: str, 
 )
 def test_a_damaged_table_is_one_plain_error(text, name: str, tmp_path: Path) -> None:
     message = refusal(tmp_path, text, name)
-    assert message.startswith((f"DIR/{name} can't be read as a table: ", f"DIR/{name} has more than one column"))
+    assert message.startswith((f"DIR/{name} can't be read: ", f"DIR/{name} has more than one column"))
     assert len(message) < 400
 
 
@@ -354,8 +354,8 @@ def test_an_empty_file_of_json_lines_has_no_rows(tmp_path: Path) -> None:
 def test_values_that_cannot_be_learned_are_refused(tmp_path: Path) -> None:
     text = '{"image":"1.png","label":{"x":1}}\n'
     assert refusal(tmp_path, text, "pets.jsonl") == (
-        "Column 'label' of DIR/pets.jsonl holds no text, numbers, truth values or lists of text, so it can't be "
-        "learned. Name another by --label-column. Its columns are image (text), label (other)."
+        "Column 'label' of DIR/pets.jsonl is of type other; --label-column names one with text, numbers, truth values "
+        "or lists of text. Its columns are image (text), label (other)."
     )
 
 
@@ -518,8 +518,7 @@ def test_numbers_of_classes_become_their_names(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         scan_table(tmp_path / "b.parquet", NOTHING_ASKED)
     assert str(raised.value) == (
-        f"Column 'label' of {tmp_path / 'b.parquet'} has the value 2, and the file names 2 classes, 0 to 1. "
-        "Make the table again."
+        f"Column 'label' of {tmp_path / 'b.parquet'} has the label 2, but names 2 classes, 0 to 1. Make it again."
     )
 
 

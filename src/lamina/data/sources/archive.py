@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Collection, Sequence
-from lzma import LZMAError
 from pathlib import Path
 
 from lamina.data.decoding import Picture
 from lamina.data.images import SPLIT_WORDS, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.cifar import is_batches_archive, list_batches
-from lamina.data.sources.folder import arrange, is_picture_path
-from lamina.data.sources.listing import Listing, Source, mark_state
-from lamina.data.sources.members import LIMITS, Limits, open_zip, read_member, readable, tar_members, zip_members
+from lamina.data.sources.folder import arrange, is_hidden, is_picture_path
+from lamina.data.sources.listing import READ_ERRORS, Listing, Source, mark_state, readable
+from lamina.data.sources.members import LIMITS, Limits, open_zip, tar_members, zip_members
 from lamina.data.sources.table import HEADER_BYTES, METADATA, SUFFIXES, names_files
 from lamina.errors import DataError
 
@@ -26,7 +24,7 @@ def open_archive(path: Path, preparation: Preparation) -> Source | None:
         is_zip = zipfile.is_zipfile(path)
         if not is_zip and not tarfile.is_tarfile(path):
             return None
-    except (OSError, EOFError, zlib.error, LZMAError):
+    except READ_ERRORS:
         return None
 
     def read(folder: Path, _: Progress) -> Listing:
@@ -50,7 +48,7 @@ def list_zip(path: Path, limits: Limits = LIMITS) -> list[Picture]:
         for name, member in zip_members(archive, path, limits):
             if is_picture_path(name):
                 pictures[name] = Picture(name, str(path), member.filename, member.file_size)
-            elif _is_table_path(name) and (not _has_header(name) or names_files(_read_header(archive, member))):
+            elif _is_table(name, archive.open(member).read(HEADER_BYTES) if _has_header(name) else None):
                 tables.append(name)
     _reject_tables(path, pictures, tables)
     return list(pictures.values())
@@ -65,30 +63,24 @@ def spool_tar(path: Path, spool: Path, limits: Limits = LIMITS) -> list[Picture]
     pictures: dict[str, Picture] = {}
     tables: list[str] = []
     with spool.open("wb") as file:
-        for name, archive, member in tar_members(path, limits):
-            if is_picture_path(name):
+        for name, data in tar_members(path, lambda name: is_picture_path(name) or _has_header(name), limits):
+            if data is not None and is_picture_path(name):
                 # Of a name that occurs twice, as after tar -r, the last counts.
-                pictures[name] = Picture(name, str(spool), size_bytes=member.size, offset_bytes=file.tell())
-                file.write(read_member(archive, member, path))
-            elif _is_table_path(name) and (not _has_header(name) or names_files(read_member(archive, member, path))):
+                pictures[name] = Picture(name, str(spool), size_bytes=len(data), offset_bytes=file.tell())
+                file.write(data)
+            elif _is_table(name, data):
                 tables.append(name)
     _reject_tables(path, pictures, tables)
     return list(pictures.values())
 
 
-def _is_table_path(name: str) -> bool:
-    is_hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-    return name.lower().endswith(SUFFIXES) and not is_hidden
-
-
 def _has_header(name: str) -> bool:
-    """Whether its header must show that it is a table of pictures, and not notes named ``metadata``."""
+    """Whether a member is called as tables are, but may be notes; then its header decides."""
     return name.rpartition("/")[2] in METADATA and not name.endswith(".parquet")
 
 
-def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    with archive.open(member) as file:
-        return file.read(HEADER_BYTES)
+def _is_table(name: str, header: bytes | None) -> bool:
+    return name.lower().endswith(SUFFIXES) and not is_hidden(name) and (header is None or names_files(header))
 
 
 def _reject_tables(path: Path, pictures: Collection[str], tables: Sequence[str]) -> None:

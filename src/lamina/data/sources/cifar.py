@@ -8,41 +8,39 @@ from __future__ import annotations
 import io
 import math
 import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
 from lamina.data.images import Images, Split
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Listing, Source, list_images, mark_state
-from lamina.data.sources.members import read_member, tar_members
+from lamina.data.sources.listing import Listing, Source, list_images, mark_state, readable
+from lamina.data.sources.members import tar_members
 from lamina.errors import DataError
 
 
-@dataclass(frozen=True)
-class BatchFiles:
+class _BatchFiles(NamedTuple):
     """The names of the files, and of the fields in them."""
 
     train: tuple[str, ...]
-    test: tuple[str, ...]
+    test: str
     meta: str
     target_names: str
     targets: str
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Every file that must be there."""
-        return (*self.train, *self.test, self.meta)
+        return (*self.train, self.test, self.meta)
 
 
-CIFAR10 = BatchFiles(
-    tuple(f"data_batch_{number}" for number in range(1, 6)), ("test_batch",), "batches.meta", "label_names", "labels"
+CIFAR10 = _BatchFiles(
+    tuple(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta", "label_names", "labels"
 )
-CIFAR100 = BatchFiles(("train",), ("test",), "meta", "fine_label_names", "fine_labels")
+CIFAR100 = _BatchFiles(("train",), "test", "meta", "fine_label_names", "fine_labels")
+REMEDY = "Download or unpack the official archive again."
 
 
 def open_batches(path: Path, _: Preparation) -> Source | None:
@@ -57,14 +55,8 @@ def open_batches(path: Path, _: Preparation) -> Source | None:
 
 def is_batches_archive(path: Path) -> bool:
     """Whether a tar is an official archive, by the names of its first members."""
-    metas = {CIFAR10.meta, CIFAR10.train[0], CIFAR100.meta}
-    for count, (name, _, _) in enumerate(tar_members(path)):
-        folder, _, file = name.rpartition("/")
-        if file in metas and "/" not in folder:
-            return True
-        if count >= len(CIFAR10.all):
-            break
-    return False
+    names = (PurePosixPath(name) for name, _ in islice(tar_members(path, lambda _: False), len(CIFAR10.all) + 1))
+    return any(name.name in (CIFAR10.meta, CIFAR10.train[0], CIFAR100.meta) and len(name.parts) <= 2 for name in names)
 
 
 def list_batches(path: Path) -> Listing:
@@ -75,28 +67,37 @@ def list_batches(path: Path) -> Listing:
     """
     wanted = {*CIFAR10.all, *CIFAR100.all}
     if path.is_dir():
-        try:
+        with readable(path):
             contents = {name: (path / name).read_bytes() for name in sorted(wanted) if (path / name).is_file()}
-        except OSError as error:
-            raise DataError(f"{path} can't be read: {(error.strerror or str(error)).lower()}.") from error
     else:
-        contents = {
-            file: read_member(archive, member, path)
-            for name, archive, member in tar_members(path)
-            if (file := name.rpartition("/")[2]) in wanted
-        }
+        members = tar_members(path, lambda name: PurePosixPath(name).name in wanted)
+        contents = {PurePosixPath(name).name: data for name, data in members if data is not None}
     files = CIFAR10 if CIFAR10.meta in contents else CIFAR100
-    missing = [name for name in files.all if name not in contents]
-    if missing:
-        raise DataError(f"{path} lacks {', '.join(missing)}. Download or unpack the official archive again.")
-    given_names = read_pickle(contents[files.meta], files.meta).get(files.target_names)
-    if not isinstance(given_names, list):
-        raise DataError(
-            f"{files.meta} has no list of {files.target_names}. Download or unpack the official archive again."
-        )
-    target_names = tuple(_text(name) for name in given_names)
-    parts: dict[Split, tuple[str, ...]] = {"train": files.train, "test": files.test}
-    splits = {split: _join(contents, names, files.targets, target_names, split) for split, names in parts.items()}
+    if missing := [name for name in files.all if name not in contents]:
+        raise DataError(f"{path} lacks {', '.join(missing)}. {REMEDY}")
+    stored_names = read_pickle(contents[files.meta], files.meta).get(files.target_names)
+    if not isinstance(stored_names, list):
+        raise DataError(f"{files.meta} has no list of {files.target_names}. {REMEDY}")
+    target_names = tuple(map(_text, stored_names))
+    splits: dict[Split, Images] = {}
+    parts: dict[Split, tuple[str, ...]] = {"train": files.train, "test": (files.test,)}
+    for split, batches in parts.items():
+        pixels, targets = [], []
+        file_names: list[str] = []
+        for name in batches:
+            batch = read_pickle(contents[name], name)
+            try:
+                rows = batch["data"].pixels()
+                pixels.append(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+                targets.append(np.array(batch[files.targets], dtype=np.int64))
+                given = batch.get("filenames", [f"{name}-{row:05d}" for row in range(len(rows))])
+                file_names.extend(f"{split}/{_text(file)}" for file in given)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"{name} is no batch of 32×32 RGB pictures with {files.targets}: {error!r}. {REMEDY}"
+                ) from error
+        joined = np.concatenate(pixels), np.concatenate(targets)
+        splits[split] = Images(*joined, target_names, tuple(file_names), split)
     return list_images(splits, "the official files")
 
 
@@ -112,29 +113,7 @@ def read_pickle(data: bytes, name: str) -> dict[str, Any]:
     except DataError as error:
         raise DataError(f"{name} is rejected: {error}") from None
     except Exception as error:  # a damaged pickle makes the unpickler raise almost anything
-        raise DataError(f"{name} is damaged: {error}. Download or unpack the official archive again.") from error
-
-
-def _join(
-    contents: Mapping[str, bytes],
-    names: tuple[str, ...],
-    targets_field: str,
-    target_names: tuple[str, ...],
-    split: Split,
-) -> Images:
-    pixels, targets = [], []
-    file_names: list[str] = []
-    for name in names:
-        batch = read_pickle(contents[name], name)
-        try:
-            rows = batch["data"].pixels()
-            pixels.append(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-            targets.append(np.array(batch[targets_field], dtype=np.int64))
-            given = batch.get("filenames", [f"{name}-{row:05d}" for row in range(len(rows))])
-            file_names.extend(f"{split}/{_text(file)}" for file in given)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{name} is no batch of 32×32 RGB pictures with {targets_field}: {error!r}.") from error
-    return Images(np.concatenate(pixels), np.concatenate(targets), target_names, tuple(file_names), split)
+        raise DataError(f"{name} is damaged: {error}. {REMEDY}") from error
 
 
 def _text(value: str | bytes) -> str:
@@ -142,56 +121,47 @@ def _text(value: str | bytes) -> str:
 
 
 class _StandIn:
-    """Stands for what a pickle names while it is read, so that neither numpy nor anything else is handed its states.
+    """What a pickle names becomes one of these, so that neither numpy nor anything else is given its values.
 
-    A state that is given to a class itself fails here, for want of a ``self``: a pickle can change no stand-in.
+    A state that is given to a class itself fails here for want of a ``self``: a pickle can change no stand-in.
     """
 
     def __setstate__(self, state: Any) -> None:
-        """What a dtype says of byte order means nothing for single bytes."""
+        """A dtype's state is its byte order, which means nothing for single bytes."""
 
 
 class _Array(_StandIn):
-    """Stands for a numpy array."""
-
     def __init__(self, *_: object) -> None:
         self._shape: tuple[int, ...] = ()
         self._data: bytes | bytearray = b""
 
     def __setstate__(self, state: Any) -> None:
-        _, self._shape, _, column_first, self._data = state
-        if column_first:
+        _, self._shape, _, is_fortran, self._data = state
+        if is_fortran:
             raise DataError("its array is stored column by column; expected row by row.")
 
     def pixels(self) -> UInt8[np.ndarray, "n values"]:
-        """The array, of which only now is known that its size is true."""
+        """The array, after checking that its size is what it says."""
         if not isinstance(self._data, bytes | bytearray) or math.prod(self._shape) != len(self._data):
             raise ValueError("its array has another size than it says")
         return np.frombuffer(self._data, np.uint8).reshape(self._shape)
 
 
 class _BufferArray(_Array):
-    """Stands for a numpy array as pickle's protocol 5 has it."""
+    """An array as pickle's protocol 5 has it."""
 
     def __init__(self, data: object, dtype: object, shape: object, order: object) -> None:
-        super().__init__()
         self.__setstate__((1, shape, dtype, order != "C", data))
 
 
-class _ByteType(_StandIn):
-    """Stands for numpy's uint8, the only dtype that is admitted."""
-
+class _Dtype(_StandIn):
     def __init__(self, name: object, *_: object) -> None:
         if name not in ("u1", b"u1"):
             raise DataError(f"its array has the dtype {name!r}; expected uint8.")
 
 
-class _ArrayClass(_StandIn):
-    """Stands for ``numpy.ndarray``, which a pickle names but has no need to call."""
-
-
 class _Latin1(_StandIn, bytes):
-    """Stands for ``_codecs.encode``: bytes in a pickle that Python 3 wrote for Python 2."""
+    """What ``_codecs.encode`` makes: bytes in a pickle that Python 3 wrote for Python 2."""
 
     def __new__(cls, text: str, _encoding: str) -> _Latin1:
         return super().__new__(cls, text, "latin1")
@@ -199,8 +169,8 @@ class _Latin1(_StandIn, bytes):
 
 _ADMITTED: dict[tuple[str, str], type[_StandIn]] = {
     ("_codecs", "encode"): _Latin1,
-    ("numpy", "dtype"): _ByteType,
-    ("numpy", "ndarray"): _ArrayClass,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy", "ndarray"): _StandIn,  # which a pickle names but has no need to call
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy.core.numeric", "_frombuffer"): _BufferArray,

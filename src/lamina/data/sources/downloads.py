@@ -27,14 +27,9 @@ SOURCES = {
 NETWORK_TIMEOUT_SECONDS = 10.0
 
 
-def downloads_folder() -> Path:
-    """Where downloaded files are kept as they came."""
-    return cache_folder() / "downloads"
-
-
 def downloaded_archive(name: str) -> Path:
     """Where the official archive of ``cifar10`` or ``cifar100`` lies once it has been downloaded."""
-    return downloads_folder() / f"{name.replace('cifar', 'cifar-')}-python.tar.gz"
+    return cache_folder() / "downloads" / f"{name.replace('cifar', 'cifar-')}-python.tar.gz"
 
 
 def download_archive(name: str) -> Path:
@@ -59,56 +54,41 @@ def download_archive(name: str) -> Path:
 
 
 def open_download(name: str) -> Source:
-    """``mnist``, ``fashion-mnist`` or ``svhn``, downloaded when it is read."""
-    return Source(name, lambda *_: list_images(download_images(name), "the published set"))
+    """``mnist``, ``fashion-mnist`` or ``svhn``; reading it downloads it, and raises DataError where that fails."""
+    return Source(name, lambda *_: list_images(_download_images(name), "the published set"))
 
 
-def download_images(name: str) -> dict[Split, Images]:
-    """The images of ``mnist``, ``fashion-mnist`` or ``svhn``, downloaded and checked.
-
-    Raises:
-        DataError: they could not be downloaded, or a checksum is wrong; for SVHN also where SciPy, which reads its
-            files, is not installed.
-    """
-    with _downloading(name) as folder:
-        from torchvision import datasets
-
-        if name == "svhn":
-            digits = tuple("0123456789")
-            sets = {split: datasets.SVHN(folder, split, download=True) for split in ("train", "test")}
-            arrays = {split: (one.data.transpose(0, 2, 3, 1), one.labels, digits) for split, one in sets.items()}
-        else:
-            kind = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
-            sets = {split: kind(folder, train=split == "train", download=True) for split in ("train", "test")}
-            arrays = {
-                split: (one.data.numpy()[..., None], one.targets.numpy(), tuple(one.classes))
-                for split, one in sets.items()
-            }
+def _download_images(name: str) -> dict[Split, Images]:
     splits: tuple[Split, Split] = ("train", "test")
-    return {
-        split: Images(
-            np.ascontiguousarray(pixels),
-            targets.astype(np.int64),
-            target_names,
-            tuple(f"{split}/{number:05d}" for number in range(len(pixels))),
-            split,
-        )
-        for split in splits
-        for pixels, targets, target_names in [arrays[split]]
-    }
+    images: dict[Split, Images] = {}
+    with _downloading(name) as folder:
+        from torchvision.datasets import MNIST, SVHN, FashionMNIST
+
+        for split in splits:
+            if name == "svhn":
+                digits = SVHN(folder, split, download=True)
+                pixels, targets, classes = digits.data.transpose(0, 2, 3, 1), digits.labels, list("0123456789")
+            else:
+                grey = (MNIST if name == "mnist" else FashionMNIST)(folder, train=split == "train", download=True)
+                pixels, targets, classes = grey.data.numpy()[..., None], grey.targets.numpy(), grey.classes
+            names = tuple(f"{split}/{row:05d}" for row in range(len(pixels)))
+            images[split] = Images(pixels, targets.astype(np.int64), tuple(classes), names, split)
+    return images
 
 
 @contextmanager
 def _downloading(name: str) -> Iterator[Path]:
     """An empty folder to download to; whatever stops the download becomes one plain message."""
     host, size_mb = SOURCES[name]
-    folder = downloads_folder()
+    folder = cache_folder() / "downloads"
+    # torchvision's downloads take no timeout, and a network that never answers would hold them for minutes.
+    timeout_before = socket.getdefaulttimeout()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with lock_or_wait(folder / f"{name}.lock", name), tempfile.TemporaryDirectory(dir=folder) as beside:
             warnings.warn(f"Downloading {name} ({size_mb} MB) from {host}.", LaminaWarning, stacklevel=4)
-            with _network_timeout(NETWORK_TIMEOUT_SECONDS):
-                yield Path(beside)
+            socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)
+            yield Path(beside)
     except ImportError as error:
         raise DataError(f"{name} needs {error.name} to be read: pip install {error.name}.") from error
     except (OSError, RuntimeError) as error:
@@ -116,14 +96,5 @@ def _downloading(name: str) -> Iterator[Path]:
         raise DataError(
             f"{name} could not be downloaded from {host}: {reason}. Connect to the network and try again."
         ) from error
-
-
-@contextmanager
-def _network_timeout(seconds: float) -> Iterator[None]:
-    # torchvision's downloads take no timeout, and a network that never answers would hold them for minutes.
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(timeout_before)

@@ -7,6 +7,7 @@ A figure is a polygon. Its edge is smoothed by the signed distance of each pixel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -47,13 +48,10 @@ def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
     size_px = preparation.size_px or 32
 
     def read(_: Path, progress: Progress) -> Listing:
+        total = sum(COUNTS.values())
         drawn: dict[Split, Images] = {}
         for split, count in COUNTS.items():
-            before = sum(map(len, drawn.values()))
-
-            def report(done: int, _: int, before: int = before) -> None:
-                progress(before + done, sum(COUNTS.values()))
-
+            report = partial(lambda before, done, _: progress(before + done, total), sum(map(len, drawn.values())))
             drawn[split] = draw_shapes(name, split, count, SEEDS[split], size_px, report)
         # Not known by its pixels, which may differ in the last bit between processors.
         return list_images(drawn, "the built-in set", f"{name} {DRAWING_VERSION} {COUNTS} {SEEDS} {size_px}")
@@ -92,22 +90,19 @@ def draw_shapes(
     """
     random = np.random.default_rng(seed)
     pixels = np.empty((count, size_px, size_px, 3), np.uint8)
-    figures = []
+    targets: list[np.ndarray] = []
     for start in range(0, count, CHUNK):
-        chosen = choose_figures(random, min(CHUNK, count - start), posed=target == "shapes-pose")
-        pixels[start : start + CHUNK] = draw_figures(random, chosen, size_px)
-        figures.append(chosen)
+        figures = choose_figures(random, min(CHUNK, count - start), posed=target == "shapes-pose")
+        pixels[start : start + CHUNK] = draw_figures(random, figures, size_px)
+        if target == "shapes-pose":
+            targets.append(np.stack([figures.angle, 2 * figures.radius], axis=1).astype(np.float32))
+        else:
+            targets.append(figures.kind if target == "shapes" else figures.attributes)
         if progress is not None:
             progress(min(start + CHUNK, count), count)
-    names = tuple(f"{split}/{number:05d}" for number in range(count))
-    kind = np.concatenate([chosen.kind for chosen in figures])
-    if target == "shapes":
-        return Images(pixels, kind, KINDS, names, split)
-    if target == "shapes-attributes":
-        attributes = np.concatenate([chosen.attributes for chosen in figures])
-        return Images(pixels, attributes, ATTRIBUTES, names, split)
-    pose = np.concatenate([np.stack([chosen.angle, 2 * chosen.radius], axis=1) for chosen in figures])
-    return Images(pixels, pose.astype(np.float32), POSE, names, split)
+    target_names = {"shapes": KINDS, "shapes-attributes": ATTRIBUTES, "shapes-pose": POSE}[target]
+    names = tuple(f"{split}/{row:05d}" for row in range(count))
+    return Images(pixels, np.concatenate(targets), target_names, names, split)
 
 
 def choose_figures(random: np.random.Generator, count: int, posed: bool) -> Figures:
@@ -175,7 +170,14 @@ def draw_figures(random: np.random.Generator, figures: Figures, size_px: int) ->
     _, outlined, striped, _ = figures.attributes.T[..., None, None]
     light = random.random(count) < 0.5
     canvas = _background(random, light, size_px)
-    x, y = _own_coordinates(figures, size_px)
+    # Where each pixel's centre lies for a figure that stands upright at the origin with radius 1.
+    pixel = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px
+    centre_x, centre_y, sine, cosine, radius = (
+        part.astype(np.float32)[:, None, None]
+        for part in (*figures.centre.T, np.sin(figures.angle), np.cos(figures.angle), figures.radius)
+    )
+    right, down = (pixel[None, None, :] - centre_x) / radius, (pixel[None, :, None] - centre_y) / radius
+    x, y = cosine * right + sine * down, cosine * down - sine * right
     radius_px = (figures.radius * size_px).astype(np.float32)[:, None, None]
     distance_px = np.empty_like(x)
     for number in np.unique(figures.kind):
@@ -196,19 +198,6 @@ def draw_figures(random: np.random.Generator, figures: Figures, size_px: int) ->
     canvas += (random.random(canvas.shape, np.float32) - 0.5) * 0.16
     # Drawn plane by plane, because numpy is slow along an axis of three.
     return np.ascontiguousarray(np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1))
-
-
-def _own_coordinates(
-    figures: Figures, size_px: int
-) -> tuple[Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n h w"]]:
-    """Where each pixel's centre lies for a figure that stands upright at the origin with radius 1."""
-    pixel = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px
-    centre_x, centre_y, sine, cosine, radius = (
-        part.astype(np.float32)[:, None, None]
-        for part in (*figures.centre.T, np.sin(figures.angle), np.cos(figures.angle), figures.radius)
-    )
-    right, down = (pixel[None, None, :] - centre_x) / radius, (pixel[None, :, None] - centre_y) / radius
-    return cosine * right + sine * down, cosine * down - sine * right
 
 
 def polygon_distance(

@@ -6,8 +6,8 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lamina.data.decoding import Picture
 from lamina.data.images import SPLIT_WORDS, Problem, Split
@@ -15,7 +15,7 @@ from lamina.data.preparation import LabelFrom, Preparation
 from lamina.data.sources.listing import Listing, Source, mark_state
 from lamina.errors import DataError
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # Between the words of a file's name, for a pattern; Windows numbers copies as in "cat (2).jpg".
 SEPARATORS = r" _.(\-"
 LAYOUT = "Expected a folder for each class with its pictures inside, or train/, val/ and test/ with such folders."
@@ -27,8 +27,7 @@ LABEL_REASONS: dict[LabelFrom, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Scan:
+class Scan(NamedTuple):
     """The pictures of a folder, and a digest that changes with their paths, sizes or times."""
 
     pictures: list[Picture]
@@ -49,14 +48,17 @@ def open_folder(path: Path, preparation: Preparation) -> Source | None:
 
 
 def is_picture_path(path: str) -> bool:
-    """Whether a path, with ``/`` between its parts, names a picture; hidden files and macOS's own are none.
+    """Whether a path, with ``/`` between its parts, names a picture that is not hidden.
 
     >>> is_picture_path("cat/1.JPG"), is_picture_path("cat/.1.jpg"), is_picture_path("cat/notes.txt")
     (True, False, False)
     """
-    parts = path.split("/")
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and os.path.splitext(parts[-1])[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122 (ten times as fast)
+    return path.lower().endswith(PICTURE_SUFFIXES) and not is_hidden(path)
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a part of a path is hidden, or is macOS's own."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
 
 
 def scan_folder(root: Path) -> Scan:
@@ -84,17 +86,19 @@ def scan_folder(root: Path) -> Scan:
 
 
 def _find_fault(name: str, entry: os.DirEntry[str], real_root: Path) -> str:
-    """Why an entry that is named as a picture, or links to a folder, is left out; empty where nothing is wrong."""
+    """Why an entry that is named as a picture, or links to a folder, is left out; empty if nothing is wrong."""
     is_picture = is_picture_path(name)
     try:
-        if entry.is_symlink() and entry.is_dir():
+        is_link = entry.is_symlink()
+        if is_link and entry.is_dir():
             return "a link to a folder"
         if is_picture and not entry.is_file():
-            return "a link to nothing" if entry.is_symlink() else "not a regular file"
+            return "a link to nothing" if is_link else "not a regular file"
+        if is_picture and is_link and not Path(entry.path).resolve().is_relative_to(real_root):
+            return "a link out of the folder"
     except OSError as error:  # a link that leads in circles
         return (error.strerror or str(error)).lower() if is_picture else ""
-    is_out = is_picture and entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(real_root)
-    return "a link out of the folder" if is_out else ""
+    return ""
 
 
 def walk_files(folder: Path | str, prefix: str = "") -> Iterable[tuple[str, os.DirEntry[str]]]:
@@ -102,7 +106,7 @@ def walk_files(folder: Path | str, prefix: str = "") -> Iterable[tuple[str, os.D
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                if not entry.name.startswith(".") and entry.name != "__MACOSX":
+                if not is_hidden(entry.name):
                     yield from walk_files(entry.path, f"{prefix}{entry.name}/")
             else:
                 yield prefix + entry.name, entry
@@ -126,17 +130,17 @@ def arrange(
     if len(parts) > 1 and not in_parts:
         others = ", ".join(sorted(tops - parts)) or "no class folders inside them"
         raise DataError(f"{source} has {', '.join(sorted(parts))} beside {others}. {LAYOUT}")
+    fault = "no name before its first digit" if label_from == "name" else "in no class folder"
+    left_out = list(problems)
     kept: list[Picture] = []
     splits: list[Split | None] = []
     labels: list[object] = []
-    faults: list[Problem] = []
     for picture in sorted(pictures, key=lambda picture: picture.name):
         path_parts = picture.name.split("/")
         split = SPLIT_WORDS[path_parts.pop(0).lower()] if in_parts and len(path_parts) > 1 else None
         label = label_of(path_parts, label_from)
         if label is None:
-            fault = "no name before its first digit" if label_from == "name" else "in no class folder"
-            faults.append(Problem(picture.name, fault))
+            left_out.append(Problem(picture.name, fault))
         else:
             kept.append(picture)
             splits.append(split)
@@ -145,7 +149,7 @@ def arrange(
         where = "have no class in their names" if label_from == "name" else "lie in no class folders"
         raise DataError(f"The pictures in {source} {where}. {LAYOUT}")
     reason = LABEL_REASONS[label_from]
-    return Listing(kept, splits, {"class": labels}, [*problems, *faults], label_reason=reason, kind="single-label")
+    return Listing(kept, splits, {"class": labels}, left_out, label_reason=reason, kind="single-label")
 
 
 def label_of(path_parts: Sequence[str], label_from: LabelFrom) -> str | None:
@@ -167,9 +171,7 @@ def label_of(path_parts: Sequence[str], label_from: LabelFrom) -> str | None:
         number = re.search("[0-9]", stem)
         name = stem[: number.start()] if number else re.sub(f"[{SEPARATORS}][^{SEPARATORS}]*$", "", stem)
         return re.sub(f"[{SEPARATORS}]+$", "", name) or None
-    if not folders:
-        return None
-    return folders[0] if label_from == "folder" else folders[-1]
+    return next(iter(folders if label_from == "folder" else reversed(folders)), None)
 
 
 def _step_in(pictures: Sequence[Picture]) -> Sequence[Picture]:

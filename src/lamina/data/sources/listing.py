@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import os
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from lzma import LZMAError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from lamina.data.decoding import Picture
 from lamina.data.images import Images, Problem, Progress, Split
+from lamina.errors import DataError
 from lamina.targets import SINGLE_LABEL, KindName, kind_of
 
 BLOCK_BYTES = 16 * 2**20
+# What the readers of archives, arrays and tables raise over a damaged file.
+READ_ERRORS: tuple[type[BaseException], ...] = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, csv.Error),
+    *(EOFError, OSError, ValueError, RuntimeError),
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Decoded images that are read in blocks, so that they need not fit into memory.
+    """Decoded images of shape (N, H, W, C), read in blocks so that they need not fit into memory.
 
-    Attributes:
-        shape: (N, H, W, C).
-        blocks: begins anew at the first image whenever it is called.
-        content: identifies all pixels; without it their digests do.
+    ``blocks`` starts again at the first image whenever it is called; ``content`` identifies all pixels, and without
+    it their digests do.
     """
 
     shape: tuple[int, int, int, int]
@@ -38,14 +50,13 @@ class Listing:
 
     Attributes:
         pictures: the names of the pictures, and where each lies encoded.
-        splits: of each picture; ``None`` where the source tells none.
-        labels: the values of each column as the source has them, one a picture: texts, booleans, numbers or lists of
-            texts; ``None`` where there is none.
+        splits: of each picture; ``None`` where the source gives none.
+        labels: the values of each column, one per picture: texts, booleans, numbers or lists of texts, or ``None``.
         problems: what was found and can't be used.
-        target_names: the classes or labels in the source's own order, where it tells one.
+        target_names: the classes or labels in the source's own order, if it has one.
         label_reason: where the labels come from, such as ``column 'label'``.
         kind: of the targets, where the source leaves no choice.
-        pixels: the images, where the source has arrays; the pictures then have names alone.
+        pixels: the images, where the source has arrays; the pictures then have only names.
     """
 
     pictures: Sequence[Picture]
@@ -70,15 +81,13 @@ class Listing:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A source that was recognised.
+    """A source that was recognised: a state that changes with its content, and how its listing is read.
 
-    Attributes:
-        state: changes whenever the content does; cheap to find.
-        read: makes the listing; gets an empty folder for temporary files, and a progress for what takes long.
+    ``read`` gets an empty folder for temporary files, and a progress for what takes long.
     """
 
     state: object
-    read: Callable[[Path, Progress], Listing] = field(repr=False)
+    read: Callable[[Path, Progress], Listing]
 
 
 def list_images(splits: Mapping[Split, Images], label_reason: str, content: str | None = None) -> Listing:
@@ -111,6 +120,43 @@ def stack_pixels(parts: Sequence[UInt8[np.ndarray, "_ h w c"]], content: str | N
 
     _, height, width, channels = parts[0].shape
     return Pixels((sum(map(len, parts)), height, width, channels), blocks, content)
+
+
+def name_rows(counts: Mapping[Split, int] | Mapping[Split | None, int]) -> list[Picture]:
+    """Names for the images of arrays, whose rows have none of their own."""
+    return [
+        Picture(f"{split}/{row:05d}" if split else f"{row:05d}")
+        for split, count in counts.items()
+        for row in range(count)
+    ]
+
+
+def clean_label(value: Any) -> Any:
+    """A value of a file as a label: ``None`` for NaN and empty text; a list as texts if it holds texts or integers."""
+    if isinstance(value, list):
+        is_flat = all(item is None or isinstance(item, str | int) for item in value)
+        return [str(item) for item in value if item is not None] if is_flat else tuple(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return None if value == "" or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def name_class(number: Any, names: Sequence[str], where: str) -> str:
+    """The class that a number stands for; DataError if there is none."""
+    if number in range(len(names)):
+        return names[int(number)]
+    count = len(names)
+    raise DataError(f"{where} has the label {number!r}, but names {count} classes, 0 to {count - 1}. Make it again.")
+
+
+@contextmanager
+def readable(path: Path, errors: tuple[type[BaseException], ...] = READ_ERRORS) -> Iterator[None]:
+    """Turn whatever the reader of a file raises into one message."""
+    try:
+        yield
+    except errors as error:
+        reason = (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0].rstrip(".")
+        raise DataError(f"{path} can't be read: {reason}. Make or download it again.") from error
 
 
 def mark_state(state: os.stat_result) -> tuple[int, int, int]:

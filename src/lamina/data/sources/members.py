@@ -7,14 +7,13 @@ import re
 import stat
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from lzma import LZMAError
 from pathlib import Path
 
 from lamina.data.decoding import PICTURE_LIMIT_BYTES
+from lamina.data.sources.listing import readable
 from lamina.errors import DataError
 
 
@@ -30,55 +29,42 @@ class Limits:
     # No picture compresses this well; a bomb does. Small members may.
     compression_ratio: int = 200
     ratio_floor_bytes: int = 2**20
+    # Sorted labels compress a thousand to one, as a bomb does; small arrays may.
+    array_floor_bytes: int = 2**28
 
 
 LIMITS = Limits()
 
 ENCRYPTED = 0x1  # a flag of a zip's member
 ENTRY = b"PK\x01\x02"  # begins each member's entry in a zip's directory
-# Clears most names at once of an absolute path, a drive letter and "..".
-SUSPICIOUS = re.compile(r"[/\\]|[A-Za-z]:|(?:.*[/\\])?\.\.", re.DOTALL)
 
 
 @contextmanager
 def open_zip(path: Path, limits: Limits = LIMITS) -> Iterator[zipfile.ZipFile]:
-    """A zip to read from, whose directory is not too long to be read.
-
-    Raises:
-        DataError: it has more members than the limits allow.
-    """
+    """A zip to read from; DataError if it has more members than the limits allow."""
     with _DirectoryReader(path, limits) as file, zipfile.ZipFile(file) as archive:
         yield archive
 
 
 class _DirectoryReader(io.FileIO):
-    """A zip's file. ``zipfile`` reads its directory at once and makes each entry an object a hundred times as large.
-
-    So the directory is measured here first, whatever number of members it claims.
-    """
+    """A zip's file, whose directory is measured before ``zipfile`` makes objects of a hundred times its size."""
 
     def __init__(self, path: Path, limits: Limits) -> None:
         super().__init__(path)
         self._limits = limits
 
     def read(self, size: int | None = -1, /) -> bytes:
+        remedy = "Unpack it and give lamina the folder."
         if size is not None and size > self._limits.directory_bytes:
-            raise DataError(self._rejection(f"a directory of {size} bytes"))
+            raise DataError(f"{self.name} is rejected: it has a directory of {size} bytes. {remedy}")
         data = super().read(size) or b""
-        if data.count(ENTRY) > self._limits.members:
-            raise DataError(self._rejection(f"more than {self._limits.members} members"))
+        if data.count(ENTRY) > self._limits.members:  # whatever number it claims
+            raise DataError(f"{self.name} is rejected: it has more than {self._limits.members} members. {remedy}")
         return data
-
-    def _rejection(self, fault: str) -> str:
-        return f"{self.name} is rejected: it has {fault}. Unpack it and give lamina the folder."
 
 
 def zip_members(archive: zipfile.ZipFile, path: Path, limits: Limits = LIMITS) -> Iterator[tuple[str, zipfile.ZipInfo]]:
-    """The files of a zip, each with its path.
-
-    Raises:
-        DataError: a member is encrypted, unsafe or too large.
-    """
+    """The files of a zip, each with its path; DataError if a member is encrypted, unsafe or too large."""
     total_bytes = 0
     for count, member in enumerate(archive.infolist(), start=1):
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -93,8 +79,10 @@ def zip_members(archive: zipfile.ZipFile, path: Path, limits: Limits = LIMITS) -
             yield _normalize(member.filename), member
 
 
-def tar_members(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[str, tarfile.TarFile, tarfile.TarInfo]]:
-    """The files of a tar in their order, each with its path.
+def tar_members(
+    path: Path, is_wanted: Callable[[str], bool], limits: Limits = LIMITS
+) -> Iterator[tuple[str, bytes | None]]:
+    """The paths of the files of a tar in their order, and the bytes of those that are wanted.
 
     Raises:
         DataError: a member is unsafe or too large, or the tar is damaged.
@@ -110,51 +98,23 @@ def tar_members(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[str, tarf
             _check_member(path, member.name, count, member.size, total_bytes, limits)
             if total_bytes > max(limits.ratio_floor_bytes, limits.compression_ratio * archive_bytes):
                 _reject(path, member.name, f"is packed more than {limits.compression_ratio} to 1")
+            name = _normalize(member.name)
+            file = archive.extractfile(member) if is_wanted(name) else None
             if member.isreg():
-                yield _normalize(member.name), archive, member
+                yield name, file.read() if file else None
         # tarfile takes a tar that is cut off between two members for one that ends there.
         archive.fileobj.seek(end_bytes)
         if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
             raise tarfile.ReadError("it ends early")
 
 
-def read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
-    """The bytes of one file of a tar.
-
-    Raises:
-        DataError: they end early.
-    """
-    with readable(path):
-        file = archive.extractfile(member)
-        return b"" if file is None else file.read()
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn whatever an archive's reader raises into one message."""
-    try:
-        yield
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        EOFError,
-        zlib.error,
-        LZMAError,
-        OSError,
-        UnicodeError,
-        NotImplementedError,
-    ) as error:
-        raise DataError(f"{path} can't be read as an archive: {error}. Make or download it again.") from error
-
-
 def _check_member(path: Path, name: str, count: int, size_bytes: int, total_bytes: int, limits: Limits) -> None:
-    if SUSPICIOUS.match(name):
-        if name.startswith(("/", "\\")):
-            _reject(path, name, "has an absolute path")
-        if re.match(r"[A-Za-z]:", name):
-            _reject(path, name, "has a drive letter in its path")
-        if ".." in re.split(r"[/\\]", name):
-            _reject(path, name, "has '..' in its path")
+    if name.startswith(("/", "\\")):
+        _reject(path, name, "has an absolute path")
+    if re.match(r"[A-Za-z]:", name):
+        _reject(path, name, "has a drive letter in its path")
+    if ".." in name and ".." in re.split(r"[/\\]", name):
+        _reject(path, name, "has '..' in its path")
     if size_bytes > limits.member_bytes:
         _reject(path, name, f"is larger than {limits.member_bytes} bytes")
     if total_bytes > limits.total_bytes:

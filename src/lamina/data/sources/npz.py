@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +12,22 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from lamina.data.decoding import Picture
 from lamina.data.images import SPLIT_WORDS, SPLITS, Split
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import BLOCK_BYTES, Listing, Pixels, Source, mark_state
+from lamina.data.sources.listing import (
+    BLOCK_BYTES,
+    Listing,
+    Pixels,
+    Source,
+    clean_label,
+    mark_state,
+    name_class,
+    name_rows,
+    readable,
+)
 from lamina.data.sources.members import LIMITS, open_zip
 from lamina.errors import DataError
 
-# Sorted labels compress a thousand to one, as a bomb does; small arrays may.
-RATIO_FLOOR_BYTES = 2**28
 IMAGE_WORDS = ("images", "x", "data", "pixels", "image")
 LABEL_WORDS = ("targets", "labels", "y", "target", "label")
 NAME_KEYS = ("class_names", "target_names", "label_names", "classes")
@@ -48,8 +53,8 @@ class _Member:
     def blocks(self) -> Iterator[Shaped[np.ndarray, "_ ..."]]:
         """The array, some rows at a time; one that is stored column by column is read at once."""
         row_bytes = max(1, math.prod(self.shape[1:]) * self.dtype.itemsize)
-        with _readable(self.path), open_zip(self.path) as archive, archive.open(f"{self.key}.npy") as file:
-            if self.is_fortran or not self.shape or not row_bytes:
+        with readable(self.path), open_zip(self.path) as archive, archive.open(f"{self.key}.npy") as file:
+            if self.is_fortran or not self.shape:
                 yield np.atleast_1d(np.lib.format.read_array(file, allow_pickle=False))
                 return
             _read_header(file)
@@ -75,22 +80,20 @@ def list_npz(path: Path) -> Listing:
         DataError: the file is damaged or not what its headers say; arrays are missing, do not fit each other, hold
             objects, or are not pictures.
     """
-    with _readable(path), open_zip(path) as archive:
+    with readable(path), open_zip(path) as archive:
         found = [one.filename.removesuffix(".npy") for one in archive.infolist() if one.filename.endswith(".npy")]
         keys = _find_keys(found, path)
-        members = {key: _read_member(archive, key, path) for pair in keys.values() for key in pair}
         names_key = _first(found, NAME_KEYS)
-        names_member = None if names_key is None else _read_member(archive, names_key, path)
-    images = {split: members[pair[0]] for split, pair in keys.items()}
-    names = None if names_member is None else tuple(str(_plain(name)) for name in names_member.read().ravel().tolist())
+        images = {split: _read_member(archive, key, path) for split, (key, _) in keys.items()}
+        label_arrays = {split: _read_member(archive, key, path) for split, (_, key) in keys.items()}
+        stored_names = _read_member(archive, names_key, path).read() if names_key else None
+    names = None if stored_names is None else tuple(str(clean_label(name)) for name in stored_names.ravel().tolist())
     counts = {split: one.shape[0] if one.shape else 0 for split, one in images.items()}
-    labels = _join_labels({split: members[pair[1]].read() for split, pair in keys.items()}, counts, names, path)
-    label_keys = ", ".join(pair[1] for pair in keys.values())
+    labels = _join_labels({split: one.read() for split, one in label_arrays.items()}, counts, names, path)
+    label_keys = ", ".join(key for _, key in keys.values())
     return Listing(
-        pictures=[
-            Picture(f"{split}/{row:05d}" if split else f"{row:05d}") for split in counts for row in range(counts[split])
-        ],
-        splits=[split for split in counts for _ in range(counts[split])],
+        pictures=name_rows(counts),
+        splits=[split for split, count in counts.items() for _ in range(count)],
         labels=labels,
         target_names=names if len(labels) == 1 else None,
         label_reason=f"array{'s' if len(keys) > 1 else ''} {label_keys}",
@@ -144,14 +147,15 @@ def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> _Member:
                 f"Array {key} of {path} should have {array_bytes} bytes by its header, and has "
                 f"{info.file_size - file.tell()}. Make or download it again."
             )
-    if info.file_size > max(RATIO_FLOOR_BYTES, LIMITS.compression_ratio * info.compress_size):
+    if info.file_size > max(LIMITS.array_floor_bytes, LIMITS.compression_ratio * info.compress_size):
         raise DataError(f"Array {key} of {path} is packed more than {LIMITS.compression_ratio} to 1. Save it unpacked.")
     return _Member(path, key, shape, dtype, is_fortran)
 
 
 def _join_pixels(images: Mapping[Split | None, _Member], path: Path) -> Pixels:
-    are_first = {split: _has_channels_first(one.shape, path) for split, one in images.items()}
-    shapes = {split: _stored_shape(one.shape, are_first[split]) for split, one in images.items()}
+    axes = {split: _order_axes(one.shape, path) for split, one in images.items()}
+    # An array (N, H, W) gets its channels at the end, where axis 3 is.
+    shapes = {split: tuple((*one.shape, 1)[axis] for axis in axes[split][1:]) for split, one in images.items()}
     if len(set(shapes.values())) > 1:
         sizes = ", ".join(f"{split} {' x '.join(map(str, shape))}" for split, shape in shapes.items())
         raise DataError(f"The splits of {path} have images of different sizes: {sizes}. Make them of one size.")
@@ -160,9 +164,14 @@ def _join_pixels(images: Mapping[Split | None, _Member], path: Path) -> Pixels:
     def blocks() -> Iterator[UInt8[np.ndarray, "m h w c"]]:
         for split, one in images.items():
             for block in one.blocks():
-                rows = block.transpose(0, 2, 3, 1) if are_first[split] else block.reshape(len(block), *shapes[split])
+                rows = (block[..., None] if block.ndim == 3 else block).transpose(axes[split])
                 if rows.dtype != np.uint8:
-                    _check_range(rows, highest, path)
+                    low, high = rows.min(), rows.max()
+                    if not (low >= 0 and high <= highest):  # also where one is NaN
+                        raise DataError(
+                            f"The images of {path} have values from {low:g} to {high:g}; expected 0 to 255, or "
+                            "fractions from 0 to 1. Scale them to one of these."
+                        )
                     rows = np.round(rows * scale).astype(np.uint8)
                 yield rows
 
@@ -170,9 +179,10 @@ def _join_pixels(images: Mapping[Split | None, _Member], path: Path) -> Pixels:
     return Pixels((sum(one.shape[0] for one in images.values()), height, width, channels), blocks)
 
 
-def _has_channels_first(shape: tuple[int, ...], path: Path) -> bool:
+def _order_axes(shape: tuple[int, ...], path: Path) -> tuple[int, int, int, int]:
+    """The axes of an array of images that are N, H, W and C; grey images without C have it added at the end."""
     if len(shape) == 3 and 0 not in shape:
-        return False
+        return 0, 1, 2, 3
     if len(shape) == 4 and 0 not in shape:
         is_first, is_last = shape[1] in GREY_OR_RGB, shape[3] in GREY_OR_RGB
         if is_first and is_last and shape[1:] != (1, 1, 1):
@@ -181,38 +191,23 @@ def _has_channels_first(shape: tuple[int, ...], path: Path) -> bool:
                 "Save them as (N, H, W) if they are grey, or larger."
             )
         if is_first or is_last:
-            return not is_last
+            return (0, 1, 2, 3) if is_last else (0, 2, 3, 1)
     raise DataError(
         f"The images of {path} have the shape {shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 "
         "channels C. Reshape them."
     )
 
 
-def _stored_shape(shape: tuple[int, ...], is_first: bool) -> tuple[int, int, int]:
-    """Height, width and channels of the images."""
-    if len(shape) == 3:
-        return shape[1], shape[2], 1
-    return (shape[2], shape[3], shape[1]) if is_first else (shape[1], shape[2], shape[3])
-
-
 def _find_scale(members: Sequence[_Member], path: Path) -> tuple[int, int]:
     """The factor that makes pixels 0 to 255, and the highest value that they may have before."""
-    if any(one.dtype.kind not in "buif" for one in members):
+    kinds = {one.dtype.kind for one in members}
+    if not kinds <= set("buif"):
         raise DataError(
             f"The images of {path} hold {members[0].dtype}; expected numbers from 0 to 255, or from 0 to 1."
         )
-    if any(one.dtype.kind in "ui" for one in members):
+    if kinds & set("ui"):
         return 1, 255
     return (255, 1) if all(np.all(block <= 1) for one in members for block in one.blocks()) else (1, 255)
-
-
-def _check_range(rows: Shaped[np.ndarray, "n h w c"], highest: int, path: Path) -> None:
-    low, high = rows.min(), rows.max()
-    if not (low >= 0 and high <= highest):  # also where one is NaN
-        raise DataError(
-            f"The images of {path} have values from {low:g} to {high:g}; expected 0 to 255, or fractions from 0 to 1. "
-            "Scale them to one of these."
-        )
 
 
 def _join_labels(
@@ -235,42 +230,14 @@ def _join_labels(
     if len({labels.shape[1:] for labels in parts}) > 1:
         raise DataError(f"The splits of {path} have different numbers of labels for an image. Make them alike.")
     joined = np.concatenate(parts)
-    if joined.ndim == 2 and _is_one_hot(joined):
-        joined = joined.argmax(axis=1)
-    if joined.ndim == 1:
-        return {"label": [_named(value, names, path) for value in joined.tolist()]}
-    columns = names if names and len(names) == joined.shape[1] else [f"label_{one}" for one in range(joined.shape[1])]
-    return {name: [_plain(value) for value in joined[:, place].tolist()] for place, name in enumerate(columns)}
-
-
-def _is_one_hot(labels: Shaped[np.ndarray, "n k"]) -> bool:
-    if labels.dtype.kind not in "buif":
-        return False
-    return bool(np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all())
-
-
-def _named(value: Any, names: Sequence[str] | None, path: Path) -> object:
-    """A label as it stands, or what its number stands for."""
-    if names is None or not isinstance(value, int | float) or isinstance(value, bool):
-        return _plain(value)
-    if value in range(len(names)):
-        return names[int(value)]
-    raise DataError(
-        f"{path} has the label {value:g}, and names {len(names)} classes, 0 to {len(names) - 1}. Make it again."
-    )
-
-
-def _plain(value: Any) -> object:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn whatever the reader of a file raises into one message."""
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0].rstrip(".")
-        raise DataError(f"{path} can't be read: {reason}. Make or download it again.") from error
+    if joined.ndim == 2 and joined.dtype.kind in "buif":
+        is_one_hot = np.isin(joined, (0, 1)).all() and (joined.sum(axis=1) == 1).all()
+        joined = joined.argmax(axis=1) if is_one_hot else joined
+    if joined.ndim == 2:
+        count = joined.shape[1]
+        columns = names if names and len(names) == count else [f"label_{place}" for place in range(count)]
+        return {name: list(map(clean_label, values)) for name, values in zip(columns, joined.T.tolist(), strict=True)}
+    values = joined.tolist()
+    if names is not None and joined.dtype.kind in "uif":
+        values = [name_class(value, names, str(path)) for value in values]
+    return {"label": list(map(clean_label, values))}

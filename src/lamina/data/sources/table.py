@@ -7,15 +7,17 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from lamina.data.decoding import BadPictureError, Picture
 from lamina.data.images import SPLIT_WORDS, Problem, Progress, Split
 from lamina.data.preparation import Preparation
-from lamina.data.sources.columns import Columns, Table, choose_columns, read_splits, reject_urls
-from lamina.data.sources.folder import is_picture_path, walk_files
+from lamina.data.sources.columns import URL, Columns, Table, choose_columns, read_splits
+from lamina.data.sources.folder import is_hidden, is_picture_path, walk_files
 from lamina.data.sources.listing import Listing, Source, mark_state
 from lamina.data.sources.text_table import read_text_table
 from lamina.errors import DataError
@@ -28,8 +30,7 @@ SHARD = re.compile(rf"({'|'.join(SPLIT_WORDS)})(?:-(\d+)-of-(\d+))?(?:-[0-9a-f]+
 NAME_LIMIT = 200
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(NamedTuple):
     """One file of a table, the split by its name or folder, and what precedes its pictures' names."""
 
     file: Path
@@ -76,9 +77,23 @@ def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | No
         wanted = replace(preparation, image_column=columns.image, label_columns=columns.labels)
         mark = f"{part.prefix}{part.file.name}\0{mark_state(part.file.stat())}\n"
         digest.update(mark.encode("utf-8", "surrogateescape"))
-        listings.append(_list_rows(table, columns, part, preparation.split_column is not None, digest))
+        if part.split is not None and preparation.split_column is None:
+            columns = columns._replace(split=None)
+        listing = _list_rows(table, columns, part)
+        if table.kinds[columns.image] != "bytes":
+            listing = _find_pictures(listing, table, columns, part, digest)
+        listings.append(listing)
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
-    return _join(listings, problems), digest.hexdigest()
+    if any(one.target_names != listings[0].target_names for one in listings):
+        raise DataError("The files of the table name different classes. Download it again.")
+    joined = replace(
+        listings[0],
+        pictures=[picture for one in listings for picture in one.pictures],
+        splits=[split for one in listings for split in one.splits],
+        labels={column: [value for one in listings for value in one.labels[column]] for column in listings[0].labels},
+        problems=[*problems, *(problem for one in listings for problem in one.problems)],
+    )
+    return joined, digest.hexdigest()
 
 
 def _read_table(path: Path) -> Table:
@@ -94,26 +109,17 @@ def _read_table(path: Path) -> Table:
     return table
 
 
-def _list_rows(table: Table, columns: Columns, part: _Part, is_split_given: bool, digest: hashlib.blake2b) -> Listing:
-    """What one file says; its own split counts unless a column of splits was requested."""
-    splits: Sequence[Split | None] = [part.split] * table.rows
-    if columns.split is not None and (part.split is None or is_split_given):
-        splits = read_splits(table, columns.split)
+def _list_rows(table: Table, columns: Columns, part: _Part) -> Listing:
+    """What one file says of its rows, before the pictures that they name are looked for."""
     stem = part.file.name.rpartition(".")[0]
-    listing = Listing(
-        pictures=[
-            Picture(f"{part.prefix}{stem}/{row:07d}", str(part.file), columns.image) for row in range(table.rows)
-        ],
-        splits=splits,
-        labels={column: table.read(column) for column in columns.labels},
-        target_names=table.class_names.get(columns.labels[0]) if len(columns.labels) == 1 else None,
-        label_reason=columns.label_reason,
+    plural = "s" if len(columns.labels) > 1 else ""
+    return Listing(
+        [Picture(f"{part.prefix}{stem}/{row:07d}", str(part.file), columns.image) for row in range(table.rows)],
+        [part.split] * table.rows if columns.split is None else read_splits(table, columns.split),
+        {column: table.read(column) for column in columns.labels},
+        target_names=None if plural else table.class_names.get(columns.labels[0]),
+        label_reason=f"column{plural} {', '.join(map(repr, columns.labels))}",
     )
-    if columns.is_encoded:
-        return listing
-    values = table.read(columns.image)
-    reject_urls(part.file, columns.image, values)
-    return _find_pictures(listing, part, values, columns, digest)
 
 
 def names_files(head: bytes) -> bool:
@@ -131,7 +137,7 @@ def _find_parts(path: Path) -> tuple[list[_Part], list[Problem]]:
     if own := _find_metadata(path):
         return [_Part(own)], []
     entries = sorted(path.iterdir())
-    folders = [one for one in entries if one.is_dir() and not one.name.startswith((".", "__MACOSX"))]
+    folders = [one for one in entries if one.is_dir() and not is_hidden(one.name)]
     found = {folder: _find_metadata(folder) for folder in folders if folder.name.lower() in SPLIT_WORDS}
     if any(found.values()):
         return (
@@ -146,41 +152,32 @@ def _find_parts(path: Path) -> tuple[list[_Part], list[Problem]]:
 
 def _find_parquet(path: Path) -> tuple[list[_Part], list[Problem]]:
     """The Parquet files below a folder: those of splits, or all where there are no pictures."""
-    names = sorted(name for name, _ in walk_files(path) if name.lower().endswith(".parquet"))
-    names = [name for name in names if not name.rpartition("/")[2].startswith(".")]
-    are_named = any(SHARD.fullmatch(name.rpartition("/")[2]) for name in names)
-    if not names or (not are_named and any(is_picture_path(name) for name, _ in walk_files(path))):
+    names = [name for name, _ in walk_files(path)]
+    files = [PurePosixPath(name) for name in sorted(names) if name.lower().endswith(".parquet")]
+    files = [file for file in files if not file.name.startswith(".")]
+    shards = {file: match for file in files if (match := SHARD.fullmatch(file.name))}
+    if not shards and any(map(is_picture_path, names)):
         return [], []
-    splits = {name: split for name in names if (split := _split_of(name))}
-    chosen = list(splits) or names
-    if len(sets := sorted({_set_of(name) for name in chosen})) > 1:
+    words = {file: shards[file][1] if file in shards else file.parent.name for file in files}
+    splits = {file: SPLIT_WORDS[word.lower()] for file, word in words.items() if word.lower() in SPLIT_WORDS}
+    chosen = list(splits) or files
+    in_split = {file: file.parent.name.lower() in SPLIT_WORDS for file in chosen}
+    sets = sorted({str(file.parent.parent if in_split[file] else file.parent) for file in chosen})
+    if len(sets) > 1:
         raise DataError(
-            f"{path} holds more than one set of Parquet files: {', '.join(one or '.' for one in sets)}. "
+            f"{path} holds more than one set of Parquet files: {', '.join(sets)}. "
             f"Give lamina the folder of one, such as {path / sets[-1]}."
         )
-    _check_shards(path, chosen)
-    folders = {name: name.rpartition("/")[0].rpartition("/")[2] for name in chosen}
+    found = {(match[1].lower(), int(match[2])) for match in shards.values() if match[2]}
+    for match in shards.values():
+        for number in range(int(match[3] or 0)):
+            if (match[1].lower(), number) not in found:
+                missing = f"{match[1]}-{number:0{len(match[2])}}-of-{match[3]}"
+                raise DataError(f"{path} lacks {missing} of its Parquet files. Download it again.")
     return (
-        [
-            _Part(path / name, splits.get(name), f"{folders[name]}/" if folders[name].lower() in SPLIT_WORDS else "")
-            for name in chosen
-        ],
-        [Problem(name, "not named by a split") for name in names if splits and name not in splits],
+        [_Part(path / file, splits.get(file), f"{file.parent.name}/" if in_split[file] else "") for file in chosen],
+        [Problem(str(file), "not named by a split") for file in files if splits and file not in splits],
     )
-
-
-def _split_of(name: str) -> Split | None:
-    """The split of a Parquet file: by its folder, as the hub converts every set, or by its name."""
-    folder, _, file = name.rpartition("/")
-    if match := SHARD.fullmatch(file):
-        return SPLIT_WORDS[match[1].lower()]
-    return SPLIT_WORDS.get(folder.rpartition("/")[2].lower())
-
-
-def _set_of(name: str) -> str:
-    """The folder of a Parquet file without that of its split."""
-    around, _, folder = name.rpartition("/")[0].rpartition("/")
-    return around if folder.lower() in SPLIT_WORDS else f"{around}/{folder}".lstrip("/")
 
 
 def _find_metadata(folder: Path) -> Path | None:
@@ -196,21 +193,17 @@ def _find_metadata(folder: Path) -> Path | None:
     return None
 
 
-def _check_shards(path: Path, names: Sequence[str]) -> None:
-    matches = {name: match for name in names if (match := SHARD.fullmatch(name.rpartition("/")[2]))}
-    found = {(match[1].lower(), int(match[2])) for match in matches.values() if match[2]}
-    for match in matches.values():
-        for number in range(int(match[3] or 0)):
-            if (match[1].lower(), number) not in found:
-                missing = f"{match[1]}-{number:0{len(match[2])}}-of-{match[3]}"
-                raise DataError(f"{path} lacks {missing} of its Parquet files. Download it again.")
-
-
-def _find_pictures(
-    listing: Listing, part: _Part, values: Sequence[str | None], columns: Columns, digest: hashlib.blake2b
-) -> Listing:
+def _find_pictures(listing: Listing, table: Table, columns: Columns, part: _Part, digest: hashlib.blake2b) -> Listing:
     """The pictures that the rows of a table name; the rest are problems."""
-    place = _Place(part.file.parent)
+    values = table.read(columns.image)
+    if url := next((value for value in values if value is not None and URL.match(value)), None):
+        raise DataError(
+            f"Column {columns.image!r} of {part.file} holds addresses, such as {url[:80]!r}, which lamina does not "
+            "download. Download the pictures, and put their paths into the table."
+        )
+    folder = part.file.parent
+    real_folder = folder.resolve()
+    is_inside = cache(lambda path: Path(os.path.realpath(path)).is_relative_to(real_folder))
     first_rows: dict[str, int] = {}
     kept: list[int] = []
     pictures: list[Picture] = []
@@ -219,81 +212,50 @@ def _find_pictures(
         try:
             if value is None:
                 raise BadPictureError("names no picture")
-            name, state = place.find(value)
+            name, state = _find_file(value, folder, is_inside)
             first_row = first_rows.setdefault(name, row)
             if first_row != row:
                 same = all(labels[row] == labels[first_row] for labels in (listing.splits, *listing.labels.values()))
                 raise BadPictureError(f"named before, in row {first_row + 1}{'' if same else ', with other values'}")
             digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
             kept.append(row)
-            pictures.append(Picture(part.prefix + name, f"{part.file.parent}/{name}", size_bytes=state.st_size))
+            pictures.append(Picture(part.prefix + name, f"{folder}/{name}", size_bytes=state.st_size))
         except BadPictureError as error:
             named = f"row {row + 1}" if value is None else part.prefix + value[:NAME_LIMIT]
             problems.append(Problem(named, str(error)))
     if not pictures:
         raise DataError(
             f"None of the {len(values)} pictures that {part.file} names can be used; the first is {problems[0].path} "
-            f"({problems[0].reason}). Column {columns.image!r} holds paths below the table's folder, {place.root}."
+            f"({problems[0].reason}). Column {columns.image!r} holds paths below the table's folder, {folder}."
         )
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
     found = listing.keep(kept, pictures, problems)
-    if columns.split is None and part.split is None:
-        return replace(found, splits=_splits_of_paths(pictures))
-    return found
-
-
-class _Place:
-    """A table's folder, and what lies below it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._real_root = root.resolve()
-        self._inside: dict[str, bool] = {}
-
-    def find(self, value: str) -> tuple[str, os.stat_result]:
-        """The plain form of a path in the table, and the file's state; raises BadPictureError with what is wrong."""
-        name = value.replace("\\", "/")
-        if name.startswith("/") or re.match("[A-Za-z]:", name):
-            raise BadPictureError("an absolute path")
-        name = posixpath.normpath(name)
-        if name == ".." or name.startswith("../"):
-            raise BadPictureError("outside the table's folder")
-        path = f"{self.root}/{name}"
-        try:
-            folder = path.rpartition("/")[0]
-            if folder not in self._inside:
-                self._inside[folder] = self._is_inside(folder)
-            state = os.lstat(path) if self._inside[folder] else None
-            if state and stat.S_ISLNK(state.st_mode):
-                state = os.stat(path) if self._is_inside(path) else None  # noqa: PTH116 (many times as fast)
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            raise BadPictureError("no such file") from None
-        except OSError as error:
-            raise BadPictureError((error.strerror or str(error)).lower()) from None
-        if state is None:
-            raise BadPictureError("outside the table's folder")
-        if not stat.S_ISREG(state.st_mode):
-            raise BadPictureError("no file")
-        return name, state
-
-    def _is_inside(self, path: str) -> bool:
-        return Path(os.path.realpath(path)).is_relative_to(self._real_root)
-
-
-def _splits_of_paths(pictures: Sequence[Picture]) -> list[Split | None]:
-    """The splits that the pictures' own folders tell, where each lies in the folder of one."""
+    if columns.split is not None or part.split is not None:
+        return found
+    # The pictures' own folders are their splits where each lies in the folder of one.
     tops = [picture.name.partition("/")[0].lower() if "/" in picture.name else "" for picture in pictures]
-    return [SPLIT_WORDS.get(top) for top in tops] if SPLIT_WORDS.keys() >= set(tops) else [None] * len(pictures)
+    return replace(found, splits=[SPLIT_WORDS[top] for top in tops]) if set(tops) <= SPLIT_WORDS.keys() else found
 
 
-def _join(listings: Sequence[Listing], problems: Sequence[Problem]) -> Listing:
-    first = listings[0]
-    if any(one.target_names != first.target_names for one in listings):
-        raise DataError("The files of the table name different classes. Download it again.")
-    return replace(
-        first,
-        pictures=[picture for one in listings for picture in one.pictures],
-        splits=[split for one in listings for split in one.splits],
-        labels={column: [value for one in listings for value in one.labels[column]] for column in first.labels},
-        problems=[*problems, *(problem for one in listings for problem in one.problems)],
-    )
+def _find_file(value: str, folder: Path, is_inside: Callable[[str], bool]) -> tuple[str, os.stat_result]:
+    """The plain form of a path in a table, and the file's state; raises BadPictureError with what is wrong."""
+    name = value.replace("\\", "/")
+    if name.startswith("/") or re.match("[A-Za-z]:", name):
+        raise BadPictureError("an absolute path")
+    name = posixpath.normpath(name)
+    path = f"{folder}/{name}"
+    try:
+        if f"{name}/".startswith("../") or not is_inside(path.rpartition("/")[0]):
+            raise BadPictureError("outside the table's folder")
+        state = os.lstat(path)
+        if stat.S_ISLNK(state.st_mode):
+            if not is_inside(path):
+                raise BadPictureError("outside the table's folder")
+            state = os.stat(path)  # noqa: PTH116 (many times as fast)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise BadPictureError("no such file") from None
+    except OSError as error:
+        raise BadPictureError((error.strerror or str(error)).lower()) from None
+    if not stat.S_ISREG(state.st_mode):
+        raise BadPictureError("no file")
+    return name, state

@@ -6,16 +6,15 @@ import csv
 import gzip
 import io
 import json
-import math
 import re
-import zlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lamina.data.sources.columns import ColumnKind, Table
 from lamina.data.sources.folder import is_picture_path
+from lamina.data.sources.listing import clean_label, readable
 from lamina.errors import DataError
 
 # Such a table is read whole, which takes several times its memory.
@@ -29,24 +28,22 @@ def read_text_table(path: Path) -> Table:
     """The columns of a table of text.
 
     Raises:
-        DataError: it is damaged, not UTF-8, or has no rows, no header or two columns of one name.
+        DataError: it is damaged or not UTF-8, or has no header or two columns of one name.
     """
-    text = _read_text(path)
     name = path.name.lower().removesuffix(".gz")
-    if name.endswith((".jsonl", ".ndjson")):
-        columns = _parse_json(text, path)
-    else:
-        columns = _parse_csv(text, path, is_tabbed=name.endswith(".tsv"))
+    with readable(path):
+        text = _read_text(path)
+        if name.endswith((".jsonl", ".ndjson")):
+            columns = _parse_json(text)
+        else:
+            columns = _parse_csv(text, path, is_tabbed=name.endswith(".tsv"))
     rows = len(next(iter(columns.values()), ()))
     return Table(path, {column: _kind(values) for column, values in columns.items()}, rows, columns.__getitem__)
 
 
 def _read_text(path: Path) -> str:
-    try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            data = file.read(TEXT_LIMIT_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _damaged(path, getattr(error, "strerror", None) or error) from error
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        data = file.read(TEXT_LIMIT_BYTES + 1)
     if len(data) > TEXT_LIMIT_BYTES:
         raise DataError(f"{path} holds more than {TEXT_LIMIT_BYTES // 2**30} GiB of text. Convert it to Parquet.")
     remedy = "Save it as UTF-8, which Excel calls 'CSV UTF-8', or convert it with iconv."
@@ -59,28 +56,16 @@ def _read_text(path: Path) -> str:
         raise DataError(f"{path} is not UTF-8: line {line} has the byte 0x{data[error.start]:02x}. {remedy}") from None
 
 
-def _damaged(path: Path, reason: object) -> DataError:
-    return DataError(f"{path} can't be read as a table: {str(reason).rstrip('.')}. Make or download it again.")
-
-
 def _kind(values: Sequence[Any]) -> ColumnKind:
     kinds = {KINDS.get(type(value), "other") for value in values if value is not None}
     return kinds.pop() if len(kinds) == 1 else "other"
 
 
-def _parse_json(text: str, path: Path) -> dict[str, list[Any]]:
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise _damaged(path, f"line {number} is not JSON, {error}") from None
-            if not isinstance(row, dict):
-                raise _damaged(path, f"line {number} is not an object but {line[:40]!r}")
-            rows.append(row)
+def _parse_json(text: str) -> dict[str, list[Any]]:
+    rows = list(_parse_lines(text))
     columns = {
-        column: [_plain(row.get(column)) for row in rows] for column in dict.fromkeys(c for r in rows for c in r)
+        column: [clean_label(row.get(column)) for row in rows]
+        for column in dict.fromkeys(column for row in rows for column in row)
     }
     for column, values in columns.items():
         kinds = {type(value) for value in values if value is not None}
@@ -89,65 +74,63 @@ def _parse_json(text: str, path: Path) -> dict[str, list[Any]]:
     return columns
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        is_flat = all(item is None or isinstance(item, str | int) for item in value)
-        return [str(item) for item in value if item is not None] if is_flat else tuple(value)
-    return None if value == "" or (isinstance(value, float) and math.isnan(value)) else value
+def _parse_lines(text: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"line {number} is not JSON, {error}") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is not an object but {line[:40]!r}")
+            yield row
 
 
 def _parse_csv(text: str, path: Path, is_tabbed: bool) -> dict[str, list[Any]]:
     first_line = text.lstrip("\r\n").partition("\n")[0]
     separator = "\t" if is_tabbed else next((mark for mark in ",;\t" if mark in first_line), ",")
     records = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    header = [name.strip() for name in next(filter(None, records), [])]
+    _check_header(header, path)
     rows: list[list[str]] = []
-    try:
-        header = [name.strip() for name in next((record for record in records if record), [])]
-        if not header:
+    for record in records:
+        cells = [cell.strip() for cell in record]
+        if len(cells) > len(header):
             raise DataError(
-                f"{path} is empty. Expected a row with the names of the columns, then one for each picture."
+                f"{path} has {len(cells)} fields in line {records.line_num}, and its first row names "
+                f"{len(header)} columns. Put a text that holds {separator!r} between double quotes."
             )
-        _check_header(header, path)
-        for record in records:
-            cells = [cell.strip() for cell in record]
-            if len(cells) > len(header):
-                raise DataError(
-                    f"{path} has {len(cells)} fields in line {records.line_num}, and its first row names "
-                    f"{len(header)} columns. Put a text that holds {separator!r} between double quotes."
-                )
-            if any(cells):
-                rows.append(cells + [""] * (len(header) - len(cells)))
-    except csv.Error as error:
-        raise _damaged(path, error) from error
+        if any(cells):
+            rows.append(cells + [""] * (len(header) - len(cells)))
     columns = zip(*rows, strict=True) if rows else [()] * len(header)
     return {name: _find_values([cell or None for cell in cells]) for name, cells in zip(header, columns, strict=True)}
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:
+    if not header:
+        raise DataError(f"{path} is empty. Expected a row with the names of the columns, then one for each picture.")
     if data_like := next((name for name in header if is_picture_path(name.replace("\\", "/"))), None):
         raise DataError(
             f"The first row of {path} looks like a picture's ({data_like!r}); a table begins with the names of its "
             "columns. Put such a row before it, such as image,label."
         )
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    if twice:
-        raise DataError(f"{path} has more than one column named {twice[0]!r}. Give each a name of its own.")
+    names: set[str] = set()
+    for name in header:
+        if name in names:
+            raise DataError(f"{path} has more than one column named {name!r}. Give each a name of its own.")
+        names.add(name)
 
 
 def _find_values(cells: list[str | None]) -> list[Any]:
     """The cells of a column as booleans or numbers where all of them are; else the texts themselves."""
     given = [None if cell in MISSING else cell for cell in cells]
     texts = {cell for cell in given if cell is not None}
-    if not texts:
-        return list(cells)
-    if all(text.lower() in ("true", "false") for text in texts):
+    if texts and all(text.lower() in ("true", "false") for text in texts):
         return [cell if cell is None else cell.lower() == "true" for cell in given]
     # 007 is the name of something.
-    if not any(re.match(r"[+-]?0\d", text) or "_" in text for text in texts):
+    if texts and not any(re.match(r"[+-]?0\d", text) or "_" in text for text in texts):
         for parse in (int, float):
-            try:
+            with suppress(ValueError):
                 numbers = {text: parse(text) for text in texts}
-            except ValueError:
-                continue
-            return [cell if cell is None else numbers[cell] for cell in given]
+                return [cell if cell is None else numbers[cell] for cell in given]
     return list(cells)
