@@ -149,7 +149,7 @@ def test_the_articles_claims_stand_beside_what_is_measured_on_cifar10_alone(work
     told = run_lamina("reproduce", "--data", pictures)
     assert told.returncode == 0, told.stderr
     assert "one seed gives none" in told.stdout
-    assert f"The article's figures are for CIFAR-10, and say nothing of {pictures.name}.\n" in told.stdout
+    assert f"The article's figures are for CIFAR-10, not for {pictures.name}.\n" in told.stdout
 
 
 def test_damaged_runs_are_told_and_do_not_hide_the_others(workplace, pictures):
