@@ -44,6 +44,15 @@ def name_some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+def plural(count: int, one: str, many: str) -> str:
+    """A number with its noun.
+
+    >>> plural(1, "class", "classes"), plural(1200, "class", "classes")
+    ('1 class', '1,200 classes')
+    """
+    return f"{count:,} {one if count == 1 else many}"
+
+
 def find_nearest(name: str, choices: Iterable[str]) -> str | None:
     """The one of ``choices`` that ``name`` may be a misspelling of.
 

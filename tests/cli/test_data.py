@@ -61,27 +61,27 @@ channels: mean 126.2 126.7 126.4; deviation 74.7 75.2 75.2 (of 255); grey: 1 of 
 splits: the source's own; fingerprint: FINGERPRINT
 
 found: 2 errors, 6 warnings, 2 notes
-error: 1 picture is in test and also in train, to the pixel: test judges in part what was learned by heart. \
-Remove it from one of the two.
+error: 1 picture is in both test and train, with identical pixels, which inflates the score on test. \
+Remove each from one of the two.
     test/cat/leak.png = train/cat/03.png
-error: 1 picture is there more than once, to the pixel, with different targets, and no net can learn both. \
+error: 1 picture is there more than once, with identical pixels but different targets, and no net can learn both. \
 Keep the one whose target is right.
     train/dog/conflict.png (dog) = train/cat/05.png (cat)
-warning: test has no pictures of owl; nothing is judged there: add some.
-warning: 1 file is left out: not a picture. Repair, replace or remove it.
+warning: test has no pictures of owl: scores on test leave that out. Add some.
+warning: 1 file was left out: not a picture. Repair, replace or remove such files.
     train/dog/notes.jpg
-warning: 1 file is left out: empty. Repair, replace or remove it.
+warning: 1 file was left out: empty. Repair, replace or remove such files.
     train/dog/nothing.jpg
-warning: 4 pictures are copies of others in train, to the pixel, which count twice or more. Keep one of each.
+warning: 4 pictures are pixel-identical to another in train, which then counts more than once. Keep one of each.
     train/cat/copy0.png = train/cat/07.png
     train/cat/copy1.png = train/cat/07.png
     train/cat/copy2.png = train/cat/07.png
     and 1 more
-warning: 1 picture is blank: of one colour, or nearly. Remove it, or look how it came to be.
+warning: 1 picture is blank: all of one colour, or nearly. Check how that came about, or take blank pictures out.
     train/dog/black.png
-warning: train has few pictures of owl (2); the median class has 27. Add more, or join classes that belong together.
-note: train has 14 times as many pictures of cat (28) as of owl (2). Train with --balance on to let each count alike.
-note: 1 picture is grey among coloured ones. Check that this tells nothing of the target.
+warning: train has few pictures of owl (2); the median class has 27. Add more, or merge classes that belong together.
+note: train has 14 times as many pictures of cat (28) as of owl (2). Train with --balance on to weight them equally.
+note: 1 picture is grey among coloured ones. Check that this does not give the target away.
     train/dog/grey.png
 """
 

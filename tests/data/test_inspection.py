@@ -1,4 +1,4 @@
-"""Each thing that can be wrong with a data set is put into one that is clean, and is found, alone."""
+"""Each fault that is put into a clean data set is found, and nothing else."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ CLEAN = {
 
 
 @pytest.mark.parametrize("dataset", CLEAN.values(), ids=CLEAN)
-def test_nothing_is_wrong_with_a_clean_set(dataset: Dataset) -> None:
+def test_a_clean_set_has_no_findings(dataset: Dataset) -> None:
     inspection = inspect(dataset)
     assert inspection.findings == ()
     assert inspection.duplicates == ()
@@ -92,8 +92,8 @@ def test_a_picture_of_train_in_test_is_an_error() -> None:
         Finding(
             "leak",
             "error",
-            "2 pictures are in test and also in train, to the pixel: test judges in part what was learned by heart. "
-            "Remove them from one of the two.",
+            "2 pictures are in both test and train, with identical pixels, which inflates the score on test. "
+            "Remove each from one of the two.",
             2,
             (Sighting("test", "test/003.png", "cat"), Sighting("test", "test/030.png", "dog")),
             (Sighting("train", "train/005.png", "cat"), Sighting("train", "train/020.png", "dog")),
@@ -110,24 +110,24 @@ def test_a_picture_of_all_three_splits_leaks_three_times() -> None:
     val, test = (copy_pixels(make_images(split), 0, train.pixels[0]) for split in ("val", "test"))
     findings = inspect(make_dataset(val=val, test=test)).findings
     assert [finding.message for finding in findings] == [
-        "1 picture is in test and also in train, to the pixel: test judges in part what was learned by heart. "
-        "Remove it from one of the two.",
-        "1 picture is in val and also in train, to the pixel: val judges in part what was learned by heart. "
-        "Remove it from one of the two.",
-        "1 picture is in test and also in val, to the pixel: what was chosen by val is judged by it again. "
-        "Remove it from one of the two.",
+        "1 picture is in both test and train, with identical pixels, which inflates the score on test. "
+        "Remove each from one of the two.",
+        "1 picture is in both val and train, with identical pixels, which inflates the score on val. "
+        "Remove each from one of the two.",
+        "1 picture is in both test and val, with identical pixels, which inflates the score on test. "
+        "Remove each from one of the two.",
     ]
     assert {finding.severity for finding in findings} == {"error"}
 
 
 CONFLICT = (
-    "1 picture is there more than once, to the pixel, with different targets, and no net can learn both. "
+    "1 picture is there more than once, with identical pixels but different targets, and no net can learn both. "
     "Keep the one whose target is right."
 )
 
 
 @pytest.mark.parametrize(
-    ("kind", "place", "told"),
+    ("kind", "place", "targets"),
     [
         ("classes", 39, ("dog", "cat")),
         ("labels", 3, ("warm, wild", "wet, warm")),
@@ -135,7 +135,7 @@ CONFLICT = (
         ("numbers", 2, ("2, -0.5", "0, 0")),
     ],
 )
-def test_the_same_picture_with_two_targets_is_an_error(kind: str, place: int, told: tuple[str, str]) -> None:
+def test_the_same_picture_with_two_targets_is_an_error(kind: str, place: int, targets: tuple[str, str]) -> None:
     dataset = CLEAN[kind]
     # The pixels of the first picture; and a copy of another with the same target, which is no conflict.
     train = copy_pixels(dataset.train, place, dataset.train.pixels[0])
@@ -144,8 +144,8 @@ def test_the_same_picture_with_two_targets_is_an_error(kind: str, place: int, to
         "error",
         CONFLICT,
         1,
-        (Sighting("train", f"train/{place:03d}.png", told[0]),),
-        (Sighting("train", "train/000.png", told[1]),),
+        (Sighting("train", f"train/{place:03d}.png", targets[0]),),
+        (Sighting("train", "train/000.png", targets[1]),),
     )
 
 
@@ -164,7 +164,7 @@ def test_copies_inside_a_split_with_the_same_target_are_a_warning(kind: str) -> 
     assert only_finding(replace(dataset, train=train)) == Finding(
         "duplicate",
         "warning",
-        "2 pictures are copies of others in train, to the pixel, which count twice or more. Keep one of each.",
+        "2 pictures are pixel-identical to another in train, which then counts more than once. Keep one of each.",
         2,
         tuple(inspect_sight(train, place) for place in (6, 12)),
         (inspect_sight(train, 0),) * 2,
@@ -172,8 +172,8 @@ def test_copies_inside_a_split_with_the_same_target_are_a_warning(kind: str) -> 
 
 
 def inspect_sight(images: Images, place: int) -> Sighting:
-    told = {"int64": "cat", "bool": "yes" if images.targets.ndim == 1 else "wet, warm"}[str(images.targets.dtype)]
-    return Sighting(images.split, images.names[place], told)
+    target = {"int64": "cat", "bool": "yes" if images.targets.ndim == 1 else "wet, warm"}[str(images.targets.dtype)]
+    return Sighting(images.split, images.names[place], target)
 
 
 def test_unreadable_files_are_grouped_by_their_reasons() -> None:
@@ -186,14 +186,14 @@ def test_unreadable_files_are_grouped_by_their_reasons() -> None:
         Finding(
             "unreadable",
             "warning",
-            "2 files are left out: damaged. Repair, replace or remove them.",
+            "2 files were left out: damaged. Repair, replace or remove such files.",
             2,
             (Sighting(None, "cat/1.jpg", None), Sighting(None, "dog/3.jpg", None)),
         ),
         Finding(
             "unreadable",
             "warning",
-            "1 file is left out: empty. Repair, replace or remove it.",
+            "1 file was left out: empty. Repair, replace or remove such files.",
             1,
             (Sighting(None, "cat/2.jpg", None),),
         ),
@@ -211,7 +211,7 @@ def test_pictures_of_one_colour_or_nearly_are_blank_and_no_duplicates() -> None:
     assert only_finding(make_dataset(train=train, **parts)) == Finding(
         "blank",
         "warning",
-        "3 pictures are blank: of one colour, or nearly. Remove them, or look how they came to be.",
+        "3 pictures are blank: all of one colour, or nearly. Check how that came about, or take blank pictures out.",
         3,
         tuple(Sighting("train", f"train/{place:03d}.png", "cat") for place in (1, 2, 3)),
     )
@@ -222,24 +222,27 @@ def test_a_class_that_is_missing_in_test_is_a_warning_and_in_train_an_error() ->
     train, val = make_images("train", (20, 20, 20), names), make_images("val", (5, 5, 5), names)
     test = make_images("test", (10, 0, 10), names)
     assert only_finding(make_dataset(train=train, val=val, test=test)) == Finding(
-        "class-missing", "warning", "test has no pictures of dog; nothing is judged there: add some.", 1
+        "class-missing",
+        "warning",
+        "test has no pictures of dog: scores on test leave that out. Add some.",
+        1,
     )
     assert only_finding(make_dataset(train=make_images("train", (20, 0, 20), names), val=val, test=train)) == Finding(
         "class-missing",
         "error",
-        "train has no pictures of dog; nothing can be learned of that: add some, or leave it out.",
+        "train has no pictures of dog: no net can learn that. Add some.",
         1,
     )
 
 
-def test_a_label_that_no_picture_has_is_missing_and_so_is_an_answer_that_never_comes() -> None:
+def test_labels_and_answers_without_pictures_are_missing() -> None:
     dataset = CLEAN["labels"]
     never = dataset.test.targets & np.array([False, False, True])
     found = only_finding(replace(dataset, test=replace(dataset.test, targets=never)))
-    assert found.message == "test has no pictures of wet, warm; nothing is judged there: add some."
+    assert found.message == "test has no pictures of wet, warm: scores on test leave that out. Add some."
     dataset = CLEAN["binary"]
     found = only_finding(replace(dataset, val=replace(dataset.val, targets=np.ones(20, bool))))
-    assert found.message == "val has no pictures of no; nothing is judged there: add some."
+    assert found.message == "val has no pictures of no: scores on val leave that out. Add some."
 
 
 @pytest.mark.parametrize(
@@ -258,7 +261,7 @@ def test_classes_are_tiny_below_ten_pictures_or_a_twentieth_of_the_median(
     names = tuple("abcdefg"[: len(counts)])
     findings = inspect(Dataset("set", "0", make_images("train", counts, names, side=3))).findings
     found = [finding.message for finding in findings if finding.kind == "class-tiny"]
-    remedy = "Add more, or join classes that belong together."
+    remedy = "Add more, or merge classes that belong together."
     assert found == ([f"train has few pictures of {tiny}. {remedy}"] if tiny else [])
 
 
@@ -271,7 +274,7 @@ def test_classes_of_very_different_size_are_noted() -> None:
             "imbalance",
             "note",
             "train has 10 times as many pictures of dog (100) as of cat (10). "
-            "Train with --balance on to let each count alike.",
+            "Train with --balance on to weight them equally.",
             3,
         ),
     )
@@ -283,7 +286,8 @@ def test_a_number_that_never_changes_is_a_warning() -> None:
     assert only_finding(replace(dataset, train=replace(dataset.train, targets=same))) == Finding(
         "number-constant",
         "warning",
-        "y is the same for all pictures of train: there is nothing to learn. Check the table, or leave the column out.",
+        "all pictures of train have the same y, so there is nothing to learn. "
+        "Check the table, or leave the column out.",
         1,
     )
 
@@ -296,7 +300,7 @@ def test_grey_pictures_among_coloured_ones_are_noted() -> None:
     assert only_finding(make_dataset(train=grey)) == Finding(
         "grey",
         "note",
-        "1 picture is grey among coloured ones. Check that this tells nothing of the target.",
+        "1 picture is grey among coloured ones. Check that this does not give the target away.",
         1,
         (Sighting("train", "train/007.png", "cat"),),
     )
@@ -309,12 +313,12 @@ SIZES = [(6, 6)] * 20 + [(12, 24)] * 10 + [(4, 6), (5, 5), (6, 13), (30, 14)] + 
     ("resize", "enlarged", "oblong", "effect"),
     [
         ("crop", [30, 31], [32, 33], "less than half of each is left. Choose --resize pad to see them whole."),
-        ("pad", [31], [32, 33], "more than half of what is made of each are bars. Crop them to what matters."),
+        ("pad", [31], [32, 33], "more than half of each result is black bars. Crop them to what matters."),
         (
             "stretch",
             [30, 31],
             [32, 33],
-            "they are badly out of shape. Choose --resize pad to keep their proportions.",
+            "they are badly distorted. Choose --resize pad to keep their proportions.",
         ),
     ],
 )
@@ -324,8 +328,8 @@ def test_pictures_that_do_not_fit_well_are_noted(
     train = replace(make_images("train"), original_sizes_px=np.array(SIZES, np.int32))
     inspection = inspect(Dataset("set", "0", train, size_px=6, resize=resize))
     long, small = inspection.findings
-    assert long.message == f"2 pictures are so long or tall that, made to fit 6×6 by {resize}, {effect}"
-    assert small.message.endswith("enlarged, which adds nothing to see. A smaller --size trains faster.")
+    assert long.message == f"2 pictures are so long or tall that, resized to 6×6 by {resize}, {effect}"
+    assert small.message.endswith("enlarged, which adds no detail. A smaller --size trains faster.")
     assert [sighting.name for sighting in long.images] == [f"train/{place:03d}.png" for place in oblong]
     assert [sighting.name for sighting in small.images] == [f"train/{place:03d}.png" for place in enlarged]
     assert inspection.sizes == SizeSummary(
@@ -339,7 +343,7 @@ def test_pictures_that_do_not_fit_well_are_noted(
     )
 
 
-def test_pictures_that_kept_their_size_fit_whatever_it_is() -> None:
+def test_pictures_that_kept_their_size_are_neither_enlarged_nor_oblong() -> None:
     train = make_images("train")
     long = replace(
         train, pixels=np.repeat(train.pixels, 4, axis=2), original_sizes_px=np.array([[6, 24]] * 40, np.int32)
@@ -349,7 +353,7 @@ def test_pictures_that_kept_their_size_fit_whatever_it_is() -> None:
     assert (inspection.sizes.enlarged, inspection.sizes.oblong, inspection.sizes.common) == (0, 0, ((6, 24, 40),))
 
 
-def test_what_matters_most_comes_first() -> None:
+def test_the_most_important_finding_comes_first() -> None:
     train = make_images("train", (100, 8))
     train = copy_pixels(train, 4, np.zeros(3))
     train = copy_pixels(train, 5, np.repeat(train.pixels[5, ..., :1], 3, axis=2))
@@ -397,21 +401,21 @@ def test_targets_are_counted_and_numbers_described_split_by_split() -> None:
     assert (val.counts, inspect(CLEAN["numbers"]).imbalance_ratio) == ({}, None)
 
 
-def test_progress_comes_to_the_end_and_small_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_complete_and_small_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def look() -> tuple[Inspection, list[tuple[int, int]]]:
-        told: list[tuple[int, int]] = []
-        return inspect(CLEAN["classes"], lambda done, total: told.append((done, total))), told
+        calls: list[tuple[int, int]] = []
+        return inspect(CLEAN["classes"], lambda done, total: calls.append((done, total))), calls
 
-    whole, told = look()
-    assert told == [(40, 84), (60, 84), (84, 84)]
+    whole, calls = look()
+    assert calls == [(40, 84), (60, 84), (84, 84)]
     monkeypatch.setattr("lamina.data.inspection.CHUNK_VALUES", 6 * 6 * 3 * 7)
-    parts, told = look()
-    assert [done for done, _ in told] == [7, 14, 21, 28, 35, 40, 47, 54, 60, 67, 74, 81, 84]
+    parts, calls = look()
+    assert [done for done, _ in calls] == [7, 14, 21, 28, 35, 40, 47, 54, 60, 67, 74, 81, 84]
     assert parts == whole
 
 
 @pytest.mark.cifar10
-def test_cifar10_holds_no_picture_twice(cifar10: Dataset) -> None:
+def test_cifar10_has_no_duplicates(cifar10: Dataset) -> None:
     inspection = inspect(cifar10)
     assert inspection.duplicates == ()
     assert [(finding.kind, finding.count) for finding in inspection.findings] == [("grey", 729)]

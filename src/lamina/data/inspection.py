@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,13 @@ from lamina.data.images import Dataset, Images, Progress, Split
 from lamina.targets import REGRESSION
 
 CHUNK_VALUES = 2**18
-"""How many pixels' values are looked at together: as floats they stay in a core's own cache."""
+"""Values of pixels that are measured together: as floats they fit into a core's own cache."""
 BLANK_DEVIATION = 2.0
-"""A picture is blank where no channel deviates from its own mean by as much, of 255: more than a JPEG of one colour
-has, less than what a camera sees in the dark."""
+"""A picture is blank if every channel's standard deviation, of 255, is below: more than a JPEG of one colour has, less
+than a camera's noise in the dark."""
 OBLONG_RATIO = 2.0
-"""A picture is oblong where its sides have to be scaled so differently to fit, or more: less than half of it can be
-seen, or half of what is seen are bars."""
+"""A picture is oblong if its sides were scaled by factors that differ by more: cropping shows less than half of it, or
+padding makes half of it bars."""
 COMMON_SIZES = 5
 
 
@@ -37,14 +37,7 @@ class NumberSpread:
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What the targets of a split are.
-
-    Attributes:
-        split: which.
-        images: how many it has.
-        counts: images of each class or label, or of ``no`` and ``yes``; of numbers, nothing.
-        numbers: the spread of each number; of other targets, nothing.
-    """
+    """The targets of a split: images by class, label, or ``no`` and ``yes``; the spread of each number."""
 
     split: Split
     images: int
@@ -54,16 +47,16 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class SizeSummary:
-    """The pictures' heights and widths, in pixels, before they were made to fit.
+    """The pictures' heights and widths, in pixels, before they were resized.
 
     Attributes:
-        smallest_px: the least height and the least width, each for itself; the other two likewise.
+        smallest_px: the smallest height and the smallest width, not always of one picture; the next two likewise.
         median_px: the medians.
-        largest_px: the greatest.
+        largest_px: the largest.
         common: the most common sizes (height, width, pictures), the most common first.
         sizes: how many different ones there are.
-        enlarged: pictures that were scaled up to fit.
-        oblong: pictures whose proportions are far from those of what was made of them, by ``OBLONG_RATIO`` or more.
+        enlarged: pictures that were scaled up.
+        oblong: pictures of very different proportions, by ``OBLONG_RATIO``.
     """
 
     smallest_px: tuple[int, int]
@@ -77,9 +70,9 @@ class SizeSummary:
 
 @dataclass(frozen=True)
 class ChannelSummary:
-    """Mean and deviation of each channel over all pixels of all splits, of 255; and how many pictures are grey.
+    """Mean and standard deviation of each channel over all pixels, of 255; and how many pictures are grey.
 
-    A picture of three channels is grey where they are the same; blank ones are not counted.
+    A picture that is not blank is grey if its three channels are equal.
     """
 
     mean: tuple[float, ...]
@@ -94,12 +87,12 @@ class Inspection:
     Attributes:
         images: how many there are, in all splits.
         splits: the targets of each split.
-        imbalance_ratio: training images of the largest class or label as a multiple of those of the smallest that has
-            any; ``None`` for numbers.
-        sizes: of the pictures before they were made to fit, where the data set knows them.
+        imbalance_ratio: training images of the largest class over those of the smallest that has any; ``None`` for
+            numbers.
+        sizes: of the pictures before they were resized, where known.
         channels: of the pixels as they are stored.
-        duplicates: the pictures that are there more than once, in groups of the same pixels; blank ones left out.
-        findings: what is wrong, what matters most first.
+        duplicates: groups of pictures with identical pixels; blank ones are left out.
+        findings: what is wrong, the most important first.
     """
 
     images: int
@@ -112,63 +105,52 @@ class Inspection:
 
 
 def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
-    """Look at every picture of a data set, and find what would spoil a training or its figures.
+    """Look at every picture of a data set, and find what would harm training or scores.
 
-    The pixels are read once, a few at a time, and never copied as a whole. ``progress(images done, all images)`` is
-    called meanwhile.
+    The pixels are read once, a few images at a time; ``progress(images done, all images)`` is called meanwhile.
 
     >>> from lamina.data import draw_shapes
     >>> found = inspect(Dataset("drawn", "", draw_shapes("shapes", "train", count=200, seed=0)))
     >>> found.images, found.findings
     (200, ())
     """
-    splits = dataset.splits
-    pixels = _read_pixels(splits, progress or (lambda *_: None))
-    mean, deviation = _pool(pixels.means, pixels.squares)
-    deviations = np.sqrt(np.maximum(pixels.squares - pixels.means**2, 0))
-    blank = (deviations < BLANK_DEVIATION).all(axis=1)
-    grey = pixels.grey & ~blank
-    # All blank pictures of one colour are the same picture; that they are blank says it.
-    groups = [group for group in group_duplicates(pixels.digests) if not blank[group[0]]]
-    scales = _find_scales(splits)
+    splits = list(dataset.splits.values())
+    means, squares, grey, digests = _read_pixels(splits, progress or (lambda *_: None))
+    blank = np.all(_deviation(means, squares) < BLANK_DEVIATION, axis=1)
+    # All blank pictures of one colour are identical; that they are blank says it.
+    groups = [group for group in group_duplicates(digests) if not blank[group[0]]]
+    scales = np.concatenate([_find_scales(images) for images in splits])
     least, most = scales.min(axis=1), scales.max(axis=1)
     facts = Facts(
         dataset=dataset,
         duplicates=groups,
         blank=blank,
-        grey=grey,
-        # Padded, the whole picture fits in; otherwise it covers all.
+        grey=grey & ~blank,
+        # Padding fits the whole picture in; the others cover all of the square.
         enlarged=(least if dataset.resize == "pad" else most) > 1,
         oblong=most > OBLONG_RATIO * least,
     )
+    mean, square = means.mean(axis=0), squares.mean(axis=0)
+    deviation = _deviation(mean, square)
     return Inspection(
-        images=facts.images,
-        splits=tuple(_summarize_targets(images) for images in splits.values()),
+        images=len(blank),
+        splits=tuple(map(_summarize_targets, splits)),
         imbalance_ratio=imbalance(dataset.train),
-        sizes=_summarize_sizes(splits, facts),
-        channels=ChannelSummary(mean, deviation, int(grey.sum())),
-        duplicates=tuple(tuple(map(facts.sight, group)) for group in groups),
+        sizes=_summarize_sizes(facts),
+        channels=ChannelSummary(tuple(mean.tolist()), tuple(deviation.tolist()), int(facts.grey.sum())),
+        duplicates=tuple(map(facts.sight, groups)),
         findings=find_faults(facts),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Pixels:
-    """Of each picture, in the order of the splits: its channels' means and means of squares, and what it is."""
-
-    means: Float[np.ndarray, "n c"]
-    squares: Float[np.ndarray, "n c"]
-    grey: Bool[np.ndarray, " n"]
-    digests: list[bytes]
-
-
-def _read_pixels(splits: Mapping[Split, Images], progress: Progress) -> _Pixels:
-    total = sum(map(len, splits.values()))
-    channels = next(iter(splits.values())).shape[0]
-    means, squares = np.zeros((total, channels)), np.zeros((total, channels))
-    grey = np.zeros(total, bool)
+def _read_pixels(
+    splits: Sequence[Images], progress: Progress
+) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"], Bool[np.ndarray, " n"], list[bytes]]:
+    """Of each picture, each channel's mean and mean square, whether it is grey, and a digest."""
+    total, channels = sum(map(len, splits)), splits[0].shape[0]
+    means, squares, grey = np.zeros((total, channels)), np.zeros((total, channels)), np.zeros(total, bool)
     digests: list[bytes] = []
-    for images in splits.values():
+    for images in splits:
         step = max(1, CHUNK_VALUES // max(1, images.pixels[:1].size))
         for start in range(0, len(images), step):
             chunk = images.pixels[start : start + step]
@@ -177,40 +159,33 @@ def _read_pixels(splits: Mapping[Split, Images], progress: Progress) -> _Pixels:
             grey[rows] = _find_grey(chunk, means[rows])
             digests += digest_rows(chunk)
             progress(len(digests), total)
-    return _Pixels(means, squares, grey, digests)
+    return means, squares, grey, digests
 
 
 def _measure(pixels: UInt8[np.ndarray, "n h w c"]) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"]]:
-    """Each channel's mean, and the mean of its squares."""
+    """Each channel's mean and mean square."""
     count, height, width, channels = pixels.shape
-    # Whole rows of pixels are added first, in float32, quick and near enough; then the rest, in float64.
+    # Rows of pixels are added first, in float32, fast and close enough; then their sums, in float64.
     values = pixels.reshape(count, height, width * channels).astype(np.float32)
-    sums = []
-    for _ in range(2):
-        columns = values.sum(axis=1).reshape(count, width, channels)
-        sums.append(columns.sum(axis=1, dtype=np.float64) / (height * width))
-        np.square(values, out=values)
-    return sums[0], sums[1]
+    means, squares = (
+        each.sum(axis=1).reshape(count, width, channels).sum(axis=1, dtype=np.float64) / (height * width)
+        for each in (values, np.square(values))
+    )
+    return means, squares
+
+
+def _deviation(mean: Float[np.ndarray, "*n c"], square: Float[np.ndarray, "*n c"]) -> Float[np.ndarray, "*n c"]:
+    """The standard deviation, of the mean and the mean square."""
+    return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)))
 
 
 def _find_grey(pixels: UInt8[np.ndarray, "n h w c"], means: Float[np.ndarray, "n c"]) -> Bool[np.ndarray, " n"]:
-    """Which pictures have three equal channels; only those whose channels have equal means are looked at."""
+    """Which pictures have three equal channels; only those whose channels have equal means are compared."""
     grey = np.zeros(len(pixels), bool)
     if pixels.shape[3] == 3:
         for row in np.flatnonzero((means == means[:, :1]).all(axis=1)):
             grey[row] = (pixels[row] == pixels[row, ..., :1]).all()
     return grey
-
-
-def _pool(
-    means: Float[np.ndarray, "n c"], squares: Float[np.ndarray, "n c"]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel over all pictures, which have as many pixels each."""
-    if not len(means):
-        return (0.0,) * means.shape[1], (0.0,) * means.shape[1]
-    mean = means.mean(axis=0)
-    deviation = np.sqrt(np.maximum(squares.mean(axis=0) - mean**2, 0))
-    return tuple(mean.tolist()), tuple(deviation.tolist())
 
 
 def _summarize_targets(images: Images) -> SplitSummary:
@@ -224,32 +199,26 @@ def _summarize_targets(images: Images) -> SplitSummary:
     return SplitSummary(images.split, len(images), images.target_counts(), numbers)
 
 
-def _find_scales(splits: Mapping[Split, Images]) -> Float[np.ndarray, "n 2"]:
-    """The height and width of the images as a multiple of the pictures' own; 1 where those are not known."""
-    scales = []
-    for images in splits.values():
-        sizes = images.original_sizes_px
-        known = np.array([images.shape[1:]] * len(images)).reshape(-1, 2) if sizes is None else np.maximum(sizes, 1)
-        scales.append(np.array(images.shape[1:]) / known)
-    return np.concatenate(scales)
+def _find_scales(images: Images) -> Float[np.ndarray, "n 2"]:
+    """The images' height and width as a multiple of the pictures' own; 1 where those are not known."""
+    if images.original_sizes_px is None:
+        return np.ones((len(images), 2))
+    return np.asarray(images.shape[1:] / np.maximum(images.original_sizes_px, 1))
 
 
-def _summarize_sizes(splits: Mapping[Split, Images], facts: Facts) -> SizeSummary | None:
-    known = [images.original_sizes_px for images in splits.values() if images.original_sizes_px is not None]
-    sizes = np.concatenate(known) if known else np.zeros((0, 2), np.int32)
-    if not len(sizes):
+def _summarize_sizes(facts: Facts) -> SizeSummary | None:
+    known = [images.original_sizes_px for images in facts.dataset.splits.values()]
+    given = [sizes_px for sizes_px in known if sizes_px is not None]
+    if not given:
         return None
+    sizes = np.concatenate(given)
     each, counts = np.unique(sizes, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:COMMON_SIZES]
-    low, middle, high = sizes.min(axis=0), np.median(sizes, axis=0), sizes.max(axis=0)
     return SizeSummary(
-        smallest_px=(int(low[0]), int(low[1])),
-        median_px=(float(middle[0]), float(middle[1])),
-        largest_px=(int(high[0]), int(high[1])),
-        common=tuple(
-            (int(height), int(width), int(count))
-            for (height, width), count in zip(each[order], counts[order], strict=True)
-        ),
+        smallest_px=tuple(sizes.min(axis=0).tolist()),
+        median_px=tuple(np.median(sizes, axis=0).tolist()),
+        largest_px=tuple(sizes.max(axis=0).tolist()),
+        common=tuple(map(tuple, np.column_stack((each, counts))[order].tolist())),
         sizes=len(each),
         enlarged=int(facts.enlarged.sum()),
         oblong=int(facts.oblong.sum()),
