@@ -16,9 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lamina.data import Problem, read_pictures
-from lamina.data.decoding import BadPictureError, decode_and_describe, decode_picture, fit_pixels
-from lamina.errors import DataError
+from lamina.data.decoding import BadPictureError, decode_and_describe, decode_picture, fit_pixels, read_file
 
 
 def encode(image: Image.Image, format_: str, **options) -> bytes:
@@ -315,65 +313,13 @@ def test_damaged_bytes_never_raise_anything_else(good: bytes, data: st.DataObjec
         assert 0 < len(str(error)) <= 120
 
 
-def test_pictures_for_prediction_keep_their_order_and_the_unreadable_are_named(tmp_path: Path) -> None:
-    for name, colour in (("a", "red"), ("c", "blue")):
-        Image.new("RGB", (20, 10), colour).save(tmp_path / f"{name}.png")
-    (tmp_path / "b.png").write_bytes(b"")
-    paths = [tmp_path / name for name in ("c.png", "b.png", "none.png", "a.png")]
-
-    pixels, problems = read_pictures(paths, (3, 4, 4))
-
-    assert pixels.shape == (2, 4, 4, 3)
-    assert pixels[:, 0, 0].tolist() == [[0, 0, 255], [255, 0, 0]]
-    assert problems == [
-        Problem(str(paths[1]), "empty"),
-        Problem(str(paths[2]), "no such file or directory"),
-    ]
-
-
-def test_a_model_of_grey_pictures_gets_grey(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "red.png")
-    pixels, _ = read_pictures([tmp_path / "red.png"], (1, 4, 4))
-    assert pixels.shape == (1, 4, 4, 1)
-    assert pixels[0, 0, 0, 0] == 76  # ITU-R 601: 0.299 of red
-
-
-def test_no_readable_picture_gives_an_empty_array(tmp_path: Path) -> None:
-    pixels, problems = read_pictures([tmp_path / "none.png"], (3, 4, 4))
-    assert pixels.shape == (0, 4, 4, 3)
-    assert len(problems) == 1
-
-
-@pytest.mark.parametrize(
-    ("shape", "resize", "message"),
-    [
-        ((2, 4, 4), "crop", "Pictures are read as (1, H, W), grey, or (3, H, W), RGB; the model takes (2, 4, 4)."),
-        ((48,), "crop", "Pictures are read as (1, H, W), grey, or (3, H, W), RGB; the model takes (48,)."),
-        ((3, 4, 4), "squash", "Pictures are resized by crop, pad, stretch; got 'squash'."),
-    ],
-)
-def test_shapes_and_ways_that_no_picture_has_are_refused(shape: tuple[int, ...], resize: str, message: str) -> None:
-    with pytest.raises(DataError) as raised:
-        read_pictures([], shape, resize)
-    assert str(raised.value) == message
-
-
 def test_arrays_of_grey_and_of_colour_are_made_to_fit() -> None:
     assert fit_pixels(np.full((3, 28, 28, 1), 7, np.uint8), 14).tolist() == np.full((3, 14, 14, 1), 7).tolist()
     assert fit_pixels(noise(6, 4)[None], 2).shape == (1, 2, 2, 3)
 
 
-def test_a_file_that_lies_about_its_type_is_what_its_bytes_are(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(PICTURE)
-    (tmp_path / "b.png").write_bytes(JPEG)
-    (tmp_path / "c.jpg").write_text("words")
-    pixels, problems = read_pictures([tmp_path / name for name in ("a.jpg", "b.png", "c.jpg")], (3, 40, 40))
-    np.testing.assert_array_equal(pixels, [decode_picture(PICTURE), decode_picture(JPEG)])
-    assert problems == [Problem(str(tmp_path / "c.jpg"), "not a picture")]
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has neither pipes nor links of this kind")
-def test_what_is_no_plain_file_is_told_and_never_waited_for(tmp_path: Path) -> None:
+def test_a_path_that_is_no_regular_file_says_so_at_once(tmp_path: Path) -> None:
     names = ("pipe.jpg", "folder.jpg", "loop.jpg", "nowhere.jpg", "device.jpg", "a\0b.jpg")
     pipe, folder, loop, nowhere, device, nul = (tmp_path / name for name in names)
     os.mkfifo(pipe)
@@ -381,38 +327,40 @@ def test_what_is_no_plain_file_is_told_and_never_waited_for(tmp_path: Path) -> N
     loop.symlink_to(loop)
     nowhere.symlink_to(tmp_path / "none.jpg")
     device.symlink_to("/dev/zero")
+    reasons = {
+        pipe: "not a regular file",
+        folder: "is a directory",
+        loop: "too many levels of symbolic links",
+        nowhere: "no such file or directory",
+        device: "not a regular file",
+        nul: "embedded null byte",
+    }
+    for path, reason in reasons.items():
+        with pytest.raises(BadPictureError, match=f"^{reason}$"):
+            read_file(path)
 
-    _, problems = read_pictures([pipe, folder, loop, nowhere, device, nul], (3, 4, 4))
 
-    assert problems == [
-        Problem(str(pipe), "not a regular file"),
-        Problem(str(folder), "is a directory"),
-        Problem(str(loop), "too many levels of symbolic links"),
-        Problem(str(nowhere), "no such file or directory"),
-        Problem(str(device), "not a regular file"),
-        Problem(str(nul), "embedded null byte"),
-    ]
-
-
-# To root every file is readable, so the process becomes nobody once all is imported.
+# Root can read every file, so the process becomes nobody once all is imported.
 READ_AS_NOBODY = """
 import os
 from pathlib import Path
-from PIL import Image
-from lamina.data import read_pictures
-Image.init()
+from lamina.data.decoding import BadPictureError, read_file
 if os.geteuid() == 0:
     os.seteuid(65534)
-print(read_pictures([Path("mine.png"), Path("yours.png")], (3, 4, 4))[1])
-os.seteuid(os.getuid())  # what ends with the process, as coverage, is its owner's again
+print(len(read_file(Path("yours.png"))))
+try:
+    read_file(Path("mine.png"))
+except BadPictureError as error:
+    print(error)
+os.seteuid(os.getuid())  # what ends with the process, such as coverage, is its owner's again
 """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
-def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+def test_a_file_without_permission_says_so(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     for name, mode in (("mine.png", 0o000), ("yours.png", 0o644)):
         (tmp_path / name).write_bytes(PICTURE)
         (tmp_path / name).chmod(mode)
     ran = subprocess.run([sys.executable, "-c", READ_AS_NOBODY], capture_output=True, text=True, cwd=tmp_path)
-    assert (ran.stdout, ran.stderr) == ("[Problem(path='mine.png', reason='permission denied')]\n", "")
+    assert (ran.stdout, ran.stderr) == (f"{len(PICTURE)}\npermission denied\n", "")

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lamina.data import Preparation, load_data, read_pictures
+from lamina.data import Preparation, load_data
 from lamina.data.decoding import decode_picture, fit_pixels
 from lamina.data.resizing import resize_image
+from lamina.evaluation.pictures import decode_ahead
 
 WAYS = ("crop", "pad", "stretch")
 
@@ -137,7 +138,7 @@ def odd_pictures() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("size_px", [24, 64, 224])
-def test_prediction_sees_the_pixels_that_training_saw_to_the_bit(way: str, size_px: int, tmp_path: Path) -> None:
+def test_prediction_sees_the_same_pixels_as_training(way: str, size_px: int, tmp_path: Path) -> None:
     for number, (name, data) in enumerate(odd_pictures().items()):
         path = tmp_path / "set" / "train" / "ab"[number % 2] / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,11 +146,10 @@ def test_prediction_sees_the_pixels_that_training_saw_to_the_bit(way: str, size_
     splits = load_data(tmp_path / "set", Preparation(size_px=size_px, resize=way)).splits.values()
     trained = {name: row for images in splits for name, row in zip(images.names, images.pixels, strict=True)}
 
-    pixels, problems = read_pictures([tmp_path / "set" / name for name in trained], (3, size_px, size_px), way)
+    (chunk,) = decode_ahead([tmp_path / "set" / name for name in trained], (3, size_px, size_px), way)
 
-    assert problems == []
-    assert len(pixels) == 12
-    np.testing.assert_array_equal(pixels, list(trained.values()))
+    assert chunk.reasons == [None] * 12
+    np.testing.assert_array_equal(chunk.pixels, list(trained.values()))
 
 
 @pytest.mark.skipif(not os.environ.get("LAMINA_CIFAR10"), reason="LAMINA_CIFAR10 is not set: no real pictures")
@@ -164,8 +164,8 @@ def test_real_pictures_at_their_own_size_are_predicted_as_trained(cifar10, tmp_p
         for number, name in enumerate(chosen.names):
             paths.append(tmp_path / f"{number}.jpg")
             paths[-1].write_bytes(archive.read(members[name]))
-    pixels, _ = read_pictures(paths, (3, 32, 32))
-    np.testing.assert_array_equal(pixels, chosen.pixels)
+    (chunk,) = decode_ahead(paths, (3, 32, 32), "crop")
+    np.testing.assert_array_equal(chunk.pixels, chosen.pixels)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -177,13 +177,13 @@ def test_arrays_are_made_to_fit_as_pictures_are(way: str) -> None:
     np.testing.assert_array_equal(grey[..., 0], fit_pixels(pixels, 40, way)[..., 0])
 
 
-def test_the_target_need_not_be_square(tmp_path: Path) -> None:
+def test_the_target_need_not_be_square() -> None:
     half = np.zeros((40, 40, 3), np.uint8)
     half[:20] = 255
-    Image.fromarray(half).save(tmp_path / "a.png")
+    data = encode(Image.fromarray(half), "PNG")
     for way in WAYS:
-        pixels, _ = read_pictures([tmp_path / "a.png"], (3, 10, 30), way)
-        assert pixels.shape == (1, 10, 30, 3)
-        assert pixels[0, [0, 1, -2, -1], 15, 0].tolist() == [255, 255, 0, 0]
-    padded, _ = read_pictures([tmp_path / "a.png"], (3, 10, 30), "pad")
-    assert np.flatnonzero(padded[0, 0, :, 0]).tolist() == list(range(10, 20))
+        pixels = decode_picture(data, (10, 30), resize=way)
+        assert pixels.shape == (10, 30, 3)
+        assert pixels[[0, 1, -2, -1], 15, 0].tolist() == [255, 255, 0, 0]
+    padded = decode_picture(data, (10, 30), resize="pad")
+    assert np.flatnonzero(padded[0, :, 0]).tolist() == list(range(10, 20))

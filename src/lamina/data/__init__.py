@@ -1,6 +1,5 @@
 """Data as values: a name or a path in, arrays of images with their targets out."""
 
-from lamina.data.decoding import read_pictures
 from lamina.data.images import Dataset, Images, Problem
 from lamina.data.load import NAMES, find_default_data, load_data, load_to_evaluate
 from lamina.data.preparation import Preparation
@@ -16,5 +15,4 @@ __all__ = [
     "find_default_data",
     "load_data",
     "load_to_evaluate",
-    "read_pictures",
 ]

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import platformdirs
@@ -113,13 +113,18 @@ def lock_or_wait(path: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
+def read_shape(file: BinaryIO) -> tuple[int, ...]:
+    """The shape of the array in a .npy file; the rows follow at the file's new position."""
+    np.lib.format.read_magic(file)
+    return np.lib.format.read_array_header_1_0(file)[0]
+
+
 def map_pixels(path: Path) -> UInt8[np.ndarray, "n h w c"]:
     """The array in a file, copied where it is written to: torch warns of arrays that are read-only."""
     if sys.platform != "linux":
         return np.load(path, mmap_mode="c")
     with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        shape = np.lib.format.read_array_header_1_0(file)[0]
+        shape = read_shape(file)
         if not math.prod(shape):
             return np.empty(shape, np.uint8)
         # numpy's own mapping makes Linux reserve memory for a copy of all pages, and fail where there is too little.

@@ -1,27 +1,23 @@
-"""From the bytes of an encoded picture to its pixels."""
+"""From the bytes of an encoded picture to its pixels, for training and prediction alike."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import lzma
 import stat
 import threading
 import warnings
 import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, cast, get_args
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Real, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from lamina.data.images import Problem
 from lamina.data.preparation import Resize
 from lamina.data.resizing import enough_pixels, resize_image
-from lamina.errors import DataError
 
 # The rest of what Pillow opens is rare, and some of it (EPS) starts other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -42,9 +38,9 @@ SIDEWAYS = {TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 
 class Picture(NamedTuple):
-    """Where one encoded picture lies: a file, a member of the zip ``file``, or a span of a file of many.
+    """Where one encoded picture lies: in a file of its own, as a member of a zip, or as a span of a file of many.
 
-    ``size_bytes`` is 0 where it is not known; ``offset_bytes`` is set for a span alone.
+    ``size_bytes`` is 0 where it is not known; only a span has ``offset_bytes``.
     """
 
     name: str
@@ -69,21 +65,17 @@ class DecodedPicture(NamedTuple):
 def decode_picture(
     data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Decode one picture to RGB or grey, turned upright by its EXIF.
-
-    With a ``size`` (height, width) in pixels it is resized by ``resize``. Of a GIF or a TIFF the first frame is taken;
-    transparent pixels lie on white; 16-bit values keep their upper 8 bits. docs/pictures.md has the details.
-
-    Raises:
-        BadPictureError: it can't be decoded, or has more than ``PICTURE_LIMIT_PIXELS``.
-    """
+    """The pixels that ``decode_and_describe`` gives, with its errors."""
     return decode_and_describe(data, size, mode, resize).pixels
 
 
 def decode_and_describe(
     data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> DecodedPicture:
-    """Decode as ``decode_picture`` does, and describe the stored picture.
+    """Decode one picture to RGB or grey, turned upright by its EXIF.
+
+    With a ``size`` (height, width) in pixels it is resized by ``resize``. A GIF or TIFF gives its first frame;
+    transparent pixels become white; 16-bit values keep their upper 8 bits. For the details see docs/pictures.md.
 
     Raises:
         BadPictureError: it can't be decoded, or has more than ``PICTURE_LIMIT_PIXELS``.
@@ -91,67 +83,28 @@ def decode_and_describe(
     if not data:
         raise BadPictureError("empty")
     try:
-        with _ignored_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_pixels(image)
+        with _named_errors(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > PICTURE_LIMIT_PIXELS:
+                raise Image.DecompressionBombError
             # MPO is a JPEG followed by others, as some cameras write.
             encoding = f"{'JPEG' if image.format == 'MPO' else image.format} {image.mode}"
             upright, stored_size_px = _load_upright(image, size, resize)
-            pixels = _fit(upright, size, mode, resize)
-    except BadPictureError:
-        raise
+            return DecodedPicture(_fit(upright, size, mode, resize), stored_size_px, encoding)
     except UnidentifiedImageError:
         is_tiff = data.startswith((b"II*\0", b"MM\0*"))
         raise BadPictureError("a TIFF of a kind that is not read" if is_tiff else "not a picture") from None
-    except Image.DecompressionBombError:
-        raise BadPictureError(f"more than {PICTURE_LIMIT_PIXELS // 1_000_000} megapixels") from None
-    except Exception as error:  # damaged bytes make Pillow's parsers raise almost anything
-        reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"[:120]
-        raise BadPictureError(reason) from None
-    return DecodedPicture(pixels, stored_size_px, encoding)
 
 
 def decode_image(
     image: Image.Image, size: tuple[int, int], mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "h w c"]:
-    """What ``decode_picture`` gives, of an image that Pillow has opened or made; it is left as it was.
+    """Decode an image that Pillow has opened or made, as ``decode_picture`` does; the image is left as it was.
 
     Raises:
         BadPictureError: it can't be decoded.
     """
-    try:
-        with _ignored_warnings():
-            return _fit(_load_upright(image.copy(), size, resize)[0], size, mode, resize)
-    except BadPictureError:
-        raise
-    except Exception as error:  # damaged bytes make Pillow's parsers raise almost anything
-        raise BadPictureError(f"damaged: {error}"[:120]) from None
-
-
-def read_pictures(
-    paths: Sequence[Path], shape: tuple[int, ...], resize: str = "crop"
-) -> tuple[UInt8[np.ndarray, "n h w c"], list[Problem]]:
-    """Read picture files for a model that takes images of ``shape`` (C, H, W), with C 1 for grey or 3 for RGB.
-
-    Pictures of another size are resized as those of the training were. Files that can't be read are returned as
-    problems and have no row in the array; the others keep their order.
-
-    Raises:
-        DataError: the shape is not that of a picture, or ``resize`` is unknown.
-    """
-    if len(shape) != 3 or shape[0] not in (1, 3):
-        raise DataError(f"Pictures are read as (1, H, W), grey, or (3, H, W), RGB; the model takes {shape}.")
-    if resize not in get_args(Resize):
-        raise DataError(f"Pictures are resized by {', '.join(get_args(Resize))}; got {resize!r}.")
-    channels, height, width = shape
-    rows, problems = [], []
-    for path in paths:
-        try:
-            data = read_file(path)
-            rows.append(decode_picture(data, (height, width), "L" if channels == 1 else "RGB", cast(Resize, resize)))
-        except BadPictureError as error:
-            problems.append(Problem(str(path), str(error)))
-    pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
-    return pixels, problems
+    with _named_errors():
+        return _fit(_load_upright(image.copy(), size, resize)[0], size, mode, resize)
 
 
 def fit_pixels(
@@ -169,7 +122,7 @@ def fit_pixels(
 
 
 class PictureReader(contextlib.ExitStack):
-    """Reads the bytes of pictures, and keeps their archives open in between."""
+    """Reads the bytes of pictures, and keeps archives open in between."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,16 +140,7 @@ class PictureReader(contextlib.ExitStack):
                 return self._read_member(picture)
             if picture.offset_bytes is not None:
                 return self._read_span(picture, picture.offset_bytes)
-        except (
-            OSError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-            lzma.LZMAError,
-            ValueError,
-            NotImplementedError,
-            RuntimeError,
-        ) as error:
+        except Exception as error:  # zipfile and its decompressors raise almost anything
             raise BadPictureError(f"damaged in the archive: {error}"[:120]) from None
         return read_file(Path(picture.file))
 
@@ -217,10 +161,10 @@ class PictureReader(contextlib.ExitStack):
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a picture's file; raises BadPictureError where there are none to be had."""
+    """The bytes of a picture's file; raises ``BadPictureError`` if it can't be read, or is too large."""
     try:
         state = path.stat()
-        # To open a pipe would wait for somebody to write into it.
+        # Opening a pipe would wait for a writer.
         if not stat.S_ISREG(state.st_mode):
             raise BadPictureError("is a directory" if stat.S_ISDIR(state.st_mode) else "not a regular file")
         if state.st_size > PICTURE_LIMIT_BYTES:
@@ -232,6 +176,21 @@ def read_file(path: Path) -> bytes:
         raise BadPictureError(str(error)) from None
 
 
+@contextlib.contextmanager
+def _named_errors() -> Iterator[None]:
+    """Pillow's errors as ``BadPictureError``, but that it knows no such format; its warnings are ignored."""
+    try:
+        with _ignored_warnings():
+            yield
+    except (BadPictureError, UnidentifiedImageError):
+        raise
+    except Image.DecompressionBombError:
+        raise BadPictureError(f"more than {PICTURE_LIMIT_PIXELS // 1_000_000} megapixels") from None
+    except Exception as error:  # damaged bytes make Pillow's parsers raise almost anything
+        reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"[:120]
+        raise BadPictureError(reason) from None
+
+
 _ignoring = contextlib.ExitStack()
 _ignoring_threads = 0
 _ignoring_lock = threading.Lock()
@@ -239,7 +198,7 @@ _ignoring_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _ignored_warnings() -> Iterator[None]:
-    """As ``warnings.catch_warnings(action="ignore")``, which threads would undo for each other."""
+    """``warnings.catch_warnings(action="ignore")`` for threads, which would undo it for each other."""
     global _ignoring_threads
     with _ignoring_lock:
         if not _ignoring_threads:
@@ -262,11 +221,6 @@ def _fit(
         picture = resize_image(picture, size, resize)
     pixels = np.asarray(picture)
     return pixels if pixels.ndim == 3 else pixels[..., None]
-
-
-def _check_pixels(image: Image.Image) -> None:
-    if image.width * image.height > PICTURE_LIMIT_PIXELS:
-        raise BadPictureError(f"more than {PICTURE_LIMIT_PIXELS // 1_000_000} megapixels")
 
 
 def _load_upright(
@@ -313,6 +267,6 @@ def _convert(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 def _check_values(values: Real[np.ndarray, "h w"], white: int) -> Real[np.ndarray, "h w"]:
     """Values from 0 (black) to ``white``, which is never guessed: it must be the same for all pictures."""
     low, high = values.min(), values.max()
-    if not 0 <= low <= high <= white:  # nor is it where there is a NaN
+    if not 0 <= low <= high <= white:  # false for NaN, too
         raise BadPictureError(f"values from {low:g} to {high:g}, expected 0 (black) to {white} (white)")
     return values

@@ -145,11 +145,11 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
 
 def _read_pixels(
     splits: Sequence[Images], progress: Progress
-) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"], Bool[np.ndarray, " n"], list[bytes]]:
+) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"], Bool[np.ndarray, " n"], list[str]]:
     """Of each picture, each channel's mean and mean square, whether it is grey, and a digest."""
     total, channels = sum(map(len, splits)), splits[0].shape[0]
     means, squares, grey = np.zeros((total, channels)), np.zeros((total, channels)), np.zeros(total, bool)
-    digests: list[bytes] = []
+    digests: list[str] = []
     for images in splits:
         step = max(1, CHUNK_VALUES // max(1, images.pixels[:1].size))
         for start in range(0, len(images), step):

@@ -14,13 +14,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
 
+from lamina.data.cache import read_shape
 from lamina.data.decoding import (
     BadPictureError,
     Picture,
@@ -38,7 +39,7 @@ from lamina.errors import DataError
 MIXED_SIZES_SIDE_PX = 64
 OWN_SIZE_LIMIT_PX = 256  # photographs of a camera's size are more than nets learn from, or memory holds
 SAMPLE_PICTURES = 32
-# Starting a worker costs a third of a second, which so many small pictures or bytes of photographs take to decode.
+# Starting a worker takes a third of a second, as does decoding so many small pictures or bytes of photographs.
 PICTURES_PER_WORKER = 1000
 BYTES_PER_WORKER = 12 * 2**20
 # Workers take blocks of so many in turn: one class may have larger pictures than another.
@@ -56,7 +57,7 @@ class Decoded:
         kept: the picture of each row.
         problems: the pictures without a row, and why.
         contents: a digest of what each row was made from: encoded bytes, or pixels before they were resized.
-        pixel_digests: of each row; equal where the pixels are.
+        pixel_digests: of each row.
         sizes_px: stored height and width of each row's picture, upright.
         size_px: side of the squares that the pictures became; ``None`` where all kept their size.
         encodings: how many rows were of each format and mode, such as ``JPEG RGB``, the most common first.
@@ -75,22 +76,18 @@ class _SizesDifferError(Exception):
     """A picture differs in size from those before it, and no size was given."""
 
 
-@dataclass(frozen=True)
-class _Job:
-    """The pictures of one worker, and the row of the file that each is written to."""
+class _Job(NamedTuple):
+    """The pictures of one worker, their rows in ``folder/pixels.npy``, and the file for its results."""
 
-    rows: list[int]
     pictures: list[Picture]
-    rows_file: str
-    offset_bytes: int
-    height: int
-    width: int
-    resize: Resize | None
+    rows: list[int]
+    folder: str
     result_file: str
+    resize: Resize | None
 
 
 class _Found(NamedTuple):
-    """One decoded picture; ``reason`` says why where it could not be decoded."""
+    """One picture: what it was, or the reason why it could not be decoded."""
 
     row: int
     content: str
@@ -112,44 +109,32 @@ def decode_pictures(
     Raises:
         DataError: no picture could be decoded, or the disk has no room for the array.
     """
-    if size_px is not None:
-        return _decode_at((size_px, size_px), resize, pictures, folder, progress, size_px)
-    sizes = _sample_sizes(pictures)
-    if len(sizes) == 1 and max(max(size) for size in sizes) <= OWN_SIZE_LIMIT_PX:
-        with contextlib.suppress(_SizesDifferError):
-            return _decode_at(sizes.pop(), None, pictures, folder, progress, None)
-    side = MIXED_SIZES_SIDE_PX
-    return _decode_at((side, side), resize, pictures, folder, progress, side)
+    if size_px is None:
+        sizes = _sample_sizes(pictures)
+        if len(sizes) == 1 and max(max(size) for size in sizes) <= OWN_SIZE_LIMIT_PX:
+            with contextlib.suppress(_SizesDifferError):
+                return _decode_at(sizes.pop(), None, pictures, folder, progress)
+        size_px = MIXED_SIZES_SIDE_PX
+    return _decode_at((size_px, size_px), resize, pictures, folder, progress)
 
 
 def _decode_at(
-    size: tuple[int, int],
-    resize: Resize | None,
-    pictures: Sequence[Picture],
-    folder: Path,
-    progress: Progress,
-    size_px: int | None,
+    size: tuple[int, int], resize: Resize | None, pictures: Sequence[Picture], folder: Path, progress: Progress
 ) -> Decoded:
-    rows_file = folder / "pixels.npy"
-    offset_bytes = start_array(rows_file, (len(pictures), *size, 3))
+    start_array(folder / "pixels.npy", (len(pictures), *size, 3))
     jobs = [
-        _Job(
-            rows,
-            [pictures[row] for row in rows],
-            str(rows_file),
-            offset_bytes,
-            *size,
-            resize,
-            str(folder / f"result-{number}.json"),
-        )
+        _Job([pictures[row] for row in rows], rows, str(folder), str(folder / f"result-{number}.json"), resize)
         for number, rows in enumerate(_share_out(len(pictures), count_workers(pictures)))
     ]
-    reports = _decode_here(jobs[0]) if len(jobs) == 1 else _decode_in_workers(jobs, folder)
     done = 0
-    for count in reports:
+    for count in _decode_here(jobs[0]) if len(jobs) == 1 else _decode_in_workers(jobs, folder):
         done += count
         progress(done, len(pictures))
-    found = _collect(jobs)
+    found: list[_Found] = []
+    for job in jobs:
+        found += (_Found(*fields) for fields in json.loads(Path(job.result_file).read_text("utf-8")))
+        Path(job.result_file).unlink()
+    found.sort()
     good = [one for one in found if not one.reason]
     problems = [Problem(pictures[one.row].name, one.reason) for one in found if one.reason]
     if not good:
@@ -159,20 +144,20 @@ def _decode_at(
         )
     kept = [one.row for one in good]
     if problems:
-        keep_rows(rows_file, kept)
+        keep_rows(folder / "pixels.npy", kept)
     return Decoded(
         kept,
         problems,
         contents=[one.content for one in good],
         pixel_digests=[one.pixel_digest for one in good],
         sizes_px=np.array([(one.height, one.width) for one in good], np.int32),
-        size_px=size_px,
+        size_px=None if resize is None else size[0],
         encodings=dict(Counter(one.encoding for one in good).most_common()),
     )
 
 
 def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resize) -> Decoded:
-    """Write images that are decoded into ``folder/pixels.npy``, a block at a time, as ``decode_pictures`` does.
+    """Write decoded images into ``folder/pixels.npy``, a block at a time; the counterpart of ``decode_pictures``.
 
     Raises:
         DataError: the disk has no room for the array.
@@ -188,8 +173,8 @@ def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resi
         for block in pixels.blocks():
             fitted = np.ascontiguousarray(block if size_px is None else fit_pixels(block, size_px, resize))
             rows.write(fitted.data)
-            digests += [digest.hex() for digest in digest_rows(fitted)]
-            contents += [digest.hex() for digest in digest_rows(block)] if size_px else digests[len(contents) :]
+            digests += digest_rows(fitted)
+            contents += digest_rows(block) if size_px else digests[len(contents) :]
     sizes_px = np.tile(np.array(stored, np.int32), (count, 1))
     return Decoded(list(range(count)), [], contents, digests, sizes_px, size_px, {})
 
@@ -213,29 +198,16 @@ def _share_out(count: int, workers: int) -> list[list[int]]:
     return [rows for rows in shares if rows]
 
 
-def _collect(jobs: Sequence[_Job]) -> list[_Found]:
-    """The workers' results, in the order of the pictures; their files are removed."""
-    found: list[_Found] = []
-    for job in jobs:
-        file = Path(job.result_file)
-        found += (_Found(*fields) for fields in json.loads(file.read_text("utf-8")))
-        file.unlink()
-    return sorted(found)
-
-
 def _sample_sizes(pictures: Sequence[Picture]) -> set[tuple[int, int]]:
-    """The sizes (height, width) of a few pictures, evenly spaced: most sets of mixed sizes are recognised by them."""
-    step = max(1, len(pictures) // SAMPLE_PICTURES)
+    """The sizes (height, width) of a few pictures, evenly spaced; most sets of mixed sizes show here."""
+    step = -(-len(pictures) // SAMPLE_PICTURES)
     sizes: set[tuple[int, int]] = set()
     with PictureReader() as reader:
-        for start in range(step):
-            for picture in pictures[start::step]:
-                with contextlib.suppress(BadPictureError):
-                    height, width, _ = decode_picture(reader.read(picture)).shape
-                    sizes.add((height, width))
-                if len(sizes) > 1:
-                    return sizes
-            if sizes:
+        for count, picture in enumerate(chain.from_iterable(pictures[start::step] for start in range(step)), 1):
+            with contextlib.suppress(BadPictureError):
+                height, width, _ = decode_picture(reader.read(picture)).shape
+                sizes.add((height, width))
+            if len(sizes) > 1 or (sizes and count >= SAMPLE_PICTURES):
                 break
     return sizes
 
@@ -243,20 +215,20 @@ def _sample_sizes(pictures: Sequence[Picture]) -> set[tuple[int, int]]:
 def _decode_here(job: _Job) -> Iterator[int]:
     """Decode the pictures of a job into their rows; yields how many were done since the last time."""
     found: list[_Found] = []
-    shape = (job.height, job.width, 3)
-    size = None if job.resize is None else shape[:2]
-    row_bytes = math.prod(shape)
-    with Path(job.rows_file).open("r+b") as rows, PictureReader() as reader:
+    with Path(job.folder, "pixels.npy").open("r+b") as rows, PictureReader() as reader:
+        _, height, width, channels = read_shape(rows)
+        offset_bytes, row_bytes = rows.tell(), height * width * channels
+        size = None if job.resize is None else (height, width)
         for count, (row, picture) in enumerate(zip(job.rows, job.pictures, strict=True)):
             if count % PICTURES_PER_BLOCK == 0:
                 if count:
                     yield PICTURES_PER_BLOCK
-                rows.seek(job.offset_bytes + row * row_bytes)
+                rows.seek(offset_bytes + row * row_bytes)
             data = b""
             try:
                 data = reader.read(picture)
                 decoded = decode_and_describe(data, size, resize=job.resize or "crop")
-                if decoded.pixels.shape != shape:
+                if decoded.pixels.shape != (height, width, channels):
                     raise _SizesDifferError
                 pixels = decoded.pixels.tobytes()
                 found.append(_Found(row, _digest(data), "", *decoded.stored_size_px, decoded.encoding, _digest(pixels)))
@@ -278,29 +250,27 @@ def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
     The workers are not started by multiprocessing, so that a user's script needs no ``if __name__ == "__main__"``.
     They share one pipe; their lines are shorter than what a pipe writes atomically.
     """
-    reading, writing = os.pipe()
-    workers: list[subprocess.Popen[bytes]] = []
-    complaints = folder / "workers.txt"
     package = str(Path(__file__).resolve().parents[2])
-    environment = (
-        KEPT_MEMORY
-        | os.environ
-        | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
-    )
+    code = f"import sys; sys.path.insert(0, {package!r}); from lamina.data.workers import work; work()"
+    workers: list[subprocess.Popen[bytes]] = []
+    complaints, job_file = folder / "workers.txt", folder / "job.json"
+    reading, writing = os.pipe()
     try:
         with os.fdopen(reading, "r") as lines:
             with os.fdopen(writing, "w") as output, complaints.open("ab") as errors:
-                for number, job in enumerate(jobs):
-                    job_file = folder / f"job-{number}.json"
-                    job_file.write_text(json.dumps(vars(job)), "utf-8")
+                for job in jobs:
+                    job_file.write_text(json.dumps(job), "utf-8")
                     with job_file.open("rb") as given:
-                        command = [sys.executable, "-P", "-c", "from lamina.data.workers import work; work()"]
                         workers.append(
                             subprocess.Popen(  # noqa: S603 (our own interpreter and code)
-                                command, stdin=given, stdout=output, stderr=errors, env=environment
+                                [sys.executable, "-P", "-c", code],
+                                stdin=given,
+                                stdout=output,
+                                stderr=errors,
+                                env=KEPT_MEMORY | os.environ,
                             )
                         )
-                    job_file.unlink()
+                    job_file.unlink()  # the worker has it open
             for line in lines:
                 if line == "sizes differ\n":
                     raise _SizesDifferError
@@ -314,23 +284,21 @@ def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
 
 
 def _check_ended(status: int, complaints: Path) -> None:
-    if status == 0:
-        return
     if status in FULL_DISK:
         raise OSError(status, os.strerror(status))
-    last = complaints.read_text("utf-8", errors="replace").strip().rpartition("\n")[2]
-    raise DataError(
-        f"A process that decodes pictures ended early (status {status}{', ' + last if last else ''}). "
-        "Nothing was kept. Try again, and close other programs if memory is short."
-    )
+    if status:
+        last = complaints.read_text("utf-8", errors="replace").strip().rpartition("\n")[2]
+        raise DataError(
+            f"A process that decodes pictures ended early (status {status}{', ' + last if last else ''}). "
+            "Nothing was kept. Try again, and close other programs if memory is short."
+        )
 
 
 def work() -> None:
     """Run the job on standard input: the main function of a worker process."""
-    given = json.load(sys.stdin)
-    job = _Job(**given | {"pictures": [Picture(*fields) for fields in given["pictures"]]})
+    pictures, *others = json.load(sys.stdin)
     try:
-        for count in _decode_here(job):
+        for count in _decode_here(_Job([Picture(*fields) for fields in pictures], *others)):
             sys.stdout.write(f"{count}\n")
             sys.stdout.flush()
     except _SizesDifferError:
@@ -358,11 +326,10 @@ def keep_rows(path: Path, kept: Sequence[int]) -> None:
     """Keep these rows of the array in a file, in this order.
 
     They are moved one by one, as the array may be larger than memory; in place where they keep their order, as the disk
-    may have no room for it twice.
+    may have no room for two.
     """
     with path.open("rb") as rows:
-        np.lib.format.read_magic(rows)
-        _, *row_shape = np.lib.format.read_array_header_1_0(rows)[0]
+        _, *row_shape = read_shape(rows)
         offset_bytes, row_bytes = rows.tell(), math.prod(row_shape)
         shape = (len(kept), *row_shape)
         in_place = all(first < second for first, second in pairwise(kept))
