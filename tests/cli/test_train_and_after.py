@@ -125,7 +125,7 @@ def test_pictures_that_cannot_be_read_are_named_and_the_rest_is_used(workplace, 
     (folder / "dark" / "7.png").write_bytes(b"no picture")
     shown = run_lamina("data", folder)
     assert shown.returncode == 0, shown.stderr
-    assert "warning: 1 picture could not be read and was left out: dark/7.png" in shown.stderr
+    assert "warning: Left out 1 picture that could not be read: dark/7.png" in shown.stderr
     assert "warning: 1 file was left out: not a picture. Repair, replace or remove such files.\n" in shown.stdout
     assert "\n    dark/7.png\n" in shown.stdout
     assert "splits: " in shown.stdout

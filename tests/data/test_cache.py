@@ -143,7 +143,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:1 picture could not be read")
+@pytest.mark.filterwarnings("ignore:Left out 1 picture that could not be read")
 def test_what_was_left_out_is_told_of_each_source_by_itself(pictures, tmp_path: Path) -> None:
     root = pictures.write_folder(tmp_path / "a")
     bad = root / "train" / "cat" / "zz.png"
@@ -174,7 +174,7 @@ def test_a_damaged_cache_is_made_again(damage: str, pictures, tmp_path: Path, ca
 
     (message,) = [str(warning.message) for warning in warned]
     assert message.startswith(f"The cache folder {folder} is damaged (")
-    assert message.endswith("). It is made again.")
+    assert message.endswith("). Rebuilding it.")
     np.testing.assert_array_equal(after.train.pixels, pictures.select("train")[0])
     assert after.fingerprint == before.fingerprint
     assert load_data(source).train.names == before.train.names

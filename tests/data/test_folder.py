@@ -151,7 +151,7 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
     )
     assert len(data.train) == 5
     assert [str(warning.message) for warning in warned] == [
-        "3 pictures could not be read and were left out: "
+        "Left out 3 pictures that could not be read: "
         "a/3.png (a link out of the folder), b/loop (a link to a folder), c (a link to a folder)"
     ]
 

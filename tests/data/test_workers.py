@@ -57,7 +57,7 @@ def test_bad_pictures_leave_no_gap(many_pictures, tmp_path: Path) -> None:
         data = load_data(root)
 
     assert [str(warning.message) for warning in warned] == [
-        "4 pictures could not be read and were left out: train/cat/0000.png (empty), train/dog/0777.png (empty), "
+        "Left out 4 pictures that could not be read: train/cat/0000.png (empty), train/dog/0777.png (empty), "
         "train/owl/0899.png (empty) and 1 more"
     ]
     assert data.problems == tuple(Problem(name, "empty") for name in bad)
@@ -113,7 +113,7 @@ def test_what_the_pictures_were_is_kept_row_by_row(many_pictures, tmp_path: Path
         image.save(root / name, format_)
     (root / "train/cat/0000.png").write_bytes(b"")
 
-    with pytest.warns(LaminaWarning, match=r"^1 picture could not be read"):
+    with pytest.warns(LaminaWarning, match=r"^Left out 1 picture that could not be read"):
         data = load_data(root, Preparation(size_px=4))
 
     assert data.encodings == {"PNG RGB": 2996, "PNG L": 1, "JPEG RGB": 1, "GIF P": 1}

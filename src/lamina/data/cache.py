@@ -3,9 +3,9 @@
 <cache>/<name>-<key>/pixels.npy    uint8 (N, H, W, C), the splits one after another
                      targets.npy
                      sizes.npy     int32 (N, 2), stored height and width of each picture
-                     dataset.json  the data set's other fields, and the state of the source that it was made from
-                     digest.json   of these files, of the pixels in samples: enough to notice damage
-<cache>/.<name>-<key>/             being built, or left by a process that was killed
+                     dataset.json  the data set's other fields, and the state of its source
+                     digest.json   of these files, and of samples of the pixels
+<cache>/.<name>-<key>/             being built, or left by a killed process
 <cache>/locks/<name>-<key>         held while it is built
 """
 
@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,7 +38,6 @@ from lamina.files import sync_folder
 
 FORMAT = 4
 WAIT_SECONDS = 2.0
-"""Waiting longer than this for another process is announced."""
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
 MAP_NORESERVE = 0x4000  # of Linux on all processors that torch is built for; Python names it from 3.13 on
 # What load_data knows without the cache, and what is stored as arrays.
@@ -45,12 +45,12 @@ NOT_STORED = (*SPLITS, "source", "preparation")
 
 
 def cache_folder() -> Path:
-    """Where decoded data is kept: the environment variable ``LAMINA_CACHE``, else the user's own cache folder."""
+    """Where decoded data is kept: ``LAMINA_CACHE`` from the environment, else the user's own cache folder."""
     return Path(os.environ.get("LAMINA_CACHE") or platformdirs.user_cache_dir("lamina")).expanduser().absolute()
 
 
 def digest_of(*parts: object) -> str:
-    """A short name for what these parts describe.
+    """A short name for these parts.
 
     >>> digest_of("a", 1) == digest_of("a", 1), digest_of("a", 1) == digest_of("a1")
     (True, False)
@@ -60,17 +60,17 @@ def digest_of(*parts: object) -> str:
 
 
 def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset]) -> Dataset:
-    """The data set that was built under ``name`` and ``key`` while its source was in ``state``, else built now.
+    """The data set that was built under ``name`` and ``key`` while its source was in ``state``, or is built now.
 
     ``build`` gets an empty folder and leaves ``pixels.npy`` there. Of two processes, the second waits for the first and
-    finds what it made.
+    reads what it built.
 
     Raises:
-        DataError: the cache can't be written, or what ``build`` raises.
+        DataError: the cache can't be written, or ``build`` raises it.
     """
     root = cache_folder()
     folder = root / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:60]}-{key}"
-    # Without the lock first, so that a whole cache is read even where nothing can be written.
+    # First without the lock, so that a cache is read even where nothing can be written.
     with suppress(DataError):
         if found := _read(folder, state):
             return found
@@ -80,7 +80,7 @@ def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset
                 if found := _read(folder, state):
                     return found
             except DataError as error:
-                warnings.warn(f"{error} It is made again.", LaminaWarning, stacklevel=2)
+                warnings.warn(f"{error} Rebuilding it.", LaminaWarning, stacklevel=2)
             _remove_leftovers(root, folder.name)
             _build(folder, state, build)
     except OSError as error:
@@ -95,11 +95,7 @@ def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset
 
 @contextmanager
 def lock_or_wait(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock while the block works; waiting for another process is announced after two seconds.
-
-    Warns:
-        LaminaWarning: another process holds the lock.
-    """
+    """Hold a lock during the block; warns after two seconds of waiting for another process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -120,14 +116,14 @@ def read_shape(file: BinaryIO) -> tuple[int, ...]:
 
 
 def map_pixels(path: Path) -> UInt8[np.ndarray, "n h w c"]:
-    """The array in a file, copied where it is written to: torch warns of arrays that are read-only."""
+    """The array in a file, mapped copy-on-write: torch warns about read-only arrays."""
     if sys.platform != "linux":
         return np.load(path, mmap_mode="c")
     with path.open("rb") as file:
         shape = read_shape(file)
         if not math.prod(shape):
             return np.empty(shape, np.uint8)
-        # numpy's own mapping makes Linux reserve memory for a copy of all pages, and fail where there is too little.
+        # numpy's own mapping makes Linux reserve memory for a copy of all pages, and fails if there is too little.
         pages = mmap.mmap(
             file.fileno(), 0, flags=mmap.MAP_PRIVATE | MAP_NORESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
         )
@@ -142,28 +138,23 @@ def split_images(
     sizes_px: np.ndarray,
     counts: Sequence[int],
 ) -> tuple[Images, Images | None, Images | None]:
-    """The images of ``train``, ``val`` and ``test``, which lie one after another; ``train`` may be empty."""
-    parts, first = [], 0
-    for split, count in zip(SPLITS, counts, strict=True):
-        rows = slice(first, first + count)
-        parts.append(Images(pixels[rows], targets[rows], target_names, names[rows], split, sizes_px[rows]))
-        first = rows.stop
-    train, val, test = parts
+    """The images of ``train``, which may be empty, ``val`` and ``test``, which lie one after another."""
+    starts = list(accumulate(counts, initial=0))
+    train, val, test = (
+        Images(pixels[rows], targets[rows], target_names, names[rows], split, sizes_px[rows])
+        for split, rows in zip(SPLITS, map(slice, starts, starts[1:]), strict=True)
+    )
     return train, val if len(val) else None, test if len(test) else None
 
 
 def _read(folder: Path, state: str) -> Dataset | None:
-    """What is in a folder; ``None`` where it is absent, of another state or of another format.
-
-    Raises:
-        DataError: it is damaged.
-    """
+    """The data set in a folder; ``None`` if it is absent or of another state or format, ``DataError`` if damaged."""
     try:
         if not (folder / "digest.json").is_file():
             return None
-        # Before anything is parsed: numpy's errors over a damaged header are of many kinds.
+        # Before anything is parsed: a damaged header makes numpy raise errors of many kinds.
         if json.loads((folder / "digest.json").read_text("utf-8")) != _digest_some(folder):
-            raise ValueError("its files are not as they were written")
+            raise ValueError("its files have changed")
     except (OSError, ValueError) as error:
         raise DataError(f"The cache folder {folder} is damaged ({error}).") from error
     stored: dict[str, Any] = json.loads((folder / "dataset.json").read_text("utf-8"))
@@ -215,7 +206,7 @@ def _write(folder: Path, dataset: Dataset, state: str) -> None:
 
 
 def _remove_leftovers(root: Path, own: str) -> None:
-    """Delete what killed processes left; what another process is building is locked."""
+    """Delete what killed processes left; folders that another process is building are locked."""
     for beside in root.glob(".*-*/"):
         with suppress(Timeout):
             if beside.name[1:] == own:
@@ -226,7 +217,7 @@ def _remove_leftovers(root: Path, own: str) -> None:
 
 
 def _digest_some(folder: Path) -> str:
-    """A digest of the small files and of samples of the pixels: enough to notice blocks that were never written."""
+    """A digest of the small files and of samples of the pixels, enough to notice blocks that were never written."""
     digest = hashlib.blake2b(digest_size=16)
     for name in ("dataset.json", "targets.npy", "sizes.npy"):
         digest.update((folder / name).read_bytes())

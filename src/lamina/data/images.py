@@ -57,10 +57,10 @@ class Images:
 
     Attributes:
         pixels: uint8, 0 to 255.
-        targets: their dtype and shape tell the kind (:mod:`lamina.targets`).
+        targets: their dtype and shape give the kind (:mod:`lamina.targets`).
         target_names: the classes, the labels, the question or the numbers.
         names: of the images, such as their files' paths in the source.
-        split: which split this is.
+        split: the split they belong to.
         original_sizes_px: height and width of each picture before it was resized, where known.
 
     Raises:
@@ -93,18 +93,18 @@ class Images:
 
     @classmethod
     def from_arrays(cls, x: Any, y: Any, names: Sequence[str] | None = None, *, split: Split = "train") -> Images:
-        """Images from arrays, or from what :func:`numpy.asarray` makes arrays of, such as tensors on the CPU.
+        """Images from arrays, or from what :func:`numpy.asarray` takes, such as tensors on the CPU.
 
         Args:
             x: uint8 (N, H, W) or (N, H, W, C), 0 to 255.
             y: one target an image. Whole numbers (N,) are classes counted from 0, texts (N,) the names of classes;
                 booleans (N,) are yes or no, and (N, K) are labels; floats (N,) or (N, K) are numbers to predict.
-            names: of the classes, the labels, the question or the numbers. Without them, classes are named by their
+            names: of the classes, the labels, the question or the numbers. By default, classes are named by their
                 numbers or texts; give them where a split may lack a class.
-            split: which split this is.
+            split: the split they belong to.
 
         Raises:
-            DataError: the arrays are of another kind or do not fit each other; the message says how to convert them.
+            DataError: the arrays are of other types or do not fit each other; the message says how to convert them.
 
         >>> Images.from_arrays(np.zeros((3, 8, 8), np.uint8), ["cat", "dog", "cat"])
         Images(train: 3 images of 8×8×1, single-label, 2 classes)
@@ -116,11 +116,10 @@ class Images:
         return len(self.pixels)
 
     def __repr__(self) -> str:
-        return f"Images({self.split}: {len(self):,} images of {self._size}, {self.kind.describe(self.target_names)})"
+        return f"Images({self.split}: {len(self):,} images of {self._describe()})"
 
-    @property
-    def _size(self) -> str:
-        return "×".join(map(str, self.pixels.shape[1:]))
+    def _describe(self) -> str:
+        return f"{'×'.join(map(str, self.pixels.shape[1:]))}, {self.kind.describe(self.target_names)}"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -136,7 +135,7 @@ class Images:
         return replace(self, pixels=self.pixels[rows], targets=self.targets[rows], names=names, original_sizes_px=sizes)
 
     def take_evenly(self, count: int) -> Images:
-        """``count`` images, or all where there are fewer, evenly spaced: a set may be sorted by class."""
+        """``count`` images (or all, if there are fewer), evenly spaced: a set may be sorted by class."""
         return self.take(np.linspace(0, len(self) - 1, num=min(len(self), count), dtype=np.int64))
 
     @property
@@ -145,16 +144,16 @@ class Images:
         return kind_of(self.targets)
 
     def target_counts(self) -> dict[str, int]:
-        """How many images each class or label has; for binary targets, no and yes; for regression, nothing."""
+        """How many images have each class or label, or no and yes; empty for regression."""
         return self.kind.count(self.targets, self.target_names)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """A data set, whatever it was read from.
+    """A data set.
 
     Attributes:
-        name: what to call it.
+        name: for people.
         fingerprint: identifies its images, targets and splits.
         train: the images to train on.
         val: the images to choose by, such as the best epoch.
@@ -193,11 +192,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{split} {len(images):,}" for split, images in self.splits.items()) or "no images"
-        return f"Dataset({self._caption}: {counts})"
-
-    @property
-    def _caption(self) -> str:
-        return f"{self.name}: {self.train._size}, {self.train.kind.describe(self.train.target_names)}"
+        return f"Dataset({self.name}: {self.train._describe()}: {counts})"
 
     def _repr_html_(self) -> str:
         """The images of each split and class as a table, for notebooks."""
@@ -209,7 +204,7 @@ class Dataset:
             rows.append([f"and {len(answers) - HTML_ROWS} more", *("" for _ in counts)])
         lines: list[list[object]] = [["", *counts], *rows]
         body = "".join(f"<tr>{''.join(f'<td>{_escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
-        return f"<table><caption>{_escape(self._caption)}</caption>{body}</table>"
+        return f"<table><caption>{_escape(f'{self.name}: {self.train._describe()}')}</caption>{body}</table>"
 
 
 def _escape(cell: object) -> str:

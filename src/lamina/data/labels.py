@@ -1,34 +1,35 @@
-"""From what a source says of its pictures to the array of targets, and what kind of targets these are."""
+"""From the labels of a source to the array of targets, and their kind."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
 
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing
-from lamina.errors import DataError
+from lamina.errors import DataError, plural
 from lamina.targets import KindName, Targets, find_kind
 
 YES, NO = frozenset({"yes", "true", "y"}), frozenset({"no", "false", "n"})
-SEPARATORS = ("|", ";", ",")
 # More distinct whole numbers than these are measurements, unless each occurs twice on average.
 CLASSES_AT_MOST = 1000
 
+_Read: TypeAlias = tuple[Targets, tuple[str, ...]]
+"""Targets and their names."""
+
 
 def read_targets(listing: Listing, preparation: Preparation) -> tuple[Targets, tuple[str, ...], str]:
-    """The targets of all pictures of a source, the names of the targets, and what they are and where they come from.
+    """The targets of all pictures of a source, their names, and a line on their kind and origin.
 
-    A column of texts, or of whole numbers that recur, is single-label. A column of lists, or of texts that hold a
-    separator, is multi-label, and so are several columns of 0 and 1 or of booleans. A column of booleans, or of yes and
-    no, is binary. Other numbers are regression. The source may know better, and ``preparation.task`` overrules all.
+    A column of texts, or of whole numbers that recur, is single-label. A column of lists, or of texts with a separator,
+    is multi-label, and so are several columns of 0 and 1 or of booleans. A column of booleans, or of yes and no, is
+    binary. Other numbers are regression. The source may know better, and ``preparation.task`` overrules everything.
 
     Raises:
-        DataError: a value is missing, or the values are not of that kind.
+        DataError: a value is missing, or the values do not fit the kind.
 
     >>> from lamina.data.decoding import Picture
     >>> listing = Listing([Picture(name) for name in "abc"], [None] * 3, {"kind": ["cat", "dog", "cat"]})
@@ -39,7 +40,6 @@ def read_targets(listing: Listing, preparation: Preparation) -> tuple[Targets, t
     labels = listing.labels
     _check_complete(listing, preparation)
     task = preparation.task or listing.kind or _find_task(labels, preparation)
-    targets: Targets
     match task:
         case "single-label":
             targets, names = _read_classes(labels, listing.target_names)
@@ -53,18 +53,18 @@ def read_targets(listing: Listing, preparation: Preparation) -> tuple[Targets, t
 
 
 def _check_complete(listing: Listing, preparation: Preparation) -> None:
-    """Reject gaps; they are an answer, no label, where that was said or the cells are lists."""
+    """Reject empty cells, unless they mean no label: in lists, or where joined labels were requested."""
     for column, values in listing.labels.items():
         gaps = [place for place, value in enumerate(values) if value is None or value == ""]
         is_list = any(isinstance(value, list) for value in values)
         is_joined = preparation.label_separator is not None or preparation.task == "multi-label"
         if gaps and not is_list and not (is_joined and len(listing.labels) == 1):
-            have = "1 picture has" if len(gaps) == 1 else f"{len(gaps):,} pictures have"
             hint = ""
             if len(listing.labels) == 1 and _find_separator({value for value in values if isinstance(value, str)}):
                 hint = " Where an empty cell means no label, add --task multi-label."
             raise DataError(
-                f"{have} nothing in column {column!r}; the first is {listing.pictures[gaps[0]].name}. "
+                f"{plural(len(gaps), 'picture has', 'pictures have')} nothing in column {column!r}; "
+                f"the first is {listing.pictures[gaps[0]].name}. "
                 f"Fill in every row, or take those rows out.{hint}"
             )
 
@@ -122,19 +122,17 @@ def _find_separator(texts: set[str]) -> str | None:
     return ";" if any(";" in text for text in texts) and len(pieces) <= len(texts) else None
 
 
-def _read_classes(
-    labels: Mapping[str, Sequence[Any]], target_names: Sequence[str] | None
-) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
+def _read_classes(labels: Mapping[str, Sequence[Any]], target_names: Sequence[str] | None) -> _Read:
     values = _single(labels, "The class")
     if any(isinstance(value, list) for value in values):
         raise DataError("The label column holds lists, which are multi-label. Leave --task out.")
-    texts = [_format_class(value) for value in values]
+    texts = [str(int(one)) if isinstance(one, float) and one.is_integer() else str(one) for one in values]
     names = _order_names(values, texts, target_names)
     number = {name: place for place, name in enumerate(names)}
     return np.array([number[text] for text in texts], np.int64), names
 
 
-def _read_labels(listing: Listing, separator: str | None) -> tuple[Bool[np.ndarray, "n k"], tuple[str, ...]]:
+def _read_labels(listing: Listing, separator: str | None) -> _Read:
     labels = listing.labels
     if len(labels) > 1:
         columns = [[_read_truth(value, column) for value in values] for column, values in labels.items()]
@@ -142,7 +140,7 @@ def _read_labels(listing: Listing, separator: str | None) -> tuple[Bool[np.ndarr
     (values,) = labels.values()
     texts = {value for value in values if isinstance(value, str)}
     if separator is None and listing.kind is None:  # the name of a folder is one label, whatever it holds
-        held = [mark for mark in SEPARATORS if any(mark in text for text in texts)]
+        held = [mark for mark in ("|", ";", ",") if any(mark in text for text in texts)]
         separator = _find_separator(texts) or next(iter(held), None)
     sets = [_split_labels(value, separator) for value in values]
     names = _order_names([], sorted(set().union(*sets)), listing.target_names)
@@ -151,13 +149,13 @@ def _read_labels(listing: Listing, separator: str | None) -> tuple[Bool[np.ndarr
     return np.array([[name in found for name in names] for found in sets], np.bool_), names
 
 
-def _read_yes_no(labels: Mapping[str, Sequence[Any]]) -> tuple[Bool[np.ndarray, " n"], tuple[str, ...]]:
+def _read_yes_no(labels: Mapping[str, Sequence[Any]]) -> _Read:
     values = _single(labels, "The answer")
-    ((column, _),) = labels.items()
+    (column,) = labels
     return np.array([_read_truth(value, column) for value in values], np.bool_), (column,)
 
 
-def _read_numbers(labels: Mapping[str, Sequence[Any]]) -> tuple[Float32[np.ndarray, "n k"], tuple[str, ...]]:
+def _read_numbers(labels: Mapping[str, Sequence[Any]]) -> _Read:
     columns = [[_read_number(value, column) for value in values] for column, values in labels.items()]
     return np.array(columns, np.float32).T.copy(), tuple(labels)
 
@@ -172,12 +170,8 @@ def _single(labels: Mapping[str, Sequence[Any]], what: str) -> Sequence[Any]:
     return values
 
 
-def _format_class(value: object) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
 def _order_names(values: Sequence[object], texts: Sequence[str], target_names: Sequence[str] | None) -> tuple[str, ...]:
-    """The source's own order where it has one; else numbers by value, and texts alphabetically."""
+    """The source's own order if it has one; else numbers by value, and texts alphabetically."""
     found = set(texts)
     if target_names is not None:
         if unknown := sorted(found - set(target_names)):

@@ -1,4 +1,4 @@
-"""``load_data``: a name or a path, to a data set."""
+"""From a name or a path to a data set."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from lamina.data.sources.idx import open_idx
 from lamina.data.sources.listing import Source
 from lamina.data.sources.npz import open_npz
 from lamina.data.sources.table import open_table
-from lamina.errors import DataError, LaminaWarning, name_some, suggest
+from lamina.errors import DataError, LaminaWarning, name_some, plural, suggest
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 
 NAMES = ("cifar10", "cifar100", "mnist", "fashion-mnist", "svhn", *SHAPES)
 PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_archive)
 """The first that recognises a path reads it: an ``.npz`` is a zip, and tables lie in folders of pictures."""
 WHOLE_RULE = "all of it, to evaluate on"
-PROBLEMS_NAMED = 3
+EXAMPLES = 3
 
 
 def load_data(
@@ -38,14 +38,10 @@ def load_data(
 ) -> Dataset:
     """Load a data set by its name or path; the first time it is decoded into the cache.
 
-    A path is a folder of class folders, with or without ``train``, ``val`` and ``test`` parts; a zip or tar of one; a
-    table (CSV, TSV, Parquet or JSON lines) of pictures and their targets, or a folder of such; a NumPy ``.npz``;
-    MNIST's IDX files; or the official CIFAR archive or its folder. Pictures become RGB.
-
-    Args:
-        source: one of ``NAMES``, or a path.
-        preparation: how it is read.
-        progress: called with the pictures done and their total while they are decoded or drawn.
+    ``source`` is one of ``NAMES`` or a path: a folder of class folders, with or without ``train``, ``val`` and ``test``
+    parts; a zip or tar of one; a table (CSV, TSV, Parquet or JSON lines) of pictures and their targets, or a folder of
+    such; a NumPy ``.npz``; MNIST's IDX files; or the official CIFAR archive or its folder. Pictures become RGB.
+    ``progress(pictures done, all pictures)`` is called while they are decoded or drawn.
 
     Warns:
         LaminaWarning: pictures could not be read and were left out; a picture is in two splits; a split lacks a class;
@@ -61,8 +57,8 @@ def load_data(
     dataset = _read(source, preparation, progress)
     if not len(dataset.train):
         raise DataError(f"{source} has no training pictures. Put some into train/, or draw fewer as val and test.")
-    messages = [describe_problems(dataset.problems)] if dataset.problems else []
-    messages += [describe_leaks(dataset.leaks)] if dataset.leaks else []
+    messages = [_describe_problems(dataset.problems)] if dataset.problems else []
+    messages += [_describe_leaks(dataset.leaks)] if dataset.leaks else []
     for message in (*messages, *_describe_gaps(dataset)):
         warnings.warn(message, LaminaWarning, stacklevel=2)
     return dataset
@@ -71,16 +67,11 @@ def load_data(
 def load_to_evaluate(
     source: str | Path, preparation: Preparation, target_names: tuple[str, ...], *, progress: Progress | None = None
 ) -> Dataset:
-    """Load a data set to evaluate a model on that learned from another; its targets are numbered as the model's.
+    """Load a data set, as ``load_data`` does, to evaluate a model that was trained on another.
 
-    It may lack training pictures and some classes. No splits are drawn: where it has neither ``val`` nor ``test``, all
-    its images are the ``test`` split.
-
-    Args:
-        source: as for ``load_data``.
-        preparation: how it is read; its fractions are ignored, and its ``task`` is the model's.
-        target_names: the classes or labels of the model, in its order.
-        progress: as for ``load_data``.
+    Its targets are numbered in the order of ``target_names``, the model's classes or labels, and
+    ``preparation.task`` is the model's. It may lack training pictures and some classes. No splits are drawn: where it
+    has neither ``val`` nor ``test``, all its images are the ``test`` split.
 
     Warns:
         LaminaWarning: pictures could not be read and were left out.
@@ -94,14 +85,13 @@ def load_to_evaluate(
     """
     dataset = _read(source, replace(preparation, val_fraction=None, test_fraction=0.0), progress)
     if dataset.problems:
-        warnings.warn(describe_problems(dataset.problems), LaminaWarning, stacklevel=2)
+        warnings.warn(_describe_problems(dataset.problems), LaminaWarning, stacklevel=2)
     if dataset.val is None and dataset.test is None:
         whole = replace(dataset.train, split="test")
         dataset = replace(dataset, train=dataset.train.take([]), test=whole, split_rule=WHOLE_RULE)
     if dataset.train.kind.name != preparation.task or dataset.train.kind not in (SINGLE_LABEL, MULTI_LABEL):
         return dataset
-    counts = [images.target_counts() for images in dataset.splits.values()]
-    present = [name for name in dataset.train.target_names if any(count[name] for count in counts)]
+    present = _counted(dataset)
     if unknown := [name for name in present if name not in target_names]:
         raise DataError(
             f"{source} has pictures of {name_some(unknown)}, which the model does not know: it knows "
@@ -121,23 +111,18 @@ def full_source(source: str | Path) -> str:
 
 
 def check_learnable(dataset: Dataset) -> None:
-    """Reject a data set that no training can learn from.
-
-    Raises:
-        DataError: it has one class or answer alone, or a class without training pictures.
-    """
-    trained = {name for name, count in dataset.train.target_counts().items() if count}
+    """Raise ``DataError`` if there is only one class or answer, or one without training pictures."""
     if dataset.train.kind not in (SINGLE_LABEL, BINARY):
         return
+    trained = [name for name, count in dataset.train.target_counts().items() if count]
     what = "answer" if dataset.train.kind is BINARY else "class"
-    counts = [images.target_counts() for images in dataset.splits.values()]
-    if untrained := sorted({name for split in counts for name, count in split.items() if count} - trained):
+    if untrained := sorted(set(_counted(dataset)) - set(trained)):
         raise DataError(
             f"{dataset.name} has no training pictures of {name_some(untrained)}. Add some, or remove the {what}."
         )
     if len(trained) == 1:
         raise DataError(
-            f"{dataset.name} has only one {what} to train on, {trained.pop()}. Add pictures of another, or say by "
+            f"{dataset.name} has only one {what} to train on, {trained[0]}. Add pictures of another, or say by "
             "--label-from or --label-column what else is the class."
         )
 
@@ -145,8 +130,8 @@ def check_learnable(dataset: Dataset) -> None:
 def find_default_data() -> tuple[str, str]:
     """The data set to use where none is named, and the reason.
 
-    CIFAR-10 where ``LAMINA_CIFAR10`` points at it, or it has been or can be downloaded; else the built-in shapes. The
-    download happens here.
+    It is CIFAR-10 where ``LAMINA_CIFAR10`` points at it, or where it can be downloaded, which happens here; else the
+    built-in shapes.
     """
     if path := os.environ.get("LAMINA_CIFAR10"):
         return "cifar10", f"LAMINA_CIFAR10 is {path}"
@@ -159,42 +144,34 @@ def find_default_data() -> tuple[str, str]:
     return "cifar10", "downloaded just now"
 
 
-def describe_problems(problems: Sequence[Problem]) -> str:
-    """One line that counts the pictures that were left out, and names the first.
-
-    >>> describe_problems([Problem("cat/1.jpg", "truncated")])
-    '1 picture could not be read and was left out: cat/1.jpg (truncated)'
-    """
-    what = (
-        "1 picture could not be read and was"
-        if len(problems) == 1
-        else f"{len(problems)} pictures could not be read and were"
-    )
-    named = name_some([f"{problem.path} ({problem.reason})" for problem in problems], PROBLEMS_NAMED)
-    return f"{what} left out: {named}"
+def _describe_problems(problems: Sequence[Problem]) -> str:
+    named = name_some([f"{problem.path} ({problem.reason})" for problem in problems], EXAMPLES)
+    return f"Left out {plural(len(problems), 'picture', 'pictures')} that could not be read: {named}"
 
 
-def describe_leaks(leaks: Sequence[Leak]) -> str:
-    """One line that counts the pictures that are in two splits, and names the first.
-
-    >>> describe_leaks([Leak("2.jpg", "test", "1.jpg", "train")])
-    '1 picture is in two splits, with identical pixels, which inflates the score: 2.jpg of test is 1.jpg of train'
-    """
-    count = "1 picture is" if len(leaks) == 1 else f"{len(leaks):,} pictures are"
-    named = [f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in leaks]
-    return f"{count} in two splits, with identical pixels, which inflates the score: {name_some(named, PROBLEMS_NAMED)}"
+def _describe_leaks(leaks: Sequence[Leak]) -> str:
+    named = name_some([f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in leaks], EXAMPLES)
+    count = plural(len(leaks), "picture is", "pictures are")
+    return f"{count} in two splits, with identical pixels, which inflates the score: {named}"
 
 
 def _describe_gaps(dataset: Dataset) -> list[str]:
     """What a split lacks: ``train`` of all classes or labels, the others of those that are trained."""
-    counts = {split: images.target_counts() for split, images in dataset.splits.items()}
+    trained = dataset.train.target_counts()
     gaps = []
-    for split, found in counts.items():
-        missing = [name for name, count in found.items() if not count and (split == "train" or counts["train"][name])]
+    for split, images in dataset.splits.items():
+        counts = images.target_counts()
+        missing = [name for name, count in counts.items() if not count and (split == "train" or trained[name])]
         if missing:
             effect = "no net can learn that" if split == "train" else f"scores on {split} leave that out"
             gaps.append(f"{dataset.name} has no {split} images of {name_some(missing)}: {effect}.")
     return gaps
+
+
+def _counted(dataset: Dataset) -> list[str]:
+    """The classes, labels or answers that have images in any split."""
+    counts = [images.target_counts() for images in dataset.splits.values()]
+    return [name for name in dataset.train.target_counts() if any(count[name] for count in counts)]
 
 
 def _read(source: str | Path, preparation: Preparation, progress: Progress | None) -> Dataset:
@@ -209,8 +186,8 @@ def _read(source: str | Path, preparation: Preparation, progress: Progress | Non
     given = sorted(preparation.to_json().items())
 
     def build(folder: Path) -> Dataset:
-        tell = progress or (lambda *_: None)
-        dataset = build_dataset(opened.read(folder, tell), name, preparation, folder, tell)
+        show = progress or (lambda *_: None)
+        dataset = build_dataset(opened.read(folder, show), name, preparation, folder, show)
         (folder / "spool").unlink(missing_ok=True)
         return dataset
 
