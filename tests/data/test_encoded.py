@@ -120,8 +120,8 @@ def test_worker_processes_read_the_spool(many_pictures, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     path = write_encoded_parquet(many_pictures, tmp_path / "set")
     listing = spool_table(scan_table(path, NOTHING_ASKED), tmp_path)
-    decoded = decode_pictures(listing.pictures, tmp_path, None, "crop", lambda *_: None)
-    assert decoded.problems == []
+    decoded, _ = decode_pictures(listing.pictures, tmp_path, None, "crop", lambda *_: None)
+    assert not any(one.reason for one in decoded)
     np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy"), np.stack(list(many_pictures.pixels.values())))
 
 

@@ -177,9 +177,9 @@ def test_many_labels_say_the_same_as_lists_columns_and_texts(sets: list[set[str]
 
 
 def test_strata_are_classes_rarest_labels_answers_and_tenths() -> None:
-    assert SINGLE_LABEL.strata(np.array([2, 0])) == (2, 0)
-    assert BINARY.strata(np.array([True, False])) == (True, False)
+    assert SINGLE_LABEL.strata(np.array([2, 0])) == [2, 0]
+    assert BINARY.strata(np.array([True, False])) == [True, False]
     assert MULTI_LABEL.strata(np.array([[1, 1], [1, 0], [0, 0]], np.bool_)) == [1, 0, -1]
     numbers = np.arange(100, dtype=np.float32)[::-1, None]
-    assert REGRESSION.strata(numbers) == tuple(9 - place // 10 for place in range(100))
-    assert REGRESSION.strata(numbers[:12]) == tuple(1 - place // 6 for place in range(12))
+    assert REGRESSION.strata(numbers) == [9 - place // 10 for place in range(100)]
+    assert REGRESSION.strata(numbers[:12]) == [1 - place // 6 for place in range(12)]

@@ -133,13 +133,15 @@ def test_rows_that_are_alike_have_one_digest(pictures, tmp_path: Path) -> None:
             Image.new("RGB", (5, 7), colour).save(tmp_path / name, "BMP" if name == "b.png" else "PNG")
     given = [Picture(name, str(tmp_path / name)) for name in files]
 
-    decoded = decode_pictures(given, tmp_path, 6, "pad", lambda *_: None)
+    (*decoded, bad), size_px = decode_pictures(given, tmp_path, 6, "pad", lambda *_: None)
 
-    expected = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in np.load(tmp_path / "pixels.npy")]
-    assert decoded.pixel_digests == expected
+    rows = np.load(tmp_path / "pixels.npy")
+    expected = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in rows]
+    assert [one.pixel_digest for one in decoded] == expected[:3]
     assert expected[0] == expected[1] != expected[2]
-    assert decoded.kept == [0, 1, 2]
-    assert len(set(decoded.contents)) == 3
+    assert [one.row for one in decoded] == [0, 1, 2]
+    assert len({one.content for one in decoded}) == 3
+    assert (bad.row, bad.reason, size_px) == (3, "empty", 6)
 
 
 @given(st.lists(st.integers(0, 11), min_size=1, max_size=20), st.booleans())

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
 from lamina.data.cache import map_pixels, split_images
-from lamina.data.images import SPLITS, Dataset, Progress
+from lamina.data.images import SPLITS, Dataset, Problem, Progress
 from lamina.data.labels import read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing
 from lamina.data.splits import OWN_RULE, draw_splits, find_leaks, order_by_split, unite_duplicates
 from lamina.data.workers import decode_pictures, keep_rows, store_pixels
 from lamina.targets import kind_of
+
+ENCODING = ("utf-8", "surrogateescape")
 
 
 def build_dataset(listing: Listing, name: str, preparation: Preparation, folder: Path, progress: Progress) -> Dataset:
@@ -27,43 +32,46 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
     size_px, resize = preparation.size_px, preparation.resize
     if listing.pixels is None:
         order = order_by_split(drawn)
-        decoded = decode_pictures([listing.pictures[place] for place in order], folder, size_px, resize, progress)
+        pictures = [listing.pictures[place] for place in order]
+        found, size_px = decode_pictures(pictures, folder, size_px, resize, progress)
     else:
         order = list(range(len(names)))
-        decoded = store_pixels(listing.pixels, folder, size_px, resize)
-    places = [order[row] for row in decoded.kept]
-    splits = [drawn[place] for place in places]
+        found = store_pixels(listing.pixels, folder, size_px, resize)
+    problems = [Problem(names[order[one.row]], one.reason) for one in found if one.reason]
+    kept = [one for one in found if not one.reason]
+    splits = [drawn[order[one.row]] for one in kept]
     if rule != OWN_RULE:
-        splits = unite_duplicates(splits, [listing.splits[place] for place in places], decoded.pixel_digests)
-    rows = order_by_split(splits)
-    if rows != list(range(len(rows))):
+        own = [listing.splits[order[one.row]] for one in kept]
+        splits = unite_duplicates(splits, own, [one.pixel_digest for one in kept])
+    by_split = order_by_split(splits)
+    kept, splits = [kept[place] for place in by_split], [splits[place] for place in by_split]
+    rows = [one.row for one in kept]
+    if rows != list(range(len(found))):
         keep_rows(folder / "pixels.npy", rows)
-    places, splits = [places[row] for row in rows], [splits[row] for row in rows]
-    names, targets, sizes_px = [names[place] for place in places], targets[places], decoded.sizes_px[rows]
+    places = [order[row] for row in rows]
+    names, targets = [names[place] for place in places], targets[places]
+    sizes_px = np.array([(one.height, one.width) for one in kept], np.int32).reshape(-1, 2)
     pixels = map_pixels(folder / "pixels.npy")
     counts = [splits.count(split) for split in SPLITS]
     train, val, test = split_images(pixels, targets, target_names, tuple(names), sizes_px, counts)
-    # Only what a training sees: not how it was requested, which may be put in more ways in a later version.
-    digest = hashlib.blake2b(digest_size=16)
-    head = f"{decoded.size_px} {resize} {targets.dtype} {target_names}"
-    digest.update(head.encode("utf-8", "surrogateescape"))
-    for place, row in enumerate(rows):
-        content = decoded.contents[row] if listing.pixels is None or not listing.pixels.content else ""
-        digest.update(f"\n{splits[place]}\0{names[place]}\0{content}\0".encode("utf-8", "surrogateescape"))
-        digest.update(targets[place].tobytes())
-    if listing.pixels is not None and listing.pixels.content:
-        digest.update(listing.pixels.content.encode())
+    # Only what training sees, not how it was requested: a later version may offer other ways.
+    digest = hashlib.blake2b(f"{size_px} {resize} {targets.dtype} {target_names}".encode(*ENCODING), digest_size=16)
+    whole = (listing.pixels and listing.pixels.content) or ""
+    for one, split, picture, target in zip(kept, splits, names, targets, strict=True):
+        digest.update(f"\n{split}\0{picture}\0{'' if whole else one.content}\0".encode(*ENCODING))
+        digest.update(target.tobytes())
+    digest.update(whole.encode())
     return Dataset(
         name=name,
         fingerprint=digest.hexdigest(),
         train=train,
         val=val,
         test=test,
-        problems=(*listing.problems, *decoded.problems),
-        size_px=decoded.size_px,
+        problems=(*listing.problems, *problems),
+        size_px=size_px,
         resize=resize,
         split_rule=rule,
         target_reason=reason,
-        leaks=find_leaks(splits, names, [decoded.pixel_digests[row] for row in rows]),
-        encodings=decoded.encodings,
+        leaks=find_leaks(splits, names, [one.pixel_digest for one in kept]),
+        encodings=dict(Counter(one.encoding for one in kept if one.encoding).most_common()),
     )

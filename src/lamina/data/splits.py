@@ -18,10 +18,10 @@ HELD_OUT_FRACTION = 0.2
 def draw_splits(
     names: Sequence[str], strata: Sequence[object], given: Sequence[Split | None], preparation: Preparation
 ) -> tuple[list[Split], str]:
-    """The split of each picture, and the rule; drawn from those that the source puts in training, or nowhere.
+    """The split of each picture, and the rule; drawn from those that the source puts into training, or nowhere.
 
-    Of each stratum, the pictures with the lowest digests of seed and name are drawn, so that a picture that is added
-    later moves few others. Every stratum keeps at least one picture in training.
+    In each stratum, the pictures with the lowest digests of seed and name are drawn, so that adding a picture moves few
+    others. Every stratum keeps at least one picture in training.
 
     Raises:
         DataError: the source already has a requested split, or it would be empty.
@@ -30,9 +30,7 @@ def draw_splits(
     ['train', 'train', 'test', 'test', 'train']
     """
     own = {split for split in given if split is not None}
-    wanted: dict[Split, float] = {
-        split: fraction for split, fraction in _fractions(preparation, own).items() if fraction
-    }
+    wanted = _fractions(preparation, own)
     for split in wanted:
         if split in own:
             raise DataError(
@@ -57,9 +55,9 @@ def draw_splits(
             owed = max(-1.0, min(1.0, share - count))
             for place in left[:count]:
                 splits[place] = split
-        if split not in splits and preparation.test_fraction is None and preparation.val_fraction is None:
-            return splits, f"too few pictures to hold {fraction:.0%} out as {split}"
         if split not in splits:
+            if preparation.test_fraction is None and preparation.val_fraction is None:
+                return splits, f"too few pictures to hold {fraction:.0%} out as {split}"
             raise DataError(
                 f"{fraction:.0%} of {len(names):,} pictures is too little for a {split} split. "
                 f"Add pictures, or request a larger share by --{split}; --{split} 0 draws none."
@@ -71,7 +69,7 @@ def draw_splits(
 def unite_duplicates(
     splits: Sequence[Split], given: Sequence[Split | None], digests: Sequence[Hashable]
 ) -> list[Split]:
-    """The same splits, but drawn pictures that are identical all go where the first of them is.
+    """The same splits, but drawn pictures that are identical all go into the split of the first.
 
     >>> unite_duplicates(["train", "test", "test"], [None] * 3, ["a", "b", "a"])
     ['train', 'test', 'train']
@@ -105,9 +103,11 @@ def find_leaks(splits: Sequence[Split], names: Sequence[str], digests: Sequence[
 
 
 def _fractions(preparation: Preparation, own: set[Split]) -> dict[Split, float]:
-    if preparation.val_fraction is None and preparation.test_fraction is None:
-        return {} if own - {"train"} else {"test": HELD_OUT_FRACTION}
-    return {"test": preparation.test_fraction or 0.0, "val": preparation.val_fraction or 0.0}
+    test, val = preparation.test_fraction, preparation.val_fraction
+    if test is None and val is None and not own - {"train"}:
+        test = HELD_OUT_FRACTION
+    fractions: dict[Split, float | None] = {"test": test, "val": val}
+    return {split: fraction for split, fraction in fractions.items() if fraction}
 
 
 def _digest(seed: int, name: str) -> bytes:

@@ -11,15 +11,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32
 
 from lamina.data.cache import read_shape
 from lamina.data.decoding import (
@@ -31,7 +28,7 @@ from lamina.data.decoding import (
     fit_pixels,
 )
 from lamina.data.duplicates import digest_rows
-from lamina.data.images import Problem, Progress
+from lamina.data.images import Progress
 from lamina.data.preparation import Resize
 from lamina.data.sources.listing import Pixels
 from lamina.errors import DataError
@@ -49,27 +46,26 @@ KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """The array of decoded pictures, row by row; pictures that could not be decoded have none.
+class Decoded(NamedTuple):
+    """What became of one picture.
 
     Attributes:
-        kept: the picture of each row.
-        problems: the pictures without a row, and why.
-        contents: a digest of what each row was made from: encoded bytes, or pixels before they were resized.
-        pixel_digests: of each row.
-        sizes_px: stored height and width of each row's picture, upright.
-        size_px: side of the squares that the pictures became; ``None`` where all kept their size.
-        encodings: how many rows were of each format and mode, such as ``JPEG RGB``, the most common first.
+        row: in ``pixels.npy``; the picture's place in the sequence.
+        content: a digest of the encoded bytes, or of the pixels before they were resized.
+        reason: why it could not be decoded; empty where it could.
+        height: as stored, in pixels, upright.
+        width: likewise.
+        encoding: its format and mode, such as ``JPEG RGB``; empty for arrays.
+        pixel_digest: of the row.
     """
 
-    kept: list[int]
-    problems: list[Problem]
-    contents: list[str]
-    pixel_digests: list[str]
-    sizes_px: Int32[np.ndarray, "kept 2"]
-    size_px: int | None
-    encodings: dict[str, int]
+    row: int
+    content: str
+    reason: str = ""
+    height: int = 0
+    width: int = 0
+    encoding: str = ""
+    pixel_digest: str = ""
 
 
 class _SizesDifferError(Exception):
@@ -86,22 +82,10 @@ class _Job(NamedTuple):
     resize: Resize | None
 
 
-class _Found(NamedTuple):
-    """One picture: what it was, or the reason why it could not be decoded."""
-
-    row: int
-    content: str
-    reason: str = ""
-    height: int = 0
-    width: int = 0
-    encoding: str = ""
-    pixel_digest: str = ""
-
-
 def decode_pictures(
     pictures: Sequence[Picture], folder: Path, size_px: int | None, resize: Resize, progress: Progress
-) -> Decoded:
-    """Decode pictures to RGB into ``folder/pixels.npy``.
+) -> tuple[list[Decoded], int | None]:
+    """Decode pictures to RGB into ``folder/pixels.npy``; returns their size, too, ``None`` where all kept their own.
 
     With a ``size_px`` they are resized to squares of that side. Without it, pictures that all have one size of up to
     256 px keep it; otherwise they become squares of 64 px.
@@ -113,14 +97,14 @@ def decode_pictures(
         sizes = _sample_sizes(pictures)
         if len(sizes) == 1 and max(max(size) for size in sizes) <= OWN_SIZE_LIMIT_PX:
             with contextlib.suppress(_SizesDifferError):
-                return _decode_at(sizes.pop(), None, pictures, folder, progress)
+                return _decode_at(sizes.pop(), None, pictures, folder, progress), None
         size_px = MIXED_SIZES_SIDE_PX
-    return _decode_at((size_px, size_px), resize, pictures, folder, progress)
+    return _decode_at((size_px, size_px), resize, pictures, folder, progress), size_px
 
 
 def _decode_at(
     size: tuple[int, int], resize: Resize | None, pictures: Sequence[Picture], folder: Path, progress: Progress
-) -> Decoded:
+) -> list[Decoded]:
     start_array(folder / "pixels.npy", (len(pictures), *size, 3))
     jobs = [
         _Job([pictures[row] for row in rows], rows, str(folder), str(folder / f"result-{number}.json"), resize)
@@ -130,53 +114,38 @@ def _decode_at(
     for count in _decode_here(jobs[0]) if len(jobs) == 1 else _decode_in_workers(jobs, folder):
         done += count
         progress(done, len(pictures))
-    found: list[_Found] = []
+    found: list[Decoded] = []
     for job in jobs:
-        found += (_Found(*fields) for fields in json.loads(Path(job.result_file).read_text("utf-8")))
+        found += (Decoded(*fields) for fields in json.loads(Path(job.result_file).read_text("utf-8")))
         Path(job.result_file).unlink()
     found.sort()
-    good = [one for one in found if not one.reason]
-    problems = [Problem(pictures[one.row].name, one.reason) for one in found if one.reason]
-    if not good:
-        raise DataError(
-            f"None of the {len(pictures)} pictures could be read; "
-            f"the first is {problems[0].path} ({problems[0].reason})."
-        )
-    kept = [one.row for one in good]
-    if problems:
-        keep_rows(folder / "pixels.npy", kept)
-    return Decoded(
-        kept,
-        problems,
-        contents=[one.content for one in good],
-        pixel_digests=[one.pixel_digest for one in good],
-        sizes_px=np.array([(one.height, one.width) for one in good], np.int32),
-        size_px=None if resize is None else size[0],
-        encodings=dict(Counter(one.encoding for one in good).most_common()),
-    )
+    if all(one.reason for one in found):
+        first = f"{pictures[0].name} ({found[0].reason})"
+        raise DataError(f"None of the {len(pictures)} pictures could be read; the first is {first}.")
+    return found
 
 
-def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resize) -> Decoded:
-    """Write decoded images into ``folder/pixels.npy``, a block at a time; the counterpart of ``decode_pictures``.
+def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resize) -> list[Decoded]:
+    """Write images that are decoded already into ``folder/pixels.npy``, a block at a time.
 
     Raises:
         DataError: the disk has no room for the array.
     """
-    count, *stored, channels = pixels.shape
-    side = stored if size_px is None else (size_px, size_px)
+    count, height, width, channels = pixels.shape
+    size = (height, width) if size_px is None else (size_px, size_px)
     file = folder / "pixels.npy"
-    offset_bytes = start_array(file, (count, *side, channels))
-    contents: list[str] = []
-    digests: list[str] = []
+    offset_bytes = start_array(file, (count, *size, channels))
+    found: list[Decoded] = []
     with file.open("r+b") as rows:
         rows.seek(offset_bytes)
         for block in pixels.blocks():
             fitted = np.ascontiguousarray(block if size_px is None else fit_pixels(block, size_px, resize))
             rows.write(fitted.data)
-            digests += digest_rows(fitted)
-            contents += digest_rows(block) if size_px else digests[len(contents) :]
-    sizes_px = np.tile(np.array(stored, np.int32), (count, 1))
-    return Decoded(list(range(count)), [], contents, digests, sizes_px, size_px, {})
+            digests = digest_rows(fitted)
+            contents = digests if size_px is None else digest_rows(block)
+            for content, digest in zip(contents, digests, strict=True):
+                found.append(Decoded(len(found), content, "", height, width, "", digest))
+    return found
 
 
 def count_workers(pictures: Sequence[Picture]) -> int:
@@ -214,7 +183,7 @@ def _sample_sizes(pictures: Sequence[Picture]) -> set[tuple[int, int]]:
 
 def _decode_here(job: _Job) -> Iterator[int]:
     """Decode the pictures of a job into their rows; yields how many were done since the last time."""
-    found: list[_Found] = []
+    found: list[Decoded] = []
     with Path(job.folder, "pixels.npy").open("r+b") as rows, PictureReader() as reader:
         _, height, width, channels = read_shape(rows)
         offset_bytes, row_bytes = rows.tell(), height * width * channels
@@ -231,10 +200,12 @@ def _decode_here(job: _Job) -> Iterator[int]:
                 if decoded.pixels.shape != (height, width, channels):
                     raise _SizesDifferError
                 pixels = decoded.pixels.tobytes()
-                found.append(_Found(row, _digest(data), "", *decoded.stored_size_px, decoded.encoding, _digest(pixels)))
+                found.append(
+                    Decoded(row, _digest(data), "", *decoded.stored_size_px, decoded.encoding, _digest(pixels))
+                )
             except BadPictureError as error:
                 pixels = bytes(row_bytes)
-                found.append(_Found(row, _digest(data), str(error)))
+                found.append(Decoded(row, _digest(data), str(error)))
             rows.write(pixels)
     Path(job.result_file).write_text(json.dumps(found), "utf-8")
     yield (len(job.rows) - 1) % PICTURES_PER_BLOCK + 1
