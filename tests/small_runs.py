@@ -36,9 +36,8 @@ DATA = Dataset(
 def start(folder: Path, recipe: Recipe = RECIPE, net: Net | nn.Module = NET) -> tuple[Run, Training]:
     """A run as another process would read it, and its training in memory."""
     own = None if isinstance(net, Net) else OwnModule("mine.py", "build")
-    training = Training(net, DATA.train, recipe, device="cpu", steps_per_record=1)
-    run = begin_run(training, DATA, net_name="tiny", origin=own, runs_dir=folder)
-    return read_run(run.path), training
+    run = begin_run(net, DATA, recipe, net_name="tiny", origin=own, device="cpu", runs_dir=folder)
+    return read_run(run.path), Training(net, DATA.train, recipe, device="cpu", steps_per_record=1)
 
 
 def follow(training: Training) -> list[Epoch]:

@@ -18,8 +18,7 @@ from lamina.data.decoding import BadPictureError, decode_picture
 from lamina.data.sources.cifar import read_pickle
 from lamina.errors import DataError, LaminaError, NetError, RunError
 from lamina.nets import parse_net
-from lamina.runs.machine import Machine
-from lamina.runs.record import RunRecord
+from lamina.runs.record import Machine, RunRecord
 from lamina.runs.run import read_run
 from lamina.values import from_plain
 from small_runs import start

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from lamina.errors import RecipeError, RunError
+from lamina.files import lock_folder
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.runs.resume import restart_training, resume_training
+from lamina.runs.resume import make_training, resume_training
 from lamina.runs.run import Run, read_run
 from lamina.training.events import Step
 from small_runs import DATA, RECIPE, follow, same, start, weights
@@ -171,7 +172,7 @@ def test_a_training_made_again_from_its_start_gives_the_same_weights(tmp_path):
     run, training = start(tmp_path)
     follow(training)
     run.save_checkpoint(training.checkpoint())
-    again = restart_training(run, DATA)
+    again = make_training(run, DATA)
     assert again.steps_done == 0
     follow(again)
     assert same(weights(again), weights(training))
@@ -212,7 +213,7 @@ def test_two_processes_cannot_train_one_run_and_a_dead_one_holds_nothing(tmp_pat
                 RunError,
                 f"{run.path} is being trained by process {owner.pid}. Wait until it ends, or stop it, and try again.",
             ),
-            run.lock(),
+            lock_folder(run.path),
         ):
             pass
         (run.path / ".owner").write_text("no number")
@@ -221,14 +222,14 @@ def test_two_processes_cannot_train_one_run_and_a_dead_one_holds_nothing(tmp_pat
                 RunError,
                 f"{run.path} is being trained by another process. Wait until it ends, or stop it, and try again.",
             ),
-            run.lock(),
+            lock_folder(run.path),
         ):
             pass
         (run.path / ".state.safetensors.0123abcd").touch()
         owner.send_signal(signal.SIGKILL)
         owner.wait()
     assert (run.path / ".owner").exists()
-    with run.lock():
+    with lock_folder(run.path):
         assert int((run.path / ".owner").read_text()) == os.getpid()
         assert not (run.path / ".state.safetensors.0123abcd").exists()
     assert not (run.path / ".owner").exists()

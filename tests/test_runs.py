@@ -17,9 +17,9 @@ from lamina.data import Preparation
 from lamina.errors import LaminaWarning, RunError
 from lamina.evaluation import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
-from lamina.runs.record import FORMAT, OwnModule, RunRecord, record_training
+from lamina.runs.record import FORMAT, OwnModule, RunRecord
 from lamina.runs.run import DamagedRun, Run, list_runs, read_run
-from lamina.runs.start import create_folder
+from lamina.runs.start import begin_run, create_folder
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from lamina.training.tensors import write_tensors
@@ -41,10 +41,11 @@ def training() -> Training:
     return train()
 
 
-@pytest.fixture
-def record(training) -> RunRecord:
+@pytest.fixture(scope="module")
+def record(tmp_path_factory) -> RunRecord:
+    folder = tmp_path_factory.mktemp("runs")
     command = ("lamina", "train", "tiny", "--data", "photos/pets")
-    return record_training(training, DATA, net_name="tiny", command=command)
+    return begin_run(NET, DATA, RECIPE, net_name="tiny", device="cpu", runs_dir=folder, command=command).record
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_a_record_says_what_was_trained_where_and_how(record, training):
 
 def test_a_run_is_read_as_it_was_written(run):
     assert read_run(run.path) == run
-    assert run.name == "first"
+    assert run.path.name == "first"
     values = json.loads((run.path / "run.json").read_text())
     assert values["format"] == FORMAT
     assert values["net"] == run.record.net.to_json()
@@ -223,10 +224,10 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
     tied = own_module()
     tied.append(nn.Linear(3, 3, bias=False)).append(nn.Linear(3, 3, bias=False))
     tied[3].weight = tied[2].weight
-    training = train(tied)
     own = OwnModule("my_net.py", "build")
-    record = record_training(training, DATA, net_name="my_net", origin=own)
-    run = read_run(create_folder(tmp_path, record))
+    begun = begin_run(tied, DATA, RECIPE, net_name="my_net", origin=own, device="cpu", runs_dir=tmp_path)
+    run = read_run(begun.path)
+    training = train(tied)
     run.save_model(training.model)
     with raises(
         f"{run.path} trains a module of your own, and lamina runs no code that a run names. "

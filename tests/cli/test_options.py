@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from lamina.cli import COMMANDS, main
-from lamina.cli.data_options import PreparationFields
+from lamina.cli.data import PreparationFields
 from lamina.cli.options import parse_options
 from lamina.cli.train import Options, RecipeFields, overlay
 from lamina.data import Preparation

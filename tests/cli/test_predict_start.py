@@ -24,7 +24,9 @@ def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None
     training = Training(Net(Flatten(), Output()), images, Recipe(epochs=1, batch_size=4), device="cpu")
     for _ in training:
         pass
-    run = begin_run(training, Dataset("pets", "abc", images), net_name="tiny", runs_dir=tmp_path)
+    run = begin_run(
+        Net(Flatten(), Output()), Dataset("pets", "abc", images), None, net_name="tiny", device="cpu", runs_dir=tmp_path
+    )
     run.save_model(training.model)
     Image.fromarray(pixels[0]).save(tmp_path / "one.png")
 

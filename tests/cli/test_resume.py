@@ -16,7 +16,7 @@ from commands import events, write_pictures
 from safetensors.torch import load_file
 
 from lamina.cli import main
-from lamina.runs.run import read_run
+from lamina.files import lock_folder
 from lamina.training.events import Epoch
 from lamina.training.recipe import Recipe
 from small_runs import DATA, start
@@ -452,7 +452,7 @@ def test_changed_data_is_rejected_and_moved_data_is_taken(workplace, tmp_path, c
 
 def test_two_trainings_of_one_run_are_rejected(workplace, pictures, capsys):
     run = train(pictures, "busy", "--epochs", "1")
-    with read_run(run).lock():
+    with lock_folder(run):
         assert main(["resume", "runs/busy"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"lamina: runs/busy is being trained by process {os.getpid()}. Wait until it ends, or stop it, and try again."

@@ -13,7 +13,7 @@ from commands import events, run_lamina
 from PIL import Image
 
 from lamina.cli.choices import NetChoice
-from lamina.cli.session import Place, start_and_train
+from lamina.cli.session import start, train
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, load_data
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
@@ -59,7 +59,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> dict[s
         patch.setenv("LAMINA_CACHE", str(shared_cache))
         data = is_warm(load_data("shapes-attributes"))
     net = NetChoice("net", Net(Flatten(), Linear(20), ReLU(), Output()), {"default": Recipe()})
-    start_and_train(net, Recipe(epochs=2), data, Place("cpu", folder, "binary"), Terminal(as_json=True))
+    terminal = Terminal(as_json=True)
+    run = start(net, Recipe(epochs=2), data, terminal, device="cpu", runs_dir=folder, name="binary")
+    train(run, data, terminal)
     return {kind: folder / kind for kind in KINDS}
 
 

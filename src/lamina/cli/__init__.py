@@ -1,8 +1,7 @@
-"""The command line: a file for each command, imported alone, so that ``lamina --help`` is quick."""
+"""The command line: one file per command, imported only when it runs, so that ``lamina --help`` is fast."""
 
 from __future__ import annotations
 
-import gc
 import io
 import sys
 import time
@@ -35,9 +34,9 @@ commands:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status is 0 done, 2 invalid input, 130 or 143 interrupted, 141 broken pipe, 1 a bug."""
+    """Run one command; exit status: 0 done, 2 invalid input, 130 or 143 interrupted, 141 broken pipe, 1 a bug."""
     for stream in (sys.stdout, sys.stderr):
-        # A name that this terminal cannot show must not end a training.
+        # A character that this terminal cannot show must not end a training.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if arguments is None else arguments
@@ -60,10 +59,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     from importlib import import_module
 
-    if (
-        arguments is None
-    ):  # this process is ours: importing torch makes no garbage, yet would be searched for it (0.3 s)
-        gc.set_threshold(100_000)
     try:
         command = import_module(f"lamina.cli.{name}")
         status: int = command.run(given[1:])

@@ -1,17 +1,21 @@
-"""What NET, DATA and RUN on the command line stand for."""
+"""What NET, DATA and RUN mean on the command line."""
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 import re
+import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from lamina import zoo
-from lamina.cli.own_file import call_net, find_net
 from lamina.cli.terminal import Terminal, warnings_as_remarks
 from lamina.errors import DataError, LaminaWarning, NetError, suggest
 from lamina.nets import Net, Shape, parse_net
@@ -20,7 +24,7 @@ from lamina.training.recipe import Recipe
 if TYPE_CHECKING:
     from torch import nn
 
-    from lamina.data import Dataset, Images, Preparation
+    from lamina.data import Dataset, Preparation
     from lamina.runs.record import OwnModule
     from lamina.runs.run import Run
     from lamina.training.model import Model
@@ -32,11 +36,11 @@ TIMM = "timm:"
 
 @dataclass(frozen=True)
 class NetChoice:
-    """The net that a person named.
+    """The net that the user named.
 
     Attributes:
         name: in tables and in the run's name.
-        net: the value, or a function from the shape of an image and a number of outputs to a module.
+        net: a net, or a function from the shape of an image and the number of outputs to a module.
         recipes: how to train it, the default first.
         origin: where a module comes from: the user's file, or timm's net and its initial weights.
     """
@@ -46,14 +50,8 @@ class NetChoice:
     recipes: dict[str, Recipe]
     origin: OwnModule | TimmNet | None = None
 
-    def make_for(self, images: Images, seed: int) -> Net | nn.Module:
-        """The net, or a module that fits these images, with weights drawn from ``seed``."""
-        from lamina.training.task import task_of
-
-        return self.make(seed, images.shape, task_of(images).outputs)
-
     def make(self, seed: int, shape: Shape, outputs: int) -> Net | nn.Module:
-        """The net, or a module for images of that shape and that many logits, with weights drawn from ``seed``."""
+        """The net, or a module for images of that shape and ``outputs`` logits, with weights drawn from ``seed``."""
         if isinstance(self.net, Net):
             return self.net
         import torch
@@ -67,13 +65,7 @@ class NetChoice:
 def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> NetChoice:
     """The net that ``text`` names: one of the zoo, ``timm:NAME``, ``file.py``, ``file.py:NAME``, or layers as Python.
 
-    Args:
-        text: what was typed.
-        terminal: where to say what is downloaded or run.
-        weights: initial weights of timm's net: ``none``, ``pretrained`` (the default) or a safetensors file.
-
-    Raises:
-        NetError: it names no net, or the weights are not available.
+    ``weights`` are the initial weights of timm's net: ``none``, ``pretrained`` (the default) or a safetensors file.
     """
     if text.startswith(TIMM):
         return _choose_timm(text, weights, terminal)
@@ -112,11 +104,7 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
 
 
 def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset:
-    """The data set of a run, from where it was or from its new place, ``source``.
-
-    Raises:
-        DataError: it has moved, or cannot be read.
-    """
+    """The data set of a run, from where it was, or from its new place, ``source``."""
     from lamina.runs.resume import check_source
 
     if source is None:
@@ -141,7 +129,7 @@ def is_moved_to(run: Run, source: str) -> bool:
 def choose_other_data(
     source: str, preparation: Preparation, target_names: tuple[str, ...], terminal: Terminal
 ) -> Dataset:
-    """The data set of that name or path, to evaluate a model with these targets that was trained on other data."""
+    """The data set of that name or path, to evaluate a model that was trained on another one."""
     from lamina.data import load_to_evaluate
 
     with _preparing(terminal) as progress:
@@ -151,11 +139,7 @@ def choose_other_data(
 
 
 def load_run_model(run: Run, net: str | None, device: str, terminal: Terminal) -> Model:
-    """A run's model on a device; ``net`` is the file of a user's own module, which a run does not hold.
-
-    Raises:
-        LaminaError: the run's model is damaged, or does not fit ``net``.
-    """
+    """A run's model on a device; ``net`` is the file of a user's own module, which a run does not hold."""
     from lamina.training.device import choose_device
 
     body = make_module(run, net, terminal)
@@ -164,28 +148,8 @@ def load_run_model(run: Run, net: str | None, device: str, terminal: Terminal) -
     return run.load_model(body).to(place.value)
 
 
-def print_pretrained(model: Model, terminal: Terminal) -> None:
-    """Print the normalization of timm's nets, and whether the pictures are far smaller than those they learned from."""
-    from lamina.training.pretrained import native_side_px
-
-    native_px, side_px = native_side_px(model.body), min(model.in_shape[1:])
-    if native_px is None:
-        return
-    mean, std = (", ".join(f"{value:.1f}" for value in values) for values in (model.mean, model.std))
-    terminal.remark(f"normalization: the net's own, mean {mean}, deviation {std}")
-    if 2 * side_px <= native_px:
-        terminal.remark(
-            f"size: the pictures are {side_px} px, and the net was made for {native_px} px: a larger --size, "
-            f"{min(native_px, 4 * side_px)} say, usually gives a better net, and takes longer"
-        )
-
-
 def make_module(run: Run, net: str | None, terminal: Terminal) -> nn.Module | None:
-    """The user's own module in the file that ``net`` names, with weights drawn from the run's seed.
-
-    Raises:
-        NetError: it holds no module.
-    """
+    """The user's own module in the file that ``net`` names, with weights drawn from the run's seed."""
     if net is None:
         return None
     record = run.record
@@ -198,7 +162,7 @@ def make_module(run: Run, net: str | None, terminal: Terminal) -> nn.Module | No
 
 @contextmanager
 def _preparing(terminal: Terminal) -> Iterator[Callable[[int, int], None]]:
-    """Show warnings as remarks, and progress by calls of what this gives with (done, total)."""
+    """Print warnings as remarks; call what this gives with (done, total) to show progress."""
     with warnings_as_remarks(terminal), terminal.progress() as show_progress:
         yield lambda done, total: show_progress("preparing pictures", done, total)
 
@@ -224,15 +188,69 @@ def _choose_timm(text: str, weights: str | None, terminal: Terminal) -> NetChoic
 
 def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
     terminal.remark(f"net: {file} is Python, and is run: it can do everything that you can")
-    found = find_net(file, name)
+    found = _find_own(file, name)
+    made = found if isinstance(found, Net) else _call_own(file, found)
     recipes = {"default": Recipe()}
-    made = found if isinstance(found, Net) else call_net(file, found)
     if isinstance(made, Net):
         return NetChoice(file.stem, made, recipes)
     from lamina.runs.record import OwnModule
 
-    def make(*_: object) -> nn.Module:
-        module: nn.Module = call_net(file, found)
-        return module
+    # Called again for each training, after its seed is set.
+    return NetChoice(file.stem, lambda *_: _call_own(file, found), recipes, OwnModule(str(file.resolve()), name))
 
-    return NetChoice(file.stem, make, recipes, OwnModule(str(file.resolve()), name))
+
+def _find_own(path: Path, name: str) -> Any:
+    """The only net, function or class of a Python file, or the one called ``name``; the file is run."""
+    if not path.is_file():
+        raise NetError(f"There is no file {path}. Give the path of a Python file that holds a Net.")
+    module = _run_file(path)
+    named = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+    own = {key: value for key, value in named.items() if getattr(value, "__module__", "") == module.__name__}
+    values = {key: value for key, value in named.items() if isinstance(value, Net)}
+    functions = {key: value for key, value in own.items() if inspect.isfunction(value)}
+    classes = {key: value for key, value in own.items() if inspect.isclass(value)}
+    candidates = values | functions or classes
+    chosen = (candidates | classes).get(name) if name else next(iter(candidates.values()), None)
+    held = f"It holds: {', '.join(candidates | classes)}." if candidates | classes else "It holds none."
+    if name and chosen is None:
+        raise NetError(f"{path} holds no net, and no function or class that makes one, called {name!r}. {held}")
+    if chosen is None or not (name or len(candidates) == 1):
+        raise NetError(
+            f"{path} should hold one Net, or one function that makes a module, or be given as {path}:NAME. {held}"
+        )
+    return chosen
+
+
+def _run_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise NetError(f"{path} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    # The file can import its neighbours, as when Python runs it, and its classes look up their module by name.
+    sys.path.insert(0, str(path.resolve().parent))
+    sys.modules.setdefault(path.stem, module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _failed(path, error) from error
+    return module
+
+
+def _call_own(path: Path, make: Callable[[], Any]) -> Any:
+    """The net or module that a file's function or class makes."""
+    from torch import nn
+
+    try:
+        made = make()
+    except Exception as error:
+        raise _failed(path, error) from error
+    if not isinstance(made, Net | nn.Module):
+        raise NetError(f"{path}: {make.__name__}() should give a Net or an nn.Module, but gave {type(made).__name__}.")
+    return made
+
+
+def _failed(path: Path, error: Exception) -> NetError:
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == path.resolve()]
+    where = f" in line {lines[-1]}" if lines else ""
+    return NetError(f"{path} failed{where}: {type(error).__name__}: {error}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,21 +11,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from lamina.cli.choices import choose_data
-from lamina.cli.data_options import PreparationFields
-from lamina.cli.options import parse_options
+from lamina.cli.options import given_fields, parse_options
 from lamina.cli.terminal import Terminal
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError
+from lamina.targets import KINDS
 
 if TYPE_CHECKING:
     from lamina.data import Dataset
     from lamina.data.findings import Finding, Sighting
     from lamina.data.inspection import Inspection, SizeSummary
 
+    PreparationFields = dict[str, Any]
+else:
+    PreparationFields = given_fields(
+        Preparation,
+        {
+            "size_px": tyro.conf.arg(name="size", metavar="PX"),
+            "task": tyro.conf.arg(metavar="{" + ",".join(kind.name for kind in KINDS) + "}"),
+            "image_column": tyro.conf.arg(metavar="NAME"),
+            "label_columns": tyro.conf.arg(name="label-column", metavar="NAME..."),
+            "label_separator": tyro.conf.arg(metavar="TEXT"),
+            "split_column": tyro.conf.arg(metavar="NAME"),
+            "val_fraction": tyro.conf.arg(name="val", metavar="FRACTION"),
+            "test_fraction": tyro.conf.arg(name="test", metavar="FRACTION"),
+        },
+    )
+
 EXAMPLES = 3
 """Pictures of a finding that are printed; --json has all of them."""
 QUIET_SECONDS = 2.0
-"""Before this, no progress bar is shown."""
+"""No progress bar is shown before."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,7 @@ class Options:
     samples: int = 10
     """pictures per class, label or number on the contact sheet"""
     json: bool = False
-    """one JSON object on stdout, with every picture of each finding"""
+    """print one JSON object on stdout, with every picture of each finding"""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -90,17 +107,13 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
     images = ("images", *(f"{split.images:,}" for split in splits))
     if splits[0].numbers:
         terminal.tabulate(("", *names), [images])
-        numbers = [
-            (
-                spread.name,
-                split.split,
-                *(f"{value:.4g}" for value in (spread.minimum, spread.mean, spread.deviation, spread.maximum)),
-            )
-            for place in range(len(splits[0].numbers))
-            for split in splits
-            for spread in split.numbers[place : place + 1]
-        ]
-        terminal.tabulate(("number", "split", "min", "mean", "deviation", "max"), numbers, texts=2)
+        rows = []
+        for place in range(len(splits[0].numbers)):
+            for split in splits:
+                for each in split.numbers[place : place + 1]:  # an empty split has none
+                    figures = (f"{value:.4g}" for value in (each.minimum, each.mean, each.deviation, each.maximum))
+                    rows.append((each.name, split.split, *figures))
+        terminal.tabulate(("number", "split", "min", "mean", "deviation", "max"), rows, texts=2)
     else:
         counts = [(name, *(f"{split.counts[name]:,}" for split in splits)) for name in splits[0].counts]
         terminal.tabulate(("target", *names), [*counts, images])
@@ -120,13 +133,8 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
 
 
 def _count_findings(findings: Sequence[Finding]) -> str:
-    """How many there are of each severity.
-
-    >>> _count_findings([])
-    'nothing wrong'
-    """
-    severities = [finding.severity for finding in findings]
-    counts = {severity: severities.count(severity) for severity in dict.fromkeys(severities)}
+    """The number of findings of each severity."""
+    counts = Counter(finding.severity for finding in findings)
     return ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items()) or "nothing wrong"
 
 
@@ -152,7 +160,7 @@ def _print_finding(finding: Finding, terminal: Terminal) -> None:
 
 
 def _name(sighting: Sighting, finding: Finding) -> str:
-    """A picture's name, with its split where that is not the first part of it, and its target where that matters."""
+    """A picture's name, with its split unless the name begins with it, and its target if targets conflict."""
     remarks: list[str] = []
     if sighting.split is not None and not sighting.name.lower().startswith(f"{sighting.split}/"):
         remarks.append(sighting.split)
@@ -164,17 +172,9 @@ def _name(sighting: Sighting, finding: Finding) -> str:
 def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
     from lamina.values import fields_to_plain
 
-    findings = [
-        {
-            "kind": finding.kind,
-            "severity": finding.severity,
-            "message": finding.message,
-            "count": finding.count,
-            "images": [sighting._asdict() for sighting in finding.images],
-            "twins": [sighting._asdict() for sighting in finding.twins],
-        }
-        for finding in inspection.findings
-    ]
+    def list_pictures(sightings: Sequence[Sighting]) -> list[dict[str, Any]]:
+        return [sighting._asdict() for sighting in sightings]
+
     return {
         "data": dataset.name,
         "fingerprint": dataset.fingerprint,
@@ -187,6 +187,9 @@ def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
         "channels": fields_to_plain(inspection.channels),
         "split_rule": dataset.split_rule,
         "problems": [{"image": problem.path, "reason": problem.reason} for problem in dataset.problems],
-        "duplicates": [[sighting._asdict() for sighting in group] for group in inspection.duplicates],
-        "findings": findings,
+        "duplicates": [list_pictures(group) for group in inspection.duplicates],
+        "findings": [
+            fields_to_plain(finding) | {"images": list_pictures(finding.images), "twins": list_pictures(finding.twins)}
+            for finding in inspection.findings
+        ],
     }

@@ -31,9 +31,9 @@ class Options:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
     tta: bool = False
-    """test-time augmentation: average mirrored and shifted views of unsure images, as far as training showed them"""
+    """test-time augmentation: average the mirrored and shifted views of unsure images that training used"""
     json: bool = False
-    """one JSON object on stdout"""
+    """print one JSON object on stdout"""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
     else:
         task = run.record.task
         _, height_px, width_px = run.record.in_shape
-        # Pictures are only resized to squares: other shapes have to fit already.
+        # Pictures are only resized to squares; other shapes must fit already.
         size_px = height_px if height_px == width_px else None
         preparation = dataclasses.replace(own.preparation, size_px=size_px, task=task.kind.name)
         data = choose_other_data(options.data, preparation, task.target_names, terminal)

@@ -38,11 +38,9 @@ def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -
 
 
 def given_fields(kind: type, flags: Mapping[str, object] | None = None) -> Any:
-    """A type for an option: the fields of ``kind`` as flags, and as its value a dict of those that were given.
+    """The type of an option that has the fields of ``kind`` as flags, and whose value is a dict of the given ones.
 
-    Args:
-        kind: a dataclass whose fields all have a default.
-        flags: what ``tyro.conf.arg`` says of some of the fields.
+    ``kind`` is a dataclass with defaults; ``flags`` are ``tyro.conf.arg`` of some of its fields.
     """
     types, texts = get_type_hints(kind, include_extras=True), _read_texts(kind)
     entries: dict[str, Any] = {}
@@ -55,7 +53,7 @@ def given_fields(kind: type, flags: Mapping[str, object] | None = None) -> Any:
 
 @_REGISTRY.struct_rule
 def _read_dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """As tyro reads dataclasses, but with each help text on one line, for tyro to break where the terminal ends."""
+    """As tyro reads dataclasses, but with each help text on one line, which tyro breaks to the terminal's width."""
     if not dataclasses.is_dataclass(info.type):
         return None
     types, texts = get_type_hints(info.type, include_extras=True), _read_texts(info.type)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import itertools
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -16,16 +20,19 @@ from lamina.cli.choices import load_run_model
 from lamina.cli.options import parse_options
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
-from lamina.targets import REGRESSION
+from lamina.files import open_atomically
+from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 
 if TYPE_CHECKING:
     from lamina.evaluation import Prediction
     from lamina.training.task import Task
 
-# A few pictures take a millisecond each; waiting for a second thread, where another process has its core, takes eighty.
 PICTURES_OF_ONE_THREAD = 10
+"""So few take a millisecond each; waiting for a second thread while another process has its core takes eighty."""
 QUIET_SECONDS = 2.0
-"""Before this, no progress bar is shown."""
+"""No progress bar is shown before."""
+SHOWN_CLASSES = 3
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
 
 
 @dataclass(frozen=True)
@@ -39,17 +46,17 @@ class Options:
     top: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """show the N most likely classes or labels; by default 3 classes, or the labels that are more likely than not"""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """write all probabilities to a table (.csv, .tsv) or JSON lines (.jsonl) instead of showing them"""
+    """write all probabilities to a table (.csv, .tsv) or JSON lines (.jsonl) instead of printing them"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """file.py[:NAME] of a module of your own, which a run does not hold"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
     json: bool = False
-    """one JSON object a picture on stdout, with all probabilities"""
+    """print one JSON object a picture on stdout, with all probabilities"""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command; the status is 2 where a picture could not be read, and the others are predicted all the same."""
+    """Run the command; the exit status is 2 if a picture could not be read; the others are predicted all the same."""
     options = parse_options(Options, "predict", arguments)
     if not options.images:
         raise DataError("Expected pictures after the run, got none. Give their paths.")
@@ -57,13 +64,12 @@ def run(arguments: Sequence[str]) -> int:
         raise DataError(f"--top was {options.top}, but must be at least 1.")
     import torch
 
-    from lamina.cli.answers import check_output
     from lamina.evaluation.pictures import find_pictures
     from lamina.evaluation.predictor import Prediction, Predictor
     from lamina.runs.run import read_run
 
     if options.output is not None:
-        check_output(options.output)
+        _check_output(options.output)
     terminal = Terminal(as_json=options.json)
     run = read_run(options.run)
     paths, problems = find_pictures(options.images)
@@ -71,48 +77,31 @@ def run(arguments: Sequence[str]) -> int:
         torch.set_num_threads(1)
     model = load_run_model(run, options.net, options.device, terminal)
     predictor = Predictor(model, run.record.data.preparation.resize)
-    unread = 0
-    with _terminable(), ExitStack() as stack:
-        show = stack.enter_context(_open_outputs(options, predictor.task, terminal))
-        show_progress = stack.enter_context(terminal.progress(QUIET_SECONDS))
-        for problem in problems:
-            show(Prediction(problem.path, problem=problem.reason))
-        predictions = stack.enter_context(closing(predictor.predict(paths)))
-        for done, prediction in enumerate(predictions, start=1):
-            show(prediction)
-            unread += prediction.problem is not None
-            show_progress("predicting", done, len(paths))
-    if options.output is not None:
-        terminal.say(f"{options.output}: {len(paths) - unread:,} of {len(paths):,} pictures")
-    return 2 if problems or unread else 0
-
-
-@contextmanager
-def _open_outputs(options: Options, task: Task, terminal: Terminal) -> Iterator[Callable[[Prediction], None]]:
-    """Where a prediction goes: to the screen, a pipe or a file."""
-    from lamina.cli.answers import open_output, table_head, table_row, to_event
-
-    with ExitStack() as stack:
-        if options.output is not None:
-            write = stack.enter_context(open_output(options.output, task))
-        else:
-            add = stack.enter_context(terminal.table(table_head(task), texts=1 if task.kind is REGRESSION else 2))
-
-        def show(prediction: Prediction) -> None:
-            terminal.emit(**to_event(task, prediction))
+    task = predictor.task
+    not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
+    output = _open_file(options.output, task) if options.output else _open_table(terminal, task, options.top)
+    failed = 0
+    with (
+        _terminable(),
+        output as write,
+        terminal.progress(QUIET_SECONDS) as show_progress,
+        closing(predictor.predict(paths)) as predictions,
+    ):
+        for done, prediction in enumerate(itertools.chain(not_found, predictions), start=1 - len(not_found)):
+            terminal.emit(**_to_event(task, prediction))
             if prediction.problem is not None:
+                failed += 1
                 terminal.remark(f"lamina: {prediction.name} could not be read: {prediction.problem}")
-            if options.output is not None:
-                write(prediction)
-            elif prediction.problem is None:
-                add(table_row(task, prediction, options.top))
-
-        yield show
+            write(prediction)
+            show_progress("predicting", max(0, done), len(paths))
+    if options.output is not None:
+        terminal.say(f"{options.output}: {len(not_found) + len(paths) - failed:,} of {len(paths):,} pictures")
+    return 2 if failed else 0
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM unwind the block as Ctrl-C does, so that nothing half-written stays."""
+    """Let SIGTERM unwind the block as Ctrl-C does, so that no incomplete file stays."""
 
     def end(number: int, _: object) -> None:
         sys.exit(128 + number)
@@ -122,3 +111,94 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _open_table(terminal: Terminal, task: Task, top: int | None) -> Iterator[Callable[[Prediction], None]]:
+    """A table for people, with the ``top`` most likely classes or labels; call what this gives with each prediction."""
+    from lamina.runs.predictions import describe
+
+    kind, names = task.kind, task.target_names
+    if kind is SINGLE_LABEL:
+        top = top or SHOWN_CLASSES
+    elif kind is BINARY:
+        top = None
+    heads = names if kind is REGRESSION else names[:1] if kind is BINARY else (kind.name,)
+    with terminal.table(("picture", *heads), texts=1 if kind is REGRESSION else 2) as add:
+
+        def write(prediction: Prediction) -> None:
+            if prediction.problem is None:
+                numbers = [f"{value:.4g}" for value in prediction.values.values()]
+                add([prediction.name, *(numbers if kind is REGRESSION else [describe(prediction, top)])])
+
+        yield write
+
+
+def _check_output(file: Path) -> None:
+    """Reject a file that predictions cannot be written to, before any are made."""
+    if file.suffix.lower() not in DELIMITERS:
+        raise DataError(f"--output was {file}, but must end in .csv or .tsv for a table, or in .jsonl.")
+    if not file.parent.is_dir():
+        raise DataError(f"--output was {file}, but there is no folder {file.parent}. Create it first.")
+    if file.is_dir():
+        raise DataError(f"--output was {file}, which is a folder. Give the name of a file.")
+
+
+@contextmanager
+def _open_file(file: Path, task: Task) -> Iterator[Callable[[Prediction], None]]:
+    """Open a table or a file of JSON lines, by its suffix; call what this gives with each prediction.
+
+    The file is replaced when the block ends without an error.
+    """
+    delimiter = DELIMITERS[file.suffix.lower()]
+    try:
+        with open_atomically(file) as opened:
+
+            def write_line(line: str) -> None:
+                # A name that is not UTF-8 is escaped, so that all of the file is UTF-8.
+                opened.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+
+            if delimiter:
+                write_line(_csv_line(_csv_head(task), delimiter))
+                yield lambda prediction: write_line(_csv_line(_csv_columns(task, prediction), delimiter))
+            else:
+                yield lambda prediction: write_line(json.dumps(_to_event(task, prediction)))
+    except BrokenPipeError:
+        raise  # of stdout
+    except OSError as error:
+        raise DataError(f"Cannot write {file}: {error.strerror or error}. The file is unchanged.") from error
+
+
+def _to_event(task: Task, prediction: Prediction) -> dict[str, Any]:
+    if prediction.problem is not None:
+        return {"event": "problem", "image": prediction.name, "reason": prediction.problem}
+    event: dict[str, Any] = {"event": "prediction", "image": prediction.name, "answer": prediction.answer}
+    if task.kind is BINARY:
+        event["question"] = task.target_names[0]
+    if task.kind is not REGRESSION:
+        event["probabilities"] = prediction.values
+    return event
+
+
+def _csv_line(columns: Sequence[str], delimiter: str) -> str:
+    line = io.StringIO()
+    # The writer quotes only the characters of its own line ending, and a name may contain either of them.
+    csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow(columns)
+    return line.getvalue().removesuffix("\r\n")
+
+
+def _csv_head(task: Task) -> list[str]:
+    if task.kind is REGRESSION:
+        return ["image", *task.target_names, "problem"]
+    # A class may be called "image" or "problem": brackets distinguish it from these columns.
+    return ["image", "answer", *(f"p({name})" for name in task.kind.answers(task.target_names)), "problem"]
+
+
+def _csv_columns(task: Task, prediction: Prediction) -> list[str]:
+    if prediction.problem is not None:
+        return [prediction.name, *[""] * (len(_csv_head(task)) - 2), prediction.problem]
+    values = [f"{value:.7g}" for value in prediction.values.values()]
+    if task.kind is REGRESSION:
+        return [prediction.name, *values, ""]
+    answer = prediction.answer
+    return [prediction.name, answer if isinstance(answer, str) else ";".join(answer or ()), *values, ""]

@@ -8,24 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from lamina.cli import STARTED
 from lamina.cli.choices import choose_data, choose_net
 from lamina.cli.options import parse_options
-from lamina.cli.session import Outcome, Place, start_and_train
+from lamina.cli.session import Outcome, start, train
 from lamina.cli.terminal import Terminal
 from lamina.data import Preparation
 from lamina.errors import DataError, RecipeError
 from lamina.targets import SINGLE_LABEL
 
-if TYPE_CHECKING:
-    from lamina.evaluation import MeanInterval
-
 CLAIMED = {"mlp": 0.4996, "cnn": 0.7552}
-"""Test accuracy on CIFAR-10 as the article has it."""
+"""The article's test accuracy on CIFAR-10."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +30,15 @@ class Options:
     """Train both nets of the article as it does, and print its claims beside what is measured."""
 
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
-    """a name or a path; by default CIFAR-10 where it can be had, else the built-in shapes"""
+    """a name or a path; by default CIFAR-10 where it is available, else the built-in shapes"""
     seeds: int = 1
-    """how often each net is trained, with seeds 0, 1, 2 …"""
+    """number of trainings of each net, with seeds 0, 1, 2 …"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
     runs_dir: Path = Path("runs")
-    """where the runs and the picture are kept"""
+    """folder in which the runs and the picture are kept"""
     json: bool = False
-    """one JSON object a line on stdout, everything else on stderr"""
+    """print one JSON object a line on stdout, and everything else on stderr"""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -61,69 +58,62 @@ def run(arguments: Sequence[str]) -> int:
             net = choose_net(name, terminal)
             recipe = dataclasses.replace(net.recipes["article"], seed=seed)
             terminal.say("", f"{name}, seed {seed}")
-            outcome = start_and_train(net, recipe, dataset, Place(options.device, options.runs_dir), terminal)
+            made = start(net, recipe, dataset, terminal, device=options.device, runs_dir=options.runs_dir)
+            outcome = train(made, dataset, terminal)
             if outcome.stopped_by is not None:
                 terminal.remark(
                     f"lamina: stopped by {outcome.stopped_by.name}; the runs so far are in {options.runs_dir}"
                 )
                 return 128 + outcome.stopped_by
             done.append(outcome)
-    is_claimed_on = dataset.source == "cifar10"
-    picture = _draw(outcomes, options.runs_dir, CLAIMED if is_claimed_on else {})
-    _print(outcomes, is_claimed_on, terminal)
-    if not is_claimed_on:
+    claimed = CLAIMED if dataset.source == "cifar10" else {}
+    picture = _draw(outcomes, options.runs_dir, claimed)
+    _print(outcomes, claimed, terminal)
+    if not claimed:
         terminal.say(f"The article's figures are for CIFAR-10, not for {dataset.name}.")
     terminal.say(f"learning curves: {picture}")
     terminal.emit("done", curves=str(picture), seconds=time.perf_counter() - STARTED)
     return 0
 
 
-def _print(outcomes: dict[str, list[Outcome]], is_claimed_on: bool, terminal: Terminal) -> None:
+def _print(outcomes: dict[str, list[Outcome]], claimed: dict[str, float], terminal: Terminal) -> None:
     from lamina.evaluation import mean_interval
 
     rows = []
     for name, done in outcomes.items():
-        accuracies = [outcome.report.score.value for outcome in done if outcome.report is not None]
+        reports = [outcome.report for outcome in done if outcome.report is not None]
+        accuracies = [report.score.value for report in reports]
         measured = mean_interval(accuracies)
-        split = done[0].report.split if done[0].report is not None else "test"
+        record = done[0].run.record
         seconds = median(outcome.train_seconds for outcome in done)
         speed = median(outcome.images_per_second for outcome in done)
-        rows.append(
-            (
-                name,
-                f"{100 * CLAIMED[name]:.2f} %" if is_claimed_on else "–",
-                f"{100 * measured.mean:.2f} %",
-                _format_interval(measured),
-                f"{done[0].run.record.parameters:,}",
-                f"{seconds:.1f}",
-                f"{speed:,.0f}",
-            )
-        )
+        claim, interval = "–", "one seed gives none"
+        if claimed:
+            claim = f"{100 * claimed[name]:.2f} %"
+        if measured.low is not None and measured.high is not None:
+            interval = f"{100 * measured.low:.2f} – {100 * measured.high:.2f} %"
+        accuracy = f"{100 * measured.mean:.2f} %"
+        rows.append((name, claim, accuracy, interval, f"{record.parameters:,}", f"{seconds:.1f}", f"{speed:,.0f}"))
+        score = f"{reports[0].split}_accuracy"
         terminal.emit(
             "result",
             net=name,
             runs=[str(outcome.run.path) for outcome in done],
-            data=done[0].run.record.data.name,
-            claimed_accuracy=CLAIMED[name] if is_claimed_on else None,
-            parameters=done[0].run.record.parameters,
+            data=record.data.name,
+            claimed_accuracy=claimed.get(name),
+            parameters=record.parameters,
             train_seconds=seconds,
             images_per_second=speed,
             **{
-                f"{split}_accuracy": measured.mean,
-                f"{split}_accuracy_low": measured.low,
-                f"{split}_accuracy_high": measured.high,
-                f"{split}_accuracies": accuracies,
+                score: measured.mean,
+                f"{score}_low": measured.low,
+                f"{score}_high": measured.high,
+                f"{reports[0].split}_accuracies": accuracies,
             },
         )
     terminal.say("")
     heads = ("net", "claimed", "measured", "95 % interval", "parameters", "train seconds", "images/s")
     terminal.tabulate(heads, rows)
-
-
-def _format_interval(measured: MeanInterval) -> str:
-    if measured.low is None or measured.high is None:
-        return "one seed gives none"
-    return f"{100 * measured.low:.2f} – {100 * measured.high:.2f} %"
 
 
 def _draw(outcomes: dict[str, list[Outcome]], runs_dir: Path, claimed: dict[str, float]) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -13,64 +13,38 @@ from lamina.cli.options import parse_options
 from lamina.cli.terminal import Terminal, warnings_as_remarks
 from lamina.errors import RunError
 
+if TYPE_CHECKING:
+    from lamina.runs.run import Run
+
 
 @dataclass(frozen=True)
 class Options:
-    """List the runs in a folder, the oldest first; or show what differs between two."""
+    """List the runs in a folder, oldest first, or show what differs between two."""
 
     diff: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="A B", help_behavior_hint="")] = None
     """two runs: what differs in recipe, net, data, versions, processor, threads, precision and results"""
     runs_dir: Path = Path("runs")
-    """where the runs are"""
+    """folder of the runs"""
     json: bool = False
-    """one JSON object a run on stdout"""
+    """print one JSON object a run on stdout"""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command; the status is 2 where a run is damaged; the others are listed all the same."""
+    """Run the command; the exit status is 2 if a run is damaged; the others are listed all the same."""
     options = parse_options(Options, "runs", arguments)
-    from lamina.runs.run import DamagedRun, Run, list_runs
+    from lamina.runs.run import DamagedRun, list_runs
 
     terminal = Terminal(as_json=options.json)
     if options.diff is not None:
         return _show_differences(*options.diff, terminal)
-    found = list_runs(options.runs_dir)
-    problems = [(entry.path, entry.problem) for entry in found if isinstance(entry, DamagedRun)]
-    rows = []
-    for entry in found:
-        if not isinstance(entry, Run):
-            continue
+    rows, problems = [], []
+    for entry in list_runs(options.runs_dir):
         try:
-            with warnings_as_remarks(terminal):
-                report, history = entry.report, entry.history.epochs()
+            if isinstance(entry, DamagedRun):
+                raise RunError(entry.problem)
+            rows.append(_show_run(entry, terminal))
         except RunError as error:
             problems.append((entry.path, str(error)))
-            continue
-        record = entry.record
-        seconds = sum(row.get("train_seconds") or 0.0 for row in history)
-        terminal.emit(
-            "run",
-            run=str(entry.path),
-            net=record.net_name,
-            data=record.data.name,
-            parameters=record.parameters,
-            epochs=len(history),
-            train_seconds=seconds,
-            **({} if report is None else report.headline()),
-        )
-        score = "not finished" if report is None else f"{report.split} {report.score}"
-        epochs = f"{len(history)}/{record.recipe.epochs}"
-        rows.append(
-            (
-                str(entry.path),
-                record.net_name,
-                record.data.name,
-                score,
-                epochs,
-                f"{record.parameters:,}",
-                f"{seconds:.1f}",
-            )
-        )
     if rows:
         terminal.tabulate(("run", "net", "data", "score", "epochs", "parameters", "train seconds"), rows, texts=4)
     elif not problems:
@@ -79,6 +53,27 @@ def run(arguments: Sequence[str]) -> int:
         terminal.emit("problem", run=str(path), reason=problem)
         terminal.remark(f"lamina: {problem}")
     return 2 if problems else 0
+
+
+def _show_run(run: Run, terminal: Terminal) -> tuple[str, ...]:
+    """Print a run as JSON, and give its row of the table."""
+    with warnings_as_remarks(terminal):
+        report, history = run.report, run.history.epochs()
+    record, path = run.record, str(run.path)
+    seconds = sum(row.get("train_seconds") or 0.0 for row in history)
+    terminal.emit(
+        "run",
+        run=path,
+        net=record.net_name,
+        data=record.data.name,
+        parameters=record.parameters,
+        epochs=len(history),
+        train_seconds=seconds,
+        **({} if report is None else report.headline()),
+    )
+    score = "not finished" if report is None else f"{report.split} {report.score}"
+    epochs = f"{len(history)}/{record.recipe.epochs}"
+    return path, record.net_name, record.data.name, score, epochs, f"{record.parameters:,}", f"{seconds:.1f}"
 
 
 def _show_differences(first: Path, second: Path, terminal: Terminal) -> int:

@@ -1,4 +1,4 @@
-"""A run trained before a person's eyes, and ended by a signal without losing anything."""
+"""Runs started, trained and printed on the command line, and stopped by a signal without losing anything."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from lamina.cli import STARTED
-from lamina.cli.choices import NetChoice, print_pretrained
+from lamina.cli.choices import NetChoice
 from lamina.cli.progress import format_epoch
 from lamina.cli.terminal import Terminal, warnings_as_remarks
 from lamina.nets import Net
@@ -25,32 +24,8 @@ if TYPE_CHECKING:
 
     from lamina.data import Dataset
     from lamina.evaluation import Report
-    from lamina.runs.keep import Rewind
+    from lamina.runs.record import RunRecord
     from lamina.runs.run import Run
-    from lamina.training.events import Epoch
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a training computes and where its run is kept."""
-
-    device: str
-    runs_dir: Path
-    run_name: str | None = None
-
-
-@dataclass(frozen=True)
-class Precautions:
-    """How a training is kept safe.
-
-    Attributes:
-        save_every_seconds: between two checkpoints inside an epoch.
-        rewind_on_nan: go back to the last checkpoint on NaN or infinity, instead of ending; ``None`` is what the run
-            does already.
-    """
-
-    save_every_seconds: float = 60.0
-    rewind_on_nan: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -59,10 +34,10 @@ class Outcome:
 
     Attributes:
         run: where it is kept.
-        report: of the final model; ``None`` where the training was stopped or no images could be scored.
+        report: of the final model; ``None`` if the training was stopped or no images could be scored.
         train_seconds: time in the training steps of whole epochs.
         images_per_second: training images over that time.
-        stopped_by: the signal that ended it early, if one did.
+        stopped_by: the signal that ended it early, if any.
     """
 
     run: Run
@@ -72,100 +47,91 @@ class Outcome:
     stopped_by: signal.Signals | None
 
 
-def start_and_train(
+def start(
     net: NetChoice,
     recipe: Recipe,
     dataset: Dataset,
-    place: Place,
     terminal: Terminal,
-    precautions: Precautions = Precautions(),  # a frozen value
-) -> Outcome:
-    """Make a run, print what was chosen, and train it.
-
-    Raises:
-        LaminaError: something given does not fit, or there is no room; what was saved before stays.
-    """
-    run = _start(net, recipe, dataset, place, terminal, bool(precautions.rewind_on_nan))
-    return train_and_print(run, dataset, terminal, precautions)
-
-
-def _start(
-    net: NetChoice, recipe: Recipe, dataset: Dataset, place: Place, terminal: Terminal, rewind_on_nan: bool
+    *,
+    device: str,
+    runs_dir: Path,
+    name: str | None = None,
+    rewind_on_nan: bool = False,
 ) -> Run:
-    from lamina.runs.record import OwnModule
+    """Make a run, and print what was chosen."""
     from lamina.runs.start import begin_run
-    from lamina.training.loop import Training
+    from lamina.training.task import task_of
 
-    body = net.make_for(dataset.train, recipe.seed)
-    module = body if isinstance(net.origin, OwnModule) and not isinstance(body, Net) else None
-    training = Training(body if module is None else deepcopy(module), dataset.train, recipe, device=place.device)
+    module = net.make(recipe.seed, dataset.train.shape, task_of(dataset.train).outputs)
     run = begin_run(
-        training,
+        module,
         dataset,
+        recipe,
         net_name=net.name,
         origin=net.origin,
-        module=module,
-        runs_dir=place.runs_dir,
-        name=place.run_name,
+        device=device,
+        runs_dir=runs_dir,
+        name=name,
         rewind_on_nan=rewind_on_nan,
         command=terminal.command,
     )
-    terminal.remark(f"net: {net.name}, {run.record.parameters:,} parameters")
-    print_pretrained(training.model, terminal)
-    terminal.remark(f"device: {training.device}; precision: {training.precision}")
+    record = run.record
+    terminal.remark(f"net: {net.name}, {record.parameters:,} parameters")
+    if not isinstance(module, Net):
+        _print_pretrained(module, record, terminal)
+    terminal.remark(f"device: {record.device}; precision: {record.precision}")
     terminal.remark(f"run: {run.path}")
     return run
 
 
-def train_and_print(
+def train(
     run: Run,
     dataset: Dataset,
     terminal: Terminal,
-    precautions: Precautions = Precautions(),  # a frozen value
     *,
     module: nn.Module | None = None,
     epochs: int | None = None,
+    save_every_seconds: float = 60.0,
+    rewind_on_nan: bool | None = None,
 ) -> Outcome:
-    """Train a run to its end or to a signal, and print each epoch.
-
-    Raises:
-        LaminaError: something given does not fit, or there is no room; what was saved before stays.
-    """
+    """Train a run to its end or to a signal, and print each epoch; the arguments are those of ``Run.train``."""
     from lamina.evaluation import Report
-    from lamina.runs.keep import Resumed, Rewind
+    from lamina.runs.keep import MOST_REWINDS, Resumed, Rewind, epoch_row
     from lamina.runs.run import read_run
     from lamina.training.events import Epoch
 
-    train = run.train(
-        module,
-        data=dataset,
-        epochs=epochs,
-        save_every_seconds=precautions.save_every_seconds,
-        rewind_on_nan=precautions.rewind_on_nan,
+    events = run.train(
+        module, data=dataset, epochs=epochs, save_every_seconds=save_every_seconds, rewind_on_nan=rewind_on_nan
     )
     report = None
     with (
         stop_signals() as received,
         warnings_as_remarks(terminal),
         terminal.progress() as show_progress,
-        closing(train) as events,
+        closing(events),
     ):
         for event in events:
-            if isinstance(event, Report):
-                report = event
-                continue  # the epoch's own event follows, or nothing
-            if isinstance(event, Epoch):
-                _print_epoch(event, report, run, terminal)
-                report = None
-            elif isinstance(event, Rewind):
-                _print_rewind(event, run, terminal)
-            elif isinstance(event, Resumed):
-                terminal.remark(
-                    f"{run.path}: resumes after step {event.steps_done}, with {event.epochs_done} of {event.epochs} "
-                    "epochs done"
-                )
-            else:
-                show_progress(f"epoch {event.epoch}", event.step, event.steps)
+            match event:
+                case Report():  # its epoch's own event follows, or nothing
+                    report = event
+                    continue
+                case Epoch():
+                    terminal.emit("epoch", run=str(run.path), **epoch_row(event, report))
+                    terminal.say(format_epoch(event, report))
+                    report = None
+                case Rewind():
+                    terminal.emit("rewind", run=str(run.path), **dataclasses.asdict(event))
+                    terminal.remark(
+                        f"warning: {event.reason} Back to step {event.to_steps_done} with half the lr, {event.lr:g} "
+                        f"({event.rewind} of {MOST_REWINDS} times)."
+                    )
+                case Resumed():
+                    terminal.remark(
+                        f"{run.path}: resumes after step {event.steps_done}, with {event.epochs_done} of "
+                        f"{event.epochs} epochs done"
+                    )
+                case _:
+                    show_progress(f"epoch {event.epoch}", event.step, event.steps)
             if received:
                 break
     run = read_run(run.path)
@@ -217,18 +183,17 @@ def stop_signals() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def _print_epoch(event: Epoch, report: Report | None, run: Run, terminal: Terminal) -> None:
-    from lamina.runs.keep import epoch_row
+def _print_pretrained(module: nn.Module, record: RunRecord, terminal: Terminal) -> None:
+    """Print a timm net's normalization, and whether the pictures are far smaller than those it was pretrained on."""
+    from lamina.training.pretrained import native_side_px
 
-    terminal.emit("epoch", run=str(run.path), **epoch_row(event, report))
-    terminal.say(format_epoch(event, report))
-
-
-def _print_rewind(event: Rewind, run: Run, terminal: Terminal) -> None:
-    from lamina.runs.keep import MOST_REWINDS
-
-    terminal.emit("rewind", run=str(run.path), **dataclasses.asdict(event))
-    terminal.remark(
-        f"warning: {event.reason} Back to step {event.to_steps_done} with half the lr, {event.lr:g} "
-        f"({event.rewind} of {MOST_REWINDS} times)."
-    )
+    native_px, side_px = native_side_px(module), min(record.in_shape[1:])
+    if native_px is None:
+        return
+    mean, std = (", ".join(f"{value:.1f}" for value in values) for values in (record.mean, record.std))
+    terminal.remark(f"normalization: the net's own, mean {mean}, deviation {std}")
+    if 2 * side_px <= native_px:
+        terminal.remark(
+            f"size: the pictures are {side_px} px, and the net was made for {native_px} px: a larger --size, "
+            f"{min(native_px, 4 * side_px)} say, usually gives a better net, and takes longer"
+        )

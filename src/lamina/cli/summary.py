@@ -1,4 +1,4 @@
-"""lamina summary: a net's layers, shapes and costs, before a weight exists."""
+"""lamina summary: a net's layers, shapes and costs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Options:
     outputs: int = 10
     """number of outputs"""
     json: bool = False
-    """one JSON object on stdout"""
+    """print one JSON object on stdout"""
 
 
 def run(arguments: Sequence[str]) -> int:

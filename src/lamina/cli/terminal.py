@@ -20,10 +20,7 @@ from lamina.text import build_table, escape
 
 
 def read_seconds(flag: str, text: str) -> float:
-    """A time such as ``60s``, ``5m`` or ``1h``, in seconds.
-
-    Raises:
-        RecipeError: it is not a time; the message names the flag.
+    """A flag's time, such as ``60s``, ``5m`` or ``1h``, in seconds.
 
     >>> read_seconds("--save-every", "1.5m")
     90.0
@@ -41,7 +38,7 @@ class PlainConsole(Console):
         super().__init__(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def on_broken_pipe(self) -> NoReturn:
-        """Leave it to the command line: rich would end the process as if lamina had failed."""
+        """Leave it to ``main``: rich would end the process as if lamina had failed."""
         raise BrokenPipeError
 
 
@@ -65,7 +62,7 @@ class Terminal:
         self._shows_progress = self._err.is_terminal and not (share_screen and as_json)
 
     def remark(self, text: str) -> None:
-        """Print a line beside the results."""
+        """Print a line on stderr."""
         self._err.print(Text(escape(text)))
 
     def say(self, *lines: str) -> None:
@@ -87,7 +84,7 @@ class Terminal:
 
     @contextmanager
     def table(self, heads: Sequence[str], texts: int = 1) -> Iterator[Callable[[Sequence[str]], None]]:
-        """A table to add rows to: printed row by row in a pipe, and whole at the end on a screen."""
+        """A table; call what this gives with each row: printed at once in a pipe, and at the end on a screen."""
         if self.as_json:
             yield lambda _: None
         elif not self._out.is_terminal:
@@ -102,10 +99,7 @@ class Terminal:
 
     @contextmanager
     def progress(self, quiet_seconds: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
-        """A bar on a screen while the block runs; call what it gives with (what, done, total).
-
-        It appears after ``quiet_seconds``.
-        """
+        """A bar on a screen, from ``quiet_seconds`` on; call what this gives with (what, done, total)."""
         bar = make_bar(self._err, is_shown=self._shows_progress)
         task = bar.add_task("", total=None, visible=False)
         shown_from = time.perf_counter() + quiet_seconds

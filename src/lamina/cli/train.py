@@ -12,9 +12,9 @@ import tyro
 from lamina import zoo
 from lamina.cli.budget import fit_budget
 from lamina.cli.choices import NetChoice, choose_data, choose_net
-from lamina.cli.data_options import PreparationFields
+from lamina.cli.data import PreparationFields
 from lamina.cli.options import given_fields, parse_options
-from lamina.cli.session import Place, Precautions, print_outcome, start_and_train
+from lamina.cli.session import print_outcome, start, train
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data.load import check_learnable
 from lamina.data.preparation import Preparation
@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     preparation = Preparation(**options.preparation)
     Recipe(**options.given)  # invalid values are rejected before anything is loaded
     terminal = Terminal(as_json=options.json, command=("lamina", "train", *arguments))
-    precautions = Precautions(read_seconds("--save-every", options.save_every), options.on_nan == "rewind")
+    save_every_seconds = read_seconds("--save-every", options.save_every)
     seconds = None if options.time is None else read_seconds("--time", options.time)
     nets = _choose_nets(options, terminal)
     recipes = [zoo.choose_recipe(net.name, net.recipes, options.recipe) for net in nets]
@@ -88,13 +88,16 @@ def run(arguments: Sequence[str]) -> int:
     if own_recipe.optimizer != recipe.optimizer and "lr" not in options.given:
         terminal.remark(f"lr: {recipe.lr:g} (usual for {recipe.optimizer}; --lr sets another)")
     terminal.remark(f"recipe: {_format_recipe(recipe)}")
-    place = Place(options.device, options.runs_dir, options.name)
-    outcome = start_and_train(net, recipe, dataset, place, terminal, precautions)
+    made = start(
+        net, recipe, dataset, terminal, device=options.device, runs_dir=options.runs_dir, name=options.name,
+        rewind_on_nan=options.on_nan == "rewind",
+    )  # fmt: skip
+    outcome = train(made, dataset, terminal, save_every_seconds=save_every_seconds)
     return print_outcome(outcome, dataset.name, terminal)
 
 
 def _choose_nets(options: Options, terminal: Terminal) -> list[NetChoice]:
-    """The net that was named, or those among which the time decides."""
+    """The net that was named, or those that ``--time`` chooses from."""
     if options.time is not None and "epochs" in options.given:
         raise RecipeError("--time finds the epochs that fit, but --epochs was given too. Give one of them.")
     if options.net is not None:
@@ -105,7 +108,7 @@ def _choose_nets(options: Options, terminal: Terminal) -> list[NetChoice]:
 
 
 def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
-    """The recipe with the fields that were given, and with another optimizer its usual learning rate."""
+    """The recipe with the given fields, and with the usual learning rate of another optimizer."""
     optimizer = given.get("optimizer", recipe.optimizer)
     usual = {} if optimizer == recipe.optimizer else {"lr": USUAL_LR[optimizer]}
     return replace(recipe, **usual | given)

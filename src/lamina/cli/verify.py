@@ -22,52 +22,49 @@ if TYPE_CHECKING:
 class Options:
     """Train the first epochs of a run again and compare the weights after each, bit by bit; the run is not changed.
 
-    The exit status is 0 where all are the same, and 2 where one differs.
+    The exit status is 0 if all are the same, and 2 if one differs.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """the run's folder"""
     epochs: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """how many epochs, from the first"""
+    """number of epochs, from the first"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
-    """where the run's pictures are now; by default where they were"""
+    """where the run's data set is now; by default where it was"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """file.py[:NAME] of a module of your own, which a run cannot hold"""
+    """file.py[:NAME] of a module of your own, which a run does not hold"""
     json: bool = False
-    """one JSON object a line on stdout, everything else on stderr"""
+    """print one JSON object a line on stdout, and everything else on stderr"""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command; the status is 2 where an epoch gives other weights."""
+    """Run the command; the exit status is 2 if the weights after an epoch differ."""
     options = parse_options(Options, "verify", arguments)
     terminal = Terminal(as_json=options.json)
     from lamina.runs.differences import find_changes
-    from lamina.runs.resume import restart_training
+    from lamina.runs.resume import make_training
     from lamina.runs.run import read_run
     from lamina.training.events import Epoch
     from lamina.training.tensors import digest_tensors
 
     run = read_run(options.run)
-    recorded = _read_digests(run, options.epochs)
+    digests = _read_digests(run, options.epochs)
     module = make_module(run, options.net, terminal)
-    training = restart_training(run, choose_run_data(run, options.data, terminal), module)
+    training = make_training(run, choose_run_data(run, options.data, terminal), module)
     rows = []
+    is_same = True
     with terminal.progress() as show_progress:
         for event in training:
             if not isinstance(event, Epoch):
                 show_progress(f"epoch {event.epoch}", event.step, event.steps)
                 continue
-            again = digest_tensors(training.model.state_dict())
-            is_same = again == recorded[event.epoch - 1]
-            rows.append((str(event.epoch), recorded[event.epoch - 1], again, "yes" if is_same else "no"))
-            terminal.emit(
-                "verify", run=str(run.path), epoch=event.epoch, recorded=recorded[event.epoch - 1], again=again,
-                same=is_same,
-            )  # fmt: skip
-            if event.epoch == len(recorded) or not is_same:
+            recorded, again = digests[event.epoch - 1], digest_tensors(training.model.state_dict())
+            is_same = again == recorded
+            rows.append((str(event.epoch), recorded, again, "yes" if is_same else "no"))
+            terminal.emit("verify", run=str(run.path), epoch=event.epoch, recorded=recorded, again=again, same=is_same)
+            if event.epoch == len(digests) or not is_same:
                 break
     terminal.tabulate(("epoch", "recorded weights", "trained again", "same"), rows, texts=4)
-    is_same = rows[-1][-1] == "yes"
     changes = find_changes(run.record)
     terminal.emit(
         "result", run=str(run.path), same=is_same, epochs=len(rows),

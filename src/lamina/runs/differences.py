@@ -1,4 +1,4 @@
-"""What differs between two runs: recipe, net, data, software, machine, and what came of them."""
+"""What differs between two runs: recipe, net, data, software, machine and results."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamina.errors import LaminaWarning
 from lamina.nets import Net
-from lamina.runs.machine import describe_machine, find_versions
-from lamina.runs.record import RunRecord
+from lamina.runs.record import RunRecord, describe_machine, find_versions
 from lamina.values import fields_to_plain
 
 if TYPE_CHECKING:
@@ -25,13 +24,7 @@ NONE = "–"
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing in which two runs differ.
-
-    Attributes:
-        what: its name, such as ``recipe.lr``.
-        first: its value in the first run, as text.
-        second: its value in the second.
-    """
+    """One thing that differs: its name, such as ``recipe.lr``, and its value in either run, as text."""
 
     what: str
     first: str
@@ -54,7 +47,7 @@ def compare_runs(first: Run, second: Run) -> list[Difference]:
 
 
 def find_changes(record: RunRecord) -> list[Difference]:
-    """What differs between a run and here and now, of that on which the last bits of its weights may depend."""
+    """What differs between a run and this process, of all on which the last bits of its weights may depend."""
     now = dataclasses.replace(
         record, versions=find_versions(with_timm=record.timm is not None), machine=describe_machine()
     )
@@ -66,11 +59,9 @@ def find_changes(record: RunRecord) -> list[Difference]:
 
 
 def _flatten_record(record: RunRecord) -> dict[str, Any]:
-    plain = fields_to_plain(record)
+    plain = fields_to_plain(record) | {"device": record.device.value, "precision": record.precision.value}
     for name in ("net", "command", "created"):
         del plain[name]
-    for name in ("device", "precision"):
-        plain[name] = getattr(record, name).value
     return dict(_flatten(plain))
 
 
@@ -96,7 +87,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
     for name in dict.fromkeys((*first, *second)):
-        one, other = (_format(values.get(name)) for values in (first, second))
+        one, other = (NONE if values.get(name) in (None, "") else str(values[name]) for values in (first, second))
         if one != other and name == "machine.flags":
             one, other = _drop_shared_words(one, other), _drop_shared_words(other, one)
         if one != other:
@@ -104,7 +95,7 @@ def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Di
 
 
 def _compare_nets(first: Net | None, second: Net | None) -> Iterator[Difference]:
-    """The layers that one net has in the place of the other's."""
+    """The layers that differ."""
     rows = [[repr(layer) for layer in net.layers] if net is not None else [] for net in (first, second)]
     matcher = difflib.SequenceMatcher(None, rows[0], rows[1], autojunk=False)
     for kind, start, stop, other_start, other_stop in matcher.get_opcodes():
@@ -115,7 +106,3 @@ def _compare_nets(first: Net | None, second: Net | None) -> Iterator[Difference]
 
 def _drop_shared_words(one: str, other: str) -> str:
     return " ".join(word for word in one.split() if word not in other.split()) or NONE
-
-
-def _format(value: Any) -> str:
-    return NONE if value is None or value == "" else str(value)

@@ -1,4 +1,4 @@
-"""``history.jsonl``: a line for each epoch, and for each return to a checkpoint."""
+"""``history.jsonl``: a line for each epoch and each rewind to a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from lamina.errors import LaminaWarning
 from lamina.files import damaged, parse_object, read_bytes, write_atomically
 
 BAD_LINE = "Restore it from a copy, or delete that line: the weights and the checkpoint are in other files."
-"""What to do about a damaged line."""
 TEXTS = ("reason", "weights")
 """The fields of a row that hold text; the others hold numbers."""
 
@@ -31,7 +30,7 @@ class History:
         """Add a row, on disk when this returns; NaN and infinity become null.
 
         Raises:
-            OSError: the file cannot be written; it ends where it ended before.
+            OSError: the file cannot be written; it is unchanged.
         """
         finite = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -52,7 +51,7 @@ class History:
         """The rows of the epochs so far.
 
         Warns:
-            LaminaWarning: the last line is incomplete, as a crash leaves it, and is ignored.
+            LaminaWarning: the last line is incomplete, as after a crash, and is ignored.
 
         Raises:
             RunError: a line is damaged.
@@ -60,7 +59,7 @@ class History:
         return [row for row in self._rows() if "rewind" not in row]
 
     def rewinds(self) -> list[dict[str, Any]]:
-        """Where and why the training went back to a checkpoint, a row each time.
+        """The rows of the rewinds so far.
 
         Raises:
             RunError: a line is damaged.
@@ -68,11 +67,11 @@ class History:
         return [row for row in self._rows() if "rewind" in row]
 
     def trim(self, epochs: int, rewinds: int) -> None:
-        """Keep the first ``epochs`` and ``rewinds`` only: drop what is ahead of the checkpoint after a crash.
+        """Keep the first ``epochs`` and ``rewinds`` only: what is ahead of the checkpoint after a crash is repeated.
 
         Raises:
             RunError: a line is damaged.
-            OSError: the file cannot be written; it is as before.
+            OSError: the file cannot be written; it is unchanged.
         """
         if not self.file.exists():
             return
@@ -109,11 +108,8 @@ def _parse_row(line: bytes, what: str) -> dict[str, Any]:
     if type(number) is not int or number < 1:
         raise damaged(what, f"its {key} should be an integer of 1 or more, but is {number!r:.60}", BAD_LINE)
     for name, value in row.items():
-        if not (isinstance(value, str) if name in TEXTS else _is_number(value)):
+        is_number = value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+        if not (isinstance(value, str) if name in TEXTS else is_number):
             kind = "text" if name in TEXTS else "a number"
             raise damaged(what, f"its {name:.60} should be {kind}, but is {value!r:.60}", BAD_LINE)
     return row
-
-
-def _is_number(value: object) -> bool:
-    return value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)

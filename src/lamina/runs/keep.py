@@ -1,9 +1,8 @@
-"""A run kept up to date while it trains: history, model and checkpoint, also where room or numbers run out."""
+"""A run saved while it trains: history, model and checkpoint, despite full disks, NaN and infinity."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -19,10 +18,10 @@ from lamina.errors import DataError, LaminaWarning, NotFiniteError, RecipeError,
 from lamina.evaluation import ClassReport, LabelReport, NumberReport, evaluate
 from lamina.evaluation.evaluating import answer_some
 from lamina.evaluation.reports import Report
+from lamina.files import lock_folder
 from lamina.runs.differences import find_changes
 from lamina.runs.record import read_record
 from lamina.runs.resume import find_dataset, resume_training
-from lamina.training.checkpoint import Checkpoint
 from lamina.training.device import is_out_of_memory
 from lamina.training.events import Epoch, Step
 from lamina.training.loop import Training
@@ -36,13 +35,7 @@ MOST_REWINDS = 3
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where a training resumes.
-
-    Attributes:
-        steps_done: steps since the beginning.
-        epochs_done: whole epochs since the beginning.
-        epochs: how many there will be.
-    """
+    """Where a training resumes: steps and whole epochs since its beginning, of ``epochs`` in all."""
 
     steps_done: int
     epochs_done: int
@@ -54,9 +47,8 @@ class Rewind:
     """A return to the last checkpoint, on NaN or infinity.
 
     Attributes:
-        rewind: how many there have been.
-        to_epochs_done: whole epochs at the checkpoint.
-        to_steps_done: steps at the checkpoint.
+        rewind: its number, from 1.
+        to_epochs_done, to_steps_done: whole epochs and steps at the checkpoint.
         lr: the peak learning rate from here on.
         reason: what went wrong.
     """
@@ -74,7 +66,6 @@ Event: TypeAlias = Resumed | Step | Report | Epoch | Rewind
 def train_run(
     run: Run,
     module: nn.Module | None,
-    *,
     data: Dataset | str | Path | None,
     epochs: int | None,
     save_every_seconds: float,
@@ -82,7 +73,7 @@ def train_run(
 ) -> Generator[Event, None, None]:
     """See :meth:`lamina.runs.run.Run.train`."""
     dataset = find_dataset(run, data)
-    with run.lock():
+    with lock_folder(run.path):
         with _no_room(run):
             run = dataclasses.replace(run, record=read_record(run.path))  # nobody changes it from here on
             # A loop can be left at its next record: after any step on a CPU; a GPU would wait for each record.
@@ -102,18 +93,18 @@ def train_run(
 
 
 def _update(run: Run, training: Training, rewind_on_nan: bool | None) -> Run:
-    """Bring the run's files to where the training resumes, and warn of what is not as it was."""
+    """Bring the run's files to where the training resumes, and warn of what has changed."""
+    changes = [f"{change.what} was {change.first} and is {change.second}" for change in find_changes(run.record)]
     if training.recipe.compile != run.record.recipe.compile:
-        _warn_of_bits("compile was on and is off, as there is no C++ compiler here")
-    for change in find_changes(run.record):
-        _warn_of_bits(f"{change.what} was {change.first} and is {change.second}")
+        changes.insert(0, "compile was on and is off, as there is no C++ compiler here")
+    for change in changes:
+        _warn(f"{change}: the last bits of the weights may differ from those of a run that was never stopped")
     run.history.trim(training.epochs_done, training.rewinds)
     found = {row["epoch"] for row in run.history.epochs()}
-    if missing := training.epochs_done - len(found):
-        first = next(epoch for epoch in itertools.count(1) if epoch not in found)
+    if missing := sorted({*range(1, training.epochs_done + 1)} - found):
         _warn(
-            f"{run.history.file} lacks {missing} of {training.epochs_done} epochs, the first of them {first}. "
-            "Their metrics are lost; the checkpoint is whole, and the training resumes."
+            f"{run.history.file} lacks {len(missing)} of {training.epochs_done} epochs, the first of them "
+            f"{missing[0]}. Their metrics are lost; the checkpoint is whole, and the training resumes."
         )
     if training.is_finished:
         run.save_model(training.model)  # its loss may be why somebody resumes a finished run
@@ -126,14 +117,8 @@ def _update(run: Run, training: Training, rewind_on_nan: bool | None) -> Run:
 class Keeper:
     """Saves a run while it trains.
 
-    Where the disk is full the training continues with a warning; what could not be written is tried again with the
-    next epoch, and a checkpoint never runs ahead of the history.
-
-    Attributes:
-        training: what is saved.
-        run: where.
-        dataset: what the model is evaluated on.
-        save_every_seconds: between two checkpoints inside an epoch; each epoch ends with one in any case.
+    If the disk is full, the training continues with a warning, and the next epoch tries the write again. A checkpoint
+    is never ahead of the history.
     """
 
     training: Training
@@ -147,38 +132,34 @@ class Keeper:
     _unscored: set[str] = field(default_factory=set)
 
     def train(self) -> Iterator[Event]:
-        """The training's records to the end, each after what it tells is saved; then the final report."""
-        has_checkpoint = (self.run.path / "state.safetensors").exists()
-        while True:
+        """The training's records, each once it is saved; then the final report."""
+        if not (self.run.path / "state.safetensors").exists():
+            self._try(self._save_checkpoint)
+        while not self.training.is_finished:
             try:
-                if not has_checkpoint:
-                    has_checkpoint = True
-                    self._try(self._save_checkpoint)
                 for event in self.training:
                     yield from self._keep(event)
             except NotFiniteError as error:
                 yield self._rewind(error)
-            else:
-                break
         if not self._is_saved:
-            self._write_all()
+            self._save_all()
         yield from self._finish()
 
     def stop(self) -> None:
-        """Save all as it stands, inside an epoch too; on NaN or infinity, the last checkpoint if it may go back.
+        """Save everything, within an epoch too; on NaN or infinity, return to the last checkpoint if the run allows.
 
         Raises:
-            RunError: there is no room for it.
-            NotFiniteError: it contains NaN or infinity, and may not go back.
+            RunError: the disk is full.
+            NotFiniteError: it contains NaN or infinity, and the run does not rewind.
         """
         if self._is_saved:
             return
         with _no_room(self.run):
             try:
-                self._write_all()
+                self._save_all()
             except NotFiniteError as error:
                 self._rewind(error)
-                self._write_all()
+                self._save_all()
 
     def _keep(self, event: Step | Epoch) -> Iterator[Event]:
         self._is_saved = False
@@ -187,7 +168,7 @@ class Keeper:
             self._report = self._evaluate(watched)
             weights = digest_tensors(self.training.model.state_dict())
             self._rows.append(epoch_row(event, self._report) | {"weights": weights})
-            self._try(self._write_all)
+            self._try(self._save_all)
             if self._report is not None:
                 yield self._report
         elif time.perf_counter() - self._saved_at >= self.save_every_seconds:
@@ -199,7 +180,7 @@ class Keeper:
             return None
         try:
             report = evaluate(self.training.model, images)
-        except DataError as error:  # it would be the same after each epoch, and takes nothing from the training
+        except DataError as error:  # the same after every epoch, and no reason to end the training
             self._unscored.add(images.split)
             _warn(f"{images.split} cannot be scored: {error}")
             return None
@@ -217,24 +198,17 @@ class Keeper:
                     yield report
                 return
 
-    def _write_all(self) -> None:
-        checkpoint = self.training.checkpoint()  # first, since it rejects NaN and infinity
-        self._append_rows()
-        self.run.save_model(self.training.model)
-        self._save(checkpoint)
+    def _save_all(self) -> None:
+        self._save_checkpoint(with_model=True)
         self._is_saved = True
 
-    def _append_rows(self) -> None:
+    def _save_checkpoint(self, *, with_model: bool = False) -> None:
+        checkpoint = self.training.checkpoint()  # first, since it rejects NaN and infinity
         while self._rows:
             self.run.history.append(self._rows[0])
             del self._rows[0]
-
-    def _save_checkpoint(self) -> None:
-        checkpoint = self.training.checkpoint()
-        self._append_rows()
-        self._save(checkpoint)
-
-    def _save(self, checkpoint: Checkpoint) -> None:
+        if with_model:
+            self.run.save_model(self.training.model)
         self.run.save_checkpoint(checkpoint)
         self._saved_at = time.perf_counter()
 
@@ -252,7 +226,7 @@ class Keeper:
             )
 
     def _rewind(self, error: NotFiniteError) -> Rewind:
-        """Go back to the last checkpoint with half the learning rate, if the run is to do so and has not too often."""
+        """Return to the last checkpoint with half the lr, unless the run forbids it or has done so too often."""
         training, run = self.training, self.run
         if not run.record.rewind_on_nan:
             raise NotFiniteError(
@@ -305,7 +279,7 @@ def _draw(run: Run, report: Report, training: Training, dataset: Dataset) -> Non
 
 @contextmanager
 def _no_room(run: Run, training: Training | None = None) -> Iterator[None]:
-    """Tell a full disk or memory from a bug."""
+    """Turn a full disk, or memory that has run out, into an error for people."""
     try:
         yield
     except OSError as error:
@@ -321,10 +295,6 @@ def _no_room(run: Run, training: Training | None = None) -> Iterator[None]:
         raise RecipeError(
             f"The {training.device.value} ran out of memory at batch_size {training.recipe.batch_size}. {remedy}"
         ) from error
-
-
-def _warn_of_bits(change: str) -> None:
-    _warn(f"{change}: the last bits of the weights may differ from those of a run that was never stopped")
 
 
 def _warn(message: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lamina.evaluation import Prediction, Predictor
@@ -14,10 +14,10 @@ SHOWN_ROWS = 50
 
 
 class Predictions(list[Prediction]):
-    """Predictions, a picture each, that print as a table."""
+    """Predictions that print as a table."""
 
     def _rows(self) -> list[tuple[str, str]]:
-        rows = [(prediction.name, _describe(prediction)) for prediction in self[:SHOWN_ROWS]]
+        rows = [(prediction.name, describe(prediction)) for prediction in self[:SHOWN_ROWS]]
         return rows if len(self) <= SHOWN_ROWS else [*rows, (f"… {len(self) - SHOWN_ROWS:,} more", "")]
 
     def __repr__(self) -> str:
@@ -28,18 +28,20 @@ class Predictions(list[Prediction]):
 
 
 def predict_paths(predictor: Predictor, paths: Iterable[str | Path]) -> Predictions:
-    """A prediction for each picture that the paths, folders and patterns name, then what could not be read."""
+    """A prediction for each picture that the paths name, then for each path that names none, with the reason."""
     files, problems = find_pictures(list(paths))
-    unread = (Prediction(problem.path, problem=problem.reason) for problem in problems)
-    return Predictions([*predictor.predict(files), *unread])
+    not_found = (Prediction(problem.path, problem=problem.reason) for problem in problems)
+    return Predictions([*predictor.predict(files), *not_found])
 
 
-def _describe(prediction: Prediction) -> str:
+def describe(prediction: Prediction, top: int | None = None) -> str:
+    """The answer with its probability, or the ``top`` most likely classes or labels; numbers for regression."""
     answer, values = prediction.answer, prediction.values
     if answer is None:
         return f"could not be read: {prediction.problem}"
-    if isinstance(answer, str):
-        return f"{answer} {100 * values[answer]:.1f} %"
-    if isinstance(answer, tuple):
-        return ", ".join(f"{name} {100 * values[name]:.1f} %" for name in answer) or "none"
-    return ", ".join(f"{name} {value:.4g}" for name, value in answer.items())
+    if isinstance(answer, Mapping):
+        return ", ".join(f"{name} {value:.4g}" for name, value in answer.items())
+    answers = (answer,) if isinstance(answer, str) else answer
+    ranked = sorted(values, key=values.__getitem__, reverse=True)
+    shown = ranked[:top] if top else [name for name in ranked if name in answers]
+    return ", ".join(f"{name} {100 * values[name]:.1f} %" for name in shown) or "none"

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import platform
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from lamina import __version__
-from lamina.data import Dataset, Preparation
+from lamina.data import Preparation
 from lamina.errors import RunError
 from lamina.files import damaged, parse_object, read_bytes, write_json
 from lamina.nets import Net, Shape
-from lamina.runs.machine import Machine, describe_machine, find_versions
 from lamina.training.device import Choice
-from lamina.training.loop import Training
 from lamina.training.precision import Precision
-from lamina.training.pretrained import TimmNet
+from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 from lamina.values import fields_to_plain, from_plain
 
 FORMAT = 1
 """Raised when ``run.json`` changes."""
+COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", "i8mm", "sve")
+"""Prefixes of the processor flags on which the last bits of a sum may depend."""
 
 
 @dataclass(frozen=True)
 class OwnModule:
-    """Where a user's own module comes from. It is for people: lamina runs no file because a run names it.
+    """Where a user's own module comes from, for people: lamina never runs a file because a run names it.
 
     Attributes:
         file: the file it was defined in; empty for a module that was given in Python.
@@ -46,19 +51,33 @@ class OwnModule:
 
 @dataclass(frozen=True)
 class DataOrigin:
-    """What a model was trained on.
-
-    Attributes:
-        source: the name or absolute path to load it from; empty for arrays in memory.
-        name: of the data set.
-        fingerprint: of its content.
-        preparation: how the source is read.
-    """
+    """What a model was trained on; ``source`` is its name or absolute path, and empty for arrays in memory."""
 
     source: str
     name: str
     fingerprint: str
     preparation: Preparation
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The hardware of a training.
+
+    Attributes:
+        processor: its name, as the system gives it.
+        instructions: the widest vector instructions that torch uses, such as ``AVX512``.
+        flags: the processor's flags that decide how it computes; empty where the system does not list them.
+        cores: logical cores.
+        threads: threads that torch computes with.
+        platform: operating system and architecture.
+    """
+
+    processor: str
+    instructions: str
+    flags: str
+    cores: int
+    threads: int
+    platform: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +88,15 @@ class RunRecord:
         net_name: what the net is called in tables and in the run's name.
         net: its layers; ``None`` for a module.
         own_module: where a user's own module comes from; ``None`` for other nets.
-        timm: which of timm's nets it is, and its first weights; ``None`` for other nets.
+        timm: the timm net and its initial weights; ``None`` for other nets.
         recipe: how it is trained, including the seed.
         task: what its outputs mean.
         in_shape: channels, height and width of an image.
-        mean: of each channel, in pixel values 0 to 255.
-        std: standard deviation of each channel, in pixel values.
+        mean, std: of each channel, in pixel values 0 to 255.
         parameters: how many the model has.
         data: what it is trained on.
-        device: where it is trained, and why there.
-        precision: the number format, why, and which layers stay in float32.
-        rewind_on_nan: whether it goes back to its last checkpoint on NaN or infinity instead of ending.
+        device, precision: where and in which number format it is trained, and why.
+        rewind_on_nan: whether it returns to its last checkpoint on NaN or infinity instead of ending.
         command: the words of the command line; empty in Python.
         created: when, by ISO 8601 in UTC.
         versions: of lamina, Python, torch and NumPy, and of timm where the net is timm's.
@@ -106,46 +123,34 @@ class RunRecord:
     machine: Machine
 
 
-def record_training(
-    training: Training,
-    dataset: Dataset,
-    *,
-    net_name: str,
-    origin: OwnModule | TimmNet | None = None,
-    rewind_on_nan: bool = False,
-    command: Sequence[str] = (),
-) -> RunRecord:
-    """The record of a training that is about to begin, here and now.
+def find_versions(*, with_timm: bool) -> dict[str, str]:
+    """The versions of the software that computes."""
+    versions = {
+        "lamina": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+    return versions | {"timm": str(import_timm().__version__)} if with_timm else versions
 
-    Args:
-        training: what is recorded.
-        dataset: what it trains on.
-        net_name: what to call the net.
-        origin: where a module comes from; ``None`` for a ``Net``.
-        rewind_on_nan: whether it goes back to its last checkpoint on NaN or infinity.
-        command: the words of the command line.
-    """
-    model = training.model
-    timm = origin if isinstance(origin, TimmNet) else None
-    return RunRecord(
-        net_name=net_name,
-        net=model.net,
-        own_module=origin if isinstance(origin, OwnModule) else None,
-        timm=timm,
-        recipe=training.recipe,
-        task=model.task,
-        in_shape=tuple(model.in_shape),
-        mean=model.mean,
-        std=model.std,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        data=DataOrigin(dataset.source, dataset.name, dataset.fingerprint, dataset.preparation),
-        device=training.device,
-        precision=training.precision,
-        rewind_on_nan=rewind_on_nan,
-        command=tuple(command),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=find_versions(with_timm=timm is not None),
-        machine=describe_machine(),
+
+def describe_machine() -> Machine:
+    """The hardware of this process."""
+    fields: dict[str, str] = {}
+    # On Linux, Python's platform.processor() gives the architecture alone.
+    if sys.platform == "linux":
+        with suppress(OSError):
+            for line in Path("/proc/cpuinfo").read_text().splitlines():
+                name, _, value = line.partition(":")
+                fields.setdefault(name.strip(), value.strip())
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    return Machine(
+        processor=fields.get("model name") or platform.processor() or platform.machine(),
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        flags=" ".join(sorted(flag for flag in flags if flag.startswith(COMPUTING_FLAGS))),
+        cores=os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        platform=platform.platform(),
     )
 
 
@@ -153,7 +158,7 @@ def write_record(folder: Path, record: RunRecord) -> None:
     """Write ``run.json``, atomically.
 
     Raises:
-        OSError: it cannot be written; it is as before.
+        OSError: it cannot be written; the old file is unchanged.
     """
     write_json(folder / "run.json", {"format": FORMAT, **fields_to_plain(record)})
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from lamina.data import NAMES, Dataset, load_data
 from lamina.errors import DataError, RecipeError, RunError
-from lamina.nets import Net
 from lamina.training.compilation import misses_compiler
 from lamina.training.loop import Training
+from lamina.training.pretrained import TimmNet
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.schedule import extend_recipe
 
@@ -26,11 +26,12 @@ NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl: lamina 
 
 
 def find_dataset(run: Run, data: Dataset | str | Path | None) -> Dataset:
-    """What a run trains on: ``data``, or loaded from there, or from where the run had it.
+    """The data set of a run: ``data``, or loaded from there, or what this process has, or from where the run had it.
 
     Raises:
         DataError: it is not there, or cannot be read.
     """
+    data = run.dataset if data is None else data
     if isinstance(data, Dataset):
         return data
     if data is None:
@@ -54,48 +55,40 @@ def check_source(run: Run) -> None:
         )
 
 
-def restart_training(
-    run: Run, dataset: Dataset, module: nn.Module | None = None, steps_per_record: int = 10
+def make_training(
+    run: Run,
+    dataset: Dataset,
+    module: nn.Module | None = None,
+    steps_per_record: int = 10,
+    *,
+    initial_weights: bool = True,
 ) -> Training:
     """The training of a run before its first step, on the recorded device and in the recorded precision.
-
-    A net of timm's starts from its first weights, which must still be where they were.
 
     Args:
         run: which.
         dataset: what it trains on.
         module: for a user's own module, the same one, made anew; a copy is trained.
         steps_per_record: steps between Step records.
+        initial_weights: load a timm net's initial weights; without, they are random, for a checkpoint to replace.
 
     Raises:
         RunError: the data is not what the run trained on, or a module is missing.
         RecipeError: the run's device is not there.
     """
-    return _make_training(run, dataset, module, steps_per_record, first_weights=True)
-
-
-def _make_training(
-    run: Run, dataset: Dataset, module: nn.Module | None, steps_per_record: int, *, first_weights: bool
-) -> Training:
-    """With the first weights, or with any where a checkpoint's replace them."""
     record = run.record
     if dataset.fingerprint != record.data.fingerprint:
         raise RunError(
             f"{dataset.name} is not what {run.path} was trained on: its fingerprint is {dataset.fingerprint}, and was "
             f"{record.data.fingerprint}. Bring those pictures back, or train anew with lamina train."
         )
-    run.check_module(module)
-    net: Net | nn.Module
-    if record.net is not None:
-        net = record.net
-    elif record.timm is not None:
+    net = run.choose_net(module)
+    if isinstance(net, TimmNet):
         with seeded(derive_seed(record.recipe.seed, "weights"), torch.device("cpu")):
-            make = record.timm.module if first_weights else record.timm.empty_module
+            make = net.module if initial_weights else net.empty_module
             net = make(dataset.train.shape, record.task.outputs)
-    else:
-        own = run.module if module is None else module
-        assert own is not None  # noqa: S101  # check_module has seen to it
-        net = deepcopy(own)
+    elif isinstance(net, nn.Module):
+        net = deepcopy(net)
     return Training(
         net,
         dataset.train,
@@ -113,10 +106,10 @@ def resume_training(
     module: nn.Module | None = None,
     steps_per_record: int = 10,
 ) -> Training:
-    """The training of a run where it was last saved; it continues to bit-identical weights.
+    """The training of a run where it was last saved, which continues to bit-identical weights.
 
-    A net that was compiled continues uncompiled where there is no compiler, and the training's recipe says so. The run
-    is not touched.
+    A compiled net continues uncompiled where there is no compiler, and the training's recipe says so. The run's files
+    are not changed.
 
     Args:
         run: which.
@@ -126,8 +119,7 @@ def resume_training(
         steps_per_record: steps between Step records.
 
     Raises:
-        RunError: the data is not what the run trained on, a module is missing, or the checkpoint is damaged, or
-            missing where there should be one.
+        RunError: the data is not what the run trained on, a module is missing, or the checkpoint is damaged or missing.
         RecipeError: the run's device is not there, or its schedule allows no other number of epochs.
     """
     recipe = run.record.recipe if epochs is None else extend_recipe(run.record.recipe, epochs)
@@ -140,17 +132,16 @@ def resume_training(
             f"{run.path} has {done} epochs in its history, but no state.safetensors to resume from. "
             "Restore that file from a copy, or delete history.jsonl: lamina resume then begins at the start."
         )
-    training = _make_training(run, dataset, module, steps_per_record, first_weights=checkpoint is None)
+    training = make_training(run, dataset, module, steps_per_record, initial_weights=checkpoint is None)
     if checkpoint is not None:
         try:
             training.restore(checkpoint)
         except RunError as error:
             raise RunError(f"{run.path / 'state.safetensors'}: {error}. {NO_CHECKPOINT}") from error
-    if training.steps_done > training.recipe.epochs * training.steps_per_epoch:
-        done, steps = divmod(training.steps_done, training.steps_per_epoch)
+    done, steps = divmod(training.steps_done, training.steps_per_epoch)
+    if (least := done + bool(steps)) > recipe.epochs:
         position = f"{done} whole epochs and {steps} more steps" if steps else f"{done} epochs"
         raise RecipeError(
-            f"epochs was {training.recipe.epochs}, but {run.path} has trained {position} already. "
-            f"Give {done + bool(steps)} or more."
+            f"epochs was {recipe.epochs}, but {run.path} has trained {position} already. Give {least} or more."
         )
     return training

@@ -1,15 +1,15 @@
-"""The run folder: what a training was, how it went and what came of it, in plain files.
+"""``Run``: a folder of plain files that hold a training, its progress and its results.
 
-A run holds ``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint),
-``report.json`` and, where the splits were drawn, ``splits.json``. All but the history, which only grows, are written
-under another name and renamed, so that none is ever incomplete. Nothing is pickled or executed.
+They are ``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint), ``report.json``
+and, where the splits were drawn, ``splits.json``. All but the history, which only grows, are written under another name
+and renamed, so that none is ever incomplete. Nothing is pickled or executed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,8 @@ from lamina.data import Dataset
 from lamina.errors import LaminaError, NetError, RunError, suggest
 from lamina.evaluation import Predictor
 from lamina.evaluation.reports import Report
-from lamina.files import damaged, lock_folder, parse_object, read_bytes, write_json
+from lamina.files import damaged, parse_object, read_bytes, write_json
+from lamina.nets import Net
 from lamina.runs.history import History
 from lamina.runs.keep import Event, train_run
 from lamina.runs.predictions import Predictions, predict_paths
@@ -30,7 +31,7 @@ from lamina.text import html_table
 from lamina.training.checkpoint import Checkpoint, Standing
 from lamina.training.device import choose_device
 from lamina.training.model import Model
-from lamina.training.pretrained import import_timm
+from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.tensors import read_tensors, write_tensors
 from lamina.values import fields_to_plain, from_plain
 
@@ -42,19 +43,14 @@ class Run:
     Attributes:
         path: the folder.
         record: the content of ``run.json``.
-        dataset: what it trains on, where this process has it at hand.
-        module: the user's own module as it was before the first step, where this process has it at hand.
+        dataset: what it trains on, where this process has it.
+        module: the user's own module as it was before the first step, where this process has it.
     """
 
     path: Path
     record: RunRecord
     dataset: Dataset | None = field(default=None, repr=False, compare=False)
     module: nn.Module | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.path.name
 
     def train(
         self,
@@ -65,36 +61,29 @@ class Run:
         save_every_seconds: float = 60.0,
         rewind_on_nan: bool | None = None,
     ) -> Generator[Event, None, None]:
-        """Train where the run stands: from the start, or exactly from where it was last saved.
+        """Train from the start, or exactly from where the run was last saved.
 
         Yields a ``Step`` after some steps, and after each epoch its ``Report`` (where there are images to evaluate on)
-        and then its ``Epoch``, once both are saved; ``Resumed`` first where it resumes, and ``Rewind`` after a return
-        to a checkpoint. The test set's ``Report`` ends it. However the loop is left, the run is whole, and calling
+        and then its ``Epoch``, once both are saved; ``Resumed`` first when it resumes, and ``Rewind`` after a return
+        to a checkpoint. The test set's ``Report`` comes last. However the loop is left, the run is whole, and calling
         this again continues to bit-identical weights. The run is locked meanwhile.
 
         Args:
             module: for a user's own module, the same one, made anew; not needed where ``start_run`` was given it.
-            data: what the run trains on, or where it is now; by default where it was.
-            epochs: of the whole training, if more than before: with a constant schedule without warmup.
-            save_every_seconds: between two checkpoints inside an epoch; each epoch ends with one.
-            rewind_on_nan: on NaN or infinity, go back to the last checkpoint with half the lr, at most 3 times; by
+            data: the run's data set, or where it is now; by default where it was.
+            epochs: of the whole training, to make it longer: with a constant schedule without warmup.
+            save_every_seconds: time between checkpoints within an epoch; every epoch ends with one.
+            rewind_on_nan: on NaN or infinity, return to the last checkpoint with half the lr, at most 3 times; by
                 default as before.
 
         Warns:
             LaminaWarning: something cannot be written or evaluated, or something differs from when the run began.
 
         Raises:
-            LaminaError: something given does not fit, a file is damaged, another process trains the run, or there is no
+            LaminaError: an argument is invalid, a file is damaged, another process trains the run, or there is no
                 room; what was saved before stays.
         """
-        return train_run(
-            self,
-            self.module if module is None else module,
-            data=self.dataset if data is None else data,
-            epochs=epochs,
-            save_every_seconds=save_every_seconds,
-            rewind_on_nan=rewind_on_nan,
-        )
+        return train_run(self, module, data, epochs, save_every_seconds, rewind_on_nan)
 
     @property
     def report(self) -> Report | None:
@@ -114,24 +103,24 @@ class Run:
 
     @property
     def history(self) -> History:
-        """The epochs so far, and the returns to a checkpoint."""
+        """The epochs so far, and the rewinds."""
         return History(self.path / "history.jsonl")
 
     def predictor(self, module: nn.Module | None = None, *, device: str = "auto") -> Predictor:
-        """The trained model with all it takes to use it on pictures.
+        """The trained model with everything needed to use it on pictures.
 
         Args:
             module: for a user's own module, the same one, made anew.
             device: where to compute: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
         Raises:
-            LaminaError: as :meth:`load_model`; or the device is not there.
+            LaminaError: as :meth:`load_model`, or the device is not there.
         """
         model = self.load_model(module).to(choose_device(device).value)
         return Predictor(model, self.record.data.preparation.resize)
 
     def predict(self, pictures: str | Path | Iterable[str | Path]) -> Predictions:
-        """What the model says about pictures, as a table.
+        """The model's predictions, as a table.
 
         Args:
             pictures: paths of pictures, folders of them, and patterns such as ``photos/*.jpg``; one or any number.
@@ -140,16 +129,6 @@ class Run:
             LaminaError: as :meth:`load_model`.
         """
         return predict_paths(self.predictor(), [pictures] if isinstance(pictures, str | Path) else list(pictures))
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep others from training this run while the block works.
-
-        Raises:
-            RunError: another process or thread has it, or the folder cannot be written.
-        """
-        with lock_folder(self.path):
-            yield
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint.
@@ -175,10 +154,10 @@ class Run:
             raise damaged(str(file), error, NO_CHECKPOINT) from error
 
     def replace_record(self, record: RunRecord) -> Run:
-        """The run with another record, also in ``run.json``; the report of what it was before is removed.
+        """Write another ``run.json``, remove the report that it outdates, and give the run with that record.
 
         Raises:
-            OSError: the file cannot be written; it is as before.
+            OSError: the file cannot be written; the old one is unchanged.
         """
         if record != self.record:
             write_record(self.path, record)
@@ -200,54 +179,49 @@ class Run:
             module: for a user's own module, the same one, made anew; it takes the trained weights.
 
         Raises:
-            RunError: the weights are missing, damaged or do not fit; or a module is missing.
+            RunError: the weights are missing, damaged or do not fit, or a module is missing.
             NetError: the net is timm's, which is not installed.
         """
-        record, file = self.record, self.path / "model.safetensors"
-        body = self._build_body(module)
+        record, damaged_file = self.record, str(self.path / "run.json")
+        net = self.choose_net(module)
+        if isinstance(net, TimmNet):
+            import_timm()
         if not len(record.mean) == len(record.std) == record.in_shape[0]:
-            raise damaged(str(self.path / "run.json"), "mean and std should have a value for each channel")
+            raise damaged(damaged_file, "mean and std should have a value for each channel")
         try:
+            if isinstance(net, TimmNet):
+                body = net.empty_module(record.in_shape, record.task.outputs)
+            elif isinstance(net, Net):
+                body = net.check(record.in_shape, record.task.outputs).module(record.in_shape)
+            else:
+                body = deepcopy(net) if module is None else module
             model = Model(
                 body, net=record.net, task=record.task, in_shape=record.in_shape, mean=record.mean, std=record.std
             )
-        except (RuntimeError, ValueError) as error:
-            raise damaged(str(self.path / "run.json"), error) from error
-        weights = _read_weights(file)
-        _check_fit(weights, model.state_dict(), file)
+        except (NetError, RuntimeError, ValueError) as error:
+            raise damaged(damaged_file, error) from error
+        weights = _read_weights(self.path / "model.safetensors", model.state_dict())
         model.load_state_dict(weights)
         return model.eval()
 
-    def _build_body(self, module: nn.Module | None) -> nn.Module:
-        net, timm = self.record.net, self.record.timm
-        self.check_module(module)
-        try:
-            if timm is not None:
-                import_timm()
-                return timm.empty_module(self.record.in_shape, self.record.task.outputs)
-            if net is not None:
-                return net.check(self.record.in_shape, self.record.task.outputs).module(self.record.in_shape)
-        except NetError as error:
-            raise damaged(str(self.path / "run.json"), error) from error
-        return deepcopy(self.module) if module is None and self.module is not None else module  # type: ignore[return-value]
-
-    def check_module(self, module: nn.Module | None) -> None:
-        """Check that a module is given where the run needs one, and only there.
+    def choose_net(self, module: nn.Module | None) -> Net | TimmNet | nn.Module:
+        """The net that the run holds, or the user's own module: the one given, or the one this process has.
 
         Raises:
-            RunError: it is not so.
+            RunError: a module is needed and missing, or given and not needed.
         """
-        has_own = self.record.own_module is not None
-        if module is not None and not has_own:
-            raise RunError(f"{self.path} holds its own net, {self.record.net_name}. Leave out --net and module.")
-        if module is None and self.module is None and has_own:
-            raise RunError(
-                f"{self.path} trains a module of your own, and lamina runs no code that a run names. "
-                f"Give the module again with {self.record.own_module}."
-            )
+        record = self.record
+        if module is not None and record.own_module is None:
+            raise RunError(f"{self.path} holds its own net, {record.net_name}. Leave out --net and module.")
+        for net in (record.net, record.timm, module, self.module):
+            if net is not None:
+                return net
+        raise RunError(
+            f"{self.path} trains a module of your own, and lamina runs no code that a run names. "
+            f"Give the module again with {record.own_module}."
+        )
 
     def _summary(self) -> dict[str, str]:
-        """What a person wants to know of it at a glance."""
         score, epochs = "not finished", "?"
         with suppress(LaminaError):
             report = self.report
@@ -269,7 +243,7 @@ class Run:
 
 @dataclass(frozen=True)
 class DamagedRun:
-    """A folder among the runs that cannot be read as one, and why."""
+    """A folder that cannot be read as a run, and why."""
 
     path: Path
     problem: str
@@ -295,7 +269,7 @@ def read_run(path: str | Path) -> Run:
 
 
 def list_runs(folder: str | Path) -> list[Run | DamagedRun]:
-    """The runs in a folder, the oldest first, and then what is damaged; none where there is no folder."""
+    """The runs in a folder, oldest first, then the damaged ones; empty if the folder does not exist."""
     runs: list[Run] = []
     damaged_runs: list[DamagedRun] = []
     for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else ():
@@ -307,16 +281,13 @@ def list_runs(folder: str | Path) -> list[Run | DamagedRun]:
     return [*sorted(runs, key=lambda run: run.record.created), *damaged_runs]
 
 
-def _read_weights(file: Path) -> dict[str, Tensor]:
+def _read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not file.exists():
         raise RunError(
             f"{file} is missing: the training ended before its weights were saved, or they were deleted. "
             f"Write it with lamina resume {file.parent}"
         )
-    return read_tensors(file, f"Restore it from a copy, or write it again with lamina resume {file.parent}")[0]
-
-
-def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:
+    weights, _ = read_tensors(file, f"Restore it from a copy, or write it again with lamina resume {file.parent}")
     for name in sorted({*weights, *expected}):
         found, wanted = (tuple(tensors[name].shape) if name in tensors else "none" for tensors in (weights, expected))
         if found != wanted:
@@ -324,3 +295,4 @@ def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], fi
                 f"{file} does not fit the net: for {name} expected the shape {wanted}, got {found}. "
                 "Give the net that was trained, or restore the file from a copy."
             )
+    return weights

@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from copy import deepcopy
+from datetime import UTC, datetime
 from pathlib import Path
 
 from torch import nn
@@ -18,7 +19,7 @@ from lamina.data.splits import OWN_RULE
 from lamina.errors import RunError
 from lamina.files import sync_folder, write_json
 from lamina.nets import Net
-from lamina.runs.record import OwnModule, RunRecord, record_training, write_record
+from lamina.runs.record import DataOrigin, OwnModule, RunRecord, describe_machine, find_versions, write_record
 from lamina.runs.run import Run
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
@@ -42,14 +43,14 @@ def start_run(
     Args:
         net: a net, a name in the zoo, or a module of your own from normalized float images (N, C, H, W) to logits, of
             which a copy is trained; by default ``cnn-s``.
-        data: a data set, or the name or path of one; by default CIFAR-10 where it can be had, else the built-in shapes.
-        recipe: how to train; by default the first of the zoo's for that net, or ``Recipe()``.
-        runs_dir: where the runs are; made if it is not there.
+        data: a data set, or its name or path; by default CIFAR-10 where it is available, else the built-in shapes.
+        recipe: how to train; by default the zoo's first for that net, or ``Recipe()``.
+        runs_dir: the folder of the runs; created if necessary.
         name: of the run; by default the date, the net and a number, as in ``2026-11-24-cnn-1``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Raises:
-        LaminaError: something given does not fit, or the folder exists or cannot be written.
+        LaminaError: an argument is invalid, or the folder exists or cannot be written.
 
     >>> import tempfile
     >>> from lamina import Epoch, Net, Recipe, read_run
@@ -70,45 +71,56 @@ def start_run(
         net = load_net(net_name)
     else:
         net_name = "net" if isinstance(net, Net) else type(net).__name__
-    module = None if isinstance(net, Net) else net
-    training = Training(deepcopy(net), dataset.train, recipe, device=device)
-    origin = None if module is None else OwnModule("", net_name)
-    return begin_run(training, dataset, net_name=net_name, origin=origin, module=module, runs_dir=runs_dir, name=name)
+    origin = None if isinstance(net, Net) else OwnModule("", net_name)
+    return begin_run(
+        net, dataset, recipe, net_name=net_name, origin=origin, device=device, runs_dir=runs_dir, name=name
+    )
 
 
 def begin_run(
-    training: Training,
+    net: Net | nn.Module,
     dataset: Dataset,
+    recipe: Recipe | None,
     *,
     net_name: str,
     origin: OwnModule | TimmNet | None = None,
-    module: nn.Module | None = None,
+    device: str = "auto",
     runs_dir: str | Path = "runs",
     name: str | None = None,
     rewind_on_nan: bool = False,
     command: Sequence[str] = (),
 ) -> Run:
-    """The run of a training that has taken no step; the training itself is not needed any more.
-
-    Args:
-        training: what is recorded.
-        dataset: what it trains on.
-        net_name: what to call the net.
-        origin: where a module comes from; ``None`` for a ``Net``.
-        module: a user's own module as it was before ``training`` was made of a copy.
-        runs_dir: where the runs are.
-        name: of the run.
-        rewind_on_nan: whether it goes back to its last checkpoint on NaN or infinity.
-        command: the words of the command line.
+    """:func:`start_run` with a net of any ``origin`` and what the command line records; ``net`` is copied.
 
     Raises:
-        RunError: there is a run of that name, the name is invalid, or the folder cannot be written.
+        LaminaError: an argument is invalid, or the folder exists or cannot be written.
     """
-    record = record_training(
-        training, dataset, net_name=net_name, origin=origin, rewind_on_nan=rewind_on_nan, command=command
+    training = Training(deepcopy(net), dataset.train, recipe, device=device)  # which checks and chooses everything
+    model = training.model
+    own_module = origin if isinstance(origin, OwnModule) else None
+    timm = origin if isinstance(origin, TimmNet) else None
+    record = RunRecord(
+        net_name=net_name,
+        net=model.net,
+        own_module=own_module,
+        timm=timm,
+        recipe=training.recipe,
+        task=model.task,
+        in_shape=tuple(model.in_shape),
+        mean=model.mean,
+        std=model.std,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        data=DataOrigin(dataset.source, dataset.name, dataset.fingerprint, dataset.preparation),
+        device=training.device,
+        precision=training.precision,
+        rewind_on_nan=rewind_on_nan,
+        command=tuple(command),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=find_versions(with_timm=timm is not None),
+        machine=describe_machine(),
     )
     path = create_folder(Path(runs_dir), record, name, dataset)
-    return Run(path, record, dataset, deepcopy(module))
+    return Run(path, record, dataset, deepcopy(net) if own_module and isinstance(net, nn.Module) else None)
 
 
 def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, dataset: Dataset | None = None) -> Path:
@@ -117,11 +129,11 @@ def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, da
     Raises:
         RunError: there is a run of that name, the name is invalid, or the folder cannot be written.
     """
-    if name is not None and not _is_plain_name(name):
+    if name is not None and (not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}):
         raise RunError(f"Expected a plain name for the run, such as first-try, got {name!r}. Give one without / or \\.")
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
-        # Written under another name and renamed: whoever finds the folder finds its files.
+        # Written under another name and renamed, so that the folder never lacks its files.
         beside = runs_dir / f".{secrets.token_hex(8)}"
         beside.mkdir()
         try:
@@ -152,7 +164,7 @@ def _name_folder(folder: Path, runs_dir: Path, record: RunRecord, name: str | No
 
 
 def _rename_folder(folder: Path, path: Path) -> bool:
-    """Give a folder its name, unless something has it: an empty folder may be replaced, as POSIX has it."""
+    """Rename a folder unless the name is taken; POSIX replaces an empty folder."""
     try:
         folder.rename(path)
     except OSError:
@@ -160,7 +172,3 @@ def _rename_folder(folder: Path, path: Path) -> bool:
             return False
         raise
     return True
-
-
-def _is_plain_name(name: str) -> bool:
-    return bool(name) and not name.startswith(".") and not set(name) & {"/", "\\", "\0"}
