@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lamina.cli.progress import show_progress
+    from lamina.cli.terminal import show_progress
     from lamina.data import Dataset, Images, Preparation, load_data
     from lamina.errors import LaminaError, LaminaWarning
     from lamina.evaluation import Prediction, Predictor, Report, evaluate
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 
 # Each name is imported when it is first asked for: `import lamina` loads neither torch nor matplotlib.
 _ROOMS = {
-    "lamina.cli.progress": ("show_progress",),
+    "lamina.cli.terminal": ("show_progress",),
     "lamina.data": ("Dataset", "Images", "Preparation", "load_data"),
     "lamina.errors": ("LaminaError", "LaminaWarning"),
     "lamina.evaluation": ("Prediction", "Predictor", "Report", "evaluate"),

@@ -67,15 +67,12 @@ def fit_budget(
 
     The first is chosen even if only fewer epochs than its recipe's fit. Each net is timed on a few training steps.
     ``seconds`` count from the start of the process.
-
-    Raises:
-        RecipeError: not even one epoch of the first fits.
     """
-    chosen = None
+    fitting: list[tuple[NetChoice, Recipe, EpochTime]] = []
     for net, recipe in nets:
         epoch = _time_epoch(net, recipe, dataset, device)
         left = _seconds_left(seconds, recipe)
-        if chosen is not None and epoch.total_seconds(recipe) > left:
+        if fitting and epoch.total_seconds(recipe) > left:
             break
         if (first := epoch.total_seconds(replace(recipe, epochs=1))) > left:
             needed = (seconds * (1 - SPARE_FRACTION) - left + 1.1 * first) / (1 - SPARE_FRACTION)
@@ -83,10 +80,8 @@ def fit_budget(
                 f"--time was {seconds:.0f} s, but an epoch of {net.name} takes {first:.1f} s here, and "
                 f"{seconds - left:.1f} s are spent or kept. Give {math.ceil(needed)}s or more."
             )
-        chosen = net, recipe, epoch
-    if chosen is None:
-        raise RecipeError("There is no net to choose from.")
-    net, recipe, epoch = chosen
+        fitting.append((net, recipe, epoch))
+    net, recipe, epoch = fitting[-1]
     # Timing the net that did not fit has taken time too.
     recipe = epoch.fit(recipe, _seconds_left(seconds, recipe))
     mean = epoch.total_seconds(recipe) / recipe.epochs

@@ -116,7 +116,7 @@ def _terminable() -> Iterator[None]:
 @contextmanager
 def _open_table(terminal: Terminal, task: Task, top: int | None) -> Iterator[Callable[[Prediction], None]]:
     """A table for people, with the ``top`` most likely classes or labels; call what this gives with each prediction."""
-    from lamina.runs.predictions import describe
+    from lamina.runs.run import describe
 
     kind, names = task.kind, task.target_names
     if kind is SINGLE_LABEL:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from lamina.cli import STARTED
 from lamina.cli.choices import NetChoice
-from lamina.cli.progress import format_epoch
-from lamina.cli.terminal import Terminal, warnings_as_remarks
+from lamina.cli.terminal import Terminal, format_epoch, warnings_as_remarks
 from lamina.nets import Net
 from lamina.training.recipe import Recipe
 

@@ -1,4 +1,4 @@
-"""A command's output: tables and progress bars for people, plain lines for a pipe, JSON lines for a program."""
+"""Output: tables and progress bars for people, plain lines for a pipe, JSON lines for a program."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from lamina.cli.progress import make_bar
 from lamina.errors import RecipeError
 from lamina.text import build_table, escape
+
+if TYPE_CHECKING:
+    from lamina.evaluation import Report
+    from lamina.training.events import Epoch
+
+Event = TypeVar("Event")
 
 
 def read_seconds(flag: str, text: str) -> float:
@@ -123,3 +130,67 @@ def warnings_as_remarks(terminal: Terminal) -> Iterator[None]:
         warnings.simplefilter("always", category=UserWarning)
         warnings.showwarning = show
         yield
+
+
+def make_bar(console: Console, *, is_shown: bool) -> Progress:
+    """A bar that disappears at its end."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=not is_shown,
+    )
+
+
+def show_progress(events: Iterable[Event], console: Console | None = None) -> Iterator[Event]:
+    """Pass on the events of a training, printing a line for each epoch and a progress bar in between.
+
+    The bar is shown in a terminal, and in a notebook that has ``ipywidgets``.
+
+    Args:
+        events: a ``Training``, or what ``Run.train`` gives.
+        console: where to print; by default stdout, or the notebook.
+
+    >>> from lamina import Recipe, Training, load_data
+    >>> from lamina.nets import Flatten, Net, Output
+    >>> training = Training(Net(Flatten(), Output()), load_data("shapes").train, Recipe(epochs=1), device="cpu")
+    >>> for event in show_progress(training):  # doctest: +ELLIPSIS
+    ...     pass
+    epoch 1/1  train loss ...
+    """
+    from lamina.evaluation import Report
+    from lamina.training.events import Epoch, Step
+
+    console = console or Console()
+    report: Report | None = None
+    can_update = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+    with make_bar(console, is_shown=can_update) as bar:
+        task = bar.add_task("", total=None)
+        for event in events:
+            match event:
+                case Step():
+                    bar.update(task, description=f"epoch {event.epoch}", completed=event.step, total=event.steps)
+                case Report():
+                    report = event
+                case Epoch():
+                    console.print(Text(format_epoch(event, report)), soft_wrap=True)
+                    report = None
+            yield event
+    if report is not None:
+        console.print(Text(f"{report.split} {report.score}"))
+
+
+def format_epoch(epoch: Epoch, report: Report | None) -> str:
+    """An epoch's figures on a line, with the score of the images that it was evaluated on."""
+    words = [f"epoch {epoch.epoch}/{epoch.epochs}", f"train loss {epoch.train_loss:.4f}"]
+    if epoch.train_accuracy is not None:
+        words.append(f"train accuracy {100 * epoch.train_accuracy:.2f} %")
+    if report is not None:
+        words.append(f"{report.split} {report.score}")
+    words += [f"{epoch.train_seconds:.1f} s", f"{epoch.images_per_second:,.0f} images/s"]
+    return "  ".join(words)

@@ -59,20 +59,11 @@ class History:
         return [row for row in self._rows() if "rewind" not in row]
 
     def rewinds(self) -> list[dict[str, Any]]:
-        """The rows of the rewinds so far.
-
-        Raises:
-            RunError: a line is damaged.
-        """
+        """The rows of the rewinds so far."""
         return [row for row in self._rows() if "rewind" in row]
 
     def trim(self, epochs: int, rewinds: int) -> None:
-        """Keep the first ``epochs`` and ``rewinds`` only: what is ahead of the checkpoint after a crash is repeated.
-
-        Raises:
-            RunError: a line is damaged.
-            OSError: the file cannot be written; it is unchanged.
-        """
+        """Keep the first ``epochs`` and ``rewinds`` only: what is ahead of the checkpoint after a crash is repeated."""
         if not self.file.exists():
             return
         with warnings.catch_warnings(action="ignore", category=LaminaWarning):

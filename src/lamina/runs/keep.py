@@ -71,7 +71,7 @@ def train_run(
     save_every_seconds: float,
     rewind_on_nan: bool | None,
 ) -> Generator[Event, None, None]:
-    """See :meth:`lamina.runs.run.Run.train`."""
+    """See ``Run.train``."""
     dataset = find_dataset(run, data)
     with lock_folder(run.path):
         with _no_room(run):
@@ -146,12 +146,7 @@ class Keeper:
         yield from self._finish()
 
     def stop(self) -> None:
-        """Save everything, within an epoch too; on NaN or infinity, return to the last checkpoint if the run allows.
-
-        Raises:
-            RunError: the disk is full.
-            NotFiniteError: it contains NaN or infinity, and the run does not rewind.
-        """
+        """Save everything, within an epoch too; on NaN or infinity, return to the last checkpoint if the run allows."""
         if self._is_saved:
             return
         with _no_room(self.run):

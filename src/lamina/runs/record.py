@@ -155,11 +155,7 @@ def describe_machine() -> Machine:
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Write ``run.json``, atomically.
-
-    Raises:
-        OSError: it cannot be written; the old file is unchanged.
-    """
+    """Write ``run.json``, atomically."""
     write_json(folder / "run.json", {"format": FORMAT, **fields_to_plain(record)})
 
 

@@ -26,11 +26,7 @@ NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl: lamina 
 
 
 def find_dataset(run: Run, data: Dataset | str | Path | None) -> Dataset:
-    """The data set of a run: ``data``, or loaded from there, or what this process has, or from where the run had it.
-
-    Raises:
-        DataError: it is not there, or cannot be read.
-    """
+    """The data set of a run: ``data``, or loaded from there, or what this process has, or from where the run had it."""
     data = run.dataset if data is None else data
     if isinstance(data, Dataset):
         return data
@@ -40,11 +36,7 @@ def find_dataset(run: Run, data: Dataset | str | Path | None) -> Dataset:
 
 
 def check_source(run: Run) -> None:
-    """Check that a run's data is where it was.
-
-    Raises:
-        DataError: it is not.
-    """
+    """Check that a run's data is still where it was."""
     source = run.record.data.source
     if not source:
         raise DataError(f"{run.path} was trained on arrays in memory. Give them again, as in train(data=dataset).")
@@ -71,10 +63,6 @@ def make_training(
         module: for a user's own module, the same one, made anew; a copy is trained.
         steps_per_record: steps between Step records.
         initial_weights: load a timm net's initial weights; without, they are random, for a checkpoint to replace.
-
-    Raises:
-        RunError: the data is not what the run trained on, or a module is missing.
-        RecipeError: the run's device is not there.
     """
     record = run.record
     if dataset.fingerprint != record.data.fingerprint:
@@ -108,19 +96,9 @@ def resume_training(
 ) -> Training:
     """The training of a run where it was last saved, which continues to bit-identical weights.
 
-    A compiled net continues uncompiled where there is no compiler, and the training's recipe says so. The run's files
-    are not changed.
-
-    Args:
-        run: which.
-        dataset: what it trains on.
-        epochs: of the whole training, if another number than before.
-        module: for a user's own module, the same one, made anew; a copy is trained.
-        steps_per_record: steps between Step records.
-
-    Raises:
-        RunError: the data is not what the run trained on, a module is missing, or the checkpoint is damaged or missing.
-        RecipeError: the run's device is not there, or its schedule allows no other number of epochs.
+    ``epochs`` are those of the whole training; the other arguments are as for :func:`make_training`. A compiled net
+    continues uncompiled where there is no compiler, and the training's recipe says so. The run's files stay as they
+    are.
     """
     recipe = run.record.recipe if epochs is None else extend_recipe(run.record.recipe, epochs)
     if recipe.compile == "on" and misses_compiler(run.record.device.value):

@@ -18,22 +18,38 @@ from torch import Tensor, nn
 
 from lamina.data import Dataset
 from lamina.errors import LaminaError, NetError, RunError, suggest
-from lamina.evaluation import Predictor
+from lamina.evaluation import Prediction, Predictor
+from lamina.evaluation.pictures import find_pictures
 from lamina.evaluation.reports import Report
 from lamina.files import damaged, parse_object, read_bytes, write_json
 from lamina.nets import Net
 from lamina.runs.history import History
 from lamina.runs.keep import Event, train_run
-from lamina.runs.predictions import Predictions, predict_paths
 from lamina.runs.record import RunRecord, read_record, write_record
 from lamina.runs.resume import NO_CHECKPOINT
-from lamina.text import html_table
+from lamina.text import format_table, html_table
 from lamina.training.checkpoint import Checkpoint, Standing
 from lamina.training.device import choose_device
 from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.tensors import read_tensors, write_tensors
 from lamina.values import fields_to_plain, from_plain
+
+SHOWN_ROWS = 50
+
+
+class Predictions(list[Prediction]):
+    """Predictions that print as a table."""
+
+    def _rows(self) -> list[tuple[str, str]]:
+        rows = [(prediction.name, describe(prediction)) for prediction in self[:SHOWN_ROWS]]
+        return rows if len(self) <= SHOWN_ROWS else [*rows, (f"… {len(self) - SHOWN_ROWS:,} more", "")]
+
+    def __repr__(self) -> str:
+        return format_table(("picture", "answer"), self._rows(), texts=2)
+
+    def _repr_html_(self) -> str:
+        return html_table(("picture", "answer"), self._rows(), texts=2)
 
 
 @dataclass(frozen=True)
@@ -128,22 +144,16 @@ class Run:
         Raises:
             LaminaError: as :meth:`load_model`.
         """
-        return predict_paths(self.predictor(), [pictures] if isinstance(pictures, str | Path) else list(pictures))
+        files, problems = find_pictures([pictures] if isinstance(pictures, str | Path) else list(pictures))
+        not_found = (Prediction(problem.path, problem=problem.reason) for problem in problems)
+        return Predictions([*self.predictor().predict(files), *not_found])
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint.
-
-        Raises:
-            OSError: the file cannot be written; the checkpoint before is still there.
-        """
+        """Replace the checkpoint."""
         write_tensors(self.path / "state.safetensors", checkpoint.tensors, fields_to_plain(checkpoint.standing))
 
     def read_checkpoint(self) -> Checkpoint | None:
-        """The last checkpoint; ``None`` where there is none yet.
-
-        Raises:
-            RunError: the file is damaged.
-        """
+        """The last checkpoint; ``None`` if there is none yet."""
         file = self.path / "state.safetensors"
         if not file.exists():
             return None
@@ -154,11 +164,7 @@ class Run:
             raise damaged(str(file), error, NO_CHECKPOINT) from error
 
     def replace_record(self, record: RunRecord) -> Run:
-        """Write another ``run.json``, remove the report that it outdates, and give the run with that record.
-
-        Raises:
-            OSError: the file cannot be written; the old one is unchanged.
-        """
+        """Write another ``run.json``, remove the report that it outdates, and give the run with that record."""
         if record != self.record:
             write_record(self.path, record)
             (self.path / "report.json").unlink(missing_ok=True)
@@ -205,11 +211,7 @@ class Run:
         return model.eval()
 
     def choose_net(self, module: nn.Module | None) -> Net | TimmNet | nn.Module:
-        """The net that the run holds, or the user's own module: the one given, or the one this process has.
-
-        Raises:
-            RunError: a module is needed and missing, or given and not needed.
-        """
+        """The net that the run holds, or the user's own module: the one given, or the one this process has."""
         record = self.record
         if module is not None and record.own_module is None:
             raise RunError(f"{self.path} holds its own net, {record.net_name}. Leave out --net and module.")
@@ -279,6 +281,19 @@ def list_runs(folder: str | Path) -> list[Run | DamagedRun]:
             except RunError as error:
                 damaged_runs.append(DamagedRun(path, str(error)))
     return [*sorted(runs, key=lambda run: run.record.created), *damaged_runs]
+
+
+def describe(prediction: Prediction, top: int | None = None) -> str:
+    """The answer with its probability, or the ``top`` most likely classes or labels; numbers for regression."""
+    answer, values = prediction.answer, prediction.values
+    if answer is None:
+        return f"could not be read: {prediction.problem}"
+    if isinstance(answer, Mapping):
+        return ", ".join(f"{name} {value:.4g}" for name, value in answer.items())
+    answers = (answer,) if isinstance(answer, str) else answer
+    ranked = sorted(values, key=values.__getitem__, reverse=True)
+    shown = ranked[:top] if top else [name for name in ranked if name in answers]
+    return ", ".join(f"{name} {100 * values[name]:.1f} %" for name in shown) or "none"
 
 
 def _read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -90,11 +90,7 @@ def begin_run(
     rewind_on_nan: bool = False,
     command: Sequence[str] = (),
 ) -> Run:
-    """:func:`start_run` with a net of any ``origin`` and what the command line records; ``net`` is copied.
-
-    Raises:
-        LaminaError: an argument is invalid, or the folder exists or cannot be written.
-    """
+    """:func:`start_run` with a net of any ``origin`` and what the command line records; ``net`` is copied."""
     training = Training(deepcopy(net), dataset.train, recipe, device=device)  # which checks and chooses everything
     model = training.model
     own_module = origin if isinstance(origin, OwnModule) else None
@@ -124,11 +120,7 @@ def begin_run(
 
 
 def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, dataset: Dataset | None = None) -> Path:
-    """Make a run's folder with ``run.json`` and, where splits were drawn, ``splits.json``; no two processes share one.
-
-    Raises:
-        RunError: there is a run of that name, the name is invalid, or the folder cannot be written.
-    """
+    """Make a run's folder, which no two processes share, with ``run.json`` and ``splits.json`` if splits were drawn."""
     if name is not None and (not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}):
         raise RunError(f"Expected a plain name for the run, such as first-try, got {name!r}. Give one without / or \\.")
     try:
