@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside, synced and renamed. Locks: one process at a time."""
+"""Files that are never incomplete: written under another name, synced and renamed. Locks: one process at a time."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ RESTORE = "Restore it from a copy, or train again."
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
-    """Write a file so that whoever reads it, even after a crash, finds the old content or the new and nothing between.
+    """Write a file so that a reader, even after a crash, finds either the old content or the new.
 
     Raises:
-        OSError: the file cannot be written; what was there before is still there.
+        OSError: the file cannot be written; the old one is unchanged.
     """
     with open_atomically(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
@@ -31,10 +31,10 @@ def write_atomically(path: Path, data: str | bytes) -> None:
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
-    """A file to write in the block, which takes the place of ``path`` where the block ends without an error.
+    """A file to write in the block, which replaces ``path`` when the block ends without an error.
 
     Raises:
-        OSError: the file cannot be written; what was there before is still there.
+        OSError: the file cannot be written; the old one is unchanged.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -49,14 +49,14 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what writers that were killed have left beside their files; nobody may be writing in the folder."""
+    """Delete the temporary files of writers that were killed; nobody may be writing in the folder."""
     for file in folder.iterdir():
         if re.fullmatch(r"\..+\.[0-9a-f]{8}", file.name) and file.is_file():
             file.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Let a renaming inside a folder be on disk, where the system can open folders (Windows cannot)."""
+    """Wait until a renaming in a folder is on disk, where the system can open folders (Windows cannot)."""
     if os.name != "nt":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -66,20 +66,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write an object of plain values as JSON, atomically.
-
-    Raises:
-        OSError: the file cannot be written; what was there before is still there.
-    """
+    """:func:`write_atomically` plain values as JSON."""
     write_atomically(path, json.dumps(values, indent=2) + "\n")
 
 
 def read_bytes(file: Path) -> bytes:
-    """The content of a file of a run.
-
-    Raises:
-        RunError: it cannot be read.
-    """
+    """The content of a run's file; a RunError if it cannot be read."""
     try:
         return file.read_bytes()
     except OSError as error:
@@ -87,11 +79,7 @@ def read_bytes(file: Path) -> bytes:
 
 
 def parse_object(text: bytes, what: str, remedy: str = RESTORE) -> dict[str, Any]:
-    """The JSON object that ``text`` holds.
-
-    Raises:
-        RunError: it holds none; the message calls it ``what`` and ends in ``remedy``.
-    """
+    """The JSON object in ``text``; if there is none, a RunError that calls it ``what`` and ends in ``remedy``."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -102,28 +90,34 @@ def parse_object(text: bytes, what: str, remedy: str = RESTORE) -> dict[str, Any
 
 
 def damaged(what: str, why: object, remedy: str = RESTORE) -> RunError:
-    """The error that a file is not what it should be."""
+    """The error for a damaged file."""
     return RunError(f"{what} is damaged: {str(why).rstrip('.')}. {remedy}")
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes from training the run in a folder while the block works; a crash leaves no lock behind.
-
-    What writers that were killed have left there is deleted.
+    """Keep other processes from training the run in a folder during the block; a crash leaves no lock behind.
 
     Raises:
-        RunError: another process has it, the folder cannot be written, or something in it is a link.
+        RunError: another process or thread has it, the folder cannot be written, or something in it is a link.
     """
-    _refuse_links(folder)
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.is_symlink():
+            raise RunError(
+                f"{file} is a link to {file.readlink()}, and a training would write through it. "
+                "Put the file itself there, or delete the link."
+            )
     owner = folder / ".owner"
-    # The iterator that holds it may be closed by another thread than the one that began it.
+    # A generator that holds it may be closed by another thread than the one that started it.
     lock = FileLock(folder / ".lock", thread_local=False)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
+        process = "another process"
+        with suppress(OSError, ValueError):
+            process = f"process {int(owner.read_text())}"
         raise RunError(
-            f"{folder} is being trained by {_tell_owner(owner)}. Wait until it ends, or stop it, and try again."
+            f"{folder} is being trained by {process}. Wait until it ends, or stop it, and try again."
         ) from error
     except OSError as error:
         raise RunError(
@@ -131,7 +125,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         ) from error
     try:
         remove_leftovers(folder)
-        # It only tells whom to ask; where there is no room for it, the lock holds all the same.
+        # Only for messages: without room for it, the lock holds all the same.
         with suppress(OSError):
             write_atomically(owner, f"{os.getpid()}\n")
         yield
@@ -139,20 +133,3 @@ def lock_folder(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             owner.unlink()
         lock.release()
-
-
-def _refuse_links(folder: Path) -> None:
-    """A run is plain files; through a link in one that somebody else made, a training would write where it points."""
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if file.is_symlink():
-            raise RunError(
-                f"{file} is a link to {file.readlink()}, and a training would write through it. "
-                "Put the file itself there, or delete the link."
-            )
-
-
-def _tell_owner(file: Path) -> str:
-    try:
-        return f"process {int(file.read_text())}"
-    except (OSError, ValueError):
-        return "another process"

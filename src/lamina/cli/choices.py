@@ -105,11 +105,9 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
 
 def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset:
     """The data set of a run, from where it was, or from its new place, ``source``."""
-    from lamina.runs.resume import check_source
+    from lamina.runs.resume import find_source
 
-    if source is None:
-        check_source(run)
-    return choose_data(source or run.record.data.source, run.record.data.preparation, terminal)
+    return choose_data(str(find_source(run, source)), run.record.data.preparation, terminal)
 
 
 def is_moved_to(run: Run, source: str) -> bool:

@@ -83,13 +83,7 @@ def train_run(
         with _no_room(run, training):
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.recipe.epochs)
-            keeper = Keeper(training, run, dataset, save_every_seconds)
-            for event in keeper.train():
-                try:
-                    yield event
-                except BaseException:  # the caller leaves the loop
-                    keeper.stop()
-                    raise
+            yield from Keeper(training, run, dataset, save_every_seconds).train()
 
 
 def _update(run: Run, training: Training, rewind_on_nan: bool | None) -> Run:
@@ -133,28 +127,26 @@ class Keeper:
 
     def train(self) -> Iterator[Event]:
         """The training's records, each once it is saved; then the final report."""
-        if not (self.run.path / "state.safetensors").exists():
-            self._try(self._save_checkpoint)
-        while not self.training.is_finished:
-            try:
-                for event in self.training:
-                    yield from self._keep(event)
-            except NotFiniteError as error:
-                yield self._rewind(error)
-        if not self._is_saved:
-            self._save_all()
-        yield from self._finish()
-
-    def stop(self) -> None:
-        """Save everything, within an epoch too; on NaN or infinity, return to the last checkpoint if the run allows."""
-        if self._is_saved:
-            return
-        with _no_room(self.run):
-            try:
+        try:
+            if not (self.run.path / "state.safetensors").exists():
+                self._try(self._save_checkpoint)
+            while not self.training.is_finished:
+                try:
+                    for event in self.training:
+                        yield from self._keep(event)
+                except NotFiniteError as error:
+                    yield self._rewind(error)
+            if not self._is_saved:
                 self._save_all()
-            except NotFiniteError as error:
-                self._rewind(error)
-                self._save_all()
+            yield from self._finish()
+        except GeneratorExit:  # the caller leaves the loop
+            if not self._is_saved:
+                try:
+                    self._save_all()
+                except NotFiniteError as error:
+                    self._rewind(error)
+                    self._save_all()
+            raise
 
     def _keep(self, event: Step | Epoch) -> Iterator[Event]:
         self._is_saved = False

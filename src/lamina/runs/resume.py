@@ -28,16 +28,18 @@ NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl: lamina 
 def find_dataset(run: Run, data: Dataset | str | Path | None) -> Dataset:
     """The data set of a run: ``data``, or loaded from there, or what this process has, or from where the run had it."""
     data = run.dataset if data is None else data
-    if isinstance(data, Dataset):
-        return data
-    if data is None:
-        check_source(run)
-    return load_data(run.record.data.source if data is None else data, run.record.data.preparation)
+    return data if isinstance(data, Dataset) else load_data(find_source(run, data), run.record.data.preparation)
 
 
-def check_source(run: Run) -> None:
-    """Check that a run's data is still where it was."""
+def find_source(run: Run, moved_to: str | Path | None = None) -> str | Path:
+    """The name or path of a run's data set: ``moved_to``, or where the run had it.
+
+    Raises:
+        DataError: it is no longer where the run had it.
+    """
     source = run.record.data.source
+    if moved_to is not None:
+        return moved_to
     if not source:
         raise DataError(f"{run.path} was trained on arrays in memory. Give them again, as in train(data=dataset).")
     if source not in NAMES and not Path(source).exists():
@@ -45,6 +47,7 @@ def check_source(run: Run) -> None:
             f"{source}, which {run.path} was trained on, is no longer there. "
             "If it has moved, give its new place with --data NEWPLACE (in Python, data=NEWPLACE)."
         )
+    return source
 
 
 def make_training(

@@ -6,7 +6,7 @@ import itertools
 import re
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,6 +123,8 @@ def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, da
     """Make a run's folder, which no two processes share, with ``run.json`` and ``splits.json`` if splits were drawn."""
     if name is not None and (not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}):
         raise RunError(f"Expected a plain name for the run, such as first-try, got {name!r}. Give one without / or \\.")
+    net_name = re.sub(r"[^\w-]+", "-", record.net_name).strip("-") or "net"
+    numbered = (f"{record.created[:10]}-{net_name}-{number}" for number in itertools.count(1))
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         # Written under another name and renamed, so that the folder never lacks its files.
@@ -133,7 +135,7 @@ def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, da
             if dataset is not None and dataset.split_rule != OWN_RULE:
                 files = {split: list(images.names) for split, images in dataset.splits.items()}
                 write_json(beside / "splits.json", {"rule": dataset.split_rule, "files": files})
-            path = _name_folder(beside, runs_dir, record, name)
+            path = _rename_folder(beside, numbered if name is None else [name])
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
@@ -145,22 +147,12 @@ def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, da
     return path
 
 
-def _name_folder(folder: Path, runs_dir: Path, record: RunRecord, name: str | None) -> Path:
-    if name is not None:
-        if not _rename_folder(folder, runs_dir / name):
-            raise RunError(f"There is a run {runs_dir / name} already. Choose another name, or delete that folder.")
-        return runs_dir / name
-    net_name = re.sub(r"[^\w-]+", "-", record.net_name).strip("-") or "net"
-    paths = (runs_dir / f"{record.created[:10]}-{net_name}-{number}" for number in itertools.count(1))
-    return next(path for path in paths if not path.exists() and _rename_folder(folder, path))
-
-
-def _rename_folder(folder: Path, path: Path) -> bool:
-    """Rename a folder unless the name is taken; POSIX replaces an empty folder."""
-    try:
-        folder.rename(path)
-    except OSError:
-        if path.exists():
-            return False
-        raise
-    return True
+def _rename_folder(folder: Path, names: Iterable[str]) -> Path:
+    """Give a folder the first name that is free, or taken by an empty folder, which POSIX replaces."""
+    for path in map(folder.with_name, names):
+        try:
+            return folder.rename(path)
+        except OSError:
+            if not path.exists():
+                raise
+    raise RunError(f"There is a run {path} already. Choose another name, or delete that folder.")
