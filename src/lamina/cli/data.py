@@ -83,10 +83,7 @@ def run(arguments: Sequence[str]) -> int:
         _draw(dataset, sheet, options.samples)
     _print_summary(dataset, inspection, terminal)
     terminal.emit("data", **_to_json(dataset, inspection), contact_sheet=None if sheet is None else str(sheet))
-    if sheet is None:
-        terminal.remark("--contact-sheet FILE.png draws samples of each class.")
-    else:
-        terminal.remark(f"contact sheet: {sheet}")
+    terminal.remark(f"contact sheet: {sheet}" if sheet else "--contact-sheet FILE.png draws samples of each class.")
     return 0
 
 
@@ -115,8 +112,8 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
                     rows.append((each.name, split.split, *figures))
         terminal.tabulate(("number", "split", "min", "mean", "deviation", "max"), rows, texts=2)
     else:
-        counts = [(name, *(f"{split.counts[name]:,}" for split in splits)) for name in splits[0].counts]
-        terminal.tabulate(("target", *names), [*counts, images])
+        targets = [(name, *(f"{split.counts[name]:,}" for split in splits)) for name in splits[0].counts]
+        terminal.tabulate(("target", *names), [*targets, images])
     if inspection.imbalance_ratio is not None:
         terminal.say(f"imbalance: {inspection.imbalance_ratio:.3g} (train's largest count over its smallest)")
     if inspection.sizes is not None:
@@ -127,15 +124,11 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
     grey = f"; grey: {channels.grey:,} of {inspection.images:,} images" if len(channels.mean) == 3 else ""
     terminal.say(f"channels: mean {mean}; deviation {deviation} (of 255){grey}")
     terminal.say(f"splits: {dataset.split_rule}; fingerprint: {dataset.fingerprint}")
-    terminal.say("", f"found: {_count_findings(inspection.findings)}")
+    counts = Counter(finding.severity for finding in inspection.findings)
+    found = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items())
+    terminal.say("", f"found: {found or 'nothing wrong'}")
     for finding in inspection.findings:
         _print_finding(finding, terminal)
-
-
-def _count_findings(findings: Sequence[Finding]) -> str:
-    """The number of findings of each severity."""
-    counts = Counter(finding.severity for finding in findings)
-    return ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items()) or "nothing wrong"
 
 
 def print_sizes(sizes: SizeSummary, terminal: Terminal) -> None:
