@@ -1,4 +1,4 @@
-"""What differs between two runs is told, and nothing else."""
+"""What differs between two runs is printed, and nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_runs_of_the_same_recipe_differ_in_nothing(tmp_path):
     assert compare_runs(finish(tmp_path), finish(tmp_path)) == []
 
 
-def test_recipe_net_and_results_are_told(tmp_path):
+def test_recipe_net_and_results_are_reported(tmp_path):
     first = finish(tmp_path)
     second = finish(tmp_path, dataclasses.replace(RECIPE, lr=0.01, epochs=1), Net(Flatten(), Linear(5), Output()))
     found = {difference.what: (difference.first, difference.second) for difference in compare_runs(first, second)}
@@ -40,7 +40,7 @@ def test_recipe_net_and_results_are_told(tmp_path):
     assert not any("second" in what or what in ("command", "created", "name") for what in found)
 
 
-def test_software_machine_threads_precision_and_data_are_told(tmp_path):
+def test_software_machine_threads_precision_and_data_are_reported(tmp_path):
     run = finish(tmp_path)
     record = run.record
     machine = dataclasses.replace(record.machine, threads=64, flags="avx amx_bf16", processor="Other")
@@ -73,7 +73,7 @@ def test_software_machine_threads_precision_and_data_are_told(tmp_path):
         ({"cores": 64}, []),  # says nothing of the arithmetic
     ],
 )
-def test_what_has_changed_since_a_run_is_told(changes, expected, tmp_path):
+def test_what_has_changed_since_a_run_is_reported(changes, expected, tmp_path):
     run, _ = start(tmp_path)
     record = dataclasses.replace(run.record, machine=dataclasses.replace(run.record.machine, **changes))
     assert find_changes(record) == expected

@@ -13,7 +13,7 @@ def test_every_public_name_is_there_and_is_what_its_room_calls_it():
     assert lamina.__all__ == sorted(lamina.__all__)
 
 
-def test_a_name_that_is_not_public_is_refused():
+def test_a_name_that_is_not_public_is_rejected():
     with pytest.raises(AttributeError, match="module 'lamina' has no attribute 'Trainer'"):
         lamina.Trainer  # noqa: B018  # asking is the test
 

@@ -148,7 +148,7 @@ def test_the_history_grows_by_a_line_an_epoch(run):
         assert run.history.epochs() == rows[:place]
 
 
-def test_figures_that_are_no_numbers_become_null(run):
+def test_nan_and_infinity_become_null(run):
     run.history.append({"epoch": 1, "train_loss": math.nan, "test_loss": math.inf})
     assert (run.path / "history.jsonl").read_text() == '{"epoch": 1, "train_loss": null, "test_loss": null}\n'
 

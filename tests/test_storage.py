@@ -45,7 +45,7 @@ def test_tensors_and_values_are_read_as_they_were_written(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_digest_tells_every_bit_name_type_and_shape_and_not_the_layout():
+def test_a_digest_covers_every_bit_name_type_and_shape_and_not_the_layout():
     same_values = {name: tensor.contiguous() for name, tensor in reversed(TENSORS.items())}
     assert digest_tensors(same_values) == digest_tensors(TENSORS)
     weight = torch.zeros(2, 2)
@@ -85,7 +85,7 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(written, data):
     assert values == VALUES
 
 
-def test_a_file_cut_short_anywhere_is_refused(written):
+def test_a_file_cut_short_anywhere_is_rejected(written):
     file, content = written
     for length in range(0, len(content), 7):
         file.write_bytes(content[:length])
@@ -93,16 +93,16 @@ def test_a_file_cut_short_anywhere_is_refused(written):
             read_tensors(file)
 
 
-def test_other_content_under_the_same_digest_is_refused(tmp_path):
+def test_other_content_under_the_same_digest_is_rejected(tmp_path):
     file = tmp_path / "file"
     write_tensors(file, TENSORS, VALUES)
     other = json.dumps(VALUES | {"steps_done": 13})
     digest = re.search(rb'digest\\": \\"(\w+)', file.read_bytes())[1].decode()
-    for told in ({"values": other, "digest": digest}, {"values": other}, {"digest": digest}):
-        file.write_bytes(safetensors.torch.save(PACKED, {"lamina": json.dumps(told)}))
-        with pytest.raises(RunError) as refused:
+    for printed in ({"values": other, "digest": digest}, {"values": other}, {"digest": digest}):
+        file.write_bytes(safetensors.torch.save(PACKED, {"lamina": json.dumps(printed)}))
+        with pytest.raises(RunError) as rejected:
             read_tensors(file, "Do this.")
-        assert str(refused.value) == (
+        assert str(rejected.value) == (
             f"{file} is damaged: its content is not that which was written, by its digest. Do this."
         )
 

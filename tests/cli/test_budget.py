@@ -27,8 +27,8 @@ def test_the_last_net_that_has_time_for_its_recipe_is_taken_with_the_epochs_that
     assert net is LARGE
     assert recipe.epochs > 100
     assert recipe == Recipe(epochs=recipe.epochs, lr=0.5)
-    told = capsys.readouterr().err
-    assert re.fullmatch(rf"time: 100000 s → large, {recipe.epochs} epochs of \d+\.\d s each\n", told)
+    printed = capsys.readouterr().err
+    assert re.fullmatch(rf"time: 100000 s → large, {recipe.epochs} epochs of \d+\.\d s each\n", printed)
 
 
 def test_a_net_that_lacks_the_time_for_its_recipe_is_passed_over():
@@ -45,9 +45,9 @@ def test_the_first_net_is_taken_also_with_fewer_epochs_than_its_recipe_has():
 
 def test_too_short_a_time_says_how_much_would_do(monkeypatch):
     monkeypatch.setattr(budget, "STARTED", budget.time.perf_counter() - 1000)  # as if so much had been spent
-    with pytest.raises(RecipeError) as refused:
+    with pytest.raises(RecipeError) as rejected:
         fit(100, (SMALL, Recipe()))
-    message = str(refused.value)
+    message = str(rejected.value)
     assert message.startswith("--time was 100 s, but an epoch of small takes ")
     enough = int(re.search(r"Give (\d+)s or more\.$", message)[1])
     assert 1000 / 0.95 < enough < 1200
@@ -101,11 +101,11 @@ def test_a_training_within_a_time(workplace, pictures):
         "train", "Flatten(), Output()", "--data", pictures, "--time", "20s", "--name", "brief", "--json"
     )
     assert trained.returncode == 0, trained.stderr
-    told = events(trained.stdout)
+    printed = events(trained.stdout)
     epochs = int(re.search(r"time: 20 s → net, (\d+) epochs of", trained.stderr)[1])
-    assert [event["epoch"] for event in told if event["event"] == "epoch"] == list(range(1, epochs + 1))
-    assert told[-1]["event"] == "result"
-    assert told[-1]["seconds"] < 40  # twice the time: other tests run beside
+    assert [event["epoch"] for event in printed if event["event"] == "epoch"] == list(range(1, epochs + 1))
+    assert printed[-1]["event"] == "result"
+    assert printed[-1]["seconds"] < 40  # twice the time: other tests run beside
 
 
 NO_NET = f"Expected a net to train, as in: lamina train cnn. Choose from: {', '.join(zoo.NAMES)}. Or give --time 3m."
@@ -122,6 +122,6 @@ NO_TIME = "--time was 'soon', but takes a time such as 30s, 5m or 1h."
     ],
 )
 def test_what_does_not_go_with_a_time(workplace, arguments, message):
-    refused = run_lamina("train", *arguments.split())
-    assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1] == f"lamina: {message}"
+    rejected = run_lamina("train", *arguments.split())
+    assert rejected.returncode == 2
+    assert rejected.stderr.splitlines()[-1] == f"lamina: {message}"

@@ -1,4 +1,4 @@
-"""lamina data tells a person, word by word, what is wrong with a folder, and leaves it as it was."""
+"""lamina data prints exactly what is wrong with a folder, and changes nothing."""
 
 from __future__ import annotations
 
@@ -95,15 +95,13 @@ def state_of(root: Path) -> dict[str, tuple[bytes | None, int, int, int]]:
     return states
 
 
-def test_all_that_is_wrong_is_told_what_matters_most_first_and_nothing_is_changed(
-    broken: Path, workplace: Path
-) -> None:
+def test_findings_are_printed_most_important_first_and_nothing_is_changed(broken: Path, workplace: Path) -> None:
     before = state_of(broken)
-    told = run_lamina("data", broken)
-    assert told.returncode == 0, told.stderr
-    fingerprint = told.stdout.split("fingerprint: ")[1].split("\n")[0]
-    assert told.stdout.replace(fingerprint, "FINGERPRINT") == TOLD
-    assert told.stderr.splitlines()[-1] == "--contact-sheet FILE.png draws samples of each class."
+    printed = run_lamina("data", broken)
+    assert printed.returncode == 0, printed.stderr
+    fingerprint = printed.stdout.split("fingerprint: ")[1].split("\n")[0]
+    assert printed.stdout.replace(fingerprint, "FINGERPRINT") == TOLD
+    assert printed.stderr.splitlines()[-1] == "--contact-sheet FILE.png draws samples of each class."
     assert state_of(broken) == before
     assert list(workplace.iterdir()) == []
 
@@ -113,21 +111,21 @@ def test_json_is_one_object_with_every_picture(
 ) -> None:
     assert main(["data", str(broken), "--json", "--contact-sheet", "sheet.png"]) == 0
     out, err = capsys.readouterr()
-    (told,) = events(out)
-    assert told["event"] == "data"
-    assert told["images"] == {"train": 57, "test": 21}
-    assert told["counts"]["test"] == {"cat": 11, "dog": 10, "owl": 0}
-    assert [finding["kind"] for finding in told["findings"]] == [
+    (printed,) = events(out)
+    assert printed["event"] == "data"
+    assert printed["images"] == {"train": 57, "test": 21}
+    assert printed["counts"]["test"] == {"cat": 11, "dog": 10, "owl": 0}
+    assert [finding["kind"] for finding in printed["findings"]] == [
         "leak", "conflict", "class-missing", "unreadable", "unreadable", "duplicate", "blank", "class-tiny",
         "imbalance", "grey",
     ]  # fmt: skip
-    leak, *_, copies, _, _, _, _ = told["findings"]
+    leak, *_, copies, _, _, _, _ = printed["findings"]
     assert leak["images"] == [{"split": "test", "name": "test/cat/leak.png", "target": "cat"}]
     assert leak["twins"] == [{"split": "train", "name": "train/cat/03.png", "target": "cat"}]
     assert [image["name"] for image in copies["images"]] == [f"train/cat/copy{number}.png" for number in range(4)]
-    assert sorted(len(group) for group in told["duplicates"]) == [2, 2, 5]
-    assert told["problems"][0] == {"image": "train/dog/notes.jpg", "reason": "not a picture"}
-    assert told["contact_sheet"] == "sheet.png"
+    assert sorted(len(group) for group in printed["duplicates"]) == [2, 2, 5]
+    assert printed["problems"][0] == {"image": "train/dog/notes.jpg", "reason": "not a picture"}
+    assert printed["contact_sheet"] == "sheet.png"
     assert err.splitlines()[-1] == "contact sheet: sheet.png"
     with Image.open("sheet.png") as sheet:
         assert sheet.size[0] > 10 * 128
@@ -145,7 +143,7 @@ def test_numbers_have_their_spread_and_a_clean_set_nothing_wrong(
     assert lines[-1] == "found: nothing wrong"
 
 
-def test_the_sizes_that_pictures_came_in_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sizes_that_pictures_came_in_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     common = ((375, 500, 1200), (500, 375, 80))
     print_sizes(SizeSummary((100, 120), (375.0, 437.5), (500, 640), common, 31, 4, 1), Terminal())
     print_sizes(SizeSummary((32, 32), (32.0, 32.0), (32, 32), ((32, 32, 60_000),), 1, 0, 0), Terminal())
@@ -168,22 +166,22 @@ def test_the_sizes_that_pictures_came_in_are_told(capsys: pytest.CaptureFixture[
         ),
     ],
 )
-def test_a_wrong_flag_is_told(
+def test_a_wrong_flag_is_reported(
     arguments: list[str], message: str, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["data", "shapes", "--size", "8", *arguments]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"lamina: {message}"
 
 
-def test_names_that_are_not_utf8_are_told(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         for number in range(12):
             (tmp_path / folder / f"{number}.png").write_bytes(encode(random.integers(0, 256, (4, 4, 3))))
     (tmp_path / "a" / os.fsdecode(b"\xff.png")).write_bytes((tmp_path / "a" / "0.png").read_bytes())
-    told = run_lamina("data", tmp_path)
-    assert told.returncode == 0, told.stderr
-    assert "\\udcff.png" in told.stdout
+    printed = run_lamina("data", tmp_path)
+    assert printed.returncode == 0, printed.stderr
+    assert "\\udcff.png" in printed.stdout
     (found,) = events(run_lamina("data", tmp_path, "--json").stdout)
     assert "a/\udcff.png" in json.dumps(found, ensure_ascii=False)

@@ -16,7 +16,7 @@ from lamina.cli import main
 
 @pytest.fixture(scope="module")
 def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A run that tells bright from dark without error."""
+    """A run that distinguishes bright from dark without error."""
     folder = tmp_path_factory.mktemp("runs")
     command = ["train", "Flatten(), Linear(8), ReLU(), Output()", "--data", str(pictures), "--epochs", "30"]
     assert main([*command, "--lr", "0.01", "--runs-dir", str(folder), "--name", "mine"]) == 0
@@ -30,17 +30,17 @@ def evaluate_on(run: str, capsys: pytest.CaptureFixture[str]):
     def evaluate_on(folder: Path, *more: str, run: str = run):
         capsys.readouterr()
         status = main(["evaluate", run, "--data", str(folder), "--json", *more])
-        out, told = capsys.readouterr()
-        return status, json.loads(out) if out else None, told
+        out, printed = capsys.readouterr()
+        return status, json.loads(out) if out else None, printed
 
     return evaluate_on
 
 
 def test_all_pictures_of_a_folder_without_splits_are_evaluated(evaluate_on, tmp_path):
-    status, report, told = evaluate_on(write_pictures(tmp_path / "other", 15, seed=5))
+    status, report, printed = evaluate_on(write_pictures(tmp_path / "other", 15, seed=5))
     assert (status, report["images"], report["split"], report["accuracy"]) == (0, 30, "test", 1.0)
-    assert "data: other (as requested): 30 test; 3×12×12\n" in told
-    assert "splits: all of it, to evaluate on\n" in told
+    assert "data: other (as requested): 30 test; 3×12×12\n" in printed
+    assert "splits: all of it, to evaluate on\n" in printed
 
 
 def test_the_splits_that_a_folder_has_are_kept(evaluate_on, tmp_path):
@@ -53,11 +53,11 @@ def test_the_splits_that_a_folder_has_are_kept(evaluate_on, tmp_path):
 def test_a_folder_with_a_test_part_alone_is_evaluated(evaluate_on, tmp_path):
     write_pictures(tmp_path / "other" / "test", 6, seed=5)
     for _ in range(2):  # the second time from the cache
-        status, report, told = evaluate_on(tmp_path / "other")
+        status, report, printed = evaluate_on(tmp_path / "other")
         assert (status, report["images"], report["split"], report["accuracy"]) == (0, 12, "test", 1.0)
-        assert "data: other (as requested): 12 test; 3×12×12\n" in told
-    status, _, told = evaluate_on(tmp_path / "other", "--split", "train")
-    assert (status, told.splitlines()[-1]) == (2, "lamina: other has no train split. It has: test.")
+        assert "data: other (as requested): 12 test; 3×12×12\n" in printed
+    status, _, printed = evaluate_on(tmp_path / "other", "--split", "train")
+    assert (status, printed.splitlines()[-1]) == (2, "lamina: other has no train split. It has: test.")
 
 
 def test_one_class_alone_is_evaluated_as_the_class_of_that_name(evaluate_on, tmp_path):
@@ -70,9 +70,9 @@ def test_one_class_alone_is_evaluated_as_the_class_of_that_name(evaluate_on, tmp
 def test_a_class_that_the_model_does_not_know_is_rejected(evaluate_on, tmp_path):
     other = write_pictures(tmp_path / "other", 9, seed=5)
     (other / "dark").rename(other / "dim")
-    status, report, told = evaluate_on(other)
+    status, report, printed = evaluate_on(other)
     assert (status, report) == (2, None)
-    assert told.splitlines()[-1] == (
+    assert printed.splitlines()[-1] == (
         f"lamina: {other} has pictures of dim, which the model does not know: it knows bright, dark. "
         "Name them as the model does, or take them out."
     )
@@ -92,9 +92,9 @@ def test_a_run_on_pictures_that_are_no_squares_is_evaluated_on_others_of_that_sh
     run = str(tmp_path / "run")
     status, report, _ = evaluate_on(write_oblongs(tmp_path / "other", 5, (24, 40)), run=run)
     assert (status, report["images"]) == (0, 10)
-    status, _, told = evaluate_on(write_oblongs(tmp_path / "wide", 5, (24, 44)), run=run)
+    status, _, printed = evaluate_on(write_oblongs(tmp_path / "wide", 5, (24, 44)), run=run)
     assert status == 2
-    assert told.splitlines()[-1] == (
+    assert printed.splitlines()[-1] == (
         "lamina: The model was trained on pictures of 3×24×40 (channels, height, width), "
         "but got 3×24×44: give such pictures."
     )

@@ -79,8 +79,8 @@ def test_a_report_and_the_inspection_of_data_show_names_escaped(place, trained, 
         done = run_lamina(*arguments, LAMINA_CACHE=cache_of_module)
         assert done.returncode == 0, done.stderr
         assert_tame(done.stdout + done.stderr)
-    told = run_lamina("data", place / "data", "--json", LAMINA_CACHE=cache_of_module)
-    (event,) = events(told.stdout)
+    printed = run_lamina("data", place / "data", "--json", LAMINA_CACHE=cache_of_module)
+    (event,) = events(printed.stdout)
     assert set(event["counts"]["train"]) == set(CLASSES)
 
 

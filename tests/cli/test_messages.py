@@ -39,10 +39,10 @@ def test_wrong_input_gets_one_message_and_status_2(workplace, capsys, command, m
 
 
 def test_a_flag_that_is_not_there_gets_status_2(workplace):
-    refused = run_lamina("train", "mlp", "--epoch", "3")
-    assert refused.returncode == 2
-    assert "--epochs INT" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    rejected = run_lamina("train", "mlp", "--epoch", "3")
+    assert rejected.returncode == 2
+    assert "--epochs INT" in rejected.stderr
+    assert "Traceback" not in rejected.stderr
 
 
 def test_help_names_every_command_and_loads_neither_torch_nor_matplotlib():
@@ -63,7 +63,7 @@ def test_every_command_has_help(command, capsys):
     assert f"usage: lamina {command}" in capsys.readouterr().out
 
 
-def test_a_summary_tells_the_articles_sizes_without_torch(capsys):
+def test_a_summary_shows_the_articles_sizes_without_torch(capsys):
     assert main(["summary", "cnn"]) == 0
     assert "total\t\t591,914\t10,847,488\t\n" in capsys.readouterr().out
     assert main(["summary", "mlp", "--json"]) == 0
@@ -73,7 +73,7 @@ def test_a_summary_tells_the_articles_sizes_without_torch(capsys):
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
 
-def test_a_reader_that_goes_away_is_no_defect():
+def test_a_reader_that_goes_away_is_no_bug():
     command = f"{sys.executable} -m lamina summary cnn | true; echo ${{PIPESTATUS[0]}}"
     shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert shown.stderr == ""

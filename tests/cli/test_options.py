@@ -94,3 +94,4 @@ def test_help_shows_defaults_and_units(monkeypatch, capsys):
     assert "--lr FLOAT peak learning rate (default: 0.001)" in out
     assert "--cutout-px INT side of the square blanked at a random place, in pixels (default: 0)" in out
     assert "--size PX side of the squares that pictures become" in out
+    assert "--task {single-label,multi-label,binary,regression}" in out

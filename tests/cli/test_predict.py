@@ -42,9 +42,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_names_no_picture_is_reported_and_the_rest_is_predicted(photos, run):
-    told = run_lamina("predict", run, "empty", "photos/2.png", "none/*.png", "gone.png", "--json")
-    assert told.returncode == 2
-    reasons = {event["image"]: event.get("reason") for event in events(told.stdout)}
+    printed = run_lamina("predict", run, "empty", "photos/2.png", "none/*.png", "gone.png", "--json")
+    assert printed.returncode == 2
+    reasons = {event["image"]: event.get("reason") for event in events(printed.stdout)}
     assert reasons == {
         "empty": "a folder without pictures",
         "none/*.png": "no picture matches this pattern",
@@ -52,7 +52,7 @@ def test_what_names_no_picture_is_reported_and_the_rest_is_predicted(photos, run
         "gone.png": "no such file or directory",
     }
     for name, reason in reasons.items():
-        assert (f"lamina: {name} could not be read: {reason}\n" in told.stderr) == (reason is not None)
+        assert (f"lamina: {name} could not be read: {reason}\n" in printed.stderr) == (reason is not None)
 
 
 def test_names_stay_as_they_are_in_a_table(photos, run):

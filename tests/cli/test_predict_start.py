@@ -31,7 +31,7 @@ def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None
     Image.fromarray(pixels[0]).save(tmp_path / "one.png")
 
     # Python names every module that it imports, with its time, on stderr.
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "lamina", "predict", str(run.path), str(tmp_path / "one.png")],
         capture_output=True,
         text=True,
@@ -39,23 +39,23 @@ def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None
         check=True,
     )
 
-    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in told.stderr.splitlines()}
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in printed.stderr.splitlines()}
     assert "torch" in imported
     assert not imported & {"torchmetrics", "torchvision", "matplotlib", "scipy", "sympy", "pandas", "sklearn"}
-    assert told.stdout.splitlines()[0] == "picture\tsingle-label"
+    assert printed.stdout.splitlines()[0] == "picture\tsingle-label"
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 def test_training_loads_none_of_the_compilers_that_torch_has(workplace: Path, pictures: Path, optimizer: str) -> None:
     # Wide enough for the layers to be tried in bf16 where the machine multiplies in it.
     net, options = "Flatten(), Linear(2000), ReLU(), Output()", ("--epochs", "1", "--optimizer", optimizer)
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "lamina", "train", net, "--data", str(pictures), *options],
         capture_output=True,
         text=True,
         env=os.environ,
         check=True,
     )
-    imported = {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
+    imported = {line.rpartition("|")[2].strip() for line in printed.stderr.splitlines()}
     assert "torch" in imported
     assert not imported & {"torch._dynamo", "torch.fx.experimental.symbolic_shapes", "sympy"}

@@ -85,9 +85,9 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_continue(workplace, pi
         ) as process:  # fmt: skip
             process.stdout.readline()
             process.send_signal(number)
-            rest, told = process.communicate(timeout=60)
-        assert process.returncode == status, told
-        assert told.splitlines()[-1] == f"lamina: stopped by {number.name}; continue with: lamina resume {run}"
+            rest, printed = process.communicate(timeout=60)
+        assert process.returncode == status, printed
+        assert printed.splitlines()[-1] == f"lamina: stopped by {number.name}; continue with: lamina resume {run}"
         assert json.loads(rest.splitlines()[-1])["event"] == "result"
         assert 0 < len(read_weights(run)) < 40
         assert not (run / "report.json").exists()
@@ -105,18 +105,18 @@ def test_a_reader_that_goes_away_ends_the_training_and_is_no_full_disk(workplace
     ) as process:  # fmt: skip
         process.stdout.readline()
         process.stdout.close()
-        told = process.stderr.read()
-    assert process.returncode == 141, told
-    assert "Cannot write" not in told
+        printed = process.stderr.read()
+    assert process.returncode == 141, printed
+    assert "Cannot write" not in printed
     assert main(["resume", "runs/run"]) == 0
     assert len(read_weights(Path("runs/run"))) == 40
 
 
-JUDGED = """
+EVALUATED = """
 import signal
 from torch import nn
 
-class Judged(nn.Module):
+class Evaluated(nn.Module):
     def __init__(self):
         super().__init__()
         self.flatten, self.linear = nn.Flatten(), nn.Linear(432, 2)
@@ -130,18 +130,18 @@ class Judged(nn.Module):
 
 
 @pytest.mark.parametrize("splits", [("train", "test"), ("train", "val", "test")])
-def test_a_signal_while_the_last_model_is_evaluated_is_told_and_the_run_is_evaluated_on_resume(
+def test_a_signal_while_the_last_model_is_evaluated_is_reported_and_the_run_is_evaluated_on_resume(
     splits, workplace, tmp_path, capsys
 ):
     for seed, split in enumerate(splits):
-        write_pictures(tmp_path / "mine" / split, 3 if split == "val" else 8, seed)  # val is judged without a signal
+        write_pictures(tmp_path / "mine" / split, 3 if split == "val" else 8, seed)  # val is evaluated without a signal
     flags = ["--data", str(tmp_path / "mine"), "--name", "run", "--precision", "fp32", "--epochs", "1"]
-    Path("mine.py").write_text(JUDGED.format(signals=True))
+    Path("mine.py").write_text(EVALUATED.format(signals=True))
     assert main(["train", "mine.py", *flags]) == 143
     assert capsys.readouterr().err.splitlines()[-1] == (
         "lamina: stopped by SIGTERM; continue with: lamina resume runs/run"
     )
-    Path("mine.py").write_text(JUDGED.format(signals=False))
+    Path("mine.py").write_text(EVALUATED.format(signals=False))
     assert main(["resume", "runs/run", "--net", "mine.py"]) == 0
     assert read_report(Path("runs/run"))["split"] == "test"
 
@@ -150,7 +150,7 @@ def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(workpl
     longer = train(pictures, "longer", "--epochs", "6")
     run = train(pictures, "run", "--epochs", "4")
     report = read_report(run)
-    (run / "report.json").unlink()  # as a kill while it was judged leaves it
+    (run / "report.json").unlink()  # as a kill while it was evaluated leaves it
     assert main(["resume", "runs/run"]) == 0
     assert read_report(run) == report
     model = (run / "model.safetensors").read_bytes()
@@ -178,7 +178,7 @@ def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(workpl
     )
 
 
-def test_verify_tells_whether_the_weights_are_the_same_and_leaves_the_run_alone(workplace, pictures, capsys):
+def test_verify_says_whether_the_weights_are_the_same_and_leaves_the_run_alone(workplace, pictures, capsys):
     run = train(pictures, "run", "--epochs", "3")
     before = {file.name: file.read_bytes() for file in run.iterdir()}
     capsys.readouterr()
@@ -204,7 +204,7 @@ def test_verify_tells_whether_the_weights_are_the_same_and_leaves_the_run_alone(
     )
 
 
-def test_lines_that_the_history_lost_are_told_and_cost_their_figures_alone(workplace, pictures, capsys):
+def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(workplace, pictures, capsys):
     longer = train(pictures, "longer", "--epochs", "4")
     run = train(pictures, "run", "--epochs", "3")
     history = run / "history.jsonl"
@@ -317,11 +317,11 @@ def test_out_of_memory_is_one_message_with_a_smaller_batch_to_try(workplace, pic
 def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(workplace, pictures, capsys):
     wild = ["--optimizer", "sgd", "--lr", "1e30", "--epochs", "2"]
     assert main(["train", NET, "--data", str(pictures), "--name", "wild", *FLAGS, *wild]) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith(
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith(
         "lamina: The loss became nan at step 2 of epoch 1. First not finite: the activations of layer "
     )
-    assert told.endswith(
+    assert printed.endswith(
         "What usually helps: a lower lr (it is 1e+30), gradient_clip 1, or BatchNorm() in the net. The run keeps its "
         "last good checkpoint; with --on-nan rewind, lamina resume runs/wild continues from there with half the lr."
     )
@@ -347,13 +347,13 @@ def test_weights_that_overflow_in_the_last_step_of_an_epoch_are_never_written(
     flags = ["--data", str(tmp_path / "mine"), "--name", "run", "--precision", "fp32", "--lr", "3e38", "--epochs", "3"]
     assert main(["train", NET, *flags, "--on-nan", on_nan]) == 2
     run = Path("runs/run")
-    told = capsys.readouterr().err.splitlines()[-1]
+    printed = capsys.readouterr().err.splitlines()[-1]
     if on_nan == "stop":
-        assert told.endswith("with --on-nan rewind, lamina resume runs/run continues from there with half the lr.")
+        assert printed.endswith("with --on-nan rewind, lamina resume runs/run continues from there with half the lr.")
     else:
         rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
         assert [row["rewind"] for row in rows if "rewind" in row] == [1, 2, 3]
-        assert told.endswith("3 times already, and ends here; runs/run keeps its last good checkpoint.")
+        assert printed.endswith("3 times already, and ends here; runs/run keeps its last good checkpoint.")
     for file in run.glob("*.safetensors"):
         assert all(tensor.isfinite().all() for tensor in load_file(file).values())
     assert (run / "state.safetensors").exists()
@@ -445,8 +445,8 @@ def test_changed_data_is_rejected_and_moved_data_is_taken(workplace, tmp_path, c
     assert main(["resume", "runs/run", "--epochs", "2", "--data", str(moved)]) == 0
     (moved / "dark" / "0.png").unlink()
     assert main(["resume", "runs/run", "--epochs", "3", "--data", str(moved)]) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("lamina: moved is not what runs/run was trained on: its fingerprint is ")
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith("lamina: moved is not what runs/run was trained on: its fingerprint is ")
     assert len(read_weights(run)) == 2
 
 

@@ -81,8 +81,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path
 
 
 @pytest.fixture(scope="module")
-def told(runs: dict[str, Path], folder: Path) -> dict[str, list[dict]]:
-    """What ``lamina predict --json`` tells of the folder, by each run."""
+def printed(runs: dict[str, Path], folder: Path) -> dict[str, list[dict]]:
+    """The events of ``lamina predict --json`` on the folder, by kind of target."""
     lines = {}
     for kind, run in runs.items():
         done = run_lamina("predict", run, folder, "--json")
@@ -108,12 +108,12 @@ def test_a_run_holds_the_pictures_and_the_report_of_its_kind(runs, kind):
         assert 0 < report["balanced_accuracy"] < 1
 
 
-def test_people_are_told_classes_labels_yes_or_no_and_numbers(runs, folder):
+def test_people_get_classes_labels_yes_or_no_and_numbers(runs, folder):
     cells = {}
     for kind in KINDS:
-        told = run_lamina("predict", runs[kind], folder / "a.png")
-        assert told.returncode == 0, told.stderr
-        head, row = (line.split("\t") for line in told.stdout.splitlines())
+        printed = run_lamina("predict", runs[kind], folder / "a.png")
+        assert printed.returncode == 0, printed.stderr
+        head, row = (line.split("\t") for line in printed.stdout.splitlines())
         assert row[0] == str(folder / "a.png")
         cells[kind] = (head[1:], row[1:])
     assert cells["single-label"][0] == ["single-label"]
@@ -127,9 +127,9 @@ def test_people_are_told_classes_labels_yes_or_no_and_numbers(runs, folder):
     assert all(np.isfinite(float(cell)) for cell in cells["regression"][1])
 
 
-def test_labels_are_told_where_they_are_likelier_than_not_or_as_many_as_are_asked_for(runs, told, folder):
+def test_labels_are_shown_where_they_are_likelier_than_not_or_as_many_as_are_asked_for(runs, printed, folder):
     shown = run_lamina("predict", runs["multi-label"], folder).stdout.splitlines()[1:]
-    probabilities = [event["probabilities"] for event in told["multi-label"] if "answer" in event]
+    probabilities = [event["probabilities"] for event in printed["multi-label"] if "answer" in event]
     for line, named in zip(shown, probabilities, strict=True):
         expected = sorted((name for name in named if named[name] > 0.5), key=named.__getitem__, reverse=True)
         cell = line.split("\t")[1]
@@ -139,12 +139,12 @@ def test_labels_are_told_where_they_are_likelier_than_not_or_as_many_as_are_aske
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_json_lines_tell_the_answer_and_all_probabilities(told, folder, kind):
-    first, *_ = told[kind]
-    assert [event["image"] for event in told[kind]] == [
+def test_json_lines_hold_the_answer_and_all_probabilities(printed, folder, kind):
+    first, *_ = printed[kind]
+    assert [event["image"] for event in printed[kind]] == [
         str(folder / name) for name in ("a.png", "below/b.png", "broken.png", "c.png")
     ]
-    assert told[kind][2] == {"event": "problem", "image": str(folder / "broken.png"), "reason": "not a picture"}
+    assert printed[kind][2] == {"event": "problem", "image": str(folder / "broken.png"), "reason": "not a picture"}
     names = {"single-label": SHAPES, "multi-label": ATTRIBUTES, "binary": ("no", "yes")}
     fields = {"event", "image", "answer"} | ({"question"} if kind == "binary" else set())
     if kind == "regression":
@@ -171,12 +171,12 @@ HEADS = {
 @pytest.mark.parametrize(
     ("kind", "suffix"), [*((kind, "csv") for kind in KINDS), ("multi-label", "tsv"), ("regression", "jsonl")]
 )
-def test_a_file_of_predictions_holds_what_the_json_lines_tell(runs, told, folder, workplace, kind, suffix):
+def test_a_file_of_predictions_holds_what_the_json_lines_hold(runs, printed, folder, workplace, kind, suffix):
     file = workplace / f"answers.{suffix}"
     done = run_lamina("predict", runs[kind], folder, "--output", file)
     assert done.returncode == 2
     assert done.stdout == f"{file}: 3 of 4 pictures\n"
-    expected = told[kind]
+    expected = printed[kind]
     if suffix == "jsonl":
         assert events(file.read_text()) == expected
         return

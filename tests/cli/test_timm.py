@@ -24,7 +24,7 @@ def train(pictures, file, *more):
     return main(list(map(str, words)))
 
 
-def test_a_run_of_timms_net_is_judged_used_resumed_and_verified(workplace, pictures, file, capsys):
+def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, pictures, file, capsys):
     words = ("--epochs", "2", "--freeze", "1", "--schedule", "constant", "--name", "few", "--json")
     trained = run_lamina(
         "train", "timm:test_efficientnet", "--data", pictures, "--weights", file, "--size", "32", *words
@@ -38,9 +38,9 @@ def test_a_run_of_timms_net_is_judged_used_resumed_and_verified(workplace, pictu
     assert record["timm"] == {"name": NET, "weights": str(file), "digest": digest}
     assert record["mean"] == pytest.approx([255 * 0.485, 255 * 0.456, 255 * 0.406])
     assert record["recipe"]["freeze"] == 1
-    told = trained.stderr.splitlines()
-    assert told[0] == f"weights: {file} ({digest})"
-    assert told[4:7] == [
+    printed = trained.stderr.splitlines()
+    assert printed[0] == f"weights: {file} ({digest})"
+    assert printed[4:7] == [
         f"net: timm:{NET}, 99,710 parameters",
         "normalization: the net's own, mean 123.7, 116.3, 103.5, deviation 58.4, 57.1, 57.4",
         "size: the pictures are 32 px, and the net was made for 160 px: a larger --size, 128 say, usually gives a "
@@ -66,9 +66,9 @@ def test_a_run_of_timms_net_is_judged_used_resumed_and_verified(workplace, pictu
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
     picture = pictures / "test/bright/0.png"
-    told = run_lamina("predict", run, picture, "--json")
-    assert told.returncode == 0, told.stderr
-    assert set(events(told.stdout)[0]["probabilities"]) == {"bright", "dark"}
+    printed = run_lamina("predict", run, picture, "--json")
+    assert printed.returncode == 0, printed.stderr
+    assert set(events(printed.stdout)[0]["probabilities"]) == {"bright", "dark"}
 
 
 def test_random_weights_need_no_file_and_no_network(workplace, pictures, capsys):
@@ -104,13 +104,13 @@ def test_a_run_that_names_another_place_than_timms_nets_is_damaged(workplace, pi
 
 
 def test_without_a_network_it_says_what_to_do_at_once(workplace, pictures):
-    refused = run_lamina(
+    rejected = run_lamina(
         "train", "timm:test_resnet", "--data", pictures,
         HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_CACHE=str(workplace / "hub"), NO_PROXY="*",
     )  # fmt: skip
-    assert refused.returncode == 2
+    assert rejected.returncode == 2
     url = "http://127.0.0.1:9/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
-    first, last = refused.stderr.splitlines()
+    first, last = rejected.stderr.splitlines()
     assert first == f"weights: asking for {url} (--weights FILE and --weights none fetch nothing)"
     assert last.startswith(f"lamina: The weights of test_resnet.r160_in1k cannot be fetched from {url} (")
     assert last.endswith(
@@ -137,6 +137,6 @@ def test_without_a_network_it_says_what_to_do_at_once(workplace, pictures):
         ),
     ],
 )
-def test_what_does_not_go_together_is_told(workplace, capsys, command, message):
+def test_what_does_not_go_together_is_reported(workplace, capsys, command, message):
     assert main(command.split()) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"lamina: {message}"

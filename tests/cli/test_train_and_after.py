@@ -17,7 +17,7 @@ from lamina.cli import main
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 
 
-def test_a_net_is_trained_judged_listed_and_used(workplace, pictures):
+def test_a_net_is_trained_evaluated_listed_and_used(workplace, pictures):
     trained = run_lamina("train", NET, "--data", pictures, "--epochs", "30", "--lr", "0.01", "--name", "mine", "--json")
     assert trained.returncode == 0, trained.stderr
     *epochs, result = events(trained.stdout)
@@ -45,23 +45,23 @@ def test_a_net_is_trained_judged_listed_and_used(workplace, pictures):
     with Image.open(run / "curves.png") as curves:
         assert min(curves.size) > 300
 
-    judged = run_lamina("evaluate", run, "--json")
-    assert judged.returncode == 0, judged.stderr
-    (report,) = events(judged.stdout)
+    evaluated = run_lamina("evaluate", run, "--json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    (report,) = events(evaluated.stdout)
     assert report["accuracy"] == result["test_accuracy"]
     assert report["images"] == 20
 
     bright, dark = pictures / "test/bright/0.png", pictures / "test/dark/1.png"
     broken = workplace / "broken.png"
     broken.write_bytes(bright.read_bytes()[:60])
-    told = run_lamina("predict", run, bright, broken, dark, "--json")
-    assert told.returncode == 2
-    first, problem, second = events(told.stdout)
+    printed = run_lamina("predict", run, bright, broken, dark, "--json")
+    assert printed.returncode == 2
+    first, problem, second = events(printed.stdout)
     assert (first["answer"], second["answer"]) == ("bright", "dark")
     assert first["probabilities"]["bright"] > 0.5
     assert sum(first["probabilities"].values()) == pytest.approx(1)
     assert (problem["event"], problem["image"]) == ("problem", str(broken))
-    assert f"lamina: {broken} could not be read" in told.stderr
+    assert f"lamina: {broken} could not be read" in printed.stderr
 
     listed = run_lamina("runs", "--json")
     (row,) = events(listed.stdout)
@@ -69,20 +69,20 @@ def test_a_net_is_trained_judged_listed_and_used(workplace, pictures):
     assert row["test_accuracy"] == result["test_accuracy"]
 
 
-def test_a_pipe_gets_plain_lines_and_every_default_is_told(workplace, pictures):
+def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, pictures):
     trained = run_lamina("train", "mlp", "--data", pictures, "--epochs", "2", "--seed", "3")
     assert trained.returncode == 0, trained.stderr
     assert "\x1b" not in trained.stdout + trained.stderr
     lines = trained.stdout.splitlines()
     assert lines[0].startswith("epoch 1/2  train loss ")
     assert any(line.startswith("test accuracy ") and "95 % interval" in line for line in lines)
-    told = trained.stderr.splitlines()
-    assert told[0] == f"data: {pictures.name} (as requested): 60 train, 20 test; 3×{SIDE_PX}×{SIDE_PX}"
-    assert told[1] == "targets: single-label, 2 classes, from the class folders"
-    assert told[2] == "recipe: epochs 2, batch_size 100, optimizer adam, lr 0.001, seed 3"
-    assert told[3] == "net: mlp, 43,502 parameters"
-    assert told[4].startswith("device: cpu (no GPU found); precision: ")
-    assert told[5].startswith("run: runs/2")
+    printed = trained.stderr.splitlines()
+    assert printed[0] == f"data: {pictures.name} (as requested): 60 train, 20 test; 3×{SIDE_PX}×{SIDE_PX}"
+    assert printed[1] == "targets: single-label, 2 classes, from the class folders"
+    assert printed[2] == "recipe: epochs 2, batch_size 100, optimizer adam, lr 0.001, seed 3"
+    assert printed[3] == "net: mlp, 43,502 parameters"
+    assert printed[4].startswith("device: cpu (no GPU found); precision: ")
+    assert printed[5].startswith("run: runs/2")
 
 
 def test_a_change_of_optimizer_brings_its_usual_lr_unless_one_is_given(workplace, pictures):
@@ -110,9 +110,9 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, pictures):
     assert run_lamina("evaluate", "runs/net").returncode == 0
     as_module = run_lamina("train", "mine.py:build", "--data", pictures, "--epochs", "1", "--name", "module")
     assert as_module.returncode == 0, as_module.stderr
-    refused = run_lamina("evaluate", "runs/module")
-    assert refused.returncode == 2
-    assert "lamina runs no code that a run names. Give the module again with --net" in refused.stderr
+    rejected = run_lamina("evaluate", "runs/module")
+    assert rejected.returncode == 2
+    assert "lamina runs no code that a run names. Give the module again with --net" in rejected.stderr
     assert run_lamina("evaluate", "runs/module", "--net", "mine.py:build").returncode == 0
     again = run_lamina("train", "mine.py:build", "--data", pictures, "--epochs", "1", "--name", "again")
     assert again.returncode == 0
@@ -147,13 +147,13 @@ def test_the_articles_nets_are_trained_over_seeds_and_compared(workplace, pictur
 
 
 def test_the_articles_claims_stand_beside_what_is_measured_on_cifar10_alone(workplace, pictures):
-    told = run_lamina("reproduce", "--data", pictures)
-    assert told.returncode == 0, told.stderr
-    assert "one seed gives none" in told.stdout
-    assert f"The article's figures are for CIFAR-10, not for {pictures.name}.\n" in told.stdout
+    printed = run_lamina("reproduce", "--data", pictures)
+    assert printed.returncode == 0, printed.stderr
+    assert "one seed gives none" in printed.stdout
+    assert f"The article's figures are for CIFAR-10, not for {pictures.name}.\n" in printed.stdout
 
 
-def test_damaged_runs_are_told_and_do_not_hide_the_others(workplace, pictures):
+def test_damaged_runs_are_reported_and_do_not_hide_the_others(workplace, pictures):
     run_lamina("train", NET, "--data", pictures, "--epochs", "1", "--name", "whole")
     (workplace / "runs" / "broken").mkdir()
     (workplace / "runs" / "broken" / "run.json").write_text("{")
@@ -175,7 +175,7 @@ def test_damaged_runs_are_told_and_do_not_hide_the_others(workplace, pictures):
          "mine.py failed: TypeError: Mine.__init__() missing 1 required positional argument: 'width'."),
     ],
 )  # fmt: skip
-def test_a_file_that_makes_no_net_is_refused(workplace, capsys, text, message):
+def test_a_file_that_makes_no_net_is_rejected(workplace, capsys, text, message):
     (workplace / "mine.py").write_text(text)
     assert main(["train", "mine.py", "--data", "shapes"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"lamina: {message}"
@@ -193,7 +193,7 @@ def test_a_stopped_training_has_no_report_of_another_model(workplace, pictures):
     assert "not finished" in run_lamina("runs").stdout
 
 
-def test_each_epoch_is_judged_on_val_and_the_last_on_test(workplace, tmp_path):
+def test_each_epoch_is_evaluated_on_val_and_the_last_on_test(workplace, tmp_path):
     folder = tmp_path / "three"
     for seed, (split, count) in enumerate({"train": 20, "val": 6, "test": 8}.items()):
         write_pictures(folder / split, count, seed=seed)
@@ -205,7 +205,7 @@ def test_each_epoch_is_judged_on_val_and_the_last_on_test(workplace, tmp_path):
     assert "test_accuracy" in result
 
 
-def test_a_data_set_that_has_changed_since_is_told(workplace, tmp_path):
+def test_a_data_set_that_has_changed_since_is_reported(workplace, tmp_path):
     folder = write_pictures(tmp_path / "mine", 20)
     run_lamina("train", NET, "--data", folder, "--epochs", "1", "--name", "mine")
     write_pictures(folder / "more", 1)
@@ -213,9 +213,9 @@ def test_a_data_set_that_has_changed_since_is_told(workplace, tmp_path):
         (folder / "more" / name / "0.png").rename(folder / name / "new.png")
         (folder / "more" / name).rmdir()
     (folder / "more").rmdir()
-    judged = run_lamina("evaluate", "runs/mine")
-    assert judged.returncode == 0, judged.stderr
-    assert f"warning: {folder} has changed since the run was trained" in judged.stderr
+    evaluated = run_lamina("evaluate", "runs/mine")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert f"warning: {folder} has changed since the run was trained" in evaluated.stderr
 
 
 def test_names_that_are_not_utf8_go_through(workplace, tmp_path):
@@ -251,8 +251,8 @@ def run_on_a_screen(*arguments: str, out: int | None = None) -> str:
 def test_json_lines_stay_on_stdout_where_the_screen_shows_a_bar(workplace, pictures):
     with (workplace / "lines.jsonl").open("wb") as out:
         shown = run_on_a_screen("train", NET, "--data", str(pictures), "--epochs", "2", "--json", out=out.fileno())
-    told = events((workplace / "lines.jsonl").read_text())
-    assert [event["event"] for event in told] == ["epoch", "epoch", "result"]
+    printed = events((workplace / "lines.jsonl").read_text())
+    assert [event["event"] for event in printed] == ["epoch", "epoch", "result"]
     assert "{" not in shown
 
 
