@@ -360,8 +360,8 @@ def test_a_table_beside_packed_pictures_is_not_passed_over(
     with pytest.raises(DataError) as raised:
         load_data(path)
     assert str(raised.value) == (
-        f"{path} holds {top}{'test/' if by_split else ''}{table}, a table of its pictures, and tables are read from "
-        "folders only. Unpack it and give lamina the folder."
+        f"{path} holds a table, {top}{'test/' if by_split else ''}{table}, and tables are read from folders only. "
+        "Unpack it and give lamina the table or its folder."
     )
     # What is advised helps.
     assert len(load_data(tmp_path / "all").train) == 12
@@ -388,8 +388,8 @@ def test_an_archive_of_tables_alone_says_to_unpack_it(kind: str, name: str, tmp_
     with pytest.raises(DataError) as raised:
         load_data(path)
     assert str(raised.value) == (
-        f"{path} holds {name}, a table, and no pictures beside it. Tables are read from folders only: unpack it and "
-        "give lamina the table or its folder."
+        f"{path} holds a table, {name}, and tables are read from folders only. Unpack it and give lamina the table or "
+        "its folder."
     )
 
 

@@ -85,18 +85,13 @@ def _is_table(name: str, header: bytes | None) -> bool:
 
 def _reject_tables(path: Path, pictures: Collection[str], tables: Sequence[str]) -> None:
     """Reject an archive whose folder would be read by a table, not by its class folders."""
-    if tables and not pictures:
-        raise DataError(
-            f"{path} holds {tables[0]}, a table, and no pictures beside it. Tables are read from folders only: unpack "
-            "it and give lamina the table or its folder."
-        )
     for table in tables:
         *folders, file = table.split("/")
         if folders and folders[-1].lower() in SPLIT_WORDS:
             folders.pop()
         around = "".join(f"{folder}/" for folder in folders)
-        if file in METADATA and all(name.startswith(around) for name in pictures):
+        if not pictures or (file in METADATA and all(name.startswith(around) for name in pictures)):
             raise DataError(
-                f"{path} holds {table}, a table of its pictures, and tables are read from folders only. Unpack it and "
-                "give lamina the folder."
+                f"{path} holds a table, {table}, and tables are read from folders only. Unpack it and give lamina the "
+                "table or its folder."
             )

@@ -1,4 +1,4 @@
-"""A data set that is drawn: ten kinds of figure at random place, size, angle and colours, over clutter.
+"""The built-in set: ten kinds of figure drawn at random places, sizes, angles and colours, over clutter.
 
 A figure is a polygon. Its edge is smoothed by the signed distance of each pixel's centre to the polygon
 (Quilez, "2D distance functions", https://iquilezles.org/articles/distfunctions2d/).
@@ -25,13 +25,21 @@ COUNTS: dict[Split, int] = {"train": 8_000, "test": 2_000}
 SEEDS: dict[Split, int] = {"train": 1, "test": 2}
 
 KINDS = ("arrow", "circle", "crescent", "cross", "drop", "heart", "pentagon", "square", "star", "triangle")
+# The number of corners, and the radii that these have in turn.
+REGULAR_KINDS: dict[str, tuple[int, tuple[float, ...]]] = {
+    "circle": (24, (0.88,)),
+    "pentagon": (5, (0.95,)),
+    "square": (4, (0.98,)),
+    "star": (10, (1.0, 0.42)),
+    "triangle": (3, (1.0,)),
+}
 ATTRIBUTES = ("large", "outlined", "striped", "warm")
 POSE = ("angle_radians", "size_fraction")
 
-# Only these look different in every direction, so that their angle can be told.
+# Only these look different in every direction, so that a picture shows their angle.
 POSED_KINDS = ("arrow", "crescent", "drop", "heart")
 
-# Raised when the same parameters draw other pictures.
+# Increased when the same parameters draw other pictures.
 DRAWING_VERSION = 1
 
 SMALL_RADIUS_FRACTION = (0.20, 0.28)
@@ -72,12 +80,7 @@ class Figures:
 
 
 def draw_shapes(
-    target: ShapesTarget,
-    split: Split,
-    count: int,
-    seed: int,
-    size_px: int = 32,
-    progress: Progress | None = None,
+    target: ShapesTarget, split: Split, count: int, seed: int, size_px: int = 32, progress: Progress | None = None
 ) -> Images:
     """Draw ``count`` RGB images of ``size_px`` squared with one figure each; the same seed draws the same images.
 
@@ -106,8 +109,8 @@ def draw_shapes(
 
 
 def choose_figures(random: np.random.Generator, count: int, posed: bool) -> Figures:
-    """Choose what to draw; ``posed`` figures have an angle that can be told, between -π/2 and π/2."""
-    # Generator.random alone: its stream is the one that numpy keeps from version to version.
+    """Choose what to draw; ``posed`` figures have an unambiguous angle, between -π/2 and π/2."""
+    # Only Generator.random: numpy keeps its stream from version to version.
     kinds = np.array([KINDS.index(kind) for kind in (POSED_KINDS if posed else KINDS)])
     kind = kinds[(random.random(count) * len(kinds)).astype(np.int64)]
     angle = (random.random(count) - 0.5) * (np.pi if posed else 2 * np.pi)
@@ -128,8 +131,6 @@ def outline(kind: str) -> Float[np.ndarray, "corners 2"]:
         case "arrow":
             right = [(0.0, -1.0), (0.8, -0.1), (0.32, -0.1), (0.32, 0.95)]
             return np.array(right + [(-x, y) for x, y in reversed(right[1:])])
-        case "circle":
-            return _circle(24, 0.88)
         case "crescent":
             turn = np.linspace(-0.72 * np.pi, 0.72 * np.pi, 16)
             outer = 0.95 * np.stack([np.sin(turn), np.cos(turn)], axis=1)
@@ -149,19 +150,11 @@ def outline(kind: str) -> Float[np.ndarray, "corners 2"]:
             across = 16 * np.sin(turn) ** 3
             down = 7 * np.cos(2 * turn) + 2 * np.cos(3 * turn) + np.cos(4 * turn) - 12 * np.cos(turn)
             return np.stack([across / 19, (down - 3) / 19], axis=1)
-        case "star":
-            return _circle(10, np.tile([1.0, 0.42], 5))
-        case "pentagon":
-            return _circle(5, 0.95)
-        case "square":
-            return _circle(4, 0.98)
         case _:
-            return _circle(3)
-
-
-def _circle(corners: int, radius: float | Float[np.ndarray, " corners"] = 1.0) -> Float[np.ndarray, "corners 2"]:
-    turn = np.arange(corners) * 2 * np.pi / corners
-    return np.stack([radius * np.sin(turn), -radius * np.cos(turn)], axis=1)
+            corners, radius = REGULAR_KINDS[kind]
+            turn = np.arange(corners) * 2 * np.pi / corners
+            radii = np.resize(radius, corners)
+            return np.stack([radii * np.sin(turn), -radii * np.cos(turn)], axis=1)
 
 
 def draw_figures(random: np.random.Generator, figures: Figures, size_px: int) -> UInt8[np.ndarray, "n h w 3"]:

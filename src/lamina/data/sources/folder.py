@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lamina.data.decoding import Picture
+from lamina.data.decoding import BadPictureError, Picture
 from lamina.data.images import SPLIT_WORDS, Problem, Split
 from lamina.data.preparation import LabelFrom, Preparation
 from lamina.data.sources.listing import Listing, Source, mark_state
@@ -72,33 +73,38 @@ def scan_folder(root: Path) -> Scan:
     digest = hashlib.blake2b(digest_size=16)
     try:
         real_root = root.resolve(strict=True)
-        for name, entry in sorted(walk_files(root), key=lambda pair: pair[0]):
-            if fault := _find_fault(name, entry, real_root):
-                problems.append(Problem(name, fault))
-            elif is_picture_path(name):
-                state = entry.stat()
-                digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
-                pictures.append(Picture(name, entry.path, size_bytes=state.st_size))
+        entries = sorted(walk_files(root), key=lambda pair: pair[0])
     except OSError as error:
         raise DataError(f"{root} can't be read: {(error.strerror or str(error)).lower()}.") from error
+    for name, entry in entries:
+        try:
+            if entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 (never raises)
+                raise BadPictureError("a link to a folder")
+            if is_picture_path(name):
+                state = stat_file(entry.path, real_root)
+                digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
+                pictures.append(Picture(name, entry.path, size_bytes=state.st_size))
+        except BadPictureError as error:
+            problems.append(Problem(name, str(error)))
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
     return Scan(pictures, problems, digest.hexdigest())
 
 
-def _find_fault(name: str, entry: os.DirEntry[str], real_root: Path) -> str:
-    """Why an entry that is named as a picture, or links to a folder, is left out; empty if nothing is wrong."""
-    is_picture = is_picture_path(name)
+def stat_file(path: str, real_root: Path) -> os.stat_result:
+    """The state of a regular file, or of the one below ``real_root`` that a link leads to; else BadPictureError."""
     try:
-        is_link = entry.is_symlink()
-        if is_link and entry.is_dir():
-            return "a link to a folder"
-        if is_picture and not entry.is_file():
-            return "a link to nothing" if is_link else "not a regular file"
-        if is_picture and is_link and not Path(entry.path).resolve().is_relative_to(real_root):
-            return "a link out of the folder"
-    except OSError as error:  # a link that leads in circles
-        return (error.strerror or str(error)).lower() if is_picture else ""
-    return ""
+        state = os.lstat(path)
+        if stat.S_ISLNK(state.st_mode):
+            if not Path(os.path.realpath(path)).is_relative_to(real_root):
+                raise BadPictureError("a link out of the folder")
+            state = os.stat(path)  # noqa: PTH116 (many times as fast)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise BadPictureError("no such file") from None
+    except OSError as error:
+        raise BadPictureError((error.strerror or str(error)).lower()) from None
+    if not stat.S_ISREG(state.st_mode):
+        raise BadPictureError("not a regular file")
+    return state
 
 
 def walk_files(folder: Path | str, prefix: str = "") -> Iterable[tuple[str, os.DirEntry[str]]]:
@@ -153,12 +159,10 @@ def arrange(
 
 
 def label_of(path_parts: Sequence[str], label_from: LabelFrom) -> str | None:
-    """The class in a picture's path, or ``None``.
+    """The class in the parts of a picture's path below its split, or ``None``.
 
-    Args:
-        path_parts: the folders below the split's, then the file's name.
-        label_from: ``folder`` is the outermost folder, ``parent`` the innermost; ``name`` is the file's name up to its
-            first digit, or without one up to its last separator.
+    ``folder`` takes the outermost folder, ``parent`` the innermost. ``name`` takes the file's name up to its first
+    digit, or without one up to its last separator.
 
     >>> label_of(["cat", "tabby", "12.jpg"], "folder"), label_of(["cat", "tabby", "12.jpg"], "parent")
     ('cat', 'tabby')

@@ -25,13 +25,12 @@ def open_idx(path: Path, _: Preparation) -> Source | None:
     """A folder of IDX files, or one of them, by the names.
 
     Raises:
-        DataError: the folder has the files of several sets.
+        DataError: the folder has the files of several sets; when read, a file is missing, damaged or not what its
+            header says.
     """
     pairs = _find_pairs(path)
-    files = [file for pair in pairs.values() for file in pair if file.exists()]
-    return (
-        Source([(file.name, mark_state(file.stat())) for file in files], lambda *_: list_idx(pairs)) if pairs else None
-    )
+    state = [(file.name, mark_state(file.stat())) for pair in pairs.values() for file in pair if file.exists()]
+    return Source(state, lambda *_: _list_arrays(pairs)) if pairs else None
 
 
 def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
@@ -55,12 +54,7 @@ def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
     return {}
 
 
-def list_idx(pairs: Mapping[Split, tuple[Path, Path]]) -> Listing:
-    """The images and labels of IDX files.
-
-    Raises:
-        DataError: a file is missing, damaged or not what its header says.
-    """
+def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]]) -> Listing:
     images = {split: _read_idx(file, 3) for split, (file, _) in pairs.items()}
     labels = {split: _read_idx(_packed_or_not(file), 1) for split, (_, file) in pairs.items()}
     for split, (file, _) in pairs.items():

@@ -6,8 +6,6 @@ import hashlib
 import os
 import posixpath
 import re
-import stat
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -17,7 +15,7 @@ from lamina.data.decoding import BadPictureError, Picture
 from lamina.data.images import SPLIT_WORDS, Problem, Progress, Split
 from lamina.data.preparation import Preparation
 from lamina.data.sources.columns import URL, Columns, Table, choose_columns, read_splits
-from lamina.data.sources.folder import is_hidden, is_picture_path, walk_files
+from lamina.data.sources.folder import is_hidden, is_picture_path, stat_file, walk_files
 from lamina.data.sources.listing import Listing, Source, mark_state
 from lamina.data.sources.text_table import read_text_table
 from lamina.errors import DataError
@@ -28,6 +26,7 @@ HEADER_BYTES = 2**16  # the names of a table's columns are searched no further
 # As datasets names its files: train-00000-of-00002.parquet, in older sets followed by a digest.
 SHARD = re.compile(rf"({'|'.join(SPLIT_WORDS)})(?:-(\d+)-of-(\d+))?(?:-[0-9a-f]+)?\.parquet", re.IGNORECASE)
 NAME_LIMIT = 200
+OUTSIDE = "outside the table's folder"
 
 
 class _Part(NamedTuple):
@@ -203,7 +202,7 @@ def _find_pictures(listing: Listing, table: Table, columns: Columns, part: _Part
         )
     folder = part.file.parent
     real_folder = folder.resolve()
-    is_inside = cache(lambda path: Path(os.path.realpath(path)).is_relative_to(real_folder))
+    is_inside = cache(lambda name: Path(os.path.realpath(f"{folder}/{name}")).is_relative_to(real_folder))
     first_rows: dict[str, int] = {}
     kept: list[int] = []
     pictures: list[Picture] = []
@@ -212,7 +211,15 @@ def _find_pictures(listing: Listing, table: Table, columns: Columns, part: _Part
         try:
             if value is None:
                 raise BadPictureError("names no picture")
-            name, state = _find_file(value, folder, is_inside)
+            name = value.replace("\\", "/")
+            if name.startswith("/") or re.match("[A-Za-z]:", name):
+                raise BadPictureError("an absolute path")
+            name = posixpath.normpath(name)
+            if f"{name}/".startswith("../"):
+                raise BadPictureError(OUTSIDE)
+            state = stat_file(f"{folder}/{name}", real_folder)
+            if not is_inside(posixpath.dirname(name)):
+                raise BadPictureError(OUTSIDE)
             first_row = first_rows.setdefault(name, row)
             if first_row != row:
                 same = all(labels[row] == labels[first_row] for labels in (listing.splits, *listing.labels.values()))
@@ -235,27 +242,3 @@ def _find_pictures(listing: Listing, table: Table, columns: Columns, part: _Part
     # The pictures' own folders are their splits where each lies in the folder of one.
     tops = [picture.name.partition("/")[0].lower() if "/" in picture.name else "" for picture in pictures]
     return replace(found, splits=[SPLIT_WORDS[top] for top in tops]) if set(tops) <= SPLIT_WORDS.keys() else found
-
-
-def _find_file(value: str, folder: Path, is_inside: Callable[[str], bool]) -> tuple[str, os.stat_result]:
-    """The plain form of a path in a table, and the file's state; raises BadPictureError with what is wrong."""
-    name = value.replace("\\", "/")
-    if name.startswith("/") or re.match("[A-Za-z]:", name):
-        raise BadPictureError("an absolute path")
-    name = posixpath.normpath(name)
-    path = f"{folder}/{name}"
-    try:
-        if f"{name}/".startswith("../") or not is_inside(path.rpartition("/")[0]):
-            raise BadPictureError("outside the table's folder")
-        state = os.lstat(path)
-        if stat.S_ISLNK(state.st_mode):
-            if not is_inside(path):
-                raise BadPictureError("outside the table's folder")
-            state = os.stat(path)  # noqa: PTH116 (many times as fast)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise BadPictureError("no such file") from None
-    except OSError as error:
-        raise BadPictureError((error.strerror or str(error)).lower()) from None
-    if not stat.S_ISREG(state.st_mode):
-        raise BadPictureError("no file")
-    return name, state
