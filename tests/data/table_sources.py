@@ -76,7 +76,7 @@ def write_parquet_of_paths(pictures: Pictures, root: Path) -> Path:
 
 
 def write_metadata(pictures: Pictures, root: Path, kind: str = "csv") -> Path:
-    """A table with ``file_name`` for all pictures, whose paths tell the splits."""
+    """A table with ``file_name`` for all pictures, whose paths give the splits."""
     pictures.write_folder(root)
     rows = [{"file_name": row["path"], "label": row["label"]} for row in rows_of(pictures)]
     write_metadata_file(root, rows, kind)
@@ -102,8 +102,8 @@ def write_metadata_file(folder: Path, rows: Sequence[dict[str, object]], kind: s
 
 def features(names: Sequence[str] = CLASSES) -> dict[str, str]:
     """What Hugging Face's ``datasets`` writes into the metadata of Parquet."""
-    told = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
-    return {"huggingface": json.dumps({"info": {"features": told}})}
+    stored = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
+    return {"huggingface": json.dumps({"info": {"features": stored}})}
 
 
 def encoded_frame(pictures: Pictures, splits: Sequence[str] = ("train", "val", "test")) -> pl.DataFrame:

@@ -100,7 +100,7 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
-def test_a_hostile_archive_is_refused_and_nothing_is_written(attack: str, tmp_path: Path, cache: Path) -> None:
+def test_a_hostile_archive_is_rejected_and_nothing_is_written(attack: str, tmp_path: Path, cache: Path) -> None:
     name, write, fault = HOSTILE[attack]
     archive = write(tmp_path / name)
     with pytest.raises(DataError) as raised:
@@ -127,7 +127,7 @@ def test_each_limit_holds_for_both_kinds(limits: Limits, fault: str, pictures, t
         assert fault in str(raised.value)
 
 
-def test_more_members_than_the_limit_are_refused(pictures, tmp_path: Path) -> None:
+def test_more_members_than_the_limit_are_rejected(pictures, tmp_path: Path) -> None:
     assert len(list_zip(pictures.write_zip(tmp_path / "a.zip"), Limits(members=21))) == 21
     with pytest.raises(DataError) as raised:
         list_zip(tmp_path / "a.zip", Limits(members=20))
@@ -137,12 +137,12 @@ def test_more_members_than_the_limit_are_refused(pictures, tmp_path: Path) -> No
         spool_tar(pictures.write_tar(tmp_path / "a.tar"), tmp_path / "spool", Limits(members=20))
 
 
-def write_directory(path: Path, members: int, told: int) -> Path:
-    """A zip of so many empty members, that says how many it has."""
+def write_directory(path: Path, members: int, claimed: int) -> Path:
+    """A zip of empty members, which claims another number of them."""
     entry = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
     directory = entry * members
     local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 0, 0, 33, 0, 0, 0, 1, 0) + b"a"
-    sizes = (told, told, len(directory), len(local))
+    sizes = (claimed, claimed, len(directory), len(local))
     end64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, *sizes)
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(local) + len(directory), 1)
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
@@ -155,9 +155,9 @@ def test_the_directory_that_is_made_up_is_one_that_zipfile_reads(tmp_path: Path)
         assert archive.namelist() == ["a", "a", "a"]
 
 
-@pytest.mark.parametrize("told", [2_000_000, 1])
-def test_two_million_members_are_refused_before_they_become_objects(told: int, tmp_path: Path) -> None:
-    path = write_directory(tmp_path / "a.zip", 2_000_000, told)
+@pytest.mark.parametrize("claimed", [2_000_000, 1])
+def test_two_million_members_are_rejected_before_they_become_objects(claimed: int, tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "a.zip", 2_000_000, claimed)
     tracemalloc.start()
     with pytest.raises(DataError) as raised:
         load_data(path)
@@ -178,7 +178,7 @@ def test_a_directory_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     )
 
 
-def test_of_a_name_that_comes_twice_in_a_tar_the_last_counts(tmp_path: Path) -> None:
+def test_the_last_of_two_members_of_one_name_in_a_tar_counts(tmp_path: Path) -> None:
     path = tmp_path / "twice.tar"
     with tarfile.open(path, "w") as archive:
         for name, colour in [("cat/a.png", 1), ("cat/a.png", 2), ("dog/b.png", 3), ("cat/c.png", 4), ("dog/d.png", 5)]:
@@ -272,7 +272,7 @@ def make_zip(methods: list[int], contents: list[bytes], before: bytes = b"", str
 
 
 def read_all(path: Path) -> tuple[dict[str, bytes | None], dict[str, bytes | None]]:
-    """Each picture's bytes as lamina reads them and as zipfile does; None where it refuses."""
+    """Each picture's bytes as lamina reads them and as zipfile does; None where it rejects them."""
     ours: dict[str, bytes | None] = {}
     theirs: dict[str, bytes | None] = {}
     pictures = list_zip(path)
@@ -351,7 +351,7 @@ def pack(folder: Path, path: Path) -> Path:
 @pytest.mark.parametrize("table", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
 @pytest.mark.parametrize("top", ["", "pets/", "pets/inner/"])
 @pytest.mark.parametrize("by_split", [False, True])
-def test_a_table_beside_packed_pictures_is_not_passed_over(
+def test_a_table_beside_packed_pictures_is_rejected(
     kind: str, table: str, top: str, by_split: bool, pictures, tmp_path: Path, cache: Path
 ) -> None:
     write = write_metadata_by_split if by_split else write_metadata

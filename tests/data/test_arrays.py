@@ -59,7 +59,7 @@ def save(tmp_path: Path, **arrays: np.ndarray) -> Path:
     return tmp_path / "pets.npz"
 
 
-def refusal(path: Path) -> str:
+def rejection(path: Path) -> str:
     with pytest.raises(DataError) as raised:
         read_arrays(path)
     return str(raised.value).replace(str(path.parent), "DIR")
@@ -80,7 +80,7 @@ def test_every_layout_gives_the_same_pictures_and_classes(form: str, pictures, t
 @pytest.mark.parametrize(
     "keys", [("images", "targets"), ("x", "y"), ("X", "y"), ("data", "labels"), ("pixels", "label")]
 )
-def test_one_pair_of_arrays_tells_no_split(keys: tuple[str, str], tmp_path: Path) -> None:
+def test_one_pair_of_arrays_has_no_split(keys: tuple[str, str], tmp_path: Path) -> None:
     path = save(tmp_path, **{keys[0]: grey(3), keys[1]: np.array([4, 0, 2])})
     source = read_arrays(path)
     np.testing.assert_array_equal(source.pixels[..., 0], grey(3))
@@ -225,7 +225,7 @@ def test_channels_go_last_in_whatever_order_they_are_stored(shape, order: str, t
     ],
 )
 def test_arrays_that_cannot_be_used_say_what_to_do(arrays, message: str, tmp_path: Path) -> None:
-    assert refusal(save(tmp_path, **arrays)) == message
+    assert rejection(save(tmp_path, **arrays)) == message
 
 
 def write_members(path: Path, members: dict[str, bytes]) -> Path:
@@ -250,7 +250,7 @@ def npy_header(shape: str, descr: str = "|u1") -> bytes:
 def test_a_header_that_lies_makes_no_room(shape: str, tmp_path: Path) -> None:
     path = write_members(tmp_path / "a.npz", {"x": npy_header(shape) + bytes(40), "y": npy_bytes(np.zeros(2))})
     tracemalloc.start()
-    message = refusal(path)
+    message = rejection(path)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert message.startswith(("Array x of DIR/a.npz should have", "DIR/a.npz can't be read: "))
@@ -258,14 +258,14 @@ def test_a_header_that_lies_makes_no_room(shape: str, tmp_path: Path) -> None:
     assert peak_bytes < 2**20
 
 
-def test_a_bomb_is_refused(tmp_path: Path) -> None:
+def test_a_bomb_is_rejected(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("x.npy", "w") as file:
             file.write(npy_header("(300, 1024, 1024)"))
             for _ in range(300):
                 file.write(bytes(2**20))
         archive.writestr("y.npy", npy_bytes(np.zeros(300)))
-    assert refusal(tmp_path / "a.npz") == "Array x of DIR/a.npz is packed more than 200 to 1. Save it unpacked."
+    assert rejection(tmp_path / "a.npz") == "Array x of DIR/a.npz is packed more than 200 to 1. Save it unpacked."
 
 
 @given(
@@ -314,13 +314,13 @@ def test_idx_files_are_read_from_their_folder_or_by_one_of_them(prefix: str, suf
         assert source.splits == ["train"] * 7 + ["test"] * 3
 
 
-def test_of_packed_and_unpacked_files_the_unpacked_are_taken(tmp_path: Path) -> None:
+def test_unpacked_files_are_preferred(tmp_path: Path) -> None:
     write_idx(tmp_path, {"train": IMAGES["train"]}, suffix="-ubyte")
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"half a download")
     assert len(read_arrays(tmp_path).pixels) == 7
 
 
-def test_files_of_several_sets_are_told_apart_by_a_path(tmp_path: Path) -> None:
+def test_files_of_several_sets_need_the_path_of_one(tmp_path: Path) -> None:
     for prefix in ("emnist-digits-", "emnist-letters-"):
         write_idx(tmp_path, IMAGES, prefix)
     with pytest.raises(DataError) as raised:
@@ -346,7 +346,7 @@ GOOD = idx_bytes(grey(7))
         (GOOD[:8], None),
     ],
 )
-def test_idx_files_that_lie_are_refused(data: bytes, message: str | None, tmp_path: Path) -> None:
+def test_idx_files_that_lie_are_rejected(data: bytes, message: str | None, tmp_path: Path) -> None:
     for suffix in ("-ubyte", "-ubyte.gz"):
         folder = tmp_path / suffix
         write_idx(folder, IMAGES, suffix=suffix)
@@ -359,7 +359,7 @@ def test_idx_files_that_lie_are_refused(data: bytes, message: str | None, tmp_pa
         assert message is None or str(raised.value) == f"{file} {message} Download it again."
 
 
-def test_a_packed_idx_file_that_is_cut_off_or_a_bomb_is_refused(tmp_path: Path) -> None:
+def test_a_packed_idx_file_that_is_cut_off_or_a_bomb_is_rejected(tmp_path: Path) -> None:
     write_idx(tmp_path, IMAGES)
     file = tmp_path / "train-images-idx3-ubyte.gz"
     whole = file.read_bytes()
@@ -376,13 +376,12 @@ def test_a_packed_idx_file_that_is_cut_off_or_a_bomb_is_refused(tmp_path: Path) 
         read_arrays(tmp_path)
 
 
-def test_images_without_their_labels_are_refused(tmp_path: Path) -> None:
+def test_images_without_their_labels_are_rejected(tmp_path: Path) -> None:
     write_idx(tmp_path, IMAGES)
-    missing = tmp_path / "t10k-labels-idx1-ubyte.gz"
-    missing.unlink()
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError) as raised:
         read_arrays(tmp_path)
-    expected = f"there is no {missing}, which holds the labels of the pictures beside it. Download it again."
+    expected = f"{tmp_path / 't10k-images-idx3-ubyte.gz'} has no file of labels beside it. Download it again."
     assert str(raised.value) == expected
 
 

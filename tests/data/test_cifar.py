@@ -44,7 +44,7 @@ class Call:
         (lambda path: Call(np.save, str(path), 1), "save"),
     ],
 )
-def test_a_pickle_that_calls_is_refused_and_not_run(attack, name: str, batches: Batches, tmp_path: Path) -> None:
+def test_a_pickle_that_calls_is_rejected_and_not_run(attack, name: str, batches: Batches, tmp_path: Path) -> None:
     target = tmp_path / "touched"
     batches.files["data_batch_2"] = pickle.dumps({b"data": attack(target), b"labels": []})
     archive = batches.write_archive(tmp_path / "a.tar.gz")
@@ -56,7 +56,7 @@ def test_a_pickle_that_calls_is_refused_and_not_run(attack, name: str, batches: 
     assert not list(tmp_path.glob("touched*"))
 
 
-def test_an_array_of_objects_is_refused(batches: Batches, tmp_path: Path) -> None:
+def test_an_array_of_objects_is_rejected(batches: Batches, tmp_path: Path) -> None:
     batches.files["test_batch"] = pickle.dumps({b"data": np.array([[1], [2]], object), b"labels": [0, 1]})
     with pytest.raises(DataError, match=r"test_batch is rejected: its array has the dtype 'O8'; expected uint8\."):
         load_data(batches.write_folder(tmp_path / "set"))
@@ -72,7 +72,7 @@ def test_a_pickle_cannot_change_what_reads_the_next_one() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (10**9, 10**9), (-2, -3), (6, 1.0), "x"])
-def test_an_array_of_another_size_than_it_says_is_refused(shape, batches: Batches, tmp_path: Path) -> None:
+def test_an_array_of_another_size_than_it_says_is_rejected(shape, batches: Batches, tmp_path: Path) -> None:
     class Lie:
         def __reduce__(self):
             state = (1, shape, np.dtype("u1"), False, bytes(6))

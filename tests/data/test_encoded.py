@@ -19,7 +19,7 @@ from lamina.data.sources.parquet import spool_table
 from lamina.data.workers import decode_pictures
 from lamina.errors import DataError
 
-NOTHING_ASKED = Preparation()
+DEFAULTS = Preparation()
 
 
 def write_images(path: Path, images: list[object]) -> Path:
@@ -29,7 +29,7 @@ def write_images(path: Path, images: list[object]) -> Path:
 
 def test_the_scan_knows_rows_and_the_spool_knows_names(pictures, tmp_path: Path) -> None:
     path = write_encoded_parquet(pictures, tmp_path)
-    scanned = scan_table(path, NOTHING_ASKED)
+    scanned = scan_table(path, DEFAULTS)
     assert scanned.pictures[0].name == "pets/0000000"
     assert scanned.labels["label"][:5] == ["cat", "cat", "cat", "cat", "dog"]
     spooled = spool_table(scanned, tmp_path)
@@ -44,21 +44,21 @@ def test_the_scan_knows_rows_and_the_spool_knows_names(pictures, tmp_path: Path)
 
 
 @pytest.mark.parametrize("paths", [["a.png", "a.png"], ["a.png", None], ["", "b.png"]])
-def test_names_that_do_not_tell_pictures_apart_are_not_taken(paths: list[str | None], tmp_path: Path) -> None:
+def test_ambiguous_names_are_not_used(paths: list[str | None], tmp_path: Path) -> None:
     path = write_images(tmp_path / "a.parquet", [{"bytes": b"x", "path": name} for name in paths])
-    names = [picture.name for picture in spool_table(scan_table(path, NOTHING_ASKED), tmp_path).pictures]
+    names = [picture.name for picture in spool_table(scan_table(path, DEFAULTS), tmp_path).pictures]
     assert names == ["a/0000000", "a/0000001"]
 
 
-def test_names_that_each_split_has_are_told_apart_by_it(tmp_path: Path) -> None:
+def test_names_that_recur_in_each_split_get_its_name(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_images(tmp_path / f"{split}-00000-of-00001.parquet", [{"bytes": b"x", "path": "1.png"}])
-    listing = spool_table(scan_table(tmp_path, NOTHING_ASKED), tmp_path)
+    listing = spool_table(scan_table(tmp_path, DEFAULTS), tmp_path)
     assert [picture.name for picture in listing.pictures] == ["test/1.png", "train/1.png"]
 
 
 def test_the_names_of_two_shards_differ(pictures, tmp_path: Path) -> None:
-    listing = scan_table(write_shards(pictures, tmp_path), NOTHING_ASKED)
+    listing = scan_table(write_shards(pictures, tmp_path), DEFAULTS)
     assert len({picture.name for picture in listing.pictures}) == 21
     assert listing.pictures[-1].name == "validation-00000-of-00001/0000002"
     assert listing.splits[-1] == "val"
@@ -68,7 +68,7 @@ def test_rows_without_bytes_are_problems(tmp_path: Path) -> None:
     path = write_images(
         tmp_path / "a.parquet", [{"bytes": data, "path": None} for data in (b"", None, b"xyz", b"x" * 9)]
     )
-    listing = spool_table(scan_table(path, NOTHING_ASKED), tmp_path, Limits(member_bytes=8))
+    listing = spool_table(scan_table(path, DEFAULTS), tmp_path, Limits(member_bytes=8))
     assert listing.labels == {"label": [0, 2]}
     assert listing.problems == [
         Problem("a/0000001", "no bytes in the table"),
@@ -84,24 +84,24 @@ def test_a_table_whose_pictures_were_left_outside_says_so(tmp_path: Path) -> Non
     path = tmp_path / "a.parquet"
     pl.DataFrame(rows, schema=schema).write_parquet(path)
     with pytest.raises(DataError) as raised:
-        spool_table(scan_table(path, NOTHING_ASKED), tmp_path)
+        spool_table(scan_table(path, DEFAULTS), tmp_path)
     assert str(raised.value) == (
         f"None of the 1 pictures in {path} can be used; the first is a/0000000 (no bytes in the table). "
         "Write the table with the pictures' bytes in it."
     )
 
 
-def test_more_bytes_than_the_limit_are_refused(tmp_path: Path) -> None:
+def test_more_bytes_than_the_limit_are_rejected(tmp_path: Path) -> None:
     path = write_images(tmp_path / "a.parquet", [b"x" * 100] * 30)
     with pytest.raises(DataError) as raised:
-        spool_table(scan_table(path, NOTHING_ASKED), tmp_path, Limits(total_bytes=1000))
+        spool_table(scan_table(path, DEFAULTS), tmp_path, Limits(total_bytes=1000))
     assert str(raised.value) == f"The pictures in {path} are more than 1000 bytes."
     assert (tmp_path / "spool").stat().st_size <= 1000
 
 
 def test_a_table_that_changed_in_between_is_noticed(tmp_path: Path) -> None:
     path = write_images(tmp_path / "a.parquet", [b"x", b"y", b"z"])
-    listing = scan_table(path, NOTHING_ASKED)
+    listing = scan_table(path, DEFAULTS)
     write_images(path, [b"x"])
     with pytest.raises(DataError) as raised:
         spool_table(listing, tmp_path)
@@ -109,7 +109,7 @@ def test_a_table_that_changed_in_between_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_spool_that_was_cut_off_gives_no_picture(pictures, tmp_path: Path) -> None:
-    listing = spool_table(scan_table(write_encoded_parquet(pictures, tmp_path), NOTHING_ASKED), tmp_path)
+    listing = spool_table(scan_table(write_encoded_parquet(pictures, tmp_path), DEFAULTS), tmp_path)
     with (tmp_path / "spool").open("r+b") as spool:
         spool.truncate(100)
     with PictureReader() as reader, pytest.raises(BadPictureError, match="damaged in the archive: it ends early"):
@@ -119,7 +119,7 @@ def test_a_spool_that_was_cut_off_gives_no_picture(pictures, tmp_path: Path) -> 
 def test_worker_processes_read_the_spool(many_pictures, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     path = write_encoded_parquet(many_pictures, tmp_path / "set")
-    listing = spool_table(scan_table(path, NOTHING_ASKED), tmp_path)
+    listing = spool_table(scan_table(path, DEFAULTS), tmp_path)
     decoded, _ = decode_pictures(listing.pictures, tmp_path, None, "crop", lambda *_: None)
     assert not any(one.reason for one in decoded)
     np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy"), np.stack(list(many_pictures.pixels.values())))

@@ -36,7 +36,7 @@ def test_parts_may_be_called_valid_or_validation_in_any_case() -> None:
         )
 
 
-def test_without_parts_no_split_is_told() -> None:
+def test_without_parts_there_are_no_splits() -> None:
     assert {split for split, _, _ in places(arrange_paths("a/1.png", "b/1.png"))} == {None}
 
 
@@ -89,7 +89,7 @@ def test_a_picture_outside_the_class_folders_is_a_problem() -> None:
         ("_12.jpg", None),
     ],
 )
-def test_a_name_tells_its_class_up_to_the_number(file: str, expected: str | None) -> None:
+def test_the_name_up_to_the_number_is_the_class(file: str, expected: str | None) -> None:
     assert label_of(["folder", file], "name") == expected
 
 
@@ -112,7 +112,7 @@ LAYOUT = "Expected a folder for each class with its pictures inside, or train/, 
         ),
     ],
 )
-def test_a_folder_that_cannot_be_used_is_refused(paths: list[str], message: str) -> None:
+def test_a_folder_that_cannot_be_used_is_rejected(paths: list[str], message: str) -> None:
     with pytest.raises(DataError) as raised:
         arrange_paths(*paths)
     assert str(raised.value) == message
@@ -124,7 +124,7 @@ def save_picture(path: Path) -> None:
     Image.new("RGB", (4, 4), tuple(colour[:3])).save(path)
 
 
-def test_what_is_no_picture_is_passed_over(tmp_path: Path) -> None:
+def test_other_files_are_ignored(tmp_path: Path) -> None:
     for name in ("a/1.png", "a/2.PNG", "b/1.JPeG", ".git/a/1.png", "a/.hidden.png", "__MACOSX/a/1.png"):
         save_picture(tmp_path / name)
     (tmp_path / "a" / "notes.txt").write_text("no picture")
@@ -174,7 +174,7 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
         ),
     ],
 )
-def test_classes_that_cannot_be_learned_are_refused(paths: list[str], message: str, tmp_path: Path) -> None:
+def test_classes_that_cannot_be_learned_are_rejected(paths: list[str], message: str, tmp_path: Path) -> None:
     for path in paths:
         save_picture(tmp_path / path)
     with pytest.raises(DataError) as raised, warnings.catch_warnings(action="ignore"):
@@ -182,7 +182,7 @@ def test_classes_that_cannot_be_learned_are_refused(paths: list[str], message: s
     assert str(raised.value).removeprefix(str(tmp_path.parent) + "/") == f"{tmp_path.name} {message}"
 
 
-def test_a_class_that_is_not_judged_is_told_of(tmp_path: Path) -> None:
+def test_a_class_missing_from_a_split_is_warned_of(tmp_path: Path) -> None:
     for path in ("train/a/1.png", "train/b/1.png", "test/a/1.png"):
         save_picture(tmp_path / path)
     with pytest.warns(LaminaWarning) as warned:
@@ -192,7 +192,7 @@ def test_a_class_that_is_not_judged_is_told_of(tmp_path: Path) -> None:
     ]
 
 
-def test_a_class_whose_training_pictures_are_all_unreadable_is_refused(tmp_path: Path) -> None:
+def test_a_class_whose_training_pictures_are_all_unreadable_is_rejected(tmp_path: Path) -> None:
     for name in ("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png"):
         save_picture(tmp_path / name)
     (tmp_path / "train" / "b" / "1.png").write_bytes(b"")

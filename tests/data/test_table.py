@@ -36,29 +36,29 @@ from lamina.data.sources.parquet import spool_table
 from lamina.data.sources.table import open_table
 from lamina.errors import DataError
 
-NOTHING_ASKED = Preparation()
+DEFAULTS = Preparation()
 
 
-def scan_text(tmp_path: Path, text: str | bytes, name: str = "pets.csv", asked: Preparation = NOTHING_ASKED):
+def scan_text(tmp_path: Path, text: str | bytes, name: str = "pets.csv", preparation: Preparation = DEFAULTS):
     """Scan a table beside the pictures 1.png to 9.png."""
     for number in range(1, 10):
         (tmp_path / f"{number}.png").write_bytes(b"picture")
     (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
-    return scan_table(tmp_path / name, asked)
+    return scan_table(tmp_path / name, preparation)
 
 
-def refusal(tmp_path: Path, text: str | bytes, name: str = "pets.csv", asked: Preparation = NOTHING_ASKED) -> str:
+def rejection(tmp_path: Path, text: str | bytes, name: str = "pets.csv", preparation: Preparation = DEFAULTS) -> str:
     with pytest.raises(DataError) as raised:
-        scan_text(tmp_path, text, name, asked)
+        scan_text(tmp_path, text, name, preparation)
     return str(raised.value).replace(str(tmp_path), "DIR")
 
 
 @pytest.mark.parametrize("form", TABLE_SOURCES)
-def test_every_layout_tells_the_same_pictures_classes_and_splits(form: str, pictures, tmp_path: Path) -> None:
+def test_every_layout_gives_the_same_pictures_classes_and_splits(form: str, pictures, tmp_path: Path) -> None:
     (root := tmp_path / "set").mkdir()
     path = TABLE_SOURCES[form](pictures, root)
 
-    listing = open_table(path, NOTHING_ASKED).read(tmp_path, lambda *_: None)
+    listing = open_table(path, DEFAULTS).read(tmp_path, lambda *_: None)
 
     assert listing.problems == []
     assert listing.label_reason == "column 'label'"
@@ -110,7 +110,7 @@ def test_a_column_of_text_holds_what_all_of_its_values_are(cells, expected, tmp_
     ).filter(any)
 )
 @settings(max_examples=50)
-def test_texts_in_json_lines_come_as_they_stand(labels, tmp_path_factory) -> None:
+def test_texts_in_json_lines_are_unchanged(labels, tmp_path_factory) -> None:
     folder = tmp_path_factory.mktemp("table")
     rows = [{"image": f"{number}.png", "label": label} for number, label in enumerate(labels, 1)]
     listing = scan_text(folder, "".join(json.dumps(row) + "\n" for row in rows), "pets.jsonl")
@@ -155,10 +155,10 @@ def test_columns_are_found_by_name_or_by_what_they_hold(header: str, image: str,
     assert [picture.name for picture in listing.pictures] == ["1.png"]
 
 
-def test_columns_that_are_asked_for_are_taken(tmp_path: Path) -> None:
+def test_requested_columns_are_used(tmp_path: Path) -> None:
     text = "before,after,label,x,y,fold\n1.png,2.png,cat,1,2,Train\n3.png,4.png,dog,3,4,DEV\n"
-    asked = Preparation(image_column="after", label_columns=("y", "x"), split_column="fold")
-    listing = scan_text(tmp_path, text, asked=asked)
+    preparation = Preparation(image_column="after", label_columns=("y", "x"), split_column="fold")
+    listing = scan_text(tmp_path, text, preparation=preparation)
     assert [picture.name for picture in listing.pictures] == ["2.png", "4.png"]
     assert listing.labels == {"y": [2, 4], "x": [1, 3]}
     assert listing.splits == ["train", "val"]
@@ -171,13 +171,13 @@ def test_a_split_column_is_known_by_its_name_and_its_values(tmp_path: Path) -> N
     assert other.splits == [None, None]
 
 
-def test_folders_of_splits_tell_the_splits_where_no_column_does(pictures, tmp_path: Path) -> None:
+def test_folders_of_splits_give_the_splits_without_a_column(pictures, tmp_path: Path) -> None:
     write_metadata(pictures, tmp_path)
     (tmp_path / "pets.csv").write_text("path,label\ntrain/cat/0000.png,cat\nother/1.png,dog\n")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "1.png").write_bytes(b"picture")
-    assert set(scan_table(tmp_path, NOTHING_ASKED).splits) == {"train", "val", "test"}
-    assert scan_table(tmp_path / "pets.csv", NOTHING_ASKED).splits == [None, None]
+    assert set(scan_table(tmp_path, DEFAULTS).splits) == {"train", "val", "test"}
+    assert scan_table(tmp_path / "pets.csv", DEFAULTS).splits == [None, None]
 
 
 def test_rows_without_a_usable_picture_are_problems(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ COLUMNS = "Its columns are image (text), label (number)."
 
 
 @pytest.mark.parametrize(
-    ("text", "asked", "message"),
+    ("text", "options", "message"),
     [
         ("image,label\n", {}, "DIR/pets.csv has no rows. Expected one for each picture."),
         (
@@ -323,8 +323,8 @@ COLUMNS = "Its columns are image (text), label (number)."
         ),
     ],
 )
-def test_a_table_that_cannot_be_used_says_what_to_do(text, asked, message: str, tmp_path: Path) -> None:
-    assert refusal(tmp_path, text, asked=Preparation(**asked)) == message
+def test_a_table_that_cannot_be_used_says_what_to_do(text, options, message: str, tmp_path: Path) -> None:
+    assert rejection(tmp_path, text, preparation=Preparation(**options)) == message
 
 
 @pytest.mark.parametrize(
@@ -342,46 +342,46 @@ def test_a_table_that_cannot_be_used_says_what_to_do(text, asked, message: str, 
     ],
 )
 def test_a_damaged_table_is_one_plain_error(text, name: str, tmp_path: Path) -> None:
-    message = refusal(tmp_path, text, name)
+    message = rejection(tmp_path, text, name)
     assert message.startswith((f"DIR/{name} can't be read: ", f"DIR/{name} has more than one column"))
     assert len(message) < 400
 
 
 def test_an_empty_file_of_json_lines_has_no_rows(tmp_path: Path) -> None:
-    assert refusal(tmp_path, "\n", "pets.jsonl") == "DIR/pets.jsonl has no rows. Expected one for each picture."
+    assert rejection(tmp_path, "\n", "pets.jsonl") == "DIR/pets.jsonl has no rows. Expected one for each picture."
 
 
-def test_values_that_cannot_be_learned_are_refused(tmp_path: Path) -> None:
+def test_values_that_cannot_be_learned_are_rejected(tmp_path: Path) -> None:
     text = '{"image":"1.png","label":{"x":1}}\n'
-    assert refusal(tmp_path, text, "pets.jsonl") == (
+    assert rejection(tmp_path, text, "pets.jsonl") == (
         "Column 'label' of DIR/pets.jsonl is of type other; --label-column names one with text, numbers, truth values "
         "or lists of text. Its columns are image (text), label (other)."
     )
 
 
 @pytest.mark.parametrize("form", ["csv", "metadata.jsonl by split", "hugging face shards"])
-def test_the_digest_tells_a_changed_table_or_picture(form: str, pictures, tmp_path: Path) -> None:
+def test_the_digest_changes_with_the_table_and_its_pictures(form: str, pictures, tmp_path: Path) -> None:
     path = TABLE_SOURCES[form](pictures, tmp_path)
-    before = state_of_table(path, NOTHING_ASKED)
-    assert state_of_table(path, NOTHING_ASKED) == before
+    before = state_of_table(path, DEFAULTS)
+    assert state_of_table(path, DEFAULTS) == before
     for file in sorted(tmp_path.rglob("*.*")):
         if file.is_file():
             os.utime(file, ns=(1, file.stat().st_mtime_ns + 1))
-            after = state_of_table(path, NOTHING_ASKED)
+            after = state_of_table(path, DEFAULTS)
             assert after != before
             before = after
 
 
 def test_a_missing_picture_that_appears_changes_the_digest(tmp_path: Path) -> None:
     before = scan_text(tmp_path, "image,label\n1.png,a\n10.png,b\n")
-    before_state = state_of_table(tmp_path / "pets.csv", NOTHING_ASKED)
+    before_state = state_of_table(tmp_path / "pets.csv", DEFAULTS)
     (tmp_path / "10.png").write_bytes(b"picture")
-    after = scan_table(tmp_path / "pets.csv", NOTHING_ASKED)
+    after = scan_table(tmp_path / "pets.csv", DEFAULTS)
     assert (len(before.pictures), len(after.pictures)) == (1, 2)
-    assert before_state != state_of_table(tmp_path / "pets.csv", NOTHING_ASKED)
+    assert before_state != state_of_table(tmp_path / "pets.csv", DEFAULTS)
 
 
-def test_a_picture_that_is_told_in_two_ways_is_a_problem(tmp_path: Path) -> None:
+def test_a_picture_with_two_labels_is_a_problem(tmp_path: Path) -> None:
     listing = scan_text(tmp_path, "image,label\n1.png,a\n1.png,b\n1.png,a\n")
     assert listing.labels == {"label": ["a"]}
     assert listing.problems == [
@@ -395,16 +395,16 @@ def test_a_folder_of_class_folders_is_no_table_folder(pictures, tmp_path: Path) 
     (tmp_path / "metadata.csv").write_text("profile_name,camera\nx,y\n")
     (tmp_path / "data").mkdir()
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "data" / "statistics.parquet")
-    assert open_table(tmp_path, NOTHING_ASKED) is None
+    assert open_table(tmp_path, DEFAULTS) is None
 
 
 def test_a_split_without_a_table_and_a_file_of_no_split_are_problems(pictures, tmp_path: Path) -> None:
     write_metadata_by_split(pictures, tmp_path / "a")
     (tmp_path / "a" / "test" / "metadata.jsonl").unlink()
-    assert scan_table(tmp_path / "a", NOTHING_ASKED).problems == [Problem("test", "no table beside its pictures")]
+    assert scan_table(tmp_path / "a", DEFAULTS).problems == [Problem("test", "no table beside its pictures")]
     write_shards(pictures, tmp_path / "b")
     encoded_frame(pictures).write_parquet(tmp_path / "b" / "data" / "extra-00000-of-00001.parquet")
-    listing = scan_table(tmp_path / "b", NOTHING_ASKED)
+    listing = scan_table(tmp_path / "b", DEFAULTS)
     assert listing.problems == [Problem("extra-00000-of-00001.parquet", "not named by a split")]
     assert len(listing.pictures) == 21
 
@@ -414,37 +414,35 @@ def test_parquet_beside_pictures_or_other_folders_is_no_table(pictures, tmp_path
     frame = pl.DataFrame({"a": [1]})
     for folder in (".", "train", "train/cat"):
         frame.write_parquet(tmp_path / folder / "statistics.parquet")
-        assert open_table(tmp_path, NOTHING_ASKED) is None
-        assert open_table(tmp_path / "train" / "cat", NOTHING_ASKED) is None
+        assert open_table(tmp_path, DEFAULTS) is None
+        assert open_table(tmp_path / "train" / "cat", DEFAULTS) is None
     (tmp_path / "flat" / "notes").mkdir(parents=True)
     (tmp_path / "flat" / "cat_1.png").write_bytes(b"picture")
     frame.write_parquet(tmp_path / "flat" / "notes" / "part-0.parquet")
-    assert open_table(tmp_path / "flat", NOTHING_ASKED) is None
+    assert open_table(tmp_path / "flat", DEFAULTS) is None
 
 
 def test_the_one_folder_that_an_archive_was_unpacked_to_is_stepped_into(pictures, tmp_path: Path) -> None:
     (tmp_path / "__MACOSX").mkdir()
     write_metadata(pictures, tmp_path / "pets" / "inner")
-    assert (
-        scan_table(tmp_path, NOTHING_ASKED).pictures == scan_table(tmp_path / "pets" / "inner", NOTHING_ASKED).pictures
-    )
+    assert scan_table(tmp_path, DEFAULTS).pictures == scan_table(tmp_path / "pets" / "inner", DEFAULTS).pictures
 
 
 def test_a_link_that_leads_in_a_circle_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
-    assert open_table(tmp_path, NOTHING_ASKED) is None
+    assert open_table(tmp_path, DEFAULTS) is None
 
 
 def test_files_of_no_split_beside_folders_of_splits_are_problems(pictures, tmp_path: Path) -> None:
     write_split_folders(pictures, tmp_path)
     (tmp_path / "unsupervised").mkdir()
     encoded_frame(pictures).write_parquet(tmp_path / "unsupervised" / "0000.parquet")
-    listing = scan_table(tmp_path, NOTHING_ASKED)
+    listing = scan_table(tmp_path, DEFAULTS)
     assert listing.problems == [Problem("unsupervised/0000.parquet", "not named by a split")]
     assert len(listing.pictures) == 21
 
 
-def test_of_several_sets_of_parquet_one_is_asked_for(pictures, tmp_path: Path, cache: Path) -> None:
+def test_several_sets_of_parquet_are_rejected(pictures, tmp_path: Path, cache: Path) -> None:
     write_split_folders(pictures, tmp_path / "hf", "default")
     write_split_folders(pictures, tmp_path / "hf", "other")
     with pytest.raises(DataError) as raised:
@@ -456,7 +454,7 @@ def test_of_several_sets_of_parquet_one_is_asked_for(pictures, tmp_path: Path, c
     assert len(load_data(tmp_path / "hf" / "other").train) == 12
 
 
-def test_parquet_that_lies_in_no_known_way_is_named(pictures, tmp_path: Path, cache: Path) -> None:
+def test_parquet_in_an_unknown_layout_is_rejected(pictures, tmp_path: Path, cache: Path) -> None:
     (tmp_path / "sub" / "a").mkdir(parents=True)
     (tmp_path / "sub" / "b").mkdir(parents=True)
     encoded_frame(pictures).write_parquet(tmp_path / "sub" / "a" / "x.parquet")
@@ -473,7 +471,7 @@ def test_part_files_without_a_split_are_one_table_without_splits(pictures, tmp_p
     write_part_files(pictures, tmp_path)
     for file in tmp_path.glob("*.parquet"):
         pl.read_parquet(file).drop("split").write_parquet(file)
-    listing = scan_table(tmp_path, NOTHING_ASKED)
+    listing = scan_table(tmp_path, DEFAULTS)
     assert list(listing.splits) == [None] * 21
     assert [picture.name for picture in listing.pictures][9:11] == ["part-0/0000009", "part-1/0000000"]
 
@@ -482,70 +480,70 @@ def test_a_missing_shard_is_named(pictures, tmp_path: Path) -> None:
     write_shards(pictures, tmp_path)
     (tmp_path / "data" / "train-00000-of-00002.parquet").unlink()
     with pytest.raises(DataError) as raised:
-        scan_table(tmp_path, NOTHING_ASKED)
+        scan_table(tmp_path, DEFAULTS)
     expected = f"{tmp_path / 'data'} lacks train-00000-of-00002 of its Parquet files. Download it again."
     assert str(raised.value) == expected
 
 
-def test_splits_that_name_other_columns_or_classes_are_refused(pictures, tmp_path: Path) -> None:
+def test_splits_that_name_other_columns_or_classes_are_rejected(pictures, tmp_path: Path) -> None:
     write_shards(pictures, tmp_path)
     test = tmp_path / "data" / "test-00000-of-00001.parquet"
     encoded_frame(pictures, ["test"]).write_parquet(test, metadata=features(("dog", "cat", "owl")))
     with pytest.raises(DataError) as raised:
-        scan_table(tmp_path, NOTHING_ASKED)
+        scan_table(tmp_path, DEFAULTS)
     assert str(raised.value) == "The files of the table name different classes. Download it again."
     pl.read_parquet(test).drop("label").write_parquet(tmp_path / "data" / "train-00001-of-00002.parquet")
     with pytest.raises(DataError, match="has no column 'label' for --label-column"):
-        scan_table(tmp_path, NOTHING_ASKED)
+        scan_table(tmp_path, DEFAULTS)
 
 
 def test_numbers_of_classes_become_their_names(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"picture")
     (tmp_path / "2.png").write_bytes(b"picture")
     (tmp_path / "3.png").write_bytes(b"picture")
-    told = {
+    stored = {
         "tags": {"feature": {"names": ["red", "big"], "_type": "ClassLabel"}, "_type": "Sequence"},
         "label": {"names": ["cat", "dog"], "_type": "ClassLabel"},
     }
     frame = pl.DataFrame({"image": ["1.png", "2.png", "3.png"], "label": [1, -1, None], "tags": [[0, 1], [], None]})
-    frame.write_parquet(tmp_path / "a.parquet", metadata={"huggingface": json.dumps({"info": {"features": told}})})
+    frame.write_parquet(tmp_path / "a.parquet", metadata={"huggingface": json.dumps({"info": {"features": stored}})})
     listing = scan_table(tmp_path / "a.parquet", Preparation(label_columns=("label", "tags")))
     assert listing.labels == {"label": ["dog", None, None], "tags": [["red", "big"], [], None]}
     assert listing.target_names is None
-    assert scan_table(tmp_path / "a.parquet", NOTHING_ASKED).target_names == ("cat", "dog")
+    assert scan_table(tmp_path / "a.parquet", DEFAULTS).target_names == ("cat", "dog")
 
     frame.with_columns(label=pl.Series([0, 2, 1])).write_parquet(tmp_path / "b.parquet", metadata=features(("a", "b")))
     with pytest.raises(DataError) as raised:
-        scan_table(tmp_path / "b.parquet", NOTHING_ASKED)
+        scan_table(tmp_path / "b.parquet", DEFAULTS)
     assert str(raised.value) == (
         f"Column 'label' of {tmp_path / 'b.parquet'} has the label 2, but names 2 classes, 0 to 1. Make it again."
     )
 
 
-@pytest.mark.parametrize("told", ["no json", "[]", "{}", '{"info": {"features": 3}}', "[" * 100_000])
-def test_metadata_that_tells_no_classes_is_passed_over(told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stored", ["no json", "[]", "{}", '{"info": {"features": 3}}', "[" * 100_000])
+def test_metadata_without_classes_is_ignored(stored: str, tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"picture")
     frame = pl.DataFrame({"image": ["1.png"], "label": [1]})
-    frame.write_parquet(tmp_path / "a.parquet", metadata={"huggingface": told})
-    assert scan_table(tmp_path / "a.parquet", NOTHING_ASKED).labels == {"label": [1]}
+    frame.write_parquet(tmp_path / "a.parquet", metadata={"huggingface": stored})
+    assert scan_table(tmp_path / "a.parquet", DEFAULTS).labels == {"label": [1]}
 
 
 def test_any_damage_to_parquet_is_one_plain_error_or_none(pictures, tmp_path: Path) -> None:
     good = TABLE_SOURCES["hugging face parquet"](pictures, tmp_path).read_bytes()
     random = np.random.default_rng(5)
     path = tmp_path / "damaged.parquet"
-    refused = 0
+    rejected = 0
     for _ in range(150):
         data = bytearray(good)
-        for _ in range(3):  # mostly in what tells where the rest lies
+        for _ in range(3):  # mostly in the footer, which says where the rest is
             place = random.integers(len(good) - 1000 if random.random() < 0.7 else 0, len(good))
             data[place] = random.integers(256)
         path.write_bytes(data)
         try:
-            spool_table(scan_table(path, NOTHING_ASKED), tmp_path)
+            spool_table(scan_table(path, DEFAULTS), tmp_path)
         except DataError:
-            refused += 1
-    assert 0 < refused < 150
+            rejected += 1
+    assert 0 < rejected < 150
 
 
 def test_a_table_is_known_without_polars(pictures, tmp_path: Path) -> None:

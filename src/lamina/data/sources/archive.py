@@ -65,7 +65,7 @@ def spool_tar(path: Path, spool: Path, limits: Limits = LIMITS) -> list[Picture]
     with spool.open("wb") as file:
         for name, data in tar_members(path, lambda name: is_picture_path(name) or _has_header(name), limits):
             if data is not None and is_picture_path(name):
-                # Of a name that occurs twice, as after tar -r, the last counts.
+                # If a name occurs twice, as after tar -r, the last counts.
                 pictures[name] = Picture(name, str(spool), size_bytes=len(data), offset_bytes=file.tell())
                 file.write(data)
             elif _is_table(name, data):
@@ -75,7 +75,7 @@ def spool_tar(path: Path, spool: Path, limits: Limits = LIMITS) -> list[Picture]
 
 
 def _has_header(name: str) -> bool:
-    """Whether a member is called as tables are, but may be notes; then its header decides."""
+    """Whether a member has the name of a table but may be something else, so that its header decides."""
     return name.rpartition("/")[2] in METADATA and not name.endswith(".parquet")
 
 

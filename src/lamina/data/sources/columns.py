@@ -16,7 +16,7 @@ from lamina.errors import DataError, name_some, suggest
 ColumnKind = Literal["text", "number", "truth", "list", "bytes", "other"]
 IMAGE_KINDS: tuple[ColumnKind, ...] = ("text", "bytes")
 LABEL_KINDS: tuple[ColumnKind, ...] = ("text", "number", "truth", "list")
-# In the order in which they are preferred, as _simple writes them.
+# Preferred in this order, and written as _simple does.
 IMAGE_NAMES = (
     *("file_name", "image", "img", "picture", "photo", "filename", "file", "path", "image_path", "img_path"),
     *("file_path", "filepath", "image_file", "image_name", "img_name", "images"),
@@ -27,7 +27,7 @@ LABEL_NAMES = (
 )
 SPLIT_NAMES = ("split", "subset", "partition")
 ROW_NAMES = ("", "id", "index", "idx", "row", "uuid", "unnamed:_0", "image_id", "img_id", "file_id", "sample_id")
-# Of a column, to see whether it holds paths.
+# The first values of a column show whether it holds paths.
 VALUES_EXAMINED = 1000
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -38,10 +38,10 @@ class Table:
 
     Attributes:
         path: the file.
-        kinds: of each column, what its values are; ``bytes`` are encoded pictures.
-        rows: how many there are.
-        read: the values of a column; ``None`` where there is none or NaN.
-        class_names: of the columns whose numbers stand for classes, their names.
+        kinds: the kind of each column's values; ``bytes`` are encoded pictures.
+        rows: their number.
+        read: gives the values of a column; ``None`` for empty cells and NaN.
+        class_names: the names of the classes, for columns with their numbers.
     """
 
     path: Path
@@ -128,7 +128,7 @@ def _find_split(table: Table, image: str) -> str | None:
     texts = [column for column, kind in table.kinds.items() if kind == "text" and column != image]
     for column in _well_known(texts, SPLIT_NAMES):
         values = {value for value in table.read(column) if value is not None}
-        # One with train and something else is a split; read_splits says what is wrong with it.
+        # With train and something else it is a split, and read_splits rejects it.
         if len(_unknown_splits(values)) < len(values):
             return column
     return None
@@ -152,7 +152,7 @@ def _find_labels(table: Table, others: set[str | None]) -> tuple[str, ...]:
 
 
 def _well_known(columns: Iterable[str], names: tuple[str, ...]) -> list[str]:
-    """The column that has the first of the names, whatever its case, as a list of one; empty where there is none."""
+    """The column with the first of these names, in any case, as a list of one; empty if there is none."""
     places = {_simple(column): column for column in reversed(list(columns))}
     return [places[name] for name in names if name in places][:1]
 

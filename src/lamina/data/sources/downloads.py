@@ -16,7 +16,7 @@ from lamina.data.images import Images, Split
 from lamina.data.sources.listing import Source, list_images
 from lamina.errors import DataError, LaminaWarning
 
-# What is announced: where from, and how much.
+# Where each set comes from, and its size in MB.
 SOURCES = {
     "cifar10": ("www.cs.toronto.edu", 170),
     "cifar100": ("www.cs.toronto.edu", 169),

@@ -44,9 +44,9 @@ DRAWING_VERSION = 1
 
 SMALL_RADIUS_FRACTION = (0.20, 0.28)
 LARGE_RADIUS_FRACTION = (0.32, 0.40)
-# Of the room that the frame leaves a figure; with all of it, a fully connected net learns next to nothing.
+# How far a figure's centre moves within the frame; at 1, a fully connected net learns next to nothing.
 WANDER_FRACTION = 0.5
-# The longest that each stroke of the clutter can be; a dot is a stroke without length.
+# The longest length of each stroke of the clutter; a dot is a stroke without length.
 CLUTTER_LENGTHS_FRACTION = (0.5, 0.5, 0.3, 0.3, 0.0, 0.0, 0.0)
 CHUNK = 250
 

@@ -17,7 +17,7 @@ from lamina.data.sources.listing import Listing, Source, mark_state, name_rows, 
 from lamina.data.sources.members import LIMITS
 from lamina.errors import DataError
 
-IDX = re.compile(r"(.*?)(train|test|t10k)-(?:images([-.])idx3|labels([-.])idx1)-ubyte(?:\.gz)?")
+IDX = re.compile(r"(.*?)(train|test|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
 UNSIGNED_BYTE = 8
 
 
@@ -25,11 +25,11 @@ def open_idx(path: Path, _: Preparation) -> Source | None:
     """A folder of IDX files, or one of them, by the names.
 
     Raises:
-        DataError: the folder has the files of several sets; when read, a file is missing, damaged or not what its
+        DataError: the folder has the files of several sets, or lacks one; when read, a file is damaged or not what its
             header says.
     """
     pairs = _find_pairs(path)
-    state = [(file.name, mark_state(file.stat())) for pair in pairs.values() for file in pair if file.exists()]
+    state = [(file.name, mark_state(file.stat())) for pair in pairs.values() for file in pair]
     return Source(state, lambda *_: _list_arrays(pairs)) if pairs else None
 
 
@@ -44,19 +44,20 @@ def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
         if len(prefixes := sorted({match[1] for match in matches})) > 1:
             sets = ", ".join(f"{prefix}*" for prefix in prefixes)
             raise DataError(f"{folder} has the files of several sets: {sets}. Give the path of a file of one of them.")
-        pairs: dict[Split, tuple[Path, Path]] = {}
-        for match in matches:
-            if mark := match[3]:  # the images; what is not packed comes first, and is taken
-                labels = folder / match.string.replace(f"images{mark}idx3", f"labels{mark}idx1")
-                pairs.setdefault("train" if match[2] == "train" else "test", (folder / match.string, labels))
-        if pairs:
-            return {split: pairs[split] for split in SPLITS if split in pairs}
+        found: dict[tuple[Split, str], Path] = {}
+        for match in matches:  # what is not packed comes first, and is taken
+            found.setdefault(("train" if match[2] == "train" else "test", match[3]), folder / match.string)
+        for split, kind in found:
+            if kind == "images" and (split, "labels") not in found:
+                raise DataError(f"{found[split, kind]} has no file of labels beside it. Download it again.")
+        if images := [split for split in SPLITS if (split, "images") in found]:
+            return {split: (found[split, "images"], found[split, "labels"]) for split in images}
     return {}
 
 
 def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]]) -> Listing:
     images = {split: _read_idx(file, 3) for split, (file, _) in pairs.items()}
-    labels = {split: _read_idx(_packed_or_not(file), 1) for split, (_, file) in pairs.items()}
+    labels = {split: _read_idx(file, 1) for split, (_, file) in pairs.items()}
     for split, (file, _) in pairs.items():
         if len(images[split]) != len(labels[split]):
             raise DataError(
@@ -73,13 +74,6 @@ def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]]) -> Listing:
         label_reason="the files of labels",
         pixels=stack_pixels([one[..., None] for one in images.values()]),
     )
-
-
-def _packed_or_not(file: Path) -> Path:
-    other = file.with_name(file.name.removesuffix(".gz") if file.suffix == ".gz" else f"{file.name}.gz")
-    if not file.exists() and not other.exists():
-        raise DataError(f"there is no {file}, which holds the labels of the pictures beside it. Download it again.")
-    return file if file.exists() else other
 
 
 def _read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "_ ..."]:

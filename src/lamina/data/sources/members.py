@@ -21,7 +21,7 @@ from lamina.errors import DataError
 class Limits:
     """More than these and an archive is rejected."""
 
-    # Each takes a kilobyte of memory. ImageNet has 1.3 million.
+    # A member takes a kilobyte of memory; ImageNet has 1.3 million.
     members: int = 1_500_000
     directory_bytes: int = 512 * 2**20
     member_bytes: int = PICTURE_LIMIT_BYTES
@@ -102,7 +102,7 @@ def tar_members(
             file = archive.extractfile(member) if is_wanted(name) else None
             if member.isreg():
                 yield name, file.read() if file else None
-        # tarfile takes a tar that is cut off between two members for one that ends there.
+        # tarfile does not notice a tar that is cut off between two members.
         archive.fileobj.seek(end_bytes)
         if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
             raise tarfile.ReadError("it ends early")

@@ -19,7 +19,7 @@ from lamina.data.sources.members import LIMITS, Limits
 from lamina.errors import DataError
 
 ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-# This many rows are read at first, then as many as hold about ``BATCH_BYTES``.
+# Rows are read in batches: the first of this many, the next of about ``BATCH_BYTES``.
 FIRST_ROWS = 16
 MOST_ROWS = 10_000
 BATCH_BYTES = 32 * 2**20

@@ -22,8 +22,8 @@ from lamina.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".parquet")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-HEADER_BYTES = 2**16  # the names of a table's columns are searched no further
-# As datasets names its files: train-00000-of-00002.parquet, in older sets followed by a digest.
+HEADER_BYTES = 2**16  # of a table, in which the names of its columns are searched
+# The files of Hugging Face's datasets: train-00000-of-00002.parquet, in older sets followed by a digest.
 SHARD = re.compile(rf"({'|'.join(SPLIT_WORDS)})(?:-(\d+)-of-(\d+))?(?:-[0-9a-f]+)?\.parquet", re.IGNORECASE)
 NAME_LIMIT = 200
 OUTSIDE = "outside the table's folder"
@@ -59,7 +59,7 @@ def open_table(path: Path, preparation: Preparation) -> Source | None:
 
 
 def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | None:
-    """What a table says of its pictures, and a digest of the state of its files and of the pictures that it names.
+    """The listing of a table, and a digest of the state of its files and of the pictures that it names.
 
     The ``member`` of a picture that is encoded in the table is its column.
     """
@@ -72,7 +72,7 @@ def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | No
     for part in parts:
         table = _read_table(part.file)
         columns = choose_columns(table, wanted)
-        # What is found in the first file holds for all.
+        # The columns found in the first file are those of all.
         wanted = replace(preparation, image_column=columns.image, label_columns=columns.labels)
         mark = f"{part.prefix}{part.file.name}\0{mark_state(part.file.stat())}\n"
         digest.update(mark.encode("utf-8", "surrogateescape"))
@@ -109,7 +109,7 @@ def _read_table(path: Path) -> Table:
 
 
 def _list_rows(table: Table, columns: Columns, part: _Part) -> Listing:
-    """What one file says of its rows, before the pictures that they name are looked for."""
+    """The rows of one file, before the pictures that they name are looked up."""
     stem = part.file.name.rpartition(".")[0]
     plural = "s" if len(columns.labels) > 1 else ""
     return Listing(

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +18,9 @@ from lamina.data.sources.folder import is_picture_path
 from lamina.data.sources.listing import clean_label, readable
 from lamina.errors import DataError
 
-# Such a table is read whole, which takes several times its memory.
+# A table of text is read whole, which takes several times its size in memory.
 TEXT_LIMIT_BYTES = 2 * 2**30
-# What other programs write for a missing number.
+# Other programs write these for a missing number.
 MISSING = ("NA", "N/A", "nan", "NaN", "null", "None")
 KINDS: Mapping[type, ColumnKind] = {str: "text", bool: "truth", int: "number", float: "number", list: "list"}
 
@@ -114,20 +115,17 @@ def _check_header(header: Sequence[str], path: Path) -> None:
             f"The first row of {path} looks like a picture's ({data_like!r}); a table begins with the names of its "
             "columns. Put such a row before it, such as image,label."
         )
-    names: set[str] = set()
-    for name in header:
-        if name in names:
-            raise DataError(f"{path} has more than one column named {name!r}. Give each a name of its own.")
-        names.add(name)
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise DataError(f"{path} has more than one column named {twice[0]!r}. Give each a name of its own.")
 
 
 def _find_values(cells: list[str | None]) -> list[Any]:
-    """The cells of a column as booleans or numbers where all of them are; else the texts themselves."""
+    """The cells of a column as booleans or numbers if all are; else as texts."""
     given = [None if cell in MISSING else cell for cell in cells]
     texts = {cell for cell in given if cell is not None}
     if texts and all(text.lower() in ("true", "false") for text in texts):
         return [cell if cell is None else cell.lower() == "true" for cell in given]
-    # 007 is the name of something.
+    # 007 is a name, not a number.
     if texts and not any(re.match(r"[+-]?0\d", text) or "_" in text for text in texts):
         for parse in (int, float):
             with suppress(ValueError):
