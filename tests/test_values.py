@@ -147,7 +147,7 @@ class TestPreparation:
             ({"label_columns": (3,)}, "label_columns[0] must be text, got 3."),
             (
                 {"label_separator": ""},
-                "label_separator stands between two labels: it must have at least one character.",
+                "label_separator separates two labels, so it must have at least one character.",
             ),
             ({"val_fraction": float("nan")}, "val_fraction must be a number from 0 to below 1, got nan."),
             ({"test_fraction": 1}, "test_fraction must be a number from 0 to below 1, got 1."),

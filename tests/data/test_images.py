@@ -1,4 +1,4 @@
-"""Images and data sets are what they say, or are refused."""
+"""Images and data sets: consistent, or rejected."""
 
 from __future__ import annotations
 

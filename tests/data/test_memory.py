@@ -1,4 +1,4 @@
-"""A data set larger than memory is mapped, trained on and judged without being copied into the process."""
+"""A data set larger than memory is mapped, trained on and evaluated without being copied into the process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from lamina import Net, Recipe, Training, evaluate
 from lamina.evaluation import views_of
 from lamina.nets import AvgPool2d, Flatten, Output
 
-def train_and_judge(train, test):
+def train_and_evaluate(train, test):
     augmentation = dict(flip="alternating", translate_px=2, cutout_px=20)
     recipe = Recipe(epochs=1, batch_size=50, precision="fp32", normalization="channel", **augmentation)
     training = Training(Net(AvgPool2d(28), Flatten(), Output()), train, recipe)
@@ -55,9 +55,9 @@ def train_and_judge(train, test):
     return evaluate(training.model, test, views_of(recipe))
 
 torch.set_num_threads(1)
-train_and_judge(data.train.take(range(100)), data.test.take(range(100)))
+train_and_evaluate(data.train.take(range(100)), data.test.take(range(100)))
 resource.setrlimit(resource.RLIMIT_DATA, (read_memory("VmData") + {limit}, resource.RLIM_INFINITY))
-print(data.train.pixels.nbytes // {limit}, loaded < {limit}, train_and_judge(data.train, data.test).images)
+print(data.train.pixels.nbytes // {limit}, loaded < {limit}, train_and_evaluate(data.train, data.test).images)
 """
 
 
@@ -66,7 +66,7 @@ def run(script: str, cache: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
 
 
-def test_a_set_of_several_times_the_memory_is_trained_on_and_judged(cache: Path) -> None:
+def test_a_set_of_several_times_the_memory_is_trained_on_and_evaluated(cache: Path) -> None:
     """It was seen to fail with a copy in each of four places: ``torch.from_numpy(images.pixels).clone()`` in
     ``Training``, ``np.load`` without a map in the cache's ``map_pixels``, all images as one block in
     ``_channel_statistics``, and ``np.ascontiguousarray(pixels[:]).copy()`` in ``predict_logits``.

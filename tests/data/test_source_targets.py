@@ -23,17 +23,17 @@ class Reading(NamedTuple):
     reason: str
 
 
-def read(labels: dict[str, list], target_names=None, **asked) -> Reading:
+def read(labels: dict[str, list], target_names=None, **options) -> Reading:
     count = len(next(iter(labels.values())))
     names = [f"{number}.png" for number in range(count)]
     listing = Listing(
         [Picture(name) for name in names], [None] * count, labels, target_names=target_names, label_reason="the test"
     )
-    return Reading(*read_targets(listing, Preparation(**asked)))
+    return Reading(*read_targets(listing, Preparation(**options)))
 
 
 @pytest.mark.parametrize(
-    ("labels", "asked", "targets", "names", "what"),
+    ("labels", "options", "targets", "names", "what"),
     [
         ({"kind": ["dog", "cat", "dog"]}, {}, [1, 0, 1], ("cat", "dog"), "single-label, 2 classes"),
         ({"digit": [10, 9, 9, 10]}, {}, [1, 0, 0, 1], ("9", "10"), "single-label, 2 classes"),
@@ -76,8 +76,8 @@ def read(labels: dict[str, list], target_names=None, **asked) -> Reading:
         ),
     ],
 )
-def test_the_kind_is_found_or_as_asked(labels, asked, targets, names, what) -> None:
-    reading = read(labels, **asked)
+def test_the_kind_is_found_or_as_requested(labels, options, targets, names, what) -> None:
+    reading = read(labels, **options)
     assert reading.targets.tolist() == targets
     assert reading.target_names == names
     assert reading.reason == f"{what}, from the test"
@@ -102,7 +102,7 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("labels", "asked", "message"),
+    ("labels", "options", "message"),
     [
         (
             {"kind": ["a", None, ""]},
@@ -154,9 +154,9 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
         ({"tags": [[], []]}, {}, "No picture has a label. Name a column with labels by --label-column."),
     ],
 )
-def test_values_that_cannot_be_used_say_what_to_do(labels, asked, message: str) -> None:
+def test_values_that_cannot_be_used_say_what_to_do(labels, options, message: str) -> None:
     with pytest.raises(DataError) as raised:
-        read(labels, **asked)
+        read(labels, **options)
     assert str(raised.value) == message
 
 

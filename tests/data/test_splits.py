@@ -1,4 +1,4 @@
-"""Which pictures are drawn to be judged by."""
+"""Which pictures are held out."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def test_a_draw_is_the_same_again_and_another_by_another_seed() -> None:
 
 
 def test_a_picture_that_is_added_moves_few_others() -> None:
-    asked = Preparation(test_fraction=0.2)
-    before = draw(NAMES, CLASSES, [None] * 150, asked)[0]
-    after = draw([*NAMES, "a/new.png"], [*CLASSES, "a"], [None] * 151, asked)[0]
+    preparation = Preparation(test_fraction=0.2)
+    before = draw(NAMES, CLASSES, [None] * 150, preparation)[0]
+    after = draw([*NAMES, "a/new.png"], [*CLASSES, "a"], [None] * 151, preparation)[0]
     assert sum(one != two for one, two in zip(before, after, strict=False)) <= 1
 
 
 def test_the_order_of_the_pictures_decides_nothing() -> None:
-    asked = Preparation(val_fraction=0.3)
-    forward = draw(NAMES, CLASSES, [None] * 150, asked)[0]
-    backward = draw(NAMES[::-1], CLASSES[::-1], [None] * 150, asked)[0]
+    preparation = Preparation(val_fraction=0.3)
+    forward = draw(NAMES, CLASSES, [None] * 150, preparation)[0]
+    backward = draw(NAMES[::-1], CLASSES[::-1], [None] * 150, preparation)[0]
     assert forward == backward[::-1]
 
 
@@ -111,8 +111,8 @@ def test_a_split_that_would_be_empty_is_refused() -> None:
 def test_no_stratum_is_left_without_training_pictures(strata: list[int], val: float, test: float) -> None:
     names = [str(number) for number in range(len(strata))]
     try:
-        asked = Preparation(val_fraction=val, test_fraction=test)
-        splits = draw(names, strata, [None] * len(strata), asked)[0]
+        preparation = Preparation(val_fraction=val, test_fraction=test)
+        splits = draw(names, strata, [None] * len(strata), preparation)[0]
     except DataError:
         return  # too few pictures for a split
     trained = {stratum for stratum, split in zip(strata, splits, strict=True) if split == "train"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -73,5 +72,4 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
         split_rule=rule,
         target_reason=reason,
         leaks=find_leaks(splits, names, [one.pixel_digest for one in kept]),
-        encodings=dict(Counter(one.encoding for one in kept if one.encoding).most_common()),
     )

@@ -54,25 +54,17 @@ class BadPictureError(Exception):
     """A picture that can't be decoded; the message says why in a few words."""
 
 
-class DecodedPicture(NamedTuple):
-    """A picture's pixels, its stored height and width when upright, and its format and mode, such as ``PNG I;16``."""
-
-    pixels: UInt8[np.ndarray, "h w c"]
-    stored_size_px: tuple[int, int]
-    encoding: str
-
-
 def decode_picture(
     data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "h w c"]:
-    """The pixels that ``decode_and_describe`` gives, with its errors."""
-    return decode_and_describe(data, size, mode, resize).pixels
+    """The pixels that ``decode_and_measure`` gives, with its errors."""
+    return decode_and_measure(data, size, mode, resize)[0]
 
 
-def decode_and_describe(
+def decode_and_measure(
     data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
-) -> DecodedPicture:
-    """Decode one picture to RGB or grey, turned upright by its EXIF.
+) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
+    """Decode one picture to RGB or grey, turned upright by its EXIF; returns its stored height and width, too.
 
     With a ``size`` (height, width) in pixels it is resized by ``resize``. A GIF or TIFF gives its first frame;
     transparent pixels become white; 16-bit values keep their upper 8 bits. For the details see docs/pictures.md.
@@ -86,10 +78,8 @@ def decode_and_describe(
         with _named_errors(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > PICTURE_LIMIT_PIXELS:
                 raise Image.DecompressionBombError
-            # MPO is a JPEG followed by others, as some cameras write.
-            encoding = f"{'JPEG' if image.format == 'MPO' else image.format} {image.mode}"
             upright, stored_size_px = _load_upright(image, size, resize)
-            return DecodedPicture(_fit(upright, size, mode, resize), stored_size_px, encoding)
+            return _fit(upright, size, mode, resize), stored_size_px
     except UnidentifiedImageError:
         is_tiff = data.startswith((b"II*\0", b"MM\0*"))
         raise BadPictureError("a TIFF of a kind that is not read" if is_tiff else "not a picture") from None
@@ -126,8 +116,7 @@ class PictureReader(contextlib.ExitStack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._archives: dict[str, zipfile.ZipFile] = {}
-        self._files: dict[str, BinaryIO] = {}
+        self._opened: dict[str, zipfile.ZipFile | BinaryIO] = {}
 
     def read(self, picture: Picture) -> bytes:
         """The bytes of one picture.
@@ -135,29 +124,24 @@ class PictureReader(contextlib.ExitStack):
         Raises:
             BadPictureError: they can't be read.
         """
+        if not picture.member and picture.offset_bytes is None:
+            return read_file(Path(picture.file))
         try:
-            if picture.member:
-                return self._read_member(picture)
-            if picture.offset_bytes is not None:
-                return self._read_span(picture, picture.offset_bytes)
+            archive = self._opened.get(picture.file)
+            if archive is None:
+                archive = zipfile.ZipFile(picture.file) if picture.member else Path(picture.file).open("rb")  # noqa: SIM115
+                self._opened[picture.file] = archive
+                self.callback(archive.close)
+            if isinstance(archive, zipfile.ZipFile):
+                with archive.open(picture.member) as member:
+                    return member.read(picture.size_bytes)  # without a limit, it may be more than the directory says
+            archive.seek(picture.offset_bytes or 0)
+            data = archive.read(picture.size_bytes)
+            if len(data) < picture.size_bytes:
+                raise EOFError("it ends early")
+            return data
         except Exception as error:  # zipfile and its decompressors raise almost anything
             raise BadPictureError(f"damaged in the archive: {error}"[:120]) from None
-        return read_file(Path(picture.file))
-
-    def _read_member(self, picture: Picture) -> bytes:
-        if picture.file not in self._archives:
-            self._archives[picture.file] = self.enter_context(zipfile.ZipFile(picture.file))
-        with self._archives[picture.file].open(picture.member) as member:
-            return member.read(picture.size_bytes)  # without a limit, zipfile unpacks more than the directory says
-
-    def _read_span(self, picture: Picture, offset_bytes: int) -> bytes:
-        if picture.file not in self._files:
-            self._files[picture.file] = self.enter_context(open(picture.file, "rb"))  # noqa: PTH123, SIM115
-        self._files[picture.file].seek(offset_bytes)
-        data = self._files[picture.file].read(picture.size_bytes)
-        if len(data) < picture.size_bytes:
-            raise EOFError("it ends early")
-        return data
 
 
 def read_file(path: Path) -> bytes:
@@ -227,20 +211,15 @@ def _load_upright(
     image: Image.Image, size: tuple[int, int] | None, resize: Resize
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The picture turned upright, no larger than needed, and its stored height and width."""
-    if image.format in ("JPEG", "MPO"):
-        width, height = image.size
-        turn = TURNS.get(_read_orientation(image))
-        if turn in SIDEWAYS:
-            width, height = height, width
-        if size is not None:
-            enough = enough_pixels((width, height), size, resize)
-            image.draft(None, enough[::-1] if turn in SIDEWAYS else enough)
-        return image if turn is None else image.transpose(turn), (height, width)
-    # The EXIF of a PNG may follow its pixels, and Pillow turns a TIFF as it loads.
-    image.load()
+    is_jpeg = image.format in ("JPEG", "MPO")  # MPO is a JPEG followed by others, as some cameras write
+    if not is_jpeg:  # the EXIF of a PNG may follow its pixels, and Pillow turns a TIFF as it loads
+        image.load()
     turn = TURNS.get(_read_orientation(image))
-    upright = image if turn is None else image.transpose(turn)
-    return upright, (upright.height, upright.width)
+    width, height = image.size[::-1] if turn in SIDEWAYS else image.size
+    if is_jpeg and size is not None:
+        enough = enough_pixels((width, height), size, resize)
+        image.draft(None, enough[::-1] if turn in SIDEWAYS else enough)
+    return image if turn is None else image.transpose(turn), (height, width)
 
 
 def _read_orientation(image: Image.Image) -> int:

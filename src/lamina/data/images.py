@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -160,11 +160,10 @@ class Dataset:
         test: the images to evaluate on, once.
         problems: the pictures that were left out.
         size_px: side of the squares that the pictures became; ``None`` where they kept their own size.
-        resize: how a picture of another size becomes a square, as in ``Preparation``.
+        resize: as in ``Preparation``.
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
         leaks: the pictures that are in two splits.
-        encodings: how many pictures of each format and mode there were, such as ``JPEG RGB``; empty for arrays.
         source: the name or absolute path that ``load_data`` loads it from again; empty for arrays in memory.
         preparation: how it was read.
     """
@@ -180,7 +179,6 @@ class Dataset:
     split_rule: str = "the source's own"
     target_reason: str = "as the source has them"
     leaks: tuple[Leak, ...] = ()
-    encodings: Mapping[str, int] = field(default_factory=dict)
     source: str = ""
     preparation: Preparation = Preparation()
 

@@ -58,10 +58,10 @@ def _check_complete(listing: Listing, preparation: Preparation) -> None:
         gaps = [place for place, value in enumerate(values) if value is None or value == ""]
         is_list = any(isinstance(value, list) for value in values)
         is_joined = preparation.label_separator is not None or preparation.task == "multi-label"
-        if gaps and not is_list and not (is_joined and len(listing.labels) == 1):
-            hint = ""
-            if len(listing.labels) == 1 and _find_separator({value for value in values if isinstance(value, str)}):
-                hint = " Where an empty cell means no label, add --task multi-label."
+        is_alone = len(listing.labels) == 1
+        if gaps and not is_list and not (is_joined and is_alone):
+            can_be_joined = is_alone and _find_separator({value for value in values if isinstance(value, str)})
+            hint = " Where an empty cell means no label, add --task multi-label." if can_be_joined else ""
             raise DataError(
                 f"{plural(len(gaps), 'picture has', 'pictures have')} nothing in column {column!r}; "
                 f"the first is {listing.pictures[gaps[0]].name}. "
@@ -70,35 +70,30 @@ def _check_complete(listing: Listing, preparation: Preparation) -> None:
 
 
 def _find_task(labels: Mapping[str, Sequence[object]], preparation: Preparation) -> KindName:
+    kinds = {column: _kind_of(values) for column, values in labels.items()}
     if len(labels) > 1:
-        kinds = {column: _kind_of(values) for column, values in labels.items()}
         if set(kinds.values()) <= {"truth", "zero or one"}:
             return "multi-label"
         if set(kinds.values()) <= {"zero or one", "whole", "number"}:
             return "regression"
-        texts = ", ".join(repr(column) for column, kind in kinds.items() if kind in ("text", "list", "truth"))
+        others = ", ".join(repr(column) for column, kind in kinds.items() if kind in ("text", "list", "truth"))
         raise DataError(
-            f"Expected several label columns to hold 0 and 1, or numbers; of {', '.join(map(repr, labels))}, {texts} "
+            f"Expected several label columns to hold 0 and 1, or numbers; of {', '.join(map(repr, labels))}, {others} "
             "hold something else. Name the column to learn by --label-column."
         )
-    (values,) = labels.values()
-    if preparation.label_separator:
+    ((column, values),) = labels.items()
+    if preparation.label_separator or kinds[column] == "list":
         return "multi-label"
-    match _kind_of(values):
-        case "list":
-            return "multi-label"
-        case "truth":
-            return "binary"
-        case "number":
-            return "regression"
-        case "whole" | "zero or one":
-            different = len(set(values))
-            return "single-label" if different <= min(CLASSES_AT_MOST, max(2, len(values) // 2)) else "regression"
-    texts_of = {str(value) for value in values}
-    lowered = {text.strip().lower() for text in texts_of}
+    if kinds[column] in ("truth", "number"):
+        return "binary" if kinds[column] == "truth" else "regression"
+    if kinds[column] != "text":
+        at_most = min(CLASSES_AT_MOST, max(2, len(values) // 2))
+        return "single-label" if len(set(values)) <= at_most else "regression"
+    texts = {str(value) for value in values}
+    lowered = {text.strip().lower() for text in texts}
     if lowered <= YES | NO and lowered & YES and lowered & NO:
         return "binary"
-    return "multi-label" if _find_separator(texts_of) else "single-label"
+    return "multi-label" if _find_separator(texts) else "single-label"
 
 
 def _kind_of(values: Sequence[object]) -> str:

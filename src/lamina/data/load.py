@@ -45,7 +45,7 @@ def load_data(
 
     Warns:
         LaminaWarning: pictures could not be read and were left out; a picture is in two splits; a split lacks a class;
-            a damaged cache is made again; a download starts; another process is preparing the same set.
+            a damaged cache is rebuilt; a download starts; another process is preparing the same set.
 
     Raises:
         DataError: there is no such data set, it can't be used, or the cache can't be written.

@@ -1,4 +1,4 @@
-"""``Preparation``: how the pictures and the targets of a source are read, as one value."""
+"""How the pictures and targets of a source are read, as one value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Fraction: TypeAlias = Annotated[float, Range(0, below=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """How to read a source. What is left out is found from the source itself.
+    """How to read a source. Whatever is not given is found from the source itself.
 
     Raises:
         DataError: a value is of the wrong type or out of its range.
@@ -55,7 +55,7 @@ class Preparation:
     def __post_init__(self) -> None:
         check_fields(self, DataError)
         if self.label_separator == "":
-            raise DataError("label_separator stands between two labels: it must have at least one character.")
+            raise DataError("label_separator separates two labels, so it must have at least one character.")
         if (self.val_fraction or 0) + (self.test_fraction or 0) >= 1:
             raise DataError(
                 f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave no training pictures."

@@ -1,4 +1,4 @@
-"""How a picture of any size becomes one of the size that a net takes: the same for training and for prediction."""
+"""Resizing pictures to the size that a net takes, alike for training and prediction."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from PIL import Image
 
 from lamina.data.preparation import Resize
 
-# Over every pixel that falls into a new one, so that nothing flickers. Of what Pillow has, Lanczos keeps hardly more
-# and takes 1.5 times as long, the triangle of "bilinear" blurs.
+# It averages every pixel that falls into a new one, so that nothing flickers. Of Pillow's others, Lanczos keeps hardly
+# more detail and takes 1.5 times as long; bilinear blurs.
 FILTER = Image.Resampling.BICUBIC
 # From six times the size on, whole pixels are averaged first, to three times the size. Against the same filter in
 # floats over all pixels: 56 dB, where rounding alone is 58 dB.
 REDUCING_GAP = 3.0
-# A JPEG is decoded at a half, a quarter or an eighth where that leaves twice what is needed: 43 dB and more, and half
-# the time. Once what is needed would leave 37 dB.
+# A JPEG is decoded at a half, a quarter or an eighth if that leaves twice the size needed: 43 dB and more, and half the
+# time. Just the size needed would give 37 dB.
 OVERSAMPLING = 2
 
 
 def resize_image(image: Image.Image, size: tuple[int, int], resize: Resize) -> Image.Image:
-    """A grey or RGB picture made to fit ``size`` (height, width) in pixels; small pictures are scaled up.
+    """A grey or RGB picture resized to ``size`` (height, width) in pixels; small pictures are scaled up.
 
-    ``crop`` scales it until it covers the size and keeps the centre, ``pad`` scales it until it lies inside and adds
-    black bars, ``stretch`` changes its proportions.
+    ``crop`` scales it to cover the size and keeps the centre, ``pad`` scales it to fit inside and adds black bars,
+    ``stretch`` changes its proportions.
 
     >>> resize_image(Image.new("L", (40, 20), 255), (4, 4), "pad").tobytes().hex(" ", 4)
     '00000000 ffffffff ffffffff 00000000'
@@ -46,7 +46,7 @@ def resize_image(image: Image.Image, size: tuple[int, int], resize: Resize) -> I
 
 
 def enough_pixels(stored: tuple[int, int], size: tuple[int, int], resize: Resize) -> tuple[int, int]:
-    """How wide and high a picture of ``stored`` (width, height) must be decoded at least, to be made to fit ``size``.
+    """The least width and height to decode a picture of ``stored`` (width, height) at, to resize it to ``size``.
 
     >>> enough_pixels((4000, 3000), (64, 64), "crop"), enough_pixels((4000, 3000), (64, 64), "pad")
     ((128, 128), (128, 96))
@@ -56,7 +56,7 @@ def enough_pixels(stored: tuple[int, int], size: tuple[int, int], resize: Resize
 
 
 def _inside(stored: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """The largest width and height of the proportions of ``stored`` that lie inside ``size`` (height, width)."""
+    """The largest width and height with the proportions of ``stored`` inside ``size`` (height, width)."""
     width, height = stored
     scale = min(size[1] / width, size[0] / height)
     return max(1, round(width * scale)), max(1, round(height * scale))

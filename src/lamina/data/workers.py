@@ -23,7 +23,7 @@ from lamina.data.decoding import (
     BadPictureError,
     Picture,
     PictureReader,
-    decode_and_describe,
+    decode_and_measure,
     decode_picture,
     fit_pixels,
 )
@@ -36,10 +36,10 @@ from lamina.errors import DataError
 MIXED_SIZES_SIDE_PX = 64
 OWN_SIZE_LIMIT_PX = 256  # photographs of a camera's size are more than nets learn from, or memory holds
 SAMPLE_PICTURES = 32
-# Starting a worker takes a third of a second, as does decoding so many small pictures or bytes of photographs.
+# Starting a worker takes a third of a second, as does decoding this many small pictures or bytes of photographs.
 PICTURES_PER_WORKER = 1000
 BYTES_PER_WORKER = 12 * 2**20
-# Workers take blocks of so many in turn: one class may have larger pictures than another.
+# Workers take blocks of this size in turn: one class may have larger pictures than another.
 PICTURES_PER_BLOCK = 50
 # Keeps GNU's allocator from returning each picture's memory: a tenth of the time at 224 px.
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": "100000000"}
@@ -55,7 +55,6 @@ class Decoded(NamedTuple):
         reason: why it could not be decoded; empty where it could.
         height: as stored, in pixels, upright.
         width: likewise.
-        encoding: its format and mode, such as ``JPEG RGB``; empty for arrays.
         pixel_digest: of the row.
     """
 
@@ -64,7 +63,6 @@ class Decoded(NamedTuple):
     reason: str = ""
     height: int = 0
     width: int = 0
-    encoding: str = ""
     pixel_digest: str = ""
 
 
@@ -144,7 +142,7 @@ def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resi
             digests = digest_rows(fitted)
             contents = digests if size_px is None else digest_rows(block)
             for content, digest in zip(contents, digests, strict=True):
-                found.append(Decoded(len(found), content, "", height, width, "", digest))
+                found.append(Decoded(len(found), content, "", height, width, digest))
     return found
 
 
@@ -196,17 +194,15 @@ def _decode_here(job: _Job) -> Iterator[int]:
             data = b""
             try:
                 data = reader.read(picture)
-                decoded = decode_and_describe(data, size, resize=job.resize or "crop")
-                if decoded.pixels.shape != (height, width, channels):
+                pixels, stored_size_px = decode_and_measure(data, size, resize=job.resize or "crop")
+                if pixels.shape != (height, width, channels):
                     raise _SizesDifferError
-                pixels = decoded.pixels.tobytes()
-                found.append(
-                    Decoded(row, _digest(data), "", *decoded.stored_size_px, decoded.encoding, _digest(pixels))
-                )
+                written = pixels.tobytes()
+                found.append(Decoded(row, _digest(data), "", *stored_size_px, _digest(written)))
             except BadPictureError as error:
-                pixels = bytes(row_bytes)
+                written = bytes(row_bytes)
                 found.append(Decoded(row, _digest(data), str(error)))
-            rows.write(pixels)
+            rows.write(written)
     Path(job.result_file).write_text(json.dumps(found), "utf-8")
     yield (len(job.rows) - 1) % PICTURES_PER_BLOCK + 1
 
