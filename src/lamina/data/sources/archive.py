@@ -37,11 +37,7 @@ def open_archive(path: Path, preparation: Preparation) -> Source | None:
 
 
 def list_zip(path: Path, limits: Limits = LIMITS) -> list[Picture]:
-    """The pictures of a zip, to be read in place.
-
-    Raises:
-        DataError: the zip is damaged or encrypted, a member is unsafe or too large, or a table holds the targets.
-    """
+    """The pictures of a zip, to be read in place; DataError if it is damaged or unsafe, or has a table of them."""
     pictures: dict[str, Picture] = {}
     tables: list[str] = []
     with readable(path), open_zip(path, limits) as archive:
@@ -55,11 +51,7 @@ def list_zip(path: Path, limits: Limits = LIMITS) -> list[Picture]:
 
 
 def spool_tar(path: Path, spool: Path, limits: Limits = LIMITS) -> list[Picture]:
-    """Copy the pictures of a tar into one file, from which they can be read in any order.
-
-    Raises:
-        DataError: the tar is damaged, a member is unsafe or too large, or a table holds the targets.
-    """
+    """Copy the pictures of a tar into one file, from which they can be read in any order; DataError as for a zip."""
     pictures: dict[str, Picture] = {}
     tables: list[str] = []
     with spool.open("wb") as file:

@@ -60,11 +60,7 @@ def is_batches_archive(path: Path) -> bool:
 
 
 def list_batches(path: Path) -> Listing:
-    """The images of the official archive or of its unpacked folder.
-
-    Raises:
-        DataError: a file is missing or damaged, or its pickle holds anything but arrays and plain containers.
-    """
+    """The images of the official archive or of its unpacked folder; DataError if a file is missing or invalid."""
     wanted = {*CIFAR10.all, *CIFAR100.all}
     if path.is_dir():
         with readable(path):

@@ -92,11 +92,7 @@ def _check_kind(table: Table, column: str, flag: str, kinds: tuple[ColumnKind, .
 
 
 def read_splits(table: Table, column: str) -> list[Split | None]:
-    """The split of each row.
-
-    Raises:
-        DataError: a value names no split.
-    """
+    """The split of each row; DataError if a value names none."""
     values = table.read(column)
     if unknown := _unknown_splits(values):
         raise DataError(

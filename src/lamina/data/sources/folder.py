@@ -37,11 +37,7 @@ class Scan(NamedTuple):
 
 
 def open_folder(path: Path, preparation: Preparation) -> Source | None:
-    """A folder of class folders, with or without ``train``, ``val`` and ``test`` around them.
-
-    Raises:
-        DataError: the folder can't be read.
-    """
+    """A folder of class folders, with or without ``train``, ``val`` and ``test``; DataError if it can't be read."""
     if not path.is_dir():
         return None
     scan = scan_folder(path)
@@ -121,7 +117,7 @@ def walk_files(folder: Path | str, prefix: str = "") -> Iterable[tuple[str, os.D
 def arrange(
     pictures: Sequence[Picture], source: Path, label_from: LabelFrom = "folder", problems: Sequence[Problem] = ()
 ) -> Listing:
-    """The splits and classes of pictures by their paths; a single folder around all is stepped into.
+    """The splits and classes of pictures by their paths, below the single folder around all if there is one.
 
     Raises:
         DataError: there are no pictures, or splits beside other folders.

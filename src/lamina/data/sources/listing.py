@@ -69,7 +69,7 @@ class Listing:
     pixels: Pixels | None = None
 
     def keep(self, rows: Sequence[int], pictures: Sequence[Picture], problems: Sequence[Problem]) -> Listing:
-        """The listing of these rows, with the pictures found for them, and the problems of the others."""
+        """The listing of these rows, with their pictures, and the problems of the others."""
         return replace(
             self,
             pictures=pictures,

@@ -57,7 +57,8 @@ class _Member:
             if self.is_fortran or not self.shape:
                 yield np.atleast_1d(np.lib.format.read_array(file, allow_pickle=False))
                 return
-            _read_header(file)
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
             while data := file.read(max(1, BLOCK_BYTES // row_bytes) * row_bytes):
                 yield np.frombuffer(data, self.dtype).reshape(-1, *self.shape[1:])
 
@@ -84,18 +85,17 @@ def _list_arrays(path: Path) -> Listing:
         keys = _find_keys(found, path)
         names_key = _first(found, NAME_KEYS)
         images = {split: _read_member(archive, key, path) for split, (key, _) in keys.items()}
-        label_arrays = {split: _read_member(archive, key, path) for split, (_, key) in keys.items()}
+        label_arrays = {split: _read_member(archive, key, path).read() for split, (_, key) in keys.items()}
         stored_names = _read_member(archive, names_key, path).read() if names_key else None
     names = None if stored_names is None else tuple(str(clean_label(name)) for name in stored_names.ravel().tolist())
     counts = {split: one.shape[0] if one.shape else 0 for split, one in images.items()}
-    labels = _join_labels({split: one.read() for split, one in label_arrays.items()}, counts, names, path)
-    label_keys = ", ".join(key for _, key in keys.values())
+    labels = _join_labels(label_arrays, counts, names, path)
     return Listing(
         pictures=name_rows(counts),
         splits=[split for split, count in counts.items() for _ in range(count)],
         labels=labels,
         target_names=names if len(labels) == 1 else None,
-        label_reason=f"array{'s' if len(keys) > 1 else ''} {label_keys}",
+        label_reason=f"array{'s' if len(keys) > 1 else ''} {', '.join(key for _, key in keys.values())}",
         pixels=_join_pixels(images, path),
     )
 
@@ -125,18 +125,12 @@ def _first(present: Sequence[str], wanted: Sequence[str]) -> str | None:
     return next((by_lower[key] for key in wanted if key in by_lower), None)
 
 
-def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = read(file)
-    return shape, is_fortran, dtype
-
-
 def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> _Member:
     """Describe an array; rejects one that is not what its header says."""
     info = archive.getinfo(f"{key}.npy")
     with archive.open(info) as file:
-        shape, is_fortran, dtype = _read_header(file)
+        np.lib.format.read_magic(file)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
         array_bytes = math.prod(shape) * dtype.itemsize
         if dtype.kind not in "biufUS":
             what = "Python objects" if dtype.hasobject else f"values of the type {dtype}"

@@ -26,11 +26,7 @@ BATCH_BYTES = 32 * 2**20
 
 
 def read_parquet_table(path: Path) -> Table:
-    """The columns of a Parquet file; their values are read when they are needed.
-
-    Raises:
-        DataError: it is damaged.
-    """
+    """The columns of a Parquet file, whose values are read when they are needed; DataError if it is damaged."""
     with readable(path, ERRORS):
         schema = pl.read_parquet_schema(path)
         metadata = pl.read_parquet_metadata(path)

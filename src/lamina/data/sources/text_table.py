@@ -26,11 +26,7 @@ KINDS: Mapping[type, ColumnKind] = {str: "text", bool: "truth", int: "number", f
 
 
 def read_text_table(path: Path) -> Table:
-    """The columns of a table of text.
-
-    Raises:
-        DataError: it is damaged or not UTF-8, or has no header or two columns of one name.
-    """
+    """The columns of a table of text; DataError if it is damaged, not UTF-8 or lacks a header of unique names."""
     name = path.name.lower().removesuffix(".gz")
     with readable(path):
         text = _read_text(path)
