@@ -43,23 +43,18 @@ def layer_from_json(data: object) -> Layer:
     >>> layer_from_json({"layer": "Dropout", "p": 0.2})
     Dropout(p=0.2)
     """
-    value = _from_json(data)
-    if not isinstance(value, Layer):
+    if not isinstance(data, dict) or not all(isinstance(text, str) for text in (data.get("layer"), *data)):
         raise NetError(f'a layer in JSON must be {{"layer": name, ...}}, got {reprlib.repr(data)}.')
-    return value
-
-
-def _from_json(value: object) -> object:
-    if isinstance(value, list):
-        return tuple(_from_json(item) for item in value)
-    if not isinstance(value, dict):
-        return value
-    arguments = {name: _from_json(item) for name, item in value.items() if name != "layer"}
-    kind = value.get("layer")
-    if not isinstance(kind, str) or not all(isinstance(name, str) for name in arguments):
-        raise NetError(f'a layer in JSON must be {{"layer": name, ...}}, got {reprlib.repr(value)}.')
+    kind = data["layer"]
+    arguments = {name: _argument(item) for name, item in data.items() if name != "layer"}
     # Residual takes its layers one by one.
-    layers_inside = arguments.pop("layers", ()) if kind == "Residual" else ()
-    if not isinstance(layers_inside, tuple):
-        raise NetError(f"{kind}: layers must be a list, got {reprlib.repr(layers_inside)}.")
-    return build_layer(kind, layers_inside, arguments)
+    inner = arguments.pop("layers", ()) if kind == "Residual" else ()
+    if not isinstance(inner, tuple):
+        raise NetError(f"{kind}: layers must be a list, got {reprlib.repr(inner)}.")
+    return build_layer(kind, inner, arguments)
+
+
+def _argument(value: object) -> object:
+    if isinstance(value, list):
+        return tuple(_argument(item) for item in value)
+    return layer_from_json(value) if isinstance(value, dict) else value

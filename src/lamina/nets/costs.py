@@ -85,22 +85,15 @@ def summarize(net: Net, in_shape: Shape, outputs: int) -> Summary:
 
 
 def _rows(layers: Sequence[Layer], in_shape: Shape, field: Field | None, depth: int) -> Iterator[Row]:
-    shapes = trace_shapes(layers, in_shape)
-    fields = trace_fields(layers, in_shape, field)
+    shapes, fields = trace_shapes(layers, in_shape), trace_fields(layers, in_shape, field)
     for place, layer in enumerate(layers):
-        received, out_shape = shapes[place], shapes[place + 1]
+        shape, out_shape, out_field = shapes[place], shapes[place + 1], fields[place + 1]
         if isinstance(layer, Residual):
-            yield Row("Residual", depth, out_shape, 0, 0, fields[place + 1])
-            yield from _rows(layer.layers, received, fields[place], depth + 1)
+            yield Row("Residual", depth, out_shape, 0, 0, out_field)
+            yield from _rows(layer.layers, shape, fields[place], depth + 1)
             if layer.shortcut:
-                yield Row("shortcut", depth + 1, out_shape, 0, 0, fields[place + 1])
-                yield from _rows(layer.shortcut, received, fields[place], depth + 2)
+                yield Row("shortcut", depth + 1, out_shape, 0, 0, out_field)
+                yield from _rows(layer.shortcut, shape, fields[place], depth + 2)
         else:
-            yield Row(
-                repr(layer),
-                depth,
-                out_shape,
-                layer.parameter_count(received),
-                layer.multiply_adds(received),
-                fields[place + 1],
-            )
+            costs = layer.parameter_count(shape), layer.multiply_adds(shape)
+            yield Row(repr(layer), depth, out_shape, *costs, out_field)

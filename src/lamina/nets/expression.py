@@ -29,9 +29,7 @@ def parse_net(text: str) -> Net:
     # In brackets, so that the layers may stand on several lines.
     source = f"(\n{text}\n)"
     try:
-        body = ast.parse(source, mode="eval").body
-        pieces = _pieces(body)
-        layers = [_layer(source, piece) for piece in pieces]
+        layers = [_layer(source, piece) for piece in _pieces(ast.parse(source, mode="eval").body)]
     except SyntaxError as error:
         raise NetError(f"the layers are not valid Python: {_quote_near(text, error)}. {_EXAMPLE}") from None
     except (RecursionError, MemoryError):

@@ -1,18 +1,15 @@
 """The base classes of layers: frozen values that know their shapes, their costs and their torch module."""
 
-# The methods are documented in Layer, and not every layer needs all of their arguments.
-# ruff: noqa: ARG002, D102
-
 from __future__ import annotations
 
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, TypeAlias
 
 from lamina.errors import NetError
-from lamina.nets.window import Field
+from lamina.nets.window import Field, Pair, Window
 from lamina.values import check_fields, fields_to_plain
 
 if TYPE_CHECKING:
@@ -26,6 +23,8 @@ Shape: TypeAlias = tuple[int, ...]
 class Layer(ABC):
     """A layer of a net: its arguments, and what follows from them and the input shape.
 
+    By default a layer keeps the shape of its input, has no parameters, and its units see no more than their inputs do.
+
     Invalid arguments raise ``NetError``. ``out_shape`` raises it for an input shape that does not fit; the
     other methods may rely on a shape that does.
     """
@@ -33,21 +32,21 @@ class Layer(ABC):
     def __post_init__(self) -> None:
         check_fields(self, NetError, f"{type(self).__name__}: ")
 
-    @abstractmethod
     def out_shape(self, in_shape: Shape) -> Shape:
         """The shape of the output for an input of ``in_shape``."""
+        return in_shape
 
-    @abstractmethod
     def parameter_count(self, in_shape: Shape) -> int:
         """The number of parameters, trained or frozen."""
+        return 0
 
-    @abstractmethod
     def multiply_adds(self, in_shape: Shape) -> int:
         """Multiply-adds of convolutions and linear layers for one image."""
+        return 0
 
-    @abstractmethod
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
         """The receptive field of a unit whose inputs see ``field``; ``None`` is the whole image."""
+        return field
 
     @abstractmethod
     def module(self, in_shape: Shape) -> nn.Module:
@@ -68,25 +67,8 @@ class Layer(ABC):
 
 
 @dataclass(frozen=True, repr=False)
-class WeightlessLayer(Layer):
-    """A layer without parameters and multiply-adds."""
-
-    def parameter_count(self, in_shape: Shape) -> int:
-        return 0
-
-    def multiply_adds(self, in_shape: Shape) -> int:
-        return 0
-
-
-@dataclass(frozen=True, repr=False)
-class ElementwiseLayer(WeightlessLayer):
+class ElementwiseLayer(Layer):
     """A layer that maps each number on its own: the class of the same name and arguments in ``torch.nn``."""
-
-    def out_shape(self, in_shape: Shape) -> Shape:
-        return in_shape
-
-    def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        return field
 
     def module(self, in_shape: Shape) -> nn.Module:
         from torch import nn
@@ -116,6 +98,41 @@ class DerivedLayer(Layer):
         return self.counterpart(in_shape).receptive_field(field, in_shape)
 
 
+def require_image(layer: Layer, in_shape: Shape) -> tuple[int, int, int]:
+    """The channels, height and width of an image; ``NetError`` for anything else."""
+    if len(in_shape) != 3:
+        raise NetError(
+            f"{layer}: expected an image (C, H, W), got {in_shape}. Put it before Flatten() or GlobalAvgPool()."
+        )
+    channels, height, width = in_shape
+    return channels, height, width
+
+
+def require_vector(layer: Layer, in_shape: Shape) -> int:
+    """The length of a vector; ``NetError`` for anything else."""
+    if len(in_shape) != 1:
+        raise NetError(f"{layer}: expected a vector (F,), got {in_shape}. Put Flatten() or GlobalAvgPool() before it.")
+    return in_shape[0]
+
+
+def slide(layer: Layer, window: Window, in_shape: Shape, remedy: str = "") -> Pair:
+    """The height and width after a layer's window slides over an image; ``NetError`` where it does not fit.
+
+    ``remedy`` says what helps besides a smaller window.
+    """
+    _, height, width = require_image(layer, in_shape)
+    out_size = window.out_size((height, width))
+    if min(out_size) < 1:
+        (top, bottom), (left, right) = window.borders((height, width))
+        window_height, window_width = window.span
+        raise NetError(
+            f"{layer}: its window of {window_height}x{window_width} px does not fit into the image of "
+            f"{height + top + bottom}x{width + left + right} px, padding included. "
+            f"Use a smaller window{remedy and ', '}{remedy}."
+        )
+    return out_size
+
+
 def trace_shapes(layers: Sequence[Layer], in_shape: Shape) -> tuple[Shape, ...]:
     """The input shape of each of ``layers``, and last the output shape.
 
@@ -130,21 +147,15 @@ def trace_shapes(layers: Sequence[Layer], in_shape: Shape) -> tuple[Shape, ...]:
     return tuple(shapes)
 
 
-def add_up(layers: Sequence[Layer], in_shape: Shape, count: Callable[[Layer, Shape], int]) -> int:
-    """The sum of ``count(layer, its in_shape)`` over layers in a row.
-
-    >>> from lamina.nets import Flatten, Linear
-    >>> add_up([Flatten(), Linear(10)], (3, 2, 2), lambda layer, shape: layer.parameter_count(shape))
-    130
-    """
-    shapes = trace_shapes(layers, in_shape)[:-1]
-    return sum(count(layer, shape) for layer, shape in zip(layers, shapes, strict=True))
+def pair_shapes(layers: Sequence[Layer], in_shape: Shape) -> Iterable[tuple[Layer, Shape]]:
+    """Each of ``layers`` with the shape of its input."""
+    return zip(layers, trace_shapes(layers, in_shape), strict=False)
 
 
 def trace_fields(layers: Sequence[Layer], in_shape: Shape, field: Field | None) -> tuple[Field | None, ...]:
     """The receptive field before each of ``layers``, and last the one after all of them."""
     found = [field]
-    for layer, shape in zip(layers, trace_shapes(layers, in_shape)[:-1], strict=True):
+    for layer, shape in pair_shapes(layers, in_shape):
         found.append(layer.receptive_field(found[-1], shape))
     return tuple(found)
 
@@ -153,8 +164,7 @@ def build_modules(layers: Sequence[Layer], in_shape: Shape) -> nn.Sequential:
     """The torch modules of layers in a row."""
     from torch import nn
 
-    shapes = trace_shapes(layers, in_shape)[:-1]
-    return nn.Sequential(*(layer.module(shape) for layer, shape in zip(layers, shapes, strict=True)))
+    return nn.Sequential(*(layer.module(shape) for layer, shape in pair_shapes(layers, in_shape)))
 
 
 def check_layers(owner: str, layers: Sequence[object]) -> None:

@@ -3,9 +3,6 @@
 A new layer is a class here and its name in ``__all__``: JSON, expressions and the contract tests find it there.
 """
 
-# The methods are documented in Layer, and not every layer needs all of their arguments.
-# ruff: noqa: ARG002, D102
-
 from __future__ import annotations
 
 import math
@@ -13,16 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from lamina.errors import NetError
-from lamina.nets.layer import (
-    DerivedLayer,
-    ElementwiseLayer,
-    Layer,
-    Shape,
-    WeightlessLayer,
-)
+from lamina.nets.layer import DerivedLayer, ElementwiseLayer, Layer, Shape, require_image, require_vector, slide
 from lamina.nets.pools import AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool2d
 from lamina.nets.residual import Residual
-from lamina.nets.shapes import divisors, require_image, require_vector, slide
 from lamina.nets.window import Field, Padding, Size, Whole, Window, as_pair
 from lamina.values import Range
 
@@ -85,10 +75,12 @@ class Conv2d(Layer):
     def out_shape(self, in_shape: Shape) -> Shape:
         channels, *_ = require_image(self, in_shape)
         if channels % self.groups or self.out_channels % self.groups:
+            common = math.gcd(channels, self.out_channels)
+            divisors = [str(number) for number in range(1, common + 1) if common % number == 0]
             raise NetError(
                 f"{self}: groups must divide the channels that come in and go out, "
                 f"got groups={self.groups} for {channels} and {self.out_channels}. "
-                f"Choose from: {divisors(math.gcd(channels, self.out_channels))}."
+                f"Choose from: {', '.join(divisors)}."
             )
         return self.out_channels, *slide(self, self.window, in_shape, "or padding='same'")
 
@@ -232,12 +224,6 @@ class BatchNorm(Layer):
     def parameter_count(self, in_shape: Shape) -> int:
         return 2 * self.out_shape(in_shape)[0]
 
-    def multiply_adds(self, in_shape: Shape) -> int:
-        return 0
-
-    def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        return field
-
     def module(self, in_shape: Shape) -> nn.Module:
         from torch import nn
 
@@ -285,11 +271,8 @@ class SiLU(ElementwiseLayer):
 
 
 @dataclass(frozen=True, repr=False)
-class Softmax(WeightlessLayer):
+class Softmax(Layer):
     """exp(x), scaled to sum to 1 over the channels of each pixel, or over a vector."""
-
-    def out_shape(self, in_shape: Shape) -> Shape:
-        return in_shape
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
         """Unchanged for images; the whole image for a vector, every number of which is in the sum."""
@@ -302,7 +285,7 @@ class Softmax(WeightlessLayer):
 
 
 @dataclass(frozen=True, repr=False)
-class Flatten(WeightlessLayer):
+class Flatten(Layer):
     """All numbers of an image as a vector.
 
     >>> Flatten().out_shape((3, 32, 32))
@@ -311,9 +294,6 @@ class Flatten(WeightlessLayer):
 
     def out_shape(self, in_shape: Shape) -> Shape:
         return (math.prod(in_shape),)
-
-    def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        return field
 
     def module(self, in_shape: Shape) -> nn.Module:
         from lamina.nets.modules import LayoutFlatten

@@ -37,8 +37,7 @@ class SameConv2d(nn.Conv2d):
 class LayoutFlatten(nn.Flatten):
     """``nn.Flatten`` whose gradient has the memory layout of its input.
 
-    torch's own gives a channels-first gradient to channels-last activations, which are read together at a twentieth of
-    the speed.
+    torch's own gives channels-last activations a channels-first gradient; combining the two is twenty times slower.
 
     >>> images = torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
     >>> (gradient,) = torch.autograd.grad(LayoutFlatten()(images).sum(), images)
@@ -65,10 +64,10 @@ class _FlattenTurned(torch.autograd.Function):
 
 
 class Bfloat16Linear(nn.Linear):
-    """A linear layer that multiplies in bf16 while it learns, and takes and gives float32."""
+    """A linear layer that multiplies in bf16 in training mode; its input and output are float32."""
 
     def forward(self, x: Float[Tensor, "n f"]) -> Float[Tensor, "n u"]:
-        """In float32 where it predicts: what is judged and kept is a model in float32."""
+        """In float32 in eval mode: the model that is evaluated and saved is one in float32."""
         if not self.training:
             return super().forward(x)
         products = functional.linear(x.bfloat16(), self.weight.bfloat16()).float()
@@ -80,8 +79,7 @@ class ResidualSum(nn.Module):
 
     def __init__(self, body: nn.Sequential, shortcut: nn.Sequential) -> None:
         super().__init__()
-        self.body = body
-        self.shortcut = shortcut
+        self.body, self.shortcut = body, shortcut
 
     def forward(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """shortcut(x) + body(x)."""

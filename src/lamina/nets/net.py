@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, overload
 
 from lamina.errors import NetError
 from lamina.nets.construction import layer_from_json
-from lamina.nets.layer import (
-    Layer,
-    Shape,
-    add_up,
-    build_modules,
-    check_layers,
-    trace_fields,
-    trace_shapes,
-)
+from lamina.nets.layer import Layer, Shape, build_modules, check_layers, trace_fields, trace_shapes
 from lamina.nets.layers import Output, Residual, Sigmoid, Softmax, Whiten
 from lamina.nets.window import Field
 from lamina.text import html_table
@@ -30,8 +22,7 @@ if TYPE_CHECKING:
 class Net(Sequence[Layer]):
     """A sequence of layers. Nets are immutable: another design is another net.
 
-    Methods that take a shape, (C, H, W) or (F,), raise ``NetError`` naming the first layer whose input does not
-    fit, its place, and what would fix it.
+    Methods that take a shape, (C, H, W) or (F,), raise ``NetError`` where it does not fit.
 
     >>> from lamina.nets import Flatten, Linear, Output, ReLU
     >>> net = Net(Flatten(), Linear(100), ReLU(), Output())
@@ -73,7 +64,7 @@ class Net(Sequence[Layer]):
 
     def with_outputs(self, outputs: int) -> Net:
         """The net whose ``Output()`` has as many units as the task has outputs."""
-        return self._rebuild(lambda layer: (Output(outputs),) if isinstance(layer, Output) else (layer,))
+        return Net(*_rebuild(self.layers, lambda layer: (Output(outputs),) if isinstance(layer, Output) else (layer,)))
 
     def check(self, in_shape: Shape, outputs: int) -> Net:
         """The net with its outputs, checked for training on images of ``in_shape``.
@@ -124,13 +115,13 @@ Put Flatten() or GlobalAvgPool() before it.
 
     def parameter_count(self, in_shape: Shape) -> int:
         """The number of parameters, trained or frozen."""
-        self.shapes(in_shape)
-        return add_up(self.layers, in_shape, lambda layer, shape: layer.parameter_count(shape))
+        pairs = zip(self.layers, self.shapes(in_shape), strict=False)
+        return sum(layer.parameter_count(shape) for layer, shape in pairs)
 
     def multiply_adds(self, in_shape: Shape) -> int:
         """Multiply-adds of convolutions and linear layers for one image."""
-        self.shapes(in_shape)
-        return add_up(self.layers, in_shape, lambda layer, shape: layer.multiply_adds(shape))
+        pairs = zip(self.layers, self.shapes(in_shape), strict=False)
+        return sum(layer.multiply_adds(shape) for layer, shape in pairs)
 
     def module(self, in_shape: Shape) -> nn.Sequential:
         """The net as a torch module with fresh weights, from float (N, *in_shape) to (N, *out_shape)."""
@@ -144,7 +135,7 @@ Put Flatten() or GlobalAvgPool() before it.
         >>> Net(Conv2d(32, 3), BatchNorm(), ReLU()).without(BatchNorm)
         Net(Conv2d(32, 3), ReLU())
         """
-        return self._rebuild(lambda layer: () if isinstance(layer, kind) else (layer,))
+        return Net(*_rebuild(self.layers, lambda layer: () if isinstance(layer, kind) else (layer,)))
 
     def replace(self, old: type[Layer] | Layer, new: Layer) -> Net:
         """The net with ``new`` in place of each layer of a kind, or equal to ``old``, also inside ``Residual``.
@@ -163,7 +154,7 @@ Put Flatten() or GlobalAvgPool() before it.
             found = found or matches
             return (new,) if matches else (layer,)
 
-        net = self._rebuild(change)
+        net = Net(*_rebuild(self.layers, change))
         if not found:
             name = old.__name__ if isinstance(old, type) else repr(old)
             raise NetError(f"replace: expected a net with {name}, got {self}. Name a layer that it has.")
@@ -187,9 +178,6 @@ Put Flatten() or GlobalAvgPool() before it.
             return cls(*(layer_from_json(layer) for layer in data["layers"]))
         except RecursionError:
             raise NetError("a net in JSON must not be nested this deeply.") from None
-
-    def _rebuild(self, change: Callable[[Layer], tuple[Layer, ...]]) -> Net:
-        return Net(*_rebuild(self.layers, change))
 
 
 def _rebuild(layers: Sequence[Layer], change: Callable[[Layer], tuple[Layer, ...]]) -> tuple[Layer, ...]:

@@ -1,8 +1,5 @@
 """Pools: a window or a whole channel becomes one number."""
 
-# The methods are documented in Layer, and not every layer needs all of their arguments.
-# ruff: noqa: ARG002
-
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -10,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamina.errors import NetError
-from lamina.nets.layer import Shape, WeightlessLayer
-from lamina.nets.shapes import require_image, slide
+from lamina.nets.layer import Layer, Shape, require_image, slide
 from lamina.nets.window import Field, Padding, Size, Window, as_pair
 
 if TYPE_CHECKING:
@@ -19,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class _Pool(WeightlessLayer):
+class _Pool(Layer):
     """A window that reduces the numbers it covers to one; ``stride`` is ``kernel_size`` unless given.
 
     ``padding`` is at most half of ``kernel_size``.
@@ -31,10 +27,8 @@ class _Pool(WeightlessLayer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if any(
-            2 * padding > kernel
-            for padding, kernel in zip(as_pair(self.padding), as_pair(self.kernel_size), strict=True)
-        ):
+        sizes = zip(as_pair(self.padding), as_pair(self.kernel_size), strict=True)
+        if any(2 * padding > kernel for padding, kernel in sizes):
             raise NetError(
                 f"{type(self).__name__}: padding must be at most half of kernel_size, "
                 f"got {self.padding} for {self.kernel_size}."
@@ -78,7 +72,7 @@ class AvgPool2d(_Pool):
 
 
 @dataclass(frozen=True, repr=False)
-class _GlobalPool(WeightlessLayer):
+class _GlobalPool(Layer):
     """One number per channel, whatever the size of the image."""
 
     def out_shape(self, in_shape: Shape) -> Shape:

@@ -1,23 +1,14 @@
 """Layers beside a shortcut, whose outputs are added."""
 
-# The methods are documented in Layer.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from lamina.errors import NetError
-from lamina.nets.layer import (
-    Layer,
-    Shape,
-    add_up,
-    build_modules,
-    check_layers,
-    trace_fields,
-    trace_shapes,
-)
+from lamina.nets.layer import Layer, Shape, build_modules, check_layers, pair_shapes, trace_fields, trace_shapes
 from lamina.nets.window import Field
 
 if TYPE_CHECKING:
@@ -71,16 +62,10 @@ class Residual(Layer):
         return made
 
     def parameter_count(self, in_shape: Shape) -> int:
-        return sum(
-            add_up(way, in_shape, lambda layer, shape: layer.parameter_count(shape))
-            for way in (self.layers, self.shortcut)
-        )
+        return sum(layer.parameter_count(shape) for layer, shape in self._pair_shapes(in_shape))
 
     def multiply_adds(self, in_shape: Shape) -> int:
-        return sum(
-            add_up(way, in_shape, lambda layer, shape: layer.multiply_adds(shape))
-            for way in (self.layers, self.shortcut)
-        )
+        return sum(layer.multiply_adds(shape) for layer, shape in self._pair_shapes(in_shape))
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
         """The wider of both paths, along each side."""
@@ -97,6 +82,9 @@ class Residual(Layer):
 
         self.out_shape(in_shape)
         return ResidualSum(build_modules(self.layers, in_shape), build_modules(self.shortcut, in_shape))
+
+    def _pair_shapes(self, in_shape: Shape) -> Iterable[tuple[Layer, Shape]]:
+        return chain(pair_shapes(self.layers, in_shape), pair_shapes(self.shortcut, in_shape))
 
 
 def _depth(layer: Layer) -> int:

@@ -95,11 +95,7 @@ class Window:
 
 
 def as_pair(size: int | Pair) -> Pair:
-    """(height, width) of a size.
-
-    >>> as_pair(3)
-    (3, 3)
-    """
+    """(height, width) of a size."""
     return (size, size) if isinstance(size, int) else size
 
 
