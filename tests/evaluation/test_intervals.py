@@ -10,31 +10,18 @@ from hypothesis import strategies as st
 from lamina.errors import LaminaError
 from lamina.evaluation.intervals import MeanInterval, mean_interval, t_quantile, wilson_interval
 
-# Two-sided 95 % and 99 % quantiles of Student's t as printed in statistical tables, such as that of the
+# Two-sided 95 % quantiles of Student's t as printed in statistical tables, such as that of the
 # NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2.
-T_TABLE = {
-    1: (12.706, 63.657),
-    2: (4.303, 9.925),
-    3: (3.182, 5.841),
-    4: (2.776, 4.604),
-    5: (2.571, 4.032),
-    9: (2.262, 3.250),
-    10: (2.228, 3.169),
-    30: (2.042, 2.750),
-    100: (1.984, 2.626),
-}
+T_TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 30: 2.042, 100: 1.984}
 
 
 @pytest.mark.parametrize(("degrees_of_freedom", "printed"), T_TABLE.items())
 def test_t_quantiles_are_those_of_the_printed_tables(degrees_of_freedom, printed):
-    assert (
-        round(t_quantile(0.95, degrees_of_freedom), 3),
-        round(t_quantile(0.99, degrees_of_freedom), 3),
-    ) == printed
+    assert round(t_quantile(degrees_of_freedom), 3) == printed
 
 
 def test_t_quantile_of_many_degrees_approaches_the_normal_one():
-    assert t_quantile(0.95, 20_000) == pytest.approx(1.959964, abs=2e-4)
+    assert t_quantile(20_000) == pytest.approx(1.959964, abs=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -69,11 +56,6 @@ def test_none_correct_and_all_correct_reach_the_very_ends():
     assert wilson_interval(7, 7).high == 1.0
 
 
-def test_a_higher_level_gives_a_wider_interval():
-    usual, sure = wilson_interval(30, 50), wilson_interval(30, 50, level=0.99)
-    assert sure.low < usual.low < usual.high < sure.high
-
-
 def test_mean_interval_of_three_values_by_hand():
     # Mean 2, standard deviation 1, so ± 4.302653 / √3.
     interval = mean_interval([1.0, 2.0, 3.0])
@@ -98,24 +80,15 @@ def test_mean_interval_moves_and_stretches_with_the_values(values, shift, factor
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 0), (-1, 5), (6, 5)])
-def test_impossible_counts_are_refused(correct, total):
+def test_impossible_counts_are_rejected(correct, total):
     message = f"Expected 0 ≤ correct ≤ total and a total of at least 1, got {correct} of {total}."
     with pytest.raises(LaminaError, match=f"^{re.escape(message)}$"):
         wilson_interval(correct, total)
 
 
 @pytest.mark.parametrize(("values", "shown"), [([], "[]"), ([1.0, math.nan], "[1.0, nan]")])
-def test_a_mean_of_nothing_or_of_no_number_is_refused(values, shown):
+def test_a_mean_of_nothing_or_of_nan_is_rejected(values, shown):
     with pytest.raises(
         LaminaError, match=f"^{re.escape(f'Expected at least one value, and finite ones, got {shown}.')}$"
     ):
         mean_interval(values)
-
-
-@pytest.mark.parametrize("level", [0.0, 1.0, 95.0])
-def test_a_level_outside_0_to_1_is_refused(level):
-    message = re.escape(f"Expected a level between 0 and 1, such as 0.95, got {level}.")
-    with pytest.raises(LaminaError, match=f"^{message}$"):
-        wilson_interval(1, 2, level)
-    with pytest.raises(LaminaError, match=f"^{message}$"):
-        mean_interval([1.0, 2.0], level)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from lamina.errors import LaminaError
 
+LEVEL = 0.95
+"""The probability with which an interval holds the true value."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -28,17 +31,17 @@ class MeanInterval:
     count: int
 
 
-def wilson_interval(correct: int, total: int, level: float = 0.95) -> Interval:
-    """Wilson's score interval of the fraction ``correct / total``; both ends are from 0 to 1.
+def wilson_interval(correct: int, total: int) -> Interval:
+    """Wilson's 95 % score interval of the fraction ``correct / total``; both ends are from 0 to 1.
 
     Unlike mean ± z·sd it stays within 0 … 1, and is valid near the ends and for few images.
 
-    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, Journal of the
-    American Statistical Association 22 (1927), 209-212:
-    (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n), z being the normal quantile of the two-sided level.
+    E. B. Wilson, Probable inference, the law of succession, and statistical inference, Journal of the American
+    Statistical Association 22 (1927), 209-212: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n), where z is the
+    normal quantile.
 
     Raises:
-        LaminaError: unless 0 ≤ correct ≤ total, 1 ≤ total and 0 < level < 1.
+        LaminaError: unless 0 ≤ correct ≤ total and 1 ≤ total.
 
     >>> interval = wilson_interval(7552, 10_000)
     >>> print(f"{interval.low:.4f} {interval.high:.4f}")
@@ -46,8 +49,7 @@ def wilson_interval(correct: int, total: int, level: float = 0.95) -> Interval:
     """
     if not 0 <= correct <= total or total == 0:
         raise LaminaError(f"Expected 0 ≤ correct ≤ total and a total of at least 1, got {correct} of {total}.")
-    _check_level(level)
-    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
+    z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
     fraction = correct / total
     centre = fraction + z**2 / (2 * total)
     half_width = z * math.sqrt(fraction * (1 - fraction) / total + z**2 / (4 * total**2))
@@ -59,15 +61,13 @@ def wilson_interval(correct: int, total: int, level: float = 0.95) -> Interval:
     )
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> MeanInterval:
-    """The mean of independent measurements with Student's t interval, in the unit of the values.
+def mean_interval(values: Sequence[float]) -> MeanInterval:
+    """The mean of independent measurements, such as the scores of several seeds, with Student's 95 % t interval.
 
-    Use it for the scores of several seeds. It assumes that they are normally distributed.
-
-    Source: Student, The probable error of a mean, Biometrika 6 (1908), 1-25.
+    It assumes that they are normally distributed. Student, The probable error of a mean, Biometrika 6 (1908), 1-25.
 
     Raises:
-        LaminaError: there are no values, one is NaN or infinity, or the level is not between 0 and 1.
+        LaminaError: there are no values, or one is NaN or infinity.
 
     >>> interval = mean_interval([0.7512, 0.7548, 0.7560])
     >>> print(f"{interval.mean:.3f} from {interval.low:.3f} to {interval.high:.3f}")
@@ -75,29 +75,26 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> MeanInterval:
     """
     if not values or not all(math.isfinite(value) for value in values):
         raise LaminaError(f"Expected at least one value, and finite ones, got {list(values)}.")
-    _check_level(level)
     count = len(values)
     mean = statistics.fmean(values)
     if count == 1:
         return MeanInterval(mean, None, None, count)
-    half_width = t_quantile(level, count - 1) * statistics.stdev(values) / math.sqrt(count)
+    half_width = t_quantile(count - 1) * statistics.stdev(values) / math.sqrt(count)
     return MeanInterval(mean, mean - half_width, mean + half_width, count)
 
 
-def t_quantile(level: float, degrees_of_freedom: int) -> float:
-    """The t for which Student's T lies between -t and t with probability ``level``.
+def t_quantile(degrees_of_freedom: int) -> float:
+    """The t for which Student's T lies between -t and t with probability 0.95.
 
-    >>> round(t_quantile(0.95, 2), 3)
+    >>> round(t_quantile(2), 3)
     4.303
     """
     # The probability grows with the angle whose tangent is t/√ν; being bounded, it can be found by bisection.
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2
-        if _probability_within(middle, degrees_of_freedom) < level:
-            low = middle
-        else:
-            high = middle
+        is_below = _probability_within(middle, degrees_of_freedom) < LEVEL
+        low, high = (middle, high) if is_below else (low, middle)
     return math.sqrt(degrees_of_freedom) * math.tan(low)
 
 
@@ -111,8 +108,3 @@ def _probability_within(angle: float, degrees_of_freedom: int) -> float:
         term *= cosine**2 * (exponent + 1) / (exponent + 2)
     within = math.sin(angle) * series
     return (angle + within) * 2 / math.pi if odd else within
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise LaminaError(f"Expected a level between 0 and 1, such as 0.95, got {level}.")

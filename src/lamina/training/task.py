@@ -17,19 +17,15 @@ from lamina import targets
 from lamina.data import Images
 from lamina.errors import RecipeError, RunError
 from lamina.targets import Kind
-from lamina.values import from_plain
+from lamina.values import fields_to_plain, from_plain
 
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """The loss of logits, what they mean, and how many answers are right.
-
-    Attributes:
-        target_names: of the classes, the labels, the question or the numbers.
-        kind: the kind of target.
-    """
+    """The loss of logits, what they mean, and how many answers are right."""
 
     target_names: tuple[str, ...]
+    """The classes, the labels, the question or the numbers."""
     kind: ClassVar[Kind]
 
     @property
@@ -49,7 +45,7 @@ class Task(ABC):
 
     @abstractmethod
     def weigh(self, targets: Num[Tensor, "n ..."] | Bool[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        """The weight of each training target's loss with which all classes count alike; 1 on average.
+        """The weight of each target's loss with which all classes count alike; 1 on average.
 
         It is inversely proportional to the number of ``targets`` of the same class.
 
@@ -69,7 +65,7 @@ class Task(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """The task as JSON values."""
-        return {"kind": self.kind.name, "target_names": list(self.target_names)}
+        return {"kind": self.kind.name, **fields_to_plain(self)}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Task:
@@ -79,10 +75,10 @@ class Task(ABC):
             RunError: the values are not those of a task.
         """
         try:
-            kind = next(
-                kind for kind in (SingleLabel, MultiLabel, Binary, Regression) if kind.kind.name == values["kind"]
+            task = next(
+                task for task in (SingleLabel, MultiLabel, Binary, Regression) if task.kind.name == values["kind"]
             )
-            return from_plain(kind, {name: value for name, value in values.items() if name != "kind"}, "task")
+            return from_plain(task, {name: value for name, value in values.items() if name != "kind"}, "task")
         except (StopIteration, KeyError, ValueError) as error:
             raise RunError(f"Expected a task such as {{'kind': 'single-label', …}}, got {values!r}.") from error
 
@@ -92,10 +88,7 @@ class Task(ABC):
 class SingleLabel(Task):
     """One class an image: softmax and cross-entropy.
 
-    >>> task = SingleLabel(("cat", "dog"))
-    >>> task.probabilities(torch.zeros(1, 2))
-    tensor([[0.5000, 0.5000]])
-    >>> task.weigh(torch.tensor([0, 0, 0, 1]))
+    >>> SingleLabel(("cat", "dog")).weigh(torch.tensor([0, 0, 0, 1]))
     tensor([0.6667, 0.6667, 0.6667, 2.0000])
     """
 
@@ -129,67 +122,51 @@ class SingleLabel(Task):
         return (logits.argmax(dim=1) == targets).sum(dtype=torch.float32)
 
 
-@final
 @dataclass(frozen=True)
-class MultiLabel(Task):
-    """Any number of labels an image: a sigmoid and binary cross-entropy for each."""
-
-    kind = targets.MULTI_LABEL
+class _SigmoidTask(Task):
+    """A sigmoid and binary cross-entropy for each output."""
 
     def loss(
         self,
         logits: Float[Tensor, "n k"],
-        targets: Bool[Tensor, "n k"],
+        targets: Bool[Tensor, "n ..."],
         label_smoothing: float = 0.0,
-        weights: Float[Tensor, "n k"] | None = None,
+        weights: Float[Tensor, "n ..."] | None = None,
     ) -> Float[Tensor, ""]:
-        """Binary cross-entropy, averaged over images and labels."""
-        smoothed = _smoothed(targets, logits, label_smoothing)
-        return functional.binary_cross_entropy_with_logits(logits, smoothed, weights)
+        """Binary cross-entropy, averaged over images and outputs."""
+        smoothed = targets.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
+        weights = None if weights is None else weights.view_as(logits)
+        return functional.binary_cross_entropy_with_logits(logits, smoothed.view_as(logits), weights)
 
-    def weigh(self, targets: Bool[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """By label: the images that have it count as much, together, as those that do not."""
-        return torch.stack([_weigh_answers(column) for column in targets.T], dim=1)
+    def weigh(self, targets: Bool[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """By output: the images of yes count as much, together, as those of no."""
+        columns = targets.long().view(len(targets), -1).T
+        weights = [_inverse_shares(torch.bincount(answers, minlength=2))[answers] for answers in columns]
+        return torch.stack(weights, dim=1).view_as(targets)
 
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """Sigmoid of each label."""
+        """Sigmoid: the probability of each label, or of yes."""
         return logits.sigmoid()
 
-    def correct(self, logits: Float[Tensor, "n k"], targets: Bool[Tensor, "n k"]) -> Float[Tensor, ""]:
-        """The share of right labels of each image, summed over the batch."""
-        return ((logits > 0) == targets).float().mean(dim=1).sum()
+    def correct(self, logits: Float[Tensor, "n k"], targets: Bool[Tensor, "n ..."]) -> Float[Tensor, ""]:
+        """The fraction of right answers of each image, summed over the batch."""
+        return ((logits > 0) == targets.view_as(logits)).float().mean(dim=1).sum()
 
 
 @final
 @dataclass(frozen=True)
-class Binary(Task):
-    """Yes or no: one output, a sigmoid and binary cross-entropy."""
+class MultiLabel(_SigmoidTask):
+    """Any number of labels an image."""
+
+    kind = targets.MULTI_LABEL
+
+
+@final
+@dataclass(frozen=True)
+class Binary(_SigmoidTask):
+    """Yes or no: one output."""
 
     kind = targets.BINARY
-
-    def loss(
-        self,
-        logits: Float[Tensor, "n 1"],
-        targets: Bool[Tensor, " n"],
-        label_smoothing: float = 0.0,
-        weights: Float[Tensor, " n"] | None = None,
-    ) -> Float[Tensor, ""]:
-        """Binary cross-entropy."""
-        answers = logits.squeeze(1)
-        smoothed = _smoothed(targets, answers, label_smoothing)
-        return functional.binary_cross_entropy_with_logits(answers, smoothed, weights)
-
-    def weigh(self, targets: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """The images of yes count as much, together, as those of no."""
-        return _weigh_answers(targets)
-
-    def probabilities(self, logits: Float[Tensor, "n 1"]) -> Float[Tensor, "n 1"]:
-        """Sigmoid: the probability of yes."""
-        return logits.sigmoid()
-
-    def correct(self, logits: Float[Tensor, "n 1"], targets: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
-        """Right answers."""
-        return ((logits.squeeze(1) > 0) == targets).sum(dtype=torch.float32)
 
 
 @final
@@ -232,10 +209,6 @@ class Regression(Task):
     def correct(self, logits: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]) -> None:
         """None: numbers are more or less close, not right or wrong."""
 
-    def to_json(self) -> dict[str, Any]:
-        """The task as JSON values."""
-        return {**super().to_json(), "means": list(self.means), "deviations": list(self.deviations)}
-
 
 def task_of(images: Images) -> Task:
     """The task for the targets of ``images``.
@@ -253,18 +226,7 @@ def task_of(images: Images) -> Task:
     return next(task for task in (SingleLabel, MultiLabel, Binary) if task.kind is images.kind)(names)
 
 
-def _weigh_answers(targets: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
-    answers = targets.long()
-    return _inverse_shares(torch.bincount(answers, minlength=2))[answers]
-
-
 def _inverse_shares(counts: Int64[Tensor, " k"]) -> Float[Tensor, " k"]:
     """The mean count, over the classes that have images, divided by each count."""
     mean_count = counts.sum(dtype=torch.float64) / (counts > 0).sum()
     return (mean_count / counts).float()
-
-
-def _smoothed(
-    targets: Bool[Tensor, "*shape"], logits: Float[Tensor, "*shape"], label_smoothing: float
-) -> Float[Tensor, "*shape"]:
-    return targets.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
