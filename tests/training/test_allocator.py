@@ -6,7 +6,7 @@ import pytest
 COUNT_FAULTS = """
 import resource
 import torch
-from lamina.training.allocator import keep_freed_memory
+from lamina.training.device import keep_freed_memory
 
 def count():
     torch.ones(4 << 20)

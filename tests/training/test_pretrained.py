@@ -1,4 +1,4 @@
-"""timm's nets with weights from files: what is kept of them, what is new, and what is refused."""
+"""timm's nets with weights from files: what is kept, what is new, and what is rejected."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from lamina.training.recipe import Recipe
 from timm_weights import LITE0, save_lite0, save_random
 
 
-def refuses(message: str):
+def rejects(message: str):
     return pytest.raises(NetError, match=f"^{re.escape(message)}$")
 
 
 def keep_silent(_: str) -> None:
-    raise AssertionError("nothing was to be fetched")
+    raise AssertionError("nothing may be fetched")
 
 
 @pytest.fixture(scope="session")
@@ -107,43 +107,43 @@ def test_pixels_are_normalized_as_the_weights_expect_whatever_the_recipe_says():
     np.testing.assert_allclose(model.normalize(torch.from_numpy(pixels)).numpy(), expected, atol=1e-5)
 
 
-def test_weights_of_another_net_are_refused_with_the_first_names(small):
-    with refuses(
-        "The weights do not fit test_resnet.r160_in1k: they lack conv1.0.weight, conv1.1.weight, conv1.1.bias and 82 "
-        "more; they have beside it blocks.0.0.bn1.bias, blocks.0.0.bn1.num_batches_tracked, "
-        "blocks.0.0.bn1.running_mean and 80 more; of other shapes: bn1.weight is (24,) in place of (32,), bn1.bias is "
-        "(24,) in place of (32,), bn1.running_mean is (24,) in place of (32,) and 1 more. Give those of that net."
+def test_weights_of_another_net_are_rejected_with_the_first_names(small):
+    with rejects(
+        "The weights do not fit test_resnet.r160_in1k: missing: conv1.0.weight, conv1.1.weight, conv1.1.bias and 82 "
+        "more; unknown: blocks.0.0.bn1.bias, blocks.0.0.bn1.num_batches_tracked, "
+        "blocks.0.0.bn1.running_mean and 80 more; of another shape: bn1.weight is (24,) instead of (32,), bn1.bias is "
+        "(24,) instead of (32,), bn1.running_mean is (24,) instead of (32,) and 1 more. Give weights of that net."
     ):
         open_timm_net("test_resnet", str(small), keep_silent)
 
 
-def test_a_missing_and_an_unknown_tensor_are_told(small, tmp_path):
+def test_a_missing_and_an_unknown_tensor_are_named(small, tmp_path):
     tensors = load_file(small)
     tensors["extra.weight"] = tensors.pop("bn1.weight")
     save_file(tensors, tmp_path / "renamed.safetensors")
-    with refuses(
-        "The weights do not fit test_efficientnet.r160_in1k: they lack bn1.weight; they have beside it extra.weight. "
-        "Give those of that net."
+    with rejects(
+        "The weights do not fit test_efficientnet.r160_in1k: missing: bn1.weight; unknown: extra.weight. "
+        "Give weights of that net."
     ):
         open_timm_net("test_efficientnet", str(tmp_path / "renamed.safetensors"), keep_silent)
 
 
-def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path):
+def test_pickled_weights_are_rejected_with_the_way_to_convert_them(tmp_path):
     file = tmp_path / "net.pth"
     torch.save({"weight": torch.arange(6.0).view(2, 3).T}, file)
-    with pytest.raises(NetError) as refused:
+    with pytest.raises(NetError) as rejected:
         read_weights(file)
-    message = str(refused.value)
+    message = str(rejected.value)
     assert re.fullmatch(
-        re.escape(f"{file} is no safetensors file (") + r".+\)\. Files of other kinds \(\.pth, \.pt, \.bin\) are "
+        re.escape(f"{file} is not a safetensors file (") + r".+\)\. Files of other kinds \(\.pth, \.pt, \.bin\) are "
         r'pickled, and can run code when they are read\. Convert one with: python -c "import torch, .+"', message
     )  # fmt: skip
     exec(message.split('python -c "')[1].removesuffix('"'))  # what a person would run
     assert torch.equal(read_weights(tmp_path / "net.safetensors")["weight"], torch.arange(6.0).view(2, 3).T)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
-    with refuses(
+def test_a_missing_file_is_reported(tmp_path):
+    with rejects(
         f"There is no file {tmp_path / 'none'}. --weights takes a safetensors file, pretrained for those that timm's "
         "authors publish, or none for random ones."
     ):
@@ -158,27 +158,27 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
         ("test_vit.r16_in1k", "timm knows no weights 'r16_in1k' of test_vit. Did you mean r160_in1k?"),
     ],
 )
-def test_names_that_timm_has_not_are_refused(name, message):
-    with refuses(message):
+def test_names_unknown_to_timm_are_rejected(name, message):
+    with rejects(message):
         open_timm_net(name, "none", keep_silent)
-    with refuses(message):
+    with rejects(message):
         TimmNet(name, "none", "").empty_module((3, 32, 32), 2)
 
 
-def test_weights_that_changed_since_are_refused(small):
+def test_weights_that_changed_since_are_rejected(small):
     net = open_timm_net("test_efficientnet", str(small), keep_silent)
     save_random("test_efficientnet", small, seed=1)
     found = open_timm_net("test_efficientnet", str(small), keep_silent).digest
-    with refuses(
-        f"{small} is not what it was: the digest of its weights is {found}, and was {net.digest}. Bring that file "
-        "back, or train anew."
+    with rejects(
+        f"{small} has changed: the digest of its weights is {found}, and was {net.digest}. Restore that file, or "
+        "start a new training."
     ):
         net.module((3, 32, 32), 2)
 
 
 def test_without_timm_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with refuses(
+    with rejects(
         "timm's nets take timm, which cannot be imported (import of timm halted; None in sys.modules): "
         "pip install 'lamina[pretrained]'"
     ):

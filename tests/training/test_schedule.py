@@ -69,6 +69,6 @@ def test_a_training_with_growing_pictures_is_not_extended():
     with pytest.raises(RecipeError) as refused:
         extend_recipe(Recipe(epochs=4, grow_from_fraction=0.5), 8)
     assert str(refused.value) == (
-        "epochs can't go from 4 to 8: the pictures grow over all epochs, so they would have had other sizes so far. "
-        "Resume without --epochs, or start a new run with that many epochs."
+        "epochs can't go from 4 to 8: the growth of the images is spread over all epochs, so every step so far would "
+        "have been different. Resume without --epochs, or start a new run with that many epochs."
     )

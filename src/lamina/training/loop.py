@@ -11,10 +11,9 @@ from torch import nn
 
 from lamina.data import Images
 from lamina.nets import Net
-from lamina.training.allocator import keep_freed_memory
 from lamina.training.batches import Batches
 from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, restore_tensors
-from lamina.training.device import choose_device
+from lamina.training.device import choose_device, keep_freed_memory
 from lamina.training.events import Epoch, Step, Tally
 from lamina.training.forward import Forward
 from lamina.training.guard import Guard
@@ -30,7 +29,7 @@ class Training:
     """A training in progress: iterate to train it; :attr:`model` is in eval mode whenever the loop is yours.
 
     It sees the training images alone. Leaving the loop is safe, and iterating again resumes with the next step. From
-    here on the process keeps the memory that its steps free (allocator.py).
+    here on the process keeps the memory that its steps free (:func:`keep_freed_memory`).
 
     Args:
         net: a net, or a module of your own from normalized float images (N, C, H, W) to logits, trained in place.

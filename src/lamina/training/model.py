@@ -29,20 +29,14 @@ WHITENING_PIXELS = 5000 * 32 * 32
 """Pixels to fit a whitening layer to: 5,000 small images or fewer large ones, evenly spread."""
 COUNTED_PIXELS = 1000 * 32 * 32
 """Pixels counted at once, each of which takes eight bytes."""
-PREDICTED_VALUES = 500 * 32 * 32
+PREDICTED_PIXELS = 500 * 32 * 32
 """Pixels in a batch of prediction: 500 small images, or fewer large ones, whose activations need more memory."""
-
 FOLDED_PICTURES = 100
-"""With so many pictures, folding the norms saves more than the millisecond that it takes."""
+"""For this many pictures or more, folding the norms saves more than the millisecond that it takes."""
 FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 """What a module raises on images that it does not take."""
-FINAL_ACTIVATIONS = {
-    "Softmax": "softmax",
-    "LogSoftmax": "log_softmax",
-    "Sigmoid": "sigmoid",
-    "LogSigmoidForward": "logsigmoid",
-}
-"""By autograd's name: functions that end in probabilities, or in their logarithms."""
+FINAL_ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid")
+"""By autograd's name: functions that give probabilities, or their logarithms."""
 RESHAPING = (
     "View",
     "UnsafeView",
@@ -111,9 +105,8 @@ class Model(nn.Module):
         scale, shift = self._scale, self._shift
         if planes.shape[2:] != scale.shape[2:]:
             height, width = planes.shape[2:]
-            scale, shift = (
-                whole[..., :height, :width].contiguous(memory_format=self._layout) for whole in (scale, shift)
-            )
+            crops = (whole[..., :height, :width] for whole in (scale, shift))
+            scale, shift = (crop.contiguous(memory_format=self._layout) for crop in crops)
         return planes.to(scale.dtype).mul_(scale).add_(shift)
 
     def forward(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n k"]:
@@ -124,9 +117,10 @@ class Model(nn.Module):
         """
         logits = self.body(self.normalize(images))
         if not isinstance(logits, Tensor):
+            when = " in training mode" if self.training else ""
             raise NetError(
                 f"The module should return one tensor of logits, but its forward returned a {type(logits).__name__}"
-                f"{' in training mode' if self.training else ''}. Return the logits alone."
+                f"{when}. Return the logits alone."
             )
         return logits.to(self._scale.dtype)
 
@@ -150,33 +144,30 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
 
     Raises:
         NetError: the net does not take such images, or does not give one logit for each target.
-
-    >>> from lamina import Recipe, load_data
-    >>> from lamina.zoo import load_net
-    >>> build_model(load_net("mlp"), load_data("shapes").train, Recipe()).in_shape
-    (3, 32, 32)
     """
     task = task_of(images)
     if recipe.dropout is not None:
         net = _set_dropout(net, recipe.dropout)
     if isinstance(net, Net):
         net = net.check(images.shape, task.outputs)
-    body = net.module(images.shape) if isinstance(net, Net) else net
-    if body is net:
-        _check_dtype(body)
+        return _build(net.module(images.shape), net, task, images, recipe)
+    _check_dtype(net)
+    model = _build(net, None, task, images, recipe)
+    _check_own_module(model, torch.from_numpy(images.take_evenly(2).pixels))
+    return model
+
+
+def _build(body: nn.Module, net: Net | None, task: Task, images: Images, recipe: Recipe) -> Model:
     mean, std = own_statistics(body, images.shape[0]) or _channel_statistics(images, recipe)
-    model = Model(body, net=net if isinstance(net, Net) else None, task=task, in_shape=images.shape, mean=mean, std=std)
-    for first in list(body.children())[:1]:
-        if isinstance(first, Whitening):
-            sample = images.take_evenly(max(2, WHITENING_PIXELS // math.prod(images.shape[1:])))
-            first.fit(model.normalize(torch.from_numpy(sample.pixels)))
-    if body is net:
-        _check_own_module(model, torch.from_numpy(images.take_evenly(2).pixels))
+    model = Model(body, net=net, task=task, in_shape=images.shape, mean=mean, std=std)
+    if isinstance(first := next(body.children(), None), Whitening):
+        sample = images.take_evenly(max(2, WHITENING_PIXELS // math.prod(images.shape[1:])))
+        first.fit(model.normalize(torch.from_numpy(sample.pixels)))
     return model
 
 
 def check_model(model: Model, recipe: Recipe, images: int) -> None:
-    """Check that a model can be trained by the recipe on so many images.
+    """Check that a model can be trained by the recipe on a number of images.
 
     Raises:
         NetError: it has no weights to train.
@@ -191,77 +182,59 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
     if min(recipe.batch_size, images) == 1 and any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
         what = "batch_size was 1" if recipe.batch_size == 1 else "there is 1 image to train on"
         raise RecipeError(f"{what}, but BatchNorm() on a vector norms over the images of a batch. Give it 2 or more.")
-    channels, height, width = model.in_shape
+    channels, *in_size = model.in_shape
     for fraction in sizes_shown(recipe)[:-1]:
-        size = shrunk_size(height, fraction), shrunk_size(width, fraction)
+        height, width = (shrunk_size(length, fraction) for length in in_size)
         try:
             with torch.inference_mode():
-                model(torch.zeros(2, *size, channels, dtype=torch.uint8, device=model._scale.device))
+                model(torch.zeros(2, height, width, channels, dtype=torch.uint8, device=model._scale.device))
         except FAILURES as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise RecipeError(
                 f"grow_from_fraction was {recipe.grow_from_fraction:g}, but the net does not take pictures of "
-                f"{size[0]}×{size[1]}: {_first_line(error)}. Begin with a larger fraction; only a net that "
+                f"{height}×{width}: {reason}. Begin with a larger fraction; only a net that "
                 "ends in GlobalMaxPool() or GlobalAvgPool() before Output() takes several sizes."
             ) from error
 
 
 @torch.no_grad()
 def update_average(averaged: Model, live: Model, decay: float) -> None:
-    """Move the average of the weights towards the live ones, of which ``1 - decay`` counts; copy the statistics."""
+    """Move the averaged weights towards the live ones by the fraction ``1 - decay``; copy the norms' statistics."""
     torch._foreach_lerp_(tuple(averaged.parameters()), tuple(live.parameters()), 1 - decay)
     for kept, buffer in zip(averaged.buffers(), live.buffers(), strict=True):
         kept.copy_(buffer)
 
 
-def predict_logits(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], batch_size: int | None = None
-) -> Float32[np.ndarray, "n k"]:
+def predict_logits(model: Model, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
     """The logits of pictures, in the order given, from the model in eval mode.
 
-    100 pictures or more pass a copy with folded norms (:func:`~lamina.training.folding.fold_norms`), which is faster
-    and equal but for rounding; a model with hooks is never folded. ``batch_size`` decides the memory that it takes.
+    For 100 pictures or more it uses a copy with folded norms (:func:`~lamina.training.folding.fold_norms`), which is
+    faster and equal up to rounding; a model with hooks is never folded.
 
     Raises:
         NetError: the pictures are not of the model's shape.
-
-    >>> from lamina import Recipe, load_data
-    >>> from lamina.zoo import load_net
-    >>> images = load_data("shapes").test
-    >>> predict_logits(build_model(load_net("mlp"), images, Recipe()), images.pixels[:7]).shape
-    (7, 10)
     """
     channels, height, width = model.in_shape
     found = (pixels.shape[3], *pixels.shape[1:3])
     if found != (channels, height, width):
-        remedy = (
-            f"load the data with Preparation(size_px={height})"
-            if found[0] == channels and height == width
-            else "give such pictures"
-        )
+        can_resize = found[0] == channels and height == width
+        remedy = f"load the data with Preparation(size_px={height})" if can_resize else "give such pictures"
         raise NetError(
             f"The model was trained on pictures of {channels}×{height}×{width} (channels, height, width), "
             f"but got {'×'.join(map(str, found))}: {remedy}."
         )
-    batch_size = batch_size or max(1, min(500, PREDICTED_VALUES // (height * width)))
+    batch_size = max(1, min(500, PREDICTED_PIXELS // (height * width)))
     device = model._scale.device
     with eval_mode(model), torch.inference_mode():
-        used = _fold(model) if len(pixels) >= FOLDED_PICTURES and not has_hooks(model) else model
+        used = model
+        if len(pixels) >= FOLDED_PICTURES and not has_hooks(model):
+            used = copy.copy(model)
+            used._modules = {"body": fold_norms(model.body)}
         logits = [
             used(torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(device)).float().cpu()
             for start in range(0, len(pixels), batch_size)
         ]
     return torch.cat(logits).numpy() if logits else np.empty((0, model.task.outputs), np.float32)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _fold(model: Model) -> Model:
-    """A model that shares all with ``model`` but the layers that its norms are folded into."""
-    folded = copy.copy(model)
-    folded._modules = {"body": fold_norms(model.body)}
-    return folded
 
 
 def _set_dropout(net: Net | nn.Module, p: float) -> Net:
@@ -332,16 +305,16 @@ def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:
 
 
 def _find_final_activation(logits: Float[Tensor, "n k"]) -> str | None:
-    """The function that turned logits into probabilities, by autograd's record of it or by what comes out."""
+    """The function that turned logits into probabilities, by autograd's record or by the values."""
     step = logits.grad_fn
     while step is not None and step.name().startswith(RESHAPING):
         step = step.next_functions[0][0]
-    name = "" if step is None else step.name().removesuffix("Backward0")
+    name = "" if step is None else step.name().removesuffix("Backward0").removesuffix("Forward")
     if name in FINAL_ACTIVATIONS:
-        return FINAL_ACTIVATIONS[name]
+        return name
     sums = logits.sum(dim=1)
     is_distribution = logits.shape[1] > 1 and bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums))
-    return "softmax" if is_distribution else None
+    return "Softmax" if is_distribution else None
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -22,26 +22,31 @@ def build_optimizer(model: Model, recipe: Recipe, precision: str = "fp32") -> Op
     """The recipe's optimizer over the trainable weights; with ``precision`` bf16, Muon multiplies in that too.
 
     Only weights of two dimensions or more decay: shrinking a bias or a norm's scale regularizes nothing.
-
-    >>> from lamina import load_data
-    >>> from lamina.training.model import build_model
-    >>> from lamina.zoo import load_net
-    >>> model = build_model(load_net("mlp"), load_data("shapes").train, Recipe())
-    >>> type(build_optimizer(model, Recipe(optimizer="sgd", lr=0.1))).__name__
-    'SGD'
     """
+    decay = recipe.weight_decay
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     matrices = [weight for weight in trained if weight.ndim >= 2]
     vectors = [weight for weight in trained if weight.ndim < 2]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if not recipe.weight_decay:
+    groups: list[dict[str, Any]]
+    if recipe.optimizer == "muon":
+        # The head's rows are classes, each with a scale of its own, which Adam keeps and Muon would not.
+        head = find_head(model)
+        groups = [
+            {
+                "params": [weight for weight in matrices if weight is not head],
+                "orthogonal": True,
+                "weight_decay": decay,
+            },
+            {"params": [weight for weight in matrices if weight is head], "orthogonal": False, "weight_decay": decay},
+            {"params": vectors, "orthogonal": False, "weight_decay": 0.0},
+        ]
+    elif decay:
+        groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+    else:
         groups = [
             {"params": trained, "weight_decay": 0.0}
-        ]  # one group is one call of the fused kernel: a tenth of a small MLP's step
+        ]  # one call of the fused kernel: a tenth of a small MLP's step
+    groups = [group for group in groups if group["params"]]
     match recipe.optimizer:
         case "adam":
             return Adam(groups, lr=recipe.lr, fused=True)
@@ -52,33 +57,12 @@ def build_optimizer(model: Model, recipe: Recipe, precision: str = "fp32") -> Op
         case "sgd":
             return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
         case "muon":
-            # The head's rows are classes, each with a scale of its own, which Adam keeps and Muon would not.
-            head = find_head(model)
-            hidden = [weight for weight in matrices if weight is not head]
-            groups = [
-                {"params": hidden, "orthogonal": True, "weight_decay": recipe.weight_decay},
-                {
-                    "params": [weight for weight in matrices if weight is head],
-                    "orthogonal": False,
-                    "weight_decay": recipe.weight_decay,
-                },
-                {"params": vectors, "orthogonal": False, "weight_decay": 0.0},
-            ]
             dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-            groups = [group for group in groups if group["params"]]
             return Muon(groups, lr=recipe.lr, momentum=recipe.momentum, dtype=dtype)
 
 
 def find_head(model: Model) -> Tensor | None:
-    """The trainable weight of two dimensions or more that is nearest to the logits, wherever it was declared.
-
-    >>> from lamina import load_data
-    >>> from lamina.training.model import build_model
-    >>> from lamina.zoo import load_net
-    >>> model = build_model(load_net("mlp"), load_data("shapes").train, Recipe())
-    >>> find_head(model) is model.body[3].weight
-    True
-    """
+    """The trainable weight of two dimensions or more that is nearest to the logits, wherever it was declared."""
     channels, height, width = model.in_shape
     device = next(model.parameters()).device
     with eval_mode(model), torch.enable_grad():
@@ -96,14 +80,14 @@ def find_head(model: Model) -> Tensor | None:
 
 
 class _QuickStart(Optimizer):
-    """torch's methods without those of its wrappers that import its compiler, which takes half a second or more."""
+    """torch's methods without the wrappers that import its compiler, which takes half a second or more."""
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
     state_dict = inspect.unwrap(Optimizer.state_dict)
     load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of the step before."""
+        """Discard the gradients of the previous step."""
         del set_to_none  # zeros would have to be read
         for group in self.param_groups:
             for weight in group["params"]:
@@ -148,34 +132,25 @@ class Muon(_QuickStart):
     Args:
         groups: parameter groups with ``orthogonal`` and ``weight_decay``.
         lr: learning rate.
-        momentum: share of the last step kept in the next, 0 to 1.
+        momentum: fraction of the last step kept in the next, 0 to 1.
         dtype: what the orthogonal direction is computed in; its error in bfloat16 is within that of the iteration.
     """
 
     def __init__(
-        self,
-        groups: Iterable[dict[str, Any]],
-        lr: float,
-        momentum: float = 0.9,
-        dtype: torch.dtype = torch.float32,
+        self, groups: Iterable[dict[str, Any]], lr: float, momentum: float = 0.9, dtype: torch.dtype = torch.float32
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "orthogonal": True, "weight_decay": 0.0, "dtype": dtype}
         super().__init__(groups, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         """Take one step along the gradients that backward has left."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         for group in self.param_groups:
             move = self._move_orthogonally if group["orthogonal"] else self._move_by_adam
             for weight in group["params"]:
                 if weight.grad is not None:
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
                     move(weight, weight.grad, group)
-        return loss
 
     def _move_orthogonally(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]

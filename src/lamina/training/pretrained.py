@@ -6,10 +6,9 @@ weights come from a safetensors file, the user's own or one from the Hugging Fac
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,38 +17,28 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lamina.errors import NetError, suggest
+from lamina.errors import NetError, find_nearest, name_some, suggest
 from lamina.nets import Shape
 from lamina.training.recipe import Recipe
 from lamina.training.tensors import digest_tensors
 
 NONE, PRETRAINED = "none", "pretrained"
-"""What ``weights`` may be besides the path of a file: random ones, and those that timm's authors publish."""
+"""What ``weights`` may be besides the path of a file: random, or those that timm's authors publish."""
 HUB_FILE = "model.safetensors"
 PATIENCE_SECONDS = 10
-"""Within which the hub has to answer."""
+"""How long to wait for the hub's answer."""
 NAMED = 3
-"""How many tensors that do not fit are named."""
+"""How many of the tensors that do not fit are named."""
 
+_FINE_TUNING = Recipe(batch_size=32, optimizer="adamw", lr=1e-3, weight_decay=0.01, schedule="cosine")
 RECIPES = {
-    "default": Recipe(
-        epochs=10,
-        batch_size=32,
-        optimizer="adamw",
-        lr=1e-3,
-        weight_decay=0.01,
-        schedule="cosine",
-        flip="random",
-        freeze=2,
-    ),
-    "frozen": Recipe(
-        epochs=20, batch_size=32, optimizer="adamw", lr=1e-3, weight_decay=0.01, schedule="cosine", freeze=20
-    ),
+    "default": replace(_FINE_TUNING, epochs=10, flip="random", freeze=2),
+    "frozen": replace(_FINE_TUNING, epochs=20, freeze=20),
 }
-"""How nets are trained whose weights have learned before, the default first. Of a few rates, schedules and lengths
-these were the best on held-back pictures of CIFAR-10, EfficientNet-Lite0 having learned from 50 of each class."""
+"""For nets with pretrained weights, the default first. Of a few rates, schedules and lengths these were the best on
+held-out pictures of CIFAR-10, for EfficientNet-Lite0 fine-tuned on 50 of each class."""
 FRESH_RECIPES = {"default": Recipe(optimizer="adamw", weight_decay=0.05, schedule="one-cycle", flip="random")}
-"""How nets are trained whose weights are random."""
+"""For nets with random weights."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +64,8 @@ class TimmNet:
     def module(self, shape: Shape, outputs: int) -> nn.Module:
         """The net with its first weights, and a fresh head drawn from torch's generator as it stands.
 
-        Args:
-            shape: channels, height and width of an image.
-            outputs: logits an image gets.
-
         Raises:
-            NetError: timm has no such net, or the weights are not there, not as they were, or not the net's.
+            NetError: timm has no such net, or the weights are missing, have changed, or do not fit.
         """
         if self.weights == NONE:
             return self.empty_module(shape, outputs)
@@ -93,13 +78,13 @@ class TimmNet:
         tensors = read_weights(file)
         if (found := digest_tensors(tensors)) != self.digest:
             raise NetError(
-                f"{file} is not what it was: the digest of its weights is {found}, and was {self.digest}. "
-                "Bring that file back, or train anew."
+                f"{file} has changed: the digest of its weights is {found}, and was {self.digest}. "
+                "Restore that file, or start a new training."
             )
         return _build(self.name, shape, outputs, tensors)
 
     def empty_module(self, shape: Shape, outputs: int) -> nn.Module:
-        """The net with random weights throughout, to be trained or to take what a run has kept; nothing is read.
+        """The net with random weights throughout; nothing is read.
 
         Raises:
             NetError: timm has no such net.
@@ -107,51 +92,51 @@ class TimmNet:
         return _build(self.name, shape, outputs, None)
 
 
-def open_timm_net(name: str, weights: str, tell: Callable[[str], None]) -> TimmNet:
-    """A net of timm's with weights that are at hand afterwards: those of ``pretrained`` are fetched where need be.
+def open_timm_net(name: str, weights: str, show: Callable[[str], None]) -> TimmNet:
+    """A net of timm's whose weights are on this machine; ``pretrained`` ones are fetched if they are not yet.
 
     Args:
         name: timm's, with a tag or without.
         weights: ``none``, ``pretrained``, or the path of a safetensors file.
-        tell: is told before anything is fetched.
+        show: called with a message before anything is fetched.
 
     Raises:
-        NetError: timm is not installed or has no such net, or the weights cannot be had or are not the net's.
+        NetError: timm is not installed or has no such net, or the weights cannot be fetched or do not fit.
     """
     name = _complete_name(name)
     if weights == NONE:
         return TimmNet(name, NONE, "")
     is_published = weights == PRETRAINED
-    file = find_pretrained(name) or fetch_pretrained(name, tell) if is_published else Path(weights).expanduser()
+    file = find_pretrained(name) or fetch_pretrained(name, show) if is_published else Path(weights).expanduser()
     tensors = read_weights(file)
-    # Before any picture is read: do they fit at all?
-    _build(name, _input_shape(name), 2, tensors)
+    # Weights that do not fit are rejected before any picture is read.
+    _build(name, import_timm().get_pretrained_cfg(name).input_size, 2, tensors)
     return TimmNet(name, PRETRAINED if is_published else str(file.resolve()), digest_tensors(tensors))
 
 
 def find_pretrained(name: str) -> Path | None:
-    """The file of the weights that timm names for a net, if it was fetched before; nobody is asked for it."""
-    hub, repository = _import_hub(), _hub_name(name)
+    """The file of the weights that timm names for a net, if it was fetched before; the network is not used."""
+    hub, repository = _find_hub(name)
     found = hub.try_to_load_from_cache(repository, HUB_FILE)
     return Path(found) if isinstance(found, str) else None
 
 
-def fetch_pretrained(name: str, tell: Callable[[str], None]) -> Path:
-    """Fetch the weights that timm names for a net from the Hugging Face hub; ``tell`` is told how much before.
+def fetch_pretrained(name: str, show: Callable[[str], None]) -> Path:
+    """Fetch the weights that timm names for a net from the Hugging Face hub; ``show`` gets their size before.
 
     Raises:
         NetError: they cannot be fetched.
     """
-    hub, repository = _import_hub(), _hub_name(name)
+    hub, repository = _find_hub(name)
     url = hub.hf_hub_url(repository, HUB_FILE)
-    tell(f"weights: asking for {url} (--weights FILE and --weights {NONE} fetch nothing)")
+    show(f"weights: asking for {url} (--weights FILE and --weights {NONE} fetch nothing)")
     try:
         # Asked once: the download itself would ask again and again for most of a minute where there is no network.
         size = hub.get_hf_file_metadata(url, timeout=PATIENCE_SECONDS).size
-        tell(f"weights: fetching {f'{size / 1e6:.0f} MB' if size else 'them'} from there")
+        show(f"weights: fetching {f'{size / 1e6:.0f} MB' if size else 'them'} from there")
         return Path(hub.hf_hub_download(repository, HUB_FILE, etag_timeout=PATIENCE_SECONDS))
-    except Exception as error:  # of the network's many kinds, which are another library's from version to version
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # their classes differ between versions of the hub's library
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise NetError(
             f"The weights of {name} cannot be fetched from {url} ({reason}). Without a network, give a file of them "
             f"with --weights FILE.safetensors, or train from random ones with --weights {NONE}."
@@ -162,7 +147,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU.
 
     Raises:
-        NetError: there is none; a pickled file is refused, as reading one can run code.
+        NetError: there is none; a pickled file is rejected, as reading one can run code.
     """
     if not file.is_file():
         raise NetError(
@@ -173,8 +158,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(file)
     except (SafetensorError, KeyError, OSError) as error:
         raise NetError(
-            f"{file} is no safetensors file ({error}). Files of other kinds (.pth, .pt, .bin) are pickled, and can run "
-            'code when they are read. Convert one with: python -c "import torch, safetensors.torch as s; '
+            f"{file} is not a safetensors file ({error}). Files of other kinds (.pth, .pt, .bin) are pickled, and can "
+            'run code when they are read. Convert one with: python -c "import torch, safetensors.torch as s; '
             "s.save_file({name: tensor.contiguous() for name, tensor in "
             f"torch.load('{file}', weights_only=True).items()}}, '{file.with_suffix('.safetensors')}')\""
         ) from error
@@ -184,12 +169,12 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 def own_statistics(body: nn.Module, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Each channel's mean and deviation, in pixel values, that a net of timm's was made for; ``None`` for other nets.
 
-    Grey pictures get the mean of the three: timm adds a filter's weights for the colours together for them.
+    Grey pictures get the mean of the three, as timm adds up a filter's weights for the three colours.
     """
-    told = getattr(body, "pretrained_cfg", None)
-    if not isinstance(told, Mapping):
+    config = getattr(body, "pretrained_cfg", None)
+    if not isinstance(config, Mapping):
         return None
-    mean, std = tuple(told["mean"]), tuple(told["std"])
+    mean, std = tuple(config["mean"]), tuple(config["std"])
     if len(mean) != channels:
         mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
     return tuple(255 * value for value in mean), tuple(255 * value for value in std)
@@ -197,8 +182,8 @@ def own_statistics(body: nn.Module, channels: int) -> tuple[tuple[float, ...], t
 
 def native_side_px(body: nn.Module) -> int | None:
     """The side of the pictures that a net of timm's was made for; ``None`` for other nets."""
-    told = getattr(body, "pretrained_cfg", None)
-    return int(told["input_size"][-1]) if isinstance(told, Mapping) else None
+    config = getattr(body, "pretrained_cfg", None)
+    return int(config["input_size"][-1]) if isinstance(config, Mapping) else None
 
 
 def _build(name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] | None) -> nn.Module:
@@ -210,7 +195,7 @@ def _build(name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] 
     overlay: dict[str, Any] = {}
     units = outputs
     if tensors is not None:
-        # With the head that the weights have, so that each of them must have its place; a file may lack it.
+        # First with the head of the weights, which a file may lack, so that all of them are checked.
         classifiers = config.classifier if isinstance(config.classifier, tuple | list) else (config.classifier,)
         head = tensors.get(f"{classifiers[0]}.weight")
         units = 0 if head is None else len(head)
@@ -223,45 +208,38 @@ def _build(name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] 
         body.pretrained_cfg.pop("state_dict", None)  # type: ignore[union-attr, operator]
         body.reset_classifier(outputs)  # type: ignore[operator]
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
-        misfit = "" if tensors is None else _tell_misfit(tensors, _expected(name, units))
+        misfit = (
+            ""
+            if tensors is None
+            else _describe_misfit(tensors, timm.create_model(name, num_classes=units).state_dict())
+        )
         if not misfit:
             raise NetError(f"timm cannot make {name} for pictures of {channels}×{height}×{width}: {error}") from error
-        raise NetError(f"The weights do not fit {name}: {misfit}. Give those of that net.") from error
+        raise NetError(f"The weights do not fit {name}: {misfit}. Give weights of that net.") from error
     return body
 
 
-def _expected(name: str, units: int) -> dict[str, Tensor]:
-    """What the weights of a net should be, as it was made."""
-    state: dict[str, Tensor] = import_timm().create_model(name, num_classes=units).state_dict()
-    return state
-
-
-def _tell_misfit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """In what way they differ, with the first few names; empty where they do not."""
-    missing = [name for name in expected if name not in tensors]
-    unknown = sorted(name for name in tensors if name not in expected)
-    other = [
-        f"{name} is {tuple(tensors[name].shape)} in place of {tuple(expected[name].shape)}"
+def _describe_misfit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """How their names and shapes differ; empty where they do not."""
+    shapes = [
+        f"{name} is {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
         for name in expected
         if name in tensors and tensors[name].shape != expected[name].shape
     ]
-    found = (("they lack", missing), ("they have beside it", unknown), ("of other shapes:", other))
-    return "; ".join(f"{what} {_tell_few(names)}" for what, names in found if names)
-
-
-def _tell_few(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    missing = [name for name in expected if name not in tensors]
+    unknown = sorted(tensors.keys() - expected.keys())
+    found = (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
+    return "; ".join(f"{what}: {name_some(names, NAMED)}" for what, names in found if names)
 
 
 def _complete_name(name: str) -> str:
-    """The name with a tag, where timm knows one. What names a file or a place on the hub is none of its nets."""
+    """The name with a tag, if timm knows one. Files and places on the hub, which timm also takes, are no such names."""
     timm = import_timm()
     known = timm.list_models()
     net, _, tag = name.partition(".")
     if net not in known:
-        nearest = difflib.get_close_matches(net, known, n=1)
-        remedy = f"Did you mean {nearest[0]}?" if nearest else "timm.list_models() lists them."  # over a thousand
+        nearest = find_nearest(net, known)
+        remedy = f"Did you mean {nearest}?" if nearest else "timm.list_models() lists them."  # over a thousand
         raise NetError(f"timm has no net {net!r}. {remedy}")
     tags = [other.partition(".")[2] for other in timm.list_models(f"{net}.*", pretrained=True)]
     if tag and tag not in tags:
@@ -270,28 +248,14 @@ def _complete_name(name: str) -> str:
     return f"{net}.{tag or default}" if tag or default else net
 
 
-def _input_shape(name: str) -> Shape:
-    shape: tuple[int, ...] = import_timm().get_pretrained_cfg(name).input_size
-    return shape
-
-
-def _hub_name(name: str) -> str:
-    repository: str | None = import_timm().get_pretrained_cfg(name).hf_hub_id
-    if not repository:
-        raise NetError(
-            f"timm names no weights of {name} on the Hugging Face hub. Give a file of them with --weights "
-            f"FILE.safetensors, or train from random ones with --weights {NONE}."
-        )
-    return repository
-
-
 def import_timm() -> ModuleType:
-    """timm, which nobody needs who trains none of its nets.
+    """timm, an optional dependency.
 
     Raises:
         NetError: it is not installed.
     """
-    _keep_private()
+    # So that the hub's library, which reads this when imported, sends nothing but the request.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import timm
     except ImportError as error:
@@ -302,14 +266,14 @@ def import_timm() -> ModuleType:
     return module
 
 
-def _import_hub() -> ModuleType:
-    import_timm()
+def _find_hub(name: str) -> tuple[ModuleType, str]:
+    """The hub's library, and the repository there of the weights that timm names for a net."""
+    repository: str | None = import_timm().get_pretrained_cfg(name).hf_hub_id
+    if not repository:
+        raise NetError(
+            f"timm names no weights of {name} on the Hugging Face hub. Give a file of them with --weights "
+            f"FILE.safetensors, or train from random ones with --weights {NONE}."
+        )
     import huggingface_hub
 
-    module: ModuleType = huggingface_hub
-    return module
-
-
-def _keep_private() -> None:
-    """The hub is told what is fetched, and not who fetches it with what; its library reads this as it is imported."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    return huggingface_hub, repository

@@ -79,16 +79,16 @@ def extend_recipe(recipe: Recipe, epochs: int) -> Recipe:
     >>> extend_recipe(Recipe(epochs=10), 20)
     Recipe(epochs=20)
     """
-    if epochs != recipe.epochs and recipe.grow_from_fraction:
-        raise RecipeError(
-            f"epochs can't go from {recipe.epochs} to {epochs}: the pictures grow over all epochs, so they would "
-            "have had other sizes so far. Resume without --epochs, or start a new run with that many epochs."
-        )
-    if epochs != recipe.epochs and (recipe.schedule != "constant" or recipe.warmup_fraction):
-        what = "the warmup" if recipe.schedule == "constant" else f"the schedule {recipe.schedule}"
+    spread = {
+        "the growth of the images": recipe.grow_from_fraction,
+        f"the schedule {recipe.schedule}": recipe.schedule != "constant",
+        "the warmup": recipe.warmup_fraction,
+    }
+    if epochs != recipe.epochs and any(spread.values()):
+        what = next(what for what, is_so in spread.items() if is_so)
         raise RecipeError(
             f"epochs can't go from {recipe.epochs} to {epochs}: {what} is spread over all epochs, so every step so far "
-            "would have had another lr. Resume without --epochs, or start a new run with that many epochs."
+            "would have been different. Resume without --epochs, or start a new run with that many epochs."
         )
     return dataclasses.replace(recipe, epochs=epochs)
 
