@@ -131,11 +131,11 @@ def test_what_never_learns_does_not_learn_when_the_trunk_wakes():
     module = make_module()
     module.conv_stem.weight.requires_grad_(False)
     trunk = find_trunk(module)
-    trunk.freeze()
+    trunk.set_frozen(True)
     assert {name for name, weight in module.named_parameters() if weight.requires_grad} == {
         "classifier.weight", "classifier.bias",
     }  # fmt: skip
-    trunk.unfreeze()
+    trunk.set_frozen(False)
     assert {name for name, weight in module.named_parameters() if not weight.requires_grad} == {"conv_stem.weight"}
 
 

@@ -112,7 +112,8 @@ def test_a_module_that_gives_other_logits_is_rejected():
     with pytest.raises(NetError) as rejected:
         build_model(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), random_images(), Recipe())
     assert (
-        str(rejected.value) == "The module should give logits of shape (2, 5) for 2 images (5 targets), but gave (2, 3)."
+        str(rejected.value)
+        == "The module should give logits of shape (2, 5) for 2 images (5 targets), but gave (2, 3)."
     )
 
 

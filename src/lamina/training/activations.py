@@ -1,4 +1,4 @@
-"""What each layer makes of some images: the one place that looks inside a model."""
+"""The outputs of a model's layers: the only place that registers hooks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from lamina.training.model import Model, eval_mode
 from lamina.training.randomness import seeded
 
 Place = TypeVar("Place", int, str)
-See = Callable[[str, Tensor, Tensor], object]
-"""Called with a module's path, its input and its output."""
 
 
 class Call(NamedTuple):
@@ -31,10 +29,10 @@ class Call(NamedTuple):
 def activations(
     model: Model, images: UInt8[Tensor, "n h w c"] | UInt8[np.ndarray, "n h w c"], layers: Iterable[Place]
 ) -> dict[Place, Float[Tensor, "n ..."]]:
-    """The outputs of some layers for ``images``, by the layer as given: its index in the net, or its module path.
+    """The outputs of some layers for ``images``; a layer is given by its index in the net or its module path.
 
-    The model predicts: it is in eval mode meanwhile, nothing of it changes, and no random numbers are drawn from
-    torch's generators. Of a module that is called several times, the last output counts. All images pass at once.
+    The model is in eval mode meanwhile and does not change; torch's generators stay as they are. All images are one
+    batch. Of a module that is called several times, the last output counts.
 
     Raises:
         NetError: there is no such layer, or it gave no tensor.
@@ -56,23 +54,12 @@ def activations(
 
 
 def module_paths(model: Model) -> tuple[str, ...]:
-    """The module path of each layer of the model's net, in order; none for a module of the user's own.
-
-    >>> from lamina import Recipe, load_data
-    >>> from lamina.training.model import build_model
-    >>> from lamina.zoo import load_net
-    >>> module_paths(build_model(load_net("mlp"), load_data("shapes").train, Recipe()))[:2]
-    ('body.0', 'body.1')
-    """
+    """The module path of each layer of the model's net, in order, such as ``body.0``; none for a user's own module."""
     return () if model.net is None else tuple(f"body.{index}" for index in range(len(model.net)))
 
 
 def find_path(model: Model, layer: int | str) -> str:
-    """The module path of a layer, given by its index in the net or by that path.
-
-    Raises:
-        NetError: there is none.
-    """
+    """The module path of a layer, given by its index in the net or by that path; ``NetError`` if there is none."""
     if isinstance(layer, str):
         known = [name for name, _ in model.named_modules() if name]
         if layer not in known:
@@ -80,23 +67,18 @@ def find_path(model: Model, layer: int | str) -> str:
         return layer
     paths = module_paths(model)
     if not -len(paths) <= layer < len(paths):
-        has = (
-            f"has layers 0 to {len(paths) - 1}"
-            if paths
-            else "is a module of your own: give a path such as 'body.conv1'"
-        )
-        raise NetError(f"There is no layer {layer}: the net {has}.")
+        own = "is a module of your own: give a path such as 'body.conv1'"
+        raise NetError(f"There is no layer {layer}: the net {f'has layers 0 to {len(paths) - 1}' if paths else own}.")
     return paths[layer]
 
 
 def path_of(model: Model, module: nn.Module) -> str:
     """The path of a module that is part of the model."""
-    paths: dict[nn.Module, str] = {found: path for path, found in model.named_modules()}
-    return paths[module]
+    return next(str(path) for path, found in model.named_modules() if found is module)
 
 
 def describe_layer(model: Model, path: str) -> str:
-    """A layer of the net by its place and arguments; a module of the user's own by its name and class."""
+    """A layer of the net by its place and arguments; a module of a user's own by its name and class."""
     kind = type(model.get_submodule(path)).__name__
     _, _, name = path.partition(".")
     place, _, inside = name.partition(".")
@@ -108,14 +90,11 @@ def describe_layer(model: Model, path: str) -> str:
 
 @torch.no_grad()
 def record_calls(model: Model, images: UInt8[Tensor, "n h w c"], paths: Iterable[str]) -> dict[str, Call]:
-    """The inputs and outputs of the modules at ``paths``, without those that take or give no tensor.
-
-    They are copies, as a later layer may work in place.
-    """
+    """The inputs and outputs of those modules at ``paths`` that take and give tensors."""
     calls: dict[str, Call] = {}
 
     def note(path: str, given: Tensor, output: Tensor) -> None:
-        calls[path] = Call(given.clone(), output.clone())
+        calls[path] = Call(given.clone(), output.clone())  # copies, as a later layer may work in place
 
     device = next(model.buffers()).device
     with eval_mode(model), seeded(0, device), watch(model, paths, note):
@@ -124,8 +103,11 @@ def record_calls(model: Model, images: UInt8[Tensor, "n h w c"], paths: Iterable
 
 
 @contextmanager
-def watch(model: nn.Module, paths: Iterable[str], see: See) -> Iterator[None]:
-    """Call ``see`` inside the block whenever a module at one of ``paths`` has turned a tensor into a tensor."""
+def watch(model: nn.Module, paths: Iterable[str], see: Callable[[str, Tensor, Tensor], object]) -> Iterator[None]:
+    """Inside the block, call ``see(path, input, output)`` after each call of a module at one of ``paths``.
+
+    Modules that do not take and give a tensor are left out.
+    """
 
     def note(path: str, _: nn.Module, given: tuple[object, ...], named: dict[str, object], output: object) -> None:
         first = next(iter((*given, *named.values())), None)

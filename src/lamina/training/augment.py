@@ -18,17 +18,14 @@ from lamina.training.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """The augmentation of each image of a training set in one epoch; ``None`` where there is none.
-
-    Attributes:
-        flips: whether the image is mirrored left to right.
-        shifts_px: how far down and right it is moved, in pixels.
-        holes_px: row and column of the middle of the blanked square, in pixels.
-    """
+    """The augmentation of each image of a training set in one epoch; ``None`` where there is none."""
 
     flips: Bool[Tensor, " n"] | None
+    """Whether the image is mirrored left to right."""
     shifts_px: Int64[Tensor, "n 2"] | None
+    """How far it is moved down and right."""
     holes_px: Int64[Tensor, "n 2"] | None
+    """Row and column of the middle of the blanked square."""
 
 
 def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -> Choices:
@@ -49,10 +46,10 @@ def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -
         flips = draw("flip", 0, (2, 1))[:, 0] == 1
     elif recipe.flip == "alternating":
         flips = (draw("flip", 0, (2, 1), index=0)[:, 0] + epoch) % 2 == 1
-    furthest = recipe.translate_px
+    most = recipe.translate_px
     return Choices(
         flips=flips,
-        shifts_px=draw("translate", -furthest, (furthest + 1, furthest + 1)) if furthest else None,
+        shifts_px=draw("translate", -most, (most + 1, most + 1)) if most else None,
         holes_px=draw("cutout", 0, (height, width)) if recipe.cutout_px else None,
     )
 
@@ -64,10 +61,10 @@ def gather_batch(
     cutout_px: int = 0,
     device: torch.device | None = None,
 ) -> UInt8[Tensor, "b h w c"]:
-    """The images at ``indices``, flipped, shifted and blanked as ``choices`` has it for each, on ``device``.
+    """The images at ``indices``, flipped, shifted and blanked by their ``choices``, on ``device``.
 
     A shift reflects the image at its border (the border row itself is not doubled); a blank is mid-grey, 128.
-    ``pixels``, ``indices`` and ``choices`` are on one device, which is the default; only the batch is moved.
+    ``pixels``, ``indices`` and ``choices`` are on one device, which is the default.
     """
     device = device or pixels.device
     batch = pixels.index_select(0, indices)
@@ -92,11 +89,7 @@ def gather_batch(
 
 
 def shrink_batch(images: UInt8[Tensor, "b h w c"], fraction: float) -> UInt8[Tensor, "b y x c"]:
-    """The images at a share of their height and width; a new pixel is the weighted mean of those that it covers.
-
-    >>> shrink_batch(torch.full((1, 32, 32, 3), 7, dtype=torch.uint8), 0.5).shape
-    torch.Size([1, 16, 16, 3])
-    """
+    """The images shrunk to a fraction of their sides; a new pixel is the weighted mean of those that it covers."""
     if fraction == 1:
         return images
     _, height, width, _ = images.shape
@@ -105,23 +98,17 @@ def shrink_batch(images: UInt8[Tensor, "b h w c"], fraction: float) -> UInt8[Ten
     if images.device.type == "cpu":
         shrunk = functional.interpolate(planes, size, mode="bilinear", antialias=True)
     else:  # torch resizes bytes on a CPU only
-        floats = functional.interpolate(planes.float(), size, mode="bilinear", antialias=True)
-        shrunk = floats.round().to(torch.uint8)
+        shrunk = functional.interpolate(planes.float(), size, mode="bilinear", antialias=True).round().to(torch.uint8)
     return shrunk.permute(0, 2, 3, 1)
 
 
 def shrunk_size(length_px: int, fraction: float) -> int:
-    """The height or width of a shrunk image, at least a pixel.
-
-    >>> shrunk_size(32, 0.625)
-    20
-    """
+    """The height or width of a shrunk image, at least a pixel."""
     return max(1, round(length_px * fraction))
 
 
 def _reflect(positions: Int64[Tensor, "b length"], length: int) -> Int64[Tensor, "b length"]:
-    last = length - 1
-    return last - (last - positions.abs()).abs()
+    return (length - 1) - ((length - 1) - positions.abs()).abs()
 
 
 def _blank(batch: UInt8[Tensor, "b h w c"], holes_px: Int64[Tensor, "b 2"], side_px: int) -> None:

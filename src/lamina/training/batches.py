@@ -1,4 +1,4 @@
-"""Which images each step sees: their order, their augmentation, and where the pixels are kept."""
+"""The batch of each step: the order of the images, their augmentation, and where the pixels are kept."""
 
 from __future__ import annotations
 
@@ -19,42 +19,33 @@ from lamina.training.schedule import size_fraction
 from lamina.training.task import task_of
 
 RESIDENT_FRACTION = 0.25
-"""Share of a GPU's free memory that the pixels may take; the rest is for weights and activations."""
+"""Of a GPU's free memory; the rest is for weights and activations."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The images of one step, on the training's device.
-
-    Attributes:
-        epoch: from 0.
-        step: in the epoch, from 0.
-        indices: which images of the set they are.
-        pixels: augmented.
-        targets: one for each image.
-        weights: what to multiply the loss of each target with; ``None`` where all count alike.
-    """
+    """The images of one step, augmented, on the training's device; ``epoch`` and ``step`` in it count from 0."""
 
     epoch: int
     step: int
     indices: Int64[Tensor, " b"]
+    """Which images of the set they are."""
     pixels: UInt8[Tensor, "b h w c"]
     targets: Num[Tensor, "b ..."] | Bool[Tensor, "b ..."]
     weights: Float[Tensor, "b ..."] | None
+    """Factors for the loss of each target; ``None`` where all count alike."""
 
 
 class Batches:
-    """The batches of every epoch. What is in one follows from the seed, the epoch and the step alone.
+    """The batches of every epoch; each follows from the seed, the epoch and the step alone.
 
-    The pixels of small sets are copied to the device once; those of larger ones stay where they are, and each batch is
-    copied through pinned memory.
+    The pixels of small sets are copied to the device once; of larger sets, each batch is, through pinned memory.
 
     Args:
         images: the training images.
         recipe: batch size, augmentation, balance and seed.
         device: where the batches go.
-        resident_bytes: largest size of the pixels that are kept on the device; by default a quarter of a GPU's free
-            memory.
+        resident_bytes: largest size of pixels to keep on the device; by default a quarter of a GPU's free memory.
 
     Raises:
         DataError: there are no images.
@@ -92,7 +83,7 @@ class Batches:
 
 
 def find_resident_bytes(device: torch.device) -> float:
-    """The largest size of pixels to keep on a device: no limit on a CPU and on MPS, which shares the CPU's memory."""
+    """The largest size of pixels to keep on a device; no limit on a CPU, and on MPS, which shares the CPU's memory."""
     return RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
 
 

@@ -1,6 +1,6 @@
 """Everything that an exact continuation needs: weights, their average, the optimizer's state, and the progress.
 
-There is no state of a random generator: what is random in a step follows from the seed and the step's number alone.
+It needs no generator's state: what is random in a step follows from the seed and the step's number alone.
 """
 
 from __future__ import annotations
@@ -18,36 +18,25 @@ from lamina.errors import RunError
 
 @dataclass(frozen=True)
 class Standing:
-    """The progress of a training, between two steps.
-
-    Attributes:
-        steps_done: steps since the beginning.
-        rewinds: how often the training went back to a checkpoint, halving the learning rate each time.
-        images: images seen in the current epoch.
-        loss: sum of their losses.
-        correct: right answers among them; ``None`` where answers are not right or wrong.
-        seconds: time in the training steps of the current epoch.
-    """
+    """The progress of a training between two steps, and the sums of the current epoch so far."""
 
     steps_done: int
     rewinds: int
+    """How often the training went back to a checkpoint, halving the learning rate each time."""
     images: int
     loss: float
     correct: float | None
+    """Right answers; ``None`` where answers are not right or wrong."""
     seconds: float
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Everything that an exact continuation of a training needs.
-
-    Attributes:
-        tensors: on the CPU, by name: ``live.…`` the weights, ``averaged.…`` their moving average, ``optimizer.KEY.…``
-            the optimizer's state of each weight.
-        standing: the progress.
-    """
+    """Everything that an exact continuation of a training needs."""
 
     tensors: dict[str, Tensor]
+    """On the CPU, by name: ``live.…`` the weights, ``averaged.…`` their moving average, ``optimizer.KEY.…`` the
+    optimizer's state of each weight."""
     standing: Standing
 
 
@@ -63,8 +52,7 @@ def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[
 
 def collect_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
     """Copies on the CPU of what :func:`name_tensors` finds."""
-    found = name_tensors(models, optimizer)
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in found.items()}
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in name_tensors(models, optimizer).items()}
 
 
 def restore_tensors(tensors: Mapping[str, Tensor], models: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
@@ -82,13 +70,12 @@ def restore_tensors(tensors: Mapping[str, Tensor], models: Mapping[str, nn.Modul
         key, _, weight_name = rest.partition(".")
         if kind == "optimizer" and weight_name in weights:
             weight = weights[weight_name]
+            kept = tensor.clone()  # the optimizer counts its steps in it
             if tensor.ndim:
                 _check_shape(name, tensor, weight)
                 # In the memory layout of its weight: fused optimizers pair the two by their position in memory.
-                tensor = torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
-            else:
-                tensor = tensor.clone()  # the optimizer counts its steps in it
-            memory[weight_name][key] = tensor
+                kept = torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+            memory[weight_name][key] = kept
         elif name not in expected:
             raise RunError(f"the checkpoint does not fit the training: it has {name}, which the training does not")
     for name, tensor in expected.items():

@@ -1,4 +1,4 @@
-"""A net compiled by torch: what lies between its convolutions becomes one pass over memory."""
+"""A net compiled by torch: the layers between its convolutions become one pass over memory."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ COMPILER = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
 
 
 def compile_model(model: Model, recipe: Recipe) -> Callable[[Tensor], Tensor]:
-    """The model's forward pass as the recipe wants it: compiled, when it is first called, or as it is.
-
-    It is compiled once more for a smaller last batch.
+    """The model's forward pass, compiled at its first call if the recipe says so.
 
     Raises:
         RecipeError: ``compile`` is ``on``, but the recipe shows images of several sizes, or torch needs a C++ compiler,
@@ -37,18 +35,15 @@ def compile_model(model: Model, recipe: Recipe) -> Callable[[Tensor], Tensor]:
         )
     if misses_compiler(next(model.parameters()).device.type):
         raise RecipeError(
-            f"compile was 'on', which takes a C++ compiler, but {_name_compiler()} is not on the PATH. "
+            "compile was 'on', which takes a C++ compiler, but "
+            f"{os.environ.get('CXX') or COMPILER} is not on the PATH. "
             "Install it (Debian and Ubuntu: apt install g++), or leave compile off."
         )
-    # One kernel for each batch size: a general one could round differently, depending on which size came first.
+    # A kernel for each batch size: a general one could round differently, depending on which size came first.
     compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False)
     return compiled
 
 
 def misses_compiler(device: str) -> bool:
     """Whether torch needs a C++ compiler to compile for such a device, and there is none."""
-    return device == "cpu" and shutil.which(_name_compiler()) is None
-
-
-def _name_compiler() -> str:
-    return os.environ.get("CXX") or COMPILER
+    return device == "cpu" and shutil.which(os.environ.get("CXX") or COMPILER) is None

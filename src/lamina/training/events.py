@@ -13,8 +13,7 @@ class Step:
 
     Attributes:
         epoch: from 1.
-        step: steps done in this epoch.
-        steps: steps in an epoch.
+        step: steps done in this epoch, of ``steps``.
         loss: of the step's batch.
     """
 
@@ -29,10 +28,9 @@ class Epoch:
     """The figures of one pass over the training images.
 
     Attributes:
-        epoch: from 1.
-        epochs: how many there will be.
-        train_loss: mean over the epoch's images, each when the net met it; weighted where the recipe balances.
-        train_accuracy: share of right answers, likewise; ``None`` where answers are not right or wrong.
+        epoch: from 1 to ``epochs``.
+        train_loss: mean over the epoch's batches as they were trained on; weighted where the recipe balances.
+        train_accuracy: fraction of right answers in them; ``None`` where answers are not right or wrong.
         train_seconds: time spent in this epoch's training steps alone.
         images_per_second: training images over ``train_seconds``.
         lr: learning rate of the last step.
@@ -49,7 +47,7 @@ class Epoch:
 
 @dataclass
 class Tally:
-    """The sums of an epoch so far, kept on the device so that no step waits for a number to be read."""
+    """The sums of an epoch so far, kept on the device, so that no step waits for a number to be read."""
 
     images: int = 0
     loss: Tensor | float = 0.0

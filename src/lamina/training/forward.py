@@ -19,13 +19,7 @@ from lamina.training.recipe import Recipe
 
 
 class Forward:
-    """From a batch to its logits.
-
-    Args:
-        model: what is trained, on its device; its layers are arranged for ``precision``.
-        batches: what it is trained on.
-        recipe: seed, frozen epochs and compilation.
-        precision: the number format.
+    """From a batch to its logits. The layers of ``model`` are arranged for ``precision``.
 
     Raises:
         RecipeError: the recipe freezes a net that names no head, or compiles where that is impossible.
@@ -44,33 +38,30 @@ class Forward:
         self._compute = compile_model(model, recipe)
 
     def __call__(self, batch: Batch) -> Float[Tensor, "b k"]:
-        """The logits of a batch, as the model learns from them."""
-        if self._features is None or batch.epoch >= self._recipe.freeze:
+        """The logits of a batch for its training step."""
+        if self._features is not None and batch.epoch < self._recipe.freeze:
+            self._find_features(self._features, batch)
             with self._arithmetic(batch):
-                logits: Tensor = self._compute(batch.pixels)
-            return logits
-        self._find_features(self._features, batch)
+                return self._features.logits(batch.indices)
         with self._arithmetic(batch):
-            return self._features.logits(batch.indices)
+            logits: Tensor = self._compute(batch.pixels)
+            return logits
 
     def pass_layers(self, batch: Batch) -> Float[Tensor, "b k"]:
-        """The same logits by every layer in turn, for whoever watches the layers: nothing compiled, nothing stored."""
+        """The same logits through every layer, so that hooks see them: nothing compiled, nothing stored."""
         with self._arithmetic(batch):
             logits: Tensor = self._model(batch.pixels)
-        return logits
+            return logits
 
     def set_mode(self, epoch: int) -> None:
         """Put all layers into training mode, or the head alone while the rest is frozen."""
         self._model.train()
         if self._trunk is not None:
-            if epoch < self._recipe.freeze:
-                self._trunk.freeze()
-            else:
-                self._trunk.unfreeze()
+            self._trunk.set_frozen(epoch < self._recipe.freeze)
 
     @contextmanager
     def _arithmetic(self, batch: Batch) -> Iterator[None]:
-        """The number format, and random numbers for dropout that belong to this step."""
+        """The number format, and this step's own random numbers for dropout."""
         step = batch.epoch * len(self._batches) + batch.step
         with (
             seeded(derive_seed(self._recipe.seed, "dropout", step), self._device),
@@ -79,7 +70,7 @@ class Forward:
             yield
 
     def _find_features(self, features: Features, batch: Batch) -> None:
-        """In the first epoch, those of the batch; later, all that a resumed training did not find then."""
+        """Compute those of the batch in the first epoch; later, all that are missing in a resumed training."""
         if len(features.steps_found) < len(self._batches):
             for missing in (batch,) if batch.epoch == 0 else self._batches.epoch(0):
                 if missing.step not in features.steps_found:

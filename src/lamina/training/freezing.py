@@ -18,43 +18,28 @@ from lamina.training.schedule import sizes_shown
 
 @dataclass(frozen=True, eq=False)
 class Trunk:
-    """The layers below a net's head.
-
-    Attributes:
-        body: the whole net.
-        heads: the layers that give its logits: one, or two in distilled nets.
-        weights: all trainable weights but the heads'.
-    """
+    """The layers of ``body``, a whole net, below its head."""
 
     body: nn.Module
     heads: tuple[nn.Module, ...]
+    """The layers that give its logits: one, or two in distilled nets."""
     weights: tuple[Tensor, ...]
+    """All trainable weights but the heads'."""
 
-    def freeze(self) -> None:
-        """Compute no gradients for the trunk, and put its norms and dropouts into eval mode."""
-        self.body.eval()
+    def set_frozen(self, is_frozen: bool) -> None:
+        """Put the net into training mode, but if frozen, its trunk into eval mode and without gradients."""
+        self.body.train(not is_frozen)
         for head in self.heads:
             head.train()
         for weight in self.weights:
-            weight.requires_grad_(False)
-
-    def unfreeze(self) -> None:
-        """Let it learn."""
-        self.body.train()
-        for weight in self.weights:
-            weight.requires_grad_(True)
+            weight.requires_grad_(not is_frozen)
 
 
 class Features:
-    """What a frozen trunk gives its head for each image, computed once for all epochs.
+    """A frozen trunk's output for each of a number of ``images``, computed once for all epochs.
 
-    They are computed in the batches of the first epoch, even when a later one asks for them: other batches could round
-    differently, and a resumed training would not continue to bit-identical weights.
-
-    Args:
-        model: the model.
-        head: its head.
-        images: how many there are.
+    It is computed in the batches of the first epoch, also in a later one: other batches could round differently, and a
+    resumed training would not continue to bit-identical weights.
     """
 
     def __init__(self, model: Model, head: nn.Module, images: int) -> None:
@@ -65,7 +50,7 @@ class Features:
 
     @torch.no_grad()
     def find(self, batch: Batch) -> None:
-        """Compute those of a batch of the first epoch."""
+        """Compute the features of a batch of the first epoch."""
         features = record_calls(self._model, batch.pixels, [self._path])[self._path].input
         if self._features is None:
             self._features = features.new_empty((self._images, *features.shape[1:]))
@@ -82,10 +67,7 @@ class Features:
 
 @torch.no_grad()
 def can_store_features(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -> bool:
-    """Whether stored features may replace the images.
-
-    They may if every epoch shows each image alike, the head's output is the model's, and they are no larger.
-    """
+    """Whether features can replace the images: all epochs show the same ones, and the head's input is no larger."""
     is_augmented = recipe.flip != "off" or recipe.translate_px or recipe.cutout_px
     if is_augmented or len(sizes_shown(recipe)) > 1 or len(trunk.heads) != 1:
         return False

@@ -1,4 +1,4 @@
-"""NaN and infinity: found before anything is kept of them, and traced to the layer where they began."""
+"""NaN and infinity: found before they are saved, and traced to the layer where they began."""
 
 from __future__ import annotations
 
@@ -22,13 +22,9 @@ HOLDERS = {"live": "the model", "averaged": "the averaged model", "optimizer": "
 
 
 class Guard:
-    """Stops a training that diverges, before a step or a checkpoint would keep what is not finite.
+    """Stops a training that diverges, before a step or a checkpoint contains NaN or infinity.
 
-    Args:
-        models: the trained model as ``live``, and its average, if there is one, as ``averaged``.
-        optimizer: the optimizer of the trained model.
-        forward: the forward pass of a step.
-        recipe: its loss and its longest gradient.
+    ``models`` holds the trained model as ``live``, and its average, if there is one, as ``averaged``.
     """
 
     def __init__(self, models: Mapping[str, Model], optimizer: Optimizer, forward: Forward, recipe: Recipe) -> None:
@@ -38,7 +34,7 @@ class Guard:
         self._intended = frozenset(find_not_finite(name_tensors(models, optimizer)))
 
     def clip(self) -> None:
-        """Shorten the gradient of all weights together to the recipe's limit, if it has one."""
+        """Scale the gradients so that their norm over all weights is within the recipe's limit, if it has one."""
         if self._recipe.gradient_clip:
             nn.utils.clip_grad_norm_(self._models["live"].parameters(), self._recipe.gradient_clip)
 
@@ -46,7 +42,7 @@ class Guard:
         """Check the loss and the gradients before the step is taken.
 
         Raises:
-            NotFiniteError: one of them is not finite; the message names the first layer where that is so.
+            NotFiniteError: one of them is not finite; the message names the layer where that began.
         """
         if is_finite(loss, self._watched):
             return
@@ -92,11 +88,7 @@ def choose_watched(model: nn.Module) -> tuple[Tensor, ...]:
 
 
 def is_finite(loss: Float[Tensor, ""], weights: Iterable[Tensor]) -> bool:
-    """Whether the loss and the gradients of some weights are finite. A GPU has to finish its steps first.
-
-    >>> is_finite(torch.tensor(float("nan")), ())
-    False
-    """
+    """Whether the loss and the gradients of some weights are finite. This waits for a GPU."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     # A sum is not finite if a part is not. A sum of finite parts can overflow: then every part is read.
     vectors = [loss.detach().view(1), *(gradient.view(-1) for gradient in gradients if gradient.ndim < 2)]
@@ -106,20 +98,14 @@ def is_finite(loss: Float[Tensor, ""], weights: Iterable[Tensor]) -> bool:
 
 
 def find_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The names of the tensors that contain NaN or infinity.
-
-    >>> find_not_finite({"weight": torch.ones(2), "bias": torch.tensor([0.0, float("inf")])})
-    ['bias']
-    """
+    """The names of the tensors that contain NaN or infinity."""
     return [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
 
 
 def trace_not_finite(model: Model, take_step: Callable[[], Float[Tensor, ""]]) -> str:
-    """Where the first NaN or infinity comes from, in words: weights, activations, the loss, or gradients.
+    """Where the first NaN or infinity is, in words: in weights, activations, the loss, or gradients.
 
-    Args:
-        model: the model, with the weights from before the step.
-        take_step: makes the forward pass and returns the loss; its gradients are computed here.
+    ``model`` has the weights from before the step; ``take_step`` makes its forward pass and returns the loss.
     """
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():

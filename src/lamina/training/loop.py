@@ -28,8 +28,8 @@ from lamina.training.schedule import lr_factor
 class Training:
     """A training in progress: iterate to train it; :attr:`model` is in eval mode whenever the loop is yours.
 
-    It sees the training images alone. Leaving the loop is safe, and iterating again resumes with the next step. From
-    here on the process keeps the memory that its steps free (:func:`keep_freed_memory`).
+    Leaving the loop is safe, and iterating again resumes with the next step. From here on the process keeps the memory
+    that its steps free (:func:`keep_freed_memory`).
 
     Args:
         net: a net, or a module of your own from normalized float images (N, C, H, W) to logits, trained in place.
@@ -41,8 +41,7 @@ class Training:
 
     Attributes:
         recipe, device, precision: what is used, with what was chosen for ``auto``.
-        images: how many images an epoch has.
-        steps_per_epoch: how many steps an epoch has.
+        images, steps_per_epoch: how many of them an epoch has.
         steps_done: steps since the beginning.
         rewinds: how often the training went back to a checkpoint and halved the learning rate.
 

@@ -1,4 +1,4 @@
-"""Which number format a net multiplies in: bf16 where the processor computes in it and layers are large, else fp32."""
+"""The number format of products: bf16 where the processor computes in it and layers are large, else fp32."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEAST_WEIGHTS = 100_000
 
 @dataclass(frozen=True)
 class Precision(Choice):
-    """The number format, the reason, and the linear layers that stay in float32 all the same, by their module path."""
+    """The number format, the reason, and the module paths of the linear layers that stay in float32 all the same."""
 
     float32_layers: tuple[str, ...] = ()
 
@@ -32,12 +32,6 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], model: Model) -> P
     ``auto`` depends on the device and the sizes of the layers alone, so it gives the same answer each time. Where the
     device has bf16 arithmetic, it takes bf16 for nets of a million multiply-adds an image or more; in a net of
     lamina's own layers without convolutions, on a CPU, for the linear layers of 100,000 weights or more.
-
-    >>> from lamina import Recipe, load_data
-    >>> from lamina.training.model import build_model
-    >>> from lamina.zoo import load_net
-    >>> choose_precision("fp32", build_model(load_net("mlp"), load_data("shapes").train, Recipe()))
-    Precision(value='fp32', reason='as requested', float32_layers=())
     """
     if wanted != "auto":
         return Precision(wanted, "as requested")

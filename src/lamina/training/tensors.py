@@ -28,7 +28,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str
     places: set[int] = set()
     for name, tensor in tensors.items():
         plain = tensor.detach().cpu().contiguous()
-        # safetensors refuses tensors that share memory, as tied weights do.
+        # safetensors rejects tensors that share memory, as tied weights do.
         if (place := plain.untyped_storage().data_ptr()) in places:
             plain = plain.clone()
         places.add(place)
@@ -50,14 +50,14 @@ def read_tensors(file: Path, remedy: str = RESTORE) -> tuple[dict[str, Tensor], 
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
     except (SafetensorError, KeyError) as error:  # a type that torch has no name for is a KeyError
         raise damaged(str(file), error, remedy) from error
-    # safetensors gives the metadata of files alone, and this one may have been replaced since it was read.
+    # safetensors reads the metadata of files only, and this one may have been replaced meanwhile.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = header.get("__metadata__")
     if metadata is None:
         return tensors, {}
-    told = parse_object(metadata.get(METADATA, "{}").encode("utf-8", "surrogatepass"), str(file), remedy)
-    text = str(told.get("values", ""))
-    if told.get("digest") != _digest(tensors, text):
+    kept = parse_object(metadata.get(METADATA, "{}").encode("utf-8", "surrogatepass"), str(file), remedy)
+    text = str(kept.get("values", ""))
+    if kept.get("digest") != _digest(tensors, text):
         raise damaged(str(file), "its content is not that which was written, by its digest", remedy)
     values: dict[str, Any] = json.loads(text)
     return tensors, values
