@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import SupportsInt, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,23 +31,11 @@ from lamina.training.model import Model, predict_logits
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task, task_of
 
 
-class _Shared(TypedDict):
-    """The fields that all kinds of report have."""
-
-    split: str
-    images: int
-    loss: float
-    seconds: float
-    views: int
-    reviewed_images: int
-
-
 def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -> Report:
     """Evaluate a model on a split: a :class:`ClassReport`, :class:`LabelReport` or :class:`NumberReport`, by its task.
 
-    With several ``views`` (:func:`views_of`), the logits of images that it is unsure of are the mean of all views.
-
-    The report does not know the data set of the split: ``dataclasses.replace`` fills that in.
+    With several ``views`` (:func:`views_of`), the logits of images that the model is unsure of are averaged over all.
+    The report lacks the name of the data set; ``dataclasses.replace`` adds it.
 
     Raises:
         DataError: there are no images, or their targets are not the model's.
@@ -69,14 +57,14 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -
     seconds = time.perf_counter() - started
     _check_finite(predicted, images)
     logits, targets = torch.from_numpy(predicted).double(), torch.from_numpy(np.array(images.targets))
-    shared = _Shared(
-        split=images.split,
-        images=len(images),
-        loss=task.loss(logits, targets).item(),
-        seconds=seconds,
-        views=len(views),
-        reviewed_images=reviewed,
-    )
+    shared = {
+        "split": images.split,
+        "images": len(images),
+        "loss": task.loss(logits, targets).item(),
+        "seconds": seconds,
+        "views": len(views),
+        "reviewed_images": reviewed,
+    }
     match task:
         case SingleLabel():
             return _report_classes(shared, logits, targets, task.target_names)
@@ -102,22 +90,14 @@ def answer_some(
 
 
 def _report_classes(
-    shared: _Shared, logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"], names: tuple[str, ...]
+    shared: dict[str, Any], logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"], names: tuple[str, ...]
 ) -> ClassReport:
     chosen = logits.argmax(dim=1)
     confusion = count_confusion(chosen, targets, len(names))
     confidence = logits.softmax(dim=1).amax(dim=1)
-    right, support, taken = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
-    classes = tuple(
-        ClassScores(
-            name=name,
-            precision=_fraction(right[place], taken[place]),
-            recall=_fraction(right[place], support[place]),
-            f1=_fraction(2 * right[place], taken[place] + support[place]),
-            support=int(support[place]),
-        )
-        for place, name in enumerate(names)
-    )
+    right, predicted, support = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
+    counts = np.stack([right, predicted, support], axis=1).tolist()
+    classes = tuple(ClassScores(name, *_score(*row)) for name, row in zip(names, counts, strict=True))
     return ClassReport(
         **shared,
         accuracy=int(right.sum()) / len(targets),
@@ -139,67 +119,60 @@ def _score_question(name: str, logits: Float[Tensor, " n"], truth: Bool[Tensor, 
 
 
 def _report_labels(
-    shared: _Shared, logits: Float[Tensor, "n k"], targets: Bool[Tensor, "n k"], names: tuple[str, ...]
+    shared: dict[str, Any], logits: Float[Tensor, "n k"], targets: Bool[Tensor, "n k"], names: tuple[str, ...]
 ) -> LabelReport:
     if not targets.any():
         raise DataError(
             f"None of the {shared['split']} images has a label, so there is nothing to find. "
             "Evaluate the model on images of which some are labelled."
         )
-    predicted = logits > 0
-    hits, taken, support = ((predicted & targets).sum(dim=0), predicted.sum(dim=0), targets.sum(dim=0))
+    answers = logits > 0
+    right, predicted, support = (answers & targets).sum(dim=0), answers.sum(dim=0), targets.sum(dim=0)
+    counts = torch.stack([right, predicted, support], dim=1).tolist()
     labels = tuple(
-        LabelScores(
-            name=name,
-            average_precision=average_precision(logits[:, place], targets[:, place]) if support[place] else None,
-            precision=_fraction(hits[place], taken[place]),
-            recall=_fraction(hits[place], support[place]),
-            f1=_fraction(2 * hits[place], taken[place] + support[place]),
-            support=int(support[place]),
-        )
-        for place, name in enumerate(names)
+        LabelScores(name, average_precision(scores, truth) if truth.any() else None, *_score(*row))
+        for name, scores, truth, row in zip(names, logits.T, targets.T, counts, strict=True)
     )
     return LabelReport(
         **shared,
         mean_average_precision=_mean_of_known([scores.average_precision for scores in labels]),
-        micro_f1=int(2 * hits.sum()) / int(taken.sum() + support.sum()),
+        micro_f1=int(2 * right.sum()) / int(predicted.sum() + support.sum()),
         macro_f1=_mean_of_known([scores.f1 for scores in labels if scores.support]),
         labels=labels,
     )
 
 
 def _report_numbers(
-    shared: _Shared, task: Regression, answers: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]
+    shared: dict[str, Any], task: Regression, answers: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]
 ) -> NumberReport:
     truth = targets.double()
     errors = (answers - truth).abs().mean(dim=0).tolist()
     baseline_errors = (truth.new_tensor(task.means) - truth).abs().mean(dim=0).tolist()
-    unexplained = (answers - truth).square()
+    squares = (answers - truth).square()
     total = (truth - truth.mean(dim=0)).square().sum(dim=0)
     varies = (truth != truth[0]).any(dim=0).tolist()
-    r2 = (1 - unexplained.sum(dim=0) / total).tolist()
-    return NumberReport(
-        **shared,
-        mean_absolute_error=sum(errors) / len(errors),
-        numbers=tuple(
-            NumberScores(
-                name=name,
-                mean_absolute_error=errors[place],
-                baseline_error=baseline_errors[place],
-                root_mean_squared_error=float(unexplained[:, place].mean().sqrt()),
-                r2=r2[place] if varies[place] else None,
-            )
-            for place, name in enumerate(task.target_names)
-        ),
+    r2 = (1 - squares.sum(dim=0) / total).tolist()
+    numbers = tuple(
+        NumberScores(
+            name=name,
+            mean_absolute_error=errors[place],
+            baseline_error=baseline_errors[place],
+            root_mean_squared_error=float(squares[:, place].mean().sqrt()),
+            r2=r2[place] if varies[place] else None,
+        )
+        for place, name in enumerate(task.target_names)
     )
+    return NumberReport(**shared, mean_absolute_error=sum(errors) / len(errors), numbers=numbers)
 
 
-def _fraction(part: SupportsInt, whole: SupportsInt) -> float | None:
-    return int(part) / int(whole) if int(whole) else None
+def _score(right: int, predicted: int, support: int) -> tuple[float | None, float | None, float | None, int]:
+    """Precision, recall and F1, where they are defined, and the support, from counts of images."""
+    f1 = 2 * right / (predicted + support) if predicted + support else None
+    return right / predicted if predicted else None, right / support if support else None, f1, support
 
 
 def _mean_of_known(figures: Sequence[float | None]) -> float:
-    """The mean of those that are defined; at least one is."""
+    """The mean of the figures that are defined; at least one is."""
     known = [figure for figure in figures if figure is not None]
     return sum(known) / len(known)
 

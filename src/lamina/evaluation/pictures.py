@@ -5,9 +5,8 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections import deque
-from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -69,24 +68,25 @@ def decode_ahead(pictures: Iterable[Picture], shape: Shape, resize: Resize) -> G
     channels, height, width = shape
     size = max(1, min(CHUNK_PICTURES, CHUNK_BYTES // (channels * height * width)))
     decode = partial(_decode_some, shape=shape, resize=resize)
-    pool = ThreadPoolExecutor(os.cpu_count())
-    pending: deque[tuple[list[str], list[Future[list[UInt8[np.ndarray, "h w c"] | str]]]]] = deque()
     following = iter(pictures)
+    pool = ThreadPoolExecutor(os.cpu_count())
+
+    def start(first: int) -> tuple[list[str], Iterator[list[UInt8[np.ndarray, "h w c"] | str]]]:
+        chunk = list(itertools.islice(following, size))
+        parts = [chunk[place : place + THREAD_PICTURES] for place in range(0, len(chunk), THREAD_PICTURES)]
+        return [_name(picture, place) for place, picture in enumerate(chunk, first)], pool.map(decode, parts)
+
     try:
-        for start in itertools.count(step=size):
-            chunk = list(itertools.islice(following, size))
-            if chunk:
-                names = [_name(picture, place) for place, picture in enumerate(chunk, start)]
-                parts = [chunk[first : first + THREAD_PICTURES] for first in range(0, len(chunk), THREAD_PICTURES)]
-                pending.append((names, [pool.submit(decode, part) for part in parts]))
-            if not pending:
+        names, parts = start(0)
+        for first in itertools.count(size, size):
+            if not names:
                 return
-            if len(pending) > 1 or not chunk:
-                names, futures = pending.popleft()
-                decoded = [picture for future in futures for picture in future.result()]
-                rows = [picture for picture in decoded if not isinstance(picture, str)]
-                pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
-                yield Chunk(names, pixels, [picture if isinstance(picture, str) else None for picture in decoded])
+            following_names, following_parts = start(first)
+            decoded = [picture for part in parts for picture in part]
+            rows = [picture for picture in decoded if not isinstance(picture, str)]
+            pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
+            yield Chunk(names, pixels, [picture if isinstance(picture, str) else None for picture in decoded])
+            names, parts = following_names, following_parts
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -38,7 +38,7 @@ class Score:
 
 
 class _Table(NamedTuple):
-    """A row for each class, label or number, and a figure for each, from which the best and the worst are found."""
+    """A row for each class, label or number, and a figure for each, by which they are ranked."""
 
     heads: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
@@ -51,14 +51,13 @@ class Report(ABC):
     """What all kinds of report have; a metric that these images leave undefined is ``None``.
 
     Attributes:
-        split: the images: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``.
         images: how many there were.
         loss: mean loss over them, without label smoothing.
-        seconds: how long evaluating took.
+        seconds: how long the evaluation took.
         views: views of an image that were averaged where the model was unsure (:func:`views_of`).
         reviewed_images: images whose views were averaged.
-        data_name: the data set, where the caller filled it in.
-        data_fingerprint: of its content, where the caller filled it in.
+        data_name, data_fingerprint: of the data set, where the caller filled them in.
     """
 
     split: str
@@ -84,15 +83,14 @@ class Report(ABC):
 
     @abstractmethod
     def _headlines(self) -> list[str]:
-        """What is said above the table, a line each."""
+        """The lines above the table."""
 
     @abstractmethod
-    def _table(self) -> _Table:
-        """A row for each class, label or number."""
+    def _table(self) -> _Table: ...
 
-    def _remarks(self) -> list[str]:
-        """What is said below the table, a line each."""
-        return []
+    def _remarks(self) -> str:
+        """What is printed below the table."""
+        return ""
 
     def headline(self) -> dict[str, float]:
         """The score under the name of its split, as a history's row has it: ``{"test_accuracy": 0.75}``."""
@@ -100,8 +98,8 @@ class Report(ABC):
 
     def __str__(self) -> str:
         table = self._table()
-        remarks = ["", *self._remarks()] if self._remarks() else []
-        return "\n".join([*self._headlines(), "", format_table(table.heads, table.rows), *remarks])
+        lines = [*self._headlines(), "", format_table(table.heads, table.rows)]
+        return "\n".join([*lines, "", remarks] if (remarks := self._remarks()) else lines)
 
     def _repr_html_(self) -> str:
         """The headlines and a table, for notebooks; of many classes the best and the worst."""
@@ -151,7 +149,6 @@ class ClassScores:
     """The metrics of one class, as fractions from 0 to 1.
 
     Attributes:
-        name: of the class.
         precision: of the images predicted to be of this class, those that are; ``None`` if there were none.
         recall: of this class's images, those predicted to be; ``None`` if there are none.
         f1: harmonic mean of both; ``None`` if the class was neither present nor predicted.
@@ -171,7 +168,7 @@ class QuestionScores:
 
     Attributes:
         name: the question.
-        average_precision: from 0 to 1; guessing gets the share of yes. ``None`` without any yes.
+        average_precision: from 0 to 1; guessing gets the fraction of yes. ``None`` without any yes.
         roc_auc: how often an image of yes scores higher than one of no, from 0 to 1; guessing gets 0.5. ``None`` if
             all answers are the same.
     """
@@ -192,7 +189,6 @@ class ClassReport(Report):
         balanced_accuracy: the mean of the classes' recalls, however many images each has.
         calibration_error: mean distance between the probability of the predicted class and how often it is right, over
             15 equal bins (Guo et al., On calibration of modern neural networks, 2017, equation 3).
-        classes: the metrics of each class.
         confusion: images by true class (rows) and predicted class (columns).
         question: more metrics of a binary model; ``None`` for single-label.
     """
@@ -242,13 +238,13 @@ class ClassReport(Report):
                 for each in self.classes]  # fmt: skip
         return _Table(("class", "precision", "recall", "F1", "images"), rows, [each.f1 for each in self.classes], "F1")
 
-    def _remarks(self) -> list[str]:
+    def _remarks(self) -> str:
         support = {scores.name: scores.support for scores in self.classes}
         rows = [
             (truth, predicted, f"{images:,}", format_percent(images / support[truth]))
             for truth, predicted, images in self.most_confused()
         ]
-        return [format_table(("most confused", "predicted", "images", "of the class"), rows, texts=2)] if rows else []
+        return format_table(("most confused", "predicted", "images", "of the class"), rows, texts=2) if rows else ""
 
 
 @dataclass(frozen=True)
@@ -256,13 +252,9 @@ class LabelScores:
     """The metrics of one label, as fractions from 0 to 1. A label is predicted where it is more likely than not.
 
     Attributes:
-        name: of the label.
-        average_precision: over all thresholds; guessing gets the label's share of the images. ``None`` if no image has
-            the label.
-        precision: of the images predicted to have the label, those that do; ``None`` if there were none.
-        recall: of the images that have it, those predicted to; ``None`` if none has it.
-        f1: harmonic mean of both; ``None`` if the label was neither present nor predicted.
-        support: images that have the label.
+        average_precision: over all thresholds; guessing gets the fraction of images that have the label. ``None`` if
+            none has it.
+        precision, recall, f1, support: as for a class.
     """
 
     name: str
@@ -282,7 +274,6 @@ class LabelReport(Report):
         mean_average_precision: the mean of the labels' average precisions, leaving out labels without images.
         micro_f1: F1 of all answers together, in which frequent labels count most.
         macro_f1: the mean of the labels' F1, leaving out labels without images.
-        labels: the metrics of each label.
     """
 
     mean_average_precision: float
@@ -308,9 +299,9 @@ class LabelReport(Report):
         heads = ("label", "average precision", "precision", "recall", "F1", "images")
         return _Table(heads, rows, [each.average_precision for each in self.labels], "average precision")
 
-    def _remarks(self) -> list[str]:
-        absent = [escape(scores.name) for scores in self.labels if not scores.support]
-        return [f"not evaluated, as no {self.split} image has them: {', '.join(absent)}"] if absent else []
+    def _remarks(self) -> str:
+        absent = ", ".join(escape(scores.name) for scores in self.labels if not scores.support)
+        return f"not evaluated, as no {self.split} image has them: {absent}" if absent else ""
 
 
 @dataclass(frozen=True)
@@ -318,7 +309,6 @@ class NumberScores:
     """The metrics of one predicted number.
 
     Attributes:
-        name: of the number.
         mean_absolute_error: in the number's own unit.
         baseline_error: the mean absolute error of always answering the mean of the training images; a model that has
             learned anything stays below it.
@@ -338,14 +328,10 @@ class NumberScores:
 @final
 @dataclass(frozen=True, kw_only=True)
 class NumberReport(Report):
-    """The report of a regression model.
-
-    Attributes:
-        mean_absolute_error: the mean of the numbers' errors, each in its own unit.
-        numbers: the metrics of each number.
-    """
+    """The report of a regression model."""
 
     mean_absolute_error: float
+    """The mean of the numbers' errors, each in its own unit."""
     numbers: tuple[NumberScores, ...]
     _kind = REGRESSION
     _score_name = "mean_absolute_error"
