@@ -54,11 +54,7 @@ def plural(count: int, one: str, many: str) -> str:
 
 
 def find_nearest(name: str, choices: Iterable[str]) -> str | None:
-    """The one of ``choices`` that ``name`` may be a misspelling of.
-
-    >>> find_nearest("cnm", ["cnn", "mlp"])
-    'cnn'
-    """
+    """The one of ``choices`` that ``name`` may be a misspelling of."""
     return next(iter(difflib.get_close_matches(name, list(choices), n=1)), None)
 
 

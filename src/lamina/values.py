@@ -1,6 +1,6 @@
-"""Stored values: dataclasses whose fields are checked against their types and ranges, and read from and kept as JSON.
+"""Stored values: dataclasses whose fields are checked against their types and ranges, and stored as JSON.
 
-A field's type says all that is checked: ``int``, ``float``, ``bool``, ``str``, ``Literal``, dataclasses, and tuples,
+A field's type says what is checked: ``int``, ``float``, ``bool``, ``str``, ``Literal``, dataclasses, and tuples,
 dicts and unions of these. ``Annotated`` adds a :class:`Range`, or a text that names the type in messages.
 """
 
@@ -20,7 +20,7 @@ from lamina.errors import LaminaError, find_nearest
 Value = TypeVar("Value")
 
 LARGEST_FLOAT = 2**1023
-"""Whole numbers of this size and more are not taken for floats."""
+"""Whole numbers below this are taken for floats."""
 
 _NOUNS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 
@@ -47,7 +47,7 @@ class Range:
 
 
 class _MismatchError(ValueError):
-    """What is wrong with a value, or with the part of it at ``path``."""
+    """The problem of a value, or of the part of it at ``path``."""
 
     def __init__(self, problem: str, path: str = "", hint: str = "") -> None:
         super().__init__(path + problem)
@@ -83,19 +83,12 @@ def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None
 
 
 def to_plain(value: Any) -> Any:
-    """A value as ``json.dumps`` takes it: by its own ``to_json`` where it has one, else field by field.
-
-    >>> from lamina.evaluation import Interval
-    >>> to_plain((Interval(0.25, 0.75),))
-    [{'low': 0.25, 'high': 0.75}]
-    """
+    """A value as ``json.dumps`` takes it: by its own ``to_json`` where it has one, else field by field."""
     if hasattr(value, "to_json"):
         return value.to_json()
     if dataclasses.is_dataclass(value):
         return fields_to_plain(value)
-    if isinstance(value, tuple):
-        return [to_plain(item) for item in value]
-    return value
+    return [to_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def fields_to_plain(value: Any) -> dict[str, Any]:
@@ -106,13 +99,9 @@ def fields_to_plain(value: Any) -> dict[str, Any]:
 def from_plain(kind: type[Value], values: Any, where: str) -> Value:
     """The dataclass that :func:`fields_to_plain` wrote; absent fields take their default.
 
-    Args:
-        kind: the dataclass.
-        values: what JSON held.
-        where: what to call it in a message.
-
     Raises:
-        ValueError: a part is missing, unknown, not of its type or out of its range; the message names it.
+        ValueError: a part is missing, unknown, not of its type or out of its range; the message names it, with
+            ``where`` for the whole.
 
     >>> from lamina.evaluation import Interval
     >>> from_plain(Interval, {"low": 0.25, "high": 0.75}, "interval")
@@ -148,12 +137,9 @@ def _convert(kind: Any, value: Any) -> Any:
         return {key: _convert_part(arguments[1], item, f".{key}") for key, item in value.items()}
     if kind is float and type(value) is int and abs(value) < LARGEST_FLOAT:
         return float(value)
-    # Python's bool is an int, but True is no size: of the simple types nothing derived is taken.
-    if (
-        kind is Any
-        or type(value) is kind
-        or (kind not in _NOUNS and isinstance(kind, type) and isinstance(value, kind))
-    ):
+    # Python's bool is an int, but True is not a size: values of the simple types must be of exactly that type.
+    is_derived = kind not in _NOUNS and isinstance(kind, type) and isinstance(value, kind)
+    if kind is Any or type(value) is kind or is_derived:
         return value
     if hasattr(kind, "from_json") and isinstance(value, Mapping):
         try:
@@ -189,7 +175,7 @@ def _convert_union(kind: Any, value: Any) -> Any:
         try:
             return _convert(option, value)
         except _MismatchError as mismatch:
-            # What is wrong inside a value says more than that the whole does not fit.
+            # A problem inside a value says more than that the whole does not fit.
             if mismatch.path or isinstance(value, Mapping):
                 inside = inside or mismatch
     raise inside or _expected(kind, value)
@@ -224,7 +210,7 @@ def _expected(kind: Any, value: Any) -> _MismatchError:
 
 
 def _alternatives(kind: Any) -> list[str]:
-    """What may be given, each as a text for messages."""
+    """The values that ``kind`` allows, each as a text for messages."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (UnionType, Union):
         return [text for option in arguments if option is not NoneType for text in _alternatives(option)]

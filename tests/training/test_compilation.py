@@ -8,7 +8,7 @@ import pytest
 from lamina import Net, Recipe, Training, load_data
 from lamina.errors import RecipeError
 from lamina.nets import Conv2d, Flatten, GlobalMaxPool, Output
-from lamina.training.compilation import COMPILER
+from lamina.training.forward import COMPILER
 
 TRAIN_BOTH = """
 import torch

@@ -76,7 +76,7 @@ def test_a_small_net_stays_in_float32(has_bf16, images, net):
 @pytest.mark.parametrize(("channels", "expected"), [(30, "fp32"), (60, "bf16")])
 def test_a_module_of_ones_own_is_measured_by_its_multiply_adds(has_bf16, images, channels, expected):
     body = nn.Sequential(nn.Conv2d(3, channels, 3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(channels * 900, 10))
-    own = build_model(body, images, Recipe())
+    own = build_model(body, images, Recipe()).train()
     before, generator = copy.deepcopy(own.state_dict()), torch.get_rng_state()
     # 30 channels: 27 × 900 × 30 + 30 × 900 × 10 = 999,000.
     assert choose_precision("auto", own).value == expected

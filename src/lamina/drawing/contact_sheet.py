@@ -17,14 +17,14 @@ from lamina.drawing.style import FAINT_INK, INK, shorten
 from lamina.targets import REGRESSION
 
 SHEET_CELLS_PX = ((12, 128), (30, 96), (200, 64))
-"""For sheets of up to so many rows, the side of a picture; a class beyond the last is not drawn."""
+"""For sheets of up to that many rows, the side of a picture; rows beyond the last number are not drawn."""
 SHEET_MARGIN_PX, SHEET_GAP_PX, SHEET_TEXT_PX = 24, 6, 17
 SHEET_FRAME = "#d8d8d8"
 
 
 @dataclass(frozen=True)
 class _SheetRow:
-    """A row of a contact sheet: its name, a word beneath, and pictures with what is written beneath each."""
+    """A row of a contact sheet: its name, a remark beneath, and pictures with their captions."""
 
     name: str
     remark: str
@@ -36,7 +36,7 @@ def draw_contact_sheet(images: Images, samples: int) -> Image.Image:
     """Draw ``samples`` images of each class or label, evenly spread over the split; for regression, from low to high.
 
     Small images are enlarged to sharp squares of colour, large ones reduced. Of more than 200 classes the first 200 are
-    drawn, and the sheet says so. It is made of the images' own pixels, which matplotlib would scale once more.
+    drawn, and the sheet says so. Pillow draws it, as matplotlib would scale the pixels once more.
     """
     rows = _sheet_rows(images, samples)
     drawn = rows[: SHEET_CELLS_PX[-1][0]]
@@ -49,7 +49,8 @@ def draw_contact_sheet(images: Images, samples: int) -> Image.Image:
     if any(row.captions for row in drawn):
         step_y += SHEET_TEXT_PX + 4
     left, top = 2 * SHEET_MARGIN_PX + name_width, SHEET_MARGIN_PX + 2 * SHEET_TEXT_PX
-    title = _sheet_title(images)
+    described = images.kind.describe([shorten(name) for name in images.target_names])
+    title = f"{images.split}: {len(images):,} images, {described}"
     columns = max((len(row.places) for row in drawn), default=0)
     sheet_width = max(left + columns * step_x, SHEET_MARGIN_PX + ceil(title_font.getlength(title))) + SHEET_MARGIN_PX
     rest = f"and {len(rows) - len(drawn):,} more, not drawn" if len(rows) > len(drawn) else ""
@@ -75,12 +76,11 @@ def draw_contact_sheet(images: Images, samples: int) -> Image.Image:
 def _sheet_rows(images: Images, samples: int) -> list[_SheetRow]:
     targets, names = images.targets, list(images.target_names)
     if images.kind is REGRESSION:
-        rows = []
-        for name, column in zip(names, targets.T, strict=True):
-            places = _spread(np.argsort(column, kind="stable"), samples)
-            captions = [f"{column[place]:.3g}" for place in places]
-            rows.append(_SheetRow(shorten(name), "low to high", places, captions))
-        return rows
+        spread = [_spread(np.argsort(column, kind="stable"), samples) for column in targets.T]
+        return [
+            _SheetRow(shorten(name), "low to high", places, [f"{value:.3g}" for value in column[places]])
+            for name, column, places in zip(names, targets.T, spread, strict=True)
+        ]
     answers, members = images.kind.answers(names), images.kind.members(targets, names)
     return [
         _SheetRow(shorten(name), f"{len(each):,}", _spread(each, samples))
@@ -88,13 +88,8 @@ def _sheet_rows(images: Images, samples: int) -> list[_SheetRow]:
     ]
 
 
-def _sheet_title(images: Images) -> str:
-    shortened = [shorten(name) for name in images.target_names]
-    return f"{images.split}: {len(images):,} images, {images.kind.describe(shortened)}"
-
-
 def _spread(members: Int64[np.ndarray, " n"], samples: int) -> list[int]:
-    """As many members as that, or all, from the first to the last."""
+    """That many members or all, evenly spread from the first to the last."""
     chosen: list[int] = members[np.linspace(0, len(members) - 1, min(samples, len(members)), dtype=np.int64)].tolist()
     return chosen
 

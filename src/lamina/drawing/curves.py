@@ -20,9 +20,7 @@ History: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 def draw_curves(
-    curves: Mapping[str, Sequence[History]],
-    score: Score,
-    claimed: Mapping[str, float] | None = None,
+    curves: Mapping[str, Sequence[History]], score: Score, claimed: Mapping[str, float] | None = None
 ) -> Figure:
     """Draw learning curves: score and loss by epoch, on training and on held-out images.
 
@@ -41,12 +39,8 @@ def draw_curves(
     figure = new_figure(11, 5)
     for axes, quantity in zip(figure.subplots(1, 2), (score.name, "loss"), strict=True):
         for net_name, histories in curves.items():
-            _draw_seeds(
-                axes, [_read_series(history, f"train_{quantity}") for history in histories], colours[net_name], "--"
-            )
-            _draw_seeds(
-                axes, [_read_series(history, f"{split}_{quantity}") for history in histories], colours[net_name], "-"
-            )
+            for column, style in ((f"train_{quantity}", "--"), (f"{split}_{quantity}", "-")):
+                _draw_seeds(axes, [_read_series(history, column) for history in histories], colours[net_name], style)
         axes.set_title(quantity.replace("_", " "), loc="left", color=INK)
         axes.set_xlabel("epoch", color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -59,7 +53,9 @@ def draw_curves(
     for net_name, value in claimed.items():
         score_axes.axhline(value, color=colours[net_name], linestyle=":", linewidth=1.5)
 
-    keys = [Line2D([], [], color=colour, linewidth=4, label=_legend_label(name)) for name, colour in colours.items()]
+    # matplotlib leaves out of a legend what begins with an underscore.
+    names = {name: f" {label(name)}" if name.startswith("_") else label(name) for name in curves}
+    keys = [Line2D([], [], color=colours[name], linewidth=4, label=text) for name, text in names.items()]
     keys.append(Line2D([], [], color=INK, label=f"{split} images"))
     keys.append(Line2D([], [], color=INK, linestyle="--", label="training images"))
     if claimed:
@@ -79,12 +75,7 @@ def _draw_seeds(axes: Axes, seeds: Sequence[Mapping[int, float]], colour: str, s
     if len(seeds) > 1:
         for series in seeds:
             axes.plot(list(series), list(series.values()), color=colour, linestyle=style, linewidth=0.7, alpha=0.45)
-    # One epoch alone makes no line; its point is hollow where the line would be broken.
+    # A single epoch makes no line; its point is hollow where the line would be dashed.
     marker = "o" if len(epochs) == 1 else None
     fill = colour if style == "-" else "white"
     axes.plot(epochs, means, color=colour, linestyle=style, linewidth=2.2, marker=marker, markerfacecolor=fill)
-
-
-def _legend_label(name: str) -> str:
-    # matplotlib leaves out what begins with an underscore.
-    return f" {label(name)}" if name.startswith("_") else label(name)

@@ -39,7 +39,7 @@ def draw_confusion(report: ClassReport) -> Figure:
 
     figure = new_figure(side_inches, side_inches)
     axes = figure.add_subplot()
-    # The square root makes mistakes visible, few as they are beside what is right.
+    # The square root makes rare mistakes visible.
     shades = np.sqrt(shares)
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1)
     axes.set_title(title, loc="left", color=INK, pad=10)
@@ -60,15 +60,12 @@ def draw_confusion(report: ClassReport) -> Figure:
         for (row, column), images in np.ndenumerate(counts):
             colour = "white" if shades[row, column] > 0.6 else INK if images else FAINT_INK
             text = axes.text(column, row, f"{images:,}", ha="center", va="center", color=colour, fontsize=9)
-            text.set_in_layout(False)  # it lies within its cell: nobody has to make room for it
+            text.set_in_layout(False)  # it lies within its cell and needs no room in the layout
     return figure
 
 
 def draw_labels(report: LabelReport) -> Figure:
-    """Draw each label's average precision, from the lowest, with a mark where guessing would be.
-
-    Of more than 40 labels, the lowest 40 are drawn.
-    """
+    """Draw each label's average precision, from the lowest, beside that of guessing; of more than 40 labels, 40."""
     known = [(scores.average_precision, scores) for scores in report.labels if scores.average_precision is not None]
     known = sorted(known, key=lambda pair: pair[0])
     title = f"{report.split} mean average precision {format_percent(report.mean_average_precision)}"
@@ -101,14 +98,9 @@ def draw_labels(report: LabelReport) -> Figure:
 
 
 def draw_scatter(report: NumberReport, answers: Float[np.ndarray, "n k"], truth: Float[np.ndarray, "n k"]) -> Figure:
-    """Draw the predicted numbers over the true ones; right answers lie on the diagonal.
+    """Draw the predicted numbers of some images over the true ones; right answers lie on the diagonal.
 
     Each number has a square, the first 12 where there are more.
-
-    Args:
-        report: the metrics of the numbers.
-        answers: what the model predicted for some images, or for all.
-        truth: their targets, in the same order.
     """
     shown = report.numbers[:MOST_SCATTERS]
     columns = min(len(shown), SCATTERS_A_ROW)
@@ -126,12 +118,8 @@ def draw_scatter(report: NumberReport, answers: Float[np.ndarray, "n k"], truth:
         axes.scatter(true, predicted, s=12, color=COLOURS[0], alpha=alpha, linewidths=0)
         axes.set(xlim=limits, ylim=limits, aspect="equal")
         r2 = "" if scores.r2 is None else f", R² {scores.r2:.3f}"
-        axes.set_title(
-            f"{label(scores.name)}\nmean absolute error {scores.mean_absolute_error:.4g}{r2}",
-            loc="left",
-            color=INK,
-            fontsize=11,
-        )
+        title = f"{label(scores.name)}\nmean absolute error {scores.mean_absolute_error:.4g}{r2}"
+        axes.set_title(title, loc="left", color=INK, fontsize=11)
         axes.set_xlabel("true", color=INK)
         axes.set_ylabel("predicted", color=INK)
         axes.grid(color=GRID)

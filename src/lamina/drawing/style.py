@@ -1,4 +1,4 @@
-"""The look that all pictures share, and writing them."""
+"""The common look of all pictures, and saving them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST_NAME = 24
 
 
 def new_figure(width_inches: float, height_inches: float) -> Figure:
-    """An empty figure, which neither needs a screen nor is known to pyplot."""
+    """An empty figure, which needs no screen and is unknown to pyplot."""
     figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -36,7 +36,7 @@ def save_figure(figure: Figure | Image.Image, path: Path) -> None:
     """
     encoded = io.BytesIO()
     if isinstance(figure, Figure):
-        # A letter that the font lacks is drawn as a box, which says as much.
+        # A letter that the font lacks is drawn as a box; matplotlib's warning adds nothing.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             figure.savefig(encoded, dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight", pad_inches=0.2)
@@ -52,10 +52,10 @@ def shorten(name: str) -> str:
 
 
 def label(name: str) -> str:
-    """The same for matplotlib, to which dollars would be the ends of a formula."""
+    """The same for matplotlib, which takes text between dollar signs for a formula."""
     return shorten(name).replace("$", r"\$")
 
 
 def percent_formatter() -> FuncFormatter:
-    """Ticks of fractions as percentages, with the digits that they need: ``77.5 %``, ``80 %``."""
+    """Ticks of fractions as percentages, with as many digits as needed: ``77.5 %``, ``80 %``."""
     return FuncFormatter(lambda fraction, _: f"{100 * fraction:.6g} %")

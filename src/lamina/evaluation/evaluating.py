@@ -42,10 +42,8 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -
         NetError: the images are not of the model's shape.
         NotFiniteError: the model's outputs are not finite.
 
-    >>> from lamina.data import load_data
+    >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
-    >>> from lamina.training.recipe import Recipe
-    >>> from lamina.zoo import load_net
     >>> data = load_data("shapes")
     >>> evaluate(build_model(load_net("mlp"), data.train, Recipe()), data.test).score.name
     'accuracy'

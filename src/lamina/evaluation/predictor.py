@@ -25,10 +25,10 @@ Answer: TypeAlias = str | tuple[str, ...] | Mapping[str, float]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says about one picture.
+    """A model's answer for one picture.
 
     Attributes:
-        name: the picture's path; ``picture 0``, ``picture 1`` … for one that came without.
+        name: the picture's path; ``picture 0``, ``picture 1`` … for pictures without one.
         answer: the most likely class, or ``yes`` or ``no``; the labels that are more likely than not; the numbers by
             name. ``None`` where the picture could not be read.
         values: the probability of each class or label, or of ``no`` and ``yes``, by name; the numbers for regression.
@@ -43,19 +43,14 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A model with all it takes to use it on pictures: decoding, resizing, normalization, and the names of its answers.
+    """A model with all that it needs for pictures: decoding, resizing, normalization, and the names of its answers.
 
-    >>> from lamina import Recipe, load_data
+    >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
-    >>> from lamina.zoo import load_net
     >>> shapes = load_data("shapes")
     >>> predictor = Predictor(build_model(load_net("mlp"), shapes.train, Recipe()))
     >>> predictor.probabilities(shapes.test.pixels[:3]).shape
     (3, 10)
-
-    Attributes:
-        model: what answers.
-        resize: how pictures of another size are made to fit: ``crop``, ``pad`` or ``stretch``, as in training.
 
     Raises:
         DataError: ``resize`` is none of these.
@@ -63,6 +58,7 @@ class Predictor:
 
     model: Model
     resize: str = "crop"
+    """How pictures of another size are made to fit: ``crop``, ``pad`` or ``stretch``, as in training."""
 
     def __post_init__(self) -> None:
         if self.resize not in get_args(Resize):
@@ -70,11 +66,11 @@ class Predictor:
 
     @property
     def task(self) -> Task:
-        """What the model answers."""
+        """The model's task."""
         return self.model.task
 
     def predict(self, pictures: Picture | Iterable[Picture]) -> Generator[Prediction, None, None]:
-        """A prediction for each picture, in order, decoding ahead in threads; a bad picture does not end the rest.
+        """A prediction for each picture, in order, decoding ahead in threads; an unreadable picture gets a ``problem``.
 
         Args:
             pictures: paths, bytes of encoded files, PIL images, or uint8 arrays (H, W) or (H, W, C) of any size; one
@@ -83,11 +79,10 @@ class Predictor:
         for names, rows, reasons in self._answer(pictures):
             following = iter(rows.tolist())
             for name, reason in zip(names, reasons, strict=True):
-                yield (
-                    make_prediction(self.task, name, next(following))
-                    if reason is None
-                    else Prediction(name, problem=reason)
-                )
+                if reason is None:
+                    yield make_prediction(self.task, name, next(following))
+                else:
+                    yield Prediction(name, problem=reason)
 
     def probabilities(self, pictures: Picture | Iterable[Picture]) -> Float32[np.ndarray, "n k"]:
         """The probability of each class or label, of yes (N, 1), or the numbers for regression, a row for each picture.
@@ -119,14 +114,7 @@ class Predictor:
 
 
 def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
-    """The prediction that one picture's row of probabilities or numbers stands for, to seven digits.
-
-    >>> from lamina.training.task import Binary, MultiLabel
-    >>> make_prediction(Binary(("metal",)), "a.png", (0.75,)).values
-    {'no': 0.25, 'yes': 0.75}
-    >>> make_prediction(MultiLabel(("furry", "winged")), "a.png", (0.8, 0.1)).answer
-    ('furry',)
-    """
+    """The prediction from one picture's row of probabilities or numbers, to seven digits."""
     values = (1 - row[0], row[0]) if task.kind is BINARY else row
     names = task.kind.answers(task.target_names) or task.target_names
     named = {key: float(f"{value:.7g}") for key, value in zip(names, values, strict=True)}

@@ -20,15 +20,10 @@ PIXELS_AT_ONCE = 2000 * 32 * 32
 
 @dataclass(frozen=True)
 class View:
-    """One view of an image.
-
-    Attributes:
-        weight: of its logits in the mean; the weights of all views sum to 1.
-        is_mirrored: left to right.
-        shift_px: both down and to the right; the border is filled by reflection.
-    """
+    """One view of an image: mirrored left to right, or shifted down and to the right by as much, or neither."""
 
     weight: float
+    """Of its logits in the mean; the weights of all views sum to 1."""
     is_mirrored: bool = False
     shift_px: int = 0
 
@@ -37,7 +32,7 @@ ONE_VIEW = (View(1.0),)
 
 
 def views_of(recipe: Recipe) -> tuple[View, ...]:
-    """The views that training with ``recipe`` has shown: mirrored if it flips, shifted if it translates.
+    """The views that a training with ``recipe`` shows: mirrored if it flips, shifted by a pixel if it translates.
 
     The unshifted image counts as much as both shifts together (Jordan, arXiv 2404.00498, section 3.5).
 
@@ -52,13 +47,10 @@ def views_of(recipe: Recipe) -> tuple[View, ...]:
 def predict_views(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], views: tuple[View, ...]
 ) -> tuple[Float32[np.ndarray, "n k"], int]:
-    """The logits of pictures, averaged over ``views`` where the model is unsure, and how many pictures that were.
+    """The logits of pictures, averaged over ``views`` where the model is unsure, and the number of those pictures.
 
     A single-label model is unsure where its most likely class is less than 0.5 ahead; other models count as unsure
-    everywhere.
-
-    Raises:
-        NetError: the pictures are not of the model's shape.
+    everywhere. Raises ``NetError`` where the pictures are not of the model's shape.
     """
     logits = predict_logits(model, pixels)
     if len(views) == 1:

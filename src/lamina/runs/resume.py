@@ -12,7 +12,7 @@ from torch import nn
 
 from lamina.data import NAMES, Dataset, load_data
 from lamina.errors import DataError, RecipeError, RunError
-from lamina.training.compilation import misses_compiler
+from lamina.training.forward import misses_compiler
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
 from lamina.training.randomness import derive_seed, seeded

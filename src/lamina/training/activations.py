@@ -37,9 +37,8 @@ def activations(
     Raises:
         NetError: there is no such layer, or it gave no tensor.
 
-    >>> from lamina import Recipe, load_data
+    >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
-    >>> from lamina.zoo import load_net
     >>> images = load_data("shapes").test
     >>> model = build_model(load_net("mlp"), images, Recipe())
     >>> {layer: output.shape for layer, output in activations(model, images.pixels[:5], [0, -1]).items()}

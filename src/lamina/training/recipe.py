@@ -82,24 +82,15 @@ class Recipe:
         return f"Recipe({', '.join(changed)})"
 
     def changes(self) -> dict[str, Any]:
-        """The fields that differ from their default.
-
-        >>> Recipe(epochs=5, batch_size=100).changes()
-        {'epochs': 5}
-        """
-        values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
-        return {name: value for name, (value, default) in values.items() if value != default}
+        """The fields that differ from their default."""
+        values = [(field, getattr(self, field.name)) for field in dataclasses.fields(self)]
+        return {field.name: value for field, value in values if value != field.default}
 
 
 USUAL_LR: dict[str, float] = {"adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3, "sgd": 0.05, "muon": 2e-3}
-"""The learning rate of each optimizer where a person chose the optimizer and no learning rate."""
+"""The learning rate of each optimizer where the user gives an optimizer and no learning rate."""
 
 
 def adapt_recipe(recipe: Recipe, kind: Kind) -> Recipe:
-    """A net's own recipe for other targets than classes: numbers have no labels to smooth, and may change in a mirror.
-
-    >>> from lamina.targets import REGRESSION
-    >>> adapt_recipe(Recipe(label_smoothing=0.1, flip="random"), REGRESSION)
-    Recipe()
-    """
+    """A net's own recipe for a kind of target: numbers have no labels to smooth, and may change in a mirror image."""
     return recipe if kind.has_classes else dataclasses.replace(recipe, label_smoothing=0.0, flip="off")

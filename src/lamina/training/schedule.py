@@ -13,7 +13,7 @@ ONE_CYCLE_WARMUP_FRACTION = 0.3
 
 
 def lr_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """The share of ``recipe.lr`` at ``step`` (from 0) of ``steps``.
+    """The fraction of ``recipe.lr`` at ``step`` (from 0) of ``steps``.
 
     The rate rises linearly over ``warmup_fraction`` of all steps, then stays (``constant``), or falls to zero just
     after the last step, linearly (``linear``) or along half a cosine (``cosine``, Loshchilov and Hutter, arXiv
@@ -42,7 +42,7 @@ def lr_factor(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def size_fraction(recipe: Recipe, epoch: int) -> float:
-    """The share of their side that images have in ``epoch`` (from 0), in eighths: 1 in the last quarter of all.
+    """The fraction of their side that images have in ``epoch`` (from 0), in eighths: 1 in the last quarter of all.
 
     Early epochs on small images cost less and teach nearly as much; the last ones use the size of prediction (Howard,
     "Now anyone can train ImageNet in 18 minutes", 2018).
@@ -59,14 +59,10 @@ def size_fraction(recipe: Recipe, epoch: int) -> float:
 
 
 def sizes_shown(recipe: Recipe) -> list[float]:
-    """The shares of their side that images have in any epoch, the smallest first.
-
-    >>> sizes_shown(Recipe(epochs=2, grow_from_fraction=0.5)), sizes_shown(Recipe())
-    ([0.5, 1.0], [1.0])
-    """
+    """The fractions of their side that images have in any epoch, the smallest first."""
     if not recipe.grow_from_fraction:
         return [1.0]
-    sampled = range(0, recipe.epochs, max(1, recipe.epochs // 1000))  # of so many, all eighths are among them
+    sampled = range(0, recipe.epochs, max(1, recipe.epochs // 1000))  # a thousand epochs show all eighths
     return sorted({size_fraction(recipe, epoch) for epoch in (*sampled, recipe.epochs - 1)})
 
 
@@ -75,9 +71,6 @@ def extend_recipe(recipe: Recipe, epochs: int) -> Recipe:
 
     Raises:
         RecipeError: the schedule or the image size depends on the number of epochs.
-
-    >>> extend_recipe(Recipe(epochs=10), 20)
-    Recipe(epochs=20)
     """
     spread = {
         "the growth of the images": recipe.grow_from_fraction,

@@ -64,12 +64,7 @@ def read_tensors(file: Path, remedy: str = RESTORE) -> tuple[dict[str, Tensor], 
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """A digest (BLAKE2b, 128 bits, in hexadecimal) of names, types, shapes and values, to the last bit.
-
-    >>> one, other = torch.zeros(2), torch.tensor([0.0, -0.0])
-    >>> digest_tensors({"weight": one}) == digest_tensors({"weight": other})
-    False
-    """
+    """A digest (BLAKE2b, 128 bits, in hexadecimal) of names, types, shapes and values, to the last bit."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -35,11 +35,7 @@ def load_net(name: str) -> Net:
 
 
 def load_recipes(name: str) -> dict[str, Recipe]:
-    """The recipes of a net by name; the first is the default.
-
-    >>> load_recipes("cnn")["article"].epochs
-    10
-    """
+    """The recipes of a net by name; the first is the default."""
     load_net(name)
     recipes: dict[str, Recipe] = import_module(f"lamina.zoo.{name.replace('-', '_')}").RECIPES
     return recipes
@@ -59,14 +55,7 @@ def load_recipe(net_name: str, recipe_name: str | None = None) -> Recipe:
 
 
 def choose_recipe(net_name: str, recipes: Mapping[str, Recipe], recipe_name: str | None = None) -> Recipe:
-    """A net's recipe by name, by default the first.
-
-    Raises:
-        RecipeError: the net has no recipe of that name.
-
-    >>> choose_recipe("mine", {"slow": Recipe(epochs=50), "quick": Recipe(epochs=2)}, "quick")
-    Recipe(epochs=2)
-    """
+    """A net's recipe by name, by default the first; ``RecipeError`` if it has none of that name."""
     chosen = recipe_name or next(iter(recipes))
     if chosen not in recipes:
         raise RecipeError(f"{net_name} has no recipe {chosen!r}. {suggest(chosen, recipes)}")
