@@ -137,9 +137,10 @@ def _convert(kind: Any, value: Any) -> Any:
         return {key: _convert_part(arguments[1], item, f".{key}") for key, item in value.items()}
     if kind is float and type(value) is int and abs(value) < LARGEST_FLOAT:
         return float(value)
+    if kind is Any or type(value) is kind:
+        return value
     # Python's bool is an int, but True is not a size: values of the simple types must be of exactly that type.
-    is_derived = kind not in _NOUNS and isinstance(kind, type) and isinstance(value, kind)
-    if kind is Any or type(value) is kind or is_derived:
+    if kind not in _NOUNS and isinstance(kind, type) and isinstance(value, kind):
         return value
     if hasattr(kind, "from_json") and isinstance(value, Mapping):
         try:

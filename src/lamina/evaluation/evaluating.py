@@ -70,7 +70,9 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -
             # Two classes with logits 0 and z: their softmax is the sigmoid of z.
             both = torch.cat([torch.zeros_like(logits), logits], dim=1)
             report = _report_classes(shared, both, targets.long(), ("no", "yes"))
-            return replace(report, question=_score_question(task.target_names[0], logits[:, 0], targets))
+            precision = average_precision(logits[:, 0], targets) if targets.any() else None
+            auc = roc_auc(logits[:, 0], targets) if targets.any() and not targets.all() else None
+            return replace(report, question=QuestionScores(task.target_names[0], precision, auc))
         case MultiLabel():
             return _report_labels(shared, logits, targets, task.target_names)
         case Regression():
@@ -104,15 +106,6 @@ def _report_classes(
         calibration_error=calibration_error(confidence, chosen == targets),
         classes=classes,
         confusion=tuple(map(tuple, confusion.tolist())),
-    )
-
-
-def _score_question(name: str, logits: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> QuestionScores:
-    has_yes, has_no = bool(truth.any()), not bool(truth.all())
-    return QuestionScores(
-        name=name,
-        average_precision=average_precision(logits, truth) if has_yes else None,
-        roc_auc=roc_auc(logits, truth) if has_yes and has_no else None,
     )
 
 

@@ -54,7 +54,7 @@ def wilson_interval(correct: int, total: int) -> Interval:
     centre = fraction + z**2 / (2 * total)
     half_width = z * math.sqrt(fraction * (1 - fraction) / total + z**2 / (4 * total**2))
     scale = 1 + z**2 / total
-    # With none or all correct the end is exactly 0 or 1; rounding must not put it beside the fraction.
+    # With none or all correct the end is exactly 0 or 1; rounding must not move it past the fraction.
     return Interval(
         low=min((centre - half_width) / scale, fraction) if correct else 0.0,
         high=max((centre + half_width) / scale, fraction) if correct < total else 1.0,

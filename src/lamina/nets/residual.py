@@ -1,4 +1,4 @@
-"""Layers beside a shortcut, whose outputs are added."""
+"""Layers in parallel with a shortcut; their outputs are added."""
 
 from __future__ import annotations
 

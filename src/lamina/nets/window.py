@@ -69,9 +69,9 @@ class Window:
         if self.padding != "same":
             height, width = self.padding
             return (height, height), (width, width)
-        vertical, horizontal = (
-            _same_border(size, span, stride) for size, span, stride in zip(in_size, self.span, self.stride, strict=True)
-        )
+        sides = zip(in_size, self.span, self.stride, strict=True)
+        totals = (max((-(-size // stride) - 1) * stride + span - size, 0) for size, span, stride in sides)
+        vertical, horizontal = ((total // 2, total - total // 2) for total in totals)
         return vertical, horizontal
 
     def out_size(self, in_size: Pair) -> Pair:
@@ -97,9 +97,3 @@ class Window:
 def as_pair(size: int | Pair) -> Pair:
     """(height, width) of a size."""
     return (size, size) if isinstance(size, int) else size
-
-
-def _same_border(size: int, span: int, stride: int) -> Pair:
-    places = -(-size // stride)
-    total = max((places - 1) * stride + span - size, 0)
-    return total // 2, total - total // 2

@@ -53,7 +53,12 @@ class Batches:
     """
 
     def __init__(self, images: Images, recipe: Recipe, device: torch.device, resident_bytes: int | None = None) -> None:
-        _check(images, recipe)
+        if not len(images):
+            raise DataError(f"Expected images to train on, but the {images.split} split is empty.")
+        if recipe.translate_px >= (side := min(images.shape[1:])):
+            raise RecipeError(
+                f"translate_px was {recipe.translate_px}, but must be less than the side of the images, {side} px."
+            )
         self._recipe, self._device = recipe, device
         pixels, targets = torch.from_numpy(images.pixels), torch.from_numpy(images.targets)
         is_resident = pixels.nbytes <= (find_resident_bytes(device) if resident_bytes is None else resident_bytes)
@@ -93,13 +98,3 @@ def _divide(count: int, batch_size: int) -> list[slice]:
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()
     return [slice(start, stop) for start, stop in pairwise([*starts, count])]
-
-
-def _check(images: Images, recipe: Recipe) -> None:
-    if not len(images):
-        raise DataError(f"Expected images to train on, but the {images.split} split is empty.")
-    side = min(images.shape[1:])
-    if recipe.translate_px >= side:
-        raise RecipeError(
-            f"translate_px was {recipe.translate_px}, but must be less than the side of the images, {side} px."
-        )

@@ -99,7 +99,7 @@ class Training:
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is no step left."""
+        """Whether all epochs are done."""
         return self.epochs_done >= self.recipe.epochs
 
     @property
@@ -121,7 +121,9 @@ class Training:
         self._forward.set_mode(epoch)
 
         for batch in self._batches.epoch(epoch, first_step):
-            lr = self._set_lr()
+            lr = self.lr * lr_factor(recipe, self.steps_done, recipe.epochs * self.steps_per_epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
             is_last = batch.step + 1 == self.steps_per_epoch
             is_recorded = is_last or (batch.step + 1) % self._steps_per_record == 0
 
@@ -154,12 +156,6 @@ class Training:
     def _set_eval_mode(self) -> None:
         for model in self._models.values():
             model.eval()
-
-    def _set_lr(self) -> float:
-        lr = self.lr * lr_factor(self.recipe, self.steps_done, self.recipe.epochs * self.steps_per_epoch)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        return lr
 
     def checkpoint(self) -> Checkpoint:
         """Everything that an exact continuation needs, between two records.

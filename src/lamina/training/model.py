@@ -49,7 +49,7 @@ RESHAPING = (
     "Transpose",
     "Permute",
 )
-"""Beginnings of autograd's names of operations that change no number."""
+"""Beginnings of autograd's names of operations that leave the values as they are."""
 
 
 class Model(nn.Module):
@@ -60,8 +60,7 @@ class Model(nn.Module):
         net: the net that the body was built from; ``None`` for a user's own module.
         task: what the logits mean.
         in_shape: channels, height and width of an image.
-        mean: of each channel, in pixel values 0 to 255.
-        std: standard deviation of each channel, in pixel values.
+        mean, std: of each channel, in pixel values 0 to 255.
     """
 
     def __init__(
@@ -76,8 +75,8 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         _materialize(body, in_shape)
-        # Convolutions are fastest on channels-last pixels, which is how images are stored; nets without any need them
-        # channels-first, and permuting bytes costs a quarter of permuting floats.
+        # Convolutions are fastest on channels-last pixels, as images are stored; other nets need them channels-first,
+        # and permuting bytes costs a quarter of permuting floats.
         self._convolves = any(isinstance(module, nn.Conv2d) for module in body.modules())
         self.body = nn.utils.convert_conv2d_weight_memory_format(body, self._layout) if self._convolves else body
         self.net, self.task, self.in_shape = net, task, in_shape
@@ -138,7 +137,7 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
-    """A model with fresh weights for the task of ``images``, drawn from torch's generator as it stands, in eval mode.
+    """A model for the task of ``images`` in eval mode; a net's weights come from torch's default generator.
 
     A module of timm's has its pixels normalized as its weights expect, whatever the recipe says.
 
@@ -151,7 +150,12 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
     if isinstance(net, Net):
         net = net.check(images.shape, task.outputs)
         return _build(net.module(images.shape), net, task, images, recipe)
-    _check_dtype(net)
+    expected = torch.get_default_dtype()
+    for name, weight in net.named_parameters():
+        if weight.dtype != expected:
+            raise NetError(
+                f"The module's weights should be {expected}, but {name} is {weight.dtype}. Call module.float() first."
+            )
     model = _build(net, None, task, images, recipe)
     _check_own_module(model, torch.from_numpy(images.take_evenly(2).pixels))
     return model
@@ -271,20 +275,11 @@ def _channel_statistics(images: Images, recipe: Recipe) -> tuple[tuple[float, ..
 
 
 def _materialize(body: nn.Module, in_shape: Shape) -> None:
-    """Give lazy layers their weights, drawn from torch's generator as it stands, by a pass over empty images."""
+    """Give lazy layers their weights, from torch's default generator, by a pass over black images."""
     if any(is_lazy(tensor) for tensor in (*body.parameters(), *body.buffers())):
         shape = (2, *in_shape)
         with eval_mode(body), torch.no_grad(), _explain_failure(shape):
             body(torch.zeros(shape))
-
-
-def _check_dtype(body: nn.Module) -> None:
-    expected = torch.get_default_dtype()
-    for name, weight in body.named_parameters():
-        if weight.dtype != expected:
-            raise NetError(
-                f"The module's weights should be {expected}, but {name} is {weight.dtype}. Call module.float() first."
-            )
 
 
 def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:

@@ -1,7 +1,7 @@
-"""timm's pretrained nets, with a new head for the task at hand.
+"""timm's pretrained nets with a new head.
 
-timm (the extra ``lamina[pretrained]``) is imported only when one of its nets is named. Its downloading is not used:
-weights come from a safetensors file, the user's own or one from the Hugging Face hub, which is asked once.
+timm (the extra ``lamina[pretrained]``) is imported only when one of its nets is named. Its downloads are not used:
+weights come from a safetensors file, the user's own or one from the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -43,17 +43,14 @@ FRESH_RECIPES = {"default": Recipe(optimizer="adamw", weight_decay=0.05, schedul
 
 @dataclass(frozen=True)
 class TimmNet:
-    """A net of timm's, and where its first weights come from.
-
-    Attributes:
-        name: timm's, with the tag of the weights that timm knows for it, as ``efficientnet_lite0.ra_in1k``.
-        weights: ``none`` for random ones, ``pretrained`` for those of that tag, or the path of a safetensors file.
-        digest: of the first weights; empty for random ones.
-    """
+    """A net of timm's, and where its first weights come from."""
 
     name: str
+    """timm's, with the tag of the weights that timm knows for it, as ``efficientnet_lite0.ra_in1k``."""
     weights: str
+    """``none`` for random ones, ``pretrained`` for those of that tag, or the path of a safetensors file."""
     digest: str
+    """Of the first weights; empty for random ones."""
 
     def __str__(self) -> str:
         if self.weights == NONE:
@@ -62,7 +59,7 @@ class TimmNet:
         return f"{where} ({self.digest})"
 
     def module(self, shape: Shape, outputs: int) -> nn.Module:
-        """The net with its first weights, and a fresh head drawn from torch's generator as it stands.
+        """The net with its first weights, and a fresh head drawn from torch's default generator.
 
         Raises:
             NetError: timm has no such net, or the weights are missing, have changed, or do not fit.
@@ -131,7 +128,7 @@ def fetch_pretrained(name: str, show: Callable[[str], None]) -> Path:
     url = hub.hf_hub_url(repository, HUB_FILE)
     show(f"weights: asking for {url} (--weights FILE and --weights {NONE} fetch nothing)")
     try:
-        # Asked once: the download itself would ask again and again for most of a minute where there is no network.
+        # Without a network the download itself would retry for most of a minute; this request is made once.
         size = hub.get_hf_file_metadata(url, timeout=PATIENCE_SECONDS).size
         show(f"weights: fetching {f'{size / 1e6:.0f} MB' if size else 'them'} from there")
         return Path(hub.hf_hub_download(repository, HUB_FILE, etag_timeout=PATIENCE_SECONDS))
