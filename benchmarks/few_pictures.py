@@ -37,7 +37,7 @@ from safetensors.torch import save_file
 
 from lamina import Dataset, Images, Preparation, Training, evaluate, load_data, load_net, zoo
 from lamina.errors import LaminaError
-from lamina.evaluation import mean_interval
+from lamina.evaluation.intervals import mean_interval
 from lamina.training.pretrained import RECIPES, open_timm_net
 from lamina.training.randomness import derive_seed, seeded
 

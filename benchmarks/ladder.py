@@ -37,7 +37,7 @@ from rich.table import Table
 
 from lamina import load_data, zoo
 from lamina.errors import LaminaError
-from lamina.evaluation import mean_interval
+from lamina.evaluation.intervals import mean_interval
 
 ARTICLE_EPOCHS = 10
 BY_ARTICLE, BY_RECORD = "article's script", "94 % recipe"

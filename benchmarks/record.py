@@ -33,7 +33,7 @@ from torch.nn import functional
 
 from lamina import load_data
 from lamina.errors import LaminaError
-from lamina.evaluation import mean_interval
+from lamina.evaluation.intervals import mean_interval
 
 BATCH_SIZE = 2000
 EPOCHS = 8

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from lamina.evaluation import evaluate
+from lamina.evaluation.evaluating import evaluate
 from lamina.nets import Flatten, Linear, Net, Output, Tanh
 from lamina.runs.differences import Difference, compare_runs, find_changes
 from lamina.runs.run import read_run

@@ -10,10 +10,10 @@ from PIL import Image
 
 from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter, save_figure
 from lamina.drawing.style import COLOURS
-from lamina.evaluation import (
+from lamina.evaluation.intervals import Interval
+from lamina.evaluation.reports import (
     ClassReport,
     ClassScores,
-    Interval,
     LabelReport,
     LabelScores,
     NumberReport,

@@ -15,7 +15,7 @@ from torch import nn
 from lamina import __version__
 from lamina.data import Preparation
 from lamina.errors import LaminaWarning, RunError
-from lamina.evaluation import evaluate
+from lamina.evaluation.evaluating import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.runs.record import FORMAT, OwnModule, RunRecord
 from lamina.runs.run import DamagedRun, Run, list_runs, read_run

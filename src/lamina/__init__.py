@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from lamina.cli.terminal import show_progress
     from lamina.data import Dataset, Images, Preparation, load_data
     from lamina.errors import LaminaError, LaminaWarning
-    from lamina.evaluation import Prediction, Predictor, Report, evaluate
+    from lamina.evaluation.evaluating import evaluate
+    from lamina.evaluation.predictor import Prediction, Predictor
+    from lamina.evaluation.reports import Report
     from lamina.nets import Net, parse_net, summarize
     from lamina.runs.run import Run, list_runs, read_run
     from lamina.runs.start import start_run
@@ -39,7 +41,9 @@ _ROOMS = {
     "lamina.cli.terminal": ("show_progress",),
     "lamina.data": ("Dataset", "Images", "Preparation", "load_data"),
     "lamina.errors": ("LaminaError", "LaminaWarning"),
-    "lamina.evaluation": ("Prediction", "Predictor", "Report", "evaluate"),
+    "lamina.evaluation.evaluating": ("evaluate",),
+    "lamina.evaluation.predictor": ("Prediction", "Predictor"),
+    "lamina.evaluation.reports": ("Report",),
     "lamina.nets": ("Net", "parse_net", "summarize"),
     "lamina.runs.run": ("Run", "list_runs", "read_run"),
     "lamina.runs.start": ("start_run",),

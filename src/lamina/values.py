@@ -103,7 +103,7 @@ def from_plain(kind: type[Value], values: Any, where: str) -> Value:
         ValueError: a part is missing, unknown, not of its type or out of its range; the message names it, with
             ``where`` for the whole.
 
-    >>> from lamina.evaluation import Interval
+    >>> from lamina.evaluation.intervals import Interval
     >>> from_plain(Interval, {"low": 0.25, "high": 0.75}, "interval")
     Interval(low=0.25, high=0.75)
     """

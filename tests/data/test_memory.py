@@ -43,7 +43,7 @@ TRAIN = """
 import resource
 import torch
 from lamina import Net, Recipe, Training, evaluate
-from lamina.evaluation import views_of
+from lamina.evaluation.views import views_of
 from lamina.nets import AvgPool2d, Flatten, Output
 
 def train_and_evaluate(train, test):

@@ -13,7 +13,8 @@ from torch import nn
 
 from lamina.data import Images
 from lamina.errors import DataError, LaminaError
-from lamina.evaluation import evaluate, wilson_interval
+from lamina.evaluation.evaluating import evaluate
+from lamina.evaluation.intervals import wilson_interval
 from lamina.training.model import Model
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 
@@ -151,8 +152,8 @@ def test_figures_of_a_question_equal_those_counted_pair_by_pair(case):
     assert report.question.roc_auc == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
     expected = pytest.approx(average_precision(pixels[:, 0], targets)) if yes else None
     assert report.question.average_precision == expected
-    told = pixels[:, 0] > 128
-    recalls = [(told[targets == answer] == answer).mean() for answer in (False, True) if (targets == answer).any()]
+    answers = pixels[:, 0] > 128
+    recalls = [(answers[targets == answer] == answer).mean() for answer in (False, True) if (targets == answer).any()]
     assert report.balanced_accuracy == pytest.approx(np.mean(recalls))
 
 
@@ -207,16 +208,16 @@ def test_label_figures_equal_the_formulas_in_float64(case):
     assert [scores.support for scores in report.labels] == targets.sum(axis=0).tolist()
     known = [reference for reference in expected if reference is not None]
     assert report.score.value == pytest.approx(np.mean(known), abs=1e-6)
-    told = pixels > 128
+    answers = pixels > 128
     f1 = []
     for place, scores in enumerate(report.labels):
-        right = int((told[:, place] & targets[:, place]).sum())
-        seen, there = int(told[:, place].sum()), int(targets[:, place].sum())
+        right = int((answers[:, place] & targets[:, place]).sum())
+        seen, there = int(answers[:, place].sum()), int(targets[:, place].sum())
         assert scores.precision == (right / seen if seen else None)
         assert scores.recall == (right / there if there else None)
         assert scores.f1 == (pytest.approx(2 * right / (seen + there)) if seen + there else None)
         f1 += [scores.f1] if there else []
-    assert report.micro_f1 == pytest.approx(2 * (told & targets).sum() / (told.sum() + targets.sum()))
+    assert report.micro_f1 == pytest.approx(2 * (answers & targets).sum() / (answers.sum() + targets.sum()))
     assert report.macro_f1 == pytest.approx(np.mean(f1))
     yes = 1 / (1 + np.exp(-logits_of(pixels)))
     assert report.loss == pytest.approx(-np.log(np.where(targets, yes, 1 - yes)).mean(), rel=1e-6)
@@ -226,19 +227,19 @@ def test_number_figures_equal_the_formulas_in_float64_in_each_numbers_own_unit()
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (50, 2))
     means, deviations = (10.0, 2e-4), (4.0, 1e-5)
-    told = logits_of(pixels) * deviations + means
+    answers = logits_of(pixels) * deviations + means
     # The second number is of a size whose squares are all under 1e-4.
-    targets = (told + generator.normal(0, 1, (50, 2)) * deviations).astype(np.float32)
+    targets = (answers + generator.normal(0, 1, (50, 2)) * deviations).astype(np.float32)
     names = ("angle", "size")
     report = evaluate(model_of(Regression(names, means, deviations)), images_of(pixels, targets, names))
 
     truth = targets.astype(np.float64)
-    errors = np.abs(told - truth).mean(axis=0)
-    unexplained = ((told - truth) ** 2).sum(axis=0) / ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
+    errors = np.abs(answers - truth).mean(axis=0)
+    unexplained = ((answers - truth) ** 2).sum(axis=0) / ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
     assert [scores.name for scores in report.numbers] == ["angle", "size"]
     assert [scores.mean_absolute_error for scores in report.numbers] == pytest.approx(errors.tolist())
     assert [scores.r2 for scores in report.numbers] == pytest.approx((1 - unexplained).tolist())
-    roots = np.sqrt(((told - truth) ** 2).mean(axis=0))
+    roots = np.sqrt(((answers - truth) ** 2).mean(axis=0))
     assert [scores.root_mean_squared_error for scores in report.numbers] == pytest.approx(roots.tolist())
     of_the_mean = np.abs(np.array(means) - truth).mean(axis=0)
     assert [scores.baseline_error for scores in report.numbers] == pytest.approx(of_the_mean.tolist())
@@ -253,13 +254,13 @@ def test_a_number_that_is_the_same_in_every_image_has_no_r2():
     assert report.numbers[0].mean_absolute_error == pytest.approx(0.5)
 
 
-def assert_refused(kind: type[LaminaError], message: str, task: Task, images: Images) -> None:
+def assert_rejected(kind: type[LaminaError], message: str, task: Task, images: Images) -> None:
     with pytest.raises(kind, match=f"^{re.escape(message)}$"):
         evaluate(model_of(task), images)
 
 
 def test_a_split_without_images_is_rejected():
-    assert_refused(
+    assert_rejected(
         DataError,
         "The test split has no images to evaluate a model on. Choose another split.",
         SingleLabel(CLASSES),
@@ -268,7 +269,7 @@ def test_a_split_without_images_is_rejected():
 
 
 def test_labels_of_which_there_are_none_are_rejected():
-    assert_refused(
+    assert_rejected(
         DataError,
         "None of the test images has a label, so there is nothing to find. "
         "Evaluate the model on images of which some are labelled.",
@@ -278,7 +279,7 @@ def test_labels_of_which_there_are_none_are_rejected():
 
 
 def test_classes_in_another_order_are_rejected():
-    assert_refused(
+    assert_rejected(
         DataError,
         "The model answers single-label (cat, dog, hen), but the test images have single-label (dog, cat, hen). "
         "Evaluate it on images with the targets that it was trained on, with the same names in the same order.",
@@ -289,7 +290,7 @@ def test_classes_in_another_order_are_rejected():
 
 def test_targets_of_another_kind_are_rejected_and_many_names_are_cut_short():
     names = tuple("abcdefghijkl")
-    assert_refused(
+    assert_rejected(
         DataError,
         "The model answers single-label (a, b, c, d, e, f, g, h, i, …), but the test images have "
         "multi-label (a, b, c, d, e, f, g, h, i, …). "

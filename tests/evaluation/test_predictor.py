@@ -15,8 +15,8 @@ from lamina import Recipe
 from lamina.data import Images
 from lamina.data.decoding import decode_picture
 from lamina.errors import DataError
-from lamina.evaluation import Predictor, find_pictures
-from lamina.evaluation.predictor import make_prediction
+from lamina.evaluation.pictures import find_pictures
+from lamina.evaluation.predictor import Predictor, make_prediction
 from lamina.nets import Flatten, Net, Output
 from lamina.training.model import Model, build_model, predict_logits
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel

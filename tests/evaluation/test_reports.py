@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.errors import LaminaError
-from lamina.evaluation import (
+from lamina.evaluation.intervals import Interval
+from lamina.evaluation.reports import (
     ClassReport,
     ClassScores,
-    Interval,
     LabelReport,
     LabelScores,
     NumberReport,

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from lamina import Recipe, evaluate, load_data
-from lamina.evaluation import View, predict_views, views_of
 from lamina.evaluation.reports import Report
+from lamina.evaluation.views import View, predict_views, views_of
 from lamina.training.model import build_model, predict_logits
 
 SIX = views_of(Recipe(flip="alternating", translate_px=2))
@@ -94,7 +94,7 @@ def test_other_tasks_average_everywhere():
     assert logits == pytest.approx((predict_logits(model, pixels) + mirrored) / 2, abs=1e-6)
 
 
-def test_a_report_tells_of_the_views_and_comes_back_from_json(images):
+def test_a_report_has_the_views_and_survives_json(images):
     report = evaluate(model_of(0.1, images), images, SIX)
     assert (report.views, report.reviewed_images) == (6, 50)
     assert "50 images, 50 of them in 6 views)" in str(report)

@@ -56,7 +56,7 @@ total                                                     1,706        549,024""
     )
 
 
-def test_depth_tells_what_stands_inside_what():
+def test_depth_is_how_deep_a_layer_is_nested():
     assert [(row.depth, row.layer) for row in summarize(NET, (3, 32, 32), 10).rows] == [
         (0, "Conv2d(8, 3, padding='same')"),
         (0, "Residual"),

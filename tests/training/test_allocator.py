@@ -23,6 +23,6 @@ print(count(), keep_freed_memory(), count())
 def test_memory_that_was_freed_is_not_asked_for_anew():
     done = subprocess.run([sys.executable, "-c", COUNT_FAULTS], capture_output=True, text=True, check=True)
     before, is_kept, after = done.stdout.split()
-    if is_kept == "True":  # GNU's C library; another cannot be told
+    if is_kept == "True":  # GNU's C library; another cannot be configured
         assert int(before) > 20 * 100  # pages of 4 KiB, or fewer of 64
         assert int(after) < int(before) / 10

@@ -126,16 +126,16 @@ def test_a_checkpoint_is_a_copy_that_further_steps_leave_alone():
         ),
     ],
 )
-def test_a_checkpoint_of_another_net_is_refused_and_changes_nothing(change, message):
+def test_a_checkpoint_of_another_net_is_rejected_and_changes_nothing(change, message):
     training = Training(NET, make_images(), Recipe(epochs=1, batch_size=5, ema_decay=0.9), steps_per_record=1)
     next(iter(training))
     checkpoint = training.checkpoint()
     other = dict(checkpoint.tensors)
     other["live.body.4.weight"] = torch.ones_like(other["live.body.4.weight"])
     change(other)
-    with pytest.raises(RunError) as refused:
+    with pytest.raises(RunError) as rejected:
         training.restore(dataclasses.replace(checkpoint, tensors=other))
-    assert str(refused.value) == f"the checkpoint does not fit the training: {message}"
+    assert str(rejected.value) == f"the checkpoint does not fit the training: {message}"
     after = outcome(training)
     assert all(torch.equal(after[name], tensor) for name, tensor in checkpoint.tensors.items())
 
@@ -172,9 +172,9 @@ def test_no_checkpoint_is_made_of_weights_that_are_no_numbers(ema_decay, whose):
     training = Training(NET, make_images(), Recipe(lr=0.5, ema_decay=ema_decay))
     with torch.no_grad():
         training.model.body[1].running_var[2] = float("inf")
-    with pytest.raises(NotFiniteError) as refused:
+    with pytest.raises(NotFiniteError) as rejected:
         training.checkpoint()
-    assert str(refused.value) == (
+    assert str(rejected.value) == (
         f"body.1.running_var of {whose} contains NaN or infinity; checkpoint skipped. Lower lr "
         "(it is 0.5), or set gradient_clip to 1."
     )

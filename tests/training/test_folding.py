@@ -168,16 +168,16 @@ def test_a_training_goes_on_after_judging_also_where_a_pool_keeps_a_norm_from_it
     targets = np.arange(FOLDED_PICTURES, dtype=np.int64) % 2
     images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_PICTURES))), "train")
     net = Net(Conv2d(4, 3), MaxPool2d(2), BatchNorm(), ReLU(), Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output())
-    judged, left_alone = (Training(net, images, Recipe(epochs=2, batch_size=50), device="cpu") for _ in range(2))
-    places = [weight.data_ptr() for weight in judged.model.parameters()]
-    for _ in judged:
-        predict_logits(judged.model, pixels)
-        assert [weight.data_ptr() for weight in judged.model.parameters()] == places
-        assert not any(weight.is_inference() for weight in judged.model.parameters())
+    evaluated, left_alone = (Training(net, images, Recipe(epochs=2, batch_size=50), device="cpu") for _ in range(2))
+    places = [weight.data_ptr() for weight in evaluated.model.parameters()]
+    for _ in evaluated:
+        predict_logits(evaluated.model, pixels)
+        assert [weight.data_ptr() for weight in evaluated.model.parameters()] == places
+        assert not any(weight.is_inference() for weight in evaluated.model.parameters())
     for _ in left_alone:
         pass
     for name, weight in left_alone.model.state_dict().items():
-        assert torch.equal(weight, judged.model.state_dict()[name]), name
+        assert torch.equal(weight, evaluated.model.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])

@@ -69,12 +69,12 @@ def test_the_head_learns_alone_at_first_and_then_all_layers(changes):
 @pytest.mark.parametrize("changes", [{}, {"flip": "random"}], ids=str)
 def test_judging_the_model_after_each_step_does_not_wake_what_rests(changes):
     recipe = dataclasses.replace(RECIPE, epochs=2, **changes)
-    plain, judged = start(recipe), start(recipe)
+    plain, evaluated = start(recipe), start(recipe)
     for _ in plain:
         pass
-    for _ in judged:
-        predict_logits(judged.model, make_images().pixels)
-    assert not changed(weights(plain), weights(judged))
+    for _ in evaluated:
+        predict_logits(evaluated.model, make_images().pixels)
+    assert not changed(weights(plain), weights(evaluated))
 
 
 @pytest.mark.parametrize("changes", [{}, {"flip": "alternating", "ema_decay": 0.9}], ids=str)
@@ -140,9 +140,9 @@ def test_what_never_learns_does_not_learn_when_the_trunk_wakes():
 
 
 def test_a_net_without_a_head_of_its_own_has_nothing_to_freeze():
-    with pytest.raises(RecipeError) as refused:
+    with pytest.raises(RecipeError) as rejected:
         Training(Net(Flatten(), Output()), make_images(), RECIPE, device="cpu")
-    assert str(refused.value) == (
+    assert str(rejected.value) == (
         "freeze trains the head alone, above layers that were trained before, as those of timm:NAME were, but this net "
         "names no head. Set freeze to 0."
     )

@@ -154,9 +154,9 @@ def test_an_epoch_that_left_what_is_no_number_is_not_given(before, after, unsoun
     with torch.no_grad():
         for weight in training.model.parameters():
             weight.zero_()
-    with pytest.raises(NotFiniteError) as refused:
+    with pytest.raises(NotFiniteError) as rejected:
         list(training)
-    assert str(refused.value) == (
+    assert str(rejected.value) == (
         f"{unsound} contains NaN or infinity; checkpoint skipped. Lower lr (it is 0.001), or set gradient_clip to 1."
     )
 

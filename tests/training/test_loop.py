@@ -161,10 +161,10 @@ def test_leaving_the_loop_and_coming_back_changes_nothing():
     assert train(broken) == []
 
 
-def test_records_tell_each_step_and_epoch_once():
+def test_each_step_and_epoch_has_one_record():
     training = Training(SMALL, random_images(count=60), Recipe(epochs=2, batch_size=10), steps_per_record=2)
-    told = [(event.epoch, event.step if isinstance(event, Step) else "end") for event in training]
-    assert told == [(1, 2), (1, 4), (1, "end"), (2, 2), (2, 4), (2, "end")]
+    seen = [(event.epoch, event.step if isinstance(event, Step) else "end") for event in training]
+    assert seen == [(1, 2), (1, 4), (1, "end"), (2, 2), (2, 4), (2, "end")]
 
 
 def test_every_image_is_seen_once_an_epoch_and_the_epochs_figures_are_their_means():
@@ -339,30 +339,30 @@ def test_a_model_is_in_eval_mode_after_an_error_too():
         ),
     ],
 )
-def test_a_batch_that_cannot_be_normed_is_refused(count, batch_size, message):
-    with pytest.raises(RecipeError) as refused:
+def test_a_batch_that_cannot_be_normed_is_rejected(count, batch_size, message):
+    with pytest.raises(RecipeError) as rejected:
         Training(Net(Flatten(), Linear(5), BatchNorm(), Output()), random_images(count), Recipe(batch_size=batch_size))
-    assert str(refused.value) == message
+    assert str(rejected.value) == message
 
 
 def test_numbers_refuse_label_smoothing_before_training():
     images = random_images()
     numbers = Images(images.pixels, np.ones((60, 2), np.float32), ("x", "y"), images.names, "train")
-    with pytest.raises(RecipeError) as refused:
+    with pytest.raises(RecipeError) as rejected:
         Training(Net(Flatten(), Output()), numbers, Recipe(label_smoothing=0.1))
-    assert str(refused.value) == "label_smoothing was 0.1, but numbers have no labels to smooth. Set it to 0."
+    assert str(rejected.value) == "label_smoothing was 0.1, but numbers have no labels to smooth. Set it to 0."
 
 
-def test_a_shift_farther_than_the_images_is_refused():
-    with pytest.raises(RecipeError) as refused:
+def test_a_shift_farther_than_the_images_is_rejected():
+    with pytest.raises(RecipeError) as rejected:
         Training(SMALL, random_images(side_px=8), Recipe(translate_px=8))
-    assert str(refused.value) == "translate_px was 8, but must be less than the side of the images, 8 px."
+    assert str(rejected.value) == "translate_px was 8, but must be less than the side of the images, 8 px."
 
 
-def test_no_images_are_refused():
-    with pytest.raises(DataError) as refused:
+def test_no_images_are_rejected():
+    with pytest.raises(DataError) as rejected:
         Training(SMALL, random_images(count=0), Recipe())
-    assert str(refused.value) == "Expected images to train on, but the train split is empty."
+    assert str(rejected.value) == "Expected images to train on, but the train split is empty."
 
 
 GROWING = Recipe(epochs=4, batch_size=20, optimizer="sgd", lr=0.05, grow_from_fraction=0.5)
@@ -401,9 +401,9 @@ def test_a_training_that_grows_goes_on_exactly():
 
 
 def test_a_net_of_one_size_alone_cannot_grow():
-    with pytest.raises(RecipeError) as refused:
+    with pytest.raises(RecipeError) as rejected:
         Training(Net(Conv2d(4, 3), Flatten(), Output()), random_images(side_px=16), GROWING)
-    assert str(refused.value) == (
+    assert str(rejected.value) == (
         "grow_from_fraction was 0.5, but the net does not take pictures of 8×8: mat1 and mat2 shapes cannot be "
         "multiplied (2x144 and 784x4). Begin with a larger fraction; only a net that ends in GlobalMaxPool() or "
         "GlobalAvgPool() before Output() takes several sizes."
@@ -425,7 +425,7 @@ def test_a_module_of_ones_own_that_says_nothing_of_a_size_is_named_by_its_error(
         Training(Strict(), random_images(side_px=16), GROWING)
 
 
-def test_pictures_too_small_for_a_net_that_takes_several_sizes_are_refused_with_the_reason():
+def test_pictures_too_small_for_a_net_that_takes_several_sizes_are_rejected_with_the_reason():
     net = Net(MaxPool2d(4), Conv2d(4, 3, padding=1), MaxPool2d(2), GlobalMaxPool(), Output())
     Training(net, random_images(side_px=16), GROWING)
     with pytest.raises(RecipeError, match=r"pictures of 4×4: .* too small\. Begin with a larger fraction; only a net"):

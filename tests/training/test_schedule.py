@@ -66,9 +66,9 @@ def test_pictures_that_do_not_grow_are_whole_throughout():
 
 
 def test_a_training_with_growing_pictures_is_not_extended():
-    with pytest.raises(RecipeError) as refused:
+    with pytest.raises(RecipeError) as rejected:
         extend_recipe(Recipe(epochs=4, grow_from_fraction=0.5), 8)
-    assert str(refused.value) == (
+    assert str(rejected.value) == (
         "epochs can't go from 4 to 8: the growth of the images is spread over all epochs, so every step so far would "
         "have been different. Resume without --epochs, or start a new run with that many epochs."
     )

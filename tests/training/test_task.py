@@ -41,7 +41,7 @@ def test_a_task_survives_json(task):
         {"kind": "single-label", "target_names": "abc"},
     ],
 )
-def test_values_that_are_no_task_are_refused(values):
+def test_values_that_are_no_task_are_rejected(values):
     with pytest.raises(RunError):
         Task.from_json(values)
 
@@ -61,7 +61,7 @@ def test_the_targets_set_the_task(targets, names, kind, outputs):
     assert task.outputs == outputs
 
 
-def test_numbers_are_learned_in_deviations_and_told_in_their_own_unit():
+def test_numbers_are_learned_in_deviations_and_reported_in_their_own_unit():
     task = task_of(images_with(np.array([[1.0, 2.0], [3.0, 2.0]], np.float32), ("x", "y")))
     assert task.means == (2.0, 2.0)
     assert task.deviations == (1.0, 1.0)
@@ -145,6 +145,6 @@ def test_a_weighed_loss_is_the_mean_of_each_targets_loss_times_its_weight(seed, 
 
 
 def test_numbers_have_nothing_to_weigh_by():
-    with pytest.raises(RecipeError) as refused:
+    with pytest.raises(RecipeError) as rejected:
         NUMBERS.weigh(torch.zeros(2, 2))
-    assert str(refused.value) == "balance was 'on', but numbers have no classes to balance. Set it to 'off'."
+    assert str(rejected.value) == "balance was 'on', but numbers have no classes to balance. Set it to 'off'."

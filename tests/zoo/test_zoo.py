@@ -52,15 +52,15 @@ def test_every_net_is_a_value_that_is_stored_and_printed(name):
 
 
 @pytest.mark.parametrize(("name", "parameters"), SIZES.items())
-def test_nets_have_the_size_that_is_told_of_them(name, parameters):
+def test_nets_have_the_documented_size(name, parameters):
     assert zoo.load_net(name).with_outputs(10).parameter_count((3, 32, 32)) == parameters
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
-def test_every_file_tells_what_was_measured_on_which_machine_or_that_nothing_was(name):
-    told = " ".join((importlib.import_module(f"lamina.zoo.{name.replace('-', '_')}").__doc__ or "").split())
-    measured = re.search(r"Measured on .*torch \d.*\d\d\.\d\d %.* runs?, \d+(\.\d+)? s of training", told)
-    assert measured or re.search(r"Not trained to the end yet", told), told
+def test_every_file_states_what_was_measured_on_which_machine_or_that_nothing_was(name):
+    text = " ".join((importlib.import_module(f"lamina.zoo.{name.replace('-', '_')}").__doc__ or "").split())
+    measured = re.search(r"Measured on .*torch \d.*\d\d\.\d\d %.* runs?, \d+(\.\d+)? s of training", text)
+    assert measured or re.search(r"Not trained to the end yet", text), text
 
 
 def test_the_articles_recipes_are_the_articles():
@@ -69,9 +69,9 @@ def test_the_articles_recipes_are_the_articles():
 
 
 def test_a_wrong_name_is_answered_with_the_nearest():
-    with pytest.raises(NetError) as refused:
+    with pytest.raises(NetError) as rejected:
         zoo.load_net("cnnn")
-    assert str(refused.value) == "There is no net 'cnnn' in the zoo. Did you mean cnn?"
-    with pytest.raises(RecipeError) as refused:
+    assert str(rejected.value) == "There is no net 'cnnn' in the zoo. Did you mean cnn?"
+    with pytest.raises(RecipeError) as rejected:
         zoo.load_recipe("cnn", "artcle")
-    assert str(refused.value) == "cnn has no recipe 'artcle'. Did you mean article?"
+    assert str(rejected.value) == "cnn has no recipe 'artcle'. Did you mean article?"

@@ -41,8 +41,8 @@ def run(arguments: Sequence[str]) -> int:
     options = parse_options(Options, "evaluate", arguments)
     terminal = Terminal(as_json=options.json)
     from lamina.data.load import full_source
-    from lamina.evaluation import evaluate, views_of
-    from lamina.evaluation.views import ONE_VIEW
+    from lamina.evaluation.evaluating import evaluate
+    from lamina.evaluation.views import ONE_VIEW, views_of
     from lamina.runs.run import read_run
 
     run = read_run(options.run)

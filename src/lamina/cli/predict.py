@@ -24,7 +24,7 @@ from lamina.files import open_atomically
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 
 if TYPE_CHECKING:
-    from lamina.evaluation import Prediction
+    from lamina.evaluation.predictor import Prediction
     from lamina.training.task import Task
 
 PICTURES_OF_ONE_THREAD = 10

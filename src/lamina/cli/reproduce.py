@@ -77,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _print(outcomes: dict[str, list[Outcome]], claimed: dict[str, float], terminal: Terminal) -> None:
-    from lamina.evaluation import mean_interval
+    from lamina.evaluation.intervals import mean_interval
 
     rows = []
     for name, done in outcomes.items():
@@ -118,7 +118,7 @@ def _print(outcomes: dict[str, list[Outcome]], claimed: dict[str, float], termin
 
 def _draw(outcomes: dict[str, list[Outcome]], runs_dir: Path, claimed: dict[str, float]) -> Path:
     from lamina.drawing import draw_curves, save_figure
-    from lamina.evaluation import Score
+    from lamina.evaluation.reports import Score
 
     picture = runs_dir / "reproduce-curves.png"
     histories = {name: [outcome.run.history.epochs() for outcome in done] for name, done in outcomes.items()}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lamina.data import Dataset
-    from lamina.evaluation import Report
+    from lamina.evaluation.reports import Report
     from lamina.runs.record import RunRecord
     from lamina.runs.run import Run
 
@@ -94,7 +94,7 @@ def train(
     rewind_on_nan: bool | None = None,
 ) -> Outcome:
     """Train a run to its end or to a signal, and print each epoch; the arguments are those of ``Run.train``."""
-    from lamina.evaluation import Report
+    from lamina.evaluation.reports import Report
     from lamina.runs.keep import MOST_REWINDS, Resumed, Rewind, epoch_row
     from lamina.runs.run import read_run
     from lamina.training.events import Epoch

@@ -20,7 +20,7 @@ from lamina.errors import RecipeError
 from lamina.text import build_table, escape
 
 if TYPE_CHECKING:
-    from lamina.evaluation import Report
+    from lamina.evaluation.reports import Report
     from lamina.training.events import Epoch
 
 Event = TypeVar("Event")
@@ -163,7 +163,7 @@ def show_progress(events: Iterable[Event], console: Console | None = None) -> It
     ...     pass
     epoch 1/1  train loss ...
     """
-    from lamina.evaluation import Report
+    from lamina.evaluation.reports import Report
     from lamina.training.events import Epoch, Step
 
     console = console or Console()

@@ -15,7 +15,8 @@ from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, NotFiniteError, RecipeError, RunError
-from lamina.evaluation import ClassReport, LabelReport, NumberReport, evaluate
+from lamina.evaluation.evaluating import evaluate
+from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport
 from lamina.evaluation.evaluating import answer_some
 from lamina.evaluation.reports import Report
 from lamina.files import lock_folder
