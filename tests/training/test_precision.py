@@ -82,7 +82,7 @@ def test_a_module_of_ones_own_is_measured_by_its_multiply_adds(has_bf16, images,
     assert choose_precision("auto", own).value == expected
     assert all(torch.equal(before[name], tensor) for name, tensor in own.state_dict().items())
     assert torch.equal(generator, torch.get_rng_state())
-    assert not own.training
+    assert own.training
 
 
 def test_a_training_uses_the_recorded_choice(images):
