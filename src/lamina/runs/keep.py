@@ -15,10 +15,8 @@ from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, NotFiniteError, RecipeError, RunError
-from lamina.evaluation.evaluating import evaluate
-from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport
-from lamina.evaluation.evaluating import answer_some
-from lamina.evaluation.reports import Report
+from lamina.evaluation.evaluating import answer_some, evaluate
+from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
 from lamina.files import lock_folder
 from lamina.runs.differences import find_changes
 from lamina.runs.record import read_record

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from lamina.data import Dataset
 from lamina.errors import LaminaError, NetError, RunError, suggest
-from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.evaluation.pictures import find_pictures
+from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.evaluation.reports import Report
 from lamina.files import damaged, parse_object, read_bytes, write_json
 from lamina.nets import Net
