@@ -67,7 +67,7 @@ Remove each from one of the two.
 error: 1 picture is there more than once, with identical pixels but different targets, and no net can learn both. \
 Keep the one whose target is right.
     train/dog/conflict.png (dog) = train/cat/05.png (cat)
-warning: test has no pictures of owl: scores on test leave that out. Add some.
+warning: test has no pictures of owl, and scores on test leave that out. Add some.
 warning: 1 file was left out: not a picture. Repair, replace or remove such files.
     train/dog/notes.jpg
 warning: 1 file was left out: empty. Repair, replace or remove such files.

@@ -110,7 +110,7 @@ def test_damaged_files_say_what_to_do(damage, message: str, batches: Batches, tm
     assert str(raised.value) == message.format(path=path)
 
 
-@pytest.mark.filterwarnings("ignore:.* has no train images")
+@pytest.mark.filterwarnings("ignore:.* train has no pictures of")
 def test_cifar100_is_read_from_its_own_files(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 3072), np.uint8)
     folder = tmp_path / "cifar-100-python"
@@ -122,7 +122,9 @@ def test_cifar100_is_read_from_its_own_files(tmp_path: Path) -> None:
     names = [f"class {number}" for number in range(100)]
     (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": names, b"coarse_label_names": ["x"]}, 2))
 
-    with pytest.warns(LaminaWarning, match="cifar-100-python has no test images of class 0, class 2: scores on test"):
+    with pytest.warns(
+        LaminaWarning, match="cifar-100-python: test has no pictures of class 0, class 2, and scores on test"
+    ):
         data = load_data(folder)
 
     assert data.train.targets.tolist() == [0, 1, 2, 5]

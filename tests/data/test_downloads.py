@@ -76,7 +76,7 @@ def idx(values: np.ndarray) -> bytes:
     return gzip.compress(header + values.astype(np.uint8).tobytes())
 
 
-@pytest.mark.filterwarnings("ignore:Downloading", "ignore:.* has no train images")
+@pytest.mark.filterwarnings("ignore:Downloading", "ignore:.* train has no pictures of")
 @pytest.mark.parametrize(
     ("name", "kind", "first"), [("mnist", "MNIST", "0 - zero"), ("fashion-mnist", "FashionMNIST", "T-shirt/top")]
 )

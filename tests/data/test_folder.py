@@ -188,7 +188,7 @@ def test_a_class_missing_from_a_split_is_warned_of(tmp_path: Path) -> None:
     with pytest.warns(LaminaWarning) as warned:
         check_learnable(load_data(tmp_path))
     assert [str(warning.message) for warning in warned] == [
-        f"{tmp_path.name} has no test images of b: scores on test leave that out."
+        f"{tmp_path.name}: test has no pictures of b, and scores on test leave that out. Add some."
     ]
 
 

@@ -224,13 +224,13 @@ def test_a_class_that_is_missing_in_test_is_a_warning_and_in_train_an_error() ->
     assert only_finding(make_dataset(train=train, val=val, test=test)) == Finding(
         "class-missing",
         "warning",
-        "test has no pictures of dog: scores on test leave that out. Add some.",
+        "test has no pictures of dog, and scores on test leave that out. Add some.",
         1,
     )
     assert only_finding(make_dataset(train=make_images("train", (20, 0, 20), names), val=val, test=train)) == Finding(
         "class-missing",
         "error",
-        "train has no pictures of dog: no net can learn that. Add some.",
+        "train has no pictures of dog, and no net can learn that. Add some.",
         1,
     )
 
@@ -239,10 +239,10 @@ def test_labels_and_answers_without_pictures_are_missing() -> None:
     dataset = CLEAN["labels"]
     never = dataset.test.targets & np.array([False, False, True])
     found = only_finding(replace(dataset, test=replace(dataset.test, targets=never)))
-    assert found.message == "test has no pictures of wet, warm: scores on test leave that out. Add some."
+    assert found.message == "test has no pictures of wet, warm, and scores on test leave that out. Add some."
     dataset = CLEAN["binary"]
     found = only_finding(replace(dataset, val=replace(dataset.val, targets=np.ones(20, bool))))
-    assert found.message == "val has no pictures of no: scores on val leave that out. Add some."
+    assert found.message == "val has no pictures of no, and scores on val leave that out. Add some."
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,8 @@ def find_faults(facts: Facts) -> tuple[Finding, ...]:
     found = [
         *_find_leaks(facts),
         *_find_conflicts(facts),
-        *_find_missing(facts.dataset),
+        *_find_only_class(train),
+        *find_gaps(facts.dataset),
         *_find_unreadable(facts.dataset),
         *_find_copies(facts),
         *_find_marked(facts, facts.blank, "blank", "warning", blank),
@@ -167,21 +168,27 @@ def _find_conflicts(facts: Facts) -> list[Finding]:
     return _find_twins(facts, twins, "conflict", "error", what)
 
 
-def _find_missing(dataset: Dataset) -> list[Finding]:
-    found, train = [], dataset.train
-    if train.kind is SINGLE_LABEL and len(train.target_names) == 1:
-        message = (
-            f"there is only one class, {train.target_names[0]}, so there is nothing to learn. Add pictures of another, "
-            "or say by --label-from or --label-column what else is the class."
-        )
-        found.append(Finding("class-missing", "error", message, 1))
+def find_gaps(dataset: Dataset) -> list[Finding]:
+    """Classes, labels or answers without pictures: in ``train``, or in another split though ``train`` has some."""
+    found, trained = [], dataset.train.target_counts()
     for split, images in dataset.splits.items():
-        if missing := [name for name, count in images.target_counts().items() if not count]:
-            effect = "no net can learn that" if split == "train" else f"scores on {split} leave that out"
-            severity: Severity = "error" if split == "train" else "warning"
-            message = f"{split} has no pictures of {name_some(missing)}: {effect}. Add some."
+        counts = images.target_counts()
+        missing = [name for name, count in counts.items() if not count and (split == "train" or trained[name])]
+        effect = "no net can learn that" if split == "train" else f"scores on {split} leave that out"
+        severity: Severity = "error" if split == "train" else "warning"
+        message = f"{split} has no pictures of {name_some(missing)}, and {effect}. Add some."
+        if missing:
             found.append(Finding("class-missing", severity, message, len(missing)))
     return found
+
+
+def _find_only_class(train: Images) -> list[Finding]:
+    message = (
+        f"there is only one class, {train.target_names[0]}, so there is nothing to learn. Add pictures of another, "
+        "or say by --label-from or --label-column what else is the class."
+    )
+    is_alone = train.kind is SINGLE_LABEL and len(train.target_names) == 1
+    return [Finding("class-missing", "error", message, 1)] if is_alone else []
 
 
 def _find_unreadable(dataset: Dataset) -> list[Finding]:

@@ -87,8 +87,7 @@ class Inspection:
     Attributes:
         images: how many there are, in all splits.
         splits: the targets of each split.
-        imbalance_ratio: training images of the largest class over those of the smallest that has any; ``None`` for
-            numbers.
+        imbalance_ratio: of the training images' classes, as ``imbalance`` has it.
         sizes: of the pictures before they were resized, where known.
         channels: of the pixels as they are stored.
         duplicates: groups of pictures with identical pixels; blank ones are left out.

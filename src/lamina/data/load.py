@@ -12,6 +12,7 @@ import numpy as np
 
 from lamina.data.assembly import build_dataset
 from lamina.data.cache import cache_folder, digest_of, load_cached
+from lamina.data.findings import find_gaps
 from lamina.data.images import Dataset, Images, Leak, Problem, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import open_archive
@@ -59,7 +60,8 @@ def load_data(
         raise DataError(f"{source} has no training pictures. Put some into train/, or draw fewer as val and test.")
     messages = [_describe_problems(dataset.problems)] if dataset.problems else []
     messages += [_describe_leaks(dataset.leaks)] if dataset.leaks else []
-    for message in (*messages, *_describe_gaps(dataset)):
+    messages += [f"{dataset.name}: {gap.message}" for gap in find_gaps(dataset)]
+    for message in messages:
         warnings.warn(message, LaminaWarning, stacklevel=2)
     return dataset
 
@@ -153,19 +155,6 @@ def _describe_leaks(leaks: Sequence[Leak]) -> str:
     named = name_some([f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in leaks], EXAMPLES)
     count = plural(len(leaks), "picture is", "pictures are")
     return f"{count} in two splits, with identical pixels, which inflates the score: {named}"
-
-
-def _describe_gaps(dataset: Dataset) -> list[str]:
-    """What a split lacks: ``train`` of all classes or labels, the others of those that are trained."""
-    trained = dataset.train.target_counts()
-    gaps = []
-    for split, images in dataset.splits.items():
-        counts = images.target_counts()
-        missing = [name for name, count in counts.items() if not count and (split == "train" or trained[name])]
-        if missing:
-            effect = "no net can learn that" if split == "train" else f"scores on {split} leave that out"
-            gaps.append(f"{dataset.name} has no {split} images of {name_some(missing)}: {effect}.")
-    return gaps
 
 
 def _counted(dataset: Dataset) -> list[str]:
