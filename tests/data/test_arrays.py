@@ -395,6 +395,7 @@ print(len(data.train) + len(data.test), resource.getrusage(resource.RUSAGE_SELF)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_memory_does_not_grow_with_an_npz(dtype: str, tmp_path: Path) -> None:

@@ -192,6 +192,7 @@ def test_a_folder_of_an_older_version_is_rebuilt_silently(pictures, tmp_path: Pa
     np.testing.assert_array_equal(after.train.pixels, pictures.select("train")[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dataset.json", "digest.json", "targets.npy", "sizes.npy", "pixels.npy"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 255)), min_size=1, max_size=3))

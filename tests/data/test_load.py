@@ -108,6 +108,7 @@ FINGERPRINTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FINGERPRINTS)
 def test_fingerprints_stay_the_same(form: str, pictures, tmp_path: Path) -> None:
     """Bug 8: they held the text of the whole preparation, whose fields change from version to version."""

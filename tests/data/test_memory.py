@@ -66,6 +66,7 @@ def run(script: str, cache: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_a_set_of_several_times_the_memory_is_trained_on_and_evaluated(cache: Path) -> None:
     """It was seen to fail with a copy in each of four places: ``torch.from_numpy(images.pixels).clone()`` in
     ``Training``, ``np.load`` without a map in the cache's ``map_pixels``, all images as one block in

@@ -28,6 +28,7 @@ print("alike")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which(COMPILER) is None, reason="there is no C++ compiler here")
 def test_a_compiled_net_learns_the_same():
     # In a process of its own: torch's compiler cannot see through the type checks that the tests put on every function.

@@ -90,6 +90,7 @@ def float64():
     torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_the_articles_cnn_by_hand_gives_the_same_logits_and_losses():
     images = load_data("shapes").train.take(range(2100))

@@ -93,6 +93,7 @@ def own(name: str) -> nn.Module:
     }[name]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "precision"),
     [

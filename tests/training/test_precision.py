@@ -124,6 +124,7 @@ def test_a_net_with_convolutions_is_trained_within_autocast(model):
     assert arrange_layers(model, Precision("fp32", "as requested")) is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.5}, {"optimizer": "muon", "lr": 0.02}], ids=str)
 def test_training_in_bf16_resumes_to_bit_identical_weights(images, changes):
     few, choice = images.take(range(64)), Precision("bf16", "recorded", ("body.3", "body.5"))
