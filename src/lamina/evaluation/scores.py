@@ -1,4 +1,4 @@
-"""The metrics that take more than a division, each from its published formula."""
+"""The metrics that are more than a division, each by its published formula."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ CALIBRATION_BINS = 15
 def count_confusion(
     chosen: Int64[Tensor, " n"], targets: Int64[Tensor, " n"], classes: int
 ) -> Int64[np.ndarray, "k k"]:
-    """Images by true class (rows) and predicted class (columns).
-
-    >>> count_confusion(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 2).tolist()
-    [[1, 1], [0, 1]]
-    """
+    """Images by true class (rows) and predicted class (columns)."""
     return torch.bincount(targets * classes + chosen, minlength=classes**2).view(classes, classes).numpy()
 
 
@@ -50,7 +46,7 @@ def average_precision(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) ->
 
 
 def roc_auc(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:
-    """The share of pairs of a true and a false image in which the true one has the higher score; a tie is half a pair.
+    """The fraction of pairs of a true and a false image in which the true one scores higher; a tie is half a pair.
 
     It is the area under the ROC curve (Hanley and McNeil, The meaning and use of the area under a receiver operating
     characteristic curve, 1982). At least one image must be true, and one false.

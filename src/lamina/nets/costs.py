@@ -35,15 +35,15 @@ class Summary:
     multiply_adds: int
 
     def __str__(self) -> str:
-        """The table as plain text."""
+        """As plain text."""
         return format_table(*self.table())
 
     def _repr_html_(self) -> str:
-        """The table for notebooks."""
+        """As HTML, for notebooks."""
         return html_table(*self.table())
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The heads and rows that are printed, the totals last."""
+        """The heads and the rows, the totals last."""
         rows = [
             (
                 "  " * row.depth + row.layer,
@@ -58,7 +58,7 @@ class Summary:
         return ("layer", "output", "parameters", "multiply-adds", "sees"), [*rows, total]
 
     def to_json(self) -> dict[str, object]:
-        """The summary as plain JSON values."""
+        """As JSON values."""
         return asdict(self)
 
 

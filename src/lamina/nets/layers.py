@@ -120,7 +120,7 @@ class Conv2d(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Whiten(DerivedLayer):
-    """A fixed convolution that decorrelates the pixels of a patch; only as the first layer of a net.
+    """A fixed convolution that decorrelates the pixels of a patch; it must be the first layer of a net.
 
     Its 2 · kernel_size² · channels filters are the eigenvectors of the covariance of the training images' patches,
     scaled to variance 1, and their negatives. They are frozen; the bias is trained. ``Whitening.fit`` computes them.

@@ -15,12 +15,9 @@ _PIXELS_AT_ONCE = 256 * 32 * 32  # patches of more could exceed a small computer
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with output ceil(input / stride), padded with zeros, the odd one at the bottom and right.
+    """``nn.Conv2d`` with output ceil(input / stride), padded with zeros, the odd one at the bottom and right.
 
-    torch's own ``padding="same"`` takes no stride. The parameters are those of ``nn.Conv2d``.
-
-    >>> SameConv2d(1, 1, (3, 3), stride=(2, 2))(torch.zeros(1, 1, 8, 8)).shape
-    torch.Size([1, 1, 4, 4])
+    torch's own ``padding="same"`` takes no stride.
     """
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k y x"]:
@@ -106,11 +103,6 @@ class Whitening(nn.Conv2d):
         are v / sqrt(λ + 5e-4), then their negatives. The sign of v makes its entry of largest magnitude positive.
 
         Jordan, arXiv 2404.00498, section 3.2.
-
-        >>> layer = Whitening(3, (2, 2))
-        >>> layer.fit(torch.randn(8, 3, 16, 16))
-        >>> bool((layer.weight[:12] == -layer.weight[12:]).all())
-        True
         """
         eigenvalues, eigenvectors = torch.linalg.eigh(self._patch_covariance(images))
         eigenvalues, eigenvectors = eigenvalues.flip(0), eigenvectors.T.flip(0)

@@ -55,11 +55,7 @@ class _Pool(Layer):
 
 @dataclass(frozen=True, repr=False)
 class MaxPool2d(_Pool):
-    """The largest number in each window.
-
-    >>> MaxPool2d(2).out_shape((16, 9, 9))
-    (16, 4, 4)
-    """
+    """The largest number in each window."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -21,7 +21,7 @@ def fold_norms(module: nn.Module) -> nn.Module:
 
     With its running statistics a norm scales and shifts each channel by constants, which the layer before it can do.
     Other norms stay: after a pool, a dropout or an activation, and in modules that are neither ``nn.Sequential`` nor
-    ``Residual``. The given module is unchanged and shares its other layers with the result.
+    ``ResidualSum``. The given module does not change; it shares its other layers with the result.
 
     >>> fold_norms(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.ReLU()))
     Sequential(
