@@ -33,12 +33,7 @@ COMPILING_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class EpochTime:
-    """The time that an epoch takes on this machine.
-
-    Attributes:
-        train_seconds: of its steps, on pictures of full size.
-        other_seconds: of evaluating after it, and of saving it.
-    """
+    """The time of an epoch here: of its steps, on pictures of full size, and of evaluating and saving."""
 
     train_seconds: float
     other_seconds: float

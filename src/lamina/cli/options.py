@@ -38,9 +38,9 @@ def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -
 
 
 def given_fields(kind: type, flags: Mapping[str, object] | None = None) -> Any:
-    """The type of an option that has the fields of ``kind`` as flags, and whose value is a dict of the given ones.
+    """The type of an option with the fields of the dataclass ``kind`` as flags; its value is a dict of those given.
 
-    ``kind`` is a dataclass with defaults; ``flags`` are ``tyro.conf.arg`` of some of its fields.
+    ``flags`` holds ``tyro.conf.arg`` for some of the fields.
     """
     types, texts = get_type_hints(kind, include_extras=True), _read_texts(kind)
     entries: dict[str, Any] = {}

@@ -67,7 +67,12 @@ def run(arguments: Sequence[str]) -> int:
                 return 128 + outcome.stopped_by
             done.append(outcome)
     claimed = CLAIMED if dataset.source == "cifar10" else {}
-    picture = _draw(outcomes, options.runs_dir, claimed)
+    from lamina.drawing import draw_curves, save_figure
+    from lamina.evaluation.reports import Score
+
+    picture = options.runs_dir / "reproduce-curves.png"
+    histories = {name: [outcome.run.history.epochs() for outcome in done] for name, done in outcomes.items()}
+    save_figure(draw_curves(histories, Score("accuracy", 0.0), claimed), picture)
     _print(outcomes, claimed, terminal)
     if not claimed:
         terminal.say(f"The article's figures are for CIFAR-10, not for {dataset.name}.")
@@ -114,13 +119,3 @@ def _print(outcomes: dict[str, list[Outcome]], claimed: dict[str, float], termin
     terminal.say("")
     heads = ("net", "claimed", "measured", "95 % interval", "parameters", "train seconds", "images/s")
     terminal.tabulate(heads, rows)
-
-
-def _draw(outcomes: dict[str, list[Outcome]], runs_dir: Path, claimed: dict[str, float]) -> Path:
-    from lamina.drawing import draw_curves, save_figure
-    from lamina.evaluation.reports import Score
-
-    picture = runs_dir / "reproduce-curves.png"
-    histories = {name: [outcome.run.history.epochs() for outcome in done] for name, done in outcomes.items()}
-    save_figure(draw_curves(histories, Score("accuracy", 0.0), claimed), picture)
-    return picture

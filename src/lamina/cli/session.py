@@ -32,7 +32,6 @@ class Outcome:
     """What came of a training.
 
     Attributes:
-        run: where it is kept.
         report: of the final model; ``None`` if the training was stopped or no images could be scored.
         train_seconds: time in the training steps of whole epochs.
         images_per_second: training images over that time.

@@ -52,11 +52,8 @@ class PlainConsole(Console):
 class Terminal:
     """Where a command's output goes: results to stdout, remarks and progress to stderr.
 
-    All text is escaped: a name from data cannot start a line of its own, or reach the terminal as a command.
-
-    Args:
-        as_json: one JSON object a line on stdout, and nothing else there.
-        command: what was typed.
+    ``as_json`` allows only JSON objects, one a line, on stdout; ``command`` is what was typed. All text is escaped: a
+    name from data cannot start a line of its own, or reach the terminal as a command.
     """
 
     def __init__(self, *, as_json: bool = False, command: Sequence[str] = ()) -> None:

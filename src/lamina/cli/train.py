@@ -87,7 +87,8 @@ def run(arguments: Sequence[str]) -> int:
         terminal.remark("flip: off (a mirrored picture may have other numbers; --flip mirrors them all the same)")
     if own_recipe.optimizer != recipe.optimizer and "lr" not in options.given:
         terminal.remark(f"lr: {recipe.lr:g} (usual for {recipe.optimizer}; --lr sets another)")
-    terminal.remark(f"recipe: {_format_recipe(recipe)}")
+    always = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "optimizer", "lr", "seed")}
+    terminal.remark("recipe: " + ", ".join(f"{name} {value}" for name, value in (always | recipe.changes()).items()))
     made = start(
         net, recipe, dataset, terminal, device=options.device, runs_dir=options.runs_dir, name=options.name,
         rewind_on_nan=options.on_nan == "rewind",
@@ -112,10 +113,3 @@ def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     optimizer = given.get("optimizer", recipe.optimizer)
     usual = {} if optimizer == recipe.optimizer else {"lr": USUAL_LR[optimizer]}
     return replace(recipe, **usual | given)
-
-
-def _format_recipe(recipe: Recipe) -> str:
-    """The fields that matter to every training, and those that differ from their default."""
-    fields = ("epochs", "batch_size", "optimizer", "lr", "seed")
-    shown = {name: getattr(recipe, name) for name in fields} | recipe.changes()
-    return ", ".join(f"{name} {value}" for name, value in shown.items())

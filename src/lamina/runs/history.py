@@ -48,10 +48,7 @@ class History:
                 raise
 
     def epochs(self) -> list[dict[str, Any]]:
-        """The rows of the epochs so far.
-
-        Warns:
-            LaminaWarning: the last line is incomplete, as after a crash, and is ignored.
+        """The rows of the epochs so far; warns if the last line is incomplete, as after a crash, and ignores it.
 
         Raises:
             RunError: a line is damaged.

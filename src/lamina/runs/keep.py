@@ -43,14 +43,7 @@ class Resumed:
 
 @dataclass(frozen=True)
 class Rewind:
-    """A return to the last checkpoint, on NaN or infinity.
-
-    Attributes:
-        rewind: its number, from 1.
-        to_epochs_done, to_steps_done: whole epochs and steps at the checkpoint.
-        lr: the peak learning rate from here on.
-        reason: what went wrong.
-    """
+    """The return number ``rewind`` to the last checkpoint, on NaN or infinity; ``lr`` is the new peak learning rate."""
 
     rewind: int
     to_epochs_done: int

@@ -64,12 +64,10 @@ class Machine:
     """The hardware of a training.
 
     Attributes:
-        processor: its name, as the system gives it.
         instructions: the widest vector instructions that torch uses, such as ``AVX512``.
         flags: the processor's flags that decide how it computes; empty where the system does not list them.
         cores: logical cores.
         threads: threads that torch computes with.
-        platform: operating system and architecture.
     """
 
     processor: str
@@ -85,22 +83,17 @@ class RunRecord:
     """What ``run.json`` holds.
 
     Attributes:
-        net_name: what the net is called in tables and in the run's name.
+        net_name: in tables and in the run's name.
         net: its layers; ``None`` for a module.
         own_module: where a user's own module comes from; ``None`` for other nets.
         timm: the timm net and its initial weights; ``None`` for other nets.
-        recipe: how it is trained, including the seed.
-        task: what its outputs mean.
         in_shape: channels, height and width of an image.
         mean, std: of each channel, in pixel values 0 to 255.
-        parameters: how many the model has.
-        data: what it is trained on.
         device, precision: where and in which number format it is trained, and why.
         rewind_on_nan: whether it returns to its last checkpoint on NaN or infinity instead of ending.
         command: the words of the command line; empty in Python.
         created: when, by ISO 8601 in UTC.
         versions: of lamina, Python, torch and NumPy, and of timm where the net is timm's.
-        machine: the hardware.
     """
 
     net_name: str

@@ -125,9 +125,7 @@ class Run:
     def predictor(self, module: nn.Module | None = None, *, device: str = "auto") -> Predictor:
         """The trained model with everything needed to use it on pictures.
 
-        Args:
-            module: for a user's own module, the same one, made anew.
-            device: where to compute: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        ``module`` is as for :meth:`load_model`; ``device`` is ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
         Raises:
             LaminaError: as :meth:`load_model`, or the device is not there.
@@ -136,10 +134,7 @@ class Run:
         return Predictor(model, self.record.data.preparation.resize)
 
     def predict(self, pictures: str | Path | Iterable[str | Path]) -> Predictions:
-        """The model's predictions, as a table.
-
-        Args:
-            pictures: paths of pictures, folders of them, and patterns such as ``photos/*.jpg``; one or any number.
+        """The predictions for paths of pictures, folders of them, and patterns such as ``photos/*.jpg``, as a table.
 
         Raises:
             LaminaError: as :meth:`load_model`.
