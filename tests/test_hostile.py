@@ -18,6 +18,7 @@ import pytest
 import lamina
 from lamina.data import load_data
 from lamina.errors import DataError, RunError
+from lamina.files import lock_folder
 from small_runs import start
 
 SOURCE = Path(lamina.__file__).parent
@@ -86,7 +87,7 @@ def test_nothing_in_the_source_unpickles_or_evaluates_but_what_is_known():
     }
     assert found == {
         "data/sources/cifar.py": ["import pickle"],  # for the restricted unpickler alone, as the next test has it
-        "cli/own_file.py": ["exec_module()"],  # a file.py that the user names on the command line
+        "cli/choices.py": ["exec_module()"],  # a file.py that the user names on the command line
     }
 
 
@@ -144,7 +145,7 @@ def test_a_link_in_a_run_is_refused_before_anything_is_written_through_it(name, 
     mine.write_text("mine")
     (run.path / name).unlink(missing_ok=True)
     (run.path / name).symlink_to(mine)
-    with pytest.raises(RunError) as refused, run.lock():
+    with pytest.raises(RunError) as refused, lock_folder(run.path):
         pass
     assert str(refused.value) == (
         f"{run.path / name} is a link to {mine}, and a training would write through it. "
@@ -159,7 +160,7 @@ def test_a_link_that_comes_while_a_run_is_trained_is_not_written_through(tmp_pat
     run, training = start(tmp_path)
     mine = tmp_path / "mine.txt"
     mine.write_text("mine")
-    with run.lock():
+    with lock_folder(run.path):
         for name in ("history.jsonl", "run.json", "model.safetensors", "state.safetensors"):
             (run.path / name).unlink(missing_ok=True)
             (run.path / name).symlink_to(mine)
