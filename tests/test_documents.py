@@ -70,7 +70,7 @@ def test_links_lead_to_files(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_named_paths_exist(document: Path) -> None:
-    named = re.findall(r"`((?:src|tests|docs|benchmarks|examples)/[\w/.-]+)`", document.read_text(encoding="utf-8"))
+    named = re.findall(r"`((?:src|tests|docs|benchmarks)/[\w/.-]+)`", document.read_text(encoding="utf-8"))
     assert [path for path in named if "NAME" not in path and not (ROOT / path).exists()] == []
 
 

@@ -23,7 +23,7 @@ class RecipeError(LaminaError):
 
 
 class NotFiniteError(RecipeError):
-    """A loss, gradient, weight or output contains NaN or infinity; checkpoint skipped."""
+    """A loss, gradient, weight or output contains NaN or infinity."""
 
 
 class RunError(LaminaError):

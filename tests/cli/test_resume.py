@@ -319,7 +319,7 @@ def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(wo
     assert main(["train", NET, "--data", str(pictures), "--name", "wild", *FLAGS, *wild]) == 2
     printed = capsys.readouterr().err.splitlines()[-1]
     assert printed.startswith(
-        "lamina: The loss became nan at step 2 of epoch 1. First not finite: the activations of layer "
+        "lamina: The loss became NaN at step 2 of epoch 1. First not finite: the activations of layer "
     )
     assert printed.endswith(
         "What usually helps: a lower lr (it is 1e+30), gradient_clip 1, or BatchNorm() in the net. The run keeps its "

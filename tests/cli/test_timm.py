@@ -111,11 +111,10 @@ def test_without_a_network_it_says_what_to_do_at_once(workplace, pictures):
     assert rejected.returncode == 2
     url = "http://127.0.0.1:9/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
     first, last = rejected.stderr.splitlines()
-    assert first == f"weights: asking for {url} (--weights FILE and --weights none fetch nothing)"
-    assert last.startswith(f"lamina: The weights of test_resnet.r160_in1k cannot be fetched from {url} (")
+    assert first == f"weights: checking {url} (--weights FILE or none needs no network)"
+    assert last.startswith(f"lamina: The weights of test_resnet.r160_in1k cannot be downloaded from {url} (")
     assert last.endswith(
-        "). Without a network, give a file of them with --weights FILE.safetensors, or train from random ones with "
-        "--weights none."
+        "). Without a network, use --weights FILE.safetensors, or train from random ones with --weights none."
     )
 
 

@@ -271,7 +271,7 @@ def test_a_split_without_images_is_rejected():
 def test_labels_of_which_there_are_none_are_rejected():
     assert_rejected(
         DataError,
-        "None of the test images has a label, so there is nothing to find. "
+        "None of the test images has a label, so there is nothing to evaluate. "
         "Evaluate the model on images of which some are labelled.",
         MultiLabel(CLASSES),
         images_of(np.zeros((2, 3)), np.zeros((2, 3), bool), CLASSES),

@@ -80,8 +80,8 @@ def test_a_report_of_classes_prints_as_a_table():
             "[red]dog          –    0.0 %   0.0 %       3",
             "hen               –        –       –       0",
             "",
-            "most confused  predicted  images  of the class",
-            "[red]dog       cat             3       100.0 %",
+            "true class  predicted  images  share of class",
+            "[red]dog    cat             3         100.0 %",
         ]
     )
 
@@ -90,7 +90,7 @@ def test_a_report_of_labels_prints_as_a_table():
     assert str(LABELS) == "\n".join(
         [
             "val mean average precision 75.0 % (1 image)",
-            "F1 50.0 % of all answers, 66.7 % as the mean of the labels; loss 0.2500",
+            "micro F1 50.0 %, macro F1 66.7 %, loss 0.2500",
             "",
             "label   average precision  precision   recall      F1  images",
             "furry              75.0 %     50.0 %  100.0 %  66.7 %       1",
@@ -107,9 +107,9 @@ def test_a_report_of_numbers_prints_as_a_table():
             "test mean absolute error 6.2, the mean of 2 numbers (20 images)",
             "loss 1.5000",
             "",
-            "number         mean absolute error  always the mean  RMSE     R²",
-            "angle_degrees                12.35               45    20  0.910",
-            "size_px                       0.05                0  0.07      –",
+            "number         mean absolute error  error of the mean  RMSE     R²",
+            "angle_degrees                12.35                 45    20  0.910",
+            "size_px                       0.05                  0  0.07      –",
         ]
     )
 
@@ -128,7 +128,7 @@ def test_a_report_of_a_yes_or_no_names_the_question():
 
 def test_without_mistakes_none_are_listed():
     perfect = dataclasses.replace(CLASSES, confusion=((1200, 0, 0), (0, 3, 0), (0, 0, 0)))
-    assert "most confused" not in str(perfect)
+    assert "true class" not in str(perfect)
 
 
 @pytest.mark.parametrize(

@@ -223,19 +223,19 @@ class TestRejectedShapes:
             (
                 Conv2d(32, 5, padding=1),
                 (64, 2, 8),
-                "Conv2d(32, 5, padding=1): its window of 5x5 px does not fit into the image of 4x10 px, padding "
+                "Conv2d(32, 5, padding=1): its window of 5×5 px does not fit into the image of 4×10 px, padding "
                 "included. Use a smaller window, or padding='same'.",
             ),
             (
                 MaxPool2d(4),
                 (64, 3, 3),
-                "MaxPool2d(4): its window of 4x4 px does not fit into the image of 3x3 px, padding included. "
+                "MaxPool2d(4): its window of 4×4 px does not fit into the image of 3×3 px, padding included. "
                 "Use a smaller window, or leave the pool out.",
             ),
             (
                 Whiten(3),
                 (3, 2, 2),
-                "Whiten(kernel_size=3): its window of 3x3 px does not fit into the image of 2x2 px, padding "
+                "Whiten(kernel_size=3): its window of 3×3 px does not fit into the image of 2×2 px, padding "
                 "included. Use a smaller window.",
             ),
             (

@@ -284,7 +284,7 @@ def test_a_loss_that_is_no_number_ends_the_training_with_advice():
     training = Training(SMALL.without(BatchNorm), random_images(), Recipe(optimizer="sgd", lr=1e30, batch_size=10))
     with pytest.raises(
         RecipeError,
-        match=r"^The loss became nan at step 2 of epoch 1\. First not finite: the activations of layer \d of 7, .*\. "
+        match=r"^The loss became NaN at step 2 of epoch 1\. First not finite: the activations of layer \d of 7, .*\. "
         r"What usually helps: a lower lr \(it is 1e\+30\), gradient_clip 1, or BatchNorm\(\) in the net\.$",
     ):
         train(training)
@@ -331,12 +331,11 @@ def test_a_model_is_in_eval_mode_after_an_error_too():
 @pytest.mark.parametrize(
     ("count", "batch_size", "message"),
     [
-        (60, 1, "batch_size was 1, but BatchNorm() on a vector norms over the images of a batch. Give it 2 or more."),
+        (60, 1, "batch_size was 1, but BatchNorm() on a vector normalizes over the batch. Give it 2 or more."),
         (
             1,
             9,
-            "there is 1 image to train on, but BatchNorm() on a vector norms over the images of a batch. "
-            "Give it 2 or more.",
+            "there is 1 image to train on, but BatchNorm() on a vector normalizes over the batch. Give it 2 or more.",
         ),
     ],
 )

@@ -48,7 +48,7 @@ def test_the_requested_format_is_used(model):
 def test_the_processors_flag_decides(monkeypatch, images, supported):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
     choice = choose_precision("auto", build_model(load_net("cnn"), images, Recipe()))
-    reason = "the cpu has bf16 arithmetic" if supported else "the cpu has no fast bf16 arithmetic"
+    reason = "this CPU has bf16 arithmetic" if supported else "this CPU has no fast bf16 arithmetic"
     assert choice == Precision("bf16" if supported else "fp32", reason)
 
 
@@ -61,8 +61,8 @@ def test_torch_still_reports_the_processors_flag_and_mps_counts_as_slow():
 def test_where_there_is_bf16_arithmetic_every_net_of_the_zoo_uses_it(has_bf16, images, name):
     small = {"mlp": ("body.3",), "mlp-l": ("body.10",)}.get(name, ())
     choice = choose_precision("auto", build_model(load_net(name), images.take(range(64)), Recipe()))
-    kept = f"; too small for it: {', '.join(small)}" if small else ""
-    assert choice == Precision("bf16", f"the cpu has bf16 arithmetic{kept}", small)
+    kept = f"; fp32 for small layers: {', '.join(small)}" if small else ""
+    assert choice == Precision("bf16", f"this CPU has bf16 arithmetic{kept}", small)
 
 
 TOO_SMALL = Precision("fp32", "the net is too small to gain from bf16")

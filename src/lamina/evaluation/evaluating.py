@@ -114,7 +114,7 @@ def _report_labels(
 ) -> LabelReport:
     if not targets.any():
         raise DataError(
-            f"None of the {shared['split']} images has a label, so there is nothing to find. "
+            f"None of the {shared['split']} images has a label, so there is nothing to evaluate. "
             "Evaluate the model on images of which some are labelled."
         )
     answers = logits > 0

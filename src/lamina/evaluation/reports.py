@@ -244,7 +244,7 @@ class ClassReport(Report):
             (truth, predicted, f"{images:,}", format_percent(images / support[truth]))
             for truth, predicted, images in self.most_confused()
         ]
-        return format_table(("most confused", "predicted", "images", "of the class"), rows, texts=2) if rows else ""
+        return format_table(("true class", "predicted", "images", "share of class"), rows, texts=2) if rows else ""
 
 
 @dataclass(frozen=True)
@@ -287,8 +287,7 @@ class LabelReport(Report):
         return [
             f"{self.split} mean average precision {format_percent(self.mean_average_precision)} "
             f"({self._format_images()})",
-            f"F1 {format_percent(self.micro_f1)} of all answers, {format_percent(self.macro_f1)} as the mean of the "
-            f"labels; loss {self.loss:.4f}",
+            f"micro F1 {format_percent(self.micro_f1)}, macro F1 {format_percent(self.macro_f1)}, loss {self.loss:.4f}",
         ]
 
     def _table(self) -> _Table:
@@ -348,7 +347,7 @@ class NumberReport(Report):
             (each.name, f"{each.mean_absolute_error:.4g}", f"{each.baseline_error:.4g}",
              f"{each.root_mean_squared_error:.4g}", _format(each.r2, ".3f")) for each in self.numbers
         ]  # fmt: skip
-        heads = ("number", "mean absolute error", "always the mean", "RMSE", "R²")
+        heads = ("number", "mean absolute error", "error of the mean", "RMSE", "R²")
         return _Table(heads, rows, [each.r2 for each in self.numbers], "R²")
 
 

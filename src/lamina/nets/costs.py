@@ -47,7 +47,7 @@ class Summary:
         rows = [
             (
                 "  " * row.depth + row.layer,
-                "x".join(map(str, row.out_shape)),
+                "×".join(map(str, row.out_shape)),
                 f"{row.parameters:,}",
                 f"{row.multiply_adds:,}",
                 str(row.field or "whole image"),
@@ -55,7 +55,7 @@ class Summary:
             for row in self.rows
         ]
         total = ("total", "", f"{self.parameters:,}", f"{self.multiply_adds:,}", "")
-        return ("layer", "output", "parameters", "multiply-adds", "sees"), [*rows, total]
+        return ("layer", "output", "parameters", "multiply-adds", "receptive field"), [*rows, total]
 
     def to_json(self) -> dict[str, object]:
         """As JSON values."""
@@ -69,11 +69,11 @@ def summarize(net: Net, in_shape: Shape, outputs: int) -> Summary:
 
     >>> from lamina.nets import Flatten, Linear, Output, ReLU
     >>> print(summarize(Net(Flatten(), Linear(100), ReLU(), Output()), (3, 32, 32), 10))
-    layer             output  parameters  multiply-adds         sees
-    Flatten()           3072           0              0       1x1 px
-    Linear(100)          100     307,300        307,200  whole image
-    ReLU()               100           0              0  whole image
-    Output(units=10)      10       1,010          1,000  whole image
+    layer             output  parameters  multiply-adds  receptive field
+    Flatten()           3072           0              0           1×1 px
+    Linear(100)          100     307,300        307,200      whole image
+    ReLU()               100           0              0      whole image
+    Output(units=10)      10       1,010          1,000      whole image
     total                        308,310        308,200
     """
     net = net.check(in_shape, outputs)

@@ -126,8 +126,8 @@ def slide(layer: Layer, window: Window, in_shape: Shape, remedy: str = "") -> Pa
         (top, bottom), (left, right) = window.borders((height, width))
         window_height, window_width = window.span
         raise NetError(
-            f"{layer}: its window of {window_height}x{window_width} px does not fit into the image of "
-            f"{height + top + bottom}x{width + left + right} px, padding included. "
+            f"{layer}: its window of {window_height}×{window_width} px does not fit into the image of "
+            f"{height + top + bottom}×{width + left + right} px, padding included. "
             f"Use a smaller window{remedy and ', '}{remedy}."
         )
     return out_size

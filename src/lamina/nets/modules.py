@@ -64,7 +64,7 @@ class Bfloat16Linear(nn.Linear):
     """A linear layer that multiplies in bf16 in training mode; its input and output are float32."""
 
     def forward(self, x: Float[Tensor, "n f"]) -> Float[Tensor, "n u"]:
-        """In float32 in eval mode: the model that is evaluated and saved is one in float32."""
+        """In float32 in eval mode: evaluated and saved models are float32."""
         if not self.training:
             return super().forward(x)
         products = functional.linear(x.bfloat16(), self.weight.bfloat16()).float()

@@ -105,7 +105,7 @@ def _advise(in_shape: Shape, made: Shape) -> str:
     if len(in_shape) == len(made) == 3:
         _, *in_size = in_shape
         channels, *size = made
-        # A 1x1 window with stride s makes ceil(n / s) of n pixels.
+        # A 1×1 window with stride s makes ceil(n / s) of n pixels.
         down, across = (-(-before // after) for before, after in zip(in_size, size, strict=True))
         if size == [-(-in_size[0] // down), -(-in_size[1] // across)]:
             stride = "" if down == across == 1 else f", stride={down if down == across else (down, across)}"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from lamina.values import Range
 
 LARGEST = 1_000_000
-"""The largest size or number of channels: a slipped digit is reported before memory runs out."""
+"""The largest size or number of channels: a typo is rejected before memory runs out."""
 
 Pair: TypeAlias = tuple[int, int]
 """(height, width)"""
@@ -37,7 +37,7 @@ class Field:
 
     def __str__(self) -> str:
         height_px, width_px = self.size_px
-        return f"{height_px}x{width_px} px"
+        return f"{height_px}×{width_px} px"
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def find_resident_bytes(device: torch.device) -> float:
 
 
 def _divide(count: int, batch_size: int) -> list[slice]:
-    """The batches of an epoch; a last one of a single image joins the one before: BatchNorm cannot norm one image."""
+    """The batches of an epoch; a last single image joins the batch before: BatchNorm cannot normalize one image."""
     starts = list(range(0, count, batch_size))
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()

@@ -51,11 +51,14 @@ class Guard:
         def repeat_step() -> Tensor:
             return model.task.loss(self._forward.pass_layers(batch), batch.targets, smoothing, batch.weights)
 
-        what = "A gradient became NaN or infinity" if math.isfinite(value) else f"The loss became {value}"
+        not_finite = "NaN" if math.isnan(value) else "infinity"
+        what = "A gradient became NaN or infinity" if math.isfinite(value) else f"The loss became {not_finite}"
+        normalizes = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules())
+        remedies = " or gradient_clip 1" if normalizes else ", gradient_clip 1, or BatchNorm() in the net"
         raise NotFiniteError(
             f"{what} at step {batch.step + 1} of epoch {batch.epoch + 1}. "
             f"First not finite: {trace_not_finite(model, repeat_step)}. "
-            f"What usually helps: a lower lr (it is {lr:g}), gradient_clip 1, or BatchNorm() in the net."
+            f"What usually helps: a lower lr (it is {lr:g}){remedies}."
         )
 
     def check_weights(self, lr: float) -> None:

@@ -49,7 +49,7 @@ RESHAPING = (
     "Transpose",
     "Permute",
 )
-"""Beginnings of autograd's names of operations that leave the values as they are."""
+"""Prefixes of autograd's names for operations that only reshape."""
 
 
 class Model(nn.Module):
@@ -185,7 +185,7 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
         )
     if min(recipe.batch_size, images) == 1 and any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
         what = "batch_size was 1" if recipe.batch_size == 1 else "there is 1 image to train on"
-        raise RecipeError(f"{what}, but BatchNorm() on a vector norms over the images of a batch. Give it 2 or more.")
+        raise RecipeError(f"{what}, but BatchNorm() on a vector normalizes over the batch. Give it 2 or more.")
     channels, *in_size = model.in_shape
     for fraction in sizes_shown(recipe)[:-1]:
         height, width = (shrunk_size(length, fraction) for length in in_size)

@@ -17,11 +17,12 @@ LEAST_MULTIPLY_ADDS = 1_000_000
 """For one image. In a smaller net, converting to bf16 and back costs as much time as the products save."""
 LEAST_WEIGHTS = 100_000
 """Of a linear layer in a net without convolutions, for the same reason."""
+DEVICES = {"cpu": "CPU", "cuda": "GPU", "mps": "MPS device"}
 
 
 @dataclass(frozen=True)
 class Precision(Choice):
-    """The number format, the reason, and the module paths of the linear layers that stay in float32 all the same."""
+    """The number format, the reason, and the module paths of the linear layers that stay in float32 anyway."""
 
     float32_layers: tuple[str, ...] = ()
 
@@ -36,18 +37,19 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], model: Model) -> P
     if wanted != "auto":
         return Precision(wanted, "as requested")
     device = next(model.parameters()).device.type
+    this = f"this {DEVICES.get(device, device)}"
     if not multiplies_bf16(device):
-        return Precision("fp32", f"the {device} has no fast bf16 arithmetic")
+        return Precision("fp32", f"{this} has no fast bf16 arithmetic")
     if not _is_linear(model):
         if _count_multiply_adds(model) < LEAST_MULTIPLY_ADDS:
             return Precision("fp32", "the net is too small to gain from bf16")
-        return Precision("bf16", f"the {device} has bf16 arithmetic")
+        return Precision("bf16", f"{this} has bf16 arithmetic")
     layers = _find_linear(model)
     small = tuple(name for name, layer in layers.items() if layer.weight.numel() < LEAST_WEIGHTS)
     if len(small) == len(layers):
         return Precision("fp32", "the net is too small to gain from bf16")
-    kept = f"; too small for it: {', '.join(small)}" if small else ""
-    return Precision("bf16", f"the {device} has bf16 arithmetic{kept}", small)
+    kept = f"; fp32 for small layers: {', '.join(small)}" if small else ""
+    return Precision("bf16", f"{this} has bf16 arithmetic{kept}", small)
 
 
 def multiplies_bf16(device: str) -> bool:

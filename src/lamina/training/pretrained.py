@@ -26,7 +26,7 @@ NONE, PRETRAINED = "none", "pretrained"
 """What ``weights`` may be besides the path of a file: random, or those that timm's authors publish."""
 HUB_FILE = "model.safetensors"
 PATIENCE_SECONDS = 10
-"""How long to wait for the hub's answer."""
+"""Timeout for the hub, in seconds."""
 NAMED = 3
 """How many of the tensors that do not fit are named."""
 
@@ -46,7 +46,7 @@ class TimmNet:
     """A net of timm's, and where its first weights come from."""
 
     name: str
-    """timm's, with the tag of the weights that timm knows for it, as ``efficientnet_lite0.ra_in1k``."""
+    """timm's, with the tag of its pretrained weights, as ``efficientnet_lite0.ra_in1k``."""
     weights: str
     """``none`` for random ones, ``pretrained`` for those of that tag, or the path of a safetensors file."""
     digest: str
@@ -69,15 +69,12 @@ class TimmNet:
         file = find_pretrained(self.name) if self.weights == PRETRAINED else Path(self.weights)
         if file is None:
             raise NetError(
-                f"The weights that timm names for {self.name} are no longer in the cache of the Hugging Face hub. "
-                f"Fetch them again with lamina train timm:{self.name}."
+                f"The weights that timm publishes for {self.name} are no longer in the cache of the Hugging Face hub. "
+                f"Download them again with lamina train timm:{self.name}."
             )
         tensors = read_weights(file)
         if (found := digest_tensors(tensors)) != self.digest:
-            raise NetError(
-                f"{file} has changed: the digest of its weights is {found}, and was {self.digest}. "
-                "Restore that file, or start a new training."
-            )
+            raise NetError(f"{file} has changed (digest {found}, was {self.digest}). Restore it, or train again.")
         return _build(self.name, shape, outputs, tensors)
 
     def empty_module(self, shape: Shape, outputs: int) -> nn.Module:
@@ -89,22 +86,22 @@ class TimmNet:
         return _build(self.name, shape, outputs, None)
 
 
-def open_timm_net(name: str, weights: str, show: Callable[[str], None]) -> TimmNet:
-    """A net of timm's whose weights are on this machine; ``pretrained`` ones are fetched if they are not yet.
+def open_timm_net(name: str, weights: str, report: Callable[[str], None]) -> TimmNet:
+    """A net of timm's, its weights downloaded if necessary.
 
     Args:
         name: timm's, with a tag or without.
         weights: ``none``, ``pretrained``, or the path of a safetensors file.
-        show: called with a message before anything is fetched.
+        report: called with a message before anything is downloaded.
 
     Raises:
-        NetError: timm is not installed or has no such net, or the weights cannot be fetched or do not fit.
+        NetError: timm is not installed or has no such net, or the weights cannot be downloaded or do not fit.
     """
     name = _complete_name(name)
     if weights == NONE:
         return TimmNet(name, NONE, "")
     is_published = weights == PRETRAINED
-    file = find_pretrained(name) or fetch_pretrained(name, show) if is_published else Path(weights).expanduser()
+    file = find_pretrained(name) or fetch_pretrained(name, report) if is_published else Path(weights).expanduser()
     tensors = read_weights(file)
     # Weights that do not fit are rejected before any picture is read.
     _build(name, import_timm().get_pretrained_cfg(name).input_size, 2, tensors)
@@ -112,31 +109,31 @@ def open_timm_net(name: str, weights: str, show: Callable[[str], None]) -> TimmN
 
 
 def find_pretrained(name: str) -> Path | None:
-    """The file of the weights that timm names for a net, if it was fetched before; the network is not used."""
+    """The file of a net's pretrained weights, if it was downloaded before; the network is not used."""
     hub, repository = _find_hub(name)
     found = hub.try_to_load_from_cache(repository, HUB_FILE)
     return Path(found) if isinstance(found, str) else None
 
 
-def fetch_pretrained(name: str, show: Callable[[str], None]) -> Path:
-    """Fetch the weights that timm names for a net from the Hugging Face hub; ``show`` gets their size before.
+def fetch_pretrained(name: str, report: Callable[[str], None]) -> Path:
+    """Download a net's pretrained weights from the Hugging Face hub; ``report`` gets their size before.
 
     Raises:
-        NetError: they cannot be fetched.
+        NetError: they cannot be downloaded.
     """
     hub, repository = _find_hub(name)
     url = hub.hf_hub_url(repository, HUB_FILE)
-    show(f"weights: asking for {url} (--weights FILE and --weights {NONE} fetch nothing)")
+    report(f"weights: checking {url} (--weights FILE or {NONE} needs no network)")
     try:
         # Without a network the download itself would retry for most of a minute; this request is made once.
         size = hub.get_hf_file_metadata(url, timeout=PATIENCE_SECONDS).size
-        show(f"weights: fetching {f'{size / 1e6:.0f} MB' if size else 'them'} from there")
+        report("weights: downloading" + (f" {size / 1e6:.0f} MB" if size else ""))
         return Path(hub.hf_hub_download(repository, HUB_FILE, etag_timeout=PATIENCE_SECONDS))
     except Exception as error:  # their classes differ between versions of the hub's library
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise NetError(
-            f"The weights of {name} cannot be fetched from {url} ({reason}). Without a network, give a file of them "
-            f"with --weights FILE.safetensors, or train from random ones with --weights {NONE}."
+            f"The weights of {name} cannot be downloaded from {url} ({reason}). Without a network, use "
+            f"--weights FILE.safetensors, or train from random ones with --weights {NONE}."
         ) from error
 
 
@@ -230,7 +227,7 @@ def _describe_misfit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tenso
 
 
 def _complete_name(name: str) -> str:
-    """The name with a tag, if timm knows one. Files and places on the hub, which timm also takes, are no such names."""
+    """The name with a tag, if timm has one. Files and places on the hub, which timm also takes, are no such names."""
     timm = import_timm()
     known = timm.list_models()
     net, _, tag = name.partition(".")
@@ -240,35 +237,35 @@ def _complete_name(name: str) -> str:
         raise NetError(f"timm has no net {net!r}. {remedy}")
     tags = [other.partition(".")[2] for other in timm.list_models(f"{net}.*", pretrained=True)]
     if tag and tag not in tags:
-        raise NetError(f"timm knows no weights {tag!r} of {net}. {suggest(tag, tags)}")
+        raise NetError(f"timm has no weights {tag!r} for {net}. {suggest(tag, tags)}")
     default = timm.get_pretrained_cfg(net).tag
     return f"{net}.{tag or default}" if tag or default else net
 
 
 def import_timm() -> ModuleType:
-    """timm, an optional dependency.
+    """Import timm.
 
     Raises:
         NetError: it is not installed.
     """
-    # So that the hub's library, which reads this when imported, sends nothing but the request.
+    # Turn off the hub's telemetry before its library is imported.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import timm
     except ImportError as error:
         raise NetError(
-            f"timm's nets take timm, which cannot be imported ({error}): pip install 'lamina[pretrained]'"
+            f"timm's nets need timm, which cannot be imported ({error}): pip install 'lamina[pretrained]'"
         ) from error
     module: ModuleType = timm
     return module
 
 
 def _find_hub(name: str) -> tuple[ModuleType, str]:
-    """The hub's library, and the repository there of the weights that timm names for a net."""
+    """The hub's library, and the repository there of a net's pretrained weights."""
     repository: str | None = import_timm().get_pretrained_cfg(name).hf_hub_id
     if not repository:
         raise NetError(
-            f"timm names no weights of {name} on the Hugging Face hub. Give a file of them with --weights "
+            f"timm publishes no weights for {name} on the Hugging Face hub. Use --weights "
             f"FILE.safetensors, or train from random ones with --weights {NONE}."
         )
     import huggingface_hub

@@ -46,13 +46,13 @@ class Recipe:
     label_smoothing: Fraction = 0.0
     """fraction of the target spread evenly over all classes"""
     balance: Literal["off", "on"] = "off"
-    """whether rare classes, labels and answers weigh more in the loss, so that all count alike"""
+    """on: weight the loss so that all classes, labels or answers count equally"""
     dropout: Fraction | None = None
     """fraction dropped by each Dropout layer of the net; None keeps each layer's own"""
     flip: Literal["off", "random", "alternating"] = "off"
     """mirror images left to right: at random, or each image every other epoch"""
     translate_px: Annotated[int, Range(0)] = 0
-    """largest random shift of an image, in pixels, reflected at the border"""
+    """largest random shift of an image, in pixels, filled by reflection"""
     cutout_px: Annotated[int, Range(0)] = 0
     """side of the square blanked at a random place, in pixels"""
     grow_from_fraction: Fraction = 0.0
@@ -61,14 +61,13 @@ class Recipe:
     normalization: Literal["unit", "channel"] = "unit"
     """pixels to -1 … 1, or each channel to mean 0 and standard deviation 1 over the training images"""
     ema_decay: Fraction = 0.0
-    """fraction kept per step in a moving average of the weights, which is then what is evaluated; 0 for none"""
+    """decay per step of a moving average of the weights, which is evaluated in their place; 0 for none"""
     gradient_clip: Annotated[float, Range(0)] = 0.0
-    """largest norm of the gradient over all weights; 0 for no limit"""
+    """clip the global gradient norm to this; 0 for no limit"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """number format of convolutions and linear layers"""
     compile: Literal["off", "on"] = "off"
-    """whether torch compiles the net first, which takes 10 to 30 seconds; steps are then a little faster on some
-    machines and slower on others"""
+    """compile the net first (10 to 30 seconds); steps get faster on some machines, slower on others"""
     freeze: Annotated[int, Range(0)] = 0
     """epochs at the start in which only the head of a pretrained net learns (timm's nets)"""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0

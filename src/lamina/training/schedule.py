@@ -62,7 +62,7 @@ def sizes_shown(recipe: Recipe) -> list[float]:
     """The fractions of their side that images have in any epoch, the smallest first."""
     if not recipe.grow_from_fraction:
         return [1.0]
-    sampled = range(0, recipe.epochs, max(1, recipe.epochs // 1000))  # a thousand epochs show all eighths
+    sampled = range(0, recipe.epochs, max(1, recipe.epochs // 1000))  # 1,000 samples include every eighth
     return sorted({size_fraction(recipe, epoch) for epoch in (*sampled, recipe.epochs - 1)})
 
 

@@ -27,12 +27,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str
     written: dict[str, Tensor] = {}
     places: set[int] = set()
     for name, tensor in tensors.items():
-        plain = tensor.detach().cpu().contiguous()
+        contiguous = tensor.detach().cpu().contiguous()
         # safetensors rejects tensors that share memory, as tied weights do.
-        if (place := plain.untyped_storage().data_ptr()) in places:
-            plain = plain.clone()
+        if (place := contiguous.untyped_storage().data_ptr()) in places:
+            contiguous = contiguous.clone()
         places.add(place)
-        written[name] = plain
+        written[name] = contiguous
     text = json.dumps(values)
     # One entry: safetensors writes several in an order that changes from process to process.
     metadata = {METADATA: json.dumps({"digest": _digest(written, text), "values": text})}

@@ -3,8 +3,8 @@
 After the net of Jordan, 94 % on CIFAR-10 in 3.29 seconds on a single GPU, arXiv 2404.00498, narrower and with ReLU.
 146,754 parameters at 3×32×32 and ten classes.
 
-Measured on the JPEG copy of CIFAR-10, torch 2.13, November 2026: ``best`` 85.18 % (86.48 % by views), 1 run, 97 s of
-training on two cores of an Intel Xeon with AMX; ``quick`` 78.32 ± 0.54 % (79.96 % by views), 3 runs, 31 s on two of
+Measured on the JPEG copy of CIFAR-10, torch 2.13, November 2026: ``best`` 85.18 % (86.48 % with --tta), 1 run, 97 s of
+training on two cores of an Intel Xeon with AMX; ``quick`` 78.32 ± 0.54 % (79.96 % with --tta), 3 runs, 31 s on two of
 an AMD EPYC with AVX-512.
 """
 
