@@ -128,13 +128,13 @@ class Kind:
 
 
 SINGLE_LABEL = Kind("single-label", "int64", 1)
-"""One class an image: int64 (N,), an index into ``target_names``."""
+"""One class per image: int64 (N,), an index into ``target_names``."""
 MULTI_LABEL = Kind("multi-label", "bool", 2)
-"""Any number of labels an image: bool (N, K), a column for each of ``target_names``."""
+"""Any number of labels per image: bool (N, K), a column for each of ``target_names``."""
 BINARY = Kind("binary", "bool", 1)
 """Yes or no to one question: bool (N,); ``target_names`` holds the question alone."""
 REGRESSION = Kind("regression", "float32", 2)
-"""One or several numbers an image: float32 (N, K), a column for each of ``target_names``."""
+"""One or several numbers per image: float32 (N, K), a column for each of ``target_names``."""
 KINDS = (SINGLE_LABEL, MULTI_LABEL, BINARY, REGRESSION)
 
 
@@ -151,7 +151,7 @@ def kind_of(targets: np.ndarray) -> Kind:
         if (str(targets.dtype), targets.ndim) == (kind.dtype, kind.ndim):
             return kind
     raise DataError(
-        "Expected targets of int64 (N,) for one class an image, bool (N, K) for labels, bool (N,) for yes or no, or "
+        "Expected targets of int64 (N,) for one class per image, bool (N, K) for labels, bool (N,) for yes or no, or "
         f"float32 (N, K) for numbers, got {targets.dtype} of shape {targets.shape}."
     )
 

@@ -64,10 +64,10 @@ found: 2 errors, 6 warnings, 2 notes
 error: 1 picture is in both test and train, with identical pixels, which inflates the score on test. \
 Remove each from one of the two.
     test/cat/leak.png = train/cat/03.png
-error: 1 picture is there more than once, with identical pixels but different targets, and no net can learn both. \
+error: 1 picture is pixel-identical to another with a different target, which no net can learn. \
 Keep the one whose target is right.
     train/dog/conflict.png (dog) = train/cat/05.png (cat)
-warning: test has no pictures of owl, and scores on test leave that out. Add some.
+warning: test has no pictures of owl, and scores on test do not cover them. Add some.
 warning: 1 file was left out: not a picture. Repair, replace or remove such files.
     train/dog/notes.jpg
 warning: 1 file was left out: empty. Repair, replace or remove such files.
@@ -77,11 +77,11 @@ warning: 4 pictures are pixel-identical to another in train, which then counts m
     train/cat/copy1.png = train/cat/07.png
     train/cat/copy2.png = train/cat/07.png
     and 1 more
-warning: 1 picture is blank: all of one colour, or nearly. Check how that came about, or take blank pictures out.
+warning: 1 picture is blank (nearly one colour). Check why, or remove them.
     train/dog/black.png
 warning: train has few pictures of owl (2); the median class has 27. Add more, or merge classes that belong together.
 note: train has 14 times as many pictures of cat (28) as of owl (2). Train with --balance on to weight them equally.
-note: 1 picture is grey among coloured ones. Check that this does not give the target away.
+note: 1 picture is grey, the others coloured. Check that grey does not reveal the target.
     train/dog/grey.png
 """
 

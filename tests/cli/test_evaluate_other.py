@@ -40,7 +40,7 @@ def test_all_pictures_of_a_folder_without_splits_are_evaluated(evaluate_on, tmp_
     status, report, printed = evaluate_on(write_pictures(tmp_path / "other", 15, seed=5))
     assert (status, report["images"], report["split"], report["accuracy"]) == (0, 30, "test", 1.0)
     assert "data: other (as requested): 30 test; 3×12×12\n" in printed
-    assert "splits: all of it, to evaluate on\n" in printed
+    assert "splits: none; all images are evaluated\n" in printed
 
 
 def test_the_splits_that_a_folder_has_are_kept(evaluate_on, tmp_path):
@@ -73,8 +73,7 @@ def test_a_class_that_the_model_does_not_know_is_rejected(evaluate_on, tmp_path)
     status, report, printed = evaluate_on(other)
     assert (status, report) == (2, None)
     assert printed.splitlines()[-1] == (
-        f"lamina: {other} has pictures of dim, which the model does not know: it knows bright, dark. "
-        "Name them as the model does, or take them out."
+        f"lamina: {other} has labels that are not among the model's classes (bright, dark): dim. Rename or remove them."
     )
 
 

@@ -44,7 +44,7 @@ def write_tar(path: Path, name: str, data: bytes = b"x", kind: bytes = tarfile.R
     return path
 
 
-REMEDY = "An archive of pictures holds plain files below one folder; make it again from such a folder."
+REMEDY = "An archive of pictures holds plain files below one folder; create it again from such a folder."
 HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "zip, absolute": ("a.zip", lambda path: write_zip(path, "/etc/1.png"), "'/etc/1.png' has an absolute path"),
     "zip, backslash": (
@@ -67,34 +67,34 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "zip, bomb": (
         "a.zip",
         lambda path: write_zip(path, "a/1.bmp", bytes(2**24)),
-        "'a/1.bmp' is packed more than 200 to 1",
+        "'a/1.bmp' is compressed more than 200:1",
     ),
     "tar, absolute": ("a.tar.gz", lambda path: write_tar(path, "/etc/1.png"), "'/etc/1.png' has an absolute path"),
     "tar, parent": ("a.tar.gz", lambda path: write_tar(path, "../1.png"), "'../1.png' has '..' in its path"),
     "tar, soft link": (
         "a.tar.gz",
         lambda path: write_tar(path, "a/1.png", kind=tarfile.SYMTYPE, link="/etc/passwd"),
-        "'a/1.png' is a link, a device or a file with holes",
+        "'a/1.png' is a link, a device or a sparse file",
     ),
     "tar, hard link": (
         "a.tar.gz",
         lambda path: write_tar(path, "a/1.png", kind=tarfile.LNKTYPE, link="/etc/passwd"),
-        "'a/1.png' is a link, a device or a file with holes",
+        "'a/1.png' is a link, a device or a sparse file",
     ),
     "tar, device": (
         "a.tar.gz",
         lambda path: write_tar(path, "a/1.png", kind=tarfile.CHRTYPE),
-        "'a/1.png' is a link, a device or a file with holes",
+        "'a/1.png' is a link, a device or a sparse file",
     ),
     "tar, pipe": (
         "a.tar.gz",
         lambda path: write_tar(path, "a/1.png", kind=tarfile.FIFOTYPE),
-        "'a/1.png' is a link, a device or a file with holes",
+        "'a/1.png' is a link, a device or a sparse file",
     ),
     "tar, bomb": (
         "a.tar.gz",
         lambda path: write_tar(path, "a/1.bmp", bytes(2**24)),
-        "'a/1.bmp' is packed more than 200 to 1",
+        "'a/1.bmp' is compressed more than 200:1",
     ),
 }
 
@@ -209,7 +209,7 @@ def test_a_damaged_archive_says_so(name: str, pictures, tmp_path: Path) -> None:
     data = path.read_bytes()
     directory_damaged, cut_off = data.replace(b"PK\x01\x02", b"PK\x01\x00", 1), data[: len(data) // 2 + 100]
     path.write_bytes(directory_damaged if name == "a.zip" else cut_off)
-    with pytest.raises(DataError, match=r"can't be read: .*\. Make or download it again\."):
+    with pytest.raises(DataError, match=r"can't be read: .*\. Create or download it again\."):
         load_data(path)
 
 
@@ -237,7 +237,7 @@ def test_names_that_are_not_utf8_go_all_the_way(pictures, tmp_path: Path) -> Non
 def test_a_zip_that_says_of_other_bytes_that_they_are_utf8_is_damaged(pictures, tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(make_zip([zipfile.ZIP_STORED], [b"picture"]).replace("ä".encode(), b"\xe4\x84"))
-    with pytest.raises(DataError, match=r"can't be read: 'utf-8' codec .*\. Make or download it again\."):
+    with pytest.raises(DataError, match=r"can't be read: 'utf-8' codec .*\. Create or download it again\."):
         load_data(path)
 
 

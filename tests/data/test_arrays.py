@@ -216,11 +216,12 @@ def test_channels_go_last_in_whatever_order_they_are_stored(shape, order: str, t
         ),
         (
             {"x_train": grey(2), "y_train": np.zeros(2), "x_test": grey(2), "y_test": np.zeros((2, 2))},
-            "The splits of DIR/pets.npz have different numbers of labels for an image. Make them alike.",
+            "The splits of DIR/pets.npz have different numbers of labels per image. "
+            "Give all splits the same label columns.",
         ),
         (
             {"x": grey(2), "y": np.array([0, 2]), "class_names": np.array(["a", "b"])},
-            "DIR/pets.npz has the label 2, but names 2 classes, 0 to 1. Make it again.",
+            "DIR/pets.npz has the label 2, but names 2 classes, 0 to 1. Create the file again.",
         ),
     ],
 )
@@ -254,7 +255,7 @@ def test_a_header_that_lies_makes_no_room(shape: str, tmp_path: Path) -> None:
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert message.startswith(("Array x of DIR/a.npz should have", "DIR/a.npz can't be read: "))
-    assert message.endswith("Make or download it again.")
+    assert message.endswith("Create or download it again.")
     assert peak_bytes < 2**20
 
 
@@ -265,7 +266,7 @@ def test_a_bomb_is_rejected(tmp_path: Path) -> None:
             for _ in range(300):
                 file.write(bytes(2**20))
         archive.writestr("y.npy", npy_bytes(np.zeros(300)))
-    assert rejection(tmp_path / "a.npz") == "Array x of DIR/a.npz is packed more than 200 to 1. Save it unpacked."
+    assert rejection(tmp_path / "a.npz") == "Array x of DIR/a.npz is compressed more than 200:1. Save it with np.savez."
 
 
 @given(
@@ -366,7 +367,7 @@ def test_a_packed_idx_file_that_is_cut_off_or_a_bomb_is_rejected(tmp_path: Path)
     file.write_bytes(whole[:-20])
     expected = (
         f"{file} can't be read: Compressed file ended before the end-of-stream marker was reached. "
-        "Make or download it again."
+        "Create or download it again."
     )
     with pytest.raises(DataError) as raised:
         read_arrays(tmp_path)

@@ -161,8 +161,8 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
     [
         (
             ["a/1.png", "a/2.png"],
-            "has only one class to train on, a. Add pictures of another, or say by "
-            "--label-from or --label-column what else is the class.",
+            "has only one class to train on, a. Add pictures of another, or choose other classes with "
+            "--label-from or --label-column.",
         ),
         (
             ["train/a/1.png", "train/b/1.png", "test/c/1.png"],
@@ -188,7 +188,7 @@ def test_a_class_missing_from_a_split_is_warned_of(tmp_path: Path) -> None:
     with pytest.warns(LaminaWarning) as warned:
         check_learnable(load_data(tmp_path))
     assert [str(warning.message) for warning in warned] == [
-        f"{tmp_path.name}: test has no pictures of b, and scores on test leave that out. Add some."
+        f"{tmp_path.name}: test has no pictures of b, and scores on test do not cover them. Add some."
     ]
 
 

@@ -66,7 +66,7 @@ def test_taking_keeps_picture_target_and_name_together(rows: list[int]) -> None:
         ({"names": ("a",)}, "Expected one target and one name for each image, got 4 images, 4 targets and 1 names."),
         (
             {"targets": np.zeros(4)},
-            "Expected targets of int64 (N,) for one class an image, bool (N, K) for labels, bool (N,) for yes or no, "
+            "Expected targets of int64 (N,) for one class per image, bool (N, K) for labels, bool (N,) for yes or no, "
             "or float32 (N, K) for numbers, got float64 of shape (4,).",
         ),
         (

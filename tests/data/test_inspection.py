@@ -121,7 +121,7 @@ def test_a_picture_of_all_three_splits_leaks_three_times() -> None:
 
 
 CONFLICT = (
-    "1 picture is there more than once, with identical pixels but different targets, and no net can learn both. "
+    "1 picture is pixel-identical to another with a different target, which no net can learn. "
     "Keep the one whose target is right."
 )
 
@@ -211,7 +211,7 @@ def test_pictures_of_one_colour_or_nearly_are_blank_and_no_duplicates() -> None:
     assert only_finding(make_dataset(train=train, **parts)) == Finding(
         "blank",
         "warning",
-        "3 pictures are blank: all of one colour, or nearly. Check how that came about, or take blank pictures out.",
+        "3 pictures are blank (nearly one colour). Check why, or remove them.",
         3,
         tuple(Sighting("train", f"train/{place:03d}.png", "cat") for place in (1, 2, 3)),
     )
@@ -224,13 +224,13 @@ def test_a_class_that_is_missing_in_test_is_a_warning_and_in_train_an_error() ->
     assert only_finding(make_dataset(train=train, val=val, test=test)) == Finding(
         "class-missing",
         "warning",
-        "test has no pictures of dog, and scores on test leave that out. Add some.",
+        "test has no pictures of dog, and scores on test do not cover them. Add some.",
         1,
     )
     assert only_finding(make_dataset(train=make_images("train", (20, 0, 20), names), val=val, test=train)) == Finding(
         "class-missing",
         "error",
-        "train has no pictures of dog, and no net can learn that. Add some.",
+        "train has no pictures of dog, and no net can learn them. Add some.",
         1,
     )
 
@@ -239,10 +239,10 @@ def test_labels_and_answers_without_pictures_are_missing() -> None:
     dataset = CLEAN["labels"]
     never = dataset.test.targets & np.array([False, False, True])
     found = only_finding(replace(dataset, test=replace(dataset.test, targets=never)))
-    assert found.message == "test has no pictures of wet, warm, and scores on test leave that out. Add some."
+    assert found.message == "test has no pictures of wet, warm, and scores on test do not cover them. Add some."
     dataset = CLEAN["binary"]
     found = only_finding(replace(dataset, val=replace(dataset.val, targets=np.ones(20, bool))))
-    assert found.message == "val has no pictures of no, and scores on val leave that out. Add some."
+    assert found.message == "val has no pictures of no, and scores on val do not cover them. Add some."
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_grey_pictures_among_coloured_ones_are_noted() -> None:
     assert only_finding(make_dataset(train=grey)) == Finding(
         "grey",
         "note",
-        "1 picture is grey among coloured ones. Check that this does not give the target away.",
+        "1 picture is grey, the others coloured. Check that grey does not reveal the target.",
         1,
         (Sighting("train", "train/007.png", "cat"),),
     )

@@ -107,27 +107,27 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
         (
             {"kind": ["a", None, ""]},
             {},
-            "2 pictures have nothing in column 'kind'; the first is 1.png. Fill in every row, or take those rows out.",
+            "2 pictures have no value in column 'kind'; the first is 1.png. Fill in or remove those rows.",
         ),
         (
             {"age": [1.5, None]},
             {},
-            "1 picture has nothing in column 'age'; the first is 1.png. Fill in every row, or take those rows out.",
+            "1 picture has no value in column 'age'; the first is 1.png. Fill in or remove those rows.",
         ),
         (
             {"age": ["old", "young"]},
             {"task": "regression"},
-            "Expected numbers in column 'age', got 'old'. Correct it, or take that row out.",
+            "Expected numbers in column 'age', got 'old'. Correct or remove that row.",
         ),
         (
             {"age": [1.0, float("inf")]},
             {"task": "regression"},
-            "Expected numbers in column 'age', got inf. Correct it, or take that row out.",
+            "Expected numbers in column 'age', got inf. Correct or remove that row.",
         ),
         (
             {"ill": ["yes", "maybe"]},
             {"task": "binary"},
-            "Expected yes, no, true, false, 1 or 0 in column 'ill', got 'maybe'.",
+            "Expected yes, no, true, false, 1 or 0 in column 'ill', got 'maybe'. Correct or remove that row.",
         ),
         (
             {"kind": ["a", "b"], "age": [1, 2]},
@@ -148,7 +148,7 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
         (
             {"tags": ["a|b", None, "a"]},
             {},
-            "1 picture has nothing in column 'tags'; the first is 1.png. Fill in every row, or take those rows out. "
+            "1 picture has no value in column 'tags'; the first is 1.png. Fill in or remove those rows. "
             "Where an empty cell means no label, add --task multi-label.",
         ),
         ({"tags": [[], []]}, {}, "No picture has a label. Name a column with labels by --label-column."),
@@ -158,6 +158,17 @@ def test_values_that_cannot_be_used_say_what_to_do(labels, options, message: str
     with pytest.raises(DataError) as raised:
         read(labels, **options)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(("task", "expected"), [("regression", "numbers"), ("binary", "yes, no, true, false, 1 or 0")])
+def test_class_folders_that_do_not_fit_the_task_are_not_called_a_column(task, expected: str) -> None:
+    pictures = [Picture("airplane/1.png"), Picture("ship/1.png")]
+    listing = Listing(pictures, [None] * 2, {"class": ["airplane", "ship"]}, kind="single-label")
+    with pytest.raises(DataError) as raised:
+        read_targets(listing, Preparation(task=task))
+    assert str(raised.value) == (
+        f"Expected {expected}, but the targets come from the class folders, such as 'airplane'. Leave out --task."
+    )
 
 
 @given(st.lists(st.sets(st.sampled_from("abcde")), min_size=1).filter(any))

@@ -35,7 +35,7 @@ def test_each_class_gives_its_share() -> None:
     drawn = draw(NAMES, CLASSES, [None] * 150, Preparation(val_fraction=0.1, test_fraction=0.2))
     counts = Counter(zip(CLASSES, drawn.splits, strict=True))
     assert counts == {(name, split): n for name in "abc" for split, n in (("train", 35), ("val", 5), ("test", 10))}
-    assert drawn.rule == "20% as test and 10% as val, stratified, drawn by seed 0"
+    assert drawn.rule == "20 % drawn as test and 10 % drawn as val, stratified, seed 0"
 
 
 def test_a_draw_is_the_same_again_and_another_by_another_seed() -> None:
@@ -96,11 +96,11 @@ def test_a_split_that_would_be_empty_is_refused() -> None:
     with pytest.raises(DataError) as raised:
         draw(["a", "b"], [0, 1], [None, None], Preparation(test_fraction=0.2))
     assert str(raised.value) == (
-        "20% of 2 pictures is too little for a test split. Add pictures, or request a larger share by --test; "
+        "20 % of 2 pictures is too little for a test split. Add pictures, or request a larger share by --test; "
         "--test 0 draws none."
     )
     unasked = draw(["a", "b"], [0, 1], [None, None], Preparation())
-    assert (unasked.splits, unasked.rule) == (["train", "train"], "too few pictures to hold 20% out as test")
+    assert (unasked.splits, unasked.rule) == (["train", "train"], "too few pictures to hold 20 % out as test")
 
 
 @given(

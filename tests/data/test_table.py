@@ -312,7 +312,7 @@ COLUMNS = "Its columns are image (text), label (number)."
         (
             "image,label\nhttps://example.org/1.png,1\n",
             {},
-            "Column 'image' of DIR/pets.csv holds addresses, such as 'https://example.org/1.png', which lamina does "
+            "Column 'image' of DIR/pets.csv holds URLs, such as 'https://example.org/1.png', which lamina does "
             "not download. Download the pictures, and put their paths into the table.",
         ),
         (
@@ -516,7 +516,8 @@ def test_numbers_of_classes_become_their_names(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         scan_table(tmp_path / "b.parquet", DEFAULTS)
     assert str(raised.value) == (
-        f"Column 'label' of {tmp_path / 'b.parquet'} has the label 2, but names 2 classes, 0 to 1. Make it again."
+        f"Column 'label' of {tmp_path / 'b.parquet'} has the label 2, but names 2 classes, 0 to 1. "
+        "Create the file again."
     )
 
 

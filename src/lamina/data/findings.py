@@ -21,6 +21,7 @@ TINY_CLASS_FRACTION = 1 / 20
 """A class is tiny with fewer training images than the first, or than this fraction of the median class's."""
 IMBALANCE_RATIO = 10.0
 """Largest class over smallest, from which on imbalance is noted."""
+SINGLE_CLASS_REMEDY = "Add pictures of another, or choose other classes with --label-from or --label-column."
 LEAKS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("val", "train"), ("test", "val"))
 """A split to evaluate on, and one that was trained on or chosen by before."""
 
@@ -98,8 +99,8 @@ class Facts:
 
 def find_faults(facts: Facts) -> tuple[Finding, ...]:
     """All findings: errors, warnings, notes; of each, the most important first."""
-    blank = "blank: all of one colour, or nearly. Check how that came about, or take blank pictures out."
-    grey = "grey among coloured ones. Check that this does not give the target away."
+    blank = "blank (nearly one colour). Check why, or remove them."
+    grey = "grey, the others coloured. Check that grey does not reveal the target."
     has_colour = not (facts.grey | facts.blank).all()
     train = facts.dataset.train
     found = [
@@ -162,7 +163,7 @@ def _find_conflicts(facts: Facts) -> list[Finding]:
         differing = [place for place in others if not facts.have_same_target(place, first)]
         twins |= dict.fromkeys(differing[:1], first)
     what = (
-        "there more than once, with identical pixels but different targets, and no net can learn both. "
+        "pixel-identical to another with a different target, which no net can learn. "
         "Keep the one whose target is right."
     )
     return _find_twins(facts, twins, "conflict", "error", what)
@@ -174,7 +175,7 @@ def find_gaps(dataset: Dataset) -> list[Finding]:
     for split, images in dataset.splits.items():
         counts = images.target_counts()
         missing = [name for name, count in counts.items() if not count and (split == "train" or trained[name])]
-        effect = "no net can learn that" if split == "train" else f"scores on {split} leave that out"
+        effect = "no net can learn them" if split == "train" else f"scores on {split} do not cover them"
         severity: Severity = "error" if split == "train" else "warning"
         message = f"{split} has no pictures of {name_some(missing)}, and {effect}. Add some."
         if missing:
@@ -183,10 +184,7 @@ def find_gaps(dataset: Dataset) -> list[Finding]:
 
 
 def _find_only_class(train: Images) -> list[Finding]:
-    message = (
-        f"there is only one class, {train.target_names[0]}, so there is nothing to learn. Add pictures of another, "
-        "or say by --label-from or --label-column what else is the class."
-    )
+    message = f"there is only one class, {train.target_names[0]}, so there is nothing to learn. {SINGLE_CLASS_REMEDY}"
     is_alone = train.kind is SINGLE_LABEL and len(train.target_names) == 1
     return [Finding("class-missing", "error", message, 1)] if is_alone else []
 

@@ -46,9 +46,9 @@ def read_targets(listing: Listing, preparation: Preparation) -> tuple[Targets, t
         case "multi-label":
             targets, names = _read_labels(listing, preparation.label_separator)
         case "binary":
-            targets, names = _read_yes_no(labels)
+            targets, names = _read_yes_no(listing)
         case "regression":
-            targets, names = _read_numbers(labels)
+            targets, names = _read_numbers(listing)
     return targets, names, f"{find_kind(task).describe(names)}, from {listing.label_reason}"
 
 
@@ -63,9 +63,8 @@ def _check_complete(listing: Listing, preparation: Preparation) -> None:
             can_be_joined = is_alone and _find_separator({value for value in values if isinstance(value, str)})
             hint = " Where an empty cell means no label, add --task multi-label." if can_be_joined else ""
             raise DataError(
-                f"{plural(len(gaps), 'picture has', 'pictures have')} nothing in column {column!r}; "
-                f"the first is {listing.pictures[gaps[0]].name}. "
-                f"Fill in every row, or take those rows out.{hint}"
+                f"{plural(len(gaps), 'picture has', 'pictures have')} no value in column {column!r}; "
+                f"the first is {listing.pictures[gaps[0]].name}. Fill in or remove those rows.{hint}"
             )
 
 
@@ -130,7 +129,7 @@ def _read_classes(labels: Mapping[str, Sequence[Any]], target_names: Sequence[st
 def _read_labels(listing: Listing, separator: str | None) -> _Read:
     labels = listing.labels
     if len(labels) > 1:
-        columns = [[_read_truth(value, column) for value in values] for column, values in labels.items()]
+        columns = [[_read_truth(value, column, listing) for value in values] for column, values in labels.items()]
         return np.array(columns, np.bool_).T.copy(), tuple(labels)
     (values,) = labels.values()
     texts = {value for value in values if isinstance(value, str)}
@@ -144,15 +143,15 @@ def _read_labels(listing: Listing, separator: str | None) -> _Read:
     return np.array([[name in found for name in names] for found in sets], np.bool_), names
 
 
-def _read_yes_no(labels: Mapping[str, Sequence[Any]]) -> _Read:
-    values = _single(labels, "The answer")
-    (column,) = labels
-    return np.array([_read_truth(value, column) for value in values], np.bool_), (column,)
+def _read_yes_no(listing: Listing) -> _Read:
+    values = _single(listing.labels, "The answer")
+    (column,) = listing.labels
+    return np.array([_read_truth(value, column, listing) for value in values], np.bool_), (column,)
 
 
-def _read_numbers(labels: Mapping[str, Sequence[Any]]) -> _Read:
-    columns = [[_read_number(value, column) for value in values] for column, values in labels.items()]
-    return np.array(columns, np.float32).T.copy(), tuple(labels)
+def _read_numbers(listing: Listing) -> _Read:
+    columns = [[_read_number(value, column, listing) for value in values] for column, values in listing.labels.items()]
+    return np.array(columns, np.float32).T.copy(), tuple(listing.labels)
 
 
 def _single(labels: Mapping[str, Sequence[Any]], what: str) -> Sequence[Any]:
@@ -186,7 +185,7 @@ def _split_labels(value: object, separator: str | None) -> frozenset[str]:
     return frozenset(piece.strip() for piece in pieces if piece.strip())
 
 
-def _read_truth(value: object, column: str) -> bool:
+def _read_truth(value: object, column: str, listing: Listing) -> bool:
     if isinstance(value, bool) or value in (0, 1):
         return bool(value)
     text = str(value).strip().lower()
@@ -194,14 +193,23 @@ def _read_truth(value: object, column: str) -> bool:
         return True
     if text in NO | {"0"}:
         return False
-    raise DataError(f"Expected yes, no, true, false, 1 or 0 in column {column!r}, got {value!r}.")
+    raise _misfit("yes, no, true, false, 1 or 0", value, column, listing)
 
 
-def _read_number(value: object, column: str) -> float:
+def _read_number(value: object, column: str, listing: Listing) -> float:
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise DataError(f"Expected numbers in column {column!r}, got {value!r}. Correct it, or take that row out.")
+        raise _misfit("numbers", value, column, listing)
     return number
+
+
+def _misfit(expected: str, value: object, column: str, listing: Listing) -> DataError:
+    if listing.kind is None:
+        return DataError(f"Expected {expected} in column {column!r}, got {value!r}. Correct or remove that row.")
+    # Only --task overrules the kind that a source gives.
+    return DataError(
+        f"Expected {expected}, but the targets come from {listing.label_reason}, such as {value!r}. Leave out --task."
+    )

@@ -12,7 +12,7 @@ import numpy as np
 
 from lamina.data.assembly import build_dataset
 from lamina.data.cache import cache_folder, digest_of, load_cached
-from lamina.data.findings import find_gaps
+from lamina.data.findings import SINGLE_CLASS_REMEDY, find_gaps
 from lamina.data.images import Dataset, Images, Leak, Problem, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import open_archive
@@ -30,7 +30,7 @@ from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 NAMES = ("cifar10", "cifar100", "mnist", "fashion-mnist", "svhn", *SHAPES)
 PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_archive)
 """The first that recognises a path reads it: an ``.npz`` is a zip, and tables lie in folders of pictures."""
-WHOLE_RULE = "all of it, to evaluate on"
+WHOLE_RULE = "none; all images are evaluated"
 EXAMPLES = 3
 
 
@@ -79,7 +79,7 @@ def load_to_evaluate(
         LaminaWarning: pictures could not be read and were left out.
 
     Raises:
-        DataError: it can't be read, or has a class or label that the model does not know.
+        DataError: it can't be read, or has a class or label that the model lacks.
 
     >>> backwards = load_data("shapes").train.target_names[::-1]
     >>> load_to_evaluate("shapes", Preparation(task="single-label"), backwards).test.target_names == backwards
@@ -96,8 +96,8 @@ def load_to_evaluate(
     present = _counted(dataset)
     if unknown := [name for name in present if name not in target_names]:
         raise DataError(
-            f"{source} has pictures of {name_some(unknown)}, which the model does not know: it knows "
-            f"{', '.join(target_names)}. Name them as the model does, or take them out."
+            f"{source} has labels that are not among the model's classes ({', '.join(target_names)}): "
+            f"{name_some(unknown)}. Rename or remove them."
         )
     return replace(
         dataset,
@@ -113,7 +113,7 @@ def full_source(source: str | Path) -> str:
 
 
 def check_learnable(dataset: Dataset) -> None:
-    """Raise ``DataError`` if there is only one class or answer, or one without training pictures."""
+    """Raise ``DataError`` if there is a single class, or a class without training pictures."""
     if dataset.train.kind not in (SINGLE_LABEL, BINARY):
         return
     trained = [name for name, count in dataset.train.target_counts().items() if count]
@@ -123,10 +123,7 @@ def check_learnable(dataset: Dataset) -> None:
             f"{dataset.name} has no training pictures of {name_some(untrained)}. Add some, or remove the {what}."
         )
     if len(trained) == 1:
-        raise DataError(
-            f"{dataset.name} has only one {what} to train on, {trained[0]}. Add pictures of another, or say by "
-            "--label-from or --label-column what else is the class."
-        )
+        raise DataError(f"{dataset.name} has only one {what} to train on, {trained[0]}. {SINGLE_CLASS_REMEDY}")
 
 
 def find_default_data() -> tuple[str, str]:

@@ -27,8 +27,7 @@ class Preparation:
     """
 
     size_px: Annotated[int, Range(1)] | None = None
-    """side of the squares that pictures become; by default they keep their size where all have one of up to 256 px, and
-    become 64 px squares otherwise"""
+    """side of the squares that pictures become; by default 64, or their own size if all share one of up to 256 px"""
     resize: Resize = "crop"
     """how a picture becomes a square: crop scales it to cover the square and keeps the centre, pad scales it to fit
     inside and adds black bars, stretch changes its proportions"""
@@ -46,9 +45,9 @@ class Preparation:
     split_column: str | None = None
     """column of a table that says train, val or test"""
     val_fraction: Fraction | None = None
-    """fraction of the training pictures to set aside as val, of each class alike"""
+    """fraction of the training pictures to set aside as val, stratified by class"""
     test_fraction: Fraction | None = None
-    """the same for test; by default 0.2 where the source has neither val nor test and no val fraction is given"""
+    """likewise for test; default 0.2 if the source has neither split and --val is not given"""
     split_seed: int = 0
     """seed of the drawn splits"""
 

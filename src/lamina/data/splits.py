@@ -57,13 +57,13 @@ def draw_splits(
                 splits[place] = split
         if split not in splits:
             if preparation.test_fraction is None and preparation.val_fraction is None:
-                return splits, f"too few pictures to hold {fraction:.0%} out as {split}"
+                return splits, f"too few pictures to hold {100 * fraction:.0f} % out as {split}"
             raise DataError(
-                f"{fraction:.0%} of {len(names):,} pictures is too little for a {split} split. "
+                f"{100 * fraction:.0f} % of {len(names):,} pictures is too little for a {split} split. "
                 f"Add pictures, or request a larger share by --{split}; --{split} 0 draws none."
             )
-    drawn = " and ".join(f"{fraction:.0%} as {split}" for split, fraction in wanted.items())
-    return splits, f"{drawn}, stratified, drawn by seed {preparation.split_seed}"
+    drawn = " and ".join(f"{100 * fraction:.0f} % drawn as {split}" for split, fraction in wanted.items())
+    return splits, f"{drawn}, stratified, seed {preparation.split_seed}"
 
 
 def unite_duplicates(

@@ -69,7 +69,7 @@ def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
 
 @dataclass(frozen=True, eq=False)
 class Figures:
-    """What is drawn, one figure an image; lengths are fractions of the image's side, angles in radians clockwise."""
+    """What is drawn, one figure per image; lengths are fractions of the image's side, angles in radians clockwise."""
 
     kind: Int64[np.ndarray, " n"]
     angle: Float[np.ndarray, " n"]

@@ -146,7 +146,9 @@ def name_class(number: Any, names: Sequence[str], where: str) -> str:
     if number in range(len(names)):
         return names[int(number)]
     count = len(names)
-    raise DataError(f"{where} has the label {number!r}, but names {count} classes, 0 to {count - 1}. Make it again.")
+    raise DataError(
+        f"{where} has the label {number!r}, but names {count} classes, 0 to {count - 1}. Create the file again."
+    )
 
 
 @contextmanager
@@ -156,7 +158,7 @@ def readable(path: Path, errors: tuple[type[BaseException], ...] = READ_ERRORS) 
         yield
     except errors as error:
         reason = (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0].rstrip(".")
-        raise DataError(f"{path} can't be read: {reason}. Make or download it again.") from error
+        raise DataError(f"{path} can't be read: {reason}. Create or download it again.") from error
 
 
 def mark_state(state: os.stat_result) -> tuple[int, int, int]:

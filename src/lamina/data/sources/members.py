@@ -74,7 +74,7 @@ def zip_members(archive: zipfile.ZipFile, path: Path, limits: Limits = LIMITS) -
         total_bytes += member.file_size
         _check_member(path, member.orig_filename, count, member.file_size, total_bytes, limits)
         if member.file_size > max(limits.ratio_floor_bytes, limits.compression_ratio * member.compress_size):
-            _reject(path, member.orig_filename, f"is packed more than {limits.compression_ratio} to 1")
+            _reject(path, member.orig_filename, f"is compressed more than {limits.compression_ratio}:1")
         if not member.is_dir():
             yield _normalize(member.filename), member
 
@@ -92,12 +92,12 @@ def tar_members(
         archive_bytes = path.stat().st_size
         for count, member in enumerate(archive, start=1):
             if not (member.isreg() or member.isdir()) or member.issparse():
-                _reject(path, member.name, "is a link, a device or a file with holes")
+                _reject(path, member.name, "is a link, a device or a sparse file")
             end_bytes = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             total_bytes += member.size
             _check_member(path, member.name, count, member.size, total_bytes, limits)
             if total_bytes > max(limits.ratio_floor_bytes, limits.compression_ratio * archive_bytes):
-                _reject(path, member.name, f"is packed more than {limits.compression_ratio} to 1")
+                _reject(path, member.name, f"is compressed more than {limits.compression_ratio}:1")
             name = _normalize(member.name)
             file = archive.extractfile(member) if is_wanted(name) else None
             if member.isreg():
@@ -126,7 +126,7 @@ def _check_member(path: Path, name: str, count: int, size_bytes: int, total_byte
 def _reject(path: Path, name: str, fault: str) -> None:
     raise DataError(
         f"{path} is rejected: its member {name!r} {fault}. "
-        "An archive of pictures holds plain files below one folder; make it again from such a folder."
+        "An archive of pictures holds plain files below one folder; create it again from such a folder."
     )
 
 

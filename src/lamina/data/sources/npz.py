@@ -138,10 +138,12 @@ def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> _Member:
         if min(shape, default=0) < 0 or file.tell() + array_bytes != info.file_size:
             raise DataError(
                 f"Array {key} of {path} should have {array_bytes} bytes by its header, and has "
-                f"{info.file_size - file.tell()}. Make or download it again."
+                f"{info.file_size - file.tell()}. Create or download it again."
             )
     if info.file_size > max(LIMITS.array_floor_bytes, LIMITS.compression_ratio * info.compress_size):
-        raise DataError(f"Array {key} of {path} is packed more than {LIMITS.compression_ratio} to 1. Save it unpacked.")
+        raise DataError(
+            f"Array {key} of {path} is compressed more than {LIMITS.compression_ratio}:1. Save it with np.savez."
+        )
     return _Member(path, key, shape, dtype, is_fortran)
 
 
@@ -221,7 +223,9 @@ def _join_labels(
             )
         parts.append(labels)
     if len({labels.shape[1:] for labels in parts}) > 1:
-        raise DataError(f"The splits of {path} have different numbers of labels for an image. Make them alike.")
+        raise DataError(
+            f"The splits of {path} have different numbers of labels per image. Give all splits the same label columns."
+        )
     joined = np.concatenate(parts)
     if joined.ndim == 2 and joined.dtype.kind in "buif":
         is_one_hot = np.isin(joined, (0, 1)).all() and (joined.sum(axis=1) == 1).all()

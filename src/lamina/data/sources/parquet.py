@@ -36,10 +36,10 @@ def read_parquet_table(path: Path) -> Table:
     def read(column: str) -> list[Any]:
         with readable(path, ERRORS):
             values = pl.read_parquet(path, columns=[column], glob=False)[column]
-            plain = (values.cast(pl.Float64) if values.dtype.is_decimal() else values).to_list()
+            cells = (values.cast(pl.Float64) if values.dtype.is_decimal() else values).to_list()
         if names := class_names.get(column):
-            plain = [_name_classes(value, names, f"Column {column!r} of {path}") for value in plain]
-        return [clean_label(value) for value in plain]
+            cells = [_name_classes(value, names, f"Column {column!r} of {path}") for value in cells]
+        return [clean_label(value) for value in cells]
 
     return Table(path, {column: _kind(dtype) for column, dtype in schema.items()}, rows, read, class_names)
 

@@ -197,7 +197,7 @@ def _find_pictures(listing: Listing, table: Table, columns: Columns, part: _Part
     values = table.read(columns.image)
     if url := next((value for value in values if value is not None and URL.match(value)), None):
         raise DataError(
-            f"Column {columns.image!r} of {part.file} holds addresses, such as {url[:80]!r}, which lamina does not "
+            f"Column {columns.image!r} of {part.file} holds URLs, such as {url[:80]!r}, which lamina does not "
             "download. Download the pictures, and put their paths into the table."
         )
     folder = part.file.parent
