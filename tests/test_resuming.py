@@ -125,8 +125,8 @@ def test_other_data_is_rejected(tmp_path):
     run, _ = start(tmp_path)
     with raises(
         RunError,
-        f"pets is not what {run.path} was trained on: its fingerprint is def456, and was abc123. "
-        "Bring those pictures back, or train anew with lamina train.",
+        f"pets has changed since {run.path} was trained (fingerprint def456, was abc123). "
+        "Restore the pictures, or train a new run.",
     ):
         resume_training(run, dataclasses.replace(DATA, fingerprint="def456"))
 
@@ -156,8 +156,8 @@ def test_a_module_of_ones_own_is_given_again_and_resumes(tmp_path):
     run.save_checkpoint(training.checkpoint())
     with raises(
         RunError,
-        f"{run.path} trains a module of your own, and lamina runs no code that a run names. "
-        "Give the module again with --net mine.py:build.",
+        f"{run.path} uses your own module, and lamina never runs code that a run names. "
+        "Give it again with --net mine.py:build.",
     ):
         resume_training(run, DATA)
     resumed = resume_training(run, DATA, module=build())

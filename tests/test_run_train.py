@@ -213,7 +213,7 @@ def test_pictures_are_predicted_as_a_table(pictures, tmp_path):
     assert len(table) == 11
     assert {prediction.answer for prediction in table[:10]} == {"dark"}
     lines = repr(table).splitlines()
-    assert lines[0].split() == ["picture", "answer"]
+    assert lines[0].split() == ["image", "answer"]
     assert "0.png" in lines[1]
     assert " dark " in lines[1]
     assert "could not be read" in lines[-1]

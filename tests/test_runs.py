@@ -129,7 +129,7 @@ def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../out", "a/b", "a\\b", ".hidden"])
 def test_a_name_that_is_a_path_is_rejected(name, tmp_path, record):
-    with raises(f"Expected a plain name for the run, such as first-try, got {name!r}. Give one without / or \\."):
+    with raises(f"Expected a run name without / or \\, such as first-try, got {name!r}."):
         create_folder(tmp_path / "runs", record, name)
     assert list(tmp_path.iterdir()) == []
 
@@ -230,8 +230,8 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
     training = train(tied)
     run.save_model(training.model)
     with raises(
-        f"{run.path} trains a module of your own, and lamina runs no code that a run names. "
-        "Give the module again with --net my_net.py:build."
+        f"{run.path} uses your own module, and lamina never runs code that a run names. "
+        "Give it again with --net my_net.py:build."
     ):
         run.load_model()
     body = own_module().append(nn.Linear(3, 3, bias=False)).append(nn.Linear(3, 3, bias=False))
@@ -298,12 +298,12 @@ def test_a_damaged_report_is_named(run, training):
 
 
 def test_a_mistyped_run_suggests_one_beside_it(run):
-    with raises(f"There is no run {run.path.parent}/frist. Did you mean first?"):
+    with raises(f"There is no run frist in {run.path.parent}. Did you mean first?"):
         read_run(run.path.parent / "frist")
 
 
 def test_a_run_where_there_are_none_says_how_to_make_one(tmp_path):
-    with raises(f"There is no run {tmp_path}/first. {tmp_path} holds no runs: make one with lamina train."):
+    with raises(f"There is no run first in {tmp_path}, nor any other. Make one with lamina train."):
         read_run(tmp_path / "first")
 
 
@@ -405,6 +405,17 @@ def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, ch
     edit(run.path / "run.json", **changes)
     with pytest.raises(RunError, match=r"run\.json is damaged"):
         read_run(run.path).load_model()
+
+
+@pytest.mark.parametrize("changes", [{"net": None}, {"own_module": {"file": "mine.py", "name": ""}}])
+def test_a_record_without_exactly_one_net_is_damaged(run, changes):
+    file = run.path / "run.json"
+    edit(file, **changes)
+    with raises(
+        f"{file} is damaged: exactly one of net, own_module and timm should say which net. "
+        "Restore it from a copy, or train again."
+    ):
+        read_run(run.path)
 
 
 def test_rewinds_stand_in_the_history_beside_the_epochs(run):

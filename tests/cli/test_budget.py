@@ -109,7 +109,7 @@ def test_a_training_within_a_time(workplace, pictures):
 
 
 NO_NET = f"Expected a net to train, as in: lamina train cnn. Choose from: {', '.join(zoo.NAMES)}. Or give --time 3m."
-BOTH = "--time finds the epochs that fit, but --epochs was given too. Give one of them."
+BOTH = "--time sets the number of epochs, but --epochs was given too. Give only one."
 NO_TIME = "--time was 'soon', but takes a time such as 30s, 5m or 1h."
 
 

@@ -54,11 +54,11 @@ cat\t28\t11
 dog\t27\t10
 owl\t2\t0
 images\t57\t21
-imbalance: 14 (train's largest count over its smallest)
-pictures: 8×8 (78), as they came (height, width)
-size: 3×8×8 (channels, height, width)
+imbalance: 14 (largest class ÷ smallest, in train)
+original size: 8×8 (78 pictures)
+input shape: 3×8×8
 channels: mean 126.2 126.7 126.4; deviation 74.7 75.2 75.2 (of 255); grey: 1 of 78 images
-splits: the source's own; fingerprint: FINGERPRINT
+fingerprint: FINGERPRINT
 
 found: 2 errors, 6 warnings, 2 notes
 error: 1 picture is in both test and train, with identical pixels, which inflates the score on test. \
@@ -136,7 +136,7 @@ def test_numbers_have_their_spread_and_a_clean_set_nothing_wrong(
 ) -> None:
     assert main(["data", "shapes-pose", "--size", "8"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == ["\ttrain\ttest", "images\t8,000\t2,000", "number\tsplit\tmin\tmean\tdeviation\tmax"]
+    assert lines[:3] == ["split\ttrain\ttest", "images\t8,000\t2,000", "number\tsplit\tmin\tmean\tdeviation\tmax"]
     assert [line.split("\t")[:2] for line in lines[3:7]] == [
         ["angle_radians", "train"], ["angle_radians", "test"], ["size_fraction", "train"], ["size_fraction", "test"],
     ]  # fmt: skip
@@ -151,7 +151,7 @@ def test_the_sizes_that_pictures_came_in_are_reported(capsys: pytest.CaptureFixt
         "heights: 100 to 500 px, median 375",
         "widths: 120 to 640 px, median 438",
         "31 sizes (height×width), most often 375×500 (1,200), 500×375 (80)",
-        "pictures: 32×32 (60,000), as they came (height, width)",
+        "original size: 32×32 (60,000 pictures)",
     ]
 
 

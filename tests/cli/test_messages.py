@@ -19,8 +19,8 @@ CASES = {
     "Check the path.",
     "train mlp --data shapse": "There is no data set named shapse, and no file or folder of that path. "
     "Did you mean shapes?",
-    "evaluate runs/none": "There is no run runs/none. runs holds no runs: make one with lamina train.",
-    "evaluate none": "There is no run none. This folder holds no runs: make one with lamina train.",
+    "evaluate runs/none": "There is no run none in runs, nor any other. Make one with lamina train.",
+    "evaluate none": "There is no run none in this folder, nor any other. Make one with lamina train.",
     "predict runs/none": "Expected pictures after the run, got none. Give their paths.",
     "summary cnn --input 3x32": "--input was '3x32', but must be channels, height and width, as in 3x32x32.",
     "reproduce --data shapes-pose": "The article's nets predict one class an image, but shapes-pose has other targets.",

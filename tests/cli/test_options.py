@@ -35,7 +35,7 @@ def test_given_fields_go_over_the_net_s_recipe_and_the_others_stay():
 def test_epochs_and_time_exclude_each_other_however_epochs_is_spelt(capsys):
     for words in (["--epochs", "3"], ["--epochs=3"]):
         assert main(["train", "--time", "30s", "--data", "shapes", *words]) == 2
-        assert "--time finds the epochs that fit, but --epochs was given too." in capsys.readouterr().err
+        assert "--time sets the number of epochs, but --epochs was given too." in capsys.readouterr().err
 
 
 def test_nothing_given_is_nothing():

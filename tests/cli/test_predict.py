@@ -52,7 +52,12 @@ def test_what_names_no_picture_is_reported_and_the_rest_is_predicted(photos, run
         "gone.png": "no such file or directory",
     }
     for name, reason in reasons.items():
-        assert (f"lamina: {name} could not be read: {reason}\n" in printed.stderr) == (reason is not None)
+        assert (f"lamina: {name}: {reason}\n" in printed.stderr) == (reason is not None)
+
+
+def test_a_table_without_rows_has_no_header(photos, run):
+    printed = run_lamina("predict", run, "none/*.png")
+    assert (printed.returncode, printed.stdout) == (2, "")
 
 
 def test_names_stay_as_they_are_in_a_table(photos, run):
@@ -143,6 +148,6 @@ def test_a_full_disk_leaves_the_file_as_it_was(photos, run, monkeypatch):
 def test_a_pipe_gets_a_row_a_picture(photos, run):
     shown = run_lamina("predict", run, "photos/2.png", "photos/in")
     lines = [re.sub(r"\d+\.\d %", "… %", line) for line in shown.stdout.splitlines()]
-    assert lines[0] == "picture\tsingle-label"
+    assert lines[0] == "image\tanswer"
     assert [line.split("\t")[0] for line in lines[1:]] == ["photos/2.png", "photos/in/3.png", "photos/in/deep/4.png"]
     assert {part.split()[0] for line in lines[1:] for part in line.split("\t")[1].split(", ")} == {"cat", "dog", "hen"}

@@ -151,7 +151,9 @@ def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(workpl
     run = train(pictures, "run", "--epochs", "4")
     report = read_report(run)
     (run / "report.json").unlink()  # as a kill while it was evaluated leaves it
+    capsys.readouterr()
     assert main(["resume", "runs/run"]) == 0
+    assert "runs/run: all 4 epochs are done; evaluating the final model\n" in capsys.readouterr().err
     assert read_report(run) == report
     model = (run / "model.safetensors").read_bytes()
     (run / "model.safetensors").write_bytes(model[:-1])
@@ -197,7 +199,9 @@ def test_verify_says_whether_the_weights_are_the_same_and_leaves_the_run_alone(w
     out, err = capsys.readouterr()
     assert [line.split("\t")[-1] for line in out.splitlines()] == ["same", "yes", "no"]
     assert "versions.torch was 1.0 and is " in err
-    assert err.splitlines()[-1] == ("lamina: runs/run: epoch 2 gives other weights. The differences above may be why.")
+    assert err.splitlines()[-1] == (
+        "lamina: runs/run: epoch 2 gives different weights. The differences above may be why."
+    )
     assert main(["verify", "runs/run", "--epochs", "4"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         "lamina: runs/run has 3 whole epochs, but --epochs was 4. Give fewer --epochs."
@@ -220,7 +224,7 @@ def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(w
     assert main(["verify", "runs/run", "--epochs", "3"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         "lamina: runs/run/history.jsonl lacks the digest of the weights after one of epochs 1 to 3. "
-        "Give fewer --epochs, or train anew."
+        "Give fewer --epochs, or train again."
     )
     assert main(["resume", "runs/run", "--epochs", "4"]) == 0
     assert (
@@ -240,6 +244,12 @@ def test_what_differs_between_two_runs_is_shown(workplace, pictures, capsys):
     assert capsys.readouterr().out == "runs/one and runs/three differ in nothing but their time and name\n"
     assert main(["runs", "--diff", "runs/one", "runs/two"]) == 0
     assert "recipe.lr\t0.001\t0.02\n" in capsys.readouterr().out
+    assert main(["runs", "--diff", "one", "runs/three"]) == 0
+    assert capsys.readouterr().out == "runs/one and runs/three differ in nothing but their time and name\n"
+    Path("runs").rename("old")
+    assert main(["runs", "--diff", "one", "zebra", "--runs-dir", "old"]) == 2
+    assert capsys.readouterr().err == "lamina: There is no run zebra in old. Choose from: one, three, two.\n"
+    Path("old").rename("runs")
     assert main(["runs", "--diff", "runs/one", "runs/two", "--json"]) == 0
     *differences, result = events(capsys.readouterr().out)
     assert {"event": "difference", "what": "recipe.lr", "a": "0.001", "b": "0.02"} in differences
@@ -256,8 +266,8 @@ def test_a_full_disk_is_a_warning_and_the_last_whole_checkpoint_stays(workplace,
     out, err = capsys.readouterr()
     assert "epoch 6/6  train loss" in out
     assert (
-        "warning: cannot write to runs/run: File too large. The training continues, and the last whole checkpoint "
-        "stays; make room.\n"
+        "warning: cannot write to runs/run: File too large. Training continues; the last complete checkpoint is "
+        "kept. Free some disk space.\n"
     ) in err
     assert err.splitlines()[-1] == (
         "lamina: Cannot write to runs/run: File too large. What was saved before is whole: make room, then "
@@ -285,7 +295,7 @@ def test_a_history_that_cannot_grow_ends_where_it_ended_and_holds_the_checkpoint
     assert read_weights(run) == read_weights(straight)
 
 
-@pytest.mark.filterwarnings("ignore:cannot write to .*File too large. The training continues")
+@pytest.mark.filterwarnings("ignore:cannot write to .*File too large. Training continues")
 def test_what_found_no_room_is_written_with_the_next_epoch_that_finds_some(tmp_path):
     run, _ = start(tmp_path, Recipe(epochs=4, batch_size=4, precision="fp32"))
     steps_per_epoch = 3
@@ -322,8 +332,8 @@ def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(wo
         "lamina: The loss became NaN at step 2 of epoch 1. First not finite: the activations of layer "
     )
     assert printed.endswith(
-        "What usually helps: a lower lr (it is 1e+30), gradient_clip 1, or BatchNorm() in the net. The run keeps its "
-        "last good checkpoint; with --on-nan rewind, lamina resume runs/wild continues from there with half the lr."
+        "What usually helps: a lower lr (it is 1e+30), gradient_clip 1, or BatchNorm() in the net. Nothing with NaN "
+        "was saved; `lamina resume runs/wild --on-nan rewind` continues from the last checkpoint with half the lr."
     )
     assert main(["resume", "runs/wild", "--on-nan", "rewind", "--json"]) == 2
     out, err = capsys.readouterr()
@@ -332,8 +342,7 @@ def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(wo
     assert [event["rewind"] for event in events(out)] == [1, 2, 3]
     assert "Back to step 0 with half the lr, 5e+29 (1 of 3 times)." in err
     assert err.splitlines()[-1].endswith(
-        "The training has gone back to a checkpoint 3 times already, and ends here; runs/wild keeps its last good "
-        "checkpoint."
+        "The training has already been rewound 3 times and stops here; runs/wild keeps its last checkpoint."
     )
 
 
@@ -349,11 +358,13 @@ def test_weights_that_overflow_in_the_last_step_of_an_epoch_are_never_written(
     run = Path("runs/run")
     printed = capsys.readouterr().err.splitlines()[-1]
     if on_nan == "stop":
-        assert printed.endswith("with --on-nan rewind, lamina resume runs/run continues from there with half the lr.")
+        assert printed.endswith(
+            "`lamina resume runs/run --on-nan rewind` continues from the last checkpoint with half the lr."
+        )
     else:
         rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
         assert [row["rewind"] for row in rows if "rewind" in row] == [1, 2, 3]
-        assert printed.endswith("3 times already, and ends here; runs/run keeps its last good checkpoint.")
+        assert printed.endswith("rewound 3 times and stops here; runs/run keeps its last checkpoint.")
     for file in run.glob("*.safetensors"):
         assert all(tensor.isfinite().all() for tensor in load_file(file).values())
     assert (run / "state.safetensors").exists()
@@ -406,15 +417,15 @@ def test_a_training_that_was_rewound_continues_and_is_resumed_at_its_lower_rate(
     assert (last["epoch"], last["lr"]) == (4, rewinds[-1]["lr"])
     capsys.readouterr()
     assert main(["verify", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 2
-    assert ", with another lr from there. Give no more --epochs than those before." in capsys.readouterr().err
+    assert " and continued with a lower lr. " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("resume runs/none", "There is no run runs/none. runs holds no runs: make one with lamina train."),
-        ("verify runs/none", "There is no run runs/none. runs holds no runs: make one with lamina train."),
-        ("runs --diff runs/a runs/b", "There is no run runs/a. runs holds no runs: make one with lamina train."),
+        ("resume runs/none", "There is no run none in runs, nor any other. Make one with lamina train."),
+        ("verify runs/none", "There is no run none in runs, nor any other. Make one with lamina train."),
+        ("runs --diff runs/a runs/b", "There is no run a in runs, nor any other. Make one with lamina train."),
         ("resume runs/x --save-every 60", "--save-every was '60', but takes a time such as 30s, 5m or 1h."),
         ("train mlp --data shapes --save-every often", "--save-every was 'often', but takes a time such as 30s, 5m or "
          "1h."),
@@ -446,7 +457,7 @@ def test_changed_data_is_rejected_and_moved_data_is_taken(workplace, tmp_path, c
     (moved / "dark" / "0.png").unlink()
     assert main(["resume", "runs/run", "--epochs", "3", "--data", str(moved)]) == 2
     printed = capsys.readouterr().err.splitlines()[-1]
-    assert printed.startswith("lamina: moved is not what runs/run was trained on: its fingerprint is ")
+    assert printed.startswith("lamina: moved has changed since runs/run was trained (fingerprint ")
     assert len(read_weights(run)) == 2
 
 
@@ -466,8 +477,8 @@ def test_a_module_of_ones_own_is_resumed_with_its_file(workplace, pictures, caps
     )
     for name, epochs in (("straight", "3"), ("own", "2")):
         assert main(["train", "mine.py", "--data", str(pictures), "--name", name, *FLAGS, "--epochs", epochs]) == 0
-    assert "net: mine.py is Python, and is run: it can do everything that you can\n" in capsys.readouterr().err
+    assert "net: running mine.py, which can do anything you can\n" in capsys.readouterr().err
     assert main(["resume", "runs/own", "--epochs", "3"]) == 2
-    assert "lamina runs no code that a run names" in capsys.readouterr().err
+    assert "lamina never runs code that a run names" in capsys.readouterr().err
     assert main(["resume", "runs/own", "--epochs", "3", "--net", "mine.py"]) == 0
     assert read_weights(Path("runs/own")) == read_weights(Path("runs/straight"))

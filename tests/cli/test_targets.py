@@ -200,7 +200,7 @@ def test_numbers_leave_out_what_a_nets_recipe_has_for_classes(workplace):
     """cnn-s is trained with label smoothing and mirrored pictures, of which numbers have none and want none."""
     done = run_lamina("train", "cnn-s", "--data", "shapes-pose", "--epochs", "1", "--name", "pose")
     assert done.returncode == 0, done.stderr
-    assert "flip: off (a mirrored picture may have other numbers; --flip mirrors them all the same)\n" in done.stderr
+    assert "flip: off (mirroring may change the numbers; --flip turns it on anyway)\n" in done.stderr
     recipe = json.loads((workplace / "runs/pose/run.json").read_text())["recipe"]
     assert (recipe["flip"], recipe["label_smoothing"]) == ("off", 0.0)
     asked = run_lamina("train", "cnn-s", "--data", "shapes-pose", "--label-smoothing", "0.1")

@@ -43,8 +43,8 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, pi
     assert printed[4:7] == [
         f"net: timm:{NET}, 99,710 parameters",
         "normalization: the net's own, mean 123.7, 116.3, 103.5, deviation 58.4, 57.1, 57.4",
-        "size: the pictures are 32 px, and the net was made for 160 px: a larger --size, 128 say, usually gives a "
-        "better net, and takes longer",
+        "size: the pictures are 32 px, and the net was made for 160 px: a larger --size, such as 128, is usually more "
+        "accurate and slower",
     ]
 
     assert main(["verify", str(run), "--epochs", "2", "--json"]) == 0
@@ -132,7 +132,7 @@ def test_without_a_network_it_says_what_to_do_at_once(workplace, pictures):
         ),
         (
             "summary timm:resnet18",
-            "timm:resnet18 is a module of timm's, whose shapes only torch knows. Give a Net.",
+            "timm:resnet18 is an nn.Module; summary needs a Net.",
         ),
     ],
 )

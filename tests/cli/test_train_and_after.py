@@ -106,13 +106,13 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, pictures):
         "It holds: small, build."
     )
     as_net = run_lamina("train", "mine.py:small", "--data", pictures, "--epochs", "1", "--name", "net")
-    assert "net: mine.py is Python, and is run: it can do everything that you can\n" in as_net.stderr
+    assert "net: running mine.py, which can do anything you can\n" in as_net.stderr
     assert run_lamina("evaluate", "runs/net").returncode == 0
     as_module = run_lamina("train", "mine.py:build", "--data", pictures, "--epochs", "1", "--name", "module")
     assert as_module.returncode == 0, as_module.stderr
     rejected = run_lamina("evaluate", "runs/module")
     assert rejected.returncode == 2
-    assert "lamina runs no code that a run names. Give the module again with --net" in rejected.stderr
+    assert "lamina never runs code that a run names. Give it again with --net" in rejected.stderr
     assert run_lamina("evaluate", "runs/module", "--net", "mine.py:build").returncode == 0
     again = run_lamina("train", "mine.py:build", "--data", pictures, "--epochs", "1", "--name", "again")
     assert again.returncode == 0
@@ -128,7 +128,7 @@ def test_pictures_that_cannot_be_read_are_named_and_the_rest_is_used(workplace, 
     assert "warning: Left out 1 picture that could not be read: dark/7.png" in shown.stderr
     assert "warning: 1 file was left out: not a picture. Repair, replace or remove such files.\n" in shown.stdout
     assert "\n    dark/7.png\n" in shown.stdout
-    assert "splits: " in shown.stdout
+    assert "splits: " in shown.stderr
 
 
 def test_the_articles_nets_are_trained_over_seeds_and_compared(workplace, pictures):

@@ -28,7 +28,7 @@ Image classifiers from stacked layers.
 commands:
 {commands}
 
-`lamina COMMAND --help` explains a command. To begin with:
+`lamina COMMAND --help` explains a command. To start:
   lamina train cnn --data shapes
 """
 

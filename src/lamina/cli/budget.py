@@ -73,7 +73,7 @@ def fit_budget(
             needed = (seconds * (1 - SPARE_FRACTION) - left + 1.1 * first) / (1 - SPARE_FRACTION)
             raise RecipeError(
                 f"--time was {seconds:.0f} s, but an epoch of {net.name} takes {first:.1f} s here, and "
-                f"{seconds - left:.1f} s are spent or kept. Give {math.ceil(needed)}s or more."
+                f"{seconds - left:.1f} s are already used or reserved. Allow at least {math.ceil(needed)}s."
             )
         fitting.append((net, recipe, epoch))
     net, recipe, epoch = fitting[-1]

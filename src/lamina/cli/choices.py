@@ -137,7 +137,7 @@ def choose_other_data(
 
 
 def load_run_model(run: Run, net: str | None, device: str, terminal: Terminal) -> Model:
-    """A run's model on a device; ``net`` is the file of a user's own module, which a run does not hold."""
+    """A run's model on a device; ``net`` is the file that makes a user's own module; a run stores only its weights."""
     from lamina.training.device import choose_device
 
     body = make_module(run, net, terminal)
@@ -154,7 +154,7 @@ def make_module(run: Run, net: str | None, terminal: Terminal) -> nn.Module | No
     is_own = not net.startswith(TIMM)
     body = choose_net(net, terminal).make(record.recipe.seed, record.in_shape, record.task.outputs) if is_own else None
     if body is None or isinstance(body, Net):
-        raise NetError(f"--net is for a module of your own, but {net} gives a net that the run holds already.")
+        raise NetError(f"--net is for a module of your own, but {net} defines a net that the run already stores.")
     return body
 
 
@@ -185,7 +185,7 @@ def _choose_timm(text: str, weights: str | None, terminal: Terminal) -> NetChoic
 
 
 def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
-    terminal.remark(f"net: {file} is Python, and is run: it can do everything that you can")
+    terminal.remark(f"net: running {file}, which can do anything you can")
     found = _find_own(file, name)
     made = found if isinstance(found, Net) else _call_own(file, found)
     recipes = {"default": Recipe()}

@@ -14,7 +14,7 @@ from lamina.cli.choices import choose_data
 from lamina.cli.options import given_fields, parse_options
 from lamina.cli.terminal import Terminal
 from lamina.data.preparation import Preparation
-from lamina.errors import DataError
+from lamina.errors import DataError, plural
 from lamina.targets import KINDS
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
     names = [split.split for split in splits]
     images = ("images", *(f"{split.images:,}" for split in splits))
     if splits[0].numbers:
-        terminal.tabulate(("", *names), [images])
+        terminal.tabulate(("split", *names), [images])
         rows = []
         for place in range(len(splits[0].numbers)):
             for split in splits:
@@ -115,15 +115,15 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
         targets = [(name, *(f"{split.counts[name]:,}" for split in splits)) for name in splits[0].counts]
         terminal.tabulate(("target", *names), [*targets, images])
     if inspection.imbalance_ratio is not None:
-        terminal.say(f"imbalance: {inspection.imbalance_ratio:.3g} (train's largest count over its smallest)")
+        terminal.say(f"imbalance: {inspection.imbalance_ratio:.3g} (largest class ÷ smallest, in train)")
     if inspection.sizes is not None:
         print_sizes(inspection.sizes, terminal)
-    terminal.say(f"size: {'×'.join(map(str, dataset.train.shape))} (channels, height, width)")
+    terminal.say(f"input shape: {'×'.join(map(str, dataset.train.shape))}")
     channels = inspection.channels
     mean, deviation = (" ".join(f"{value:.1f}" for value in values) for values in (channels.mean, channels.deviation))
     grey = f"; grey: {channels.grey:,} of {inspection.images:,} images" if len(channels.mean) == 3 else ""
     terminal.say(f"channels: mean {mean}; deviation {deviation} (of 255){grey}")
-    terminal.say(f"splits: {dataset.split_rule}; fingerprint: {dataset.fingerprint}")
+    terminal.say(f"fingerprint: {dataset.fingerprint}")
     counts = Counter(finding.severity for finding in inspection.findings)
     found = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items())
     terminal.say("", f"found: {found or 'nothing wrong'}")
@@ -133,13 +133,14 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
 
 def print_sizes(sizes: SizeSummary, terminal: Terminal) -> None:
     """The sizes of the pictures before they were resized."""
-    common = ", ".join(f"{height}×{width} ({count:,})" for height, width, count in sizes.common)
     if sizes.sizes == 1:
-        terminal.say(f"pictures: {common}, as they came (height, width)")
+        ((height, width, count),) = sizes.common
+        terminal.say(f"original size: {height}×{width} ({plural(count, 'picture', 'pictures')})")
         return
     for what, place in (("heights", 0), ("widths", 1)):
         low, middle, high = (each[place] for each in (sizes.smallest_px, sizes.median_px, sizes.largest_px))
         terminal.say(f"{what}: {low} to {high} px, median {middle:.0f}")
+    common = ", ".join(f"{height}×{width} ({count:,})" for height, width, count in sizes.common)
     terminal.say(f"{sizes.sizes:,} sizes (height×width), most often {common}")
 
 

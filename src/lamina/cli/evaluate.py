@@ -24,14 +24,17 @@ class Options:
     """the run's folder"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """a name or a path, used as a whole unless it has splits of its own; by default the run's own data set"""
-    split: Literal["train", "val", "test"] | None = None
+    split: Annotated[
+        Literal["train", "val", "test"] | None, tyro.conf.arg(metavar="{train,val,test}", help_behavior_hint="")
+    ] = None
     """which images; by default the test split, else val"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """file.py[:NAME] of a module of your own, which a run does not hold"""
+    """file.py[:NAME] that makes your own module; a run stores only its weights"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
     tta: bool = False
-    """test-time augmentation: average the mirrored and shifted views of unsure images that training used"""
+    """test-time augmentation: for images the model is unsure of, average mirrored and shifted views as used in
+    training"""
     json: bool = False
     """print one JSON object on stdout"""
 
@@ -51,7 +54,8 @@ def run(arguments: Sequence[str]) -> int:
         data = choose_run_data(run, options.data, terminal)
         if data.fingerprint != own.fingerprint:
             terminal.remark(
-                f"warning: {own.source} has changed since the run was trained: its training images may be among these"
+                f"warning: {own.source} has changed since the run was trained: these may include images it was "
+                "trained on"
             )
     else:
         task = run.record.task
@@ -66,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
     model = load_run_model(run, options.net, options.device, terminal)
     views = views_of(run.record.recipe) if options.tta else ONE_VIEW
     if options.tta and len(views) == 1:
-        terminal.remark("views: only one, as training neither flipped nor shifted its images")
+        terminal.remark("--tta has no effect: training neither flipped nor shifted images")
     report = evaluate(model, data.splits[split], views)
     report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
     terminal.say(*str(report).split("\n"))

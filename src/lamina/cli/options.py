@@ -57,6 +57,9 @@ def _read_dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
     if not dataclasses.is_dataclass(info.type):
         return None
     types, texts = get_type_hints(info.type, include_extras=True), _read_texts(info.type)
+    for field in dataclasses.fields(info.type):
+        if field.default is False:
+            types[field.name] = Annotated[types[field.name], tyro.conf.arg(help_behavior_hint="")]
     fields = tuple(
         StructFieldSpec(
             name=field.name,

@@ -48,11 +48,11 @@ class Options:
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """write all probabilities to a table (.csv, .tsv) or JSON lines (.jsonl) instead of printing them"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """file.py[:NAME] of a module of your own, which a run does not hold"""
+    """file.py[:NAME] that makes your own module; a run stores only its weights"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
     json: bool = False
-    """print one JSON object a picture on stdout, with all probabilities"""
+    """print one JSON object per picture on stdout, with all probabilities"""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -91,7 +91,7 @@ def run(arguments: Sequence[str]) -> int:
             terminal.emit(**_to_event(task, prediction))
             if prediction.problem is not None:
                 failed += 1
-                terminal.remark(f"lamina: {prediction.name} could not be read: {prediction.problem}")
+                terminal.remark(f"lamina: {prediction.name}: {prediction.problem}")
             write(prediction)
             show_progress("predicting", max(0, done), len(paths))
     if options.output is not None:
@@ -118,13 +118,13 @@ def _open_table(terminal: Terminal, task: Task, top: int | None) -> Iterator[Cal
     """A table for people, with the ``top`` most likely classes or labels; call what this gives with each prediction."""
     from lamina.runs.run import describe
 
-    kind, names = task.kind, task.target_names
+    kind = task.kind
     if kind is SINGLE_LABEL:
         top = top or SHOWN_CLASSES
     elif kind is BINARY:
         top = None
-    heads = names if kind is REGRESSION else names[:1] if kind is BINARY else (kind.name,)
-    with terminal.table(("picture", *heads), texts=1 if kind is REGRESSION else 2) as add:
+    heads = task.target_names if kind is REGRESSION else ("answer",)
+    with terminal.table(("image", *heads), texts=1 if kind is REGRESSION else 2) as add:
 
         def write(prediction: Prediction) -> None:
             if prediction.problem is None:

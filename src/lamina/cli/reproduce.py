@@ -27,7 +27,7 @@ CLAIMED = {"mlp": 0.4996, "cnn": 0.7552}
 
 @dataclass(frozen=True)
 class Options:
-    """Train both nets of the article as it does, and print its claims beside what is measured."""
+    """Train the article's two nets as it does, and print its claims beside the measurements."""
 
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """a name or a path; by default CIFAR-10 where it is available, else the built-in shapes"""
@@ -38,7 +38,7 @@ class Options:
     runs_dir: Path = Path("runs")
     """folder in which the runs and the picture are kept"""
     json: bool = False
-    """print one JSON object a line on stdout, and everything else on stderr"""
+    """print one JSON object per line on stdout, and everything else on stderr"""
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -22,18 +22,20 @@ class Options:
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """the run's folder"""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
-    """epochs of the whole training, to make it longer: with a constant schedule without warmup"""
+    """new total number of epochs; needs a constant schedule without warmup"""
     save_every: Annotated[str, tyro.conf.arg(metavar="TIME")] = "60s"
     """time between checkpoints within an epoch (30s, 5m, 1h); every epoch ends with one"""
-    on_nan: Annotated[Literal["stop", "rewind"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    on_nan: Annotated[
+        Literal["stop", "rewind"] | None, tyro.conf.arg(metavar="{stop,rewind}", help_behavior_hint="")
+    ] = None
     """what to do when a loss or gradient is NaN or infinity: stop, or return to the last checkpoint with half the lr,
     at most 3 times; by default as before"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """where the run's data set is now; by default where it was"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """file.py[:NAME] of a module of your own, which a run does not hold"""
+    """file.py[:NAME] that makes your own module; a run stores only its weights"""
     json: bool = False
-    """print one JSON object a line on stdout, and everything else on stderr"""
+    """print one JSON object per line on stdout, and everything else on stderr"""
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -22,11 +22,12 @@ class Options:
     """List the runs in a folder, oldest first, or show what differs between two."""
 
     diff: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="A B", help_behavior_hint="")] = None
-    """two runs: what differs in recipe, net, data, versions, processor, threads, precision and results"""
+    """two runs, by path or by name in --runs-dir: what differs in recipe, net, data, versions, processor, threads,
+    precision and results"""
     runs_dir: Path = Path("runs")
     """folder of the runs"""
     json: bool = False
-    """print one JSON object a run on stdout"""
+    """print one JSON object per run on stdout"""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -36,7 +37,8 @@ def run(arguments: Sequence[str]) -> int:
 
     terminal = Terminal(as_json=options.json)
     if options.diff is not None:
-        return _show_differences(*options.diff, terminal)
+        first, second = (_find_run(path, options.runs_dir) for path in options.diff)
+        return _show_differences(first, second, terminal)
     rows, problems = [], []
     for entry in list_runs(options.runs_dir):
         try:
@@ -74,6 +76,11 @@ def _show_run(run: Run, terminal: Terminal) -> tuple[str, ...]:
     score = "not finished" if report is None else f"{report.split} {report.score}"
     epochs = f"{len(history)}/{record.recipe.epochs}"
     return path, record.net_name, record.data.name, score, epochs, f"{record.parameters:,}", f"{seconds:.1f}"
+
+
+def _find_run(path: Path, runs_dir: Path) -> Path:
+    """A run's folder, which a bare name has in ``runs_dir``."""
+    return runs_dir / path if str(path) == path.name and not path.exists() else path
 
 
 def _show_differences(first: Path, second: Path, terminal: Terminal) -> int:

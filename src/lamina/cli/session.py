@@ -124,10 +124,13 @@ def train(
                         f"({event.rewind} of {MOST_REWINDS} times)."
                     )
                 case Resumed():
-                    terminal.remark(
-                        f"{run.path}: resumes after step {event.steps_done}, with {event.epochs_done} of "
-                        f"{event.epochs} epochs done"
+                    position = (
+                        f"all {event.epochs} epochs are done; evaluating the final model"
+                        if event.epochs_done == event.epochs
+                        else f"resumes after step {event.steps_done}, with {event.epochs_done} of {event.epochs} "
+                        "epochs done"
                     )
+                    terminal.remark(f"{run.path}: {position}")
                 case _:
                     show_progress(f"epoch {event.epoch}", event.step, event.steps)
             if received:
@@ -143,8 +146,8 @@ def print_outcome(outcome: Outcome, data_name: str, terminal: Terminal) -> int:
     report, run = outcome.report, outcome.run
     if report is not None:
         terminal.say("", *str(report).split("\n"), "")
-        pictures = " and ".join(sorted(file.name for file in run.path.glob("*.png")))
-        terminal.say(f"{run.path}: the model, its report, {pictures}")
+        pictures = sorted(file.name for file in run.path.glob("*.png"))
+        terminal.say(f"saved to {run.path}: {', '.join(('model', 'report', *pictures))}")
     elif outcome.stopped_by is None:
         terminal.say(f"{data_name} has no val or test images that can be scored; the model is in {run.path}")
     terminal.emit(
@@ -193,5 +196,5 @@ def _print_pretrained(module: nn.Module, record: RunRecord, terminal: Terminal) 
     if 2 * side_px <= native_px:
         terminal.remark(
             f"size: the pictures are {side_px} px, and the net was made for {native_px} px: a larger --size, "
-            f"{min(native_px, 4 * side_px)} say, usually gives a better net, and takes longer"
+            f"such as {min(native_px, 4 * side_px)}, is usually more accurate and slower"
         )

@@ -34,11 +34,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "summary", arguments)
     terminal = Terminal(as_json=options.json)
-    is_timm = options.net.startswith(TIMM)
-    net = None if is_timm else choose_net(options.net, terminal).net
+    net = None if options.net.startswith(TIMM) else choose_net(options.net, terminal).net
     if not isinstance(net, Net):
-        owner = "of timm's" if is_timm else "of your own"
-        raise NetError(f"{options.net} is a module {owner}, whose shapes only torch knows. Give a Net.")
+        raise NetError(f"{options.net} is an nn.Module; summary needs a Net.")
     summary = summarize(net, _read_shape(options.input), options.outputs)
     terminal.tabulate(*summary.table())
     terminal.emit("summary", **dataclasses.asdict(summary))

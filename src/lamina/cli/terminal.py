@@ -52,7 +52,7 @@ class PlainConsole(Console):
 class Terminal:
     """Where a command's output goes: results to stdout, remarks and progress to stderr.
 
-    ``as_json`` allows only JSON objects, one a line, on stdout; ``command`` is what was typed. All text is escaped: a
+    ``as_json`` allows only JSON objects, one per line, on stdout; ``command`` is what was typed. All text is escaped: a
     name from data cannot start a line of its own, or reach the terminal as a command.
     """
 
@@ -88,13 +88,18 @@ class Terminal:
 
     @contextmanager
     def table(self, heads: Sequence[str], texts: int = 1) -> Iterator[Callable[[Sequence[str]], None]]:
-        """A table; call what this gives with each row: printed at once in a pipe, and at the end on a screen."""
+        """A table, if any rows come; call what this gives with each: printed at once in a pipe, else at the end."""
         if self.as_json:
             yield lambda _: None
         elif not self._out.is_terminal:
-            # rich would turn the tabs into spaces.
-            print("\t".join(map(escape, heads)))
-            yield lambda row: print("\t".join(map(escape, row)))
+            unprinted = [heads]
+
+            def add(row: Sequence[str]) -> None:
+                for line in (*unprinted, row):
+                    print("\t".join(map(escape, line)))  # rich would turn the tabs into spaces
+                unprinted.clear()
+
+            yield add
         else:
             rows: list[Sequence[str]] = []
             yield rows.append

@@ -29,11 +29,11 @@ else:
 
 @dataclass(frozen=True)
 class Options:
-    """Train a net, evaluate it after each epoch on images it does not learn from, and keep it as a run."""
+    """Train a net, evaluate it on held-out images after each epoch, and save it as a run."""
 
     net: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[NET]", help_behavior_hint="")] = None
     """a name in the zoo, layers as Python ("Flatten(), Output()"), timm:NAME for one of timm's nets, or
-    file.py[:NAME], which is run; may be left out with --time"""
+    file.py[:NAME], which is executed; optional with --time"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """a name or a path; by default CIFAR-10 where it is available, else the built-in shapes"""
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
@@ -42,8 +42,8 @@ class Options:
     """initial weights of timm:NAME: a safetensors file, "pretrained" (the default: those published by timm's authors,
     downloaded if necessary) or "none" (random)"""
     time: Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")] = None
-    """total time, evaluation included (30s, 5m, 1h): trains as many epochs as fit and, without NET, the most accurate
-    net of the ladder that has time for its recipe"""
+    """time limit, evaluation included (30s, 5m, 1h): trains as many epochs as fit; without NET, picks the most accurate
+    of cnn-s, cnn-m, cnn-l whose recipe fits"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
     save_every: Annotated[str, tyro.conf.arg(metavar="TIME")] = "60s"
@@ -56,7 +56,7 @@ class Options:
     runs_dir: Path = Path("runs")
     """folder in which the run is kept"""
     json: bool = False
-    """print one JSON object a line on stdout, and everything else on stderr"""
+    """print one JSON object per line on stdout, and everything else on stderr"""
     given: Annotated[RecipeFields, tyro.conf.arg(name="recipe")] = field(default_factory=dict)
     """how the net is trained; the defaults are those of a net without a recipe of its own"""
     preparation: PreparationFields = field(default_factory=dict)
@@ -84,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
         net, recipe = fit_budget(seconds, candidates, dataset, options.device, terminal)
     own_recipe = recipes[nets.index(net)]
     if own_recipe.flip != recipe.flip and "flip" not in options.given:
-        terminal.remark("flip: off (a mirrored picture may have other numbers; --flip mirrors them all the same)")
+        terminal.remark("flip: off (mirroring may change the numbers; --flip turns it on anyway)")
     if own_recipe.optimizer != recipe.optimizer and "lr" not in options.given:
         terminal.remark(f"lr: {recipe.lr:g} (usual for {recipe.optimizer}; --lr sets another)")
     always = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "optimizer", "lr", "seed")}
@@ -100,7 +100,7 @@ def run(arguments: Sequence[str]) -> int:
 def _choose_nets(options: Options, terminal: Terminal) -> list[NetChoice]:
     """The net that was named, or those that ``--time`` chooses from."""
     if options.time is not None and "epochs" in options.given:
-        raise RecipeError("--time finds the epochs that fit, but --epochs was given too. Give one of them.")
+        raise RecipeError("--time sets the number of epochs, but --epochs was given too. Give only one.")
     if options.net is not None:
         return [choose_net(options.net, terminal, options.weights)]
     if options.time is None:

@@ -32,9 +32,9 @@ class Options:
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """where the run's data set is now; by default where it was"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """file.py[:NAME] of a module of your own, which a run does not hold"""
+    """file.py[:NAME] that makes your own module; a run stores only its weights"""
     json: bool = False
-    """print one JSON object a line on stdout, and everything else on stderr"""
+    """print one JSON object per line on stdout, and everything else on stderr"""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -73,14 +73,15 @@ def run(arguments: Sequence[str]) -> int:
     for change in changes:
         terminal.remark(f"{change.what} was {change.first} and is {change.second}")
     if is_same:
-        terminal.say(f"{run.path}: epochs 1 to {len(rows)} give bit-identical weights")
+        trained = "epoch 1 gives" if len(rows) == 1 else f"epochs 1 to {len(rows)} give"
+        terminal.say(f"{run.path}: {trained} bit-identical weights")
         return 0
     reason = (
         "The differences above may be why."
         if changes
-        else "Software, processor and threads are as they were: was the run's history changed, or the data?"
+        else "Software, processor and threads are unchanged: did the run's history or the data change?"
     )
-    terminal.remark(f"lamina: {run.path}: epoch {len(rows)} gives other weights. {reason}")
+    terminal.remark(f"lamina: {run.path}: epoch {len(rows)} gives different weights. {reason}")
     return 2
 
 
@@ -95,13 +96,13 @@ def _read_digests(run: Run, epochs: int) -> list[str]:
         raise RunError(f"{run.path} has {done} whole epochs, but --epochs was {epochs}. Give fewer --epochs.")
     if rewinds and epochs > (last := rewinds[0].get("to_epochs_done") or 0):
         raise RunError(
-            f"{run.path} went back to a checkpoint after epoch {last}, with another lr from "
-            "there. Give no more --epochs than those before."
+            f"{run.path} was rewound after epoch {last} and continued with a lower lr. "
+            + (f"Give --epochs {last} or less." if last else "None of its epochs can be verified.")
         )
     digests = [str(digest) for epoch in range(1, epochs + 1) if (digest := recorded.get(epoch))]
     if len(digests) < epochs:
         raise RunError(
             f"{run.path / 'history.jsonl'} lacks the digest of the weights after one of epochs 1 to {epochs}. "
-            "Give fewer --epochs, or train anew."
+            "Give fewer --epochs, or train again."
         )
     return digests

@@ -198,10 +198,12 @@ class Keeper:
             if not isinstance(error, OSError) and not is_out_of_memory(error):
                 raise
             self._saved_at = time.perf_counter()
-            reason = error.strerror or error if isinstance(error, OSError) else "no memory for the copy that is written"
+            reason, room = "out of memory while copying the weights", "memory"
+            if isinstance(error, OSError):
+                reason, room = str(error.strerror or error), "disk space"
             _warn(
-                f"cannot write to {self.run.path}: {reason}. The training continues, and the last whole checkpoint "
-                "stays; make room."
+                f"cannot write to {self.run.path}: {reason}. Training continues; the last complete checkpoint is "
+                f"kept. Free some {room}."
             )
 
     def _rewind(self, error: NotFiniteError) -> Rewind:
@@ -209,13 +211,13 @@ class Keeper:
         training, run = self.training, self.run
         if not run.record.rewind_on_nan:
             raise NotFiniteError(
-                f"{error} The run keeps its last good checkpoint; with --on-nan rewind, lamina resume {run.path} "
-                "continues from there with half the lr."
+                f"{error} Nothing with NaN was saved; `lamina resume {run.path} --on-nan rewind` continues from the "
+                "last checkpoint with half the lr."
             ) from error
         if training.rewinds == MOST_REWINDS:
             raise NotFiniteError(
-                f"{error} The training has gone back to a checkpoint {MOST_REWINDS} times already, and ends here; "
-                f"{run.path} keeps its last good checkpoint."
+                f"{error} The training has already been rewound {MOST_REWINDS} times and stops here; {run.path} "
+                "keeps its last checkpoint."
             ) from error
         checkpoint = run.read_checkpoint()
         if checkpoint is None:

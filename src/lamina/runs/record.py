@@ -169,6 +169,9 @@ def read_record(folder: Path) -> RunRecord:
             "Use the lamina that wrote it, or train again."
         )
     try:
-        return from_plain(RunRecord, values, "run")
+        record = from_plain(RunRecord, values, "run")
     except ValueError as error:
         raise damaged(str(file), error) from error
+    if sum(net is not None for net in (record.net, record.own_module, record.timm)) != 1:
+        raise damaged(str(file), "exactly one of net, own_module and timm should say which net")
+    return record

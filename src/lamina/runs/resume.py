@@ -70,8 +70,8 @@ def make_training(
     record = run.record
     if dataset.fingerprint != record.data.fingerprint:
         raise RunError(
-            f"{dataset.name} is not what {run.path} was trained on: its fingerprint is {dataset.fingerprint}, and was "
-            f"{record.data.fingerprint}. Bring those pictures back, or train anew with lamina train."
+            f"{dataset.name} has changed since {run.path} was trained (fingerprint {dataset.fingerprint}, was "
+            f"{record.data.fingerprint}). Restore the pictures, or train a new run."
         )
     net = run.choose_net(module)
     if isinstance(net, TimmNet):

@@ -46,10 +46,10 @@ class Predictions(list[Prediction]):
         return rows if len(self) <= SHOWN_ROWS else [*rows, (f"… {len(self) - SHOWN_ROWS:,} more", "")]
 
     def __repr__(self) -> str:
-        return format_table(("picture", "answer"), self._rows(), texts=2)
+        return format_table(("image", "answer"), self._rows(), texts=2)
 
     def _repr_html_(self) -> str:
-        return html_table(("picture", "answer"), self._rows(), texts=2)
+        return html_table(("image", "answer"), self._rows(), texts=2)
 
 
 @dataclass(frozen=True)
@@ -214,8 +214,8 @@ class Run:
             if net is not None:
                 return net
         raise RunError(
-            f"{self.path} trains a module of your own, and lamina runs no code that a run names. "
-            f"Give the module again with {record.own_module}."
+            f"{self.path} uses your own module, and lamina never runs code that a run names. "
+            f"Give it again with {record.own_module}."
         )
 
     def _summary(self) -> dict[str, str]:
@@ -257,9 +257,9 @@ def read_run(path: str | Path) -> Run:
         raise RunError(f"Expected the folder of a run, got the file {path}. Give {path.parent}.")
     if not path.is_dir():
         siblings = sorted(file.parent.name for file in path.parent.glob("*/run.json"))
-        where = "This folder" if path.parent == Path() else str(path.parent)
-        remedy = suggest(path.name, siblings) if siblings else f"{where} holds no runs: make one with lamina train."
-        raise RunError(f"There is no run {path}. {remedy}")
+        where = "this folder" if path.parent == Path() else path.parent
+        others = f". {suggest(path.name, siblings)}" if siblings else ", nor any other. Make one with lamina train."
+        raise RunError(f"There is no run {path.name} in {where}{others}")
     if not (path / "run.json").exists():
         raise RunError(f"{path} is not a run: it has no run.json. Give the folder of a run.")
     return Run(path, read_record(path))

@@ -122,7 +122,7 @@ def begin_run(
 def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, dataset: Dataset | None = None) -> Path:
     """Make a run's folder, which no two processes share, with ``run.json`` and ``splits.json`` if splits were drawn."""
     if name is not None and (not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}):
-        raise RunError(f"Expected a plain name for the run, such as first-try, got {name!r}. Give one without / or \\.")
+        raise RunError(f"Expected a run name without / or \\, such as first-try, got {name!r}.")
     net_name = re.sub(r"[^\w-]+", "-", record.net_name).strip("-") or "net"
     numbered = (f"{record.created[:10]}-{net_name}-{number}" for number in itertools.count(1))
     try:
