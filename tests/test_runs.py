@@ -399,7 +399,9 @@ def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
     ]
 
 
-@pytest.mark.parametrize("changes", [{"mean": [1.0]}, {"mean": []}, {"in_shape": [3, 6]}, {"in_shape": [3, 2, 2]}])
+@pytest.mark.parametrize(
+    "changes", [{"mean": [1.0]}, {"mean": []}, {"in_shape": []}, {"in_shape": [3, 6]}, {"in_shape": [3, 2, 2]}]
+)
 def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, changes):
     run.save_model(training.model)
     edit(run.path / "run.json", **changes)

@@ -49,7 +49,7 @@ def test_too_short_a_time_says_how_much_would_do(monkeypatch):
         fit(100, (SMALL, Recipe()))
     message = str(rejected.value)
     assert message.startswith("--time was 100 s, but an epoch of small takes ")
-    enough = int(re.search(r"Give (\d+)s or more\.$", message)[1])
+    enough = int(re.search(r"Allow at least (\d+)s\.$", message)[1])
     assert 1000 / 0.95 < enough < 1200
     assert fit(enough + 60, (SMALL, Recipe()))[1].epochs >= 1
 

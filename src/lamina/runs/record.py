@@ -174,4 +174,8 @@ def read_record(folder: Path) -> RunRecord:
         raise damaged(str(file), error) from error
     if sum(net is not None for net in (record.net, record.own_module, record.timm)) != 1:
         raise damaged(str(file), "exactly one of net, own_module and timm should say which net")
+    if len(record.in_shape) != 3:
+        raise damaged(str(file), "in_shape should be channels, height and width")
+    if not len(record.mean) == len(record.std) == record.in_shape[0]:
+        raise damaged(str(file), "mean and std should have a value for each channel")
     return record

@@ -183,12 +183,10 @@ class Run:
             RunError: the weights are missing, damaged or do not fit, or a module is missing.
             NetError: the net is timm's, which is not installed.
         """
-        record, damaged_file = self.record, str(self.path / "run.json")
+        record = self.record
         net = self.choose_net(module)
         if isinstance(net, TimmNet):
             import_timm()
-        if not len(record.mean) == len(record.std) == record.in_shape[0]:
-            raise damaged(damaged_file, "mean and std should have a value for each channel")
         try:
             if isinstance(net, TimmNet):
                 body = net.empty_module(record.in_shape, record.task.outputs)
@@ -200,7 +198,7 @@ class Run:
                 body, net=record.net, task=record.task, in_shape=record.in_shape, mean=record.mean, std=record.std
             )
         except (NetError, RuntimeError, ValueError) as error:
-            raise damaged(damaged_file, error) from error
+            raise damaged(str(self.path / "run.json"), error) from error
         weights = _read_weights(self.path / "model.safetensors", model.state_dict())
         model.load_state_dict(weights)
         return model.eval()
