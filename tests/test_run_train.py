@@ -17,7 +17,7 @@ from torch import nn
 from lamina import Epoch, Net, Recipe, Report, Step, evaluate, load_data, read_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, RunError
-from lamina.nets import BatchNorm, Flatten, Linear, Output, ReLU
+from lamina.nets import BatchNorm, Dropout, Flatten, Linear, Output, ReLU
 from lamina.runs.keep import Resumed
 from lamina.runs.run import Run
 from small_runs import DATA, NET, RECIPE
@@ -236,3 +236,41 @@ def test_a_split_without_any_label_cannot_be_scored_and_takes_nothing_from_the_t
         assert len(train(run)) == 2
     assert len(warned) == 1
     assert run.report.split == "test"
+
+
+def test_trainings_in_two_threads_have_the_weights_of_either_alone(tmp_path):
+    net = Net(Flatten(), Linear(50), ReLU(), Dropout(0.5), Output())
+
+    def begin(name: str) -> Run:
+        return start_run(net, DATA, Recipe(epochs=4, batch_size=2, precision="fp32"), runs_dir=tmp_path, name=name)
+
+    alone = train(begin("alone"))
+    runs = [begin("first"), begin("second")]
+    threads = [threading.Thread(target=train, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [digests(run.path) for run in runs] == [alone, alone]
+
+
+def test_images_in_memory_are_trained_on_and_a_finished_run_without_others_has_no_score(tmp_path):
+    images = Images.from_arrays(DATA.train.pixels, DATA.train.targets, DATA.train.target_names)
+    run = start_run(NET, images, RECIPE, runs_dir=tmp_path, name="arrays")
+    assert "not finished" in repr(run)
+    train(run)
+    assert "no score" in repr(run)
+    assert "not finished" not in repr(read_run(run.path))
+
+
+def test_an_iterator_that_is_still_open_is_named_as_what_holds_the_run(tmp_path):
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="open")
+    events = run.train()
+    next(events)
+    with pytest.raises(RunError) as raised:
+        next(run.train())
+    assert str(raised.value) == (
+        f"{run.path} is being trained by this process. Finish or close() the iterator of run.train() that is still open."
+    )
+    events.close()
+    next(run.train())

@@ -113,12 +113,13 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        process = "another process"
+        process, remedy = "another process", "Wait until it ends, or stop it, and try again."
         with suppress(OSError, ValueError):
-            process = f"process {int(owner.read_text())}"
-        raise RunError(
-            f"{folder} is being trained by {process}. Wait until it ends, or stop it, and try again."
-        ) from error
+            number = int(owner.read_text())
+            process = f"process {number}"
+            if number == os.getpid():
+                process, remedy = "this process", "Finish or close() the iterator of run.train() that is still open."
+        raise RunError(f"{folder} is being trained by {process}. {remedy}") from error
     except OSError as error:
         raise RunError(
             f"Cannot write to {folder}: {error.strerror}. A training needs a folder that it may write to."

@@ -196,3 +196,26 @@ def test_a_data_set_is_shown_as_a_small_table() -> None:
     )
     assert shown.endswith("<tr><td>and 80 more</td><td></td><td></td></tr></table>")
     assert len(shown) < 2000
+
+
+def test_class_numbers_far_above_the_images_are_rejected_without_names() -> None:
+    with pytest.raises(DataError) as raised:
+        Images.from_arrays(PIXELS, [0, 1, 2, 2**40])
+    assert str(raised.value) == (
+        "Expected classes counted from 0, got 1099511627776 among 4 images. "
+        "Number them with np.unique(y, return_inverse=True), or give their names."
+    )
+
+
+def test_the_fingerprint_of_images_in_memory_is_of_their_content() -> None:
+    one = Images.from_arrays(PIXELS, [0, 1, 0, 1])
+    changed = PIXELS.copy()
+    changed[3, 0, 0, 0] ^= 1
+    prints = [
+        Dataset.from_images(one),
+        Dataset.from_images(Images.from_arrays(PIXELS, [0, 1, 1, 1])),
+        Dataset.from_images(Images.from_arrays(changed, [0, 1, 0, 1])),
+        Dataset.from_images(one, test=one),
+    ]
+    assert len({dataset.fingerprint for dataset in prints}) == len(prints)
+    assert Dataset.from_images(Images.from_arrays(PIXELS, [0, 1, 0, 1])).fingerprint == prints[0].fingerprint

@@ -119,7 +119,7 @@ def test_a_module_that_gives_other_logits_is_rejected():
 
 def test_a_module_that_fails_is_rejected_with_its_reason():
     with pytest.raises(
-        NetError, match=r"^The module failed on normalized images of shape \(2, 3, 8, 8\): mat1 and mat2"
+        NetError, match=r"^The module failed on normalized images of shape \(2, 3, 8, 8\): RuntimeError: mat1 and mat2"
     ):
         build_model(Broken(), random_images(), Recipe())
 

@@ -144,6 +144,12 @@ LOGITS = "The module should give logits, as the task itself makes probabilities 
          "The module should return one tensor of logits, but its forward returned a tuple. Return the logits alone."),
         (lambda: Returning(lambda _, logits: {"logits": logits}), "single-label",
          "The module should return one tensor of logits, but its forward returned a dict. Return the logits alone."),
+        (lambda: Returning(lambda _, logits: logits.detach()), "single-label",
+         "The module should give real logits that can be differentiated, but gave torch.float32 without a gradient. "
+         "Leave out detach(), argmax() and the like."),
+        (lambda: Returning(lambda module, logits: module.missing), "single-label",
+         "The module failed on normalized images of shape (2, 3, 32, 32): AttributeError: 'Returning' object has no "
+         "attribute 'missing'"),
         (lambda: head(nn.Softmax(1)), "single-label", LOGITS.format("Softmax")),
         (lambda: Returning(lambda _, logits: logits.softmax(1)[:, :]), "single-label", LOGITS.format("Softmax")),
         (lambda: Returning(lambda _, logits: logits.exp() / logits.exp().sum(1, keepdim=True)), "single-label",
@@ -160,8 +166,8 @@ LOGITS = "The module should give logits, as the task itself makes probabilities 
         (lambda: head().requires_grad_(False), "single-label",
          "The net has no weights to train. Give it a layer that learns, such as Output()."),
         (lambda: nn.Sequential(nn.LazyConv2d(4, 50), nn.Flatten(), nn.LazyLinear(3)), "single-label",
-         "The module failed on normalized images of shape (2, 3, 32, 32): Calculated padded input size per channel: "
-         "(32 x 32). Kernel size: (50 x 50). Kernel size can't be greater than actual input size"),
+         "The module failed on normalized images of shape (2, 3, 32, 32): RuntimeError: Calculated padded input size "
+         "per channel: (32 x 32). Kernel size: (50 x 50). Kernel size can't be greater than actual input size"),
     ],
 )  # fmt: skip
 def test_a_module_that_cannot_be_trained_gets_one_message(make, kind, message):

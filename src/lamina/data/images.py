@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from jaxtyping import Int32, Int64, UInt8
 from lamina.data.preparation import Preparation, Resize
 from lamina.errors import DataError, name_some
 from lamina.targets import SINGLE_LABEL, Kind, Targets, kind_of
+from lamina.text import escape, html_table
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -29,6 +30,8 @@ SPLIT_WORDS: dict[str, Split] = {
 Progress = Callable[[int, int], None]
 
 HTML_ROWS = 20
+LEAST_CLASSES = 1000
+"""Class numbers up to this are taken as they are; beyond it, not above the number of images."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,25 @@ class Dataset:
     source: str = ""
     preparation: Preparation = Preparation()
 
+    @classmethod
+    def from_images(cls, train: Images, val: Images | None = None, test: Images | None = None) -> Dataset:
+        """The data set of images in memory; its fingerprint is a digest of all of them.
+
+        >>> images = Images.from_arrays(np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1])
+        >>> Dataset.from_images(images, test=images)
+        Dataset(arrays: 8×8×1, single-label, 2 classes: train 4, test 4)
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        for split, images in zip(SPLITS, (train, val, test), strict=True):
+            if images is not None:
+                shown = (split, images.pixels.shape, images.targets.dtype, images.targets.shape, images.target_names)
+                digest.update(repr(shown).encode())
+                digest.update(np.ascontiguousarray(images.pixels).data)
+                digest.update(np.ascontiguousarray(images.targets).data)
+        val = val and replace(val, split="val")
+        test = test and replace(test, split="test")
+        return cls("arrays", digest.hexdigest(), replace(train, split="train"), val, test)
+
     @property
     def splits(self) -> dict[Split, Images]:
         """The splits that have images, by name."""
@@ -190,23 +212,17 @@ class Dataset:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{split} {len(images):,}" for split, images in self.splits.items()) or "no images"
-        return f"Dataset({self.name}: {self.train._describe()}: {counts})"
+        return escape(f"Dataset({self.name}: {self.train._describe()}: {counts})")
 
     def _repr_html_(self) -> str:
         """The images of each split and class as a table, for notebooks."""
         counts = {split: images.target_counts() for split, images in self.splits.items()}
         answers = list(self.train.target_counts())
-        rows: list[list[object]] = [["images", *(len(images) for images in self.splits.values())]]
-        rows += [[answer, *(count[answer] for count in counts.values())] for answer in answers[:HTML_ROWS]]
+        rows = [["images", *(f"{len(images):,}" for images in self.splits.values())]]
+        rows += [[answer, *(f"{count[answer]:,}" for count in counts.values())] for answer in answers[:HTML_ROWS]]
         if len(answers) > HTML_ROWS:
             rows.append([f"and {len(answers) - HTML_ROWS} more", *("" for _ in counts)])
-        lines: list[list[object]] = [["", *counts], *rows]
-        body = "".join(f"<tr>{''.join(f'<td>{_escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
-        return f"<table><caption>{_escape(f'{self.name}: {self.train._describe()}')}</caption>{body}</table>"
-
-
-def _escape(cell: object) -> str:
-    return html.escape(f"{cell:,}" if isinstance(cell, int) else str(cell))
+        return html_table(["", *counts], rows, caption=f"{self.name}: {self.train._describe()}")
 
 
 def _to_pixels(x: np.ndarray) -> UInt8[np.ndarray, "n h w c"]:
@@ -239,7 +255,13 @@ def _to_targets(y: np.ndarray, names: Sequence[str] | None) -> tuple[Targets, tu
         if len(y) and y.min() < 0:
             raise DataError(f"Expected classes counted from 0, got {y.min()}.")
         targets = y.astype(np.int64)
-        classes = given or tuple(str(number) for number in range(int(targets.max(initial=-1)) + 1))
+        count = int(targets.max(initial=-1)) + 1
+        if given is None and count > max(LEAST_CLASSES, len(targets)):
+            raise DataError(
+                f"Expected classes counted from 0, got {count - 1} among {len(targets):,} images. "
+                "Number them with np.unique(y, return_inverse=True), or give their names."
+            )
+        classes = given or tuple(str(number) for number in range(count))
         SINGLE_LABEL.check(targets, classes)
         return targets, classes
     texts = [str(text) for text in y.tolist()]

@@ -124,6 +124,8 @@ def _decode(picture: Picture, shape: Shape, resize: Resize) -> UInt8[np.ndarray,
     mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
     if isinstance(picture, Image.Image):
         return decode_image(picture, (height, width), mode, resize)
+    if not isinstance(picture, str | Path | bytes):
+        raise BadPictureError(f"expected a path, bytes, a PIL image or an array, got {type(picture).__name__}")
     data = picture if isinstance(picture, bytes) else read_file(Path(picture))
     return decode_picture(data, (height, width), mode, resize)
 

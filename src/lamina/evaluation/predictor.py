@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from PIL import Image
 
 from lamina.data.preparation import Resize
-from lamina.errors import DataError
+from lamina.errors import DataError, NotFiniteError
 from lamina.evaluation.pictures import Picture, decode_ahead
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 from lamina.training.model import Model, predict_logits
@@ -110,6 +110,8 @@ class Predictor:
         with closing(decode_ahead(listed, self.model.in_shape, cast(Resize, self.resize))) as chunks:
             for chunk in chunks:
                 logits = torch.from_numpy(predict_logits(self.model, chunk.pixels))
+                if not torch.isfinite(logits).all():
+                    raise NotFiniteError("The model's logits contain NaN or infinity: its training diverged.")
                 yield chunk.names, self.task.probabilities(logits).numpy(), chunk.reasons
 
 

@@ -220,8 +220,9 @@ class Run:
         score, epochs = "not finished", "?"
         with suppress(LaminaError):
             report = self.report
-            score = score if report is None else f"{report.split} {report.score}"
-            epochs = f"{len(self.history.epochs())}/{self.record.recipe.epochs}"
+            done, epochs_wanted = len(self.history.epochs()), self.record.recipe.epochs
+            score = describe_score(report, is_finished=done == epochs_wanted)
+            epochs = f"{done}/{epochs_wanted}"
         return {
             "run": str(self.path), "net": self.record.net_name, "data": self.record.data.name, "epochs": epochs,
             "score": score,
@@ -304,3 +305,10 @@ def _read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tenso
                 "Give the net that was trained, or restore the file from a copy."
             )
     return weights
+
+
+def describe_score(report: Report | None, *, is_finished: bool) -> str:
+    """A run's score for people; a finished run has none where it had nothing to be evaluated on."""
+    if report is None:
+        return "no score" if is_finished else "not finished"
+    return f"{report.split} {report.score}"

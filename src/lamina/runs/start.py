@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import nn
 
-from lamina.data import Dataset, find_default_data, load_data
+from lamina.data import Dataset, Images, find_default_data, load_data
 from lamina.data.load import check_learnable
 from lamina.data.splits import OWN_RULE
 from lamina.errors import RunError
@@ -31,7 +31,7 @@ DEFAULT_NET = "cnn-s"
 
 def start_run(
     net: Net | nn.Module | str | None = None,
-    data: Dataset | str | Path | None = None,
+    data: Dataset | Images | str | Path | None = None,
     recipe: Recipe | None = None,
     *,
     runs_dir: str | Path = "runs",
@@ -43,7 +43,7 @@ def start_run(
     Args:
         net: a net, a name in the zoo, or a module of your own from normalized float images (N, C, H, W) to logits, of
             which a copy is trained; by default ``cnn-s``.
-        data: a data set, or its name or path; by default CIFAR-10 where it is available, else the built-in shapes.
+        data: a data set, or its name or path, or images to train on; by default CIFAR-10 where it is available, else the built-in shapes.
         recipe: how to train; by default the zoo's first for that net, or ``Recipe()``.
         runs_dir: the folder of the runs; created if necessary.
         name: of the run; by default the date, the net and a number, as in ``2026-11-24-cnn-1``.
@@ -63,6 +63,8 @@ def start_run(
     >>> run.report.split
     'test'
     """
+    if isinstance(data, Images):
+        data = Dataset.from_images(data)
     dataset = data if isinstance(data, Dataset) else load_data(find_default_data()[0] if data is None else data)
     check_learnable(dataset)
     net = DEFAULT_NET if net is None else net

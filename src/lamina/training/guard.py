@@ -129,7 +129,7 @@ def trace_not_finite(model: Model, take_step: Callable[[], Float[Tensor, ""]]) -
             if not is_finite_output:
                 return f"the activations of {describe_layer(model, path)}"
         if not torch.isfinite(loss):
-            return "the loss, though the net's outputs are finite: check the targets"
+            return "the loss, or what the module itself computes after its layers: check the targets"
         model.zero_grad()
         loss.backward()
     for index, (path, _) in reversed(list(enumerate(outputs))):

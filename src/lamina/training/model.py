@@ -33,7 +33,7 @@ PREDICTED_PIXELS = 500 * 32 * 32
 """Pixels in a batch of prediction: 500 small images, or fewer large ones, whose activations need more memory."""
 FOLDED_PICTURES = 100
 """For this many pictures or more, folding the norms saves more than the millisecond that it takes."""
-FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
+FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
 """What a module raises on images that it does not take."""
 FINAL_ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid")
 """By autograd's name: functions that give probabilities, or their logarithms."""
@@ -292,6 +292,12 @@ def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:
             f"The module should give logits of shape {expected} for {len(sample)} images "
             f"({model.task.outputs} targets), but gave {got}."
         )
+    learns = any(weight.requires_grad for weight in model.parameters())
+    if not logits.is_floating_point() or (learns and not logits.requires_grad):
+        raise NetError(
+            f"The module should give real logits that can be differentiated, but gave {logits.dtype} "
+            f"{'with' if logits.requires_grad else 'without'} a gradient. Leave out detach(), argmax() and the like."
+        )
     if activation := _find_final_activation(logits):
         raise NetError(
             f"The module should give logits, as the task itself makes probabilities of them, but it ends in a "
@@ -317,4 +323,6 @@ def _explain_failure(shape: Shape) -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
-        raise NetError(f"The module failed on normalized images of shape {shape}: {error}") from error
+        raise NetError(
+            f"The module failed on normalized images of shape {shape}: {type(error).__name__}: {error}"
+        ) from error

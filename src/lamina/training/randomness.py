@@ -7,10 +7,14 @@ processes, sees the same batches.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+_SEEDING = threading.RLock()
+"""torch has one generator for the whole process: trainings in several threads take turns with it."""
 
 
 def derive_seed(seed: int, purpose: str, index: int = 0) -> int:
@@ -28,17 +32,19 @@ def derive_generator(seed: int, purpose: str, index: int = 0) -> torch.Generator
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's own generators inside the block, and restore their state afterwards.
 
-    Like :func:`torch.random.fork_rng`, in a sixtieth of its time, so that every step can have its own seed.
+    Like :func:`torch.random.fork_rng`, in a sixtieth of its time, so that every step can have its own seed. Only one
+    thread at a time is inside such a block; one that draws from torch's generators without it is not kept out.
     """
     generators = [torch.default_generator]
     if device.type == "cuda":
         torch.cuda.init()
         generators.append(torch.cuda.default_generators[device.index or 0])
-    states = [generator.get_state() for generator in generators]
-    for generator in generators:
-        generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
+    with _SEEDING:
+        states = [generator.get_state() for generator in generators]
+        for generator in generators:
+            generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
