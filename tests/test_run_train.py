@@ -178,7 +178,7 @@ def test_an_own_module_is_copied_and_resumed_with_the_same_module_made_anew(tmp_
     for event in run.train():
         if isinstance(event, Epoch):
             break
-    with pytest.raises(RunError, match=r"Give the module again with train\(module=Sequential\(…\)\)\."):
+    with pytest.raises(RunError, match=r"Give it again with train\(module=Sequential\(…\)\)\."):
         next(read_run(run.path).train(data=DATA))
     for _ in read_run(run.path).train(own_module(), data=DATA):
         pass
@@ -270,7 +270,8 @@ def test_an_iterator_that_is_still_open_is_named_as_what_holds_the_run(tmp_path)
     with pytest.raises(RunError) as raised:
         next(run.train())
     assert str(raised.value) == (
-        f"{run.path} is being trained by this process. Finish or close() the iterator of run.train() that is still open."
+        f"{run.path} is being trained by this process. "
+        "Finish or close() the iterator of run.train() that is still open."
     )
     events.close()
     next(run.train())

@@ -43,7 +43,8 @@ def start_run(
     Args:
         net: a net, a name in the zoo, or a module of your own from normalized float images (N, C, H, W) to logits, of
             which a copy is trained; by default ``cnn-s``.
-        data: a data set, or its name or path, or images to train on; by default CIFAR-10 where it is available, else the built-in shapes.
+        data: a data set, its name or path, or images to train on; by default CIFAR-10 where it is available, else the
+            built-in shapes.
         recipe: how to train; by default the zoo's first for that net, or ``Recipe()``.
         runs_dir: the folder of the runs; created if necessary.
         name: of the run; by default the date, the net and a number, as in ``2026-11-24-cnn-1``.
