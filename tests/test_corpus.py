@@ -20,7 +20,7 @@ from lamina.errors import DataError, LaminaError, NetError, RunError
 from lamina.nets import parse_net
 from lamina.runs.record import Machine, RunRecord
 from lamina.runs.run import read_run
-from lamina.values import from_plain
+from lamina.values import from_json_values
 from small_runs import start
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -147,7 +147,7 @@ class Sample:
 @given(values=st.fixed_dictionaries({field.name: json_values for field in dataclasses.fields(Sample)}) | json_values)
 def test_plain_values_become_what_the_fields_say_or_are_refused(values):
     try:
-        found = from_plain(Sample, values, "sample")
+        found = from_json_values(Sample, values, "sample")
     except ValueError as error:
         assert str(error).startswith("sample")
         return

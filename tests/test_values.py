@@ -11,7 +11,7 @@ import torch
 from lamina.data import Preparation
 from lamina.errors import DataError, LaminaError, NetError
 from lamina.nets import Conv2d, Dropout, Linear, MaxPool2d
-from lamina.values import Range, check_fields, from_plain, to_plain
+from lamina.values import Range, check_fields, from_json_values, to_json_values
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def test_a_value_becomes_the_field_s_type(field, given, expected):
     assert found == expected
     assert type(found) is type(expected)
     assert repr(found) == repr(expected)
-    json.dumps(to_plain(value))
+    json.dumps(to_json_values(value))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_an_invalid_value_is_rejected_with_what_was_expected(field, given, messa
 
 
 def test_stored_values_are_checked_alike():
-    assert from_plain(Everything, {"count": 2, "point": {"x": 1}}, "it") == Everything(2, point=Point(1))
+    assert from_json_values(Everything, {"count": 2, "point": {"x": 1}}, "it") == Everything(2, point=Point(1))
     for values, message in [
         ({"count": 0}, "it.count must be a whole number from 1 to 10, got 0"),
         ({"point": {"x": "a"}}, "it.point.x must be a number, got 'a'"),
@@ -109,7 +109,7 @@ def test_stored_values_are_checked_alike():
         ([], "it must be an object with the fields count, share, size, mode, flag, name, many, point"),
     ]:
         with pytest.raises(ValueError) as rejected:
-            from_plain(Everything, values, "it")
+            from_json_values(Everything, values, "it")
         assert str(rejected.value).startswith(message)
 
 
@@ -132,7 +132,7 @@ class TestPreparation:
             "val_fraction": 0.25,
             "label_columns": ["a", "b"],
         }
-        assert from_plain(Preparation, preparation.to_json(), "preparation") == preparation
+        assert from_json_values(Preparation, preparation.to_json(), "preparation") == preparation
 
     @pytest.mark.parametrize(
         ("values", "message"),

@@ -82,29 +82,29 @@ def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None
             raise error(f"{prefix}{mismatch.inside(name)}.{mismatch.hint}") from None
 
 
-def to_plain(value: Any) -> Any:
+def to_json_values(value: Any) -> Any:
     """A value as ``json.dumps`` takes it: by its own ``to_json`` where it has one, else field by field."""
     if hasattr(value, "to_json"):
         return value.to_json()
     if dataclasses.is_dataclass(value):
-        return fields_to_plain(value)
-    return [to_plain(item) for item in value] if isinstance(value, tuple) else value
+        return fields_to_json(value)
+    return [to_json_values(item) for item in value] if isinstance(value, tuple) else value
 
 
-def fields_to_plain(value: Any) -> dict[str, Any]:
+def fields_to_json(value: Any) -> dict[str, Any]:
     """A dataclass's fields as ``json.dumps`` takes them."""
-    return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return {field.name: to_json_values(getattr(value, field.name)) for field in dataclasses.fields(value)}
 
 
-def from_plain(kind: type[Value], values: Any, where: str) -> Value:
-    """The dataclass that :func:`fields_to_plain` wrote; absent fields take their default.
+def from_json_values(kind: type[Value], values: Any, where: str) -> Value:
+    """The dataclass that :func:`fields_to_json` wrote; absent fields take their default.
 
     Raises:
         ValueError: a part is missing, unknown, not of its type or out of its range; the message names it, with
             ``where`` for the whole.
 
     >>> from lamina.evaluation.intervals import Interval
-    >>> from_plain(Interval, {"low": 0.25, "high": 0.75}, "interval")
+    >>> from_json_values(Interval, {"low": 0.25, "high": 0.75}, "interval")
     Interval(low=0.25, high=0.75)
     """
     try:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lamina.errors import RecipeError
 from lamina.training.recipe import USUAL_LR, Recipe
-from lamina.values import from_plain, to_plain
+from lamina.values import from_json_values, to_json_values
 
 recipes = st.builds(
     Recipe,
@@ -27,7 +27,7 @@ recipes = st.builds(
 
 @given(recipes)
 def test_a_recipe_survives_json_and_its_own_repr(recipe):
-    assert from_plain(Recipe, json.loads(json.dumps(to_plain(recipe))), "recipe") == recipe
+    assert from_json_values(Recipe, json.loads(json.dumps(to_json_values(recipe))), "recipe") == recipe
     assert eval(repr(recipe), {"Recipe": Recipe}) == recipe
 
 
@@ -36,7 +36,9 @@ def test_numbers_of_numpy_and_whole_numbers_become_the_field_s_type():
     assert recipe == Recipe(epochs=3, lr=1e-3, momentum=0.5, dropout=0.0, seed=7)
     assert repr(recipe) == "Recipe(epochs=3, momentum=0.5, dropout=0.0, seed=7)"
     assert {type(value) for value in dataclasses.astuple(recipe)} == {int, float, str}
-    assert json.dumps(to_plain(recipe)) == json.dumps(to_plain(Recipe(epochs=3, momentum=0.5, dropout=0.0, seed=7)))
+    assert json.dumps(to_json_values(recipe)) == json.dumps(
+        to_json_values(Recipe(epochs=3, momentum=0.5, dropout=0.0, seed=7))
+    )
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def _name(sighting: Sighting, finding: Finding) -> str:
 
 
 def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
-    from lamina.values import fields_to_plain
+    from lamina.values import fields_to_json
 
     def list_pictures(sightings: Sequence[Sighting]) -> list[dict[str, Any]]:
         return [sighting._asdict() for sighting in sightings]
@@ -175,15 +175,15 @@ def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
         "shape": dataset.train.shape,
         "images": {split.split: split.images for split in inspection.splits},
         "counts": {split.split: split.counts for split in inspection.splits},
-        "numbers": {split.split: [fields_to_plain(spread) for spread in split.numbers] for split in inspection.splits},
+        "numbers": {split.split: [fields_to_json(spread) for spread in split.numbers] for split in inspection.splits},
         "imbalance_ratio": inspection.imbalance_ratio,
-        "sizes": None if inspection.sizes is None else fields_to_plain(inspection.sizes),
-        "channels": fields_to_plain(inspection.channels),
+        "sizes": None if inspection.sizes is None else fields_to_json(inspection.sizes),
+        "channels": fields_to_json(inspection.channels),
         "split_rule": dataset.split_rule,
         "problems": [{"image": problem.path, "reason": problem.reason} for problem in dataset.problems],
         "duplicates": [list_pictures(group) for group in inspection.duplicates],
         "findings": [
-            fields_to_plain(finding) | {"images": list_pictures(finding.images), "twins": list_pictures(finding.twins)}
+            fields_to_json(finding) | {"images": list_pictures(finding.images), "twins": list_pictures(finding.twins)}
             for finding in inspection.findings
         ],
     }

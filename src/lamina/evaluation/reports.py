@@ -13,7 +13,7 @@ from lamina.errors import LaminaError
 from lamina.evaluation.intervals import Interval
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
 from lamina.text import escape, format_table, html_table
-from lamina.values import fields_to_plain, from_plain
+from lamina.values import fields_to_json, from_json_values
 
 HTML_ROWS = 10
 
@@ -119,7 +119,7 @@ class Report(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values; ``kind`` is the name of the kind of target."""
-        return {"kind": self.kind.name, **fields_to_plain(self)}
+        return {"kind": self.kind.name, **fields_to_json(self)}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Report:
@@ -139,7 +139,7 @@ class Report(ABC):
             raise LaminaError(f"Expected a report of kind {', '.join(reports)}, got {kind!r}.")
         fields = {name: value for name, value in values.items() if name != "kind"}
         try:
-            return from_plain(reports[kind], fields, "report")
+            return from_json_values(reports[kind], fields, "report")
         except ValueError as error:
             raise LaminaError(f"This is not a report: {error}. Evaluate the model again.") from error
 

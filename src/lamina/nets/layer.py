@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lamina.errors import NetError
 from lamina.nets.window import Field, Pair, Window
-from lamina.values import check_fields, fields_to_plain
+from lamina.values import check_fields, fields_to_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,7 +63,7 @@ class Layer(ABC):
 
     def to_json(self) -> dict[str, object]:
         """The layer's name and all its arguments, defaults included, so that a later default changes no stored net."""
-        return {"layer": type(self).__name__, **fields_to_plain(self)}
+        return {"layer": type(self).__name__, **fields_to_json(self)}
 
 
 @dataclass(frozen=True, repr=False)

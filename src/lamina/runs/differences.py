@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lamina.errors import LaminaWarning
 from lamina.nets import Net
 from lamina.runs.record import RunRecord, describe_machine, find_versions
-from lamina.values import fields_to_plain
+from lamina.values import fields_to_json
 
 if TYPE_CHECKING:
     from lamina.runs.run import Run
@@ -59,7 +59,7 @@ def find_changes(record: RunRecord) -> list[Difference]:
 
 
 def _flatten_record(record: RunRecord) -> dict[str, Any]:
-    plain = fields_to_plain(record) | {"device": record.device.value, "precision": record.precision.value}
+    plain = fields_to_json(record) | {"device": record.device.value, "precision": record.precision.value}
     for name in ("net", "command", "created"):
         del plain[name]
     return dict(_flatten(plain))

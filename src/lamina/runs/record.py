@@ -22,7 +22,7 @@ from lamina.training.precision import Precision
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
-from lamina.values import fields_to_plain, from_plain
+from lamina.values import fields_to_json, from_json_values
 
 FORMAT = 1
 """Raised when ``run.json`` changes."""
@@ -149,7 +149,7 @@ def describe_machine() -> Machine:
 
 def write_record(folder: Path, record: RunRecord) -> None:
     """Write ``run.json``, atomically."""
-    write_json(folder / "run.json", {"format": FORMAT, **fields_to_plain(record)})
+    write_json(folder / "run.json", {"format": FORMAT, **fields_to_json(record)})
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -169,7 +169,7 @@ def read_record(folder: Path) -> RunRecord:
             "Use the lamina that wrote it, or train again."
         )
     try:
-        record = from_plain(RunRecord, values, "run")
+        record = from_json_values(RunRecord, values, "run")
     except ValueError as error:
         raise damaged(str(file), error) from error
     if sum(net is not None for net in (record.net, record.own_module, record.timm)) != 1:

@@ -33,7 +33,7 @@ from lamina.training.device import choose_device
 from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.tensors import read_tensors, write_tensors
-from lamina.values import fields_to_plain, from_plain
+from lamina.values import fields_to_json, from_json_values
 
 SHOWN_ROWS = 50
 
@@ -145,7 +145,7 @@ class Run:
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint."""
-        write_tensors(self.path / "state.safetensors", checkpoint.tensors, fields_to_plain(checkpoint.standing))
+        write_tensors(self.path / "state.safetensors", checkpoint.tensors, fields_to_json(checkpoint.standing))
 
     def read_checkpoint(self) -> Checkpoint | None:
         """The last checkpoint; ``None`` if there is none yet."""
@@ -154,7 +154,7 @@ class Run:
             return None
         tensors, values = read_tensors(file, NO_CHECKPOINT)
         try:
-            return Checkpoint(tensors, from_plain(Standing, values, "checkpoint"))
+            return Checkpoint(tensors, from_json_values(Standing, values, "checkpoint"))
         except ValueError as error:
             raise damaged(str(file), error, NO_CHECKPOINT) from error
 

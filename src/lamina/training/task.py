@@ -17,7 +17,7 @@ from lamina import targets
 from lamina.data import Images
 from lamina.errors import RecipeError, RunError
 from lamina.targets import Kind
-from lamina.values import fields_to_plain, from_plain
+from lamina.values import fields_to_json, from_json_values
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Task(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """The task as JSON values."""
-        return {"kind": self.kind.name, **fields_to_plain(self)}
+        return {"kind": self.kind.name, **fields_to_json(self)}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Task:
@@ -78,7 +78,7 @@ class Task(ABC):
             task = next(
                 task for task in (SingleLabel, MultiLabel, Binary, Regression) if task.kind.name == values["kind"]
             )
-            return from_plain(task, {name: value for name, value in values.items() if name != "kind"}, "task")
+            return from_json_values(task, {name: value for name, value in values.items() if name != "kind"}, "task")
         except (StopIteration, KeyError, ValueError) as error:
             raise RunError(f"Expected a task such as {{'kind': 'single-label', …}}, got {values!r}.") from error
 
