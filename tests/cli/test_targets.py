@@ -116,9 +116,9 @@ def test_people_get_classes_labels_yes_or_no_and_numbers(runs, folder):
         head, row = (line.split("\t") for line in printed.stdout.splitlines())
         assert row[0] == str(folder / "a.png")
         cells[kind] = (head[1:], row[1:])
-    assert cells["single-label"][0] == ["single-label"]
+    assert cells["single-label"][0] == ["answer"]
     assert [part.split()[0] in SHAPES for part in cells["single-label"][1][0].split(", ")] == [True] * 3
-    assert cells["multi-label"][0] == ["multi-label"]
+    assert cells["multi-label"][0] == ["answer"]
     assert cells["binary"][0] == ["is it warm?"]
     answer, share, percent = cells["binary"][1][0].split()
     assert (answer in ("yes", "no"), percent) == (True, "%")
