@@ -61,7 +61,7 @@ def test_a_net_is_trained_evaluated_listed_and_used(workplace, pictures):
     assert first["probabilities"]["bright"] > 0.5
     assert sum(first["probabilities"].values()) == pytest.approx(1)
     assert (problem["event"], problem["image"]) == ("problem", str(broken))
-    assert f"lamina: {broken} could not be read" in printed.stderr
+    assert f"lamina: {broken}: truncated\n" in printed.stderr
 
     listed = run_lamina("runs", "--json")
     (row,) = events(listed.stdout)
