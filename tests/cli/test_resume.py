@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -466,7 +465,8 @@ def test_two_trainings_of_one_run_are_rejected(workplace, pictures, capsys):
     with lock_folder(run):
         assert main(["resume", "runs/busy"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"lamina: runs/busy is being trained by process {os.getpid()}. Wait until it ends, or stop it, and try again."
+        "lamina: runs/busy is being trained by this process. Finish or close() the iterator of run.train() that is "
+        "still open."
     )
     assert main(["resume", "runs/busy"]) == 0
 

@@ -194,7 +194,7 @@ def test_a_pipe_and_a_loop_of_links_in_a_folder_are_not_waited_for(pictures, tmp
     assert data.problems == (
         Problem("train/cat/circle", "a link to a folder"),
         Problem("train/cat/loop.png", "too many levels of symbolic links"),
-        Problem("train/cat/nowhere.png", "a link to nothing"),
+        Problem("train/cat/nowhere.png", "no such file"),
         Problem("train/cat/pipe.png", "not a regular file"),
     )
     np.testing.assert_array_equal(data.train.pixels, pictures.select("train")[0])
