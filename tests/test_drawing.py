@@ -12,6 +12,7 @@ from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatte
 from lamina.drawing.style import COLOURS
 from lamina.evaluation.intervals import Interval
 from lamina.evaluation.reports import (
+    Baseline,
     ClassReport,
     ClassScores,
     LabelReport,
@@ -21,6 +22,8 @@ from lamina.evaluation.reports import (
     Score,
 )
 
+BASELINE = Baseline(0.3, 0.2, Interval(0.1, 0.3))
+
 
 def report_of(confusion: list[list[int]], names: list[str]) -> ClassReport:
     return ClassReport(
@@ -28,6 +31,8 @@ def report_of(confusion: list[list[int]], names: list[str]) -> ClassReport:
         images=sum(map(sum, confusion)),
         loss=0.5,
         seconds=1.0,
+        baseline=BASELINE,
+        majority=names[0],
         accuracy=0.5,
         accuracy_interval=Interval(0.4, 0.6),
         balanced_accuracy=0.5,
@@ -151,7 +156,8 @@ def test_of_very_many_classes_those_in_the_most_mistakes_are_drawn(tmp_path):
 
 def label_report(precisions: list[float | None], support: int) -> LabelReport:
     return LabelReport(
-        split="test", images=100, loss=0.5, seconds=1.0, mean_average_precision=0.5, micro_f1=0.5, macro_f1=0.5,
+        split="test", images=100, loss=0.5, seconds=1.0, baseline=BASELINE, mean_average_precision=0.5, micro_f1=0.5,
+        baseline_micro_f1=0.2, macro_f1=0.5,
         labels=tuple(
             LabelScores(f"label $ {place}", precision, 0.5, 0.5, 0.5, support)
             for place, precision in enumerate(precisions)
@@ -174,7 +180,7 @@ def test_a_label_of_twice_the_average_precision_has_a_bar_of_twice_the_length(tm
 @pytest.mark.parametrize("count", [1, 2, 4, 15])
 def test_each_number_has_a_square_with_the_answers_over_the_truth(tmp_path, count):
     report = NumberReport(
-        split="test", images=50, loss=0.5, seconds=1.0, mean_absolute_error=1.0,
+        split="test", images=50, loss=0.5, seconds=1.0, baseline=BASELINE, mean_absolute_error=1.0,
         numbers=tuple(NumberScores(f"a_$ {place}", 1.0, 2.0, 1.5, None) for place in range(count)),
     )  # fmt: skip
     truth = np.random.default_rng(0).normal(size=(50, count)).astype(np.float32)

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -13,8 +14,9 @@ from torch import nn
 
 from lamina.data import Images
 from lamina.errors import DataError, LaminaError
+from lamina.evaluation import scores as scores_module
 from lamina.evaluation.evaluating import evaluate
-from lamina.evaluation.intervals import wilson_interval
+from lamina.evaluation.intervals import matched_interval, mean_interval, wilson_interval
 from lamina.training.model import Model
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 
@@ -27,6 +29,12 @@ def model_of(task: Task) -> Model:
     return Model(
         nn.Flatten(), net=None, task=task, in_shape=(outputs, 1, 1), mean=[128.0] * outputs, std=[32.0] * outputs
     )
+
+
+def classes_of(names: tuple[str, ...], majority: int = 0) -> SingleLabel:
+    shares = np.full(len(names), 0.5 / len(names))
+    shares[majority] += 0.5
+    return SingleLabel(names, tuple(shares.tolist()))
 
 
 def images_of(pixels: np.ndarray, targets: np.ndarray, names: tuple[str, ...]) -> Images:
@@ -45,7 +53,7 @@ def logits_of(pixels: np.ndarray) -> np.ndarray:
 
 def evaluate_classes(pixels, targets, names=CLASSES):
     pixels, targets = np.array(pixels), np.array(targets, np.int64)
-    return evaluate(model_of(SingleLabel(names)), images_of(pixels, targets, names))
+    return evaluate(model_of(classes_of(names)), images_of(pixels, targets, names))
 
 
 def pixels_that_choose(chosen: list[int], sure: int = 200) -> np.ndarray:
@@ -74,6 +82,79 @@ def test_the_report_says_what_was_evaluated():
     report = evaluate_classes(pixels_that_choose([0, 1]), [0, 1])
     assert (report.split, report.images, report.score.name) == ("test", 2, "accuracy")
     assert 0 < report.seconds < 60
+
+
+def test_always_the_majority_class_of_the_training_images_is_the_baseline_of_classes():
+    pixels, targets = pixels_that_choose([0, 1, 1, 1, 0, 2]), np.array([0, 0, 1, 1, 2, 1])
+    report = evaluate(model_of(classes_of(CLASSES, majority=1)), images_of(pixels, targets, CLASSES))
+    # The model is right about images 0, 2 and 3; always answering dog about 2, 3 and 5.
+    assert report.majority == "dog"
+    assert (report.accuracy, report.baseline.value, report.baseline.gain) == (0.5, 0.5, 0.0)
+    assert report.baseline.gain_interval == matched_interval(1, 1, 6)
+    assert not report.baseline.is_beaten
+
+
+@pytest.mark.parametrize(("share", "answer", "value"), [(0.9, "yes", 0.25), (0.5, "no", 0.75), (0.0, "no", 0.75)])
+def test_the_answer_of_most_training_images_is_the_baseline_of_a_question(share, answer, value):
+    pixels, targets = np.array([[192], [64], [160], [96]]), np.array([True, False, False, False])
+    report = evaluate(model_of(Binary(("cat?",), (share,))), images_of(pixels, targets, ("cat?",)))
+    assert (report.majority, report.baseline.value, report.baseline.gain) == (answer, value, 0.75 - value)
+
+
+def test_the_labels_frequencies_are_the_baseline_of_labels():
+    generator = np.random.default_rng(0)
+    targets = generator.random((200, 3)) < [0.7, 0.3, 0.1]
+    pixels = np.clip(generator.normal(100 + 60 * targets, 30), 0, 255).astype(np.uint8)
+    images = images_of(pixels, targets, CLASSES)
+    model = model_of(MultiLabel(CLASSES, (0.6, 0.5, 0.0)))
+    report = evaluate(model, images)
+    constant = np.ones(200)
+    expected = np.mean([average_precision(constant, targets[:, place]) for place in range(3)])
+    assert report.baseline.value == pytest.approx(expected)
+    assert report.baseline.gain == pytest.approx(report.mean_average_precision - expected)
+    answers = np.zeros((200, 3), bool)
+    answers[:, 0] = True
+    f1 = 2 * (answers & targets).sum() / (answers.sum() + targets.sum())
+    assert report.baseline_micro_f1 == pytest.approx(f1)
+    # The interval is what the bootstrap over images approaches.
+    gains = []
+    for _ in range(400):
+        rows = generator.integers(0, 200, 200)
+        figures = [
+            average_precision(pixels[rows, place], targets[rows, place]) - targets[rows, place].mean()
+            for place in range(3)
+        ]
+        gains.append(np.mean(figures))
+    interval = report.baseline.gain_interval
+    assert interval.high - interval.low == pytest.approx(2 * 1.97 * np.std(gains), rel=0.15)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.integers(2, 12).flatmap(lambda n: st.tuples(arrays(np.uint8, n, elements=st.integers(0, 5)), arrays(bool, n)))
+)
+def test_influences_are_the_derivatives_of_average_precision_by_the_weight_of_an_image(case):
+    scores, truth = case
+    truth[0] = True
+    _, influences = scores_module.average_precision(torch.from_numpy(scores).double(), torch.from_numpy(truth))
+
+    def weighted(weights: np.ndarray) -> float:
+        found = [(weights * truth)[scores >= score].sum() / weights[scores >= score].sum() for score in scores]
+        return float(np.average(found, weights=weights * truth))
+
+    for place, influence in enumerate(influences.tolist()):
+        step = np.zeros(len(scores))
+        step[place] = 1e-5
+        assert influence == pytest.approx((weighted(1 + step) - weighted(1 - step)) / 2e-5, abs=1e-6)
+
+
+def test_one_image_has_no_interval_of_labels_and_numbers():
+    labels = images_of(np.array([[200, 90, 90]]), np.array([[True, False, False]]), CLASSES)
+    report = evaluate(model_of(MultiLabel(CLASSES, (0.6, 0.5, 0.0))), labels)
+    assert (report.baseline.gain, report.baseline.gain_interval, report.baseline.is_beaten) == (0, None, False)
+    numbers = images_of(np.array([[160]]), np.array([[1.0]], np.float32), ("angle",))
+    report = evaluate(model_of(Regression(("angle",), (0.0,), (0.0,), (1.0,))), numbers)
+    assert (report.baseline.gain, report.baseline.gain_interval, report.baseline.is_beaten) == (1, None, False)
 
 
 def test_a_class_without_images_has_no_recall_and_one_never_chosen_no_precision():
@@ -132,7 +213,7 @@ def test_class_figures_equal_the_formulas_in_float64(case):
 
 def test_yes_and_no_are_two_classes_of_which_each_is_evaluated():
     pixels, targets = np.array([[192], [64], [160], [96]]), np.array([True, False, False, False])
-    report = evaluate(model_of(Binary(("cat?",))), images_of(pixels, targets, ("cat?",)))
+    report = evaluate(model_of(Binary(("cat?",), (0.4,))), images_of(pixels, targets, ("cat?",)))
     assert report.confusion == ((2, 1), (0, 1))
     assert [scores.name for scores in report.classes] == ["no", "yes"]
     assert report.balanced_accuracy == (2 / 3 + 1) / 2
@@ -146,7 +227,7 @@ def test_yes_and_no_are_two_classes_of_which_each_is_evaluated():
 @given(st.integers(1, 30).flatmap(lambda count: st.tuples(arrays(np.uint8, (count, 1)), arrays(np.bool_, count))))
 def test_figures_of_a_question_equal_those_counted_pair_by_pair(case):
     pixels, targets = case
-    report = evaluate(model_of(Binary(("cat?",))), images_of(pixels, targets, ("cat?",)))
+    report = evaluate(model_of(Binary(("cat?",), (0.4,))), images_of(pixels, targets, ("cat?",)))
     yes, no = pixels[targets, 0].tolist(), pixels[~targets, 0].tolist()
     pairs = [1.0 if one > other else 0.5 if one == other else 0.0 for one in yes for other in no]
     assert report.question.roc_auc == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
@@ -160,7 +241,7 @@ def test_figures_of_a_question_equal_those_counted_pair_by_pair(case):
 def test_roc_auc_of_the_example_in_scikit_learns_documentation():
     # y_true = [1, 1, 2, 2] with pos_label 2, scores = [0.1, 0.4, 0.35, 0.8]: 0.75.
     pixels, targets = np.array([[10], [40], [35], [80]]), np.array([False, False, True, True])
-    report = evaluate(model_of(Binary(("two?",))), images_of(pixels, targets, ("two?",)))
+    report = evaluate(model_of(Binary(("two?",), (0.4,))), images_of(pixels, targets, ("two?",)))
     assert report.question.roc_auc == 0.75
 
 
@@ -178,14 +259,14 @@ def average_precision(probability: np.ndarray, truth: np.ndarray) -> float:
 def test_average_precision_of_the_example_in_scikit_learns_documentation():
     # y_true = [0, 0, 1, 1], y_score = [0.1, 0.4, 0.35, 0.8]: 0.83; only the order of the scores matters.
     pixels, targets = np.array([[10], [40], [35], [80]]), np.array([[False], [False], [True], [True]])
-    report = evaluate(model_of(MultiLabel(("cat",))), images_of(pixels, targets, ("cat",)))
+    report = evaluate(model_of(MultiLabel(("cat",), (0.5,))), images_of(pixels, targets, ("cat",)))
     assert report.labels[0].average_precision == pytest.approx(5 / 6)
     assert report.score.name == "mean_average_precision"
 
 
 def test_equal_logits_are_a_tie_however_a_processor_rounds_their_sigmoids():
     truth = np.array([[False, True, True]] + [[True, True, True]] * 3)
-    report = evaluate(model_of(MultiLabel(CLASSES)), images_of(np.full((4, 3), 7), truth, CLASSES))
+    report = evaluate(model_of(MultiLabel(CLASSES, (0.6, 0.5, 0.0))), images_of(np.full((4, 3), 7), truth, CLASSES))
     assert [scores.average_precision for scores in report.labels] == [0.75, 1.0, 1.0]
 
 
@@ -196,9 +277,9 @@ def test_label_figures_equal_the_formulas_in_float64(case):
     images = images_of(pixels, targets, CLASSES)
     if not targets.any():
         with pytest.raises(DataError):
-            evaluate(model_of(MultiLabel(CLASSES)), images)
+            evaluate(model_of(MultiLabel(CLASSES, (0.6, 0.5, 0.0))), images)
         return
-    report = evaluate(model_of(MultiLabel(CLASSES)), images)
+    report = evaluate(model_of(MultiLabel(CLASSES, (0.6, 0.5, 0.0))), images)
     expected = [
         average_precision(pixels[:, place], targets[:, place]) if targets[:, place].any() else None
         for place in range(3)
@@ -226,12 +307,12 @@ def test_label_figures_equal_the_formulas_in_float64(case):
 def test_number_figures_equal_the_formulas_in_float64_in_each_numbers_own_unit():
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (50, 2))
-    means, deviations = (10.0, 2e-4), (4.0, 1e-5)
+    medians, means, deviations = (11.0, 1.9e-4), (10.0, 2e-4), (4.0, 1e-5)
     answers = logits_of(pixels) * deviations + means
     # The second number is of a size whose squares are all under 1e-4.
     targets = (answers + generator.normal(0, 1, (50, 2)) * deviations).astype(np.float32)
     names = ("angle", "size")
-    report = evaluate(model_of(Regression(names, means, deviations)), images_of(pixels, targets, names))
+    report = evaluate(model_of(Regression(names, medians, means, deviations)), images_of(pixels, targets, names))
 
     truth = targets.astype(np.float64)
     errors = np.abs(answers - truth).mean(axis=0)
@@ -241,15 +322,20 @@ def test_number_figures_equal_the_formulas_in_float64_in_each_numbers_own_unit()
     assert [scores.r2 for scores in report.numbers] == pytest.approx((1 - unexplained).tolist())
     roots = np.sqrt(((answers - truth) ** 2).mean(axis=0))
     assert [scores.root_mean_squared_error for scores in report.numbers] == pytest.approx(roots.tolist())
-    of_the_mean = np.abs(np.array(means) - truth).mean(axis=0)
-    assert [scores.baseline_error for scores in report.numbers] == pytest.approx(of_the_mean.tolist())
+    of_the_median = np.abs(np.array(medians) - truth)
+    assert [scores.baseline_error for scores in report.numbers] == pytest.approx(of_the_median.mean(axis=0).tolist())
+    assert report.baseline.value == pytest.approx(of_the_median.mean())
+    expected = mean_interval((of_the_median - np.abs(answers - truth)).mean(axis=1).tolist())
+    assert report.baseline.gain == pytest.approx(expected.mean, rel=1e-6)
+    interval = report.baseline.gain_interval
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), rel=1e-6)
     assert report.score.value == pytest.approx(errors.mean())
     assert report.score.name == "mean_absolute_error"
 
 
 def test_a_number_that_is_the_same_in_every_image_has_no_r2():
     pixels, targets = np.array([[128], [160]]), np.array([[0.1], [0.1]], np.float32)
-    report = evaluate(model_of(Regression(("angle",), (0.0,), (1.0,))), images_of(pixels, targets, ("angle",)))
+    report = evaluate(model_of(Regression(("angle",), (0.0,), (0.0,), (1.0,))), images_of(pixels, targets, ("angle",)))
     assert report.numbers[0].r2 is None
     assert report.numbers[0].mean_absolute_error == pytest.approx(0.5)
 
@@ -263,7 +349,7 @@ def test_a_split_without_images_is_rejected():
     assert_rejected(
         DataError,
         "The test split has no images to evaluate a model on. Choose another split.",
-        SingleLabel(CLASSES),
+        classes_of(CLASSES),
         images_of(np.empty((0, 3)), np.empty(0, np.int64), CLASSES),
     )
 
@@ -273,7 +359,7 @@ def test_labels_of_which_there_are_none_are_rejected():
         DataError,
         "None of the test images has a label, so there is nothing to evaluate. "
         "Evaluate the model on images of which some are labelled.",
-        MultiLabel(CLASSES),
+        MultiLabel(CLASSES, (0.6, 0.5, 0.0)),
         images_of(np.zeros((2, 3)), np.zeros((2, 3), bool), CLASSES),
     )
 
@@ -283,7 +369,7 @@ def test_classes_in_another_order_are_rejected():
         DataError,
         "The model answers single-label (cat, dog, hen), but the test images have single-label (dog, cat, hen). "
         "Evaluate it on images with the targets that it was trained on, with the same names in the same order.",
-        SingleLabel(CLASSES),
+        classes_of(CLASSES),
         images_of(np.zeros((1, 3)), np.zeros(1, np.int64), ("dog", "cat", "hen")),
     )
 
@@ -295,13 +381,13 @@ def test_targets_of_another_kind_are_rejected_and_many_names_are_cut_short():
         "The model answers single-label (a, b, c, d, e, f, g, h, i, …), but the test images have "
         "multi-label (a, b, c, d, e, f, g, h, i, …). "
         "Evaluate it on images with the targets that it was trained on, with the same names in the same order.",
-        SingleLabel(names),
+        classes_of(names),
         images_of(np.zeros((1, 12)), np.zeros((1, 12), bool), names),
     )
 
 
 def test_a_model_that_has_diverged_is_named_as_such():
-    model = model_of(SingleLabel(CLASSES))
+    model = model_of(classes_of(CLASSES))
     model.body = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
     nn.init.constant_(model.body[1].weight, float("nan"))
     message = (

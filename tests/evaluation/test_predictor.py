@@ -163,13 +163,13 @@ def test_the_callers_warnings_are_as_they_were_while_predictions_are_read() -> N
 
 
 def test_values_are_named_by_the_kind_of_target() -> None:
-    single = make_prediction(SingleLabel(("cat", "dog")), "a", (0.25, 0.75))
+    single = make_prediction(SingleLabel(("cat", "dog"), shares=(0.5, 0.5)), "a", (0.25, 0.75))
     assert (single.answer, single.values) == ("dog", {"cat": 0.25, "dog": 0.75})
-    several = make_prediction(MultiLabel(("furry", "winged")), "a", (0.2, 0.1))
+    several = make_prediction(MultiLabel(("furry", "winged"), shares=(0.5, 0.5)), "a", (0.2, 0.1))
     assert (several.answer, several.values) == ((), {"furry": 0.2, "winged": 0.1})
-    no = make_prediction(Binary(("metal",)), "a", (0.25,))
+    no = make_prediction(Binary(("metal",), shares=(0.5,)), "a", (0.25,))
     assert (no.answer, no.values) == ("no", {"no": 0.75, "yes": 0.25})
-    number = make_prediction(Regression(("x", "y"), (0.0, 0.0), (1.0, 1.0)), "a", (1.23456789, -5.0))
+    number = make_prediction(Regression(("x", "y"), (0.0, 0.0), (0.0, 0.0), (1.0, 1.0)), "a", (1.23456789, -5.0))
     assert number.answer == number.values == {"x": 1.234568, "y": -5.0}
 
 

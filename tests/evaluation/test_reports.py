@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from lamina.errors import LaminaError
 from lamina.evaluation.intervals import Interval
 from lamina.evaluation.reports import (
+    Baseline,
     ClassReport,
     ClassScores,
     LabelReport,
@@ -26,6 +28,8 @@ CLASSES = ClassReport(
     images=1203,
     loss=0.71234,
     seconds=1.5,
+    baseline=Baseline(0.4, 0.5975, Interval(0.55, 0.64)),
+    majority="[red]dog",
     accuracy=0.9975,
     accuracy_interval=Interval(0.9927, 0.9992),
     balanced_accuracy=0.49975,
@@ -44,6 +48,8 @@ LABELS = LabelReport(
     seconds=0.5,
     data_name="zoo",
     data_fingerprint="abc",
+    baseline=Baseline(0.25, 0.5, Interval(0.125, 0.875)),
+    baseline_micro_f1=0.4,
     mean_average_precision=0.75,
     micro_f1=0.5,
     macro_f1=2 / 3,
@@ -54,6 +60,7 @@ NUMBERS = NumberReport(
     images=20,
     loss=1.5,
     seconds=0.5,
+    baseline=Baseline(22.5, 16.3, Interval(12.34567, 20.0)),
     mean_absolute_error=6.2,
     numbers=(
         NumberScores("angle_degrees", 12.345678, 45.0, 20.00001, 0.91),
@@ -73,6 +80,7 @@ def test_a_report_of_classes_prints_as_a_table():
     assert str(CLASSES) == "\n".join(
         [
             "test accuracy 99.8 % (95 % interval 99.3 – 99.9 %, 1,203 images)",
+            "always answering [red]dog: 40.0 %, a gain of 59.8 points (95 % interval 55.0 to 64.0)",
             "balanced accuracy 50.0 %, loss 0.7123, calibration error 2.1 %",
             "",
             "class     precision   recall      F1  images",
@@ -90,6 +98,8 @@ def test_a_report_of_labels_prints_as_a_table():
     assert str(LABELS) == "\n".join(
         [
             "val mean average precision 75.0 % (1 image)",
+            "answering with the labels' frequencies: 25.0 %, micro F1 40.0 %, a gain of 50.0 points "
+            "(95 % interval 12.5 to 87.5)",
             "micro F1 50.0 %, macro F1 66.7 %, loss 0.2500",
             "",
             "label   average precision  precision   recall      F1  images",
@@ -105,17 +115,18 @@ def test_a_report_of_numbers_prints_as_a_table():
     assert str(NUMBERS) == "\n".join(
         [
             "test mean absolute error 6.2, the mean of 2 numbers (20 images)",
+            "always answering the medians: 22.5, a gain of 16.3 (95 % interval 12.35 to 20)",
             "loss 1.5000",
             "",
-            "number         mean absolute error  error of the mean  RMSE     R²",
-            "angle_degrees                12.35                 45    20  0.910",
-            "size_px                       0.05                  0  0.07      –",
+            "number         mean absolute error  error of the median  RMSE     R²",
+            "angle_degrees                12.35                   45    20  0.910",
+            "size_px                       0.05                    0  0.07      –",
         ]
     )
 
 
 def test_a_report_of_a_yes_or_no_names_the_question():
-    assert str(YES_NO).splitlines()[1:6] == [
+    assert str(YES_NO).splitlines()[2:7] == [
         "balanced accuracy 75.0 %, loss 0.7123, calibration error 2.1 %",
         "metal?: average precision 87.5 %, ROC AUC 0.938",
         "",
@@ -124,6 +135,40 @@ def test_a_report_of_a_yes_or_no_names_the_question():
     ]
     one_sided = dataclasses.replace(YES_NO, question=QuestionScores("metal?", None, None))
     assert "metal?: average precision –, ROC AUC –\n" in str(one_sided)
+
+
+def verdict(report: Report, gain: float, low: float, high: float) -> list[str]:
+    """The first two lines of a report of that gain; they are the same in a notebook."""
+    value = report.score.value + gain if report.score.lower_is_better else report.score.value - gain
+    changed = dataclasses.replace(report, baseline=Baseline(value, gain, Interval(low, high)))
+    lines = str(changed).splitlines()
+    assert html.escape("<br>".join(lines[:2]), quote=True).replace("&lt;br&gt;", "<br>") in changed._repr_html_()
+    assert lines[2].startswith(f"{report.split} {report.score.name.replace('_', ' ')} ")
+    return lines[:2]
+
+
+def test_a_report_of_a_model_that_does_not_beat_the_baseline_begins_with_that_and_what_to_try():
+    steps = "Train for more steps, by more epochs or a smaller batch_size"
+    half_right = dataclasses.replace(YES_NO, accuracy=0.5, images=4, majority="yes", confusion=((1, 1), (1, 1)))
+    assert verdict(half_right, -0.1, -0.2, -0.01) == [
+        "The model is worse than always answering yes.",
+        f"{steps}, or on more images, and check that the targets are right.",
+    ]
+    assert verdict(NUMBERS, 0.5, -0.5, 1.5) == [
+        "The model is not measurably better than always answering the medians.",
+        "On 20 images, a gain of 0.5 may be chance. Evaluate it on more, or train it longer or on more images.",
+    ]
+    assert verdict(LABELS, 0.0, 0.0, 0.0)[0] == (
+        "The model is not measurably better than answering with the labels' frequencies."
+    )
+    same_answers = dataclasses.replace(half_right, confusion=((2, 0), (2, 0)))
+    assert verdict(same_answers, 0.0, -0.3, 0.3)[1] == (
+        f"It answers no to 100.0 % of the images, so it has hardly begun to learn. {steps}."
+    )
+    assert verdict(CLASSES, -0.0025, -0.006, 0.002)[1] == (
+        "100.0 % of the images are [red]dog, so accuracy says little. Look at the balanced accuracy, of which one "
+        "answer for all gets 50.0 %; balance='on' trains for it."
+    )
 
 
 def test_without_mistakes_none_are_listed():
@@ -176,8 +221,9 @@ def test_any_name_and_figures_survive_json(name, fraction, loss, support):
         ),
         (
             {"colour": "red"},
-            "This is not a report: report has no field 'colour'; its fields are split, images, loss, seconds, views, "
-            "reviewed_images, data_name, data_fingerprint, mean_average_precision, micro_f1, macro_f1, labels. "
+            "This is not a report: report has no field 'colour'; its fields are split, images, loss, seconds, "
+            "baseline, views, reviewed_images, data_name, data_fingerprint, mean_average_precision, micro_f1, "
+            "baseline_micro_f1, macro_f1, labels. "
             "Evaluate the model again.",
         ),
         (

@@ -15,7 +15,7 @@ OPTIMIZERS = ["adam", "adamw", "rmsprop", "sgd", "muon"]
 
 
 def make_model(body):
-    task = SingleLabel(("a", "b", "c", "d", "e"))
+    task = SingleLabel(("a", "b", "c", "d", "e"), shares=(0.2,) * 5)
     return Model(body, net=None, task=task, in_shape=(3, 8, 8), mean=(0.0,) * 3, std=(1.0,) * 3)
 
 

@@ -10,10 +10,10 @@ from lamina.data import Images
 from lamina.errors import RecipeError, RunError
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task, task_of
 
-ONE = SingleLabel(("a", "b", "c"))
-MANY = MultiLabel(("a", "b", "c"))
-YES_NO = Binary(("is it?",))
-NUMBERS = Regression(("degrees", "mm"), means=(90.0, 0.5), deviations=(30.0, 0.1))
+ONE = SingleLabel(("a", "b", "c"), shares=(0.5, 0.25, 0.25))
+MANY = MultiLabel(("a", "b", "c"), shares=(0.5, 0.0, 1.0))
+YES_NO = Binary(("is it?",), shares=(0.25,))
+NUMBERS = Regression(("degrees", "mm"), medians=(85.0, 0.5), means=(90.0, 0.5), deviations=(30.0, 0.1))
 TASKS = [ONE, MANY, YES_NO, NUMBERS]
 
 
@@ -59,6 +59,15 @@ def test_the_targets_set_the_task(targets, names, kind, outputs):
     task = task_of(images_with(targets, names))
     assert type(task) is kind
     assert task.outputs == outputs
+
+
+def test_a_task_knows_the_statistics_of_which_the_best_constant_answer_follows():
+    assert task_of(images_with(np.array([2, 0, 2, 2]), ("a", "b", "c"))).shares == (0.25, 0.0, 0.75)
+    labels = np.array([[True, False, True], [False, False, True]])
+    assert task_of(images_with(labels, ("a", "b", "c"))).shares == (0.5, 0.0, 1.0)
+    assert task_of(images_with(np.array([True, False, False, False]), ("is it?",))).shares == (0.25,)
+    numbers = np.array([[1, -3e38], [2, 0], [4, 3e38], [9, 3e38]], np.float32)
+    assert task_of(images_with(numbers, ("x", "y"))).medians == (3.0, pytest.approx(1.5e38))
 
 
 def test_numbers_are_learned_in_deviations_and_reported_in_their_own_unit():

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lamina.data import Images
 from lamina.errors import DataError, NotFiniteError
-from lamina.evaluation.intervals import wilson_interval
+from lamina.evaluation.intervals import influence_interval, matched_interval, wilson_interval
 from lamina.evaluation.reports import (
+    Baseline,
     ClassReport,
     ClassScores,
     LabelReport,
@@ -27,8 +28,9 @@ from lamina.evaluation.reports import (
 )
 from lamina.evaluation.scores import average_precision, calibration_error, count_confusion, roc_auc
 from lamina.evaluation.views import ONE_VIEW, View, predict_views
+from lamina.targets import Kind
 from lamina.training.model import Model, predict_logits
-from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task, task_of
+from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 
 
 def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -> Report:
@@ -65,16 +67,17 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -
     }
     match task:
         case SingleLabel():
-            return _report_classes(shared, logits, targets, task.target_names)
+            majority = int(np.argmax(task.shares))
+            return _report_classes(shared, logits, targets, task.target_names, majority)
         case Binary():
             # Two classes with logits 0 and z: their softmax is the sigmoid of z.
             both = torch.cat([torch.zeros_like(logits), logits], dim=1)
-            report = _report_classes(shared, both, targets.long(), ("no", "yes"))
-            precision = average_precision(logits[:, 0], targets) if targets.any() else None
+            report = _report_classes(shared, both, targets.long(), ("no", "yes"), int(task.shares[0] > 0.5))
+            precision = average_precision(logits[:, 0], targets)[0] if targets.any() else None
             auc = roc_auc(logits[:, 0], targets) if targets.any() and not targets.all() else None
             return replace(report, question=QuestionScores(task.target_names[0], precision, auc))
         case MultiLabel():
-            return _report_labels(shared, logits, targets, task.target_names)
+            return _report_labels(shared, task, logits, targets)
         case Regression():
             return _report_numbers(shared, task, task.probabilities(logits), targets)
     raise TypeError(f"there is no report for {task}")
@@ -90,7 +93,11 @@ def answer_some(
 
 
 def _report_classes(
-    shared: dict[str, Any], logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"], names: tuple[str, ...]
+    shared: dict[str, Any],
+    logits: Float[Tensor, "n k"],
+    targets: Int64[Tensor, " n"],
+    names: tuple[str, ...],
+    majority: int,
 ) -> ClassReport:
     chosen = logits.argmax(dim=1)
     confusion = count_confusion(chosen, targets, len(names))
@@ -98,8 +105,18 @@ def _report_classes(
     right, predicted, support = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
     counts = np.stack([right, predicted, support], axis=1).tolist()
     classes = tuple(ClassScores(name, *_score(*row)) for name, row in zip(names, counts, strict=True))
+    # Only of its own class does the constant answer get an image right.
+    shared_hits = int(confusion[majority, majority])
+    better, worse = int(right.sum()) - shared_hits, int(support[majority]) - shared_hits
+    baseline = Baseline(
+        int(support[majority]) / len(targets),
+        (better - worse) / len(targets),
+        matched_interval(better, worse, len(targets)),
+    )
     return ClassReport(
         **shared,
+        baseline=baseline,
+        majority=names[majority],
         accuracy=int(right.sum()) / len(targets),
         accuracy_interval=wilson_interval(int(right.sum()), len(targets)),
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
@@ -110,7 +127,7 @@ def _report_classes(
 
 
 def _report_labels(
-    shared: dict[str, Any], logits: Float[Tensor, "n k"], targets: Bool[Tensor, "n k"], names: tuple[str, ...]
+    shared: dict[str, Any], task: MultiLabel, logits: Float[Tensor, "n k"], targets: Bool[Tensor, "n k"]
 ) -> LabelReport:
     if not targets.any():
         raise DataError(
@@ -120,13 +137,27 @@ def _report_labels(
     answers = logits > 0
     right, predicted, support = (answers & targets).sum(dim=0), answers.sum(dim=0), targets.sum(dim=0)
     counts = torch.stack([right, predicted, support], dim=1).tolist()
+    precisions = [
+        average_precision(scores, truth) if truth.any() else (None, None)
+        for scores, truth in zip(logits.T.contiguous(), targets.T.contiguous(), strict=True)
+    ]
     labels = tuple(
-        LabelScores(name, average_precision(scores, truth) if truth.any() else None, *_score(*row))
-        for name, scores, truth, row in zip(names, logits.T, targets.T, counts, strict=True)
+        LabelScores(name, precision, *_score(*row))
+        for name, (precision, _), row in zip(task.target_names, precisions, counts, strict=True)
     )
+    mean = _mean_of_known([scores.average_precision for scores in labels])
+    # Of constant scores, the average precision of a label is its share, with the influences of a mean.
+    known = targets[:, support > 0].double()
+    constant = known.mean(dim=0)
+    influences = torch.stack([each for _, each in precisions if each is not None], dim=1)
+    gains = (influences - (known - constant) / len(known)).mean(dim=1)
+    gain = mean - float(constant.mean())
+    usual = support.new_tensor(task.shares, dtype=torch.float64) > 0.5
     return LabelReport(
         **shared,
-        mean_average_precision=_mean_of_known([scores.average_precision for scores in labels]),
+        baseline=Baseline(float(constant.mean()), gain, influence_interval(gain, gains)),
+        baseline_micro_f1=int(2 * support[usual].sum()) / int(usual.sum() * len(targets) + support.sum()),
+        mean_average_precision=mean,
         micro_f1=int(2 * right.sum()) / int(predicted.sum() + support.sum()),
         macro_f1=_mean_of_known([scores.f1 for scores in labels if scores.support]),
         labels=labels,
@@ -137,8 +168,12 @@ def _report_numbers(
     shared: dict[str, Any], task: Regression, answers: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]
 ) -> NumberReport:
     truth = targets.double()
-    errors = (answers - truth).abs().mean(dim=0).tolist()
-    baseline_errors = (truth.new_tensor(task.means) - truth).abs().mean(dim=0).tolist()
+    errors, baseline_errors = ((each - truth).abs() for each in (answers, truth.new_tensor(task.medians)))
+    gains = (baseline_errors - errors).mean(dim=1)
+    gain = float(gains.mean())
+    baseline = Baseline(
+        float(baseline_errors.mean()), gain, influence_interval(gain, (gains - gains.mean()) / len(gains))
+    )
     squares = (answers - truth).square()
     total = (truth - truth.mean(dim=0)).square().sum(dim=0)
     varies = (truth != truth[0]).any(dim=0).tolist()
@@ -146,14 +181,14 @@ def _report_numbers(
     numbers = tuple(
         NumberScores(
             name=name,
-            mean_absolute_error=errors[place],
-            baseline_error=baseline_errors[place],
+            mean_absolute_error=float(errors[:, place].mean()),
+            baseline_error=float(baseline_errors[:, place].mean()),
             root_mean_squared_error=float(squares[:, place].mean().sqrt()),
             r2=r2[place] if varies[place] else None,
         )
         for place, name in enumerate(task.target_names)
     )
-    return NumberReport(**shared, mean_absolute_error=sum(errors) / len(errors), numbers=numbers)
+    return NumberReport(**shared, baseline=baseline, mean_absolute_error=float(errors.mean()), numbers=numbers)
 
 
 def _score(right: int, predicted: int, support: int) -> tuple[float | None, float | None, float | None, int]:
@@ -171,10 +206,10 @@ def _mean_of_known(figures: Sequence[float | None]) -> float:
 def _check_targets(task: Task, images: Images) -> None:
     if not len(images):
         raise DataError(f"The {images.split} split has no images to evaluate a model on. Choose another split.")
-    found = task_of(images)
-    if (found.kind, found.target_names) != (task.kind, task.target_names):
+    expected, found = (task.kind, task.target_names), (images.kind, tuple(images.target_names))
+    if expected != found:
         raise DataError(
-            f"The model answers {_describe(task)}, but the {images.split} images have {_describe(found)}. "
+            f"The model answers {_describe(*expected)}, but the {images.split} images have {_describe(*found)}. "
             "Evaluate it on images with the targets that it was trained on, with the same names in the same order."
         )
 
@@ -189,6 +224,6 @@ def _check_finite(logits: Float32[np.ndarray, "n k"], images: Images) -> None:
         )
 
 
-def _describe(task: Task) -> str:
-    names = task.target_names if len(task.target_names) <= 10 else (*task.target_names[:9], "…")
-    return f"{task.kind} ({', '.join(names)})"
+def _describe(kind: Kind, target_names: tuple[str, ...]) -> str:
+    names = target_names if len(target_names) <= 10 else (*target_names[:9], "…")
+    return f"{kind} ({', '.join(names)})"

@@ -1,4 +1,4 @@
-"""Confidence intervals of accuracies and of means over seeds."""
+"""Confidence intervals of accuracies, of differences over the same images, and of means over seeds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jaxtyping import Float64
+from torch import Tensor
+
 from lamina.errors import LaminaError
 
 LEVEL = 0.95
 """The probability with which an interval holds the true value."""
+MANY_DEGREES = 200
+"""Degrees of freedom from which on an expansion gives t to nine digits."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,47 @@ def wilson_interval(correct: int, total: int) -> Interval:
     )
 
 
+def matched_interval(better: int, worse: int, total: int) -> Interval:
+    """The 95 % interval of the difference of two accuracies on the same ``total`` images; its ends are from -1 to 1.
+
+    Only images that one is right about and the other wrong count: ``better`` where it is the first, ``worse`` where it
+    is the second.
+
+    A. Agresti, Y. Min, Simple improved confidence intervals for comparing matched proportions, Statistics in Medicine
+    24 (2005), 729-740: Wald's interval after adding half an image to each cell of the table of right and wrong, which
+    holds its level also for few images.
+
+    >>> interval = matched_interval(30, 10, 100)
+    >>> print(f"{interval.low:.3f} {interval.high:.3f}")
+    0.079 0.313
+    """
+    better_share, worse_share = (better + 0.5) / (total + 2), (worse + 0.5) / (total + 2)
+    difference = better_share - worse_share
+    z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
+    half_width = z * math.sqrt((better_share + worse_share - difference**2) / (total + 2))
+    return Interval(max(difference - half_width, -1.0), min(difference + half_width, 1.0))
+
+
+def influence_interval(figure: float, influences: Float64[Tensor, " n"]) -> Interval | None:
+    """The 95 % interval of a figure of n images, by Student's t; ``None`` for one image.
+
+    ``influences`` are the derivatives of the figure by the weight of each image, of which a mean has (x - mean) / n.
+    Their squares sum to its variance: the infinitesimal jackknife, B. Efron, The Jackknife, the Bootstrap and Other
+    Resampling Plans (1982), chapter 6. It is what a bootstrap over images approaches, at the cost of one evaluation.
+
+    >>> import torch
+    >>> measured = torch.tensor([0.7512, 0.7548, 0.7560], dtype=torch.float64)
+    >>> interval = influence_interval(measured.mean().item(), (measured - measured.mean()) / 3)
+    >>> print(f"{interval.low:.3f} {interval.high:.3f}")  # as mean_interval
+    0.748 0.760
+    """
+    count = len(influences)
+    if count == 1:
+        return None
+    half_width = t_quantile(count - 1) * math.sqrt(float(influences.square().sum()) * count / (count - 1))
+    return Interval(figure - half_width, figure + half_width)
+
+
 def mean_interval(values: Sequence[float]) -> MeanInterval:
     """The mean of independent measurements, such as the scores of several seeds, with Student's 95 % t interval.
 
@@ -89,6 +135,14 @@ def t_quantile(degrees_of_freedom: int) -> float:
     >>> round(t_quantile(2), 3)
     4.303
     """
+    if degrees_of_freedom >= MANY_DEGREES:  # expansion 26.7.5 of Abramowitz and Stegun
+        z, inverse = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2), 1 / degrees_of_freedom
+        terms = (
+            (z**3 + z) / 4,
+            (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+            (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        )
+        return z + sum(term * inverse**power for power, term in enumerate(terms, start=1))
     # The probability grows with the angle whose tangent is t/√ν; being bounded, it can be found by bisection.
     low, high = 0.0, math.pi / 2
     for _ in range(60):

@@ -9,13 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, final
 
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, plural
 from lamina.evaluation.intervals import Interval
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
 from lamina.text import escape, format_table, html_table
 from lamina.values import fields_to_json, from_json_values
 
 HTML_ROWS = 10
+MAJORITY_FRACTION = 0.9
+"""Of the images in one class, from which on accuracy says little."""
+SAME_ANSWER_FRACTION = 0.95
+"""Of the images that get the same answer, from which on a model has hardly begun to learn."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,26 @@ class Score:
         return f"{self.name.replace('_', ' ')} {value}"
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """What the best answer without looking reaches on the same images; the training images decide which it is.
+
+    Attributes:
+        value: the figure that it gets where the model gets the report's :attr:`Report.score`.
+        gain: how much better the model is: by how much its figure is higher, or lower if it is an error.
+        gain_interval: its 95 % interval, over the same images; ``None`` for one image.
+    """
+
+    value: float
+    gain: float
+    gain_interval: Interval | None
+
+    @property
+    def is_beaten(self) -> bool:
+        """Whether the model is better by more than chance: its interval lies above 0."""
+        return self.gain_interval is not None and self.gain_interval.low > 0
+
+
 class _Table(NamedTuple):
     """A row for each class, label or number, and a figure for each, by which they are ranked."""
 
@@ -54,6 +78,8 @@ class Report(ABC):
         split: ``train``, ``val`` or ``test``.
         images: how many there were.
         loss: mean loss over them, without label smoothing.
+        baseline: what a constant answer reaches on them: the majority class or the median of the training images, or
+            the labels' frequencies.
         seconds: how long the evaluation took.
         views: views of an image that were averaged where the model was unsure (:func:`views_of`).
         reviewed_images: images whose views were averaged.
@@ -64,6 +90,7 @@ class Report(ABC):
     images: int
     loss: float
     seconds: float
+    baseline: Baseline
     views: int = 1
     reviewed_images: int = 0
     data_name: str | None = None
@@ -83,7 +110,44 @@ class Report(ABC):
 
     @abstractmethod
     def _headlines(self) -> list[str]:
-        """The lines above the table."""
+        """The model's figures, the score and the baseline first."""
+
+    @abstractmethod
+    def _constant_answer(self) -> str:
+        """The baseline in words."""
+
+    def _advise(self) -> str:
+        """What to try where the model does not beat the baseline."""
+        if self.baseline.gain > 0:
+            gain = self._format_gain(self.baseline.gain)
+            return (
+                f"On {plural(self.images, 'image', 'images')}, a gain of {gain} may be chance. "
+                "Evaluate it on more, or train it longer or on more images."
+            )
+        return (
+            "Train for more steps, by more epochs or a smaller batch_size, or on more images, "
+            "and check that the targets are right."
+        )
+
+    def _format_gain(self, gain: float) -> str:
+        return f"{100 * gain:.1f} points"
+
+    def _describe_gain(self) -> str:
+        """The model's gain over the baseline and its interval, such as ``a gain of 2.0 points (…)``."""
+        gain, interval = self.baseline.gain, self.baseline.gain_interval
+        text = f"a gain of {self._format_gain(gain)}"
+        if interval is None:
+            return text
+        low, high = (self._format_gain(end).removesuffix(" points") for end in (interval.low, interval.high))
+        return f"{text} (95 % interval {low} to {high})"
+
+    def _verdict(self) -> list[str]:
+        """Two lines where the model does not beat the baseline: that it does not, and what to try."""
+        if self.baseline.is_beaten:
+            return []
+        is_worse = self.baseline.gain_interval is not None and self.baseline.gain_interval.high < 0
+        comparison = "worse than" if is_worse else "not measurably better than"
+        return [f"The model is {comparison} {self._constant_answer()}.", self._advise()]
 
     @abstractmethod
     def _table(self) -> _Table: ...
@@ -98,7 +162,7 @@ class Report(ABC):
 
     def __str__(self) -> str:
         table = self._table()
-        lines = [*self._headlines(), "", format_table(table.heads, table.rows)]
+        lines = [*self._verdict(), *self._headlines(), "", format_table(table.heads, table.rows)]
         return "\n".join([*lines, "", remarks] if (remarks := self._remarks()) else lines)
 
     def _repr_html_(self) -> str:
@@ -110,7 +174,7 @@ class Report(ABC):
             chosen = ranked if len(ranked) <= HTML_ROWS else ranked[: HTML_ROWS // 2] + ranked[-HTML_ROWS // 2 :]
             rows = [table.rows[place] for _, place in chosen]
             remark = f"<p>The best and the worst of {len(table.rows):,} by {table.ranked_by}.</p>"
-        lines = "<br>".join(html.escape(line) for line in self._headlines())
+        lines = "<br>".join(html.escape(line) for line in (*self._verdict(), *self._headlines()))
         return f"<p>{lines}</p>{html_table(table.heads, rows)}{remark}"
 
     def _format_images(self) -> str:
@@ -190,6 +254,7 @@ class ClassReport(Report):
         calibration_error: mean distance between the probability of the predicted class and how often it is right, over
             15 equal bins (Guo et al., On calibration of modern neural networks, 2017, equation 3).
         confusion: images by true class (rows) and predicted class (columns).
+        majority: the class that most training images have, of ``no`` and ``yes`` for binary; the baseline's answer.
         question: more metrics of a binary model; ``None`` for single-label.
     """
 
@@ -199,6 +264,7 @@ class ClassReport(Report):
     calibration_error: float
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
+    majority: str
     question: QuestionScores | None = None
     _score_name = "accuracy"
 
@@ -223,6 +289,7 @@ class ClassReport(Report):
         lines = [
             f"{self.split} accuracy {format_percent(self.accuracy)} "
             f"(95 % interval {low:.1f} – {high:.1f} %, {self._format_images()})",
+            f"{self._constant_answer()}: {format_percent(self.baseline.value)}, {self._describe_gain()}",
             f"balanced accuracy {format_percent(self.balanced_accuracy)}, loss {self.loss:.4f}, "
             f"calibration error {format_percent(self.calibration_error)}",
         ]
@@ -232,6 +299,27 @@ class ClassReport(Report):
                 f"ROC AUC {_format(self.question.roc_auc, '.3f')}"
             )
         return lines
+
+    def _constant_answer(self) -> str:
+        return f"always answering {escape(self.majority)}"
+
+    def _advise(self) -> str:
+        if self.baseline.value >= MAJORITY_FRACTION:
+            guessed = format_percent(1 / sum(scores.support > 0 for scores in self.classes))
+            return (
+                f"{format_percent(self.baseline.value)} of the images are {escape(self.majority)}, so accuracy says "
+                f"little. Look at the balanced accuracy, of which one answer for all gets {guessed}; "
+                "balance='on' trains for it."
+            )
+        counts = [sum(column) for column in zip(*self.confusion, strict=True)]
+        most = max(counts)
+        if self.baseline.gain <= 0 and most >= SAME_ANSWER_FRACTION * self.images:
+            answer, share = escape(self.classes[counts.index(most)].name), format_percent(most / self.images)
+            return (
+                f"It answers {answer} to {share} of the images, so it has hardly begun to learn. "
+                "Train for more steps, by more epochs or a smaller batch_size."
+            )
+        return super()._advise()
 
     def _table(self) -> _Table:
         rows = [(each.name, *map(format_percent, (each.precision, each.recall, each.f1)), f"{each.support:,}")
@@ -268,16 +356,18 @@ class LabelScores:
 @final
 @dataclass(frozen=True, kw_only=True)
 class LabelReport(Report):
-    """The report of a multi-label model.
+    """The report of a multi-label model, whose baseline scores each label with its share of the training images.
 
     Attributes:
         mean_average_precision: the mean of the labels' average precisions, leaving out labels without images.
         micro_f1: F1 of all answers together, in which frequent labels count most.
+        baseline_micro_f1: that of the baseline, which answers the labels of more than half of the training images.
         macro_f1: the mean of the labels' F1, leaving out labels without images.
     """
 
     mean_average_precision: float
     micro_f1: float
+    baseline_micro_f1: float
     macro_f1: float
     labels: tuple[LabelScores, ...]
     _kind = MULTI_LABEL
@@ -287,8 +377,13 @@ class LabelReport(Report):
         return [
             f"{self.split} mean average precision {format_percent(self.mean_average_precision)} "
             f"({self._format_images()})",
+            f"{self._constant_answer()}: {format_percent(self.baseline.value)}, micro F1 "
+            f"{format_percent(self.baseline_micro_f1)}, {self._describe_gain()}",
             f"micro F1 {format_percent(self.micro_f1)}, macro F1 {format_percent(self.macro_f1)}, loss {self.loss:.4f}",
         ]
+
+    def _constant_answer(self) -> str:
+        return "answering with the labels' frequencies"
 
     def _table(self) -> _Table:
         rows = [
@@ -309,8 +404,8 @@ class NumberScores:
 
     Attributes:
         mean_absolute_error: in the number's own unit.
-        baseline_error: the mean absolute error of always answering the mean of the training images; a model that has
-            learned anything stays below it.
+        baseline_error: the mean absolute error of always answering the median of the training images, the constant
+            that errs least on them.
         root_mean_squared_error: in the number's own unit; far above the mean absolute error where a few answers are far
             off.
         r2: coefficient of determination, at most 1; always answering the mean of these images gets 0. ``None`` if the
@@ -339,15 +434,22 @@ class NumberReport(Report):
         mean_of = f", the mean of {len(self.numbers)} numbers" if len(self.numbers) > 1 else ""
         return [
             f"{self.split} mean absolute error {self.mean_absolute_error:.4g}{mean_of} ({self._format_images()})",
+            f"{self._constant_answer()}: {self.baseline.value:.4g}, {self._describe_gain()}",
             f"loss {self.loss:.4f}",
         ]
+
+    def _constant_answer(self) -> str:
+        return f"always answering the {'medians' if len(self.numbers) > 1 else 'median'}"
+
+    def _format_gain(self, gain: float) -> str:
+        return f"{gain:.4g}"
 
     def _table(self) -> _Table:
         rows = [
             (each.name, f"{each.mean_absolute_error:.4g}", f"{each.baseline_error:.4g}",
              f"{each.root_mean_squared_error:.4g}", _format(each.r2, ".3f")) for each in self.numbers
         ]  # fmt: skip
-        heads = ("number", "mean absolute error", "error of the mean", "RMSE", "R²")
+        heads = ("number", "mean absolute error", "error of the median", "RMSE", "R²")
         return _Table(heads, rows, [each.r2 for each in self.numbers], "R²")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 CALIBRATION_BINS = 15
@@ -31,18 +31,28 @@ def calibration_error(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " 
     return gaps.abs().sum().item() / len(confidence)
 
 
-def average_precision(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:
+def average_precision(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> tuple[float, Float64[Tensor, " n"]]:
     """Precision at each threshold, weighted by the recall it gains; images of the same score share a threshold.
 
-    At least one image must be true. Only the order of the scores counts.
+    At least one image must be true. Only the order of the scores counts. Beside it, its derivatives by the weight of
+    each image (:func:`~lamina.evaluation.intervals.influence_interval`).
 
-    >>> average_precision(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([False, False, True, True]))
+    >>> average_precision(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([False, False, True, True]))[0]
     0.8333333333333333
     """
-    _, places, ties = (-scores).unique(return_inverse=True, return_counts=True)
-    hits = torch.zeros(len(ties), dtype=torch.float64).index_add_(0, places, truth.double())
-    precision = hits.cumsum(0) / ties.cumsum(0)
-    return float((precision * hits).sum() / hits.sum())
+    descending, order = scores.sort(descending=True)
+    ties = descending.unique_consecutive(return_counts=True)[1]
+    seen = ties.cumsum(0)
+    found = truth[order].double().cumsum(0)[seen - 1]
+    hits = found.diff(prepend=found.new_zeros(1))
+    precision = found / seen
+    figure = (precision * hits).sum() / found[-1]
+    # An image counts at its own threshold, and among those found and seen at every lower one.
+    as_found, as_seen = ((hits * part).flip(0).cumsum(0).flip(0) for part in (1 / seen, precision / seen))
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(ties)).repeat_interleave(ties)
+    influences = truth * (precision - figure + as_found)[places] - as_seen[places]
+    return float(figure), influences / found[-1]
 
 
 def roc_auc(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:

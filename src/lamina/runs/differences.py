@@ -62,6 +62,7 @@ def _flatten_record(record: RunRecord) -> dict[str, Any]:
     plain = fields_to_json(record) | {"device": record.device.value, "precision": record.precision.value}
     for name in ("net", "command", "created"):
         del plain[name]
+    plain["task"].pop("shares", None)  # up to thousands, and other only on other data, which its fingerprint tells
     return dict(_flatten(plain))
 
 

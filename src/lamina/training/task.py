@@ -22,7 +22,11 @@ from lamina.values import fields_to_json, from_json_values
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """The loss of logits, what they mean, and how many answers are right."""
+    """The loss of logits, what they mean, and how many answers are right.
+
+    It holds the statistics of the training targets from which the best answer without looking follows: the baseline of
+    every report.
+    """
 
     target_names: tuple[str, ...]
     """The classes, the labels, the question or the numbers."""
@@ -88,10 +92,14 @@ class Task(ABC):
 class SingleLabel(Task):
     """One class an image: softmax and cross-entropy.
 
-    >>> SingleLabel(("cat", "dog")).weigh(torch.tensor([0, 0, 0, 1]))
+    Attributes:
+        shares: of the training images that are of each class, from 0 to 1.
+
+    >>> SingleLabel(("cat", "dog"), shares=(0.75, 0.25)).weigh(torch.tensor([0, 0, 0, 1]))
     tensor([0.6667, 0.6667, 0.6667, 2.0000])
     """
 
+    shares: tuple[float, ...]
     kind = targets.SINGLE_LABEL
 
     def loss(
@@ -124,7 +132,13 @@ class SingleLabel(Task):
 
 @dataclass(frozen=True)
 class _SigmoidTask(Task):
-    """A sigmoid and binary cross-entropy for each output."""
+    """A sigmoid and binary cross-entropy for each output.
+
+    Attributes:
+        shares: of the training images that have each label, or of yes, from 0 to 1.
+    """
+
+    shares: tuple[float, ...]
 
     def loss(
         self,
@@ -177,10 +191,11 @@ class Regression(Task):
     Numbers are standardized for training, so that degrees and millimetres count alike.
 
     Attributes:
-        means: of each number over the training images, in its own unit.
+        medians, means: of each number over the training images, in its own unit.
         deviations: standard deviation of each, in its own unit; 1 for a constant.
     """
 
+    medians: tuple[float, ...]
     means: tuple[float, ...]
     deviations: tuple[float, ...]
     kind = targets.REGRESSION
@@ -211,19 +226,22 @@ class Regression(Task):
 
 
 def task_of(images: Images) -> Task:
-    """The task for the targets of ``images``.
+    """The task for the targets of ``images``, which are those to train on.
 
     >>> from lamina.data import load_data
     >>> str(task_of(load_data("shapes").train).kind)
     'single-label'
     """
-    names = tuple(images.target_names)
+    names, values = tuple(images.target_names), images.targets
     if images.kind is targets.REGRESSION:
-        values = images.targets
-        deviations = np.where(np.ptp(values, axis=0) > 0, values.std(axis=0, dtype=np.float64), 1.0)
+        medians = np.median(values.astype(np.float64), axis=0)
         means = values.mean(axis=0, dtype=np.float64)
-        return Regression(names, tuple(means.tolist()), tuple(deviations.tolist()))
-    return next(task for task in (SingleLabel, MultiLabel, Binary) if task.kind is images.kind)(names)
+        deviations = np.where((values != values[:1]).any(axis=0), values.std(axis=0, dtype=np.float64), 1.0)
+        return Regression(names, tuple(medians.tolist()), tuple(means.tolist()), tuple(deviations.tolist()))
+    if images.kind is targets.SINGLE_LABEL:
+        return SingleLabel(names, tuple((np.bincount(values, minlength=len(names)) / len(values)).tolist()))
+    sigmoid = MultiLabel if images.kind is targets.MULTI_LABEL else Binary
+    return sigmoid(names, tuple(values.reshape(len(values), -1).mean(axis=0).tolist()))
 
 
 def _inverse_shares(counts: Int64[Tensor, " k"]) -> Float[Tensor, " k"]:
