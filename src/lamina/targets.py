@@ -124,7 +124,7 @@ class Kind:
             case "binary":
                 return "yes" if target else "no"
             case "regression":
-                return ", ".join(f"{number:.4g}" for number in target)
+                return ", ".join(f"{number:.6g}" for number in target)
 
 
 SINGLE_LABEL = Kind("single-label", "int64", 1)

@@ -7,10 +7,11 @@ import io
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from lamina.data import Preparation, Problem, load_data
+from lamina.data import Dataset, Images, Preparation, Problem, load_data
 from lamina.data.decoding import Picture
 from lamina.data.load import check_learnable
 from lamina.data.preparation import LabelFrom
@@ -180,6 +181,24 @@ def test_classes_that_cannot_be_learned_are_rejected(paths: list[str], message: 
     with pytest.raises(DataError) as raised, warnings.catch_warnings(action="ignore"):
         check_learnable(load_data(tmp_path))
     assert str(raised.value).removeprefix(str(tmp_path.parent) + "/") == f"{tmp_path.name} {message}"
+
+
+@pytest.mark.parametrize(
+    ("targets", "what"),
+    [
+        (np.zeros((3, 2), bool), "3 training pictures with the same labels, none"),
+        (np.ones((1, 2), bool), "1 training picture with the same labels, x, y"),
+        (np.full((4, 2), 0.5, np.float32), "4 training pictures with the same numbers, 0.5, 0.5"),
+    ],
+)
+def test_targets_that_are_the_same_for_all_pictures_are_rejected(targets: np.ndarray, what: str) -> None:
+    names = tuple(f"{place}.png" for place in range(len(targets)))
+    train = Images(np.zeros((len(targets), 4, 4, 3), np.uint8), targets, ("x", "y"), names, "train")
+    with pytest.raises(DataError) as raised:
+        check_learnable(Dataset("set", "0", train))
+    assert str(raised.value) == (
+        f"set has nothing to learn: {what}. Add pictures with others, or choose another column with --label-column."
+    )
 
 
 def test_a_class_missing_from_a_split_is_warned_of(tmp_path: Path) -> None:

@@ -292,6 +292,31 @@ def test_a_number_that_never_changes_is_a_warning() -> None:
     )
 
 
+def test_a_label_of_all_pictures_is_a_warning() -> None:
+    dataset = CLEAN["labels"]
+    everywhere = dataset.train.targets | np.array([False, True, False])
+    assert only_finding(replace(dataset, train=replace(dataset.train, targets=everywhere))) == Finding(
+        "label-constant",
+        "warning",
+        "all pictures of train have warm, so there is nothing to learn. Add pictures without, or leave the column out.",
+        1,
+    )
+
+
+def test_numbers_that_float32_rounds_to_much_of_how_they_differ_are_a_warning() -> None:
+    dataset = CLEAN["numbers"]
+    far = dataset.train.targets / np.ptp(dataset.train.targets, axis=0) + np.array([0, 2**21], np.float32)
+    assert only_finding(replace(dataset, train=replace(dataset.train, targets=far))) == Finding(
+        "number-coarse",
+        "warning",
+        "y lies so far from 0 that its values are rounded to 0.25, which is much of how they differ. "
+        "Subtract a constant from it in the table.",
+        1,
+    )
+    near = dataset.train.targets / np.ptp(dataset.train.targets, axis=0) + np.array([0, 2**13], np.float32)
+    assert inspect(replace(dataset, train=replace(dataset.train, targets=near))).findings == ()
+
+
 def test_grey_pictures_among_coloured_ones_are_noted() -> None:
     train = make_images("train")
     grey = copy_pixels(train, 7, np.repeat(train.pixels[7, ..., :1], 3, axis=2))

@@ -8,6 +8,10 @@ from hypothesis import strategies as st
 
 from lamina.data import Images
 from lamina.errors import RecipeError, RunError
+from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.training.loop import Training
+from lamina.training.model import predict_logits
+from lamina.training.recipe import Recipe
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task, task_of
 
 ONE = SingleLabel(("a", "b", "c"), shares=(0.5, 0.25, 0.25))
@@ -68,6 +72,30 @@ def test_a_task_knows_the_statistics_of_which_the_best_constant_answer_follows()
     assert task_of(images_with(np.array([True, False, False, False]), ("is it?",))).shares == (0.25,)
     numbers = np.array([[1, -3e38], [2, 0], [4, 3e38], [9, 3e38]], np.float32)
     assert task_of(images_with(numbers, ("x", "y"))).medians == (3.0, pytest.approx(1.5e38))
+
+
+def train_on(targets):
+    """The state of a small net after 20 steps on numbers, its task, and its logits."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (len(targets), 4, 4, 1), np.uint8)
+    images = Images(pixels, targets, ("x", "y"), tuple(map(str, range(len(targets)))), "train")
+    training = Training(Net(Flatten(), Linear(8), ReLU(), Output()), images, Recipe(epochs=5, batch_size=16))
+    for _ in training:
+        pass
+    return training.model.state_dict(), training.model.task, predict_logits(training.model, pixels)
+
+
+def test_no_training_depends_on_the_unit_of_its_numbers():
+    numbers = np.random.default_rng(1).normal(size=(64, 2)).astype(np.float32)
+    weights, _, logits = train_on(numbers)
+    # Powers of two change no digit of a float, so that the weights are the same to the last bit.
+    for name, tensor in train_on(numbers * np.float32(2**20))[0].items():
+        assert torch.equal(tensor, weights[name])
+    for changed in (numbers * np.float32(1e6), numbers / np.float32(1e30), numbers + np.float32(1e4)):
+        _, task, found = train_on(changed)
+        assert found == pytest.approx(logits, abs=0.02)
+        own_unit = task.probabilities(torch.from_numpy(found)).numpy().astype(np.float64)
+        assert (own_unit - task.means) / task.deviations == pytest.approx(logits, abs=0.02)
 
 
 def test_numbers_are_learned_in_deviations_and_reported_in_their_own_unit():

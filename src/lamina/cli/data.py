@@ -108,7 +108,7 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
         for place in range(len(splits[0].numbers)):
             for split in splits:
                 for each in split.numbers[place : place + 1]:  # an empty split has none
-                    figures = (f"{value:.4g}" for value in (each.minimum, each.mean, each.deviation, each.maximum))
+                    figures = (f"{value:.6g}" for value in (each.minimum, each.mean, each.deviation, each.maximum))
                     rows.append((each.name, split.split, *figures))
         terminal.tabulate(("number", "split", "min", "mean", "deviation", "max"), rows, texts=2)
     else:

@@ -128,7 +128,7 @@ def _open_table(terminal: Terminal, task: Task, top: int | None) -> Iterator[Cal
 
         def write(prediction: Prediction) -> None:
             if prediction.problem is None:
-                numbers = [f"{value:.4g}" for value in prediction.values.values()]
+                numbers = [f"{value:.6g}" for value in prediction.values.values()]
                 add([prediction.name, *(numbers if kind is REGRESSION else [describe(prediction, top)])])
 
         yield write

@@ -12,13 +12,15 @@ from jaxtyping import Bool
 
 from lamina.data.images import SPLITS, Dataset, Images, Problem, Split
 from lamina.errors import name_some, plural
-from lamina.targets import REGRESSION, SINGLE_LABEL
+from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 Severity = Literal["error", "warning", "note"]
 
 TINY_CLASS_IMAGES = 10
 TINY_CLASS_FRACTION = 1 / 20
 """A class is tiny with fewer training images than the first, or than this fraction of the median class's."""
+COARSE_FRACTION = 1 / 100
+"""Of a number's deviation that rounding to float32 may take."""
 IMBALANCE_RATIO = 10.0
 """Largest class over smallest, from which on imbalance is noted."""
 SINGLE_CLASS_REMEDY = "Add pictures of another, or choose other classes with --label-from or --label-column."
@@ -112,6 +114,7 @@ def find_faults(facts: Facts) -> tuple[Finding, ...]:
         *_find_copies(facts),
         *_find_marked(facts, facts.blank, "blank", "warning", blank),
         *_find_constant(train),
+        *_find_coarse(train),
         *_find_tiny(train),
         *_find_imbalance(train),
         *_find_misfits(facts),
@@ -217,6 +220,13 @@ def _find_copies(facts: Facts) -> list[Finding]:
 
 
 def _find_constant(train: Images) -> list[Finding]:
+    if train.kind is MULTI_LABEL and len(train) > 1:
+        everywhere = [name for name, count in train.target_counts().items() if count == len(train)]
+        message = (
+            f"all pictures of train have {name_some(everywhere)}, so there is nothing to learn. "
+            "Add pictures without, or leave the column out."
+        )
+        return [Finding("label-constant", "warning", message, len(everywhere))] if everywhere else []
     if train.kind is not REGRESSION or not len(train):
         return []
     constant = (train.targets == train.targets[0]).all(axis=0)
@@ -226,6 +236,21 @@ def _find_constant(train: Images) -> list[Finding]:
         "Check the table, or leave the column out."
     )
     return [Finding("number-constant", "warning", message, len(names))] if names else []
+
+
+def _find_coarse(train: Images) -> list[Finding]:
+    """Numbers so far from 0 that float32, in which they are stored, rounds away how they differ."""
+    if train.kind is not REGRESSION or not len(train):
+        return []
+    steps = np.spacing(np.abs(train.targets).max(axis=0)).astype(np.float64)
+    deviations = train.targets.std(axis=0, dtype=np.float64)
+    coarse = (deviations > 0) & (steps > COARSE_FRACTION * deviations)
+    names = [name for name, is_coarse in zip(train.target_names, coarse, strict=True) if is_coarse]
+    message = (
+        f"{name_some(names)} lies so far from 0 that its values are rounded to {steps[coarse].max(initial=0):.3g}, "
+        "which is much of how they differ. Subtract a constant from it in the table."
+    )
+    return [Finding("number-coarse", "warning", message, len(names))] if names else []
 
 
 def _find_tiny(train: Images) -> list[Finding]:

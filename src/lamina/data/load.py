@@ -113,8 +113,16 @@ def full_source(source: str | Path) -> str:
 
 
 def check_learnable(dataset: Dataset) -> None:
-    """Raise ``DataError`` if there is a single class, or a class without training pictures."""
-    if dataset.train.kind not in (SINGLE_LABEL, BINARY):
+    """Raise ``DataError`` if there is a single class, a class without training pictures, or one target for all."""
+    train = dataset.train
+    if train.kind not in (SINGLE_LABEL, BINARY):
+        if (train.targets == train.targets[:1]).all():
+            noun = "labels" if train.kind is MULTI_LABEL else "numbers"
+            raise DataError(
+                f"{dataset.name} has nothing to learn: {plural(len(train), 'training picture', 'training pictures')} "
+                f"with the same {noun}, {train.kind.format(train.targets[0], train.target_names)}. "
+                "Add pictures with others, or choose another column with --label-column."
+            )
         return
     trained = [name for name, count in dataset.train.target_counts().items() if count]
     what = "answer" if dataset.train.kind is BINARY else "class"

@@ -283,7 +283,7 @@ def describe(prediction: Prediction, top: int | None = None) -> str:
     if answer is None:
         return f"could not be read: {prediction.problem}"
     if isinstance(answer, Mapping):
-        return ", ".join(f"{name} {value:.4g}" for name, value in answer.items())
+        return ", ".join(f"{name} {value:.6g}" for name, value in answer.items())
     answers = (answer,) if isinstance(answer, str) else answer
     ranked = sorted(values, key=values.__getitem__, reverse=True)
     shown = ranked[:top] if top else [name for name in ranked if name in answers]
