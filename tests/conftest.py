@@ -57,10 +57,18 @@ install_import_hook(
 )
 
 
+def make_common_folder(factory: pytest.TempPathFactory, name: str) -> Path:
+    """A folder that all processes of these tests have in common; xdist gives each a base of its own within it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache for the tests that use data without being about it: the shapes are drawn once."""
-    return tmp_path_factory.mktemp("shared-cache")
+    return make_common_folder(tmp_path_factory, "shared-cache")
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +90,7 @@ def cifar10_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache for all tests on real pictures: they are decoded once."""
     if not os.environ.get("LAMINA_CIFAR10"):
         pytest.skip("LAMINA_CIFAR10 is not set: no real pictures to test on")
-    return tmp_path_factory.mktemp("cifar10-cache")
+    return make_common_folder(tmp_path_factory, "cifar10-cache")
 
 
 @pytest.fixture

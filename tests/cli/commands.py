@@ -1,7 +1,9 @@
-"""Small pictures on disk, and lamina as a person runs it: a process of its own."""
+"""Small pictures on disk, and lamina as a person runs it: in this process, or in one of its own."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -9,7 +11,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from lamina.cli import main
 
 SIDE_PX = 12
 
@@ -26,7 +31,29 @@ def write_pictures(folder: Path, count: int, seed: int = 0) -> Path:
 
 
 def run_lamina(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; with --json its lines are read by :func:`events`."""
+    """Run a command to its end in this process, which has loaded everything; --json's lines are :func:`events`."""
+    words = list(map(str, arguments))
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n") for _ in range(2)]
+    with (
+        contextlib.redirect_stdout(streams[0]),
+        contextlib.redirect_stderr(streams[1]),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in {"COLUMNS": "100", **environment}.items():
+            patch.setenv(name, value)
+        try:
+            status = main(words)
+        except SystemExit as ended:
+            status = ended.code
+    texts = []
+    for stream in streams:
+        stream.flush()
+        texts.append(stream.buffer.getvalue().decode())
+    return subprocess.CompletedProcess(words, status, *texts)
+
+
+def run_process(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, where it matters that it is one."""
     return subprocess.run(
         [sys.executable, "-m", "lamina", *map(str, arguments)],
         capture_output=True,

@@ -2,7 +2,7 @@ import dataclasses
 import re
 
 import pytest
-from commands import events, run_lamina
+from commands import events, run_lamina, run_process
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,7 +97,7 @@ def test_the_ladder_grows():
 
 
 def test_a_training_within_a_time(workplace, pictures):
-    trained = run_lamina(
+    trained = run_process(
         "train", "Flatten(), Output()", "--data", pictures, "--time", "20s", "--name", "brief", "--json"
     )
     assert trained.returncode == 0, trained.stderr

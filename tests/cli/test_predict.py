@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina
+from commands import events, run_lamina, run_process
 from PIL import Image
 
 from lamina.cli import main
@@ -117,6 +117,8 @@ def test_a_stopped_prediction_leaves_nothing_half_written(photos, run, number):
     # An interrupt between two lines of coverage's own would leave its lock taken for ever.
     environment = leave_out_coverage()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # The background jobs of a shell ignore SIGINT, and what they start inherits that.
+    pipes["preexec_fn"] = lambda: signal.signal(number, signal.SIG_DFL)
     with subprocess.Popen(command, **pipes, text=True, env=environment) as process:
         assert "prediction" in process.stdout.readline()
         begun = list(photos.glob(".answers.csv.*"))
@@ -146,7 +148,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(photos, run, monkeypatch):
 
 
 def test_a_pipe_gets_a_row_a_picture(photos, run):
-    shown = run_lamina("predict", run, "photos/2.png", "photos/in")
+    shown = run_process("predict", run, "photos/2.png", "photos/in")
     lines = [re.sub(r"\d+\.\d %", "… %", line) for line in shown.stdout.splitlines()]
     assert lines[0] == "image\tanswer"
     assert [line.split("\t")[0] for line in lines[1:]] == ["photos/2.png", "photos/in/3.png", "photos/in/deep/4.png"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from commands import events, run_lamina
+from commands import events, run_lamina, run_process
 from safetensors.torch import load_file
 
 from lamina.cli import main
@@ -104,7 +104,7 @@ def test_a_run_that_names_another_place_than_timms_nets_is_damaged(workplace, pi
 
 
 def test_without_a_network_it_says_what_to_do_at_once(workplace, pictures):
-    rejected = run_lamina(
+    rejected = run_process(
         "train", "timm:test_resnet", "--data", pictures,
         HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_CACHE=str(workplace / "hub"), NO_PROXY="*",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The journey of a person with a folder of pictures, command after command, each a process of its own."""
+"""The journey of a person with a folder of pictures, command after command."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import SIDE_PX, events, run_lamina, write_pictures
+from commands import SIDE_PX, events, run_lamina, run_process, write_pictures
 from PIL import Image
 
 from lamina.cli import main
@@ -70,7 +70,7 @@ def test_a_net_is_trained_evaluated_listed_and_used(workplace, pictures):
 
 
 def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, pictures):
-    trained = run_lamina("train", "mlp", "--data", pictures, "--epochs", "2", "--seed", "3")
+    trained = run_process("train", "mlp", "--data", pictures, "--epochs", "2", "--seed", "3")
     assert trained.returncode == 0, trained.stderr
     assert "\x1b" not in trained.stdout + trained.stderr
     lines = trained.stdout.splitlines()

@@ -65,7 +65,7 @@ recipes = st.builds(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(recipe=recipes, kind=st.sampled_from(["single-label", "numbers"]), stops=st.sets(st.integers(1, 9), max_size=3))
 def test_stopped_anywhere_it_goes_on_to_the_same_to_the_bit(recipe, kind, stops):
     images = make_images(kind)
