@@ -1,21 +1,24 @@
 # make demo: both nets of the article, trained and compared.   make test: everything that CI runs.
-# make quick: lint, types and the tests that take moments, for every save.
+# make quick: lint, types and the tests that take moments, for every save.   make coverage: the tests, and what they reach.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test quick lint install clean
+.PHONY: demo test quick coverage lint install clean
 
 demo: .venv/installed
 	$(BIN)/lamina reproduce
 
 test: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
+
+quick: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto -m "not slow" src tests/nets tests/training tests/evaluation tests/data
+
+coverage: .venv/installed-test
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --numprocesses auto
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-
-quick: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto -m "not slow" src tests/nets tests/training tests/evaluation tests/data
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
