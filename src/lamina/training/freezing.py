@@ -14,6 +14,7 @@ from lamina.training.batches import Batch
 from lamina.training.model import Model
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
+from lamina.training.tracing import fold_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +46,17 @@ class Features:
     def __init__(self, model: Model, head: nn.Module, images: int) -> None:
         self._model, self._head, self._images = model, head, images
         self._path = path_of(model, head)
+        self._folded: Model | None = None
         self._features: Tensor | None = None
         self.steps_found: set[int] = set()
 
     @torch.no_grad()
     def find(self, batch: Batch) -> None:
         """Compute the features of a batch of the first epoch."""
-        features = record_calls(self._model, batch.pixels, [self._path])[self._path].input
+        if self._folded is None:
+            with torch.autocast(batch.pixels.device.type, enabled=False):
+                self._folded = fold_model(self._model)
+        features = record_calls(self._folded, batch.pixels, [self._path])[self._path].input
         if self._features is None:
             self._features = features.new_empty((self._images, *features.shape[1:]))
         self._features[batch.indices] = features

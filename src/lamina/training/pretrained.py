@@ -1,11 +1,12 @@
 """timm's pretrained nets with a new head.
 
-timm (the extra ``lamina[pretrained]``) is imported only when one of its nets is named. Its downloads are not used:
-weights come from a safetensors file, the user's own or one from the Hugging Face hub.
+timm (the extra ``lamina[pretrained]``) is imported only when one of its nets is made. Its downloads are not used:
+weights come from a safetensors file, the user's own or one from the Hugging Face hub, or from the package of the extra.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,12 +20,17 @@ from torch import Tensor, nn
 
 from lamina.errors import NetError, find_nearest, name_some, suggest
 from lamina.nets import Shape
+from lamina.training.packaged import DISTRIBUTION, PACKAGED_NET, find_packaged, read_packaged
 from lamina.training.recipe import Recipe
 from lamina.training.tensors import digest_tensors
 
-NONE, PRETRAINED = "none", "pretrained"
-"""What ``weights`` may be besides the path of a file: random, or those that timm's authors publish."""
+NONE, PRETRAINED, PACKAGED = "none", "pretrained", "packaged"
+"""What ``weights`` may be besides the path of a file: random, those that timm's authors publish, or the package's."""
 HUB_FILE = "model.safetensors"
+HUB_PREFIX = "models--timm--"
+"""How the hub's cache names the folder of a net of timm's."""
+SMALL_BYTES = 10_000_000, 50_000_000
+"""Size of the weights of a cached net that is worth trying unasked: below are test nets, above nets slow on a CPU."""
 PATIENCE_SECONDS = 10
 """Timeout for the hub, in seconds."""
 NAMED = 3
@@ -48,15 +54,16 @@ class TimmNet:
     name: str
     """timm's, with the tag of its pretrained weights, as ``efficientnet_lite0.ra_in1k``."""
     weights: str
-    """``none`` for random ones, ``pretrained`` for those of that tag, or the path of a safetensors file."""
+    """``none`` for random ones, ``pretrained`` for those of that tag, ``packaged`` for those that the extra
+    ``lamina[pretrained]`` brings, or the path of a safetensors file."""
     digest: str
     """Of the first weights; empty for random ones."""
 
     def __str__(self) -> str:
         if self.weights == NONE:
             return "random"
-        where = f"timm's for {self.name}" if self.weights == PRETRAINED else self.weights
-        return f"{where} ({self.digest})"
+        where = {PRETRAINED: f"timm's for {self.name}", PACKAGED: f"those of the package {DISTRIBUTION}"}
+        return f"{where.get(self.weights, self.weights)} ({self.digest})"
 
     def module(self, shape: Shape, outputs: int) -> nn.Module:
         """The net with its first weights, and a fresh head drawn from torch's default generator.
@@ -66,15 +73,9 @@ class TimmNet:
         """
         if self.weights == NONE:
             return self.empty_module(shape, outputs)
-        file = find_pretrained(self.name) if self.weights == PRETRAINED else Path(self.weights)
-        if file is None:
-            raise NetError(
-                f"The weights that timm publishes for {self.name} are no longer in the cache of the Hugging Face hub. "
-                f"Download them again with lamina train timm:{self.name}."
-            )
-        tensors = read_weights(file)
+        source, tensors = self._read()
         if (found := digest_tensors(tensors)) != self.digest:
-            raise NetError(f"{file} has changed (digest {found}, was {self.digest}). Restore it, or train again.")
+            raise NetError(f"{source} has changed (digest {found}, was {self.digest}). Restore it, or train again.")
         return _build(self.name, shape, outputs, tensors)
 
     def empty_module(self, shape: Shape, outputs: int) -> nn.Module:
@@ -85,13 +86,26 @@ class TimmNet:
         """
         return _build(self.name, shape, outputs, None)
 
+    def _read(self) -> tuple[str, dict[str, Tensor]]:
+        """The first weights, and where they are."""
+        if self.weights == PACKAGED:
+            return DISTRIBUTION, read_packaged()
+        file = find_pretrained(self.name) if self.weights == PRETRAINED else Path(self.weights)
+        if file is None:
+            raise NetError(
+                f"The weights that timm publishes for {self.name} are no longer in the cache of the Hugging Face hub. "
+                f"Download them again with lamina train timm:{self.name}."
+            )
+        return str(file), read_weights(file)
 
-def open_timm_net(name: str, weights: str, report: Callable[[str], None]) -> TimmNet:
+
+def open_timm_net(name: str, weights: str | None, report: Callable[[str], None]) -> TimmNet:
     """A net of timm's, its weights downloaded if necessary.
 
     Args:
         name: timm's, with a tag or without.
-        weights: ``none``, ``pretrained``, or the path of a safetensors file.
+        weights: ``none``, ``pretrained``, ``packaged``, or the path of a safetensors file; by default those of its tag,
+            for which nothing is downloaded where they are in the hub's cache or in the package.
         report: called with a message before anything is downloaded.
 
     Raises:
@@ -100,12 +114,54 @@ def open_timm_net(name: str, weights: str, report: Callable[[str], None]) -> Tim
     name = _complete_name(name)
     if weights == NONE:
         return TimmNet(name, NONE, "")
-    is_published = weights == PRETRAINED
-    file = find_pretrained(name) or fetch_pretrained(name, report) if is_published else Path(weights).expanduser()
-    tensors = read_weights(file)
-    # Weights that do not fit are rejected before any picture is read.
-    _build(name, import_timm().get_pretrained_cfg(name).input_size, 2, tensors)
-    return TimmNet(name, PRETRAINED if is_published else str(file.resolve()), digest_tensors(tensors))
+    if weights is None:
+        is_in_package = name == PACKAGED_NET and find_packaged() is not None
+        weights = PACKAGED if is_in_package and find_pretrained(name) is None else PRETRAINED
+    if weights == PACKAGED:
+        if name != PACKAGED_NET:
+            raise NetError(f"The packaged weights are those of {PACKAGED_NET}, not of {name}. Leave out --weights.")
+        return _check_weights(name, PACKAGED, read_packaged())
+    if weights == PRETRAINED:
+        return _check_weights(name, PRETRAINED, read_weights(find_pretrained(name) or fetch_pretrained(name, report)))
+    file = Path(weights).expanduser().resolve()
+    return _check_weights(name, str(file), read_weights(file))
+
+
+def find_at_hand() -> TimmNet | None:
+    """The pretrained net to try where none was named; ``None`` if there is none at hand.
+
+    It is the packaged one, else the smallest net worth trying in the hub's cache. The network is not used; without
+    timm nothing is imported.
+
+    Raises:
+        NetError: timm cannot be imported, or the weights are damaged.
+    """
+    if importlib.util.find_spec("timm") is None:
+        return None
+    if find_packaged() is not None:
+        return _check_weights(PACKAGED_NET, PACKAGED, read_packaged())
+    least, most = SMALL_BYTES
+    files = {name: file for name, file in find_cached().items() if least <= file.stat().st_size <= most}
+    if not files:
+        return None
+    name = min(files, key=lambda name: files[name].stat().st_size)
+    return _check_weights(name, PRETRAINED, read_weights(files[name]))
+
+
+def find_cached() -> dict[str, Path]:
+    """The nets whose published weights are in the cache of the Hugging Face hub, by name, and their files.
+
+    The network is not used; timm is imported only where the cache has a folder of its authors'.
+    """
+    if importlib.util.find_spec("timm") is None:
+        return {}
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    names = sorted(folder.name.removeprefix(HUB_PREFIX) for folder in Path(HF_HUB_CACHE).glob(f"{HUB_PREFIX}*"))
+    known = set(import_timm().list_pretrained()) if names else set()  # its authors publish other libraries' nets too
+    files = {name: find_pretrained(name) for name in names if name in known}
+    return {name: file for name, file in files.items() if file is not None}
 
 
 def find_pretrained(name: str) -> Path | None:
@@ -146,7 +202,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise NetError(
             f"There is no file {file}. --weights takes a safetensors file, {PRETRAINED} for those that timm's authors "
-            f"publish, or {NONE} for random ones."
+            f"publish, {PACKAGED} for those that lamina[pretrained] brings, or {NONE} for random ones."
         )
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(file)
@@ -178,6 +234,12 @@ def native_side_px(body: nn.Module) -> int | None:
     """The side of the pictures that a net of timm's was made for; ``None`` for other nets."""
     config = getattr(body, "pretrained_cfg", None)
     return int(config["input_size"][-1]) if isinstance(config, Mapping) else None
+
+
+def _check_weights(name: str, weights: str, tensors: Mapping[str, Tensor]) -> TimmNet:
+    """Reject weights that do not fit before any picture is read."""
+    _build(name, import_timm().get_pretrained_cfg(name).input_size, 2, tensors)
+    return TimmNet(name, weights, digest_tensors(tensors))
 
 
 def _build(name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] | None) -> nn.Module:
