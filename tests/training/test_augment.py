@@ -1,11 +1,13 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageEnhance
 
-from lamina.training.augment import draw_choices, gather_batch, shrink_batch
+from lamina.training.augment import Choices, draw_choices, gather_batch, is_augmented, shrink_batch
 from lamina.training.recipe import Recipe
 
 
@@ -59,15 +61,14 @@ def test_an_alternating_flip_shows_every_image_both_ways_in_two_epochs():
 
 def test_choices_depend_on_seed_and_epoch_alone():
     pixels = torch.zeros(50, 8, 8, 3, dtype=torch.uint8)
-    recipe = Recipe(flip="random", translate_px=2, cutout_px=3, seed=5)
+    recipe = Recipe(flip="random", translate_px=2, cutout_px=3, crop_from_fraction=0.3, jitter_fraction=0.2, seed=5)
     torch.manual_seed(1)
     once = draw_choices(recipe, 4, pixels)
     torch.manual_seed(2)
     again, later = draw_choices(recipe, 4, pixels), draw_choices(recipe, 5, pixels)
-    assert torch.equal(once.shifts_px, again.shifts_px)
-    assert torch.equal(once.flips, again.flips)
-    assert torch.equal(once.holes_px, again.holes_px)
-    assert not torch.equal(once.shifts_px, later.shifts_px)
+    for field in dataclasses.fields(once):
+        assert torch.equal(getattr(once, field.name), getattr(again, field.name))
+        assert not torch.equal(getattr(once, field.name), getattr(later, field.name))
 
 
 def test_shifts_reach_every_distance_and_no_farther():
@@ -79,7 +80,7 @@ def test_shifts_reach_every_distance_and_no_farther():
 def test_gathering_leaves_the_images_as_they_are(flip):
     pixels = torch.randint(0, 256, (5, 8, 8, 3), dtype=torch.uint8)
     before = pixels.clone()
-    recipe = Recipe(flip=flip, cutout_px=8)
+    recipe = Recipe(flip=flip, cutout_px=8, jitter_fraction=0.5)
     gather_batch(pixels, torch.arange(5), draw_choices(recipe, 0, pixels), recipe.cutout_px)
     assert torch.equal(pixels, before)
 
@@ -101,3 +102,142 @@ def test_shrinking_is_what_pillow_makes_of_each_picture(fraction, channels):
 def test_whole_pictures_are_not_touched():
     pixels = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)
     assert shrink_batch(pixels, 1.0) is pixels
+
+
+def crop_by_pillow(image, crop):
+    height, width, _ = image.shape
+    top, left, crop_height, crop_width = crop
+    box = (left * width, top * height, (left + crop_width) * width, (top + crop_height) * height)
+    box = np.clip(box, 0, (width, height, width, height))
+    picture = Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=tuple(box))).reshape(image.shape)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    from_fraction=st.floats(0.05, 0.99),
+    size=st.tuples(st.integers(2, 20), st.integers(2, 20), st.sampled_from([1, 3])),
+    seed=st.integers(0, 1000),
+)
+def test_a_crop_is_what_pillow_makes_of_each_picture(from_fraction, size, seed):
+    pixels = torch.randint(0, 256, (6, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    choices = draw_choices(Recipe(crop_from_fraction=from_fraction, seed=seed), 0, pixels)
+    batch = gather_batch(pixels, torch.arange(6), choices)
+    by_pillow = [crop_by_pillow(*each) for each in zip(pixels.numpy(), choices.crops.tolist(), strict=True)]
+    # A place is rounded to 1/128 pixel and each direction to a whole number: 1 + 0.5 twice, and Pillow's own halves.
+    assert np.abs(batch.numpy().astype(int) - np.stack(by_pillow)).max() <= 3
+
+
+@pytest.mark.parametrize("from_fraction", [0.05, 0.5, 0.9])
+def test_crops_lie_in_the_image_and_have_the_area_and_the_proportions_that_were_asked_for(from_fraction):
+    recipe = Recipe(crop_from_fraction=from_fraction)
+    top, left, height, width = draw_choices(recipe, 0, torch.zeros(5000, 8, 8, 3, dtype=torch.uint8)).crops.double().T
+    for start, side in ((top, height), (left, width)):
+        assert start.min() >= 0
+        assert (start + side).max() <= 1 + 1e-6
+    area, stretch = height * width, width / height
+    assert from_fraction - 1e-5 <= area.min() < from_fraction + 0.01
+    assert area.max() > 0.99
+    assert area.mean() == pytest.approx((1 + from_fraction) / 2, abs=0.02)
+    assert stretch.min() >= 0.75 - 1e-5
+    assert stretch.max() <= 4 / 3 + 1e-5
+    assert stretch.log().mean() == pytest.approx(0, abs=0.01)
+    if from_fraction == 0.05:
+        assert stretch.min() < 0.76
+        assert stretch.max() > 1.32
+
+
+def jitter_by_hand(image, factors):
+    """Brightness, then contrast, then saturation, in float64, cut off at the end; grey as in ITU-R BT.601."""
+    brightness, contrast, saturation = factors
+    channels = image.shape[2]
+    grey_of = np.array([0.299, 0.587, 0.114]) if channels == 3 else np.ones(channels) / channels
+    bright = brightness * image.astype(float)
+    mean = (bright @ grey_of).mean()
+    contrasted = mean + contrast * (bright - mean)
+    grey = (contrasted @ grey_of)[..., None]
+    return (grey + saturation * (contrasted - grey) if channels == 3 else contrasted).clip(0, 255)
+
+
+@settings(max_examples=30, deadline=None)
+@given(fraction=st.floats(0.01, 0.99), channels=st.sampled_from([1, 3, 4]), seed=st.integers(0, 1000))
+def test_jitter_is_what_it_would_be_by_hand(fraction, channels, seed):
+    pixels = torch.randint(
+        0, 256, (6, 5, 9, channels), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+    choices = draw_choices(Recipe(jitter_fraction=fraction, seed=seed), 0, pixels)
+    batch = gather_batch(pixels, torch.arange(6), choices)
+    by_hand = [jitter_by_hand(*each) for each in zip(pixels.numpy(), choices.jitters.tolist(), strict=True)]
+    # Half for rounding; the weights of grey are rounded to 256ths, which counts up to seven times at these factors.
+    assert np.abs(batch.numpy() - np.stack(by_hand)).max() <= 2.5
+
+
+def test_jitter_is_what_pillow_makes_of_a_picture_whose_colours_stay_in_range():
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(80, 160, (8, 16, 16, 3), dtype=torch.uint8, generator=generator)
+    choices = draw_choices(Recipe(jitter_fraction=0.2), 0, pixels)
+    batch = gather_batch(pixels, torch.arange(8), choices)
+    for image, (brightness, contrast, saturation), jittered in zip(pixels, choices.jitters, batch, strict=True):
+        picture = ImageEnhance.Brightness(Image.fromarray(image.numpy())).enhance(float(brightness))
+        picture = ImageEnhance.Contrast(picture).enhance(float(contrast))
+        picture = ImageEnhance.Color(picture).enhance(float(saturation))
+        assert np.abs(jittered.numpy().astype(int) - np.asarray(picture)).max() <= 3  # Pillow rounds down three times
+
+
+def test_jitter_reaches_both_ends_of_its_range_and_goes_no_farther():
+    jitters = draw_choices(Recipe(jitter_fraction=0.4), 0, torch.zeros(2000, 4, 4, 3, dtype=torch.uint8)).jitters
+    assert torch.allclose(jitters.min(dim=0).values, torch.tensor(0.6), atol=0.01)
+    assert torch.allclose(jitters.max(dim=0).values, torch.tensor(1.4), atol=0.01)
+    assert jitters.min() >= 0.6 - 1e-6
+    assert jitters.max() <= 1.4 + 1e-6
+    assert torch.corrcoef(jitters.T).triu(1).abs().max() < 0.1
+
+
+ALL = Recipe(flip="random", translate_px=2, cutout_px=3, crop_from_fraction=0.3, jitter_fraction=0.5, seed=7)
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(12)), cut=st.integers(1, 11), channels=st.sampled_from([1, 3]))
+def test_an_image_is_the_same_in_any_batch(order, cut, channels):
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (12, 11, 7, channels), dtype=torch.uint8, generator=generator)
+    choices = draw_choices(ALL, 3, pixels)
+    whole = gather_batch(pixels, torch.arange(12), choices, ALL.cutout_px)
+    parts = [gather_batch(pixels, rows, choices, ALL.cutout_px) for rows in torch.tensor(order).tensor_split([cut])]
+    assert torch.equal(torch.cat(parts), whole[order])
+
+
+def test_a_flip_and_a_shift_move_the_crop_as_they_move_a_whole_image():
+    pixels = torch.randint(0, 256, (9, 12, 10, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    rows = torch.arange(9)
+    choices = draw_choices(ALL, 0, pixels)
+    cropped = gather_batch(pixels, rows, Choices(crops=choices.crops))
+    moved = gather_batch(cropped, rows, Choices(flips=choices.flips, shifts_px=choices.shifts_px))
+    at_once = gather_batch(pixels, rows, Choices(choices.flips, choices.shifts_px, crops=choices.crops))
+    assert torch.equal(at_once, moved)
+
+
+def test_a_whole_crop_and_factors_of_one_change_nothing():
+    pixels = torch.randint(0, 256, (5, 9, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    same = Choices(crops=torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(5, 4), jitters=torch.ones(5, 3))
+    assert torch.equal(gather_batch(pixels, torch.arange(5), same), pixels)
+
+
+def test_crops_and_jitter_leave_the_other_choices_as_they_were():
+    pixels = torch.zeros(40, 8, 8, 3, dtype=torch.uint8)
+    with_both = draw_choices(ALL, 2, pixels)
+    without = draw_choices(dataclasses.replace(ALL, crop_from_fraction=0.0, jitter_fraction=0.0), 2, pixels)
+    assert without.crops is None
+    assert without.jitters is None
+    for name in ("flips", "shifts_px", "holes_px"):
+        assert torch.equal(getattr(with_both, name), getattr(without, name))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"flip": "random"}, {"translate_px": 1}, {"cutout_px": 1}, {"crop_from_fraction": 0.5}, {"jitter_fraction": 0.1}],
+    ids=str,
+)
+def test_each_augmentation_makes_a_recipe_augmented(changes):
+    assert is_augmented(Recipe(**changes))
+    assert not is_augmented(Recipe())

@@ -14,7 +14,15 @@ from lamina.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
-    epochs=4, batch_size=5, flip="random", translate_px=2, cutout_px=3, grow_from_fraction=0.5, balance="on"
+    epochs=4,
+    batch_size=5,
+    flip="random",
+    translate_px=2,
+    cutout_px=3,
+    crop_from_fraction=0.4,
+    jitter_fraction=0.3,
+    grow_from_fraction=0.5,
+    balance="on",
 )
 
 

@@ -15,7 +15,16 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA h
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd", "muon"])
 def test_a_net_trains_on_cuda_as_on_the_cpu(optimizer):
     images = load_data("shapes").train.take(range(1000))
-    recipe = Recipe(epochs=2, optimizer=optimizer, flip="random", translate_px=2, cutout_px=4, precision="fp32")
+    recipe = Recipe(
+        epochs=2,
+        optimizer=optimizer,
+        flip="random",
+        translate_px=2,
+        cutout_px=4,
+        crop_from_fraction=0.5,
+        jitter_fraction=0.2,
+        precision="fp32",
+    )
     losses, logits = {}, {}
     for device in ("cpu", "cuda"):
         training = Training(load_net("mlp"), images, recipe, device=device)

@@ -105,6 +105,11 @@ def test_features_that_are_found_once_train_the_head_that_whole_passes_train():
         torch.testing.assert_close(weights(training)[name], weights(plain)[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("changes", [{"crop_from_fraction": 0.5}, {"jitter_fraction": 0.2}], ids=str)
+def test_features_of_images_that_change_every_epoch_are_not_stored(changes):
+    assert start(dataclasses.replace(RECIPE, **changes))._forward._features is None
+
+
 def test_a_trunk_that_rests_is_passed_once_for_all_epochs():
     module, passes = make_module(), []
     module.conv_stem.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))

@@ -74,6 +74,5 @@ def _show(pixels: UInt8[torch.Tensor, "n h w c"], view: View) -> UInt8[np.ndarra
     choices = Choices(
         flips=torch.full((len(pixels),), view.is_mirrored),
         shifts_px=torch.full((len(pixels), 2), view.shift_px),
-        holes_px=None,
     )
     return gather_batch(pixels, torch.arange(len(pixels)), choices).numpy()

@@ -1,31 +1,47 @@
-"""Flip, shift, blank and shrink whole batches of bytes at once.
+"""Crop, flip, shift, recolour, blank and shrink whole batches of bytes at once.
 
 The choices for every image of an epoch are drawn at its start from (seed, epoch), so they do not depend on the batches.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from lamina.training.randomness import derive_generator
 from lamina.training.recipe import Recipe
 
+CROP_RATIO = 4 / 3
+"""The most by which a crop stretches one side of an image against the other."""
+_PART_BITS = 7  # parts of a pixel, 128: the most by which a difference of two bytes can be multiplied in 16 bits
+_GREY_WEIGHTS = (77, 150, 29)  # of red, green and blue: ITU-R BT.601 in 256ths
+
 
 @dataclass(frozen=True, eq=False)
 class Choices:
     """The augmentation of each image of a training set in one epoch; ``None`` where there is none."""
 
-    flips: Bool[Tensor, " n"] | None
+    flips: Bool[Tensor, " n"] | None = None
     """Whether the image is mirrored left to right."""
-    shifts_px: Int64[Tensor, "n 2"] | None
+    shifts_px: Int64[Tensor, "n 2"] | None = None
     """How far it is moved down and right."""
-    holes_px: Int64[Tensor, "n 2"] | None
+    holes_px: Int64[Tensor, "n 2"] | None = None
     """Row and column of the middle of the blanked square."""
+    crops: Float[Tensor, "n 4"] | None = None
+    """Top, left, height and width of the part that is shown, in fractions of the image's sides."""
+    jitters: Float[Tensor, "n 3"] | None = None
+    """Factors of brightness, contrast and saturation."""
+
+
+def is_augmented(recipe: Recipe) -> bool:
+    """Whether an epoch shows an image otherwise than it is, apart from its size."""
+    fractions = recipe.crop_from_fraction, recipe.jitter_fraction
+    return recipe.flip != "off" or any((recipe.translate_px, recipe.cutout_px, *fractions))
 
 
 def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -> Choices:
@@ -36,21 +52,30 @@ def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -
     """
     count, height, width, _ = pixels.shape
 
+    def draw_uniform(purpose: str, columns: int) -> Float[Tensor, "n columns"]:
+        return torch.rand(count, columns, generator=derive_generator(recipe.seed, purpose, epoch))
+
     def draw(purpose: str, low: int, high: tuple[int, int], index: int = epoch) -> Int64[Tensor, "n 2"]:
         generator = derive_generator(recipe.seed, purpose, index)
         drawn = [torch.randint(low, limit, (count,), generator=generator) for limit in high]
         return torch.stack(drawn, dim=1).to(pixels.device)
 
-    flips = None
+    flips = crops = jitters = None
     if recipe.flip == "random":
         flips = draw("flip", 0, (2, 1))[:, 0] == 1
     elif recipe.flip == "alternating":
         flips = (draw("flip", 0, (2, 1), index=0)[:, 0] + epoch) % 2 == 1
+    if recipe.crop_from_fraction:
+        crops = _place_crops(draw_uniform("crop", 4), recipe.crop_from_fraction).to(pixels.device)
+    if recipe.jitter_fraction:
+        jitters = (1 + recipe.jitter_fraction * (2 * draw_uniform("jitter", 3) - 1)).to(pixels.device)
     most = recipe.translate_px
     return Choices(
         flips=flips,
         shifts_px=draw("translate", -most, (most + 1, most + 1)) if most else None,
         holes_px=draw("cutout", 0, (height, width)) if recipe.cutout_px else None,
+        crops=crops,
+        jitters=jitters,
     )
 
 
@@ -61,16 +86,18 @@ def gather_batch(
     cutout_px: int = 0,
     device: torch.device | None = None,
 ) -> UInt8[Tensor, "b h w c"]:
-    """The images at ``indices``, flipped, shifted and blanked by their ``choices``, on ``device``.
+    """The images at ``indices``, cropped, flipped, shifted, recoloured and blanked by their ``choices``, on ``device``.
 
-    A shift reflects the image at its border (the border row itself is not doubled); a blank is mid-grey, 128.
+    A crop is enlarged to the size of the image, bilinearly. A shift reflects the image at its border (the border row
+    itself is not doubled); a blank is mid-grey, 128. All is integer arithmetic, or rounds each number on its own, so
+    that an image is the same in any batch.
     ``pixels``, ``indices`` and ``choices`` are on one device, which is the default.
     """
     device = device or pixels.device
     batch = pixels.index_select(0, indices)
     if batch.device != device:
         batch = (batch.pin_memory() if device.type == "cuda" else batch).to(device, non_blocking=True)
-    if choices.flips is not None or choices.shifts_px is not None:
+    if choices.flips is not None or choices.shifts_px is not None or choices.crops is not None:
         count, height, width, channels = batch.shape
         rows = torch.arange(height, device=device).expand(count, height)
         columns = torch.arange(width, device=device).expand(count, width)
@@ -80,9 +107,18 @@ def gather_batch(
             columns = _reflect(columns - shifts_px[:, 1:], width)
         if choices.flips is not None:
             columns = torch.where(choices.flips[indices, None].to(device), width - 1 - columns, columns)
-        # One index a pixel: three index tensors take torch half as long again.
-        places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
-        batch = batch.flatten(1, 2).gather(1, places[..., None].expand(-1, -1, channels)).view_as(batch)
+        if choices.crops is not None:
+            top, left, crop_height, crop_width = choices.crops[indices].to(device).T[..., None]
+            # Rows lie whole in memory: turning the images between is quicker than gathering single pixels.
+            turned = _interpolate_rows(batch, height * top + (rows + 0.5) * crop_height - 0.5).transpose(1, 2)
+            turned = _interpolate_rows(turned.contiguous(), width * left + (columns + 0.5) * crop_width - 0.5)
+            batch = turned.transpose(1, 2).contiguous()
+        else:
+            # One index a pixel: three index tensors take torch half as long again.
+            places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
+            batch = batch.flatten(1, 2).gather(1, places[..., None].expand(-1, -1, channels)).view_as(batch)
+    if choices.jitters is not None:
+        batch = _jitter(batch, choices.jitters[indices].to(device))
     if choices.holes_px is not None:
         _blank(batch, choices.holes_px[indices].to(device), cutout_px)
     return batch
@@ -105,6 +141,53 @@ def shrink_batch(images: UInt8[Tensor, "b h w c"], fraction: float) -> UInt8[Ten
 def shrunk_size(length_px: int, fraction: float) -> int:
     """The height or width of a shrunk image, at least a pixel."""
     return max(1, round(length_px * fraction))
+
+
+def _place_crops(uniform: Float[Tensor, "n 4"], from_fraction: float) -> Float[Tensor, "n 4"]:
+    """Crops from numbers between 0 and 1: the area is uniform from ``from_fraction`` to 1, the proportions log-uniform.
+
+    Of Szegedy et al., arXiv 1409.4842, section 6; proportions for which an area does not fit are not drawn.
+    """
+    area = from_fraction + (1 - from_fraction) * uniform[:, 0]
+    largest_log = area.log().neg().clamp(max=math.log(CROP_RATIO))
+    stretch = ((2 * uniform[:, 1] - 1) * largest_log).exp()
+    sides = torch.stack(((area / stretch).sqrt(), (area * stretch).sqrt()), dim=1).clamp(max=1)
+    return torch.cat((uniform[:, 2:] * (1 - sides), sides), dim=1)
+
+
+def _interpolate_rows(batch: UInt8[Tensor, "b h w c"], positions: Float[Tensor, "b h"]) -> UInt8[Tensor, "b h w c"]:
+    """Rows at fractional ``positions`` of their image, between the two rows beside each, or the border row."""
+    count, height, width, channels = batch.shape
+    parts = (positions.clamp(0, height - 1) * 2**_PART_BITS).round().long()
+    above = parts >> _PART_BITS
+    rows = batch.reshape(count * height, width * channels)
+    first = torch.arange(0, count * height, height, device=batch.device)[:, None]
+    lower = rows.index_select(0, (first + (above + 1).clamp(max=height - 1)).flatten()).short()
+    upper = rows.index_select(0, (first + above).flatten()).short()
+    weights = (parts & (2**_PART_BITS - 1)).short().view(-1, 1)
+    between = lower.sub_(upper).mul_(weights).add_(2 ** (_PART_BITS - 1)).bitwise_right_shift_(_PART_BITS).add_(upper)
+    return between.to(torch.uint8).view_as(batch)
+
+
+def _jitter(batch: UInt8[Tensor, "b h w c"], factors: Float[Tensor, "b 3"]) -> UInt8[Tensor, "b h w c"]:
+    """Brightness scales an image, contrast its distance from its mean grey, saturation each pixel's from its own grey.
+
+    The three together are one linear map of a pixel and its grey; what leaves 0 to 255 is cut off once, at the end.
+    """
+    brightness, contrast, saturation = factors.T[..., None, None]
+    values = batch.float()
+    weights = torch.ones_like(values[0, 0, 0])
+    if len(weights) == len(_GREY_WEIGHTS):
+        weights = weights.new_tensor(_GREY_WEIGHTS)
+    else:
+        saturation = torch.ones_like(saturation)
+    grey = values @ weights  # of whole numbers, as its total is: exact, and so the same in any order
+    mean_grey = grey.int().sum((1, 2), keepdim=True) / grey[0].numel()
+    grey.mul_((1 - saturation) * contrast * brightness).add_((1 - contrast) * brightness * mean_grey).div_(
+        weights.sum()
+    )
+    factor = (saturation * contrast * brightness)[..., None]
+    return values.mul_(factor).add_(grey[..., None]).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _reflect(positions: Int64[Tensor, "b length"], length: int) -> Int64[Tensor, "b length"]:

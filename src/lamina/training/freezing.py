@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lamina.errors import RecipeError
 from lamina.training.activations import path_of, record_calls
+from lamina.training.augment import is_augmented
 from lamina.training.batches import Batch
 from lamina.training.model import Model
 from lamina.training.recipe import Recipe
@@ -73,8 +74,7 @@ class Features:
 @torch.no_grad()
 def can_store_features(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -> bool:
     """Whether features can replace the images: all epochs show the same ones, and the head's input is no larger."""
-    is_augmented = recipe.flip != "off" or recipe.translate_px or recipe.cutout_px
-    if is_augmented or len(sizes_shown(recipe)) > 1 or len(trunk.heads) != 1:
+    if is_augmented(recipe) or len(sizes_shown(recipe)) > 1 or len(trunk.heads) != 1:
         return False
     head = path_of(model, trunk.heads[0])
     calls = record_calls(model, sample, [head, "body"])

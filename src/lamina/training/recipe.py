@@ -55,6 +55,12 @@ class Recipe:
     """largest random shift of an image, in pixels, filled by reflection"""
     cutout_px: Annotated[int, Range(0)] = 0
     """side of the square blanked at a random place, in pixels"""
+    crop_from_fraction: Fraction = 0.0
+    """show a random part of each image, of this fraction of its area or more, enlarged to the image's size; its sides
+    are stretched against each other by 4/3 at most. 0 for none"""
+    jitter_fraction: Fraction = 0.0
+    """largest random change of brightness, contrast and (of colours) saturation, each by a factor of 1 - this to
+    1 + this; 0 for none"""
     grow_from_fraction: Fraction = 0.0
     """start with images shrunk to this fraction of their side (rounded to eighths), which grow to full size over three
     quarters of the epochs; 0 for none. Needs a net that takes any size, and several epochs"""
