@@ -46,6 +46,8 @@ EXAMPLES: list[tuple[Layer, tuple[Shape, ...]]] = [
     (Conv2d(12, 3, groups=3), ((3, 32, 32),)),
     (Whiten(), IMAGES),
     (Whiten(3), IMAGES),
+    (Whiten(4, stride=4), IMAGES),
+    (Whiten((3, 2), stride=(1, 2)), IMAGES),
     (Linear(10), VECTORS),
     (Linear(10, bias=False), VECTORS),
     (Output(units=7), VECTORS),
@@ -127,7 +129,7 @@ def residuals(draw: st.DrawFn, shape: Shape) -> Residual:
 def nets(draw: st.DrawFn, in_shape: Shape = (3, 16, 13)) -> Net:
     """A net that takes ``in_shape`` and ends with ``Output()``."""
     shape = in_shape
-    layers: list[Layer] = draw(st.sampled_from([[], [Whiten()], [Whiten(1)]]))[:]
+    layers: list[Layer] = draw(st.sampled_from([[], [Whiten()], [Whiten(1)], [Whiten(2, stride=2)]]))[:]
     shape = Net(*layers).out_shape(shape)
     for _ in range(draw(st.integers(0, 5))):
         layer = draw(image_layers | residuals(shape))

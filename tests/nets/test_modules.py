@@ -63,6 +63,15 @@ def test_whitening_is_the_same_for_images_in_one_batch_or_many():
     torch.testing.assert_close(together.weight, doubled.weight)
 
 
+def test_a_stride_leaves_out_places_and_changes_no_filter():
+    images = correlated_images()
+    everywhere, every_second_and_third = Whitening(3, (4, 4)), Whitening(3, (4, 4), stride=(2, 3))
+    for module in (everywhere, every_second_and_third):
+        module.fit(images)
+        torch.nn.init.zeros_(module.bias)
+    torch.testing.assert_close(every_second_and_third(images), everywhere(images)[:, :, ::2, ::3])
+
+
 def test_whitening_survives_images_of_one_colour():
     module = Whitening(3, (2, 2))
     module.fit(torch.full((4, 3, 8, 8), 0.3))

@@ -129,23 +129,26 @@ class Whiten(DerivedLayer):
 
     >>> Whiten(2).out_shape((3, 32, 32))
     (24, 31, 31)
+    >>> Whiten(4, stride=4).out_shape((3, 96, 96))
+    (96, 24, 24)
     """
 
     kernel_size: Size = 2
+    stride: Size = 1
 
     def counterpart(self, in_shape: Shape) -> Conv2d:
         """The convolution of the same shape."""
         channels, *_ = require_image(self, in_shape)
         kernel_size = as_pair(self.kernel_size)
-        slide(self, Window(kernel_size), in_shape)
-        return Conv2d(2 * math.prod(kernel_size) * channels, kernel_size)
+        slide(self, Window(kernel_size, as_pair(self.stride)), in_shape)
+        return Conv2d(2 * math.prod(kernel_size) * channels, kernel_size, self.stride)
 
     def module(self, in_shape: Shape) -> nn.Conv2d:
         """A ``Whitening``, random until fitted."""
         from lamina.nets.modules import Whitening
 
         channels, *_ = require_image(self, in_shape)
-        return Whitening(channels, as_pair(self.kernel_size))
+        return Whitening(channels, as_pair(self.kernel_size), as_pair(self.stride))
 
 
 @dataclass(frozen=True, repr=False)

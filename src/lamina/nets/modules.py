@@ -90,9 +90,9 @@ class Whitening(nn.Conv2d):
     Before ``fit`` the weights are random, as in ``nn.Conv2d``. The bias is trained.
     """
 
-    def __init__(self, in_channels: int, kernel_size: tuple[int, int]) -> None:
+    def __init__(self, in_channels: int, kernel_size: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> None:
         height, width = kernel_size
-        super().__init__(in_channels, 2 * in_channels * height * width, kernel_size)
+        super().__init__(in_channels, 2 * in_channels * height * width, kernel_size, stride)
         self.weight.requires_grad_(False)
 
     @torch.no_grad()
