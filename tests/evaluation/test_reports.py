@@ -165,10 +165,18 @@ def test_a_report_of_a_model_that_does_not_beat_the_baseline_begins_with_that_an
     assert verdict(same_answers, 0.0, -0.3, 0.3)[1] == (
         f"It answers no to 100.0 % of the images, so it has hardly begun to learn. {steps}."
     )
-    assert verdict(CLASSES, -0.0025, -0.006, 0.002)[1] == (
-        "100.0 % of the images are [red]dog, so accuracy says little. Look at the balanced accuracy, of which one "
+    assert verdict(CLASSES, 0.0, -0.002, 0.002)[1] == (
+        "99.8 % of the images are [red]dog, so accuracy says little. Look at the balanced accuracy, of which one "
         "answer for all gets 50.0 %; balance='on' trains for it."
     )
+
+
+def test_no_model_can_beat_an_answer_that_is_right_for_all_images():
+    perfect = dataclasses.replace(YES_NO, accuracy=1.0, majority="no")
+    assert verdict(perfect, 0.0, -0.3, 0.3) == [
+        "The model is not measurably better than always answering no.",
+        "All images are no, which no model can beat. Evaluate it on others too.",
+    ]
 
 
 def test_without_mistakes_none_are_listed():

@@ -304,6 +304,8 @@ class ClassReport(Report):
         return f"always answering {escape(self.majority)}"
 
     def _advise(self) -> str:
+        if self.baseline.value == 1:
+            return f"All images are {escape(self.majority)}, which no model can beat. Evaluate it on others too."
         if self.baseline.value >= MAJORITY_FRACTION:
             guessed = format_percent(1 / sum(scores.support > 0 for scores in self.classes))
             return (

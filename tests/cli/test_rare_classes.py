@@ -1,0 +1,83 @@
+"""Folders with few pictures of some or all classes, as a person trains on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import run_lamina
+from PIL import Image
+
+SIDE_PX = 16
+
+
+def write_classes(folder: Path, counts: dict[str, int]) -> Path:
+    """So many noisy pictures of each class, which is a path such as ``train/cat``."""
+    generator = np.random.default_rng(0)
+    for path, count in counts.items():
+        (folder / path).mkdir(parents=True)
+        low = generator.integers(0, 128, 3)
+        for number in range(count):
+            pixels = generator.integers(low, low + 128, (SIDE_PX, SIDE_PX, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / path / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"cat": 30, "dog": 30, "owl": 2},
+        {"cat": 20, "dog": 20, "owl": 1},
+        {"cat": 1, "dog": 1},
+        {"train/cat": 1, "train/dog": 1, "test/cat": 2, "test/dog": 2},
+        pytest.param({f"class {number}": 5 for number in range(300)}, marks=pytest.mark.slow),
+    ],
+    ids=["two-of-a-class", "one-of-a-class", "two-in-all", "one-of-each", "many-classes"],
+)
+def test_few_pictures_of_a_class_are_named_by_data_and_trained_on(workplace, counts):
+    folder = write_classes(workplace / "pets", counts)
+    shown = run_lamina("data", folder)
+    assert shown.returncode == 0
+    assert "train has few pictures of " in shown.stdout
+    trained = run_lamina("train", "cnn-s", "--data", folder, "--epochs", "1", "--name", "pets")
+    assert trained.returncode == 0, trained.stderr
+    assert (workplace / "runs" / "pets" / "model.safetensors").exists()
+    assert ("always answering" in trained.stdout) == (workplace / "runs" / "pets" / "report.json").exists()
+    if any(count == 1 for count in counts.values()) and "owl" in counts:
+        assert "test has no pictures of owl" in trained.stderr
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (
+            {"cat": 10},
+            "pets has only one class to train on, cat. Add pictures of another, or choose other classes with "
+            "--label-from or --label-column.",
+        ),
+        (
+            {"train/cat": 1, "test/cat": 2, "test/dog": 2},
+            "pets has no training pictures of dog. Add some, or remove the class.",
+        ),
+    ],
+)
+def test_what_cannot_be_learned_is_said_before_training(workplace, counts, message):
+    folder = write_classes(workplace / "pets", counts)
+    rejected = run_lamina("train", "cnn-s", "--data", folder, "--epochs", "1")
+    assert (rejected.returncode, rejected.stderr.splitlines()[-1]) == (2, f"lamina: {message}")
+    assert not (workplace / "runs").exists()
+
+
+def test_a_report_of_a_model_that_does_no_better_than_one_answer_begins_with_that(workplace):
+    # One picture of ten is too little to show a gain.
+    folder = write_classes(workplace / "pets", {"train/cat": 6, "train/dog": 4, "test/cat": 9, "test/dog": 1})
+    trained = run_lamina("train", "Flatten(), Output()", "--data", folder, "--epochs", "1")
+    report = trained.stdout.split("\n\n")[1].splitlines()
+    assert report[0].endswith(" than always answering cat.")
+    assert report[1] == (
+        "90.0 % of the images are cat, so accuracy says little. Look at the balanced accuracy, of which one answer for "
+        "all gets 50.0 %; balance='on' trains for it."
+    )
+    assert report[2].startswith("test accuracy ")
+    assert report[3].startswith("always answering cat: 90.0 %, a gain of ")
