@@ -1,4 +1,4 @@
-"""SIGKILL at 50 random moments, checkpoint writes and cache building among them, loses nothing."""
+"""SIGKILL at 30 random moments, checkpoint writes and cache building among them, loses nothing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from commands import write_pictures
 
-KILLS = 25
-"""Of each kind; over all kinds 50."""
+KILLS = 15
+"""Of each kind; over all kinds 30."""
 NET = "Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Linear(400), Dropout(0.2), Output()"  # 160,000 weights
 FLAGS = ["--epochs", "5", "--batch-size", "10", "--ema-decay", "0.9", "--flip", "random", "--translate-px", "1",
          "--schedule", "cosine", "--precision", "fp32", "--save-every", "0s", "--device", "cpu"]  # fmt: skip

@@ -38,7 +38,7 @@ def test_every_net_starts_near_the_loss_of_a_guess(name):
 
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_every_net_learns_one_batch_by_heart(name):
-    recipe = Recipe(epochs=20, batch_size=10, normalization="channel", lr=1e-3, precision="fp32")
+    recipe = Recipe(epochs=12, batch_size=10, normalization="channel", lr=1e-3, precision="fp32")
     epochs = [event for event in Training(zoo.load_net(name), random_batch(10), recipe) if isinstance(event, Epoch)]
     assert epochs[-1].train_accuracy == 1.0
     assert epochs[-1].train_loss < 0.2 * epochs[0].train_loss
