@@ -7,7 +7,7 @@ pictures that LAMINA_CIFAR10 points at. Its way with each picture, the transform
 
 What is timed: the article's epochs from entering its loop over them to leaving it, lamina's ``train_seconds``
 (training alone, without judging the test set after each epoch), either's process from the command to the line that
-tells the test accuracy after the last epoch, and to its exit.
+prints the test accuracy after the last epoch, and to its exit.
 
     python benchmarks/article.py --net mlp --turns 3 --json article.json
 """
@@ -71,7 +71,7 @@ class Row:
         seed: of all its random choices.
         epochs: passes over the training pictures.
         epochs_seconds: of all epochs.
-        told_seconds: from the command to the printed test accuracy.
+        printed_seconds: from the command to the printed test accuracy.
         process_seconds: from the command to the exit.
         test_accuracy: a fraction, after the last epoch.
     """
@@ -81,7 +81,7 @@ class Row:
     seed: int
     epochs: int
     epochs_seconds: float
-    told_seconds: float
+    printed_seconds: float
     process_seconds: float
     test_accuracy: float
 
@@ -130,15 +130,15 @@ def _replace(script: str, old: str, new: str, *, times: int) -> str:
 def train_by_script(script: Path, net: str, seed: int, epochs: int) -> Row:
     """Run the article's instrumented script and read what it prints."""
     finished = run_process([sys.executable, "-u", str(script)])  # each line when it is printed
-    told: dict[str, tuple[float, float]] = {}
+    printed: dict[str, tuple[float, float]] = {}
     for line, line_seconds in zip(finished.lines, finished.line_seconds, strict=True):
         if found := re.fullmatch(r"(Epochs took|Accuracy of the network on the 10000 test images:) (\S+) [s%]", line):
-            told[found[1].split()[0]] = float(found[2]), line_seconds
-    if len(told) < 2:
+            printed[found[1].split()[0]] = float(found[2]), line_seconds
+    if len(printed) < 2:
         output = "\n".join(finished.lines)
         raise ValueError(f"expected the script to print its seconds and its accuracy, it printed:\n{output}")
-    (seconds, _), (percent, told_seconds) = told["Epochs"], told["Accuracy"]
-    return Row("article", net, seed, epochs, seconds, told_seconds, finished.seconds, percent / 100)
+    (seconds, _), (percent, printed_seconds) = printed["Epochs"], printed["Accuracy"]
+    return Row("article", net, seed, epochs, seconds, printed_seconds, finished.seconds, percent / 100)
 
 
 def train_with_lamina(data: str, runs: Path, net: str, seed: int, epochs: int) -> Row:
@@ -146,8 +146,8 @@ def train_with_lamina(data: str, runs: Path, net: str, seed: int, epochs: int) -
     options = {"--recipe": "article", "--data": data, "--seed": seed, "--epochs": epochs, "--runs-dir": runs}
     training = train_by_lamina(net, options)
     result = training.result
-    told_seconds = training.epochs[-1]["told_seconds"]
-    seconds = result["train_seconds"], told_seconds, training.seconds
+    printed_seconds = training.epochs[-1]["printed_seconds"]
+    seconds = result["train_seconds"], printed_seconds, training.seconds
     return Row("lamina", net, seed, epochs, *seconds, result["test_accuracy"])
 
 
@@ -186,7 +186,7 @@ def compare(rows: Sequence[Row]) -> Table:
         article, lamina = ([row for row in rows if (row.net, row.who) == (net, who)] for who in ("article", "lamina"))
         for what, value in (
             ("seconds an epoch", lambda row: row.epochs_seconds / row.epochs),
-            ("seconds to the printed accuracy", lambda row: row.told_seconds),
+            ("seconds to the printed accuracy", lambda row: row.printed_seconds),
             ("seconds, whole process", lambda row: row.process_seconds),
         ):
             seconds = [statistics.median(map(value, side)) for side in (article, lamina)]

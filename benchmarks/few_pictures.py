@@ -1,10 +1,10 @@
 """Few pictures to learn from: weights that have learned from many before, beside a net that begins at nothing.
 
-Of CIFAR-10, so many training pictures a class are drawn, others by each seed; all test pictures judge, once, at the
-end. EfficientNet-Lite0 begins with the ImageNet weights that the extra lamina[pretrained] installs, and
-is trained by the recipes ``frozen`` (its head alone) and ``default`` (the head first, then all layers), on the
-pictures made larger; ``cnn-m`` is trained from random weights, by its recipe but for batches of 50 and 30 epochs, which
-were best on held-back pictures. ImageNet holds pictures of all ten classes, if larger ones.
+Of CIFAR-10, so many training pictures a class are drawn, others by each seed; all test pictures are evaluated once, at
+the end. EfficientNet-Lite0 begins with the ImageNet weights that the extra lamina[pretrained] installs, and is trained
+by the recipes ``frozen`` (its head alone) and ``default`` (the head first, then all layers), on the pictures
+made larger; ``cnn-m`` is trained from random weights, by its recipe but for batches of 50 and 30 epochs, which were
+best on held-back pictures. ImageNet holds pictures of all ten classes, if larger ones.
 
 Training seconds are those of the training steps; the test's and those of decoding are not in them.
 
@@ -88,7 +88,7 @@ def write_source(data: Dataset, test: Path, a_class: int, seed: int, folder: Pat
 
 
 def train_and_test(how: str, recipe_name: str, data: Dataset, seed: int) -> Row:
-    """Train as a recipe of timm's nets says, or ``cnn-m`` without any, and judge once."""
+    """Train as a recipe of timm's nets says, or ``cnn-m`` without any, and evaluate once."""
     if recipe_name:
         recipe = dataclasses.replace(RECIPES[recipe_name], seed=seed)
         net = open_timm_net(PACKAGED_NET, PACKAGED, print)
@@ -132,7 +132,7 @@ def main(
         seeds: how many draws of pictures.
         pictures: to learn from, of each class.
         sizes: sides that the pictures are made into for EfficientNet-Lite0, commas between; cnn-m has them as they are.
-        test_pictures: judge so many, evenly spread, for a quick try; by default all.
+        test_pictures: evaluate so many, evenly spread, for a quick try; by default all.
         json_path: where to write every row, one JSON object a line.
     """
     data = load_data("cifar10")

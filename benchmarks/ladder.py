@@ -4,15 +4,15 @@ Every training is a process, ``lamina train NET --recipe NAME --json``, in turns
 last epoch's, whatever came before. Mean and 95 % interval are over the seeds.
 
 "s to T %" is the time to a target: seconds from the command to the record of the first epoch after which the test
-accuracy is T or more, with starting, loading and judging in it and nothing interpolated. It says how soon a net is
-that good; it chooses no epoch, and the accuracy beside it stays the last epoch's. Where a seed does not reach the
-target, the number of those that do is told, and no seconds.
+accuracy is T or more, start, loading and evaluation included and nothing interpolated. It says how soon a net is that
+good; it chooses no epoch, and the accuracy beside it stays the last epoch's. Where a seed does not reach the
+target, the table has the number of seeds that do, and no seconds.
 
-"by views" is ``lamina evaluate RUN --tta``: images that the model is unsure of are judged mirrored and shifted too.
+"by views" is ``lamina evaluate RUN --tta``: images that the model is unsure of are also evaluated mirrored and shifted.
 
-``--with-article`` adds the article's CNN script, which is judged once, at its end: it is there when it prints its
-accuracy, or not at all. ``--with-record`` adds benchmarks/record.py, whose seconds are of training and whose views are
-six for every image; it is not judged on the way either.
+``--with-article`` adds the article's CNN script, which is evaluated once, at its end: it reaches the target when it
+prints its accuracy, or not at all. ``--with-record`` adds benchmarks/record.py, whose seconds are of training and whose
+views are six for every image; it is not evaluated on the way either.
 
     python benchmarks/ladder.py --nets mlp,cnn:article --seeds 3 --target 0.7552 --json ladder.json --png ladder.png
 """
@@ -72,7 +72,7 @@ def train_with_lamina(who: str, seed: int, epochs: int | None, target: float, da
     net, _, recipe = who.partition(":")
     options = {"--recipe": recipe, "--data": data, "--seed": seed, "--runs-dir": runs}
     training = train_by_lamina(net, options | ({"--epochs": epochs} if epochs else {}))
-    reached = (epoch["told_seconds"] for epoch in training.epochs if epoch["test_accuracy"] >= target)
+    reached = (epoch["printed_seconds"] for epoch in training.epochs if epoch["test_accuracy"] >= target)
     return Row(
         who=who,
         seed=seed,
@@ -80,12 +80,12 @@ def train_with_lamina(who: str, seed: int, epochs: int | None, target: float, da
         train_seconds=training.result["train_seconds"],
         process_seconds=training.seconds,
         test_accuracy=training.result["test_accuracy"],
-        views_accuracy=judge_with_views(training.result["run"]),
+        views_accuracy=evaluate_by_views(training.result["run"]),
         target_seconds=next(reached, None),
     )
 
 
-def judge_with_views(run: str) -> float:
+def evaluate_by_views(run: str) -> float:
     """``lamina evaluate RUN --tta``, after the training and outside its clock."""
     done = run_process([str(LAMINA), "evaluate", run, "--tta", "--json"])
     accuracy: float = json.loads(done.lines[-1])["accuracy"]
@@ -97,7 +97,7 @@ def train_with_article(article: Path, seed: int, epochs: int | None, target: flo
     text = extract_script(article.read_text(encoding="utf-8"), "cnn")
     script.write_text(instrument_script(text, pictures, seed, count), encoding="utf-8")
     done = train_by_script(script, "cnn", seed, count)
-    reached = done.told_seconds if done.test_accuracy >= target else None
+    reached = done.printed_seconds if done.test_accuracy >= target else None
     return Row(BY_ARTICLE, seed, count, done.epochs_seconds, done.process_seconds, done.test_accuracy, None, reached)
 
 

@@ -68,7 +68,7 @@ class LaminaTraining:
     """What ``lamina train`` reported.
 
     Attributes:
-        epochs: its record of each epoch, with ``told_seconds``, when it came since the command.
+        epochs: its record of each epoch, with ``printed_seconds``, when it came since the command.
         result: its last record.
         seconds: from the command to the exit.
     """
@@ -84,7 +84,7 @@ def train_by_lamina(net: str, options: Mapping[str, object]) -> LaminaTraining:
     command = [str(LAMINA), "train", net, "--json", *words]
     finished = run_process(command)
     events = [
-        {**json.loads(line), "told_seconds": seconds}
+        {**json.loads(line), "printed_seconds": seconds}
         for line, seconds in zip(finished.lines, finished.line_seconds, strict=True)
     ]
     epochs = tuple(event for event in events if event["event"] == "epoch")

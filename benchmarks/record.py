@@ -2,7 +2,7 @@
 
 K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498), in its later form with the Muon
 optimizer (the public airbench repository). Of lamina it takes the pixels alone: net, optimizer, augmentation, loop and
-test are below, in the order in which the paper tells them. Where the original has half precision on a GPU, this has
+test are below, in the order of the paper. Where the original has half precision on a GPU, this has
 bfloat16 autocast on channels-last arrays; the whitening is fitted to 5,000 pictures spread evenly over the set, where
 the original takes the first 5,000, as a set may be sorted by class. All else is as published: batches of 2,000, 8
 epochs, and the last pictures of an epoch, where they fill no batch, left out.

@@ -119,7 +119,7 @@ def test_an_instrumented_script_trains(article: str, benchmark: ModuleType, net:
     row = benchmark.train_by_script(script, net, seed=1, epochs=2)
 
     assert row.test_accuracy in [correct / 30 for correct in range(31)]
-    assert 0 < row.epochs_seconds < row.told_seconds <= row.process_seconds
+    assert 0 < row.epochs_seconds < row.printed_seconds <= row.process_seconds
 
 
 def test_a_changed_article_is_refused(benchmark: ModuleType) -> None:

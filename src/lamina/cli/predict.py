@@ -123,7 +123,7 @@ def _open_table(terminal: Terminal, task: Task, top: int | None) -> Iterator[Cal
         top = top or SHOWN_CLASSES
     elif kind is BINARY:
         top = None
-    heads = task.target_names if kind in (BINARY, REGRESSION) else ("answer",)  # a question tells more than "answer"
+    heads = task.target_names if kind in (BINARY, REGRESSION) else ("answer",)  # a question says more than "answer"
     with terminal.table(("image", *heads), texts=1 if kind is REGRESSION else 2) as add:
 
         def write(prediction: Prediction) -> None:
