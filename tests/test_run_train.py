@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 
 from lamina import Epoch, Net, Recipe, Report, Step, evaluate, load_data, read_run, start_run
 from lamina.data import Dataset, Images
-from lamina.errors import DataError, LaminaWarning, RunError
+from lamina.errors import DataError, LaminaWarning, NetError, RunError
 from lamina.nets import BatchNorm, Dropout, Flatten, Linear, Output, ReLU
 from lamina.runs.keep import Resumed
 from lamina.runs.run import Run
@@ -275,3 +276,32 @@ def test_an_iterator_that_is_still_open_is_named_as_what_holds_the_run(tmp_path)
     )
     events.close()
     next(run.train())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"net": 3}, "net must be a Net, a module or the name of a net in the zoo, got int."),
+        ({"net": NET, "data": [1]}, "data must be a Dataset, Images, or the name or path of a data set, got "
+         "list."),
+        ({"net": NET, "data": DATA, "recipe": "quick"}, "recipe must be a Recipe, as load_recipe(NET, NAME) gives, got "
+         "str."),
+    ],
+)  # fmt: skip
+def test_arguments_of_other_types_are_rejected_in_one_message(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(RunError) as rejected:
+        start_run(**arguments, runs_dir=tmp_path / "runs")
+    assert str(rejected.value) == message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_module_that_cannot_be_copied_is_rejected(tmp_path):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
+    module.lock = threading.Lock()
+    with pytest.raises(NetError) as rejected:
+        start_run(module, DATA, RECIPE, runs_dir=tmp_path)
+    assert str(rejected.value) == (
+        "A run trains a copy of the net, but Sequential cannot be copied (TypeError: cannot pickle '_thread.lock' "
+        "object). Keep tensors as parameters or buffers, and files, locks and the like out of the module."
+    )

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Sequence
 
 
 class LaminaError(Exception):
-    """The input is wrong. The message is for the person who gave it; no traceback is needed."""
+    """The input is wrong. The message is for the person who gave it; no traceback is needed.
+
+    Names from data are in the message as they are, as in :class:`LaminaWarning`; the command line escapes them.
+    """
 
 
 class NetError(LaminaError):

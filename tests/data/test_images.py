@@ -169,6 +169,8 @@ def test_grey_images_and_tensors_become_images() -> None:
             ["a", "b"],
             "Expected class numbers from 0 to 1, one for each of 2 names, got 0 to 2.",
         ),
+        (PIXELS, ["a", None, "a", "a"], None, "Expected y of texts, got None among them. Leave such images out."),
+        (PIXELS, [0, 1, 0, 1], ["a", "a"], "Expected names that differ, got a, a."),
         (PIXELS, ["a", "z", "a", "a"], ["a", "b"], "y has z, which names does not list: a, b."),
         (
             PIXELS,

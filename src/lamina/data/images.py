@@ -239,6 +239,8 @@ def _to_pixels(x: np.ndarray) -> UInt8[np.ndarray, "n h w c"]:
 
 def _to_targets(y: np.ndarray, names: Sequence[str] | None) -> tuple[Targets, tuple[str, ...]]:
     given = None if names is None else tuple(names)
+    if given and len(set(given)) < len(given):
+        raise DataError(f"Expected names that differ, got {', '.join(given)}.")
     if y.ndim not in (1, 2) or (y.ndim == 2 and y.dtype.kind not in "bf") or y.dtype.kind not in "biufUTO":
         raise DataError(
             "Expected y of whole numbers or texts (N,) for classes, booleans (N,) or (N, K), or floats (N,) or (N, K), "
@@ -264,7 +266,9 @@ def _to_targets(y: np.ndarray, names: Sequence[str] | None) -> tuple[Targets, tu
         classes = given or tuple(str(number) for number in range(count))
         SINGLE_LABEL.check(targets, classes)
         return targets, classes
-    texts = [str(text) for text in y.tolist()]
+    texts: list[str] = y.tolist()
+    if others := [text for text in texts if not isinstance(text, str)]:
+        raise DataError(f"Expected y of texts, got {others[0]!r} among them. Leave such images out.")
     classes = given or tuple(sorted(set(texts)))
     if unknown := sorted(set(texts) - set(classes)):
         raise DataError(f"y has {name_some(unknown)}, which names does not list: {', '.join(classes)}.")

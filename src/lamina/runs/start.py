@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from torch import nn
 
 from lamina.data import Dataset, Images, find_default_data, load_data
 from lamina.data.load import check_learnable
 from lamina.data.splits import OWN_RULE
-from lamina.errors import RunError
+from lamina.errors import NetError, RunError
 from lamina.files import sync_folder, write_json
 from lamina.nets import Net
 from lamina.runs.record import DataOrigin, OwnModule, RunRecord, describe_machine, find_versions, write_record
@@ -27,6 +28,7 @@ from lamina.training.recipe import Recipe, adapt_recipe
 from lamina.zoo import load_net, load_recipe
 
 DEFAULT_NET = "cnn-s"
+AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
 
 
 def start_run(
@@ -64,6 +66,9 @@ def start_run(
     >>> run.report.split
     'test'
     """
+    _check_type(net, (Net, nn.Module, str), "net", "a Net, a module or the name of a net in the zoo")
+    _check_type(data, (Dataset, Images, str, Path), "data", "a Dataset, Images, or the name or path of a data set")
+    _check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives")
     if isinstance(data, Images):
         data = Dataset.from_images(data)
     dataset = data if isinstance(data, Dataset) else load_data(find_default_data()[0] if data is None else data)
@@ -94,7 +99,7 @@ def begin_run(
     command: Sequence[str] = (),
 ) -> Run:
     """:func:`start_run` with a net of any ``origin`` and what the command line records; ``net`` is copied."""
-    training = Training(deepcopy(net), dataset.train, recipe, device=device)  # which checks and chooses everything
+    training = Training(_copy(net), dataset.train, recipe, device=device)  # which checks and chooses everything
     model = training.model
     own_module = origin if isinstance(origin, OwnModule) else None
     timm = origin if isinstance(origin, TimmNet) else None
@@ -119,7 +124,22 @@ def begin_run(
         machine=describe_machine(),
     )
     path = create_folder(Path(runs_dir), record, name, dataset)
-    return Run(path, record, dataset, deepcopy(net) if own_module and isinstance(net, nn.Module) else None)
+    return Run(path, record, dataset, _copy(net) if own_module and isinstance(net, nn.Module) else None)
+
+
+def _check_type(value: object, types: tuple[type, ...], name: str, expected: str) -> None:
+    if value is not None and not isinstance(value, types):
+        raise RunError(f"{name} must be {expected}, got {type(value).__name__}.")
+
+
+def _copy(net: AnyNet) -> AnyNet:
+    try:
+        return deepcopy(net)
+    except Exception as error:  # whatever a module's attributes raise
+        raise NetError(
+            f"A run trains a copy of the net, but {type(net).__name__} cannot be copied ({type(error).__name__}: "
+            f"{error}). Keep tensors as parameters or buffers, and files, locks and the like out of the module."
+        ) from error
 
 
 def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, dataset: Dataset | None = None) -> Path:
