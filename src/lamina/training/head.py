@@ -1,0 +1,113 @@
+"""How to train a pretrained net's head alone: enough steps, and an L2 penalty that its own images choose."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+
+from lamina.data import Images
+from lamina.training.activations import path_of, record_calls
+from lamina.training.freezing import find_trunk
+from lamina.training.model import Model, build_model
+from lamina.training.optim import Adam
+from lamina.training.pretrained import RECIPES
+from lamina.training.recipe import Recipe
+from lamina.training.schedule import lr_factor
+from lamina.training.task import Task
+from lamina.training.tracing import fold_model
+
+LEAST_STEPS = 500
+"""Of a training: with fewer, the head has not come to rest."""
+CHOOSING_STEPS = 250
+"""Of each training that chooses: which penalty is best shows earlier."""
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Weight decays to choose from: Adam adds them to the gradient, so that each is an L2 penalty on the head's weights."""
+CHOOSING_IMAGES = 1000
+"""At most so many images choose: their features take most of the time."""
+FOLDS = 3
+BATCH = 32
+"""Images whose features are computed at once; on a CPU larger batches are slower."""
+
+
+def choose_frozen_recipe(body: nn.Module, images: Images, seed: int = 0) -> Recipe:
+    """How to train the head of ``body`` alone on ``images``, with the weight decay of the least cross-validated loss.
+
+    The head is linear in its features, so the penalty alone decides where a training of enough steps ends. Heads are
+    trained for every penalty at once on two thirds of at most 1,000 of the images, and their losses on the rest are
+    added up. For more images than that, the penalty falls with the square root of their number.
+
+    Raises:
+        RecipeError: the net names no head.
+    """
+    recipe = replace(fit_frozen_recipe(len(images)), seed=seed)
+    sample = images.take_evenly(CHOOSING_IMAGES)
+    model = build_model(body, sample, recipe)
+    (head, *others) = find_trunk(body).heads
+    if others or not isinstance(head, nn.Linear) or len(sample) < 2 * FOLDS:
+        return recipe
+    features = _compute_features(model, head, torch.from_numpy(sample.pixels))
+    losses = _cross_validate(features, torch.from_numpy(sample.targets), model.task, recipe)
+    least = PENALTIES[int(losses.argmin())]
+    return replace(recipe, weight_decay=round(least * math.sqrt(len(sample) / len(images)), 4))
+
+
+def fit_frozen_recipe(images: int) -> Recipe:
+    """How to train a head alone on a number of images, with a penalty that suits photographs.
+
+    >>> fit_frozen_recipe(500)
+    Recipe(epochs=30, batch_size=31, lr=0.003, weight_decay=0.3, schedule='cosine', freeze=30)
+    >>> fit_frozen_recipe(50_000).changes()
+    {'batch_size': 128, 'lr': 0.003, 'weight_decay': 0.03, 'schedule': 'cosine', 'freeze': 10}
+    """
+    batch_size = min(128, max(8, images // 16))
+    epochs = max(10, math.ceil(LEAST_STEPS / math.ceil(images / batch_size)))
+    decay = round(0.3 * math.sqrt(500 / images), 2)
+    return replace(RECIPES["frozen"], epochs=epochs, batch_size=batch_size, weight_decay=decay, freeze=epochs)
+
+
+def _compute_features(model: Model, head: nn.Module, pixels: Tensor) -> Float[Tensor, "n d"]:
+    path, folded = path_of(model, head), fold_model(model)
+    return torch.cat([record_calls(folded, batch, [path])[path].input for batch in pixels.split(BATCH)])
+
+
+def _cross_validate(
+    features: Float[Tensor, "n d"], targets: Num[Tensor, "n ..."], task: Task, recipe: Recipe
+) -> Float[Tensor, " penalties"]:
+    """The loss of images that were left out, for each penalty."""
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(recipe.seed))
+    folds = torch.empty(len(features), dtype=torch.int64)
+    folds[order] = torch.arange(len(features)) % FOLDS
+    losses = torch.zeros(len(PENALTIES))
+    for fold in range(FOLDS):
+        is_kept = folds != fold
+        weights, bias = _train_heads(features[is_kept], targets[is_kept], task, recipe)
+        logits = torch.einsum("nd,dgk->gnk", features[~is_kept], weights) + bias[:, None]
+        losses += torch.stack([task.loss(own, targets[~is_kept]) for own in logits])
+    return losses
+
+
+@torch.enable_grad()
+def _train_heads(
+    features: Float[Tensor, "n d"], targets: Num[Tensor, "n ..."], task: Task, recipe: Recipe
+) -> tuple[Float[Tensor, "d penalties k"], Float[Tensor, "penalties k"]]:
+    """A head for each penalty, all trained in the same steps."""
+    groups = len(PENALTIES)
+    weights = torch.zeros(features.shape[1], groups, task.outputs, requires_grad=True)
+    bias = torch.zeros(groups, task.outputs, requires_grad=True)
+    penalties = torch.tensor(PENALTIES)
+    optimizer = Adam([weights, bias], lr=recipe.lr, fused=True)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    for step in range(CHOOSING_STEPS):
+        rows = torch.randint(len(features), (recipe.batch_size,), generator=generator)
+        optimizer.param_groups[0]["lr"] = recipe.lr * lr_factor(recipe, step, CHOOSING_STEPS)
+        logits = (features[rows] @ weights.flatten(1)).unflatten(1, bias.shape) + bias
+        fit = groups * task.loss(logits.flatten(0, 1), targets[rows].repeat_interleave(groups, 0))
+        loss = fit + (weights.square().sum((0, 2)) * penalties).sum() / 2
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return weights.detach(), bias.detach()
