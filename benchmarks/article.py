@@ -146,8 +146,7 @@ def train_with_lamina(data: str, runs: Path, net: str, seed: int, epochs: int) -
     options = {"--recipe": "article", "--data": data, "--seed": seed, "--epochs": epochs, "--runs-dir": runs}
     training = train_by_lamina(net, options)
     result = training.result
-    printed_seconds = training.epochs[-1]["printed_seconds"]
-    seconds = result["train_seconds"], printed_seconds, training.seconds
+    seconds = result["train_seconds"], result["printed_seconds"], training.seconds
     return Row("lamina", net, seed, epochs, *seconds, result["test_accuracy"])
 
 

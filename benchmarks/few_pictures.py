@@ -150,7 +150,8 @@ def main(
             source = write_source(data, test, pictures, seed, Path(place) / f"seed-{seed}")
             for side, recipe_name in [(32, ""), *((side, name) for side in sides for name in ("frozen", "default"))]:
                 how = f"lite0, {recipe_name}, {side} px" if recipe_name else f"cnn-m from random weights, {side} px"
-                rows.append(train_and_test(how, recipe_name, load_data(str(source), Preparation(size_px=side)), seed))
+                preparation = Preparation(size_px=side, val_fraction=0.0)
+                rows.append(train_and_test(how, recipe_name, load_data(str(source), preparation), seed))
                 print(json.dumps(dataclasses.asdict(rows[-1])), file=sys.stderr)
                 if json_path is not None:
                     append_row(json_path, rows[-1])

@@ -69,7 +69,7 @@ class LaminaTraining:
 
     Attributes:
         epochs: its record of each epoch, with ``printed_seconds``, when it came since the command.
-        result: its last record.
+        result: its last record, likewise.
         seconds: from the command to the exit.
     """
 

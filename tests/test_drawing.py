@@ -50,7 +50,7 @@ def count_pixels(path, colour: str) -> int:
     return int((np.abs(pixels - wanted).max(axis=2) <= 2).sum())
 
 
-def history(epochs: int, split: str = "test") -> list[dict[str, float | None]]:
+def history(epochs: int, split: str = "val") -> list[dict[str, float | None]]:
     return [
         {
             "epoch": epoch,
@@ -99,10 +99,18 @@ def test_each_net_has_a_colour_of_its_own(tmp_path):
     assert third == 0
 
 
-def test_held_out_images_may_be_those_of_val(tmp_path):
-    save_figure(draw_curves({"mlp": [history(5, split="val")]}, ACCURACY), tmp_path / "val.png")
-    save_figure(draw_curves({"mlp": [[{"epoch": 1, "train_loss": 0.5}]]}, ACCURACY), tmp_path / "bare.png")
-    assert count_pixels(tmp_path / "val.png", COLOURS[0]) > count_pixels(tmp_path / "bare.png", COLOURS[0])
+def test_val_is_a_line_where_there_is_one_and_the_final_report_a_point_at_the_last_epoch():
+    rows = [{key: value for key, value in row.items() if "val" not in key} for row in history(5)]
+    report = report_of([[9, 0], [0, 9]], ["cat", "dog"])
+    figure = draw_curves({"mlp": [rows]}, ACCURACY, reports={"mlp": [report]})
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["mlp", "training images", "test images, after the last epoch"]
+    for axes, value in zip(figure.axes, (report.accuracy, report.loss), strict=True):
+        assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "D"] == [
+            (5, value)
+        ]
+    named = [text.get_text() for text in draw_curves({"mlp": [history(5)]}, ACCURACY).legends[0].get_texts()]
+    assert named == ["mlp", "training images", "val images"]
 
 
 def test_a_claim_adds_a_line_in_its_nets_colour(tmp_path):
@@ -201,7 +209,7 @@ def test_each_number_has_a_square_with_the_answers_over_the_truth(tmp_path, coun
     ],
 )
 def test_the_labels_of_the_score_axis_are_the_values_at_its_ticks(low, high, score, some):
-    rows = [{"epoch": epoch, f"test_{score.name}": value} for epoch, value in ((1, low), (2, high))]
+    rows = [{"epoch": epoch, f"val_{score.name}": value} for epoch, value in ((1, low), (2, high))]
     axes = draw_curves({"mlp": [rows]}, score).axes[0]
     axes.figure.draw_without_rendering()
     labels = {tick.get_text(): place for tick, place in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)}

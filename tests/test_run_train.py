@@ -128,14 +128,14 @@ def test_an_exception_in_the_loop_leaves_a_whole_run_and_no_lock(tmp_path):
     assert first == Resumed(steps_done=4, epochs_done=1, epochs=2)
 
 
-def test_events_come_once_they_are_saved_an_epochs_report_before_its_epoch(tmp_path):
+def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="first")
     events = []
     for event in run.train():
         if isinstance(event, Epoch):
             assert run.history.epochs()[-1]["epoch"] == event.epoch
         events.append(type(event) if not isinstance(event, Report) else event.split)
-    assert events == [Step, Step, "test", Epoch] * 2
+    assert events == [Step, Step, Epoch, Step, Step, Epoch, "test"]
     assert run.report == evaluate_again(run)
     assert repr(run) == f"Run('{run.path}': net on pets, epochs 2/2, test {run.report.score})"
     html = Run(tmp_path / "<b>", run.record)._repr_html_()

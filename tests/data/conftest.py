@@ -21,7 +21,7 @@ def pictures() -> Pictures:
 @pytest.fixture(scope="session")
 def many_pictures() -> Pictures:
     """So many that worker processes decode them."""
-    return make_pictures({"train": 900, "test": 100}, side_px=4)
+    return make_pictures({"train": 900, "val": 5, "test": 100}, side_px=4)
 
 
 @pytest.fixture

@@ -60,13 +60,53 @@ def test_the_order_of_the_pictures_decides_nothing() -> None:
     assert forward == backward[::-1]
 
 
-def test_without_a_wish_a_fifth_is_held_out_only_where_there_is_nothing_to_judge_by() -> None:
-    assert Counter(draw(NAMES, CLASSES, [None] * 150, Preparation())[0]) == {"train": 120, "test": 30}
-    own = ["train"] * 100 + ["val"] * 50
-    drawn = draw(NAMES, CLASSES, own, Preparation())
-    assert (drawn.splits, drawn.rule) == (own, "the source's own")
-    none = draw(NAMES, CLASSES, [None] * 150, Preparation(test_fraction=0.0))
-    assert Counter(none.splits) == {"train": 150}
+@pytest.mark.parametrize(
+    ("own", "options", "counts", "rule"),
+    [
+        ({}, {}, (105, 15, 30), "20 % drawn as test and 10 % drawn as val, stratified, seed 0"),
+        ({}, {"val_fraction": 0.0}, (120, 0, 30), "20 % drawn as test, stratified, seed 0"),
+        ({}, {"val_fraction": 0.3}, (75, 45, 30), "20 % drawn as test and 30 % drawn as val, stratified, seed 0"),
+        ({}, {"test_fraction": 0.0}, (135, 15, 0), "10 % drawn as val, stratified, seed 0"),
+        ({}, {"val_fraction": 0.0, "test_fraction": 0.0}, (150, 0, 0), "the source's own"),
+        ({"test": 30}, {}, (108, 12, 30), "10 % drawn as val, stratified, seed 0"),
+        ({"test": 90}, {}, (60, 0, 90), "the source's own; no val: 10 % of the pictures is 6, fewer than 10"),
+        ({"val": 50}, {}, (100, 50, 0), "the source's own"),
+        ({"val": 50, "test": 50}, {}, (50, 50, 50), "the source's own"),
+        (
+            {},
+            {"test_fraction": 0.8},
+            (30, 0, 120),
+            "80 % drawn as test, stratified, seed 0; no val: 5 % of the pictures is 7, fewer than 10",
+        ),
+    ],
+)
+def test_unless_told_otherwise_a_fifth_becomes_test_and_a_tenth_val_where_the_source_has_none(
+    own, options, counts, rule
+) -> None:
+    own_splits = [split for split, count in own.items() for _ in range(count)]
+    given_splits = [*own_splits, *[None] * (150 - len(own_splits))]
+    mixed = [given_splits[place * 7 % 150] for place in range(150)]
+    drawn = draw(NAMES, CLASSES, mixed, Preparation(**options))
+    assert tuple(drawn.splits.count(split) for split in ("train", "val", "test")) == counts
+    assert drawn.rule == rule
+    assert all(split == own_split for split, own_split in zip(drawn.splits, mixed, strict=True) if own_split)
+
+
+def test_the_default_test_split_stays_the_same_whatever_becomes_val() -> None:
+    drawn = [
+        [split == "test" for split in draw(NAMES, CLASSES, [None] * 150, Preparation(val_fraction=val)).splits]
+        for val in (None, 0.0, 0.3)
+    ]
+    assert drawn[0] == drawn[1] == drawn[2]
+
+
+def test_a_val_split_that_leaves_nothing_to_train_on_is_refused() -> None:
+    with pytest.raises(DataError) as raised:
+        draw(NAMES, CLASSES, [None] * 150, Preparation(val_fraction=0.8))
+    assert str(raised.value) == (
+        "--val 0.8 and the 20 % that are drawn as test leave no training pictures. "
+        "Draw less as val, or give --test too."
+    )
 
 
 def test_val_is_drawn_from_training_alone_where_the_source_has_a_test_split() -> None:
@@ -100,7 +140,10 @@ def test_a_split_that_would_be_empty_is_refused() -> None:
         "--test 0 draws none."
     )
     unasked = draw(["a", "b"], [0, 1], [None, None], Preparation())
-    assert (unasked.splits, unasked.rule) == (["train", "train"], "too few pictures to hold 20 % out as test")
+    assert (unasked.splits, unasked.rule) == (
+        ["train", "train"],
+        "no test: 20 % of the pictures is 0, fewer than 1; no val: 10 % of the pictures is 0, fewer than 10",
+    )
 
 
 @given(

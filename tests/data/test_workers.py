@@ -43,7 +43,7 @@ def test_workers_give_what_one_process_would(write: str, many_pictures, tmp_path
         np.testing.assert_array_equal(images.pixels, pixels)
         np.testing.assert_array_equal(images.targets, targets)
         assert images.names == names
-    assert calls[-1] == (3000, 3000)
+    assert calls[-1] == (3015, 3015)
     assert calls == sorted(calls)
 
 

@@ -33,17 +33,21 @@ COMPILING_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class EpochTime:
-    """The time of an epoch here: of its steps, on pictures of full size, and of evaluating and saving."""
+    """The time of an epoch here: of its steps, on pictures of full size, and of evaluating and saving.
+
+    ``final_seconds`` are those of the last evaluation, on ``test``.
+    """
 
     train_seconds: float
     other_seconds: float
+    final_seconds: float = 0.0
 
     def total_seconds(self, recipe: Recipe) -> float:
         """The time of all epochs of ``recipe``; a step's time is proportional to the area of its pictures."""
         area = 1.0
         if recipe.grow_from_fraction:
             area = statistics.fmean(size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs))
-        return (self.train_seconds * area + self.other_seconds) * recipe.epochs
+        return (self.train_seconds * area + self.other_seconds) * recipe.epochs + self.final_seconds
 
     def fit(self, recipe: Recipe, seconds: float) -> Recipe:
         """The recipe with as many epochs as fit into ``seconds``, at least 1."""
@@ -79,7 +83,7 @@ def fit_budget(
     net, recipe, epoch = fitting[-1]
     # Timing the net that did not fit has taken time too.
     recipe = epoch.fit(recipe, _seconds_left(seconds, recipe))
-    mean = epoch.total_seconds(recipe) / recipe.epochs
+    mean = (epoch.total_seconds(recipe) - epoch.final_seconds) / recipe.epochs
     terminal.remark(f"time: {seconds:.0f} s → {net.name}, {recipe.epochs} epochs of {mean:.1f} s each")
     return net, recipe
 
@@ -108,12 +112,10 @@ def _time_epoch(net: NetChoice, recipe: Recipe, dataset: Dataset, device: str) -
             started = time.perf_counter()
     step_images = min(recipe.batch_size, len(sample))
     seconds = (time.perf_counter() - started) / (TIMED_STEPS * step_images) * len(images)
-    evaluated = dataset.val if dataset.val is not None else dataset.test
-    if evaluated is None:
-        return EpochTime(seconds, SAVING_SECONDS)
-    few = evaluated.take_evenly(EVALUATED_IMAGES)
+    few = images.take_evenly(EVALUATED_IMAGES)
     predict_logits(training.model, few.pixels[:1])
     started = time.perf_counter()
     predict_logits(training.model, few.pixels)
-    evaluation_seconds = (time.perf_counter() - started) / len(few) * len(evaluated)
-    return EpochTime(seconds, evaluation_seconds + SAVING_SECONDS)
+    image_seconds = (time.perf_counter() - started) / len(few)
+    val, test = (0 if split is None else len(split) for split in (dataset.val, dataset.test))
+    return EpochTime(seconds, image_seconds * val + SAVING_SECONDS, image_seconds * (test or val))

@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.seeds < 1:
         raise RecipeError(f"--seeds was {options.seeds}, but takes 1 or more.")
     terminal = Terminal(as_json=options.json, command=("lamina", "reproduce", *arguments))
-    dataset = choose_data(options.data, Preparation(), terminal)
+    dataset = choose_data(options.data, Preparation(val_fraction=0.0), terminal)
     if dataset.train.kind is not SINGLE_LABEL:
         raise DataError(f"The article's nets predict one class an image, but {dataset.name} has other targets.")
     if len(dataset.splits) == 1:
@@ -72,7 +72,8 @@ def run(arguments: Sequence[str]) -> int:
 
     picture = options.runs_dir / "reproduce-curves.png"
     histories = {name: [outcome.run.history.epochs() for outcome in done] for name, done in outcomes.items()}
-    save_figure(draw_curves(histories, Score("accuracy", 0.0), claimed), picture)
+    reports = {name: [outcome.report for outcome in done if outcome.report] for name, done in outcomes.items()}
+    save_figure(draw_curves(histories, Score("accuracy", 0.0), claimed, reports), picture)
     _print(outcomes, claimed, terminal)
     if not claimed:
         terminal.say(f"The article's figures are for CIFAR-10, not for {dataset.name}.")

@@ -21,6 +21,9 @@ from lamina.data.preparation import Preparation
 from lamina.errors import NetError, RecipeError, suggest
 from lamina.training.recipe import USUAL_LR, Recipe, adapt_recipe
 
+PUBLISHED_RECIPE = "article"
+"""It reproduces a published result, so it trains on everything: no val is drawn unless --val is given."""
+
 if TYPE_CHECKING:
     RecipeFields = dict[str, Any]
 else:
@@ -29,7 +32,7 @@ else:
 
 @dataclass(frozen=True)
 class Options:
-    """Train a net, evaluate it on held-out images after each epoch, and save it as a run."""
+    """Train a net, evaluate it on val as it trains and on test in the end, and save it as a run."""
 
     net: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[NET]", help_behavior_hint="")] = None
     """a name in the zoo, layers as Python ("Flatten(), Output()"), timm:NAME for one of timm's nets, or
@@ -67,7 +70,8 @@ class Options:
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "train", arguments)
-    preparation = Preparation(**options.preparation)
+    val = {"val_fraction": 0.0} if options.recipe == PUBLISHED_RECIPE else {}
+    preparation = Preparation(**val | options.preparation)
     Recipe(**options.given)  # invalid values are rejected before anything is loaded
     terminal = Terminal(as_json=options.json, command=("lamina", "train", *arguments))
     save_every_seconds = read_seconds("--save-every", options.save_every)

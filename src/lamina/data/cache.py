@@ -36,7 +36,7 @@ from lamina.data.images import SPLITS, Dataset, Images, Leak, Problem
 from lamina.errors import DataError, LaminaWarning
 from lamina.files import sync_folder
 
-FORMAT = 5
+FORMAT = 6
 WAIT_SECONDS = 2.0
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
 MAP_NORESERVE = 0x4000  # of Linux on all processors that torch is built for; Python names it from 3.13 on

@@ -41,7 +41,10 @@ def load_data(
 
     ``source`` is one of ``NAMES`` or a path: a folder of class folders, with or without ``train``, ``val`` and ``test``
     parts; a zip or tar of one; a table (CSV, TSV, Parquet or JSON lines) of pictures and their targets, or a folder of
-    such; a NumPy ``.npz``; MNIST's IDX files; or the official CIFAR archive or its folder. Pictures become RGB.
+    such; a NumPy ``.npz``; MNIST's IDX files; or the official CIFAR archive or its folder. Pictures become RGB. Of a
+    path without its own, a fifth becomes ``test`` and a tenth ``val``; a named set keeps the splits it was published
+    with.
+
     ``progress(pictures done, all pictures)`` is called while they are decoded or drawn.
 
     Warns:
@@ -85,7 +88,7 @@ def load_to_evaluate(
     >>> load_to_evaluate("shapes", Preparation(task="single-label"), backwards).test.target_names == backwards
     True
     """
-    dataset = _read(source, replace(preparation, val_fraction=None, test_fraction=0.0), progress)
+    dataset = _read(source, replace(preparation, val_fraction=0.0, test_fraction=0.0), progress)
     if dataset.problems:
         warnings.warn(_describe_problems(dataset.problems), LaminaWarning, stacklevel=2)
     if dataset.val is None and dataset.test is None:
@@ -177,11 +180,13 @@ def _read(source: str | Path, preparation: Preparation, progress: Progress | Non
     else:
         where = name = str(source)
         opened = open_shapes(name, preparation) if name in SHAPES else open_download(name)
-    given = sorted(preparation.to_json().items())
+    # A named set is trained on whole, as in what is published on it.
+    drawn = replace(preparation, val_fraction=preparation.val_fraction or 0.0) if source in NAMES else preparation
+    given = sorted(drawn.to_json().items())
 
     def build(folder: Path) -> Dataset:
         show = progress or (lambda *_: None)
-        dataset = build_dataset(opened.read(folder, show), name, preparation, folder, show)
+        dataset = build_dataset(opened.read(folder, show), name, drawn, folder, show)
         (folder / "spool").unlink(missing_ok=True)
         return dataset
 

@@ -45,9 +45,10 @@ class Preparation:
     split_column: str | None = None
     """column of a table that says train, val or test"""
     val_fraction: Fraction | None = None
-    """fraction of the training pictures to set aside as val, stratified by class"""
+    """fraction of the training pictures to set aside as val, stratified by class; default 0.1 if the source has no
+    val, and none of a named set"""
     test_fraction: Fraction | None = None
-    """likewise for test; default 0.2 if the source has neither split and --val is not given"""
+    """likewise for test; default 0.2 if the source has neither val nor test"""
     split_seed: int = 0
     """seed of the drawn splits"""
 

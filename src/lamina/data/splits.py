@@ -11,8 +11,12 @@ from lamina.data.preparation import Preparation
 from lamina.errors import DataError
 
 OWN_RULE = "the source's own"
-HELD_OUT_FRACTION = 0.2
-"""Held out as ``test`` where the source has neither ``val`` nor ``test``, and none was requested."""
+TEST_FRACTION = 0.2
+"""Drawn as ``test`` where the source has neither ``val`` nor ``test``."""
+VAL_FRACTION = 0.1
+"""Drawn as ``val`` where the source has none."""
+LEAST_VAL_PICTURES = 10
+"""The score of fewer says nothing, and they are of more use in training."""
 
 
 def draw_splits(
@@ -21,49 +25,42 @@ def draw_splits(
     """The split of each picture, and the rule; drawn from those that the source puts into training, or nowhere.
 
     In each stratum, the pictures with the lowest digests of seed and name are drawn, so that adding a picture moves few
-    others. Every stratum keeps at least one picture in training.
+    others. Every stratum keeps at least one picture in training. A default split that would be too small is not drawn.
 
     Raises:
-        DataError: the source already has a requested split, or it would be empty.
+        DataError: the source already has a requested split, it would be empty, or nothing would be left to train on.
 
-    >>> draw_splits(list("abcde"), [0] * 5, [None] * 5, Preparation(test_fraction=0.4))[0]
+    >>> draw_splits(list("abcde"), [0] * 5, [None] * 5, Preparation(test_fraction=0.4, val_fraction=0))[0]
     ['train', 'train', 'test', 'test', 'train']
     """
     own = {split for split in given if split is not None}
-    wanted = _fractions(preparation, own)
-    for split in wanted:
-        if split in own:
-            raise DataError(
-                f"The source already has a {split} split, so none can be drawn. "
-                f"Leave --{split} out, or put all pictures together."
-            )
     splits: list[Split] = ["train" if split is None else split for split in given]
-    if not wanted:
-        return splits, OWN_RULE
     groups: defaultdict[object, list[int]] = defaultdict(list)
     for place, (split, stratum) in enumerate(zip(splits, strata, strict=True)):
         if split == "train":
             groups[stratum].append(place)
-    for split, fraction in wanted.items():
-        owed = 0.0
-        for stratum in sorted(groups, key=str):
-            group = sorted(groups[stratum], key=lambda place: _digest(preparation.split_seed, names[place]))
-            left = [place for place in group if splits[place] == "train"]
-            share = len(group) * fraction + owed
-            count = max(0, min(round(share), len(left) - 1))
-            # The next stratum makes up for rounding, so that many small ones add up to the requested share.
-            owed = max(-1.0, min(1.0, share - count))
-            for place in left[:count]:
+    for group in groups.values():
+        group.sort(key=lambda place: _digest(preparation.split_seed, names[place]))
+    ordered = [groups[stratum] for stratum in sorted(groups, key=str)]
+    drawn, missing = [], []
+    for split, fraction, is_requested in _choose_fractions(preparation, own):
+        places = _draw(ordered, splits, fraction)
+        least = LEAST_VAL_PICTURES if split == "val" and not is_requested else 1
+        if len(places) >= least:
+            for place in places:
                 splits[place] = split
-        if split not in splits:
-            if preparation.test_fraction is None and preparation.val_fraction is None:
-                return splits, f"too few pictures to hold {100 * fraction:.0f} % out as {split}"
+            drawn.append(f"{100 * fraction:.0f} % drawn as {split}")
+        elif is_requested:
             raise DataError(
                 f"{100 * fraction:.0f} % of {len(names):,} pictures is too little for a {split} split. "
                 f"Add pictures, or request a larger share by --{split}; --{split} 0 draws none."
             )
-    drawn = " and ".join(f"{100 * fraction:.0f} % drawn as {split}" for split, fraction in wanted.items())
-    return splits, f"{drawn}, stratified, seed {preparation.split_seed}"
+        else:
+            missing.append(f"no {split}: {100 * fraction:.0f} % of the pictures is {len(places)}, fewer than {least}")
+    rule = f"{' and '.join(drawn)}, stratified, seed {preparation.split_seed}" if drawn else OWN_RULE
+    if missing and not drawn and not own - {"train"}:
+        return splits, "; ".join(missing)
+    return splits, "; ".join([rule, *missing])
 
 
 def unite_duplicates(
@@ -102,12 +99,41 @@ def find_leaks(splits: Sequence[Split], names: Sequence[str], digests: Sequence[
     return tuple(leaks)
 
 
-def _fractions(preparation: Preparation, own: set[Split]) -> dict[Split, float]:
+def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[Split, float, bool]]:
+    """The splits to draw, each with its fraction and whether it was requested."""
     test, val = preparation.test_fraction, preparation.val_fraction
-    if test is None and val is None and not own - {"train"}:
-        test = HELD_OUT_FRACTION
-    fractions: dict[Split, float | None] = {"test": test, "val": val}
-    return {split: fraction for split, fraction in fractions.items() if fraction}
+    for split, requested in (("test", test), ("val", val)):
+        if requested and split in own:
+            raise DataError(
+                f"The source already has a {split} split, so none can be drawn. "
+                f"Leave --{split} out, or put all pictures together."
+            )
+    if test is None:
+        test = 0.0 if own - {"train"} else TEST_FRACTION
+    if val is None:
+        # Of what a large test split leaves, val takes a quarter at most.
+        val = 0.0 if "val" in own else min(VAL_FRACTION, (1 - test) / 4)
+    if test + val >= 1:
+        raise DataError(
+            f"--val {val:g} and the {100 * test:.0f} % that are drawn as test leave no training pictures. "
+            "Draw less as val, or give --test too."
+        )
+    requests = (("test", test, preparation.test_fraction), ("val", val, preparation.val_fraction))
+    return [(split, fraction, requested is not None) for split, fraction, requested in requests if fraction]
+
+
+def _draw(groups: Sequence[Sequence[int]], splits: Sequence[Split], fraction: float) -> list[int]:
+    """The places of that fraction of each group which are still in training, less one of each."""
+    drawn = []
+    owed = 0.0
+    for group in groups:
+        left = [place for place in group if splits[place] == "train"]
+        share = len(group) * fraction + owed
+        count = max(0, min(round(share), len(left) - 1))
+        # The next stratum makes up for rounding, so that many small ones add up to the requested share.
+        owed = max(-1.0, min(1.0, share - count))
+        drawn += left[:count]
+    return drawn
 
 
 def _digest(seed: int, name: str) -> bytes:

@@ -13,34 +13,41 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lamina.drawing.style import COLOURS, GRID, INK, label, new_figure, percent_formatter
-from lamina.evaluation.reports import Score
+from lamina.evaluation.reports import Report, Score
 
 History: TypeAlias = Sequence[Mapping[str, Any]]
 """The rows of a run's history, one an epoch."""
 
 
 def draw_curves(
-    curves: Mapping[str, Sequence[History]], score: Score, claimed: Mapping[str, float] | None = None
+    curves: Mapping[str, Sequence[History]],
+    score: Score,
+    claimed: Mapping[str, float] | None = None,
+    reports: Mapping[str, Sequence[Report]] | None = None,
 ) -> Figure:
-    """Draw learning curves: score and loss by epoch, on training and on held-out images.
+    """Draw learning curves: score and loss by epoch, on the training images and, where it was evaluated, on ``val``.
 
-    Each seed is a thin line, their mean a thick one. Held-out means ``test`` where the histories have it, else ``val``.
+    Each seed is a thin line, their mean a thick one.
 
     Args:
         curves: for each net, the histories of its seeds.
         score: a report's score, for its name and unit; its value is not drawn.
         claimed: for some nets, a score to compare with, drawn as a level line.
+        reports: for some nets, the final report of each seed, drawn as a point at its last epoch.
     """
-    claimed = claimed or {}
+    claimed, reports = claimed or {}, reports or {}
     rows = [row for histories in curves.values() for history in histories for row in history]
-    split = "test" if any(f"test_{score.name}" in row for row in rows) else "val"
     colours = dict(zip(curves, itertools.cycle(COLOURS), strict=False))
 
     figure = new_figure(11, 5)
     for axes, quantity in zip(figure.subplots(1, 2), (score.name, "loss"), strict=True):
         for net_name, histories in curves.items():
-            for column, style in ((f"train_{quantity}", "--"), (f"{split}_{quantity}", "-")):
+            for column, style in ((f"train_{quantity}", "--"), (f"val_{quantity}", "-")):
                 _draw_seeds(axes, [_read_series(history, column) for history in histories], colours[net_name], style)
+            for history, report in zip(histories, reports.get(net_name, ()), strict=False):
+                last = max((row["epoch"] for row in history), default=1)
+                value = report.loss if quantity == "loss" else report.score.value
+                axes.plot(last, value, color=colours[net_name], marker="D", linestyle="", clip_on=False)
         axes.set_title(quantity.replace("_", " "), loc="left", color=INK)
         axes.set_xlabel("epoch", color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -56,8 +63,12 @@ def draw_curves(
     # matplotlib leaves out of a legend what begins with an underscore.
     names = {name: f" {label(name)}" if name.startswith("_") else label(name) for name in curves}
     keys = [Line2D([], [], color=colours[name], linewidth=4, label=text) for name, text in names.items()]
-    keys.append(Line2D([], [], color=INK, label=f"{split} images"))
     keys.append(Line2D([], [], color=INK, linestyle="--", label="training images"))
+    if any(f"val_{score.name}" in row for row in rows):
+        keys.append(Line2D([], [], color=INK, label="val images"))
+    if splits := sorted({report.split for several in reports.values() for report in several}):
+        text = f"{' and '.join(splits)} images, after the last epoch"
+        keys.append(Line2D([], [], color=INK, marker="D", linestyle="", label=text))
     if claimed:
         keys.append(Line2D([], [], color=INK, linestyle=":", label="claimed"))
     figure.legend(handles=keys, loc="outside upper left", ncols=min(len(keys), 6), frameon=False)

@@ -20,10 +20,11 @@ from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Re
 from lamina.files import lock_folder
 from lamina.runs.differences import find_changes
 from lamina.runs.record import read_record
-from lamina.runs.resume import find_dataset, resume_training
-from lamina.training.device import is_out_of_memory
+from lamina.runs.resume import check_fingerprint, find_dataset, resume_training
+from lamina.training.device import choose_device, is_out_of_memory
 from lamina.training.events import Epoch, Step
 from lamina.training.loop import Training
+from lamina.training.model import Model
 from lamina.training.tensors import digest_tensors
 
 if TYPE_CHECKING:
@@ -78,6 +79,36 @@ def train_run(
             yield from Keeper(training, run, dataset, save_every_seconds).train()
 
 
+def evaluate_run(run: Run, module: nn.Module | None, data: Dataset | str | Path | None) -> Report | None:
+    """See ``Run.evaluate``."""
+    dataset = find_dataset(run, data)
+    check_fingerprint(run, dataset)
+    with lock_folder(run.path), _no_room(run):
+        run = dataclasses.replace(run, record=read_record(run.path))
+        model = run.load_model(module).to(choose_device(run.record.device.value).value)
+        return _report_final(run, model, dataset)
+
+
+def _report_final(run: Run, model: Model, dataset: Dataset) -> Report | None:
+    """Evaluate a run's model on ``test``, else on ``val``; save the report and the pictures."""
+    for images in (dataset.test, dataset.val):
+        if images is not None and (report := _evaluate(model, dataset, images)) is not None:
+            run.save_report(report)
+            _draw(run, report, model, dataset)
+            return report
+    return None
+
+
+def _evaluate(model: Model, dataset: Dataset, images: Images) -> Report | None:
+    """The report of a model on one of the splits; warns where it cannot be scored."""
+    try:
+        report = evaluate(model, images)
+    except DataError as error:
+        _warn(f"{images.split} cannot be scored: {error}")
+        return None
+    return dataclasses.replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
+
+
 def _update(run: Run, training: Training, rewind_on_nan: bool | None) -> Run:
     """Bring the run's files to where the training resumes, and warn of what has changed."""
     changes = [f"{change.what} was {change.first} and is {change.second}" for change in find_changes(run.record)]
@@ -114,8 +145,6 @@ class Keeper:
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _saved_at: float = field(default_factory=time.perf_counter)
     _is_saved: bool = True
-    _report: Report | None = None
-    _unscored: set[str] = field(default_factory=set)
 
     def train(self) -> Iterator[Event]:
         """The training's records, each once it is saved; then the final report."""
@@ -130,7 +159,8 @@ class Keeper:
                     yield self._rewind(error)
             if not self._is_saved:
                 self._save_all()
-            yield from self._finish()
+            if (report := _report_final(self.run, self.training.model, self.dataset)) is not None:
+                yield report
         except GeneratorExit:  # the caller leaves the loop
             if not self._is_saved:
                 try:
@@ -143,39 +173,23 @@ class Keeper:
     def _keep(self, event: Step | Epoch) -> Iterator[Event]:
         self._is_saved = False
         if isinstance(event, Epoch):
-            watched = self.dataset.val if self.dataset.val is not None else self.dataset.test
-            self._report = self._evaluate(watched)
+            report = self._evaluate_val()
             weights = digest_tensors(self.training.model.state_dict())
-            self._rows.append(epoch_row(event, self._report) | {"weights": weights})
+            self._rows.append(epoch_row(event, report) | {"weights": weights})
             self._try(self._save_all)
-            if self._report is not None:
-                yield self._report
+            if report is not None:
+                yield report
         elif time.perf_counter() - self._saved_at >= self.save_every_seconds:
             self._try(self._save_checkpoint)
         yield event
 
-    def _evaluate(self, images: Images | None) -> Report | None:
-        if images is None or images.split in self._unscored:
+    def _evaluate_val(self) -> Report | None:
+        if self.dataset.val is None:
             return None
-        try:
-            report = evaluate(self.training.model, images)
-        except DataError as error:  # the same after every epoch, and no reason to end the training
-            self._unscored.add(images.split)
-            _warn(f"{images.split} cannot be scored: {error}")
-            return None
-        return dataclasses.replace(report, data_name=self.dataset.name, data_fingerprint=self.dataset.fingerprint)
-
-    def _finish(self) -> Iterator[Report]:
-        """Evaluate on ``test``, else on ``val``, unless the last epoch has done so; save the report and pictures."""
-        for images in (self.dataset.test, self.dataset.val):
-            is_known = self._report is not None and images is not None and images.split == self._report.split
-            report = self._report if is_known else self._evaluate(images)
-            if report is not None:
-                self.run.save_report(report)
-                _draw(self.run, report, self.training, self.dataset)
-                if not is_known:
-                    yield report
-                return
+        report = _evaluate(self.training.model, self.dataset, self.dataset.val)
+        if report is None:  # the same after every epoch, and no reason to end the training
+            self.dataset = dataclasses.replace(self.dataset, val=None)
+        return report
 
     def _save_all(self) -> None:
         self._save_checkpoint(with_model=True)
@@ -244,10 +258,11 @@ def epoch_row(event: Epoch, report: Report | None) -> dict[str, Any]:
     return row
 
 
-def _draw(run: Run, report: Report, training: Training, dataset: Dataset) -> None:
+def _draw(run: Run, report: Report, model: Model, dataset: Dataset) -> None:
     from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter, save_figure  # loads matplotlib
 
-    curves = draw_curves({run.record.net_name: [run.history.epochs()]}, report.score)
+    name = run.record.net_name
+    curves = draw_curves({name: [run.history.epochs()]}, report.score, reports={name: [report]})
     save_figure(curves, run.path / "curves.png")
     if isinstance(report, ClassReport):
         save_figure(draw_confusion(report), run.path / "confusion.png")
@@ -255,7 +270,7 @@ def _draw(run: Run, report: Report, training: Training, dataset: Dataset) -> Non
         save_figure(draw_labels(report), run.path / "labels.png")
     elif isinstance(report, NumberReport):
         evaluated = next(images for split, images in dataset.splits.items() if split == report.split)
-        save_figure(draw_scatter(report, *answer_some(training.model, evaluated)), run.path / "scatter.png")
+        save_figure(draw_scatter(report, *answer_some(model, evaluated)), run.path / "scatter.png")
 
 
 @contextmanager

@@ -50,6 +50,15 @@ def find_source(run: Run, moved_to: str | Path | None = None) -> str | Path:
     return source
 
 
+def check_fingerprint(run: Run, dataset: Dataset) -> None:
+    """Raise ``RunError`` unless this is the data set that the run is trained on."""
+    if dataset.fingerprint != run.record.data.fingerprint:
+        raise RunError(
+            f"{dataset.name} has changed since {run.path} was trained (fingerprint {dataset.fingerprint}, was "
+            f"{run.record.data.fingerprint}). Restore the pictures, or train a new run."
+        )
+
+
 def make_training(
     run: Run,
     dataset: Dataset,
@@ -67,12 +76,8 @@ def make_training(
         steps_per_record: steps between Step records.
         initial_weights: load a timm net's initial weights; without, they are random, for a checkpoint to replace.
     """
+    check_fingerprint(run, dataset)
     record = run.record
-    if dataset.fingerprint != record.data.fingerprint:
-        raise RunError(
-            f"{dataset.name} has changed since {run.path} was trained (fingerprint {dataset.fingerprint}, was "
-            f"{record.data.fingerprint}). Restore the pictures, or train a new run."
-        )
     net = run.choose_net(module)
     if isinstance(net, TimmNet):
         with seeded(derive_seed(record.recipe.seed, "weights"), torch.device("cpu")):

@@ -24,7 +24,7 @@ from lamina.evaluation.reports import Report
 from lamina.files import damaged, parse_object, read_bytes, write_json
 from lamina.nets import Net
 from lamina.runs.history import History
-from lamina.runs.keep import Event, train_run
+from lamina.runs.keep import Event, evaluate_run, train_run
 from lamina.runs.record import RunRecord, read_record, write_record
 from lamina.runs.resume import NO_CHECKPOINT
 from lamina.text import format_table, html_table
@@ -79,10 +79,11 @@ class Run:
     ) -> Generator[Event, None, None]:
         """Train from the start, or exactly from where the run was last saved.
 
-        Yields a ``Step`` after some steps, and after each epoch its ``Report`` (where there are images to evaluate on)
-        and then its ``Epoch``, once both are saved; ``Resumed`` first when it resumes, and ``Rewind`` after a return
-        to a checkpoint. The test set's ``Report`` comes last. However the loop is left, the run is whole, and calling
-        this again continues to bit-identical weights. The run is locked meanwhile.
+        Yields a ``Step`` after some steps, and after each epoch its ``Report`` on ``val`` (where there is one) and
+        then its ``Epoch``, once both are saved; ``Resumed`` first when it resumes, and ``Rewind`` after a return to a
+        checkpoint. Last comes the ``Report`` on ``test``, which is used then alone, or else on ``val``. However the
+        loop is left, the run is whole, and calling this again continues to bit-identical weights. The run is locked
+        meanwhile.
 
         Args:
             module: for a user's own module, the same one, made anew; not needed where ``start_run`` was given it.
@@ -101,9 +102,23 @@ class Run:
         """
         return train_run(self, module, data, epochs, save_every_seconds, rewind_on_nan)
 
+    def evaluate(self, module: nn.Module | None = None, *, data: Dataset | str | Path | None = None) -> Report | None:
+        """Evaluate the saved model as it is now on ``test``, else on ``val``; save the report and the pictures.
+
+        :meth:`train` ends with this; here it is for a training that was stopped before its last epoch. ``None`` if
+        there are no images that can be scored. The arguments are as for :meth:`train`.
+
+        Warns:
+            LaminaWarning: a split cannot be scored.
+
+        Raises:
+            LaminaError: as :meth:`load_model`, the data is not there or has changed, or another process trains the run.
+        """
+        return evaluate_run(self, module, data)
+
     @property
     def report(self) -> Report | None:
-        """The final evaluation; ``None`` before the training has ended.
+        """The last evaluation of the saved model; ``None`` while there is none.
 
         Raises:
             RunError: its file is damaged.
@@ -170,7 +185,8 @@ class Run:
         write_json(self.path / "report.json", report.to_json())
 
     def save_model(self, model: Model) -> None:
-        """Replace the trained weights."""
+        """Replace the trained weights, and remove the report that they outdate."""
+        (self.path / "report.json").unlink(missing_ok=True)
         write_tensors(self.path / "model.safetensors", model.state_dict(), {})
 
     def load_model(self, module: nn.Module | None = None) -> Model:

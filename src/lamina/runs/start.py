@@ -155,7 +155,7 @@ def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, da
         beside.mkdir()
         try:
             write_record(beside, record)
-            if dataset is not None and dataset.split_rule != OWN_RULE:
+            if dataset is not None and not dataset.split_rule.startswith(OWN_RULE):
                 files = {split: list(images.names) for split, images in dataset.splits.items()}
                 write_json(beside / "splits.json", {"rule": dataset.split_rule, "files": files})
             path = _rename_folder(beside, numbered if name is None else [name])
