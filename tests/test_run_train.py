@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -143,9 +144,79 @@ def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
     assert "<b>" not in html
 
 
-def evaluate_again(run: Run) -> Report:
-    import dataclasses
+def test_val_is_evaluated_after_each_epoch_and_test_after_the_last(tmp_path):
+    data = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test, split="val"))
+    run = start_run(NET, data, RECIPE, runs_dir=tmp_path)
+    reports = [event for event in run.train() if isinstance(event, Report)]
+    assert [report.split for report in reports] == ["val", "val", "test"]
+    rows = run.history.epochs()
+    assert [row["val_accuracy"] for row in rows] == [report.score.value for report in reports[:2]]
+    assert not any("test" in name for row in rows for name in row)
+    without_test = start_run(NET, dataclasses.replace(data, test=None), RECIPE, runs_dir=tmp_path)
+    reports = [event for event in without_test.train() if isinstance(event, Report)]
+    assert [report.split for report in reports] == ["val", "val", "val"]
+    assert without_test.report == reports[-1]
 
+
+def test_a_training_left_after_its_last_epoch_is_evaluated_alone_when_it_goes_on(tmp_path):
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    for event in run.train():
+        if isinstance(event, Epoch) and event.epoch == event.epochs:
+            break
+    assert run.report is None
+    weights = (run.path / "model.safetensors").read_bytes()
+    events = list(read_run(run.path).train(data=DATA))
+    assert [type(event) for event in events[:-1]] == [Resumed]
+    assert events[-1].split == "test"
+    assert run.report == events[-1]
+    assert (run.path / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("steps", [3, 4], ids=["after an epoch", "within one"])
+def test_a_training_that_was_stopped_is_evaluated_as_it_is_and_can_still_go_on(steps, tmp_path):
+    straight = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    expected = train(straight)
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    for count, _ in enumerate(run.train(), start=1):
+        if count == steps:
+            break
+    report = run.evaluate()
+    assert report == run.report == evaluate_again(run)
+    assert (run.path / "curves.png").exists()
+    assert (run.path / "confusion.png").exists()
+    events = read_run(run.path).train(data=DATA)
+    assert next(events) == Resumed(steps_done=steps, epochs_done=1, epochs=2)
+    assert [event.epoch for event in events if isinstance(event, Epoch)] == [2]
+    assert digests(run.path) == expected
+    assert run.report.score == straight.report.score
+
+
+def test_a_report_goes_when_the_weights_that_it_is_about_do(tmp_path):
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    events = run.train()
+    assert [type(next(events)) for _ in range(3)] == [Step, Step, Epoch]
+    events.close()
+    run.evaluate()
+    events = run.train()
+    assert [type(next(events)) for _ in range(3)] == [Resumed, Step, Step]
+    events.close()
+    assert run.report is None
+
+
+def test_a_run_on_other_data_or_in_training_is_not_evaluated(tmp_path):
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    with pytest.raises(RunError, match=r"model\.safetensors is missing"):
+        run.evaluate()
+    events = run.train()
+    next(events)
+    with pytest.raises(RunError, match="is being trained by this process"):
+        run.evaluate()
+    events.close()
+    with pytest.raises(RunError, match="pets has changed since"):
+        run.evaluate(data=dataclasses.replace(DATA, fingerprint="def456"))
+
+
+def evaluate_again(run: Run) -> Report:
     report = evaluate(run.load_model(), DATA.test)
     return dataclasses.replace(
         report, seconds=run.report.seconds, data_name=DATA.name, data_fingerprint=DATA.fingerprint

@@ -70,8 +70,9 @@ class Options:
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "train", arguments)
-    val = {"val_fraction": 0.0} if options.recipe == PUBLISHED_RECIPE else {}
-    preparation = Preparation(**val | options.preparation)
+    preparation = Preparation(**options.preparation)
+    if options.recipe == PUBLISHED_RECIPE and preparation.val_fraction is None:
+        preparation = replace(preparation, val_fraction=0.0)
     Recipe(**options.given)  # invalid values are rejected before anything is loaded
     terminal = Terminal(as_json=options.json, command=("lamina", "train", *arguments))
     save_every_seconds = read_seconds("--save-every", options.save_every)

@@ -118,8 +118,11 @@ def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[S
             f"--val {val:g} and the {100 * test:.0f} % that are drawn as test leave no training pictures. "
             "Draw less as val, or give --test too."
         )
-    requests = (("test", test, preparation.test_fraction), ("val", val, preparation.val_fraction))
-    return [(split, fraction, requested is not None) for split, fraction, requested in requests if fraction]
+    fractions: list[tuple[Split, float, bool]] = [
+        ("test", test, preparation.test_fraction is not None),
+        ("val", val, preparation.val_fraction is not None),
+    ]
+    return [choice for choice in fractions if choice[1]]
 
 
 def _draw(groups: Sequence[Sequence[int]], splits: Sequence[Split], fraction: float) -> list[int]:
