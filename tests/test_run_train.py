@@ -19,7 +19,7 @@ from torch import nn
 from lamina import Epoch, Net, Recipe, Report, Step, evaluate, load_data, read_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, NetError, RunError
-from lamina.nets import BatchNorm, Dropout, Flatten, Linear, Output, ReLU
+from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
 from lamina.runs.keep import Resumed
 from lamina.runs.run import Run
 from small_runs import DATA, NET, RECIPE
@@ -156,6 +156,39 @@ def test_val_is_evaluated_after_each_epoch_and_test_after_the_last(tmp_path):
     reports = [event for event in without_test.train() if isinstance(event, Report)]
     assert [report.split for report in reports] == ["val", "val", "val"]
     assert without_test.report == reports[-1]
+
+
+def test_a_large_val_is_evaluated_after_fewer_epochs_and_after_the_last(tmp_path):
+    many = DATA.test.take(np.arange(30, dtype=np.int64) % 12)  # 12 training images make up for 7.2 of val
+    data = dataclasses.replace(DATA, val=dataclasses.replace(many, split="val"))
+    run = start_run(NET, data, dataclasses.replace(RECIPE, epochs=11), runs_dir=tmp_path)
+    straight = train(run)
+    assert [row["epoch"] for row in run.history.epochs() if "val_accuracy" in row] == [5, 10, 11]
+    other = start_run(NET, data, dataclasses.replace(RECIPE, epochs=11), runs_dir=tmp_path)
+    for event in other.train():
+        if isinstance(event, Epoch) and event.epoch == 4:
+            break
+    assert train(other) == straight
+    timeless = [
+        [{name: value for name, value in row.items() if "second" not in name} for row in each.history.epochs()]
+        for each in (run, other)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_epochs_are_evaluated_in_the_trainings_number_format_and_the_end_exactly(tmp_path):
+    net = Net(Conv2d(8, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
+    val = DATA.test.take(np.arange(120, dtype=np.int64) % 12)
+    data = dataclasses.replace(DATA, train=val, val=dataclasses.replace(val, split="val"))
+    reports = {}
+    for precision in ("fp32", "bf16"):
+        recipe = dataclasses.replace(RECIPE, precision=precision, epochs=1)
+        run = start_run(net, data, recipe, runs_dir=tmp_path)
+        reports[precision] = [event for event in run.train() if isinstance(event, Report)]
+        exact = evaluate(run.load_model(), data.val)
+        assert (reports[precision][0].loss == exact.loss) == (precision == "fp32")
+        assert reports[precision][0].loss == pytest.approx(exact.loss, rel=0.02)
+        assert reports[precision][1].loss == evaluate(run.load_model(), data.test).loss
 
 
 def test_a_training_left_after_its_last_epoch_is_evaluated_alone_when_it_goes_on(tmp_path):

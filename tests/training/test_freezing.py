@@ -167,3 +167,35 @@ def test_many_pictures_get_the_logits_that_timms_net_gives(name):
         mean, std = (torch.tensor(module.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
         expected = module.eval()((planes - mean) / std)
     np.testing.assert_allclose(predict_logits(training.model, images.pixels), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("changes", [{}, {"flip": "random", "ema_decay": 0.5}, {"precision": "bf16"}], ids=str)
+def test_pictures_that_are_predicted_after_each_epoch_pass_a_frozen_trunk_once(changes):
+    recipe = dataclasses.replace(RECIPE, **changes)
+    training, val = start(recipe), make_images(7).pixels
+    tolerance = 0.05 if recipe.precision == "bf16" else 1e-5
+    for event in training:
+        if isinstance(event, Epoch):
+            passes = []
+            hook = training.model.body.conv_stem.register_forward_hook(
+                lambda _, inputs, __, passes=passes: passes.append(len(inputs[0]))
+            )
+            logits = training.predict_logits(val)
+            hook.remove()
+            assert sum(passes) == (7 if event.epoch in (1, 3) else 0)  # frozen for 2 of 3 epochs
+            np.testing.assert_allclose(logits, predict_logits(training.model, val), rtol=tolerance, atol=tolerance)
+
+
+def test_other_pictures_are_not_taken_for_those_seen_before():
+    training = start(dataclasses.replace(RECIPE, freeze=3))
+    val = make_images(7).pixels
+    other = np.ascontiguousarray(val[::-1])
+    np.testing.assert_array_equal(training.predict_logits(val)[::-1], training.predict_logits(other))
+
+
+def test_a_net_with_two_heads_is_predicted_whole():
+    torch.manual_seed(0)
+    module = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3, img_size=32, depth=1)
+    training = Training(module, make_images(), dataclasses.replace(RECIPE, epochs=1, freeze=1), device="cpu")
+    pixels = make_images(5).pixels
+    np.testing.assert_array_equal(training.predict_logits(pixels), predict_logits(training.model, pixels))

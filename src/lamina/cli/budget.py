@@ -16,7 +16,7 @@ from lamina.cli.choices import NetChoice
 from lamina.cli.terminal import Terminal
 from lamina.errors import RecipeError
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import size_fraction
+from lamina.training.schedule import evaluation_interval, size_fraction
 
 if TYPE_CHECKING:
     from lamina.data import Dataset
@@ -118,4 +118,5 @@ def _time_epoch(net: NetChoice, recipe: Recipe, dataset: Dataset, device: str) -
     predict_logits(training.model, few.pixels)
     image_seconds = (time.perf_counter() - started) / len(few)
     val, test = (0 if split is None else len(split) for split in (dataset.val, dataset.test))
-    return EpochTime(seconds, image_seconds * val + SAVING_SECONDS, image_seconds * (test or val))
+    val_seconds = image_seconds * val / evaluation_interval(len(images), val)
+    return EpochTime(seconds, val_seconds + SAVING_SECONDS, image_seconds * (test or val))

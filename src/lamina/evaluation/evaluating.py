@@ -55,6 +55,12 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -
     started = time.perf_counter()
     predicted, reviewed = predict_views(model, images.pixels, views)
     seconds = time.perf_counter() - started
+    return replace(score_logits(task, predicted, images, seconds), views=len(views), reviewed_images=reviewed)
+
+
+def score_logits(task: Task, predicted: Float32[np.ndarray, "n k"], images: Images, seconds: float) -> Report:
+    """The report of logits that a model gave in ``seconds``; errors as for :func:`evaluate`."""
+    _check_targets(task, images)
     _check_finite(predicted, images)
     logits, targets = torch.from_numpy(predicted).double(), torch.from_numpy(np.array(images.targets))
     shared = {
@@ -62,8 +68,6 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -
         "images": len(images),
         "loss": task.loss(logits, targets).item(),
         "seconds": seconds,
-        "views": len(views),
-        "reviewed_images": reviewed,
     }
     match task:
         case SingleLabel():

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,7 +16,7 @@ from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, NotFiniteError, RecipeError, RunError
-from lamina.evaluation.evaluating import answer_some, evaluate
+from lamina.evaluation.evaluating import answer_some, evaluate, score_logits
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
 from lamina.files import lock_folder
 from lamina.runs.differences import find_changes
@@ -25,6 +26,7 @@ from lamina.training.device import choose_device, is_out_of_memory
 from lamina.training.events import Epoch, Step
 from lamina.training.loop import Training
 from lamina.training.model import Model
+from lamina.training.schedule import evaluation_interval
 from lamina.training.tensors import digest_tensors
 
 if TYPE_CHECKING:
@@ -92,17 +94,17 @@ def evaluate_run(run: Run, module: nn.Module | None, data: Dataset | str | Path 
 def _report_final(run: Run, model: Model, dataset: Dataset) -> Report | None:
     """Evaluate a run's model on ``test``, else on ``val``; save the report and the pictures."""
     for images in (dataset.test, dataset.val):
-        if images is not None and (report := _evaluate(model, dataset, images)) is not None:
+        if images is not None and (report := _evaluate(dataset, images, partial(evaluate, model))) is not None:
             run.save_report(report)
             _draw(run, report, model, dataset)
             return report
     return None
 
 
-def _evaluate(model: Model, dataset: Dataset, images: Images) -> Report | None:
-    """The report of a model on one of the splits; warns where it cannot be scored."""
+def _evaluate(dataset: Dataset, images: Images, find: Callable[[Images], Report]) -> Report | None:
+    """What ``find`` reports on one of the splits; warns where it cannot be scored."""
     try:
-        report = evaluate(model, images)
+        report = find(images)
     except DataError as error:
         _warn(f"{images.split} cannot be scored: {error}")
         return None
@@ -173,7 +175,7 @@ class Keeper:
     def _keep(self, event: Step | Epoch) -> Iterator[Event]:
         self._is_saved = False
         if isinstance(event, Epoch):
-            report = self._evaluate_val()
+            report = self._evaluate_val(event)
             weights = digest_tensors(self.training.model.state_dict())
             self._rows.append(epoch_row(event, report) | {"weights": weights})
             self._try(self._save_all)
@@ -183,13 +185,22 @@ class Keeper:
             self._try(self._save_checkpoint)
         yield event
 
-    def _evaluate_val(self) -> Report | None:
-        if self.dataset.val is None:
+    def _evaluate_val(self, event: Epoch) -> Report | None:
+        """The report on ``val`` after an epoch; ``None`` where evaluating would take too much of the time."""
+        val = self.dataset.val
+        if val is None:
             return None
-        report = _evaluate(self.training.model, self.dataset, self.dataset.val)
+        if event.epoch % evaluation_interval(self.training.images, len(val)) and event.epoch < event.epochs:
+            return None
+        report = _evaluate(self.dataset, val, self._score)
         if report is None:  # the same after every epoch, and no reason to end the training
             self.dataset = dataclasses.replace(self.dataset, val=None)
         return report
+
+    def _score(self, images: Images) -> Report:
+        started = time.perf_counter()
+        logits = self.training.predict_logits(images.pixels)
+        return score_logits(self.training.model.task, logits, images, time.perf_counter() - started)
 
     def _save_all(self) -> None:
         self._save_checkpoint(with_model=True)

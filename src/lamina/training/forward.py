@@ -8,14 +8,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from lamina.errors import RecipeError
 from lamina.training.batches import Batch, Batches
-from lamina.training.freezing import Features, can_store_features, find_trunk
-from lamina.training.model import Model
+from lamina.training.freezing import Features, SeenFeatures, can_store_features, ends_in_head, find_trunk
+from lamina.training.model import Model, predict_logits
 from lamina.training.precision import Precision, arrange_layers
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
@@ -38,10 +39,13 @@ class Forward:
         self._autocasts = arrange_layers(model, precision)
         self._trunk = find_trunk(model.body) if recipe.freeze else None
         self._features: Features | None = None
-        if self._trunk is not None and can_store_features(
-            recipe, model, self._trunk, next(batches.epoch(0)).pixels[:2]
-        ):
-            self._features = Features(model, self._trunk.heads[0], batches.images)
+        self._seen: SeenFeatures | None = None
+        if self._trunk is not None:
+            sample = next(batches.epoch(0)).pixels[:2]
+            if can_store_features(recipe, model, self._trunk, sample):
+                self._features = Features(model, self._trunk.heads[0], batches.images)
+            if ends_in_head(model, self._trunk, sample):
+                self._seen = SeenFeatures(model, self._trunk.heads[0])
         self._compute = compile_model(model, recipe)
 
     def __call__(self, batch: Batch) -> Float[Tensor, "b k"]:
@@ -59,6 +63,14 @@ class Forward:
         with self._arithmetic(batch):
             logits: Tensor = self._model(batch.pixels)
             return logits
+
+    def predict_logits(
+        self, model: Model, pixels: UInt8[np.ndarray, "n h w c"], epochs_done: float
+    ) -> Float32[np.ndarray, "n k"]:
+        """The logits of pictures in the training's number format, from ``model`` after so many epochs, in eval mode."""
+        if self._seen is not None and epochs_done <= self._recipe.freeze:
+            return self._seen.predict_logits(model, pixels, autocasts=self._autocasts)
+        return predict_logits(model, pixels, autocasts=self._autocasts)
 
     def set_mode(self, epoch: int) -> None:
         """Put all layers into training mode, or the head alone while the rest is frozen."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 
 from lamina.errors import RecipeError
-from lamina.training.activations import path_of, record_calls
+from lamina.training.activations import path_of, record_calls, watch
 from lamina.training.augment import is_augmented
 from lamina.training.batches import Batch
-from lamina.training.model import Model
+from lamina.training.model import Model, eval_mode, predict_logits
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
 from lamina.training.tracing import fold_model
@@ -71,16 +72,48 @@ class Features:
         return logits.float()
 
 
+class SeenFeatures:
+    """A frozen trunk's output for pictures that are predicted again after each epoch, computed once for all."""
+
+    def __init__(self, model: Model, head: nn.Module) -> None:
+        self._path = path_of(model, head)
+        self._pixels: UInt8[np.ndarray, "n h w c"] | None = None
+        self._features: Tensor | None = None
+
+    def predict_logits(
+        self, model: Model, pixels: UInt8[np.ndarray, "n h w c"], *, autocasts: bool
+    ) -> Float32[np.ndarray, "n k"]:
+        """The logits of pictures from the model in eval mode; its trunk is as it was in earlier calls."""
+        if self._features is None or self._pixels is not pixels:
+            found: list[Tensor] = []
+            folded = fold_model(model)
+            with watch(folded, [self._path], lambda _, features, __: found.append(features.clone())):
+                predict_logits(folded, pixels, autocasts=autocasts)
+            self._pixels, self._features = pixels, torch.cat(found)
+        device = self._features.device.type
+        head = model.get_submodule(self._path)
+        with eval_mode(head), torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=autocasts):
+            logits: Tensor = head(self._features)
+        return logits.float().cpu().numpy()
+
+
 @torch.no_grad()
-def can_store_features(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -> bool:
-    """Whether features can replace the images: all epochs show the same ones, and the head's input is no larger."""
-    if is_augmented(recipe) or len(sizes_shown(recipe)) > 1 or len(trunk.heads) != 1:
+def ends_in_head(model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -> bool:
+    """Whether the logits are what one head makes of the trunk's output."""
+    if len(trunk.heads) != 1:
         return False
     head = path_of(model, trunk.heads[0])
     calls = record_calls(model, sample, [head, "body"])
-    if head not in calls or not torch.equal(calls[head].output, calls["body"].output):
+    return head in calls and torch.equal(calls[head].output, calls["body"].output)
+
+
+@torch.no_grad()
+def can_store_features(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -> bool:
+    """Whether features can replace the images: all epochs show the same ones, and the head's input is no larger."""
+    if is_augmented(recipe) or len(sizes_shown(recipe)) > 1 or not ends_in_head(model, trunk, sample):
         return False
-    return calls[head].input.nbytes <= sample.nbytes
+    head = path_of(model, trunk.heads[0])
+    return record_calls(model, sample, [head])[head].input.nbytes <= sample.nbytes
 
 
 def find_trunk(body: nn.Module) -> Trunk:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator
 from copy import deepcopy
 
+import numpy as np
 import torch
+from jaxtyping import Float32, UInt8
 from torch import nn
 
 from lamina.data import Images
@@ -106,6 +108,17 @@ class Training:
     def lr(self) -> float:
         """The peak learning rate: the recipe's, halved at each return to a checkpoint."""
         return self.recipe.lr * 0.5**self.rewinds
+
+    def predict_logits(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
+        """The logits of pictures from :attr:`model` in the training's number format, between two records.
+
+        They are quicker than :func:`~lamina.training.model.predict_logits` and may round differently. While the trunk
+        is frozen, its features of the same array are computed once.
+
+        Raises:
+            NetError: the pictures are not of the model's shape.
+        """
+        return self._forward.predict_logits(self.model, pixels, self.steps_done / self.steps_per_epoch)
 
     def __iter__(self) -> Iterator[Step | Epoch]:
         try:

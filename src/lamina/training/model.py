@@ -209,8 +209,10 @@ def update_average(averaged: Model, live: Model, decay: float) -> None:
         kept.copy_(buffer)
 
 
-def predict_logits(model: Model, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
-    """The logits of pictures, in the order given, from the model in eval mode.
+def predict_logits(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], *, autocasts: bool = False
+) -> Float32[np.ndarray, "n k"]:
+    """The logits of pictures, in the order given, from the model in eval mode; in bf16 if it ``autocasts``.
 
     For 100 pictures or more it uses a copy with folded norms (:func:`~lamina.training.folding.fold_norms`), which is
     faster and equal up to rounding; a model with hooks is never folded.
@@ -234,10 +236,13 @@ def predict_logits(model: Model, pixels: UInt8[np.ndarray, "n h w c"]) -> Float3
         if len(pixels) >= FOLDED_PICTURES and not has_hooks(model):
             used = copy.copy(model)
             used._modules = {"body": fold_norms(model.body)}
-        logits = [
-            used(torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(device)).float().cpu()
-            for start in range(0, len(pixels), batch_size)
-        ]
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocasts):
+            logits = [
+                used(torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(device))
+                .float()
+                .cpu()
+                for start in range(0, len(pixels), batch_size)
+            ]
     return torch.cat(logits).numpy() if logits else np.empty((0, model.task.outputs), np.float32)
 
 
