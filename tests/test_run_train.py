@@ -18,9 +18,10 @@ from torch import nn
 
 from lamina import Epoch, Net, Recipe, Report, Step, evaluate, load_data, read_run, start_run
 from lamina.data import Dataset, Images
-from lamina.errors import DataError, LaminaWarning, NetError, RunError
+from lamina.errors import DataError, LaminaWarning, NetError, RecipeError, RunError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
-from lamina.runs.keep import Resumed
+from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
+from lamina.runs.keep import EarlyEnd, Resumed
 from lamina.runs.run import Run
 from small_runs import DATA, NET, RECIPE
 
@@ -145,7 +146,7 @@ def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
 
 
 def test_val_is_evaluated_after_each_epoch_and_test_after_the_last(tmp_path):
-    data = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test, split="val"))
+    data = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test.take(range(6)), split="val"))
     run = start_run(NET, data, RECIPE, runs_dir=tmp_path)
     reports = [event for event in run.train() if isinstance(event, Report)]
     assert [report.split for report in reports] == ["val", "val", "test"]
@@ -189,6 +190,64 @@ def test_epochs_are_evaluated_in_the_trainings_number_format_and_the_end_exactly
         assert (reports[precision][0].loss == exact.loss) == (precision == "fp32")
         assert reports[precision][0].loss == pytest.approx(exact.loss, rel=0.02)
         assert reports[precision][1].loss == evaluate(run.load_model(), data.test).loss
+
+
+PATIENT = dataclasses.replace(RECIPE, epochs=60, lr=0.01, patience=2)
+WITH_VAL = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test.take(range(6)), split="val"))
+
+
+@pytest.mark.parametrize("stop", [None, 1, 2])
+def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_and_for_good(stop, tmp_path):
+    run = start_run(NET, WITH_VAL, PATIENT, runs_dir=tmp_path)
+    for event in run.train():
+        if isinstance(event, Epoch) and event.epoch == stop:
+            break
+    if stop:
+        for _ in read_run(run.path).train(data=WITH_VAL):
+            pass
+    rows = run.history.epochs()
+    scores = [row["val_accuracy"] for row in rows]
+    best = scores.index(max(scores))
+    assert len(rows) == best + 1 + PATIENT.patience < PATIENT.epochs
+    longer = start_run(NET, WITH_VAL, dataclasses.replace(PATIENT, patience=0), runs_dir=tmp_path)
+    for event in longer.train():
+        if isinstance(event, Epoch) and event.epoch == len(rows):
+            break
+    assert digests(run.path) == digests(longer.path)  # the last weights, not the best
+
+    reason = f"no better val accuracy than after epoch {best + 1}, with a patience of 2"
+    events = list(read_run(run.path).train(data=WITH_VAL))
+    assert events[1:2] == [EarlyEnd(len(rows), reason)]
+    assert [type(events[0]), events[2].split, len(events)] == [Resumed, "test", 3]
+    assert digests(run.path) == digests(longer.path)
+    (run.path / "report.json").unlink()
+    assert "no score" in repr(run)
+    with pytest.raises(RecipeError, match=rf"has ended after epoch {len(rows)}, as its patience is 2\."):
+        next(run.train(epochs=70))
+
+
+def test_an_error_that_falls_is_an_improvement(tmp_path):
+    targets = np.random.default_rng(1).normal(size=(12, 1)).astype(np.float32)
+    splits = {
+        split: dataclasses.replace(DATA.train, targets=targets, target_names=("weight",), split=split)
+        for split in ("train", "val", "test")
+    }
+    data = dataclasses.replace(DATA, **(splits | {"val": splits["val"].take(range(6))}))
+    run = start_run(NET, data, dataclasses.replace(PATIENT, epochs=12), runs_dir=tmp_path)
+    train(run)  # on the same images as in val
+    errors = [row["val_mean_absolute_error"] for row in run.history.epochs()]
+    assert len(errors) > 4
+    assert errors[-1] < errors[0]
+
+
+def test_patience_without_val_is_rejected(tmp_path):
+    with pytest.raises(RecipeError) as raised:
+        start_run(NET, DATA, PATIENT, runs_dir=tmp_path)
+    assert str(raised.value) == (
+        "patience was 2, but pets has no val images to see an improvement on. "
+        "Draw some with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or set patience to 0."
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_training_left_after_its_last_epoch_is_evaluated_alone_when_it_goes_on(tmp_path):

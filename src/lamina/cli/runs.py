@@ -59,6 +59,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _show_run(run: Run, terminal: Terminal) -> tuple[str, ...]:
     """Print a run as JSON, and give its row of the table."""
+    from lamina.runs.history import has_ended
     from lamina.runs.run import describe_score
 
     with warnings_as_remarks(terminal):
@@ -75,7 +76,7 @@ def _show_run(run: Run, terminal: Terminal) -> tuple[str, ...]:
         train_seconds=seconds,
         **({} if report is None else report.headline()),
     )
-    score = describe_score(report, is_finished=len(history) == record.recipe.epochs)
+    score = describe_score(report, is_finished=has_ended(history, record.recipe.epochs))
     epochs = f"{len(history)}/{record.recipe.epochs}"
     return path, record.net_name, record.data.name, score, epochs, f"{record.parameters:,}", f"{seconds:.1f}"
 

@@ -94,7 +94,7 @@ def train(
 ) -> Outcome:
     """Train a run to its end or to a signal, and print each epoch; the arguments are those of ``Run.train``."""
     from lamina.evaluation.reports import Report
-    from lamina.runs.keep import MOST_REWINDS, Resumed, Rewind, epoch_row
+    from lamina.runs.keep import MOST_REWINDS, EarlyEnd, Resumed, Rewind, epoch_row
     from lamina.runs.run import read_run
     from lamina.training.events import Epoch
 
@@ -123,13 +123,17 @@ def train(
                         f"warning: {event.reason} Back to step {event.to_steps_done} with half the lr, {event.lr:g} "
                         f"({event.rewind} of {MOST_REWINDS} times)."
                     )
+                case EarlyEnd():
+                    terminal.emit("early_end", run=str(run.path), **dataclasses.asdict(event))
+                    terminal.remark(f"ended after epoch {event.epoch}: {event.reason}")
                 case Resumed():
-                    position = (
-                        f"all {event.epochs} epochs are done; evaluating the final model"
-                        if event.epochs_done == event.epochs
-                        else f"resumes after step {event.steps_done}, with {event.epochs_done} of {event.epochs} "
-                        "epochs done"
-                    )
+                    if event.epochs_done == event.epochs:
+                        position = f"all {event.epochs} epochs are done; evaluating the final model"
+                    elif run.early_end:
+                        position = "the training has ended early; evaluating the final model"
+                    else:
+                        done = f"{event.epochs_done} of {event.epochs} epochs done"
+                        position = f"resumes after step {event.steps_done}, with {done}"
                     terminal.remark(f"{run.path}: {position}")
                 case _:
                     show_progress(f"epoch {event.epoch}", event.step, event.steps)

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ class History:
                 stacklevel=3,
             )
         return [_parse_row(line, f"Line {number} of {self.file}") for number, line in enumerate(lines, start=1)]
+
+
+def has_ended(rows: Sequence[Mapping[str, Any]], epochs: int) -> bool:
+    """Whether the rows of the epochs so far are those of a whole training, or of one that ``Recipe.patience`` ended."""
+    return len(rows) == epochs or bool(rows and "reason" in rows[-1])
 
 
 def _open_no_link(path: str, flags: int) -> int:

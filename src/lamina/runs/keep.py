@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,7 +55,15 @@ class Rewind:
     reason: str
 
 
-Event: TypeAlias = Resumed | Step | Report | Epoch | Rewind
+@dataclass(frozen=True)
+class EarlyEnd:
+    """The end of a training after ``epoch``, before its last one, as its ``Recipe.patience`` asks for."""
+
+    epoch: int
+    reason: str
+
+
+Event: TypeAlias = Resumed | Step | Report | Epoch | Rewind | EarlyEnd
 
 
 def train_run(
@@ -125,7 +133,13 @@ def _update(run: Run, training: Training, rewind_on_nan: bool | None) -> Run:
             f"{run.history.file} lacks {len(missing)} of {training.epochs_done} epochs, the first of them "
             f"{missing[0]}. Their metrics are lost; the checkpoint is whole, and the training resumes."
         )
-    if training.is_finished:
+    early_end = run.early_end
+    if early_end and training.recipe.epochs > run.record.recipe.epochs:
+        raise RecipeError(
+            f"epochs was {training.recipe.epochs}, but {run.path} has ended after epoch {training.epochs_done}, as "
+            f"its patience is {training.recipe.patience}. Start a new run with more patience."
+        )
+    if training.is_finished or early_end:
         run.save_model(training.model)  # its loss may be why somebody resumes a finished run
     recipe = dataclasses.replace(training.recipe, compile=run.record.recipe.compile)
     rewinds = run.record.rewind_on_nan if rewind_on_nan is None else rewind_on_nan
@@ -147,20 +161,27 @@ class Keeper:
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _saved_at: float = field(default_factory=time.perf_counter)
     _is_saved: bool = True
+    _early_end: EarlyEnd | None = None
 
     def train(self) -> Iterator[Event]:
         """The training's records, each once it is saved; then the final report."""
+        if reason := self.run.early_end:
+            self._early_end = EarlyEnd(self.training.epochs_done, reason)
         try:
             if not (self.run.path / "state.safetensors").exists():
                 self._try(self._save_checkpoint)
-            while not self.training.is_finished:
+            while not (self.training.is_finished or self._early_end):
                 try:
                     for event in self.training:
                         yield from self._keep(event)
+                        if self._early_end:
+                            break
                 except NotFiniteError as error:
                     yield self._rewind(error)
             if not self._is_saved:
                 self._save_all()
+            if self._early_end:
+                yield self._early_end
             if (report := _report_final(self.run, self.training.model, self.dataset)) is not None:
                 yield report
         except GeneratorExit:  # the caller leaves the loop
@@ -177,7 +198,11 @@ class Keeper:
         if isinstance(event, Epoch):
             report = self._evaluate_val(event)
             weights = digest_tensors(self.training.model.state_dict())
-            self._rows.append(epoch_row(event, report) | {"weights": weights})
+            row = epoch_row(event, report) | {"weights": weights}
+            if (reason := self._find_early_end(row, report)) is not None:
+                row["reason"] = reason
+                self._early_end = EarlyEnd(event.epoch, reason)
+            self._rows.append(row)
             self._try(self._save_all)
             if report is not None:
                 yield report
@@ -196,6 +221,19 @@ class Keeper:
         if report is None:  # the same after every epoch, and no reason to end the training
             self.dataset = dataclasses.replace(self.dataset, val=None)
         return report
+
+    def _find_early_end(self, row: Mapping[str, Any], report: Report | None) -> str | None:
+        """Why the training ends with this row of the history, if it does before its last epoch."""
+        recipe = self.training.recipe
+        if not recipe.patience or report is None or row["epoch"] == recipe.epochs:
+            return None
+        name, sign = f"{report.split}_{report.score.name}", 1 if report.score.lower_is_better else -1
+        rows = [*self.run.history.epochs(), *self._rows, row]
+        scores = {each["epoch"]: sign * each[name] for each in rows if each.get(name) is not None}
+        best = min(scores, key=lambda epoch: (scores[epoch], epoch))
+        if row["epoch"] - best < recipe.patience:
+            return None
+        return f"no better {name.replace('_', ' ')} than after epoch {best}, with a patience of {recipe.patience}"
 
     def _score(self, images: Images) -> Report:
         started = time.perf_counter()
@@ -251,6 +289,7 @@ class Keeper:
         training.restore(dataclasses.replace(checkpoint, standing=standing))
         rewind = Rewind(standing.rewinds, training.epochs_done, standing.steps_done, training.lr, str(error))
         # Epochs after the checkpoint are repeated.
+        self._early_end = None
         self._rows = [row for row in self._rows if "rewind" in row] + [dataclasses.asdict(rewind)]
         self._try(self._write_rewind)
         return rewind

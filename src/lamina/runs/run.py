@@ -23,7 +23,7 @@ from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.evaluation.reports import Report
 from lamina.files import damaged, parse_object, read_bytes, write_json
 from lamina.nets import Net
-from lamina.runs.history import History
+from lamina.runs.history import History, has_ended
 from lamina.runs.keep import Event, evaluate_run, train_run
 from lamina.runs.record import RunRecord, read_record, write_record
 from lamina.runs.resume import NO_CHECKPOINT
@@ -83,7 +83,8 @@ class Run:
         then its ``Epoch``, once both are saved; ``Resumed`` first when it resumes, and ``Rewind`` after a return to a
         checkpoint. Last comes the ``Report`` on ``test``, which is used then alone, or else on ``val``. However the
         loop is left, the run is whole, and calling this again continues to bit-identical weights. The run is locked
-        meanwhile.
+        meanwhile. Where ``Recipe.patience`` ends the training early, an ``EarlyEnd`` says so before the last
+        ``Report``, and the run is finished.
 
         Args:
             module: for a user's own module, the same one, made anew; not needed where ``start_run`` was given it.
@@ -136,6 +137,12 @@ class Run:
     def history(self) -> History:
         """The epochs so far, and the rewinds."""
         return History(self.path / "history.jsonl")
+
+    @property
+    def early_end(self) -> str | None:
+        """Why the training ended before its last epoch, where ``Recipe.patience`` ended it; else ``None``."""
+        rows = self.history.epochs()
+        return rows[-1].get("reason") if rows else None
 
     def predictor(self, module: nn.Module | None = None, *, device: str = "auto") -> Predictor:
         """The trained model with everything needed to use it on pictures.
@@ -236,9 +243,9 @@ class Run:
         score, epochs = "not finished", "?"
         with suppress(LaminaError):
             report = self.report
-            done, epochs_wanted = len(self.history.epochs()), self.record.recipe.epochs
-            score = describe_score(report, is_finished=done == epochs_wanted)
-            epochs = f"{done}/{epochs_wanted}"
+            rows, epochs_wanted = self.history.epochs(), self.record.recipe.epochs
+            score = describe_score(report, is_finished=has_ended(rows, epochs_wanted))
+            epochs = f"{len(rows)}/{epochs_wanted}"
         return {
             "run": str(self.path), "net": self.record.net_name, "data": self.record.data.name, "epochs": epochs,
             "score": score,

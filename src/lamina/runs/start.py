@@ -17,7 +17,7 @@ from torch import nn
 from lamina.data import Dataset, Images, find_default_data, load_data
 from lamina.data.load import check_learnable
 from lamina.data.splits import OWN_RULE
-from lamina.errors import NetError, RunError
+from lamina.errors import NetError, RecipeError, RunError
 from lamina.files import sync_folder, write_json
 from lamina.nets import Net
 from lamina.runs.record import DataOrigin, OwnModule, RunRecord, describe_machine, find_versions, write_record
@@ -99,6 +99,11 @@ def begin_run(
     command: Sequence[str] = (),
 ) -> Run:
     """:func:`start_run` with a net of any ``origin`` and what the command line records; ``net`` is copied."""
+    if recipe is not None and recipe.patience and not dataset.val:
+        raise RecipeError(
+            f"patience was {recipe.patience}, but {dataset.name} has no val images to see an improvement on. "
+            "Draw some with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or set patience to 0."
+        )
     training = Training(_copy(net), dataset.train, recipe, device=device)  # which checks and chooses everything
     model = training.model
     own_module = origin if isinstance(origin, OwnModule) else None
