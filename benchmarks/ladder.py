@@ -3,8 +3,8 @@
 Every training is a process, ``lamina train NET --recipe NAME --json``, in turns of one seed each. Test accuracy is the
 last epoch's, whatever came before. Mean and 95 % interval are over the seeds.
 
-"s to T %" is the time to a target: seconds from the command to the printed test accuracy where that is T or more, start,
-loading and evaluation included. The test set is evaluated once, after the last epoch. Where a seed does not reach the
+"s to T %" is the time to a target: seconds from the command to the printed test accuracy where that is T or more, with
+start, loading and evaluation. The test set is evaluated once, after the last epoch. Where a seed does not reach the
 target, the table has the number of seeds that do, and no seconds.
 
 "by views" is ``lamina evaluate RUN --tta``: images that the model is unsure of are also evaluated mirrored and shifted.

@@ -20,7 +20,6 @@ from lamina import Epoch, Net, Recipe, Report, Step, evaluate, load_data, read_r
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, NetError, RecipeError, RunError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
-from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
 from lamina.runs.keep import EarlyEnd, Resumed
 from lamina.runs.run import Run
 from small_runs import DATA, NET, RECIPE
