@@ -24,7 +24,7 @@ LEAST_STEPS = 500
 """Of a training: with fewer, the head has not come to rest."""
 CHOOSING_STEPS = 250
 """Of each training that chooses: which penalty is best shows earlier."""
-PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
+PENALTIES = (0.01, 0.1, 0.3, 1.0, 3.0)
 """Weight decays to choose from: Adam adds them to the gradient, so that each is an L2 penalty on the head's weights."""
 CHOOSING_IMAGES = 1000
 """At most so many images choose: their features take most of the time."""
