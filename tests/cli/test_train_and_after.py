@@ -79,10 +79,14 @@ def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, pictur
     assert printed[0] == f"data: {pictures.name} (as requested): 60 train, 20 test; 3×{SIDE_PX}×{SIDE_PX}"
     assert printed[1] == "splits: the source's own; no val: 10 % of the pictures is 6, fewer than 10"
     assert printed[2] == "targets: single-label, 2 classes, from the class folders"
-    assert printed[3] == "recipe: epochs 2, batch_size 100, optimizer adam, lr 0.001, seed 3"
-    assert printed[4] == "net: mlp, 43,502 parameters"
-    assert printed[5].startswith("device: cpu (no GPU found); precision: ")
-    assert printed[6].startswith("run: runs/2")
+    assert printed[3] == (
+        "fitted to 60 images of 12 px (the recipe was found on 50,000 of 32 px): epochs 5 → 27, batch_size 100 → 16, "
+        "lr 0.001 → 0.0004"
+    )
+    assert printed[4] == "recipe: epochs 2, batch_size 16, optimizer adam, lr 0.0004, seed 3"
+    assert printed[5] == "net: mlp, 43,502 parameters"
+    assert printed[6].startswith("device: cpu (no GPU found); precision: ")
+    assert printed[7].startswith("run: runs/2")
 
 
 def test_a_change_of_optimizer_brings_its_usual_lr_unless_one_is_given(workplace, pictures):

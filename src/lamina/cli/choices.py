@@ -19,6 +19,7 @@ from lamina import zoo
 from lamina.cli.terminal import Terminal, warnings_as_remarks
 from lamina.errors import DataError, LaminaWarning, NetError, suggest
 from lamina.nets import Net, Shape, parse_net
+from lamina.training.fit import PRETRAINED_HOME, ZOO_HOME, Home
 from lamina.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from lamina.runs.run import Run
     from lamina.training.model import Model
     from lamina.training.pretrained import TimmNet
+
 
 TIMM = "timm:"
 """How the names of timm's nets begin."""
@@ -43,12 +45,14 @@ class NetChoice:
         net: a net, or a function from the shape of an image and the number of outputs to a module.
         recipes: how to train it, the default first.
         origin: where a module comes from: the user's file, or timm's net and its initial weights.
+        home: the images that the recipes were found on.
     """
 
     name: str
     net: Net | Callable[[Shape, int], nn.Module]
     recipes: dict[str, Recipe]
     origin: OwnModule | TimmNet | None = None
+    home: Home = ZOO_HOME
 
     def make(self, seed: int, shape: Shape, outputs: int) -> Net | nn.Module:
         """The net, or a module for images of that shape and ``outputs`` logits, with weights drawn from ``seed``."""
@@ -177,12 +181,20 @@ def _print_dataset(dataset: Dataset, reason: str, terminal: Terminal) -> None:
 
 
 def _choose_timm(text: str, weights: str | None, terminal: Terminal) -> NetChoice:
-    from lamina.training.pretrained import FRESH_RECIPES, NONE, RECIPES, open_timm_net
+    from lamina.training.pretrained import open_timm_net
 
     timm_net = open_timm_net(text.removeprefix(TIMM), weights, terminal.remark)
     terminal.remark(f"weights: {timm_net}")
-    recipes = FRESH_RECIPES if timm_net.weights == NONE else RECIPES
-    return NetChoice(f"{TIMM}{timm_net.name}", timm_net.module, recipes, timm_net)
+    return choice_of_timm(timm_net)
+
+
+def choice_of_timm(net: TimmNet) -> NetChoice:
+    """One of timm's nets, with its recipes."""
+    from lamina.training.pretrained import FRESH_RECIPES, NONE, RECIPES
+
+    if net.weights == NONE:
+        return NetChoice(net.net_name, net.module, FRESH_RECIPES, net)
+    return NetChoice(net.net_name, net.module, RECIPES, net, PRETRAINED_HOME)
 
 
 def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:

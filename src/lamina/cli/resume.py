@@ -53,4 +53,4 @@ def run(arguments: Sequence[str]) -> int:
         run, dataset, terminal, module=module, epochs=options.epochs, save_every_seconds=save_every_seconds,
         rewind_on_nan=None if options.on_nan is None else options.on_nan == "rewind",
     )  # fmt: skip
-    return print_outcome(outcome, dataset.name, terminal)
+    return print_outcome(outcome, terminal)

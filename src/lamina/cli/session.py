@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lamina.data import Dataset
-    from lamina.evaluation.reports import Report
+    from lamina.evaluation.reports import Report, Score
+    from lamina.runs.choosing import Considered
     from lamina.runs.record import RunRecord
     from lamina.runs.run import Run
 
@@ -32,14 +33,20 @@ class Outcome:
     """What came of a training.
 
     Attributes:
+        dataset: what it was trained on.
+        val: the score on ``val`` after the last epoch that was evaluated, if any.
         report: of the final model; ``None`` if the training was stopped or no images could be scored.
+        seconds: from the first step to the last evaluation on ``val``.
         train_seconds: time in the training steps of whole epochs.
         images_per_second: training images over that time.
         stopped_by: the signal that ended it early, if any.
     """
 
     run: Run
+    dataset: Dataset
+    val: Score | None
     report: Report | None
+    seconds: float
     train_seconds: float
     images_per_second: float
     stopped_by: signal.Signals | None
@@ -55,6 +62,7 @@ def start(
     runs_dir: Path,
     name: str | None = None,
     rewind_on_nan: bool = False,
+    considered: tuple[Considered, ...] = (),
 ) -> Run:
     """Make a run, and print what was chosen."""
     from lamina.runs.start import begin_run
@@ -72,6 +80,7 @@ def start(
         name=name,
         rewind_on_nan=rewind_on_nan,
         command=terminal.command,
+        considered=considered,
     )
     record = run.record
     terminal.remark(f"net: {net.name}, {record.parameters:,} parameters")
@@ -91,8 +100,14 @@ def train(
     epochs: int | None = None,
     save_every_seconds: float = 60.0,
     rewind_on_nan: bool | None = None,
+    until_seconds: float | None = None,
+    evaluates_test: bool = True,
 ) -> Outcome:
-    """Train a run to its end or to a signal, and print each epoch; the arguments are those of ``Run.train``."""
+    """Train a run to its end, to a signal or to a time, and print each epoch; the arguments are those of ``Run.train``.
+
+    ``until_seconds`` from the start of the process the steps end, whatever is left of the epochs. Without
+    ``evaluates_test`` the training ends with its last epoch.
+    """
     from lamina.evaluation.reports import Report
     from lamina.runs.keep import MOST_REWINDS, EarlyEnd, Resumed, Rewind, epoch_row
     from lamina.runs.run import read_run
@@ -101,7 +116,8 @@ def train(
     events = run.train(
         module, data=dataset, epochs=epochs, save_every_seconds=save_every_seconds, rewind_on_nan=rewind_on_nan
     )
-    report = None
+    report, val, ends_early = None, None, False
+    began = time.perf_counter()
     with (
         stop_signals() as received,
         warnings_as_remarks(terminal),
@@ -112,11 +128,14 @@ def train(
             match event:
                 case Report():  # its epoch's own event follows, or nothing
                     report = event
+                    val = event.score if event.split == "val" else val
                     continue
                 case Epoch():
                     terminal.emit("epoch", run=str(run.path), **epoch_row(event, report))
                     terminal.say(format_epoch(event, report))
                     report = None
+                    if event.epoch == event.epochs and not evaluates_test:
+                        break
                 case Rewind():
                     terminal.emit("rewind", run=str(run.path), **dataclasses.asdict(event))
                     terminal.remark(
@@ -137,16 +156,30 @@ def train(
                     terminal.remark(f"{run.path}: {position}")
                 case _:
                     show_progress(f"epoch {event.epoch}", event.step, event.steps)
-            if received:
+            ends_early = until_seconds is not None and time.perf_counter() - STARTED > until_seconds
+            if received or ends_early:
                 break
+    seconds = time.perf_counter() - began
     run = read_run(run.path)
-    seconds = [row["train_seconds"] for row in run.history.epochs() if row.get("train_seconds")]
-    speed = len(dataset.train) * len(seconds) / sum(seconds) if seconds else 0.0
-    return Outcome(run, None if received else run.report, sum(seconds), speed, received[0] if received else None)
+    rows, wanted = run.history.epochs(), run.record.recipe.epochs
+    report = None if received else run.report
+    if ends_early and not received:
+        if len(rows) < wanted:
+            terminal.remark(
+                f"time: up after {len(rows)} of {wanted} epochs; lamina resume {run.path} trains the others"
+            )
+        if evaluates_test:
+            with warnings_as_remarks(terminal):
+                report = run.evaluate(module, data=dataset)
+    times = [row["train_seconds"] for row in rows if row.get("train_seconds")]
+    speed = len(dataset.train) * len(times) / sum(times) if times else 0.0
+    stopped_by = received[0] if received else None
+    return Outcome(run, dataset, val, report, seconds, sum(times), speed, stopped_by)
 
 
-def print_outcome(outcome: Outcome, data_name: str, terminal: Terminal) -> int:
+def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
     """Print what came of a training; gives the exit status."""
+    data_name = outcome.dataset.name
     report, run = outcome.report, outcome.run
     if report is not None:
         terminal.say("", *str(report).split("\n"), "")
@@ -159,6 +192,7 @@ def print_outcome(outcome: Outcome, data_name: str, terminal: Terminal) -> int:
         run=str(run.path),
         net=run.record.net_name,
         data=data_name,
+        size_px=min(run.record.in_shape[1:]),
         parameters=run.record.parameters,
         **({} if report is None else report.headline()),
         train_seconds=outcome.train_seconds,

@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from lamina import zoo
-from lamina.cli.budget import fit_budget
-from lamina.cli.choices import NetChoice, choose_data, choose_net
+from lamina.cli.choices import choose_data, choose_net
 from lamina.cli.data import PreparationFields
 from lamina.cli.options import given_fields, parse_options
-from lamina.cli.session import print_outcome, start, train
+from lamina.cli.plans import DEFAULT_SECONDS, Plan, Request, Settings, fit_time, train_chosen, train_plan
+from lamina.cli.session import print_outcome
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data.load import check_learnable
 from lamina.data.preparation import Preparation
-from lamina.errors import NetError, RecipeError, suggest
-from lamina.training.recipe import USUAL_LR, Recipe, adapt_recipe
-
-PUBLISHED_RECIPE = "article"
-"""It reproduces a published result, so it trains on everything: no val is drawn unless --val is given."""
+from lamina.errors import RecipeError
+from lamina.training.fit import describe_fit, fit_recipe
+from lamina.training.recipe import Recipe, overlay
 
 if TYPE_CHECKING:
     RecipeFields = dict[str, Any]
@@ -36,18 +34,18 @@ class Options:
 
     net: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[NET]", help_behavior_hint="")] = None
     """a name in the zoo, layers as Python ("Flatten(), Output()"), timm:NAME for one of timm's nets, or
-    file.py[:NAME], which is executed; optional with --time"""
+    file.py[:NAME], which is executed; without it, net, size and recipe are chosen for the data and the time"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """a name or a path; by default CIFAR-10 where it is available, else the built-in shapes"""
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """one of the net's recipes, by default its first; the recipe options below override its fields"""
+    """one of the net's recipes, by default its first, fitted to the data (but article, given by name, is used as it
+    stands); the recipe options below override its fields"""
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """initial weights of timm:NAME: a safetensors file, "pretrained" (published by timm's authors, downloaded if
     necessary), "packaged" (installed with the extra, for tf_efficientnet_lite0) or "none" (random); by default
     packaged or pretrained, whichever needs no download"""
     time: Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")] = None
-    """time limit, evaluation included (30s, 5m, 1h): trains as many epochs as fit; without NET, picks the most accurate
-    of cnn-s, cnn-m, cnn-l whose recipe fits"""
+    """time limit of the whole command (30s, 5m, 1h): trains as many epochs as fit; without NET, 5m by default"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
     save_every: Annotated[str, tyro.conf.arg(metavar="TIME")] = "60s"
@@ -55,6 +53,8 @@ class Options:
     on_nan: Literal["stop", "rewind"] = "stop"
     """what to do when a loss or gradient is NaN or infinity: stop, or return to the last checkpoint with half the lr,
     at most 3 times"""
+    start_from: Annotated[Literal["auto", "scratch"], tyro.conf.arg(name="from")] = "auto"
+    """without NET: scratch leaves pretrained weights out, where they are at hand"""
     name: Annotated[str | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
     """name of the run; by default the date, the net and a number"""
     runs_dir: Path = Path("runs")
@@ -71,51 +71,50 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "train", arguments)
     preparation = Preparation(**options.preparation)
-    if options.recipe == PUBLISHED_RECIPE and preparation.val_fraction is None:
+    if options.recipe == zoo.PUBLISHED and preparation.val_fraction is None:
         preparation = replace(preparation, val_fraction=0.0)
     Recipe(**options.given)  # invalid values are rejected before anything is loaded
     terminal = Terminal(as_json=options.json, command=("lamina", "train", *arguments))
-    save_every_seconds = read_seconds("--save-every", options.save_every)
+    settings = Settings(
+        device=options.device,
+        runs_dir=options.runs_dir,
+        name=options.name,
+        rewind_on_nan=options.on_nan == "rewind",
+        save_every_seconds=read_seconds("--save-every", options.save_every),
+    )
     seconds = None if options.time is None else read_seconds("--time", options.time)
-    nets = _choose_nets(options, terminal)
-    recipes = [zoo.choose_recipe(net.name, net.recipes, options.recipe) for net in nets]
+    if seconds is not None and "epochs" in options.given:
+        raise RecipeError("--time sets the number of epochs, but --epochs was given too. Give only one.")
+    if options.net is None:
+        for name in ("recipe", "weights"):
+            if (value := getattr(options, name)) is not None:
+                raise RecipeError(f"--{name} needs a net, as in: lamina train cnn-s --{name} {value}")
+        seconds, reason = (DEFAULT_SECONDS, "the default") if seconds is None else (seconds, "as requested")
+        terminal.remark(f"time: {seconds:.0f} s for the whole command ({reason})")
+        request = Request(options.data, preparation, options.given, seconds, settings, terminal)
+        outcome = train_chosen(request, from_scratch=options.start_from == "scratch")
+    else:
+        if options.start_from != "auto":
+            raise RecipeError(f"--from {options.start_from} is for a net that lamina chooses. Leave out {options.net}.")
+        plan = plan_named(options, preparation, seconds, terminal)
+        outcome = train_plan(plan, settings, terminal)
+    return print_outcome(outcome, terminal)
+
+
+def plan_named(options: Options, preparation: Preparation, seconds: float | None, terminal: Terminal) -> Plan:
+    """The training of the net that was named: its recipe fitted to the images, and to the time."""
+    net = choose_net(str(options.net), terminal, options.weights)
+    own_recipe = zoo.choose_recipe(net.name, net.recipes, options.recipe)
     dataset = choose_data(options.data, preparation, terminal)
     check_learnable(dataset)
-    kind = dataset.train.kind
-    candidates = [
-        (net, overlay(adapt_recipe(recipe, kind), options.given)) for net, recipe in zip(nets, recipes, strict=True)
-    ]
-    net, recipe = candidates[0]
-    if seconds is not None:
-        net, recipe = fit_budget(seconds, candidates, dataset, options.device, terminal)
-    own_recipe = recipes[nets.index(net)]
-    if own_recipe.flip != recipe.flip and "flip" not in options.given:
-        terminal.remark("flip: off (mirroring may change the numbers; --flip turns it on anyway)")
+    images, side_px = len(dataset.train), min(dataset.train.shape[1:])
+    recipe = own_recipe
+    if options.recipe != zoo.PUBLISHED:
+        recipe = fit_recipe(own_recipe, images, side_px, dataset.train.kind, net.home)
+        if fit := describe_fit(own_recipe, recipe, images, side_px, net.home):
+            terminal.remark(fit)
+    recipe = overlay(recipe, options.given)
     if own_recipe.optimizer != recipe.optimizer and "lr" not in options.given:
         terminal.remark(f"lr: {recipe.lr:g} (usual for {recipe.optimizer}; --lr sets another)")
-    always = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "optimizer", "lr", "seed")}
-    terminal.remark("recipe: " + ", ".join(f"{name} {value}" for name, value in (always | recipe.changes()).items()))
-    made = start(
-        net, recipe, dataset, terminal, device=options.device, runs_dir=options.runs_dir, name=options.name,
-        rewind_on_nan=options.on_nan == "rewind",
-    )  # fmt: skip
-    outcome = train(made, dataset, terminal, save_every_seconds=save_every_seconds)
-    return print_outcome(outcome, dataset.name, terminal)
-
-
-def _choose_nets(options: Options, terminal: Terminal) -> list[NetChoice]:
-    """The net that was named, or those that ``--time`` chooses from."""
-    if options.time is not None and "epochs" in options.given:
-        raise RecipeError("--time sets the number of epochs, but --epochs was given too. Give only one.")
-    if options.net is not None:
-        return [choose_net(options.net, terminal, options.weights)]
-    if options.time is None:
-        raise NetError(f"Expected a net to train, as in: lamina train cnn. {suggest('', zoo.NAMES)} Or give --time 3m.")
-    return [choose_net(name, terminal, options.weights) for name in zoo.LADDER]
-
-
-def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
-    """The recipe with the given fields, and with the usual learning rate of another optimizer."""
-    optimizer = given.get("optimizer", recipe.optimizer)
-    usual = {} if optimizer == recipe.optimizer else {"lr": USUAL_LR[optimizer]}
-    return replace(recipe, **usual | given)
+    plan = Plan(net, recipe, dataset)
+    return plan if seconds is None else fit_time(plan, seconds, options.device, terminal)

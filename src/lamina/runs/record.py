@@ -17,6 +17,7 @@ from lamina.data import Preparation
 from lamina.errors import RunError
 from lamina.files import damaged, parse_object, read_bytes, write_json
 from lamina.nets import Net, Shape
+from lamina.runs.choosing import Considered
 from lamina.training.device import Choice
 from lamina.training.precision import Precision
 from lamina.training.pretrained import TimmNet, import_timm
@@ -92,6 +93,7 @@ class RunRecord:
         device, precision: where and in which number format it is trained, and why.
         rewind_on_nan: whether it returns to its last checkpoint on NaN or infinity instead of ending.
         command: the words of the command line; empty in Python.
+        considered: the candidates that were considered; empty where the net was named.
         created: when, by ISO 8601 in UTC.
         versions: of lamina, Python, torch and NumPy, and of timm where the net is timm's.
     """
@@ -114,6 +116,7 @@ class RunRecord:
     created: str
     versions: dict[str, str]
     machine: Machine
+    considered: tuple[Considered, ...] = ()
 
 
 def find_versions(*, with_timm: bool) -> dict[str, str]:

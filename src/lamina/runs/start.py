@@ -20,11 +20,13 @@ from lamina.data.splits import OWN_RULE
 from lamina.errors import NetError, RecipeError, RunError
 from lamina.files import sync_folder, write_json
 from lamina.nets import Net
+from lamina.runs.choosing import Considered
 from lamina.runs.record import DataOrigin, OwnModule, RunRecord, describe_machine, find_versions, write_record
 from lamina.runs.run import Run
+from lamina.training.fit import fit_recipe
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
-from lamina.training.recipe import Recipe, adapt_recipe
+from lamina.training.recipe import Recipe
 from lamina.zoo import load_net, load_recipe
 
 DEFAULT_NET = "cnn-s"
@@ -47,7 +49,8 @@ def start_run(
             which a copy is trained; by default ``cnn-s``.
         data: a data set, its name or path, or images to train on; by default CIFAR-10 where it is available, else the
             built-in shapes.
-        recipe: how to train; by default the zoo's first for that net, or ``Recipe()``.
+        recipe: how to train; by default the zoo's first for that net, fitted to the images (:func:`fit_recipe`), or
+            ``Recipe()``.
         runs_dir: the folder of the runs; created if necessary.
         name: of the run; by default the date, the net and a number, as in ``2026-11-24-cnn-1``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -75,7 +78,10 @@ def start_run(
     check_learnable(dataset)
     net = DEFAULT_NET if net is None else net
     if isinstance(net, str):
-        net_name, recipe = net, recipe or adapt_recipe(load_recipe(net), dataset.train.kind)
+        net_name = net
+        recipe = recipe or fit_recipe(
+            load_recipe(net), len(dataset.train), min(dataset.train.shape[1:]), dataset.train.kind
+        )
         net = load_net(net_name)
     else:
         net_name = "net" if isinstance(net, Net) else type(net).__name__
@@ -97,6 +103,7 @@ def begin_run(
     name: str | None = None,
     rewind_on_nan: bool = False,
     command: Sequence[str] = (),
+    considered: tuple[Considered, ...] = (),
 ) -> Run:
     """:func:`start_run` with a net of any ``origin`` and what the command line records; ``net`` is copied."""
     if recipe is not None and recipe.patience and not dataset.val:
@@ -124,6 +131,7 @@ def begin_run(
         precision=training.precision,
         rewind_on_nan=rewind_on_nan,
         command=tuple(command),
+        considered=considered,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=find_versions(with_timm=timm is not None),
         machine=describe_machine(),

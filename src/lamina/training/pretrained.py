@@ -62,6 +62,11 @@ class TimmNet:
     digest: str
     """Of the first weights; empty for random ones."""
 
+    @property
+    def net_name(self) -> str:
+        """As it is named on the command line."""
+        return f"timm:{self.name}"
+
     def __str__(self) -> str:
         if self.weights == NONE:
             return "random"

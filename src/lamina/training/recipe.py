@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from lamina.errors import RecipeError
 from lamina.values import Range, check_fields
-
-if TYPE_CHECKING:
-    from lamina.targets import Kind
 
 Fraction: TypeAlias = Annotated[float, Range(0, below=1)]
 
@@ -98,6 +95,12 @@ USUAL_LR: dict[str, float] = {"adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3, "sgd
 """The learning rate of each optimizer where the user gives an optimizer and no learning rate."""
 
 
-def adapt_recipe(recipe: Recipe, kind: Kind) -> Recipe:
-    """A net's own recipe for a kind of target: numbers have no labels to smooth, and may change in a mirror image."""
-    return recipe if kind.has_classes else dataclasses.replace(recipe, label_smoothing=0.0, flip="off")
+def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
+    """The recipe with the given fields, and with the usual learning rate of another optimizer.
+
+    >>> overlay(Recipe(lr=0.01), {"optimizer": "sgd"}).lr
+    0.05
+    """
+    optimizer = given.get("optimizer", recipe.optimizer)
+    usual = {} if optimizer == recipe.optimizer else {"lr": USUAL_LR[optimizer]}
+    return dataclasses.replace(recipe, **usual | given)

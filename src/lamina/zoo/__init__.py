@@ -16,7 +16,9 @@ from lamina.training.recipe import Recipe
 NAMES: tuple[str, ...] = tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__)))
 """All nets of the zoo."""
 LADDER: tuple[str, ...] = ("cnn-s", "cnn-m", "cnn-l")
-"""Nets of one kind, from the fastest to the most accurate, among which ``--time`` chooses."""
+"""Nets of one kind, from the fastest to the most accurate, among which ``lamina train`` chooses."""
+PUBLISHED = "article"
+"""Recipes that reproduce a published result: given by name, they are used as they stand and train on everything."""
 
 
 def load_net(name: str) -> Net:

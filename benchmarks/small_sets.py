@@ -1,0 +1,240 @@
+"""What people bring: hundreds to thousands of pictures. lamina's own choice beside what else they could do.
+
+Each case is a folder of JPEGs drawn from CIFAR-10 by its seed: so many pictures of each of so many classes, enlarged to
+a side where that is over 32 px, and 200 test pictures a class. All get the same folder and the same time:
+
+- ``lamina``: ``lamina train --data FOLDER --time TIME``, from scratch and with the pretrained weights at hand;
+- ``sweep``: the best, by its test accuracy, of ``lamina train NET --size SIDE --time TIME`` for three nets and two
+  sides: what somebody who knew would have typed;
+- ``svc`` and ``logistic``: scikit-learn on the standardized pixels at 32 px, which take as long as they take;
+- ``fastai``: a ResNet-18 from scratch by its defaults, as many epochs as the time allows (benchmarks/peer).
+
+``--held-out`` draws the test pictures from CIFAR-10's training pictures, for choosing rules; without it they are test
+pictures, which are for reporting.
+
+    python benchmarks/small_sets.py --images 500 --sides 32,96 --classes 5,10 --times 20s,1m --json small.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from article import test_split
+from PIL import Image
+from processes import LAMINA, append_row
+from rich.console import Console
+from rich.table import Table
+
+from lamina import Dataset, Images, load_data
+from lamina.cli.terminal import read_seconds
+from lamina.evaluation.intervals import mean_interval
+
+TEST_IMAGES_A_CLASS = 200
+FIVE = ("cat", "dog", "horse", "ship", "truck")
+SWEEP = tuple((net, side) for net in ("cnn-s", "cnn-m", "cnn-l") for side in (32, 48))
+HELD_OUT_FROM = 40_000
+"""Of CIFAR-10's training pictures, in an order of its own: those behind are held out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A folder of pictures, and the time for it."""
+
+    images: int
+    classes: int
+    side_px: int
+    time: str
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a way reached on a case; ``detail`` is the net and the size, or why there is no figure."""
+
+    case: Case
+    way: str
+    detail: str
+    accuracy: float | None
+    seconds: float
+
+
+def choose_classes(data: Dataset, count: int) -> list[int]:
+    """Two, five or ten of CIFAR-10's classes, by number."""
+    names = data.train.target_names
+    return list(range(len(names))) if count == len(names) else [names.index(name) for name in FIVE[:count]]
+
+
+def draw(images: Images, rows: np.ndarray, classes: list[int], a_class: int, seed: int) -> dict[int, np.ndarray]:
+    """So many of ``rows`` for each class."""
+    order = np.random.default_rng(seed).permutation(rows)
+    return {number: order[images.targets[order] == number][:a_class] for number in classes}
+
+
+def write_case(case: Case, data: Dataset, folder: Path, *, is_held_out: bool) -> Path:
+    """The case's folder, with ``train`` and ``test``."""
+    order = np.random.default_rng(99).permutation(len(data.train))
+    sources = {"train": (data.train, order[:HELD_OUT_FROM]), "test": (data.train, order[HELD_OUT_FROM:])}
+    if not is_held_out:
+        sources = {"train": (data.train, order), "test": (test_split(data), np.arange(len(test_split(data))))}
+    for split, (images, rows) in sources.items():
+        count = case.images // case.classes if split == "train" else TEST_IMAGES_A_CLASS
+        for number, chosen in draw(images, rows, choose_classes(data, case.classes), count, case.seed).items():
+            place = folder / split / images.target_names[number]
+            place.mkdir(parents=True)
+            for row in chosen:
+                picture = Image.fromarray(np.asarray(images.pixels[row]))
+                if case.side_px != picture.width:
+                    picture = picture.resize((case.side_px, case.side_px), Image.Resampling.BICUBIC)
+                picture.save(place / f"{row}.jpg", quality=90)
+    return folder
+
+
+def run_lamina(case: Case, folder: Path, way: str, *words: str) -> Row:
+    """Train by a command, timed from its start to its exit, with a cache of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        command = [str(LAMINA), "train", *words, "--data", str(folder), "--time", case.time, "--seed", str(case.seed)]
+        environment = os.environ | {"LAMINA_CACHE": f"{place}/cache"}
+        began = time.perf_counter()
+        done = subprocess.run(
+            [*command, "--runs-dir", f"{place}/runs", "--json"],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+        )
+        seconds = time.perf_counter() - began
+    if done.returncode:
+        return Row(case, way, done.stderr.strip().splitlines()[-1], None, seconds)
+    result = json.loads(done.stdout.splitlines()[-1])
+    return Row(
+        case, way, " ".join(words) or f"{result['net']} {result['size_px']} px", result["test_accuracy"], seconds
+    )
+
+
+def run_sklearn(case: Case, folder: Path) -> list[Row]:
+    """The two classifiers on pixels, if scikit-learn is installed."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        from sklearn.svm import SVC
+    except ImportError:
+        return []
+    rows = []
+    for way, classifier in (("svc", SVC()), ("logistic", LogisticRegression(max_iter=200))):
+        began = time.perf_counter()
+        x_train, y_train = read_pixels(folder / "train")
+        x_test, y_test = read_pixels(folder / "test")
+        accuracy = make_pipeline(StandardScaler(), classifier).fit(x_train, y_train).score(x_test, y_test)
+        rows.append(Row(case, way, "32 px", float(accuracy), time.perf_counter() - began))
+    return rows
+
+
+def read_pixels(folder: Path) -> tuple[np.ndarray, list[str]]:
+    """The pixels of a folder's pictures at 32 px as rows of numbers, and their classes."""
+    files = sorted(folder.glob("*/*.jpg"))
+    pixels = [
+        np.asarray(Image.open(file).resize((32, 32), Image.Resampling.BICUBIC), np.float32).ravel() for file in files
+    ]
+    return np.stack(pixels), [file.parent.name for file in files]
+
+
+def run_fastai(case: Case, folder: Path, python: str) -> Row:
+    """The peer, in an environment of its own."""
+    script = Path(__file__).parent / "peer" / "folder_with_fastai.py"
+    began = time.perf_counter()
+    done = subprocess.run(
+        [python, str(script), str(folder), str(read_seconds("--times", case.time)), str(case.seed)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        return Row(case, "fastai", (done.stderr.strip().splitlines() or ["failed"])[-1], None, seconds)
+    result = json.loads(done.stdout.splitlines()[-1])
+    return Row(case, "fastai", f"{result['epochs']} epochs", result["accuracy"], seconds)
+
+
+def compare(rows: list[Row]) -> Table:
+    """A line for each case but for its seed, with the mean accuracy of each way; of the sweep, its best."""
+    ways = list(dict.fromkeys(row.way for row in rows))
+    table = Table("images", "classes", "px", "time", *ways, "most seconds of lamina")
+    for images, classes, side, limit in dict.fromkeys(
+        (row.case.images, row.case.classes, row.case.side_px, row.case.time) for row in rows
+    ):
+        own = [row for row in rows if dataclasses.astuple(row.case)[:4] == (images, classes, side, limit)]
+        cells = []
+        for way in ways:
+            best: dict[str, list[float]] = {}
+            for row in own:
+                if row.way == way and row.accuracy is not None:
+                    best.setdefault(row.detail if way == "sweep" else "", []).append(100 * row.accuracy)
+            found = max((mean_interval(each) for each in best.values()), key=lambda each: each.mean, default=None)
+            cells.append("–" if found is None else f"{found.mean:.1f}")
+        most = max((row.seconds for row in own if row.way.startswith("lamina")), default=0.0)
+        table.add_row(f"{images:,}", str(classes), str(side), limit, *cells, f"{most:.1f}")
+    return table
+
+
+def main(
+    images: str = "100,500,2000",
+    classes: str = "5,10",
+    sides: str = "32,96",
+    times: str = "20s,1m",
+    seeds: int = 3,
+    ways: str = "scratch,pretrained,sweep,sklearn",
+    held_out: bool = False,
+    python: str | None = None,
+    json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+) -> None:
+    """Measure a grid of small data sets.
+
+    Args:
+        images: numbers of training pictures, commas between.
+        classes: numbers of classes.
+        sides: of the pictures, in pixels.
+        times: for each command.
+        seeds: how many draws of each case.
+        ways: which to run: scratch, pretrained, sweep, sklearn, fastai.
+        held_out: evaluate on held-out training pictures, to choose rules by.
+        python: of an environment with fastai, for the way fastai.
+        json_path: where to write every row, one JSON object a line.
+    """
+    data, wanted, rows = load_data("cifar10"), set(ways.split(",")), []
+    grid = itertools.product(images.split(","), classes.split(","), sides.split(","), times.split(","), range(seeds))
+    for count, class_count, side, limit, seed in grid:
+        case = Case(int(count), int(class_count), int(side), limit, seed)
+        with tempfile.TemporaryDirectory() as place:
+            folder = write_case(case, data, Path(place), is_held_out=held_out)
+            found = []
+            if "scratch" in wanted:
+                found.append(run_lamina(case, folder, "lamina", "--from", "scratch"))
+            if "pretrained" in wanted:
+                found.append(run_lamina(case, folder, "lamina[pretrained]"))
+            if "sweep" in wanted:
+                sweep = [(net, px) for net, px in SWEEP if px <= int(side)]
+                found += [run_lamina(case, folder, "sweep", net, "--size", str(px)) for net, px in sweep]
+            if "sklearn" in wanted:
+                found += run_sklearn(case, folder)
+            if "fastai" in wanted:
+                found.append(run_fastai(case, folder, python or sys.executable))
+        for row in found:
+            print(json.dumps(dataclasses.asdict(row)), file=sys.stderr)
+            if json_path is not None:
+                append_row(json_path, row)
+        rows += found
+    Console(width=160).print(compare(rows))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,319 @@
+"""Which net, picture size and recipe: chosen by the data, this machine and the time that there is.
+
+The ladder of nets and sizes is climbed until one no longer has the time for its recipe; a few steps of each are timed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from lamina.data import Dataset, Images
+from lamina.data.detail import find_detail_px
+from lamina.data.resizing import resize_image
+from lamina.errors import DataError, NotFiniteError, RecipeError
+from lamina.evaluation.evaluating import evaluate
+from lamina.evaluation.reports import Score
+from lamina.nets import Net
+from lamina.training.fit import PRETRAINED_HOME, fit_recipe
+from lamina.training.loop import Training
+from lamina.training.pretrained import RECIPES, TimmNet
+from lamina.training.randomness import derive_seed, seeded
+from lamina.training.recipe import Recipe, overlay
+from lamina.training.task import task_of
+from lamina.training.timing import TIMED_BATCH, TIMED_STEPS, WARM_UP_STEPS, Pace, measure_pace
+from lamina.zoo import LADDER, load_net, load_recipe
+
+SIDES_PX = (32, 48, 64, 96, 128)
+"""Of pictures to train on from scratch; larger ones cost more than they bring in minutes on a CPU."""
+LEAST_SHARE = 0.7
+"""Of a recipe's epochs: a net that has time for fewer is passed over for a smaller one."""
+MOST_SHARE = 3.0
+"""Of a recipe's epochs: more hardly help."""
+GROW_FROM_FRACTION = 0.625
+"""For a net that has no time for all its epochs: as in the recipe ``quick`` of ``cnn-s``."""
+ENDING_SECONDS = 2.0
+"""To draw the pictures and save the run."""
+SPARE_FRACTION = 0.04
+"""Of the time, in case the machine is busier later."""
+TRIAL_FRACTION = 0.08
+"""Of the time, for the trial of a net from scratch beside a pretrained one."""
+FROZEN_FRACTION = 0.6
+"""Of the time for training, at most, for a head on frozen features."""
+HEAD_SECONDS = 3e-4
+"""For a step of the head, an image."""
+PRETRAINED_SIDES_PX = (64, 96, 128, 160, 192, 224)
+"""Of pictures for a pretrained net; smaller pictures are enlarged, which helps too."""
+TIMED_SIDE_PX = 96
+HOPELESS = 2.0
+"""Times the seconds left: a candidate that would take longer, by its multiply-adds, is not timed."""
+
+UNTIMED = Pace(0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to train: a net, the side of its pictures, the recipe fitted to them, and its pace where it was timed."""
+
+    net_name: str
+    net: Net | TimmNet
+    side_px: int
+    recipe: Recipe
+    pace: Pace = UNTIMED
+
+    def make(self, images: Images) -> Net | nn.Module:
+        """The net, or a module of timm's with the weights that its recipe's seed gives."""
+        shape, outputs = (images.shape[0], self.side_px, self.side_px), task_of(images).outputs
+        if isinstance(self.net, Net):
+            return self.net.with_outputs(outputs)
+        with seeded(derive_seed(self.recipe.seed, "weights"), torch.device("cpu")):
+            return self.net.module(shape, outputs)
+
+
+@dataclass(frozen=True)
+class Considered:
+    """A candidate as a run remembers it.
+
+    Attributes:
+        epochs, seconds: of the training that it would be, evaluations included.
+        verdict: why it was chosen, or why not.
+        score: on ``val``, where it was tried.
+    """
+
+    net_name: str
+    side_px: int
+    epochs: int
+    seconds: float
+    verdict: str
+    score: Score | None = None
+
+    def is_of(self, candidate: Candidate) -> bool:
+        """Whether it is about that candidate."""
+        return (self.net_name, self.side_px) == (candidate.net_name, candidate.side_px)
+
+
+def find_sides(dataset: Dataset) -> tuple[int, ...]:
+    """The sides to consider, ascending: none larger than the pictures were, or than their detail needs."""
+    images = dataset.train
+    own = images.shape[1] if dataset.size_px is None else dataset.size_px
+    if images.shape[1] != images.shape[2]:
+        return (min(images.shape[1:]),)
+    if dataset.size_px is not None and images.original_sizes_px is not None:
+        limit = int(np.median(images.original_sizes_px.min(axis=1)))
+    else:
+        limit = find_detail_px(images, SIDES_PX) or own
+    smaller = tuple(side for side in SIDES_PX if side < limit)
+    return (*smaller, limit) if limit <= SIDES_PX[-1] else smaller
+
+
+def propose(dataset: Dataset, sides_px: Sequence[int], given: dict[str, Any]) -> list[Candidate]:
+    """The candidates from the cheapest to the most costly: the next net, then the next size, in turns."""
+    images, kind = len(dataset.train), dataset.train.kind
+    nets, sides = list(LADDER), list(sides_px)
+    places = [(0, 0)]
+    while places[-1] != (len(nets) - 1, len(sides) - 1):
+        net, side = places[-1]
+        raises_net = net < len(nets) - 1 and (len(places) % 2 or side == len(sides) - 1)
+        places.append((net + 1, side) if raises_net else (net, side + 1))
+    return [
+        Candidate(
+            nets[net],
+            load_net(nets[net]),
+            sides[side],
+            overlay(fit_recipe(load_recipe(nets[net]), images, sides[side], kind), given),
+        )
+        for net, side in places
+    ]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What of the time is left for training.
+
+    Attributes:
+        seconds_left: now, for the training and all that follows.
+        images, val, test: how many images are trained and evaluated on.
+        spare_seconds: kept in case the machine is busier later.
+    """
+
+    seconds_left: Callable[[], float]
+    images: int
+    val: int
+    test: int
+    spare_seconds: float
+
+    def ending_seconds(self, pace: Pace) -> float:
+        """Seconds that follow the last epoch: for the test images, and to save and draw."""
+        return ENDING_SECONDS + pace.evaluation_seconds * self.test
+
+    def left_to_train(self, pace: Pace) -> float:
+        """Seconds for the epochs, once the ending and the spare time are set aside."""
+        return self.seconds_left() - self.spare_seconds - self.ending_seconds(pace)
+
+    def total_seconds(self, pace: Pace, recipe: Recipe) -> float:
+        """The time of all epochs of a recipe."""
+        return pace.total_seconds(recipe, self.images, self.val)
+
+    def fit(self, pace: Pace, recipe: Recipe) -> Recipe:
+        """The recipe with as many epochs as fit."""
+        return pace.fit(recipe, self.images, self.val, self.left_to_train(pace))
+
+
+def start_clock(dataset: Dataset, seconds_left: Callable[[], float]) -> Clock:
+    """The clock of a training on a data set, from now on."""
+    images, val, test = (0 if split is None else len(split) for split in (dataset.train, dataset.val, dataset.test))
+    return Clock(seconds_left, images, val, test, SPARE_FRACTION * seconds_left())
+
+
+def choose_from_scratch(
+    dataset: Dataset, candidates: Sequence[Candidate], clock: Clock, *, are_epochs_given: bool, device: str = "auto"
+) -> tuple[Candidate, tuple[Considered, ...]]:
+    """The last of ``candidates``, in ascending cost, that has the time for its recipe, with the epochs that fit.
+
+    The first is taken even if it has time for fewer epochs than its recipe's. ``dataset`` may have another size.
+
+    Raises:
+        RecipeError: not even an epoch of the first fits.
+    """
+    considered: list[Considered] = []
+    chosen, seconds_per_multiply_add = candidates[0], 0.0
+    for candidate in candidates:
+        recipe, net = candidate.recipe, cast(Net, candidate.make(dataset.train))
+        multiply_adds = net.multiply_adds((dataset.train.shape[0], candidate.side_px, candidate.side_px))
+        expected = Pace(multiply_adds * seconds_per_multiply_add, 0.0)
+        least_seconds = LEAST_SHARE * clock.total_seconds(expected, recipe)
+        if considered and least_seconds > HOPELESS * clock.left_to_train(chosen.pace):
+            considered.append(_consider(candidate, clock.total_seconds(expected, recipe), "too slow, by its size"))
+            break
+        timed = measure_pace(net, resize_some(dataset.train, candidate.side_px), recipe, device)
+        seconds_per_multiply_add = timed.train_seconds / multiply_adds
+        seconds, left = clock.total_seconds(timed, recipe), clock.left_to_train(timed)
+        has_time = (
+            seconds <= left if are_epochs_given else clock.fit(timed, recipe).epochs >= LEAST_SHARE * recipe.epochs
+        )
+        considered.append(_consider(candidate, seconds, "has time" if has_time else "too slow"))
+        is_first = len(considered) == 1
+        if is_first:
+            check_one_epoch(candidate.net_name, recipe, timed, clock)
+        if has_time or is_first:
+            chosen = replace(candidate, pace=timed)
+        if not has_time:
+            break
+    return (
+        chosen if are_epochs_given else spend(chosen, clock),
+        tuple(replace(one, verdict="chosen") if one.is_of(chosen) else one for one in considered),
+    )
+
+
+def choose_pretrained(
+    net: TimmNet,
+    dataset: Dataset,
+    clock: Clock,
+    given: dict[str, Any],
+    *,
+    side_px: int | None = None,
+    device: str = "auto",
+) -> list[Candidate]:
+    """A head on a net's frozen features, then all its layers if there is time, at the largest size that fits.
+
+    Empty where not even the features of small pictures fit. The net is timed at one size; its time is proportional to
+    the area. ``side_px`` is that of the pictures, if the user has set it.
+    """
+    images, kind = len(dataset.train), dataset.train.kind
+
+    def propose_at(side: int, recipe_name: str) -> Candidate:
+        recipe = fit_recipe(RECIPES[recipe_name], images, side, kind, PRETRAINED_HOME)
+        return Candidate(net.net_name, net, side, overlay(recipe, given))
+
+    timed = propose_at(TIMED_SIDE_PX, "default")
+    sample = resize_some(dataset.train, TIMED_SIDE_PX)
+    base = measure_pace(timed.make(dataset.train), sample, timed.recipe, device)
+    frozen: Candidate | None = None
+    tuned: Candidate | None = None
+    for side in PRETRAINED_SIDES_PX if side_px is None else (side_px,):
+        area = (side / TIMED_SIDE_PX) ** 2
+        pace = Pace(base.train_seconds * area, base.evaluation_seconds * area, base.start_seconds)
+        left = clock.left_to_train(pace)
+        head = propose_at(side, "frozen")
+        needed = pace.start_seconds + pace.evaluation_seconds * (images + clock.val)
+        needed += HEAD_SECONDS * images * head.recipe.epochs
+        if needed > FROZEN_FRACTION * left:
+            break
+        frozen = replace(head, pace=pace)
+        whole = propose_at(side, "default")
+        if pace.fit(whole.recipe, images, clock.val, left - needed).epochs >= LEAST_SHARE * whole.recipe.epochs:
+            tuned = replace(whole, pace=pace)
+    if frozen is None:
+        return []
+    if tuned is None or tuned.side_px < TIMED_SIDE_PX <= frozen.side_px:
+        return [frozen]
+    return [propose_at(tuned.side_px, "frozen"), tuned]
+
+
+def try_briefly(
+    candidate: Candidate, dataset: Dataset, seconds: float, device: str = "auto"
+) -> tuple[int, Score | None]:
+    """Train a candidate for about so many seconds: the epochs that fit, and its score on ``val``, if it has one."""
+    net, recipe, val = candidate.make(dataset.train), candidate.recipe, dataset.val
+    pace = measure_pace(net, dataset.train, recipe, device)
+    recipe = pace.fit(recipe, len(dataset.train), 0, seconds - pace.evaluation_seconds * len(val or ()))
+    training = Training(net, dataset.train, recipe, device=device)
+    try:
+        for _ in training:
+            pass
+        return recipe.epochs, None if val is None else evaluate(training.model, val).score
+    except (DataError, NotFiniteError):
+        return recipe.epochs, None
+
+
+def is_better(score: Score | None, other: Score | None) -> bool:
+    """Whether a score is better than another of the same kind; one that is missing is not."""
+    if score is None or other is None:
+        return other is None and score is not None
+    return score.value < other.value if score.lower_is_better else score.value > other.value
+
+
+def resize_some(images: Images, side_px: int) -> Images:
+    """As many images as a timing needs, evenly spread, resized to squares."""
+    some = images.take_evenly((WARM_UP_STEPS + TIMED_STEPS) * TIMED_BATCH)
+    if min(images.shape[1:]) == side_px:
+        return some
+    size = (side_px, side_px)
+    squares = [
+        np.asarray(resize_image(Image.fromarray(pixels.squeeze()), size, "crop")).reshape(*size, images.shape[0])
+        for pixels in some.pixels
+    ]
+    return replace(some, pixels=np.stack(squares), original_sizes_px=None)
+
+
+def spend(candidate: Candidate, clock: Clock) -> Candidate:
+    """The candidate with the epochs that fit, at most three times its recipe's; growing pictures if time is short."""
+    wanted, pace = candidate.recipe, candidate.pace
+    recipe = clock.fit(pace, wanted)
+    if recipe.epochs < wanted.epochs and not wanted.grow_from_fraction:
+        growing = clock.fit(pace, replace(wanted, grow_from_fraction=GROW_FROM_FRACTION))
+        can_grow = isinstance(candidate.net, Net) and 2 <= growing.epochs <= wanted.epochs
+        recipe = growing if can_grow else recipe
+    return replace(candidate, recipe=replace(recipe, epochs=min(recipe.epochs, round(MOST_SHARE * wanted.epochs))))
+
+
+def check_one_epoch(name: str, recipe: Recipe, pace: Pace, clock: Clock) -> None:
+    """Raise RecipeError where not even an epoch fits."""
+    one_epoch = clock.total_seconds(pace, replace(recipe, epochs=1, freeze=0))
+    if (lacking := one_epoch - clock.left_to_train(pace)) > 0:
+        raise RecipeError(
+            f"An epoch of {name} takes {one_epoch:.1f} s here, and what follows it "
+            f"{clock.ending_seconds(pace):.1f} s, for which {clock.seconds_left():.1f} s are left. "
+            f"Allow at least {math.ceil(1 + lacking / (1 - SPARE_FRACTION))} s more by --time."
+        )
+
+
+def _consider(candidate: Candidate, seconds: float, verdict: str) -> Considered:
+    return Considered(candidate.net_name, candidate.side_px, candidate.recipe.epochs, round(seconds, 1), verdict)

@@ -1,0 +1,109 @@
+"""A recipe fitted to the number, the size and the targets of the images.
+
+What a net needs is steps, not epochs. A recipe that was found on one number of images becomes one for another by rules
+that were chosen on held-out training pictures (docs/experiments.md, docs/measurements.md):
+
+- **Fewer images.** Batches shrink with the square root of the number of images, and epochs grow with its fourth root:
+  a hundredth of the images gets a tenth of the batch and three times the epochs, so a third of the steps.
+- **More images.** Batches stay, and epochs fall with the square root: a hundred times the images get a tenth of the
+  epochs, so ten times the steps.
+- **The learning rate** follows the batch: in proportion for SGD (Goyal et al., arXiv 1706.02677, section 2.1), by the
+  square root for Adam and its like (Malladi et al., arXiv 2205.10287), and by the fourth root for Muon, as measured.
+- **Augmentation** grows as images become fewer, if the recipe augments, and in proportion to their side.
+- **Large images** are taken in smaller batches, so that a batch fits into memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from lamina.targets import REGRESSION, Kind
+from lamina.training.recipe import Recipe
+
+LEAST_BATCH = 16
+"""Images that a batch norm needs for useful statistics; a recipe's own batch may be smaller."""
+LR_EXPONENTS = {"sgd": 1.0, "adam": 0.5, "adamw": 0.5, "rmsprop": 0.5, "muon": 0.25}
+"""Of the batch, in the learning rate."""
+FEW_SHARE = 0.1
+"""Of the images that a recipe was found on: below it, blanked squares help."""
+CUTOUT_PX = 8
+"""Side of the blanked squares, on images of 32 px."""
+MOST_PIXELS = 2000 * 32 * 32
+"""In a batch: of larger images it has fewer, as their activations need more memory."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The images that a recipe was found on: how many, and the side of their squares."""
+
+    images: int
+    side_px: int
+
+
+ZOO_HOME = Home(50_000, 32)
+PRETRAINED_HOME = Home(500, 96)
+
+
+def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home = ZOO_HOME) -> Recipe:
+    """The recipe for another number of images, another size and a kind of target; the same where all are alike.
+
+    Args:
+        recipe: as it was found on the images of ``home``.
+        images: how many there are to train on, at least 1.
+        side_px: the smaller side of an image.
+        kind: of target; numbers have no labels to smooth, and may change in a mirror image.
+        home: the images that the recipe was found on.
+
+    >>> from lamina.targets import SINGLE_LABEL
+    >>> recipe = Recipe(epochs=10, batch_size=500, optimizer="muon", lr=0.06)
+    >>> fit_recipe(recipe, 500, 32, SINGLE_LABEL)
+    Recipe(epochs=32, batch_size=50, optimizer='muon', lr=0.034)
+    """
+    share = images / home.images
+    batch_size = recipe.batch_size
+    if share < 1:
+        batch_size = max(min(batch_size, LEAST_BATCH), round(batch_size * share**0.5))
+    batch_size = max(1, min(batch_size, MOST_PIXELS // side_px**2))
+    epochs = max(1, round(recipe.epochs * (share**-0.25 if share < 1 else share**-0.5)))
+    scale, augments = side_px / home.side_px, recipe.flip != "off"
+    strength = min(2.0, share**-0.15) if share < 1 and augments else 1.0
+    cutout_px = max(recipe.cutout_px, CUTOUT_PX) if share < FEW_SHARE and augments else recipe.cutout_px
+    fitted = dataclasses.replace(
+        recipe,
+        batch_size=batch_size,
+        epochs=epochs,
+        freeze=_scale_freeze(recipe, epochs),
+        lr=_scale_lr(recipe, batch_size),
+        translate_px=round(recipe.translate_px * strength * scale),
+        cutout_px=round(cutout_px * scale),
+    )
+    return fitted if kind is not REGRESSION else dataclasses.replace(fitted, label_smoothing=0.0, flip="off")
+
+
+def describe_fit(recipe: Recipe, fitted: Recipe, images: int, side_px: int, home: Home = ZOO_HOME) -> str:
+    """What fitting has changed, and why, in one line; empty where nothing has.
+
+    >>> recipe = Recipe(epochs=10, batch_size=500)
+    >>> describe_fit(recipe, dataclasses.replace(recipe, epochs=32), 500, 32)
+    'fitted to 500 images of 32 px (the recipe was found on 50,000 of 32 px): epochs 10 → 32'
+    """
+    changes = {field.name: (getattr(recipe, field.name), getattr(fitted, field.name))
+               for field in dataclasses.fields(Recipe)}  # fmt: skip
+    changed = ", ".join(f"{name} {old} → {new}" for name, (old, new) in changes.items() if old != new)
+    if not changed:
+        return ""
+    found = f"the recipe was found on {home.images:,} of {home.side_px} px"
+    return f"fitted to {images:,} images of {side_px} px ({found}): {changed}"
+
+
+def _scale_freeze(recipe: Recipe, epochs: int) -> int:
+    """The frozen epochs keep their share of all."""
+    return min(epochs, max(1, round(recipe.freeze * epochs / recipe.epochs))) if recipe.freeze else 0
+
+
+def _scale_lr(recipe: Recipe, batch_size: int) -> float:
+    ratio = batch_size / recipe.batch_size
+    if ratio == 1:
+        return recipe.lr
+    return float(f"{recipe.lr * ratio ** LR_EXPONENTS[recipe.optimizer]:.2g}")

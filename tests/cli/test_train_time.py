@@ -1,0 +1,66 @@
+"""lamina train within a time, with and without a net."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from commands import events, run_lamina, run_process
+
+from lamina import read_run, zoo
+
+
+def test_the_ladder_grows():
+    sizes = [zoo.load_net(name).with_outputs(10).multiply_adds((3, 32, 32)) for name in zoo.LADDER]
+    assert sizes == sorted(sizes)
+    assert set(zoo.LADDER) <= set(zoo.NAMES)
+
+
+def test_a_net_that_was_named_is_trained_within_a_time(workplace, pictures):
+    trained = run_process(
+        "train", "Flatten(), Output()", "--data", pictures, "--time", "20s", "--name", "brief", "--json"
+    )
+    assert trained.returncode == 0, trained.stderr
+    printed = events(trained.stdout)
+    epochs = int(re.search(r"time: 20 s → (\d+) epochs of", trained.stderr)[1])
+    assert [event["epoch"] for event in printed if event["event"] == "epoch"] == list(range(1, epochs + 1))
+    assert printed[-1]["event"] == "result"
+    assert printed[-1]["seconds"] < 40  # twice the time: other tests run beside
+
+
+@pytest.mark.slow
+def test_without_a_net_one_is_chosen_trained_evaluated_and_remembered_with_what_was_considered(workplace, pictures):
+    trained = run_process("train", "--data", pictures, "--time", "30s", "--from", "scratch", "--name", "mine", "--json")
+    assert trained.returncode == 0, trained.stderr
+    result = events(trained.stdout)[-1]
+    assert result["net"] in zoo.LADDER
+    assert result["size_px"] == 12
+    assert result["test_accuracy"] == 1
+    assert result["seconds"] < 60
+    assert trained.stderr.startswith("time: 30 s for the whole command (as requested)\n")
+    record = read_run("runs/mine").record
+    (chosen,) = (one for one in record.considered if one.verdict == "chosen")
+    assert (chosen.net_name, chosen.side_px) == (result["net"], 12)
+    assert all(one.seconds > 0 for one in record.considered)
+    assert re.search(r"^considered .*\n", trained.stderr, re.MULTILINE)
+
+
+NO_EPOCHS = "--time sets the number of epochs, but --epochs was given too. Give only one."
+NO_TIME = "--time was 'soon', but takes a time such as 30s, 5m or 1h."
+NO_NET = "--recipe needs a net, as in: lamina train cnn-s --recipe best"
+FROM = "--from scratch is for a net that lamina chooses. Leave out mlp."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--data shapes --recipe best", NO_NET),
+        ("mlp --time 1m --epochs=3 --data shapes", NO_EPOCHS),
+        ("mlp --time soon --data shapes", NO_TIME),
+        ("mlp --from scratch --data shapes", FROM),
+    ],
+)
+def test_what_does_not_go_with_a_time(workplace, arguments, message):
+    rejected = run_lamina("train", *arguments.split())
+    assert rejected.returncode == 2
+    assert rejected.stderr.splitlines()[-1] == f"lamina: {message}"
