@@ -18,6 +18,9 @@ SIZES = {"mlp": 308_310, "cnn": 591_914, "resnet18": 11_173_962, "mlp-l": 1_971_
     "cnn-s": 146_754,
     "cnn-m": 569_666,
     "cnn-l": 1_972_802,
+    "photo-s": 156_034,
+    "photo-m": 606_658,
+    "photo-l": 2_009_794,
 }
 
 
@@ -54,6 +57,15 @@ def test_every_net_is_a_value_that_is_stored_and_printed(name):
 @pytest.mark.parametrize(("name", "parameters"), SIZES.items())
 def test_nets_have_the_documented_size(name, parameters):
     assert zoo.load_net(name).with_outputs(10).parameter_count((3, 32, 32)) == parameters
+
+
+@pytest.mark.parametrize("width", ["s", "m", "l"])
+def test_a_photo_net_costs_at_96_px_about_what_a_thumbnail_net_costs_at_32(width):
+    photo, thumbnail = (zoo.load_net(f"{kind}-{width}").with_outputs(10) for kind in ("photo", "cnn"))
+    assert photo.multiply_adds((3, 96, 96)) == pytest.approx(thumbnail.multiply_adds((3, 32, 32)), rel=0.15)
+    assert photo.multiply_adds((3, 224, 224)) < 6 * photo.multiply_adds((3, 96, 96))
+    for size_px in (32, 64, 160, 224):
+        photo.check((3, size_px, size_px), 10)
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)

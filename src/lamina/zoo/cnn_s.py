@@ -16,11 +16,12 @@ from lamina.training.recipe import Recipe
 
 def stack_blocks(*widths: int) -> Net:
     """The whitening, a block of two convolutions for each of ``widths``, which halves the picture, and the output."""
-    blocks = (layer for width in widths for layer in _block(width))
+    blocks = (layer for width in widths for layer in block(width))
     return Net(Whiten(2), ReLU(), *blocks, GlobalMaxPool(), Output())
 
 
-def _block(width: int) -> tuple[Layer, ...]:
+def block(width: int) -> tuple[Layer, ...]:
+    """Two convolutions, each with its norm, and a pool behind the first."""
     convolution = Conv2d(width, kernel_size=3, padding="same", bias=False)
     return (convolution, MaxPool2d(2), BatchNorm(), ReLU(), convolution, BatchNorm(), ReLU())
 
