@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from lamina.data import Images
-from lamina.training.head import PENALTIES, _train_heads, choose_frozen_recipe, fit_frozen_recipe
+from lamina.training.fit import PRETRAINED_HOME, fit_recipe
+from lamina.training.head import PENALTIES, _train_heads, choose_frozen_recipe
+from lamina.training.pretrained import RECIPES
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
 
@@ -66,7 +68,8 @@ def test_at_most_a_thousand_images_choose_for_all():
 
 
 def test_five_images_choose_nothing():
-    assert choose_frozen_recipe(Pixels(2), make_images(5, guess)) == fit_frozen_recipe(5)
+    images = make_images(5, guess)
+    assert choose_frozen_recipe(Pixels(2), images) == fit_recipe(RECIPES["frozen"], 5, 4, images.kind, PRETRAINED_HOME)
 
 
 def test_every_penalty_gets_the_head_that_ridge_regression_gives():

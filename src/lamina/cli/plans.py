@@ -177,15 +177,19 @@ def train_stages(request: Request, stages: Sequence[Candidate], dataset: Dataset
 
     The better of the two by ``val`` is evaluated on ``test`` and kept.
     """
-    from lamina.runs.choosing import is_better, spend
+    from lamina.runs.choosing import TRIAL_FRACTION, choose_penalty, is_better, spend
 
     terminal, settings = request.terminal, request.settings
     frozen, *tuned = stages
     has_time = bool(tuned) or clock.left_to_train(frozen.pace) > LEAST_TRIAL_SECONDS
-    first = train_plan(plan_candidate(request, frozen, dataset, clock), settings, terminal, evaluates_test=not has_time)
-    if first.stopped_by is not None or not has_time or first.val is None:
+    plan = plan_candidate(request, frozen, dataset, clock)
+    if "weight_decay" not in request.given:
+        chosen = choose_penalty(frozen, plan.dataset.train, TRIAL_FRACTION * request.seconds)
+        plan = replace(plan, recipe=chosen.recipe)
+    first = train_plan(plan, settings, terminal, evaluates_test=not has_time)
+    if first.stopped_by is not None or not has_time:
         return first
-    trial = try_from_scratch(request, dataset)
+    trial = None if first.val is None else try_from_scratch(request, dataset)
     if trial is not None and is_better(trial[1], first.val):
         plan = plan_from_scratch(request, dataset, clock)
     elif tuned and clock.left_to_train(tuned[0].pace) > 0:

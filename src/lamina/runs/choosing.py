@@ -23,6 +23,7 @@ from lamina.evaluation.evaluating import evaluate
 from lamina.evaluation.reports import Score
 from lamina.nets import Net
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
+from lamina.training.head import CHOOSING_IMAGES, choose_frozen_recipe
 from lamina.training.loop import Training
 from lamina.training.pretrained import RECIPES, TimmNet
 from lamina.training.randomness import derive_seed, seeded
@@ -49,6 +50,8 @@ FROZEN_FRACTION = 0.6
 """Of the time for training, at most, for a head on frozen features."""
 HEAD_SECONDS = 3e-4
 """For a step of the head, an image."""
+PENALTY_SECONDS = 3.0
+"""To train a head with each penalty, on features that are known."""
 PRETRAINED_SIDES_PX = (64, 96, 128, 160, 192, 224)
 """Of pictures for a pretrained net; smaller pictures are enlarged, which helps too."""
 TIMED_SIDE_PX = 96
@@ -254,7 +257,17 @@ def choose_pretrained(
         return []
     if tuned is None or tuned.side_px < TIMED_SIDE_PX <= frozen.side_px:
         return [frozen]
-    return [propose_at(tuned.side_px, "frozen"), tuned]
+    return [replace(propose_at(tuned.side_px, "frozen"), pace=tuned.pace), tuned]
+
+
+def choose_penalty(frozen: Candidate, images: Images, seconds: float) -> Candidate:
+    """The candidate with the weight decay that its images choose, where they can within ``seconds``."""
+    pace = frozen.pace
+    needed = PENALTY_SECONDS + pace.start_seconds + pace.evaluation_seconds * min(len(images), CHOOSING_IMAGES)
+    if needed > seconds:
+        return frozen
+    recipe = choose_frozen_recipe(cast(nn.Module, frozen.make(images)), images, frozen.recipe.seed)
+    return replace(frozen, recipe=replace(frozen.recipe, weight_decay=recipe.weight_decay))
 
 
 def try_briefly(

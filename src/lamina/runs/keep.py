@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from lamina.runs.run import Run
 
 MOST_REWINDS = 3
+QUICK_SECONDS = 0.05
+"""A checkpoint that takes less is written after every epoch."""
+SAVING_FRACTION = 0.05
+"""Of the time, at most, for slower checkpoints: epochs shorter than that are saved with a later one."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,7 @@ class Keeper:
     save_every_seconds: float
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _saved_at: float = field(default_factory=time.perf_counter)
+    _saving_seconds: float = 0.0
     _is_saved: bool = True
     _early_end: EarlyEnd | None = None
 
@@ -203,12 +208,19 @@ class Keeper:
                 row["reason"] = reason
                 self._early_end = EarlyEnd(event.epoch, reason)
             self._rows.append(row)
-            self._try(self._save_all)
+            if self._is_worth_saving():
+                self._try(self._save_all)
             if report is not None:
                 yield report
         elif time.perf_counter() - self._saved_at >= self.save_every_seconds:
             self._try(self._save_checkpoint)
         yield event
+
+    def _is_worth_saving(self) -> bool:
+        """Whether to save after this epoch: always, unless epochs are so short that saving would dominate."""
+        waited = time.perf_counter() - self._saved_at
+        is_last = self.training.is_finished or self._early_end is not None
+        return is_last or self._saving_seconds < max(QUICK_SECONDS, SAVING_FRACTION * waited)
 
     def _evaluate_val(self, event: Epoch) -> Report | None:
         """The report on ``val`` after an epoch; ``None`` where evaluating would take too much of the time."""
@@ -245,6 +257,7 @@ class Keeper:
         self._is_saved = True
 
     def _save_checkpoint(self, *, with_model: bool = False) -> None:
+        began = time.perf_counter()
         checkpoint = self.training.checkpoint()  # first, since it rejects NaN and infinity
         while self._rows:
             self.run.history.append(self._rows[0])
@@ -253,6 +266,7 @@ class Keeper:
             self.run.save_model(self.training.model)
         self.run.save_checkpoint(checkpoint)
         self._saved_at = time.perf_counter()
+        self._saving_seconds = self._saved_at - began
 
     def _try(self, write: Callable[[], None]) -> None:
         try:

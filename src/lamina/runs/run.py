@@ -80,11 +80,12 @@ class Run:
         """Train from the start, or exactly from where the run was last saved.
 
         Yields a ``Step`` after some steps, and after each epoch its ``Report`` on ``val`` (where there is one) and
-        then its ``Epoch``, once both are saved; ``Resumed`` first when it resumes, and ``Rewind`` after a return to a
-        checkpoint. Last comes the ``Report`` on ``test``, which is used then alone, or else on ``val``. However the
-        loop is left, the run is whole, and calling this again continues to bit-identical weights. The run is locked
-        meanwhile. Where ``Recipe.patience`` ends the training early, an ``EarlyEnd`` says so before the last
-        ``Report``, and the run is finished.
+        then its ``Epoch``, once both are saved; epochs so short that saving would dominate are saved together.
+        ``Resumed`` comes first when it resumes, and ``Rewind`` after a return to a checkpoint. Last comes the
+        ``Report`` on ``test``, which is used then alone, or else on ``val``. However the loop is left, the run is
+        whole, and calling this again continues to bit-identical weights. The run is locked meanwhile. Where
+        ``Recipe.patience`` ends the training early, an ``EarlyEnd`` says so before the last ``Report``, and the run is
+        finished.
 
         Args:
             module: for a user's own module, the same one, made anew; not needed where ``start_run`` was given it.

@@ -3,19 +3,21 @@
 What a net needs is steps, not epochs. A recipe that was found on one number of images becomes one for another by rules
 that were chosen on held-out training pictures (docs/experiments.md, docs/measurements.md):
 
-- **Fewer images.** Batches shrink with the square root of the number of images, and epochs grow with its fourth root:
-  a hundredth of the images gets a tenth of the batch and three times the epochs, so a third of the steps.
-- **More images.** Batches stay, and epochs fall with the square root: a hundred times the images get a tenth of the
-  epochs, so ten times the steps.
+- **Epochs** grow as images become fewer, with the fourth root of their number, and fall as they become more.
+- **Batches** shrink with the square root of the number, and stay where there are more images: a hundredth of the images
+  gets a tenth of the batch and three times the epochs, so a third of the steps.
 - **The learning rate** follows the batch: in proportion for SGD (Goyal et al., arXiv 1706.02677, section 2.1), by the
   square root for Adam and its like (Malladi et al., arXiv 2205.10287), and by the fourth root for Muon, as measured.
 - **Augmentation** grows as images become fewer, if the recipe augments, and in proportion to their side.
+- **A head on frozen features** gets 500 steps and 10 epochs at least, and a penalty that falls with the square root of
+  the number of images.
 - **Large images** are taken in smaller batches, so that a batch fits into memory.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from lamina.targets import REGRESSION, Kind
@@ -25,6 +27,8 @@ LEAST_BATCH = 16
 """Images that a batch norm needs for useful statistics; a recipe's own batch may be smaller."""
 LR_EXPONENTS = {"sgd": 1.0, "adam": 0.5, "adamw": 0.5, "rmsprop": 0.5, "muon": 0.25}
 """Of the batch, in the learning rate."""
+LEAST_HEAD_STEPS, LEAST_HEAD_EPOCHS, LEAST_HEAD_BATCH = 500, 10, 8
+"""Of a training of the head alone on frozen features, whose steps cost next to nothing."""
 FEW_SHARE = 0.1
 """Of the images that a recipe was found on: below it, blanked squares help."""
 CUTOUT_PX = 8
@@ -60,12 +64,14 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
     >>> fit_recipe(recipe, 500, 32, SINGLE_LABEL)
     Recipe(epochs=32, batch_size=50, optimizer='muon', lr=0.034)
     """
+    if recipe.freeze >= recipe.epochs:
+        return _fit_head(recipe, images, home)
     share = images / home.images
     batch_size = recipe.batch_size
     if share < 1:
         batch_size = max(min(batch_size, LEAST_BATCH), round(batch_size * share**0.5))
     batch_size = max(1, min(batch_size, MOST_PIXELS // side_px**2))
-    epochs = max(1, round(recipe.epochs * (share**-0.25 if share < 1 else share**-0.5)))
+    epochs = max(1, round(recipe.epochs * share**-0.25))
     scale, augments = side_px / home.side_px, recipe.flip != "off"
     strength = min(2.0, share**-0.15) if share < 1 and augments else 1.0
     cutout_px = max(recipe.cutout_px, CUTOUT_PX) if share < FEW_SHARE and augments else recipe.cutout_px
@@ -95,6 +101,14 @@ def describe_fit(recipe: Recipe, fitted: Recipe, images: int, side_px: int, home
         return ""
     found = f"the recipe was found on {home.images:,} of {home.side_px} px"
     return f"fitted to {images:,} images of {side_px} px ({found}): {changed}"
+
+
+def _fit_head(recipe: Recipe, images: int, home: Home) -> Recipe:
+    """A recipe for the head alone: enough steps for it to come to rest, and a penalty that more images need less."""
+    batch_size = min(4 * recipe.batch_size, max(LEAST_HEAD_BATCH, round(recipe.batch_size * images / home.images)))
+    epochs = max(LEAST_HEAD_EPOCHS, math.ceil(LEAST_HEAD_STEPS / math.ceil(images / batch_size)))
+    decay = round(recipe.weight_decay * math.sqrt(home.images / images), 2)
+    return dataclasses.replace(recipe, epochs=epochs, freeze=epochs, batch_size=batch_size, weight_decay=decay)
 
 
 def _scale_freeze(recipe: Recipe, epochs: int) -> int:

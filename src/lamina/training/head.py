@@ -1,4 +1,4 @@
-"""How to train a pretrained net's head alone: enough steps, and an L2 penalty that its own images choose."""
+"""The L2 penalty of a pretrained net's head, chosen by its own images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lamina.data import Images
 from lamina.training.activations import path_of, record_calls
+from lamina.training.fit import PRETRAINED_HOME, fit_recipe
 from lamina.training.freezing import find_trunk
 from lamina.training.model import Model, build_model
 from lamina.training.optim import Adam
@@ -20,8 +21,6 @@ from lamina.training.schedule import lr_factor
 from lamina.training.task import Task
 from lamina.training.tracing import fold_model
 
-LEAST_STEPS = 500
-"""Of a training: with fewer, the head has not come to rest."""
 CHOOSING_STEPS = 250
 """Of each training that chooses: which penalty is best shows earlier."""
 PENALTIES = (0.01, 0.1, 0.3, 1.0, 3.0)
@@ -43,7 +42,8 @@ def choose_frozen_recipe(body: nn.Module, images: Images, seed: int = 0) -> Reci
     Raises:
         RecipeError: the net names no head.
     """
-    recipe = replace(fit_frozen_recipe(len(images)), seed=seed)
+    side_px = min(images.shape[1:])
+    recipe = replace(fit_recipe(RECIPES["frozen"], len(images), side_px, images.kind, PRETRAINED_HOME), seed=seed)
     sample = images.take_evenly(CHOOSING_IMAGES)
     model = build_model(body, sample, recipe)
     (head, *others) = find_trunk(body).heads
@@ -53,20 +53,6 @@ def choose_frozen_recipe(body: nn.Module, images: Images, seed: int = 0) -> Reci
     losses = _cross_validate(features, torch.from_numpy(sample.targets), model.task, recipe)
     least = PENALTIES[int(losses.argmin())]
     return replace(recipe, weight_decay=round(least * math.sqrt(len(sample) / len(images)), 4))
-
-
-def fit_frozen_recipe(images: int) -> Recipe:
-    """How to train a head alone on a number of images, with a penalty that suits photographs.
-
-    >>> fit_frozen_recipe(500)
-    Recipe(epochs=30, batch_size=31, lr=0.003, weight_decay=0.3, schedule='cosine', freeze=30)
-    >>> fit_frozen_recipe(50_000).changes()
-    {'batch_size': 128, 'lr': 0.003, 'weight_decay': 0.03, 'schedule': 'cosine', 'freeze': 10}
-    """
-    batch_size = min(128, max(8, images // 16))
-    epochs = max(10, math.ceil(LEAST_STEPS / math.ceil(images / batch_size)))
-    decay = round(0.3 * math.sqrt(500 / images), 2)
-    return replace(RECIPES["frozen"], epochs=epochs, batch_size=batch_size, weight_decay=decay, freeze=epochs)
 
 
 def _compute_features(model: Model, head: nn.Module, pixels: Tensor) -> Float[Tensor, "n d"]:
