@@ -37,9 +37,10 @@ def noise(side: int, count: int = 20, sizes: int | None = None) -> Dataset:
         (noise(8), (8,)),
         (noise(32), (32,)),
         (noise(40), (32, 40)),
-        (noise(96), (32, 48, 64, 96)),
-        (noise(200), (32, 48, 64, 96, 128)),
-        (noise(64, sizes=375), (32, 48, 64, 96, 128)),
+        (noise(80), (32, 48, 64, 80)),
+        (noise(96), (96,)),
+        (noise(200), (96, 128, 160)),
+        (noise(64, sizes=375), (96, 128, 160)),
         (noise(64, sizes=50), (32, 48, 50)),
     ],
     ids=str,
@@ -58,12 +59,13 @@ def test_enlarged_pictures_are_taken_at_the_size_that_holds_their_detail():
     assert find_sides(Dataset.from_images(enlarged)) == (32,)
 
 
-def test_candidates_cost_more_and_more_and_what_is_given_stays():
-    candidates = propose(noise(96), (32, 48, 64), {"lr": 0.5})
+@pytest.mark.parametrize(("sides", "ladder"), [((32, 48, 64), zoo.LADDER), ((96, 128, 160), zoo.PHOTO_LADDER)])
+def test_candidates_cost_more_and_more_and_what_is_given_stays(sides, ladder):
+    candidates = propose(noise(96), sides, {"lr": 0.5})
     costs = [one.net.with_outputs(2).multiply_adds((3, one.side_px, one.side_px)) for one in candidates]
     assert costs == sorted(costs)
-    assert {one.net_name for one in candidates} == set(zoo.LADDER)
-    assert {one.side_px for one in candidates} == {32, 48, 64}
+    assert {one.net_name for one in candidates} == set(ladder)
+    assert {one.side_px for one in candidates} == set(sides)
     assert all(one.recipe.lr == 0.5 for one in candidates)
     assert all(one.recipe.batch_size == 16 for one in candidates)  # fitted to 20 images
 

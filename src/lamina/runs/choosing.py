@@ -30,10 +30,12 @@ from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe, overlay
 from lamina.training.task import task_of
 from lamina.training.timing import TIMED_BATCH, TIMED_STEPS, WARM_UP_STEPS, Pace, measure_pace
-from lamina.zoo import LADDER, load_net, load_recipe
+from lamina.zoo import LADDER, PHOTO_LADDER, load_net, load_recipe
 
-SIDES_PX = (32, 48, 64, 96, 128)
-"""Of pictures to train on from scratch; larger ones cost more than they bring in minutes on a CPU."""
+SIDES_PX = (32, 48, 64)
+"""Of pictures to train on from scratch by the nets of the ladder."""
+PHOTO_SIDES_PX = (96, 128, 160)
+"""And by those that reduce them first, where pictures hold so much detail."""
 LEAST_SHARE = 0.7
 """Of a recipe's epochs: a net that has time for fewer is passed over for a smaller one."""
 MOST_SHARE = 3.0
@@ -105,21 +107,21 @@ class Considered:
 def find_sides(dataset: Dataset) -> tuple[int, ...]:
     """The sides to consider, ascending: none larger than the pictures were, or than their detail needs."""
     images = dataset.train
-    own = images.shape[1] if dataset.size_px is None else dataset.size_px
     if images.shape[1] != images.shape[2]:
         return (min(images.shape[1:]),)
     if dataset.size_px is not None and images.original_sizes_px is not None:
         limit = int(np.median(images.original_sizes_px.min(axis=1)))
     else:
-        limit = find_detail_px(images, SIDES_PX) or own
-    smaller = tuple(side for side in SIDES_PX if side < limit)
-    return (*smaller, limit) if limit <= SIDES_PX[-1] else smaller
+        limit = find_detail_px(images, (*SIDES_PX, *PHOTO_SIDES_PX)) or images.shape[1]
+    if limit >= PHOTO_SIDES_PX[0]:
+        return tuple(side for side in PHOTO_SIDES_PX if side <= limit)
+    return (*(side for side in SIDES_PX if side < limit), limit)
 
 
 def propose(dataset: Dataset, sides_px: Sequence[int], given: dict[str, Any]) -> list[Candidate]:
     """The candidates from the cheapest to the most costly: the next net, then the next size, in turns."""
     images, kind = len(dataset.train), dataset.train.kind
-    nets, sides = list(LADDER), list(sides_px)
+    nets, sides = list(PHOTO_LADDER if sides_px[0] >= PHOTO_SIDES_PX[0] else LADDER), list(sides_px)
     places = [(0, 0)]
     while places[-1] != (len(nets) - 1, len(sides) - 1):
         net, side = places[-1]

@@ -17,6 +17,8 @@ NAMES: tuple[str, ...] = tuple(sorted(file.name.replace("_", "-") for file in pk
 """All nets of the zoo."""
 LADDER: tuple[str, ...] = ("cnn-s", "cnn-m", "cnn-l")
 """Nets of one kind, from the fastest to the most accurate, among which ``lamina train`` chooses."""
+PHOTO_LADDER: tuple[str, ...] = ("photo-s", "photo-m", "photo-l")
+"""The same for pictures with detail beyond 64 px."""
 PUBLISHED = "article"
 """Recipes that reproduce a published result: given by name, they are used as they stand and train on everything."""
 
