@@ -38,18 +38,16 @@ class Choices:
     """Factors of brightness, contrast and saturation."""
 
 
-def is_augmented(recipe: Recipe) -> bool:
-    """Whether an epoch shows an image otherwise than it is, apart from its size."""
-    fractions = recipe.crop_from_fraction, recipe.jitter_fraction
-    return recipe.flip != "off" or any((recipe.translate_px, recipe.cutout_px, *fractions))
-
-
 def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -> Choices:
-    """Draw the augmentation of each image in ``epoch`` (from 0).
+    """Draw the augmentation of each image in ``epoch`` (from 0); none while all but the head is frozen.
+
+    So the features below the head stay the same, and are computed once.
 
     An ``alternating`` flip mirrors each image in every other epoch, a random half of them in the first: over two
     epochs every image is seen both ways (Jordan, arXiv 2404.00498, section 3.6).
     """
+    if epoch < recipe.freeze:
+        return Choices()
     count, height, width, _ = pixels.shape
 
     def draw_uniform(purpose: str, columns: int) -> Float[Tensor, "n columns"]:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lamina.errors import RecipeError
 from lamina.training.activations import path_of, record_calls, watch
-from lamina.training.augment import is_augmented
 from lamina.training.batches import Batch
 from lamina.training.model import Model, eval_mode, predict_logits
 from lamina.training.recipe import Recipe
@@ -109,8 +108,8 @@ def ends_in_head(model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -
 
 @torch.no_grad()
 def can_store_features(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -> bool:
-    """Whether features can replace the images: all epochs show the same ones, and the head's input is no larger."""
-    if is_augmented(recipe) or len(sizes_shown(recipe)) > 1 or not ends_in_head(model, trunk, sample):
+    """Whether features can replace the images: all frozen epochs show the same, and the head's input is no larger."""
+    if len(sizes_shown(recipe)) > 1 or not ends_in_head(model, trunk, sample):
         return False
     head = path_of(model, trunk.heads[0])
     return record_calls(model, sample, [head])[head].input.nbytes <= sample.nbytes

@@ -72,7 +72,7 @@ class Recipe:
     compile: Literal["off", "on"] = "off"
     """compile the net first (10 to 30 seconds); steps get faster on some machines, slower on others"""
     freeze: Annotated[int, Range(0)] = 0
-    """epochs at the start in which only the head of a pretrained net learns (timm's nets)"""
+    """epochs at the start in which only the head of a pretrained net learns, from images as they are (timm's nets)"""
     patience: Annotated[int, Range(0)] = 0
     """epochs without a better score on val after which a run ends, with the weights of its last epoch; 0 for none"""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
