@@ -242,7 +242,7 @@ def test_what_differs_between_two_runs_is_shown(workplace, pictures, capsys):
     assert main(["runs", "--diff", "runs/one", "runs/three"]) == 0
     assert capsys.readouterr().out == "runs/one and runs/three differ in nothing but their time and name\n"
     assert main(["runs", "--diff", "runs/one", "runs/two"]) == 0
-    assert "recipe.lr\t0.001\t0.02\n" in capsys.readouterr().out
+    assert "recipe.lr\t0.0004\t0.02\n" in capsys.readouterr().out
     assert main(["runs", "--diff", "one", "runs/three"]) == 0
     assert capsys.readouterr().out == "runs/one and runs/three differ in nothing but their time and name\n"
     Path("runs").rename("old")
@@ -251,7 +251,7 @@ def test_what_differs_between_two_runs_is_shown(workplace, pictures, capsys):
     Path("old").rename("runs")
     assert main(["runs", "--diff", "runs/one", "runs/two", "--json"]) == 0
     *differences, result = events(capsys.readouterr().out)
-    assert {"event": "difference", "what": "recipe.lr", "a": "0.001", "b": "0.02"} in differences
+    assert {"event": "difference", "what": "recipe.lr", "a": "0.0004", "b": "0.02"} in differences
     assert result == {"event": "result", "runs": ["runs/one", "runs/two"], "differences": len(differences)}
 
 

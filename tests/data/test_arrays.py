@@ -392,7 +392,7 @@ from lamina.data import load_data
 load_data(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 data = load_data(sys.argv[2])
-print(len(data.train) + len(data.test), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(sum(map(len, data.splits.values())), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 

@@ -67,11 +67,17 @@ def test_what_does_not_augment_is_not_augmented():
 
 
 def test_frozen_epochs_keep_their_share():
-    home = Home(500, 96)
-    whole = fit_recipe(Recipe(epochs=20, freeze=20), 8000, 96, SINGLE_LABEL, home)
-    part = fit_recipe(Recipe(epochs=10, freeze=2), 50, 96, SINGLE_LABEL, home)
-    assert whole.freeze == whole.epochs == 5
+    part = fit_recipe(Recipe(epochs=10, freeze=2), 50, 96, SINGLE_LABEL, Home(500, 96))
     assert (part.epochs, part.freeze) == (18, 4)
+
+
+@given(images=COUNTS)
+def test_a_head_alone_gets_enough_steps_and_a_penalty_that_more_images_need_less(images):
+    recipe, home = Recipe(epochs=30, batch_size=32, weight_decay=0.3, freeze=30), Home(500, 96)
+    fitted, more = (fit_recipe(recipe, count, 96, SINGLE_LABEL, home) for count in (images, 4 * images))
+    assert fitted.freeze == fitted.epochs >= 10
+    assert steps(fitted, images) >= 500
+    assert more.weight_decay == pytest.approx(fitted.weight_decay / 2, abs=0.011)
 
 
 def test_fitting_says_what_it_has_changed():

@@ -8,7 +8,7 @@ from lamina import Recipe, load_data
 from lamina.nets import parse_net
 from lamina.training.timing import SAVING_SECONDS, Pace, measure_pace
 
-SHARES = st.floats(1e-5, 1e-2)
+SHARES = st.floats(1e-3, 1e-1)
 
 
 @given(

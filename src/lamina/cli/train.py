@@ -114,6 +114,8 @@ def plan_named(options: Options, preparation: Preparation, seconds: float | None
         if fit := describe_fit(own_recipe, recipe, images, side_px, net.home):
             terminal.remark(fit)
     recipe = overlay(recipe, options.given)
+    if own_recipe.flip != recipe.flip and "flip" not in options.given:
+        terminal.remark("flip: off (mirroring may change the numbers; --flip turns it on anyway)")
     if own_recipe.optimizer != recipe.optimizer and "lr" not in options.given:
         terminal.remark(f"lr: {recipe.lr:g} (usual for {recipe.optimizer}; --lr sets another)")
     plan = Plan(net, recipe, dataset)

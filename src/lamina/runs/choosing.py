@@ -314,7 +314,8 @@ def spend(candidate: Candidate, clock: Clock) -> Candidate:
     recipe = clock.fit(pace, wanted)
     if recipe.epochs < wanted.epochs and not wanted.grow_from_fraction:
         growing = clock.fit(pace, replace(wanted, grow_from_fraction=GROW_FROM_FRACTION))
-        can_grow = isinstance(candidate.net, Net) and 2 <= growing.epochs <= wanted.epochs
+        can_grow = isinstance(candidate.net, Net) and candidate.side_px >= SIDES_PX[0]
+        can_grow = can_grow and 2 <= growing.epochs <= wanted.epochs
         recipe = growing if can_grow else recipe
     return replace(candidate, recipe=replace(recipe, epochs=min(recipe.epochs, round(MOST_SHARE * wanted.epochs))))
 

@@ -56,7 +56,7 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
         recipe: as it was found on the images of ``home``.
         images: how many there are to train on, at least 1.
         side_px: the smaller side of an image.
-        kind: of target; numbers have no labels to smooth, and may change in a mirror image.
+        kind: of target; numbers have no labels to smooth, and may change in a mirror image or a crop.
         home: the images that the recipe was found on.
 
     >>> from lamina.targets import SINGLE_LABEL
@@ -84,7 +84,9 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
         translate_px=round(recipe.translate_px * strength * scale),
         cutout_px=round(cutout_px * scale),
     )
-    return fitted if kind is not REGRESSION else dataclasses.replace(fitted, label_smoothing=0.0, flip="off")
+    if kind is not REGRESSION:
+        return fitted
+    return dataclasses.replace(fitted, label_smoothing=0.0, flip="off", crop_from_fraction=0.0)
 
 
 def describe_fit(recipe: Recipe, fitted: Recipe, images: int, side_px: int, home: Home = ZOO_HOME) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lamina.errors import RecipeError
 from lamina.training.activations import path_of, record_calls, watch
@@ -29,12 +30,18 @@ class Trunk:
     """All trainable weights but the heads'."""
 
     def set_frozen(self, is_frozen: bool) -> None:
-        """Put the net into training mode, but if frozen, its trunk into eval mode and without gradients."""
+        """Put the net into training mode, but if frozen, its trunk into eval mode and without gradients.
+
+        Its batch norms keep the statistics of their pretraining, frozen or not: those of a few small batches are worse.
+        """
         self.body.train(not is_frozen)
         for head in self.heads:
             head.train()
         for weight in self.weights:
             weight.requires_grad_(not is_frozen)
+        for module in self.body.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
 
 
 class Features:
