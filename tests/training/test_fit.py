@@ -33,7 +33,7 @@ def test_a_fitted_recipe_is_within_sensible_bounds(recipe, images, side_px, kind
     assert fitted.translate_px < side_px
     assert fitted.cutout_px < side_px
     if kind is REGRESSION:
-        assert (fitted.label_smoothing, fitted.flip) == (0.0, "off")
+        assert (fitted.label_smoothing, fitted.flip, fitted.cutout_px) == (0.0, "off", 0)
     settings = dataclasses.replace(
         recipe,
         **{name: getattr(fitted, name) for name in (

@@ -49,6 +49,7 @@ class Plan:
     Attributes:
         train_until_seconds: since the start of the process, when the steps must end; ``None`` for no limit.
         considered: the candidates that it was chosen from.
+        is_size_chosen: whether the pictures' size is lamina's choice.
     """
 
     net: NetChoice
@@ -56,6 +57,7 @@ class Plan:
     dataset: Dataset
     train_until_seconds: float | None = None
     considered: tuple[Considered, ...] = ()
+    is_size_chosen: bool = False
 
 
 def train_plan(plan: Plan, settings: Settings, terminal: Terminal, *, evaluates_test: bool = True) -> Outcome:
@@ -66,6 +68,7 @@ def train_plan(plan: Plan, settings: Settings, terminal: Terminal, *, evaluates_
     run = start(
         plan.net, recipe, plan.dataset, terminal, device=settings.device, runs_dir=settings.runs_dir,
         name=settings.name, rewind_on_nan=settings.rewind_on_nan, considered=plan.considered,
+        is_size_chosen=plan.is_size_chosen,
     )  # fmt: skip
     return train(
         run, plan.dataset, terminal, save_every_seconds=settings.save_every_seconds,
@@ -169,7 +172,7 @@ def plan_candidate(
     net = candidate.net
     choice = choice_of_timm(net) if isinstance(net, TimmNet) else choose_net(candidate.net_name, request.terminal)
     until_seconds = request.seconds - clock.ending_seconds(candidate.pace)
-    return Plan(choice, candidate.recipe, dataset, until_seconds, considered)
+    return Plan(choice, candidate.recipe, dataset, until_seconds, considered, is_size_chosen=True)
 
 
 def train_stages(request: Request, stages: Sequence[Candidate], dataset: Dataset, clock: Clock) -> Outcome:

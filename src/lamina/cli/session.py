@@ -63,6 +63,7 @@ def start(
     name: str | None = None,
     rewind_on_nan: bool = False,
     considered: tuple[Considered, ...] = (),
+    is_size_chosen: bool = False,
 ) -> Run:
     """Make a run, and print what was chosen."""
     from lamina.runs.start import begin_run
@@ -85,7 +86,7 @@ def start(
     record = run.record
     terminal.remark(f"net: {net.name}, {record.parameters:,} parameters")
     if not isinstance(module, Net):
-        _print_pretrained(module, record, terminal)
+        _print_pretrained(module, record, terminal, advises_size=not is_size_chosen)
     terminal.remark(f"device: {record.device}; precision: {record.precision}")
     terminal.remark(f"run: {run.path}")
     return run
@@ -222,7 +223,7 @@ def stop_signals() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def _print_pretrained(module: nn.Module, record: RunRecord, terminal: Terminal) -> None:
+def _print_pretrained(module: nn.Module, record: RunRecord, terminal: Terminal, *, advises_size: bool) -> None:
     """Print a timm net's normalization, and whether the pictures are far smaller than those it was pretrained on."""
     from lamina.training.pretrained import native_side_px
 
@@ -231,7 +232,7 @@ def _print_pretrained(module: nn.Module, record: RunRecord, terminal: Terminal) 
         return
     mean, std = (", ".join(f"{value:.1f}" for value in values) for values in (record.mean, record.std))
     terminal.remark(f"normalization: the net's own, mean {mean}, deviation {std}")
-    if 2 * side_px <= native_px:
+    if advises_size and 2 * side_px <= native_px:
         terminal.remark(
             f"size: the pictures are {side_px} px, and the net was made for {native_px} px: a larger --size, "
             f"such as {min(native_px, 4 * side_px)}, is usually more accurate and slower"

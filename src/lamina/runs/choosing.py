@@ -29,7 +29,7 @@ from lamina.training.pretrained import RECIPES, TimmNet
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe, overlay
 from lamina.training.task import task_of
-from lamina.training.timing import TIMED_BATCH, TIMED_STEPS, WARM_UP_STEPS, Pace, measure_pace
+from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 from lamina.zoo import LADDER, PHOTO_LADDER, load_net, load_recipe
 
 SIDES_PX = (32, 48, 64)
@@ -48,10 +48,8 @@ SPARE_FRACTION = 0.04
 """Of the time, in case the machine is busier later."""
 TRIAL_FRACTION = 0.08
 """Of the time, for the trial of a net from scratch beside a pretrained one."""
-FROZEN_FRACTION = 0.6
+FROZEN_FRACTION = 0.75
 """Of the time for training, at most, for a head on frozen features."""
-HEAD_SECONDS = 3e-4
-"""For a step of the head, an image."""
 PENALTY_SECONDS = 3.0
 """To train a head with each penalty, on features that are known."""
 PRETRAINED_SIDES_PX = (64, 96, 128, 160, 192, 224)
@@ -247,8 +245,7 @@ def choose_pretrained(
         pace = Pace(base.train_seconds * area, base.evaluation_seconds * area, base.start_seconds)
         left = clock.left_to_train(pace)
         head = propose_at(side, "frozen")
-        needed = pace.start_seconds + pace.evaluation_seconds * (images + clock.val)
-        needed += HEAD_SECONDS * images * head.recipe.epochs
+        needed = clock.total_seconds(pace, head.recipe)
         if needed > FROZEN_FRACTION * left:
             break
         frozen = replace(head, pace=pace)
@@ -297,7 +294,7 @@ def is_better(score: Score | None, other: Score | None) -> bool:
 
 def resize_some(images: Images, side_px: int) -> Images:
     """As many images as a timing needs, evenly spread, resized to squares."""
-    some = images.take_evenly((WARM_UP_STEPS + TIMED_STEPS) * TIMED_BATCH)
+    some = images.take_evenly(STEPS * TIMED_BATCH)
     if min(images.shape[1:]) == side_px:
         return some
     size = (side_px, side_px)

@@ -56,7 +56,8 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
         recipe: as it was found on the images of ``home``.
         images: how many there are to train on, at least 1.
         side_px: the smaller side of an image.
-        kind: of target; numbers have no labels to smooth, and may change in a mirror image or a crop.
+        kind: of target; numbers have no labels to smooth, and any augmentation but a shift may change
+            them.
         home: the images that the recipe was found on.
 
     >>> from lamina.targets import SINGLE_LABEL
@@ -86,7 +87,9 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
     )
     if kind is not REGRESSION:
         return fitted
-    return dataclasses.replace(fitted, label_smoothing=0.0, flip="off", crop_from_fraction=0.0)
+    return dataclasses.replace(
+        fitted, label_smoothing=0.0, flip="off", cutout_px=0, crop_from_fraction=0.0, jitter_fraction=0.0
+    )
 
 
 def describe_fit(recipe: Recipe, fitted: Recipe, images: int, side_px: int, home: Home = ZOO_HOME) -> str:

@@ -38,6 +38,8 @@ class Forward:
         self._device = next(model.parameters()).device
         self._autocasts = arrange_layers(model, precision)
         self._trunk = find_trunk(model.body) if recipe.freeze else None
+        # Whether all but the head has been put to rest: a mode that takes milliseconds to set need not be set again.
+        self._rests = False
         self._features: Features | None = None
         self._seen: SeenFeatures | None = None
         if self._trunk is not None:
@@ -74,9 +76,21 @@ class Forward:
 
     def set_mode(self, epoch: int) -> None:
         """Put all layers into training mode, or the head alone while the rest is frozen."""
-        self._model.train()
+        is_frozen = epoch < self._recipe.freeze
+        if self._trunk is not None and is_frozen and self._rests and not self._model.training:
+            self._trunk.set_head_mode(True)
+            return
+        self._model.train(not is_frozen)
         if self._trunk is not None:
-            self._trunk.set_frozen(epoch < self._recipe.freeze)
+            self._trunk.set_frozen(is_frozen)
+        self._rests = is_frozen
+
+    def set_eval_mode(self) -> None:
+        """Put all layers into eval mode."""
+        if self._trunk is not None and self._rests and not self._model.training:
+            self._trunk.set_head_mode(False)
+        else:
+            self._model.eval()
 
     @contextmanager
     def _arithmetic(self, batch: Batch) -> Iterator[None]:

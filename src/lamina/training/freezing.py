@@ -29,14 +29,18 @@ class Trunk:
     weights: tuple[Tensor, ...]
     """All trainable weights but the heads'."""
 
+    def set_head_mode(self, is_training: bool) -> None:
+        """Put the head alone into training mode, or into eval mode."""
+        for head in self.heads:
+            head.train(is_training)
+
     def set_frozen(self, is_frozen: bool) -> None:
         """Put the net into training mode, but if frozen, its trunk into eval mode and without gradients.
 
         Its batch norms keep the statistics of their pretraining, frozen or not: those of a few small batches are worse.
         """
         self.body.train(not is_frozen)
-        for head in self.heads:
-            head.train()
+        self.set_head_mode(True)
         for weight in self.weights:
             weight.requires_grad_(not is_frozen)
         for module in self.body.modules():

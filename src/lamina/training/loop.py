@@ -167,8 +167,9 @@ class Training:
                 clock = time.perf_counter()
 
     def _set_eval_mode(self) -> None:
-        for model in self._models.values():
-            model.eval()
+        self._forward.set_eval_mode()
+        if self.model is not self._live:
+            self.model.eval()
 
     def checkpoint(self) -> Checkpoint:
         """Everything that an exact continuation needs, between two records.

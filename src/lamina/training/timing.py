@@ -14,14 +14,19 @@ from torch import nn
 from lamina.data import Images
 from lamina.nets import Net
 from lamina.training.loop import Training
-from lamina.training.model import predict_logits
+from lamina.training.model import Model, predict_logits
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import evaluation_interval, size_fraction
 
-WARM_UP_STEPS, TIMED_STEPS = 2, 4
+STEPS, WARM_UP_STEPS = 6, 2
+"""Of a timing, and those of them that only make what the others use again."""
 TIMED_BATCH = 100
 """Images in a timed step, at most: an image's share of a larger one is about the same."""
-EVALUATED_IMAGES = 200
+TIMED_EVALUATION, EVALUATED_IMAGES = 40, 200
+ENOUGH_SECONDS = 0.4
+"""Timing ends after the step or the batch that passes it: of a slow net, one step shows enough."""
+HEAD_SECONDS = 1.5e-4
+"""An image's share of a step of the head alone, on features that are known."""
 SAVING_SECONDS = 0.1
 """To save an epoch's record and weights."""
 
@@ -40,43 +45,59 @@ class Pace:
     def total_seconds(self, recipe: Recipe, images: int, evaluated: int) -> float:
         """The time of all epochs on so many training images, with the evaluations of ``evaluated`` images among them.
 
-        A step's time is proportional to the area of its pictures.
+        A step's time is proportional to the area of its pictures. While the trunk is frozen, the features of all images
+        are computed once.
         """
         area = 1.0
         if recipe.grow_from_fraction:
             area = statistics.fmean(size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs))
         evaluation = self.evaluation_seconds * evaluated / evaluation_interval(images, evaluated)
-        epoch = self.train_seconds * images * area + evaluation + SAVING_SECONDS
-        return self.start_seconds + epoch * recipe.epochs
+        whole = (self.train_seconds * images * area + evaluation) * (recipe.epochs - recipe.freeze)
+        frozen = HEAD_SECONDS * images * recipe.freeze
+        if recipe.freeze:
+            frozen += self.evaluation_seconds * (images + evaluated)
+        return self.start_seconds + whole + frozen + SAVING_SECONDS * recipe.epochs
 
     def fit(self, recipe: Recipe, images: int, evaluated: int, seconds: float) -> Recipe:
         """The recipe with as many epochs as fit into ``seconds``, at least 1; frozen epochs keep their share."""
-        # At least a quarter of the epochs show pictures of full size.
-        least = self.train_seconds * images / 4 + SAVING_SECONDS
+
+        def scale(epochs: int) -> Recipe:
+            return replace(recipe, epochs=epochs, freeze=round(recipe.freeze * epochs / recipe.epochs))
+
+        most = max(0, int(seconds / SAVING_SECONDS)) + 1
         fitting = bisect_right(
-            range(1, max(0, int(seconds / least)) + 2),
-            seconds,
-            key=lambda epochs: self.total_seconds(replace(recipe, epochs=epochs), images, evaluated),
+            range(1, most + 1), seconds, key=lambda epochs: self.total_seconds(scale(epochs), images, evaluated)
         )
-        epochs = max(1, fitting)
-        return replace(recipe, epochs=epochs, freeze=round(recipe.freeze * epochs / recipe.epochs))
+        return scale(max(1, fitting))
 
 
 def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: str) -> Pace:
     """Time a few training steps of a copy of a net on ``images``, and an evaluation."""
     batch = min(recipe.batch_size, TIMED_BATCH)
-    steps = WARM_UP_STEPS + TIMED_STEPS
-    sample = images.take_evenly(steps * batch)
-    # As many epochs as steps, in case the set is smaller than a batch; nothing frozen, which is faster.
-    trial = replace(recipe, epochs=steps, batch_size=batch, grow_from_fraction=0.0, freeze=0)
+    # Where a trunk is frozen at first, an epoch is one step, so that all layers learn from the second step on.
+    sample = images.take_evenly(batch if recipe.freeze else STEPS * batch)
+    # As many epochs as steps, in case the set is smaller than a batch.
+    trial = replace(recipe, epochs=STEPS, batch_size=batch, grow_from_fraction=0.0, freeze=min(recipe.freeze, 1))
     began = time.perf_counter()
     training = Training(deepcopy(net), sample, trial, device=device, steps_per_record=1)
-    for step, _ in enumerate(itertools.islice(training, steps), start=1):
-        if step == WARM_UP_STEPS:
-            started = time.perf_counter()
-    train_seconds = (time.perf_counter() - started) / (TIMED_STEPS * min(batch, len(sample)))
-    few = images.take_evenly(EVALUATED_IMAGES)
-    predict_logits(training.model, few.pixels[:1])
-    evaluated = time.perf_counter()
-    predict_logits(training.model, few.pixels)
-    return Pace(train_seconds, (time.perf_counter() - evaluated) / len(few), started - began)
+    ended = []
+    for _ in itertools.islice(training, STEPS):
+        ended.append(time.perf_counter())
+        if len(ended) > WARM_UP_STEPS and ended[-1] - ended[WARM_UP_STEPS - 1] > ENOUGH_SECONDS:
+            break
+    timed = len(ended) - WARM_UP_STEPS
+    train_seconds = (ended[-1] - ended[WARM_UP_STEPS - 1]) / (timed * min(batch, len(sample)))
+    return Pace(train_seconds, _time_evaluation(training.model, images), ended[0] - began)
+
+
+def _time_evaluation(model: Model, images: Images) -> float:
+    """The seconds of an image, after a first call: of few images, or of more where they are quick."""
+    count, seconds = 0, 0.0
+    for number, few in enumerate((TIMED_EVALUATION, TIMED_EVALUATION, EVALUATED_IMAGES)):
+        sample = images.take_evenly(few)
+        began = time.perf_counter()
+        predict_logits(model, sample.pixels)
+        count, seconds = len(sample), time.perf_counter() - began
+        if seconds > ENOUGH_SECONDS and number:
+            break
+    return seconds / count
