@@ -22,6 +22,7 @@ from lamina.errors import DataError, NotFiniteError, RecipeError
 from lamina.evaluation.evaluating import evaluate
 from lamina.evaluation.reports import Score
 from lamina.nets import Net
+from lamina.targets import REGRESSION
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
 from lamina.training.head import CHOOSING_IMAGES, choose_frozen_recipe
 from lamina.training.loop import Training
@@ -63,13 +64,17 @@ UNTIMED = Pace(0.0, 0.0)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to train: a net, the side of its pictures, the recipe fitted to them, and its pace where it was timed."""
+    """A way to train: a net, the side of its pictures, the recipe fitted to them, and its pace where it was timed.
+
+    Pictures may grow during the training (``can_grow``) where that leaves their targets as they are.
+    """
 
     net_name: str
     net: Net | TimmNet
     side_px: int
     recipe: Recipe
     pace: Pace = UNTIMED
+    can_grow: bool = True
 
     def make(self, images: Images) -> Net | nn.Module:
         """The net, or a module of timm's with the weights that its recipe's seed gives."""
@@ -131,6 +136,7 @@ def propose(dataset: Dataset, sides_px: Sequence[int], given: dict[str, Any]) ->
             load_net(nets[net]),
             sides[side],
             overlay(fit_recipe(load_recipe(nets[net]), images, sides[side], kind), given),
+            can_grow=kind is not REGRESSION and sides[side] >= SIDES_PX[0],
         )
         for net, side in places
     ]
@@ -233,7 +239,7 @@ def choose_pretrained(
 
     def propose_at(side: int, recipe_name: str) -> Candidate:
         recipe = fit_recipe(RECIPES[recipe_name], images, side, kind, PRETRAINED_HOME)
-        return Candidate(net.net_name, net, side, overlay(recipe, given))
+        return Candidate(net.net_name, net, side, overlay(recipe, given), can_grow=False)
 
     timed = propose_at(TIMED_SIDE_PX, "default")
     sample = resize_some(dataset.train, TIMED_SIDE_PX)
@@ -311,9 +317,7 @@ def spend(candidate: Candidate, clock: Clock) -> Candidate:
     recipe = clock.fit(pace, wanted)
     if recipe.epochs < wanted.epochs and not wanted.grow_from_fraction:
         growing = clock.fit(pace, replace(wanted, grow_from_fraction=GROW_FROM_FRACTION))
-        can_grow = isinstance(candidate.net, Net) and candidate.side_px >= SIDES_PX[0]
-        can_grow = can_grow and 2 <= growing.epochs <= wanted.epochs
-        recipe = growing if can_grow else recipe
+        recipe = growing if candidate.can_grow and 2 <= growing.epochs <= wanted.epochs else recipe
     return replace(candidate, recipe=replace(recipe, epochs=min(recipe.epochs, round(MOST_SHARE * wanted.epochs))))
 
 
