@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from lamina.cli.session import Outcome, start, train
 from lamina.cli.terminal import Terminal, warnings_as_remarks
 from lamina.data.load import check_learnable
 from lamina.data.preparation import Preparation
+from lamina.errors import NetError
 from lamina.text import format_table
 from lamina.training.recipe import Recipe
 
@@ -123,14 +124,19 @@ class Request:
 
 def train_chosen(request: Request, *, from_scratch: bool) -> Outcome:
     """Choose net, size and recipe for the data, this machine and the time, and train within it."""
-    from lamina.runs.choosing import choose_pretrained, start_clock
+    from lamina.runs.choosing import choose_pretrained, spend, start_clock
     from lamina.training.pretrained import find_at_hand
 
     terminal, settings = request.terminal, request.settings
     dataset = request.load(request.preparation.size_px)
     check_learnable(dataset)
     clock = start_clock(dataset, request.seconds_left)
-    net = None if from_scratch else find_at_hand()
+    net = None
+    if not from_scratch:
+        try:
+            net = find_at_hand()
+        except NetError as error:
+            terminal.remark(f"warning: {error} Training from scratch.")
     if net is None:
         if not from_scratch and len(dataset.train) <= FEW_IMAGES:
             terminal.remark(
@@ -145,7 +151,7 @@ def train_chosen(request: Request, *, from_scratch: bool) -> Outcome:
         return train_plan(plan_from_scratch(request, dataset, clock), settings, terminal)
     if dataset.val is None:
         terminal.remark("val: too few images to compare candidates on")
-        return train_plan(plan_candidate(request, stages[-1], dataset, clock), settings, terminal)
+        return train_plan(plan_candidate(request, spend(stages[-1], clock), dataset, clock), settings, terminal)
     return train_stages(request, stages, dataset, clock)
 
 
@@ -192,15 +198,18 @@ def train_stages(request: Request, stages: Sequence[Candidate], dataset: Dataset
     first = train_plan(plan, settings, terminal, evaluates_test=not has_time)
     if first.stopped_by is not None or not has_time:
         return first
-    trial = None if first.val is None else try_from_scratch(request, dataset)
+    try:
+        trial = None if first.val is None else try_from_scratch(request, dataset)
+    except KeyboardInterrupt:
+        terminal.remark(f"the best so far is {first.run.path}")
+        raise
     if trial is not None and is_better(trial[1], first.val):
         plan = plan_from_scratch(request, dataset, clock)
     elif tuned and clock.left_to_train(tuned[0].pace) > 0:
         plan = plan_candidate(request, spend(tuned[0], clock), dataset, clock)
     else:
         return finish(first, None, trial, settings.name, terminal)
-    second_name = None if settings.name is None else f"{settings.name}-2"
-    second = train_plan(plan, replace(settings, name=second_name), terminal, evaluates_test=False)
+    second = train_plan(plan, replace(settings, name=None), terminal, evaluates_test=False)
     if second.stopped_by is None:
         return finish(first, second, trial, settings.name, terminal)
     terminal.remark(
@@ -250,7 +259,8 @@ def finish(
 
 
 def print_considered(considered: Sequence[Considered], terminal: Terminal) -> None:
-    """The candidates, as a short table."""
+    """The candidates, as a short table, and as an event."""
+    terminal.emit("considered", candidates=[asdict(one) for one in considered])
     rows = [
         (
             one.net_name,

@@ -96,11 +96,18 @@ USUAL_LR: dict[str, float] = {"adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3, "sgd
 
 
 def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
-    """The recipe with the given fields, and with the usual learning rate of another optimizer.
+    """The recipe with the given fields, and what follows from them unless it is given too.
+
+    Another optimizer has its usual learning rate, and of another number of epochs the same share is frozen.
 
     >>> overlay(Recipe(lr=0.01), {"optimizer": "sgd"}).lr
     0.05
+    >>> overlay(Recipe(epochs=24, freeze=16), {"epochs": 3}).freeze
+    2
     """
-    optimizer = given.get("optimizer", recipe.optimizer)
-    usual = {} if optimizer == recipe.optimizer else {"lr": USUAL_LR[optimizer]}
-    return dataclasses.replace(recipe, **usual | given)
+    follows: dict[str, Any] = {}
+    if given.get("optimizer", recipe.optimizer) != recipe.optimizer:
+        follows["lr"] = USUAL_LR[given["optimizer"]]
+    if recipe.freeze and "epochs" in given:
+        follows["freeze"] = round(recipe.freeze * given["epochs"] / recipe.epochs)
+    return dataclasses.replace(recipe, **follows | given)
