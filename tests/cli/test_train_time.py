@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
-from commands import events, run_lamina, run_process
+from commands import events, run_lamina, run_process, write_pictures
 
 from lamina import read_run, zoo
 
@@ -45,6 +46,23 @@ def test_without_a_net_one_is_chosen_trained_evaluated_and_remembered_with_what_
     assert re.search(r"^considered .*\n", trained.stderr, re.MULTILINE)
 
 
+@pytest.mark.slow
+def test_pretrained_weights_at_hand_are_tried_first_and_the_better_run_is_kept(workplace):
+    write_pictures(workplace / "many", 80)
+    trained = run_process("train", "--data", "many", "--time", "60s", "--name", "mine", "--json")
+    assert trained.returncode == 0, trained.stderr
+    *_, considered, result = events(trained.stdout)
+    assert considered["event"] == "considered"
+    assert [one["verdict"] for one in considered["candidates"]].count("chosen") == 1
+    assert considered["candidates"][-1]["net_name"] == "timm:tf_efficientnet_lite0.in1k"
+    assert result["run"] == "runs/mine"
+    assert result["test_accuracy"] == 1
+    assert [path.name for path in Path("runs").iterdir()] == ["mine"]  # the other run is removed
+    run = read_run("runs/mine")
+    assert len(run.record.considered) == len(considered["candidates"])
+    assert run.report.accuracy == 1
+
+
 NO_EPOCHS = "--time sets the number of epochs, but --epochs was given too. Give only one."
 NO_TIME = "--time was 'soon', but takes a time such as 30s, 5m or 1h."
 NO_NET = "--recipe needs a net, as in: lamina train cnn-s --recipe best"
@@ -58,6 +76,7 @@ FROM = "--from scratch is for a net that lamina chooses. Leave out mlp."
         ("mlp --time 1m --epochs=3 --data shapes", NO_EPOCHS),
         ("mlp --time soon --data shapes", NO_TIME),
         ("mlp --from scratch --data shapes", FROM),
+        ("--data shapes --freeze 2", "--freeze needs a net, as in: lamina train cnn-s --freeze 2"),
     ],
 )
 def test_what_does_not_go_with_a_time(workplace, arguments, message):

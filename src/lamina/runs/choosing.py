@@ -23,6 +23,7 @@ from lamina.evaluation.evaluating import evaluate
 from lamina.evaluation.reports import Score
 from lamina.nets import Net
 from lamina.targets import REGRESSION
+from lamina.training.device import choose_device
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
 from lamina.training.head import CHOOSING_IMAGES, choose_frozen_recipe
 from lamina.training.loop import Training
@@ -184,7 +185,7 @@ def start_clock(dataset: Dataset, seconds_left: Callable[[], float]) -> Clock:
 def choose_from_scratch(
     dataset: Dataset, candidates: Sequence[Candidate], clock: Clock, *, are_epochs_given: bool, device: str = "auto"
 ) -> tuple[Candidate, tuple[Considered, ...]]:
-    """The last of ``candidates``, in ascending cost, that has the time for its recipe, with the epochs that fit.
+    """The last of ``candidates``, in ascending cost, that has the time for its recipe; :func:`spend` fills the time.
 
     The first is taken even if it has time for fewer epochs than its recipe's. ``dataset`` may have another size.
 
@@ -215,10 +216,7 @@ def choose_from_scratch(
             chosen = replace(candidate, pace=timed)
         if not has_time:
             break
-    return (
-        chosen if are_epochs_given else spend(chosen, clock),
-        tuple(replace(one, verdict="chosen") if one.is_of(chosen) else one for one in considered),
-    )
+    return chosen, tuple(replace(one, verdict="chosen") if one.is_of(chosen) else one for one in considered)
 
 
 def choose_pretrained(
@@ -265,8 +263,10 @@ def choose_pretrained(
     return [replace(propose_at(tuned.side_px, "frozen"), pace=tuned.pace), tuned]
 
 
-def choose_penalty(frozen: Candidate, images: Images, seconds: float) -> Candidate:
-    """The candidate with the weight decay that its images choose, where they can within ``seconds``."""
+def choose_penalty(frozen: Candidate, images: Images, seconds: float, device: str = "auto") -> Candidate:
+    """The candidate with the weight decay that its images choose, where they can within ``seconds`` on this CPU."""
+    if choose_device(device).value != "cpu":
+        return frozen
     pace = frozen.pace
     needed = PENALTY_SECONDS + pace.start_seconds + pace.evaluation_seconds * min(len(images), CHOOSING_IMAGES)
     if needed > seconds:
@@ -278,10 +278,13 @@ def choose_penalty(frozen: Candidate, images: Images, seconds: float) -> Candida
 def try_briefly(
     candidate: Candidate, dataset: Dataset, seconds: float, device: str = "auto"
 ) -> tuple[int, Score | None]:
-    """Train a candidate for about so many seconds: the epochs that fit, and its score on ``val``, if it has one."""
+    """Train a candidate for about so many seconds: the epochs that fit, and its score on ``val``, if it gets one."""
     net, recipe, val = candidate.make(dataset.train), candidate.recipe, dataset.val
     pace = measure_pace(net, dataset.train, recipe, device)
-    recipe = pace.fit(recipe, len(dataset.train), 0, seconds - pace.evaluation_seconds * len(val or ()))
+    left = seconds - pace.evaluation_seconds * len(val or ())
+    recipe = pace.fit(recipe, len(dataset.train), 0, left)
+    if pace.total_seconds(recipe, len(dataset.train), 0) > left:
+        return 0, None
     training = Training(net, dataset.train, recipe, device=device)
     try:
         for _ in training:
@@ -323,7 +326,8 @@ def spend(candidate: Candidate, clock: Clock) -> Candidate:
 
 def check_one_epoch(name: str, recipe: Recipe, pace: Pace, clock: Clock) -> None:
     """Raise RecipeError where not even an epoch fits."""
-    one_epoch = clock.total_seconds(pace, replace(recipe, epochs=1, freeze=0))
+    freeze = int(recipe.freeze >= recipe.epochs)
+    one_epoch = clock.total_seconds(pace, replace(recipe, epochs=1, freeze=freeze))
     if (lacking := one_epoch - clock.left_to_train(pace)) > 0:
         raise RecipeError(
             f"An epoch of {name} takes {one_epoch:.1f} s here, and what follows it "

@@ -220,7 +220,11 @@ class Keeper:
         """Whether to save after this epoch: always, unless epochs are so short that saving would dominate."""
         waited = time.perf_counter() - self._saved_at
         is_last = self.training.is_finished or self._early_end is not None
-        return is_last or self._saving_seconds < max(QUICK_SECONDS, SAVING_FRACTION * waited)
+        return (
+            is_last
+            or waited >= self.save_every_seconds
+            or self._saving_seconds < max(QUICK_SECONDS, SAVING_FRACTION * waited)
+        )
 
     def _evaluate_val(self, event: Epoch) -> Report | None:
         """The report on ``val`` after an epoch; ``None`` where evaluating would take too much of the time."""

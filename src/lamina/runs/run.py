@@ -91,7 +91,7 @@ class Run:
             module: for a user's own module, the same one, made anew; not needed where ``start_run`` was given it.
             data: the run's data set, or where it is now; by default where it was.
             epochs: of the whole training, to make it longer: with a constant schedule without warmup.
-            save_every_seconds: time between checkpoints within an epoch; every epoch ends with one.
+            save_every_seconds: time between checkpoints; an epoch ends with one, unless saving would dominate.
             rewind_on_nan: on NaN or infinity, return to the last checkpoint with half the lr, at most 3 times; by
                 default as before.
 

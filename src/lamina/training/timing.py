@@ -52,8 +52,9 @@ class Pace:
         if recipe.grow_from_fraction:
             area = statistics.fmean(size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs))
         evaluation = self.evaluation_seconds * evaluated / evaluation_interval(images, evaluated)
-        whole = (self.train_seconds * images * area + evaluation) * (recipe.epochs - recipe.freeze)
-        frozen = HEAD_SECONDS * images * recipe.freeze
+        freeze = min(recipe.freeze, recipe.epochs)
+        whole = (self.train_seconds * images * area + evaluation) * (recipe.epochs - freeze)
+        frozen = HEAD_SECONDS * images * freeze
         if recipe.freeze:
             frozen += self.evaluation_seconds * (images + evaluated)
         return self.start_seconds + whole + frozen + SAVING_SECONDS * recipe.epochs
@@ -85,8 +86,9 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: s
         ended.append(time.perf_counter())
         if len(ended) > WARM_UP_STEPS and ended[-1] - ended[WARM_UP_STEPS - 1] > ENOUGH_SECONDS:
             break
-    timed = len(ended) - WARM_UP_STEPS
-    train_seconds = (ended[-1] - ended[WARM_UP_STEPS - 1]) / (timed * min(batch, len(sample)))
+    sizes = itertools.cycle(min(batch, len(sample) - start) for start in range(0, len(sample), batch))
+    trained = sum(itertools.islice(sizes, WARM_UP_STEPS, len(ended)))
+    train_seconds = (ended[-1] - ended[WARM_UP_STEPS - 1]) / trained
     return Pace(train_seconds, _time_evaluation(training.model, images), ended[0] - began)
 
 
