@@ -54,7 +54,7 @@ class Options:
     """what to do when a loss or gradient is NaN or infinity: stop, or return to the last checkpoint with half the lr,
     at most 3 times"""
     start_from: Annotated[Literal["auto", "scratch"], tyro.conf.arg(name="from")] = "auto"
-    """without NET: scratch leaves pretrained weights out, where they are at hand"""
+    """without NET: auto also considers pretrained weights that are at hand, scratch does not"""
     name: Annotated[str | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
     """name of the run; by default the date, the net and a number"""
     runs_dir: Path = Path("runs")

@@ -27,7 +27,8 @@ class Preparation:
     """
 
     size_px: Annotated[int, Range(1)] | None = None
-    """side of the squares that pictures become; by default 64, or their own size if all share one of up to 256 px"""
+    """side of the squares that pictures become; by default 64, or their own size if all share one of up to 256 px, or
+    what lamina train chooses if it is given no net"""
     resize: Resize = "crop"
     """how a picture becomes a square: crop scales it to cover the square and keeps the centre, pad scales it to fit
     inside and adds black bars, stretch changes its proportions"""
