@@ -117,9 +117,7 @@ def run_lamina(case: Case, folder: Path, way: str, *words: str) -> Row:
     if done.returncode:
         return Row(case, way, done.stderr.strip().splitlines()[-1], None, seconds)
     result = json.loads(done.stdout.splitlines()[-1])
-    return Row(
-        case, way, " ".join(words) or f"{result['net']} {result['size_px']} px", result["test_accuracy"], seconds
-    )
+    return Row(case, way, f"{result['net']} {result['size_px']} px", result["test_accuracy"], seconds)
 
 
 def run_sklearn(case: Case, folder: Path) -> list[Row]:
