@@ -13,6 +13,7 @@ from lamina.runs.choosing import (
     choose_from_scratch,
     find_sides,
     propose,
+    spend,
     start_clock,
 )
 from lamina.training.timing import Pace
@@ -73,7 +74,8 @@ def test_candidates_cost_more_and_more_and_what_is_given_stays(sides, ladder):
 def choose(seconds: float, *candidates: Candidate, given_epochs: bool = False):
     dataset = load_data("shapes")
     clock = start_clock(dataset, lambda: seconds)
-    return choose_from_scratch(dataset, candidates, clock, are_epochs_given=given_epochs, device="cpu")
+    chosen, considered = choose_from_scratch(dataset, candidates, clock, are_epochs_given=given_epochs, device="cpu")
+    return chosen if given_epochs else spend(chosen, clock), considered
 
 
 def test_the_last_that_has_time_for_its_recipe_is_taken_and_its_epochs_fill_the_time():
