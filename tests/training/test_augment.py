@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from lamina.training.augment import Choices, draw_choices, gather_batch, is_augmented, shrink_batch
+from lamina.training.augment import Choices, draw_choices, gather_batch, shrink_batch
 from lamina.training.recipe import Recipe
 
 
@@ -238,6 +238,7 @@ def test_crops_and_jitter_leave_the_other_choices_as_they_were():
     [{"flip": "random"}, {"translate_px": 1}, {"cutout_px": 1}, {"crop_from_fraction": 0.5}, {"jitter_fraction": 0.1}],
     ids=str,
 )
-def test_each_augmentation_makes_a_recipe_augmented(changes):
-    assert is_augmented(Recipe(**changes))
-    assert not is_augmented(Recipe())
+def test_each_augmentation_begins_where_all_layers_learn(changes):
+    recipe, pixels, none = Recipe(freeze=2, **changes), torch.zeros(4, 8, 8, 3, dtype=torch.uint8), vars(Choices())
+    assert [vars(draw_choices(recipe, epoch, pixels)) == none for epoch in range(3)] == [True, True, False]
+    assert vars(draw_choices(Recipe(), 0, pixels)) == none
