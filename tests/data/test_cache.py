@@ -48,6 +48,7 @@ def test_two_processes_at_once_make_it_once(many_pictures, tmp_path: Path, cache
     assert len(list(cache.glob("*/pixels.npy"))) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_nothing_that_the_next_would_take_for_whole(
     many_pictures, tmp_path: Path, cache: Path
 ) -> None:

@@ -141,6 +141,7 @@ print(scanned - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - bef
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
 def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
     """Of 400 MB of pictures the scan holds none, and the spooling a few at a time."""

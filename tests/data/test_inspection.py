@@ -439,6 +439,7 @@ def test_progress_is_complete_and_small_chunks_change_nothing(monkeypatch: pytes
     assert parts == whole
 
 
+@pytest.mark.slow
 @pytest.mark.cifar10
 def test_cifar10_has_no_duplicates(cifar10: Dataset) -> None:
     inspection = inspect(cifar10)

@@ -123,6 +123,7 @@ def test_colours_are_those_of_the_standard_library(hue: float, saturation: float
     np.testing.assert_allclose(got[0], colorsys.hsv_to_rgb(hue, saturation, value), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_shipped_set_is_drawn_once_with_progress_and_no_picture_twice() -> None:
     calls: list[tuple[int, int]] = []
     data = load_data("shapes", progress=lambda done, total: calls.append((done, total)))

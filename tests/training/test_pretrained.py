@@ -130,6 +130,7 @@ def test_at_hand_is_the_package_or_else_a_small_net_in_the_cache(hub, monkeypatc
     assert find_at_hand().name == "mobilenetv3_large_100.ra_in1k"
 
 
+@pytest.mark.slow
 def test_without_timm_nothing_is_at_hand_and_nothing_is_imported():
     code = """
 import importlib.util, sys
