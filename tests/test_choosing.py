@@ -101,6 +101,13 @@ def test_the_first_is_taken_with_fewer_epochs_too_on_growing_pictures():
     assert chosen.recipe.grow_from_fraction > 0
 
 
+def test_where_more_epochs_fit_than_help_the_same_share_is_frozen():
+    clock = start_clock(load_data("shapes"), lambda: 100_000)
+    tuned = Candidate("tuned", SMALL, 32, Recipe(epochs=24, freeze=16), pace=Pace(1e-4, 1e-4))
+    recipe = spend(tuned, clock).recipe
+    assert (recipe.epochs, recipe.freeze) == (72, 48)
+
+
 def test_given_epochs_stay():
     small, large = Candidate("small", SMALL, 32, Recipe(epochs=7)), Candidate("large", LARGE, 32, Recipe(epochs=10**6))
     assert choose(1000, small, large, given_epochs=True)[0].recipe == small.recipe

@@ -80,6 +80,11 @@ def train_plan(plan: Plan, settings: Settings, terminal: Terminal, *, evaluates_
     )  # fmt: skip
 
 
+def left_of(seconds: float) -> float:
+    """What is left of ``seconds`` from the start of the process."""
+    return seconds - (time.perf_counter() - STARTED)
+
+
 def fit_time(plan: Plan, seconds: float, device: str, terminal: Terminal) -> Plan:
     """The plan with as many epochs as fit into ``seconds`` from the start of the process.
 
@@ -91,7 +96,7 @@ def fit_time(plan: Plan, seconds: float, device: str, terminal: Terminal) -> Pla
     from lamina.training.timing import measure_pace
 
     dataset, recipe = plan.dataset, plan.recipe
-    clock = start_clock(dataset, lambda: seconds - (time.perf_counter() - STARTED))
+    clock = start_clock(dataset, lambda: left_of(seconds))
     net = plan.net.make(recipe.seed, dataset.train.shape, task_of(dataset.train).outputs)
     pace = measure_pace(net, dataset.train, recipe, device)
     check_one_epoch(plan.net.name, recipe, pace, clock)
@@ -122,7 +127,14 @@ class Request:
 
     def seconds_left(self) -> float:
         """Of the time, now."""
-        return self.seconds - (time.perf_counter() - STARTED)
+        return left_of(self.seconds)
+
+    def propose(self, dataset: Dataset) -> list[Candidate]:
+        """The candidates from scratch, at the size that was given or at those that suit the pictures."""
+        from lamina.runs.choosing import find_sides, propose
+
+        side_px = self.preparation.size_px
+        return propose(dataset, find_sides(dataset) if side_px is None else (side_px,), self.given)
 
 
 def train_chosen(request: Request, *, from_scratch: bool) -> Outcome:
@@ -177,12 +189,11 @@ def find_pretrained(request: Request, dataset: Dataset) -> TimmNet | None:
 
 def plan_from_scratch(request: Request, dataset: Dataset, clock: Clock) -> Plan:
     """The plan of the net and size that the ladder has time for."""
-    from lamina.runs.choosing import choose_from_scratch, find_sides, propose
+    from lamina.runs.choosing import choose_from_scratch
 
-    side_px = request.preparation.size_px
-    candidates = propose(dataset, find_sides(dataset) if side_px is None else (side_px,), request.given)
+    are_epochs_given, device = "epochs" in request.given, request.settings.device
     chosen, considered = choose_from_scratch(
-        dataset, candidates, clock, are_epochs_given="epochs" in request.given, device=request.settings.device
+        dataset, request.propose(dataset), clock, are_epochs_given=are_epochs_given, device=device
     )
     print_considered(considered, request.terminal)
     return plan_candidate(request, chosen, dataset, clock, considered)
@@ -263,13 +274,12 @@ def train_second(
 
 def try_from_scratch(request: Request, dataset: Dataset) -> tuple[Considered, Score] | None:
     """The smallest net trained for a moment, where a tenth of the time is a moment, and its score on ``val``."""
-    from lamina.runs.choosing import TRIAL_FRACTION, Considered, find_sides, propose, try_briefly
+    from lamina.runs.choosing import TRIAL_FRACTION, Considered, try_briefly
 
     seconds = TRIAL_FRACTION * request.seconds
     if seconds < LEAST_TRIAL_SECONDS:
         return None
-    side_px = request.preparation.size_px
-    candidate = propose(dataset, find_sides(dataset)[:1] if side_px is None else (side_px,), request.given)[0]
+    candidate = request.propose(dataset)[0]
     began = time.perf_counter()
     epochs, score = try_briefly(candidate, request.load_for(candidate, dataset), seconds, request.settings.device)
     if score is None:

@@ -29,7 +29,7 @@ from lamina.training.head import CHOOSING_IMAGES, choose_frozen_recipe
 from lamina.training.loop import Training
 from lamina.training.pretrained import RECIPES, TimmNet
 from lamina.training.randomness import derive_seed, seeded
-from lamina.training.recipe import Recipe, overlay
+from lamina.training.recipe import Recipe, overlay, scale_epochs
 from lamina.training.task import task_of
 from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 from lamina.zoo import LADDER, PHOTO_LADDER, load_net, load_recipe
@@ -321,7 +321,7 @@ def spend(candidate: Candidate, clock: Clock) -> Candidate:
     if recipe.epochs < wanted.epochs and not wanted.grow_from_fraction:
         growing = clock.fit(pace, replace(wanted, grow_from_fraction=GROW_FROM_FRACTION))
         recipe = growing if candidate.can_grow and 2 <= growing.epochs <= wanted.epochs else recipe
-    return replace(candidate, recipe=replace(recipe, epochs=min(recipe.epochs, round(MOST_SHARE * wanted.epochs))))
+    return replace(candidate, recipe=scale_epochs(recipe, min(recipe.epochs, round(MOST_SHARE * wanted.epochs))))
 
 
 def check_one_epoch(name: str, recipe: Recipe, pace: Pace, clock: Clock) -> None:

@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 
 from lamina.targets import REGRESSION, Kind
-from lamina.training.recipe import Recipe
+from lamina.training.recipe import Recipe, scale_epochs
 
 LEAST_BATCH = 16
 """Images that a batch norm needs for useful statistics; a recipe's own batch may be smaller."""
@@ -56,8 +56,7 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
         recipe: as it was found on the images of ``home``.
         images: how many there are to train on, at least 1.
         side_px: the smaller side of an image.
-        kind: of target; numbers have no labels to smooth, and any augmentation but a shift may change
-            them.
+        kind: of target; numbers have no labels to smooth, and any augmentation but a shift may change them.
         home: the images that the recipe was found on.
 
     >>> from lamina.targets import SINGLE_LABEL
@@ -77,10 +76,8 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
     strength = min(2.0, share**-0.15) if share < 1 and augments else 1.0
     cutout_px = max(recipe.cutout_px, CUTOUT_PX) if share < FEW_SHARE and augments else recipe.cutout_px
     fitted = dataclasses.replace(
-        recipe,
+        scale_epochs(recipe, epochs),
         batch_size=batch_size,
-        epochs=epochs,
-        freeze=_scale_freeze(recipe, epochs),
         lr=_scale_lr(recipe, batch_size),
         translate_px=round(recipe.translate_px * strength * scale),
         cutout_px=round(cutout_px * scale),
@@ -114,11 +111,6 @@ def _fit_head(recipe: Recipe, images: int, home: Home) -> Recipe:
     epochs = max(LEAST_HEAD_EPOCHS, math.ceil(LEAST_HEAD_STEPS / math.ceil(images / batch_size)))
     decay = round(recipe.weight_decay * math.sqrt(home.images / images), 2)
     return dataclasses.replace(recipe, epochs=epochs, freeze=epochs, batch_size=batch_size, weight_decay=decay)
-
-
-def _scale_freeze(recipe: Recipe, epochs: int) -> int:
-    """The frozen epochs keep their share of all."""
-    return min(epochs, max(1, round(recipe.freeze * epochs / recipe.epochs))) if recipe.freeze else 0
 
 
 def _scale_lr(recipe: Recipe, batch_size: int) -> float:

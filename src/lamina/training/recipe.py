@@ -105,9 +105,15 @@ def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     >>> overlay(Recipe(epochs=24, freeze=16), {"epochs": 3}).freeze
     2
     """
-    follows: dict[str, Any] = {}
-    if given.get("optimizer", recipe.optimizer) != recipe.optimizer:
-        follows["lr"] = USUAL_LR[given["optimizer"]]
-    if recipe.freeze and "epochs" in given:
-        follows["freeze"] = round(recipe.freeze * given["epochs"] / recipe.epochs)
-    return dataclasses.replace(recipe, **follows | given)
+    optimizer = given.get("optimizer", recipe.optimizer)
+    usual = {} if optimizer == recipe.optimizer else {"lr": USUAL_LR[optimizer]}
+    return dataclasses.replace(scale_epochs(recipe, given.get("epochs", recipe.epochs)), **usual | given)
+
+
+def scale_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe with another number of epochs, of which the same share is frozen.
+
+    >>> scale_epochs(Recipe(epochs=24, freeze=16), 12)
+    Recipe(epochs=12, freeze=8)
+    """
+    return dataclasses.replace(recipe, epochs=epochs, freeze=round(recipe.freeze * epochs / recipe.epochs))

@@ -15,7 +15,7 @@ from lamina.data import Images
 from lamina.nets import Net
 from lamina.training.loop import Training
 from lamina.training.model import Model, predict_logits
-from lamina.training.recipe import Recipe
+from lamina.training.recipe import Recipe, scale_epochs
 from lamina.training.schedule import evaluation_interval, size_fraction
 
 STEPS, WARM_UP_STEPS = 6, 2
@@ -61,15 +61,13 @@ class Pace:
 
     def fit(self, recipe: Recipe, images: int, evaluated: int, seconds: float) -> Recipe:
         """The recipe with as many epochs as fit into ``seconds``, at least 1; frozen epochs keep their share."""
-
-        def scale(epochs: int) -> Recipe:
-            return replace(recipe, epochs=epochs, freeze=round(recipe.freeze * epochs / recipe.epochs))
-
         most = max(0, int(seconds / SAVING_SECONDS)) + 1
         fitting = bisect_right(
-            range(1, most + 1), seconds, key=lambda epochs: self.total_seconds(scale(epochs), images, evaluated)
+            range(1, most + 1),
+            seconds,
+            key=lambda epochs: self.total_seconds(scale_epochs(recipe, epochs), images, evaluated),
         )
-        return scale(max(1, fitting))
+        return scale_epochs(recipe, max(1, fitting))
 
 
 def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: str) -> Pace:
