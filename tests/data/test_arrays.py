@@ -259,6 +259,7 @@ def test_a_header_that_lies_makes_no_room(shape: str, tmp_path: Path) -> None:
     assert peak_bytes < 2**20
 
 
+@pytest.mark.slow
 def test_a_bomb_is_rejected(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("x.npy", "w") as file:

@@ -35,6 +35,7 @@ def start_loading(source: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", LOAD, str(source)], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_make_it_once(many_pictures, tmp_path: Path, cache: Path) -> None:
     source = many_pictures.write_zip(tmp_path / "a.zip")
     processes = [start_loading(source) for _ in range(2)]
@@ -254,6 +255,7 @@ def test_unrelated_sets_do_not_wait_for_each_other(pictures, tmp_path: Path, cac
     assert len(list(cache.glob("*/pixels.npy"))) == 2
 
 
+@pytest.mark.slow
 def test_waiting_for_another_process_is_announced(pictures, tmp_path: Path, cache: Path) -> None:
     """Bug 11: a second process waited without a word."""
     source = pictures.write_zip(tmp_path / "a.zip")

@@ -116,6 +116,7 @@ def test_a_spool_that_was_cut_off_gives_no_picture(pictures, tmp_path: Path) -> 
         reader.read(listing.pictures[0])
 
 
+@pytest.mark.slow
 def test_worker_processes_read_the_spool(many_pictures, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     path = write_encoded_parquet(many_pictures, tmp_path / "set")

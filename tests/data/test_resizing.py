@@ -152,6 +152,7 @@ def test_prediction_sees_the_same_pixels_as_training(way: str, size_px: int, tmp
     np.testing.assert_array_equal(chunk.pixels, list(trained.values()))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("LAMINA_CIFAR10"), reason="LAMINA_CIFAR10 is not set: no real pictures")
 def test_real_pictures_at_their_own_size_are_predicted_as_trained(cifar10, tmp_path: Path) -> None:
     source = Path(os.environ["LAMINA_CIFAR10"])

@@ -147,6 +147,7 @@ def test_the_arrays_can_become_tensors_that_may_be_changed(pictures, tmp_path: P
     assert load_data(source).train.pixels.any()
 
 
+@pytest.mark.slow
 @pytest.mark.cifar10
 def test_the_real_pictures(cifar10) -> None:
     assert cifar10.name == "cifar10"

@@ -27,7 +27,10 @@ from lamina.errors import DataError, LaminaWarning
 if sys.platform == "linux":
     import resource
 
-pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core decodes in one process")
+pytestmark = [
+    pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core decodes in one process"),
+    pytest.mark.slow,  # each test starts processes
+]
 
 
 @pytest.mark.parametrize("write", ["write_folder", "write_zip", "write_tar"])

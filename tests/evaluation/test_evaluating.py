@@ -101,6 +101,7 @@ def test_the_answer_of_most_training_images_is_the_baseline_of_a_question(share,
     assert (report.majority, report.baseline.value, report.baseline.gain) == (answer, value, 0.75 - value)
 
 
+@pytest.mark.slow
 def test_the_labels_frequencies_are_the_baseline_of_labels():
     generator = np.random.default_rng(0)
     targets = generator.random((200, 3)) < [0.7, 0.3, 0.1]

@@ -19,6 +19,7 @@ print(count(), keep_freed_memory(), count())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="another system's allocator")
 def test_memory_that_was_freed_is_not_asked_for_anew():
     done = subprocess.run([sys.executable, "-c", COUNT_FAULTS], capture_output=True, text=True, check=True)

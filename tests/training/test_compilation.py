@@ -36,6 +36,7 @@ def test_a_compiled_net_learns_the_same():
     assert done.stdout == "alike\n", done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_message_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(os.environ, "PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)

@@ -78,6 +78,7 @@ def test_judging_the_model_after_each_step_does_not_wake_what_rests(changes):
     assert not changed(weights(plain), weights(evaluated))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"flip": "alternating", "ema_decay": 0.9}], ids=str)
 @pytest.mark.parametrize("stop", range(9))
 def test_a_training_stopped_anywhere_goes_on_to_the_same_bits(stop, changes):

@@ -153,6 +153,7 @@ print("loaded")
 """
 
 
+@pytest.mark.slow
 def test_a_trained_model_can_be_copied_pickled_and_saved_by_torch(tmp_path, images):
     few, files = images.take(range(32)), []
     for net in (NET, ROWS):

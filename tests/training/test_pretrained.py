@@ -120,6 +120,7 @@ def test_what_the_hub_cache_has_of_timms_nets_is_found_and_goes_first(hub):
     assert open_timm_net(PACKAGED_NET, "packaged", keep_silent) == net
 
 
+@pytest.mark.slow
 def test_at_hand_is_the_package_or_else_a_small_net_in_the_cache(hub, monkeypatch):
     assert find_at_hand() == open_timm_net(PACKAGED_NET, "packaged", keep_silent)
     monkeypatch.setattr("lamina.training.pretrained.find_packaged", lambda: None)

@@ -11,6 +11,7 @@ from lamina.training.timing import SAVING_SECONDS, Pace, measure_pace
 SHARES = st.floats(1e-3, 1e-1)
 
 
+@pytest.mark.slow
 @given(
     train_seconds=SHARES,
     evaluation_seconds=SHARES,
