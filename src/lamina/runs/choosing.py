@@ -6,21 +6,21 @@ The ladder of nets and sizes is climbed until one no longer has the time for its
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from lamina.data import Dataset, Images
+from lamina.data.decoding import fit_pixels
 from lamina.data.detail import find_detail_px
-from lamina.data.resizing import resize_image
 from lamina.errors import DataError, NotFiniteError, RecipeError
 from lamina.evaluation.evaluating import evaluate
-from lamina.evaluation.reports import Score
+from lamina.evaluation.reports import NumberReport, Report, Score
 from lamina.nets import Net
 from lamina.targets import REGRESSION
 from lamina.training.device import choose_device
@@ -30,14 +30,17 @@ from lamina.training.loop import Training
 from lamina.training.pretrained import RECIPES, TimmNet
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe, overlay, scale_epochs
+from lamina.training.schedule import size_fraction
 from lamina.training.task import task_of
 from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 from lamina.zoo import LADDER, PHOTO_LADDER, load_net, load_recipe
 
 SIDES_PX = (32, 48, 64)
 """Of pictures to train on from scratch by the nets of the ladder."""
-PHOTO_SIDES_PX = (96, 128, 160)
+PHOTO_SIDES_PX = (96, 128, 160, 192, 224)
 """And by those that reduce them first, where pictures hold so much detail."""
+LEAST_SIDE_PX = 16
+"""Smaller pictures are enlarged: the nets of the ladder halve their sides three times."""
 LEAST_SHARE = 0.7
 """Of a recipe's epochs: a net that has time for fewer is passed over for a smaller one."""
 MOST_SHARE = 3.0
@@ -60,6 +63,11 @@ TIMED_SIDE_PX = 96
 HOPELESS = 2.0
 """Times the seconds left: a candidate that would take longer, by its multiply-adds, is not timed."""
 
+WATCHED_SECONDS, WATCHED_SHARE = 1.0, 0.4
+"""A training is compared with its pace from so many seconds to this share of its steps on."""
+LATE = 1.05
+"""Times the pace and the seconds left: a training that takes longer than either is late."""
+
 UNTIMED = Pace(0.0, 0.0)
 
 
@@ -67,15 +75,18 @@ UNTIMED = Pace(0.0, 0.0)
 class Candidate:
     """A way to train: a net, the side of its pictures, the recipe fitted to them, and its pace where it was timed.
 
-    Pictures may grow during the training (``can_grow``) where that leaves their targets as they are.
+    Attributes:
+        own_recipe: the net's recipe before it was fitted.
+        can_grow: whether pictures may grow during the training.
     """
 
     net_name: str
     net: Net | TimmNet
     side_px: int
     recipe: Recipe
+    own_recipe: Recipe | None = None
     pace: Pace = UNTIMED
-    can_grow: bool = True
+    can_grow: bool = False
 
     def make(self, images: Images) -> Net | nn.Module:
         """The net, or a module of timm's with the weights that its recipe's seed gives."""
@@ -111,12 +122,15 @@ class Considered:
 def find_sides(dataset: Dataset) -> tuple[int, ...]:
     """The sides to consider, ascending: none larger than the pictures were, or than their detail needs."""
     images = dataset.train
-    if images.shape[1] != images.shape[2]:
-        return (min(images.shape[1:]),)
+    _, height, width = images.shape
+    limit = min(height, width)
     if dataset.size_px is not None and images.original_sizes_px is not None:
         limit = int(np.median(images.original_sizes_px.min(axis=1)))
-    else:
-        limit = find_detail_px(images, (*SIDES_PX, *PHOTO_SIDES_PX)) or images.shape[1]
+    elif height == width:
+        limit = find_detail_px(images, (*SIDES_PX, *PHOTO_SIDES_PX)) or height
+    elif limit < PHOTO_SIDES_PX[0]:
+        return (max(limit, LEAST_SIDE_PX),)  # rectangles stay as they are where they are small
+    limit = max(limit, LEAST_SIDE_PX)
     if limit >= PHOTO_SIDES_PX[0]:
         return tuple(side for side in PHOTO_SIDES_PX if side <= limit)
     return (*(side for side in SIDES_PX if side < limit), limit)
@@ -131,13 +145,16 @@ def propose(dataset: Dataset, sides_px: Sequence[int], given: dict[str, Any]) ->
         net, side = places[-1]
         raises_net = net < len(nets) - 1 and (len(places) % 2 or side == len(sides) - 1)
         places.append((net + 1, side) if raises_net else (net, side + 1))
+    # Numbers may depend on the size of things, and a compiled net takes one size.
+    can_grow = kind is not REGRESSION and "grow_from_fraction" not in given and given.get("compile") != "on"
     return [
         Candidate(
             nets[net],
             load_net(nets[net]),
             sides[side],
             overlay(fit_recipe(load_recipe(nets[net]), images, sides[side], kind), given),
-            can_grow=kind is not REGRESSION and sides[side] >= SIDES_PX[0],
+            own_recipe=load_recipe(nets[net]),
+            can_grow=can_grow and sides[side] >= SIDES_PX[0],
         )
         for net, side in places
     ]
@@ -237,7 +254,7 @@ def choose_pretrained(
 
     def propose_at(side: int, recipe_name: str) -> Candidate:
         recipe = fit_recipe(RECIPES[recipe_name], images, side, kind, PRETRAINED_HOME)
-        return Candidate(net.net_name, net, side, overlay(recipe, given), can_grow=False)
+        return Candidate(net.net_name, net, side, overlay(recipe, given), own_recipe=RECIPES[recipe_name])
 
     timed = propose_at(TIMED_SIDE_PX, "default")
     sample = resize_some(dataset.train, TIMED_SIDE_PX)
@@ -277,41 +294,83 @@ def choose_penalty(frozen: Candidate, images: Images, seconds: float, device: st
 
 def try_briefly(
     candidate: Candidate, dataset: Dataset, seconds: float, device: str = "auto"
-) -> tuple[int, Score | None]:
-    """Train a candidate for about so many seconds: the epochs that fit, and its score on ``val``, if it gets one."""
-    net, recipe, val = candidate.make(dataset.train), candidate.recipe, dataset.val
-    pace = measure_pace(net, dataset.train, recipe, device)
-    left = seconds - pace.evaluation_seconds * len(val or ())
-    recipe = pace.fit(recipe, len(dataset.train), 0, left)
-    if pace.total_seconds(recipe, len(dataset.train), 0) > left:
+) -> tuple[int, Report | None]:
+    """Train a candidate for about so many seconds: the epochs that fit, and its report on ``val``, if it gets one."""
+    if dataset.val is None:
         return 0, None
-    training = Training(net, dataset.train, recipe, device=device)
+    ends = time.perf_counter() + seconds
+    images, val = (
+        replace(part, pixels=fit_pixels(part.pixels, candidate.side_px, dataset.resize), original_sizes_px=None)
+        for part in (dataset.train, dataset.val)
+    )
+    net, recipe = candidate.make(images), candidate.recipe
+    pace = measure_pace(net, images, recipe, device)
+    left = ends - time.perf_counter() - pace.evaluation_seconds * len(val)
+    recipe = pace.fit(recipe, len(images), 0, left)
+    if pace.total_seconds(recipe, len(images), 0) > left:
+        return 0, None
+    training = Training(net, images, recipe, device=device)
     try:
         for _ in training:
-            pass
-        return recipe.epochs, None if val is None else evaluate(training.model, val).score
+            if time.perf_counter() > ends:
+                break
+        return training.epochs_done, evaluate(training.model, val)
     except (DataError, NotFiniteError):
-        return recipe.epochs, None
+        return training.epochs_done, None
 
 
-def is_better(score: Score | None, other: Score | None) -> bool:
-    """Whether a score is better than another of the same kind; one that is missing is not."""
-    if score is None or other is None:
-        return other is None and score is not None
-    return score.value < other.value if score.lower_is_better else score.value > other.value
+def is_better(report: Report | None, other: Report | None) -> bool:
+    """Whether a report is better than another on the same images; one that is missing is not.
+
+    Several numbers to predict have units of their own, so that their mean error is that of the largest unit: the loss,
+    in standard deviations, decides. It also decides where few images give the same score.
+    """
+    if report is None or other is None:
+        return other is None and report is not None
+    first, second = report.score, other.score
+    if isinstance(report, NumberReport) or first.value == second.value:
+        return report.loss < other.loss
+    return first.value < second.value if first.lower_is_better else first.value > second.value
 
 
 def resize_some(images: Images, side_px: int) -> Images:
     """As many images as a timing needs, evenly spread, resized to squares."""
     some = images.take_evenly(STEPS * TIMED_BATCH)
-    if min(images.shape[1:]) == side_px:
-        return some
-    size = (side_px, side_px)
-    squares = [
-        np.asarray(resize_image(Image.fromarray(pixels.squeeze()), size, "crop")).reshape(*size, images.shape[0])
-        for pixels in some.pixels
-    ]
-    return replace(some, pixels=np.stack(squares), original_sizes_px=None)
+    return replace(some, pixels=fit_pixels(some.pixels, side_px), original_sizes_px=None)
+
+
+def has_time_to_tune(candidate: Candidate, clock: Clock) -> bool:
+    """Whether there is time for enough epochs that all layers learn in some of them."""
+    fitting = clock.fit(candidate.pace, candidate.recipe)
+    return fitting.freeze < fitting.epochs and clock.total_seconds(candidate.pace, fitting) <= clock.left_to_train(
+        candidate.pace
+    )
+
+
+def find_slowdown(recipe: Recipe, pace: Pace, clock: Clock) -> Callable[[float, float], float | None]:
+    """Whether a training will not end in time, as the machine has become slower since its pace was measured.
+
+    Gives a function of the epochs done and the seconds since the start: how many times slower, where a new start with
+    fewer epochs would end in time, and ``None`` where all is well or it is too late for that.
+    """
+    areas = [size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs)]
+    total = clock.total_seconds(pace, recipe) - pace.start_seconds
+
+    def find(epochs_done: float, seconds: float) -> float | None:
+        whole = min(int(epochs_done), recipe.epochs - 1)
+        share = (sum(areas[:whole]) + (epochs_done - whole) * areas[whole]) / sum(areas)
+        if recipe.freeze or seconds < WATCHED_SECONDS or not 0 < share < WATCHED_SHARE:
+            return None
+        factor = (seconds - pace.start_seconds) / (share * total)
+        left = clock.seconds_left() - clock.ending_seconds(pace)
+        if factor < LATE or (1 - share) * factor * total < LATE * left:
+            return None
+        slower = replace(pace, train_seconds=factor * pace.train_seconds)
+        fitting = clock.fit(slower, recipe)
+        is_worth_it = fitting.epochs < recipe.epochs and clock.total_seconds(slower, fitting) <= left
+        return factor if is_worth_it else None
+
+    return find
 
 
 def spend(candidate: Candidate, clock: Clock) -> Candidate:

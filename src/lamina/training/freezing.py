@@ -18,6 +18,9 @@ from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
 from lamina.training.tracing import fold_model
 
+STORED_BYTES = 16_384
+"""Features of an image that take no more are stored, even where the image takes less."""
+
 
 @dataclass(frozen=True, eq=False)
 class Trunk:
@@ -119,11 +122,11 @@ def ends_in_head(model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -
 
 @torch.no_grad()
 def can_store_features(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -> bool:
-    """Whether features can replace the images: all frozen epochs show the same, and the head's input is no larger."""
+    """Whether features can replace the images: all frozen epochs show the same, and the head's input is not large."""
     if len(sizes_shown(recipe)) > 1 or not ends_in_head(model, trunk, sample):
         return False
     head = path_of(model, trunk.heads[0])
-    return record_calls(model, sample, [head])[head].input.nbytes <= sample.nbytes
+    return record_calls(model, sample, [head])[head].input.nbytes <= max(sample.nbytes, STORED_BYTES * len(sample))
 
 
 def find_trunk(body: nn.Module) -> Trunk:

