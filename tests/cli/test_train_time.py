@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import events, run_lamina, run_process, write_pictures
 
@@ -35,13 +40,13 @@ def test_without_a_net_one_is_chosen_trained_evaluated_and_remembered_with_what_
     assert trained.returncode == 0, trained.stderr
     result = events(trained.stdout)[-1]
     assert result["net"] in zoo.LADDER
-    assert result["size_px"] == 12
+    assert result["size_px"] == 16  # pictures of 12 px are enlarged
     assert result["test_accuracy"] == 1
     assert result["seconds"] < 60
     assert trained.stderr.startswith("time: 30 s for the whole command (as requested)\n")
     record = read_run("runs/mine").record
     (chosen,) = (one for one in record.considered if one.verdict == "chosen")
-    assert (chosen.net_name, chosen.side_px) == (result["net"], 12)
+    assert (chosen.net_name, chosen.side_px) == (result["net"], 16)
     assert all(one.seconds > 0 for one in record.considered)
     assert re.search(r"^considered .*\n", trained.stderr, re.MULTILINE)
 
@@ -51,8 +56,8 @@ def test_pretrained_weights_at_hand_are_tried_first_and_the_better_run_is_kept(w
     write_pictures(workplace / "many", 80)
     trained = run_process("train", "--data", "many", "--time", "60s", "--name", "mine", "--json")
     assert trained.returncode == 0, trained.stderr
-    *_, considered, result = events(trained.stdout)
-    assert considered["event"] == "considered"
+    *printed, result = events(trained.stdout)
+    (considered,) = (event for event in printed if event["event"] == "considered")
     assert [one["verdict"] for one in considered["candidates"]].count("chosen") == 1
     assert considered["candidates"][-1]["net_name"] == "timm:tf_efficientnet_lite0.in1k"
     assert result["run"] == "runs/mine"
@@ -61,6 +66,54 @@ def test_pretrained_weights_at_hand_are_tried_first_and_the_better_run_is_kept(w
     run = read_run("runs/mine")
     assert len(run.record.considered) == len(considered["candidates"])
     assert run.report.accuracy == 1
+
+
+def start_choosing(*words: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "lamina", "train", "--json", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_stopped_in_the_second_training_the_better_so_far_is_named_and_both_can_be_used(workplace):
+    write_pictures(workplace / "many", 80)
+    with start_choosing("--data", "many", "--time", "60s", "--name", "mine") as process:
+        runs = (event["run"] for event in map(json.loads, process.stdout) if event["event"] == "epoch")
+        second = next(run for run in runs if run != "runs/mine")
+        process.send_signal(signal.SIGINT)
+        rest, printed = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    considered, result = events(rest)[-2:]
+    best = result["run"]
+    assert result["stopped_by"] == "SIGINT"
+    assert [one["verdict"] for one in considered["candidates"]].count("chosen") == 1
+    assert f"the best so far is {best}; the training that was stopped is {second}" in printed
+    assert len(read_run(best).record.considered) == len(considered["candidates"])
+    assert run_lamina("evaluate", "runs/mine").returncode == 0
+    assert run_lamina("resume", second).returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_before_any_training_nothing_is_left(workplace, pictures, number):
+    with start_choosing("--data", pictures, "--time", "60s") as process:
+        assert process.stderr.readline().startswith("time: 60 s")
+        process.send_signal(number)
+        rest, printed = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in printed
+    assert (rest, list(workplace.glob("runs/*"))) == ("", [])
+
+
+@pytest.mark.slow
+def test_pictures_too_small_for_the_nets_are_enlarged(workplace):
+    generator = np.random.default_rng(0)
+    bright = np.arange(120) % 2
+    x = (generator.integers(0, 100, (120, 8, 8)) + 120 * bright[:, None, None]).astype(np.uint8)
+    np.savez("digits.npz", x=x, y=bright)
+    trained = run_process("train", "--data", "digits.npz", "--time", "20s", "--from", "scratch", "--json")
+    assert trained.returncode == 0, trained.stderr
+    assert "size: 16 px for pictures of 8 px (enlarged)\n" in trained.stderr
+    assert events(trained.stdout)[-1]["size_px"] == 16
+    assert events(trained.stdout)[-1]["baseline"]["value"] <= 0.6
 
 
 NO_EPOCHS = "--time sets the number of epochs, but --epochs was given too. Give only one."

@@ -36,3 +36,13 @@ def test_flat_and_grey_pictures_need_few_pixels():
 
 def test_sides_beyond_the_pictures_are_not_looked_at():
     assert find_detail_px(images_of(np.zeros((2, 16, 16, 3), np.uint8)), SIDES) is None
+
+
+def test_thin_lines_and_faint_textures_need_their_pixels():
+    """Their difference is small in levels, as most of the page is white, or all of the picture grey."""
+    pages = np.full((12, 96, 96, 3), 255, np.uint8)
+    for number, page in enumerate(pages):
+        page[30 + number : 32 + number, 20:60] = 0
+    assert find_detail_px(images_of(pages), SIDES) is None
+    texture = 128 + 4 * np.random.default_rng(0).standard_normal((12, 96, 96, 3))
+    assert find_detail_px(images_of(texture.astype(np.uint8)), SIDES) is None

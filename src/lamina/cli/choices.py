@@ -88,8 +88,11 @@ def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> Net
     return NetChoice("net", parse_net(text), {"default": Recipe()})
 
 
-def choose_data(source: str | None, preparation: Preparation, terminal: Terminal) -> Dataset:
-    """The data set of that name or path; by default CIFAR-10 where it is available, else the built-in shapes."""
+def choose_data(source: str | None, preparation: Preparation, terminal: Terminal, *, is_again: bool = False) -> Dataset:
+    """The data set of that name or path; by default CIFAR-10 where it is available, else the built-in shapes.
+
+    Of one that is loaded again, at another size, nothing is printed but progress.
+    """
     from lamina.data import NAMES, find_default_data, load_data
 
     reason = "as requested"
@@ -97,6 +100,8 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
         if source is None:
             source, reason = find_default_data()
         dataset = load_data(source, preparation, progress=progress)
+    if is_again:
+        return dataset
     _print_dataset(dataset, reason, terminal)
     if source not in NAMES:
         terminal.remark(f"targets: {dataset.target_reason}")

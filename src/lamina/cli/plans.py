@@ -156,13 +156,19 @@ class Request:
     settings: Settings
     terminal: Terminal
 
-    def load(self, side_px: int | None) -> Dataset:
-        """The data set, its pictures squares of that side, or as they are by default."""
-        return choose_data(self.source, replace(self.preparation, size_px=side_px), self.terminal)
+    def load(self) -> Dataset:
+        """The data set, its pictures of the size that was given, or as they are by default."""
+        return choose_data(self.source, self.preparation, self.terminal)
 
     def load_for(self, candidate: Candidate, dataset: Dataset) -> Dataset:
-        """The data set at the size of a candidate."""
-        return dataset if min(dataset.train.shape[1:]) == candidate.side_px else self.load(candidate.side_px)
+        """The data set at the size of a candidate, which is printed."""
+        side, own = candidate.side_px, min(dataset.train.shape[1:])
+        if side == own:
+            return dataset
+        change = "enlarged" if side > own else f"--size {own} keeps them as they are"
+        self.terminal.remark(f"size: {side} px for pictures of {own} px ({change})")
+        preparation = replace(self.preparation, size_px=side)
+        return choose_data(self.source, preparation, self.terminal, is_again=True)
 
     def seconds_left(self) -> float:
         """Of the time, now."""
@@ -181,7 +187,7 @@ def train_chosen(request: Request, *, from_scratch: bool) -> Outcome:
     from lamina.runs.choosing import choose_pretrained, start_clock
 
     terminal, settings, preparation = request.terminal, request.settings, request.preparation
-    dataset = request.load(preparation.size_px)
+    dataset = request.load()
     check_learnable(dataset)
     clock = start_clock(dataset, request.seconds_left)
     net = None if from_scratch else find_pretrained(request, dataset)
