@@ -116,6 +116,16 @@ def test_pictures_too_small_for_the_nets_are_enlarged(workplace):
     assert events(trained.stdout)[-1]["baseline"]["value"] <= 0.6
 
 
+@pytest.mark.slow
+def test_many_pictures_in_little_time_are_shrunk_rather_than_refused(workplace):
+    """As many as no net of the ladder can see once in the time."""
+    x = np.random.default_rng(0).integers(0, 256, (60_000, 32, 32), np.uint8)
+    np.savez("many.npz", x=x, y=np.arange(60_000) % 2)
+    trained = run_process("train", "--data", "many.npz", "--time", "12s", "--json", OMP_NUM_THREADS="1")
+    assert trained.returncode == 0, trained.stderr
+    assert events(trained.stdout)[-1]["size_px"] == 16
+
+
 NO_EPOCHS = "--time sets the number of epochs, but --epochs was given too. Give only one."
 NO_TIME = "--time was 'soon', but takes a time such as 30s, 5m or 1h."
 NO_NET = "--recipe needs a net, as in: lamina train cnn-s --recipe best"

@@ -242,22 +242,25 @@ def find_pretrained(request: Request, dataset: Dataset) -> TimmNet | None:
 
 
 def plan_from_scratch(request: Request, dataset: Dataset, clock: Clock) -> Plan:
-    """The plan of the net and size that the ladder has time for; smaller pictures where not even an epoch fits."""
-    from lamina.runs.choosing import LEAST_SIDE_PX, choose_from_scratch, propose
+    """The plan of the net and size that the ladder has time for; something quicker where not even an epoch fits."""
+    from lamina.runs.choosing import choose_from_scratch, propose_quickest
 
-    are_epochs_given, device = "epochs" in request.given, request.settings.device
-    try:
-        chosen, considered = choose_from_scratch(
-            dataset, request.propose(dataset), clock, are_epochs_given=are_epochs_given, device=device
-        )
-    except RecipeError:
-        if request.preparation.size_px is not None or min(dataset.train.shape[1:]) <= LEAST_SIDE_PX:
-            raise
-        chosen, considered = choose_from_scratch(
-            dataset, propose(dataset, (LEAST_SIDE_PX,), request.given)[:1], clock,
-            are_epochs_given=are_epochs_given, device=device,
-        )  # fmt: skip
-        request.terminal.remark(f"size: {LEAST_SIDE_PX} px, as there is no time for an epoch of larger pictures")
+    ways = [request.propose(dataset)]
+    if request.preparation.size_px is None:
+        ways += [[candidate] for candidate in propose_quickest(dataset, request.given)]
+    for candidates in ways:
+        try:
+            chosen, considered = choose_from_scratch(
+                dataset,
+                candidates,
+                clock,
+                are_epochs_given="epochs" in request.given,
+                device=request.settings.device,
+            )
+            break
+        except RecipeError:
+            if candidates is ways[-1]:
+                raise
     return plan_candidate(request, chosen, dataset, clock, considered)
 
 

@@ -22,7 +22,7 @@ from lamina.errors import DataError, NotFiniteError, RecipeError
 from lamina.evaluation.evaluating import evaluate
 from lamina.evaluation.reports import NumberReport, Report, Score
 from lamina.nets import Net
-from lamina.targets import REGRESSION
+from lamina.targets import REGRESSION, Kind
 from lamina.training.device import choose_device
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
 from lamina.training.head import CHOOSING_IMAGES, choose_frozen_recipe
@@ -39,6 +39,7 @@ SIDES_PX = (32, 48, 64)
 """Of pictures to train on from scratch by the nets of the ladder."""
 PHOTO_SIDES_PX = (96, 128, 160, 192, 224)
 """And by those that reduce them first, where pictures hold so much detail."""
+QUICKEST = "mlp"
 LEAST_SIDE_PX = 16
 """Smaller pictures are enlarged: the nets of the ladder halve their sides three times."""
 LEAST_SHARE = 0.7
@@ -145,19 +146,22 @@ def propose(dataset: Dataset, sides_px: Sequence[int], given: dict[str, Any]) ->
         net, side = places[-1]
         raises_net = net < len(nets) - 1 and (len(places) % 2 or side == len(sides) - 1)
         places.append((net + 1, side) if raises_net else (net, side + 1))
+    return [_propose_one(nets[net], sides[side], images, kind, given) for net, side in places]
+
+
+def propose_quickest(dataset: Dataset, given: dict[str, Any]) -> list[Candidate]:
+    """What to try where there is no time for an epoch of any other candidate: tiny pictures, at last by an MLP."""
+    images, kind = len(dataset.train), dataset.train.kind
+    return [_propose_one(net, LEAST_SIDE_PX, images, kind, given) for net in (LADDER[0], QUICKEST)]
+
+
+def _propose_one(name: str, side_px: int, images: int, kind: Kind, given: dict[str, Any]) -> Candidate:
+    own = load_recipe(name)
+    recipe = overlay(fit_recipe(own, images, side_px, kind), given)
     # Numbers may depend on the size of things, and a compiled net takes one size.
-    can_grow = kind is not REGRESSION and "grow_from_fraction" not in given and given.get("compile") != "on"
-    return [
-        Candidate(
-            nets[net],
-            load_net(nets[net]),
-            sides[side],
-            overlay(fit_recipe(load_recipe(nets[net]), images, sides[side], kind), given),
-            own_recipe=load_recipe(nets[net]),
-            can_grow=can_grow and sides[side] >= SIDES_PX[0],
-        )
-        for net, side in places
-    ]
+    may_grow = kind is not REGRESSION and "grow_from_fraction" not in given and given.get("compile") != "on"
+    can_grow = may_grow and name != QUICKEST and side_px >= SIDES_PX[0]
+    return Candidate(name, load_net(name), side_px, recipe, own_recipe=own, can_grow=can_grow)
 
 
 @dataclass(frozen=True)
