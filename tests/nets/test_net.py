@@ -19,6 +19,7 @@ from lamina.nets import (
     Conv2d,
     Dropout,
     Flatten,
+    Layer,
     LeakyReLU,
     Linear,
     MaxPool2d,
@@ -29,6 +30,7 @@ from lamina.nets import (
     Shape,
     Sigmoid,
     Softmax,
+    Tanh,
     Whiten,
     parse_net,
     summarize,
@@ -186,12 +188,12 @@ class TestCheck:
             ),
             (
                 Net(Flatten(), Output(), Softmax()),
-                "layer 3 of 3, Softmax(): expected logits at the end, as the task itself makes probabilities of them. "
+                "layer 3 of 3, Softmax(): the net should give logits, as the task itself makes probabilities of them. "
                 "Remove Softmax().",
             ),
             (
                 Net(Flatten(), Linear(10), Sigmoid()),
-                "layer 3 of 3, Sigmoid(): expected logits at the end, as the task itself makes probabilities of them. "
+                "layer 3 of 3, Sigmoid(): the net should give logits, as the task itself makes probabilities of them. "
                 "Remove Sigmoid().",
             ),
             (
@@ -221,6 +223,15 @@ class TestCheck:
         with pytest.raises(NetError) as rejection:
             net.check((3, 8, 8), 10)
         assert str(rejection.value) == message
+
+    @pytest.mark.parametrize("last", [Sigmoid(), Tanh()])
+    def test_numbers_are_predicted_without_bounds(self, last: Layer):
+        with pytest.raises(NetError) as rejection:
+            Net(Flatten(), Output(), last).check((3, 8, 8), 2, predicts_numbers=True)
+        assert str(rejection.value) == (
+            f"layer 3 of 3, {last}: the net should give unbounded numbers, as they are predicted in standard "
+            f"deviations. Remove {last}."
+        )
 
     @pytest.mark.parametrize("shape", [(), (3, 32), (3, 0, 32), (1, 3, 32, 32), (-1,)])
     def test_rejects_what_is_no_image_and_no_vector(self, shape: Shape):

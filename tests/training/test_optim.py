@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lamina.training.model import Model
-from lamina.training.optim import Muon, build_optimizer, orthogonalize
+from lamina.training.optim import Muon, build_optimizer, find_head, orthogonalize
 from lamina.training.recipe import Recipe
 from lamina.training.task import SingleLabel
 
@@ -146,6 +146,32 @@ def test_muon_finds_a_head_that_is_declared_first():
     groups = build(net, Recipe(optimizer="muon")).param_groups
     orthogonal = {id(weight) for group in groups if group["orthogonal"] for weight in group["params"]}
     assert orthogonal == {id(net.conv.weight), id(net.hidden)}
+
+
+class Scaled(nn.Module):
+    """Ends in a scale for each class."""
+
+    def __init__(self, outputs, classes_shape):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(3, 6), nn.Linear(6, outputs)
+        self.scale = nn.Parameter(torch.ones(classes_shape))
+
+    def forward(self, x):
+        return self.head(torch.relu(self.hidden(x.mean((2, 3))))) * self.scale
+
+
+@pytest.mark.parametrize(("outputs", "classes_shape"), [(5, (1, 5)), (1, (1, 1))])
+def test_a_scale_for_each_class_is_not_the_head_and_a_row_that_is_multiplied_by_is(outputs, classes_shape):
+    net = Scaled(outputs, classes_shape)
+    assert find_head(make_model(net)) is net.head.weight
+
+
+@pytest.mark.parametrize(
+    "last", [nn.Linear(3, 1), nn.Sequential(nn.Unflatten(1, (3, 1, 1)), nn.Conv2d(3, 1, 1), nn.Flatten())]
+)
+def test_a_head_with_one_output_is_found_above_a_wider_layer(last):
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3), nn.ReLU(), last)
+    assert find_head(make_model(net)).shape[0] == 1
 
 
 @pytest.mark.parametrize("shape", [(64, 32, 3, 3), (20, 300), (300, 20)])

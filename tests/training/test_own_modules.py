@@ -23,6 +23,7 @@ def make_images(kind: str = "single-label", count: int = 12) -> Images:
         "single-label": (np.arange(count) % 3, ("cat", "dog", "hen")),
         "multi-label": (generator.random((count, 3)) < 0.5, ("cat", "dog", "hen")),
         "binary": (np.arange(count) % 2 == 0, ("cat",)),
+        "regression": (generator.random((count, 1), np.float32), ("weight",)),
     }[kind]
     return Images(pixels, targets, names, tuple(map(str, range(count))), "train")
 
@@ -135,6 +136,10 @@ def test_lazy_layers_take_their_weights_from_the_seed():
 
 END = "Remove the {0}."
 LOGITS = "The module should give logits, as the task itself makes probabilities of them, but it ends in a {0}. " + END
+NUMBERS = (
+    "The module should give unbounded numbers, as they are predicted in standard deviations, but it ends in a {0}. "
+    + END
+)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +164,8 @@ LOGITS = "The module should give logits, as the task itself makes probabilities 
         (lambda: Returning(lambda _, logits: logits.sigmoid().view(-1, 1, 3).squeeze(1)), "multi-label",
          LOGITS.format("Sigmoid")),
         (lambda: head(nn.Sigmoid(), outputs=1), "binary", LOGITS.format("Sigmoid")),
+        (lambda: head(nn.Sigmoid(), outputs=1), "regression", NUMBERS.format("Sigmoid")),
+        (lambda: head(nn.Tanh(), outputs=1), "regression", NUMBERS.format("Tanh")),
         (lambda: head().double(), "single-label",
          "The module's weights should be torch.float32, but 2.weight is torch.float64. Call module.float() first."),
         (lambda: lazy().half(), "single-label",

@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, overload
 from lamina.errors import NetError
 from lamina.nets.construction import layer_from_json
 from lamina.nets.layer import Layer, Shape, build_modules, check_layers, trace_fields, trace_shapes
-from lamina.nets.layers import Output, Residual, Sigmoid, Softmax, Whiten
+from lamina.nets.layers import Output, Residual, Sigmoid, Softmax, Tanh, Whiten
 from lamina.nets.window import Field
 from lamina.text import html_table
 
 if TYPE_CHECKING:
     from torch import nn
+
+WANTED_OUTPUT = {
+    False: "logits, as the task itself makes probabilities of them",
+    True: "unbounded numbers, as they are predicted in standard deviations",
+}
+"""What a net must give, and why, for messages: where it predicts numbers, and where not."""
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -66,7 +72,7 @@ class Net(Sequence[Layer]):
         """The net whose ``Output()`` has as many units as the task has outputs."""
         return Net(*_rebuild(self.layers, lambda layer: (Output(outputs),) if isinstance(layer, Output) else (layer,)))
 
-    def check(self, in_shape: Shape, outputs: int) -> Net:
+    def check(self, in_shape: Shape, outputs: int, *, predicts_numbers: bool = False) -> Net:
         """The net with its outputs, checked for training on images of ``in_shape``.
 
         Raises ``NetError`` also where the net does not end with the task's outputs.
@@ -79,10 +85,11 @@ Put Flatten() or GlobalAvgPool() before it.
         """
         net = self.with_outputs(outputs)
         made = net.out_shape(in_shape)
-        if net.layers and isinstance(last := net.layers[-1], Softmax | Sigmoid):
+        bounded = (Softmax, Sigmoid, Tanh) if predicts_numbers else (Softmax, Sigmoid)
+        if net.layers and isinstance(last := net.layers[-1], bounded):
             raise NetError(
-                f"layer {len(net)} of {len(net)}, {last}: expected logits at the end, as the task itself makes "
-                f"probabilities of them. Remove {last}."
+                f"layer {len(net)} of {len(net)}, {last}: the net should give {WANTED_OUTPUT[predicts_numbers]}. "
+                f"Remove {last}."
             )
         if made != (outputs,):
             raise NetError(

@@ -95,9 +95,8 @@ def record_calls(model: Model, images: UInt8[Tensor, "n h w c"], paths: Iterable
     def note(path: str, given: Tensor, output: Tensor) -> None:
         calls[path] = Call(given.clone(), output.clone())  # copies, as a later layer may work in place
 
-    device = next(model.buffers()).device
-    with eval_mode(model), seeded(0, device), watch(model, paths, note):
-        model(images.to(device))
+    with eval_mode(model), seeded(0, model.device), watch(model, paths, note):
+        model(images.to(model.device))
     return calls
 
 

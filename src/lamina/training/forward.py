@@ -35,7 +35,7 @@ class Forward:
 
     def __init__(self, model: Model, batches: Batches, recipe: Recipe, precision: Precision) -> None:
         self._model, self._batches, self._recipe = model, batches, recipe
-        self._device = next(model.parameters()).device
+        self._device = model.device
         self._autocasts = arrange_layers(model, precision)
         self._trunk = find_trunk(model.body) if recipe.freeze else None
         # Whether all but the head has been put to rest: a mode that takes milliseconds to set need not be set again.
@@ -125,7 +125,7 @@ def compile_model(model: Model, recipe: Recipe) -> Callable[[Tensor], Tensor]:
             "compile was 'on', but grow_from_fraction shows images of many sizes, each of which would be compiled. "
             "Set compile to 'off', or grow_from_fraction to 0."
         )
-    if misses_compiler(next(model.parameters()).device.type):
+    if misses_compiler(model.device.type):
         raise RecipeError(
             "compile was 'on', which takes a C++ compiler, but "
             f"{os.environ.get('CXX') or COMPILER} is not on the PATH. "

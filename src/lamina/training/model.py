@@ -18,6 +18,7 @@ from lamina.errors import NetError, RecipeError
 from lamina.nets import Net, Shape
 from lamina.nets.layers import Dropout
 from lamina.nets.modules import Whitening
+from lamina.nets.net import WANTED_OUTPUT
 from lamina.training.augment import shrunk_size
 from lamina.training.folding import fold_norms, has_hooks
 from lamina.training.pretrained import own_statistics
@@ -46,8 +47,10 @@ RESHAPING = (
     "ToCopy",
     "Alias",
     "Clone",
+    "TBackward",
     "Transpose",
     "Permute",
+    "Expand",
 )
 """Prefixes of autograd's names for operations that only reshape."""
 
@@ -90,6 +93,11 @@ class Model(nn.Module):
 
     _scale: Tensor
     _shift: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, and where it takes images."""
+        return self._scale.device
 
     @property
     def _layout(self) -> torch.memory_format:  # no attribute: torch.save cannot pickle one
@@ -148,7 +156,7 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
     if recipe.dropout is not None:
         net = _set_dropout(net, recipe.dropout)
     if isinstance(net, Net):
-        net = net.check(images.shape, task.outputs)
+        net = net.check(images.shape, task.outputs, predicts_numbers=isinstance(task, Regression))
         return _build(net.module(images.shape), net, task, images, recipe)
     expected = torch.get_default_dtype()
     for name, weight in net.named_parameters():
@@ -191,7 +199,7 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
         height, width = (shrunk_size(length, fraction) for length in in_size)
         try:
             with torch.inference_mode():
-                model(torch.zeros(2, height, width, channels, dtype=torch.uint8, device=model._scale.device))
+                model(torch.zeros(2, height, width, channels, dtype=torch.uint8, device=model.device))
         except FAILURES as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise RecipeError(
@@ -230,15 +238,14 @@ def predict_logits(
             f"but got {'×'.join(map(str, found))}: {remedy}."
         )
     batch_size = max(1, min(500, PREDICTED_PIXELS // (height * width)))
-    device = model._scale.device
     with eval_mode(model), torch.inference_mode():
         used = model
         if len(pixels) >= FOLDED_PICTURES and not has_hooks(model):
             used = copy.copy(model)
             used._modules = {"body": fold_norms(model.body)}
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocasts):
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=autocasts):
             logits = [
-                used(torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(device))
+                used(torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(model.device))
                 .float()
                 .cpu()
                 for start in range(0, len(pixels), batch_size)
@@ -303,20 +310,20 @@ def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:
             f"The module should give real logits that can be differentiated, but gave {logits.dtype} "
             f"{'with' if logits.requires_grad else 'without'} a gradient. Leave out detach(), argmax() and the like."
         )
-    if activation := _find_final_activation(logits):
+    if activation := _find_final_activation(logits, model.task):
         raise NetError(
-            f"The module should give logits, as the task itself makes probabilities of them, but it ends in a "
+            f"The module should give {WANTED_OUTPUT[isinstance(model.task, Regression)]}, but it ends in a "
             f"{activation}. Remove the {activation}."
         )
 
 
-def _find_final_activation(logits: Float[Tensor, "n k"]) -> str | None:
-    """The function that turned logits into probabilities, by autograd's record or by the values."""
+def _find_final_activation(logits: Float[Tensor, "n k"], task: Task) -> str | None:
+    """The function that turned logits into probabilities or bounded numbers, by autograd's record or by the values."""
     step = logits.grad_fn
     while step is not None and step.name().startswith(RESHAPING):
         step = step.next_functions[0][0]
     name = "" if step is None else step.name().removesuffix("Backward0").removesuffix("Forward")
-    if name in FINAL_ACTIVATIONS:
+    if name in FINAL_ACTIVATIONS or (name == "Tanh" and isinstance(task, Regression)):
         return name
     sums = logits.sum(dim=1)
     is_distribution = logits.shape[1] > 1 and bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums))

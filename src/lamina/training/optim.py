@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lamina.training.model import Model, eval_mode
+from lamina.training.model import RESHAPING, Model, eval_mode
 from lamina.training.recipe import Recipe
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic step, steep at zero (Jordan et al., "Muon", 2024)."""
+PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution", "MkldnnConvolution")
+"""Prefixes of autograd's names for multiplications of activations by a weight."""
 
 
 def build_optimizer(model: Model, recipe: Recipe, precision: str = "fp32") -> Optimizer:
@@ -62,21 +64,34 @@ def build_optimizer(model: Model, recipe: Recipe, precision: str = "fp32") -> Op
 
 
 def find_head(model: Model) -> Tensor | None:
-    """The trainable weight of two dimensions or more that is nearest to the logits, wherever it was declared."""
+    """The trainable matrix that is nearest to the logits, wherever it was declared.
+
+    A weight with a single row or column is one only where activations are multiplied by it: else it is a scale for
+    each class or a position's embedding, and the head where there is nothing else.
+    """
     channels, height, width = model.in_shape
-    device = next(model.parameters()).device
     with eval_mode(model), torch.enable_grad():
-        logits = model(torch.zeros(1, height, width, channels, dtype=torch.uint8, device=device))
-    nodes, seen = [logits.grad_fn], set()
-    while nodes:  # breadth first through the graph that backward would take
-        for node in nodes:
-            weight = getattr(node, "variable", None)
+        logits = model(torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device))
+    # Breadth first through the graph that backward would take; each node with whether a product takes what it gives.
+    nodes: dict[Any, bool] = {} if logits.grad_fn is None else {logits.grad_fn: False}
+    seen: set[Any] = set()
+    nearest: Tensor | None = None
+    while nodes:
+        for node, is_factor in nodes.items():
+            weight: Tensor | None = getattr(node, "variable", None)
             if weight is not None and weight.ndim >= 2:
-                return cast(Tensor, weight)
+                if is_factor or min(weight.flatten(1).shape) > 1:
+                    return weight
+                nearest = weight if nearest is None else nearest
         seen.update(nodes)
-        below = [below for node in nodes if node is not None for below, _ in node.next_functions]
-        nodes = [node for node in dict.fromkeys(below) if node is not None and node not in seen]
-    return None
+        below: dict[Any, bool] = {}
+        for node, is_factor in nodes.items():
+            is_product = node.name().startswith(PRODUCTS) or (is_factor and node.name().startswith(RESHAPING))
+            for child, _ in node.next_functions:
+                if child is not None and child not in seen:
+                    below[child] = below.get(child, False) or is_product
+        nodes = below
+    return nearest
 
 
 class _QuickStart(Optimizer):

@@ -36,7 +36,7 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], model: Model) -> P
     """
     if wanted != "auto":
         return Precision(wanted, "as requested")
-    device = next(model.parameters()).device.type
+    device = model.device.type
     this = f"this {DEVICES.get(device, device)}"
     if not multiplies_bf16(device):
         return Precision("fp32", f"{this} has no fast bf16 arithmetic")
@@ -80,7 +80,7 @@ def arrange_layers(model: Model, precision: Precision) -> bool:
 
 def _is_linear(model: Model) -> bool:
     """Whether the model consists of lamina's own layers on a CPU, none of them a convolution."""
-    on_cpu = next(model.parameters()).device.type == "cpu"
+    on_cpu = model.device.type == "cpu"
     return on_cpu and model.net is not None and not any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 

@@ -69,4 +69,4 @@ def _sample(model: Model) -> Tensor:
     channels, height, width = model.in_shape
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (2, height, width, channels), dtype=torch.uint8, generator=generator)
-    return pixels.to(next(model.parameters()).device)
+    return pixels.to(model.device)
