@@ -180,6 +180,20 @@ def test_a_training_goes_on_after_judging_also_where_a_pool_keeps_a_norm_from_it
         assert torch.equal(weight, evaluated.model.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("register", ["register_module_forward_hook", "register_module_forward_pre_hook"])
+def test_a_hook_on_all_modules_sees_every_layer(register: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (FOLDED_PICTURES, 8, 8, 3), np.uint8)
+    images = Images.from_arrays(pixels, np.arange(FOLDED_PICTURES) % 2)
+    model = build_model(Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()), images, Recipe())
+    seen = set()
+    hook = getattr(nn.modules.module, register)(lambda module, *_: seen.add(module))
+    try:
+        predict_logits(model, pixels)
+    finally:
+        hook.remove()
+    assert set(model.body) <= seen
+
+
 @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_a_hook_on_any_layer_fires_however_many_pictures_are_predicted(register: str, index: int) -> None:

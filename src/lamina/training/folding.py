@@ -35,8 +35,11 @@ def fold_norms(module: nn.Module) -> nn.Module:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether a forward hook is registered on any layer: it would not see the layers that folding replaces."""
-    return any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules())
+    """Whether a forward hook is registered, on a layer or on all: it would not see the layers that folding replaces."""
+    for_all = nn.modules.module
+    return bool(for_all._global_forward_hooks or for_all._global_forward_pre_hooks) or any(
+        layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules()
+    )
 
 
 def _fold_row(row: nn.Sequential) -> nn.Sequential:
