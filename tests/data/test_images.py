@@ -94,6 +94,38 @@ def test_images_that_cannot_be_are_refused(change: dict, message: str, monkeypat
     assert str(raised.value) == message
 
 
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            Images.from_arrays(np.zeros((2, 16, 16), np.uint8), ["cat", "dog"]),
+            "the same image shape, but of arrays train has 8×8×1, and val has 16×16×1. "
+            "Resize the pictures to one size.",
+        ),
+        (
+            Images.from_arrays(np.zeros((2, 8, 8), np.uint8), [True, False], ["cat"]),
+            "the same kind of target, but of arrays train has single-label, and val has binary. "
+            "Give all of them targets of one kind.",
+        ),
+        (
+            Images.from_arrays(np.zeros((2, 8, 8), np.uint8), ["cat", "\x1bowl"]),
+            "the same target names, but of arrays train has cat, dog, and val has \\x1bowl, cat. "
+            "Give all of them the same names, as in Images.from_arrays(x, y, names).",
+        ),
+        (
+            Images.from_arrays(np.zeros((2, 8, 8), np.uint8), ["cat", "dog"], ["cat", "dog", "owl"]),
+            "the same target names, but of arrays train has cat, dog, and val has cat, dog, owl. "
+            "Give all of them the same names, as in Images.from_arrays(x, y, names).",
+        ),
+    ],
+)
+def test_splits_that_do_not_fit_each_other_are_rejected(other: Images, message: str) -> None:
+    train = Images.from_arrays(np.zeros((2, 8, 8), np.uint8), ["cat", "dog"])
+    with pytest.raises(DataError) as raised:
+        Dataset.from_images(train, val=other)
+    assert str(raised.value) == f"All splits of a data set should have {message}"
+
+
 def test_a_data_set_lists_the_splits_that_it_has() -> None:
     images = make_images(np.zeros(4, np.int64), ("cat",))
     assert Dataset("set", "0", images, test=images).splits == {"train": images, "test": images}

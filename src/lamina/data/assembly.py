@@ -54,7 +54,8 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
     counts = [splits.count(split) for split in SPLITS]
     train, val, test = split_images(pixels, targets, target_names, tuple(names), sizes_px, counts)
     # Only what training sees, not how it was requested: a later version may offer other ways.
-    digest = hashlib.blake2b(f"{size_px} {resize} {targets.dtype} {target_names}".encode(*ENCODING), digest_size=16)
+    how = resize if size_px else "crop"  # which is that of pictures that keep their size, as they are not resized
+    digest = hashlib.blake2b(f"{size_px} {how} {targets.dtype} {target_names}".encode(*ENCODING), digest_size=16)
     whole = (listing.pixels and listing.pixels.content) or ""
     for one, split, picture, target in zip(kept, splits, names, targets, strict=True):
         digest.update(f"\n{split}\0{picture}\0{'' if whole else one.content}\0".encode(*ENCODING))

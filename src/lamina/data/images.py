@@ -119,10 +119,10 @@ class Images:
         return len(self.pixels)
 
     def __repr__(self) -> str:
-        return f"Images({self.split}: {len(self):,} images of {self._describe()})"
+        return escape(f"Images({self.split}: {len(self):,} images of {self._describe()})")
 
     def _describe(self) -> str:
-        return f"{'×'.join(map(str, self.pixels.shape[1:]))}, {self.kind.describe(self.target_names)}"
+        return f"{_describe_shape(self)}, {self.kind.describe(self.target_names)}"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -169,6 +169,9 @@ class Dataset:
         leaks: the pictures that are in two splits.
         source: the name or absolute path that ``load_data`` loads it from again; empty for arrays in memory.
         preparation: how it was read.
+
+    Raises:
+        DataError: the splits differ in the shape of their images, the kind of target or the target names.
     """
 
     name: str
@@ -184,6 +187,15 @@ class Dataset:
     leaks: tuple[Leak, ...] = ()
     source: str = ""
     preparation: Preparation = Preparation()
+
+    def __post_init__(self) -> None:
+        for split, images in self.splits.items():
+            if difference := _find_difference(self.train, images):
+                what, expected, found, remedy = difference
+                raise DataError(
+                    f"All splits of a data set should have the same {what}, but of {self.name} train has {expected}, "
+                    f"and {split} has {found}. {remedy}"
+                )
 
     @classmethod
     def from_images(cls, train: Images, val: Images | None = None, test: Images | None = None) -> Dataset:
@@ -223,6 +235,26 @@ class Dataset:
         if len(answers) > HTML_ROWS:
             rows.append([f"and {len(answers) - HTML_ROWS} more", *("" for _ in counts)])
         return html_table(["", *counts], rows, caption=f"{self.name}: {self.train._describe()}")
+
+
+def _describe_shape(images: Images) -> str:
+    """Height, width and channels, such as ``32×32×3``."""
+    return "×".join(map(str, images.pixels.shape[1:]))
+
+
+def _find_difference(one: Images, other: Images) -> tuple[str, str, str, str] | None:
+    """What two splits should have in common and have not: its name, either's value, and what to do."""
+    if one.shape != other.shape:
+        return "image shape", _describe_shape(one), _describe_shape(other), "Resize the pictures to one size."
+    if one.kind is not other.kind:
+        return "kind of target", str(one.kind), str(other.kind), "Give all of them targets of one kind."
+    if one.target_names != other.target_names:
+        pairs = enumerate(zip(one.target_names, other.target_names, strict=False))
+        first = next((place for place, (name, another) in pairs if name != another), 0)
+        expected, found = (name_some(images.target_names[first:]) for images in (one, other))
+        remedy = "Give all of them the same names, as in Images.from_arrays(x, y, names)."
+        return "target names", expected, found, remedy
+    return None
 
 
 def _to_pixels(x: np.ndarray) -> UInt8[np.ndarray, "n h w c"]:
