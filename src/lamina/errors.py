@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+# Controls, what ends a line, what reverses the direction of writing, and halves of characters.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escape(text: str) -> str:
+    r"""Text from files and data as it may be shown: on one line, without anything that a terminal obeys.
+
+    >>> print(escape("new\nline \x1b[31mred"))
+    new\nline \x1b[31mred
+    """
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 class LaminaError(Exception):
-    """The input is wrong. The message is for the person who gave it; no traceback is needed.
+    """The input is wrong. The message, one line, is for the person who gave it; no traceback is needed.
 
-    Names from data are in the message as they are, as in :class:`LaminaWarning`; the command line escapes them.
+    Names from data are escaped where it is shown, as in :class:`LaminaWarning`.
     """
+
+    def __str__(self) -> str:
+        return escape(super().__str__())
 
 
 class NetError(LaminaError):
@@ -35,6 +51,9 @@ class RunError(LaminaError):
 
 class LaminaWarning(UserWarning):
     """Something was left out or replaced, and the work continued."""
+
+    def __str__(self) -> str:
+        return escape(super().__str__())
 
 
 def name_some(names: Sequence[str], most: int = 5) -> str:

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lamina.errors import escape as escape  # it has its place there, as errors need it too
+
 if TYPE_CHECKING:
     from rich.table import Table
-
-# Controls, what ends a line, what reverses the direction of writing, and halves of characters.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def escape(text: str) -> str:
-    r"""Text from files and data as it may be shown: on one line, without anything that a terminal obeys.
-
-    >>> print(escape("new\nline \x1b[31mred"))
-    new\nline \x1b[31mred
-    """
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def build_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Table:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
-import warnings
+from functools import cache
 from pathlib import Path
 
+import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
+from lamina.errors import escape
 from lamina.files import write_atomically
-from lamina.text import escape
 
 # Distinct with any kind of colour vision (Okabe and Ito, Color universal design, 2008); yellow is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -36,10 +38,7 @@ def save_figure(figure: Figure | Image.Image, path: Path) -> None:
     """
     encoded = io.BytesIO()
     if isinstance(figure, Figure):
-        # A letter that the font lacks is drawn as a box; matplotlib's warning adds nothing.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            figure.savefig(encoded, dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight", pad_inches=0.2)
+        figure.savefig(encoded, dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight", pad_inches=0.2)
     else:
         figure.save(encoded, "PNG")
     write_atomically(path, encoded.getvalue())
@@ -52,8 +51,15 @@ def shorten(name: str) -> str:
 
 
 def label(name: str) -> str:
-    """The same for matplotlib, which takes text between dollar signs for a formula."""
-    return shorten(name).replace("$", r"\$")
+    """The same for matplotlib: it warns of each letter that its fonts lack, and takes text between $ for a formula."""
+    fonts = [findfont(FontProperties(family=[family])) for family in matplotlib.rcParams["font.family"]]
+    letters = (letter if any(ord(letter) in _letters(font) for font in fonts) else "?" for letter in shorten(name))
+    return "".join(letters).replace("$", r"\$")
+
+
+@cache
+def _letters(font_file: str) -> frozenset[int]:
+    return frozenset(get_font(font_file).get_charmap())
 
 
 def percent_formatter() -> FuncFormatter:
