@@ -7,11 +7,16 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import SIDE_PX, events, run_lamina
 from PIL import Image
+
+from lamina import Images, LaminaWarning, load_data, read_run
+from lamina.errors import DataError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
 
@@ -104,6 +109,23 @@ def test_predictions_are_shown_escaped_and_written_with_the_true_names(place, tr
         assert answer in CLASSES
     lines = run_lamina("predict", trained, place / "new", "--json", LAMINA_CACHE=cache_of_module).stdout
     assert {event["image"] for event in map(json.loads, lines.splitlines())} == set(names)
+
+
+def test_in_python_nothing_that_is_printed_obeys_a_name(place, trained, cache_of_module, monkeypatch):
+    monkeypatch.setenv("LAMINA_CACHE", cache_of_module)
+    with pytest.warns(LaminaWarning) as warned:
+        dataset = load_data(place / "data")
+    assert any("broken" in str(warning.message) for warning in warned)
+    question = next(iter(CLASSES))
+    images = Images.from_arrays(np.zeros((2, 4, 4), np.uint8), [True, False], [question])
+    run = read_run(trained)
+    renamed = replace(run, record=replace(run.record, net_name=question))
+    with pytest.raises(DataError) as rejected:
+        load_data(place / FILE)
+    for shown in (*(warning.message for warning in warned), rejected.value):
+        assert_tame(str(shown))
+    for shown in (images, renamed, dataset):
+        assert_tame(repr(shown))
 
 
 def test_errors_show_names_escaped(tmp_path):

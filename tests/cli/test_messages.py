@@ -4,14 +4,14 @@ import subprocess
 import sys
 
 import pytest
-from commands import events, run_lamina
+from commands import events, run_lamina, run_process
 
 from lamina.cli import COMMANDS, main
 
 CASES = {
     "trian": "there is no command 'trian'. Did you mean train?",
     "train cnnn --data shapes": "There is no net 'cnnn' in the zoo. Did you mean cnn? "
-    'Or give layers, as in "Flatten(), Linear(200), ReLU(), Output()", or a file.py.',
+    'Or give layers, as in "Flatten(), Linear(200), ReLU(), Output()", or on the command line a file.py.',
     "train none.py --data shapes": "There is no file none.py. Give the path of a Python file that holds a Net.",
     "train cnn --recipe bets --data shapes": "cnn has no recipe 'bets'. Did you mean best?",
     "train mlp --data shapes --epochs 0": "epochs must be a whole number of at least 1, got 0.",
@@ -26,6 +26,24 @@ CASES = {
     "reproduce --data shapes-pose": "The article's nets predict one class an image, but shapes-pose has other targets.",
     "reproduce --seeds 0": "--seeds was 0, but takes 1 or more.",
 }
+
+
+def test_a_warning_is_one_line_without_a_place_in_the_source(workplace, pictures):
+    for name in ("first", "second"):
+        train = ("train", "Flatten(), Output()", "--data", pictures, "--epochs", "1", "--name", name)
+        assert run_lamina(*train).returncode == 0
+    history = workplace / "runs/second/history.jsonl"
+    with history.open("a") as opened:
+        opened.write('{"epoch": 2')
+    warning = (
+        "warning: The last line of runs/second/history.jsonl is incomplete, as after a crash, and is ignored. "
+        "lamina resume repeats that epoch."
+    )
+    for command in (("verify", "runs/second"), ("runs", "--diff", "runs/first", "runs/second"), ("runs",)):
+        done = run_process(*command)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.splitlines().count(warning) == 1
+        assert "history.py" not in done.stderr
 
 
 @pytest.mark.parametrize(("command", "message"), CASES.items())

@@ -55,20 +55,22 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
     from lamina.errors import LaminaError, suggest
-    from lamina.text import escape
 
     name = given[0]
     if name not in COMMANDS:
         print(f"lamina: there is no command {name!r}. {suggest(name, COMMANDS)}", file=sys.stderr)
         return 2
+    import warnings
     from importlib import import_module
 
     try:
-        command = import_module(f"lamina.cli.{name}")
-        status: int = command.run(given[1:])
+        # Each command's Terminal shows them; what it sets for that ends with the command.
+        with warnings.catch_warnings():
+            command = import_module(f"lamina.cli.{name}")
+            status: int = command.run(given[1:])
         sys.stdout.flush()
     except LaminaError as error:
-        print(f"lamina: {escape(str(error))}", file=sys.stderr)
+        print(f"lamina: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("lamina: interrupted", file=sys.stderr)

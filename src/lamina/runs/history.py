@@ -53,7 +53,7 @@ class History:
         Raises:
             RunError: a line is damaged.
         """
-        return [row for row in self._rows() if "rewind" not in row]
+        return [row for row in self._rows(warns=True) if "rewind" not in row]
 
     def rewinds(self) -> list[dict[str, Any]]:
         """The rows of the rewinds so far."""
@@ -63,18 +63,17 @@ class History:
         """Keep the first ``epochs`` and ``rewinds`` only: what is ahead of the checkpoint after a crash is repeated."""
         if not self.file.exists():
             return
-        with warnings.catch_warnings(action="ignore", category=LaminaWarning):
-            rows = self._rows()
+        rows = self._rows()
         kept = [row for row in rows if (row["rewind"] <= rewinds if "rewind" in row else row["epoch"] <= epochs)]
         text = "".join(json.dumps(row) + "\n" for row in kept)
         if text.encode() != read_bytes(self.file):
             write_atomically(self.file, text)
 
-    def _rows(self) -> list[dict[str, Any]]:
+    def _rows(self, *, warns: bool = False) -> list[dict[str, Any]]:
         if not self.file.exists():
             return []
         *lines, rest = read_bytes(self.file).split(b"\n")
-        if rest:
+        if rest and warns:
             warnings.warn(
                 f"The last line of {self.file} is incomplete, as after a crash, and is ignored. "
                 "lamina resume repeats that epoch.",
