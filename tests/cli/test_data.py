@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina
+from commands import events, run_lamina, write_pictures
 from PIL import Image
 
 from lamina.cli import main
@@ -46,6 +46,20 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
     return root
+
+
+def test_an_empty_cell_among_joined_labels_is_asked_about(tmp_path):
+    table = write_pictures(tmp_path, 30) / "tags.csv"
+    rows = [f"bright/{number}.png,{'' if number == 1 else 'a|b' if number % 2 else 'a'}" for number in range(30)]
+    table.write_text("\n".join(["image,tags", *rows]))
+    told = run_lamina("data", table)
+    assert told.returncode == 2
+    assert told.stderr.splitlines()[-1] == (
+        "lamina: 1 picture has no value in column 'tags'; the first is bright/1.png. Fill in or remove "
+        "those rows. Where an empty cell means no label, add --task multi-label (in Python, "
+        "Preparation(task='multi-label'))."
+    )
+    assert run_lamina("data", table, "--task", "multi-label").returncode == 0
 
 
 TOLD = """\

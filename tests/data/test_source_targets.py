@@ -149,7 +149,7 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
             {"tags": ["a|b", None, "a"]},
             {},
             "1 picture has no value in column 'tags'; the first is 1.png. Fill in or remove those rows. "
-            "Where an empty cell means no label, add --task multi-label.",
+            "Where an empty cell means no label, add --task multi-label (in Python, Preparation(task='multi-label')).",
         ),
         ({"tags": [[], []]}, {}, "No picture has a label. Name a column with labels by --label-column."),
     ],

@@ -61,7 +61,8 @@ def _check_complete(listing: Listing, preparation: Preparation) -> None:
         is_alone = len(listing.labels) == 1
         if gaps and not is_list and not (is_joined and is_alone):
             can_be_joined = is_alone and _find_separator({value for value in values if isinstance(value, str)})
-            hint = " Where an empty cell means no label, add --task multi-label." if can_be_joined else ""
+            remedy = "add --task multi-label (in Python, Preparation(task='multi-label'))"
+            hint = f" Where an empty cell means no label, {remedy}." if can_be_joined else ""
             raise DataError(
                 f"{plural(len(gaps), 'picture has', 'pictures have')} no value in column {column!r}; "
                 f"the first is {listing.pictures[gaps[0]].name}. Fill in or remove those rows.{hint}"
