@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lamina.errors import RecipeError
-from lamina.training.device import Choice, choose_device
+from lamina.training.device import Choice, choose_again, choose_device
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -16,6 +16,12 @@ def test_an_unknown_device_is_rejected():
     with pytest.raises(RecipeError) as rejected:
         choose_device("tpu")
     assert str(rejected.value) == "device was 'tpu', but takes one of auto, cuda, mps, cpu."
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_training_continues_on_what_is_here():
+    assert choose_again(Choice("cuda", "found")) == choose_device("auto")
+    assert choose_again(Choice("cpu", "no GPU found")) == Choice("cpu", "no GPU found")
 
 
 def test_the_requested_device_is_used():

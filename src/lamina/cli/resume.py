@@ -44,11 +44,12 @@ def run(arguments: Sequence[str]) -> int:
     terminal = Terminal(as_json=options.json)
     save_every_seconds = read_seconds("--save-every", options.save_every)
     from lamina.runs.run import read_run
+    from lamina.training.device import choose_again
 
     run = read_run(options.run)
     module = make_module(run, options.net, terminal)
     dataset = choose_run_data(run, options.data, terminal)
-    terminal.remark(f"device: {run.record.device}; precision: {run.record.precision}")
+    terminal.remark(f"device: {choose_again(run.record.device)}; precision: {run.record.precision}")
     outcome = train(
         run, dataset, terminal, module=module, epochs=options.epochs, save_every_seconds=save_every_seconds,
         rewind_on_nan=None if options.on_nan is None else options.on_nan == "rewind",

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lamina.errors import LaminaWarning
 from lamina.nets import Net
 from lamina.runs.record import RunRecord, describe_machine, find_versions
+from lamina.training.device import choose_again
 from lamina.values import fields_to_json
 
 if TYPE_CHECKING:
     from lamina.runs.run import Run
 
-ARITHMETIC = ("versions.lamina", "versions.torch", "versions.timm", "processor", "instructions", "flags", "threads")
+ARITHMETIC = (
+    *("versions.lamina", "versions.torch", "versions.timm"),
+    *("device", "processor", "instructions", "flags", "threads"),
+)
 """The software and hardware on which the last bits of the weights may depend."""
 NONE = "–"
 
@@ -36,6 +38,9 @@ def compare_runs(first: Run, second: Run) -> list[Difference]:
 
     Names, command lines and times are left out.
 
+    Warns:
+        LaminaWarning: the last line of a history is incomplete.
+
     Raises:
         RunError: a history or a report is damaged.
     """
@@ -49,7 +54,10 @@ def compare_runs(first: Run, second: Run) -> list[Difference]:
 def find_changes(record: RunRecord) -> list[Difference]:
     """What differs between a run and this process, of all on which the last bits of its weights may depend."""
     now = dataclasses.replace(
-        record, versions=find_versions(with_timm=record.timm is not None), machine=describe_machine()
+        record,
+        device=choose_again(record.device),
+        versions=find_versions(with_timm=record.timm is not None),
+        machine=describe_machine(),
     )
     return [
         difference
@@ -67,8 +75,7 @@ def _flatten_record(record: RunRecord) -> dict[str, Any]:
 
 
 def _flatten_results(run: Run) -> dict[str, Any]:
-    with warnings.catch_warnings(action="ignore", category=LaminaWarning):
-        history, report = run.history.epochs(), run.report
+    history, report = run.history.epochs(), run.report
     last = history[-1] if history else {}
     results = {f"last epoch.{name}": value for name, value in last.items() if "second" not in name}
     results |= {"rewinds": len(run.history.rewinds())}

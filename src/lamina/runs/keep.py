@@ -22,7 +22,7 @@ from lamina.files import lock_folder
 from lamina.runs.differences import find_changes
 from lamina.runs.record import read_record
 from lamina.runs.resume import check_fingerprint, find_dataset, resume_training
-from lamina.training.device import choose_device, is_out_of_memory
+from lamina.training.device import choose_again, is_out_of_memory
 from lamina.training.events import Epoch, Step
 from lamina.training.loop import Training
 from lamina.training.model import Model
@@ -84,7 +84,7 @@ def train_run(
         with _no_room(run):
             run = dataclasses.replace(run, record=read_record(run.path))  # nobody changes it from here on
             # A loop can be left at its next record: after any step on a CPU; a GPU would wait for each record.
-            steps_per_record = 1 if run.record.device.value == "cpu" else 10
+            steps_per_record = 1 if choose_again(run.record.device).value == "cpu" else 10
             training = resume_training(run, dataset, epochs, module, steps_per_record)
             run = _update(run, training, rewind_on_nan)
         with _no_room(run, training):
@@ -99,7 +99,7 @@ def evaluate_run(run: Run, module: nn.Module | None, data: Dataset | str | Path 
     check_fingerprint(run, dataset)
     with lock_folder(run.path), _no_room(run):
         run = dataclasses.replace(run, record=read_record(run.path))
-        model = run.load_model(module).to(choose_device(run.record.device.value).value)
+        model = run.load_model(module).to(choose_again(run.record.device).value)
         return _report_final(run, model, dataset)
 
 

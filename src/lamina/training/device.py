@@ -42,7 +42,7 @@ def choose_device(wanted: str) -> Choice:
     >>> choose_device("cpu")
     Choice(value='cpu', reason='as requested')
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = _find_devices()
     if wanted == "auto":
         if there["cuda"]:
             return Choice("cuda", "found")
@@ -53,6 +53,15 @@ def choose_device(wanted: str) -> Choice:
         found = ", ".join(name for name, is_there in there.items() if is_there)
         raise RecipeError(f"device was {wanted!r}, but torch finds none here. Found: {found}. Use auto or cpu.")
     return Choice(wanted, "as requested")
+
+
+def choose_again(recorded: Choice) -> Choice:
+    """The device of a training that is continued: the recorded one, or what ``auto`` takes where it is not here."""
+    return recorded if _find_devices().get(recorded.value, True) else choose_device("auto")
+
+
+def _find_devices() -> dict[str, bool]:
+    return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
 
 
 def keep_freed_memory() -> bool:
