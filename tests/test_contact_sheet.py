@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lamina.data import Images
-from lamina.drawing import draw_contact_sheet, save_figure
+from lamina.drawing import build_contact_sheet, save_figure
 
 COLOURS = np.array([(200, 0, 0), (0, 160, 0), (0, 0, 220), (250, 150, 0)], np.uint8)
 
@@ -23,7 +23,7 @@ def make_images(
 
 
 def draw(images: Images, folder: Path, samples: int = 10) -> np.ndarray:
-    save_figure(draw_contact_sheet(images, samples), folder / "sheet.png")
+    save_figure(build_contact_sheet(images, samples), folder / "sheet.png")
     assert [file.name for file in folder.iterdir()] == ["sheet.png"]
     with Image.open(folder / "sheet.png") as sheet:
         assert sheet.format == "PNG"
@@ -135,7 +135,7 @@ def test_a_class_without_pictures_and_odd_names_can_be_drawn(tmp_path: Path) -> 
 
 
 def test_a_sheet_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    sheet = draw_contact_sheet(make_images(np.array([0, 1]), ("a", "b"), COLOURS[:2]), 3)
+    sheet = build_contact_sheet(make_images(np.array([0, 1]), ("a", "b"), COLOURS[:2]), 3)
     with pytest.raises(OSError, match="No such file"):
         save_figure(sheet, tmp_path / "no" / "sheet.png")
     assert list(tmp_path.iterdir()) == []

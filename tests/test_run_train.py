@@ -16,12 +16,16 @@ import pytest
 import torch
 from torch import nn
 
-from lamina import Epoch, Net, Recipe, Report, Step, evaluate, load_data, read_run, start_run
-from lamina.data import Dataset, Images
+from lamina import Epoch, Net, Recipe, Report, Step, evaluate, load_data, load_recipe, read_run, start_run
+from lamina.data import Dataset, Images, Preparation
 from lamina.errors import DataError, LaminaWarning, NetError, RecipeError, RunError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
+from lamina.runs.differences import find_changes
 from lamina.runs.keep import EarlyEnd, Resumed
+from lamina.runs.resume import make_training
 from lamina.runs.run import Run
+from lamina.training.fit import PRETRAINED_HOME, fit_recipe
+from lamina.training.pretrained import RECIPES
 from small_runs import DATA, NET, RECIPE
 
 EIGHT_LINES = """
@@ -350,6 +354,64 @@ def test_an_own_module_is_copied_and_resumed_with_the_same_module_made_anew(tmp_
     assert np.array_equal(predicted, straight.predictor().probabilities(DATA.test.pixels))
 
 
+@pytest.mark.parametrize("net", [NET, own_module(), "Flatten(), Output()"], ids=["net", "module", "layers"])
+def test_a_net_without_a_recipe_has_one_that_is_fitted_to_the_images(net, tmp_path):
+    run = start_run(net, DATA, runs_dir=tmp_path)
+    assert run.record.recipe == fit_recipe(Recipe(), 12, 6, DATA.train.kind) != Recipe()
+    assert run.record.net_name == ("Sequential" if isinstance(net, nn.Module) else "net")
+
+
+def test_timms_net_is_found_by_its_name_and_resumed(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    data = load_data(pictures, Preparation(size_px=32))
+    run = start_run("timm:tf_efficientnet_lite0", data, runs_dir=tmp_path)
+    assert run.record.timm.weights == "packaged"
+    assert run.record.recipe == fit_recipe(RECIPES["default"], 60, 32, data.train.kind, PRETRAINED_HOME)
+    assert isinstance(next(read_run(run.path).train(data=data)), Step)
+
+
+def squares(side_px: int, original_px: int, size_px: int | None = None) -> Dataset:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, side_px, side_px, 3), np.uint8)
+    images = Images.from_arrays(pixels, np.arange(6) % 2)
+    sizes = np.full((6, 2), original_px, np.int32)
+    return Dataset("squares", "0", dataclasses.replace(images, original_sizes_px=sizes), size_px=size_px)
+
+
+@pytest.mark.parametrize(
+    ("data", "net"),
+    [
+        (squares(8, 8), "mlp"),
+        (squares(8, 500, size_px=8), "mlp"),
+        (squares(12, 12), "cnn-s"),
+        (squares(32, 500, size_px=32), "cnn-s"),
+        (squares(64, 70, size_px=64), "cnn-s"),
+        (squares(64, 500, size_px=64), "photo-s"),
+        (squares(160, 160), "photo-s"),
+    ],
+)
+def test_the_net_that_is_not_named_suits_the_pictures(data, net, tmp_path):
+    run = start_run(data=data, runs_dir=tmp_path)
+    assert run.record.net_name == net
+    side_px = min(data.train.shape[1:])
+    assert run.record.recipe == fit_recipe(load_recipe(net), 6, side_px, data.train.kind)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_run_of_a_gpu_continues_where_there_is_none(tmp_path):
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    file = run.path / "run.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps(record | {"device": {"value": "cuda", "reason": "found"}}))
+    run = read_run(run.path)
+    with pytest.warns(LaminaWarning, match=r"^device was cuda and is cpu: the last bits of the weights may differ"):
+        for _ in run.train(data=DATA):
+            pass
+    assert read_run(run.path).record.device.value == "cuda"
+    assert run.evaluate(data=DATA).score == run.report.score
+    assert [change.what for change in find_changes(run.record)] == ["device"]
+    assert make_training(run, DATA).device.value == "cpu"
+
+
 def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
     run = start_run(data="shapes-pose", runs_dir=tmp_path)
     assert run.record.net_name == "cnn-s"
@@ -443,7 +505,7 @@ def test_an_iterator_that_is_still_open_is_named_as_what_holds_the_run(tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"net": 3}, "net must be a Net, a module or the name of a net in the zoo, got int."),
+        ({"net": 3}, "net must be a Net, a module, or the name or layers of a net, got int."),
         ({"net": NET, "data": [1]}, "data must be a Dataset, Images, or the name or path of a data set, got "
          "list."),
         ({"net": NET, "data": DATA, "recipe": "quick"}, "recipe must be a Recipe, as load_recipe(NET, NAME) gives, got "

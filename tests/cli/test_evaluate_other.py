@@ -99,6 +99,18 @@ def test_a_run_on_pictures_that_are_no_squares_is_evaluated_on_others_of_that_sh
     )
 
 
+def test_the_place_that_a_runs_own_data_has_moved_to_is_told_from_other_data(tmp_path, evaluate_on):
+    own = write_pictures(tmp_path / "own", 10, seed=5)
+    command = ["train", "Flatten(), Output()", "--data", str(own), "--epochs", "1", "--runs-dir", str(tmp_path)]
+    assert main([*command, "--name", "run"]) == 0
+    moved = own.rename(tmp_path / "moved")
+    other = write_pictures(tmp_path / "other", 15, seed=6)
+    for folder, images in ((moved, 4), (other, 30)):
+        _, report, printed = evaluate_on(folder, run=str(tmp_path / "run"))
+        assert report["images"] == images
+        assert f"data: {own} is gone; comparing {folder} with it\n" in printed
+
+
 def test_labels_are_found_by_their_names(tmp_path, evaluate_on):
     write_pictures(tmp_path, 8, seed=5)
 

@@ -12,11 +12,11 @@ import pytest
 from commands import events, run_lamina, write_pictures
 from PIL import Image
 
-from lamina.cli.choices import NetChoice
 from lamina.cli.session import start, train
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, load_data
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.runs.nets import NetChoice
 from lamina.training.recipe import Recipe
 
 NET = "Flatten(), Linear(20), ReLU(), Output()"

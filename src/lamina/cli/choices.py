@@ -10,82 +10,37 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from lamina import zoo
-from lamina.cli.terminal import Terminal, warnings_as_remarks
-from lamina.errors import DataError, LaminaWarning, NetError, suggest
-from lamina.nets import Net, Shape, parse_net
-from lamina.training.fit import PRETRAINED_HOME, ZOO_HOME, Home
+from lamina.cli.terminal import Terminal
+from lamina.errors import DataError, LaminaWarning, NetError
+from lamina.nets import Net
+from lamina.runs.nets import TIMM, find_net
+from lamina.runs.nets import NetChoice as NetChoice
+from lamina.runs.nets import choice_of_timm as choice_of_timm
 from lamina.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
 
     from lamina.data import Dataset, Preparation
-    from lamina.runs.record import OwnModule
+    from lamina.evaluation.predictor import Predictor
     from lamina.runs.run import Run
-    from lamina.training.model import Model
-    from lamina.training.pretrained import TimmNet
-
-
-TIMM = "timm:"
-"""How the names of timm's nets begin."""
-
-
-@dataclass(frozen=True)
-class NetChoice:
-    """The net that the user named.
-
-    Attributes:
-        name: in tables and in the run's name.
-        net: a net, or a function from the shape of an image and the number of outputs to a module.
-        recipes: how to train it, the default first.
-        origin: where a module comes from: the user's file, or timm's net and its initial weights.
-        home: the images that the recipes were found on.
-    """
-
-    name: str
-    net: Net | Callable[[Shape, int], nn.Module]
-    recipes: dict[str, Recipe]
-    origin: OwnModule | TimmNet | None = None
-    home: Home = ZOO_HOME
-
-    def make(self, seed: int, shape: Shape, outputs: int) -> Net | nn.Module:
-        """The net, or a module for images of that shape and ``outputs`` logits, with weights drawn from ``seed``."""
-        if isinstance(self.net, Net):
-            return self.net
-        import torch
-
-        from lamina.training.randomness import derive_seed, seeded
-
-        with seeded(derive_seed(seed, "weights"), torch.device("cpu")):
-            return self.net(shape, outputs)
 
 
 def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> NetChoice:
-    """The net that ``text`` names: one of the zoo, ``timm:NAME``, ``file.py``, ``file.py:NAME``, or layers as Python.
-
-    ``weights`` are the initial weights of timm's net: ``none``, ``pretrained``, ``packaged`` or a safetensors file; by
-    default ``packaged`` where it has them and the hub's cache has not, else ``pretrained``.
-    """
-    if text.startswith(TIMM):
-        return _choose_timm(text, weights, terminal)
-    if weights is not None:
+    """The net that ``text`` names: as :func:`find_net` has it, or ``file.py`` or ``file.py:NAME``, which is run."""
+    is_timm = text.startswith(TIMM)
+    if weights is not None and not is_timm:
         raise NetError(f"--weights was {weights!r}, but only timm:NAME takes weights. Leave it out.")
-    if text in zoo.NAMES:
-        return NetChoice(text, zoo.load_net(text), zoo.load_recipes(text))
-    if file := re.fullmatch(r"(.+\.py)(?::(\w+))?", text):
+    if not is_timm and (file := re.fullmatch(r"(.+\.py)(?::(\w+))?", text)):
         return _choose_own(Path(file[1]), file[2] or "", terminal)
-    if "(" not in text:
-        raise NetError(
-            f"There is no net {text!r} in the zoo. {suggest(text, zoo.NAMES)} "
-            'Or give layers, as in "Flatten(), Linear(200), ReLU(), Output()", or a file.py.'
-        )
-    return NetChoice("net", parse_net(text), {"default": Recipe()})
+    choice = find_net(text, weights, terminal.remark)
+    if is_timm:
+        terminal.remark(f"weights: {choice.origin}")
+    return choice
 
 
 def choose_data(source: str | None, preparation: Preparation, terminal: Terminal, *, is_again: bool = False) -> Dataset:
@@ -120,16 +75,17 @@ def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset
     return choose_data(str(find_source(run, source)), run.record.data.preparation, terminal)
 
 
-def is_moved_to(run: Run, source: str) -> bool:
-    """Whether a run's data set has moved to ``source``."""
+def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
+    """Whether a run's data set, where it is no longer where it was, has moved to ``source``."""
     from lamina.data import NAMES, load_data
 
     own = run.record.data
     if own.source in NAMES or Path(own.source).exists():
         return False
+    terminal.remark(f"data: {own.source} is gone; comparing {source} with it")
     try:
-        with warnings.catch_warnings(action="ignore", category=LaminaWarning):
-            return load_data(source, own.preparation).fingerprint == own.fingerprint
+        with warnings.catch_warnings(action="ignore", category=LaminaWarning), _preparing(terminal) as progress:
+            return load_data(source, own.preparation, progress=progress).fingerprint == own.fingerprint
     except DataError:
         return False
 
@@ -146,14 +102,13 @@ def choose_other_data(
     return dataset
 
 
-def load_run_model(run: Run, net: str | None, device: str, terminal: Terminal) -> Model:
+def open_predictor(run: Run, net: str | None, device: str, terminal: Terminal) -> Predictor:
     """A run's model on a device; ``net`` is the file that makes a user's own module; a run stores only its weights."""
     from lamina.training.device import choose_device
 
-    body = make_module(run, net, terminal)
-    place = choose_device(device)
+    module, place = make_module(run, net, terminal), choose_device(device)
     terminal.remark(f"device: {place}")
-    return run.load_model(body).to(place.value)
+    return run.predictor(module, device=place.value)
 
 
 def make_module(run: Run, net: str | None, terminal: Terminal) -> nn.Module | None:
@@ -170,8 +125,8 @@ def make_module(run: Run, net: str | None, terminal: Terminal) -> nn.Module | No
 
 @contextmanager
 def _preparing(terminal: Terminal) -> Iterator[Callable[[int, int], None]]:
-    """Print warnings as remarks; call what this gives with (done, total) to show progress."""
-    with warnings_as_remarks(terminal), terminal.progress() as show_progress:
+    """Call what this gives with (done, total) to show progress."""
+    with terminal.progress() as show_progress:
         yield lambda done, total: show_progress("preparing pictures", done, total)
 
 
@@ -183,23 +138,6 @@ def _print_dataset(dataset: Dataset, reason: str, terminal: Terminal) -> None:
     terminal.remark(f"data: {dataset.name} ({reason}): {counts}; {shape}")
     if dataset.split_rule != OWN_RULE:
         terminal.remark(f"splits: {dataset.split_rule}")
-
-
-def _choose_timm(text: str, weights: str | None, terminal: Terminal) -> NetChoice:
-    from lamina.training.pretrained import open_timm_net
-
-    timm_net = open_timm_net(text.removeprefix(TIMM), weights, terminal.remark)
-    terminal.remark(f"weights: {timm_net}")
-    return choice_of_timm(timm_net)
-
-
-def choice_of_timm(net: TimmNet) -> NetChoice:
-    """One of timm's nets, with its recipes."""
-    from lamina.training.pretrained import FRESH_RECIPES, NONE, RECIPES
-
-    if net.weights == NONE:
-        return NetChoice(net.net_name, net.module, FRESH_RECIPES, net)
-    return NetChoice(net.net_name, net.module, RECIPES, net, PRETRAINED_HOME)
 
 
 def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:

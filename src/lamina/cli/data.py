@@ -12,7 +12,8 @@ import tyro
 
 from lamina.cli.choices import choose_data
 from lamina.cli.options import given_fields, parse_options
-from lamina.cli.terminal import Terminal
+from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.data.load import EXAMPLES
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError, plural
 from lamina.targets import KINDS
@@ -37,11 +38,6 @@ else:
             "test_fraction": tyro.conf.arg(name="test", metavar="FRACTION"),
         },
     )
-
-EXAMPLES = 3
-"""Pictures of a finding that are printed; --json has all of them."""
-QUIET_SECONDS = 2.0
-"""No progress bar is shown before."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +84,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _draw(dataset: Dataset, path: Path, samples: int) -> None:
-    from lamina.drawing import draw_contact_sheet, save_figure
+    from lamina.drawing import build_contact_sheet, save_figure
 
     try:
-        save_figure(draw_contact_sheet(dataset.train, samples), path)
+        save_figure(build_contact_sheet(dataset.train, samples), path)
     except OSError as error:
         raise DataError(
             f"Cannot write {path}: {error.strerror or error}. Give a file in a folder that exists."

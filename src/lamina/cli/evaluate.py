@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lamina.cli.choices import choose_other_data, choose_run_data, is_moved_to, load_run_model
+from lamina.cli.choices import choose_other_data, choose_run_data, is_moved_to, open_predictor
 from lamina.cli.options import parse_options
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
@@ -50,7 +50,8 @@ def run(arguments: Sequence[str]) -> int:
 
     run = read_run(options.run)
     own = run.record.data
-    if options.data is None or full_source(options.data) == own.source or is_moved_to(run, options.data):
+    predictor = open_predictor(run, options.net, options.device, terminal)
+    if options.data is None or full_source(options.data) == own.source or is_moved_to(run, options.data, terminal):
         data = choose_run_data(run, options.data, terminal)
         if data.fingerprint != own.fingerprint:
             terminal.remark(
@@ -58,20 +59,16 @@ def run(arguments: Sequence[str]) -> int:
                 "trained on"
             )
     else:
-        task = run.record.task
-        _, height_px, width_px = run.record.in_shape
-        # Pictures are only resized to squares; other shapes must fit already.
-        size_px = height_px if height_px == width_px else None
-        preparation = dataclasses.replace(own.preparation, size_px=size_px, task=task.kind.name)
+        task = predictor.task
+        preparation = dataclasses.replace(own.preparation, size_px=predictor.size_px, task=task.kind.name)
         data = choose_other_data(options.data, preparation, task.target_names, terminal)
     split = options.split or ("test" if data.test is not None else "val")
     if split not in data.splits:
         raise DataError(f"{data.name} has no {split} split. It has: {', '.join(data.splits)}.")
-    model = load_run_model(run, options.net, options.device, terminal)
     views = views_of(run.record.recipe) if options.tta else ONE_VIEW
     if options.tta and len(views) == 1:
         terminal.remark("--tta has no effect: training neither flipped nor shifted images")
-    report = evaluate(model, data.splits[split], views)
+    report = evaluate(predictor.model, data.splits[split], views)
     report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
     terminal.say(*str(report).split("\n"))
     terminal.emit("report", run=str(options.run), **report.to_json())

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from lamina.cli.choices import load_run_model
+from lamina.cli.choices import open_predictor
 from lamina.cli.options import parse_options
 from lamina.cli.session import end_on_sigterm
-from lamina.cli.terminal import Terminal
+from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.errors import DataError
 from lamina.files import open_atomically
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 PICTURES_OF_ONE_THREAD = 10
 """So few take a millisecond each; waiting for a second thread while another process has its core takes eighty."""
-QUIET_SECONDS = 2.0
-"""No progress bar is shown before."""
 SHOWN_CLASSES = 3
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
 
@@ -64,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     import torch
 
     from lamina.evaluation.pictures import find_pictures
-    from lamina.evaluation.predictor import Prediction, Predictor
+    from lamina.evaluation.predictor import Prediction
     from lamina.runs.run import read_run
 
     if options.output is not None:
@@ -74,8 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     paths, problems = find_pictures(options.images)
     if len(paths) <= PICTURES_OF_ONE_THREAD:
         torch.set_num_threads(1)
-    model = load_run_model(run, options.net, options.device, terminal)
-    predictor = Predictor(model, run.record.data.preparation.resize)
+    predictor = open_predictor(run, options.net, options.device, terminal)
     task = predictor.task
     not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
     output = _open_file(options.output, task) if options.output else _open_table(terminal, task, options.top)

@@ -9,11 +9,12 @@ from typing import Annotated
 
 import tyro
 
-from lamina.cli.choices import TIMM, choose_net
+from lamina.cli.choices import choose_net
 from lamina.cli.options import parse_options
 from lamina.cli.terminal import Terminal
 from lamina.errors import NetError
 from lamina.nets import Net, Shape, summarize
+from lamina.runs.nets import TIMM
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lamina.training.events import Epoch
 
 Event = TypeVar("Event")
+QUIET_SECONDS = 2.0
+"""Before which no progress bar is shown where most commands are done by then."""
 
 
 def read_seconds(flag: str, text: str) -> float:
@@ -50,7 +52,7 @@ class PlainConsole(Console):
 
 
 class Terminal:
-    """Where a command's output goes: results to stdout, remarks and progress to stderr.
+    """Where a command's output goes: results to stdout, remarks, warnings and progress to stderr.
 
     ``as_json`` allows only JSON objects, one per line, on stdout; ``command`` is what was typed. All text is escaped: a
     name from data cannot start a line of its own, or reach the terminal as a command.
@@ -64,6 +66,9 @@ class Terminal:
         share_screen = sys.stdout.isatty() and self._err.is_terminal
         self._out = self._err if share_screen and not as_json else PlainConsole()
         self._shows_progress = self._err.is_terminal and not (share_screen and as_json)
+        # One line each, without the file and line number that Python adds.
+        warnings.simplefilter("always", category=UserWarning)
+        warnings.showwarning = lambda message, *_, **__: self.remark(f"warning: {message}")
 
     def remark(self, text: str) -> None:
         """Print a line on stderr."""
@@ -189,10 +194,6 @@ def show_progress(events: Iterable[Event], console: Console | None = None) -> It
 
 def format_epoch(epoch: Epoch, report: Report | None) -> str:
     """An epoch's figures on a line, with the score of the images that it was evaluated on."""
-    words = [f"epoch {epoch.epoch}/{epoch.epochs}", f"train loss {epoch.train_loss:.4f}"]
-    if epoch.train_accuracy is not None:
-        words.append(f"train accuracy {100 * epoch.train_accuracy:.2f} %")
-    if report is not None:
-        words.append(f"{report.split} {report.score}")
-    words += [f"{epoch.train_seconds:.1f} s", f"{epoch.images_per_second:,.0f} images/s"]
-    return "  ".join(words)
+    *figures, seconds, speed = str(epoch).split("  ")
+    scores = [] if report is None else [f"{report.split} {report.score}"]
+    return "  ".join([*figures, *scores, seconds, speed])

@@ -32,6 +32,7 @@ PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_
 """The first that recognises a path reads it: an ``.npz`` is a zip, and tables lie in folders of pictures."""
 WHOLE_RULE = "none; all images are evaluated"
 EXAMPLES = 3
+"""Pictures of a finding that are named."""
 
 
 def load_data(

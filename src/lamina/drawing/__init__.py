@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lamina.drawing.contact_sheet import draw_contact_sheet
+from lamina.drawing.contact_sheet import build_contact_sheet
 from lamina.drawing.curves import draw_curves
 from lamina.drawing.reports import draw_confusion, draw_labels, draw_scatter
 from lamina.drawing.style import save_figure
 
-__all__ = ["draw_confusion", "draw_contact_sheet", "draw_curves", "draw_labels", "draw_scatter", "save_figure"]
+__all__ = ["build_contact_sheet", "draw_confusion", "draw_curves", "draw_labels", "draw_scatter", "save_figure"]

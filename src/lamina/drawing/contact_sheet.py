@@ -32,8 +32,8 @@ class _SheetRow:
     captions: Sequence[str] = ()
 
 
-def draw_contact_sheet(images: Images, samples: int) -> Image.Image:
-    """Draw ``samples`` images of each class or label, evenly spread over the split; for regression, from low to high.
+def build_contact_sheet(images: Images, samples: int) -> Image.Image:
+    """A picture of ``samples`` images of each class or label, evenly spread over the split; of numbers, low to high.
 
     Small images are enlarged to sharp squares of colour, large ones reduced. Of more than 200 classes the first 200 are
     drawn, and the sheet says so. Pillow draws it, as matplotlib would scale the pixels once more.

@@ -69,6 +69,12 @@ class Predictor:
         """The model's task."""
         return self.model.task
 
+    @property
+    def size_px(self) -> int | None:
+        """Side of the squares that pictures become; ``None`` where the model takes no squares: they must fit."""
+        _, height, width = self.model.in_shape
+        return height if height == width else None
+
     def predict(self, pictures: Picture | Iterable[Picture]) -> Generator[Prediction, None, None]:
         """A prediction for each picture, in order, decoding ahead in threads; an unreadable picture gets a ``problem``.
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-import torch
 from torch import nn
 
 from lamina.data import Dataset, Images
@@ -22,13 +21,13 @@ from lamina.errors import DataError, NotFiniteError, RecipeError
 from lamina.evaluation.evaluating import evaluate
 from lamina.evaluation.reports import NumberReport, Report, Score
 from lamina.nets import Net
+from lamina.runs.nets import draw_module
 from lamina.targets import REGRESSION, Kind
 from lamina.training.device import choose_device
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
 from lamina.training.head import CHOOSING_IMAGES, choose_frozen_recipe
 from lamina.training.loop import Training
 from lamina.training.pretrained import RECIPES, TimmNet
-from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe, overlay, scale_epochs
 from lamina.training.schedule import size_fraction
 from lamina.training.task import task_of
@@ -94,8 +93,7 @@ class Candidate:
         shape, outputs = (images.shape[0], self.side_px, self.side_px), task_of(images).outputs
         if isinstance(self.net, Net):
             return self.net.with_outputs(outputs)
-        with seeded(derive_seed(self.recipe.seed, "weights"), torch.device("cpu")):
-            return self.net.module(shape, outputs)
+        return draw_module(self.net.module, self.recipe.seed, shape, outputs)
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 from lamina.data import NAMES, Dataset, load_data
 from lamina.errors import DataError, RecipeError, RunError
+from lamina.runs.nets import draw_module
+from lamina.training.device import choose_again
 from lamina.training.forward import misses_compiler
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
-from lamina.training.randomness import derive_seed, seeded
 from lamina.training.schedule import extend_recipe
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def make_training(
     *,
     initial_weights: bool = True,
 ) -> Training:
-    """The training of a run before its first step, on the recorded device and in the recorded precision.
+    """The training of a run before its first step, in the recorded precision, on the recorded device if it is here.
 
     Args:
         run: which.
@@ -80,16 +80,15 @@ def make_training(
     record = run.record
     net = run.choose_net(module)
     if isinstance(net, TimmNet):
-        with seeded(derive_seed(record.recipe.seed, "weights"), torch.device("cpu")):
-            make = net.module if initial_weights else net.empty_module
-            net = make(dataset.train.shape, record.task.outputs)
+        make = net.module if initial_weights else net.empty_module
+        net = draw_module(make, record.recipe.seed, dataset.train.shape, record.task.outputs)
     elif isinstance(net, nn.Module):
         net = deepcopy(net)
     return Training(
         net,
         dataset.train,
         record.recipe,
-        device=record.device.value,
+        device=choose_again(record.device).value,
         precision=record.precision,
         steps_per_record=steps_per_record,
     )
@@ -109,7 +108,7 @@ def resume_training(
     are.
     """
     recipe = run.record.recipe if epochs is None else extend_recipe(run.record.recipe, epochs)
-    if recipe.compile == "on" and misses_compiler(run.record.device.value):
+    if recipe.compile == "on" and misses_compiler(choose_again(run.record.device).value):
         recipe = dataclasses.replace(recipe, compile="off")
     run = dataclasses.replace(run, record=dataclasses.replace(run.record, recipe=recipe))
     checkpoint = run.read_checkpoint()

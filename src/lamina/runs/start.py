@@ -6,6 +6,7 @@ import itertools
 import re
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
@@ -17,19 +18,22 @@ from torch import nn
 from lamina.data import Dataset, Images, find_default_data, load_data
 from lamina.data.load import check_learnable
 from lamina.data.splits import OWN_RULE
-from lamina.errors import NetError, RecipeError, RunError
+from lamina.errors import LaminaWarning, NetError, RecipeError, RunError
 from lamina.files import sync_folder, write_json
 from lamina.nets import Net
-from lamina.runs.choosing import Considered
+from lamina.runs.choosing import PHOTO_SIDES_PX, SIDES_PX, Considered, find_sides
+from lamina.runs.nets import NetChoice, find_net
 from lamina.runs.record import DataOrigin, OwnModule, RunRecord, describe_machine, find_versions, write_record
 from lamina.runs.run import Run
 from lamina.training.fit import fit_recipe
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe
-from lamina.zoo import load_net, load_recipe
+from lamina.training.task import task_of
+from lamina.zoo import LADDER, PHOTO_LADDER
 
-DEFAULT_NET = "cnn-s"
+LEAST_SIDE_PX = 12
+"""Smaller pictures leave nothing to the last blocks of a convolutional net of the zoo."""
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
 
 
@@ -45,15 +49,19 @@ def start_run(
     """Make the folder of a new run; ``run.train()`` trains it.
 
     Args:
-        net: a net, a name in the zoo, or a module of your own from normalized float images (N, C, H, W) to logits, of
-            which a copy is trained; by default ``cnn-s``.
+        net: a net, a name in the zoo, ``timm:NAME``, layers as text, or a module of your own from normalized float
+            images (N, C, H, W) to logits, of which a copy is trained; by default what suits the pictures
+            (:func:`choose_by_pictures`).
         data: a data set, its name or path, or images to train on; by default CIFAR-10 where it is available, else the
             built-in shapes.
-        recipe: how to train; by default the zoo's first for that net, fitted to the images (:func:`fit_recipe`), or
-            ``Recipe()``.
+        recipe: how to train; by default the first of that net, or ``Recipe()`` where it has none, fitted to the images
+            (:func:`fit_recipe`).
         runs_dir: the folder of the runs; created if necessary.
         name: of the run; by default the date, the net and a number, as in ``2026-11-24-cnn-1``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Warns:
+        LaminaWarning: a timm net's weights are downloaded, or as :func:`load_data`.
 
     Raises:
         LaminaError: an argument is invalid, or the folder exists or cannot be written.
@@ -69,26 +77,47 @@ def start_run(
     >>> run.report.split
     'test'
     """
-    _check_type(net, (Net, nn.Module, str), "net", "a Net, a module or the name of a net in the zoo")
+    _check_type(net, (Net, nn.Module, str), "net", "a Net, a module, or the name or layers of a net")
     _check_type(data, (Dataset, Images, str, Path), "data", "a Dataset, Images, or the name or path of a data set")
     _check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives")
     if isinstance(data, Images):
         data = Dataset.from_images(data)
     dataset = data if isinstance(data, Dataset) else load_data(find_default_data()[0] if data is None else data)
     check_learnable(dataset)
-    net = DEFAULT_NET if net is None else net
-    if isinstance(net, str):
-        net_name = net
-        recipe = recipe or fit_recipe(
-            load_recipe(net), len(dataset.train), min(dataset.train.shape[1:]), dataset.train.kind
-        )
-        net = load_net(net_name)
-    else:
-        net_name = "net" if isinstance(net, Net) else type(net).__name__
-    origin = None if isinstance(net, Net) else OwnModule("", net_name)
+    choice = _choose_net(choose_by_pictures(dataset) if net is None else net)
+    train = dataset.train
+    if recipe is None:
+        own_recipe = next(iter(choice.recipes.values()))
+        recipe = fit_recipe(own_recipe, len(train), min(train.shape[1:]), train.kind, choice.home)
+    made = choice.make(recipe.seed, train.shape, task_of(train).outputs)
     return begin_run(
-        net, dataset, recipe, net_name=net_name, origin=origin, device=device, runs_dir=runs_dir, name=name
+        made, dataset, recipe, net_name=choice.name, origin=choice.origin, device=device, runs_dir=runs_dir, name=name
     )
+
+
+def choose_by_pictures(dataset: Dataset) -> str:
+    """The net of the zoo that suits the pictures as they are, without timing any.
+
+    It is ``mlp`` for a side of less than 12 px, ``photo-s`` where pictures of 64 px or more have detail beyond that,
+    else ``cnn-s``. :mod:`lamina.runs.choosing` chooses by the machine and the time too.
+
+    >>> choose_by_pictures(load_data("shapes"))
+    'cnn-s'
+    """
+    side_px = min(dataset.train.shape[1:])
+    if side_px < LEAST_SIDE_PX:
+        return "mlp"
+    is_detailed = side_px >= SIDES_PX[-1] and find_sides(dataset)[0] >= PHOTO_SIDES_PX[0]
+    return PHOTO_LADDER[0] if is_detailed else LADDER[0]
+
+
+def _choose_net(net: Net | nn.Module | str) -> NetChoice:
+    if isinstance(net, str):
+        return find_net(net, report=lambda message: warnings.warn(message, LaminaWarning, stacklevel=2))
+    if isinstance(net, Net):
+        return NetChoice("net", net, {"default": Recipe()})
+    name = type(net).__name__
+    return NetChoice(name, lambda *_: net, {"default": Recipe()}, OwnModule("", name))
 
 
 def begin_run(

@@ -1,0 +1,92 @@
+"""The net that a name or text means, with its recipes: one of the zoo, one of timm's, or layers as Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lamina import zoo
+from lamina.errors import NetError, suggest
+from lamina.nets import Net, Shape, parse_net
+from lamina.training.fit import PRETRAINED_HOME, ZOO_HOME, Home
+from lamina.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lamina.runs.record import OwnModule
+    from lamina.training.pretrained import TimmNet
+
+TIMM = "timm:"
+"""How the names of timm's nets begin."""
+
+
+@dataclass(frozen=True)
+class NetChoice:
+    """A net to train.
+
+    Attributes:
+        name: in tables and in the run's name.
+        net: a net, or a function from the shape of an image and the number of outputs to a module.
+        recipes: how to train it, the default first.
+        origin: where a module comes from: the user's file, or timm's net and its initial weights.
+        home: the images that the recipes were found on.
+    """
+
+    name: str
+    net: Net | Callable[[Shape, int], nn.Module]
+    recipes: dict[str, Recipe]
+    origin: OwnModule | TimmNet | None = None
+    home: Home = ZOO_HOME
+
+    def make(self, seed: int, shape: Shape, outputs: int) -> Net | nn.Module:
+        """The net, or a module for images of that shape and ``outputs`` logits, with weights drawn from ``seed``."""
+        return self.net if isinstance(self.net, Net) else draw_module(self.net, seed, shape, outputs)
+
+
+def draw_module(make: Callable[[Shape, int], nn.Module], seed: int, shape: Shape, outputs: int) -> nn.Module:
+    """The module that a function makes, with weights drawn from the seed of a recipe."""
+    import torch
+
+    from lamina.training.randomness import derive_seed, seeded
+
+    with seeded(derive_seed(seed, "weights"), torch.device("cpu")):
+        return make(shape, outputs)
+
+
+def find_net(text: str, weights: str | None = None, report: Callable[[str], None] = lambda _: None) -> NetChoice:
+    """The net that ``text`` names: one of the zoo, ``timm:NAME``, or layers as Python, which are never run.
+
+    Args:
+        text: as above.
+        weights: initial weights of timm's net, as for :func:`~lamina.training.pretrained.open_timm_net`.
+        report: called with a message before anything is downloaded.
+
+    Raises:
+        NetError: there is no such net.
+
+    >>> find_net("Flatten(), Output()").net
+    Net(Flatten(), Output())
+    """
+    if text.startswith(TIMM):
+        from lamina.training.pretrained import open_timm_net
+
+        return choice_of_timm(open_timm_net(text.removeprefix(TIMM), weights, report))
+    if text in zoo.NAMES:
+        return NetChoice(text, zoo.load_net(text), zoo.load_recipes(text))
+    if "(" in text:
+        return NetChoice("net", parse_net(text), {"default": Recipe()})
+    raise NetError(
+        f"There is no net {text!r} in the zoo. {suggest(text, zoo.NAMES)} "
+        'Or give layers, as in "Flatten(), Linear(200), ReLU(), Output()", or on the command line a file.py.'
+    )
+
+
+def choice_of_timm(net: TimmNet) -> NetChoice:
+    """One of timm's nets, with its recipes."""
+    from lamina.training.pretrained import FRESH_RECIPES, NONE, RECIPES
+
+    if net.weights == NONE:
+        return NetChoice(net.net_name, net.module, FRESH_RECIPES, net)
+    return NetChoice(net.net_name, net.module, RECIPES, net, PRETRAINED_HOME)
