@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from lamina.errors import LaminaError, find_nearest
 
@@ -44,6 +44,9 @@ class Range:
         if self.high < math.inf:
             return f"from {self.low:,} to {self.high:,}"
         return f"of at least {self.low:,}" if self.below == math.inf else f"from {self.low:,} to below {self.below:,}"
+
+
+Fraction: TypeAlias = Annotated[float, Range(0, below=1)]
 
 
 class _MismatchError(ValueError):

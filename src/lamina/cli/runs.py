@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from lamina.cli.options import parse_options
-from lamina.cli.terminal import Terminal, warnings_as_remarks
+from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
         except RunError as error:
             problems.append((entry.path, str(error)))
     if rows:
-        terminal.tabulate(("run", "net", "data", "score", "epochs", "parameters", "train seconds"), rows, texts=4)
+        terminal.tabulate(tuple(rows[0]), [tuple(row.values()) for row in rows], texts=4)
     elif not problems:
         terminal.remark(f"no runs in {options.runs_dir}: lamina train makes one")
     for path, problem in problems:
@@ -57,28 +57,22 @@ def run(arguments: Sequence[str]) -> int:
     return 2 if problems else 0
 
 
-def _show_run(run: Run, terminal: Terminal) -> tuple[str, ...]:
+def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
     """Print a run as JSON, and give its row of the table."""
-    from lamina.runs.history import has_ended
-    from lamina.runs.run import describe_score
+    from lamina.runs.run import summarize_run
 
-    with warnings_as_remarks(terminal):
-        report, history = run.report, run.history.epochs()
-    record, path = run.record, str(run.path)
-    seconds = sum(row.get("train_seconds") or 0.0 for row in history)
+    report, history, record = run.report, run.history.epochs(), run.record
     terminal.emit(
         "run",
-        run=path,
+        run=str(run.path),
         net=record.net_name,
         data=record.data.name,
         parameters=record.parameters,
         epochs=len(history),
-        train_seconds=seconds,
+        train_seconds=sum(row.get("train_seconds") or 0.0 for row in history),
         **({} if report is None else report.headline()),
     )
-    score = describe_score(report, is_finished=has_ended(history, record.recipe.epochs))
-    epochs = f"{len(history)}/{record.recipe.epochs}"
-    return path, record.net_name, record.data.name, score, epochs, f"{record.parameters:,}", f"{seconds:.1f}"
+    return summarize_run(run, report, history)
 
 
 def _find_run(path: Path, runs_dir: Path) -> Path:

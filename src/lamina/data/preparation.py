@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from lamina.errors import DataError
 from lamina.targets import KindName
-from lamina.values import Range, check_fields
+from lamina.values import Fraction, Range, check_fields
 
 Resize = Literal["crop", "pad", "stretch"]
 LabelFrom = Literal["folder", "parent", "name"]
-Fraction: TypeAlias = Annotated[float, Range(0, below=1)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,16 +8,17 @@ and renamed, so that none is ever incomplete. Nothing is pickled or executed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from lamina.data import Dataset
-from lamina.errors import LaminaError, NetError, RunError, suggest
+from lamina.errors import LaminaError, NetError, RunError, escape, suggest
 from lamina.evaluation.pictures import find_pictures
 from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.evaluation.reports import Report
@@ -241,24 +242,18 @@ class Run:
         )
 
     def _summary(self) -> dict[str, str]:
-        score, epochs = "not finished", "?"
+        report, rows = None, None
         with suppress(LaminaError):
-            report = self.report
-            rows, epochs_wanted = self.history.epochs(), self.record.recipe.epochs
-            score = describe_score(report, is_finished=has_ended(rows, epochs_wanted))
-            epochs = f"{len(rows)}/{epochs_wanted}"
-        return {
-            "run": str(self.path), "net": self.record.net_name, "data": self.record.data.name, "epochs": epochs,
-            "score": score,
-        }  # fmt: skip
+            report, rows = self.report, self.history.epochs()
+        return summarize_run(self, report, rows)
 
     def __repr__(self) -> str:
-        run, net, data, epochs, score = self._summary().values()
-        return f"Run({run!r}: {net} on {data}, epochs {epochs}, {score})"
+        run, net, data, score, epochs, *_ = self._summary().values()
+        return escape(f"Run({run!r}: {net} on {data}, epochs {epochs}, {score})")
 
     def _repr_html_(self) -> str:
         summary = self._summary()
-        return html_table(tuple(summary), [tuple(summary.values())], texts=5)
+        return html_table(tuple(summary), [tuple(summary.values())], texts=4)
 
 
 @dataclass(frozen=True)
@@ -331,8 +326,19 @@ def _read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tenso
     return weights
 
 
-def describe_score(report: Report | None, *, is_finished: bool) -> str:
-    """A run's score for people; a finished run has none where it had nothing to be evaluated on."""
-    if report is None:
-        return "no score" if is_finished else "not finished"
-    return f"{report.split} {report.score}"
+def summarize_run(run: Run, report: Report | None, rows: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+    """A run's row in a table, under its heads; ``rows`` are the epochs so far, ``None`` if they cannot be read.
+
+    A finished run has no score where it had nothing to be evaluated on.
+    """
+    record, wanted = run.record, run.record.recipe.epochs
+    score = "no score" if rows is not None and has_ended(rows, wanted) else "not finished"
+    return {
+        "run": str(run.path),
+        "net": record.net_name,
+        "data": record.data.name,
+        "score": score if report is None else f"{report.split} {report.score}",
+        "epochs": f"{'?' if rows is None else len(rows)}/{wanted}",
+        "parameters": f"{record.parameters:,}",
+        "train seconds": f"{sum(row.get('train_seconds') or 0.0 for row in rows or ()):.1f}",
+    }

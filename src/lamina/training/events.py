@@ -44,6 +44,12 @@ class Epoch:
     images_per_second: float
     lr: float
 
+    def __str__(self) -> str:
+        words = [f"epoch {self.epoch}/{self.epochs}", f"train loss {self.train_loss:.4f}"]
+        if self.train_accuracy is not None:
+            words.append(f"train accuracy {100 * self.train_accuracy:.2f} %")
+        return "  ".join([*words, f"{self.train_seconds:.1f} s", f"{self.images_per_second:,.0f} images/s"])
+
 
 @dataclass
 class Tally:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from lamina.errors import RecipeError
-from lamina.values import Range, check_fields
-
-Fraction: TypeAlias = Annotated[float, Range(0, below=1)]
+from lamina.values import Fraction, Range, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
