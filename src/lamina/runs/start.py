@@ -21,7 +21,7 @@ from lamina.data.splits import OWN_RULE
 from lamina.errors import LaminaWarning, NetError, RecipeError, RunError
 from lamina.files import sync_folder, write_json
 from lamina.nets import Net
-from lamina.runs.choosing import PHOTO_SIDES_PX, SIDES_PX, Considered, find_sides
+from lamina.runs.choosing import PHOTO_SIDES_PX, QUICKEST, SIDES_PX, Considered, find_sides
 from lamina.runs.nets import NetChoice, find_net
 from lamina.runs.record import DataOrigin, OwnModule, RunRecord, describe_machine, find_versions, write_record
 from lamina.runs.run import Run
@@ -32,7 +32,7 @@ from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
 from lamina.zoo import LADDER, PHOTO_LADDER
 
-LEAST_SIDE_PX = 12
+LEAST_CONVOLVED_PX = 12
 """Smaller pictures leave nothing to the last blocks of a convolutional net of the zoo."""
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
 
@@ -105,8 +105,8 @@ def choose_by_pictures(dataset: Dataset) -> str:
     'cnn-s'
     """
     side_px = min(dataset.train.shape[1:])
-    if side_px < LEAST_SIDE_PX:
-        return "mlp"
+    if side_px < LEAST_CONVOLVED_PX:
+        return QUICKEST
     is_detailed = side_px >= SIDES_PX[-1] and find_sides(dataset)[0] >= PHOTO_SIDES_PX[0]
     return PHOTO_LADDER[0] if is_detailed else LADDER[0]
 
