@@ -10,22 +10,19 @@ import sys
 import threading
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lamina import Epoch, Net, Recipe, Report, Step, evaluate, load_data, load_recipe, read_run, start_run
-from lamina.data import Dataset, Images, Preparation
-from lamina.errors import DataError, LaminaWarning, NetError, RecipeError, RunError
+from lamina import Epoch, Net, Recipe, Report, Step, evaluate, load_data, read_run, start_run
+from lamina.data import Dataset, Images
+from lamina.errors import DataError, LaminaWarning, RunError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
 from lamina.runs.differences import find_changes
-from lamina.runs.keep import EarlyEnd, Resumed
+from lamina.runs.keep import Resumed
 from lamina.runs.resume import make_training
 from lamina.runs.run import Run
-from lamina.training.fit import PRETRAINED_HOME, fit_recipe
-from lamina.training.pretrained import RECIPES
 from small_runs import DATA, NET, RECIPE
 
 EIGHT_LINES = """
@@ -195,64 +192,6 @@ def test_epochs_are_evaluated_in_the_trainings_number_format_and_the_end_exactly
         assert reports[precision][1].loss == evaluate(run.load_model(), data.test).loss
 
 
-PATIENT = dataclasses.replace(RECIPE, epochs=60, lr=0.01, patience=2)
-WITH_VAL = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test.take(range(6)), split="val"))
-
-
-@pytest.mark.parametrize("stop", [None, 1, 2])
-def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_and_for_good(stop, tmp_path):
-    run = start_run(NET, WITH_VAL, PATIENT, runs_dir=tmp_path)
-    for event in run.train():
-        if isinstance(event, Epoch) and event.epoch == stop:
-            break
-    if stop:
-        for _ in read_run(run.path).train(data=WITH_VAL):
-            pass
-    rows = run.history.epochs()
-    scores = [row["val_accuracy"] for row in rows]
-    best = scores.index(max(scores))
-    assert len(rows) == best + 1 + PATIENT.patience < PATIENT.epochs
-    longer = start_run(NET, WITH_VAL, dataclasses.replace(PATIENT, patience=0), runs_dir=tmp_path)
-    for event in longer.train():
-        if isinstance(event, Epoch) and event.epoch == len(rows):
-            break
-    assert digests(run.path) == digests(longer.path)  # the last weights, not the best
-
-    reason = f"no better val accuracy than after epoch {best + 1}, with a patience of 2"
-    events = list(read_run(run.path).train(data=WITH_VAL))
-    assert events[1:2] == [EarlyEnd(len(rows), reason)]
-    assert [type(events[0]), events[2].split, len(events)] == [Resumed, "test", 3]
-    assert digests(run.path) == digests(longer.path)
-    (run.path / "report.json").unlink()
-    assert "no score" in repr(run)
-    with pytest.raises(RecipeError, match=rf"has ended after epoch {len(rows)}, as its patience is 2\."):
-        next(run.train(epochs=70))
-
-
-def test_an_error_that_falls_is_an_improvement(tmp_path):
-    targets = np.random.default_rng(1).normal(size=(12, 1)).astype(np.float32)
-    splits = {
-        split: dataclasses.replace(DATA.train, targets=targets, target_names=("weight",), split=split)
-        for split in ("train", "val", "test")
-    }
-    data = dataclasses.replace(DATA, **(splits | {"val": splits["val"].take(range(6))}))
-    run = start_run(NET, data, dataclasses.replace(PATIENT, epochs=12), runs_dir=tmp_path)
-    train(run)  # on the same images as in val
-    errors = [row["val_mean_absolute_error"] for row in run.history.epochs()]
-    assert len(errors) > 4
-    assert errors[-1] < errors[0]
-
-
-def test_patience_without_val_is_rejected(tmp_path):
-    with pytest.raises(RecipeError) as raised:
-        start_run(NET, DATA, PATIENT, runs_dir=tmp_path)
-    assert str(raised.value) == (
-        "patience was 2, but pets has no val images to see an improvement on. "
-        "Draw some with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or set patience to 0."
-    )
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_training_left_after_its_last_epoch_is_evaluated_alone_when_it_goes_on(tmp_path):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
     for event in run.train():
@@ -354,48 +293,6 @@ def test_an_own_module_is_copied_and_resumed_with_the_same_module_made_anew(tmp_
     assert np.array_equal(predicted, straight.predictor().probabilities(DATA.test.pixels))
 
 
-@pytest.mark.parametrize("net", [NET, own_module(), "Flatten(), Output()"], ids=["net", "module", "layers"])
-def test_a_net_without_a_recipe_has_one_that_is_fitted_to_the_images(net, tmp_path):
-    run = start_run(net, DATA, runs_dir=tmp_path)
-    assert run.record.recipe == fit_recipe(Recipe(), 12, 6, DATA.train.kind) != Recipe()
-    assert run.record.net_name == ("Sequential" if isinstance(net, nn.Module) else "net")
-
-
-def test_timms_net_is_found_by_its_name_and_resumed(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    data = load_data(pictures, Preparation(size_px=32))
-    run = start_run("timm:tf_efficientnet_lite0", data, runs_dir=tmp_path)
-    assert run.record.timm.weights == "packaged"
-    assert run.record.recipe == fit_recipe(RECIPES["default"], 60, 32, data.train.kind, PRETRAINED_HOME)
-    assert isinstance(next(read_run(run.path).train(data=data)), Step)
-
-
-def squares(side_px: int, original_px: int, size_px: int | None = None) -> Dataset:
-    pixels = np.random.default_rng(0).integers(0, 256, (6, side_px, side_px, 3), np.uint8)
-    images = Images.from_arrays(pixels, np.arange(6) % 2)
-    sizes = np.full((6, 2), original_px, np.int32)
-    return Dataset("squares", "0", dataclasses.replace(images, original_sizes_px=sizes), size_px=size_px)
-
-
-@pytest.mark.parametrize(
-    ("data", "net"),
-    [
-        (squares(8, 8), "mlp"),
-        (squares(8, 500, size_px=8), "mlp"),
-        (squares(12, 12), "cnn-s"),
-        (squares(32, 500, size_px=32), "cnn-s"),
-        (squares(64, 70, size_px=64), "cnn-s"),
-        (squares(64, 500, size_px=64), "photo-s"),
-        (squares(160, 160), "photo-s"),
-    ],
-)
-def test_the_net_that_is_not_named_suits_the_pictures(data, net, tmp_path):
-    run = start_run(data=data, runs_dir=tmp_path)
-    assert run.record.net_name == net
-    side_px = min(data.train.shape[1:])
-    assert run.record.recipe == fit_recipe(load_recipe(net), 6, side_px, data.train.kind)
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_run_of_a_gpu_continues_where_there_is_none(tmp_path):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
@@ -410,14 +307,6 @@ def test_a_run_of_a_gpu_continues_where_there_is_none(tmp_path):
     assert run.evaluate(data=DATA).score == run.report.score
     assert [change.what for change in find_changes(run.record)] == ["device"]
     assert make_training(run, DATA).device.value == "cpu"
-
-
-def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
-    run = start_run(data="shapes-pose", runs_dir=tmp_path)
-    assert run.record.net_name == "cnn-s"
-    assert (run.record.recipe.label_smoothing, run.record.recipe.flip) == (0.0, "off")  # numbers allow neither
-    assert run.record.data.source == "shapes-pose"
-    assert {file.name for file in run.path.iterdir()} == {"run.json"}  # nothing is trained
 
 
 def test_arrays_in_memory_have_to_be_given_again(tmp_path):
@@ -500,32 +389,3 @@ def test_an_iterator_that_is_still_open_is_named_as_what_holds_the_run(tmp_path)
     )
     events.close()
     next(run.train())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"net": 3}, "net must be a Net, a module, or the name or layers of a net, got int."),
-        ({"net": NET, "data": [1]}, "data must be a Dataset, Images, or the name or path of a data set, got "
-         "list."),
-        ({"net": NET, "data": DATA, "recipe": "quick"}, "recipe must be a Recipe, as load_recipe(NET, NAME) gives, got "
-         "str."),
-    ],
-)  # fmt: skip
-def test_arguments_of_other_types_are_rejected_in_one_message(arguments, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(RunError) as rejected:
-        start_run(**arguments, runs_dir=tmp_path / "runs")
-    assert str(rejected.value) == message
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_module_that_cannot_be_copied_is_rejected(tmp_path):
-    module = nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
-    module.lock = threading.Lock()
-    with pytest.raises(NetError) as rejected:
-        start_run(module, DATA, RECIPE, runs_dir=tmp_path)
-    assert str(rejected.value) == (
-        "A run trains a copy of the net, but Sequential cannot be copied (TypeError: cannot pickle '_thread.lock' "
-        "object). Keep tensors as parameters or buffers, and files, locks and the like out of the module."
-    )

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from lamina import __version__
 from lamina.data import Preparation
-from lamina.errors import LaminaWarning, RunError
+from lamina.errors import RunError
 from lamina.evaluation.evaluating import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.runs.record import FORMAT, OwnModule, RunRecord
@@ -140,75 +138,6 @@ def test_a_folder_that_cannot_be_made_is_rejected(tmp_path, record):
         create_folder(tmp_path / "file" / "runs", record)
 
 
-def test_the_history_grows_by_a_line_an_epoch(run):
-    assert run.history.epochs() == []
-    rows = [{"epoch": 1, "train_loss": 0.1 + 0.2, "train_accuracy": None}, {"epoch": 2, "train_loss": 1e-9}]
-    for place, row in enumerate(rows, start=1):
-        run.history.append(row)
-        assert run.history.epochs() == rows[:place]
-
-
-def test_nan_and_infinity_become_null(run):
-    run.history.append({"epoch": 1, "train_loss": math.nan, "test_loss": math.inf})
-    assert (run.path / "history.jsonl").read_text() == '{"epoch": 1, "train_loss": null, "test_loss": null}\n'
-
-
-def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
-    run.history.append({"epoch": 1, "reason": "ü"})
-    file = run.path / "history.jsonl"
-    whole = file.read_bytes()
-    for length in range(1, len(whole)):
-        file.write_bytes(whole + whole[:length])
-        message = (
-            f"The last line of {file} is incomplete, as after a crash, and is ignored. "
-            "lamina resume repeats that epoch."
-        )
-        with pytest.warns(LaminaWarning, match=f"^{re.escape(message)}$"):
-            assert run.history.epochs() == [{"epoch": 1, "reason": "ü"}]
-
-
-@pytest.mark.parametrize(
-    ("line", "why"),
-    [
-        ("[2]", "expected a JSON object, got [2]"),
-        ("{}", "its epoch should be an integer of 1 or more, but is None"),
-        ('{"epoch": "two"}', "its epoch should be an integer of 1 or more, but is 'two'"),
-        ('{"epoch": true}', "its epoch should be an integer of 1 or more, but is True"),
-        ('{"epoch": 2, "rewind": 0}', "its rewind should be an integer of 1 or more, but is 0"),
-        ('{"epoch": 2, "train_seconds": "x"}', "its train_seconds should be a number, but is 'x'"),
-        ('{"epoch": 2, "train_seconds": 10000000000000000000}', "its train_seconds should be a number, but is "
-         "10000000000000000000"),
-        ('{"rewind": 1, "to_epochs_done": [1]}', "its to_epochs_done should be a number, but is [1]"),
-        ('{"epoch": 2, "weights": 3}', "its weights should be text, but is 3"),
-    ],
-)  # fmt: skip
-def test_a_damaged_line_is_named(line, why, run):
-    file = run.path / "history.jsonl"
-    file.write_text(f'{{"epoch": 1}}\n{line}\n{{"epoch": 3}}\n')
-    with raises(
-        f"Line 2 of {file} is damaged: {why}. Restore it from a copy, or delete that line: the weights and the "
-        "checkpoint are in other files."
-    ):
-        run.history.epochs()
-
-
-def test_the_history_can_be_read_while_it_is_written(run):
-    def write() -> None:
-        for epoch in range(1, 51):
-            run.history.append({"epoch": epoch, "train_loss": 1 / epoch})
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    lengths = []
-    while writer.is_alive():
-        rows = run.history.epochs()
-        assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
-        lengths.append(len(rows))
-    writer.join()
-    assert lengths == sorted(lengths)
-    assert len(run.history.epochs()) == 50
-
-
 def test_a_model_gives_the_same_logits_bit_for_bit_when_it_is_loaded(run, training):
     run.save_model(training.model)
     loaded = read_run(run.path).load_model()
@@ -312,79 +241,6 @@ def test_a_file_of_a_run_is_not_a_run(run):
         read_run(run.path / "run.json")
 
 
-def test_a_folder_that_is_no_run_is_rejected(tmp_path):
-    with raises(f"{tmp_path} is not a run: it has no run.json. Give the folder of a run."):
-        read_run(tmp_path)
-
-
-@pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1])
-def test_a_run_of_another_format_is_rejected(number, run):
-    edit(run.path / "run.json", format=number, brand_new="field")
-    with raises(
-        f"{run.path}/run.json has format {number}, but lamina {__version__} reads format {FORMAT}. "
-        "Use the lamina that wrote it, or train again."
-    ):
-        read_run(run.path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"format": "one"}, "its format should be an integer, but is 'one'"),
-        ({"parameters": "many"}, "run.parameters must be a whole number, got 'many'"),
-        (
-            {"machine": 3},
-            "run.machine must be an object with the fields processor, instructions, flags, cores, threads, platform, "
-            "got 3",
-        ),
-        ({"in_shape": [3, 6.5, 6]}, "run.in_shape[1] must be a whole number, got 6.5"),
-        ({"versions": {"torch": 2}}, "run.versions.torch must be text, got 2"),
-    ],
-)
-def test_a_wrong_value_in_run_json_is_named(changes, why, run):
-    file = run.path / "run.json"
-    edit(file, **changes)
-    with raises(f"{file} is damaged: {why}. Restore it from a copy, or train again."):
-        read_run(run.path)
-
-
-@pytest.mark.parametrize(
-    ("part", "value", "why"),
-    [
-        ("recipe", {"epochs": 0}, "run.recipe.epochs must be a whole number of at least 1, got 0."),
-        ("recipe", [1], "run.recipe must be an object with the fields epochs, "),
-        ("net", {"layers": [{"layer": "Bomb"}]}, "run.net: "),
-        ("task", {"kind": "riddle"}, "run.task: "),
-    ],
-)
-def test_a_part_that_is_none_is_named(part, value, why, run):
-    file = run.path / "run.json"
-    edit(file, **{part: value})
-    with pytest.raises(
-        RunError, match=f"^{re.escape(f'{file} is damaged: {why}')}.* Restore it from a copy, or train again.$"
-    ):
-        read_run(run.path)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '"text"', "\udc80"])
-def test_a_run_json_that_is_no_json_is_named(text, run):
-    file = run.path / "run.json"
-    file.write_text(text, errors="surrogateescape")
-    with pytest.raises(RunError, match=f"^{re.escape(str(file))} is damaged: "):
-        read_run(run.path)
-
-
-def test_every_field_of_run_json_is_needed(run):
-    file = run.path / "run.json"
-    values = json.loads(file.read_text())
-    del values["machine"]
-    file.write_text(json.dumps(values))
-    with pytest.raises(
-        RunError, match=f"^{re.escape(str(file))} is damaged: run lacks the field 'machine'; its fields are net_name,"
-    ):
-        read_run(run.path)
-
-
 def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
     assert list_runs(tmp_path / "runs") == []
     newer = read_run(create_folder(tmp_path, dataclasses.replace(record, created="2026-02-01T00:00:00+00:00"), "a"))
@@ -397,51 +253,6 @@ def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
         newer,
         DamagedRun(tmp_path / "empty", f"{tmp_path}/empty is not a run: it has no run.json. Give the folder of a run."),
     ]
-
-
-@pytest.mark.parametrize(
-    "changes", [{"mean": [1.0]}, {"mean": []}, {"in_shape": []}, {"in_shape": [3, 6]}, {"in_shape": [3, 2, 2]}]
-)
-def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, changes):
-    run.save_model(training.model)
-    edit(run.path / "run.json", **changes)
-    with pytest.raises(RunError, match=r"run\.json is damaged"):
-        read_run(run.path).load_model()
-
-
-@pytest.mark.parametrize("changes", [{"net": None}, {"own_module": {"file": "mine.py", "name": ""}}])
-def test_a_record_without_exactly_one_net_is_damaged(run, changes):
-    file = run.path / "run.json"
-    edit(file, **changes)
-    with raises(
-        f"{file} is damaged: exactly one of net, own_module and timm should say which net. "
-        "Restore it from a copy, or train again."
-    ):
-        read_run(run.path)
-
-
-def test_rewinds_stand_in_the_history_beside_the_epochs(run):
-    run.history.append({"epoch": 1})
-    run.history.append({"rewind": 1, "lr": 0.5})
-    run.history.append({"epoch": 2})
-    assert [row["epoch"] for row in run.history.epochs()] == [1, 2]
-    assert run.history.rewinds() == [{"rewind": 1, "lr": 0.5}]
-
-
-def test_what_a_crash_cut_off_from_its_checkpoint_is_trimmed(run):
-    run.history.trim(0, 0)
-    rows = [{"epoch": 1}, {"rewind": 1}, {"epoch": 2}, {"rewind": 2}, {"epoch": 3}]
-    for row in rows:
-        run.history.append(row)
-    file = run.path / "history.jsonl"
-    file.write_bytes(file.read_bytes() + b'{"epoch": 4, "tra')
-    run.history.trim(3, 2)
-    assert [json.loads(line) for line in file.read_text().splitlines()] == rows
-    before = file.stat().st_ino
-    run.history.trim(3, 2)
-    assert file.stat().st_ino == before  # nothing to do, nothing written
-    run.history.trim(2, 1)
-    assert [json.loads(line) for line in file.read_text().splitlines()] == rows[:3]
 
 
 def test_a_checkpoint_is_read_as_it_was_saved(run, training):

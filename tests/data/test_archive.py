@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from table_sources import write_metadata, write_metadata_by_split
 
 from lamina.data import Preparation, load_data
 from lamina.data.decoding import BadPictureError, PictureReader
@@ -331,66 +330,6 @@ def test_the_later_of_two_members_of_one_name_counts(pictures, tmp_path: Path) -
     images = load_data(path).train
     assert (images.pixels[0] == pictures.pixels["train/dog/0000.png"]).all()
     assert len(images) == 12
-
-
-def pack(folder: Path, path: Path) -> Path:
-    """All files of a folder in a zip or a tar."""
-    files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, file in files.items():
-                archive.write(file, name)
-    else:
-        with tarfile.open(path, "w") as tar:
-            for name, file in files.items():
-                tar.add(file, name)
-    return path
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar"])
-@pytest.mark.parametrize("table", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
-@pytest.mark.parametrize("top", ["", "pets/", "pets/inner/"])
-@pytest.mark.parametrize("by_split", [False, True])
-def test_a_table_beside_packed_pictures_is_rejected(
-    kind: str, table: str, top: str, by_split: bool, pictures, tmp_path: Path, cache: Path
-) -> None:
-    write = write_metadata_by_split if by_split else write_metadata
-    write(pictures, tmp_path / "all" / top, table.rpartition(".")[2])
-    path = pack(tmp_path / "all", tmp_path / f"a.{kind}")
-    with pytest.raises(DataError) as raised:
-        load_data(path)
-    assert str(raised.value) == (
-        f"{path} holds a table, {top}{'test/' if by_split else ''}{table}, and tables are read from folders only. "
-        "Unpack it and give lamina the table or its folder."
-    )
-    # What is advised helps.
-    assert len(load_data(tmp_path / "all").train) == 12
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_other_tables_in_an_archive_of_class_folders_change_nothing(kind: str, pictures, tmp_path: Path) -> None:
-    pictures.write_folder(tmp_path / "all")
-    for name, text in {
-        "metadata.csv": "profile_name,camera\nx,file_name\n",
-        "labels.csv": "file_name,label\n1.png,a\n",
-        "train/cat/metadata.csv": "file_name,label\n1.png,a\n",
-    }.items():
-        (tmp_path / "all" / name).write_text(text)
-    images = load_data(pack(tmp_path / "all", tmp_path / f"a.{kind}")).train
-    assert images.target_names == ("cat", "dog", "owl")
-    assert len(images) == 12
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar"])
-@pytest.mark.parametrize("name", ["data/train-00000-of-00001.parquet", "pets.csv"])
-def test_an_archive_of_tables_alone_says_to_unpack_it(kind: str, name: str, tmp_path: Path, cache: Path) -> None:
-    path = (write_zip if kind == "zip" else write_tar)(tmp_path / f"a.{kind}", name)
-    with pytest.raises(DataError) as raised:
-        load_data(path)
-    assert str(raised.value) == (
-        f"{path} holds a table, {name}, and tables are read from folders only. Unpack it and give lamina the table or "
-        "its folder."
-    )
 
 
 def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:

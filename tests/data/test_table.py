@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,22 +13,14 @@ from table_sources import (
     CLASSES,
     ENCODED_SOURCES,
     TABLE_SOURCES,
-    encoded_frame,
-    features,
     scan_table,
     state_of_table,
-    write_csv,
     write_metadata,
-    write_metadata_by_split,
-    write_part_files,
-    write_shards,
-    write_split_folders,
 )
 
-from lamina.data import Problem, load_data
+from lamina.data import Problem
 from lamina.data.decoding import PictureReader, decode_picture
 from lamina.data.preparation import Preparation
-from lamina.data.sources.parquet import spool_table
 from lamina.data.sources.table import open_table
 from lamina.errors import DataError
 
@@ -379,181 +367,3 @@ def test_a_missing_picture_that_appears_changes_the_digest(tmp_path: Path) -> No
     after = scan_table(tmp_path / "pets.csv", DEFAULTS)
     assert (len(before.pictures), len(after.pictures)) == (1, 2)
     assert before_state != state_of_table(tmp_path / "pets.csv", DEFAULTS)
-
-
-def test_a_picture_with_two_labels_is_a_problem(tmp_path: Path) -> None:
-    listing = scan_text(tmp_path, "image,label\n1.png,a\n1.png,b\n1.png,a\n")
-    assert listing.labels == {"label": ["a"]}
-    assert listing.problems == [
-        Problem("1.png", "named before, in row 1, with other values"),
-        Problem("1.png", "named before, in row 1"),
-    ]
-
-
-def test_a_folder_of_class_folders_is_no_table_folder(pictures, tmp_path: Path) -> None:
-    pictures.write_folder(tmp_path)
-    (tmp_path / "metadata.csv").write_text("profile_name,camera\nx,y\n")
-    (tmp_path / "data").mkdir()
-    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "data" / "statistics.parquet")
-    assert open_table(tmp_path, DEFAULTS) is None
-
-
-def test_a_split_without_a_table_and_a_file_of_no_split_are_problems(pictures, tmp_path: Path) -> None:
-    write_metadata_by_split(pictures, tmp_path / "a")
-    (tmp_path / "a" / "test" / "metadata.jsonl").unlink()
-    assert scan_table(tmp_path / "a", DEFAULTS).problems == [Problem("test", "no table beside its pictures")]
-    write_shards(pictures, tmp_path / "b")
-    encoded_frame(pictures).write_parquet(tmp_path / "b" / "data" / "extra-00000-of-00001.parquet")
-    listing = scan_table(tmp_path / "b", DEFAULTS)
-    assert listing.problems == [Problem("extra-00000-of-00001.parquet", "not named by a split")]
-    assert len(listing.pictures) == 21
-
-
-def test_parquet_beside_pictures_or_other_folders_is_no_table(pictures, tmp_path: Path) -> None:
-    pictures.write_folder(tmp_path)
-    frame = pl.DataFrame({"a": [1]})
-    for folder in (".", "train", "train/cat"):
-        frame.write_parquet(tmp_path / folder / "statistics.parquet")
-        assert open_table(tmp_path, DEFAULTS) is None
-        assert open_table(tmp_path / "train" / "cat", DEFAULTS) is None
-    (tmp_path / "flat" / "notes").mkdir(parents=True)
-    (tmp_path / "flat" / "cat_1.png").write_bytes(b"picture")
-    frame.write_parquet(tmp_path / "flat" / "notes" / "part-0.parquet")
-    assert open_table(tmp_path / "flat", DEFAULTS) is None
-
-
-def test_the_one_folder_that_an_archive_was_unpacked_to_is_stepped_into(pictures, tmp_path: Path) -> None:
-    (tmp_path / "__MACOSX").mkdir()
-    write_metadata(pictures, tmp_path / "pets" / "inner")
-    assert scan_table(tmp_path, DEFAULTS).pictures == scan_table(tmp_path / "pets" / "inner", DEFAULTS).pictures
-
-
-def test_a_link_that_leads_in_a_circle_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
-    assert open_table(tmp_path, DEFAULTS) is None
-
-
-def test_files_of_no_split_beside_folders_of_splits_are_problems(pictures, tmp_path: Path) -> None:
-    write_split_folders(pictures, tmp_path)
-    (tmp_path / "unsupervised").mkdir()
-    encoded_frame(pictures).write_parquet(tmp_path / "unsupervised" / "0000.parquet")
-    listing = scan_table(tmp_path, DEFAULTS)
-    assert listing.problems == [Problem("unsupervised/0000.parquet", "not named by a split")]
-    assert len(listing.pictures) == 21
-
-
-def test_several_sets_of_parquet_are_rejected(pictures, tmp_path: Path, cache: Path) -> None:
-    write_split_folders(pictures, tmp_path / "hf", "default")
-    write_split_folders(pictures, tmp_path / "hf", "other")
-    with pytest.raises(DataError) as raised:
-        load_data(tmp_path / "hf")
-    assert str(raised.value) == (
-        f"{tmp_path / 'hf'} holds more than one set of Parquet files: default, other. Give lamina the folder of one, "
-        f"such as {tmp_path / 'hf' / 'other'}."
-    )
-    assert len(load_data(tmp_path / "hf" / "other").train) == 12
-
-
-def test_parquet_in_an_unknown_layout_is_rejected(pictures, tmp_path: Path, cache: Path) -> None:
-    (tmp_path / "sub" / "a").mkdir(parents=True)
-    (tmp_path / "sub" / "b").mkdir(parents=True)
-    encoded_frame(pictures).write_parquet(tmp_path / "sub" / "a" / "x.parquet")
-    encoded_frame(pictures).write_parquet(tmp_path / "sub" / "x.parquet")
-    with pytest.raises(DataError) as raised:
-        load_data(tmp_path / "sub")
-    assert str(raised.value) == (
-        f"{tmp_path / 'sub'} holds more than one set of Parquet files: ., a. Give lamina the folder of one, such as "
-        f"{tmp_path / 'sub' / 'a'}."
-    )
-
-
-def test_part_files_without_a_split_are_one_table_without_splits(pictures, tmp_path: Path) -> None:
-    write_part_files(pictures, tmp_path)
-    for file in tmp_path.glob("*.parquet"):
-        pl.read_parquet(file).drop("split").write_parquet(file)
-    listing = scan_table(tmp_path, DEFAULTS)
-    assert list(listing.splits) == [None] * 21
-    assert [picture.name for picture in listing.pictures][9:11] == ["part-0/0000009", "part-1/0000000"]
-
-
-def test_a_missing_shard_is_named(pictures, tmp_path: Path) -> None:
-    write_shards(pictures, tmp_path)
-    (tmp_path / "data" / "train-00000-of-00002.parquet").unlink()
-    with pytest.raises(DataError) as raised:
-        scan_table(tmp_path, DEFAULTS)
-    expected = f"{tmp_path / 'data'} lacks train-00000-of-00002 of its Parquet files. Download it again."
-    assert str(raised.value) == expected
-
-
-def test_splits_that_name_other_columns_or_classes_are_rejected(pictures, tmp_path: Path) -> None:
-    write_shards(pictures, tmp_path)
-    test = tmp_path / "data" / "test-00000-of-00001.parquet"
-    encoded_frame(pictures, ["test"]).write_parquet(test, metadata=features(("dog", "cat", "owl")))
-    with pytest.raises(DataError) as raised:
-        scan_table(tmp_path, DEFAULTS)
-    assert str(raised.value) == "The files of the table name different classes. Download it again."
-    pl.read_parquet(test).drop("label").write_parquet(tmp_path / "data" / "train-00001-of-00002.parquet")
-    with pytest.raises(DataError, match="has no column 'label' for --label-column"):
-        scan_table(tmp_path, DEFAULTS)
-
-
-def test_numbers_of_classes_become_their_names(tmp_path: Path) -> None:
-    (tmp_path / "1.png").write_bytes(b"picture")
-    (tmp_path / "2.png").write_bytes(b"picture")
-    (tmp_path / "3.png").write_bytes(b"picture")
-    stored = {
-        "tags": {"feature": {"names": ["red", "big"], "_type": "ClassLabel"}, "_type": "Sequence"},
-        "label": {"names": ["cat", "dog"], "_type": "ClassLabel"},
-    }
-    frame = pl.DataFrame({"image": ["1.png", "2.png", "3.png"], "label": [1, -1, None], "tags": [[0, 1], [], None]})
-    frame.write_parquet(tmp_path / "a.parquet", metadata={"huggingface": json.dumps({"info": {"features": stored}})})
-    listing = scan_table(tmp_path / "a.parquet", Preparation(label_columns=("label", "tags")))
-    assert listing.labels == {"label": ["dog", None, None], "tags": [["red", "big"], [], None]}
-    assert listing.target_names is None
-    assert scan_table(tmp_path / "a.parquet", DEFAULTS).target_names == ("cat", "dog")
-
-    frame.with_columns(label=pl.Series([0, 2, 1])).write_parquet(tmp_path / "b.parquet", metadata=features(("a", "b")))
-    with pytest.raises(DataError) as raised:
-        scan_table(tmp_path / "b.parquet", DEFAULTS)
-    assert str(raised.value) == (
-        f"Column 'label' of {tmp_path / 'b.parquet'} has the label 2, but names 2 classes, 0 to 1. "
-        "Create the file again."
-    )
-
-
-@pytest.mark.parametrize("stored", ["no json", "[]", "{}", '{"info": {"features": 3}}', "[" * 100_000])
-def test_metadata_without_classes_is_ignored(stored: str, tmp_path: Path) -> None:
-    (tmp_path / "1.png").write_bytes(b"picture")
-    frame = pl.DataFrame({"image": ["1.png"], "label": [1]})
-    frame.write_parquet(tmp_path / "a.parquet", metadata={"huggingface": stored})
-    assert scan_table(tmp_path / "a.parquet", DEFAULTS).labels == {"label": [1]}
-
-
-def test_any_damage_to_parquet_is_one_plain_error_or_none(pictures, tmp_path: Path) -> None:
-    good = TABLE_SOURCES["hugging face parquet"](pictures, tmp_path).read_bytes()
-    random = np.random.default_rng(5)
-    path = tmp_path / "damaged.parquet"
-    rejected = 0
-    for _ in range(150):
-        data = bytearray(good)
-        for _ in range(3):  # mostly in the footer, which says where the rest is
-            place = random.integers(len(good) - 1000 if random.random() < 0.7 else 0, len(good))
-            data[place] = random.integers(256)
-        path.write_bytes(data)
-        try:
-            spool_table(scan_table(path, DEFAULTS), tmp_path)
-        except DataError:
-            rejected += 1
-    assert 0 < rejected < 150
-
-
-def test_a_table_is_known_without_polars(pictures, tmp_path: Path) -> None:
-    write_csv(pictures, tmp_path)
-    write_metadata(pictures, tmp_path)
-    code = (
-        "import sys; from pathlib import Path; from lamina.data import load, Preparation; "
-        "from lamina.data.sources.table import open_table; "
-        "print(open_table(Path('pets.csv'), Preparation()) is not None, 'polars' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout == "True False\n"

@@ -1,0 +1,228 @@
+"""A training that meets a full disk, no memory, or numbers that go wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import events, write_pictures
+from safetensors.torch import load_file
+
+from lamina.cli import main
+from lamina.training.events import Epoch
+from lamina.training.recipe import Recipe
+from small_runs import DATA, start
+
+NET = "Flatten(), Linear(8), ReLU(), Output()"
+
+
+FLAGS = ("--epochs", "40", "--batch-size", "20", "--precision", "fp32", "--flip", "random", "--ema-decay", "0.9")
+
+
+SMALL_MEMORY = """
+import resource, sys
+from lamina.cli import main
+from lamina.runs.run import read_run
+limit, source, *arguments = sys.argv[1:]
+main(["train", "Flatten(), Output()", "--data", source, "--epochs", "1", "--precision", "fp32"])  # loads all there is
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + int(limit), resource.RLIM_INFINITY))
+sys.exit(main(arguments))
+"""
+
+
+def train(pictures: Path, name: str, *flags: str) -> Path:
+    assert main(["train", NET, "--data", str(pictures), "--name", name, *FLAGS, *flags]) == 0
+    return Path("runs") / name
+
+
+def read_weights(run: Path) -> list[str]:
+    """The digests of the weights after each epoch."""
+    rows = map(json.loads, (run / "history.jsonl").read_text().splitlines())
+    return [row["weights"] for row in rows if "epoch" in row]
+
+
+def read_state(run: Path) -> bytes:
+    return (run / "state.safetensors").read_bytes()
+
+
+@contextlib.contextmanager
+def full_disk(limit_bytes: int) -> Iterator[None]:
+    """Let no file grow larger, as on a disk without room: Python makes an OSError of it."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_a_warning_and_the_last_whole_checkpoint_stays(workplace, pictures, capsys):
+    straight = train(pictures, "straight", "--epochs", "6")
+    run = train(pictures, "run", "--epochs", "3")
+    whole = read_state(run), (run / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    with full_disk(8000):
+        assert main(["resume", "runs/run", "--epochs", "6", "--save-every", "0s"]) == 2
+    out, err = capsys.readouterr()
+    assert "epoch 6/6  train loss" in out
+    assert (
+        "warning: cannot write to runs/run: File too large. Training continues; the last complete checkpoint is "
+        "kept. Free some disk space.\n"
+    ) in err
+    assert err.splitlines()[-1] == (
+        "lamina: Cannot write to runs/run: File too large. What was saved before is whole: make room, then "
+        "lamina resume runs/run"
+    )
+    assert (read_state(run), (run / "model.safetensors").read_bytes()) == whole
+    assert not list(run.glob(".*.????????"))
+    assert main(["resume", "runs/run"]) == 0
+    assert read_weights(run) == read_weights(straight)
+    assert read_state(run)[-100:] == read_state(straight)[-100:]
+
+
+def test_a_history_that_cannot_grow_ends_where_it_ended_and_holds_the_checkpoint_back(workplace, pictures, capsys):
+    straight = train(pictures, "straight", "--epochs", "6")
+    run = train(pictures, "run", "--epochs", "3")
+    history, state = (run / "history.jsonl").read_bytes(), read_state(run)
+    record = json.loads((run / "run.json").read_text())
+    record["recipe"]["epochs"] = 6  # written before the disk fills up
+    (run / "run.json").write_text(json.dumps(record))
+    with full_disk(len(history) + 100):
+        assert main(["resume", "runs/run"]) == 2
+    assert (run / "history.jsonl").read_bytes() == history
+    assert read_state(run) == state
+    assert main(["resume", "runs/run"]) == 0
+    assert read_weights(run) == read_weights(straight)
+
+
+@pytest.mark.filterwarnings("ignore:cannot write to .*File too large. Training continues")
+def test_what_found_no_room_is_written_with_the_next_epoch_that_finds_some(tmp_path):
+    run, _ = start(tmp_path, Recipe(epochs=4, batch_size=4, precision="fp32"))
+    steps_per_epoch = 3
+    with contextlib.ExitStack() as disk:
+        for event in run.train(data=DATA):
+            if not isinstance(event, Epoch):
+                continue
+            disk.close()
+            kept = [1, 1, 1, 4][event.epoch - 1]
+            assert [row["epoch"] for row in run.history.epochs()] == list(range(1, kept + 1))
+            assert run.read_checkpoint().standing.steps_done == kept * steps_per_epoch
+            if event.epoch in (1, 2):
+                disk.enter_context(full_disk(10))
+    assert run.report is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
+def test_out_of_memory_is_one_message_with_a_smaller_batch_to_try(workplace, pictures):
+    net = "Conv2d(5000, kernel_size=3), ReLU(), GlobalAvgPool(), Output()"  # 2 MB an image and layer
+    flags = ["--epochs", "1", "--precision", "fp32", "--batch-size", "60", "--data", str(pictures)]
+    command = [sys.executable, "-c", SMALL_MEMORY, "170000000", str(pictures), "train", net, *flags]
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert failed.returncode == 2, failed.stderr
+    assert failed.stderr.splitlines()[-1] == (
+        "lamina: The cpu ran out of memory at batch_size 60. Try --batch-size 30."
+    )
+
+
+def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(workplace, pictures, capsys):
+    wild = ["--optimizer", "sgd", "--lr", "1e30", "--epochs", "2"]
+    assert main(["train", NET, "--data", str(pictures), "--name", "wild", *FLAGS, *wild]) == 2
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith(
+        "lamina: The loss became NaN at step 2 of epoch 1. First not finite: the activations of layer "
+    )
+    assert printed.endswith(
+        "What usually helps: a lower lr (it is 1e+30), gradient_clip 1, or BatchNorm() in the net. Nothing with NaN "
+        "was saved; `lamina resume runs/wild --on-nan rewind` continues from the last checkpoint with half the lr."
+    )
+    assert main(["resume", "runs/wild", "--on-nan", "rewind", "--json"]) == 2
+    out, err = capsys.readouterr()
+    rewinds = [json.loads(line) for line in Path("runs/wild/history.jsonl").read_text().splitlines()]
+    assert [(row["rewind"], row["lr"]) for row in rewinds] == [(1, 5e29), (2, 2.5e29), (3, 1.25e29)]
+    assert [event["rewind"] for event in events(out)] == [1, 2, 3]
+    assert "Back to step 0 with half the lr, 5e+29 (1 of 3 times)." in err
+    assert err.splitlines()[-1].endswith(
+        "The training has already been rewound 3 times and stops here; runs/wild keeps its last checkpoint."
+    )
+
+
+@pytest.mark.parametrize("splits", [("train",), ("train", "val", "test")])
+@pytest.mark.parametrize("on_nan", ["stop", "rewind"])
+def test_weights_that_overflow_in_the_last_step_of_an_epoch_are_never_written(
+    splits, on_nan, workplace, tmp_path, capsys
+):
+    for split in splits:
+        write_pictures(tmp_path / "mine" / split, 8)
+    flags = ["--data", str(tmp_path / "mine"), "--name", "run", "--precision", "fp32", "--lr", "3e38", "--epochs", "3"]
+    assert main(["train", NET, *flags, "--on-nan", on_nan]) == 2
+    run = Path("runs/run")
+    printed = capsys.readouterr().err.splitlines()[-1]
+    if on_nan == "stop":
+        assert printed.endswith(
+            "`lamina resume runs/run --on-nan rewind` continues from the last checkpoint with half the lr."
+        )
+    else:
+        rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+        assert [row["rewind"] for row in rows if "rewind" in row] == [1, 2, 3]
+        assert printed.endswith("rewound 3 times and stops here; runs/run keeps its last checkpoint.")
+    for file in run.glob("*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(file).values())
+    assert (run / "state.safetensors").exists()
+
+
+BREAKABLE = """
+import torch
+from torch import nn
+
+class Breakable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.flatten, self.linear = nn.Flatten(), nn.Linear(432, 2)
+
+    def forward(self, images):
+        logits = self.linear(self.flatten(images))
+        return logits / (self.linear.weight.norm() < 5)  # by 0 where the weights have grown too large
+"""
+
+
+def test_a_training_that_was_rewound_continues_and_is_resumed_at_its_lower_rate(workplace, pictures, capsys):
+    Path("mine.py").write_text(BREAKABLE)
+    flags = [
+        "--data",
+        str(pictures),
+        "--optimizer",
+        "sgd",
+        "--momentum",
+        "0",
+        "--batch-size",
+        "5",
+        "--precision",
+        "fp32",
+    ]
+
+    def train_at(rate: float, name: str, *more: str) -> int:
+        return main(["train", "mine.py", *flags, "--lr", str(rate), "--epochs", "3", "--name", name, *more])
+
+    rate = next(rate for rate in (2.0**power for power in range(-3, 9)) if train_at(rate, f"at-{rate}") == 2)
+    assert train_at(rate, "run", "--on-nan", "rewind") == 0
+    run = Path("runs/run")
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    rewinds, epochs = ([row for row in rows if name in row] for name in ("rewind", "epoch"))
+    assert 1 <= len(rewinds) <= 3
+    assert [row["lr"] for row in rewinds] == [rate / 2**number for number in range(1, len(rewinds) + 1)]
+    assert [row["epoch"] for row in epochs] == [1, 2, 3]
+    assert epochs[-1]["lr"] == rewinds[-1]["lr"]
+    assert main(["resume", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 0
+    last = json.loads((run / "history.jsonl").read_text().splitlines()[-1])
+    assert (last["epoch"], last["lr"]) == (4, rewinds[-1]["lr"])
+    capsys.readouterr()
+    assert main(["verify", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 2
+    assert " and continued with a lower lr. " in capsys.readouterr().err

@@ -1,0 +1,132 @@
+"""``history.jsonl``: it grows, is read while it is written, and names what is damaged."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+
+import pytest
+
+from lamina.errors import LaminaWarning, RunError
+from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
+from lamina.runs.record import RunRecord
+from lamina.runs.run import Run, read_run
+from lamina.runs.start import begin_run, create_folder
+from lamina.training.recipe import Recipe
+from small_runs import DATA
+
+RECIPE = Recipe(epochs=1, batch_size=4, precision="fp32", seed=7)
+
+
+NET = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory) -> RunRecord:
+    folder = tmp_path_factory.mktemp("runs")
+    command = ("lamina", "train", "tiny", "--data", "photos/pets")
+    return begin_run(NET, DATA, RECIPE, net_name="tiny", device="cpu", runs_dir=folder, command=command).record
+
+
+@pytest.fixture
+def run(tmp_path, record) -> Run:
+    return read_run(create_folder(tmp_path / "runs", record, "first"))
+
+
+def raises(message: str):
+    return pytest.raises(RunError, match=f"^{re.escape(message)}$")
+
+
+def test_the_history_grows_by_a_line_an_epoch(run):
+    assert run.history.epochs() == []
+    rows = [{"epoch": 1, "train_loss": 0.1 + 0.2, "train_accuracy": None}, {"epoch": 2, "train_loss": 1e-9}]
+    for place, row in enumerate(rows, start=1):
+        run.history.append(row)
+        assert run.history.epochs() == rows[:place]
+
+
+def test_nan_and_infinity_become_null(run):
+    run.history.append({"epoch": 1, "train_loss": math.nan, "test_loss": math.inf})
+    assert (run.path / "history.jsonl").read_text() == '{"epoch": 1, "train_loss": null, "test_loss": null}\n'
+
+
+def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
+    run.history.append({"epoch": 1, "reason": "ü"})
+    file = run.path / "history.jsonl"
+    whole = file.read_bytes()
+    for length in range(1, len(whole)):
+        file.write_bytes(whole + whole[:length])
+        message = (
+            f"The last line of {file} is incomplete, as after a crash, and is ignored. "
+            "lamina resume repeats that epoch."
+        )
+        with pytest.warns(LaminaWarning, match=f"^{re.escape(message)}$"):
+            assert run.history.epochs() == [{"epoch": 1, "reason": "ü"}]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("[2]", "expected a JSON object, got [2]"),
+        ("{}", "its epoch should be an integer of 1 or more, but is None"),
+        ('{"epoch": "two"}', "its epoch should be an integer of 1 or more, but is 'two'"),
+        ('{"epoch": true}', "its epoch should be an integer of 1 or more, but is True"),
+        ('{"epoch": 2, "rewind": 0}', "its rewind should be an integer of 1 or more, but is 0"),
+        ('{"epoch": 2, "train_seconds": "x"}', "its train_seconds should be a number, but is 'x'"),
+        ('{"epoch": 2, "train_seconds": 10000000000000000000}', "its train_seconds should be a number, but is "
+         "10000000000000000000"),
+        ('{"rewind": 1, "to_epochs_done": [1]}', "its to_epochs_done should be a number, but is [1]"),
+        ('{"epoch": 2, "weights": 3}', "its weights should be text, but is 3"),
+    ],
+)  # fmt: skip
+def test_a_damaged_line_is_named(line, why, run):
+    file = run.path / "history.jsonl"
+    file.write_text(f'{{"epoch": 1}}\n{line}\n{{"epoch": 3}}\n')
+    with raises(
+        f"Line 2 of {file} is damaged: {why}. Restore it from a copy, or delete that line: the weights and the "
+        "checkpoint are in other files."
+    ):
+        run.history.epochs()
+
+
+def test_the_history_can_be_read_while_it_is_written(run):
+    def write() -> None:
+        for epoch in range(1, 51):
+            run.history.append({"epoch": epoch, "train_loss": 1 / epoch})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    lengths = []
+    while writer.is_alive():
+        rows = run.history.epochs()
+        assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+        lengths.append(len(rows))
+    writer.join()
+    assert lengths == sorted(lengths)
+    assert len(run.history.epochs()) == 50
+
+
+def test_rewinds_stand_in_the_history_beside_the_epochs(run):
+    run.history.append({"epoch": 1})
+    run.history.append({"rewind": 1, "lr": 0.5})
+    run.history.append({"epoch": 2})
+    assert [row["epoch"] for row in run.history.epochs()] == [1, 2]
+    assert run.history.rewinds() == [{"rewind": 1, "lr": 0.5}]
+
+
+def test_what_a_crash_cut_off_from_its_checkpoint_is_trimmed(run):
+    run.history.trim(0, 0)
+    rows = [{"epoch": 1}, {"rewind": 1}, {"epoch": 2}, {"rewind": 2}, {"epoch": 3}]
+    for row in rows:
+        run.history.append(row)
+    file = run.path / "history.jsonl"
+    file.write_bytes(file.read_bytes() + b'{"epoch": 4, "tra')
+    run.history.trim(3, 2)
+    assert [json.loads(line) for line in file.read_text().splitlines()] == rows
+    before = file.stat().st_ino
+    run.history.trim(3, 2)
+    assert file.stat().st_ino == before  # nothing to do, nothing written
+    run.history.trim(2, 1)
+    assert [json.loads(line) for line in file.read_text().splitlines()] == rows[:3]

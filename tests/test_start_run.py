@@ -1,0 +1,103 @@
+"""``start_run``: the net, the recipe and the data that are given, or chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lamina import Recipe, Step, load_recipe, read_run, start_run
+from lamina.data import Dataset, Images
+from lamina.errors import NetError, RunError
+from lamina.training.fit import PRETRAINED_HOME, fit_recipe
+from lamina.training.pretrained import RECIPES
+from small_runs import DATA, NET, RECIPE
+
+
+def own_module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize("net", [NET, own_module(), "Flatten(), Output()"], ids=["net", "module", "layers"])
+def test_a_net_without_a_recipe_has_one_that_is_fitted_to_the_images(net, tmp_path):
+    run = start_run(net, DATA, runs_dir=tmp_path)
+    assert run.record.recipe == fit_recipe(Recipe(), 12, 6, DATA.train.kind) != Recipe()
+    assert run.record.net_name == ("Sequential" if isinstance(net, nn.Module) else "net")
+
+
+def test_timms_net_is_found_by_its_name_and_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    data = squares(32, 32)
+    run = start_run("timm:tf_efficientnet_lite0", data, runs_dir=tmp_path)
+    assert run.record.timm.weights == "packaged"
+    assert run.record.recipe == fit_recipe(RECIPES["default"], 6, 32, data.train.kind, PRETRAINED_HOME)
+    assert isinstance(next(read_run(run.path).train(data=data)), Step)
+
+
+def squares(side_px: int, original_px: int, size_px: int | None = None) -> Dataset:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, side_px, side_px, 3), np.uint8)
+    images = Images.from_arrays(pixels, np.arange(6) % 2)
+    sizes = np.full((6, 2), original_px, np.int32)
+    return Dataset("squares", "0", dataclasses.replace(images, original_sizes_px=sizes), size_px=size_px)
+
+
+@pytest.mark.parametrize(
+    ("data", "net"),
+    [
+        (squares(8, 8), "mlp"),
+        (squares(8, 500, size_px=8), "mlp"),
+        (squares(12, 12), "cnn-s"),
+        (squares(32, 500, size_px=32), "cnn-s"),
+        (squares(64, 70, size_px=64), "cnn-s"),
+        (squares(64, 500, size_px=64), "photo-s"),
+        (squares(160, 160), "photo-s"),
+    ],
+)
+def test_the_net_that_is_not_named_suits_the_pictures(data, net, tmp_path):
+    run = start_run(data=data, runs_dir=tmp_path)
+    assert run.record.net_name == net
+    side_px = min(data.train.shape[1:])
+    assert run.record.recipe == fit_recipe(load_recipe(net), 6, side_px, data.train.kind)
+
+
+def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
+    run = start_run(data="shapes-pose", runs_dir=tmp_path)
+    assert run.record.net_name == "cnn-s"
+    assert (run.record.recipe.label_smoothing, run.record.recipe.flip) == (0.0, "off")  # numbers allow neither
+    assert run.record.data.source == "shapes-pose"
+    assert {file.name for file in run.path.iterdir()} == {"run.json"}  # nothing is trained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"net": 3}, "net must be a Net, a module, or the name or layers of a net, got int."),
+        ({"net": NET, "data": [1]}, "data must be a Dataset, Images, or the name or path of a data set, got "
+         "list."),
+        ({"net": NET, "data": DATA, "recipe": "quick"}, "recipe must be a Recipe, as load_recipe(NET, NAME) gives, got "
+         "str."),
+    ],
+)  # fmt: skip
+def test_arguments_of_other_types_are_rejected_in_one_message(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(RunError) as rejected:
+        start_run(**arguments, runs_dir=tmp_path / "runs")
+    assert str(rejected.value) == message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_module_that_cannot_be_copied_is_rejected(tmp_path):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
+    module.lock = threading.Lock()
+    with pytest.raises(NetError) as rejected:
+        start_run(module, DATA, RECIPE, runs_dir=tmp_path)
+    assert str(rejected.value) == (
+        "A run trains a copy of the net, but Sequential cannot be copied (TypeError: cannot pickle '_thread.lock' "
+        "object). Keep tensors as parameters or buffers, and files, locks and the like out of the module."
+    )
