@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Each name is imported when it is first asked for: `import lamina` loads neither torch nor matplotlib.
-_ROOMS = {
+_PACKAGES = {
     "lamina.cli.terminal": ("show_progress",),
     "lamina.data": ("Dataset", "Images", "Preparation", "load_data"),
     "lamina.errors": ("LaminaError", "LaminaWarning"),
@@ -55,7 +55,7 @@ _ROOMS = {
     "lamina.training.task": ("Task",),
     "lamina.zoo": ("load_net", "load_recipe"),
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+_PACKAGE_OF = {name: package for package, names in _PACKAGES.items() for name in names}
 
 __all__ = [
     "Dataset",
@@ -90,9 +90,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOM_OF:
+    if name not in _PACKAGE_OF:
         raise AttributeError(f"module 'lamina' has no attribute {name!r}")
-    found = getattr(import_module(_ROOM_OF[name]), name)
+    found = getattr(import_module(_PACKAGE_OF[name]), name)
     globals()[name] = found
     return found
 

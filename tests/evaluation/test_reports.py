@@ -79,7 +79,7 @@ YES_NO = dataclasses.replace(
 def test_a_report_of_classes_prints_as_a_table():
     assert str(CLASSES) == "\n".join(
         [
-            "test accuracy 99.8 % (95 % interval 99.3 – 99.9 %, 1,203 images)",
+            "test accuracy 99.8 % (95 % interval 99.3 to 99.9 %, 1,203 images)",
             "always answering [red]dog: 40.0 %, a gain of 59.8 points (95 % interval 55.0 to 64.0)",
             "balanced accuracy 50.0 %, loss 0.7123, calibration error 2.1 %",
             "",
@@ -148,26 +148,26 @@ def verdict(report: Report, gain: float, low: float, high: float) -> list[str]:
 
 
 def test_a_report_of_a_model_that_does_not_beat_the_baseline_begins_with_that_and_what_to_try():
-    steps = "Train for more steps, by more epochs or a smaller batch_size"
+    steps = "Train for more steps (more epochs or smaller batches)"
     half_right = dataclasses.replace(YES_NO, accuracy=0.5, images=4, majority="yes", confusion=((1, 1), (1, 1)))
     assert verdict(half_right, -0.1, -0.2, -0.01) == [
         "The model is worse than always answering yes.",
-        f"{steps}, or on more images, and check that the targets are right.",
+        f"{steps} or on more images, and check that the targets are right.",
     ]
     assert verdict(NUMBERS, 0.5, -0.5, 1.5) == [
         "The model is not measurably better than always answering the medians.",
-        "On 20 images, a gain of 0.5 may be chance. Evaluate it on more, or train it longer or on more images.",
+        "On 20 images, a gain of 0.5 may be due to chance. Evaluate on more images, or train longer or on more images.",
     ]
     assert verdict(LABELS, 0.0, 0.0, 0.0)[0] == (
         "The model is not measurably better than answering with the labels' frequencies."
     )
     same_answers = dataclasses.replace(half_right, confusion=((2, 0), (2, 0)))
     assert verdict(same_answers, 0.0, -0.3, 0.3)[1] == (
-        f"It answers no to 100.0 % of the images, so it has hardly begun to learn. {steps}."
+        f"It answers no for 100.0 % of the images, so it has hardly begun to learn. {steps}."
     )
     assert verdict(CLASSES, 0.0, -0.002, 0.002)[1] == (
-        "99.8 % of the images are [red]dog, so accuracy says little. Look at the balanced accuracy, of which one "
-        "answer for all gets 50.0 %; balance='on' trains for it."
+        "99.8 % of the images are [red]dog, so accuracy is misleading; a constant answer has a balanced accuracy of "
+        "50.0 %. To raise the balanced accuracy, train with balance on."
     )
 
 
@@ -175,7 +175,7 @@ def test_no_model_can_beat_an_answer_that_is_right_for_all_images():
     perfect = dataclasses.replace(YES_NO, accuracy=1.0, majority="no")
     assert verdict(perfect, 0.0, -0.3, 0.3) == [
         "The model is not measurably better than always answering no.",
-        "All images are no, which no model can beat. Evaluate it on others too.",
+        "All images are no, so a constant answer is always right. Evaluate on other classes too.",
     ]
 
 

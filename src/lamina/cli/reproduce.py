@@ -97,7 +97,7 @@ def _print(outcomes: dict[str, list[Outcome]], claimed: dict[str, float], termin
         if claimed:
             claim = f"{100 * claimed[name]:.2f} %"
         if measured.low is not None and measured.high is not None:
-            interval = f"{100 * measured.low:.2f} – {100 * measured.high:.2f} %"
+            interval = f"{100 * measured.low:.2f} to {100 * measured.high:.2f} %"
         accuracy = f"{100 * measured.mean:.2f} %"
         rows.append((name, claim, accuracy, interval, f"{record.parameters:,}", f"{seconds:.1f}", f"{speed:,.0f}"))
         score = f"{reports[0].split}_accuracy"

@@ -1,4 +1,4 @@
-"""Pictures for people, the only room that knows matplotlib. ``draw_*`` return what ``save_figure`` writes as a PNG."""
+"""Figures: the only package that imports matplotlib. ``draw_*`` return what ``save_figure`` writes as a PNG."""
 
 from __future__ import annotations
 

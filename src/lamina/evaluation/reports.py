@@ -17,9 +17,9 @@ from lamina.values import fields_to_json, from_json_values
 
 HTML_ROWS = 10
 MAJORITY_FRACTION = 0.9
-"""Of the images in one class, from which on accuracy says little."""
+"""If one class has this fraction of the images or more, accuracy is misleading."""
 SAME_ANSWER_FRACTION = 0.95
-"""Of the images that get the same answer, from which on a model has hardly begun to learn."""
+"""A model that gives this fraction of the images or more the same answer has hardly begun to learn."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,11 @@ class Report(ABC):
         if self.baseline.gain > 0:
             gain = self._format_gain(self.baseline.gain)
             return (
-                f"On {plural(self.images, 'image', 'images')}, a gain of {gain} may be chance. "
-                "Evaluate it on more, or train it longer or on more images."
+                f"On {plural(self.images, 'image', 'images')}, a gain of {gain} may be due to chance. "
+                "Evaluate on more images, or train longer or on more images."
             )
         return (
-            "Train for more steps, by more epochs or a smaller batch_size, or on more images, "
+            "Train for more steps (more epochs or smaller batches) or on more images, "
             "and check that the targets are right."
         )
 
@@ -288,7 +288,7 @@ class ClassReport(Report):
         low, high = 100 * self.accuracy_interval.low, 100 * self.accuracy_interval.high
         lines = [
             f"{self.split} accuracy {format_percent(self.accuracy)} "
-            f"(95 % interval {low:.1f} – {high:.1f} %, {self._format_images()})",
+            f"(95 % interval {low:.1f} to {high:.1f} %, {self._format_images()})",
             f"{self._constant_answer()}: {format_percent(self.baseline.value)}, {self._describe_gain()}",
             f"balanced accuracy {format_percent(self.balanced_accuracy)}, loss {self.loss:.4f}, "
             f"calibration error {format_percent(self.calibration_error)}",
@@ -305,21 +305,24 @@ class ClassReport(Report):
 
     def _advise(self) -> str:
         if self.baseline.value == 1:
-            return f"All images are {escape(self.majority)}, which no model can beat. Evaluate it on others too."
+            return (
+                f"All images are {escape(self.majority)}, so a constant answer is always right. "
+                "Evaluate on other classes too."
+            )
         if self.baseline.value >= MAJORITY_FRACTION:
             guessed = format_percent(1 / sum(scores.support > 0 for scores in self.classes))
             return (
-                f"{format_percent(self.baseline.value)} of the images are {escape(self.majority)}, so accuracy says "
-                f"little. Look at the balanced accuracy, of which one answer for all gets {guessed}; "
-                "balance='on' trains for it."
+                f"{format_percent(self.baseline.value)} of the images are {escape(self.majority)}, so accuracy is "
+                f"misleading; a constant answer has a balanced accuracy of {guessed}. "
+                "To raise the balanced accuracy, train with balance on."
             )
         counts = [sum(column) for column in zip(*self.confusion, strict=True)]
         most = max(counts)
         if self.baseline.gain <= 0 and most >= SAME_ANSWER_FRACTION * self.images:
             answer, share = escape(self.classes[counts.index(most)].name), format_percent(most / self.images)
             return (
-                f"It answers {answer} to {share} of the images, so it has hardly begun to learn. "
-                "Train for more steps, by more epochs or a smaller batch_size."
+                f"It answers {answer} for {share} of the images, so it has hardly begun to learn. "
+                "Train for more steps (more epochs or smaller batches)."
             )
         return super()._advise()
 
