@@ -93,7 +93,7 @@ def test_the_last_that_has_time_for_its_recipe_is_taken_and_its_epochs_fill_the_
     chosen, considered = choose(100_000, small, large)
     assert chosen.net is LARGE
     assert chosen.recipe == Recipe(epochs=round(3 * MOST_SHARE))  # more would hardly help
-    assert [(one.net_name, one.verdict) for one in considered] == [("small", "has time"), ("large", "chosen")]
+    assert [(one.net_name, one.verdict) for one in considered] == [("small", "fits"), ("large", "chosen")]
     assert 0 < considered[0].seconds < considered[1].seconds
 
 
@@ -102,7 +102,7 @@ def test_one_without_the_time_for_its_recipe_is_passed_over():
     chosen, considered = choose(1000, small, large)
     assert chosen.net is SMALL
     assert considered[0].verdict == "chosen"
-    assert considered[1].verdict in ("too slow", "too slow, by its size")
+    assert considered[1].verdict in ("too slow", "too slow (estimated)")
 
 
 def test_the_first_is_taken_with_fewer_epochs_too_on_growing_pictures():
@@ -170,7 +170,7 @@ def test_given_epochs_stay():
 
 
 def test_too_short_a_time_says_how_much_more_would_do():
-    with pytest.raises(RecipeError, match=r"An epoch of small takes .* Allow at least \d+ s more by --time\.$"):
+    with pytest.raises(RecipeError, match=r"^One epoch of small takes .* Increase --time by at least \d+ s\.$"):
         choose(0.5, Candidate("small", SMALL, 32, Recipe()))
 
 

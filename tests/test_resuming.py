@@ -139,7 +139,7 @@ def test_the_checkpoint_of_another_net_is_rejected_by_its_file(tmp_path):
         RunError,
         f"{run.path}/state.safetensors: the checkpoint does not fit the training: for live.body.1.weight expected the "
         "shape (4, 108), got (5, 108). Restore it from a copy, or delete it and history.jsonl: lamina resume "
-        "then begins at the start.",
+        "then starts over.",
     ):
         resume_training(run, DATA)
 
@@ -185,7 +185,7 @@ def test_a_history_without_its_checkpoint_is_rejected_with_the_remedy(tmp_path):
     with raises(
         RunError,
         f"{run.path} has 2 epochs in its history, but no state.safetensors to resume from. "
-        "Restore that file from a copy, or delete history.jsonl: lamina resume then begins at the start.",
+        "Restore that file from a copy, or delete history.jsonl: lamina resume then starts over.",
     ):
         resume_training(run, DATA)
     (run.path / "history.jsonl").unlink()

@@ -285,7 +285,7 @@ def test_a_damaged_checkpoint_is_named_with_its_remedy(damage, why, run, trainin
     damage(file)
     with raises(
         f"{file} is damaged: {why}. Restore it from a copy, or delete it and history.jsonl: "
-        "lamina resume then begins at the start."
+        "lamina resume then starts over."
     ):
         run.read_checkpoint()
 

@@ -75,7 +75,8 @@ def test_help_breaks_a_line_only_where_the_next_word_does_not_fit(command, width
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= width
     start = next(place for place, line in enumerate(lines) if re.match(r"\W+(options|positional arguments)\W", line))
-    breaks = [(line, after, width) for line, after in pairwise(lines[2:start]) if after.startswith("  ")]
+    assert all(line.startswith("  ") for line in lines[2:start] if line)
+    breaks = [(line, after, width) for line, after in pairwise(lines[2:start]) if line and after]
     column = next(line.index("show this help") for line in lines if "show this help" in line)
     for line, after in pairwise(lines[start:]):
         text, more = line[column:-2].rstrip(), after[column:-2].rstrip()
@@ -92,6 +93,7 @@ def test_help_shows_defaults_and_units(monkeypatch, capsys):
         main(["train", "--help"])
     out = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
     assert "--lr FLOAT peak learning rate (default: 0.001)" in out
-    assert "--cutout-px INT side of the square blanked at a random place, in pixels (default: 0)" in out
-    assert "--size PX side of the squares that pictures become" in out
+    assert "--cutout-px INT side of a square blanked at a random place in each image, in pixels (default: 0)" in out
+    assert "--dropout FLOAT fraction dropped by every Dropout layer of the net; by default each layer's own" in out
+    assert "--size PX side of the squares that pictures are resized to" in out
     assert "--task {single-label,multi-label,binary,regression}" in out

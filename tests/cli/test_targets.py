@@ -214,7 +214,7 @@ def test_numbers_leave_out_what_a_nets_recipe_has_for_classes(workplace):
     balanced = run_lamina("train", NET, "--data", "shapes-pose", "--balance", "on")
     assert balanced.returncode == 2
     assert balanced.stderr.splitlines()[-1] == (
-        "lamina: balance was 'on', but numbers have no classes to balance. Set it to 'off'."
+        "lamina: balance on needs classes, but the targets are numbers. Set balance to off."
     )
 
 

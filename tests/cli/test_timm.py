@@ -40,7 +40,7 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, pi
     assert record["recipe"]["freeze"] == 1
     printed = trained.stderr.splitlines()
     assert printed[0] == f"weights: {file} ({digest})"
-    assert printed[4].startswith("fitted to 60 images of 32 px (the recipe was found on 500 of 96 px): epochs ")
+    assert printed[4].startswith("fitted to 60 images of 32 px (the recipe was tuned on 500 of 96 px): epochs ")
     assert printed[6:9] == [
         f"net: timm:{NET}, 99,710 parameters",
         "normalization: the net's own, mean 123.7, 116.3, 103.5, deviation 58.4, 57.1, 57.4",

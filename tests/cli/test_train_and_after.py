@@ -80,7 +80,7 @@ def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, pictur
     assert printed[1] == "splits: the source's own; no val: 10 % of the pictures is 6, fewer than 10"
     assert printed[2] == "targets: single-label, 2 classes, from the class folders"
     assert printed[3] == (
-        "fitted to 60 images of 12 px (the recipe was found on 50,000 of 32 px): epochs 5 → 27, batch_size 100 → 16, "
+        "fitted to 60 images of 12 px (the recipe was tuned on 50,000 of 32 px): epochs 5 → 27, batch_size 100 → 16, "
         "lr 0.001 → 0.0004"
     )
     assert printed[4] == "recipe: epochs 2, batch_size 16, optimizer adam, lr 0.0004, seed 3"

@@ -136,7 +136,7 @@ def test_a_split_that_would_be_empty_is_refused() -> None:
     with pytest.raises(DataError) as raised:
         draw(["a", "b"], [0, 1], [None, None], Preparation(test_fraction=0.2))
     assert str(raised.value) == (
-        "20 % of 2 pictures is too little for a test split. Add pictures, or request a larger share by --test; "
+        "20 % of 2 pictures is too little for a test split. Add pictures, or request a larger share with --test; "
         "--test 0 draws none."
     )
     unasked = draw(["a", "b"], [0, 1], [None, None], Preparation())

@@ -43,7 +43,7 @@ def test_without_a_compiler_the_message_says_what_to_install(monkeypatch, tmp_pa
     with pytest.raises(RecipeError) as rejected:
         Training(Net(Flatten(), Output()), load_data("shapes").train, Recipe(compile="on"), device="cpu")
     assert str(rejected.value) == (
-        f"compile was 'on', which takes a C++ compiler, but {COMPILER} is not on the PATH. "
+        f"compile on needs a C++ compiler, but {COMPILER} is not on the PATH. "
         "Install it (Debian and Ubuntu: apt install g++), or leave compile off."
     )
 
@@ -53,7 +53,7 @@ def test_a_single_epoch_has_no_growing_images(monkeypatch, tmp_path):
     monkeypatch.delenv("CXX", raising=False)
     net = Net(Conv2d(4, 3), GlobalMaxPool(), Output())
     recipe = Recipe(epochs=1, grow_from_fraction=0.5, compile="on")
-    with pytest.raises(RecipeError, match=r"^compile was 'on', which takes a C\+\+ compiler"):
+    with pytest.raises(RecipeError, match=r"^compile on needs a C\+\+ compiler"):
         Training(net, load_data("shapes").train, recipe, device="cpu")
 
 
@@ -62,6 +62,6 @@ def test_growing_images_are_not_compiled():
     with pytest.raises(RecipeError) as rejected:
         Training(net, load_data("shapes").train, recipe, device="cpu")
     assert str(rejected.value) == (
-        "compile was 'on', but grow_from_fraction shows images of many sizes, each of which would be compiled. "
-        "Set compile to 'off', or grow_from_fraction to 0."
+        "compile on needs images of one size, but grow_from_fraction shows many, each of which would be compiled. "
+        "Set compile to off, or grow_from_fraction to 0."
     )

@@ -273,7 +273,7 @@ def test_a_balanced_training_goes_on_from_a_checkpoint_to_the_same_weights():
 def test_numbers_refuse_to_be_balanced_before_training():
     images = random_images()
     images = Images(images.pixels, np.ones((60, 1), np.float32), ("x",), images.names, "train")
-    message = "^balance was 'on', but numbers have no classes to balance. Set it to 'off'.$"
+    message = "^balance on needs classes, but the targets are numbers. Set balance to off.$"
     with pytest.raises(RecipeError, match=message):
         Training(Net(Flatten(), Output()), images, Recipe(balance="on"))
 

@@ -44,9 +44,9 @@ else:
 class Options:
     """Show what is in a data set and what is wrong with it. Nothing is changed.
 
-    Prints splits, classes, counts, sizes and channels, then findings, worst first: the same picture in two splits or
-    with two targets, files that cannot be read, copies, blank pictures, classes that are missing or tiny. The exit
-    status is 0 even if something is wrong with the data.
+    Prints splits, classes, counts, sizes and channels, then findings, worst first: pictures in two splits or with two
+    targets, unreadable files, copies, blank pictures, missing or tiny classes. The exit status is 0 even if something
+    is wrong with the data.
     """
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]

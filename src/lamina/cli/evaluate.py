@@ -23,17 +23,17 @@ class Options:
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """the run's folder"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
-    """a name or a path, used as a whole unless it has splits of its own; by default the run's own data set"""
+    """a name or a path, all of it evaluated unless it has splits of its own; by default the run's own data set"""
     split: Annotated[
         Literal["train", "val", "test"] | None, tyro.conf.arg(metavar="{train,val,test}", help_behavior_hint="")
     ] = None
-    """which images; by default the test split, else val"""
+    """which images; by default test, or val if there is no test"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """file.py[:NAME] that makes your own module; a run stores only its weights"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
     tta: bool = False
-    """test-time augmentation: for images the model is unsure of, average mirrored and shifted views as used in
+    """test-time augmentation: for images the model is unsure about, average over mirrored and shifted views, as in
     training"""
     json: bool = False
     """print one JSON object on stdout"""

@@ -22,9 +22,9 @@ _REGISTRY = ConstructorRegistry()
 def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -> Options:
     """Read a command's arguments into its dataclass; invalid ones end the process with status 2 and a message."""
     width = shutil.get_terminal_size().columns
-    # tyro joins the lines of a description unless they begin with a space, and leaves long ones to the terminal.
+    # tyro does not wrap a description, and joins its lines unless they begin with a space.
     paragraphs = (
-        textwrap.fill(_join_lines(paragraph), width, subsequent_indent="  ")
+        textwrap.fill(_join_lines(paragraph), width, initial_indent="  ", subsequent_indent="  ")
         for paragraph in (inspect.getdoc(kind) or "").split("\n\n")
     )
     return tyro.cli(

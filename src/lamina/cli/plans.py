@@ -1,4 +1,4 @@
-"""What to train and how, in the time that there is: the plan of a net that was named, or of one that is chosen."""
+"""Plans of what to train, and how, within the time limit: for a net that the user named, or for one lamina chooses."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ if TYPE_CHECKING:
     from lamina.training.timing import Pace
 
 DEFAULT_SECONDS = 300.0
-"""For the whole command, where net and time are left to lamina."""
+"""Time limit of the whole command if neither a net nor a time is given."""
 MOST_IMAGES, VERY_FEW_IMAGES = 20_000, 100
-"""Up to so many, a pretrained net is considered; up to so many, it is taken where no images are left to compare on."""
+"""A pretrained net is considered for at most the first number of training images. For at most the second number it is
+used even without a val split to compare on."""
 LEAST_SECONDS = 15.0
-"""In less, a pretrained net is not even loaded."""
+"""With a shorter time limit, a pretrained net is not even loaded."""
 LEAST_TRIAL_SECONDS = 3.0
-"""A shorter trial would show nothing."""
+"""A trial shorter than this would tell nothing, and is skipped."""
 FLIP_OFF = "flip: off (mirroring may change the numbers; --flip turns it on anyway)"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is kept, whatever is trained."""
+    """Where and how a run is trained and saved, whatever the net."""
 
     device: str
     runs_dir: Path
@@ -54,9 +55,9 @@ class Plan:
     """What to train, how, and on what.
 
     Attributes:
-        budget: the time that it has to end in; ``None`` for no limit.
+        budget: its time limit; ``None`` for none.
         considered: the candidates that it was chosen from.
-        is_size_chosen: whether the pictures' size is lamina's choice.
+        is_size_chosen: whether lamina chose the size of the pictures.
     """
 
     net: NetChoice
@@ -69,27 +70,27 @@ class Plan:
 
 @dataclass(frozen=True)
 class Budget:
-    """The time of a training: its pace as it was measured, and the clock that it must end by."""
+    """The time limit of a training: its measured pace, and the clock of the command."""
 
     pace: Pace
     clock: Clock
 
     @property
     def until_seconds(self) -> float:
-        """When the steps must end, from the start of the process."""
+        """When the training steps must end, in seconds from the start of the process."""
         return time.perf_counter() - STARTED + self.clock.seconds_left() - self.clock.ending_seconds(self.pace)
 
     def slow_down(self, factor: float) -> Budget:
-        """The budget on a machine that takes so many times as long."""
+        """The budget on a machine that is slower by ``factor``."""
         pace = self.pace
         return replace(self, pace=replace(pace, train_seconds=factor * pace.train_seconds,
                                           evaluation_seconds=factor * pace.evaluation_seconds))  # fmt: skip
 
 
 def train_plan(plan: Plan, settings: Settings, terminal: Terminal, *, evaluates_test: bool = True) -> Outcome:
-    """Start the run and train it; where the machine has become slower, so much that it would not end, start again.
+    """Start the run and train it; if the machine has become too slow to finish in time, start again with fewer epochs.
 
-    A training that is cut short has not lowered its learning rate, and does far worse than one of fewer epochs.
+    A training that is cut short has not lowered its learning rate, and does far worse than one with fewer epochs.
     """
     from lamina.runs.choosing import find_slowdown
 
@@ -120,7 +121,7 @@ def train_plan(plan: Plan, settings: Settings, terminal: Terminal, *, evaluates_
 
 
 def left_of(seconds: float) -> float:
-    """What is left of ``seconds`` from the start of the process."""
+    """What is left of a time limit of ``seconds``, counted from the start of the process."""
     return seconds - (time.perf_counter() - STARTED)
 
 
@@ -128,7 +129,7 @@ def fit_time(plan: Plan, seconds: float, device: str, terminal: Terminal) -> Pla
     """The plan with as many epochs as fit into ``seconds`` from the start of the process.
 
     Raises:
-        RecipeError: not even one does.
+        RecipeError: not even one epoch fits.
     """
     from lamina.runs.choosing import check_one_epoch, start_clock
     from lamina.training.task import task_of
@@ -147,7 +148,7 @@ def fit_time(plan: Plan, seconds: float, device: str, terminal: Terminal) -> Pla
 
 @dataclass(frozen=True)
 class Request:
-    """What lamina is to choose a net for: the data, what was given, and the time from the start of the process."""
+    """What to choose a net for: the data, the options that were given, and the time limit of the whole process."""
 
     source: str | None
     preparation: Preparation
@@ -157,11 +158,11 @@ class Request:
     terminal: Terminal
 
     def load(self) -> Dataset:
-        """The data set, its pictures of the size that was given, or as they are by default."""
+        """The data set, its pictures of the size that was given, or else of the default size."""
         return choose_data(self.source, self.preparation, self.terminal)
 
     def load_for(self, candidate: Candidate, dataset: Dataset) -> Dataset:
-        """The data set at the size of a candidate, which is printed."""
+        """The data set at a candidate's picture size; prints a remark if that differs from the present size."""
         side, own = candidate.side_px, min(dataset.train.shape[1:])
         if side == own:
             return dataset
@@ -171,11 +172,11 @@ class Request:
         return choose_data(self.source, preparation, self.terminal, is_again=True)
 
     def seconds_left(self) -> float:
-        """Of the time, now."""
+        """How much of the time limit is left now."""
         return left_of(self.seconds)
 
     def propose(self, dataset: Dataset) -> list[Candidate]:
-        """The candidates from scratch, at the size that was given or at those that suit the pictures."""
+        """The candidates to train from scratch, at the size that was given or at the sizes that suit the pictures."""
         from lamina.runs.choosing import find_sides, propose
 
         side_px = self.preparation.size_px
@@ -183,7 +184,7 @@ class Request:
 
 
 def train_chosen(request: Request, *, from_scratch: bool) -> Outcome:
-    """Choose net, size and recipe for the data, this machine and the time, and train within it."""
+    """Choose net, size and recipe to suit the data, this machine and the time limit, and train within that limit."""
     from lamina.runs.choosing import choose_pretrained, start_clock
 
     terminal, settings, preparation = request.terminal, request.settings, request.preparation
@@ -215,17 +216,17 @@ def train_chosen(request: Request, *, from_scratch: bool) -> Outcome:
 
 
 def find_pretrained(request: Request, dataset: Dataset) -> TimmNet | None:
-    """The pretrained net to consider; ``None``, with the reason if people may wonder, where there is none."""
+    """The pretrained net to consider; ``None`` if there is none, with a remark where the reason is not obvious."""
     from lamina.training.pretrained import find_at_hand
 
     terminal = request.terminal
     if len(dataset.train) > MOST_IMAGES:
         return None
     if "epochs" in request.given:
-        terminal.remark("pretrained: not considered, as --epochs is given")
+        terminal.remark("pretrained: not considered, because --epochs was given")
         return None
     if request.seconds < LEAST_SECONDS:
-        terminal.remark(f"pretrained: not considered in less than {LEAST_SECONDS:.0f} s")
+        terminal.remark(f"pretrained: not considered with less than {LEAST_SECONDS:.0f} s")
         return None
     try:
         net = find_at_hand()
@@ -242,7 +243,7 @@ def find_pretrained(request: Request, dataset: Dataset) -> TimmNet | None:
 
 
 def plan_from_scratch(request: Request, dataset: Dataset, clock: Clock) -> Plan:
-    """The plan of the net and size that the ladder has time for; something quicker where not even an epoch fits."""
+    """The plan for the largest net and picture size that fit into the time; the quickest ones if not one epoch fits."""
     from lamina.runs.choosing import choose_from_scratch, propose_quickest
 
     ways = [request.propose(dataset)]
@@ -265,7 +266,7 @@ def plan_from_scratch(request: Request, dataset: Dataset, clock: Clock) -> Plan:
 
 
 def plan_untried(request: Request, candidate: Candidate, dataset: Dataset, clock: Clock) -> Plan:
-    """The plan of a pretrained candidate that there is nothing to compare with."""
+    """The plan for a pretrained candidate that cannot be compared with another for lack of ``val``."""
     plan = plan_candidate(request, candidate, dataset, clock)
     recipe = plan.recipe
     if recipe.freeze >= recipe.epochs and "weight_decay" not in request.given:
@@ -279,7 +280,7 @@ def plan_untried(request: Request, candidate: Candidate, dataset: Dataset, clock
 def plan_candidate(
     request: Request, candidate: Candidate, dataset: Dataset, clock: Clock, considered: tuple[Considered, ...] = ()
 ) -> Plan:
-    """The plan of a candidate on pictures of its size, with the epochs that fit, which ends in time."""
+    """The plan for a candidate: pictures of its size, as many epochs as fit, and when the steps must end."""
     from lamina.runs.choosing import spend
     from lamina.training.fit import describe_fit
     from lamina.training.pretrained import TimmNet
@@ -303,9 +304,10 @@ def plan_candidate(
 
 
 def train_stages(request: Request, stages: Sequence[Candidate], dataset: Dataset, clock: Clock) -> Outcome:
-    """A head on frozen features first; then all layers, or a net from scratch if its trial does better on ``val``.
+    """Train a head on frozen features, then all layers, or a net from scratch if its trial does better on ``val``.
 
-    The better of the two by ``val`` is evaluated on ``test`` and kept. If this ends early, the better so far is whole.
+    The run that is better on ``val`` is evaluated on ``test`` and kept. If the command ends early, the better run so
+    far is complete.
     """
     terminal, settings = request.terminal, request.settings
     frozen, began = stages[0], time.perf_counter()
@@ -324,7 +326,7 @@ def train_stages(request: Request, stages: Sequence[Candidate], dataset: Dataset
         second = train_second(request, stages, first, trial, dataset, clock)
         return finish(first, second, trial, settings.name, terminal)
     except (KeyboardInterrupt, SystemExit):
-        terminal.remark(f"the best so far is {first.run.path}; evaluate it with: lamina evaluate {first.run.path}")
+        terminal.remark(f"the best run so far is {first.run.path}; evaluate it with: lamina evaluate {first.run.path}")
         raise
     except LaminaError as error:
         terminal.remark(f"warning: {error}")
@@ -335,19 +337,19 @@ def train_stages(request: Request, stages: Sequence[Candidate], dataset: Dataset
 
 
 def list_folders(runs_dir: Path) -> set[Path]:
-    """The folders of runs."""
+    """The folders of the runs in ``runs_dir``."""
     return {path for path in runs_dir.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
 
 def trial_seconds(request: Request) -> float:
-    """The time for all that only serves the choice, once the candidates are timed."""
+    """The time for a trial and for choosing a penalty."""
     from lamina.runs.choosing import TRIAL_FRACTION
 
     return TRIAL_FRACTION * request.seconds
 
 
 def choose_penalty_for(request: Request, frozen: Candidate, dataset: Dataset) -> Recipe:
-    """The recipe of a head with the penalty that its images choose, if there is time for that."""
+    """The recipe of a head on frozen features, its penalty chosen by cross-validation if there is time."""
     from lamina.runs.choosing import choose_penalty
 
     return choose_penalty(frozen, dataset.train, trial_seconds(request), request.settings.device).recipe
@@ -361,7 +363,7 @@ def train_second(
     dataset: Dataset,
     clock: Clock,
 ) -> Outcome | None:
-    """The training after the head's: from scratch where the trial was better, else all layers, if there is time."""
+    """Train the second run: from scratch if that trial was better, else all layers; ``None`` if there is no time."""
     from lamina.runs.choosing import has_time_to_tune, is_better
 
     if trial is not None and is_better(trial[1], first.val):
@@ -374,7 +376,7 @@ def train_second(
 
 
 def try_from_scratch(request: Request, dataset: Dataset, seconds: float) -> tuple[Considered, Report] | None:
-    """The smallest net trained for so many seconds, and its report on ``val``; ``None`` where that shows nothing."""
+    """Train the smallest net for about ``seconds``; its report on ``val``, or ``None`` if there is too little time."""
     from lamina.runs.choosing import try_briefly
 
     if seconds < LEAST_TRIAL_SECONDS:
@@ -395,9 +397,9 @@ def finish(
     name: str | None,
     terminal: Terminal,
 ) -> Outcome:
-    """Keep the better run by ``val``, with what was considered, and evaluate it on ``test``; the other is removed.
+    """Keep the run that is better on ``val``, evaluate it on ``test``, and remove the other.
 
-    Where the second was stopped, both stay: the better is evaluated, and the other can be resumed.
+    If the second was stopped, nothing is evaluated, and both stay, so that the second can be resumed.
     """
     from lamina.runs.choosing import is_better
 
@@ -411,7 +413,7 @@ def finish(
     print_considered(considered, terminal)
     run = best.run.replace_record(replace(best.run.record, considered=tuple(considered)))
     if second is not None and second.stopped_by is not None:
-        terminal.remark(f"the best so far is {run.path}; the training that was stopped is {second.run.path}")
+        terminal.remark(f"the best run so far is {run.path}; the training that was stopped is {second.run.path}")
         return replace(best, run=run, stopped_by=second.stopped_by)
     with warnings_as_remarks(terminal):
         report = run.evaluate(data=best.dataset)
@@ -427,7 +429,7 @@ def finish(
 
 
 def print_considered(considered: Sequence[Considered], terminal: Terminal) -> None:
-    """The candidates, as a short table, and as an event."""
+    """Print the candidates as a short table, and as an event."""
     terminal.emit("considered", candidates=[asdict(one) for one in considered])
     rows = [
         (
@@ -447,7 +449,7 @@ def print_considered(considered: Sequence[Considered], terminal: Terminal) -> No
 def remember(
     candidate: Candidate, recipe: Recipe, seconds: float, verdict: str, report: Report | None = None
 ) -> Considered:
-    """A candidate, with the recipe that it was given, as the run remembers it."""
+    """A candidate with its recipe, as recorded in a run."""
     from lamina.runs.choosing import Considered
 
     return Considered(

@@ -27,16 +27,16 @@ CLAIMED = {"mlp": 0.4996, "cnn": 0.7552}
 
 @dataclass(frozen=True)
 class Options:
-    """Train the article's two nets as it does, and print its claims beside the measurements."""
+    """Train the article's two nets as the article does, and print its claims beside the measurements."""
 
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """a name or a path; by default CIFAR-10 where it is available, else the built-in shapes"""
     seeds: int = 1
-    """number of trainings of each net, with seeds 0, 1, 2 …"""
+    """how many times to train each net, with seeds 0, 1, 2 …"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
     runs_dir: Path = Path("runs")
-    """folder in which the runs and the picture are kept"""
+    """folder to save the runs and the plot in"""
     json: bool = False
     """print one JSON object per line on stdout, and everything else on stderr"""
 

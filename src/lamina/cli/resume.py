@@ -17,19 +17,19 @@ from lamina.cli.terminal import Terminal, read_seconds
 
 @dataclass(frozen=True)
 class Options:
-    """Resume a run where it was last saved; it continues to bit-identical weights, as if it had never stopped."""
+    """Resume a run where it was last saved; its weights become bit-identical to those of an uninterrupted run."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """the run's folder"""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """new total number of epochs; needs a constant schedule without warmup"""
     save_every: Annotated[str, tyro.conf.arg(metavar="TIME")] = "60s"
-    """time between checkpoints within an epoch (30s, 5m, 1h); an epoch ends with one, unless saving would dominate"""
+    """time between checkpoints within an epoch (30s, 5m, 1h); each epoch ends with one, unless saving takes too long"""
     on_nan: Annotated[
         Literal["stop", "rewind"] | None, tyro.conf.arg(metavar="{stop,rewind}", help_behavior_hint="")
     ] = None
-    """what to do when a loss or gradient is NaN or infinity: stop, or return to the last checkpoint with half the lr,
-    at most 3 times; by default as before"""
+    """what to do if a loss or gradient is NaN or infinite: stop, or return to the last checkpoint with half the lr, at
+    most 3 times; by default as before"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """where the run's data set is now; by default where it was"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None

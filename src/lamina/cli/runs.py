@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """List the runs in a folder, oldest first, or show what differs between two."""
+    """List the runs in a folder, oldest first, or show how two of them differ."""
 
     diff: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="A B", help_behavior_hint="")] = None
     """two runs, by path or by name in --runs-dir: what differs in recipe, net, data, versions, processor, threads,

@@ -1,4 +1,4 @@
-"""Runs started, trained and printed on the command line, and stopped by a signal without losing anything."""
+"""Start a run, train it, print its progress and result, and stop at a signal without losing anything."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
         dataset: what it was trained on.
         val: the report on ``val`` after the last epoch that was evaluated, if any.
         report: of the final model; ``None`` if the training was stopped or no images could be scored.
         seconds: from the first step to the last evaluation on ``val``.
-        train_seconds: time in the training steps of whole epochs.
-        images_per_second: training images over that time.
+        train_seconds: time in the training steps of complete epochs.
+        images_per_second: training images per second of that time.
         stopped_by: the signal that ended it early, if any.
-        slowdown: how many times slower the machine has become, where that ended it early.
+        slowdown: how many times slower the machine has become, if that ended it early.
     """
 
     run: Run
@@ -108,11 +108,11 @@ def train(
     slowdown: Callable[[float, float], float | None] | None = None,
     evaluates_test: bool = True,
 ) -> Outcome:
-    """Train a run to its end, to a signal or to a time, and print each epoch; the arguments are those of ``Run.train``.
+    """Train a run until its end, a signal or a time limit, and print each epoch.
 
-    ``until_seconds`` from the start of the process the steps end, whatever is left of the epochs; they also end where
-    ``slowdown``, given the epochs done and the seconds so far, says that they would not end in time. Without
-    ``evaluates_test`` the training ends with its last epoch.
+    The arguments are those of ``Run.train`` and three more. The training steps end ``until_seconds`` after the start of
+    the process, even if epochs are left. They also end if ``slowdown``, given the epochs done and the seconds so far,
+    finds that they would take too long. Without ``evaluates_test``, nothing is evaluated after the last epoch.
     """
     from lamina.evaluation.reports import Report
     from lamina.runs.keep import MOST_REWINDS, EarlyEnd, Resumed, Rewind, epoch_row
@@ -177,7 +177,7 @@ def train(
     if ends_early and not (received or slower):
         if len(rows) < wanted and evaluates_test:
             terminal.remark(
-                f"time: up after {len(rows)} of {wanted} epochs; lamina resume {run.path} trains the others"
+                f"time limit reached after {len(rows)} of {wanted} epochs; lamina resume {run.path} trains the rest"
             )
         if evaluates_test:
             with warnings_as_remarks(terminal):
@@ -189,7 +189,7 @@ def train(
 
 
 def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
-    """Print what came of a training; gives the exit status."""
+    """Print the result of a training; returns the exit status."""
     from lamina.runs.history import has_ended
 
     data_name = outcome.dataset.name
@@ -225,7 +225,7 @@ def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
 
 @contextmanager
 def end_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the block as Ctrl-C does, so that nothing incomplete stays."""
+    """Let SIGTERM unwind the block as Ctrl-C does, so that nothing incomplete is left behind."""
 
     def end(number: int, _: object) -> None:
         sys.exit(128 + number)
@@ -239,7 +239,7 @@ def end_on_sigterm() -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[list[signal.Signals]]:
-    """Note Ctrl-C and SIGTERM instead of ending at once, so that a step is finished; a second Ctrl-C ends at once."""
+    """Record Ctrl-C and SIGTERM so that the current step can finish; a second Ctrl-C ends at once."""
     received: list[signal.Signals] = []
 
     def note(number: int, _: FrameType | None) -> None:
@@ -255,7 +255,7 @@ def stop_signals() -> Iterator[list[signal.Signals]]:
 
 
 def _print_pretrained(module: nn.Module, record: RunRecord, terminal: Terminal, *, advises_size: bool) -> None:
-    """Print a timm net's normalization, and whether the pictures are far smaller than those it was pretrained on."""
+    """Print a timm net's normalization, and advise a larger size if the net was pretrained on far larger pictures."""
     from lamina.training.pretrained import native_side_px
 
     native_px, side_px = native_side_px(module), min(record.in_shape[1:])
@@ -265,6 +265,6 @@ def _print_pretrained(module: nn.Module, record: RunRecord, terminal: Terminal, 
     terminal.remark(f"normalization: the net's own, mean {mean}, deviation {std}")
     if advises_size and 2 * side_px <= native_px:
         terminal.remark(
-            f"size: the pictures are {side_px} px, and the net was made for {native_px} px: a larger --size, "
-            f"such as {min(native_px, 4 * side_px)}, is usually more accurate and slower"
+            f"size: the pictures are {side_px} px, but the net was made for {native_px} px: a larger --size, "
+            f"such as {min(native_px, 4 * side_px)}, is usually slower but more accurate"
         )

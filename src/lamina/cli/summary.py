@@ -19,10 +19,10 @@ from lamina.runs.nets import TIMM
 
 @dataclass(frozen=True)
 class Options:
-    """Show each layer's output shape, parameters, multiply-adds and receptive field, and their totals."""
+    """Show the output shape, parameters, multiply-adds and receptive field of each layer, and the totals."""
 
     net: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NET")]
-    """a name in the zoo, layers as Python, or file.py[:NAME]"""
+    """a net of the zoo by name, layers as Python, or file.py[:NAME]"""
     input: Annotated[str, tyro.conf.arg(metavar="CxHxW")] = "3x32x32"
     """channels, height and width of an image"""
     outputs: int = 10

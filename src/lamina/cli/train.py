@@ -25,44 +25,45 @@ from lamina.training.recipe import Recipe, overlay
 if TYPE_CHECKING:
     RecipeFields = dict[str, Any]
 else:
-    RecipeFields = given_fields(Recipe)
+    RecipeFields = given_fields(Recipe, {"dropout": tyro.conf.arg(metavar="FLOAT")})
 
 
 @dataclass(frozen=True)
 class Options:
-    """Train a net, evaluate it on val as it trains and on test in the end, and save it as a run."""
+    """Train a net, evaluate it on val during training and on test at the end, and save it as a run."""
 
     net: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[NET]", help_behavior_hint="")] = None
-    """a name in the zoo, layers as Python ("Flatten(), Output()"), timm:NAME for one of timm's nets, or
-    file.py[:NAME], which is executed; without it, net, size and recipe are chosen for the data and the time"""
+    """a net of the zoo by name, layers as Python ("Flatten(), Output()"), timm:NAME for one of timm's nets, or
+    file.py[:NAME], which is executed; without NET, lamina chooses net, picture size and recipe to suit the data and
+    the time limit"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """a name or a path; by default CIFAR-10 where it is available, else the built-in shapes"""
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """one of the net's recipes, by default its first, fitted to the data (but article, given by name, is used as it
-    stands); the recipe options below override its fields"""
+    """one of the net's recipes, by default its first, fitted to the data (except article, which is used unchanged if
+    given by name); the recipe options below override its settings"""
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """initial weights of timm:NAME: a safetensors file, "pretrained" (published by timm's authors, downloaded if
-    necessary), "packaged" (installed with the extra, for tf_efficientnet_lite0) or "none" (random); by default
-    packaged or pretrained, whichever needs no download"""
+    necessary), "packaged" (those of tf_efficientnet_lite0 that the extra installs) or "none" (random); by default
+    pretrained, or packaged if that avoids a download"""
     time: Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")] = None
-    """time limit of the whole command (30s, 5m, 1h): trains as many epochs as fit; without NET, 5m by default"""
+    """time limit of the whole command (30s, 5m, 1h): as many epochs are trained as fit; without NET, 5m by default"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
     save_every: Annotated[str, tyro.conf.arg(metavar="TIME")] = "60s"
-    """time between checkpoints within an epoch (30s, 5m, 1h); an epoch ends with one, unless saving would dominate"""
+    """time between checkpoints within an epoch (30s, 5m, 1h); each epoch ends with one, unless saving takes too long"""
     on_nan: Literal["stop", "rewind"] = "stop"
-    """what to do when a loss or gradient is NaN or infinity: stop, or return to the last checkpoint with half the lr,
-    at most 3 times"""
+    """what to do if a loss or gradient is NaN or infinite: stop, or return to the last checkpoint with half the lr, at
+    most 3 times"""
     start_from: Annotated[Literal["auto", "scratch"], tyro.conf.arg(name="from")] = "auto"
-    """without NET: auto also considers pretrained weights that are at hand, scratch does not"""
+    """without NET: auto also tries locally available pretrained weights; scratch does not"""
     name: Annotated[str | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
     """name of the run; by default the date, the net and a number"""
     runs_dir: Path = Path("runs")
-    """folder in which the run is kept"""
+    """folder to save the run in"""
     json: bool = False
     """print one JSON object per line on stdout, and everything else on stderr"""
     given: Annotated[RecipeFields, tyro.conf.arg(name="recipe")] = field(default_factory=dict)
-    """how the net is trained; the defaults are those of a net without a recipe of its own"""
+    """how the net is trained; the defaults shown are for nets without a recipe of their own"""
     preparation: PreparationFields = field(default_factory=dict)
     """how to read the pictures and their targets"""
 

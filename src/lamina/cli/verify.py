@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Train the first epochs of a run again and compare the weights after each, bit by bit; the run is not changed.
+    """Train the first epochs of a run again and compare the weights after each, bit by bit. The run is not changed.
 
-    The exit status is 0 if all are the same, and 2 if one differs.
+    The exit status is 0 if all are equal and 2 otherwise.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]

@@ -16,41 +16,41 @@ LabelFrom = Literal["folder", "parent", "name"]
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """How to read a source. Whatever is not given is found from the source itself.
+    """How to read a source. Whatever is not given is inferred from the source itself.
 
     Raises:
-        DataError: a value is of the wrong type or out of its range.
+        DataError: a value has the wrong type or is out of range.
 
     >>> Preparation(size_px=64, resize="pad").resize
     'pad'
     """
 
     size_px: Annotated[int, Range(1)] | None = None
-    """side of the squares that pictures become; by default 64, or their own size if all share one of up to 256 px, or
-    what lamina train chooses if it is given no net"""
+    """side of the squares that pictures are resized to; by default their own size if all share one of up to 256 px,
+    else 64; without NET, lamina train chooses one"""
     resize: Resize = "crop"
-    """how a picture becomes a square: crop scales it to cover the square and keeps the centre, pad scales it to fit
-    inside and adds black bars, stretch changes its proportions"""
+    """how a picture becomes a square: crop scales it to cover the square and keeps the centre; pad scales it to fit
+    inside and adds black bars; stretch changes its proportions"""
     label_from: LabelFrom = "folder"
-    """what names a picture's class: its outermost class folder, its parent folder, or its file name up to the first
+    """what gives a picture's class: its outermost class folder, its parent folder, or its file name up to the first
     digit"""
     task: KindName | None = None
     """kind of target; by default found from the targets"""
     image_column: str | None = None
-    """column of a table with the pictures or their paths; by default found by its name"""
+    """the table's column of pictures or their paths; by default found by its name"""
     label_columns: Annotated[tuple[str, ...], "a list of column names"] = ()
-    """columns of a table with the targets; by default found by their names"""
+    """the table's columns of targets; by default found by their names"""
     label_separator: str | None = None
-    """text between several labels in one column"""
+    """text that separates several labels in one column"""
     split_column: str | None = None
-    """column of a table that says train, val or test"""
+    """the table's column that says train, val or test"""
     val_fraction: Fraction | None = None
-    """fraction of the training pictures to set aside as val, stratified by class; default 0.1 if the source has no
-    val, and none of a named set"""
+    """fraction of the training pictures to set aside as val, stratified by class; by default 0.1 if the source has no
+    val, and 0 for named data sets"""
     test_fraction: Fraction | None = None
-    """likewise for test; default 0.2 if the source has neither val nor test"""
+    """the same for test; by default 0.2 if the source has neither val nor test"""
     split_seed: int = 0
-    """seed of the drawn splits"""
+    """seed for drawing the splits"""
 
     def __post_init__(self) -> None:
         check_fields(self, DataError)

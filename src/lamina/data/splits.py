@@ -53,7 +53,7 @@ def draw_splits(
         elif is_requested:
             raise DataError(
                 f"{100 * fraction:.0f} % of {len(names):,} pictures is too little for a {split} split. "
-                f"Add pictures, or request a larger share by --{split}; --{split} 0 draws none."
+                f"Add pictures, or request a larger share with --{split}; --{split} 0 draws none."
             )
         else:
             missing.append(f"no {split}: {100 * fraction:.0f} % of the pictures is {len(places)}, fewer than {least}")

@@ -1,6 +1,7 @@
-"""Which net, picture size and recipe: chosen by the data, this machine and the time that there is.
+"""Choose the net, picture size and recipe that suit the data, this machine and the time limit.
 
-The ladder of nets and sizes is climbed until one no longer has the time for its recipe; a few steps of each are timed.
+Nets and sizes are tried from the cheapest upwards, timing a few training steps of each, until one is too slow for its
+recipe.
 """
 
 from __future__ import annotations
@@ -35,49 +36,52 @@ from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 from lamina.zoo import LADDER, PHOTO_LADDER, load_net, load_recipe
 
 SIDES_PX = (32, 48, 64)
-"""Of pictures to train on from scratch by the nets of the ladder."""
+"""Picture sizes to consider for the nets of ``LADDER``, trained from scratch."""
 PHOTO_SIDES_PX = (96, 128, 160, 192, 224)
-"""And by those that reduce them first, where pictures hold so much detail."""
+"""Picture sizes to consider for the nets of ``PHOTO_LADDER``, for pictures with that much detail."""
 QUICKEST = "mlp"
+"""The net to fall back on if not even one epoch of the smallest net of ``LADDER`` fits into the time."""
 LEAST_SIDE_PX = 16
-"""Smaller pictures are enlarged: the nets of the ladder halve their sides three times."""
+"""Smaller pictures are enlarged to this size, because the nets of ``LADDER`` halve it three times."""
 LEAST_SHARE = 0.7
-"""Of a recipe's epochs: a net that has time for fewer is passed over for a smaller one."""
+"""Lower limit, as a multiple of the recipe's epochs: if fewer fit into the time, a smaller net is used."""
 MOST_SHARE = 3.0
-"""Of a recipe's epochs: more hardly help."""
+"""Upper limit, as a multiple of the recipe's epochs: more hardly help."""
 GROW_FROM_FRACTION = 0.625
-"""For a net that has no time for all its epochs: as in the recipe ``quick`` of ``cnn-s``."""
+"""``grow_from_fraction`` if not all epochs fit into the time; the same as in the recipe ``quick`` of ``cnn-s``."""
 ENDING_SECONDS = 2.0
-"""To draw the pictures and save the run."""
+"""Time reserved for drawing the plots and saving the run."""
 SPARE_FRACTION = 0.04
-"""Of the time, in case the machine is busier later."""
+"""Fraction of the time limit held in reserve, in case the machine gets busier."""
 TRIAL_FRACTION = 0.08
-"""Of the time, for the trial of a net from scratch beside a pretrained one."""
+"""Fraction of the time limit for a trial from scratch when a pretrained net is used, and for choosing its penalty."""
 FROZEN_FRACTION = 0.75
-"""Of the time for training, at most, for a head on frozen features."""
+"""Upper limit for training a head on frozen features, as a fraction of the time left for training."""
 PENALTY_SECONDS = 3.0
-"""To train a head with each penalty, on features that are known."""
+"""Time to train a head with each penalty, once the features are computed."""
 PRETRAINED_SIDES_PX = (64, 96, 128, 160, 192, 224)
-"""Of pictures for a pretrained net; smaller pictures are enlarged, which helps too."""
+"""Picture sizes to consider for a pretrained net; enlarging smaller pictures helps too."""
 TIMED_SIDE_PX = 96
+"""Picture size at which a pretrained net is timed."""
 HOPELESS = 2.0
-"""Times the seconds left: a candidate that would take longer, by its multiply-adds, is not timed."""
+"""A candidate is not even timed if its estimated time is more than this multiple of the time left."""
 
 WATCHED_SECONDS, WATCHED_SHARE = 1.0, 0.4
-"""A training is compared with its pace from so many seconds to this share of its steps on."""
+"""A training's speed is compared with its measured pace from this many seconds until this fraction of its steps."""
 LATE = 1.05
-"""Times the pace and the seconds left: a training that takes longer than either is late."""
+"""A training is late if it takes more than this multiple both of its expected time so far and of the time left."""
 
 UNTIMED = Pace(0.0, 0.0)
+"""Pace of a candidate that has not been timed."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to train: a net, the side of its pictures, the recipe fitted to them, and its pace where it was timed.
+    """A net, its picture size, the recipe fitted to them, and its pace, if timed.
 
     Attributes:
         own_recipe: the net's recipe before it was fitted.
-        can_grow: whether pictures may grow during the training.
+        can_grow: whether pictures may grow during training.
     """
 
     net_name: str
@@ -89,7 +93,7 @@ class Candidate:
     can_grow: bool = False
 
     def make(self, images: Images) -> Net | nn.Module:
-        """The net, or a module of timm's with the weights that its recipe's seed gives."""
+        """The net, or timm's module, with the head's weights drawn from the recipe's seed."""
         shape, outputs = (images.shape[0], self.side_px, self.side_px), task_of(images).outputs
         if isinstance(self.net, Net):
             return self.net.with_outputs(outputs)
@@ -98,12 +102,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Considered:
-    """A candidate as a run remembers it.
+    """A candidate as recorded in a run.
 
     Attributes:
-        epochs, seconds: of the training that it would be, evaluations included.
-        verdict: why it was chosen, or why not.
-        score: on ``val``, where it was tried.
+        epochs: of its training.
+        seconds: estimated or measured time of that training, including evaluations.
+        verdict: whether it was chosen, and if not, why.
+        score: on ``val``, if it was trained.
     """
 
     net_name: str
@@ -114,12 +119,12 @@ class Considered:
     score: Score | None = None
 
     def is_of(self, candidate: Candidate) -> bool:
-        """Whether it is about that candidate."""
+        """Whether this is the record of that candidate."""
         return (self.net_name, self.side_px) == (candidate.net_name, candidate.side_px)
 
 
 def find_sides(dataset: Dataset) -> tuple[int, ...]:
-    """The sides to consider, ascending: none larger than the pictures were, or than their detail needs."""
+    """The picture sizes to consider, ascending: none larger than the originals or than their detail requires."""
     images = dataset.train
     _, height, width = images.shape
     limit = min(height, width)
@@ -128,7 +133,7 @@ def find_sides(dataset: Dataset) -> tuple[int, ...]:
     elif height == width:
         limit = find_detail_px(images, (*SIDES_PX, *PHOTO_SIDES_PX)) or height
     elif limit < PHOTO_SIDES_PX[0]:
-        return (max(limit, LEAST_SIDE_PX),)  # rectangles stay as they are where they are small
+        return (max(limit, LEAST_SIDE_PX),)  # small rectangles stay as they are
     limit = max(limit, LEAST_SIDE_PX)
     if limit >= PHOTO_SIDES_PX[0]:
         return tuple(side for side in PHOTO_SIDES_PX if side <= limit)
@@ -136,7 +141,7 @@ def find_sides(dataset: Dataset) -> tuple[int, ...]:
 
 
 def propose(dataset: Dataset, sides_px: Sequence[int], given: dict[str, Any]) -> list[Candidate]:
-    """The candidates from the cheapest to the most costly: the next net, then the next size, in turns."""
+    """The candidates from cheapest to most expensive, alternating between a larger net and larger pictures."""
     images, kind = len(dataset.train), dataset.train.kind
     nets, sides = list(PHOTO_LADDER if sides_px[0] >= PHOTO_SIDES_PX[0] else LADDER), list(sides_px)
     places = [(0, 0)]
@@ -164,12 +169,12 @@ def _propose_one(name: str, side_px: int, images: int, kind: Kind, given: dict[s
 
 @dataclass(frozen=True)
 class Clock:
-    """What of the time is left for training.
+    """How much of the time limit is left for training.
 
     Attributes:
-        seconds_left: now, for the training and all that follows.
-        images, val, test: how many images are trained and evaluated on.
-        spare_seconds: kept in case the machine is busier later.
+        seconds_left: time left now, for the training and everything after it.
+        images, val, test: number of images in each split.
+        spare_seconds: time held in reserve, in case the machine gets busier.
     """
 
     seconds_left: Callable[[], float]
@@ -179,11 +184,11 @@ class Clock:
     spare_seconds: float
 
     def ending_seconds(self, pace: Pace) -> float:
-        """Seconds that follow the last epoch: for the test images, and to save and draw."""
+        """Time after the last epoch: to evaluate the test images, draw the plots and save the run."""
         return ENDING_SECONDS + pace.evaluation_seconds * self.test
 
     def left_to_train(self, pace: Pace) -> float:
-        """Seconds for the epochs, once the ending and the spare time are set aside."""
+        """Time left for the epochs, without what follows them and without the reserve."""
         return self.seconds_left() - self.spare_seconds - self.ending_seconds(pace)
 
     def total_seconds(self, pace: Pace, recipe: Recipe) -> float:
@@ -196,7 +201,7 @@ class Clock:
 
 
 def start_clock(dataset: Dataset, seconds_left: Callable[[], float]) -> Clock:
-    """The clock of a training on a data set, from now on."""
+    """The clock for a training on a data set, starting now."""
     images, val, test = (0 if split is None else len(split) for split in (dataset.train, dataset.val, dataset.test))
     return Clock(seconds_left, images, val, test, SPARE_FRACTION * seconds_left())
 
@@ -204,12 +209,12 @@ def start_clock(dataset: Dataset, seconds_left: Callable[[], float]) -> Clock:
 def choose_from_scratch(
     dataset: Dataset, candidates: Sequence[Candidate], clock: Clock, *, are_epochs_given: bool, device: str = "auto"
 ) -> tuple[Candidate, tuple[Considered, ...]]:
-    """The last of ``candidates``, in ascending cost, that has the time for its recipe; :func:`spend` fills the time.
+    """The last of ``candidates``, in ascending cost, whose recipe fits into the time; :func:`spend` fills the time.
 
-    The first is taken even if it has time for fewer epochs than its recipe's. ``dataset`` may have another size.
+    The first is chosen even if only some of its recipe's epochs fit. The pictures of ``dataset`` may have another size.
 
     Raises:
-        RecipeError: not even an epoch of the first fits.
+        RecipeError: not even one epoch of the first candidate fits.
     """
     considered: list[Considered] = []
     chosen, seconds_per_multiply_add = candidates[0], 0.0
@@ -219,7 +224,7 @@ def choose_from_scratch(
         expected = Pace(multiply_adds * seconds_per_multiply_add, 0.0)
         least_seconds = LEAST_SHARE * clock.total_seconds(expected, recipe)
         if considered and least_seconds > HOPELESS * clock.left_to_train(chosen.pace):
-            considered.append(_consider(candidate, clock.total_seconds(expected, recipe), "too slow, by its size"))
+            considered.append(_consider(candidate, clock.total_seconds(expected, recipe), "too slow (estimated)"))
             break
         timed = measure_pace(net, resize_some(dataset.train, candidate.side_px), recipe, device)
         seconds_per_multiply_add = timed.train_seconds / multiply_adds
@@ -227,7 +232,7 @@ def choose_from_scratch(
         has_time = (
             seconds <= left if are_epochs_given else clock.fit(timed, recipe).epochs >= LEAST_SHARE * recipe.epochs
         )
-        considered.append(_consider(candidate, seconds, "has time" if has_time else "too slow"))
+        considered.append(_consider(candidate, seconds, "fits" if has_time else "too slow"))
         is_first = len(considered) == 1
         if is_first:
             check_one_epoch(candidate.net_name, recipe, timed, clock)
@@ -249,8 +254,8 @@ def choose_pretrained(
 ) -> list[Candidate]:
     """A head on a net's frozen features, then all its layers if there is time, at the largest size that fits.
 
-    Empty where not even the features of small pictures fit. The net is timed at one size; its time is proportional to
-    the area. ``side_px`` is that of the pictures, if the user has set it.
+    The list is empty if not even the features of small pictures fit. The net is timed at one size, and its time is
+    taken to be proportional to the pictures' area. ``side_px`` is the pictures' size if the user set one.
     """
     images, kind = len(dataset.train), dataset.train.kind
 
@@ -283,7 +288,7 @@ def choose_pretrained(
 
 
 def choose_penalty(frozen: Candidate, images: Images, seconds: float, device: str = "auto") -> Candidate:
-    """The candidate with the weight decay that its images choose, where they can within ``seconds`` on this CPU."""
+    """The candidate with a weight decay chosen by cross-validation, if that fits into ``seconds`` and runs on a CPU."""
     if choose_device(device).value != "cpu":
         return frozen
     pace = frozen.pace
@@ -297,7 +302,7 @@ def choose_penalty(frozen: Candidate, images: Images, seconds: float, device: st
 def try_briefly(
     candidate: Candidate, dataset: Dataset, seconds: float, device: str = "auto"
 ) -> tuple[int, Report | None]:
-    """Train a candidate for about so many seconds: the epochs that fit, and its report on ``val``, if it gets one."""
+    """Train a candidate for about ``seconds``; how many epochs that was, and its report on ``val``, if any."""
     if dataset.val is None:
         return 0, None
     ends = time.perf_counter() + seconds
@@ -322,10 +327,10 @@ def try_briefly(
 
 
 def is_better(report: Report | None, other: Report | None) -> bool:
-    """Whether a report is better than another on the same images; one that is missing is not.
+    """Whether a report is better than another on the same images; a missing report is worse than any.
 
-    Several numbers to predict have units of their own, so that their mean error is that of the largest unit: the loss,
-    in standard deviations, decides. It also decides where few images give the same score.
+    Numbers in different units cannot be averaged fairly, so for regression the loss decides, which is in standard
+    deviations. It also decides if both scores are equal, as on few images.
     """
     if report is None or other is None:
         return other is None and report is not None
@@ -336,13 +341,13 @@ def is_better(report: Report | None, other: Report | None) -> bool:
 
 
 def resize_some(images: Images, side_px: int) -> Images:
-    """As many images as a timing needs, evenly spread, resized to squares."""
+    """As many images as timing requires, evenly spread over the set, resized to squares."""
     some = images.take_evenly(STEPS * TIMED_BATCH)
     return replace(some, pixels=fit_pixels(some.pixels, side_px), original_sizes_px=None)
 
 
 def has_time_to_tune(candidate: Candidate, clock: Clock) -> bool:
-    """Whether there is time for enough epochs that all layers learn in some of them."""
+    """Whether there is time for enough epochs to train all layers in at least one."""
     fitting = clock.fit(candidate.pace, candidate.recipe)
     return fitting.freeze < fitting.epochs and clock.total_seconds(candidate.pace, fitting) <= clock.left_to_train(
         candidate.pace
@@ -350,10 +355,10 @@ def has_time_to_tune(candidate: Candidate, clock: Clock) -> bool:
 
 
 def find_slowdown(recipe: Recipe, pace: Pace, clock: Clock) -> Callable[[float, float], float | None]:
-    """Whether a training will not end in time, as the machine has become slower since its pace was measured.
+    """Detect that a training will not end in time, because the machine is slower than when its pace was measured.
 
-    Gives a function of the epochs done and the seconds since the start: how many times slower, where a new start with
-    fewer epochs would end in time, and ``None`` where all is well or it is too late for that.
+    Returns a function of the epochs done and the seconds since the start. It returns how many times slower the machine
+    is if starting again with fewer epochs would end in time, and ``None`` if all is well or it is too late for that.
     """
     areas = [size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs)]
     total = clock.total_seconds(pace, recipe) - pace.start_seconds
@@ -376,7 +381,10 @@ def find_slowdown(recipe: Recipe, pace: Pace, clock: Clock) -> Callable[[float, 
 
 
 def spend(candidate: Candidate, clock: Clock) -> Candidate:
-    """The candidate with the epochs that fit, at most three times its recipe's; growing pictures if time is short."""
+    """The candidate with as many epochs as fit, at most ``MOST_SHARE`` times its recipe's.
+
+    If time is short, pictures grow during training, so that more epochs fit.
+    """
     wanted, pace = candidate.recipe, candidate.pace
     recipe = clock.fit(pace, wanted)
     if recipe.epochs < wanted.epochs and not wanted.grow_from_fraction:
@@ -386,14 +394,14 @@ def spend(candidate: Candidate, clock: Clock) -> Candidate:
 
 
 def check_one_epoch(name: str, recipe: Recipe, pace: Pace, clock: Clock) -> None:
-    """Raise RecipeError where not even an epoch fits."""
+    """Raise RecipeError if not even one epoch fits."""
     freeze = int(recipe.freeze >= recipe.epochs)
     one_epoch = clock.total_seconds(pace, replace(recipe, epochs=1, freeze=freeze))
     if (lacking := one_epoch - clock.left_to_train(pace)) > 0:
         raise RecipeError(
-            f"An epoch of {name} takes {one_epoch:.1f} s here, and what follows it "
-            f"{clock.ending_seconds(pace):.1f} s, for which {clock.seconds_left():.1f} s are left. "
-            f"Allow at least {math.ceil(1 + lacking / (1 - SPARE_FRACTION))} s more by --time."
+            f"One epoch of {name} takes {one_epoch:.1f} s here and the final evaluation "
+            f"{clock.ending_seconds(pace):.1f} s, but only {clock.seconds_left():.1f} s are left. "
+            f"Increase --time by at least {math.ceil(1 + lacking / (1 - SPARE_FRACTION))} s."
         )
 
 

@@ -21,7 +21,7 @@ from lamina.training.schedule import extend_recipe
 if TYPE_CHECKING:
     from lamina.runs.run import Run
 
-NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl: lamina resume then begins at the start."
+NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl: lamina resume then starts over."
 """What to do about a checkpoint that cannot be used."""
 
 
@@ -115,7 +115,7 @@ def resume_training(
     if checkpoint is None and (done := len(run.history.epochs())):
         raise RunError(
             f"{run.path} has {done} epochs in its history, but no state.safetensors to resume from. "
-            "Restore that file from a copy, or delete history.jsonl: lamina resume then begins at the start."
+            "Restore that file from a copy, or delete history.jsonl: lamina resume then starts over."
         )
     training = make_training(run, dataset, module, steps_per_record, initial_weights=checkpoint is None)
     if checkpoint is not None:

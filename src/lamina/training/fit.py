@@ -1,17 +1,19 @@
 """A recipe fitted to the number, the size and the targets of the images.
 
-What a net needs is steps, not epochs. A recipe that was found on one number of images becomes one for another by rules
-that were chosen on held-out training pictures (docs/experiments.md, docs/measurements.md):
+Steps matter to a net, not epochs. These rules adapt a recipe that was tuned on one number of images to another; they
+were chosen on held-out training pictures (docs/experiments.md, docs/measurements.md):
 
-- **Epochs** grow as images become fewer, with the fourth root of their number, and fall as they become more.
-- **Batches** shrink with the square root of the number, and stay where there are more images: a hundredth of the images
-  gets a tenth of the batch and three times the epochs, so a third of the steps.
-- **The learning rate** follows the batch: in proportion for SGD (Goyal et al., arXiv 1706.02677, section 2.1), by the
-  square root for Adam and its like (Malladi et al., arXiv 2205.10287), and by the fourth root for Muon, as measured.
-- **Augmentation** grows as images become fewer, if the recipe augments, and in proportion to their side.
-- **A head on frozen features** gets 500 steps and 10 epochs at least, and a penalty that falls with the square root of
-  the number of images.
-- **Large images** are taken in smaller batches, so that a batch fits into memory.
+- **Epochs** are inversely proportional to the fourth root of the number of images.
+- **The batch size** shrinks with the square root of the number of images, and stays the same if there are more images
+  than in tuning: with a hundredth of the images, batches have a tenth of the size and there are three times as many
+  epochs, so a third of the steps.
+- **The learning rate** follows the batch size: in proportion for SGD (Goyal et al., arXiv 1706.02677, section 2.1), by
+  its square root for Adam and its variants (Malladi et al., arXiv 2205.10287), and by its fourth root for Muon, as
+  measured.
+- **Augmentation** gets stronger with fewer images, if the recipe augments, and scales with the side of the images.
+- **A head on frozen features** is trained for at least 500 steps and 10 epochs. Its penalty is inversely proportional
+  to the square root of the number of images.
+- **Large images** come in smaller batches, so that a batch fits into memory.
 """
 
 from __future__ import annotations
@@ -24,22 +26,22 @@ from lamina.targets import REGRESSION, Kind
 from lamina.training.recipe import Recipe, scale_epochs
 
 LEAST_BATCH = 16
-"""Images that a batch norm needs for useful statistics; a recipe's own batch may be smaller."""
+"""Lower limit to which a batch is shrunk: batch norm needs as many images for useful statistics."""
 LR_EXPONENTS = {"sgd": 1.0, "adam": 0.5, "adamw": 0.5, "rmsprop": 0.5, "muon": 0.25}
-"""Of the batch, in the learning rate."""
+"""Exponent of the batch size in the learning rate, by optimizer."""
 LEAST_HEAD_STEPS, LEAST_HEAD_EPOCHS, LEAST_HEAD_BATCH = 500, 10, 8
-"""Of a training of the head alone on frozen features, whose steps cost next to nothing."""
+"""Lower limits of steps, epochs and batch size when only the head is trained on frozen features, which is cheap."""
 FEW_SHARE = 0.1
-"""Of the images that a recipe was found on: below it, blanked squares help."""
+"""Below this fraction of the images that a recipe was tuned on, cutout helps."""
 CUTOUT_PX = 8
-"""Side of the blanked squares, on images of 32 px."""
+"""Side of the square that cutout blanks then, in images of 32 px."""
 MOST_PIXELS = 2000 * 32 * 32
-"""In a batch: of larger images it has fewer, as their activations need more memory."""
+"""Upper limit of the pixels in a batch, because the activations of larger images need more memory."""
 
 
 @dataclass(frozen=True)
 class Home:
-    """The images that a recipe was found on: how many, and the side of their squares."""
+    """The images that a recipe was tuned on: how many, and their side."""
 
     images: int
     side_px: int
@@ -50,14 +52,14 @@ PRETRAINED_HOME = Home(500, 96)
 
 
 def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home = ZOO_HOME) -> Recipe:
-    """The recipe for another number of images, another size and a kind of target; the same where all are alike.
+    """The recipe adapted to another number of images, another size and a kind of target.
 
     Args:
-        recipe: as it was found on the images of ``home``.
-        images: how many there are to train on, at least 1.
+        recipe: as it was tuned on the images of ``home``.
+        images: number of training images, at least 1.
         side_px: the smaller side of an image.
-        kind: of target; numbers have no labels to smooth, and any augmentation but a shift may change them.
-        home: the images that the recipe was found on.
+        kind: kind of target; numbers have no labels to smooth, and any augmentation but a shift may change them.
+        home: the images that the recipe was tuned on.
 
     >>> from lamina.targets import SINGLE_LABEL
     >>> recipe = Recipe(epochs=10, batch_size=500, optimizer="muon", lr=0.06)
@@ -90,23 +92,23 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
 
 
 def describe_fit(recipe: Recipe, fitted: Recipe, images: int, side_px: int, home: Home = ZOO_HOME) -> str:
-    """What fitting has changed, and why, in one line; empty where nothing has.
+    """What fitting changed, and why, in one line; empty if it changed nothing.
 
     >>> recipe = Recipe(epochs=10, batch_size=500)
     >>> describe_fit(recipe, dataclasses.replace(recipe, epochs=32), 500, 32)
-    'fitted to 500 images of 32 px (the recipe was found on 50,000 of 32 px): epochs 10 → 32'
+    'fitted to 500 images of 32 px (the recipe was tuned on 50,000 of 32 px): epochs 10 → 32'
     """
     changes = {field.name: (getattr(recipe, field.name), getattr(fitted, field.name))
                for field in dataclasses.fields(Recipe)}  # fmt: skip
     changed = ", ".join(f"{name} {old} → {new}" for name, (old, new) in changes.items() if old != new)
     if not changed:
         return ""
-    found = f"the recipe was found on {home.images:,} of {home.side_px} px"
-    return f"fitted to {images:,} images of {side_px} px ({found}): {changed}"
+    tuned = f"the recipe was tuned on {home.images:,} of {home.side_px} px"
+    return f"fitted to {images:,} images of {side_px} px ({tuned}): {changed}"
 
 
 def _fit_head(recipe: Recipe, images: int, home: Home) -> Recipe:
-    """A recipe for the head alone: enough steps for it to come to rest, and a penalty that more images need less."""
+    """A recipe for the head alone: enough steps for it to converge, and a smaller penalty for more images."""
     batch_size = min(4 * recipe.batch_size, max(LEAST_HEAD_BATCH, round(recipe.batch_size * images / home.images)))
     epochs = max(LEAST_HEAD_EPOCHS, math.ceil(LEAST_HEAD_STEPS / math.ceil(images / batch_size)))
     decay = round(recipe.weight_decay * math.sqrt(home.images / images), 2)

@@ -23,7 +23,7 @@ from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
 
 COMPILER = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-"""What torch calls unless the environment variable CXX names another."""
+"""The C++ compiler that torch calls unless the environment variable CXX names another."""
 
 
 class Forward:
@@ -38,8 +38,8 @@ class Forward:
         self._device = model.device
         self._autocasts = arrange_layers(model, precision)
         self._trunk = find_trunk(model.body) if recipe.freeze else None
-        # Whether all but the head has been put to rest: a mode that takes milliseconds to set need not be set again.
-        self._rests = False
+        # Whether everything but the head is frozen: setting that mode takes milliseconds, so it is not set twice.
+        self._is_frozen = False
         self._features: Features | None = None
         self._seen: SeenFeatures | None = None
         if self._trunk is not None:
@@ -77,17 +77,17 @@ class Forward:
     def set_mode(self, epoch: int) -> None:
         """Put all layers into training mode, or the head alone while the rest is frozen."""
         is_frozen = epoch < self._recipe.freeze
-        if self._trunk is not None and is_frozen and self._rests and not self._model.training:
+        if self._trunk is not None and is_frozen and self._is_frozen and not self._model.training:
             self._trunk.set_head_mode(True)
             return
         self._model.train(not is_frozen)
         if self._trunk is not None:
             self._trunk.set_frozen(is_frozen)
-        self._rests = is_frozen
+        self._is_frozen = is_frozen
 
     def set_eval_mode(self) -> None:
         """Put all layers into eval mode."""
-        if self._trunk is not None and self._rests and not self._model.training:
+        if self._trunk is not None and self._is_frozen and not self._model.training:
             self._trunk.set_head_mode(False)
         else:
             self._model.eval()
@@ -122,12 +122,12 @@ def compile_model(model: Model, recipe: Recipe) -> Callable[[Tensor], Tensor]:
         return model
     if len(sizes_shown(recipe)) > 1:
         raise RecipeError(
-            "compile was 'on', but grow_from_fraction shows images of many sizes, each of which would be compiled. "
-            "Set compile to 'off', or grow_from_fraction to 0."
+            "compile on needs images of one size, but grow_from_fraction shows many, each of which would be compiled. "
+            "Set compile to off, or grow_from_fraction to 0."
         )
     if misses_compiler(model.device.type):
         raise RecipeError(
-            "compile was 'on', which takes a C++ compiler, but "
+            "compile on needs a C++ compiler, but "
             f"{os.environ.get('CXX') or COMPILER} is not on the PATH. "
             "Install it (Debian and Ubuntu: apt install g++), or leave compile off."
         )

@@ -1,4 +1,4 @@
-"""The L2 penalty of a pretrained net's head, chosen by its own images."""
+"""The L2 penalty of a pretrained net's head, chosen by cross-validation on the training images."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from lamina.training.task import Task
 from lamina.training.tracing import fold_model
 
 CHOOSING_STEPS = 250
-"""Of each training that chooses: which penalty is best shows earlier."""
+"""Number of steps in each training of the cross-validation: enough to rank the penalties."""
 PENALTIES = (0.01, 0.1, 0.3, 1.0, 3.0)
 """Weight decays to choose from: Adam adds them to the gradient, so that each is an L2 penalty on the head's weights."""
 CHOOSING_IMAGES = 1000
-"""At most so many images choose: their features take most of the time."""
+"""Upper limit of the images used for choosing, because computing their features takes most of the time."""
 FOLDS = 3
+"""Number of folds of the cross-validation."""
 BATCH = 32
-"""Images whose features are computed at once; on a CPU larger batches are slower."""
+"""Number of images whose features are computed at once; on a CPU, larger batches are slower."""
 
 
 def choose_frozen_recipe(body: nn.Module, images: Images, seed: int = 0) -> Recipe:
-    """How to train the head of ``body`` alone on ``images``, with the weight decay of the least cross-validated loss.
+    """The recipe for training only the head of ``body``, with the weight decay of the lowest cross-validated loss.
 
-    The head is linear in its features, so the penalty alone decides where a training of enough steps ends. Heads are
-    trained for every penalty at once on two thirds of at most 1,000 of the images, and their losses on the rest are
-    added up. For more images than that, the penalty falls with the square root of their number.
+    The head is linear in its features, so given enough steps the penalty alone decides where training ends. In
+    threefold cross-validation on at most 1,000 of the images, heads for all penalties are trained at once. For more
+    images than that, the penalty falls with the square root of their number.
 
     Raises:
         RecipeError: the net names no head.
@@ -63,7 +64,7 @@ def _compute_features(model: Model, head: nn.Module, pixels: Tensor) -> Float[Te
 def _cross_validate(
     features: Float[Tensor, "n d"], targets: Num[Tensor, "n ..."], task: Task, recipe: Recipe
 ) -> Float[Tensor, " penalties"]:
-    """The loss of images that were left out, for each penalty."""
+    """The loss on the held-out images, summed over the folds, for each penalty."""
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(recipe.seed))
     folds = torch.empty(len(features), dtype=torch.int64)
     folds[order] = torch.arange(len(features)) % FOLDS
@@ -80,7 +81,7 @@ def _cross_validate(
 def _train_heads(
     features: Float[Tensor, "n d"], targets: Num[Tensor, "n ..."], task: Task, recipe: Recipe
 ) -> tuple[Float[Tensor, "d penalties k"], Float[Tensor, "penalties k"]]:
-    """A head for each penalty, all trained in the same steps."""
+    """Train a head for each penalty, all in the same steps."""
     groups = len(PENALTIES)
     weights = torch.zeros(features.shape[1], groups, task.outputs, requires_grad=True)
     bias = torch.zeros(groups, task.outputs, requires_grad=True)

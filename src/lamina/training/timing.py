@@ -1,4 +1,4 @@
-"""How long a training takes on this machine, from a few of its steps."""
+"""How long a training takes on this machine, estimated from a few of its steps."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from lamina.training.recipe import Recipe, scale_epochs
 from lamina.training.schedule import evaluation_interval, size_fraction
 
 STEPS, WARM_UP_STEPS = 6, 2
-"""Of a timing, and those of them that only make what the others use again."""
+"""Number of timed steps, and how many of them are warm-up."""
 TIMED_BATCH = 100
-"""Images in a timed step, at most: an image's share of a larger one is about the same."""
+"""Upper limit of the images in a timed step: the time per image is about the same in larger batches."""
 TIMED_EVALUATION, EVALUATED_IMAGES = 40, 200
+"""Number of images in a timed evaluation, and in a second, more precise one if the net is fast."""
 ENOUGH_SECONDS = 0.4
-"""Timing ends after the step or the batch that passes it: of a slow net, one step shows enough."""
+"""Timing stops after the first step or batch that takes it past this total: one step of a slow net is enough."""
 HEAD_SECONDS = 1.5e-4
-"""An image's share of a step of the head alone, on features that are known."""
+"""Time per image of a training step of the head alone, once the features are computed."""
 SAVING_SECONDS = 0.1
-"""To save an epoch's record and weights."""
+"""Time to save an epoch's record and weights."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """The seconds that an image takes here: in a training step, at full size, and in an evaluation.
+    """Time per image on this machine: in a training step at full picture size, and in an evaluation.
 
-    ``start_seconds`` pass before the first steps: to build the model and, if the recipe says so, compile it.
+    ``start_seconds`` is the time before the first step: to build the model and, if the recipe says so, compile it.
     """
 
     train_seconds: float
@@ -43,10 +44,10 @@ class Pace:
     start_seconds: float = 0.0
 
     def total_seconds(self, recipe: Recipe, images: int, evaluated: int) -> float:
-        """The time of all epochs on so many training images, with the evaluations of ``evaluated`` images among them.
+        """The time of all epochs on ``images`` training images, including evaluations of ``evaluated`` images.
 
-        A step's time is proportional to the area of its pictures. While the trunk is frozen, the features of all images
-        are computed once.
+        A step's time is taken to be proportional to the area of its pictures. While the trunk is frozen, the features
+        of all images are computed only once.
         """
         area = 1.0
         if recipe.grow_from_fraction:
@@ -73,9 +74,9 @@ class Pace:
 def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: str) -> Pace:
     """Time a few training steps of a copy of a net on ``images``, and an evaluation."""
     batch = min(recipe.batch_size, TIMED_BATCH)
-    # Where a trunk is frozen at first, an epoch is one step, so that all layers learn from the second step on.
+    # If a trunk is frozen at first, an epoch has one step, so that all layers are trained from the second step on.
     sample = images.take_evenly(batch if recipe.freeze else STEPS * batch)
-    # As many epochs as steps, in case the set is smaller than a batch.
+    # As many epochs as steps, in case all images fit into one batch.
     trial = replace(recipe, epochs=STEPS, batch_size=batch, grow_from_fraction=0.0, freeze=min(recipe.freeze, 1))
     began = time.perf_counter()
     training = Training(deepcopy(net), sample, trial, device=device, steps_per_record=1)
@@ -91,7 +92,7 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: s
 
 
 def _time_evaluation(model: Model, images: Images) -> float:
-    """The seconds of an image, after a first call: of few images, or of more where they are quick."""
+    """The time per image after a warm-up call, from a few images, or from more if the net is fast."""
     count, seconds = 0, 0.0
     for number, few in enumerate((TIMED_EVALUATION, TIMED_EVALUATION, EVALUATED_IMAGES)):
         sample = images.take_evenly(few)

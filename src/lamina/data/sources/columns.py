@@ -109,7 +109,7 @@ def _find_image(table: Table) -> str:
         return found[0]
     which = f"several columns that may hold the pictures: {', '.join(found)}" if found else "no column of pictures"
     raise DataError(
-        f"{table.path} has {which}. Name the one with their paths or their bytes by --image-column. {table.describe()}"
+        f"{table.path} has {which}. Use --image-column to name the one with their paths or bytes. {table.describe()}"
     )
 
 
@@ -141,8 +141,8 @@ def _find_labels(table: Table, others: set[str | None]) -> tuple[str, ...]:
         found = rest
     if not found:
         raise DataError(
-            f"{table.path} has no column of a name like label or class. Name the one with the targets by "
-            f"--label-column. {table.describe()}"
+            f"{table.path} has no column with a name like label or class. "
+            f"Use --label-column to name the one with the targets. {table.describe()}"
         )
     return tuple(found)
 
