@@ -3,7 +3,7 @@
 Each case is a folder of JPEGs drawn from CIFAR-10 by its seed: so many pictures of each of so many classes, enlarged to
 a side where that is over 32 px, and 200 test pictures a class. All get the same folder and the same time:
 
-- ``lamina``: ``lamina train --data FOLDER --time TIME``, from scratch and with the pretrained weights at hand;
+- ``lamina``: ``lamina train --data FOLDER --time TIME``, from scratch and with the pretrained weights on this disk;
 - ``sweep``: the best, by its test accuracy, of ``lamina train NET --size SIDE --time TIME`` for three nets and two
   sides: what somebody who knew would have typed;
 - ``svc`` and ``logistic``: scikit-learn on the standardized pixels at 32 px, which take as long as they take;

@@ -1,4 +1,4 @@
-"""While a trunk rests nothing of it moves, and whenever a training is stopped it goes on to the same bits."""
+"""While a trunk is frozen nothing in it changes, and a training stopped at any point ends with the same bits."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_head_learns_alone_at_first_and_then_all_layers(changes):
     for event in training:
         if isinstance(event, Epoch) and event.epoch == 2:
             after_two = weights(training)
-            assert changed(before, after_two) == set(HEAD)  # norms' statistics among what rests
+            assert changed(before, after_two) == set(HEAD)  # the norms' statistics are frozen too
     after_three = weights(training)
     learned = {f"body.{name}" for name, _ in make_module().named_parameters()}
     assert changed(after_two, after_three) >= learned

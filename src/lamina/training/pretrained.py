@@ -25,12 +25,13 @@ from lamina.training.recipe import Recipe
 from lamina.training.tensors import digest_tensors
 
 NONE, PRETRAINED, PACKAGED = "none", "pretrained", "packaged"
-"""What ``weights`` may be besides the path of a file: random, those that timm's authors publish, or the package's."""
+"""Values of ``weights`` other than a path: random weights, those that timm's authors publish, or the package's."""
 HUB_FILE = "model.safetensors"
 HUB_PREFIX = "models--timm--"
 """How the hub's cache names the folder of a net of timm's."""
 SMALL_BYTES = 10_000_000, 50_000_000
-"""Size of the weights of a cached net that is worth trying unasked: below are test nets, above nets slow on a CPU."""
+"""Size of the weights of cached nets that are worth trying unasked: smaller ones are test nets, larger ones are slow on
+a CPU."""
 PATIENCE_SECONDS = 10
 """Timeout for the hub, in seconds."""
 NAMED = 3
@@ -53,10 +54,10 @@ RECIPES = {
         epochs=30, batch_size=32, optimizer="adam", lr=3e-3, weight_decay=0.3, schedule="cosine", freeze=30
     ),
 }
-"""For nets with pretrained weights, the default first, found on 500 held-out pictures of CIFAR-10 by EfficientNet-Lite0
-(docs/experiments.md). ``default`` brings the head to rest first; when all layers begin to learn, the rate has fallen to
-a quarter. In ``frozen``, Adam adds the weight decay to the gradient: the head comes to rest at the minimum of a loss
-with an L2 penalty."""
+"""For nets with pretrained weights, the default first, tuned with EfficientNet-Lite0 on 500 held-out pictures of
+CIFAR-10 (docs/experiments.md). ``default`` first trains the head until it has converged; when it starts to train all
+layers, the learning rate has fallen to a quarter. In ``frozen``, Adam adds the weight decay to the gradient, so the head
+converges to the minimum of a loss with an L2 penalty."""
 FRESH_RECIPES = {"default": Recipe(optimizer="adamw", weight_decay=0.05, schedule="one-cycle", flip="random")}
 """For nets with random weights."""
 
@@ -147,10 +148,10 @@ def open_timm_net(name: str, weights: str | None, report: Callable[[str], None])
 
 
 def find_at_hand() -> TimmNet | None:
-    """The pretrained net to try where none was named; ``None`` if there is none at hand.
+    """The pretrained net to try if the user named none; ``None`` if no weights are available locally.
 
-    It is the packaged one, else the smallest net worth trying in the hub's cache. The network is not used; without
-    timm nothing is imported.
+    It is the packaged one, or else the smallest net worth trying in the hub's cache. The network is not used; without
+    timm, nothing is imported.
 
     Raises:
         NetError: timm cannot be imported, or the weights are damaged.
