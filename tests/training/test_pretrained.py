@@ -237,7 +237,7 @@ def test_pickled_weights_are_rejected_with_the_way_to_convert_them(tmp_path):
 def test_a_missing_file_is_reported(tmp_path):
     with rejects(
         f"There is no file {tmp_path / 'none'}. --weights takes a safetensors file, pretrained for those that timm's "
-        "authors publish, packaged for those that lamina[pretrained] brings, or none for random ones."
+        "authors publish, packaged for those that lamina[pretrained] installs, or none for random ones."
     ):
         open_timm_net("test_resnet", str(tmp_path / "none"), keep_silent)
 

@@ -56,8 +56,8 @@ RECIPES = {
 }
 """For nets with pretrained weights, the default first, tuned with EfficientNet-Lite0 on 500 held-out pictures of
 CIFAR-10 (docs/experiments.md). ``default`` first trains the head until it has converged; when it starts to train all
-layers, the learning rate has fallen to a quarter. In ``frozen``, Adam adds the weight decay to the gradient, so the head
-converges to the minimum of a loss with an L2 penalty."""
+layers, the learning rate has fallen to a quarter. In ``frozen``, Adam adds the weight decay to the gradient, so the
+head converges to the minimum of a loss with an L2 penalty."""
 FRESH_RECIPES = {"default": Recipe(optimizer="adamw", weight_decay=0.05, schedule="one-cycle", flip="random")}
 """For nets with random weights."""
 
@@ -70,7 +70,7 @@ class TimmNet:
     """timm's, with the tag of its pretrained weights, as ``efficientnet_lite0.ra_in1k``."""
     weights: str
     """``none`` for random ones, ``pretrained`` for those of that tag, ``packaged`` for those that the extra
-    ``lamina[pretrained]`` brings, or the path of a safetensors file."""
+    ``lamina[pretrained]`` installs, or the path of a safetensors file."""
     digest: str
     """Of the first weights; empty for random ones."""
 
@@ -222,7 +222,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise NetError(
             f"There is no file {file}. --weights takes a safetensors file, {PRETRAINED} for those that timm's authors "
-            f"publish, {PACKAGED} for those that lamina[pretrained] brings, or {NONE} for random ones."
+            f"publish, {PACKAGED} for those that lamina[pretrained] installs, or {NONE} for random ones."
         )
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(file)
