@@ -1,4 +1,4 @@
-"""Errors and warnings for people: what was expected, what came, what to do."""
+"""Errors and warnings for people: what was expected, what was found, and what to do."""
 
 from __future__ import annotations
 

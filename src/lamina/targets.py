@@ -15,7 +15,7 @@ KindName = Literal["single-label", "multi-label", "binary", "regression"]
 Targets = Int64[np.ndarray, " n"] | Bool[np.ndarray, " n"] | Bool[np.ndarray, "n k"] | Float32[np.ndarray, "n k"]
 
 SMALLEST_STRATUM = 5
-"""Images in a stratum of numbers, at least: a fifth of fewer could not be drawn."""
+"""Lower limit of the images in a stratum of numbers, so that a fifth of them can be drawn."""
 
 
 @dataclass(frozen=True)

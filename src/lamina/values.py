@@ -20,7 +20,7 @@ from lamina.errors import LaminaError, find_nearest
 Value = TypeVar("Value")
 
 LARGEST_FLOAT = 2**1023
-"""Whole numbers below this are taken for floats."""
+"""Integers below this are accepted where a float is expected."""
 
 _NOUNS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from lamina.training.task import Task
 
 PICTURES_OF_ONE_THREAD = 10
-"""So few take a millisecond each; waiting for a second thread while another process has its core takes eighty."""
+"""Up to this many pictures are predicted by one thread: each takes a millisecond, but waiting for a second thread whose
+core another process is using takes eighty."""
 SHOWN_CLASSES = 3
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
 

@@ -12,15 +12,15 @@ from lamina.data.images import Images
 from lamina.data.resizing import resize_image
 
 SAMPLED = 50
-"""Pictures looked at."""
+"""Number of pictures examined."""
 LOST_FRACTION = 0.16
-"""Of a picture's contrast, the standard deviation of its pixels: the difference from which detail counts as lost.
+"""Detail counts as lost from this difference on, as a fraction of a picture's contrast (its pixels' standard deviation).
 
 A quarter of CIFAR-10's pictures and the drawn shapes, enlarged from 32 px by three filters and saved as JPEG or not,
 lose 0.05 to 0.13 or more at 32 px, and 0.21 to 0.37 or more at 16 px; thin lines and faint textures lose 0.5 to 0.9.
 """
 LEAST_CONTRAST_LEVELS = 8.0
-"""Of 255: of flatter pictures, what JPEG changes would look like detail."""
+"""Lower limit of that contrast, of 255 levels: in flatter pictures, the artefacts of JPEG would look like detail."""
 
 
 def find_detail_px(images: Images, sides_px: Sequence[int]) -> int | None:

@@ -18,14 +18,14 @@ Severity = Literal["error", "warning", "note"]
 
 TINY_CLASS_IMAGES = 10
 TINY_CLASS_FRACTION = 1 / 20
-"""A class is tiny with fewer training images than the first, or than this fraction of the median class's."""
+"""A class is tiny if it has fewer training images than the first limit, or than this fraction of the median class."""
 COARSE_FRACTION = 1 / 100
-"""Of a number's deviation that rounding to float32 may take."""
+"""Upper limit of the error of rounding numbers to float32, as a fraction of their standard deviation."""
 IMBALANCE_RATIO = 10.0
-"""Largest class over smallest, from which on imbalance is noted."""
+"""Imbalance is noted if the largest class has at least this many times the images of the smallest."""
 SINGLE_CLASS_REMEDY = "Add pictures of another, or choose other classes with --label-from or --label-column."
 LEAKS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("val", "train"), ("test", "val"))
-"""A split to evaluate on, and one that was trained on or chosen by before."""
+"""Pairs of a split to evaluate on, and one that was used before, for training or choosing."""
 
 
 class Sighting(NamedTuple):

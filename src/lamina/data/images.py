@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 HTML_ROWS = 20
 LEAST_CLASSES = 1000
-"""Class numbers up to this are taken as they are; beyond it, not above the number of images."""
+"""Class numbers up to this are accepted; larger ones only up to the number of images."""
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from lamina.data.images import Dataset, Images, Progress, Split
 from lamina.targets import REGRESSION
 
 CHUNK_VALUES = 2**18
-"""Values of pixels that are measured together: as floats they fit into a core's own cache."""
+"""Number of pixel values measured at once: as floats, they fit into a core's own cache."""
 BLANK_DEVIATION = 2.0
-"""A picture is blank if every channel's standard deviation, of 255, is below: more than a JPEG of one colour has, less
-than a camera's noise in the dark."""
+"""A picture is blank if the standard deviation of every channel, of 255, is below this: above that of a JPEG of one
+colour, below a camera's noise in the dark."""
 OBLONG_RATIO = 2.0
-"""A picture is oblong if its sides were scaled by factors that differ by more: cropping shows less than half of it, or
-padding makes half of it bars."""
+"""A picture is oblong if the ratio of the factors by which its sides would be scaled is larger: cropping would leave
+less than half of it, or padding would make half of it bars."""
 COMMON_SIZES = 5
 
 

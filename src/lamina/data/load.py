@@ -29,7 +29,8 @@ from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 
 NAMES = ("cifar10", "cifar100", "mnist", "fashion-mnist", "svhn", *SHAPES)
 PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_archive)
-"""The first that recognises a path reads it: an ``.npz`` is a zip, and tables lie in folders of pictures."""
+"""The first that recognises a path reads it, so the order matters: an ``.npz`` is a zip, and a folder of pictures may
+hold a table."""
 WHOLE_RULE = "none; all images are evaluated"
 EXAMPLES = 3
 """Pictures of a finding that are named."""

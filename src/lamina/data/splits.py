@@ -12,11 +12,11 @@ from lamina.errors import DataError
 
 OWN_RULE = "the source's own"
 TEST_FRACTION = 0.2
-"""Drawn as ``test`` where the source has neither ``val`` nor ``test``."""
+"""Fraction drawn as ``test`` if the source has neither ``val`` nor ``test``."""
 VAL_FRACTION = 0.1
-"""Drawn as ``val`` where the source has none."""
+"""Fraction drawn as ``val`` if the source has none."""
 LEAST_VAL_PICTURES = 10
-"""The score of fewer says nothing, and they are of more use in training."""
+"""Lower limit of the pictures in a ``val`` drawn by default: the score of fewer says nothing."""
 
 
 def draw_splits(

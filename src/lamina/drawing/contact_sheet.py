@@ -17,7 +17,7 @@ from lamina.drawing.style import FAINT_INK, INK, shorten
 from lamina.targets import REGRESSION
 
 SHEET_CELLS_PX = ((12, 128), (30, 96), (200, 64))
-"""For sheets of up to this many rows, the side of a picture; rows beyond the last number are not drawn."""
+"""Pairs of a number of rows and the side of the pictures on sheets with up to as many; further rows are not drawn."""
 SHEET_MARGIN_PX, SHEET_GAP_PX, SHEET_TEXT_PX = 24, 6, 17
 SHEET_FRAME = "#d8d8d8"
 

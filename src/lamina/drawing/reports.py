@@ -12,7 +12,7 @@ from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, fo
 
 POINTS_PER_INCH = 72
 LEGIBLE_CLASSES = 25
-"""More classes leave no room for a number in each cell."""
+"""Upper limit of the classes for which cells show their numbers; with more classes there is no room."""
 MOST_CLASSES = 100
 MOST_LABELS = 40
 MOST_SCATTERS, SCATTERS_A_ROW = 12, 3

@@ -15,7 +15,7 @@ from lamina.errors import LaminaError
 LEVEL = 0.95
 """The probability with which an interval holds the true value."""
 MANY_DEGREES = 200
-"""Degrees of freedom from which on an expansion gives t to nine digits."""
+"""From this many degrees of freedom on, an expansion gives t to nine digits."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ Picture: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
 
 CHUNK_PICTURES = 256
 CHUNK_BYTES = 64 * 2**20
-"""Of decoded pixels: large pictures come in smaller chunks."""
+"""Upper limit of the decoded pixels in a chunk, in bytes: chunks of large pictures have fewer."""
 THREAD_PICTURES = 16
 
 

@@ -14,7 +14,8 @@ from lamina.training.recipe import Recipe
 from lamina.training.task import SingleLabel, Task
 
 UNSURE_BELOW = 0.5
-"""The probability of the most likely class less that of the second; above it, more views change almost no answer."""
+"""The model is unsure if the probabilities of the two most likely classes differ by less: above this, more views hardly
+ever change the answer."""
 PIXELS_AT_ONCE = 2000 * 32 * 32
 
 

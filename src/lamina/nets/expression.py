@@ -10,7 +10,7 @@ from lamina.nets.layer import Layer
 from lamina.nets.net import Net
 
 LONGEST = 20_000
-"""Longest expression in characters: longer ones could exhaust the stack of Python's parser."""
+"""Upper limit of the characters in an expression: longer ones could exhaust the stack of Python's parser."""
 
 _EXAMPLE = "Write layers such as: Flatten(), Linear(200), ReLU(), Output()."
 

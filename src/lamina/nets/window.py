@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from lamina.values import Range
 
 LARGEST = 1_000_000
-"""The largest size or number of channels: a typo is rejected before memory runs out."""
+"""Upper limit of sizes and numbers of channels, so that a typo is rejected before memory runs out."""
 
 Pair: TypeAlias = tuple[int, int]
 """(height, width)"""

@@ -153,7 +153,7 @@ def propose(dataset: Dataset, sides_px: Sequence[int], given: dict[str, Any]) ->
 
 
 def propose_quickest(dataset: Dataset, given: dict[str, Any]) -> list[Candidate]:
-    """What to try where there is no time for an epoch of any other candidate: tiny pictures, at last by an MLP."""
+    """The candidates to try if not even one epoch of the others fits: tiny pictures, and finally an MLP."""
     images, kind = len(dataset.train), dataset.train.kind
     return [_propose_one(net, LEAST_SIDE_PX, images, kind, given) for net in (LADDER[0], QUICKEST)]
 

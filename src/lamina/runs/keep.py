@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 MOST_REWINDS = 3
 QUICK_SECONDS = 0.05
-"""A checkpoint that takes less is written after every epoch."""
+"""A checkpoint that takes less time than this is written after every epoch."""
 SAVING_FRACTION = 0.05
-"""Of the time, at most, for slower checkpoints: epochs shorter than that are saved with a later one."""
+"""Upper limit of the time spent on slower checkpoints, as a fraction: short epochs are saved with a later one."""
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from lamina.training.task import Task
 from lamina.values import fields_to_json, from_json_values
 
 FORMAT = 1
-"""Raised when ``run.json`` changes."""
+"""Version of the format of ``run.json``, to be increased when it changes."""
 COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", "i8mm", "sve")
-"""Prefixes of the processor flags on which the last bits of a sum may depend."""
+"""Prefixes of those processor flags on which the last bits of a sum may depend."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from lamina.training.randomness import derive_generator
 from lamina.training.recipe import Recipe
 
 CROP_RATIO = 4 / 3
-"""The most by which a crop stretches one side of an image against the other."""
+"""Upper limit of the change of the aspect ratio in a random resized crop."""
 _PART_BITS = 7  # parts of a pixel, 128: the most by which a difference of two bytes can be multiplied in 16 bits
 _GREY_WEIGHTS = (77, 150, 29)  # of red, green and blue: ITU-R BT.601 in 256ths
 

@@ -19,7 +19,8 @@ from lamina.training.schedule import size_fraction
 from lamina.training.task import task_of
 
 RESIDENT_FRACTION = 0.25
-"""Of a GPU's free memory; the rest is for weights and activations."""
+"""Images are kept on a GPU if they take at most this fraction of its free memory; weights and activations need the
+rest."""
 
 
 @dataclass(frozen=True, eq=False)

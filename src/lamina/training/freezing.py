@@ -1,4 +1,4 @@
-"""A head that learns alone while all layers below it are frozen."""
+"""Train only the head of a net while all layers below it are frozen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lamina.training.schedule import sizes_shown
 from lamina.training.tracing import fold_model
 
 STORED_BYTES = 16_384
-"""Features of an image that take no more are stored, even where the image takes less."""
+"""Features of this many bytes per image or fewer are stored, even if the image itself is smaller."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,17 +27,17 @@ from lamina.training.schedule import sizes_shown
 from lamina.training.task import Regression, Task, task_of
 
 WHITENING_PIXELS = 5000 * 32 * 32
-"""Pixels to fit a whitening layer to: 5,000 small images or fewer large ones, evenly spread."""
+"""Number of pixels to fit a whitening layer to: 5,000 small images, or fewer large ones, evenly spread."""
 COUNTED_PIXELS = 1000 * 32 * 32
-"""Pixels counted at once, each of which takes eight bytes."""
+"""Number of pixels counted at once; each takes eight bytes."""
 PREDICTED_PIXELS = 500 * 32 * 32
-"""Pixels in a batch of prediction: 500 small images, or fewer large ones, whose activations need more memory."""
+"""Number of pixels predicted at once: 500 small images, or fewer large ones, whose activations need more memory."""
 FOLDED_PICTURES = 100
-"""For this many pictures or more, folding the norms saves more than the millisecond that it takes."""
+"""Lower limit of the pictures for which batch norms are folded: it takes a millisecond, which fewer do not save."""
 FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
-"""What a module raises on images that it does not take."""
+"""Exceptions that a module may raise for images that it cannot process."""
 FINAL_ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid")
-"""By autograd's name: functions that give probabilities, or their logarithms."""
+"""Functions that return probabilities or their logarithms, by autograd's names."""
 RESHAPING = (
     "View",
     "UnsafeView",

@@ -14,9 +14,9 @@ from lamina.training.device import Choice
 from lamina.training.model import Model
 
 LEAST_MULTIPLY_ADDS = 1_000_000
-"""For one image. In a smaller net, converting to bf16 and back costs as much time as the products save."""
+"""Lower limit of a net's multiply-adds per image for bf16: in smaller nets, conversion costs what the products save."""
 LEAST_WEIGHTS = 100_000
-"""Of a linear layer in a net without convolutions, for the same reason."""
+"""Lower limit of a linear layer's weights for bf16 in a net without convolutions, for the same reason."""
 DEVICES = {"cpu": "CPU", "cuda": "GPU", "mps": "MPS device"}
 
 

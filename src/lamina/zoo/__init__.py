@@ -16,11 +16,11 @@ from lamina.training.recipe import Recipe
 NAMES: tuple[str, ...] = tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__)))
 """All nets of the zoo."""
 LADDER: tuple[str, ...] = ("cnn-s", "cnn-m", "cnn-l")
-"""Nets of one kind, from the fastest to the most accurate, among which ``lamina train`` chooses."""
+"""Nets of one kind that ``lamina train`` chooses from, from the fastest to the most accurate."""
 PHOTO_LADDER: tuple[str, ...] = ("photo-s", "photo-m", "photo-l")
 """The same for pictures with detail beyond 64 px."""
 PUBLISHED = "article"
-"""Recipes that reproduce a published result: given by name, they are used as they stand and train on everything."""
+"""Name of the recipes that reproduce a published result: given by name, they are not fitted and have no ``val``."""
 
 
 def load_net(name: str) -> Net:
