@@ -23,14 +23,12 @@ def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -
     """Read a command's arguments into its dataclass; invalid ones end the process with status 2 and a message."""
     width = shutil.get_terminal_size().columns
     # tyro does not wrap a description, and joins its lines unless they begin with a space.
-    paragraphs = (
-        textwrap.fill(_join_lines(paragraph), width, initial_indent="  ", subsequent_indent="  ")
-        for paragraph in (inspect.getdoc(kind) or "").split("\n\n")
-    )
+    text = _join_lines(inspect.getdoc(kind) or "")
+    description = textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ")
     return tyro.cli(
         kind,
         prog=f"lamina {command}",
-        description="\n\n".join(paragraphs),
+        description=description,
         args=list(arguments),
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         registry=_REGISTRY,

@@ -14,7 +14,7 @@ from lamina.data.resizing import resize_image
 SAMPLED = 50
 """Number of pictures examined."""
 LOST_FRACTION = 0.16
-"""Detail counts as lost from this difference on, as a fraction of a picture's contrast (its pixels' standard deviation).
+"""Detail counts as lost from this difference on, as a fraction of a picture's contrast: its standard deviation.
 
 A quarter of CIFAR-10's pictures and the drawn shapes, enlarged from 32 px by three filters and saved as JPEG or not,
 lose 0.05 to 0.13 or more at 32 px, and 0.21 to 0.37 or more at 16 px; thin lines and faint textures lose 0.5 to 0.9.
