@@ -86,7 +86,7 @@ def test_stopped_in_the_second_training_the_better_so_far_is_named_and_both_can_
     best = result["run"]
     assert result["stopped_by"] == "SIGINT"
     assert [one["verdict"] for one in considered["candidates"]].count("chosen") == 1
-    assert f"the best so far is {best}; the training that was stopped is {second}" in printed
+    assert f"the best run so far is {best}; the training that was stopped is {second}" in printed
     assert len(read_run(best).record.considered) == len(considered["candidates"])
     assert run_lamina("evaluate", "runs/mine").returncode == 0
     assert run_lamina("resume", second).returncode == 0
