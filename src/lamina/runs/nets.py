@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lamina.training.pretrained import TimmNet
 
 TIMM = "timm:"
-"""How the names of timm's nets begin."""
+"""Prefix of the names of timm's nets."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class NetChoice:
         net: a net, or a function from the shape of an image and the number of outputs to a module.
         recipes: how to train it, the default first.
         origin: where a module comes from: the user's file, or timm's net and its initial weights.
-        home: the images that the recipes were found on.
+        home: the images that the recipes were tuned on.
     """
 
     name: str
