@@ -108,7 +108,7 @@ def test_the_place_that_a_runs_own_data_has_moved_to_is_told_from_other_data(tmp
     for folder, images in ((moved, 4), (other, 30)):
         _, report, printed = evaluate_on(folder, run=str(tmp_path / "run"))
         assert report["images"] == images
-        assert f"data: {own} is gone; comparing {folder} with it\n" in printed
+        assert f"data: {own} is no longer there; reading {folder} to see whether it has moved\n" in printed
 
 
 def test_labels_are_found_by_their_names(tmp_path, evaluate_on):

@@ -82,7 +82,7 @@ def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
     own = run.record.data
     if own.source in NAMES or Path(own.source).exists():
         return False
-    terminal.remark(f"data: {own.source} is gone; comparing {source} with it")
+    terminal.remark(f"data: {own.source} is no longer there; reading {source} to see whether it has moved")
     try:
         with warnings.catch_warnings(action="ignore", category=LaminaWarning), _preparing(terminal) as progress:
             return load_data(source, own.preparation, progress=progress).fingerprint == own.fingerprint
