@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+def format_percent(fraction: float | None) -> str:
+    """A fraction for people, with one decimal.
+
+    >>> format_percent(0.7552), format_percent(None)
+    ('75.5 %', '–')
+    """
+    return "–" if fraction is None else f"{100 * fraction:.1f} %"
+
+
 def build_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Table:
     """A table for rich to print: the first ``texts`` columns are text, to the left, and the others numbers."""
     from rich.table import Table

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lamina.drawing.style import COLOURS, FAINT_INK, GRID, INK, label, new_figure, percent_formatter
-from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, format_percent
+from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport
+from lamina.text import format_percent
 
 POINTS_PER_INCH = 72
 LEGIBLE_CLASSES = 25

@@ -9,17 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, final
 
-from lamina.errors import LaminaError, plural
+from lamina.errors import LaminaError
+from lamina.evaluation.advice import advise, advise_on_classes, find_verdict
 from lamina.evaluation.intervals import Interval
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
-from lamina.text import escape, format_table, html_table
+from lamina.text import escape, format_percent, format_table, html_table
 from lamina.values import fields_to_json, from_json_values
 
 HTML_ROWS = 10
-MAJORITY_FRACTION = 0.9
-"""If one class has this fraction of the images or more, accuracy is misleading."""
-SAME_ANSWER_FRACTION = 0.95
-"""A model that gives this fraction of the images or more the same answer has hardly begun to learn."""
 
 
 @dataclass(frozen=True)
@@ -113,41 +110,25 @@ class Report(ABC):
         """The model's figures, the score and the baseline first."""
 
     @abstractmethod
-    def _constant_answer(self) -> str:
+    def constant_answer(self) -> str:
         """The baseline in words."""
 
-    def _advise(self) -> str:
+    def advice(self) -> str:
         """What to try where the model does not beat the baseline."""
-        if self.baseline.gain > 0:
-            gain = self._format_gain(self.baseline.gain)
-            return (
-                f"On {plural(self.images, 'image', 'images')}, a gain of {gain} may be due to chance. "
-                "Evaluate on more images, or train longer or on more images."
-            )
-        return (
-            "Train for more steps (more epochs or smaller batches) or on more images, "
-            "and check that the targets are right."
-        )
+        return advise(self)
 
-    def _format_gain(self, gain: float) -> str:
+    def format_gain(self, gain: float) -> str:
+        """A gain with its unit: in points of a percentage, but in the numbers' own unit for regression."""
         return f"{100 * gain:.1f} points"
 
     def _describe_gain(self) -> str:
         """The model's gain over the baseline and its interval, such as ``a gain of 2.0 points (…)``."""
         gain, interval = self.baseline.gain, self.baseline.gain_interval
-        text = f"a gain of {self._format_gain(gain)}"
+        text = f"a gain of {self.format_gain(gain)}"
         if interval is None:
             return text
-        low, high = (self._format_gain(end).removesuffix(" points") for end in (interval.low, interval.high))
+        low, high = (self.format_gain(end).removesuffix(" points") for end in (interval.low, interval.high))
         return f"{text} (95 % interval {low} to {high})"
-
-    def _verdict(self) -> list[str]:
-        """Two lines where the model does not beat the baseline: that it does not, and what to try."""
-        if self.baseline.is_beaten:
-            return []
-        is_worse = self.baseline.gain_interval is not None and self.baseline.gain_interval.high < 0
-        comparison = "worse than" if is_worse else "not measurably better than"
-        return [f"The model is {comparison} {self._constant_answer()}.", self._advise()]
 
     @abstractmethod
     def _table(self) -> _Table: ...
@@ -162,7 +143,7 @@ class Report(ABC):
 
     def __str__(self) -> str:
         table = self._table()
-        lines = [*self._verdict(), *self._headlines(), "", format_table(table.heads, table.rows)]
+        lines = [*find_verdict(self), *self._headlines(), "", format_table(table.heads, table.rows)]
         return "\n".join([*lines, "", remarks] if (remarks := self._remarks()) else lines)
 
     def _repr_html_(self) -> str:
@@ -174,7 +155,7 @@ class Report(ABC):
             chosen = ranked if len(ranked) <= HTML_ROWS else ranked[: HTML_ROWS // 2] + ranked[-HTML_ROWS // 2 :]
             rows = [table.rows[place] for _, place in chosen]
             remark = f"<p>The best and the worst of {len(table.rows):,} by {table.ranked_by}.</p>"
-        lines = "<br>".join(html.escape(line) for line in (*self._verdict(), *self._headlines()))
+        lines = "<br>".join(html.escape(line) for line in (*find_verdict(self), *self._headlines()))
         return f"<p>{lines}</p>{html_table(table.heads, rows)}{remark}"
 
     def _format_images(self) -> str:
@@ -289,7 +270,7 @@ class ClassReport(Report):
         lines = [
             f"{self.split} accuracy {format_percent(self.accuracy)} "
             f"(95 % interval {low:.1f} to {high:.1f} %, {self._format_images()})",
-            f"{self._constant_answer()}: {format_percent(self.baseline.value)}, {self._describe_gain()}",
+            f"{self.constant_answer()}: {format_percent(self.baseline.value)}, {self._describe_gain()}",
             f"balanced accuracy {format_percent(self.balanced_accuracy)}, loss {self.loss:.4f}, "
             f"calibration error {format_percent(self.calibration_error)}",
         ]
@@ -300,31 +281,13 @@ class ClassReport(Report):
             )
         return lines
 
-    def _constant_answer(self) -> str:
+    def constant_answer(self) -> str:
+        """The baseline in words."""
         return f"always answering {escape(self.majority)}"
 
-    def _advise(self) -> str:
-        if self.baseline.value == 1:
-            return (
-                f"All images are {escape(self.majority)}, so a constant answer is always right. "
-                "Evaluate on other classes too."
-            )
-        if self.baseline.value >= MAJORITY_FRACTION:
-            guessed = format_percent(1 / sum(scores.support > 0 for scores in self.classes))
-            return (
-                f"{format_percent(self.baseline.value)} of the images are {escape(self.majority)}, so accuracy is "
-                f"misleading; a constant answer has a balanced accuracy of {guessed}. "
-                "To raise the balanced accuracy, train with balance on."
-            )
-        counts = [sum(column) for column in zip(*self.confusion, strict=True)]
-        most = max(counts)
-        if self.baseline.gain <= 0 and most >= SAME_ANSWER_FRACTION * self.images:
-            answer, share = escape(self.classes[counts.index(most)].name), format_percent(most / self.images)
-            return (
-                f"It answers {answer} for {share} of the images, so it has hardly begun to learn. "
-                "Train for more steps (more epochs or smaller batches)."
-            )
-        return super()._advise()
+    def advice(self) -> str:
+        """What to try where the model does not beat the baseline."""
+        return advise_on_classes(self)
 
     def _table(self) -> _Table:
         rows = [(each.name, *map(format_percent, (each.precision, each.recall, each.f1)), f"{each.support:,}")
@@ -382,12 +345,13 @@ class LabelReport(Report):
         return [
             f"{self.split} mean average precision {format_percent(self.mean_average_precision)} "
             f"({self._format_images()})",
-            f"{self._constant_answer()}: {format_percent(self.baseline.value)}, micro F1 "
+            f"{self.constant_answer()}: {format_percent(self.baseline.value)}, micro F1 "
             f"{format_percent(self.baseline_micro_f1)}, {self._describe_gain()}",
             f"micro F1 {format_percent(self.micro_f1)}, macro F1 {format_percent(self.macro_f1)}, loss {self.loss:.4f}",
         ]
 
-    def _constant_answer(self) -> str:
+    def constant_answer(self) -> str:
+        """The baseline in words."""
         return "answering with the labels' frequencies"
 
     def _table(self) -> _Table:
@@ -439,14 +403,16 @@ class NumberReport(Report):
         mean_of = f", the mean of {len(self.numbers)} numbers" if len(self.numbers) > 1 else ""
         return [
             f"{self.split} mean absolute error {self.mean_absolute_error:.4g}{mean_of} ({self._format_images()})",
-            f"{self._constant_answer()}: {self.baseline.value:.4g}, {self._describe_gain()}",
+            f"{self.constant_answer()}: {self.baseline.value:.4g}, {self._describe_gain()}",
             f"loss {self.loss:.4f}",
         ]
 
-    def _constant_answer(self) -> str:
+    def constant_answer(self) -> str:
+        """The baseline in words."""
         return f"always answering the {'medians' if len(self.numbers) > 1 else 'median'}"
 
-    def _format_gain(self, gain: float) -> str:
+    def format_gain(self, gain: float) -> str:
+        """A gain in the numbers' own unit."""
         return f"{gain:.4g}"
 
     def _table(self) -> _Table:
@@ -456,15 +422,6 @@ class NumberReport(Report):
         ]  # fmt: skip
         heads = ("number", "mean absolute error", "error of the median", "RMSE", "R²")
         return _Table(heads, rows, [each.r2 for each in self.numbers], "R²")
-
-
-def format_percent(fraction: float | None) -> str:
-    """A fraction for people, with one decimal.
-
-    >>> format_percent(0.7552), format_percent(None)
-    ('75.5 %', '–')
-    """
-    return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def _format(value: float | None, spec: str) -> str:

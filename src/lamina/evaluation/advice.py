@@ -1,0 +1,62 @@
+"""What a report says of a model that is no better than a constant answer, and what to try."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lamina.errors import plural
+from lamina.text import escape, format_percent
+
+if TYPE_CHECKING:
+    from lamina.evaluation.reports import ClassReport, Report
+
+MAJORITY_FRACTION = 0.9
+"""If one class has this fraction of the images or more, accuracy is misleading."""
+SAME_ANSWER_FRACTION = 0.95
+"""A model that gives this fraction of the images or more the same answer has hardly begun to learn."""
+
+
+def find_verdict(report: Report) -> list[str]:
+    """Two lines where the model does not beat the baseline: that it does not, and what to try."""
+    baseline = report.baseline
+    if baseline.is_beaten:
+        return []
+    is_worse = baseline.gain_interval is not None and baseline.gain_interval.high < 0
+    comparison = "worse than" if is_worse else "not measurably better than"
+    return [f"The model is {comparison} {report.constant_answer()}.", report.advice()]
+
+
+def advise(report: Report) -> str:
+    """What to try where the model does not beat the baseline, whatever it predicts."""
+    if report.baseline.gain > 0:
+        gain = report.format_gain(report.baseline.gain)
+        return (
+            f"On {plural(report.images, 'image', 'images')}, a gain of {gain} may be due to chance. "
+            "Evaluate on more images, or train longer or on more images."
+        )
+    return (
+        "Train for more steps (more epochs or smaller batches) or on more images, and check that the targets are right."
+    )
+
+
+def advise_on_classes(report: ClassReport) -> str:
+    """The same for classes: whether one has nearly all the images or answers."""
+    majority, value = escape(report.majority), report.baseline.value
+    if value == 1:
+        return f"All images are {majority}, so a constant answer is always right. Evaluate on other classes too."
+    if value >= MAJORITY_FRACTION:
+        guessed = format_percent(1 / sum(scores.support > 0 for scores in report.classes))
+        return (
+            f"{format_percent(value)} of the images are {majority}, so accuracy is misleading; "
+            f"a constant answer has a balanced accuracy of {guessed}. "
+            "To raise the balanced accuracy, train with balance on."
+        )
+    counts = [sum(column) for column in zip(*report.confusion, strict=True)]
+    most = max(counts)
+    if report.baseline.gain <= 0 and most >= SAME_ANSWER_FRACTION * report.images:
+        answer, share = escape(report.classes[counts.index(most)].name), format_percent(most / report.images)
+        return (
+            f"It answers {answer} for {share} of the images, so it has hardly begun to learn. "
+            "Train for more steps (more epochs or smaller batches)."
+        )
+    return advise(report)
