@@ -95,9 +95,9 @@ def run(arguments: Sequence[str]) -> int:
             if value is not None:
                 raise RecipeError(f"--{name} needs a net, as in: lamina train cnn-s --{name} {value}")
         seconds, reason = (DEFAULT_SECONDS, "the default") if seconds is None else (seconds, "as requested")
-        terminal.remark(f"time: {seconds:.0f} s for the whole command ({reason})")
         request = Request(options.data, preparation, options.given, seconds, settings, terminal)
         with end_on_sigterm():
+            terminal.remark(f"time: {seconds:.0f} s for the whole command ({reason})")
             outcome = train_chosen(request, from_scratch=options.start_from == "scratch")
     else:
         if options.start_from != "auto":
