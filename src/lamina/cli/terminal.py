@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Event = TypeVar("Event")
 QUIET_SECONDS = 2.0
-"""Before which no progress bar is shown where most commands are done by then."""
+"""Time before a progress bar is shown, in commands that are usually done by then."""
 
 
 def read_seconds(flag: str, text: str) -> float:

@@ -33,7 +33,7 @@ PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_
 hold a table."""
 WHOLE_RULE = "none; all images are evaluated"
 EXAMPLES = 3
-"""Pictures of a finding that are named."""
+"""Number of pictures named for each finding."""
 
 
 def load_data(

@@ -51,7 +51,7 @@ def shorten(name: str) -> str:
 
 
 def label(name: str) -> str:
-    """The same for matplotlib: it warns of each letter that its fonts lack, and takes text between $ for a formula."""
+    """The same for matplotlib, which warns about letters that its fonts lack, and reads text between $ as a formula."""
     fonts = [findfont(FontProperties(family=[family])) for family in matplotlib.rcParams["font.family"]]
     letters = (letter if any(ord(letter) in _letters(font) for font in fonts) else "?" for letter in shorten(name))
     return "".join(letters).replace("$", r"\$")

@@ -400,7 +400,7 @@ def check_one_epoch(name: str, recipe: Recipe, pace: Pace, clock: Clock) -> None
     if (lacking := one_epoch - clock.left_to_train(pace)) > 0:
         raise RecipeError(
             f"One epoch of {name} takes {one_epoch:.1f} s here and the final evaluation "
-            f"{clock.ending_seconds(pace):.1f} s, but only {clock.seconds_left():.1f} s are left. "
+            f"{clock.ending_seconds(pace):.1f} s, but only {max(0.0, clock.seconds_left()):.1f} s are left. "
             f"Increase --time by at least {math.ceil(1 + lacking / (1 - SPARE_FRACTION))} s."
         )
 

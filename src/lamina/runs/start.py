@@ -33,7 +33,7 @@ from lamina.training.task import task_of
 from lamina.zoo import LADDER, PHOTO_LADDER
 
 LEAST_CONVOLVED_PX = 12
-"""Of smaller pictures the last block of ``cnn-s`` sees one pixel, and below 9 px none."""
+"""Smallest side for convolutional nets: of smaller pictures, the last block of ``cnn-s`` sees a pixel or none."""
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
 
 
@@ -96,10 +96,10 @@ def start_run(
 
 
 def choose_by_pictures(dataset: Dataset) -> str:
-    """The net of the zoo that suits the pictures as they are, without timing any.
+    """The name of a net of the zoo that suits the pictures at their present size; nothing is timed.
 
-    It is ``mlp`` for a side of less than 12 px, ``photo-s`` where pictures of 64 px or more have detail beyond that,
-    else ``cnn-s``. :mod:`lamina.runs.choosing` chooses by the machine and the time too.
+    It is ``mlp`` for a side of less than 12 px, ``photo-s`` for pictures of 64 px or more with detail beyond that, else
+    ``cnn-s``. :mod:`lamina.runs.choosing` also considers the machine and the time limit.
 
     >>> choose_by_pictures(load_data("shapes"))
     'cnn-s'

@@ -56,7 +56,7 @@ def choose_device(wanted: str) -> Choice:
 
 
 def choose_again(recorded: Choice) -> Choice:
-    """The device of a training that is continued: the recorded one, or what ``auto`` takes where it is not here."""
+    """The device to continue a training on: the recorded one, or the choice of ``auto`` if that is missing here."""
     return recorded if _find_devices().get(recorded.value, True) else choose_device("auto")
 
 
