@@ -121,7 +121,7 @@ def test_many_pictures_in_little_time_are_shrunk_rather_than_refused(workplace):
     """As many as no net of the ladder can see once in the time."""
     x = np.random.default_rng(0).integers(0, 256, (60_000, 32, 32), np.uint8)
     np.savez("many.npz", x=x, y=np.arange(60_000) % 2)
-    trained = run_process("train", "--data", "many.npz", "--time", "12s", "--json", OMP_NUM_THREADS="1")
+    trained = run_process("train", "--data", "many.npz", "--time", "20s", "--json", OMP_NUM_THREADS="1")
     assert trained.returncode == 0, trained.stderr
     assert events(trained.stdout)[-1]["size_px"] == 16
 

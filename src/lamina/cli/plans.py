@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lamina.cli import STARTED
 from lamina.cli.choices import NetChoice, choice_of_timm, choose_data, choose_net
 from lamina.cli.session import Outcome, start, train
-from lamina.cli.terminal import Terminal, warnings_as_remarks
+from lamina.cli.terminal import Terminal
 from lamina.data.load import check_learnable
 from lamina.data.preparation import Preparation
 from lamina.errors import LaminaError, NetError, RecipeError
@@ -326,7 +326,7 @@ def train_stages(request: Request, stages: Sequence[Candidate], dataset: Dataset
         second = train_second(request, stages, first, trial, dataset, clock)
         return finish(first, second, trial, settings.name, terminal)
     except (KeyboardInterrupt, SystemExit):
-        terminal.remark(f"the best run so far is {first.run.path}; evaluate it with: lamina evaluate {first.run.path}")
+        terminal.remark(f"the best run so far is {first.run.path}; evaluate it with: lamina resume {first.run.path}")
         raise
     except LaminaError as error:
         terminal.remark(f"warning: {error}")
@@ -415,8 +415,7 @@ def finish(
     if second is not None and second.stopped_by is not None:
         terminal.remark(f"the best run so far is {run.path}; the training that was stopped is {second.run.path}")
         return replace(best, run=run, stopped_by=second.stopped_by)
-    with warnings_as_remarks(terminal):
-        report = run.evaluate(data=best.dataset)
+    report = run.evaluate(data=best.dataset)
     if other is not None:
         path = other.run.path
         hidden = path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}"))

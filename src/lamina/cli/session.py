@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lamina.cli import STARTED
 from lamina.cli.choices import NetChoice
-from lamina.cli.terminal import Terminal, format_epoch, warnings_as_remarks
+from lamina.cli.terminal import Terminal, format_epoch
 from lamina.nets import Net
 from lamina.training.recipe import Recipe
 
@@ -126,7 +126,6 @@ def train(
     began = time.perf_counter()
     with (
         stop_signals() as received,
-        warnings_as_remarks(terminal),
         terminal.progress() as show_progress,
         closing(events),
     ):
@@ -180,8 +179,7 @@ def train(
                 f"time limit reached after {len(rows)} of {wanted} epochs; lamina resume {run.path} trains the rest"
             )
         if evaluates_test:
-            with warnings_as_remarks(terminal):
-                report = run.evaluate(module, data=dataset)
+            report = run.evaluate(module, data=dataset)
     times = [row["train_seconds"] for row in rows if row.get("train_seconds")]
     speed = len(dataset.train) * len(times) / sum(times) if times else 0.0
     stopped_by = received[0] if received else None
@@ -218,7 +216,7 @@ def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
     if outcome.stopped_by is None:
         return 0
     is_whole = has_ended(run.history.epochs(), run.record.recipe.epochs)
-    go_on = f"evaluate it with: lamina evaluate {run.path}" if is_whole else f"continue with: lamina resume {run.path}"
+    go_on = f"evaluate it with: lamina resume {run.path}" if is_whole else f"continue with: lamina resume {run.path}"
     terminal.remark(f"lamina: stopped by {outcome.stopped_by.name}; {go_on}")
     return 128 + outcome.stopped_by
 

@@ -126,19 +126,6 @@ class Terminal:
             yield show
 
 
-@contextmanager
-def warnings_as_remarks(terminal: Terminal) -> Iterator[None]:
-    """Print warnings on one line each, without the file and line number that Python adds."""
-
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        terminal.remark(f"warning: {message}")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", category=UserWarning)
-        warnings.showwarning = show
-        yield
-
-
 def make_bar(console: Console, *, is_shown: bool) -> Progress:
     """A bar that disappears at its end."""
     return Progress(
