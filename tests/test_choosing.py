@@ -119,23 +119,34 @@ def test_pictures_do_not_grow_against_what_is_given(given):
 
 def test_on_a_machine_that_has_become_slower_fewer_epochs_fit():
     """A training that is cut short has not lowered its rate: it is begun again while that is worth it."""
-    pace, recipe = Pace(1e-3, 0.0), Recipe(epochs=20)
+    pace, recipe = Pace(1e-3, 0.0), Recipe(epochs=20, schedule="linear")
     clock = Clock(lambda: 25.0, images=1000, val=0, test=0, spare_seconds=1.0)
-    find = find_slowdown(recipe, pace, clock)
-    assert find(2, 2.0) is None  # as it was measured
-    assert find(2, 2.4) is None  # the spare time covers that
-    assert find(2, 6.0) == pytest.approx(6 / (2 / 20 * pace.total_seconds(recipe, 1000, 0)))
-    assert find(0.1, 0.5) is None  # too early to tell
+    start = 3.0  # to build the model, on all images: no measure of the steps
+
+    def find(epochs_done: float, seconds: float) -> float | None:
+        watch = find_slowdown(recipe, pace, clock)
+        assert watch(0.1, start + 0.1) is None
+        return watch(epochs_done, start + seconds)
+
+    assert find(2, 2.3) is None  # as it was measured
+    assert find(2, 2.6) is None  # the spare time covers that
+    assert find(2, 6.0) == pytest.approx(5.9 / (1.9 / 20 * pace.total_seconds(recipe, 1000, 0)))
+    assert find(0.2, 0.5) is None  # too early to tell
     assert find(12, 30.0) is None  # too late to begin again
     assert find(2, 200.0) is None  # not even an epoch would fit
+    constant = replace(recipe, schedule="constant")
+    assert find_slowdown(constant, pace, clock)(0.1, 0.1) is find_slowdown(constant, pace, clock)(2, 9.0) is None
 
 
 def test_growing_pictures_are_expected_to_be_quicker_at_first():
-    pace, recipe = Pace(1e-3, 0.0), Recipe(epochs=20, grow_from_fraction=0.5)
-    clock = Clock(lambda: 15.0, images=1000, val=0, test=0, spare_seconds=1.0)
-    total = pace.total_seconds(recipe, 1000, 0)
-    assert find_slowdown(recipe, pace, clock)(4, total * 4 * 0.5**2 / 20 / 0.6) is None
-    assert find_slowdown(recipe, pace, clock)(4, total * 4 / 20 * 1.5) > 1.5
+    pace, recipe = Pace(1e-3, 5e-4), Recipe(epochs=20, grow_from_fraction=0.5, schedule="linear")
+    clock = Clock(lambda: 19.0, images=1000, val=300, test=0, spare_seconds=1.0)
+    costs = pace.epoch_seconds(recipe, 1000, 300)
+    assert sum(costs) == pytest.approx(pace.total_seconds(recipe, 1000, 300))
+    for seconds, expected in ((sum(costs[:4]), None), (2 * sum(costs[:4]), pytest.approx(2, abs=0.01))):
+        watch = find_slowdown(recipe, pace, clock)
+        assert watch(0, 0.0) is None
+        assert watch(4, seconds) == expected
 
 
 def report_of(loss: float, **figures: float) -> Report:

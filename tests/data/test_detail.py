@@ -46,3 +46,9 @@ def test_thin_lines_and_faint_textures_need_their_pixels():
     assert find_detail_px(images_of(pages), SIDES) is None
     texture = 128 + 4 * np.random.default_rng(0).standard_normal((12, 96, 96, 3))
     assert find_detail_px(images_of(texture.astype(np.uint8)), SIDES) is None
+    orange = np.array([72, -28, -108]) + 2 * texture - 128
+    assert find_detail_px(images_of(orange.clip(0, 255).astype(np.uint8)), SIDES) is None
+
+
+def test_pictures_of_other_channels_keep_their_pixels():
+    assert find_detail_px(images_of(np.zeros((2, 64, 64, 5), np.uint8)), SIDES) is None

@@ -51,12 +51,13 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
     from lamina.data import NAMES, find_default_data, load_data
 
     reason = "as requested"
-    with _preparing(terminal) as progress:
-        if source is None:
-            source, reason = find_default_data()
-        dataset = load_data(source, preparation, progress=progress)
+    if source is None:
+        source, reason = find_default_data()
     if is_again:
-        return dataset
+        with warnings.catch_warnings(action="ignore", category=LaminaWarning), _preparing(terminal) as progress:
+            return load_data(source, preparation, progress=progress)
+    with _preparing(terminal) as progress:
+        dataset = load_data(source, preparation, progress=progress)
     _print_dataset(dataset, reason, terminal)
     if source not in NAMES:
         terminal.remark(f"targets: {dataset.target_reason}")
@@ -80,7 +81,7 @@ def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
     from lamina.data import NAMES, load_data
 
     own = run.record.data
-    if own.source in NAMES or Path(own.source).exists():
+    if {own.source, source} & set(NAMES) or Path(own.source).exists():
         return False
     terminal.remark(f"data: {own.source} is no longer there; reading {source} to see whether it has moved")
     try:

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lamina.cli import STARTED
 from lamina.cli.choices import NetChoice, choice_of_timm, choose_data, choose_net
 from lamina.cli.session import Outcome, start, train
@@ -80,17 +82,19 @@ class Budget:
         """When the training steps must end, in seconds from the start of the process."""
         return time.perf_counter() - STARTED + self.clock.seconds_left() - self.clock.ending_seconds(self.pace)
 
-    def slow_down(self, factor: float) -> Budget:
-        """The budget on a machine that is slower by ``factor``."""
-        pace = self.pace
-        return replace(self, pace=replace(pace, train_seconds=factor * pace.train_seconds,
-                                          evaluation_seconds=factor * pace.evaluation_seconds))  # fmt: skip
 
-
-def train_plan(plan: Plan, settings: Settings, terminal: Terminal, *, evaluates_test: bool = True) -> Outcome:
+def train_plan(
+    plan: Plan,
+    settings: Settings,
+    terminal: Terminal,
+    *,
+    evaluates_test: bool = True,
+    made: list[Path] | None = None,
+) -> Outcome:
     """Start the run and train it; if the machine has become too slow to finish in time, start again with fewer epochs.
 
-    A training that is cut short has not lowered its learning rate, and does far worse than one with fewer epochs.
+    A training that is cut short has not lowered its learning rate, and does far worse than one with fewer epochs. The
+    folder of the run is appended to ``made``.
     """
     from lamina.runs.choosing import find_slowdown
 
@@ -102,6 +106,8 @@ def train_plan(plan: Plan, settings: Settings, terminal: Terminal, *, evaluates_
         name=settings.name, rewind_on_nan=settings.rewind_on_nan, considered=plan.considered,
         is_size_chosen=plan.is_size_chosen,
     )  # fmt: skip
+    if made is not None:
+        made[:] = [run.path]
     slowdown = None if budget is None else find_slowdown(recipe, budget.pace, budget.clock)
     outcome = train(
         run, plan.dataset, terminal, save_every_seconds=settings.save_every_seconds,
@@ -110,14 +116,26 @@ def train_plan(plan: Plan, settings: Settings, terminal: Terminal, *, evaluates_
     )  # fmt: skip
     if outcome.slowdown is None or budget is None:
         return outcome
-    budget = budget.slow_down(outcome.slowdown)
+    budget = replace(budget, pace=budget.pace.slow_down(outcome.slowdown))
     fitting = budget.clock.fit(budget.pace, recipe)
+    seconds = round(budget.clock.total_seconds(budget.pace, fitting), 1)
+    considered = tuple(
+        replace(one, epochs=fitting.epochs, seconds=seconds) if one.verdict == "chosen" else one
+        for one in plan.considered
+    )
+    terminal.emit("restart", run=str(run.path), slowdown=outcome.slowdown, epochs=fitting.epochs)
     terminal.remark(
         f"time: the machine has become {outcome.slowdown:.1f} times slower; starting again with {fitting.epochs} "
         f"of {recipe.epochs} epochs"
     )
-    shutil.rmtree(run.path)
-    return train_plan(replace(plan, recipe=fitting, budget=budget), settings, terminal, evaluates_test=evaluates_test)
+    remove_run(run.path)
+    plan = replace(plan, recipe=fitting, budget=budget, considered=considered)
+    return train_plan(plan, settings, terminal, evaluates_test=evaluates_test, made=made)
+
+
+def remove_run(path: Path) -> None:
+    """Remove a run's folder: hidden first, so that no half of it is ever taken for a run."""
+    shutil.rmtree(path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}")), ignore_errors=True)
 
 
 def left_of(seconds: float) -> float:
@@ -163,11 +181,16 @@ class Request:
 
     def load_for(self, candidate: Candidate, dataset: Dataset) -> Dataset:
         """The data set at a candidate's picture size; prints a remark if that differs from the present size."""
-        side, own = candidate.side_px, min(dataset.train.shape[1:])
+        side, (_, height, width) = candidate.side_px, dataset.train.shape
+        own, sizes = min(height, width), dataset.train.original_sizes_px
         if side == own:
             return dataset
-        change = "enlarged" if side > own else f"--size {own} keeps them as they are"
-        self.terminal.remark(f"size: {side} px for pictures of {own} px ({change})")
+        change = f"; --size {own} keeps them as they are" if height == width else ""
+        if dataset.size_px is not None and sizes is not None:
+            own, change = int(np.median(sizes.min(axis=1))), ""
+        if side > own:
+            change = ", enlarged"
+        self.terminal.remark(f"size: {side} px (the pictures have {own} px{change})")
         preparation = replace(self.preparation, size_px=side)
         return choose_data(self.source, preparation, self.terminal, is_again=True)
 
@@ -186,8 +209,10 @@ class Request:
 def train_chosen(request: Request, *, from_scratch: bool) -> Outcome:
     """Choose net, size and recipe to suit the data, this machine and the time limit, and train within that limit."""
     from lamina.runs.choosing import choose_pretrained, start_clock
+    from lamina.training.device import choose_device
 
     terminal, settings, preparation = request.terminal, request.settings, request.preparation
+    choose_device(settings.device)  # one that is not here is an error, whatever net is chosen
     dataset = request.load()
     check_learnable(dataset)
     clock = start_clock(dataset, request.seconds_left)
@@ -244,11 +269,13 @@ def find_pretrained(request: Request, dataset: Dataset) -> TimmNet | None:
 
 def plan_from_scratch(request: Request, dataset: Dataset, clock: Clock) -> Plan:
     """The plan for the largest net and picture size that fit into the time; the quickest ones if not one epoch fits."""
-    from lamina.runs.choosing import choose_from_scratch, propose_quickest
+    from lamina.runs.choosing import NoTimeError, choose_from_scratch, propose_quickest
 
     ways = [request.propose(dataset)]
     if request.preparation.size_px is None:
-        ways += [[candidate] for candidate in propose_quickest(dataset, request.given)]
+        tried = {(one.net_name, one.side_px) for one in ways[0][:1]}
+        quickest = propose_quickest(dataset, request.given)
+        ways += [[one] for one in quickest if (one.net_name, one.side_px) not in tried]
     for candidates in ways:
         try:
             chosen, considered = choose_from_scratch(
@@ -259,7 +286,7 @@ def plan_from_scratch(request: Request, dataset: Dataset, clock: Clock) -> Plan:
                 device=request.settings.device,
             )
             break
-        except RecipeError:
+        except NoTimeError:
             if candidates is ways[-1]:
                 raise
     return plan_candidate(request, chosen, dataset, clock, considered)
@@ -282,20 +309,17 @@ def plan_candidate(
 ) -> Plan:
     """The plan for a candidate: pictures of its size, as many epochs as fit, and when the steps must end."""
     from lamina.runs.choosing import spend
-    from lamina.training.fit import describe_fit
     from lamina.training.pretrained import TimmNet
 
     dataset, net = request.load_for(candidate, dataset), candidate.net
     choice = choice_of_timm(net) if isinstance(net, TimmNet) else choose_net(candidate.net_name, request.terminal)
     is_head_alone = candidate.recipe.freeze >= candidate.recipe.epochs
-    recipe, own = candidate.recipe, candidate.own_recipe or candidate.recipe
+    recipe = candidate.recipe
     budget = None if "epochs" in request.given else Budget(candidate.pace, clock)
     if budget is not None and not is_head_alone:
         recipe = spend(candidate, clock).recipe
-    if fit := describe_fit(own, recipe, len(dataset.train), candidate.side_px, choice.home):
-        request.terminal.remark(fit)
-    if own.flip != recipe.flip and "flip" not in request.given:
-        request.terminal.remark(FLIP_OFF)
+    if candidate.fit:
+        request.terminal.remark(candidate.fit)
     seconds = clock.total_seconds(candidate.pace, recipe)
     considered = tuple(
         remember(candidate, recipe, seconds, one.verdict) if one.is_of(candidate) else one for one in considered
@@ -310,35 +334,31 @@ def train_stages(request: Request, stages: Sequence[Candidate], dataset: Dataset
     far is complete.
     """
     terminal, settings = request.terminal, request.settings
-    frozen, began = stages[0], time.perf_counter()
+    frozen = stages[0]
     plan = plan_candidate(request, frozen, dataset, clock)
+    began = time.perf_counter()
     if "weight_decay" not in request.given:
         plan = replace(plan, recipe=choose_penalty_for(request, frozen, plan.dataset))
     spent = time.perf_counter() - began
     first = train_plan(plan, settings, terminal, evaluates_test=False)
     if first.stopped_by is not None:
         return first
-    trial, second, before = None, None, list_folders(settings.runs_dir)
+    trial, second = None, None
+    made: list[Path] = []
     try:
         if first.val is not None:
             left = clock.left_to_train(frozen.pace)
             trial = try_from_scratch(request, dataset, min(trial_seconds(request) - spent, left / 3))
-        second = train_second(request, stages, first, trial, dataset, clock)
-        return finish(first, second, trial, settings.name, terminal)
+        second = train_second(request, stages, first, trial, dataset, clock, made)
     except (KeyboardInterrupt, SystemExit):
         terminal.remark(f"the best run so far is {first.run.path}; evaluate it with: lamina resume {first.run.path}")
         raise
     except LaminaError as error:
         terminal.remark(f"warning: {error}")
         terminal.remark(f"{first.run.path} is kept")
-        for folder in list_folders(settings.runs_dir) - before:
-            shutil.rmtree(folder)
-        return finish(first, None, trial, settings.name, terminal)
-
-
-def list_folders(runs_dir: Path) -> set[Path]:
-    """The folders of the runs in ``runs_dir``."""
-    return {path for path in runs_dir.iterdir() if path.is_dir() and not path.name.startswith(".")}
+        for path in made:
+            remove_run(path)
+    return finish(first, second, trial, settings.name, terminal)
 
 
 def trial_seconds(request: Request) -> float:
@@ -362,6 +382,7 @@ def train_second(
     trial: tuple[Considered, Report] | None,
     dataset: Dataset,
     clock: Clock,
+    made: list[Path],
 ) -> Outcome | None:
     """Train the second run: from scratch if that trial was better, else all layers; ``None`` if there is no time."""
     from lamina.runs.choosing import has_time_to_tune, is_better
@@ -372,7 +393,8 @@ def train_second(
         plan = plan_candidate(request, stages[1], dataset, clock)
     else:
         return None
-    return train_plan(plan, replace(request.settings, name=None), request.terminal, evaluates_test=False)
+    settings = replace(request.settings, name=None)
+    return train_plan(plan, settings, request.terminal, evaluates_test=False, made=made)
 
 
 def try_from_scratch(request: Request, dataset: Dataset, seconds: float) -> tuple[Considered, Report] | None:
@@ -415,15 +437,17 @@ def finish(
     if second is not None and second.stopped_by is not None:
         terminal.remark(f"the best run so far is {run.path}; the training that was stopped is {second.run.path}")
         return replace(best, run=run, stopped_by=second.stopped_by)
-    report = run.evaluate(data=best.dataset)
+    try:
+        report = run.evaluate(data=best.dataset)
+    except (KeyboardInterrupt, SystemExit):
+        terminal.remark(f"the best run is {run.path}; evaluate it with: lamina resume {run.path}")
+        raise
     if other is not None:
-        path = other.run.path
-        hidden = path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}"))
+        remove_run(other.run.path)
         if name is not None and run.path.name != name:
             was = run.path
             run = replace(run, path=was.rename(was.with_name(name)))
             terminal.emit("renamed", run=str(run.path), was=str(was))
-        shutil.rmtree(hidden)
     return replace(best, run=run, report=report)
 
 

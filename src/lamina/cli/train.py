@@ -96,8 +96,11 @@ def run(arguments: Sequence[str]) -> int:
                 raise RecipeError(f"--{name} needs a net, as in: lamina train cnn-s --{name} {value}")
         seconds, reason = (DEFAULT_SECONDS, "the default") if seconds is None else (seconds, "as requested")
         request = Request(options.data, preparation, options.given, seconds, settings, terminal)
+        limit = f"{seconds:.0f} s for the whole command ({reason})"
+        if "epochs" in options.given:
+            limit = "no limit, because --epochs was given"
         with end_on_sigterm():
-            terminal.remark(f"time: {seconds:.0f} s for the whole command ({reason})")
+            terminal.remark(f"time: {limit}")
             outcome = train_chosen(request, from_scratch=options.start_from == "scratch")
     else:
         if options.start_from != "auto":

@@ -32,7 +32,9 @@ def find_detail_px(images: Images, sides_px: Sequence[int]) -> int | None:
     >>> from lamina.data import load_data
     >>> find_detail_px(load_data("shapes").train, (8, 16))
     """
-    side = images.shape[1]
+    channels, side, _ = images.shape
+    if channels not in (1, 3):
+        return None
     sample = [
         Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         for pixels in images.take_evenly(SAMPLED).pixels
@@ -52,4 +54,5 @@ def find_detail_px(images: Images, sides_px: Sequence[int]) -> int | None:
 
 def _measure_loss(picture: Float[np.ndarray, ...], again: Float[np.ndarray, ...]) -> float:
     """The root mean square of the difference, as a fraction of the picture's contrast."""
-    return float(np.sqrt(np.mean(np.square(picture - again))) / max(LEAST_CONTRAST_LEVELS, picture.std()))
+    contrast = np.sqrt(picture.var(axis=(0, 1)).mean())  # within channels: a colour of the whole picture is none
+    return float(np.sqrt(np.mean(np.square(picture - again))) / max(LEAST_CONTRAST_LEVELS, contrast))

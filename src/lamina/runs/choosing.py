@@ -18,19 +18,19 @@ from torch import nn
 from lamina.data import Dataset, Images
 from lamina.data.decoding import fit_pixels
 from lamina.data.detail import find_detail_px
+from lamina.data.preparation import Resize
 from lamina.errors import DataError, NotFiniteError, RecipeError
 from lamina.evaluation.evaluating import evaluate
 from lamina.evaluation.reports import NumberReport, Report, Score
-from lamina.nets import Net
+from lamina.nets import Net, Shape
 from lamina.runs.nets import draw_module
 from lamina.targets import REGRESSION, Kind
 from lamina.training.device import choose_device
-from lamina.training.fit import PRETRAINED_HOME, fit_recipe
+from lamina.training.fit import PRETRAINED_HOME, describe_fit, fit_recipe
 from lamina.training.head import CHOOSING_IMAGES, choose_frozen_recipe
 from lamina.training.loop import Training
 from lamina.training.pretrained import RECIPES, TimmNet
 from lamina.training.recipe import Recipe, overlay, scale_epochs
-from lamina.training.schedule import size_fraction
 from lamina.training.task import task_of
 from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 from lamina.zoo import LADDER, PHOTO_LADDER, load_net, load_recipe
@@ -66,8 +66,8 @@ TIMED_SIDE_PX = 96
 HOPELESS = 2.0
 """A candidate is not even timed if its estimated time is more than this multiple of the time left."""
 
-WATCHED_SECONDS, WATCHED_SHARE = 1.0, 0.4
-"""A training's speed is compared with its measured pace from this many seconds until this fraction of its steps."""
+WATCHED_SECONDS, LEAST_WATCHED, WATCHED_SHARE = 1.0, 0.03, 0.4
+"""A training is compared with its pace after so many seconds and this share of its time, up to that share."""
 LATE = 1.05
 """A training is late if it takes more than this multiple both of its expected time so far and of the time left."""
 
@@ -75,12 +75,16 @@ UNTIMED = Pace(0.0, 0.0)
 """Pace of a candidate that has not been timed."""
 
 
+class NoTimeError(RecipeError):
+    """The time does not suffice for a single epoch."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A net, its picture size, the recipe fitted to them, and its pace, if timed.
 
     Attributes:
-        own_recipe: the net's recipe before it was fitted.
+        fit: what fitting the net's recipe to the images has changed, in a line.
         can_grow: whether pictures may grow during training.
     """
 
@@ -88,13 +92,13 @@ class Candidate:
     net: Net | TimmNet
     side_px: int
     recipe: Recipe
-    own_recipe: Recipe | None = None
+    fit: str = ""
     pace: Pace = UNTIMED
     can_grow: bool = False
 
     def make(self, images: Images) -> Net | nn.Module:
         """The net, or timm's module, with the head's weights drawn from the recipe's seed."""
-        shape, outputs = (images.shape[0], self.side_px, self.side_px), task_of(images).outputs
+        shape, outputs = shape_at(images, self.side_px), task_of(images).outputs
         if isinstance(self.net, Net):
             return self.net.with_outputs(outputs)
         return draw_module(self.net.module, self.recipe.seed, shape, outputs)
@@ -160,11 +164,12 @@ def propose_quickest(dataset: Dataset, given: dict[str, Any]) -> list[Candidate]
 
 def _propose_one(name: str, side_px: int, images: int, kind: Kind, given: dict[str, Any]) -> Candidate:
     own = load_recipe(name)
-    recipe = overlay(fit_recipe(own, images, side_px, kind), given)
+    fitted = fit_recipe(own, images, side_px, kind)
     # Numbers may depend on the size of things, and a compiled net takes one size.
     may_grow = kind is not REGRESSION and "grow_from_fraction" not in given and given.get("compile") != "on"
     can_grow = may_grow and name != QUICKEST and side_px >= SIDES_PX[0]
-    return Candidate(name, load_net(name), side_px, recipe, own_recipe=own, can_grow=can_grow)
+    fit = describe_fit(own, fitted, images, side_px)
+    return Candidate(name, load_net(name), side_px, overlay(fitted, given), fit, can_grow=can_grow)
 
 
 @dataclass(frozen=True)
@@ -220,7 +225,7 @@ def choose_from_scratch(
     chosen, seconds_per_multiply_add = candidates[0], 0.0
     for candidate in candidates:
         recipe, net = candidate.recipe, cast(Net, candidate.make(dataset.train))
-        multiply_adds = net.multiply_adds((dataset.train.shape[0], candidate.side_px, candidate.side_px))
+        multiply_adds = net.multiply_adds(shape_at(dataset.train, candidate.side_px))
         expected = Pace(multiply_adds * seconds_per_multiply_add, 0.0)
         least_seconds = LEAST_SHARE * clock.total_seconds(expected, recipe)
         if considered and least_seconds > HOPELESS * clock.left_to_train(chosen.pace):
@@ -261,7 +266,8 @@ def choose_pretrained(
 
     def propose_at(side: int, recipe_name: str) -> Candidate:
         recipe = fit_recipe(RECIPES[recipe_name], images, side, kind, PRETRAINED_HOME)
-        return Candidate(net.net_name, net, side, overlay(recipe, given), own_recipe=RECIPES[recipe_name])
+        fit = describe_fit(RECIPES[recipe_name], recipe, images, side, PRETRAINED_HOME)
+        return Candidate(net.net_name, net, side, overlay(recipe, given), fit)
 
     timed = propose_at(TIMED_SIDE_PX, "default")
     sample = resize_some(dataset.train, TIMED_SIDE_PX)
@@ -306,10 +312,7 @@ def try_briefly(
     if dataset.val is None:
         return 0, None
     ends = time.perf_counter() + seconds
-    images, val = (
-        replace(part, pixels=fit_pixels(part.pixels, candidate.side_px, dataset.resize), original_sizes_px=None)
-        for part in (dataset.train, dataset.val)
-    )
+    images, val = (resize_images(part, candidate.side_px, dataset.resize) for part in (dataset.train, dataset.val))
     net, recipe = candidate.make(images), candidate.recipe
     pace = measure_pace(net, images, recipe, device)
     left = ends - time.perf_counter() - pace.evaluation_seconds * len(val)
@@ -341,9 +344,20 @@ def is_better(report: Report | None, other: Report | None) -> bool:
 
 
 def resize_some(images: Images, side_px: int) -> Images:
-    """As many images as timing requires, evenly spread over the set, resized to squares."""
-    some = images.take_evenly(STEPS * TIMED_BATCH)
-    return replace(some, pixels=fit_pixels(some.pixels, side_px), original_sizes_px=None)
+    """As many images as timing requires, evenly spread over the set, in the size of a candidate."""
+    return resize_images(images.take_evenly(STEPS * TIMED_BATCH), side_px)
+
+
+def resize_images(images: Images, side_px: int, resize: Resize = "crop") -> Images:
+    """The images as squares; those whose shorter side is that long stay as they are."""
+    if min(images.shape[1:]) == side_px:
+        return images
+    return replace(images, pixels=fit_pixels(images.pixels, side_px, resize), original_sizes_px=None)
+
+
+def shape_at(images: Images, side_px: int) -> Shape:
+    """The shape of an image in the size of a candidate: its own, or that of a square."""
+    return images.shape if min(images.shape[1:]) == side_px else (images.shape[0], side_px, side_px)
 
 
 def has_time_to_tune(candidate: Candidate, clock: Clock) -> bool:
@@ -355,24 +369,31 @@ def has_time_to_tune(candidate: Candidate, clock: Clock) -> bool:
 
 
 def find_slowdown(recipe: Recipe, pace: Pace, clock: Clock) -> Callable[[float, float], float | None]:
-    """Detect that a training will not end in time, because the machine is slower than when its pace was measured.
+    """Whether a training will not end in time, as the machine has become slower since its pace was measured.
 
-    Returns a function of the epochs done and the seconds since the start. It returns how many times slower the machine
-    is if starting again with fewer epochs would end in time, and ``None`` if all is well or it is too late for that.
+    Gives a function of the epochs done and the seconds so far, to be called after steps of a recipe that freezes
+    nothing: how many times slower, where a new start with fewer epochs would end in time; ``None`` where all is well,
+    too little was seen, or it is too late for that. Where the learning rate does not fall, a cut costs nothing.
     """
-    areas = [size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs)]
-    total = clock.total_seconds(pace, recipe) - pace.start_seconds
+    if recipe.freeze or recipe.schedule == "constant":
+        return lambda _epochs_done, _seconds: None
+    costs = pace.epoch_seconds(recipe, clock.images, clock.val)
+    total = sum(costs)
+    first: list[tuple[float, float]] = []
 
     def find(epochs_done: float, seconds: float) -> float | None:
         whole = min(int(epochs_done), recipe.epochs - 1)
-        share = (sum(areas[:whole]) + (epochs_done - whole) * areas[whole]) / sum(areas)
-        if recipe.freeze or seconds < WATCHED_SECONDS or not 0 < share < WATCHED_SHARE:
+        done = sum(costs[:whole]) + (epochs_done - whole) * costs[whole]
+        if not first:  # what came before, such as building the model, is no measure of steps
+            first.append((done, seconds))
+        spent, expected = seconds - first[0][1], done - first[0][0]
+        if spent < max(WATCHED_SECONDS, LEAST_WATCHED * total) or done > WATCHED_SHARE * total or expected <= 0:
             return None
-        factor = (seconds - pace.start_seconds) / (share * total)
-        left = clock.seconds_left() - clock.ending_seconds(pace)
-        if factor < LATE or (1 - share) * factor * total < LATE * left:
+        factor = spent / expected
+        slower = pace.slow_down(factor)
+        left = clock.seconds_left() - clock.ending_seconds(slower)
+        if factor < LATE or (total - done) * factor < LATE * left:
             return None
-        slower = replace(pace, train_seconds=factor * pace.train_seconds)
         fitting = clock.fit(slower, recipe)
         is_worth_it = fitting.epochs < recipe.epochs and clock.total_seconds(slower, fitting) <= left
         return factor if is_worth_it else None
@@ -394,11 +415,11 @@ def spend(candidate: Candidate, clock: Clock) -> Candidate:
 
 
 def check_one_epoch(name: str, recipe: Recipe, pace: Pace, clock: Clock) -> None:
-    """Raise RecipeError if not even one epoch fits."""
+    """Raise NoTimeError if not even one epoch fits."""
     freeze = int(recipe.freeze >= recipe.epochs)
     one_epoch = clock.total_seconds(pace, replace(recipe, epochs=1, freeze=freeze))
     if (lacking := one_epoch - clock.left_to_train(pace)) > 0:
-        raise RecipeError(
+        raise NoTimeError(
             f"One epoch of {name} takes {one_epoch:.1f} s here and the final evaluation "
             f"{clock.ending_seconds(pace):.1f} s, but only {max(0.0, clock.seconds_left()):.1f} s are left. "
             f"Increase --time by at least {math.ceil(1 + lacking / (1 - SPARE_FRACTION))} s."

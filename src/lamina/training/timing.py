@@ -60,6 +60,17 @@ class Pace:
             frozen += self.evaluation_seconds * (images + evaluated)
         return self.start_seconds + whole + frozen + SAVING_SECONDS * recipe.epochs
 
+    def epoch_seconds(self, recipe: Recipe, images: int, evaluated: int) -> list[float]:
+        """The time of each epoch of a recipe that freezes nothing; :meth:`total_seconds` has the arguments."""
+        same = self.evaluation_seconds * evaluated / evaluation_interval(images, evaluated) + SAVING_SECONDS
+        areas = (size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs))
+        return [self.train_seconds * images * area + same for area in areas]
+
+    def slow_down(self, factor: float) -> Pace:
+        """The pace on a machine that takes so many times as long."""
+        train_seconds, evaluation_seconds = factor * self.train_seconds, factor * self.evaluation_seconds
+        return replace(self, train_seconds=train_seconds, evaluation_seconds=evaluation_seconds)
+
     def fit(self, recipe: Recipe, images: int, evaluated: int, seconds: float) -> Recipe:
         """The recipe with as many epochs as fit into ``seconds``, at least 1; frozen epochs keep their share."""
         most = max(0, int(seconds / SAVING_SECONDS)) + 1
