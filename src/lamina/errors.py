@@ -45,6 +45,10 @@ class NotFiniteError(RecipeError):
     """A loss, gradient, weight or output contains NaN or infinity."""
 
 
+class GroupError(LaminaError):
+    """A process of those that train together was lost, or differs from the others."""
+
+
 class RunError(LaminaError):
     """A run folder that is missing, damaged or does not fit what is requested."""
 

@@ -13,11 +13,14 @@ from torch import Tensor
 from lamina.data import Images
 from lamina.errors import DataError, RecipeError
 from lamina.training.augment import draw_choices, gather_batch, shrink_batch
+from lamina.training.group import ALONE, Group
 from lamina.training.randomness import derive_generator
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import size_fraction
 from lamina.training.task import task_of
 
+LEAST_IN_LANE = 2
+"""Images, as a batch norm cannot normalize one."""
 RESIDENT_FRACTION = 0.25
 """Images are kept on a GPU if they take at most this fraction of its free memory; weights and activations need the
 rest."""
@@ -35,6 +38,24 @@ class Batch:
     targets: Num[Tensor, "b ..."] | Bool[Tensor, "b ..."]
     weights: Float[Tensor, "b ..."] | None
     """Factors for the loss of each target; ``None`` where all count alike."""
+    lane: int = 0
+    """Which part of the step's images they are."""
+    share: Float[Tensor, ""] | None = None
+    """Their fraction of the step's images; ``None`` where they are all of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class DividedBatch:
+    """The lanes of one step; ``epoch`` and ``step`` in it count from 0."""
+
+    epoch: int
+    step: int
+    images: int
+    """In all lanes."""
+    lanes: int
+    """How many have images."""
+    own: tuple[Batch, ...]
+    """Those of this process."""
 
 
 class Batches:
@@ -46,6 +67,7 @@ class Batches:
         images: the training images.
         recipe: batch size, augmentation, balance and seed.
         device: where the batches go.
+        group: the processes that share the lanes out.
         resident_bytes: largest size of pixels to keep on the device; by default a quarter of a GPU's free memory.
 
     Raises:
@@ -53,7 +75,15 @@ class Batches:
         RecipeError: the recipe does not fit the images.
     """
 
-    def __init__(self, images: Images, recipe: Recipe, device: torch.device, resident_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        images: Images,
+        recipe: Recipe,
+        device: torch.device,
+        group: Group = ALONE,
+        *,
+        resident_bytes: int | None = None,
+    ) -> None:
         if not len(images):
             raise DataError(f"Expected images to train on, but the {images.split} split is empty.")
         if recipe.translate_px >= (side := min(images.shape[1:])):
@@ -68,12 +98,17 @@ class Batches:
         self._weights = task_of(images).weigh(targets).to(device) if recipe.balance == "on" else None
         self.images = len(images)
         self._slices = _divide(len(images), recipe.batch_size)
+        self._own_lanes = group.deal(recipe.lanes)
 
     def __len__(self) -> int:
         """Steps in an epoch."""
         return len(self._slices)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+    def sample(self, count: int) -> UInt8[Tensor, "b h w c"]:
+        """The first images of the set, as they are."""
+        return self._pixels[:count].to(self._device)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[DividedBatch]:
         """The batches of an epoch in order, from ``first_step`` on; both count from 0."""
         recipe, device = self._recipe, self._device
         generator = derive_generator(recipe.seed, "order", epoch)
@@ -81,16 +116,37 @@ class Batches:
         choices = draw_choices(recipe, epoch, self._pixels)
         fraction = size_fraction(recipe, epoch)
         for step, rows in enumerate(self._slices[first_step:], start=first_step):
-            pixels = gather_batch(self._pixels, order[rows], choices, recipe.cutout_px, device)
-            indices = order[rows].to(device)
-            targets = self._targets.index_select(0, indices)
-            weights = None if self._weights is None else self._weights[indices]
-            yield Batch(epoch, step, indices, shrink_batch(pixels, fraction), targets, weights)
+            images, lanes = rows.stop - rows.start, divide_lanes(rows, recipe.lanes)
+            own = []
+            for lane in self._own_lanes:
+                if lane < len(lanes):
+                    part = lanes[lane]
+                    pixels = gather_batch(self._pixels, order[part], choices, recipe.cutout_px, device)
+                    indices = order[part].to(device)
+                    targets = self._targets.index_select(0, indices)
+                    weights = None if self._weights is None else self._weights[indices]
+                    share = None if recipe.lanes == 1 else torch.tensor(len(indices) / images, device=device)
+                    shown = shrink_batch(pixels, fraction)
+                    own.append(Batch(epoch, step, indices, shown, targets, weights, lane, share))
+            yield DividedBatch(epoch, step, images, len(lanes), tuple(own))
 
 
 def find_resident_bytes(device: torch.device) -> float:
     """The largest size of pixels to keep on a device; no limit on a CPU, and on MPS, which shares the CPU's memory."""
     return RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
+
+
+def divide_lanes(rows: slice, lanes: int) -> list[slice]:
+    """The rows of a batch in nearly equal parts: as many as there are lanes, or fewer, so that each has two rows.
+
+    >>> divide_lanes(slice(10, 17), 3)
+    [slice(10, 12, None), slice(12, 14, None), slice(14, 17, None)]
+    """
+    count = rows.stop - rows.start
+    parts = max(1, min(lanes, count // LEAST_IN_LANE))
+    return [
+        slice(rows.start + part * count // parts, rows.start + (part + 1) * count // parts) for part in range(parts)
+    ]
 
 
 def _divide(count: int, batch_size: int) -> list[slice]:

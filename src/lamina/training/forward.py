@@ -43,8 +43,9 @@ class Forward:
         self._features: Features | None = None
         self._seen: SeenFeatures | None = None
         if self._trunk is not None:
-            sample = next(batches.epoch(0)).pixels[:2]
-            if can_store_features(recipe, model, self._trunk, sample):
+            sample = batches.sample(2)
+            # Lanes meet other images in each epoch, whose features another process may have.
+            if recipe.lanes == 1 and can_store_features(recipe, model, self._trunk, sample):
                 self._features = Features(model, self._trunk.heads[0], batches.images)
             if ends_in_head(model, self._trunk, sample):
                 self._seen = SeenFeatures(model, self._trunk.heads[0])
@@ -96,8 +97,9 @@ class Forward:
     def _arithmetic(self, batch: Batch) -> Iterator[None]:
         """The number format, and this step's own random numbers for dropout."""
         step = batch.epoch * len(self._batches) + batch.step
+        purpose = "dropout" if self._recipe.lanes == 1 else f"dropout in lane {batch.lane}"
         with (
-            seeded(derive_seed(self._recipe.seed, "dropout", step), self._device),
+            seeded(derive_seed(self._recipe.seed, purpose, step), self._device),
             torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocasts),
         ):
             yield
@@ -105,7 +107,9 @@ class Forward:
     def _find_features(self, features: Features, batch: Batch) -> None:
         """Compute those of the batch in the first epoch; later, all that are missing in a resumed training."""
         if len(features.steps_found) < len(self._batches):
-            for missing in (batch,) if batch.epoch == 0 else self._batches.epoch(0):
+            for missing in (
+                (batch,) if batch.epoch == 0 else (one for step in self._batches.epoch(0) for one in step.own)
+            ):
                 if missing.step not in features.steps_found:
                     with self._arithmetic(missing):
                         features.find(missing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -12,12 +13,13 @@ from torch.optim import Optimizer
 
 from lamina.errors import NotFiniteError
 from lamina.training.activations import describe_layer, watch
-from lamina.training.batches import Batch
+from lamina.training.batches import Batch, DividedBatch
 from lamina.training.checkpoint import name_tensors
 from lamina.training.forward import Forward
 from lamina.training.model import Model
 from lamina.training.recipe import Recipe
 
+UNKNOWN = "the gradients"
 HOLDERS = {"live": "the model", "averaged": "the averaged model", "optimizer": "the optimizer's state"}
 
 
@@ -38,7 +40,7 @@ class Guard:
         if self._recipe.gradient_clip:
             nn.utils.clip_grad_norm_(self._models["live"].parameters(), self._recipe.gradient_clip)
 
-    def check_step(self, loss: Float[Tensor, ""], batch: Batch, lr: float) -> None:
+    def check_step(self, loss: Float[Tensor, ""], divided: DividedBatch, lr: float) -> None:
         """Check the loss and the gradients before the step is taken.
 
         Raises:
@@ -48,16 +50,18 @@ class Guard:
             return
         value, model, smoothing = loss.item(), self._models["live"], self._recipe.label_smoothing
 
-        def repeat_step() -> Tensor:
+        def repeat(batch: Batch) -> Tensor:
             return model.task.loss(self._forward.pass_layers(batch), batch.targets, smoothing, batch.weights)
 
+        found = [trace_not_finite(model, partial(repeat, batch)) for batch in divided.own]
+        where = next((place for place in found if place != UNKNOWN), UNKNOWN)
         not_finite = "NaN" if math.isnan(value) else "infinity"
         what = "A gradient became NaN or infinity" if math.isfinite(value) else f"The loss became {not_finite}"
         normalizes = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules())
         remedies = " or gradient_clip 1" if normalizes else ", gradient_clip 1, or BatchNorm() in the net"
         raise NotFiniteError(
-            f"{what} at step {batch.step + 1} of epoch {batch.epoch + 1}. "
-            f"First not finite: {trace_not_finite(model, repeat_step)}. "
+            f"{what} at step {divided.step + 1} of epoch {divided.epoch + 1}. "
+            f"First not finite: {where}. "
             f"What usually helps: a lower lr (it is {lr:g}){remedies}."
         )
 
@@ -136,4 +140,4 @@ def trace_not_finite(model: Model, take_step: Callable[[], Float[Tensor, ""]]) -
         weights = [weight.grad for weight in model.get_submodule(path).parameters() if weight.grad is not None]
         if not gradients.get(index, True) or not all(bool(torch.isfinite(grad).all()) for grad in weights):
             return f"the gradients of {describe_layer(model, path)}"
-    return "the gradients"
+    return UNKNOWN

@@ -12,13 +12,16 @@ from jaxtyping import Float32, UInt8
 from torch import nn
 
 from lamina.data import Images
+from lamina.errors import RecipeError
 from lamina.nets import Net
 from lamina.training.batches import Batches
 from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, restore_tensors
 from lamina.training.device import choose_device, keep_freed_memory
 from lamina.training.events import Epoch, Step, Tally
 from lamina.training.forward import Forward
+from lamina.training.group import ALONE, Group
 from lamina.training.guard import Guard
+from lamina.training.lanes import LaneSums, OneLane
 from lamina.training.model import Model, build_model, check_model, update_average
 from lamina.training.optim import build_optimizer
 from lamina.training.precision import Precision, choose_precision
@@ -40,6 +43,7 @@ class Training:
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: the choice that a run recorded; by default it follows from the recipe.
         steps_per_record: steps between Step records.
+        group: the processes that train together, each with the same arguments; they share out the recipe's lanes.
 
     Attributes:
         recipe, device, precision: what is used, with what was chosen for ``auto``.
@@ -70,11 +74,18 @@ class Training:
         device: str = "auto",
         precision: Precision | None = None,
         steps_per_record: int = 10,
+        group: Group = ALONE,
     ) -> None:
         self.recipe = recipe = recipe or Recipe()
         self.device = choose_device(device)
         target = torch.device(self.device.value)
-        self._batches = Batches(images, recipe, target)
+        if group.size > recipe.lanes:
+            raise RecipeError(
+                f"{group.size} processes train together, but lanes was {recipe.lanes}: each needs a lane of the batch. "
+                f"Set lanes to {group.size} or more, such as {1 << (group.size - 1).bit_length()}."
+            )
+        self.group = group
+        self._batches = Batches(images, recipe, target, group)
         with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
             self._live = build_model(net, images, recipe).to(target)
         check_model(self._live, recipe, len(images))
@@ -83,6 +94,7 @@ class Training:
         self._forward = Forward(self._live, self._batches, recipe, self.precision)
         self._models = {"live": self._live} | ({"averaged": deepcopy(self._live)} if recipe.ema_decay else {})
         self._optimizer = build_optimizer(self._live, recipe, self.precision.value)
+        self._sums = OneLane() if recipe.lanes == 1 else LaneSums(self._live, recipe.lanes, group)
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe)
         self._steps_per_record = steps_per_record
         self.images, self.steps_per_epoch = len(images), len(self._batches)
@@ -128,31 +140,36 @@ class Training:
             self._set_eval_mode()
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
-        recipe, model, optimizer, guard, tally = self.recipe, self._live, self._optimizer, self._guard, self._tally
+        recipe, model, optimizer, guard = self.recipe, self._live, self._optimizer, self._guard
+        sums, tally = self._sums, self._tally
         epoch, first_step = divmod(self.steps_done, self.steps_per_epoch)
         clock = time.perf_counter()
         self._forward.set_mode(epoch)
 
-        for batch in self._batches.epoch(epoch, first_step):
+        for divided in self._batches.epoch(epoch, first_step):
             lr = self.lr * lr_factor(recipe, self.steps_done, recipe.epochs * self.steps_per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            is_last = batch.step + 1 == self.steps_per_epoch
-            is_recorded = is_last or (batch.step + 1) % self._steps_per_record == 0
+            is_last = divided.step + 1 == self.steps_per_epoch
+            is_recorded = is_last or (divided.step + 1) % self._steps_per_record == 0
 
-            logits = self._forward(batch)
-            loss = model.task.loss(logits, batch.targets, recipe.label_smoothing, batch.weights)
             optimizer.zero_grad()
-            loss.backward()
+            sums.begin()
+            for batch in divided.own:  # all of it, unless the recipe divides its batches into lanes
+                logits = self._forward(batch)
+                loss = model.task.loss(logits, batch.targets, recipe.label_smoothing, batch.weights)
+                loss.backward(batch.share)
+                sums.add(batch, loss, model.task.correct(logits.detach(), batch.targets))
+            loss, correct = sums.finish(divided)
             if is_recorded or loss.device.type == "cpu":  # a GPU would wait for every check
-                guard.check_step(loss, batch, self.lr)
+                guard.check_step(loss, divided, self.lr)
             guard.clip()
             optimizer.step()
 
             if recipe.ema_decay:
                 update_average(self._models["averaged"], model, recipe.ema_decay)
             self.steps_done += 1
-            tally.add(loss, model.task.correct(logits.detach(), batch.targets), len(batch.indices))
+            tally.add(loss, correct, divided.images)
             if is_recorded:
                 batch_loss = loss.item()
                 tally.seconds += time.perf_counter() - clock
@@ -162,7 +179,7 @@ class Training:
                     guard.check_weights(self.lr)
                     yield tally.summarize(epoch + 1, recipe.epochs, lr)
                 else:
-                    yield Step(epoch + 1, batch.step + 1, self.steps_per_epoch, batch_loss)
+                    yield Step(epoch + 1, divided.step + 1, self.steps_per_epoch, batch_loss)
                 self._forward.set_mode(epoch)
                 clock = time.perf_counter()
 

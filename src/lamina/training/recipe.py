@@ -63,6 +63,9 @@ class Recipe:
     """decay per step of a moving average of the weights, which is evaluated instead of them; 0 for none"""
     gradient_clip: Annotated[float, Range(0)] = 0.0
     """upper limit of the global gradient norm; 0 for no limit"""
+    lanes: Annotated[int, Range(1)] = 1
+    """parts of each batch, each with batch norms and dropout of its own, which the processes of torchrun share out: any
+    number of processes, up to this, gives the same weights"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """number format of convolutions and linear layers; auto chooses by processor and layer size"""
     compile: Literal["off", "on"] = "off"

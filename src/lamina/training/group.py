@@ -1,0 +1,211 @@
+"""The processes that train one model together, and what they exchange; :data:`ALONE` is a process without others.
+
+Every process holds the whole model and sees its own lanes of each batch (lanes.py). torchrun starts the processes and
+says in the environment which is which; gloo carries what CPUs exchange, NCCL what NVIDIA GPUs exchange.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lamina.errors import GroupError, name_some
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+TIMEOUT_SECONDS = 60.0
+"""A process that does not answer for so long counts as lost."""
+ANSWER_SECONDS = 3.0
+"""Time for the processes that are left to say so, once one is lost."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that train together, seen by one of them; by default it is alone.
+
+    All methods but :meth:`deal` are collective: every process calls them in the same order, and gets a ``GroupError``
+    if another one does not answer within the timeout.
+
+    Attributes:
+        rank: this process's number, from 0.
+        size: how many there are.
+        timeout_seconds: after which a process that does not answer counts as lost.
+    """
+
+    rank: int = 0
+    size: int = 1
+    timeout_seconds: float = TIMEOUT_SECONDS
+    _store: Store | None = None
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process prints, writes the run, and decides what all must agree on."""
+        return self.rank == 0
+
+    def deal(self, count: int, rank: int | None = None) -> range:
+        """Which of ``count`` things a process has, by default this one: neighbours, and nearly as many for each.
+
+        >>> [list(Group(rank, 3).deal(4)) for rank in range(3)]
+        [[0], [1], [2, 3]]
+        """
+        rank = self.rank if rank is None else rank
+        return range(rank * count // self.size, (rank + 1) * count // self.size)
+
+    def exchange(self, own: Float[Tensor, "own length"], counts: Sequence[int]) -> Float[Tensor, "all part"]:
+        """The part of every process's vectors that is this one's to add up.
+
+        Vectors are cut into as many parts as there are processes, all of one length, the last one filled with zeros.
+        The result has part number :attr:`rank` of all vectors, those of the first rank first; ``counts`` says how many
+        vectors each process has.
+        """
+        import torch.distributed as dist
+
+        part = -(-own.shape[1] // self.size)
+        padded = own.new_zeros(len(own), self.size * part)
+        padded[:, : own.shape[1]] = own
+        sent = padded.view(len(own), self.size, part).transpose(0, 1).contiguous()
+        received = own.new_empty(sum(counts), part)
+        with self._naming_the_lost():
+            dist.all_to_all_single(
+                received.view(-1), sent.view(-1), [count * part for count in counts], [len(own) * part] * self.size
+            )
+        return received
+
+    def join(self, part: Float[Tensor, " part"], length: int) -> Float[Tensor, " length"]:
+        """The whole vector of ``length``, of which each process has added up a part."""
+        import torch.distributed as dist
+
+        whole = part.new_empty(self.size * len(part))
+        with self._naming_the_lost():
+            dist.all_gather_into_tensor(whole, part)
+        return whole[:length]
+
+    def share(self, message: bytes = b"") -> bytes:
+        """The leader's message, which the others wait for."""
+        if self.size == 1:
+            return message
+        import torch.distributed as dist
+
+        with self._naming_the_lost():
+            length = torch.tensor([len(message)])
+            dist.broadcast(length, 0)
+            content = torch.zeros(int(length), dtype=torch.uint8)
+            if self.is_leader and message:
+                content = torch.frombuffer(bytearray(message), dtype=torch.uint8)
+            dist.broadcast(content, 0)
+        return content.numpy().tobytes()
+
+    def share_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Overwrite each process's tensors with the leader's, which have the same names, shapes and dtypes."""
+        if self.size == 1:
+            return
+        import torch.distributed as dist
+
+        with self._naming_the_lost():
+            for name in sorted(tensors):
+                dist.broadcast(tensors[name], 0)
+
+    def gather(self, message: bytes) -> list[bytes]:
+        """The messages of all processes, in the order of the ranks."""
+        if self.size == 1:
+            return [message]
+        import torch.distributed as dist
+
+        with self._naming_the_lost():
+            lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+            dist.all_gather(lengths, torch.tensor([len(message)]))
+            longest = max(map(int, lengths))
+            found = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+            padded = bytearray(message.ljust(longest, b"\0"))
+            dist.all_gather(found, torch.frombuffer(padded, dtype=torch.uint8) if longest else found[self.rank])
+        return [each.numpy().tobytes()[: int(length)] for each, length in zip(found, lengths, strict=True)]
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true for at least one process."""
+        return flag if self.size == 1 else b"\1" in self.gather(b"\1" if flag else b"\0")
+
+    def check_same(self, value: bytes, what: str) -> None:
+        """Raise ``GroupError``, which names the ranks, unless ``value`` is the same for all, or for most of them."""
+        values = self.gather(value)
+        if len(set(values)) > 1:
+            most = max(values, key=lambda one: (values.count(one), one == values[0]))
+            others = [str(rank) for rank, one in enumerate(values) if one != most]
+            raise GroupError(
+                f"{what} of rank {name_some(others)} differ from those of the other processes. Memory or a processor "
+                "may be faulty, or a module keeps something of its own between steps. Nothing of this epoch was saved; "
+                "resuming continues from the last checkpoint."
+            )
+
+    @contextmanager
+    def _naming_the_lost(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise GroupError(
+                f"{self._find_lost()} Nothing is lost but time: resuming continues from the last checkpoint, with any "
+                "number of processes."
+            ) from error
+
+    def _find_lost(self) -> str:
+        """Which processes do not answer, in a sentence: those that do say so in the store."""
+        if self._store is None:
+            return "Another process was lost."
+        try:
+            self._store.set(f"alive/{self.rank}", "1")
+            ends = time.monotonic() + ANSWER_SECONDS
+            silent = [str(rank) for rank in range(self.size)]
+            while silent and time.monotonic() < ends:
+                silent = [rank for rank in silent if not self._store.check([f"alive/{rank}"])]
+        except RuntimeError:
+            host = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+            return f"The rendezvous host at {host} does not answer: its machine or torchrun there has ended."
+        if not silent:
+            return "The connection between the processes broke, though all of them still run."
+        return f"No answer from rank {name_some(silent)} of {self.size} processes: killed, stopped or cut off."
+
+
+ALONE = Group()
+
+
+@contextmanager
+def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
+    """The group that torchrun has put this process into; :data:`ALONE` without torchrun.
+
+    Raises:
+        GroupError: the others cannot be reached.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield ALONE
+        return
+    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    timeout = timedelta(seconds=timeout_seconds)
+    local_rank = int(os.environ["LOCAL_RANK"])
+    has_gpu = torch.cuda.is_available() and local_rank < torch.cuda.device_count()
+    if has_gpu:
+        torch.cuda.set_device(local_rank)
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
+        backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
+        dist.init_process_group(
+            backend, store=PrefixStore("exchange", store), rank=rank, world_size=size, timeout=timeout
+        )
+    except (RuntimeError, ValueError) as error:
+        host = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        raise GroupError(f"The other processes cannot be reached through {host}: {error}") from error
+    try:
+        yield Group(rank, size, timeout_seconds, PrefixStore("group", store))
+    finally:
+        dist.destroy_process_group()

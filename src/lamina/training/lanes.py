@@ -1,0 +1,148 @@
+"""Batches divided into lanes, and what the lanes of a step add up to, in an order that no number of processes changes.
+
+A recipe with ``lanes`` V divides each batch into V nearly equal parts. Each has its own forward and backward pass, its
+own dropout, and batch norms over its own images. What they give is added along a binary tree over the lanes, which is
+the same however they are dealt to processes. So the weights are the same to the bit with any number of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
+
+from lamina.targets import REGRESSION
+from lamina.training.batches import Batch, DividedBatch
+from lamina.training.group import Group
+from lamina.training.model import Model
+
+Span = tuple[int, int]
+"""Neighbouring lanes, from the first to before the last: a node of the tree."""
+
+
+def halve(span: Span) -> tuple[Span, Span]:
+    """The two nodes below one: the left has the largest power of two of its lanes that leaves some for the right.
+
+    >>> halve((0, 5))
+    ((0, 4), (4, 5))
+    """
+    start, stop = span
+    middle = start + (1 << ((stop - start - 1).bit_length() - 1))
+    return (start, middle), (middle, stop)
+
+
+def cover(span: Span, own: range) -> list[Span]:
+    """The largest nodes below ``span`` whose lanes are all among ``own``, in order.
+
+    >>> cover((0, 4), range(1, 4))
+    [(1, 2), (2, 4)]
+    """
+    start, stop = span
+    if stop <= own.start or own.stop <= start:
+        return []
+    if own.start <= start and stop <= own.stop:
+        return [span]
+    return [node for half in halve(span) for node in cover(half, own)]
+
+
+def add_up(span: Span, nodes: Mapping[Span, Float[Tensor, " n"]]) -> Float[Tensor, " n"]:
+    """The sum of a node, from the nodes that are known below it."""
+    if span in nodes:
+        return nodes[span]
+    left, right = halve(span)
+    return add_up(left, nodes) + add_up(right, nodes)
+
+
+def sum_lanes(vectors: Mapping[int, Float[Tensor, " n"]], lanes: int, owned: int, length: int, group: Group) -> Tensor:
+    """The sum of one vector for each of the first ``lanes`` of ``owned`` lanes, which are dealt to the processes.
+
+    Args:
+        vectors: of this process's lanes, by their number.
+        lanes: how many take part, at least 1; the others have no images.
+        owned: how many are dealt.
+        length: of a vector; a process may have none.
+        group: the processes.
+    """
+    whole: Span = (0, lanes)
+    spans = [cover(whole, group.deal(owned, rank)) for rank in range(group.size)]
+    leaves = {(lane, lane + 1): vector for lane, vector in vectors.items()}
+    own = [add_up(span, leaves) for span in spans[group.rank]]
+    if group.size == 1:
+        return own[0]
+    stacked = torch.stack(own) if own else torch.zeros(0, length)
+    received = group.exchange(stacked, [len(each) for each in spans])
+    nodes = dict(zip([span for each in spans for span in each], received, strict=True))
+    return group.join(add_up(whole, nodes), length)
+
+
+class OneLane:
+    """The sums of a step whose batch is not divided: what its one lane gave."""
+
+    def begin(self) -> None:
+        """Begin a step."""
+
+    def add(self, _: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
+        """Take the loss and the right answers; the gradients stay where backward left them."""
+        self._given = loss, correct
+
+    def finish(self, _: DividedBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
+        """The loss of the batch, and its right answers."""
+        return self._given
+
+
+class LaneSums:
+    """The sums of a step over its lanes: gradients, statistics of the norms, loss and right answers.
+
+    The loss of a batch is the mean over its images, so what a lane gives is weighted by its share of them. A running
+    statistic becomes the mean of what the lanes would have made of it.
+    """
+
+    def __init__(self, model: Model, lanes: int, group: Group) -> None:
+        self._model, self._lanes, self._group = model, lanes, group
+        norms = [module for module in model.modules() if isinstance(module, _NormBase)]
+        found = [(norm.running_mean, norm.running_var) for norm in norms]
+        self._statistics = [statistic for pair in found for statistic in pair if statistic is not None]
+        self._counts = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+
+    def begin(self) -> None:
+        """Begin a step."""
+        self._weights = [weight for weight in self._model.parameters() if weight.requires_grad]
+        self._before = [buffer.clone() for buffer in (*self._statistics, *self._counts)]
+        self._vectors: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, batch: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
+        """Take what a lane gave, and put the model back to where the step began."""
+        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self._weights]
+        share = 1.0 if batch.share is None else batch.share
+        statistics = [share * statistic for statistic in self._statistics]
+        # A norm in eval mode counts nothing.
+        counts = [count - before for count, before in zip(self._counts, self._before[len(statistics) :], strict=True)]
+        answers = loss.new_zeros(()) if correct is None else correct
+        parts = [*gradients, *statistics, *counts, share * loss.detach(), answers]
+        self._vectors[batch.lane] = torch.cat([part.reshape(-1).to(loss.dtype) for part in parts])
+        for weight in self._weights:
+            weight.grad = None
+        for buffer, before in zip((*self._statistics, *self._counts), self._before, strict=True):
+            buffer.copy_(before)
+
+    @torch.no_grad()
+    def finish(self, divided: DividedBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
+        """The loss of the batch, and its right answers; gradients and statistics are those of all lanes."""
+        shapes = [*self._weights, *self._statistics, *self._counts]
+        length = sum(tensor.numel() for tensor in shapes) + 2
+        total = sum_lanes(self._vectors, divided.lanes, self._lanes, length, self._group)
+        *sums, loss, correct = total.split([*(tensor.numel() for tensor in shapes), 1, 1])
+        for tensor, part in zip(shapes, sums, strict=True):
+            if tensor.requires_grad:
+                # In the memory layout of its weight, which fused optimizers expect.
+                tensor.grad = torch.empty_like(tensor).copy_(part.view_as(tensor))
+            elif tensor.is_floating_point():
+                tensor.copy_(part.view_as(tensor))
+            else:
+                tensor += (part.view_as(tensor) > 0).to(tensor.dtype)
+        is_counted = self._model.task.kind is not REGRESSION
+        return loss[0], correct[0] if is_counted else None
