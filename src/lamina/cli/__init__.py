@@ -36,7 +36,10 @@ commands:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; exit status: 0 done, 2 invalid input, 130 or 143 interrupted, 141 broken pipe, 1 a bug."""
+    """Run one command and give its exit status.
+
+    0 done, 2 invalid input, 75 a process of several lost, 130 or 143 interrupted, 141 broken pipe, 1 a bug.
+    """
     for stream in (sys.stdout, sys.stderr):
         # A character that this terminal cannot show must not end a training.
         if isinstance(stream, io.TextIOWrapper):
@@ -54,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"lamina {__version__}")
         return 0
 
-    from lamina.errors import LaminaError, suggest
+    from lamina.errors import GroupError, LaminaError, suggest
 
     name = given[0]
     if name not in COMMANDS:
@@ -69,6 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
             command = import_module(f"lamina.cli.{name}")
             status: int = command.run(given[1:])
         sys.stdout.flush()
+    except GroupError as error:
+        print(f"lamina: {error}", file=sys.stderr)
+        return 75  # sysexits.h's "try again": torchrun or a scheduler may start all of them anew
     except LaminaError as error:
         print(f"lamina: {error}", file=sys.stderr)
         return 2

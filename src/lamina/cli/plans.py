@@ -20,6 +20,7 @@ from lamina.data.load import check_learnable
 from lamina.data.preparation import Preparation
 from lamina.errors import LaminaError, NetError, RecipeError
 from lamina.text import format_table
+from lamina.training.group import ALONE, Group
 from lamina.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Settings:
     name: str | None
     rewind_on_nan: bool
     save_every_seconds: float
+    group: Group = ALONE
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def train_plan(
     run = start(
         plan.net, recipe, plan.dataset, terminal, device=settings.device, runs_dir=settings.runs_dir,
         name=settings.name, rewind_on_nan=settings.rewind_on_nan, considered=plan.considered,
-        is_size_chosen=plan.is_size_chosen,
+        is_size_chosen=plan.is_size_chosen, group=settings.group,
     )  # fmt: skip
     if made is not None:
         made[:] = [run.path]
@@ -112,7 +114,7 @@ def train_plan(
     outcome = train(
         run, plan.dataset, terminal, save_every_seconds=settings.save_every_seconds,
         until_seconds=None if budget is None else budget.until_seconds, slowdown=slowdown,
-        evaluates_test=evaluates_test,
+        evaluates_test=evaluates_test, group=settings.group,
     )  # fmt: skip
     if outcome.slowdown is None or budget is None:
         return outcome

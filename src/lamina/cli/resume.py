@@ -11,8 +11,9 @@ import tyro
 
 from lamina.cli.choices import choose_run_data, make_module
 from lamina.cli.options import parse_options
-from lamina.cli.session import print_outcome, train
+from lamina.cli.session import print_group, print_outcome, train
 from lamina.cli.terminal import Terminal, read_seconds
+from lamina.training.group import Group
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,25 @@ class Options:
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "resume", arguments)
-    terminal = Terminal(as_json=options.json)
+    from lamina.training.group import join_group
+
+    with join_group() as group:
+        return _resume(options, group)
+
+
+def _resume(options: Options, group: Group) -> int:
+    terminal = Terminal(as_json=options.json, is_quiet=not group.is_leader)
     save_every_seconds = read_seconds("--save-every", options.save_every)
-    from lamina.runs.run import read_run
+    from lamina.runs.run import share_run
     from lamina.training.device import choose_again
 
-    run = read_run(options.run)
+    run = share_run(options.run, group)
+    print_group(group, run.record.recipe.lanes, terminal)
     module = make_module(run, options.net, terminal)
     dataset = choose_run_data(run, options.data, terminal)
     terminal.remark(f"device: {choose_again(run.record.device)}; precision: {run.record.precision}")
     outcome = train(
         run, dataset, terminal, module=module, epochs=options.epochs, save_every_seconds=save_every_seconds,
-        rewind_on_nan=None if options.on_nan is None else options.on_nan == "rewind",
+        rewind_on_nan=None if options.on_nan is None else options.on_nan == "rewind", group=group,
     )  # fmt: skip
     return print_outcome(outcome, terminal)

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING
 from lamina.cli import STARTED
 from lamina.cli.choices import NetChoice
 from lamina.cli.terminal import Terminal, format_epoch
+from lamina.cli.terminal import Terminal, format_epoch
+from lamina.errors import plural
 from lamina.nets import Net
+from lamina.training.group import ALONE, Group
 from lamina.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -67,6 +70,7 @@ def start(
     rewind_on_nan: bool = False,
     considered: tuple[Considered, ...] = (),
     is_size_chosen: bool = False,
+    group: Group = ALONE,
 ) -> Run:
     """Make a run, and print what was chosen."""
     from lamina.runs.start import begin_run
@@ -85,14 +89,27 @@ def start(
         rewind_on_nan=rewind_on_nan,
         command=terminal.command,
         considered=considered,
+        group=group,
     )
     record = run.record
+    print_group(group, record.recipe.lanes, terminal)
     terminal.remark(f"net: {net.name}, {record.parameters:,} parameters")
     if not isinstance(module, Net):
         _print_pretrained(module, record, terminal, advises_size=not is_size_chosen)
     terminal.remark(f"device: {record.device}; precision: {record.precision}")
     terminal.remark(f"run: {run.path}")
     return run
+
+
+def print_group(group: Group, lanes: int, terminal: Terminal) -> None:
+    """Print who trains together, where there are others."""
+    if group.size > 1:
+        import torch
+
+        threads = plural(torch.get_num_threads(), "thread", "threads")
+        terminal.remark(f"group: {group.size} processes of {threads} each, for {lanes} lanes of every batch")
+        if group.restarts:
+            terminal.remark(f"group: started again by torchrun, {plural(group.restarts, 'time', 'times')} so far")
 
 
 def train(
@@ -107,6 +124,7 @@ def train(
     until_seconds: float | None = None,
     slowdown: Callable[[float, float], float | None] | None = None,
     evaluates_test: bool = True,
+    group: Group = ALONE,
 ) -> Outcome:
     """Train a run until its end, a signal or a time limit, and print each epoch.
 
@@ -120,7 +138,12 @@ def train(
     from lamina.training.events import Epoch, Step
 
     events = run.train(
-        module, data=dataset, epochs=epochs, save_every_seconds=save_every_seconds, rewind_on_nan=rewind_on_nan
+        module,
+        data=dataset,
+        epochs=epochs,
+        save_every_seconds=save_every_seconds,
+        rewind_on_nan=rewind_on_nan,
+        group=group,
     )
     report, val, ends_early, slower = None, None, False, None
     began = time.perf_counter()
@@ -155,7 +178,7 @@ def train(
                 case Resumed():
                     if event.epochs_done == event.epochs:
                         position = f"all {event.epochs} epochs are done; evaluating the final model"
-                    elif run.early_end:
+                    elif group.is_leader and run.early_end:
                         position = "the training has ended early; evaluating the final model"
                     else:
                         done = f"{event.epochs_done} of {event.epochs} epochs done"
@@ -167,9 +190,13 @@ def train(
                 epochs_done = event.epoch if isinstance(event, Epoch) else event.epoch - 1 + event.step / event.steps
                 slower = slowdown(epochs_done, time.perf_counter() - began)
             ends_early = until_seconds is not None and time.perf_counter() - STARTED > until_seconds
-            if received or ends_early or slower:
+            if group.any(bool(received or ends_early or slower)):
+                if not (received or ends_early or slower):
+                    received.append(signal.SIGTERM)  # another process was stopped
                 break
     seconds = time.perf_counter() - began
+    if not group.is_leader:
+        return Outcome(run, dataset, val, report, seconds, 0.0, 0.0, received[0] if received else None)
     run = read_run(run.path)
     rows, wanted = run.history.epochs(), run.record.recipe.epochs
     report = None if received or slower else run.report
@@ -190,6 +217,8 @@ def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
     """Print the result of a training; returns the exit status."""
     from lamina.runs.history import has_ended
 
+    if terminal.is_quiet:
+        return 0 if outcome.stopped_by is None else 128 + outcome.stopped_by
     data_name = outcome.dataset.name
     report, run = outcome.report, outcome.run
     if report is not None:

@@ -55,34 +55,38 @@ class Terminal:
     """Where a command's output goes: results to stdout, remarks, warnings and progress to stderr.
 
     ``as_json`` allows only JSON objects, one per line, on stdout; ``command`` is what was typed. All text is escaped: a
-    name from data cannot start a line of its own, or reach the terminal as a command.
+    name from data cannot start a line of its own, or reach the terminal as a command. One that ``is_quiet`` prints
+    nothing, as of the processes that train together all but one.
     """
 
-    def __init__(self, *, as_json: bool = False, command: Sequence[str] = ()) -> None:
+    def __init__(self, *, as_json: bool = False, command: Sequence[str] = (), is_quiet: bool = False) -> None:
         self.as_json = as_json
         self.command = tuple(command)
+        self.is_quiet = is_quiet
         self._err = PlainConsole(stderr=True)
         # On one screen all text shares a console, which draws it around the progress bar.
         share_screen = sys.stdout.isatty() and self._err.is_terminal
         self._out = self._err if share_screen and not as_json else PlainConsole()
-        self._shows_progress = self._err.is_terminal and not (share_screen and as_json)
+        self._shows_progress = not is_quiet and self._err.is_terminal and not (share_screen and as_json)
         # One line each, without the file and line number that Python adds.
         warnings.simplefilter("always", category=UserWarning)
         warnings.showwarning = lambda message, *_, **__: self.remark(f"warning: {message}")
 
     def remark(self, text: str) -> None:
         """Print a line on stderr."""
+        if self.is_quiet:
+            return
         self._err.print(Text(escape(text)))
 
     def say(self, *lines: str) -> None:
         """Print lines of results; nothing with ``--json``."""
-        if not self.as_json:
+        if not (self.as_json or self.is_quiet):
             for line in lines:
                 self._out.print(Text(escape(line)))
 
     def emit(self, event: str, **values: Any) -> None:
         """Print a JSON object; nothing without ``--json``."""
-        if self.as_json:
+        if self.as_json and not self.is_quiet:
             print(json.dumps({"event": event, **values}), flush=True)
 
     def tabulate(self, heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> None:

@@ -20,6 +20,7 @@ from lamina.data.load import check_learnable
 from lamina.data.preparation import Preparation
 from lamina.errors import RecipeError
 from lamina.training.fit import describe_fit, fit_recipe
+from lamina.training.group import Group
 from lamina.training.recipe import Recipe, overlay
 
 if TYPE_CHECKING:
@@ -75,13 +76,27 @@ def run(arguments: Sequence[str]) -> int:
     if options.recipe == zoo.PUBLISHED and preparation.val_fraction is None:
         preparation = replace(preparation, val_fraction=0.0)
     Recipe(**options.given)  # invalid values are rejected before anything is loaded
-    terminal = Terminal(as_json=options.json, command=("lamina", "train", *arguments))
+    from lamina.training.group import join_group
+
+    with join_group() as group:
+        command = ("lamina", "train", *arguments)
+        terminal = Terminal(as_json=options.json, command=command, is_quiet=not group.is_leader)
+        return _train(options, preparation, group, terminal)
+
+
+def _train(options: Options, preparation: Preparation, group: Group, terminal: Terminal) -> int:
+    if group.size > 1 and (options.net is None or options.time is not None):
+        raise RecipeError(
+            "Each of several processes would measure another time, so for them name the net and leave out --time. "
+            "--epochs sets how long they train."
+        )
     settings = Settings(
         device=options.device,
         runs_dir=options.runs_dir,
         name=options.name,
         rewind_on_nan=options.on_nan == "rewind",
         save_every_seconds=read_seconds("--save-every", options.save_every),
+        group=group,
     )
     seconds = None if options.time is None else read_seconds("--time", options.time)
     if seconds is not None and "epochs" in options.given:

@@ -29,15 +29,17 @@ from lamina.evaluation.reports import (
 from lamina.evaluation.scores import average_precision, calibration_error, count_confusion, roc_auc
 from lamina.evaluation.views import ONE_VIEW, View, predict_views
 from lamina.targets import Kind
+from lamina.training.group import ALONE, Group
 from lamina.training.model import Model, predict_logits
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 
 
-def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -> Report:
+def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW, group: Group = ALONE) -> Report:
     """Evaluate a model on a split: a :class:`ClassReport`, :class:`LabelReport` or :class:`NumberReport`, by its task.
 
     With several ``views`` (:func:`views_of`), the logits of images that the model is unsure of are averaged over all.
-    The report lacks the name of the data set; ``dataclasses.replace`` adds it.
+    The processes of a ``group`` share the images out and get the same report. It lacks the name of the data set;
+    ``dataclasses.replace`` adds it.
 
     Raises:
         DataError: there are no images, or their targets are not the model's.
@@ -53,7 +55,7 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW) -
     task = model.task
     _check_targets(task, images)
     started = time.perf_counter()
-    predicted, reviewed = predict_views(model, images.pixels, views)
+    predicted, reviewed = predict_views(model, images.pixels, views, group)
     seconds = time.perf_counter() - started
     return replace(score_logits(task, predicted, images, seconds), views=len(views), reviewed_images=reviewed)
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float32, UInt8
 
 from lamina.training.augment import Choices, gather_batch
+from lamina.training.group import ALONE, Group
 from lamina.training.model import Model, predict_logits
 from lamina.training.recipe import Recipe
 from lamina.training.task import SingleLabel, Task
@@ -46,14 +47,14 @@ def views_of(recipe: Recipe) -> tuple[View, ...]:
 
 
 def predict_views(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], views: tuple[View, ...]
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], views: tuple[View, ...], group: Group = ALONE
 ) -> tuple[Float32[np.ndarray, "n k"], int]:
     """The logits of pictures, averaged over ``views`` where the model is unsure, and the number of those pictures.
 
     A single-label model is unsure where its most likely class is less than 0.5 ahead; other models count as unsure
     everywhere. Raises ``NetError`` where the pictures are not of the model's shape.
     """
-    logits = predict_logits(model, pixels)
+    logits = predict_logits(model, pixels, group=group)
     if len(views) == 1:
         return logits, 0
     unsure = np.flatnonzero(_is_unsure(model.task, logits))

@@ -6,7 +6,7 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from torch import nn
 
 from lamina.data import Dataset, Images
-from lamina.errors import DataError, LaminaWarning, NotFiniteError, RecipeError, RunError
+from lamina.errors import DataError, GroupError, LaminaWarning, NotFiniteError, RecipeError, RunError, name_some
 from lamina.evaluation.evaluating import answer_some, evaluate, score_logits
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
 from lamina.files import lock_folder
 from lamina.runs.differences import find_changes
 from lamina.runs.record import read_record
-from lamina.runs.resume import check_fingerprint, find_dataset, resume_training
+from lamina.runs.resume import check_fingerprint, find_dataset, resume_training, share_checkpoint
 from lamina.training.device import choose_again, is_out_of_memory
 from lamina.training.events import Epoch, Step
+from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
 from lamina.training.model import Model
 from lamina.training.schedule import evaluation_interval
@@ -77,20 +78,29 @@ def train_run(
     epochs: int | None,
     save_every_seconds: float,
     rewind_on_nan: bool | None,
+    group: Group = ALONE,
 ) -> Generator[Event, None, None]:
     """See ``Run.train``."""
     dataset = find_dataset(run, data)
-    with lock_folder(run.path):
+    if others := group.find_others(dataset.fingerprint):
+        raise DataError(
+            f"{dataset.name} is not the same for all processes: rank {name_some(list(map(str, others)))} has another. "
+            "Give every machine the same pictures, on a shared disk or copied."
+        )
+    with lock_folder(run.path) if group.is_leader else nullcontext():
         with _no_room(run):
-            run = dataclasses.replace(run, record=read_record(run.path))  # nobody changes it from here on
+            if group.is_leader:
+                run = dataclasses.replace(run, record=read_record(run.path))  # nobody changes it from here on
             # A loop can be left at its next record: after any step on a CPU; a GPU would wait for each record.
-            steps_per_record = 1 if choose_again(run.record.device).value == "cpu" else 10
-            training = resume_training(run, dataset, epochs, module, steps_per_record)
-            run = _update(run, training, rewind_on_nan)
+            # All processes of a group agree at each record whether to leave, which takes part of a millisecond.
+            steps_per_record = 1 if group.size == 1 and choose_again(run.record.device).value == "cpu" else 10
+            training = resume_training(run, dataset, epochs, module, steps_per_record, group)
+            if group.is_leader:
+                run = _update(run, training, rewind_on_nan)
         with _no_room(run, training):
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.recipe.epochs)
-            yield from Keeper(training, run, dataset, save_every_seconds).train()
+            yield from Keeper(training, run, dataset, save_every_seconds, group).train()
 
 
 def evaluate_run(run: Run, module: nn.Module | None, data: Dataset | str | Path | None) -> Report | None:
@@ -103,12 +113,14 @@ def evaluate_run(run: Run, module: nn.Module | None, data: Dataset | str | Path 
         return _report_final(run, model, dataset)
 
 
-def _report_final(run: Run, model: Model, dataset: Dataset) -> Report | None:
+def _report_final(run: Run, model: Model, dataset: Dataset, group: Group = ALONE) -> Report | None:
     """Evaluate a run's model on ``test``, else on ``val``; save the report and the pictures."""
+    find = partial(evaluate, model, group=group)
     for images in (dataset.test, dataset.val):
-        if images is not None and (report := _evaluate(dataset, images, partial(evaluate, model))) is not None:
-            run.save_report(report)
-            _draw(run, report, model, dataset)
+        if images is not None and (report := _evaluate(dataset, images, find)) is not None:
+            if group.is_leader:
+                run.save_report(report)
+                _draw(run, report, model, dataset)
             return report
     return None
 
@@ -162,6 +174,7 @@ class Keeper:
     run: Run
     dataset: Dataset
     save_every_seconds: float
+    group: Group = ALONE
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _saved_at: float = field(default_factory=time.perf_counter)
     _saving_seconds: float = 0.0
@@ -170,10 +183,10 @@ class Keeper:
 
     def train(self) -> Iterator[Event]:
         """The training's records, each once it is saved; then the final report."""
-        if reason := self.run.early_end:
+        if reason := self._lead(lambda: self.run.early_end):
             self._early_end = EarlyEnd(self.training.epochs_done, reason)
         try:
-            if not (self.run.path / "state.safetensors").exists():
+            if self.group.is_leader and not (self.run.path / "state.safetensors").exists():
                 self._try(self._save_checkpoint)
             while not (self.training.is_finished or self._early_end):
                 try:
@@ -187,15 +200,16 @@ class Keeper:
                 self._save_all()
             if self._early_end:
                 yield self._early_end
-            if (report := _report_final(self.run, self.training.model, self.dataset)) is not None:
+            if (report := _report_final(self.run, self.training.model, self.dataset, self.group)) is not None:
                 yield report
         except GeneratorExit:  # the caller leaves the loop
             if not self._is_saved:
                 try:
                     self._save_all()
                 except NotFiniteError as error:
-                    self._rewind(error)
-                    self._save_all()
+                    if self.group.size == 1:  # the others of a group would not come along
+                        self._rewind(error)
+                        self._save_all()
             raise
 
     def _keep(self, event: Step | Epoch) -> Iterator[Event]:
@@ -203,6 +217,13 @@ class Keeper:
         if isinstance(event, Epoch):
             report = self._evaluate_val(event)
             weights = digest_tensors(self.training.model.state_dict())
+            if others := self.group.find_others(weights):
+                raise GroupError(
+                    f"After epoch {event.epoch} the weights of rank {name_some(list(map(str, others)))} differ from "
+                    "those of the other processes: its memory or processor may be faulty, or the module keeps "
+                    "something of its own from step to step. This epoch is not saved; lamina resume continues from "
+                    "the last checkpoint."
+                )
             row = epoch_row(event, report) | {"weights": weights}
             if (reason := self._find_early_end(row, report)) is not None:
                 row["reason"] = reason
@@ -213,7 +234,9 @@ class Keeper:
             if report is not None:
                 yield report
         elif time.perf_counter() - self._saved_at >= self.save_every_seconds:
-            self._try(self._save_checkpoint)
+            # Where others train too, all find NaN at the same step, and not the leader alone here.
+            with suppress(NotFiniteError) if self.group.size > 1 else nullcontext():
+                self._try(self._save_checkpoint)
         yield event
 
     def _is_worth_saving(self) -> bool:
@@ -243,6 +266,10 @@ class Keeper:
         recipe = self.training.recipe
         if not recipe.patience or report is None or row["epoch"] == recipe.epochs:
             return None
+        return self._lead(lambda: self._find_patience_end(row, report))
+
+    def _find_patience_end(self, row: Mapping[str, Any], report: Report) -> str | None:
+        recipe = self.training.recipe
         name, sign = f"{report.split}_{report.score.name}", 1 if report.score.lower_is_better else -1
         rows = [*self.run.history.epochs(), *self._rows, row]
         scores = {each["epoch"]: sign * each[name] for each in rows if each.get(name) is not None}
@@ -256,11 +283,17 @@ class Keeper:
         logits = self.training.predict_logits(images.pixels)
         return score_logits(self.training.model.task, logits, images, time.perf_counter() - started)
 
+    def _lead(self, action: Callable[[], str | None]) -> str | None:
+        """What the leader finds in the run's files, for all processes."""
+        return self.group.lead(lambda: (action() or "").encode()).decode() or None
+
     def _save_all(self) -> None:
         self._save_checkpoint(with_model=True)
         self._is_saved = True
 
     def _save_checkpoint(self, *, with_model: bool = False) -> None:
+        if not self.group.is_leader:
+            return
         began = time.perf_counter()
         checkpoint = self.training.checkpoint()  # first, since it rejects NaN and infinity
         while self._rows:
@@ -300,7 +333,7 @@ class Keeper:
                 f"{error} The training has already been rewound {MOST_REWINDS} times and stops here; {run.path} "
                 "keeps its last checkpoint."
             ) from error
-        checkpoint = run.read_checkpoint()
+        checkpoint = share_checkpoint(run, self.group)
         if checkpoint is None:
             raise NotFiniteError(f"{error} There is no checkpoint in {run.path} to go back to.") from error
         standing = dataclasses.replace(checkpoint.standing, rewinds=training.rewinds + 1)
@@ -313,8 +346,9 @@ class Keeper:
         return rewind
 
     def _write_rewind(self) -> None:
-        self.run.history.trim(self.training.epochs_done, self.training.rewinds)
-        self._save_checkpoint()
+        if self.group.is_leader:
+            self.run.history.trim(self.training.epochs_done, self.training.rewinds)
+            self._save_checkpoint()
 
 
 def epoch_row(event: Epoch, report: Report | None) -> dict[str, Any]:

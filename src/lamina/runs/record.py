@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,7 +153,12 @@ def describe_machine() -> Machine:
 
 def write_record(folder: Path, record: RunRecord) -> None:
     """Write ``run.json``, atomically."""
-    write_json(folder / "run.json", {"format": FORMAT, **fields_to_json(record)})
+    write_json(folder / "run.json", record_to_json(record))
+
+
+def record_to_json(record: RunRecord) -> dict[str, Any]:
+    """What ``run.json`` holds, as JSON values."""
+    return {"format": FORMAT, **fields_to_json(record)}
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -161,11 +167,15 @@ def read_record(folder: Path) -> RunRecord:
     Raises:
         RunError: it is damaged, or of another format.
     """
-    file = folder / "run.json"
-    values = parse_object(read_bytes(file), str(file))
+    file = str(folder / "run.json")
+    return parse_record(parse_object(read_bytes(Path(file)), file), file)
+
+
+def parse_record(values: dict[str, Any], file: str) -> RunRecord:
+    """The record that :func:`record_to_json` wrote; errors as for :func:`read_record`, which name ``file``."""
     written = values.pop("format", None)
     if type(written) is not int:
-        raise damaged(str(file), f"its format should be an integer, but is {written!r}")
+        raise damaged(file, f"its format should be an integer, but is {written!r}")
     if written != FORMAT:
         raise RunError(
             f"{file} has format {written}, but lamina {__version__} reads format {FORMAT}. "
@@ -174,11 +184,11 @@ def read_record(folder: Path) -> RunRecord:
     try:
         record = from_json_values(RunRecord, values, "run")
     except ValueError as error:
-        raise damaged(str(file), error) from error
+        raise damaged(file, error) from error
     if sum(net is not None for net in (record.net, record.own_module, record.timm)) != 1:
-        raise damaged(str(file), "exactly one of net, own_module and timm should say which net")
+        raise damaged(file, "exactly one of net, own_module and timm should say which net")
     if len(record.in_shape) != 3:
-        raise damaged(str(file), "in_shape should be channels, height and width")
+        raise damaged(file, "in_shape should be channels, height and width")
     if not len(record.mean) == len(record.std) == record.in_shape[0]:
-        raise damaged(str(file), "mean and std should have a value for each channel")
+        raise damaged(file, "mean and std should have a value for each channel")
     return record

@@ -11,12 +11,17 @@ from torch import nn
 
 from lamina.data import NAMES, Dataset, load_data
 from lamina.errors import DataError, RecipeError, RunError
+from lamina.files import damaged
 from lamina.runs.nets import draw_module
+from lamina.training.checkpoint import Checkpoint, Standing
 from lamina.training.device import choose_again
 from lamina.training.forward import misses_compiler
+from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
 from lamina.training.schedule import extend_recipe
+from lamina.training.tensors import pack_tensors, unpack_tensors
+from lamina.values import fields_to_json, from_json_values
 
 if TYPE_CHECKING:
     from lamina.runs.run import Run
@@ -64,6 +69,7 @@ def make_training(
     dataset: Dataset,
     module: nn.Module | None = None,
     steps_per_record: int = 10,
+    group: Group = ALONE,
     *,
     initial_weights: bool = True,
 ) -> Training:
@@ -74,6 +80,7 @@ def make_training(
         dataset: what it trains on.
         module: for a user's own module, the same one, made anew; a copy is trained.
         steps_per_record: steps between Step records.
+        group: the processes that train together.
         initial_weights: load a timm net's initial weights; without, they are random, for a checkpoint to replace.
     """
     check_fingerprint(run, dataset)
@@ -91,7 +98,35 @@ def make_training(
         device=choose_again(record.device).value,
         precision=record.precision,
         steps_per_record=steps_per_record,
+        group=group,
     )
+
+
+def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """A checkpoint as a run keeps it, and as processes exchange it."""
+    return pack_tensors(checkpoint.tensors, fields_to_json(checkpoint.standing))
+
+
+def unpack_checkpoint(content: bytes, what: str) -> Checkpoint:
+    """What :func:`pack_checkpoint` packed; ``RunError`` where it is damaged."""
+    tensors, values = unpack_tensors(content, what, NO_CHECKPOINT)
+    try:
+        return Checkpoint(tensors, from_json_values(Standing, values, "checkpoint"))
+    except ValueError as error:
+        raise damaged(what, error, NO_CHECKPOINT) from error
+
+
+def share_checkpoint(run: Run, group: Group) -> Checkpoint | None:
+    """The run's last checkpoint, which the leader reads for all; ``None`` if there is none yet."""
+    if group.size == 1:
+        return run.read_checkpoint()
+
+    def read() -> bytes:
+        checkpoint = run.read_checkpoint()
+        return b"" if checkpoint is None else pack_checkpoint(checkpoint)
+
+    content = group.lead(read)
+    return unpack_checkpoint(content, "the leader's checkpoint") if content else None
 
 
 def resume_training(
@@ -100,6 +135,7 @@ def resume_training(
     epochs: int | None = None,
     module: nn.Module | None = None,
     steps_per_record: int = 10,
+    group: Group = ALONE,
 ) -> Training:
     """The training of a run where it was last saved, which continues to bit-identical weights.
 
@@ -111,13 +147,13 @@ def resume_training(
     if recipe.compile == "on" and misses_compiler(choose_again(run.record.device).value):
         recipe = dataclasses.replace(recipe, compile="off")
     run = dataclasses.replace(run, record=dataclasses.replace(run.record, recipe=recipe))
-    checkpoint = run.read_checkpoint()
+    checkpoint = share_checkpoint(run, group)
     if checkpoint is None and (done := len(run.history.epochs())):
         raise RunError(
             f"{run.path} has {done} epochs in its history, but no state.safetensors to resume from. "
             "Restore that file from a copy, or delete history.jsonl: lamina resume then starts over."
         )
-    training = make_training(run, dataset, module, steps_per_record, initial_weights=checkpoint is None)
+    training = make_training(run, dataset, module, steps_per_record, group, initial_weights=checkpoint is None)
     if checkpoint is not None:
         try:
             training.restore(checkpoint)

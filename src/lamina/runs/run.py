@@ -8,6 +8,7 @@ and renamed, so that none is ever incomplete. Nothing is pickled or executed.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -22,19 +23,19 @@ from lamina.errors import LaminaError, NetError, RunError, escape, suggest
 from lamina.evaluation.pictures import find_pictures
 from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.evaluation.reports import Report
-from lamina.files import damaged, parse_object, read_bytes, write_json
+from lamina.files import damaged, parse_object, read_bytes, write_atomically, write_json
 from lamina.nets import Net
 from lamina.runs.history import History, has_ended
 from lamina.runs.keep import Event, evaluate_run, train_run
-from lamina.runs.record import RunRecord, read_record, write_record
-from lamina.runs.resume import NO_CHECKPOINT
+from lamina.runs.record import RunRecord, parse_record, read_record, record_to_json, write_record
+from lamina.runs.resume import pack_checkpoint, unpack_checkpoint
 from lamina.text import format_table, html_table
-from lamina.training.checkpoint import Checkpoint, Standing
+from lamina.training.checkpoint import Checkpoint
 from lamina.training.device import choose_device
+from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.tensors import read_tensors, write_tensors
-from lamina.values import fields_to_json, from_json_values
 
 SHOWN_ROWS = 50
 
@@ -77,6 +78,7 @@ class Run:
         epochs: int | None = None,
         save_every_seconds: float = 60.0,
         rewind_on_nan: bool | None = None,
+        group: Group = ALONE,
     ) -> Generator[Event, None, None]:
         """Train from the start, or exactly from where the run was last saved.
 
@@ -93,6 +95,8 @@ class Run:
             data: the run's data set, or where it is now; by default where it was.
             epochs: of the whole training, to make it longer: with a constant schedule without warmup.
             save_every_seconds: time between checkpoints; an epoch ends with one, unless saving would dominate.
+            group: the processes that train it together, all of which call this; the leader writes the run, and the
+                others need not have it.
             rewind_on_nan: on NaN or infinity, return to the last checkpoint with half the lr, at most 3 times; by
                 default as before.
 
@@ -103,7 +107,7 @@ class Run:
             LaminaError: an argument is invalid, a file is damaged, another process trains the run, or there is no
                 room; what was saved before stays.
         """
-        return train_run(self, module, data, epochs, save_every_seconds, rewind_on_nan)
+        return train_run(self, module, data, epochs, save_every_seconds, rewind_on_nan, group)
 
     def evaluate(self, module: nn.Module | None = None, *, data: Dataset | str | Path | None = None) -> Report | None:
         """Evaluate the saved model as it is now on ``test``, else on ``val``; save the report and the pictures.
@@ -169,18 +173,14 @@ class Run:
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint."""
-        write_tensors(self.path / "state.safetensors", checkpoint.tensors, fields_to_json(checkpoint.standing))
+        write_atomically(self.path / "state.safetensors", pack_checkpoint(checkpoint))
 
     def read_checkpoint(self) -> Checkpoint | None:
         """The last checkpoint; ``None`` if there is none yet."""
         file = self.path / "state.safetensors"
         if not file.exists():
             return None
-        tensors, values = read_tensors(file, NO_CHECKPOINT)
-        try:
-            return Checkpoint(tensors, from_json_values(Standing, values, "checkpoint"))
-        except ValueError as error:
-            raise damaged(str(file), error, NO_CHECKPOINT) from error
+        return unpack_checkpoint(read_bytes(file), str(file))
 
     def replace_record(self, record: RunRecord) -> Run:
         """Write another ``run.json``, remove the report that it outdates, and give the run with that record."""
@@ -281,6 +281,12 @@ def read_run(path: str | Path) -> Run:
     if not (path / "run.json").exists():
         raise RunError(f"{path} is not a run: it has no run.json. Give the folder of a run.")
     return Run(path, read_record(path))
+
+
+def share_run(path: str | Path, group: Group) -> Run:
+    """The run in a folder of the leader's, for all processes, on whatever machine; errors as for :func:`read_run`."""
+    values = json.loads(group.lead(lambda: json.dumps(record_to_json(read_run(path).record)).encode()))
+    return Run(Path(path), parse_record(values, str(Path(path) / "run.json")))
 
 
 def list_runs(folder: str | Path) -> list[Run | DamagedRun]:

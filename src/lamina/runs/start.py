@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import secrets
 import shutil
@@ -22,10 +23,21 @@ from lamina.errors import LaminaWarning, NetError, RecipeError, RunError
 from lamina.files import sync_folder, write_json
 from lamina.nets import Net
 from lamina.runs.choosing import PHOTO_SIDES_PX, QUICKEST, SIDES_PX, Considered, find_sides
+from lamina.runs.history import has_ended
 from lamina.runs.nets import NetChoice, find_net
-from lamina.runs.record import DataOrigin, OwnModule, RunRecord, describe_machine, find_versions, write_record
-from lamina.runs.run import Run
+from lamina.runs.record import (
+    DataOrigin,
+    OwnModule,
+    RunRecord,
+    describe_machine,
+    find_versions,
+    parse_record,
+    record_to_json,
+    write_record,
+)
+from lamina.runs.run import Run, list_runs
 from lamina.training.fit import fit_recipe
+from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe
@@ -45,6 +57,7 @@ def start_run(
     runs_dir: str | Path = "runs",
     name: str | None = None,
     device: str = "auto",
+    group: Group = ALONE,
 ) -> Run:
     """Make the folder of a new run; ``run.train()`` trains it.
 
@@ -59,6 +72,8 @@ def start_run(
         runs_dir: the folder of the runs; created if necessary.
         name: of the run; by default the date, the net and a number, as in ``2026-11-24-cnn-1``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        group: the processes that train it together (:func:`~lamina.training.group.join_group`), all of which call this;
+            the leader writes it.
 
     Warns:
         LaminaWarning: a timm net's weights are downloaded, or as :func:`load_data`.
@@ -91,7 +106,15 @@ def start_run(
         recipe = fit_recipe(own_recipe, len(train), min(train.shape[1:]), train.kind, choice.home)
     made = choice.make(recipe.seed, train.shape, task_of(train).outputs)
     return begin_run(
-        made, dataset, recipe, net_name=choice.name, origin=choice.origin, device=device, runs_dir=runs_dir, name=name
+        made,
+        dataset,
+        recipe,
+        net_name=choice.name,
+        origin=choice.origin,
+        device=device,
+        runs_dir=runs_dir,
+        name=name,
+        group=group,
     )
 
 
@@ -133,6 +156,7 @@ def begin_run(
     rewind_on_nan: bool = False,
     command: Sequence[str] = (),
     considered: tuple[Considered, ...] = (),
+    group: Group = ALONE,
 ) -> Run:
     """:func:`start_run` with a net of any ``origin`` and what the command line records; ``net`` is copied."""
     if recipe is not None and recipe.patience and not dataset.val:
@@ -140,11 +164,44 @@ def begin_run(
             f"patience was {recipe.patience}, but {dataset.name} has no val images to see an improvement on. "
             "Draw some with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or set patience to 0."
         )
-    training = Training(_copy(net), dataset.train, recipe, device=device)  # which checks and chooses everything
+
+    def begin() -> bytes:
+        found = find_interrupted(Path(runs_dir), tuple(command)) if group.restarts else None
+        if found is None:
+            # The training checks and chooses everything.
+            training = Training(_copy(net), dataset.train, recipe, device=device, group=group)
+            record = _describe(training, dataset, net_name, origin, command, considered, rewind_on_nan=rewind_on_nan)
+            found = create_folder(Path(runs_dir), record, name, dataset), record
+        return json.dumps({"path": str(found[0]), "record": record_to_json(found[1])}).encode()
+
+    begun = json.loads(group.lead(begin))
+    own = _copy(net) if isinstance(origin, OwnModule) and isinstance(net, nn.Module) else None
+    record = parse_record(begun["record"], "run.json")
+    return Run(Path(begun["path"]), record, dataset, own)
+
+
+def find_interrupted(runs_dir: Path, command: tuple[str, ...]) -> tuple[Path, RunRecord] | None:
+    """The newest run that this command began and did not end, for torchrun, which begins it again."""
+    runs = [run for run in list_runs(runs_dir) if isinstance(run, Run) and run.record.command == command]
+    if not runs or has_ended(runs[-1].history.epochs(), runs[-1].record.recipe.epochs):
+        return None
+    return runs[-1].path, runs[-1].record
+
+
+def _describe(
+    training: Training,
+    dataset: Dataset,
+    net_name: str,
+    origin: OwnModule | TimmNet | None,
+    command: Sequence[str],
+    considered: tuple[Considered, ...],
+    *,
+    rewind_on_nan: bool,
+) -> RunRecord:
     model = training.model
     own_module = origin if isinstance(origin, OwnModule) else None
     timm = origin if isinstance(origin, TimmNet) else None
-    record = RunRecord(
+    return RunRecord(
         net_name=net_name,
         net=model.net,
         own_module=own_module,
@@ -165,8 +222,6 @@ def begin_run(
         versions=find_versions(with_timm=timm is not None),
         machine=describe_machine(),
     )
-    path = create_folder(Path(runs_dir), record, name, dataset)
-    return Run(path, record, dataset, _copy(net) if own_module and isinstance(net, nn.Module) else None)
 
 
 def _check_type(value: object, types: tuple[type, ...], name: str, expected: str) -> None:

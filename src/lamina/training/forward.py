@@ -16,6 +16,7 @@ from torch import Tensor
 from lamina.errors import RecipeError
 from lamina.training.batches import Batch, Batches
 from lamina.training.freezing import Features, SeenFeatures, can_store_features, ends_in_head, find_trunk
+from lamina.training.group import ALONE, Group
 from lamina.training.model import Model, predict_logits
 from lamina.training.precision import Precision, arrange_layers
 from lamina.training.randomness import derive_seed, seeded
@@ -33,8 +34,10 @@ class Forward:
         RecipeError: the recipe freezes a net that names no head, or compiles where that is impossible.
     """
 
-    def __init__(self, model: Model, batches: Batches, recipe: Recipe, precision: Precision) -> None:
-        self._model, self._batches, self._recipe = model, batches, recipe
+    def __init__(
+        self, model: Model, batches: Batches, recipe: Recipe, precision: Precision, group: Group = ALONE
+    ) -> None:
+        self._model, self._batches, self._recipe, self._group = model, batches, recipe, group
         self._device = model.device
         self._autocasts = arrange_layers(model, precision)
         self._trunk = find_trunk(model.body) if recipe.freeze else None
@@ -73,7 +76,7 @@ class Forward:
         """The logits of pictures in the training's number format, from ``model`` after so many epochs, in eval mode."""
         if self._seen is not None and epochs_done <= self._recipe.freeze:
             return self._seen.predict_logits(model, pixels, autocasts=self._autocasts)
-        return predict_logits(model, pixels, autocasts=self._autocasts)
+        return predict_logits(model, pixels, autocasts=self._autocasts, group=self._group)
 
     def set_mode(self, epoch: int) -> None:
         """Put all layers into training mode, or the head alone while the rest is frozen."""

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from lamina.errors import GroupError, name_some
+from lamina.errors import GroupError, LaminaError, RunError, name_some
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.distributed.distributed_c10d import Store
 
 TIMEOUT_SECONDS = 60.0
@@ -40,11 +39,13 @@ class Group:
         rank: this process's number, from 0.
         size: how many there are.
         timeout_seconds: after which a process that does not answer counts as lost.
+        restarts: how often torchrun has started all of them again.
     """
 
     rank: int = 0
     size: int = 1
     timeout_seconds: float = TIMEOUT_SECONDS
+    restarts: int = 0
     _store: Store | None = None
 
     @property
@@ -87,13 +88,14 @@ class Group:
 
         whole = part.new_empty(self.size * len(part))
         with self._naming_the_lost():
-            dist.all_gather_into_tensor(whole, part)
+            dist.all_gather(list(whole.chunk(self.size)), part)
         return whole[:length]
 
     def share(self, message: bytes = b"") -> bytes:
         """The leader's message, which the others wait for."""
         if self.size == 1:
             return message
+        import torch
         import torch.distributed as dist
 
         with self._naming_the_lost():
@@ -105,20 +107,32 @@ class Group:
             dist.broadcast(content, 0)
         return content.numpy().tobytes()
 
-    def share_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Overwrite each process's tensors with the leader's, which have the same names, shapes and dtypes."""
-        if self.size == 1:
-            return
-        import torch.distributed as dist
+    def lead(self, action: Callable[[], bytes]) -> bytes:
+        """What an action gives that the leader takes for all.
 
-        with self._naming_the_lost():
-            for name in sorted(tensors):
-                dist.broadcast(tensors[name], 0)
+        Raises:
+            LaminaError: that of the leader's action, for all.
+        """
+        if self.size == 1:
+            return action()
+        if not self.is_leader:
+            answer = self.share()
+            if answer[:1] == FAILED:
+                raise RunError(answer[1:].decode())
+            return answer[1:]
+        try:
+            found = action()
+        except LaminaError as error:
+            self.share(FAILED + str(error).encode())
+            raise
+        self.share(DONE + found)
+        return found
 
     def gather(self, message: bytes) -> list[bytes]:
         """The messages of all processes, in the order of the ranks."""
         if self.size == 1:
             return [message]
+        import torch
         import torch.distributed as dist
 
         with self._naming_the_lost():
@@ -132,19 +146,21 @@ class Group:
 
     def any(self, flag: bool) -> bool:
         """Whether it is true for at least one process."""
-        return flag if self.size == 1 else b"\1" in self.gather(b"\1" if flag else b"\0")
+        if self.size == 1:
+            return flag
+        import torch
+        import torch.distributed as dist
 
-    def check_same(self, value: bytes, what: str) -> None:
-        """Raise ``GroupError``, which names the ranks, unless ``value`` is the same for all, or for most of them."""
-        values = self.gather(value)
-        if len(set(values)) > 1:
-            most = max(values, key=lambda one: (values.count(one), one == values[0]))
-            others = [str(rank) for rank, one in enumerate(values) if one != most]
-            raise GroupError(
-                f"{what} of rank {name_some(others)} differ from those of the other processes. Memory or a processor "
-                "may be faulty, or a module keeps something of its own between steps. Nothing of this epoch was saved; "
-                "resuming continues from the last checkpoint."
-            )
+        count = torch.tensor(int(flag))
+        with self._naming_the_lost():
+            dist.all_reduce(count)
+        return bool(count)
+
+    def find_others(self, value: str) -> list[int]:
+        """The ranks whose ``value`` is not that of most processes, or where two are equally many, of the leader."""
+        values = self.gather(value.encode())
+        most = max(values, key=lambda one: (values.count(one), one == values[0]))
+        return [rank for rank, one in enumerate(values) if one != most]
 
     @contextmanager
     def _naming_the_lost(self) -> Iterator[None]:
@@ -174,6 +190,7 @@ class Group:
         return f"No answer from rank {name_some(silent)} of {self.size} processes: killed, stopped or cut off."
 
 
+DONE, FAILED = b"\0", b"\1"
 ALONE = Group()
 
 
@@ -187,6 +204,7 @@ def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield ALONE
         return
+    import torch
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
@@ -206,6 +224,7 @@ def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
         host = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         raise GroupError(f"The other processes cannot be reached through {host}: {error}") from error
     try:
-        yield Group(rank, size, timeout_seconds, PrefixStore("group", store))
+        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        yield Group(rank, size, timeout_seconds, restarts, PrefixStore("group", store))
     finally:
         dist.destroy_process_group()

@@ -91,7 +91,7 @@ class Training:
         check_model(self._live, recipe, len(images))
         keep_freed_memory()
         self.precision = precision or choose_precision(recipe.precision, self._live)
-        self._forward = Forward(self._live, self._batches, recipe, self.precision)
+        self._forward = Forward(self._live, self._batches, recipe, self.precision, group)
         self._models = {"live": self._live} | ({"averaged": deepcopy(self._live)} if recipe.ema_decay else {})
         self._optimizer = build_optimizer(self._live, recipe, self.precision.value)
         self._sums = OneLane() if recipe.lanes == 1 else LaneSums(self._live, recipe.lanes, group)

@@ -21,6 +21,7 @@ from lamina.nets.modules import Whitening
 from lamina.nets.net import WANTED_OUTPUT
 from lamina.training.augment import shrunk_size
 from lamina.training.folding import fold_norms, has_hooks
+from lamina.training.group import ALONE, Group
 from lamina.training.pretrained import own_statistics
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
@@ -218,12 +219,13 @@ def update_average(averaged: Model, live: Model, decay: float) -> None:
 
 
 def predict_logits(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], *, autocasts: bool = False
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], *, autocasts: bool = False, group: Group = ALONE
 ) -> Float32[np.ndarray, "n k"]:
     """The logits of pictures, in the order given, from the model in eval mode; in bf16 if it ``autocasts``.
 
     For 100 pictures or more it uses a copy with folded norms (:func:`~lamina.training.folding.fold_norms`), which is
-    faster and equal up to rounding; a model with hooks is never folded.
+    faster and equal up to rounding; a model with hooks is never folded. The processes of a ``group`` predict a part
+    each, in the same batches as one would, and get the logits of all.
 
     Raises:
         NetError: the pictures are not of the model's shape.
@@ -244,13 +246,18 @@ def predict_logits(
             used = copy.copy(model)
             used._modules = {"body": fold_norms(model.body)}
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocasts):
+            starts = range(0, len(pixels), batch_size)
+            own = group.deal(len(starts))
             logits = [
                 used(torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(model.device))
                 .float()
                 .cpu()
-                for start in range(0, len(pixels), batch_size)
+                for start in starts[own.start : own.stop]
             ]
-    return torch.cat(logits).numpy() if logits else np.empty((0, model.task.outputs), np.float32)
+    predicted = torch.cat(logits).numpy() if logits else np.empty((0, model.task.outputs), np.float32)
+    if group.size == 1:
+        return predicted
+    return np.frombuffer(b"".join(group.gather(predicted.tobytes())), np.float32).reshape(len(pixels), -1).copy()
 
 
 def _set_dropout(net: Net | nn.Module, p: float) -> Net:

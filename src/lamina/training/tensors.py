@@ -24,6 +24,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str
     Raises:
         OSError: the file cannot be written; what was there before is still there.
     """
+    write_atomically(path, pack_tensors(tensors, values))
+
+
+def pack_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> bytes:
+    """What :func:`write_tensors` writes."""
     written: dict[str, Tensor] = {}
     places: set[int] = set()
     for name, tensor in tensors.items():
@@ -36,7 +41,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str
     text = json.dumps(values)
     # One entry: safetensors writes several in an order that changes from process to process.
     metadata = {METADATA: json.dumps({"digest": _digest(written, text), "values": text})}
-    write_atomically(path, safetensors.torch.save(written, metadata))
+    packed: bytes = safetensors.torch.save(written, metadata)
+    return packed
 
 
 def read_tensors(file: Path, remedy: str = RESTORE) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -45,20 +51,24 @@ def read_tensors(file: Path, remedy: str = RESTORE) -> tuple[dict[str, Tensor], 
     Raises:
         RunError: the file cannot be read, or is not as it was written; the message ends in ``remedy``.
     """
-    content = read_bytes(file)
+    return unpack_tensors(read_bytes(file), str(file), remedy)
+
+
+def unpack_tensors(content: bytes, what: str, remedy: str = RESTORE) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What :func:`pack_tensors` packed; ``what`` names it in errors, which are those of :func:`read_tensors`."""
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
     except (SafetensorError, KeyError) as error:  # a type that torch has no name for is a KeyError
-        raise damaged(str(file), error, remedy) from error
+        raise damaged(what, error, remedy) from error
     # safetensors reads the metadata of files only, and this one may have been replaced meanwhile.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = header.get("__metadata__")
     if metadata is None:
         return tensors, {}
-    kept = parse_object(metadata.get(METADATA, "{}").encode("utf-8", "surrogatepass"), str(file), remedy)
+    kept = parse_object(metadata.get(METADATA, "{}").encode("utf-8", "surrogatepass"), what, remedy)
     text = str(kept.get("values", ""))
     if kept.get("digest") != _digest(tensors, text):
-        raise damaged(str(file), "its content is not that which was written, by its digest", remedy)
+        raise damaged(what, "its content is not that which was written, by its digest", remedy)
     values: dict[str, Any] = json.loads(text)
     return tensors, values
 
