@@ -49,6 +49,10 @@ class GroupError(LaminaError):
     """A process of those that train together was lost, or differs from the others."""
 
 
+class LeaderError(GroupError):
+    """What went wrong in the process that leads a group, which shows it."""
+
+
 class RunError(LaminaError):
     """A run folder that is missing, damaged or does not fit what is requested."""
 

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"lamina {__version__}")
         return 0
 
-    from lamina.errors import GroupError, LaminaError, suggest
+    from lamina.errors import GroupError, LaminaError, LeaderError, suggest
 
     name = given[0]
     if name not in COMMANDS:
@@ -72,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
             command = import_module(f"lamina.cli.{name}")
             status: int = command.run(given[1:])
         sys.stdout.flush()
+    except LeaderError:
+        return 2
     except GroupError as error:
         print(f"lamina: {error}", file=sys.stderr)
         return 75  # sysexits.h's "try again": torchrun or a scheduler may start all of them anew

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 
-from lamina.errors import GroupError, LaminaError, RunError, name_some
+from lamina.errors import GroupError, LaminaError, LeaderError, name_some
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,14 +111,14 @@ class Group:
         """What an action gives that the leader takes for all.
 
         Raises:
-            LaminaError: that of the leader's action, for all.
+            LaminaError: that of the leader's action; the others get a ``LeaderError``.
         """
         if self.size == 1:
             return action()
         if not self.is_leader:
             answer = self.share()
             if answer[:1] == FAILED:
-                raise RunError(answer[1:].decode())
+                raise LeaderError(answer[1:].decode())
             return answer[1:]
         try:
             found = action()

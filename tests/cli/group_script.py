@@ -1,0 +1,59 @@
+"""Trains by several recipes with the group that torchrun makes, and prints a digest for each; a script for tests."""
+
+import json
+import sys
+
+import torch
+
+from lamina import Epoch, Recipe, Training, load_data, load_net
+from lamina.evaluation.evaluating import evaluate
+from lamina.training.group import join_group
+from lamina.training.tensors import digest_tensors
+
+# What a recipe can change in a step, each at least once.
+RECIPES: dict[str, tuple[str, dict[str, object]]] = {
+    "adam": ("mlp", {}),
+    "adamw": ("mlp", {"optimizer": "adamw", "weight_decay": 0.1}),
+    "rmsprop": ("mlp", {"optimizer": "rmsprop"}),
+    "sgd": ("mlp", {"optimizer": "sgd", "lr": 0.05, "weight_decay": 1e-3}),
+    "muon": ("mlp", {"optimizer": "muon", "lr": 0.02}),
+    "norms": ("cnn-s", {"optimizer": "sgd", "lr": 0.05}),
+    "norms-muon": ("cnn-s", {"optimizer": "muon", "lr": 0.02, "normalization": "channel"}),
+    "dropout": ("cnn", {}),
+    "average": ("cnn-s", {"ema_decay": 0.9}),
+    "flip": ("mlp", {"flip": "alternating"}),
+    "shift": ("mlp", {"translate_px": 2, "flip": "random"}),
+    "squares": ("mlp", {"cutout_px": 8}),
+    "crops": ("mlp", {"crop_from_fraction": 0.3, "jitter_fraction": 0.3}),
+    "growing": ("cnn-s", {"grow_from_fraction": 0.5, "epochs": 4}),
+    "bf16": ("mlp", {"precision": "bf16"}),
+    "balance": ("mlp", {"balance": "on"}),
+    "clipping": ("mlp", {"gradient_clip": 0.1}),
+    "smoothing": ("mlp", {"label_smoothing": 0.1, "schedule": "one-cycle"}),
+    "tiny-batches": ("mlp", {"batch_size": 3}),
+    "warmup": ("cnn", {"optimizer": "adamw", "label_smoothing": 0.2, "warmup_fraction": 0.5}),
+}
+
+
+def main() -> None:
+    """Print one JSON object, by the leader."""
+    torch.set_num_threads(1)
+    data = load_data("shapes")
+    with join_group(60) as group:
+        found: dict[str, object] = {}
+        for name, (net, fields) in RECIPES.items():
+            recipe = Recipe(**{"epochs": 2, "batch_size": 13, "lanes": 4, **fields})  # type: ignore[arg-type]
+            images = data.train.take(range(40))
+            training = Training(load_net(net), images, recipe, device="cpu", group=group)
+            digests = [digest_tensors(training.checkpoint().tensors) for event in training if isinstance(event, Epoch)]
+            found[name] = digests
+        for count in (1, 7, 101, 1001):
+            report = evaluate(training.model, data.test.take(range(count)), group=group).to_json()
+            del report["seconds"]
+            found[f"report of {count}"] = report
+        if group.is_leader:
+            sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Processes of torchrun that train together."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lamina.runs.run import read_run
+from lamina.training.group import ALONE, Group
+
+SCRIPT = Path(__file__).parent / "group_script.py"
+TRAIN = ("-m", "lamina", "train", "cnn", "--data", "shapes", "--epochs", "2", "--batch-size", "500", "--lanes", "4")
+
+
+def torchrun(processes: int, *words: str | Path, restarts: int = 0) -> list[str]:
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+    return [*launcher, "--max-restarts", str(restarts), *map(str, words)]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_one_process_agrees_with_itself():
+    assert ALONE.is_leader
+    assert ALONE.share(b"x") == ALONE.lead(lambda: b"x") == b"x"
+    assert ALONE.gather(b"x") == [b"x"]
+    assert (ALONE.any(True), ALONE.any(False), ALONE.find_others("x")) == (True, False, [])
+
+
+@pytest.mark.parametrize(("count", "size"), [(4, 3), (1, 1), (0, 4), (7, 7)])
+def test_all_is_dealt_once(count, size):
+    dealt = [thing for rank in range(size) for thing in Group(rank, size).deal(count)]
+    assert dealt == list(range(count))
+
+
+@pytest.mark.slow
+def test_twenty_recipes_and_four_reports_are_the_same_for_any_number_of_processes():
+    alone = run([sys.executable, str(SCRIPT)])
+    assert alone.returncode == 0, alone.stderr
+    expected = json.loads(alone.stdout)
+    assert len(expected) == 24
+    for processes in (2, 3, 4):
+        together = run(torchrun(processes, SCRIPT))
+        assert together.returncode == 0, together.stderr
+        assert json.loads(together.stdout.splitlines()[-1]) == expected, processes
+
+
+def digests(name: str) -> list[str]:
+    return [row["weights"] for row in read_run(Path("runs") / name).history.epochs()]
+
+
+def find_workers(launcher: int) -> dict[int, int]:
+    """The processes of torchrun's workers, by rank, once they have started."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"\nPPid:\t{launcher}\n" in (folder / "status").read_text():
+                environment = (folder / "environ").read_bytes()
+                if rank := re.search(rb"(?:^|\0)RANK=(\d+)\0", environment):
+                    found[int(rank[1])] = int(folder.name)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
+def test_a_killed_worker_is_named_and_resuming_with_others_gives_the_same_weights(workplace):
+    assert run([sys.executable, *TRAIN, "--name", "alone"]).returncode == 0
+    with subprocess.Popen(
+        torchrun(3, *TRAIN, "--name", "killed", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:  # fmt: skip
+        assert json.loads(process.stdout.readline())["event"] == "epoch"
+        os.kill(find_workers(process.pid)[1], signal.SIGKILL)
+        _, printed = process.communicate(timeout=120)
+    assert "lamina: No answer from rank 1 of 3 processes: killed, stopped or cut off. Nothing is lost" in printed
+    assert printed.count("exitcode  : 75") == 2
+    resumed = run(torchrun(2, "-m", "lamina", "resume", "runs/killed"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "group: 2 processes of 1 thread each, for 4 lanes of every batch" in resumed.stderr
+    assert digests("killed") == digests("alone")
+    reports = [read_run(Path("runs") / name).report for name in ("alone", "killed")]
+    assert reports[0].to_json() | {"seconds": 0} == reports[1].to_json() | {"seconds": 0}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
+def test_torchrun_starts_a_training_again_that_lost_a_worker(workplace):
+    with subprocess.Popen(
+        torchrun(2, *TRAIN, "--name", "again", "--json", restarts=1),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:  # fmt: skip
+        assert json.loads(process.stdout.readline())["event"] == "epoch"
+        os.kill(find_workers(process.pid)[1], signal.SIGKILL)
+        rest, printed = process.communicate(timeout=180)
+    assert process.returncode == 0, printed
+    assert "group: started again by torchrun, 1 time so far" in printed
+    assert json.loads(rest.splitlines()[-1])["event"] == "result"
+    assert len(digests("again")) == 2
+
+
+@pytest.mark.slow
+def test_what_several_processes_cannot_do_is_said_once(workplace):
+    for words, message in (
+        (TRAIN[:-2], "lamina: 2 processes train together, but lanes was 1: each needs a lane of the batch."),
+        ((*TRAIN, "--time", "20s"), "lamina: Each of several processes would measure another time"),
+    ):
+        rejected = run(torchrun(2, *[word for word in words if word not in ("--epochs", "2")]))
+        assert rejected.returncode == 1
+        assert message in rejected.stderr
+        assert "Traceback" not in rejected.stderr.partition("ChildFailedError")[0].partition("E1")[0]

@@ -1,0 +1,116 @@
+"""Lanes: a batch in parts, whose sums depend on neither the number of processes nor who has which."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamina import Epoch, Images, Recipe, Training, load_data, load_net
+from lamina.errors import RecipeError
+from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
+from lamina.training.batches import LEAST_IN_LANE, divide_lanes
+from lamina.training.group import Group
+from lamina.training.lanes import add_up, cover, sum_lanes
+from lamina.training.tensors import digest_tensors
+
+COUNTS = st.integers(1, 20)
+
+
+@given(lanes=COUNTS, active=COUNTS, size=COUNTS)
+def test_however_lanes_are_dealt_their_sum_has_the_same_bits(lanes, active, size):
+    active, size = min(active, lanes), min(size, lanes)
+    vectors = torch.randn(active, 3, generator=torch.Generator().manual_seed(active))
+    leaves = {(lane, lane + 1): vector for lane, vector in enumerate(vectors)}
+    whole = (0, active)
+    spans = [cover(whole, Group(rank, size).deal(lanes)) for rank in range(size)]
+    covered = [lane for own in spans for start, stop in own for lane in range(start, stop)]
+    assert covered == list(range(active))  # every lane once, in order
+    nodes = {span: add_up(span, leaves) for own in spans for span in own}
+    alone = sum_lanes(dict(enumerate(vectors)), active, lanes, 3, Group())
+    assert torch.equal(add_up(whole, nodes), alone)
+    torch.testing.assert_close(alone, vectors.double().sum(0).float())
+
+
+@given(start=st.integers(0, 100), count=st.integers(1, 100), lanes=COUNTS)
+def test_a_batch_is_divided_into_nearly_equal_parts_of_two_images_or_more(start, count, lanes):
+    parts = divide_lanes(slice(start, start + count), lanes)
+    rows = [row for part in parts for row in range(part.start, part.stop)]
+    sizes = [part.stop - part.start for part in parts]
+    assert rows == list(range(start, start + count))
+    assert max(sizes) - min(sizes) <= 1
+    assert len(parts) <= lanes
+    assert count < LEAST_IN_LANE or min(sizes) >= LEAST_IN_LANE
+
+
+def images(count: int = 23) -> Images:
+    return load_data("shapes").train.take(range(count))
+
+
+def train(recipe: Recipe, net: Net, group: Group | None = None) -> Training:
+    training = Training(net, images(), recipe, device="cpu", group=group or Group())
+    for _ in training:
+        pass
+    return training
+
+
+PLAIN = Net(Conv2d(4, kernel_size=3), ReLU(), Flatten(), Output())
+NORMED = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
+
+
+def test_without_norms_and_dropout_lanes_only_round_differently():
+    one, four = (train(Recipe(epochs=2, batch_size=23, lanes=lanes, optimizer="sgd"), PLAIN) for lanes in (1, 4))
+    for name, weight in one.model.state_dict().items():
+        torch.testing.assert_close(four.model.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_the_statistics_of_a_norm_are_the_means_of_what_the_lanes_would_make_of_them():
+    recipe = Recipe(epochs=1, batch_size=23, lanes=3, optimizer="sgd", lr=0.0)
+    before = Training(NORMED, images(), replace(recipe, lanes=1), device="cpu")
+    convolution = before.model.body[0]
+    order = next(before._batches.epoch(0)).own[0].indices.numpy()
+    pixels = torch.from_numpy(np.ascontiguousarray(images().pixels[order]))
+    inputs = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        outputs = convolution(inputs)
+    parts = [outputs[0:7], outputs[7:15], outputs[15:23]]
+    mean = sum(len(part) / 23 * 0.1 * part.mean((0, 2, 3)) for part in parts)
+    variance = 0.9 + sum(len(part) / 23 * 0.1 * part.transpose(0, 1).flatten(1).var(1) for part in parts)
+    norm = train(recipe, NORMED).model.body[1]
+    torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, variance, rtol=1e-4, atol=1e-5)
+    assert norm.num_batches_tracked == 1
+
+
+def test_the_loss_and_the_right_answers_are_those_of_all_lanes():
+    recipe = Recipe(epochs=1, batch_size=23, optimizer="sgd", lr=0.0)
+    epochs = [next(event for event in Training(PLAIN, images(), replace(recipe, lanes=lanes), device="cpu")
+                   if isinstance(event, Epoch)) for lanes in (1, 5)]  # fmt: skip
+    assert epochs[0].train_loss == pytest.approx(epochs[1].train_loss, rel=1e-5)
+    assert epochs[0].train_accuracy == epochs[1].train_accuracy
+
+
+def test_a_training_in_lanes_stopped_anywhere_continues_to_the_same_bits():
+    recipe = Recipe(epochs=2, batch_size=8, lanes=3, optimizer="muon", lr=0.02, ema_decay=0.9, dropout=0.3)
+    net = load_net("cnn")
+    straight = digest_tensors(train(recipe, net).checkpoint().tensors)
+    for stop in range(1, 6):
+        first = Training(net, images(), recipe, device="cpu", steps_per_record=1)
+        for _ in itertools.islice(first, stop):
+            pass
+        second = Training(net, images(), recipe, device="cpu")
+        second.restore(first.checkpoint())
+        for _ in second:
+            pass
+        assert digest_tensors(second.checkpoint().tensors) == straight
+
+
+def test_each_process_needs_a_lane():
+    expected = (
+        r"^3 processes train together, but lanes was 2: each needs a lane .* Set lanes to 3 or more, such as 4\.$"
+    )
+    with pytest.raises(RecipeError, match=expected):
+        Training(PLAIN, images(), Recipe(lanes=2), device="cpu", group=Group(0, 3))
