@@ -210,12 +210,14 @@ def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
     from torch.distributed.rendezvous import rendezvous
 
     timeout = timedelta(seconds=timeout_seconds)
-    local_rank = int(os.environ["LOCAL_RANK"])
+    local_rank, restarts = int(os.environ["LOCAL_RANK"]), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     has_gpu = torch.cuda.is_available() and local_rank < torch.cuda.device_count()
     if has_gpu:
         torch.cuda.set_device(local_rank)
     try:
         store, rank, size = next(rendezvous("env://", timeout=timeout))
+        # torchrun keeps the store, with what the processes wrote that it has started again since.
+        store = PrefixStore(f"start {restarts}", store)
         backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
         dist.init_process_group(
             backend, store=PrefixStore("exchange", store), rank=rank, world_size=size, timeout=timeout
@@ -224,7 +226,6 @@ def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
         host = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         raise GroupError(f"The other processes cannot be reached through {host}: {error}") from error
     try:
-        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
         yield Group(rank, size, timeout_seconds, restarts, PrefixStore("group", store))
     finally:
         dist.destroy_process_group()
