@@ -37,19 +37,23 @@ def same(one: Batch, other: Batch) -> bool:
     return (one.epoch, one.step) == (other.epoch, other.step) and all(torch.equal(*pair) for pair in tensors)
 
 
+def show(batches: Batches, epoch: int, first_step: int = 0) -> list[Batch]:
+    return [batch for divided in batches.epoch(epoch, first_step) for batch in divided.own]
+
+
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
     batches = Batches(make_images(), RECIPE, CPU)
-    epochs = [torch.cat([batch.indices for batch in batches.epoch(epoch)]).tolist() for epoch in range(2)]
+    epochs = [torch.cat([batch.indices for batch in show(batches, epoch)]).tolist() for epoch in range(2)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(21))
     assert epochs[0] != epochs[1]
-    assert [len(batch.indices) for batch in batches.epoch(0)] == [5, 5, 5, 6]  # no batch of a single image
+    assert [len(batch.indices) for batch in show(batches, 0)] == [5, 5, 5, 6]  # no batch of a single image
     assert len(batches) == 4
 
 
 @pytest.mark.parametrize("first_step", [0, 2, 4])
 def test_an_epoch_that_begins_in_the_middle_has_the_same_batches(first_step):
     batches = Batches(make_images(), RECIPE, CPU)
-    whole, rest = list(batches.epoch(1)), list(batches.epoch(1, first_step))
+    whole, rest = show(batches, 1), show(batches, 1, first_step)
     assert len(rest) == 4 - first_step
     assert all(same(*pair) for pair in zip(whole[first_step:], rest, strict=True))
 
@@ -57,7 +61,7 @@ def test_an_epoch_that_begins_in_the_middle_has_the_same_batches(first_step):
 def test_a_batch_holds_the_targets_and_weights_of_its_images():
     images = make_images()
     counts = np.bincount(images.targets, minlength=3)
-    for batch in Batches(images, RECIPE, CPU).epoch(0):
+    for batch in show(Batches(images, RECIPE, CPU), 0):
         targets = images.targets[batch.indices.numpy()]
         assert batch.targets.tolist() == targets.tolist()
         assert batch.weights is not None
@@ -70,8 +74,10 @@ def test_pixels_that_stay_on_the_host_give_the_same_batches():
     here = Batches(images, RECIPE, CPU)
     away = Batches(images, RECIPE, torch.device("meta"), resident_bytes=images.pixels.nbytes - 1)
     assert away._pixels.device == CPU
-    assert Batches(images, RECIPE, torch.device("meta"), images.pixels.nbytes)._pixels.device.type == "meta"
-    for one, other in zip(here.epoch(0), away.epoch(0), strict=True):
+    assert (
+        Batches(images, RECIPE, torch.device("meta"), resident_bytes=images.pixels.nbytes)._pixels.device.type == "meta"
+    )
+    for one, other in zip(show(here, 0), show(away, 0), strict=True):
         assert one.pixels.shape == other.pixels.shape
         assert {other.pixels.device.type, other.indices.device.type, other.targets.device.type} == {"meta"}
 
@@ -85,7 +91,7 @@ def test_pinned_batches_are_those_of_pixels_on_the_gpu():
     cuda = torch.device("cuda")
     resident, pinned = Batches(make_images(), RECIPE, cuda), Batches(make_images(), RECIPE, cuda, resident_bytes=0)
     assert pinned._pixels.device == CPU
-    assert all(same(*pair) for pair in zip(resident.epoch(1), pinned.epoch(1), strict=True))
+    assert all(same(*pair) for pair in zip(show(resident, 1), show(pinned, 1), strict=True))
 
 
 def test_a_training_takes_its_pixels_as_they_lie_in_memory():

@@ -14,10 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
+from lamina.errors import RecipeError
 from lamina.targets import REGRESSION
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.group import Group
 from lamina.training.model import Model
+from lamina.training.recipe import Recipe
 
 Span = tuple[int, int]
 """Neighbouring lanes, from the first to before the last: a node of the tree."""
@@ -146,3 +148,17 @@ class LaneSums:
                 tensor += (part.view_as(tensor) > 0).to(tensor.dtype)
         is_counted = self._model.task.kind is not REGRESSION
         return loss[0], correct[0] if is_counted else None
+
+
+def build_sums(model: Model, recipe: Recipe, group: Group) -> OneLane | LaneSums:
+    """What adds up the lanes of the recipe's batches over the processes of a group.
+
+    Raises:
+        RecipeError: there are more processes than lanes.
+    """
+    if group.size > recipe.lanes:
+        raise RecipeError(
+            f"{group.size} processes train together, but lanes was {recipe.lanes}: each needs a lane of the batch. "
+            f"Set lanes to {group.size} or more, such as {1 << (group.size - 1).bit_length()}."
+        )
+    return OneLane() if recipe.lanes == 1 else LaneSums(model, recipe.lanes, group)

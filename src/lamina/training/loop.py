@@ -12,7 +12,6 @@ from jaxtyping import Float32, UInt8
 from torch import nn
 
 from lamina.data import Images
-from lamina.errors import RecipeError
 from lamina.nets import Net
 from lamina.training.batches import Batches
 from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, restore_tensors
@@ -21,9 +20,9 @@ from lamina.training.events import Epoch, Step, Tally
 from lamina.training.forward import Forward
 from lamina.training.group import ALONE, Group
 from lamina.training.guard import Guard
-from lamina.training.lanes import LaneSums, OneLane
+from lamina.training.lanes import build_sums
 from lamina.training.model import Model, build_model, check_model, update_average
-from lamina.training.optim import build_optimizer
+from lamina.training.optim import build_optimizer, set_lr
 from lamina.training.precision import Precision, choose_precision
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
@@ -79,12 +78,6 @@ class Training:
         self.recipe = recipe = recipe or Recipe()
         self.device = choose_device(device)
         target = torch.device(self.device.value)
-        if group.size > recipe.lanes:
-            raise RecipeError(
-                f"{group.size} processes train together, but lanes was {recipe.lanes}: each needs a lane of the batch. "
-                f"Set lanes to {group.size} or more, such as {1 << (group.size - 1).bit_length()}."
-            )
-        self.group = group
         self._batches = Batches(images, recipe, target, group)
         with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
             self._live = build_model(net, images, recipe).to(target)
@@ -94,12 +87,11 @@ class Training:
         self._forward = Forward(self._live, self._batches, recipe, self.precision, group)
         self._models = {"live": self._live} | ({"averaged": deepcopy(self._live)} if recipe.ema_decay else {})
         self._optimizer = build_optimizer(self._live, recipe, self.precision.value)
-        self._sums = OneLane() if recipe.lanes == 1 else LaneSums(self._live, recipe.lanes, group)
+        self._sums = build_sums(self._live, recipe, group)
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe)
-        self._steps_per_record = steps_per_record
+        self._steps_per_record, self._tally = steps_per_record, Tally()
         self.images, self.steps_per_epoch = len(images), len(self._batches)
         self.steps_done = self.rewinds = 0
-        self._tally = Tally()
 
     @property
     def model(self) -> Model:
@@ -126,9 +118,6 @@ class Training:
 
         They are quicker than :func:`~lamina.training.model.predict_logits` and may round differently. While the trunk
         is frozen, its features of the same array are computed once.
-
-        Raises:
-            NetError: the pictures are not of the model's shape.
         """
         return self._forward.predict_logits(self.model, pixels, self.steps_done / self.steps_per_epoch)
 
@@ -148,14 +137,13 @@ class Training:
 
         for divided in self._batches.epoch(epoch, first_step):
             lr = self.lr * lr_factor(recipe, self.steps_done, recipe.epochs * self.steps_per_epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            set_lr(optimizer, lr)
             is_last = divided.step + 1 == self.steps_per_epoch
             is_recorded = is_last or (divided.step + 1) % self._steps_per_record == 0
 
             optimizer.zero_grad()
             sums.begin()
-            for batch in divided.own:  # all of it, unless the recipe divides its batches into lanes
+            for batch in divided.own:  # one, unless the recipe divides batches into lanes
                 logits = self._forward(batch)
                 loss = model.task.loss(logits, batch.targets, recipe.label_smoothing, batch.weights)
                 loss.backward(batch.share)

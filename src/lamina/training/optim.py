@@ -63,6 +63,12 @@ def build_optimizer(model: Model, recipe: Recipe, precision: str = "fp32") -> Op
             return Muon(groups, lr=recipe.lr, momentum=recipe.momentum, dtype=dtype)
 
 
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Give all groups of weights the learning rate of the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
 def find_head(model: Model) -> Tensor | None:
     """The trainable matrix that is nearest to the logits, wherever it was declared.
 
