@@ -1,15 +1,15 @@
-"""What several processes gain: seconds a step by torchrun, a cost model fitted at N = 1 and 2, its prediction for N = 4.
+"""What several processes gain: seconds a step by torchrun, beside a cost model that predicts those of N = 4.
 
 A step of N processes takes
 
     cores(N) · (c0 + c1 / N) + 2 (N - 1) α + 8 P (N - 1) / (N β)
 
-where c0 is what each process does whatever its share of the batch (optimizer, Python), c1 the work on the whole batch, P
-the number of weights, α the delay of a message and β the bytes that a link carries a second; each weight crosses the
-link twice, with 4 bytes. cores(N) is how many processes share a core of this machine: 1 for N machines.
+where c0 is what each process does whatever its share of the batch (optimizer, Python), c1 the work on the whole batch,
+P the number of weights, α the delay of a message and β the bytes that a link carries in a second; each weight crosses
+the link twice, with 4 bytes. cores(N) is how many processes share a core of this machine: 1 for N machines.
 
 c0 and c1 come from one process at the whole batch and at half of it; α and β from two processes that exchange a short
-and a long vector. Lanes are as many as the largest N. All processes have one thread.
+and a long vector. There are as many lanes as the largest N. All processes have one thread.
 
     python benchmarks/scale.py --nets mlp,cnn,cnn-s --batch-size 500 --json scale.json
 """

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from lamina.cli import STARTED
 from lamina.cli.choices import NetChoice
 from lamina.cli.terminal import Terminal, format_epoch
-from lamina.cli.terminal import Terminal, format_epoch
 from lamina.errors import plural
 from lamina.nets import Net
 from lamina.training.group import ALONE, Group
