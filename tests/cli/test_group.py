@@ -109,6 +109,35 @@ def test_torchrun_starts_a_training_again_that_lost_a_worker(workplace):
     assert len(digests("again")) == 2
 
 
+FLIPPED = """
+import os
+import torch
+from torch import nn
+
+class Flipped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.passes = nn.Linear(3 * 32 * 32, 10), 0
+
+    def forward(self, images):
+        self.passes += self.training
+        if self.passes == 5 and os.environ.get("RANK") == "1":  # as a memory error would
+            self.linear.weight.data.view(torch.int32)[0, 0] ^= 1
+        return self.linear(images.flatten(1))
+"""
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_is_found_at_the_end_of_the_epoch_and_its_rank_is_named(workplace):
+    Path("flipped.py").write_text(FLIPPED)
+    words = ("-m", "lamina", "train", "flipped.py", "--data", "shapes", "--epochs", "2", "--lanes", "3")
+    ended = run(torchrun(3, *words, "--name", "flipped"))
+    assert ended.returncode == 1
+    assert "lamina: After epoch 1 the weights of rank 1 differ from those of the other processes" in ended.stderr
+    assert ended.stderr.count("exitcode  : 75") >= 1
+    assert digests("flipped") == []
+
+
 @pytest.mark.slow
 def test_what_several_processes_cannot_do_is_said_once(workplace):
     for words, message in (
