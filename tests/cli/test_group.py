@@ -16,7 +16,7 @@ from lamina.runs.run import read_run
 from lamina.training.group import ALONE, Group
 
 SCRIPT = Path(__file__).parent / "group_script.py"
-TRAIN = ("-m", "lamina", "train", "cnn", "--data", "shapes", "--epochs", "2", "--batch-size", "500", "--lanes", "4")
+TRAIN = ("-m", "lamina", "train", "mlp", "--data", "shapes", "--epochs", "9", "--batch-size", "100", "--lanes", "4")
 
 
 def torchrun(processes: int, *words: str | Path, restarts: int = 0) -> list[str]:
@@ -106,7 +106,7 @@ def test_torchrun_starts_a_training_again_that_lost_a_worker(workplace):
     assert process.returncode == 0, printed
     assert "group: started again by torchrun, 1 time so far" in printed
     assert json.loads(rest.splitlines()[-1])["event"] == "result"
-    assert len(digests("again")) == 2
+    assert len(digests("again")) == 9
 
 
 FLIPPED = """
@@ -122,7 +122,7 @@ class Flipped(nn.Module):
     def forward(self, images):
         self.passes += self.training
         if self.passes == 5 and os.environ.get("RANK") == "1":  # as a memory error would
-            self.linear.weight.data.view(torch.int32)[0, 0] ^= 1
+            self.linear.weight.data.view(torch.int32)[0, 0] ^= 1 << 20
         return self.linear(images.flatten(1))
 """
 
@@ -144,7 +144,7 @@ def test_what_several_processes_cannot_do_is_said_once(workplace):
         (TRAIN[:-2], "lamina: 2 processes train together, but lanes was 1: each needs a lane of the batch."),
         ((*TRAIN, "--time", "20s"), "lamina: Each of several processes would measure another time"),
     ):
-        rejected = run(torchrun(2, *[word for word in words if word not in ("--epochs", "2")]))
+        rejected = run(torchrun(2, *[word for word in words if word not in ("--epochs", "9")]))
         assert rejected.returncode == 1
         assert message in rejected.stderr
         assert "Traceback" not in rejected.stderr.partition("ChildFailedError")[0].partition("E1")[0]
