@@ -46,6 +46,8 @@ def main() -> None:
             images = data.train.take(range(27))
             training = Training(load_net(net), images, recipe, device="cpu", group=group)
             digests = [digest_tensors(training.checkpoint().tensors) for event in training if isinstance(event, Epoch)]
+            if group.find_others(" ".join(digests)):
+                raise ValueError(f"{name}: the processes have different weights")
             found[name] = digests
         for count in (1, 7, 101, 1001):
             report = evaluate(training.model, data.test.take(range(count)), group=group).to_json()

@@ -106,7 +106,8 @@ def test_torchrun_starts_a_training_again_that_lost_a_worker(workplace):
     assert process.returncode == 0, printed
     assert "group: started again by torchrun, 1 time so far" in printed
     assert json.loads(rest.splitlines()[-1])["event"] == "result"
-    assert len(digests("again")) == 9
+    assert run([sys.executable, *TRAIN, "--name", "alone"]).returncode == 0
+    assert digests("again") == digests("alone")
 
 
 FLIPPED = """
@@ -146,5 +147,6 @@ def test_what_several_processes_cannot_do_is_said_once(workplace):
     ):
         rejected = run(torchrun(2, *[word for word in words if word not in ("--epochs", "9")]))
         assert rejected.returncode == 1
-        assert message in rejected.stderr
-        assert "Traceback" not in rejected.stderr.partition("ChildFailedError")[0].partition("E1")[0]
+        assert rejected.stderr.count(message) == 1
+        ours = re.split(r"^[EW]\d{4} ", rejected.stderr, maxsplit=1, flags=re.MULTILINE)[0]
+        assert "Traceback" not in ours

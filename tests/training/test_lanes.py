@@ -14,7 +14,7 @@ from lamina.errors import RecipeError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.training.batches import LEAST_IN_LANE, divide_lanes
 from lamina.training.group import Group
-from lamina.training.lanes import add_up, cover, sum_lanes
+from lamina.training.lanes import add_up, cover, insert, sum_lanes
 from lamina.training.tensors import digest_tensors
 
 COUNTS = st.integers(1, 20)
@@ -30,8 +30,13 @@ def test_however_lanes_are_dealt_their_sum_has_the_same_bits(lanes, active, size
     covered = [lane for own in spans for start, stop in own for lane in range(start, stop)]
     assert covered == list(range(active))  # every lane once, in order
     nodes = {span: add_up(span, leaves) for own in spans for span in own}
-    alone = sum_lanes(dict(enumerate(vectors)), active, lanes, 3, Group())
+    alone = add_up(whole, leaves)
     assert torch.equal(add_up(whole, nodes), alone)
+    kept: dict = {}
+    for lane, vector in enumerate(vectors):
+        insert(kept, lane, vector, active)
+        assert len(kept) <= active.bit_length()
+    assert torch.equal(sum_lanes(kept, active, lanes, vectors[0], Group()), alone)
     torch.testing.assert_close(alone, vectors.double().sum(0).float())
 
 
@@ -83,6 +88,19 @@ def test_the_statistics_of_a_norm_are_the_means_of_what_the_lanes_would_make_of_
     torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(norm.running_var, variance, rtol=1e-4, atol=1e-5)
     assert norm.num_batches_tracked == 1
+
+
+def test_statistics_that_nothing_changes_stay_as_they_are_to_the_bit():
+    """Shares such as 7/23 add up to nearly 1 only."""
+    training = Training(NORMED, images(), Recipe(epochs=3, batch_size=23, lanes=3), device="cpu")
+    norm = training.model.body[1]
+    norm.running_mean.copy_(torch.randn(4))
+    before = norm.running_mean.clone()
+    norm.train = lambda _mode=True: norm  # it stays in eval mode, as below a head that learns alone
+    norm.eval()
+    for _ in training:
+        pass
+    assert torch.equal(norm.running_mean, before)
 
 
 def test_the_loss_and_the_right_answers_are_those_of_all_lanes():

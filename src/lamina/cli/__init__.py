@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import io
+import os
 import sys
 import time
 
@@ -66,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     import warnings
     from importlib import import_module
 
+    rank = os.environ.get("RANK", "0")  # torchrun's; all processes meet most errors
+    who = "lamina" if rank == "0" else f"lamina (rank {rank})"
     try:
         # Each command's Terminal shows them; what it sets for that ends with the command.
         with warnings.catch_warnings():
@@ -75,18 +78,16 @@ def main(arguments: list[str] | None = None) -> int:
     except LeaderError:
         return 2
     except GroupError as error:
-        print(f"lamina: {error}", file=sys.stderr)
+        print(f"{who}: {error}", file=sys.stderr)
         return 75  # sysexits.h's "try again": torchrun or a scheduler may start all of them anew
     except LaminaError as error:
-        print(f"lamina: {error}", file=sys.stderr)
+        print(f"{who}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("lamina: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # As in `lamina runs | head -1`. Python would complain when it flushes stdout at exit.
-        import os
-
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return status

@@ -6,7 +6,7 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from lamina.evaluation.evaluating import answer_some, evaluate, score_logits
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
 from lamina.files import lock_folder
 from lamina.runs.differences import find_changes
-from lamina.runs.record import read_record
+from lamina.runs.record import RunRecord, lead_record, read_record
 from lamina.runs.resume import check_fingerprint, find_dataset, resume_training, share_checkpoint
 from lamina.training.device import choose_again, is_out_of_memory
 from lamina.training.events import Epoch, Step
@@ -87,16 +87,21 @@ def train_run(
             f"{dataset.name} is not the same for all processes: rank {name_some(list(map(str, others)))} has another. "
             "Give every machine the same pictures, on a shared disk or copied."
         )
-    with lock_folder(run.path) if group.is_leader else nullcontext():
+    with ExitStack() as stack:
+
+        def open_run() -> RunRecord:
+            stack.enter_context(lock_folder(run.path))
+            return read_record(run.path)  # nobody changes it from here on
+
         with _no_room(run):
-            if group.is_leader:
-                run = dataclasses.replace(run, record=read_record(run.path))  # nobody changes it from here on
+            run = dataclasses.replace(run, record=lead_record(group, open_run))
             # A loop can be left at its next record: after any step on a CPU; a GPU would wait for each record.
             # All processes of a group agree at each record whether to leave, which takes part of a millisecond.
             steps_per_record = 1 if group.size == 1 and choose_again(run.record.device).value == "cpu" else 10
             training = resume_training(run, dataset, epochs, module, steps_per_record, group)
-            if group.is_leader:
-                run = _update(run, training, rewind_on_nan)
+            before = run
+            updated = lead_record(group, lambda: _update(before, training, rewind_on_nan).record)
+            run = dataclasses.replace(run, record=updated)
         with _no_room(run, training):
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.recipe.epochs)
@@ -217,13 +222,7 @@ class Keeper:
         if isinstance(event, Epoch):
             report = self._evaluate_val(event)
             weights = digest_tensors(self.training.model.state_dict())
-            if others := self.group.find_others(weights):
-                raise GroupError(
-                    f"After epoch {event.epoch} the weights of rank {name_some(list(map(str, others)))} differ from "
-                    "those of the other processes: its memory or processor may be faulty, or the module keeps "
-                    "something of its own from step to step. This epoch is not saved; lamina resume continues from "
-                    "the last checkpoint."
-                )
+            self._check_same(f"After epoch {event.epoch}")
             row = epoch_row(event, report) | {"weights": weights}
             if (reason := self._find_early_end(row, report)) is not None:
                 row["reason"] = reason
@@ -233,10 +232,9 @@ class Keeper:
                 self._try(self._save_all)
             if report is not None:
                 yield report
-        elif time.perf_counter() - self._saved_at >= self.save_every_seconds:
-            # Where others train too, all find NaN at the same step, and not the leader alone here.
-            with suppress(NotFiniteError) if self.group.size > 1 else nullcontext():
-                self._try(self._save_checkpoint)
+        elif self.group.any(self._is_time_to_save()):
+            self._check_same(f"At step {event.step} of epoch {event.epoch}")
+            self._try(self._save_checkpoint)
         yield event
 
     def _is_worth_saving(self) -> bool:
@@ -282,6 +280,20 @@ class Keeper:
         started = time.perf_counter()
         logits = self.training.predict_logits(images.pixels)
         return score_logits(self.training.model.task, logits, images, time.perf_counter() - started)
+
+    def _is_time_to_save(self) -> bool:
+        return self.group.is_leader and time.perf_counter() - self._saved_at >= self.save_every_seconds
+
+    def _check_same(self, when: str) -> None:
+        """Raise ``GroupError`` unless all processes have the same weights and optimizer states."""
+        if self.group.size == 1:
+            return
+        if others := self.group.find_others(digest_tensors(self.training.checkpoint().tensors)):
+            raise GroupError(
+                f"{when} the weights of rank {name_some(list(map(str, others)))} differ from those of the other "
+                "processes: memory or a processor may be faulty, or the module keeps something of its own from step "
+                "to step. Nothing of this is saved; lamina resume continues from the last checkpoint."
+            )
 
     def _lead(self, action: Callable[[], str | None]) -> str | None:
         """What the leader finds in the run's files, for all processes."""

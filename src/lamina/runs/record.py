@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from lamina.files import damaged, parse_object, read_bytes, write_json
 from lamina.nets import Net, Shape
 from lamina.runs.choosing import Considered
 from lamina.training.device import Choice
+from lamina.training.group import Group
 from lamina.training.precision import Precision
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.recipe import Recipe
@@ -159,6 +162,13 @@ def write_record(folder: Path, record: RunRecord) -> None:
 def record_to_json(record: RunRecord) -> dict[str, Any]:
     """What ``run.json`` holds, as JSON values."""
     return {"format": FORMAT, **fields_to_json(record)}
+
+
+def lead_record(group: Group, action: Callable[[], RunRecord]) -> RunRecord:
+    """The record that an action of the leader's gives, for all processes."""
+    if group.size == 1:
+        return action()
+    return parse_record(json.loads(group.lead(lambda: json.dumps(record_to_json(action())).encode())), "run.json")
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -8,7 +8,6 @@ and renamed, so that none is ever incomplete. Nothing is pickled or executed.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -27,7 +26,7 @@ from lamina.files import damaged, parse_object, read_bytes, write_atomically, wr
 from lamina.nets import Net
 from lamina.runs.history import History, has_ended
 from lamina.runs.keep import Event, evaluate_run, train_run
-from lamina.runs.record import RunRecord, parse_record, read_record, record_to_json, write_record
+from lamina.runs.record import RunRecord, lead_record, read_record, write_record
 from lamina.runs.resume import pack_checkpoint, unpack_checkpoint
 from lamina.text import format_table, html_table
 from lamina.training.checkpoint import Checkpoint
@@ -285,8 +284,7 @@ def read_run(path: str | Path) -> Run:
 
 def share_run(path: str | Path, group: Group) -> Run:
     """The run in a folder of the leader's, for all processes, on whatever machine; errors as for :func:`read_run`."""
-    values = json.loads(group.lead(lambda: json.dumps(record_to_json(read_run(path).record)).encode()))
-    return Run(Path(path), parse_record(values, str(Path(path) / "run.json")))
+    return Run(Path(path), lead_record(group, lambda: read_run(path).record))
 
 
 def list_runs(folder: str | Path) -> list[Run | DamagedRun]:

@@ -166,7 +166,7 @@ def begin_run(
         )
 
     def begin() -> bytes:
-        found = find_interrupted(Path(runs_dir), tuple(command)) if group.restarts else None
+        found = find_interrupted(Path(runs_dir), tuple(command), dataset.fingerprint) if group.restarts else None
         if found is None:
             # The training checks and chooses everything.
             training = Training(_copy(net), dataset.train, recipe, device=device, group=group)
@@ -180,10 +180,14 @@ def begin_run(
     return Run(Path(begun["path"]), record, dataset, own)
 
 
-def find_interrupted(runs_dir: Path, command: tuple[str, ...]) -> tuple[Path, RunRecord] | None:
-    """The newest run that this command began and did not end, for torchrun, which begins it again."""
-    runs = [run for run in list_runs(runs_dir) if isinstance(run, Run) and run.record.command == command]
-    if not runs or has_ended(runs[-1].history.epochs(), runs[-1].record.recipe.epochs):
+def find_interrupted(runs_dir: Path, command: tuple[str, ...], fingerprint: str) -> tuple[Path, RunRecord] | None:
+    """The newest run that this command began with the same data and did not end; torchrun starts the command again."""
+    runs = [
+        run
+        for run in list_runs(runs_dir)
+        if isinstance(run, Run) and (run.record.command, run.record.data.fingerprint) == (command, fingerprint)
+    ]
+    if not runs or (has_ended(runs[-1].history.epochs(), runs[-1].record.recipe.epochs) and runs[-1].report):
         return None
     return runs[-1].path, runs[-1].record
 

@@ -6,7 +6,9 @@ says in the environment which is which; gloo carries what CPUs exchange, NCCL wh
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 
-from lamina.errors import GroupError, LaminaError, LeaderError, name_some
+from lamina.errors import GroupError, LeaderError, name_some
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 60.0
 """A process that does not answer for so long counts as lost."""
-ANSWER_SECONDS = 3.0
-"""Time for the processes that are left to say so, once one is lost."""
+BEAT_SECONDS, ANSWER_SECONDS = 1.0, 3.5
+"""Each process shows so often that it runs; one that has not for the longer time is lost."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Group:
             return answer[1:]
         try:
             found = action()
-        except LaminaError as error:
+        except Exception as error:  # the others wait, whatever it is
             self.share(FAILED + str(error).encode())
             raise
         self.share(DONE + found)
@@ -157,10 +159,11 @@ class Group:
         return bool(count)
 
     def find_others(self, value: str) -> list[int]:
-        """The ranks whose ``value`` is not that of most processes, or where two are equally many, of the leader."""
+        """The ranks whose ``value`` is not that of most processes; all of them, where no value is that of most."""
         values = self.gather(value.encode())
-        most = max(values, key=lambda one: (values.count(one), one == values[0]))
-        return [rank for rank, one in enumerate(values) if one != most]
+        most = max(values, key=values.count)
+        is_most = 2 * values.count(most) > len(values)
+        return [rank for rank, one in enumerate(values) if one != most or not is_most]
 
     @contextmanager
     def _naming_the_lost(self) -> Iterator[None]:
@@ -173,25 +176,41 @@ class Group:
             ) from error
 
     def _find_lost(self) -> str:
-        """Which processes do not answer, in a sentence: those that do say so in the store."""
+        """Which processes are lost, in a sentence: those whose heart has stopped."""
         if self._store is None:
             return "Another process was lost."
         try:
-            self._store.set(f"alive/{self.rank}", "1")
-            ends = time.monotonic() + ANSWER_SECONDS
-            silent = [str(rank) for rank in range(self.size)]
-            while silent and time.monotonic() < ends:
-                silent = [rank for rank in silent if not self._store.check([f"alive/{rank}"])]
+            before = [self._store.get(f"beat/{rank}") for rank in range(self.size)]
+            time.sleep(ANSWER_SECONDS)
+            silent = [str(rank) for rank in range(self.size) if self._store.get(f"beat/{rank}") == before[rank]]
         except RuntimeError:
             host = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
             return f"The rendezvous host at {host} does not answer: its machine or torchrun there has ended."
         if not silent:
-            return "The connection between the processes broke, though all of them still run."
+            return (
+                "All processes still run, but one did not come to the exchange in time, or the connection between them "
+                "broke."
+            )
         return f"No answer from rank {name_some(silent)} of {self.size} processes: killed, stopped or cut off."
 
 
 DONE, FAILED = b"\0", b"\1"
 ALONE = Group()
+
+
+def beat(store: Store, rank: int, count: int) -> None:
+    """Show that a process runs."""
+    store.set(f"beat/{rank}", str(count))
+
+
+def keep_beating(store: Store, rank: int) -> None:
+    """Show it again and again, until the process or the store ends."""
+    for count in itertools.count(1):
+        time.sleep(BEAT_SECONDS)
+        try:
+            beat(store, rank, count)
+        except RuntimeError:
+            return
 
 
 @contextmanager
@@ -226,6 +245,10 @@ def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
         host = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         raise GroupError(f"The other processes cannot be reached through {host}: {error}") from error
     try:
-        yield Group(rank, size, timeout_seconds, restarts, PrefixStore("group", store))
+        hearts = PrefixStore("group", store)
+        beat(hearts, rank, 0)
+        dist.barrier()  # from here on, all have a heart
+        threading.Thread(target=keep_beating, args=(hearts, rank), daemon=True).start()
+        yield Group(rank, size, timeout_seconds, restarts, hearts)
     finally:
         dist.destroy_process_group()

@@ -58,39 +58,65 @@ def add_up(span: Span, nodes: Mapping[Span, Float[Tensor, " n"]]) -> Float[Tenso
     return add_up(left, nodes) + add_up(right, nodes)
 
 
-def sum_lanes(vectors: Mapping[int, Float[Tensor, " n"]], lanes: int, owned: int, length: int, group: Group) -> Tensor:
+def insert(nodes: dict[Span, Float[Tensor, " n"]], lane: int, vector: Float[Tensor, " n"], lanes: int) -> None:
+    """Add what a lane gives to the nodes that are known, and replace two halves by their sum as soon as both are there.
+
+    So only a few vectors are kept, however many lanes a process has.
+
+    >>> nodes = {}
+    >>> for lane in range(3):
+    ...     insert(nodes, lane, torch.ones(1), lanes=4)
+    >>> list(nodes)
+    [(0, 2), (2, 3)]
+    """
+    above, span = [], (0, lanes)
+    while span[1] - span[0] > 1:
+        above.append(span)
+        left, right = halve(span)
+        span = left if lane < left[1] else right
+    nodes[span] = vector
+    for node in reversed(above):
+        left, right = halve(node)
+        if not (left in nodes and right in nodes):
+            break
+        nodes[node] = nodes.pop(left) + nodes.pop(right)
+
+
+def sum_lanes(
+    nodes: Mapping[Span, Float[Tensor, " n"]], lanes: int, owned: int, empty: Float[Tensor, " n"], group: Group
+) -> Float[Tensor, " n"]:
     """The sum of one vector for each of the first ``lanes`` of ``owned`` lanes, which are dealt to the processes.
 
     Args:
-        vectors: of this process's lanes, by their number.
+        nodes: what is known of this process's lanes (:func:`insert`).
         lanes: how many take part, at least 1; the others have no images.
         owned: how many are dealt.
-        length: of a vector; a process may have none.
+        empty: a vector of the same length, type and device, for a process without lanes.
         group: the processes.
     """
     whole: Span = (0, lanes)
     spans = [cover(whole, group.deal(owned, rank)) for rank in range(group.size)]
-    leaves = {(lane, lane + 1): vector for lane, vector in vectors.items()}
-    own = [add_up(span, leaves) for span in spans[group.rank]]
+    own = [add_up(span, nodes) for span in spans[group.rank]]
     if group.size == 1:
         return own[0]
-    stacked = torch.stack(own) if own else torch.zeros(0, length)
+    length = len(empty)
+    stacked = torch.stack(own) if own else empty.new_zeros(0, length)
     received = group.exchange(stacked, [len(each) for each in spans])
-    nodes = dict(zip([span for each in spans for span in each], received, strict=True))
-    return group.join(add_up(whole, nodes), length)
+    parts = dict(zip([span for each in spans for span in each], received, strict=True))
+    return group.join(add_up(whole, parts), length)
 
 
 class OneLane:
     """The sums of a step whose batch is not divided: what its one lane gave."""
 
-    def begin(self) -> None:
+    def begin(self, _: DividedBatch) -> None:
         """Begin a step."""
 
     def add(self, _: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
         """Take the loss and the right answers; the gradients stay where backward left them."""
         self._given = loss, correct
 
-    def finish(self, _: DividedBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
+    def finish(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
         """The loss of the batch, and its right answers."""
         return self._given
 
@@ -109,41 +135,45 @@ class LaneSums:
         self._statistics = [statistic for pair in found for statistic in pair if statistic is not None]
         self._counts = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
 
-    def begin(self) -> None:
+    def begin(self, divided: DividedBatch) -> None:
         """Begin a step."""
+        self._divided = divided
         self._weights = [weight for weight in self._model.parameters() if weight.requires_grad]
         self._before = [buffer.clone() for buffer in (*self._statistics, *self._counts)]
-        self._vectors: dict[int, Tensor] = {}
+        self._nodes: dict[Span, Tensor] = {}
 
     @torch.no_grad()
     def add(self, batch: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
         """Take what a lane gave, and put the model back to where the step began."""
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self._weights]
         share = 1.0 if batch.share is None else batch.share
-        statistics = [share * statistic for statistic in self._statistics]
+        # Their changes: those of a norm in eval mode are exactly 0 and add up to 0.
+        changes = [share * (now - before) for now, before in zip(self._statistics, self._before, strict=False)]
         # A norm in eval mode counts nothing.
-        counts = [count - before for count, before in zip(self._counts, self._before[len(statistics) :], strict=True)]
+        counts = [count - before for count, before in zip(self._counts, self._before[len(changes) :], strict=True)]
         answers = loss.new_zeros(()) if correct is None else correct
-        parts = [*gradients, *statistics, *counts, share * loss.detach(), answers]
-        self._vectors[batch.lane] = torch.cat([part.reshape(-1).to(loss.dtype) for part in parts])
+        parts = [*gradients, *changes, *counts, share * loss.detach(), answers]
+        vector = torch.cat([part.reshape(-1).to(loss.dtype) for part in parts])
+        insert(self._nodes, batch.lane, vector, self._divided.lanes)
         for weight in self._weights:
             weight.grad = None
         for buffer, before in zip((*self._statistics, *self._counts), self._before, strict=True):
             buffer.copy_(before)
 
     @torch.no_grad()
-    def finish(self, divided: DividedBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
+    def finish(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
         """The loss of the batch, and its right answers; gradients and statistics are those of all lanes."""
-        shapes = [*self._weights, *self._statistics, *self._counts]
-        length = sum(tensor.numel() for tensor in shapes) + 2
-        total = sum_lanes(self._vectors, divided.lanes, self._lanes, length, self._group)
-        *sums, loss, correct = total.split([*(tensor.numel() for tensor in shapes), 1, 1])
-        for tensor, part in zip(shapes, sums, strict=True):
+        tensors = [*self._weights, *self._statistics, *self._counts]
+        lengths = [*(tensor.numel() for tensor in tensors), 1, 1]
+        empty = next(self._model.parameters()).detach().new_zeros(sum(lengths))
+        total = sum_lanes(self._nodes, self._divided.lanes, self._lanes, empty, self._group)
+        *sums, loss, correct = total.split(lengths)
+        for tensor, part in zip(tensors, sums, strict=True):
             if tensor.requires_grad:
                 # In the memory layout of its weight, which fused optimizers expect.
                 tensor.grad = torch.empty_like(tensor).copy_(part.view_as(tensor))
             elif tensor.is_floating_point():
-                tensor.copy_(part.view_as(tensor))
+                tensor += part.view_as(tensor)
             else:
                 tensor += (part.view_as(tensor) > 0).to(tensor.dtype)
         is_counted = self._model.task.kind is not REGRESSION

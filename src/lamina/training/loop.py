@@ -142,13 +142,13 @@ class Training:
             is_recorded = is_last or (divided.step + 1) % self._steps_per_record == 0
 
             optimizer.zero_grad()
-            sums.begin()
+            sums.begin(divided)
             for batch in divided.own:  # one, unless the recipe divides batches into lanes
                 logits = self._forward(batch)
                 loss = model.task.loss(logits, batch.targets, recipe.label_smoothing, batch.weights)
                 loss.backward(batch.share)
                 sums.add(batch, loss, model.task.correct(logits.detach(), batch.targets))
-            loss, correct = sums.finish(divided)
+            loss, correct = sums.finish()
             if is_recorded or loss.device.type == "cpu":  # a GPU would wait for every check
                 guard.check_step(loss, divided, self.lr)
             guard.clip()

@@ -257,7 +257,7 @@ def predict_logits(
     predicted = torch.cat(logits).numpy() if logits else np.empty((0, model.task.outputs), np.float32)
     if group.size == 1:
         return predicted
-    return np.frombuffer(b"".join(group.gather(predicted.tobytes())), np.float32).reshape(len(pixels), -1).copy()
+    return np.frombuffer(b"".join(group.gather(predicted.tobytes())), np.float32).reshape(-1, model.task.outputs).copy()
 
 
 def _set_dropout(net: Net | nn.Module, p: float) -> Net:
