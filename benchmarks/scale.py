@@ -183,7 +183,7 @@ def main(
     for net in nets.split(","):
         whole, part = median(net, 1, 1, batch_size), median(net, 1, 1, half)
         weights = next(row.weights for row in rows if row.net == net)
-        batch_seconds = 2 * (whole - part)
+        batch_seconds = min(whole, 2 * (whole - part))  # neither constant is negative, whatever the noise
         costs[net] = cost = Cost(whole - batch_seconds, batch_seconds, weights)
         two_threads, two, many = (
             median(net, processes, threads, batch_size) for processes, threads in ((1, 2), (2, 1), (largest, 1))
