@@ -39,7 +39,6 @@ LEAST_SECONDS = 15.0
 """With a shorter time limit, a pretrained net is not even loaded."""
 LEAST_TRIAL_SECONDS = 3.0
 """A trial shorter than this would tell nothing, and is skipped."""
-FLIP_OFF = "flip: off (mirroring may change the numbers; --flip turns it on anyway)"
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,8 @@ def train_plan(
 ) -> Outcome:
     """Start the run and train it; if the machine has become too slow to finish in time, start again with fewer epochs.
 
-    A training that is cut short has not lowered its learning rate, and does far worse than one with fewer epochs. The
-    folder of the run is appended to ``made``.
+    A training that is cut short has not lowered its learning rate, and does far worse than one with fewer epochs.
+    ``made`` then holds the folder of the run.
     """
     from lamina.runs.choosing import find_slowdown
 

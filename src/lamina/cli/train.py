@@ -13,7 +13,7 @@ from lamina import zoo
 from lamina.cli.choices import choose_data, choose_net
 from lamina.cli.data import PreparationFields
 from lamina.cli.options import given_fields, parse_options
-from lamina.cli.plans import DEFAULT_SECONDS, FLIP_OFF, Plan, Request, Settings, fit_time, train_chosen, train_plan
+from lamina.cli.plans import DEFAULT_SECONDS, Plan, Request, Settings, fit_time, train_chosen, train_plan
 from lamina.cli.session import end_on_sigterm, print_outcome
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data.load import check_learnable
@@ -139,7 +139,7 @@ def plan_named(options: Options, preparation: Preparation, seconds: float | None
             terminal.remark(fit)
     recipe = overlay(recipe, options.given)
     if own_recipe.flip != recipe.flip and "flip" not in options.given:
-        terminal.remark(FLIP_OFF)
+        terminal.remark("flip: off (mirroring may change the numbers; --flip turns it on anyway)")
     if own_recipe.optimizer != recipe.optimizer and "lr" not in options.given:
         terminal.remark(f"lr: {recipe.lr:g} (usual for {recipe.optimizer}; --lr sets another)")
     plan = Plan(net, recipe, dataset)

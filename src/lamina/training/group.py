@@ -40,13 +40,11 @@ class Group:
     Attributes:
         rank: this process's number, from 0.
         size: how many there are.
-        timeout_seconds: after which a process that does not answer counts as lost.
         restarts: how often torchrun has started all of them again.
     """
 
     rank: int = 0
     size: int = 1
-    timeout_seconds: float = TIMEOUT_SECONDS
     restarts: int = 0
     _store: Store | None = None
 
@@ -249,6 +247,6 @@ def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
         beat(hearts, rank, 0)
         dist.barrier()  # from here on, all have a heart
         threading.Thread(target=keep_beating, args=(hearts, rank), daemon=True).start()
-        yield Group(rank, size, timeout_seconds, restarts, hearts)
+        yield Group(rank, size, restarts, hearts)
     finally:
         dist.destroy_process_group()
