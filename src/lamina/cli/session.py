@@ -147,7 +147,7 @@ def train(
     report, val, ends_early, slower = None, None, False, None
     began = time.perf_counter()
     with (
-        stop_signals() as received,
+        stop_signals(group) as received,
         terminal.progress() as show_progress,
         closing(events),
     ):
@@ -264,12 +264,13 @@ def end_on_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def stop_signals() -> Iterator[list[signal.Signals]]:
-    """Record Ctrl-C and SIGTERM so that the current step can finish; a second Ctrl-C ends at once."""
+def stop_signals(group: Group = ALONE) -> Iterator[list[signal.Signals]]:
+    """Record Ctrl-C and SIGTERM so that the current step of all processes can finish; a second Ctrl-C ends at once."""
     received: list[signal.Signals] = []
 
     def note(number: int, _: FrameType | None) -> None:
         received.append(signal.Signals(number))
+        group.interrupt()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -96,7 +96,7 @@ def train_run(
         with _no_room(run):
             run = dataclasses.replace(run, record=lead_record(group, open_run))
             # A loop can be left at its next record: after any step on a CPU; a GPU would wait for each record.
-            # All processes of a group agree at each record whether to leave, which takes part of a millisecond.
+            # All processes of a group agree at each record whether to leave, and a signal makes one.
             steps_per_record = 1 if group.size == 1 and choose_again(run.record.device).value == "cpu" else 10
             training = resume_training(run, dataset, epochs, module, steps_per_record, group)
             before = run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int64, Num, UInt8
@@ -107,6 +107,21 @@ class Batches:
     def sample(self, count: int) -> UInt8[Tensor, "b h w c"]:
         """The first images of the set, as they are."""
         return self._pixels[:count].to(self._device)
+
+    def blocks(self, epoch: int, first_step: int = 0) -> Iterator[list[DividedBatch]]:
+        """The batches of an epoch in order, from ``first_step`` on, as many together as the recipe's ``sync_every``.
+
+        A last batch with fewer lanes than the others joins the block before. ``first_step`` begins a block.
+        """
+        every = self._recipe.sync_every
+        starts = list(range(first_step, len(self), every))
+        rows = self._slices[-1]
+        is_alone = every > 1 and starts[-1] == len(self) - 1 and len(starts) > 1
+        if is_alone and rows.stop - rows.start < LEAST_IN_LANE * self._recipe.lanes:
+            starts.pop()
+        batches = self.epoch(epoch, first_step)
+        for start, stop in pairwise([*starts, len(self)]):
+            yield list(islice(batches, stop - start))
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[DividedBatch]:
         """The batches of an epoch in order, from ``first_step`` on; both count from 0."""

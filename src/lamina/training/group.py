@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,8 @@ BEAT_SECONDS, ANSWER_SECONDS = 1.0, 3.5
 class Group:
     """The processes that train together, seen by one of them; by default it is alone.
 
-    All methods but :meth:`deal` are collective: every process calls them in the same order, and gets a ``GroupError``
-    if another one does not answer within the timeout.
+    The methods from :meth:`exchange` on are collective: every process calls them in the same order, and gets a
+    ``GroupError`` if another one does not answer within the timeout.
 
     Attributes:
         rank: this process's number, from 0.
@@ -47,11 +47,25 @@ class Group:
     size: int = 1
     restarts: int = 0
     _store: Store | None = None
+    _interrupts: list[bool] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def is_leader(self) -> bool:
         """Whether this process prints, writes the run, and decides what all must agree on."""
         return self.rank == 0
+
+    def interrupt(self) -> None:
+        """Let all processes yield a record after the same step, the present one or the next.
+
+        A signal handler may call this. What the lanes add up carries it to the other processes.
+        """
+        self._interrupts.append(True)
+
+    def take_interrupt(self) -> bool:
+        """Whether :meth:`interrupt` was called here since this was asked last."""
+        was_interrupted = bool(self._interrupts)
+        self._interrupts.clear()
+        return was_interrupted
 
     def deal(self, count: int, rank: int | None = None) -> range:
         """Which of ``count`` things a process has, by default this one: neighbours, and nearly as many for each.

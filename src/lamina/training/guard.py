@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -16,6 +15,7 @@ from lamina.training.activations import describe_layer, watch
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.checkpoint import name_tensors
 from lamina.training.forward import Forward
+from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.recipe import Recipe
 
@@ -29,8 +29,16 @@ class Guard:
     ``models`` holds the trained model as ``live``, and its average, if there is one, as ``averaged``.
     """
 
-    def __init__(self, models: Mapping[str, Model], optimizer: Optimizer, forward: Forward, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        optimizer: Optimizer,
+        forward: Forward,
+        recipe: Recipe,
+        group: Group = ALONE,
+    ) -> None:
         self._models, self._optimizer, self._forward, self._recipe = models, optimizer, forward, recipe
+        self._group = group
         self._watched = choose_watched(models["live"])
         # A module of the user's own may hold infinities on purpose, as a mask does.
         self._intended = frozenset(find_not_finite(name_tensors(models, optimizer)))
@@ -41,26 +49,37 @@ class Guard:
             nn.utils.clip_grad_norm_(self._models["live"].parameters(), self._recipe.gradient_clip)
 
     def check_step(self, loss: Float[Tensor, ""], divided: DividedBatch, lr: float) -> None:
-        """Check the loss and the gradients before the step is taken.
+        """Check the loss and the gradients before the step is taken, which are the same in all processes.
 
         Raises:
             NotFiniteError: one of them is not finite; the message names the layer where that began.
         """
         if is_finite(loss, self._watched):
             return
-        value, model, smoothing = loss.item(), self._models["live"], self._recipe.label_smoothing
+        places = self._group.gather(find_first(map(self._trace, divided.own)).encode())
+        where = find_first(place.decode() for place in places)
+        raise NotFiniteError(self._describe(loss.item(), divided, where, lr))
 
-        def repeat(batch: Batch) -> Tensor:
+    def find_problem(self, loss: Float[Tensor, ""], batch: Batch, lr: float) -> str | None:
+        """What is not finite before a step that one lane takes by itself, in words, if anything."""
+        return None if is_finite(loss, self._watched) else self._describe(loss.item(), batch, self._trace(batch), lr)
+
+    def _trace(self, batch: Batch) -> str:
+        model, smoothing = self._models["live"], self._recipe.label_smoothing
+
+        def repeat() -> Tensor:
             return model.task.loss(self._forward.pass_layers(batch), batch.targets, smoothing, batch.weights)
 
-        found = [trace_not_finite(model, partial(repeat, batch)) for batch in divided.own]
-        where = next((place for place in found if place != UNKNOWN), UNKNOWN)
-        not_finite = "NaN" if math.isnan(value) else "infinity"
-        what = "A gradient became NaN or infinity" if math.isfinite(value) else f"The loss became {not_finite}"
-        normalizes = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules())
+        return trace_not_finite(model, repeat)
+
+    def _describe(self, loss: float, batch: Batch | DividedBatch, where: str, lr: float) -> str:
+        not_finite = "NaN" if math.isnan(loss) else "infinity"
+        what = "A gradient became NaN or infinity" if math.isfinite(loss) else f"The loss became {not_finite}"
+        norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+        normalizes = any(isinstance(module, norms) for module in self._models["live"].modules())
         remedies = " or gradient_clip 1" if normalizes else ", gradient_clip 1, or BatchNorm() in the net"
-        raise NotFiniteError(
-            f"{what} at step {divided.step + 1} of epoch {divided.epoch + 1}. "
+        return (
+            f"{what} at step {batch.step + 1} of epoch {batch.epoch + 1}. "
             f"First not finite: {where}. "
             f"What usually helps: a lower lr (it is {lr:g}){remedies}."
         )
@@ -78,6 +97,11 @@ class Guard:
                 f"{name} of {HOLDERS[holder]} contains NaN or infinity; checkpoint skipped. Lower lr "
                 f"(it is {lr:g}), or set gradient_clip to 1."
             )
+
+
+def find_first(places: Iterable[str]) -> str:
+    """The first place that is known."""
+    return next((place for place in places if place != UNKNOWN), UNKNOWN)
 
 
 def choose_watched(model: nn.Module) -> tuple[Tensor, ...]:

@@ -8,6 +8,7 @@ the same however they are dealt to processes. So the weights are the same to the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from lamina.errors import RecipeError
 from lamina.targets import REGRESSION
-from lamina.training.batches import Batch, DividedBatch
+from lamina.training.batches import LEAST_IN_LANE, Batch, DividedBatch
 from lamina.training.group import Group
 from lamina.training.model import Model
 from lamina.training.recipe import Recipe
@@ -106,6 +107,21 @@ def sum_lanes(
     return group.join(add_up(whole, parts), length)
 
 
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What the lanes of a step, or of several, add up to, besides what the model has taken.
+
+    Attributes:
+        loss: the mean over the images.
+        correct: right answers; ``None`` where answers are not right or wrong.
+        interrupts: how many processes were interrupted (:meth:`Group.interrupt`); ``None`` if there is one lane only.
+    """
+
+    loss: Float[Tensor, ""]
+    correct: Float[Tensor, ""] | None
+    interrupts: Float[Tensor, ""] | None = None
+
+
 class OneLane:
     """The sums of a step whose batch is not divided: what its one lane gave."""
 
@@ -116,9 +132,9 @@ class OneLane:
         """Take the loss and the right answers; the gradients stay where backward left them."""
         self._given = loss, correct
 
-    def finish(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
-        """The loss of the batch, and its right answers."""
-        return self._given
+    def finish(self) -> Sums:
+        """What the lane gave."""
+        return Sums(*self._given)
 
 
 class LaneSums:
@@ -152,7 +168,8 @@ class LaneSums:
         # A norm in eval mode counts nothing.
         counts = [count - before for count, before in zip(self._counts, self._before[len(changes) :], strict=True)]
         answers = loss.new_zeros(()) if correct is None else correct
-        parts = [*gradients, *changes, *counts, share * loss.detach(), answers]
+        interrupts = loss.new_tensor(float(not self._nodes and self._group.take_interrupt()))
+        parts = [*gradients, *changes, *counts, share * loss.detach(), answers, interrupts]
         vector = torch.cat([part.reshape(-1).to(loss.dtype) for part in parts])
         insert(self._nodes, batch.lane, vector, self._divided.lanes)
         for weight in self._weights:
@@ -161,13 +178,13 @@ class LaneSums:
             buffer.copy_(before)
 
     @torch.no_grad()
-    def finish(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
-        """The loss of the batch, and its right answers; gradients and statistics are those of all lanes."""
+    def finish(self) -> Sums:
+        """Give the model the gradients and statistics of all lanes."""
         tensors = [*self._weights, *self._statistics, *self._counts]
-        lengths = [*(tensor.numel() for tensor in tensors), 1, 1]
+        lengths = [*(tensor.numel() for tensor in tensors), 1, 1, 1]
         empty = next(self._model.parameters()).detach().new_zeros(sum(lengths))
         total = sum_lanes(self._nodes, self._divided.lanes, self._lanes, empty, self._group)
-        *sums, loss, correct = total.split(lengths)
+        *sums, loss, correct, interrupts = total.split(lengths)
         for tensor, part in zip(tensors, sums, strict=True):
             if tensor.requires_grad:
                 # In the memory layout of its weight, which fused optimizers expect.
@@ -177,18 +194,29 @@ class LaneSums:
             else:
                 tensor += (part.view_as(tensor) > 0).to(tensor.dtype)
         is_counted = self._model.task.kind is not REGRESSION
-        return loss[0], correct[0] if is_counted else None
+        return Sums(loss[0], correct[0] if is_counted else None, interrupts[0])
 
 
 def build_sums(model: Model, recipe: Recipe, group: Group) -> OneLane | LaneSums:
-    """What adds up the lanes of the recipe's batches over the processes of a group.
+    """What adds up the lanes of the recipe's batches over the processes of a group."""
+    return OneLane() if recipe.lanes == 1 else LaneSums(model, recipe.lanes, group)
 
-    Raises:
-        RecipeError: there are more processes than lanes.
-    """
-    if group.size > recipe.lanes:
+
+def check_lanes(recipe: Recipe, images: int, group: Group) -> None:
+    """Raise ``RecipeError`` unless the recipe's lanes suit so many training images and the group."""
+    lanes, every = recipe.lanes, recipe.sync_every
+    if group.size > lanes:
         raise RecipeError(
-            f"{group.size} processes train together, but lanes was {recipe.lanes}: each needs a lane of the batch. "
+            f"{group.size} processes train together, but lanes was {lanes}: each needs a lane of the batch. "
             f"Set lanes to {group.size} or more, such as {1 << (group.size - 1).bit_length()}."
         )
-    return OneLane() if recipe.lanes == 1 else LaneSums(model, recipe.lanes, group)
+    if every > 1 and lanes == 1:
+        raise RecipeError(
+            f"sync_every was {every}, but lanes was 1: the weights of several lanes are averaged. Set lanes to the "
+            "number of processes or more, or leave sync_every at 1."
+        )
+    if every > 1 and (size := min(recipe.batch_size, images)) < LEAST_IN_LANE * lanes:
+        raise RecipeError(
+            f"sync_every was {every}, which needs {LEAST_IN_LANE} images for each of {lanes} lanes in a batch, but a "
+            f"batch has {size}. Set lanes to {max(2, size // LEAST_IN_LANE)} or fewer, or sync_every to 1."
+        )

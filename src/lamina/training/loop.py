@@ -9,18 +9,20 @@ from copy import deepcopy
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
-from torch import nn
+from torch import Tensor, nn
 
 from lamina.data import Images
+from lamina.errors import NotFiniteError
 from lamina.nets import Net
-from lamina.training.batches import Batches
+from lamina.training.batches import Batch, Batches, DividedBatch
 from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, restore_tensors
 from lamina.training.device import choose_device, keep_freed_memory
 from lamina.training.events import Epoch, Step, Tally
 from lamina.training.forward import Forward
 from lamina.training.group import ALONE, Group
 from lamina.training.guard import Guard
-from lamina.training.lanes import build_sums
+from lamina.training.lanes import Sums, build_sums, check_lanes
+from lamina.training.local_steps import LocalSteps
 from lamina.training.model import Model, build_model, check_model, update_average
 from lamina.training.optim import build_optimizer, set_lr
 from lamina.training.precision import Precision, choose_precision
@@ -54,7 +56,8 @@ class Training:
         NetError: the net does not take these images or does not give one logit for each target.
         RecipeError: the recipe does not fit the images or the net, or the device does not exist.
         NotFiniteError: while iterating, the loss or a gradient is NaN or infinity, and the weights are those from
-            before that step; or, at the end of an epoch, a weight or the optimizer's state is.
+            before that step, or from before the block of steps that lanes take by themselves; or, at the end of an
+            epoch, a weight or the optimizer's state is.
         DataError: there are no images.
 
     >>> from lamina import Net, load_data
@@ -78,6 +81,7 @@ class Training:
         self.recipe = recipe = recipe or Recipe()
         self.device = choose_device(device)
         target = torch.device(self.device.value)
+        check_lanes(recipe, len(images), group)
         self._batches = Batches(images, recipe, target, group)
         with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
             self._live = build_model(net, images, recipe).to(target)
@@ -88,7 +92,8 @@ class Training:
         self._models = {"live": self._live} | ({"averaged": deepcopy(self._live)} if recipe.ema_decay else {})
         self._optimizer = build_optimizer(self._live, recipe, self.precision.value)
         self._sums = build_sums(self._live, recipe, group)
-        self._guard = Guard(self._models, self._optimizer, self._forward, recipe)
+        self._local = LocalSteps(self._live, self._optimizer, recipe.lanes, group) if recipe.sync_every > 1 else None
+        self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group)
         self._steps_per_record, self._tally = steps_per_record, Tally()
         self.images, self.steps_per_epoch = len(images), len(self._batches)
         self.steps_done = self.rewinds = 0
@@ -129,47 +134,81 @@ class Training:
             self._set_eval_mode()
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
-        recipe, model, optimizer, guard = self.recipe, self._live, self._optimizer, self._guard
-        sums, tally = self._sums, self._tally
+        recipe, tally = self.recipe, self._tally
         epoch, first_step = divmod(self.steps_done, self.steps_per_epoch)
         clock = time.perf_counter()
         self._forward.set_mode(epoch)
 
-        for divided in self._batches.epoch(epoch, first_step):
-            lr = self.lr * lr_factor(recipe, self.steps_done, recipe.epochs * self.steps_per_epoch)
-            set_lr(optimizer, lr)
-            is_last = divided.step + 1 == self.steps_per_epoch
-            is_recorded = is_last or (divided.step + 1) % self._steps_per_record == 0
-
-            optimizer.zero_grad()
-            sums.begin(divided)
-            for batch in divided.own:  # one, unless the recipe divides batches into lanes
-                logits = self._forward(batch)
-                loss = model.task.loss(logits, batch.targets, recipe.label_smoothing, batch.weights)
-                loss.backward(batch.share)
-                sums.add(batch, loss, model.task.correct(logits.detach(), batch.targets))
-            loss, correct = sums.finish()
-            if is_recorded or loss.device.type == "cpu":  # a GPU would wait for every check
-                guard.check_step(loss, divided, self.lr)
-            guard.clip()
-            optimizer.step()
+        for block in self._batches.blocks(epoch, first_step):  # of one step, unless the recipe's lanes go alone
+            begun, done = block[0].step, block[-1].step + 1
+            is_last = done == self.steps_per_epoch
+            is_recorded = is_last or begun // self._steps_per_record != done // self._steps_per_record
+            if self._local is None:
+                sums = self._take_step(block[0], is_recorded=is_recorded)
+            else:
+                sums = self._take_local_steps(self._local, block)
 
             if recipe.ema_decay:
-                update_average(self._models["averaged"], model, recipe.ema_decay)
-            self.steps_done += 1
-            tally.add(loss, correct, divided.images)
-            if is_recorded:
-                batch_loss = loss.item()
+                update_average(self._models["averaged"], self._live, recipe.ema_decay ** len(block))
+            self.steps_done += len(block)
+            tally.add(sums.loss, sums.correct, sum(divided.images for divided in block))
+            if is_recorded or (sums.interrupts is not None and sums.interrupts.is_cpu and sums.interrupts):
+                loss = sums.loss.item()
                 tally.seconds += time.perf_counter() - clock
                 self._set_eval_mode()
                 if is_last:
                     self._tally = Tally()
-                    guard.check_weights(self.lr)
-                    yield tally.summarize(epoch + 1, recipe.epochs, lr)
+                    self._guard.check_weights(self.lr)
+                    yield tally.summarize(epoch + 1, recipe.epochs, self._lr_of(epoch, done - 1))
                 else:
-                    yield Step(epoch + 1, divided.step + 1, self.steps_per_epoch, batch_loss)
+                    yield Step(epoch + 1, done, self.steps_per_epoch, loss)
                 self._forward.set_mode(epoch)
                 clock = time.perf_counter()
+
+    def _take_step(self, divided: DividedBatch, *, is_recorded: bool) -> Sums:
+        """Forward, loss, backward, step."""
+        set_lr(self._optimizer, self._lr_of(divided.epoch, divided.step))
+        self._optimizer.zero_grad()
+        self._sums.begin(divided)
+        for batch in divided.own:  # one, unless the recipe divides batches into lanes
+            self._sums.add(batch, *self._go_back(batch, batch.share))
+        sums = self._sums.finish()
+        if is_recorded or sums.loss.is_cpu:  # a GPU would wait for every check
+            self._guard.check_step(sums.loss, divided, self.lr)
+        self._guard.clip()
+        self._optimizer.step()
+        return sums
+
+    def _take_local_steps(self, local: LocalSteps, block: list[DividedBatch]) -> Sums:
+        """The same several times for each lane by itself; then the mean of the lanes."""
+        for batches in local.lanes(block):
+            for batch in batches:
+                set_lr(self._optimizer, self._lr_of(batch.epoch, batch.step))
+                self._optimizer.zero_grad()
+                loss, correct = self._go_back(batch)
+                if problem := self._guard.find_problem(loss, batch, self.lr):
+                    local.fail(problem)
+                    break
+                self._guard.clip()
+                self._optimizer.step()
+                local.add(batch, loss, correct)
+        sums, problem = local.finish()
+        if problem:
+            raise NotFiniteError(problem)
+        return sums
+
+    def _go_back(self, batch: Batch, share: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Forward and backward: a batch's loss and right answers; the gradients are those of ``share`` of its loss."""
+        task = self._live.task
+        logits = self._forward(batch)
+        loss = task.loss(logits, batch.targets, self.recipe.label_smoothing, batch.weights)
+        loss.backward(share)
+        return loss, task.correct(logits.detach(), batch.targets)
+
+    def _lr_of(self, epoch: int, step: int) -> float:
+        """The learning rate of a step of an epoch."""
+        steps = self.steps_per_epoch
+        return self.lr * lr_factor(self.recipe, epoch * steps + step, self.recipe.epochs * steps)
 
     def _set_eval_mode(self) -> None:
         self._forward.set_eval_mode()

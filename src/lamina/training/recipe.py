@@ -66,6 +66,9 @@ class Recipe:
     lanes: Annotated[int, Range(1)] = 1
     """parts of each batch, each with batch norms and dropout of its own, which the processes of torchrun share out: any
     number of processes, up to this, gives the same weights"""
+    sync_every: Annotated[int, Range(1)] = 1
+    """steps that each lane takes by itself before the weights of all lanes are averaged (local SGD), for slow networks;
+    1: the gradients of all lanes are added in every step"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """number format of convolutions and linear layers; auto chooses by processor and layer size"""
     compile: Literal["off", "on"] = "off"
