@@ -28,7 +28,7 @@ def train(training: Training) -> Training:
 
 
 @pytest.mark.parametrize(("optimizer", "lr", "make"), [
-    ("sgd", 0.05, lambda weights: torch.optim.SGD(weights, lr=0.05, momentum=0.9, nesterov=True)),
+    ("sgd", 0.002, lambda weights: torch.optim.SGD(weights, lr=0.002, momentum=0.9, nesterov=True)),
     ("adam", 1e-4, lambda weights: torch.optim.Adam(weights, lr=1e-4)),
 ])  # fmt: skip
 def test_two_blocks_are_the_means_of_what_torch_makes_of_each_lane(optimizer, lr, make):
