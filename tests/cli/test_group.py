@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +111,52 @@ def test_torchrun_starts_a_training_again_that_lost_a_worker(workplace):
     assert json.loads(rest.splitlines()[-1])["event"] == "result"
     assert run([sys.executable, *TRAIN, "--name", "alone"]).returncode == 0
     assert digests("again") == digests("alone")
+
+
+def agents(folders: list[Path], *words: str) -> list[subprocess.Popen[str]]:
+    """torchrun on two machines, here two folders of one."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1")
+    host = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1")
+    return [
+        subprocess.Popen(
+            [*launcher, *host, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+        )
+        for folder in folders
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kills sessions of processes")
+def test_a_machine_that_is_lost_with_its_disk_takes_no_training_with_it(workplace):
+    folders = [Path("one").absolute(), Path("two").absolute()]
+    for folder in folders:
+        folder.mkdir()
+    started = agents(folders, *TRAIN, "--name", "shared", "--json")
+    leader = None
+    while leader is None:  # whose lines are those of the run
+        readable, _, _ = select.select([process.stdout for process in started], [], [], 60)
+        assert readable, "nothing was trained"
+        leader = next((place for place, process in enumerate(started) if process.stdout in readable), None)
+    for _ in range(2):
+        assert json.loads(started[leader].stdout.readline())["event"] == "epoch"
+    for process in started:
+        for worker in find_workers(process.pid).values():
+            os.kill(worker, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    shutil.rmtree(folders[leader] / "runs")
+    resumed = agents(folders, "-m", "lamina", "resume", "runs/shared")
+    printed = [process.communicate(timeout=120)[1] for process in resumed]
+    assert [process.returncode for process in resumed] == [0, 0], printed
+    assert run([sys.executable, *TRAIN, "--name", "alone"]).returncode == 0
+    histories = [read_run(folder / "runs" / "shared").history.epochs() for folder in folders]
+    assert [[row["weights"] for row in rows] for rows in histories] == 2 * [digests("alone")]
+    states = [(folder / "runs" / "shared" / "state.safetensors").exists() for folder in folders]
+    assert states == [True, True]
 
 
 FLIPPED = """

@@ -19,6 +19,7 @@ from lamina.errors import DataError, GroupError, LaminaWarning, NotFiniteError, 
 from lamina.evaluation.evaluating import answer_some, evaluate, score_logits
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
 from lamina.files import lock_folder
+from lamina.runs.copies import keep_copy
 from lamina.runs.differences import find_changes
 from lamina.runs.record import RunRecord, lead_record, read_record
 from lamina.runs.resume import check_fingerprint, find_dataset, resume_training, share_checkpoint
@@ -102,10 +103,10 @@ def train_run(
             before = run
             updated = lead_record(group, lambda: _update(before, training, rewind_on_nan).record)
             run = dataclasses.replace(run, record=updated)
-        with _no_room(run, training):
+        with _no_room(run, training), keep_copy(run, group) as writes:
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.recipe.epochs)
-            yield from Keeper(training, run, dataset, save_every_seconds, group).train()
+            yield from Keeper(training, run, dataset, save_every_seconds, group, writes).train()
 
 
 def evaluate_run(run: Run, module: nn.Module | None, data: Dataset | str | Path | None) -> Report | None:
@@ -118,12 +119,14 @@ def evaluate_run(run: Run, module: nn.Module | None, data: Dataset | str | Path 
         return _report_final(run, model, dataset)
 
 
-def _report_final(run: Run, model: Model, dataset: Dataset, group: Group = ALONE) -> Report | None:
-    """Evaluate a run's model on ``test``, else on ``val``; save the report and the pictures."""
+def _report_final(
+    run: Run, model: Model, dataset: Dataset, group: Group = ALONE, *, writes: bool = True
+) -> Report | None:
+    """Evaluate a run's model on ``test``, else on ``val``; save the report and the pictures if ``writes``."""
     find = partial(evaluate, model, group=group)
     for images in (dataset.test, dataset.val):
         if images is not None and (report := _evaluate(dataset, images, find)) is not None:
-            if group.is_leader:
+            if writes:
                 run.save_report(report)
                 _draw(run, report, model, dataset)
             return report
@@ -180,6 +183,8 @@ class Keeper:
     dataset: Dataset
     save_every_seconds: float
     group: Group = ALONE
+    writes: bool = True
+    """Whether this process has the run's folder: the leader, and those that keep a copy."""
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _saved_at: float = field(default_factory=time.perf_counter)
     _saving_seconds: float = 0.0
@@ -191,7 +196,7 @@ class Keeper:
         if reason := self._lead(lambda: self.run.early_end):
             self._early_end = EarlyEnd(self.training.epochs_done, reason)
         try:
-            if self.group.is_leader and not (self.run.path / "state.safetensors").exists():
+            if self.writes and not (self.run.path / "state.safetensors").exists():
                 self._try(self._save_checkpoint)
             while not (self.training.is_finished or self._early_end):
                 try:
@@ -205,7 +210,7 @@ class Keeper:
                 self._save_all()
             if self._early_end:
                 yield self._early_end
-            if (report := _report_final(self.run, self.training.model, self.dataset, self.group)) is not None:
+            if (report := self._report_final()) is not None:
                 yield report
         except GeneratorExit:  # the caller leaves the loop
             if not self._is_saved:
@@ -216,6 +221,9 @@ class Keeper:
                         self._rewind(error)
                         self._save_all()
             raise
+
+    def _report_final(self) -> Report | None:
+        return _report_final(self.run, self.training.model, self.dataset, self.group, writes=self.writes)
 
     def _keep(self, event: Step | Epoch) -> Iterator[Event]:
         self._is_saved = False
@@ -304,7 +312,7 @@ class Keeper:
         self._is_saved = True
 
     def _save_checkpoint(self, *, with_model: bool = False) -> None:
-        if not self.group.is_leader:
+        if not self.writes:
             return
         began = time.perf_counter()
         checkpoint = self.training.checkpoint()  # first, since it rejects NaN and infinity
@@ -358,7 +366,7 @@ class Keeper:
         return rewind
 
     def _write_rewind(self) -> None:
-        if self.group.is_leader:
+        if self.writes:
             self.run.history.trim(self.training.epochs_done, self.training.rewinds)
             self._save_checkpoint()
 

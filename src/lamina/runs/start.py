@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -35,7 +36,7 @@ from lamina.runs.record import (
     record_to_json,
     write_record,
 )
-from lamina.runs.run import Run, list_runs
+from lamina.runs.run import Run, list_runs, share_run
 from lamina.training.fit import fit_recipe
 from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
@@ -165,22 +166,25 @@ def begin_run(
             "Draw some with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or set patience to 0."
         )
 
+    own = _copy(net) if isinstance(origin, OwnModule) and isinstance(net, nn.Module) else None
+    interrupted = find_interrupted(Path(runs_dir), tuple(command), dataset.fingerprint) if group.restarts else None
+    places = group.gather(str(interrupted or "").encode())  # by another machine, where the leader's was lost
+    if place := next((place.decode() for place in places if place), ""):
+        return dataclasses.replace(share_run(place, group), dataset=dataset, module=own)
+
     def begin() -> bytes:
-        found = find_interrupted(Path(runs_dir), tuple(command), dataset.fingerprint) if group.restarts else None
-        if found is None:
-            # The training checks and chooses everything.
-            training = Training(_copy(net), dataset.train, recipe, device=device, group=group)
-            record = _describe(training, dataset, net_name, origin, command, considered, rewind_on_nan=rewind_on_nan)
-            found = create_folder(Path(runs_dir), record, name, dataset), record
-        return json.dumps({"path": str(found[0]), "record": record_to_json(found[1])}).encode()
+        # The training checks and chooses everything.
+        training = Training(_copy(net), dataset.train, recipe, device=device, group=group)
+        record = _describe(training, dataset, net_name, origin, command, considered, rewind_on_nan=rewind_on_nan)
+        path = create_folder(Path(runs_dir), record, name, dataset)
+        return json.dumps({"path": str(path), "record": record_to_json(record)}).encode()
 
     begun = json.loads(group.lead(begin))
-    own = _copy(net) if isinstance(origin, OwnModule) and isinstance(net, nn.Module) else None
     record = parse_record(begun["record"], "run.json")
     return Run(Path(begun["path"]), record, dataset, own)
 
 
-def find_interrupted(runs_dir: Path, command: tuple[str, ...], fingerprint: str) -> tuple[Path, RunRecord] | None:
+def find_interrupted(runs_dir: Path, command: tuple[str, ...], fingerprint: str) -> Path | None:
     """The newest run that this command began with the same data and did not end; torchrun starts the command again."""
     runs = [
         run
@@ -189,7 +193,7 @@ def find_interrupted(runs_dir: Path, command: tuple[str, ...], fingerprint: str)
     ]
     if not runs or (has_ended(runs[-1].history.epochs(), runs[-1].record.recipe.epochs) and runs[-1].report):
         return None
-    return runs[-1].path, runs[-1].record
+    return runs[-1].path
 
 
 def _describe(

@@ -41,11 +41,13 @@ class Group:
         rank: this process's number, from 0.
         size: how many there are.
         restarts: how often torchrun has started all of them again.
+        is_first_here: whether no process of a lower rank is on the same machine.
     """
 
     rank: int = 0
     size: int = 1
     restarts: int = 0
+    is_first_here: bool = True
     _store: Store | None = None
     _interrupts: list[bool] = field(default_factory=list, compare=False, repr=False)
 
@@ -105,8 +107,8 @@ class Group:
             dist.all_gather(list(whole.chunk(self.size)), part)
         return whole[:length]
 
-    def share(self, message: bytes = b"") -> bytes:
-        """The leader's message, which the others wait for."""
+    def share(self, message: bytes = b"", source: int = 0) -> bytes:
+        """The message of one process, by default the leader's, which the others wait for."""
         if self.size == 1:
             return message
         import torch
@@ -114,11 +116,11 @@ class Group:
 
         with self._naming_the_lost():
             length = torch.tensor([len(message)])
-            dist.broadcast(length, 0)
+            dist.broadcast(length, source)
             content = torch.zeros(int(length), dtype=torch.uint8)
-            if self.is_leader and message:
+            if self.rank == source and message:
                 content = torch.frombuffer(bytearray(message), dtype=torch.uint8)
-            dist.broadcast(content, 0)
+            dist.broadcast(content, source)
         return content.numpy().tobytes()
 
     def lead(self, action: Callable[[], bytes]) -> bytes:
@@ -261,6 +263,6 @@ def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
         beat(hearts, rank, 0)
         dist.barrier()  # from here on, all have a heart
         threading.Thread(target=keep_beating, args=(hearts, rank), daemon=True).start()
-        yield Group(rank, size, restarts, hearts)
+        yield Group(rank, size, restarts, local_rank == 0, hearts)
     finally:
         dist.destroy_process_group()
