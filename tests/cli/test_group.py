@@ -11,12 +11,15 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from torch.distributed import HashStore, Store
 
+from lamina.errors import GroupError
 from lamina.runs.run import read_run
-from lamina.training.group import ALONE, Group
+from lamina.training.group import ALONE, Group, count_start
 
 SCRIPT = Path(__file__).parent / "group_script.py"
 TRAIN = ("-m", "lamina", "train", "mlp", "--data", "shapes", "--epochs", "9", "--batch-size", "100", "--lanes", "4")
@@ -37,6 +40,29 @@ def test_one_process_agrees_with_itself():
     assert ALONE.share(b"x") == ALONE.lead(lambda: b"x") == b"x"
     assert ALONE.gather(b"x") == [b"x"]
     assert (ALONE.any(True), ALONE.any(False), ALONE.find_others("x")) == (True, False, [])
+
+
+def start(store: Store, size: int) -> list[int]:
+    """What processes, here threads, agree on that start together."""
+    with ThreadPoolExecutor(size) as threads:
+        return list(threads.map(lambda rank: count_start(store, rank, size, 30.0), range(size)))
+
+
+def test_processes_agree_on_which_start_it_is_though_the_store_keeps_what_earlier_ones_wrote():
+    store = HashStore()
+    assert start(store, 3) == [1, 1, 1]
+    assert start(store, 2) == [2, 2]
+    store.set("came/1", "a process that was killed before it had an answer")
+    assert start(store, 4) == [3, 3, 3, 3]
+    assert start(store, 1) == [4]
+
+
+def test_a_process_that_does_not_come_to_the_start_is_named():
+    expected = r"^Waited 0.1 seconds for rank 1, 2 of 3 processes, which did not come. Resuming"
+    with pytest.raises(GroupError, match=expected):
+        count_start(HashStore(), 0, 3, 0.1)
+    with pytest.raises(GroupError, match="for the leader of 3 processes, which did not come"):
+        count_start(HashStore(), 2, 3, 0.1)
 
 
 @pytest.mark.parametrize(("count", "size"), [(4, 3), (1, 1), (0, 4), (7, 7)])

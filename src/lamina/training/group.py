@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 60.0
 """A process that does not answer for so long counts as lost."""
+POLL_SECONDS = 0.02
 BEAT_SECONDS, ANSWER_SECONDS = 1.0, 3.5
 """Each process shows so often that it runs; one that has not for the longer time is lost."""
 
@@ -40,7 +42,7 @@ class Group:
     Attributes:
         rank: this process's number, from 0.
         size: how many there are.
-        restarts: how often torchrun has started all of them again.
+        restarts: how often torchrun has started them again.
         is_first_here: whether no process of a lower rank is on the same machine.
     """
 
@@ -227,6 +229,43 @@ def keep_beating(store: Store, rank: int) -> None:
             return
 
 
+def count_start(store: Store, rank: int, size: int, timeout_seconds: float) -> int:
+    """Which start of the processes this is, from 1, as they agree through a store that keeps what earlier ones wrote.
+
+    torchrun's own count may differ from machine to machine. The leader answers each process by the secret that it left
+    under its rank, and lets all go on once each has taken the answer: a secret of an earlier start never does.
+
+    Raises:
+        GroupError: a process does not come in time.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    secret = secrets.token_hex(8)
+    number = store.add("starts", 1) if rank == 0 else 0
+    waiting = set(range(1, size)) if rank == 0 else set()
+    store.set(f"came/{rank}", secret)
+    while rank or waiting:
+        for other in sorted(waiting):
+            if store.check([f"came/{other}"]):
+                its = store.get(f"came/{other}").decode()
+                store.set(f"start/{its}", str(number))
+                if store.check([f"taken/{its}/{number}"]):
+                    waiting.remove(other)
+        if rank and store.check([f"start/{secret}"]):
+            number = int(store.get(f"start/{secret}"))
+            store.set(f"taken/{secret}/{number}", "")
+            if store.check([f"go/{number}"]):
+                return number
+        if time.monotonic() > deadline:
+            missing = "the leader" if rank else f"rank {name_some(list(map(str, sorted(waiting))))}"
+            raise GroupError(
+                f"Waited {timeout_seconds:g} seconds for {missing} of {size} processes, which did not come. Resuming "
+                "continues from the last checkpoint, with any number of processes."
+            )
+        time.sleep(POLL_SECONDS)
+    store.set(f"go/{number}", "")
+    return number
+
+
 @contextmanager
 def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
     """The group that torchrun has put this process into; :data:`ALONE` without torchrun.
@@ -243,14 +282,14 @@ def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
     from torch.distributed.rendezvous import rendezvous
 
     timeout = timedelta(seconds=timeout_seconds)
-    local_rank, restarts = int(os.environ["LOCAL_RANK"]), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    local_rank = int(os.environ["LOCAL_RANK"])
     has_gpu = torch.cuda.is_available() and local_rank < torch.cuda.device_count()
     if has_gpu:
         torch.cuda.set_device(local_rank)
     try:
         store, rank, size = next(rendezvous("env://", timeout=timeout))
-        # torchrun keeps the store, with what the processes wrote that it has started again since.
-        store = PrefixStore(f"start {restarts}", store)
+        start = count_start(PrefixStore("starts", store), rank, size, timeout_seconds)
+        store = PrefixStore(f"start {start}", store)
         backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
         dist.init_process_group(
             backend, store=PrefixStore("exchange", store), rank=rank, world_size=size, timeout=timeout
@@ -263,6 +302,6 @@ def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
         beat(hearts, rank, 0)
         dist.barrier()  # from here on, all have a heart
         threading.Thread(target=keep_beating, args=(hearts, rank), daemon=True).start()
-        yield Group(rank, size, restarts, local_rank == 0, hearts)
+        yield Group(rank, size, start - 1, local_rank == 0, hearts)
     finally:
         dist.destroy_process_group()
