@@ -1,0 +1,372 @@
+"""What a lost process, machine, cable or rendezvous costs: each is done to a small training, with real processes.
+
+A run is trained undisturbed by one process. Then the same is trained by several while workers are killed and stopped,
+cables are cut and the rendezvous host ends; what is left has to end in time, with a message that names what was lost,
+and the training is resumed by another number of processes. The digest of the weights after each epoch has to be that of
+the undisturbed run.
+
+Machines are network namespaces (machines.py), which need Linux and root: without them, those parts are left out.
+
+    python benchmarks/faults.py --kills 25 --json faults.json
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from machines import Launched, Machine, alone, among, find_hindrance, is_running, join_machines, wait_until
+from processes import append_row
+from rich.console import Console
+from rich.table import Table
+
+from lamina.runs.run import read_run
+from lamina.training.group import TIMEOUT_SECONDS
+
+LANES = 4
+BATCH_SIZE = 200
+STEPS = 40
+"""An epoch has so many: ``shapes`` has 8,000 images to train with."""
+FEWEST_EPOCHS = 26
+"""The training must last until something is broken."""
+IN_TIME = TIMEOUT_SECONDS + 15.0
+"""The others have to end within this: the timeout, and the moments in which it is found out who is lost."""
+EPOCH = '"event": "epoch"'
+
+MODULE = '''"""A small net that counts its passes, and kills its process in the one that the environment says."""
+
+import os
+import signal
+import threading
+
+from torch import nn
+
+
+class Counted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(3 * 32 * 32, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, 10)
+        )
+        self.passes = 0
+
+    def forward(self, images):
+        if self.training:
+            self.passes += 1
+            rank, _, rest = os.environ.get("KILL", "-1:0:0").partition(":")
+            passes, _, milliseconds = rest.partition(":")
+            if os.environ.get("RANK") == rank and self.passes == int(passes):
+                kill = threading.Timer(float(milliseconds) / 1000, os.kill, (os.getpid(), signal.SIGKILL))
+                kill.daemon = True
+                kill.start()
+        return self.layers(images)
+'''
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that was done, and what came of it.
+
+    Attributes:
+        what: was done.
+        expected: of it.
+        found: instead, or just that.
+        is_as_expected: whether it is.
+        seconds: until all had ended, or for all of it.
+    """
+
+    what: str
+    expected: str
+    found: str
+    is_as_expected: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where the trainings run, and what they must come to."""
+
+    folder: Path
+    epochs: int
+    digests: tuple[str, ...]
+
+    def words(self, name: str) -> list[str]:
+        """What trains a run."""
+        options = ["--data", "shapes", "--epochs", str(self.epochs), "--batch-size", str(BATCH_SIZE)]
+        return ["-m", "lamina", "train", "counted.py", *options, "--lanes", str(LANES), "--json", "--name", name]
+
+    def resume(self, name: str) -> list[str]:
+        """What resumes it."""
+        return ["-m", "lamina", "resume", f"runs/{name}", "--net", "counted.py", "--json"]
+
+    def read_digests(self, name: str) -> tuple[str, ...]:
+        """The digest of the weights after each epoch of a run."""
+        return tuple(str(row["weights"]) for row in read_run(self.folder / "runs" / name).history.epochs())
+
+    def log(self, name: str) -> Path:
+        """A new file for what a torchrun prints."""
+        return self.folder / f"{name}-{len(list(self.folder.glob('*.log')))}.log"
+
+    def compare(self, name: str) -> str:
+        """How a run's digests stand to the undisturbed ones."""
+        found = self.read_digests(name)
+        if found == self.digests:
+            return f"the same digests in all {self.epochs} epochs"
+        different = [
+            epoch for epoch, pair in enumerate(zip(found, self.digests, strict=False), 1) if len(set(pair)) > 1
+        ]
+        return f"{len(found)} of {self.epochs} epochs, first difference in epoch {min(different, default=None)}"
+
+    def finish(self, name: str, options: list[str], machine: Machine | None = None) -> str:
+        """Resume a run to its end, and say how its digests stand."""
+        with Launched(self.resume(name), self.log(name), options, machine) as launched:
+            status = launched.wait(300)
+        return self.compare(name) if status == 0 else f"resuming ended with {status}: {launched.text()[-500:]}"
+
+    @property
+    def same(self) -> str:
+        """What is expected of digests."""
+        return f"the same digests in all {self.epochs} epochs"
+
+
+def find_message(launched: Launched) -> str:
+    """What lamina said about a lost process."""
+    found = re.findall(r"^(?:\[[^\]]*\]:)?lamina(?: \(rank \d+\))?: .*$", launched.text(), flags=re.MULTILINE)
+    return found[-1] if found else "no message"
+
+
+def find_statuses(launched: Launched) -> dict[int, int]:
+    """The exit statuses of the workers that torchrun reports, by rank."""
+    found = re.findall(r"rank\s*: (\d+) \(local_rank: \d+\)\s+exitcode\s*: (-?\d+)", launched.text())
+    return {int(rank): int(status) for rank, status in found}
+
+
+def kill_again_and_again(scene: Scene, kills: int, seed: int) -> Iterator[Row]:
+    """Kill a random worker at a random moment of a random step, and resume with another number of processes."""
+    chance = random.Random(seed)
+    began, processes, done = time.monotonic(), chance.randint(1, LANES), []
+    words = scene.words("killed")
+    for _ in range(kills):
+        rank = chance.randrange(processes)
+        lanes = (rank + 1) * LANES // processes - rank * LANES // processes
+        moment = f"{rank}:{chance.randint(1, STEPS * lanes)}:{chance.uniform(0, 40):.1f}"
+        with Launched(words, scene.log("killed"), alone(processes), variables={"KILL": moment}) as launched:
+            status = launched.wait(TIMEOUT_SECONDS + 60)
+        if status != 1 or find_statuses(launched).get(rank) != -signal.SIGKILL:
+            yield Row(
+                "SIGKILL of a worker", "torchrun ends with 1",
+                f"kill {len(done) + 1} ({moment} of {processes}): {status}, {launched.text()[-500:]}",
+                False, time.monotonic() - began,
+            )  # fmt: skip
+            return
+        done.append(processes)
+        if (scene.folder / "runs/killed/state.safetensors").exists():
+            words = scene.resume("killed")
+        else:  # before the first checkpoint there is nothing to resume
+            words = scene.words("killed")
+            shutil.rmtree(scene.folder / "runs/killed", ignore_errors=True)
+        processes = chance.choice([count for count in range(1, LANES + 1) if count != processes])
+    found = scene.finish("killed", alone(processes))
+    counts = ", ".join(f"{done.count(count)} of {count}" for count in range(1, LANES + 1))
+    what = f"{kills} SIGKILLs of random workers at random steps (processes: {counts})"
+    yield Row(what, scene.same, found, found == scene.same, time.monotonic() - began)
+
+
+def stop_a_worker(scene: Scene) -> Iterator[Row]:
+    """Stop one of three workers, so that it answers no more but keeps its connections."""
+    with Launched(scene.words("stopped"), scene.log("stopped"), alone(3)) as launched:
+        launched.wait_for(EPOCH, times=2)
+        workers = launched.workers()
+        os.kill(workers[1], signal.SIGSTOP)
+        began = time.monotonic()
+        others = [workers[0], workers[2]]
+        seconds = wait_until(lambda: not any(map(is_running, others)), IN_TIME + 60)
+        launched.wait(60)
+    found = f"{'not' if seconds is None else f'{seconds:.0f} s'}, {find_statuses(launched)}: {find_message(launched)}"
+    is_right = (
+        seconds is not None
+        and seconds <= IN_TIME
+        and [find_statuses(launched).get(rank) for rank in (0, 2)] == [75, 75]
+    )
+    yield Row(
+        "SIGSTOP of rank 1 of 3", f"the others end within {IN_TIME:.0f} s with 75 and name rank 1", found,
+        is_right and "No answer from rank 1 of 3" in launched.text(), time.monotonic() - began,
+    )  # fmt: skip
+    found = scene.finish("stopped", alone(2))
+    yield Row("resumed by 2", scene.same, found, found == scene.same, time.monotonic() - began)
+
+
+def on_two_machines(
+    scene: Scene, name: str, what: str, break_it: Callable[[Machine, Launched], None], names: dict[int, str]
+) -> Iterator[Row]:
+    """Train on two machines, break something, see how those end that are left, and resume.
+
+    ``break_it`` gets the second machine and what runs on the first; ``names`` has the number of each machine that is
+    left, and a part of the message that is expected there.
+    """
+    with join_machines(2) as machines, ExitStack() as stack:
+        launched = [
+            stack.enter_context(
+                Launched(scene.words(name), scene.log(name), among(2, machines[0], number == 0), machine)
+            )
+            for number, machine in enumerate(machines)
+        ]
+        launched[0].wait_for(EPOCH, times=2)
+        workers = [next(iter(each.workers().values())) for each in launched]
+        break_it(machines[1], launched[0])
+        began = time.monotonic()
+        seconds: dict[int, float] = {}
+        while len(seconds) < len(names) and time.monotonic() < began + 3 * IN_TIME:
+            for each in names:
+                if each not in seconds and not is_running(workers[each]):
+                    seconds[each] = time.monotonic() - began
+            time.sleep(0.05)
+        for each in names:
+            launched[each].wait(40)
+        for each, name_expected in names.items():
+            message = find_message(launched[each])
+            took = seconds.get(each)
+            found = f"{'did not end' if took is None else f'{took:.0f} s'}, {find_statuses(launched[each])}: {message}"
+            yield Row(
+                f"{what}: machine {each + 1}", f"ends within {IN_TIME:.0f} s with “{name_expected}”", found,
+                took is not None and took <= IN_TIME and name_expected in message, time.monotonic() - began,
+            )  # fmt: skip
+        for one in launched:
+            one.end()
+        began, last = time.monotonic(), max(names)
+        found = scene.finish(name, alone(1), machines[last])
+        what = f"resumed by machine {last + 1} alone"
+        yield Row(what, scene.same, found, found == scene.same, time.monotonic() - began)
+
+
+def kill_one_of_two_agents(scene: Scene, killed: int) -> Iterator[Row]:
+    """Kill a worker of one of two agents that may restart: each agent counts its own restarts."""
+    name = f"agent-{killed + 1}"
+    with ExitStack() as stack:
+        launched = [
+            stack.enter_context(
+                Launched(
+                    scene.words(name), scene.log(name),
+                    [*among(2, None, number == 0), "--max-restarts", "3", "--local-addr", "127.0.0.1"],
+                )
+            )
+            for number in range(2)
+        ]  # fmt: skip
+        leader = wait_for_any(launched, EPOCH, 2)
+        began = time.monotonic()
+        victim = leader if killed == 0 else 1 - leader
+        for process in launched[victim].workers().values():
+            os.kill(process, signal.SIGKILL)
+        statuses = [each.wait(max(1.0, began + 5 * IN_TIME - time.monotonic())) for each in launched]
+        messages = {find_message(each) for each in launched}
+    is_right = statuses == [0, 0]
+    found = scene.compare(name) if is_right else f"torchrun ended with {statuses}: {' '.join(sorted(messages))}"
+    yield Row(
+        f"two agents with --max-restarts 3, worker of rank {killed} killed", scene.same, found, found == scene.same,
+        time.monotonic() - began,
+    )  # fmt: skip
+
+
+def wait_for_any(launched: list[Launched], text: str, times: int) -> int:
+    """The number of the torchrun that has printed something so often: that of the leader."""
+
+    def counts() -> list[int]:
+        return [each.text().count(text) for each in launched]
+
+    if wait_until(lambda: max(counts()) >= times, 120) is None:
+        raise OSError(f"expected {text!r}, got:\n{launched[0].text()[-2000:]}")
+    return counts().index(max(counts()))
+
+
+def train_undisturbed(folder: Path, epochs: int) -> Scene:
+    """The run that all others are compared with."""
+    (folder / "counted.py").write_text(MODULE, encoding="utf-8")
+    scene = Scene(folder, epochs, ())
+    done = subprocess.run(
+        [sys.executable, *scene.words("undisturbed")], capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    if done.returncode:
+        raise ValueError(f"expected a training, got:\n{done.stderr[-2000:]}")
+    return Scene(folder, epochs, scene.read_digests("undisturbed"))
+
+
+def main(
+    kills: int = 25,
+    seed: int = 0,
+    parts: str = "kills,stop,cut,host,agents",
+    logs: Path | None = None,
+    json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+) -> None:
+    """Do it, and compare with what is expected; the status is 1 if anything is not as expected.
+
+    Args:
+        kills: workers that are killed, one after another.
+        seed: of whom and when.
+        parts: which of them, commas between.
+        logs: a new folder that keeps the runs and all that was printed.
+        json_path: where to write every row, one JSON object a line.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is cleared away
+    console = Console(width=160)
+    makers: dict[str, Callable[[Scene], Iterator[Row]]] = {
+        "kills": lambda scene: kill_again_and_again(scene, kills, seed),
+        "stop": stop_a_worker,
+        "cut": lambda scene: on_two_machines(
+            scene,
+            "cut",
+            "cable cut",
+            lambda machine, _: machine.cut(),
+            {0: "No answer from rank 1 of 2", 1: "The rendezvous host at 10.77.0.1"},
+        ),
+        "host": lambda scene: on_two_machines(
+            scene,
+            "host",
+            "rendezvous host killed",
+            lambda _, launched: launched.end(),
+            {1: "The rendezvous host at 10.77.0.1"},
+        ),
+        "agents": lambda scene: (row for killed in (1, 0) for row in kill_one_of_two_agents(scene, killed)),
+    }
+    table = Table("what", "expected", "found", "seconds")
+    is_all_right = True
+    json_path = json_path and json_path.resolve()
+    with ExitStack() as stack:
+        if logs is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            logs.mkdir(parents=True)
+            folder = logs.resolve()
+        stack.callback(os.chdir, Path.cwd())
+        os.chdir(folder)
+        console.print("training undisturbed")
+        scene = train_undisturbed(folder, max(kills + 1, FEWEST_EPOCHS))
+        for part in parts.split(","):
+            if part in ("cut", "host") and (hindrance := find_hindrance()):
+                console.print(f"{part} left out: {hindrance}")
+                continue
+            for row in makers[part](scene):
+                console.print(f"{'as expected' if row.is_as_expected else 'NOT as expected'}: {row.what}: {row.found}")
+                is_all_right &= row.is_as_expected
+                table.add_row(row.what, row.expected, row.found, f"{row.seconds:.0f}")
+                if json_path is not None:
+                    append_row(json_path, row)
+    console.print(table)
+    sys.exit(0 if is_all_right else 1)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
