@@ -8,10 +8,17 @@ where c0 is what each process does whatever its share of the batch (optimizer, P
 P the number of weights, α the delay of a message and β the bytes that a link carries in a second; each weight crosses
 the link twice, with 4 bytes. cores(N) is how many processes share a core of this machine: 1 for N machines.
 
-c0 and c1 come from one process at the whole batch and at half of it; α and β from two processes that exchange a short
-and a long vector. There are as many lanes as the largest N. All processes have one thread.
+c0 and c1 are fitted to one process and to two, less the exchange of these; α and β to two processes that exchange a
+short and a long vector. A second fit, from one process at the whole batch and at half of it, knows nothing of two
+processes that share this machine's memory: it serves the tables on paper, of N separate machines. There are as many
+lanes as the largest N. All processes have one thread.
 
-    python benchmarks/scale.py --nets mlp,cnn,cnn-s --batch-size 500 --json scale.json
+With --links the processes are also machines: network namespaces on a switch (machines.py), each behind a cable that
+tc's tbf slows down. Their α and β are measured again; the constants of the nets stay those of loopback, and the
+machines still share this one's cores. Delay is on paper only: netem, which would add it, is not in every kernel, and
+was not in the one that this was written on.
+
+    python benchmarks/scale.py --nets mlp,cnn,cnn-s,cnn-l@64,resnet18@32 --links 1,10 --json scale.json
 """
 
 from __future__ import annotations
@@ -19,16 +26,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import statistics
-import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import tyro
+from machines import Launched, Machine, alone, among, find_hindrance, join_machines
 from processes import append_row, read_entry
 from rich.console import Console
 from rich.table import Table
@@ -39,13 +50,17 @@ from lamina.training.group import Group, join_group
 from lamina.zoo import load_net
 
 MACHINES = (2, 4, 8, 16, 32, 64, 128, 256)
-LINKS = {"1 Gbit/s, 0.1 ms": (1e-4, 1.25e8), "10 Gbit/s, 0.1 ms": (1e-4, 1.25e9), "10 Gbit/s, 1 ms": (1e-3, 1.25e9)}
 SHORT, LONG = 1_000, 4_000_000
+MOST_SECONDS = 300.0
+"""One torchrun may take so long."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Seconds of a step, the median of ``steps``; ``net`` is ``exchange`` for that of a vector of ``weights``."""
+    """Seconds of a step, the median of ``steps``; ``net`` is ``exchange`` for that of a vector of ``weights``.
+
+    ``gigabits`` are those of each machine's cable, 0 on loopback.
+    """
 
     net: str
     processes: int
@@ -54,6 +69,19 @@ class Row:
     weights: int
     seconds: float
     steps: int
+    gigabits: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """What joins the processes."""
+
+    delay_seconds: float
+    bytes_per_second: float
+
+    def seconds(self, weights: int, processes: int) -> float:
+        """The exchange of a step."""
+        return (processes - 1) * (2 * self.delay_seconds + 8 * weights / processes / self.bytes_per_second)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +92,10 @@ class Cost:
     batch_seconds: float
     weights: int
 
-    def step_seconds(self, processes: int, delay_seconds: float, bytes_per_second: float, cores: int = 10**9) -> float:
+    def step_seconds(self, processes: int, link: Link, cores: int = 10**9) -> float:
         """A step of so many processes."""
         share = max(1.0, processes / cores)
-        work = share * (self.fixed_seconds + self.batch_seconds / processes)
-        exchanged = 8 * self.weights * (processes - 1) / processes / bytes_per_second
-        return work + 2 * (processes - 1) * delay_seconds + exchanged
+        return share * (self.fixed_seconds + self.batch_seconds / processes) + link.seconds(self.weights, processes)
 
 
 def time_training(net_name: str, batch_size: int, lanes: int, steps: int, group: Group) -> Row:
@@ -98,118 +124,194 @@ def time_training(net_name: str, batch_size: int, lanes: int, steps: int, group:
 def time_exchange(length: int, group: Group) -> Row:
     """The exchange of a vector: parts to and fro."""
     vector, spent = torch.ones(1, length), []
-    for _ in range(30):
+    for _ in range(15):
         began = time.perf_counter()
         received = group.exchange(vector, [1] * group.size)
         group.join(received.sum(0), length)
         spent.append(time.perf_counter() - began)
-    return Row("exchange", group.size, 1, 0, length, statistics.median(spent[5:]), 25)
+    return Row("exchange", group.size, 1, 0, length, statistics.median(spent[3:]), 12)
 
 
-def work(net: str, batch_size: int, lanes: int, steps: int) -> None:
-    """What torchrun starts: time a net, or the exchange of both vectors, and print rows by the leader."""
+PAPER = {
+    "1 Gbit/s, 0.1 ms": Link(1e-4, 1.25e8),
+    "10 Gbit/s, 0.1 ms": Link(1e-4, 1.25e9),
+    "10 Gbit/s, 1 ms": Link(1e-3, 1.25e9),
+}
+
+
+def work(tasks: Sequence[str], lanes: int, steps: int) -> None:
+    """What torchrun starts: time nets, each ``NET@IMAGES``, or the exchange of both vectors; the leader prints rows."""
     with join_group() as group:
-        if net == "exchange":
-            rows = [time_exchange(length, group) for length in (SHORT, LONG)]
-        else:
-            rows = [time_training(net, batch_size, lanes, steps, group)]
-        if group.is_leader:
-            for row in rows:
+        for task in tasks:
+            if task == "exchange":
+                rows = [time_exchange(length, group) for length in (SHORT, LONG)]
+            else:
+                net, _, batch_size = task.partition("@")
+                rows = [time_training(net, int(batch_size), lanes, steps, group)]
+            for row in rows if group.is_leader else ():
                 print("ROW", json.dumps(dataclasses.asdict(row)), flush=True)
 
 
-def run(processes: int, threads: int, net: str, batch_size: int, lanes: int, steps: int) -> list[Row]:
-    """Time a net with so many processes of torchrun."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    words = ["work", net, str(batch_size), str(lanes), str(steps)]
-    done = subprocess.run(
-        [*launcher, __file__, *words],
-        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-    )  # fmt: skip
-    found = [line.partition(" ")[2] for line in done.stdout.splitlines() if line.startswith("ROW ")]
-    if done.returncode or not found:
-        raise ValueError(f"expected rows of {net} by {processes} processes, got:\n{done.stderr[-2000:]}")
-    return [Row(**json.loads(line)) for line in found]
+def run(
+    tasks: Sequence[str], processes: int, threads: int, lanes: int, steps: int,
+    machines: Sequence[Machine] = (), gigabits: float = 0.0,
+) -> list[Row]:  # fmt: skip
+    """Time tasks one after another by torchrun: so many processes here, or one on each of so many machines."""
+    words = [__file__, "work", ",".join(tasks), str(lanes), str(steps)]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        launched = []
+        for number, machine in enumerate(machines[:processes] or (None,)):
+            options = alone(processes) if machine is None else among(processes, machines[0], number == 0)
+            log = Path(folder) / f"{number}.log"
+            launched.append(stack.enter_context(Launched(words, log, options, machine, threads)))
+        statuses = [each.wait(MOST_SECONDS) for each in launched]
+        printed = "\n".join(each.text() for each in launched)
+    found = [line.partition(" ")[2] for line in printed.splitlines() if line.startswith("ROW ")]
+    if any(statuses) or None in statuses or not found:
+        raise ValueError(f"expected rows of {tasks} by {processes} processes, got {statuses}:\n{printed[-2000:]}")
+    return [dataclasses.replace(Row(**json.loads(line)), gigabits=gigabits) for line in found]
+
+
+def measure_once(sizes: dict[str, int], largest: int, steps: int, links: Sequence[float]) -> list[Row]:
+    """All measurements, once."""
+    whole = [f"{net}@{size}" for net, size in sizes.items()]
+    rows = run(whole, 1, 2, largest, steps) + run(whole, 1, 1, largest, steps)
+    # One process and its half of the batch have the lanes that it would have among two.
+    rows += run([f"{net}@{size // 2}" for net, size in sizes.items()], 1, 1, largest // 2, steps)
+    rows += run(["exchange", *whole], 2, 1, largest, steps)
+    rows += run(whole, largest, 1, largest, steps)
+    for gigabits in links:
+        with join_machines(largest) as machines:
+            for machine in machines:
+                machine.limit(gigabits)
+            for processes, tasks in ((2, ["exchange", *whole]), (largest, whole)):
+                rows += run(tasks, processes, 1, largest, steps, machines, gigabits)
+    return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """The rows of all turns, and their medians."""
+
+    rows: Sequence[Row]
+
+    def seconds(self, net: str, size: int, processes: int, threads: int = 1, gigabits: float = 0.0) -> float:
+        """The median of a net's step, or of the exchange of ``size`` weights."""
+        return statistics.median(
+            row.seconds
+            for row in self.rows
+            if (row.net, row.processes, row.threads, row.gigabits) == (net, processes, threads, gigabits)
+            and size == (row.weights if net == "exchange" else row.batch_size)
+        )
+
+    def link(self, gigabits: float = 0.0) -> Link:
+        """What two processes found by their exchanges."""
+        short, long = (self.seconds("exchange", length, 2, gigabits=gigabits) for length in (SHORT, LONG))
+        return Link(short / 2, 8 * (LONG - SHORT) / 2 / (long - short))
+
+    def costs(self, net: str, size: int) -> tuple[Cost, Cost]:
+        """The constants of a net: fitted to one and two processes, and to the whole batch and half of it."""
+        weights = next(row.weights for row in self.rows if row.net == net)
+        whole = self.seconds(net, size, 1)
+        two = self.seconds(net, size, 2) - self.link().seconds(weights, 2)
+        half = self.seconds(net, size // 2, 1)
+        # Neither constant is negative, whatever the noise.
+        shared = [min(whole, max(0.0, 2 * (whole - part))) for part in (two, half)]
+        return Cost(whole - shared[0], shared[0], weights), Cost(whole - shared[1], shared[1], weights)
+
+
+def milliseconds(seconds: float) -> str:
+    """As a cell of a table."""
+    return f"{1000 * seconds:.1f} ms"
 
 
 def main(
     nets: str = "mlp,cnn,cnn-s",
     batch_size: int = 500,
     largest: int = 4,
-    steps: int = 12,
+    steps: int = 6,
     turns: int = 3,
     cores: int | None = None,
+    links: str = "",
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
     """Measure, fit, predict and compare.
 
     Args:
-        nets: of the zoo, commas between.
+        nets: of the zoo, commas between; NET@IMAGES has a batch size of its own.
         batch_size: images in a step, of all processes.
         largest: number of processes that is predicted; the lanes of each batch.
         steps: timed in each training.
         turns: how often each is measured; the medians count.
         cores: of this machine; by default what the system says.
+        links: Gbit/s of emulated cables, commas between, as 1,10; needs Linux and root.
         json_path: where to write every row, one JSON object a line.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is cleared away
     load_data("shapes")
-    cores = cores or os.cpu_count() or 1
-    rows: list[Row] = []
-    half = batch_size // 2
-    for _ in range(turns):
-        rows += run(2, 1, "exchange", 0, 1, 0)
-        for net in nets.split(","):
-            for processes, threads, size in ((1, 2, batch_size), (1, 1, batch_size), (1, 1, half), (2, 1, batch_size)):
-                # One process and its half of the batch have the lanes that it would have among two.
-                lanes = largest // 2 if size == half else largest
-                rows += run(processes, threads, net, size, lanes, steps)
-            rows += run(largest, 1, net, batch_size, largest, steps)
-
-    def median(net: str, processes: int, threads: int, size: int, weights: int | None = None) -> float:
-        return statistics.median(
-            row.seconds
-            for row in rows
-            if (row.net, row.processes, row.threads, row.batch_size) == (net, processes, threads, size)
-            and weights in (None, row.weights)
-        )
-
-    short, long = (median("exchange", 2, 1, 0, length) for length in (SHORT, LONG))
-    delay = short / 2
-    bytes_per_second = 8 * LONG / 2 / (long - short)
     console = Console(width=160)
-    console.print(f"α {1e6 * delay:.0f} µs, β {bytes_per_second / 1e9:.2f} GB/s on loopback")
-    table = Table("net", "1 × 2 threads", "1 × 1", "2 × 1", "gain of 2 × 1", f"{largest} × 1", "predicted", "error")
-    costs = {}
-    for net in nets.split(","):
-        whole, part = median(net, 1, 1, batch_size), median(net, 1, 1, half)
-        weights = next(row.weights for row in rows if row.net == net)
-        batch_seconds = min(whole, 2 * (whole - part))  # neither constant is negative, whatever the noise
-        costs[net] = cost = Cost(whole - batch_seconds, batch_seconds, weights)
-        two_threads, two, many = (
-            median(net, processes, threads, batch_size) for processes, threads in ((1, 2), (2, 1), (largest, 1))
-        )
-        predicted = cost.step_seconds(largest, delay, bytes_per_second, cores)
-        cells = [two_threads, whole, two, many, predicted]
-        one, alone, both, all_of_them, guess = (f"{1000 * cell:.1f} ms" for cell in cells)
-        table.add_row(
-            net, one, alone, both, f"{two_threads / two:.2f}", all_of_them, guess, f"{predicted / many - 1:+.0%}"
-        )
-    console.print(table)
-    for link, (link_delay, link_bytes) in LINKS.items():
-        paper = Table("net", *(f"{machines}" for machines in MACHINES), title=f"times as fast as one machine, {link}")
-        for net, cost in costs.items():
-            alone = cost.step_seconds(1, link_delay, link_bytes)
-            paper.add_row(
-                net, *(f"{alone / cost.step_seconds(machines, link_delay, link_bytes):.1f}" for machines in MACHINES)
-            )
-        console.print(paper)
-    if json_path is not None:
-        for row in rows:
+    cores = cores or os.cpu_count() or 1
+    gigabits = [float(word) for word in links.split(",") if word]
+    if gigabits and (hindrance := find_hindrance()):
+        console.print(f"links left out: {hindrance}")
+        gigabits = []
+    sizes = {net: int(size or batch_size) for net, _, size in (word.partition("@") for word in nets.split(","))}
+    rows: list[Row] = []
+    for turn in range(1, turns + 1):
+        began = time.monotonic()
+        found = measure_once(sizes, largest, steps, gigabits)
+        console.print(f"turn {turn} of {turns}: {time.monotonic() - began:.0f} s")
+        for row in found if json_path is not None else ():
             append_row(json_path, row)
+        rows += found
+
+    measured = Measured(rows)
+    loopback = measured.link()
+    console.print(describe(loopback, "on loopback"))
+    table = Table(
+        "net", "batch", "1 × 2 threads", "1 × 1", "2 × 1", "gain of 2 × 1", f"{largest} × 1", "predicted", "error",
+        "from half", "error",
+    )  # fmt: skip
+    for net, size in sizes.items():
+        two_threads = measured.seconds(net, size, 1, threads=2)
+        whole, two, many = (measured.seconds(net, size, processes) for processes in (1, 2, largest))
+        guesses = [cost.step_seconds(largest, loopback, cores) for cost in measured.costs(net, size)]
+        errors = [(milliseconds(guess), f"{guess / many - 1:+.0%}") for guess in guesses]
+        table.add_row(
+            net, str(size), milliseconds(two_threads), milliseconds(whole), milliseconds(two),
+            f"{two_threads / two:.2f}", milliseconds(many), *errors[0], *errors[1],
+        )  # fmt: skip
+    console.print(table)
+    for rate in gigabits:
+        link = measured.link(rate)
+        console.print(describe(link, f"through cables of {rate:g} Gbit/s"))
+        table = Table("net", "batch", "2 machines", "predicted", "error", f"{largest} machines", "predicted", "error")
+        for net, size in sizes.items():
+            cost, _ = measured.costs(net, size)
+            cells = []
+            for processes in (2, largest):
+                seconds, guess = (
+                    measured.seconds(net, size, processes, gigabits=rate), cost.step_seconds(processes, link, cores),
+                )  # fmt: skip
+                cells += [milliseconds(seconds), milliseconds(guess), f"{guess / seconds - 1:+.0%}"]
+            table.add_row(net, str(size), *cells)
+        console.print(table)
+    for name, link in PAPER.items():
+        paper = Table("net", *(f"{machines}" for machines in MACHINES), title=f"times as fast as one machine, {name}")
+        for net, size in sizes.items():
+            _, cost = measured.costs(net, size)
+            one = cost.step_seconds(1, link)
+            paper.add_row(net, *(f"{one / cost.step_seconds(machines, link):.1f}" for machines in MACHINES))
+        console.print(paper)
+
+
+def describe(link: Link, where: str) -> str:
+    """Its constants, in a line."""
+    return f"α {1e6 * link.delay_seconds:.0f} µs, β {link.bytes_per_second / 1e9:.2f} GB/s {where}"
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["work"]:
-        work(sys.argv[2], *map(int, sys.argv[3:6]))
+        work(sys.argv[2].split(","), *map(int, sys.argv[3:5]))
     else:
         tyro.cli(main)
