@@ -3,9 +3,11 @@
 import json
 import sys
 
+import timm
 import torch
 
-from lamina import Epoch, Recipe, Training, load_data, load_net
+from lamina import Epoch, Net, Recipe, Training, load_data, load_net
+from lamina.data import draw_shapes
 from lamina.evaluation.evaluating import evaluate
 from lamina.training.group import join_group
 from lamina.training.tensors import digest_tensors
@@ -33,8 +35,19 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
     "tiny-batches": ("mlp", {"batch_size": 3}),
     "local": ("mlp", {"sync_every": 2, "batch_size": 8}),
     "local-norms": ("cnn-s", {"sync_every": 3, "batch_size": 8, "optimizer": "muon", "lr": 0.02, "ema_decay": 0.9}),
+    "freeze": ("timm", {"freeze": 1, "optimizer": "adamw", "lr": 0.01}),
+    "freeze-local": ("timm", {"freeze": 1, "optimizer": "sgd", "sync_every": 2, "batch_size": 8}),
     "warmup": ("cnn", {"optimizer": "adamw", "label_smoothing": 0.2, "warmup_fraction": 0.5}),
 }
+
+
+def make_net(name: str) -> Net | torch.nn.Module:
+    """A net of the zoo, or timm's smallest with random weights."""
+    if name != "timm":
+        return load_net(name)
+    torch.manual_seed(0)
+    module: torch.nn.Module = timm.create_model("test_efficientnet", num_classes=10)
+    return module
 
 
 def main() -> None:
@@ -46,13 +59,14 @@ def main() -> None:
         for name, (net, fields) in RECIPES.items():
             recipe = Recipe(**{"epochs": 2, "batch_size": 13, "lanes": 4, **fields})  # type: ignore[arg-type]
             images = data.train.take(range(27))
-            training = Training(load_net(net), images, recipe, device="cpu", group=group)
+            training = Training(make_net(net), images, recipe, device="cpu", group=group)
             digests = [digest_tensors(training.checkpoint().tensors) for event in training if isinstance(event, Epoch)]
             if group.find_others(" ".join(digests)):
                 raise ValueError(f"{name}: the processes have different weights")
             found[name] = digests
-        for count in (1, 7, 101, 1001):
-            report = evaluate(training.model, data.test.take(range(count)), group=group).to_json()
+        pictures = draw_shapes("shapes", "test", count=10_000, seed=1)
+        for count in (1, 7, 101, 10_000):
+            report = evaluate(training.model, pictures.take(range(count)), group=group).to_json()
             del report["seconds"]
             found[f"report of {count}"] = report
         if group.is_leader:

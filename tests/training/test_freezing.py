@@ -50,7 +50,14 @@ def changed(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"flip": "random"}, {"ema_decay": 0.5}, {"optimizer": "muon", "gradient_clip": 1.0}, {"precision": "bf16"}],
+    [
+        {},
+        {"flip": "random"},
+        {"ema_decay": 0.5},
+        {"optimizer": "muon", "gradient_clip": 1.0},
+        {"optimizer": "sgd"},
+        {"precision": "bf16"},
+    ],
     ids=str,
 )
 def test_the_head_learns_alone_at_first_and_then_all_layers(changes):

@@ -138,9 +138,20 @@ class RMSprop(_QuickStart, torch.optim.RMSprop):
 
 
 class SGD(_QuickStart, torch.optim.SGD):
-    """torch's SGD."""
+    """torch's SGD, also of weights that were frozen at first, which have no momentum yet."""
 
-    step = _unwrap_step(torch.optim.SGD)
+    _step = _unwrap_step(torch.optim.SGD)
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """Take one step along the gradients that backward has left."""
+        for group in self.param_groups:
+            moved = [weight for weight in group["params"] if weight.grad is not None]
+            late = [weight for weight in moved if self.state[weight].get("momentum_buffer") is None]
+            if group["momentum"] and len(late) < len(moved):  # torch's kernel takes all or none
+                for weight in late:
+                    self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        self._step()
 
 
 class Muon(_QuickStart):
