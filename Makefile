@@ -2,6 +2,8 @@
 # make quick: lint, types and the tests that take moments, for every save.   make coverage: the tests, and what they reach.
 PYTHON ?= python3
 BIN := .venv/bin
+# Half of the slow tests are neighbours: whoever is done first takes from the other.
+WORKERS := --numprocesses auto --dist worksteal
 
 .PHONY: demo test quick coverage lint install clean
 
@@ -9,14 +11,14 @@ demo: .venv/installed
 	$(BIN)/lamina reproduce
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS)
 
 quick: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto -m "not slow" src tests/nets tests/training tests/evaluation tests/data
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) -m "not slow" src tests/nets tests/training tests/evaluation tests/data
 
 coverage: .venv/installed-test
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest $(WORKERS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
