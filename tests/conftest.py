@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 
 # The tests are about the CPU, also where there is a GPU; LAMINA_TEST_CUDA=1 runs those that are about CUDA.
@@ -71,10 +72,12 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_common_folder(tmp_path_factory, "shared-cache")
 
 
-@pytest.fixture(autouse=True)
-def use_shared_cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the user's own cache alone."""
-    monkeypatch.setenv("LAMINA_CACHE", str(shared_cache))
+@pytest.fixture(scope="session", autouse=True)
+def use_shared_cache(shared_cache: Path) -> Iterator[None]:
+    """Leave the user's own cache alone, in what modules and sessions share too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAMINA_CACHE", str(shared_cache))
+        yield
 
 
 @pytest.fixture
