@@ -44,11 +44,6 @@ thread = threading.Thread(target=exec, args=(lines, {}))
 thread.start()
 thread.join()
 """
-RESUME = """
-from lamina import read_run
-for event in read_run("runs/run").train():
-    pass
-"""
 
 
 def digests(run: Path) -> list[str]:
@@ -61,50 +56,61 @@ def train(run: Run) -> list[str]:
     return digests(run.path)
 
 
-@pytest.fixture
-def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "cli"))
-    from commands import write_pictures
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent / "cli"))
+        from commands import write_pictures
 
     for seed, (split, count) in enumerate({"train": 30, "test": 10}.items()):
-        write_pictures(tmp_path / "pictures" / split, count, seed)
-    return tmp_path / "pictures"
+        write_pictures(folder / split, count, seed)
+    return folder
 
 
+@pytest.fixture(scope="module")
+def undisturbed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """What the script makes in a process of its own."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    command = [sys.executable, "-c", EIGHT_LINES, str(pictures)]
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, check=True)
+    assert done.stdout.count("Epoch") == 3
+    return read_run(folder / "runs" / "run")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("thread", [False, True], ids=["script", "thread"])
 def test_a_script_killed_in_its_second_epoch_is_continued_to_the_digests_of_an_undisturbed_one(
-    thread, pictures, tmp_path
+    thread, pictures, undisturbed, tmp_path
 ):
     command = [sys.executable, "-c", IN_A_THREAD if thread else EIGHT_LINES, str(pictures)]
-    code = EIGHT_LINES if thread else ""
-    for name in ("straight", "killed"):
-        (tmp_path / name).mkdir()
-    straight = subprocess.run(
-        command, input=code, cwd=tmp_path / "straight", text=True, capture_output=True, check=True
-    )
-    assert straight.stdout.count("Epoch") == 3
-    with subprocess.Popen(
-        command, cwd=tmp_path / "killed", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        process.stdin.write(code)
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        process.stdin.write(EIGHT_LINES if thread else "")
         process.stdin.close()
         while process.stdout.readline() != "Step 2\n":
             pass
         process.send_signal(signal.SIGKILL)
         process.stdout.read()
-    run = tmp_path / "killed" / "runs" / "run"
+    run = tmp_path / "runs" / "run"
     assert len(digests(run)) == 1
-    subprocess.run([sys.executable, "-c", RESUME], cwd=tmp_path / "killed", check=True)
-    assert digests(run) == digests(tmp_path / "straight" / "runs" / "run")
-    assert read_run(run).report.score == read_run(tmp_path / "straight" / "runs" / "run").report.score
+    for _ in read_run(run).train():  # in this process, which is another
+        pass
+    assert digests(run) == digests(undisturbed.path)
+    assert read_run(run).report.score == undisturbed.report.score
     assert (run / "curves.png").exists()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that was trained without a break."""
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path_factory.mktemp("straight"))
+    train(run)
+    return run
 
 
 @pytest.mark.parametrize("stop", [1, 2, 4, 5, 6, 9])
 @pytest.mark.parametrize("again", ["same run", "read again"])
-def test_a_loop_left_anywhere_and_begun_again_ends_with_the_same_weights(stop, again, tmp_path):
-    straight = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
-    expected = train(straight)
+def test_a_loop_left_anywhere_and_begun_again_ends_with_the_same_weights(stop, again, straight, tmp_path):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
     for count, _ in enumerate(run.train(), start=1):
         if count == stop:
@@ -113,7 +119,7 @@ def test_a_loop_left_anywhere_and_begun_again_ends_with_the_same_weights(stop, a
         run = read_run(run.path)
     for _ in run.train(data=DATA):
         pass
-    assert digests(run.path) == expected
+    assert digests(run.path) == digests(straight.path)
     assert run.report.score == straight.report.score
     assert {file.name for file in run.path.iterdir()} == {file.name for file in straight.path.iterdir()}
 
