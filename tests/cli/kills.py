@@ -1,7 +1,8 @@
 """Run commands in children of one process that has loaded everything, and kill them at random moments.
 
-Takes from stdin one JSON object a line: ``command``, and ``seconds`` after which the child is killed, or null to let it
-end. Answers with a line: its exit status, minus the signal where one ended it, and when it was started.
+Takes from stdin one JSON object a line: ``command``, the ``folder`` to run it in, the ``cache`` to use, and ``seconds``
+after which the child is killed, or null to let it end. Answers with a line: its exit status, minus the signal where one
+ended it, and when it was started.
 """
 
 import importlib
@@ -39,6 +40,8 @@ def run_orders() -> None:
         child = os.fork()
         if child == 0:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+            os.chdir(order["folder"])
+            os.environ["LAMINA_CACHE"] = order["cache"]
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(os.open("stderr.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
             os._exit(main(order["command"]))

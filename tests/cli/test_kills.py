@@ -31,14 +31,15 @@ class Killer:
         self.process = process
 
     def run(self, *command: str, seconds: float | None = None) -> tuple[int, float]:
-        self.process.stdin.write(json.dumps({"command": command, "seconds": seconds}) + "\n")
+        order = {"command": command, "folder": str(Path.cwd()), "cache": os.environ["LAMINA_CACHE"], "seconds": seconds}
+        self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         status, started = json.loads(self.process.stdout.readline())
         return status, started
 
 
-@pytest.fixture
-def killer(workplace, cache) -> Iterator[Killer]:
+@pytest.fixture(scope="module")
+def killer() -> Iterator[Killer]:
     with subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("kills.py"))],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -51,7 +52,7 @@ def read_epochs(run: Path) -> list[tuple[object, ...]]:
     return [(row["epoch"], row["weights"], row["train_loss"], row["lr"]) for row in rows]
 
 
-def test_a_training_killed_anywhere_ends_with_the_weights_of_one_that_was_not(killer, pictures):
+def test_a_training_killed_anywhere_ends_with_the_weights_of_one_that_was_not(killer, workplace, pictures):
     train = ["train", NET, "--data", str(pictures), *FLAGS, "--name"]
     assert killer.run(*train, "first")[0] == 0  # decodes the pictures
     status, started = killer.run(*train, "straight")
@@ -99,7 +100,7 @@ def read_tensors(file: Path) -> bytes:
     return content[8 + int.from_bytes(content[:8], "little") :]
 
 
-def test_a_cache_whose_building_is_killed_anywhere_is_made_whole(killer, tmp_path_factory, cache):
+def test_a_cache_whose_building_is_killed_anywhere_is_made_whole(killer, workplace, tmp_path_factory, cache):
     source = write_pictures(tmp_path_factory.mktemp("source") / "pictures", 150, seed=3)
     killer.run("data", str(source))
     clear(cache)

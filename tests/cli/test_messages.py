@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import events, run_lamina, run_process
+from commands import events, run_lamina
 
 from lamina.cli import COMMANDS, main
 
@@ -40,7 +40,7 @@ def test_a_warning_is_one_line_without_a_place_in_the_source(workplace, pictures
         "lamina resume repeats that epoch."
     )
     for command in (("verify", "runs/second"), ("runs", "--diff", "runs/first", "runs/second"), ("runs",)):
-        done = run_process(*command)
+        done = run_lamina(*command)
         assert done.returncode == 0, done.stderr
         assert done.stderr.splitlines().count(warning) == 1
         assert "history.py" not in done.stderr

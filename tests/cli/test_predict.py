@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina, run_process
+from commands import events, run_lamina
 from PIL import Image
 
 from lamina.cli import main
@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(photos, run, monkeypatch):
 
 
 def test_a_pipe_gets_a_row_a_picture(photos, run):
-    shown = run_process("predict", run, "photos/2.png", "photos/in")
+    shown = run_lamina("predict", run, "photos/2.png", "photos/in")
     lines = [re.sub(r"\d+\.\d %", "… %", line) for line in shown.stdout.splitlines()]
     assert lines[0] == "image\tanswer"
     assert [line.split("\t")[0] for line in lines[1:]] == ["photos/2.png", "photos/in/3.png", "photos/in/deep/4.png"]
