@@ -55,7 +55,10 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_continue(workplace, pi
         assert printed.splitlines()[-1] == f"lamina: stopped by {number.name}; continue with: lamina resume {run}"
         assert json.loads(rest.splitlines()[-1])["event"] == "result"
         assert 0 < len(read_weights(run)) < 40
-        assert not (run / "report.json").exists()
+        assert not (run / "report.json").exists()  # which would be of another model
+        capsys.readouterr()
+        assert main(["runs"]) == 0
+        assert "not finished" in capsys.readouterr().out
         assert main(["evaluate", str(run)]) == 0
         assert main(["resume", str(run)]) == 0
         assert read_weights(run) == read_weights(straight)

@@ -4,9 +4,9 @@ import contextlib
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 from commands import SIDE_PX, events, run_lamina, run_process, write_pictures
@@ -185,18 +185,6 @@ def test_a_file_that_makes_no_net_is_rejected(workplace, capsys, text, message):
     assert capsys.readouterr().err.splitlines()[-1] == f"lamina: {message}"
 
 
-def test_a_stopped_training_has_no_report_of_another_model(workplace, pictures):
-    command = [sys.executable, "-m", "lamina", "train", NET, "--data", str(pictures), "--epochs", "1000000", "--json"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-    ) as process:
-        run = workplace / json.loads(process.stdout.readline())["run"]
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert not (run / "report.json").exists()
-    assert "not finished" in run_lamina("runs").stdout
-
-
 def test_each_epoch_is_evaluated_on_val_and_the_last_on_test(workplace, tmp_path):
     folder = tmp_path / "three"
     for seed, (split, count) in enumerate({"train": 20, "val": 6, "test": 8}.items()):
@@ -246,31 +234,41 @@ def test_names_that_are_not_utf8_go_through(workplace, tmp_path):
     assert run_lamina("evaluate", "runs/mine").returncode == 0
 
 
-def run_on_a_screen(*arguments: str, out: int | None = None) -> str:
-    """Run a command on a pseudo-terminal, with its stdout there too or on ``out``; gives what the screen got."""
+def run_on_a_screen(*arguments: str, out: Path | None = None) -> str:
+    """Run a command on a pseudo-terminal, with its stdout there too or in a file; gives what the screen got."""
     import pty
 
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    command = [sys.executable, "-m", "lamina", *arguments]
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs if out is None else out, stderr=theirs, env=environment
-    ) as process:
-        os.close(theirs)
-        shown = b""
+    shown: list[bytes] = []
+
+    def read() -> None:
         with contextlib.suppress(OSError):  # Linux ends a pseudo-terminal with an error
             while chunk := os.read(ours, 65536):
-                shown += chunk
+                shown.append(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with contextlib.ExitStack() as stack:
+        screen = stack.enter_context(open(theirs, "w", encoding="utf-8"))  # noqa: PTH123  # it has a number alone
+        stdout = screen if out is None else stack.enter_context(out.open("w", encoding="utf-8"))
+        stack.enter_context(contextlib.redirect_stdout(stdout))
+        stack.enter_context(contextlib.redirect_stderr(screen))
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("TERM", "xterm")
+        patch.setenv("COLUMNS", "100")
+        status = main(list(arguments))
+    reader.join()
     os.close(ours)
-    assert process.returncode == 0, shown.decode()
-    return shown.decode()
+    printed = b"".join(shown).decode()
+    assert status == 0, printed
+    return printed
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
 def test_json_lines_stay_on_stdout_where_the_screen_shows_a_bar(workplace, pictures):
-    with (workplace / "lines.jsonl").open("wb") as out:
-        shown = run_on_a_screen("train", NET, "--data", str(pictures), "--epochs", "2", "--json", out=out.fileno())
-    printed = events((workplace / "lines.jsonl").read_text())
+    lines = workplace / "lines.jsonl"
+    shown = run_on_a_screen("train", NET, "--data", str(pictures), "--epochs", "2", "--json", out=lines)
+    printed = events(lines.read_text())
     assert [event["event"] for event in printed] == ["epoch", "epoch", "result"]
     assert "{" not in shown
 
