@@ -18,7 +18,7 @@ tc's tbf slows down. Their α and β are measured again; the constants of the ne
 machines still share this one's cores. Delay is on paper only: netem, which would add it, is not in every kernel, and
 was not in the one that this was written on.
 
-    python benchmarks/scale.py --nets mlp,cnn,cnn-s,cnn-l@64,resnet18@32 --links 1,10 --json scale.json
+    python benchmarks/scale.py --nets mlp,cnn,cnn-s,cnn-l@32,resnet18@16 --links 1,10 --json scale.json
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -105,8 +105,8 @@ def time_training(net_name: str, batch_size: int, lanes: int, steps: int, group:
         recipe, epochs=2, batch_size=batch_size, lanes=lanes, grow_from_fraction=0.0, precision="fp32"
     )
     images = Images.from_arrays(
-        np.random.default_rng(0).integers(0, 256, (batch_size * (steps + 3), 32, 32, 3), np.uint8),
-        np.arange(batch_size * (steps + 3)) % 10,
+        np.random.default_rng(0).integers(0, 256, (batch_size * (steps + 2), 32, 32, 3), np.uint8),
+        np.arange(batch_size * (steps + 2)) % 10,
     )
     net: Net = load_net(name)
     training = Training(net, images, recipe, device="cpu", steps_per_record=1, group=group)
@@ -172,21 +172,21 @@ def run(
     return [dataclasses.replace(Row(**json.loads(line)), gigabits=gigabits) for line in found]
 
 
-def measure_once(sizes: dict[str, int], largest: int, steps: int, links: Sequence[float]) -> list[Row]:
+def measure_once(sizes: dict[str, int], largest: int, steps: int, links: Sequence[float]) -> Iterator[Row]:
     """All measurements, once."""
     whole = [f"{net}@{size}" for net, size in sizes.items()]
-    rows = run(whole, 1, 2, largest, steps) + run(whole, 1, 1, largest, steps)
+    yield from run(whole, 1, 2, largest, steps)
+    yield from run(whole, 1, 1, largest, steps)
     # One process and its half of the batch have the lanes that it would have among two.
-    rows += run([f"{net}@{size // 2}" for net, size in sizes.items()], 1, 1, largest // 2, steps)
-    rows += run(["exchange", *whole], 2, 1, largest, steps)
-    rows += run(whole, largest, 1, largest, steps)
+    yield from run([f"{net}@{size // 2}" for net, size in sizes.items()], 1, 1, largest // 2, steps)
+    yield from run(["exchange", *whole], 2, 1, largest, steps)
+    yield from run(whole, largest, 1, largest, steps)
     for gigabits in links:
         with join_machines(largest) as machines:
             for machine in machines:
                 machine.limit(gigabits)
             for processes, tasks in ((2, ["exchange", *whole]), (largest, whole)):
-                rows += run(tasks, processes, 1, largest, steps, machines, gigabits)
-    return rows
+                yield from run(tasks, processes, 1, largest, steps, machines, gigabits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,11 +259,11 @@ def main(
     rows: list[Row] = []
     for turn in range(1, turns + 1):
         began = time.monotonic()
-        found = measure_once(sizes, largest, steps, gigabits)
+        for row in measure_once(sizes, largest, steps, gigabits):
+            rows.append(row)
+            if json_path is not None:
+                append_row(json_path, row)
         console.print(f"turn {turn} of {turns}: {time.monotonic() - began:.0f} s")
-        for row in found if json_path is not None else ():
-            append_row(json_path, row)
-        rows += found
 
     measured = Measured(rows)
     loopback = measured.link()
