@@ -108,6 +108,15 @@ def is_running(process: int) -> bool:
         return False
 
 
+def read_status(process: int) -> int | None:
+    """The exit status of a process that has ended and that its parent has not waited for; else ``None``."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return os.waitstatus_to_exitcode(int(fields[-1])) if fields[0] == "Z" else None
+
+
 def wait_until(condition: Callable[[], bool], seconds: float) -> float | None:
     """The seconds until a condition holds; ``None`` if it does not within ``seconds``."""
     began = time.monotonic()
