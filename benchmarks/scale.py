@@ -18,7 +18,7 @@ tc's tbf slows down. Their α and β are measured again; the constants of the ne
 machines still share this one's cores. Delay is on paper only: netem, which would add it, is not in every kernel, and
 was not in the one that this was written on.
 
-    python benchmarks/scale.py --nets mlp,cnn,cnn-s,cnn-l@32,resnet18@16 --links 1,10 --json scale.json
+    python benchmarks/scale.py --nets mlp,cnn,cnn-s,cnn-l@32,resnet18@16 --steps 4 --links 1,10 --json scale.json
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def time_training(net_name: str, batch_size: int, lanes: int, steps: int, group:
         recipe, epochs=2, batch_size=batch_size, lanes=lanes, grow_from_fraction=0.0, precision="fp32"
     )
     images = Images.from_arrays(
-        np.random.default_rng(0).integers(0, 256, (batch_size * (steps + 2), 32, 32, 3), np.uint8),
-        np.arange(batch_size * (steps + 2)) % 10,
+        np.random.default_rng(0).integers(0, 256, (batch_size * (steps + 3), 32, 32, 3), np.uint8),
+        np.arange(batch_size * (steps + 3)) % 10,
     )
     net: Net = load_net(name)
     training = Training(net, images, recipe, device="cpu", steps_per_record=1, group=group)
