@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from machines import Launched, Machine, alone, among, find_hindrance, is_running, join_machines, wait_until
+from machines import Launched, Machine, alone, among, find_hindrance, is_running, join_machines, read_status, wait_until
 from processes import append_row
 from rich.console import Console
 from rich.table import Table
@@ -162,7 +162,7 @@ def find_statuses(launched: Launched) -> dict[int, int]:
 def kill_again_and_again(scene: Scene, kills: int, seed: int) -> Iterator[Row]:
     """Kill a random worker at a random moment of a random step, and resume with another number of processes."""
     chance = random.Random(seed)
-    began, processes, done = time.monotonic(), chance.randint(1, LANES), []
+    began, processes, done = time.monotonic(), chance.randint(1, LANES), list[int]()
     words = scene.words("killed")
     for _ in range(kills):
         rank = chance.randrange(processes)
@@ -234,17 +234,17 @@ def on_two_machines(
         break_it(machines[1], launched[0])
         began = time.monotonic()
         seconds: dict[int, float] = {}
+        statuses: dict[int, int | None] = {}
         while len(seconds) < len(names) and time.monotonic() < began + 3 * IN_TIME:
             for each in names:
                 if each not in seconds and not is_running(workers[each]):
-                    seconds[each] = time.monotonic() - began
-            time.sleep(0.05)
+                    seconds[each], statuses[each] = time.monotonic() - began, read_status(workers[each])
+            time.sleep(0.005)  # before torchrun, which may end without a report, has waited for the worker
         for each, words in names.items():
             took, message = seconds.get(each), find_message(launched[each])
             end = "did not end" if took is None else f"{took:.0f} s"
             has_ended = launched[each].wait(PATIENCE) is not None
-            # A torchrun that is cut off from its rendezvous waits until TCP gives up, after which it may report.
-            status = find_statuses(launched[each]).get(each, read_status(workers[each]))
+            status = find_statuses(launched[each]).get(each, statuses.get(each))
             waits = "" if has_ended else f" (torchrun there has not ended {PATIENCE:.0f} s later)"
             yield Row(
                 f"{what}: worker of machine {each + 1}", f"ends within {IN_TIME:.0f} s with 75 and “{words}”",
