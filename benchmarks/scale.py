@@ -127,7 +127,7 @@ def time_exchange(length: int, group: Group) -> Row:
     for _ in range(15):
         began = time.perf_counter()
         received = group.exchange(vector, [1] * group.size)
-        group.join(received.sum(0), length)
+        group.collect(received.sum(0), length)
         spent.append(time.perf_counter() - began)
     return Row("exchange", group.size, 1, 0, length, statistics.median(spent[3:]), 12)
 

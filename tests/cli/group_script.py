@@ -61,7 +61,7 @@ def main() -> None:
             images = data.train.take(range(27))
             training = Training(make_net(net), images, recipe, device="cpu", group=group)
             digests = [digest_tensors(training.checkpoint().tensors) for event in training if isinstance(event, Epoch)]
-            if group.find_others(" ".join(digests)):
+            if group.find_deviating(" ".join(digests)):
                 raise ValueError(f"{name}: the processes have different weights")
             found[name] = digests
         pictures = draw_shapes("shapes", "test", count=10_000, seed=1)

@@ -76,7 +76,7 @@ def test_the_statistics_of_a_norm_are_the_means_of_what_the_lanes_would_make_of_
     recipe = Recipe(epochs=1, batch_size=23, lanes=3, optimizer="sgd", lr=0.0)
     before = Training(NORMED, images(), replace(recipe, lanes=1), device="cpu")
     convolution = before.model.body[0]
-    order = next(before._batches.epoch(0)).own[0].indices.numpy()
+    order = next(before._batches.epoch(0)).gather(0).indices.numpy()
     pixels = torch.from_numpy(np.ascontiguousarray(images().pixels[order]))
     inputs = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():

@@ -47,7 +47,7 @@ def test_two_blocks_are_the_means_of_what_torch_makes_of_each_lane(optimizer, lr
                 trainer.load_state_dict(deepcopy(state))
             seen = 0
             for divided in batches.epoch(epoch):
-                batch = divided.own[lane]
+                batch = divided.gather(lane)
                 trainer.zero_grad()
                 inputs = batch.pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
                 nn.functional.cross_entropy(copy(inputs), batch.targets).backward()
@@ -121,6 +121,16 @@ def test_a_nan_in_one_lane_leaves_the_weights_as_they_were_before_the_block():
         NotFiniteError, match=r"^The loss became NaN at step 6 of epoch 1. First not finite: the loss, or"
     ):
         next(events)
+    assert digest_tensors(training.checkpoint().tensors) == before
+
+
+def test_a_nan_in_the_first_step_of_all_is_found_too():
+    training = Training(Poisoned(1), images(24), Recipe(batch_size=4, lanes=2, sync_every=3), device="cpu")
+    before = digest_tensors(training.checkpoint().tensors)
+    with pytest.raises(NotFiniteError, match=r"^The loss became NaN at step 1 of epoch 1."):
+        next(iter(training))
+    assert {name: tensor for name, tensor in training.checkpoint().tensors.items() if name.startswith("live")}
+    training._optimizer.state.clear()
     assert digest_tensors(training.checkpoint().tensors) == before
 
 

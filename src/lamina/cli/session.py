@@ -273,6 +273,7 @@ def stop_signals(group: Group = ALONE) -> Iterator[list[signal.Signals]]:
         group.interrupt()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    group.take_interrupt()  # of an earlier training
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from torch import nn
 
 from lamina.data import Dataset, Images
-from lamina.errors import DataError, GroupError, LaminaWarning, NotFiniteError, RecipeError, RunError, name_some
+from lamina.errors import DataError, GroupError, LaminaWarning, NotFiniteError, RecipeError, RunError
 from lamina.evaluation.evaluating import answer_some, evaluate, score_logits
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
 from lamina.files import lock_folder
-from lamina.runs.copies import keep_copy
+from lamina.runs.copies import bring_run, fetch_newest, keep_copy
 from lamina.runs.differences import find_changes
-from lamina.runs.record import RunRecord, lead_record, read_record
+from lamina.runs.record import check_processes, lead_record, read_record
 from lamina.runs.resume import check_fingerprint, find_dataset, resume_training, share_checkpoint
 from lamina.training.device import choose_again, is_out_of_memory
 from lamina.training.events import Epoch, Step
@@ -83,19 +83,24 @@ def train_run(
 ) -> Generator[Event, None, None]:
     """See ``Run.train``."""
     dataset = find_dataset(run, data)
-    if others := group.find_others(dataset.fingerprint):
+    group.wait()  # others may have to decode their pictures first
+    if deviating := group.find_deviating(dataset.fingerprint):
         raise DataError(
-            f"{dataset.name} is not the same for all processes: rank {name_some(list(map(str, others)))} has another. "
-            "Give every machine the same pictures, on a shared disk or copied."
+            f"{dataset.name} is not the same for all processes: {deviating} has other pictures. Give every machine the "
+            "same, on a shared disk or copied."
         )
     with ExitStack() as stack:
 
-        def open_run() -> RunRecord:
+        def lock() -> bytes:
             stack.enter_context(lock_folder(run.path))
-            return read_record(run.path)  # nobody changes it from here on
+            return b""
 
         with _no_room(run):
-            run = dataclasses.replace(run, record=lead_record(group, open_run))
+            bring_run(run.path, group)
+            group.lead(lock)  # from here on, nobody else changes the run
+            fetch_newest(run.path, group)
+            run = dataclasses.replace(run, record=lead_record(group, lambda: read_record(run.path)))
+            check_processes(run.record, group)
             # A loop can be left at its next record: after any step on a CPU; a GPU would wait for each record.
             # All processes of a group agree at each record whether to leave, and a signal makes one.
             steps_per_record = 1 if group.size == 1 and choose_again(run.record.device).value == "cpu" else 10
@@ -119,14 +124,12 @@ def evaluate_run(run: Run, module: nn.Module | None, data: Dataset | str | Path 
         return _report_final(run, model, dataset)
 
 
-def _report_final(
-    run: Run, model: Model, dataset: Dataset, group: Group = ALONE, *, writes: bool = True
-) -> Report | None:
-    """Evaluate a run's model on ``test``, else on ``val``; save the report and the pictures if ``writes``."""
+def _report_final(run: Run, model: Model, dataset: Dataset, group: Group = ALONE) -> Report | None:
+    """Evaluate a run's model on ``test``, else on ``val``; save the report and the pictures."""
     find = partial(evaluate, model, group=group)
     for images in (dataset.test, dataset.val):
         if images is not None and (report := _evaluate(dataset, images, find)) is not None:
-            if writes:
+            if group.is_leader:
                 run.save_report(report)
                 _draw(run, report, model, dataset)
             return report
@@ -207,23 +210,20 @@ class Keeper:
                 except NotFiniteError as error:
                     yield self._rewind(error)
             if not self._is_saved:
-                self._save_all()
+                self._save_last()
             if self._early_end:
                 yield self._early_end
-            if (report := self._report_final()) is not None:
+            if (report := _report_final(self.run, self.training.model, self.dataset, self.group)) is not None:
                 yield report
         except GeneratorExit:  # the caller leaves the loop
             if not self._is_saved:
                 try:
-                    self._save_all()
+                    self._save_last()
                 except NotFiniteError as error:
                     if self.group.size == 1:  # the others of a group would not come along
                         self._rewind(error)
-                        self._save_all()
+                        self._save_last()
             raise
-
-    def _report_final(self) -> Report | None:
-        return _report_final(self.run, self.training.model, self.dataset, self.group, writes=self.writes)
 
     def _keep(self, event: Step | Epoch) -> Iterator[Event]:
         self._is_saved = False
@@ -235,12 +235,13 @@ class Keeper:
             if (reason := self._find_early_end(row, report)) is not None:
                 row["reason"] = reason
                 self._early_end = EarlyEnd(event.epoch, reason)
-            self._rows.append(row)
+            if self.writes:
+                self._rows.append(row)
             if self._is_worth_saving():
                 self._try(self._save_all)
             if report is not None:
                 yield report
-        elif self.group.any(self._is_time_to_save()):
+        elif self.group.any(self._is_time_to_save()) or self.training.is_interrupted:
             self._check_same(f"At step {event.step} of epoch {event.epoch}")
             self._try(self._save_checkpoint)
         yield event
@@ -296,16 +297,23 @@ class Keeper:
         """Raise ``GroupError`` unless all processes have the same weights and optimizer states."""
         if self.group.size == 1:
             return
-        if others := self.group.find_others(digest_tensors(self.training.checkpoint().tensors)):
+        if deviating := self.group.find_deviating(self.training.digest()):
             raise GroupError(
-                f"{when} the weights of rank {name_some(list(map(str, others)))} differ from those of the other "
-                "processes: memory or a processor may be faulty, or the module keeps something of its own from step "
-                "to step. Nothing of this is saved; lamina resume continues from the last checkpoint."
+                f"{when} the weights of {deviating} differ from those of the others: memory or a processor "
+                "may be faulty, or the module keeps something of its own from step to step. Nothing of this is saved; "
+                "lamina resume continues from the last checkpoint."
             )
 
     def _lead(self, action: Callable[[], str | None]) -> str | None:
         """What the leader finds in the run's files, for all processes."""
         return self.group.lead(lambda: (action() or "").encode()).decode() or None
+
+    def _save_last(self) -> None:
+        """Save what the training ends with; a copy on a full disk is given up, but the leader's is not."""
+        if self.group.is_leader:
+            self._save_all()
+        else:
+            self._try(self._save_all)
 
     def _save_all(self) -> None:
         self._save_checkpoint(with_model=True)
@@ -361,7 +369,9 @@ class Keeper:
         rewind = Rewind(standing.rewinds, training.epochs_done, standing.steps_done, training.lr, str(error))
         # Epochs after the checkpoint are repeated.
         self._early_end = None
-        self._rows = [row for row in self._rows if "rewind" in row] + [dataclasses.asdict(rewind)]
+        # A copy may have saved less than the leader, whose checkpoint this is.
+        kept = [row for row in self._rows if "rewind" in row or row["epoch"] <= training.epochs_done]
+        self._rows = [*kept, dataclasses.asdict(rewind)]
         self._try(self._write_rewind)
         return rewind
 

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,11 +18,11 @@ import torch
 
 from lamina import __version__
 from lamina.data import Preparation
-from lamina.errors import RunError
+from lamina.errors import LaminaWarning, RecipeError, RunError
 from lamina.files import damaged, parse_object, read_bytes, write_json
 from lamina.nets import Net, Shape
 from lamina.runs.choosing import Considered
-from lamina.training.device import Choice
+from lamina.training.device import Choice, choose_again
 from lamina.training.group import Group
 from lamina.training.precision import Precision
 from lamina.training.pretrained import TimmNet, import_timm
@@ -169,6 +170,38 @@ def lead_record(group: Group, action: Callable[[], RunRecord]) -> RunRecord:
     if group.size == 1:
         return action()
     return parse_record(json.loads(group.lead(lambda: json.dumps(record_to_json(action())).encode())), "run.json")
+
+
+def check_processes(record: RunRecord, group: Group) -> None:
+    """Check that all processes compute on the same kind of device, and tell where their bits may differ.
+
+    Warns:
+        LaminaWarning: threads, instruction sets or versions of torch differ.
+
+    Raises:
+        RecipeError: the devices differ, or one has no device of its own.
+    """
+    if group.size == 1:
+        return
+    device = choose_again(record.device).value
+    lacks_own = device == "cuda" and group.local_rank >= torch.cuda.device_count()
+    devices = [text.decode() for text in group.gather(("no GPU of its own" if lacks_own else device).encode())]
+    if set(devices) not in ({"cpu"}, {"cuda"}):
+        found = ", ".join(f"rank {rank}: {one}" for rank, one in enumerate(devices))
+        raise RecipeError(
+            f"Processes that train together all need a CPU, or each a CUDA GPU of its own, but found {found}. Start "
+            "fewer processes, or train a new run with --device cpu."
+        )
+    machine = describe_machine()
+    computes = f"{machine.threads} threads, {machine.instructions}, {machine.flags}, torch {torch.__version__}"
+    if (deviating := group.find_deviating(computes)) and group.is_leader:
+        warnings.warn(
+            f"The processes compute differently: {deviating} has other threads, another instruction set or another "
+            f"version of torch than the others (rank 0: {machine.threads} threads, {machine.instructions}). The last "
+            "bits of the weights then depend on which process has which lanes. OMP_NUM_THREADS sets the threads.",
+            LaminaWarning,
+            stacklevel=4,
+        )
 
 
 def read_record(folder: Path) -> RunRecord:

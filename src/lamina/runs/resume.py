@@ -116,13 +116,28 @@ def unpack_checkpoint(content: bytes, what: str) -> Checkpoint:
         raise damaged(what, error, NO_CHECKPOINT) from error
 
 
+def read_checkpoint(run: Run) -> Checkpoint | None:
+    """The run's last checkpoint; ``None`` before its first epoch.
+
+    Raises:
+        RunError: it is damaged, or missing though the history has epochs.
+    """
+    checkpoint = run.read_checkpoint()
+    if checkpoint is None and (done := len(run.history.epochs())):
+        raise RunError(
+            f"{run.path} has {done} epochs in its history, but no state.safetensors to resume from. "
+            "Restore that file from a copy, or delete history.jsonl: lamina resume then starts over."
+        )
+    return checkpoint
+
+
 def share_checkpoint(run: Run, group: Group) -> Checkpoint | None:
     """The run's last checkpoint, which the leader reads for all; ``None`` if there is none yet."""
     if group.size == 1:
-        return run.read_checkpoint()
+        return read_checkpoint(run)
 
     def read() -> bytes:
-        checkpoint = run.read_checkpoint()
+        checkpoint = read_checkpoint(run)
         return b"" if checkpoint is None else pack_checkpoint(checkpoint)
 
     content = group.lead(read)
@@ -144,16 +159,15 @@ def resume_training(
     are.
     """
     recipe = run.record.recipe if epochs is None else extend_recipe(run.record.recipe, epochs)
-    if recipe.compile == "on" and misses_compiler(choose_again(run.record.device).value):
+    misses = recipe.compile == "on" and misses_compiler(choose_again(run.record.device).value)
+    if group.any(misses):
         recipe = dataclasses.replace(recipe, compile="off")
     run = dataclasses.replace(run, record=dataclasses.replace(run.record, recipe=recipe))
     checkpoint = share_checkpoint(run, group)
-    if checkpoint is None and (done := len(run.history.epochs())):
-        raise RunError(
-            f"{run.path} has {done} epochs in its history, but no state.safetensors to resume from. "
-            "Restore that file from a copy, or delete history.jsonl: lamina resume then starts over."
-        )
     training = make_training(run, dataset, module, steps_per_record, group, initial_weights=checkpoint is None)
+    if checkpoint is None and group.size > 1:  # a module of the user's own may begin at random in each process
+        content = group.lead(lambda: pack_checkpoint(training.checkpoint()))
+        checkpoint = unpack_checkpoint(content, "the leader's initial weights")
     if checkpoint is not None:
         try:
             training.restore(checkpoint)

@@ -24,7 +24,7 @@ from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.evaluation.reports import Report
 from lamina.files import damaged, parse_object, read_bytes, write_atomically, write_json
 from lamina.nets import Net
-from lamina.runs.copies import fetch_newest
+from lamina.runs.copies import bring_run
 from lamina.runs.history import History, has_ended
 from lamina.runs.keep import Event, evaluate_run, train_run
 from lamina.runs.record import RunRecord, lead_record, read_record, write_record
@@ -286,9 +286,9 @@ def read_run(path: str | Path) -> Run:
 def share_run(path: str | Path, group: Group) -> Run:
     """The run in a folder, for all processes, on whatever machine; errors as for :func:`read_run`.
 
-    The leader's folder is first brought to the newest checkpoint that any machine has (:func:`fetch_newest`).
+    A run that only another machine has is first brought to the leader.
     """
-    fetch_newest(Path(path), group)
+    bring_run(Path(path), group)
     return Run(Path(path), lead_record(group, lambda: read_run(path).record))
 
 

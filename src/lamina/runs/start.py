@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import re
@@ -24,7 +23,6 @@ from lamina.errors import LaminaWarning, NetError, RecipeError, RunError
 from lamina.files import sync_folder, write_json
 from lamina.nets import Net
 from lamina.runs.choosing import PHOTO_SIDES_PX, QUICKEST, SIDES_PX, Considered, find_sides
-from lamina.runs.history import has_ended
 from lamina.runs.nets import NetChoice, find_net
 from lamina.runs.record import (
     DataOrigin,
@@ -36,7 +34,7 @@ from lamina.runs.record import (
     record_to_json,
     write_record,
 )
-from lamina.runs.run import Run, list_runs, share_run
+from lamina.runs.run import Run
 from lamina.training.fit import fit_recipe
 from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
@@ -167,10 +165,7 @@ def begin_run(
         )
 
     own = _copy(net) if isinstance(origin, OwnModule) and isinstance(net, nn.Module) else None
-    interrupted = find_interrupted(Path(runs_dir), tuple(command), dataset.fingerprint) if group.restarts else None
-    places = group.gather(str(interrupted or "").encode())  # by another machine, where the leader's was lost
-    if place := next((place.decode() for place in places if place), ""):
-        return dataclasses.replace(share_run(place, group), dataset=dataset, module=own)
+    group.wait()  # others may have to decode their pictures first
 
     def begin() -> bytes:
         # The training checks and chooses everything.
@@ -179,21 +174,9 @@ def begin_run(
         path = create_folder(Path(runs_dir), record, name, dataset)
         return json.dumps({"path": str(path), "record": record_to_json(record)}).encode()
 
-    begun = json.loads(group.lead(begin))
+    begun = json.loads(group.lead_once(begin))  # torchrun starts the command again if a process was lost
     record = parse_record(begun["record"], "run.json")
     return Run(Path(begun["path"]), record, dataset, own)
-
-
-def find_interrupted(runs_dir: Path, command: tuple[str, ...], fingerprint: str) -> Path | None:
-    """The newest run that this command began with the same data and did not end; torchrun starts the command again."""
-    runs = [
-        run
-        for run in list_runs(runs_dir)
-        if isinstance(run, Run) and (run.record.command, run.record.data.fingerprint) == (command, fingerprint)
-    ]
-    if not runs or (has_ended(runs[-1].history.epochs(), runs[-1].record.recipe.epochs) and runs[-1].report):
-        return None
-    return runs[-1].path
 
 
 def _describe(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, pairwise
 
 import torch
@@ -54,8 +55,15 @@ class DividedBatch:
     """In all lanes."""
     lanes: int
     """How many have images."""
-    own: tuple[Batch, ...]
-    """Those of this process."""
+    own_lanes: range
+    """Those of them that are this process's."""
+    gather: Callable[[int], Batch]
+    """The batch of one of these; its pixels are gathered and augmented at each call."""
+
+    @property
+    def own(self) -> Iterator[Batch]:
+        """The batches of this process, one after another."""
+        return map(self.gather, self.own_lanes)
 
 
 class Batches:
@@ -130,20 +138,23 @@ class Batches:
         order = torch.randperm(self.images, generator=generator).to(self._pixels.device)
         choices = draw_choices(recipe, epoch, self._pixels)
         fraction = size_fraction(recipe, epoch)
+
+        def gather(step: int, lane: int) -> Batch:
+            rows = self._slices[step]
+            part = divide_lanes(rows, recipe.lanes)[lane]
+            pixels = gather_batch(self._pixels, order[part], choices, recipe.cutout_px, device)
+            indices = order[part].to(device)
+            targets = self._targets.index_select(0, indices)
+            weights = None if self._weights is None else self._weights[indices]
+            share = None
+            if recipe.lanes > 1:
+                share = torch.tensor(len(indices) / (rows.stop - rows.start), device=device)
+            return Batch(epoch, step, indices, shrink_batch(pixels, fraction), targets, weights, lane, share)
+
         for step, rows in enumerate(self._slices[first_step:], start=first_step):
-            images, lanes = rows.stop - rows.start, divide_lanes(rows, recipe.lanes)
-            own = []
-            for lane in self._own_lanes:
-                if lane < len(lanes):
-                    part = lanes[lane]
-                    pixels = gather_batch(self._pixels, order[part], choices, recipe.cutout_px, device)
-                    indices = order[part].to(device)
-                    targets = self._targets.index_select(0, indices)
-                    weights = None if self._weights is None else self._weights[indices]
-                    share = None if recipe.lanes == 1 else torch.tensor(len(indices) / images, device=device)
-                    shown = shrink_batch(pixels, fraction)
-                    own.append(Batch(epoch, step, indices, shown, targets, weights, lane, share))
-            yield DividedBatch(epoch, step, images, len(lanes), tuple(own))
+            lanes = len(divide_lanes(rows, recipe.lanes))
+            own = range(self._own_lanes.start, min(self._own_lanes.stop, lanes))
+            yield DividedBatch(epoch, step, rows.stop - rows.start, lanes, own, partial(gather, step))
 
 
 def find_resident_bytes(device: torch.device) -> float:

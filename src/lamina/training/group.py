@@ -11,8 +11,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -28,13 +28,16 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 60.0
 """A process that does not answer for so long counts as lost."""
 POLL_SECONDS = 0.02
-BEAT_SECONDS, ANSWER_SECONDS = 1.0, 3.5
-"""Each process shows so often that it runs; one that has not for the longer time is lost."""
+HEARTBEAT_SECONDS, SILENT_SECONDS = 1.0, 3.5
+"""Each process sends a heartbeat so often; when exchanges fail, one that sends none for the longer time is lost."""
+_joins = itertools.count()  # restarted processes count from 0 again, and so find what the first ones wrote
 
 
 @dataclass(frozen=True)
 class Group:
     """The processes that train together, seen by one of them; by default it is alone.
+
+    All hold the same model and take the same way through its methods.
 
     The methods from :meth:`exchange` on are collective: every process calls them in the same order, and gets a
     ``GroupError`` if another one does not answer within the timeout.
@@ -43,14 +46,16 @@ class Group:
         rank: this process's number, from 0.
         size: how many there are.
         restarts: how often torchrun has started them again.
-        is_first_here: whether no process of a lower rank is on the same machine.
+        local_rank: this process's number among those of its machine, from 0.
     """
 
     rank: int = 0
     size: int = 1
     restarts: int = 0
-    is_first_here: bool = True
-    _store: Store | None = None
+    local_rank: int = 0
+    _store: Store | None = field(default=None, compare=False, repr=False)
+    _kept: Store | None = field(default=None, compare=False, repr=False)
+    _calls: Iterator[int] = field(default_factory=itertools.count, compare=False, repr=False)
     _interrupts: list[bool] = field(default_factory=list, compare=False, repr=False)
 
     @property
@@ -67,9 +72,10 @@ class Group:
 
     def take_interrupt(self) -> bool:
         """Whether :meth:`interrupt` was called here since this was asked last."""
-        was_interrupted = bool(self._interrupts)
+        if not self._interrupts:  # a signal may come between any two lines
+            return False
         self._interrupts.clear()
-        return was_interrupted
+        return True
 
     def deal(self, count: int, rank: int | None = None) -> range:
         """Which of ``count`` things a process has, by default this one: neighbours, and nearly as many for each.
@@ -100,7 +106,7 @@ class Group:
             )
         return received
 
-    def join(self, part: Float[Tensor, " part"], length: int) -> Float[Tensor, " length"]:
+    def collect(self, part: Float[Tensor, " part"], length: int) -> Float[Tensor, " length"]:
         """The whole vector of ``length``, of which each process has added up a part."""
         import torch.distributed as dist
 
@@ -134,6 +140,7 @@ class Group:
         if self.size == 1:
             return action()
         if not self.is_leader:
+            self.wait()
             answer = self.share()
             if answer[:1] == FAILED:
                 raise LeaderError(answer[1:].decode())
@@ -141,10 +148,44 @@ class Group:
         try:
             found = action()
         except Exception as error:  # the others wait, whatever it is
+            self.wait()
             self.share(FAILED + str(error).encode())
             raise
+        self.wait()
         self.share(DONE + found)
         return found
+
+    def lead_once(self, action: Callable[[], bytes]) -> bytes:
+        """:meth:`lead` of text; where torchrun has started the processes again, what the action gave at first."""
+        key = f"once/{next(self._calls)}"
+
+        def take() -> bytes:
+            if self._kept is None:
+                return action()
+            if not self._kept.check([key]):
+                self._kept.set(key, action().decode())
+            return bytes(self._kept.get(key))
+
+        return self.lead(take)
+
+    def wait(self) -> None:
+        """Wait until all have come here, for as long as the heartbeats of those that have not go on."""
+        if self._store is None:
+            return
+        place = f"wait/{next(self._calls)}"
+        with self._naming_the_lost():
+            self._store.set(f"{place}/{self.rank}", "")
+            missing = set(range(self.size)) - {self.rank}
+            seen = {rank: (b"", time.monotonic()) for rank in missing}
+            while missing:
+                for rank in sorted(missing):
+                    if self._store.check([f"{place}/{rank}"]):
+                        missing.remove(rank)
+                    elif (heartbeat := self._store.get(f"heartbeat/{rank}")) != seen[rank][0]:
+                        seen[rank] = heartbeat, time.monotonic()
+                    elif time.monotonic() - seen[rank][1] > TIMEOUT_SECONDS:
+                        raise RuntimeError(f"rank {rank} sends no heartbeat")
+                time.sleep(POLL_SECONDS if missing else 0)
 
     def gather(self, message: bytes) -> list[bytes]:
         """The messages of all processes, in the order of the ranks."""
@@ -156,10 +197,9 @@ class Group:
         with self._naming_the_lost():
             lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
             dist.all_gather(lengths, torch.tensor([len(message)]))
-            longest = max(map(int, lengths))
+            longest = max(1, *map(int, lengths))
             found = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
-            padded = bytearray(message.ljust(longest, b"\0"))
-            dist.all_gather(found, torch.frombuffer(padded, dtype=torch.uint8) if longest else found[self.rank])
+            dist.all_gather(found, torch.frombuffer(bytearray(message.ljust(longest, b"\0")), dtype=torch.uint8))
         return [each.numpy().tobytes()[: int(length)] for each, length in zip(found, lengths, strict=True)]
 
     def any(self, flag: bool) -> bool:
@@ -174,58 +214,87 @@ class Group:
             dist.all_reduce(count)
         return bool(count)
 
-    def find_others(self, value: str) -> list[int]:
-        """The ranks whose ``value`` is not that of most processes; all of them, where no value is that of most."""
+    def find_deviating(self, value: str) -> str:
+        """Whose ``value`` is another than that of most processes, such as ``rank 1``; empty where all have the same.
+
+        Where no value is that of most, as of two processes, nobody can tell.
+        """
         values = self.gather(value.encode())
         most = max(values, key=values.count)
+        if values.count(most) == len(values):
+            return ""
         is_most = 2 * values.count(most) > len(values)
-        return [rank for rank, one in enumerate(values) if one != most or not is_most]
+        return name_ranks(rank for rank, one in enumerate(values) if one != most) if is_most else "one process"
 
     @contextmanager
     def _naming_the_lost(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
+            from lamina.training.device import is_out_of_memory
+
+            if isinstance(error, NotImplementedError) or is_out_of_memory(error):
+                raise
             raise GroupError(
-                f"{self._find_lost()} Nothing is lost but time: resuming continues from the last checkpoint, with any "
-                "number of processes."
+                f"{self._find_lost(error)} Nothing is lost but time: resuming continues from the last checkpoint, with "
+                "any number of processes."
             ) from error
 
-    def _find_lost(self) -> str:
-        """Which processes are lost, in a sentence: those whose heart has stopped."""
+    def _find_lost(self, error: RuntimeError) -> str:
+        """Which processes are lost, in a sentence: those whose heartbeats have ended."""
         if self._store is None:
             return "Another process was lost."
         try:
-            before = [self._store.get(f"beat/{rank}") for rank in range(self.size)]
-            time.sleep(ANSWER_SECONDS)
-            silent = [str(rank) for rank in range(self.size) if self._store.get(f"beat/{rank}") == before[rank]]
+            self._store.set_timeout(timedelta(seconds=SILENT_SECONDS))
+            before = [self._store.get(f"heartbeat/{rank}") for rank in range(self.size)]
+            time.sleep(SILENT_SECONDS)
+            silent = [rank for rank in range(self.size) if self._store.get(f"heartbeat/{rank}") == before[rank]]
+            found = self._describe_lost(silent, error)
+            # Whoever finds it first is right: those that found it end as well.
+            return bytes(self._store.compare_set("lost", "", found)).decode() or found
         except RuntimeError:
-            host = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
-            return f"The rendezvous host at {host} does not answer: its machine or torchrun there has ended."
+            return f"The rendezvous host at {find_host()} does not answer: its machine or torchrun there has ended."
+
+    def _describe_lost(self, silent: list[int], error: RuntimeError) -> str:
+        store = self._store
         if not silent:
+            cause = str(error).strip().partition("\n")[0]
             return (
                 "All processes still run, but one did not come to the exchange in time, or the connection between them "
-                "broke."
+                f"broke ({cause:.200})."
             )
-        return f"No answer from rank {name_some(silent)} of {self.size} processes: killed, stopped or cut off."
+        if store is not None and store.check([f"end/{silent[0]}"]):
+            return f"Rank {silent[0]} has ended: {store.get(f'end/{silent[0]}').decode()}"
+        return f"No answer from {name_ranks(silent)} of {self.size} processes: killed, stopped or cut off."
+
+
+def name_ranks(ranks: Iterable[int]) -> str:
+    """Some ranks, in words.
+
+    >>> name_ranks([1]), name_ranks([0, 2])
+    ('rank 1', 'ranks 0, 2')
+    """
+    found = [str(rank) for rank in ranks]
+    return f"rank{'s' * (len(found) > 1)} {name_some(found)}"
+
+
+def find_host() -> str:
+    """Where the processes meet, by torchrun's environment."""
+    return f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
 
 
 DONE, FAILED = b"\0", b"\1"
 ALONE = Group()
 
 
-def beat(store: Store, rank: int, count: int) -> None:
-    """Show that a process runs."""
-    store.set(f"beat/{rank}", str(count))
-
-
-def keep_beating(store: Store, rank: int) -> None:
-    """Show it again and again, until the process or the store ends."""
-    for count in itertools.count(1):
-        time.sleep(BEAT_SECONDS)
+def send_heartbeats(store: Store, rank: int, has_ended: threading.Event) -> None:
+    """Show again and again that a process runs, until ``has_ended`` or the store ends."""
+    for count in itertools.count():
         try:
-            beat(store, rank, count)
+            store.set(f"heartbeat/{rank}", str(count))
         except RuntimeError:
+            return
+        if has_ended.wait(HEARTBEAT_SECONDS):
             return
 
 
@@ -242,7 +311,8 @@ def count_start(store: Store, rank: int, size: int, timeout_seconds: float) -> i
     secret = secrets.token_hex(8)
     number = store.add("starts", 1) if rank == 0 else 0
     waiting = set(range(1, size)) if rank == 0 else set()
-    store.set(f"came/{rank}", secret)
+    if rank:
+        store.set(f"came/{rank}", secret)
     while rank or waiting:
         for other in sorted(waiting):
             if store.check([f"came/{other}"]):
@@ -256,9 +326,9 @@ def count_start(store: Store, rank: int, size: int, timeout_seconds: float) -> i
             if store.check([f"go/{number}"]):
                 return number
         if time.monotonic() > deadline:
-            missing = "the leader" if rank else f"rank {name_some(list(map(str, sorted(waiting))))}"
+            missing = name_ranks([0] if rank else sorted(waiting))
             raise GroupError(
-                f"Waited {timeout_seconds:g} seconds for {missing} of {size} processes, which did not come. Resuming "
+                f"Waited {timeout_seconds:g} seconds for {missing} of {size} processes, which did not start. Resuming "
                 "continues from the last checkpoint, with any number of processes."
             )
         time.sleep(POLL_SECONDS)
@@ -286,22 +356,34 @@ def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
     has_gpu = torch.cuda.is_available() and local_rank < torch.cuda.device_count()
     if has_gpu:
         torch.cuda.set_device(local_rank)
+    has_ended = threading.Event()
     try:
-        store, rank, size = next(rendezvous("env://", timeout=timeout))
-        start = count_start(PrefixStore("starts", store), rank, size, timeout_seconds)
-        store = PrefixStore(f"start {start}", store)
+        common, rank, size = next(rendezvous("env://", timeout=timeout))
+        # torchrun keeps this store when it starts the processes again.
+        kept = PrefixStore(f"join {next(_joins)}", common)
+        start = count_start(PrefixStore("starts", kept), rank, size, timeout_seconds)
+        store = PrefixStore(f"start {start}", kept)
         backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
         dist.init_process_group(
             backend, store=PrefixStore("exchange", store), rank=rank, world_size=size, timeout=timeout
         )
+        own = PrefixStore("group", store)
+        threading.Thread(target=send_heartbeats, args=(own, rank, has_ended), daemon=True).start()
+        dist.barrier()
+        for other in range(size):
+            own.get(f"heartbeat/{other}")  # from here on, all have one
     except (RuntimeError, ValueError) as error:
-        host = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
-        raise GroupError(f"The other processes cannot be reached through {host}: {error}") from error
+        raise GroupError(
+            f"The other processes cannot be reached through {find_host()}: {str(error).partition(chr(10))[0]:.300}. On "
+            "several machines, GLOO_SOCKET_IFNAME names the network interface to use (such as eth0), and torchrun "
+            "--local-addr this machine's address."
+        ) from error
     try:
-        hearts = PrefixStore("group", store)
-        beat(hearts, rank, 0)
-        dist.barrier()  # from here on, all have a heart
-        threading.Thread(target=keep_beating, args=(hearts, rank), daemon=True).start()
-        yield Group(rank, size, start - 1, local_rank == 0, hearts)
+        yield Group(rank, size, start - 1, local_rank, own, PrefixStore("once", kept))
+    except Exception as error:
+        with suppress(RuntimeError):
+            own.set(f"end/{rank}", str(error))
+        raise
     finally:
+        has_ended.set()
         dist.destroy_process_group()

@@ -85,18 +85,25 @@ class Guard:
         )
 
     def check_weights(self, lr: float) -> None:
-        """Check all weights, and the optimizer's state, before they are evaluated or saved.
+        """Check all weights, and the optimizer's state, in all processes before they are evaluated or saved.
 
         Raises:
-            NotFiniteError: one of them is not finite; the message names it.
+            NotFiniteError: one of them is not finite in a process; the message names it.
         """
+        problems = self._group.gather((self.find_weights_problem(lr) or "").encode())
+        if problem := next(filter(None, problems), None):
+            raise NotFiniteError(problem.decode())
+
+    def find_weights_problem(self, lr: float) -> str | None:
+        """Which weight, or part of the optimizer's state, is not finite in this process, in words, if any."""
         found = find_not_finite(name_tensors(self._models, self._optimizer))
         if unintended := next((name for name in found if name not in self._intended), None):
             holder, _, name = unintended.partition(".")
-            raise NotFiniteError(
+            return (
                 f"{name} of {HOLDERS[holder]} contains NaN or infinity; checkpoint skipped. Lower lr "
                 f"(it is {lr:g}), or set gradient_clip to 1."
             )
+        return None
 
 
 def find_first(places: Iterable[str]) -> str:

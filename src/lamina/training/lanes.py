@@ -104,7 +104,7 @@ def sum_lanes(
     stacked = torch.stack(own) if own else empty.new_zeros(0, length)
     received = group.exchange(stacked, [len(each) for each in spans])
     parts = dict(zip([span for each in spans for span in each], received, strict=True))
-    return group.join(add_up(whole, parts), length)
+    return group.collect(add_up(whole, parts), length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +182,7 @@ class LaneSums:
         """Give the model the gradients and statistics of all lanes."""
         tensors = [*self._weights, *self._statistics, *self._counts]
         lengths = [*(tensor.numel() for tensor in tensors), 1, 1, 1]
-        empty = next(self._model.parameters()).detach().new_zeros(sum(lengths))
+        empty = torch.zeros(sum(lengths), device=self._model.device)
         total = sum_lanes(self._nodes, self._divided.lanes, self._lanes, empty, self._group)
         *sums, loss, correct, interrupts = total.split(lengths)
         for tensor, part in zip(tensors, sums, strict=True):

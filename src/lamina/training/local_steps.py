@@ -36,43 +36,48 @@ class LocalSteps:
     def __init__(self, model: Model, optimizer: Optimizer, lanes: int, group: Group) -> None:
         self._model, self._optimizer, self._group, self._lanes = model, optimizer, group, lanes
 
-    def lanes(self, block: Sequence[DividedBatch]) -> Iterator[list[Batch]]:
+    def each_lane(self, block: Sequence[DividedBatch]) -> Iterator[Iterator[Batch]]:
         """The batches of each of this process's lanes; each lane begins where the block began.
 
         The caller takes a lane's steps, and gives their losses to :meth:`add`, before it asks for the next lane.
         """
-        self._images = sum(divided.images for divided in block)
+        self._block, self._images = block, sum(divided.images for divided in block)
         self._before = {name: tensor.clone() for name, tensor in self._tensors().items()}
         self._nodes: dict[Span, Tensor] = {}
         self._problem = ""
         for lane in self._group.deal(self._lanes):
-            batches = [batch for divided in block for batch in divided.own if batch.lane == lane]
-            self._losses: list[Tensor] = []
-            self._correct: list[Tensor] = []
-            yield batches
-            self._end_lane(lane, sum(len(batch.indices) for batch in batches))
+            self._seen, self._loss, self._correct = 0, torch.zeros(()), torch.zeros(())
+            yield (divided.gather(lane) for divided in block if lane in divided.own_lanes)
+            if self._problem:
+                break
+            self._take(lane)
+            self._go_back()
 
     def add(self, batch: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
         """Take the loss and the right answers of a step."""
-        self._losses.append(loss.detach() * len(batch.indices))
-        self._correct.append(loss.new_zeros(()) if correct is None else correct.to(loss.dtype))
+        self._seen += len(batch.indices)
+        self._loss = self._loss.to(loss) + loss.detach() * len(batch.indices)
+        if correct is not None:
+            self._correct = self._correct.to(loss) + correct
 
     def fail(self, problem: str) -> None:
-        """Take what made the present lane's loss or gradients not finite; its steps have ended."""
-        self._problem = self._problem or problem
-        self._losses.append(torch.full((), math.nan, device=self._model.device))
-        self._correct.append(torch.zeros((), device=self._model.device))
+        """Take what made a loss or a gradient not finite; no lane goes on."""
+        self._problem = problem
 
     @torch.no_grad()
-    def _end_lane(self, lane: int, images: int) -> None:
-        share, tensors = images / self._images, self._tensors()
+    def _take(self, lane: int) -> None:
+        share = self._seen / self._images
         interrupts = float(not self._nodes and self._group.take_interrupt())
-        sums = torch.stack([sum(self._losses), sum(self._correct), self._losses[0].new_tensor(interrupts)])  # type: ignore[list-item]
-        changes = [share * (now - self._before[name] if name in self._before else now) for name, now in tensors.items()]
+        changes = [
+            share * (now - self._before[name] if name in self._before else now) for name, now in self._tensors().items()
+        ]
+        sums = self._loss.new_tensor([self._loss, self._correct, interrupts])
         vector = torch.cat([change.reshape(-1).to(sums.dtype) for change in (*changes, sums)])
         insert(self._nodes, lane, vector, self._lanes)
-        self._length = len(vector)
-        for name, tensor in tensors.items():
+
+    @torch.no_grad()
+    def _go_back(self) -> None:
+        for name, tensor in self._tensors().items():
             if name in self._before:
                 tensor.copy_(self._before[name])
             else:
@@ -82,16 +87,25 @@ class LocalSteps:
     def finish(self) -> tuple[Sums, str]:
         """Give the model and the optimizer the mean of all lanes.
 
-        Also what made a loss or a gradient not finite in a lane of any process; then they are as the block began.
+        Also what made a loss or a gradient not finite in any process, if anything; then they are as the block began.
         """
-        tensors = self._tensors()
-        empty = torch.zeros(self._length, device=self._model.device)
-        total = sum_lanes(self._nodes, self._lanes, self._lanes, empty, self._group)
-        *changes, loss, correct, interrupts = total.split([*(tensor.numel() for tensor in tensors.values()), 1, 1, 1])
-        sums = Sums(loss[0] / self._images, None if self._model.task.kind is REGRESSION else correct[0], interrupts[0])
-        if not math.isfinite(loss):
+        if self._group.any(bool(self._problem)):
+            self._go_back()
             problems = self._group.gather(self._problem.encode())
-            return sums, next(text.decode() for text in problems if text)
+            return Sums(self._loss, None), next(text.decode() for text in problems if text)
+        tensors = self._tensors()
+        lengths = [*(tensor.numel() for tensor in tensors.values()), 1, 1, 1]
+        empty = torch.zeros(sum(lengths), device=self._model.device)
+        total = sum_lanes(self._nodes, self._lanes, self._lanes, empty, self._group)
+        *changes, loss, correct, interrupts = total.split(lengths)
+        is_counted = self._model.task.kind is not REGRESSION
+        sums = Sums(loss[0] / self._images, correct[0] if is_counted else None, interrupts[0])
+        if not math.isfinite(loss):
+            last = self._block[-1]
+            return sums, (
+                f"The losses of the lanes add up to infinity at step {last.step + 1} of epoch {last.epoch + 1}. What "
+                "usually helps: a lower lr."
+            )
         for (name, tensor), change in zip(tensors.items(), changes, strict=True):
             is_count = not tensor.is_floating_point() or name.startswith(STEP_COUNT)
             tensor += (change.round() if is_count else change).view_as(tensor).to(tensor.dtype)

@@ -15,7 +15,7 @@ from lamina.data import Images
 from lamina.errors import NotFiniteError
 from lamina.nets import Net
 from lamina.training.batches import Batch, Batches, DividedBatch
-from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, restore_tensors
+from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, name_tensors, restore_tensors
 from lamina.training.device import choose_device, keep_freed_memory
 from lamina.training.events import Epoch, Step, Tally
 from lamina.training.forward import Forward
@@ -29,6 +29,7 @@ from lamina.training.precision import Precision, choose_precision
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
+from lamina.training.tensors import digest_tensors
 
 
 class Training:
@@ -51,6 +52,7 @@ class Training:
         images, steps_per_epoch: how many of them an epoch has.
         steps_done: steps since the beginning.
         rewinds: how often the training went back to a checkpoint and halved the learning rate.
+        is_interrupted: whether a process of the group was interrupted before the last record.
 
     Raises:
         NetError: the net does not take these images or does not give one logit for each target.
@@ -97,6 +99,7 @@ class Training:
         self._steps_per_record, self._tally = steps_per_record, Tally()
         self.images, self.steps_per_epoch = len(images), len(self._batches)
         self.steps_done = self.rewinds = 0
+        self.is_interrupted = False
 
     @property
     def model(self) -> Model:
@@ -152,7 +155,9 @@ class Training:
                 update_average(self._models["averaged"], self._live, recipe.ema_decay ** len(block))
             self.steps_done += len(block)
             tally.add(sums.loss, sums.correct, sum(divided.images for divided in block))
-            if is_recorded or (sums.interrupts is not None and sums.interrupts.is_cpu and sums.interrupts):
+            may_look = is_recorded or sums.loss.is_cpu  # a GPU would wait
+            self.is_interrupted = may_look and sums.interrupts is not None and bool(sums.interrupts)
+            if is_recorded or self.is_interrupted:
                 loss = sums.loss.item()
                 tally.seconds += time.perf_counter() - clock
                 self._set_eval_mode()
@@ -181,7 +186,7 @@ class Training:
 
     def _take_local_steps(self, local: LocalSteps, block: list[DividedBatch]) -> Sums:
         """The same several times for each lane by itself; then the mean of the lanes."""
-        for batches in local.lanes(block):
+        for batches in local.each_lane(block):
             for batch in batches:
                 set_lr(self._optimizer, self._lr_of(batch.epoch, batch.step))
                 self._optimizer.zero_grad()
@@ -215,13 +220,18 @@ class Training:
         if self.model is not self._live:
             self.model.eval()
 
+    def digest(self) -> str:
+        """A digest of all weights and of the optimizer's state, to the last bit, between two records."""
+        return digest_tensors(name_tensors(self._models, self._optimizer))
+
     def checkpoint(self) -> Checkpoint:
         """Everything that an exact continuation needs, between two records.
 
         Raises:
             NotFiniteError: a weight, or the optimizer's state, contains NaN or infinity.
         """
-        self._guard.check_weights(self.lr)
+        if problem := self._guard.find_weights_problem(self.lr):
+            raise NotFiniteError(problem)
         tally = self._tally
         correct = None if tally.correct is None else float(tally.correct)
         standing = Standing(self.steps_done, self.rewinds, tally.images, float(tally.loss), correct, tally.seconds)

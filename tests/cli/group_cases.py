@@ -1,0 +1,113 @@
+"""What may happen to one of two processes, each in a folder of its own as on its own machine; a script for tests."""
+
+import json
+import os
+import shutil
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lamina import Dataset, Epoch, Recipe, Step, Training, load_data, start_run
+from lamina.errors import DataError
+from lamina.runs.keep import Rewind
+from lamina.runs.run import Run, read_run, share_run
+from lamina.training.group import Group, join_group
+
+RECIPE = Recipe(epochs=4, batch_size=50, lanes=4)
+NET = "Flatten(), Linear(20), ReLU(), Output()"
+
+
+class Poisoned(nn.Module):
+    """Gives NaN by one process, in the first step of the second epoch and when that is repeated to find the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.passes = nn.Linear(3 * 32 * 32, 10), 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits."""
+        self.passes += self.training
+        is_bad = 5 <= self.passes <= 8 and os.environ["RANK"] == "1"
+        return torch.relu(self.linear(inputs.flatten(1)) * (float("nan") if is_bad else 1.0))
+
+
+def train(run: Run, data: Dataset | None, group: Group, **arguments: Any) -> list[str]:
+    """Train a run to its end; what it warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in run.train(data=data, group=group, **arguments):
+            pass
+    return [str(warning.message) for warning in caught]
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """The figures of a run's history that all copies share."""
+    rows = read_run(path).history.epochs()
+    return {
+        "epochs": len(rows),
+        "weights": [row["weights"] for row in rows],
+        "loss": [row["train_loss"] for row in rows],
+    }
+
+
+def main() -> None:
+    """Print a JSON list, with an object for each process, by the leader."""
+    torch.set_num_threads(1)
+    shapes = load_data("shapes")
+    data = replace(shapes, train=shapes.train.take(range(100)), test=shapes.test.take(range(10)))
+    found: dict[str, Any] = {}
+    with join_group(60) as joined:
+        group = replace(joined, local_rank=0)
+        place = Path(f"machine-{group.rank}")
+        place.mkdir()
+        os.chdir(place)
+
+        shared = start_run(NET, data, RECIPE, name="shared", group=group)
+        train(shared, data, group)
+        found["copied"] = describe(shared.path)
+        if group.is_leader:
+            shutil.rmtree(shared.path)
+        group.wait()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            brought = share_run("runs/shared", group)
+        found["brought at"] = [str(warning.message) for warning in caught]
+        train(brought, data, group)
+        found["brought"] = describe(brought.path)
+
+        if not group.is_leader:
+            start_run(NET, data, RECIPE, name="other")
+        group.wait()
+        found["another run"] = train(start_run(NET, data, RECIPE, name="other", group=group), data, group)
+
+        steps = []
+        for event in Training(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), shapes.train, RECIPE, group=group):
+            steps.append(event.step if isinstance(event, Step) else -1)
+            if len(steps) == 3:
+                break
+            if group.rank == 1:
+                group.interrupt()
+        found["stopped"] = [step - steps[0] + 1 for step in steps]
+
+        run = start_run(Poisoned(), data, replace(RECIPE, epochs=2), name="poisoned", group=group)
+        events = list(run.train(data=data, group=group, rewind_on_nan=True))
+        found["rewound"] = next(event.reason for event in events if isinstance(event, Rewind))
+        assert sum(isinstance(event, Epoch) for event in events) == 2
+
+        other = data.train if group.is_leader else shapes.train
+        try:
+            train(run, Dataset.from_images(other), group)
+        except DataError as error:
+            found["other data"] = str(error)
+        everyone = [json.loads(text) for text in group.gather(json.dumps(found).encode())]
+        if group.is_leader:
+            sys.stdout.write(json.dumps(everyone) + "\n")
+
+
+if __name__ == "__main__":
+    main()
