@@ -244,26 +244,36 @@ class Group:
         """Which processes are lost, in a sentence: those whose heartbeats have ended."""
         if self._store is None:
             return "Another process was lost."
-        try:
-            self._store.set_timeout(timedelta(seconds=SILENT_SECONDS))
-            before = [self._store.get(f"heartbeat/{rank}") for rank in range(self.size)]
-            time.sleep(SILENT_SECONDS)
-            silent = [rank for rank in range(self.size) if self._store.get(f"heartbeat/{rank}") == before[rank]]
-            found = self._describe_lost(silent, error)
-            # Whoever finds it first is right: those that found it end as well.
-            return bytes(self._store.compare_set("lost", "", found)).decode() or found
-        except RuntimeError:
-            return f"The rendezvous host at {find_host()} does not answer: its machine or torchrun there has ended."
+        found: list[str] = []
+        # In a thread: where the cable is cut, the store waits for an answer without end.
+        asking = threading.Thread(target=self._ask, args=(self._store, error, found), daemon=True)
+        asking.start()
+        asking.join(3 * SILENT_SECONDS)
+        if found:
+            return found[0]
+        return (
+            f"The rendezvous host at {find_host()} does not answer: its machine or torchrun there has ended, or this "
+            "machine is cut off from it."
+        )
 
-    def _describe_lost(self, silent: list[int], error: RuntimeError) -> str:
-        store = self._store
+    def _ask(self, store: Store, error: RuntimeError, found: list[str]) -> None:
+        """Add the sentence to ``found``, if the store answers."""
+        with suppress(RuntimeError):
+            before = [store.get(f"heartbeat/{rank}") for rank in range(self.size)]
+            time.sleep(SILENT_SECONDS)
+            silent = [rank for rank in range(self.size) if store.get(f"heartbeat/{rank}") == before[rank]]
+            sentence = self._describe_lost(store, silent, error)
+            # Whoever finds it first is right: those that found it end as well.
+            found.append(bytes(store.compare_set("lost", "", sentence)).decode() or sentence)
+
+    def _describe_lost(self, store: Store, silent: list[int], error: RuntimeError) -> str:
         if not silent:
             cause = str(error).strip().partition("\n")[0]
             return (
                 "All processes still run, but one did not come to the exchange in time, or the connection between them "
                 f"broke ({cause:.200})."
             )
-        if store is not None and store.check([f"end/{silent[0]}"]):
+        if store.check([f"end/{silent[0]}"]):
             return f"Rank {silent[0]} has ended: {store.get(f'end/{silent[0]}').decode()}"
         return f"No answer from {name_ranks(silent)} of {self.size} processes: killed, stopped or cut off."
 
@@ -380,6 +390,8 @@ def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
         ) from error
     try:
         yield Group(rank, size, start - 1, local_rank, own, PrefixStore("once", kept))
+    except GroupError:
+        raise
     except Exception as error:
         with suppress(RuntimeError):
             own.set(f"end/{rank}", str(error))
