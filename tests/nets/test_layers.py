@@ -12,7 +12,6 @@ from lamina.nets import (
     BatchNorm,
     Conv2d,
     Dropout,
-    Field,
     Flatten,
     GlobalAvgPool,
     Layer,
@@ -166,7 +165,9 @@ class TestReceptiveField:
         rows, columns = seen(row, column)
         next_rows, next_columns = seen(row + 1, column + 1)
         steps_px = (next_rows.start - rows.start, next_columns.start - columns.start)
-        assert net.fields(shape)[-1] == Field((len(rows), len(columns)), steps_px)
+        field = net.fields(shape)[-1]
+        assert (field.size_px, field.step_px) == ((len(rows), len(columns)), steps_px)
+        assert field.box(row, column) == ((rows.start, rows.stop), (columns.start, columns.stop))
 
     @pytest.mark.parametrize(
         "net",

@@ -79,7 +79,7 @@ def test_json_holds_every_figure():
                 "out_shape": [8, 6, 6],
                 "parameters": 224,
                 "multiply_adds": 7_776,
-                "field": {"size_px": [3, 3], "step_px": [1, 1]},
+                "field": {"size_px": [3, 3], "step_px": [1, 1], "start_px": [0, 0]},
             },
             {
                 "layer": "Flatten()",
@@ -87,7 +87,7 @@ def test_json_holds_every_figure():
                 "out_shape": [288],
                 "parameters": 0,
                 "multiply_adds": 0,
-                "field": {"size_px": [3, 3], "step_px": [1, 1]},
+                "field": {"size_px": [3, 3], "step_px": [1, 1], "start_px": [0, 0]},
             },
             {
                 "layer": "Output(units=10)",

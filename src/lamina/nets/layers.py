@@ -91,7 +91,7 @@ class Conv2d(Layer):
         return math.prod(self.out_shape(in_shape)) * self._weights_per_filter(in_shape)
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        return field and self.window.widen(field)
+        return field and self.window.widen(field, require_image(self, in_shape)[1:])
 
     def module(self, in_shape: Shape) -> nn.Conv2d:
         """``nn.Conv2d``, or ``SameConv2d`` where one side needs more padding than the other."""

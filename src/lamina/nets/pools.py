@@ -44,7 +44,7 @@ class _Pool(Layer):
         return channels, *slide(self, self.window, in_shape, "or leave the pool out")
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        return field and self.window.widen(field)
+        return field and self.window.widen(field, require_image(self, in_shape)[1:])
 
     def module(self, in_shape: Shape) -> nn.Module:
         from torch import nn

@@ -68,13 +68,16 @@ class Residual(Layer):
         return sum(layer.multiply_adds(shape) for layer, shape in self._pair_shapes(in_shape))
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        """The wider of both paths, along each side."""
+        """What both paths see together."""
         made = trace_fields(self.layers, in_shape, field)[-1]
         passed = trace_fields(self.shortcut, in_shape, field)[-1]
         if made is None or passed is None:
             return None
-        height_px, width_px = map(max, made.size_px, passed.size_px)
-        return Field((height_px, width_px), made.step_px)
+        top, left = map(min, made.start_px, passed.start_px)
+        (_, bottom), (_, right) = (
+            tuple(map(max, *ends)) for ends in zip(made.box(0, 0), passed.box(0, 0), strict=True)
+        )
+        return Field((bottom - top, right - left), made.step_px, (top, left))
 
     def module(self, in_shape: Shape) -> nn.Module:
         """A ``ResidualSum`` of both paths."""

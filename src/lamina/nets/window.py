@@ -26,14 +26,25 @@ class Field:
     """The receptive field of a unit: how much of the input image it sees.
 
     ``size_px`` counts input pixels (height, width); ``step_px`` is the distance in the input between two neighbouring
-    units. The border of a small image may cut a field short.
+    units; ``start_px`` is where the first unit's field begins, below 0 in a border. The border of a small image may cut
+    a field short.
 
-    >>> Window(kernel_size=(3, 3), stride=(2, 2)).widen(Field())
-    Field(size_px=(3, 3), step_px=(2, 2))
+    >>> field = Window(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1)).widen(Field(), (8, 8))
+    >>> field
+    Field(size_px=(3, 3), step_px=(2, 2), start_px=(-1, -1))
+    >>> field.box(0, 3)
+    ((-1, 2), (5, 8))
     """
 
     size_px: Pair = (1, 1)
     step_px: Pair = (1, 1)
+    start_px: Pair = (0, 0)
+
+    def box(self, row: int, column: int) -> tuple[Pair, Pair]:
+        """The pixels that a unit sees, borders included: (first row, after the last), and the same for columns."""
+        tops = zip((row, column), self.start_px, self.step_px, self.size_px, strict=True)
+        rows, columns = ((start + place * step, start + place * step + size) for place, start, step, size in tops)
+        return rows, columns
 
     def __str__(self) -> str:
         height_px, width_px = self.size_px
@@ -82,8 +93,8 @@ class Window:
         )
         return height, width
 
-    def widen(self, field: Field) -> Field:
-        """The receptive field of a unit whose inputs, in this window, each have ``field``.
+    def widen(self, field: Field, in_size: Pair) -> Field:
+        """The receptive field of a unit whose inputs, in this window over ``in_size``, each have ``field``.
 
         Araujo, Norris, Sim, Computing Receptive Fields of Convolutional Neural Networks, Distill 2019.
         """
@@ -91,7 +102,9 @@ class Window:
             size + (span - 1) * step for size, span, step in zip(field.size_px, self.span, field.step_px, strict=True)
         )
         down, across = (step * stride for step, stride in zip(field.step_px, self.stride, strict=True))
-        return Field((height, width), (down, across))
+        borders = zip(field.start_px, field.step_px, self.borders(in_size), strict=True)
+        top, left = (start - step * border for start, step, (border, _) in borders)
+        return Field((height, width), (down, across), (top, left))
 
 
 def as_pair(size: int | Pair) -> Pair:
