@@ -201,13 +201,11 @@ def stop_a_worker(scene: Scene) -> Iterator[Row]:
         seconds = wait_until(lambda: not any(map(is_running, others)), IN_TIME + 60)
         launched.wait(60)
     found = f"{'not' if seconds is None else f'{seconds:.0f} s'}, {find_statuses(launched)}: {find_message(launched)}"
-    is_right = (
-        seconds is not None
-        and seconds <= IN_TIME
-        and [find_statuses(launched).get(rank) for rank in (0, 2)] == [75, 75]
-    )
+    # torchrun ends the others by SIGTERM as soon as one has ended.
+    ends = {find_statuses(launched).get(rank) for rank in (0, 2)}
+    is_right = seconds is not None and seconds <= IN_TIME and 75 in ends <= {75, -signal.SIGTERM}
     yield Row(
-        "SIGSTOP of rank 1 of 3", f"the others end within {IN_TIME:.0f} s with 75 and name rank 1", found,
+        "SIGSTOP of rank 1 of 3", f"the others end within {IN_TIME:.0f} s, the first with 75, and name rank 1", found,
         is_right and "No answer from rank 1 of 3" in launched.text(), time.monotonic() - began,
     )  # fmt: skip
     found = scene.finish("stopped", alone(2))
