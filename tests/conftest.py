@@ -33,6 +33,7 @@ install_import_hook(
         "lamina.drawing",
         "lamina.evaluation",
         "lamina.files",
+        "lamina.insight",
         "lamina.nets.modules",
         "lamina.runs",
         "lamina.text",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.data import draw_shapes, load_data
-from lamina.data.sources.drawn import KINDS, Figures, draw_figures, hsv_to_rgb, outline, polygon_distance
+from lamina.data.sources.drawn import KINDS, Figures, draw_figures, hsv_to_rgb, mask_shapes, outline, polygon_distance
 
 
 def test_the_same_seed_draws_the_same_and_another_draws_others() -> None:
@@ -44,6 +44,19 @@ def test_classes_and_attributes_are_common_enough_to_learn() -> None:
     assert min(kinds.values()) > 70
     attributes = draw_shapes("shapes-attributes", "train", 1000, 0).target_counts()
     assert all(250 < count < 550 for count in attributes.values())
+
+
+def test_masks_are_of_the_pictures_of_the_built_in_set() -> None:
+    """A filled figure without stripes has one colour inside its mask, but for the noise, and nowhere else."""
+    images, masks = draw_shapes("shapes-attributes", "test", 2000, 2), mask_shapes("shapes-attributes", "test", 300)
+    _, is_outlined, is_striped, _ = images.targets[:300].T
+    plain = np.flatnonzero(~is_outlined & ~is_striped)
+    pixels = images.pixels[plain].astype(np.float64)
+    inner = masks & np.roll(masks, 1, 1) & np.roll(masks, -1, 1) & np.roll(masks, 1, 2) & np.roll(masks, -1, 2)
+    spreads = [image[mask].std(axis=0).max() for image, mask in zip(pixels, inner[plain], strict=True)]
+    elsewhere = [image[mask].std(axis=0).max() for image, mask in zip(pixels, np.roll(inner, 1, 0)[plain], strict=True)]
+    assert max(spreads) < 20 < np.median(elsewhere)
+    np.testing.assert_array_equal(mask_shapes("shapes", "test", 300), masks)
 
 
 def test_the_angle_is_never_ambiguous() -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from lamina.errors import NetError, suggest
@@ -100,17 +100,49 @@ def record_calls(model: Model, images: UInt8[Tensor, "n h w c"], paths: Iterable
     return calls
 
 
+def layer_gradients(
+    model: Model, images: UInt8[Tensor, "n h w c"], layer: int | str, outputs: Int64[Tensor, " n"]
+) -> Call:
+    """A layer's output, and the gradient with respect to it of each image's logit, of which ``outputs`` has the index.
+
+    The model is in eval mode meanwhile and does not change. Of a module that is called several times, the last call
+    counts.
+
+    Raises:
+        NetError: there is no such layer, or it gave no tensor.
+    """
+    path = find_path(model, layer)
+    kept: list[Tensor] = []
+
+    def cut(_: str, __: Tensor, output: Tensor) -> Tensor:
+        kept[:] = [output.detach().requires_grad_()]
+        return kept[0].clone()  # which a later layer may change in place
+
+    with torch.enable_grad(), eval_mode(model), seeded(0, model.device), watch(model, [path], cut):
+        logits = model(images.to(model.device))
+        if not kept:
+            raise NetError(f"Layer {layer!r} gave no tensor: the forward pass does not call it, or it returns a tuple.")
+        chosen = logits.gather(1, outputs.to(model.device)[:, None]).sum()
+        (gradient,) = torch.autograd.grad(chosen, kept, materialize_grads=True)
+    return Call(kept[0].detach(), gradient)
+
+
 @contextmanager
-def watch(model: nn.Module, paths: Iterable[str], see: Callable[[str, Tensor, Tensor], object]) -> Iterator[None]:
+def watch(
+    model: nn.Module, paths: Iterable[str], see: Callable[[str, Tensor, Tensor], Tensor | None]
+) -> Iterator[None]:
     """Inside the block, call ``see(path, input, output)`` after each call of a module at one of ``paths``.
 
-    Modules that do not take and give a tensor are left out.
+    A tensor that it returns takes the place of the output. Modules that do not take and give a tensor are left out.
     """
 
-    def note(path: str, _: nn.Module, given: tuple[object, ...], named: dict[str, object], output: object) -> None:
+    def note(
+        path: str, _: nn.Module, given: tuple[object, ...], named: dict[str, object], output: object
+    ) -> Tensor | None:
         first = next(iter((*given, *named.values())), None)
         if isinstance(first, Tensor) and isinstance(output, Tensor):
-            see(path, first, output)
+            return see(path, first, output)
+        return None
 
     hooks = [
         model.get_submodule(path).register_forward_hook(partial(note, path), with_kwargs=True)

@@ -163,20 +163,7 @@ def draw_figures(random: np.random.Generator, figures: Figures, size_px: int) ->
     _, outlined, striped, _ = figures.attributes.T[..., None, None]
     light = random.random(count) < 0.5
     canvas = _background(random, light, size_px)
-    # Where each pixel's centre lies for a figure that stands upright at the origin with radius 1.
-    pixel = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px
-    centre_x, centre_y, sine, cosine, radius = (
-        part.astype(np.float32)[:, None, None]
-        for part in (*figures.centre.T, np.sin(figures.angle), np.cos(figures.angle), figures.radius)
-    )
-    right, down = (pixel[None, None, :] - centre_x) / radius, (pixel[None, :, None] - centre_y) / radius
-    x, y = cosine * right + sine * down, cosine * down - sine * right
-    radius_px = (figures.radius * size_px).astype(np.float32)[:, None, None]
-    distance_px = np.empty_like(x)
-    for number in np.unique(figures.kind):
-        rows = figures.kind == number
-        distance_px[rows] = polygon_distance(outline(KINDS[number]), x[rows], y[rows])
-    distance_px *= radius_px
+    distance_px, x, radius_px = _place_figures(figures, size_px)
     stroke_px = size_px * 0.07
     distance_px = np.where(outlined, np.abs(distance_px + stroke_px / 2) - stroke_px / 2, distance_px)
     covered = np.clip(0.5 - distance_px, 0, 1)
@@ -191,6 +178,47 @@ def draw_figures(random: np.random.Generator, figures: Figures, size_px: int) ->
     canvas += (random.random(canvas.shape, np.float32) - 0.5) * 0.16
     # Drawn plane by plane, because numpy is slow along an axis of three.
     return np.ascontiguousarray(np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def mask_shapes(
+    target: ShapesTarget, split: Split, count: int | None = None, size_px: int = 32
+) -> Bool[np.ndarray, "n h w"]:
+    """The pixels whose centre lies in the figure, of the first ``count`` pictures of a split of the built-in set.
+
+    The hollow of an outlined figure counts as part of it.
+
+    >>> masks = mask_shapes("shapes", "test", 100)
+    >>> masks.shape, round(float(masks.mean()), 2)
+    ((100, 32, 32), 0.16)
+    """
+    random = np.random.default_rng(SEEDS[split])
+    masks = np.empty((COUNTS[split] if count is None else count, size_px, size_px), np.bool_)
+    for start in range(0, len(masks), CHUNK):
+        figures = choose_figures(random, min(CHUNK, COUNTS[split] - start), posed=target == "shapes-pose")
+        masks[start : start + CHUNK] = (_place_figures(figures, size_px)[0] <= 0)[: len(masks) - start]
+        draw_figures(random, figures, size_px)  # takes the random numbers before those of the next figures
+    return masks
+
+
+def _place_figures(
+    figures: Figures, size_px: int
+) -> tuple[Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n 1 1"]]:
+    """The pixels' distance in px to the edge, negative inside; their place to the right, in radii; the radius in px."""
+    # Where each pixel's centre lies for a figure that stands upright at the origin with radius 1.
+    pixel = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px
+    centre_x, centre_y, sine, cosine, radius = (
+        part.astype(np.float32)[:, None, None]
+        for part in (*figures.centre.T, np.sin(figures.angle), np.cos(figures.angle), figures.radius)
+    )
+    right, down = (pixel[None, None, :] - centre_x) / radius, (pixel[None, :, None] - centre_y) / radius
+    x, y = cosine * right + sine * down, cosine * down - sine * right
+    radius_px = (figures.radius * size_px).astype(np.float32)[:, None, None]
+    distance_px = np.empty_like(x)
+    for number in np.unique(figures.kind):
+        rows = figures.kind == number
+        distance_px[rows] = polygon_distance(outline(KINDS[number]), x[rows], y[rows])
+    distance_px *= radius_px
+    return distance_px, x, radius_px
 
 
 def polygon_distance(

@@ -1,0 +1,219 @@
+"""What an answer rests on: maps of the pixels that speak for an output of the net (positive) or against it.
+
+Each function takes a model, images as they are stored and, for each image, the index of the output to explain: a class,
+a label, the question or a number. What is explained is its logit. None changes the model or torch's generators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from math import ceil
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from lamina.errors import NetError
+from lamina.nets.window import Pair
+from lamina.training.activations import layer_gradients, module_paths, watch
+from lamina.training.model import PREDICTED_PIXELS, Model, eval_mode
+from lamina.training.randomness import seeded
+
+WINDOW_FRACTION = 1 / 8
+"""Side of occlusion's window, of the image's shorter side."""
+GRADIENT_PIXELS = 100 * 32 * 32
+"""Number of pixels differentiated at once; a backward pass keeps the outputs of all layers."""
+
+
+def occlusion(
+    model: Model,
+    pixels: UInt8[np.ndarray, "n h w c"],
+    targets: Int64[np.ndarray, " n"],
+    *,
+    window_px: Pair | None = None,
+    stride_px: Pair | None = None,
+    baseline: Sequence[float] | None = None,
+) -> Float32[np.ndarray, "n h w"]:
+    """How much the logit falls when a window over a pixel is covered, averaged over the windows that cover it.
+
+    Zeiler and Fergus, Visualizing and understanding convolutional networks, arXiv 1311.2901, section 4.2.
+
+    Args:
+        model: the model to explain.
+        pixels: its images.
+        targets: the index of the output to explain, for each image.
+        window_px: height and width of the window; by default an eighth of the shorter side.
+        stride_px: how far it moves down and across; by default half the window.
+        baseline: the colour of the cover, a value from 0 to 255 for each channel; by default the model's mean.
+
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> images = load_data("shapes").test
+    >>> model = build_model(load_net("mlp"), images, Recipe())
+    >>> occlusion(model, images.pixels[:2], images.targets[:2]).shape
+    (2, 32, 32)
+    """
+    height, width = pixels.shape[1:3]
+    side = max(1, round(WINDOW_FRACTION * min(height, width)))
+    window = window_px or (side, side)
+    stride = stride_px or (max(1, window[0] // 2), max(1, window[1] // 2))
+    rows, columns = (
+        [slice(start, start + length) for start in range(0, step * ceil(max(0, size - length) / step) + 1, step)]
+        for size, length, step in zip((height, width), window, stride, strict=True)
+    )
+    places = list(product(rows, columns))
+    total, covers = np.zeros(pixels.shape[:3]), np.zeros((height, width))
+    with torch.inference_mode(), float_inputs(model, pixels, baseline) as (inputs, cover):
+        outputs = torch.from_numpy(targets).to(model.device)
+        before = pick(model.body(inputs), outputs)
+        for image, chunk in product(range(len(pixels)), _chunks(len(places), PREDICTED_PIXELS // (height * width))):
+            chosen = places[chunk]
+            covered = inputs[image].expand(len(chosen), *inputs.shape[1:]).clone()
+            for row, place in zip(covered, chosen, strict=True):
+                row[:, *place] = cover
+            after = pick(model.body(covered), outputs[image].expand(len(chosen)))
+            for place, fall in zip(chosen, (before[image] - after).tolist(), strict=True):
+                total[image][place] += fall
+    for place in places:
+        covers[place] += 1
+    return np.divide(total, covers, out=np.zeros_like(total), where=covers > 0).astype(np.float32)
+
+
+def integrated_gradients(
+    model: Model,
+    pixels: UInt8[np.ndarray, "n h w c"],
+    targets: Int64[np.ndarray, " n"],
+    *,
+    steps: int = 50,
+    baseline: Sequence[float] | None = None,
+) -> Float32[np.ndarray, "n h w"]:
+    """Each pixel's difference from the baseline, times the logit's mean gradient on the way, summed over channels.
+
+    With enough ``steps`` a map sums to the logit's difference between the image and the baseline. The mean is a
+    Gauss-Legendre quadrature.
+
+    Sundararajan, Taly, Yan, Axiomatic attribution for deep networks, arXiv 1703.01365, equation 1.
+
+    Args:
+        model: the model to explain.
+        pixels: its images.
+        targets: the index of the output to explain, for each image.
+        steps: points on the straight way from the baseline to the image.
+        baseline: the colour of an image without content, a value from 0 to 255 for each channel; by default the
+            model's mean.
+
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> images = load_data("shapes").test
+    >>> model = build_model(load_net("mlp"), images, Recipe())
+    >>> integrated_gradients(model, images.pixels[:2], images.targets[:2]).shape
+    (2, 32, 32)
+    """
+    places, weights = np.polynomial.legendre.leggauss(steps)  # on -1 to 1
+    maps = np.empty(pixels.shape[:3], np.float32)
+    with torch.enable_grad(), float_inputs(model, pixels, baseline) as (inputs, empty):
+        fractions, shares = (inputs.new_tensor(values).view(-1, 1, 1, 1) for values in ((1 + places) / 2, weights / 2))
+        for number, target in enumerate(targets.tolist()):
+            difference = inputs[number] - empty
+            mean_gradient = torch.zeros_like(difference)
+            for chunk in _chunks(steps, GRADIENT_PIXELS // difference[0].numel()):
+                on_the_way = (empty + fractions[chunk] * difference).requires_grad_()
+                (gradients,) = torch.autograd.grad(model.body(on_the_way)[:, target].sum(), on_the_way)
+                mean_gradient += (shares[chunk] * gradients).sum(dim=0)
+            maps[number] = (difference * mean_gradient).sum(dim=0).cpu().numpy()
+    return maps
+
+
+def grad_cam(
+    model: Model,
+    pixels: UInt8[np.ndarray, "n h w c"],
+    targets: Int64[np.ndarray, " n"],
+    layer: int | str | None = None,
+) -> Float32[np.ndarray, "n h w"]:
+    """The channels of a layer's output, each times the mean of the logit's gradient over it, summed and enlarged.
+
+    Selvaraju et al., Grad-CAM, arXiv 1610.02391, equations 1 and 2; without the rectifier of the second, so that what
+    speaks against the output is seen too. Enlarged to the image's size bilinearly.
+
+    Args:
+        model: the model to explain.
+        pixels: its images.
+        targets: the index of the output to explain, for each image.
+        layer: an index in the net or a module path; by default the last with height and width.
+
+    Raises:
+        NetError: there is no such layer, or its output has no height and width.
+
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> images = load_data("shapes").test
+    >>> model = build_model(load_net("cnn-s"), images, Recipe())
+    >>> grad_cam(model, images.pixels[:2], images.targets[:2]).shape
+    (2, 32, 32)
+    """
+    chosen = find_spatial_layer(model, pixels) if layer is None else layer
+    if chosen is None:
+        raise NetError("Grad-CAM needs a layer whose output has height and width, but no layer of this net has one.")
+    maps = np.empty(pixels.shape[:3], np.float32)
+    for rows in _chunks(len(pixels), GRADIENT_PIXELS // pixels[0, ..., 0].size):
+        output, gradient = layer_gradients(
+            model, torch.from_numpy(pixels[rows]), chosen, torch.from_numpy(targets[rows])
+        )
+        if output.ndim != 4:
+            shape = "×".join(map(str, output.shape[1:]))
+            raise NetError(
+                f"Grad-CAM needs a layer whose output has channels, height and width, but {chosen!r} gives {shape}."
+            )
+        summed = (gradient.mean(dim=(2, 3), keepdim=True) * output).sum(dim=1, keepdim=True)
+        enlarged = functional.interpolate(summed, pixels.shape[1:3], mode="bilinear")
+        maps[rows] = enlarged[:, 0].cpu().numpy()
+    return maps
+
+
+def find_spatial_layer(model: Model, pixels: UInt8[np.ndarray, "n h w c"]) -> str | None:
+    """The module path of the last layer whose output has channels and more than one place; ``None`` if none has.
+
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> images = load_data("shapes").test
+    >>> [find_spatial_layer(build_model(load_net(name), images, Recipe()), images.pixels) for name in ("cnn-s", "mlp")]
+    ['body.22', None]
+    """
+    found: list[str] = []
+
+    def note(path: str, _: Tensor, output: Tensor) -> None:
+        if output.ndim == 4 and output.shape[2:].numel() > 1:
+            found.append(path)
+
+    paths = module_paths(model) or [path for path, _ in model.named_modules() if path]
+    with torch.inference_mode(), eval_mode(model), seeded(0, model.device), watch(model, paths, note):
+        model(torch.from_numpy(pixels[:1]).to(model.device))
+    return found[-1] if found else None
+
+
+def pick(logits: Float[Tensor, "n k"], outputs: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The logit of one output for each image."""
+    return logits.gather(1, outputs[:, None])[:, 0]
+
+
+@contextmanager
+def float_inputs(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], baseline: Sequence[float] | None
+) -> Iterator[tuple[Float[Tensor, "n c h w"], Float[Tensor, "c 1 1"]]]:
+    """The images as the net's body takes them, and the baseline's colour, with the model in eval mode."""
+    with eval_mode(model), seeded(0, model.device):
+        inputs = model.normalize(torch.from_numpy(pixels).to(model.device))
+        colour, mean, std = (
+            torch.tensor(values, dtype=torch.float64) for values in (baseline or model.mean, model.mean, model.std)
+        )
+        yield inputs, ((colour - mean) / std).to(inputs).view(-1, 1, 1)
+
+
+def _chunks(count: int, size: int) -> list[slice]:
+    """The places from 0 in slices of at most ``size``."""
+    size = max(1, size)
+    return [slice(start, start + size) for start in range(0, count, size)]
