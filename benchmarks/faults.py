@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lamina.runs.run import read_run
-from lamina.training.group import TIMEOUT_SECONDS
+from lamina.training.rendezvous import TIMEOUT_SECONDS
 
 LANES = 4
 BATCH_SIZE = 200

@@ -19,7 +19,8 @@ from torch.distributed import HashStore, Store
 
 from lamina.errors import GroupError
 from lamina.runs.run import read_run
-from lamina.training.group import ALONE, Group, count_start
+from lamina.training.group import ALONE, Group
+from lamina.training.rendezvous import count_start
 
 SCRIPT = Path(__file__).parent / "group_script.py"
 TRAIN = ("-m", "lamina", "train", "mlp", "--data", "shapes", "--epochs", "6", "--batch-size", "100", "--lanes", "4")
@@ -199,8 +200,7 @@ def test_what_happens_to_one_process_happens_to_all_at_the_same_step(workplace):
         assert found[0][case] == found[1][case], case
     assert found[0]["copied"]["epochs"] == 4
     assert found[0]["brought"]["weights"] == found[0]["copied"]["weights"]
-    assert found[0]["brought at"] == ["The machine of rank 1 has the newest checkpoint of runs/shared, after step 8; "
-                                      "it has been copied to here."]  # fmt: skip
+    assert found[0]["brought at"] == ["runs/shared was copied from the machine of rank 1, after step 8."]  # fmt: skip
     assert found[0]["stopped"] == [1, 2, 3]  # interrupted by rank 1 in step 2, though every tenth step has a record
     rewind = found[0]["rewound"]
     assert rewind.startswith("The loss became NaN at step 1 of epoch 2. First not finite: the loss, ")
@@ -208,7 +208,7 @@ def test_what_happens_to_one_process_happens_to_all_at_the_same_step(workplace):
         "The machine of rank 1 keeps no copy of the run: runs/other is another run there. Rename one of them. "
         "The training goes on."
     ]
-    expected = "is not the same for all processes: one process has other pictures. Give every machine the same"
+    expected = "is not the same for all processes (none of them has a majority). Give every machine"
     assert all(expected in own["other data"] for own in found)
 
 
@@ -236,7 +236,7 @@ def test_a_flipped_bit_is_found_at_the_end_of_the_epoch_and_its_rank_is_named(wo
     words = ("-m", "lamina", "train", "flipped.py", "--data", "shapes", "--epochs", "2", "--lanes", "3")
     ended = run(torchrun(3, *words, "--name", "flipped"))
     assert ended.returncode == 1
-    assert "lamina: After epoch 1 the weights of rank 1 differ from those of the others" in ended.stderr
+    assert "lamina: After epoch 1 the weights differ between the processes (rank 1 deviates): memory" in ended.stderr
     assert ended.stderr.count("exitcode  : 75") >= 1
     assert digests(Path("runs/flipped")) == []
 

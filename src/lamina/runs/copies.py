@@ -34,7 +34,7 @@ def bring_run(path: Path, group: Group) -> None:
 
 
 def fetch_newest(path: Path, group: Group) -> None:
-    """Bring the leader's folder, which it has locked, to the newest checkpoint that any machine has of its run.
+    """Bring the leader's folder, which nobody else trains, to the newest checkpoint that any machine has of its run.
 
     Only whole ones count, by their digest. A folder of another run with the same name is left alone.
 
@@ -47,6 +47,7 @@ def fetch_newest(path: Path, group: Group) -> None:
     if group.size == 1:
         return
     own = _find_standing(path) if group.local_rank == 0 else None
+    group.wait()  # a large checkpoint takes time to read
     found: list[dict[str, Any] | None] = [json.loads(text) for text in group.gather(json.dumps(own).encode())]
     identities = [one["run"] for one in found if one]
     leaders = found[0]
@@ -64,12 +65,9 @@ def fetch_newest(path: Path, group: Group) -> None:
             _replace_all(path, contents)
         except OSError as error:
             raise RunError(f"Cannot write to {path}: {error.strerror or error}.") from error
-        warnings.warn(
-            f"The machine of rank {newest} has the newest checkpoint of {path}, after step {positions[newest][1]}; it "
-            "has been copied to here.",
-            LaminaWarning,
-            stacklevel=6,
-        )
+        steps = positions[newest][1]
+        position = f"after step {steps}" if steps >= 0 else "without a checkpoint"
+        warnings.warn(f"{path} was copied from the machine of rank {newest}, {position}.", LaminaWarning, stacklevel=6)
         return b""
 
     group.lead(write)
@@ -98,6 +96,7 @@ def keep_copy(run: Run, group: Group) -> Iterator[bool]:
         if group.is_leader:
             mark.unlink(missing_ok=True)  # by now all have looked
         problem = _begin_copy(run, contents, stack) if lacks_folder else ""
+        group.wait()
         for rank, text in enumerate(group.gather(problem.encode())):
             if text and group.is_leader:
                 message = f"The machine of rank {rank} keeps no copy of the run: {text.decode()} The training goes on."

@@ -86,8 +86,8 @@ def train_run(
     group.wait()  # others may have to decode their pictures first
     if deviating := group.find_deviating(dataset.fingerprint):
         raise DataError(
-            f"{dataset.name} is not the same for all processes: {deviating} has other pictures. Give every machine the "
-            "same, on a shared disk or copied."
+            f"{dataset.name} is not the same for all processes ({deviating}). Give every machine the same pictures, on "
+            "a shared disk or copied."
         )
     with ExitStack() as stack:
 
@@ -215,14 +215,13 @@ class Keeper:
                 yield self._early_end
             if (report := _report_final(self.run, self.training.model, self.dataset, self.group)) is not None:
                 yield report
-        except GeneratorExit:  # the caller leaves the loop
-            if not self._is_saved:
+        except GeneratorExit:  # the caller leaves the loop; a group has compared and saved what an interrupt stopped
+            if not self._is_saved and self.group.size == 1:
                 try:
-                    self._save_last()
+                    self._save_all()
                 except NotFiniteError as error:
-                    if self.group.size == 1:  # the others of a group would not come along
-                        self._rewind(error)
-                        self._save_last()
+                    self._rewind(error)
+                    self._save_all()
             raise
 
     def _keep(self, event: Step | Epoch) -> Iterator[Event]:
@@ -243,7 +242,8 @@ class Keeper:
                 yield report
         elif self.group.any(self._is_time_to_save()) or self.training.is_interrupted:
             self._check_same(f"At step {event.step} of epoch {event.epoch}")
-            self._try(self._save_checkpoint)
+            self.training.check_weights()
+            self._try(self._save_all if self.training.is_interrupted else self._save_checkpoint)
         yield event
 
     def _is_worth_saving(self) -> bool:
@@ -299,9 +299,9 @@ class Keeper:
             return
         if deviating := self.group.find_deviating(self.training.digest()):
             raise GroupError(
-                f"{when} the weights of {deviating} differ from those of the others: memory or a processor "
-                "may be faulty, or the module keeps something of its own from step to step. Nothing of this is saved; "
-                "lamina resume continues from the last checkpoint."
+                f"{when} the weights differ between the processes ({deviating}): memory or a processor may be faulty, "
+                "or the module keeps something of its own from step to step. Nothing of this is saved; lamina resume "
+                "continues from the last checkpoint."
             )
 
     def _lead(self, action: Callable[[], str | None]) -> str | None:

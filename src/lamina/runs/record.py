@@ -18,7 +18,7 @@ import torch
 
 from lamina import __version__
 from lamina.data import Preparation
-from lamina.errors import LaminaWarning, RecipeError, RunError
+from lamina.errors import LaminaWarning, RecipeError, RunError, plural
 from lamina.files import damaged, parse_object, read_bytes, write_json
 from lamina.nets import Net, Shape
 from lamina.runs.choosing import Considered
@@ -196,9 +196,9 @@ def check_processes(record: RunRecord, group: Group) -> None:
     computes = f"{machine.threads} threads, {machine.instructions}, {machine.flags}, torch {torch.__version__}"
     if (deviating := group.find_deviating(computes)) and group.is_leader:
         warnings.warn(
-            f"The processes compute differently: {deviating} has other threads, another instruction set or another "
-            f"version of torch than the others (rank 0: {machine.threads} threads, {machine.instructions}). The last "
-            "bits of the weights then depend on which process has which lanes. OMP_NUM_THREADS sets the threads.",
+            f"Threads, instruction set or version of torch differ between the processes ({deviating}; rank 0 has "
+            f"{plural(machine.threads, 'thread', 'threads')} and {machine.instructions}). The last bits of the weights "
+            "then depend on which process has which lanes. OMP_NUM_THREADS sets the threads.",
             LaminaWarning,
             stacklevel=4,
         )

@@ -116,28 +116,13 @@ def unpack_checkpoint(content: bytes, what: str) -> Checkpoint:
         raise damaged(what, error, NO_CHECKPOINT) from error
 
 
-def read_checkpoint(run: Run) -> Checkpoint | None:
-    """The run's last checkpoint; ``None`` before its first epoch.
-
-    Raises:
-        RunError: it is damaged, or missing though the history has epochs.
-    """
-    checkpoint = run.read_checkpoint()
-    if checkpoint is None and (done := len(run.history.epochs())):
-        raise RunError(
-            f"{run.path} has {done} epochs in its history, but no state.safetensors to resume from. "
-            "Restore that file from a copy, or delete history.jsonl: lamina resume then starts over."
-        )
-    return checkpoint
-
-
 def share_checkpoint(run: Run, group: Group) -> Checkpoint | None:
     """The run's last checkpoint, which the leader reads for all; ``None`` if there is none yet."""
     if group.size == 1:
-        return read_checkpoint(run)
+        return run.read_checkpoint()
 
     def read() -> bytes:
-        checkpoint = read_checkpoint(run)
+        checkpoint = run.read_checkpoint()
         return b"" if checkpoint is None else pack_checkpoint(checkpoint)
 
     content = group.lead(read)
@@ -164,6 +149,16 @@ def resume_training(
         recipe = dataclasses.replace(recipe, compile="off")
     run = dataclasses.replace(run, record=dataclasses.replace(run.record, recipe=recipe))
     checkpoint = share_checkpoint(run, group)
+
+    def check_history() -> bytes:
+        if checkpoint is None and (done := len(run.history.epochs())):
+            raise RunError(
+                f"{run.path} has {done} epochs in its history, but no state.safetensors to resume from. "
+                "Restore that file from a copy, or delete history.jsonl: lamina resume then starts over."
+            )
+        return b""
+
+    group.lead(check_history)
     training = make_training(run, dataset, module, steps_per_record, group, initial_weights=checkpoint is None)
     if checkpoint is None and group.size > 1:  # a module of the user's own may begin at random in each process
         content = group.lead(lambda: pack_checkpoint(training.checkpoint()))

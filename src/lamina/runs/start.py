@@ -175,8 +175,10 @@ def begin_run(
         return json.dumps({"path": str(path), "record": record_to_json(record)}).encode()
 
     begun = json.loads(group.lead_once(begin))  # torchrun starts the command again if a process was lost
-    record = parse_record(begun["record"], "run.json")
-    return Run(Path(begun["path"]), record, dataset, own)
+    path, record = Path(begun["path"]), parse_record(begun["record"], "run.json")
+    if not group.any((path / "run.json").exists()):  # lost with its machine before there was a copy
+        group.lead(lambda: str(create_folder(path.parent, record, path.name, dataset)).encode())
+    return Run(path, record, dataset, own)
 
 
 def _describe(

@@ -139,9 +139,8 @@ class Batches:
         choices = draw_choices(recipe, epoch, self._pixels)
         fraction = size_fraction(recipe, epoch)
 
-        def gather(step: int, lane: int) -> Batch:
-            rows = self._slices[step]
-            part = divide_lanes(rows, recipe.lanes)[lane]
+        def gather(step: int, lanes: list[slice], lane: int) -> Batch:
+            rows, part = self._slices[step], lanes[lane]
             pixels = gather_batch(self._pixels, order[part], choices, recipe.cutout_px, device)
             indices = order[part].to(device)
             targets = self._targets.index_select(0, indices)
@@ -152,9 +151,9 @@ class Batches:
             return Batch(epoch, step, indices, shrink_batch(pixels, fraction), targets, weights, lane, share)
 
         for step, rows in enumerate(self._slices[first_step:], start=first_step):
-            lanes = len(divide_lanes(rows, recipe.lanes))
-            own = range(self._own_lanes.start, min(self._own_lanes.stop, lanes))
-            yield DividedBatch(epoch, step, rows.stop - rows.start, lanes, own, partial(gather, step))
+            lanes = divide_lanes(rows, recipe.lanes)
+            own = range(self._own_lanes.start, min(self._own_lanes.stop, len(lanes)))
+            yield DividedBatch(epoch, step, rows.stop - rows.start, len(lanes), own, partial(gather, step, lanes))
 
 
 def find_resident_bytes(device: torch.device) -> float:

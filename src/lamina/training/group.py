@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import itertools
 import os
-import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 
-from lamina.errors import GroupError, LeaderError, name_some
+from lamina.errors import GroupError, LeaderError
+from lamina.training.rendezvous import (
+    SILENT_SECONDS,
+    TIMEOUT_SECONDS,
+    Waiting,
+    count_start,
+    find_host,
+    name_ranks,
+    send_heartbeats,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.distributed_c10d import Store
 
-TIMEOUT_SECONDS = 60.0
-"""A process that does not answer for so long counts as lost."""
-POLL_SECONDS = 0.02
-HEARTBEAT_SECONDS, SILENT_SECONDS = 1.0, 3.5
-"""Each process sends a heartbeat so often; when exchanges fail, one that sends none for the longer time is lost."""
 _joins = itertools.count()  # restarted processes count from 0 again, and so find what the first ones wrote
 
 
@@ -37,10 +40,11 @@ _joins = itertools.count()  # restarted processes count from 0 again, and so fin
 class Group:
     """The processes that train together, seen by one of them; by default it is alone.
 
-    All hold the same model and take the same way through its methods.
+    All of them call its methods in the same order.
 
     The methods from :meth:`exchange` on are collective: every process calls them in the same order, and gets a
-    ``GroupError`` if another one does not answer within the timeout.
+    ``GroupError`` if another one is lost. :meth:`wait` and :meth:`lead` wait for as long as heartbeats go on, the
+    others for a minute.
 
     Attributes:
         rank: this process's number, from 0.
@@ -55,7 +59,8 @@ class Group:
     local_rank: int = 0
     _store: Store | None = field(default=None, compare=False, repr=False)
     _kept: Store | None = field(default=None, compare=False, repr=False)
-    _calls: Iterator[int] = field(default_factory=itertools.count, compare=False, repr=False)
+    _waits: Iterator[int] = field(default_factory=itertools.count, compare=False, repr=False)
+    _onces: Iterator[int] = field(default_factory=itertools.count, compare=False, repr=False)
     _interrupts: list[bool] = field(default_factory=list, compare=False, repr=False)
 
     @property
@@ -148,8 +153,9 @@ class Group:
         try:
             found = action()
         except Exception as error:  # the others wait, whatever it is
-            self.wait()
-            self.share(FAILED + str(error).encode())
+            with suppress(GroupError):  # this error says more
+                self.wait()
+                self.share(FAILED + (str(error) or type(error).__name__).encode())
             raise
         self.wait()
         self.share(DONE + found)
@@ -157,7 +163,7 @@ class Group:
 
     def lead_once(self, action: Callable[[], bytes]) -> bytes:
         """:meth:`lead` of text; where torchrun has started the processes again, what the action gave at first."""
-        key = f"once/{next(self._calls)}"
+        key = f"once/{next(self._onces)}"
 
         def take() -> bytes:
             if self._kept is None:
@@ -172,20 +178,10 @@ class Group:
         """Wait until all have come here, for as long as the heartbeats of those that have not go on."""
         if self._store is None:
             return
-        place = f"wait/{next(self._calls)}"
+        place = f"wait/{next(self._waits)}"
+        waiting = Waiting(self._store, place, self.rank, self.size)
         with self._naming_the_lost():
-            self._store.set(f"{place}/{self.rank}", "")
-            missing = set(range(self.size)) - {self.rank}
-            seen = {rank: (b"", time.monotonic()) for rank in missing}
-            while missing:
-                for rank in sorted(missing):
-                    if self._store.check([f"{place}/{rank}"]):
-                        missing.remove(rank)
-                    elif (heartbeat := self._store.get(f"heartbeat/{rank}")) != seen[rank][0]:
-                        seen[rank] = heartbeat, time.monotonic()
-                    elif time.monotonic() - seen[rank][1] > TIMEOUT_SECONDS:
-                        raise RuntimeError(f"rank {rank} sends no heartbeat")
-                time.sleep(POLL_SECONDS if missing else 0)
+            waiting.finish()
 
     def gather(self, message: bytes) -> list[bytes]:
         """The messages of all processes, in the order of the ranks."""
@@ -215,16 +211,15 @@ class Group:
         return bool(count)
 
     def find_deviating(self, value: str) -> str:
-        """Whose ``value`` is another than that of most processes, such as ``rank 1``; empty where all have the same.
-
-        Where no value is that of most, as of two processes, nobody can tell.
-        """
+        """Who has another ``value`` than most, in words, such as ``rank 1 deviates``; empty where all have the same."""
         values = self.gather(value.encode())
         most = max(values, key=values.count)
-        if values.count(most) == len(values):
+        deviating = [rank for rank, one in enumerate(values) if one != most]
+        if not deviating:
             return ""
-        is_most = 2 * values.count(most) > len(values)
-        return name_ranks(rank for rank, one in enumerate(values) if one != most) if is_most else "one process"
+        if 2 * values.count(most) <= len(values):
+            return "none of them has a majority"
+        return f"{name_ranks(deviating)} deviate{'s' * (len(deviating) == 1)}"
 
     @contextmanager
     def _naming_the_lost(self) -> Iterator[None]:
@@ -278,72 +273,8 @@ class Group:
         return f"No answer from {name_ranks(silent)} of {self.size} processes: killed, stopped or cut off."
 
 
-def name_ranks(ranks: Iterable[int]) -> str:
-    """Some ranks, in words.
-
-    >>> name_ranks([1]), name_ranks([0, 2])
-    ('rank 1', 'ranks 0, 2')
-    """
-    found = [str(rank) for rank in ranks]
-    return f"rank{'s' * (len(found) > 1)} {name_some(found)}"
-
-
-def find_host() -> str:
-    """Where the processes meet, by torchrun's environment."""
-    return f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
-
-
 DONE, FAILED = b"\0", b"\1"
 ALONE = Group()
-
-
-def send_heartbeats(store: Store, rank: int, has_ended: threading.Event) -> None:
-    """Show again and again that a process runs, until ``has_ended`` or the store ends."""
-    for count in itertools.count():
-        try:
-            store.set(f"heartbeat/{rank}", str(count))
-        except RuntimeError:
-            return
-        if has_ended.wait(HEARTBEAT_SECONDS):
-            return
-
-
-def count_start(store: Store, rank: int, size: int, timeout_seconds: float) -> int:
-    """Which start of the processes this is, from 1, as they agree through a store that keeps what earlier ones wrote.
-
-    torchrun's own count may differ from machine to machine. The leader answers each process by the secret that it left
-    under its rank, and lets all go on once each has taken the answer: a secret of an earlier start never does.
-
-    Raises:
-        GroupError: a process does not come in time.
-    """
-    deadline = time.monotonic() + timeout_seconds
-    secret = secrets.token_hex(8)
-    number = store.add("starts", 1) if rank == 0 else 0
-    waiting = set(range(1, size)) if rank == 0 else set()
-    if rank:
-        store.set(f"came/{rank}", secret)
-    while rank or waiting:
-        for other in sorted(waiting):
-            if store.check([f"came/{other}"]):
-                its = store.get(f"came/{other}").decode()
-                store.set(f"start/{its}", str(number))
-                if store.check([f"taken/{its}/{number}"]):
-                    waiting.remove(other)
-        if rank and store.check([f"start/{secret}"]):
-            number = int(store.get(f"start/{secret}"))
-            store.set(f"taken/{secret}/{number}", "")
-            if store.check([f"go/{number}"]):
-                return number
-        if time.monotonic() > deadline:
-            missing = name_ranks([0] if rank else sorted(waiting))
-            raise GroupError(
-                f"Waited {timeout_seconds:g} seconds for {missing} of {size} processes, which did not start. Resuming "
-                "continues from the last checkpoint, with any number of processes."
-            )
-        time.sleep(POLL_SECONDS)
-    store.set(f"go/{number}", "")
-    return number
 
 
 @contextmanager
@@ -367,35 +298,34 @@ def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
     if has_gpu:
         torch.cuda.set_device(local_rank)
     has_ended = threading.Event()
-    try:
-        common, rank, size = next(rendezvous("env://", timeout=timeout))
-        # torchrun keeps this store when it starts the processes again.
-        kept = PrefixStore(f"join {next(_joins)}", common)
-        start = count_start(PrefixStore("starts", kept), rank, size, timeout_seconds)
-        store = PrefixStore(f"start {start}", kept)
-        backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
-        dist.init_process_group(
-            backend, store=PrefixStore("exchange", store), rank=rank, world_size=size, timeout=timeout
-        )
-        own = PrefixStore("group", store)
-        threading.Thread(target=send_heartbeats, args=(own, rank, has_ended), daemon=True).start()
-        dist.barrier()
-        for other in range(size):
-            own.get(f"heartbeat/{other}")  # from here on, all have one
-    except (RuntimeError, ValueError) as error:
-        raise GroupError(
-            f"The other processes cannot be reached through {find_host()}: {str(error).partition(chr(10))[0]:.300}. On "
-            "several machines, GLOO_SOCKET_IFNAME names the network interface to use (such as eth0), and torchrun "
-            "--local-addr this machine's address."
-        ) from error
-    try:
-        yield Group(rank, size, start - 1, local_rank, own, PrefixStore("once", kept))
-    except GroupError:
-        raise
-    except Exception as error:
-        with suppress(RuntimeError):
-            own.set(f"end/{rank}", str(error))
-        raise
-    finally:
-        has_ended.set()
-        dist.destroy_process_group()
+    with ExitStack() as stack:
+        try:
+            common, rank, size = next(rendezvous("env://", timeout=timeout))
+            # torchrun keeps this store when it starts the processes again.
+            kept = PrefixStore(f"join {next(_joins)}", common)
+            start = count_start(PrefixStore("starts", kept), rank, size, timeout_seconds)
+            store = PrefixStore(f"start {start}", kept)
+            backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
+            dist.init_process_group(
+                backend, store=PrefixStore("exchange", store), rank=rank, world_size=size, timeout=timeout
+            )
+            stack.callback(dist.destroy_process_group)
+            stack.callback(has_ended.set)
+            own = PrefixStore("group", store)
+            own.set(f"heartbeat/{rank}", "")
+            threading.Thread(target=send_heartbeats, args=(own, rank, has_ended), daemon=True).start()
+            dist.barrier()  # from here on, all have sent one
+        except (RuntimeError, ValueError) as error:
+            raise GroupError(
+                f"The other processes cannot be reached through {find_host()}: "
+                f"{str(error).partition(chr(10))[0]:.300}. On several machines, GLOO_SOCKET_IFNAME names the network "
+                "interface to use (such as eth0), and torchrun --local-addr this machine's address."
+            ) from error
+        try:
+            yield Group(rank, size, start - 1, local_rank, own, PrefixStore("once", kept))
+        except GroupError:
+            raise
+        except Exception as error:
+            with suppress(RuntimeError):
+                own.set(f"end/{rank}", str(error))
+            raise

@@ -141,6 +141,7 @@ class Training:
         epoch, first_step = divmod(self.steps_done, self.steps_per_epoch)
         clock = time.perf_counter()
         self._forward.set_mode(epoch)
+        interrupts: Tensor | float = 0.0
 
         for block in self._batches.blocks(epoch, first_step):  # of one step, unless the recipe's lanes go alone
             begun, done = block[0].step, block[-1].step + 1
@@ -155,9 +156,12 @@ class Training:
                 update_average(self._models["averaged"], self._live, recipe.ema_decay ** len(block))
             self.steps_done += len(block)
             tally.add(sums.loss, sums.correct, sum(divided.images for divided in block))
-            may_look = is_recorded or sums.loss.is_cpu  # a GPU would wait
-            self.is_interrupted = may_look and sums.interrupts is not None and bool(sums.interrupts)
+            if sums.interrupts is not None:
+                interrupts = interrupts + sums.interrupts
+            # A GPU would wait.
+            self.is_interrupted = (is_recorded or sums.loss.is_cpu) and bool(interrupts)
             if is_recorded or self.is_interrupted:
+                interrupts = 0.0
                 loss = sums.loss.item()
                 tally.seconds += time.perf_counter() - clock
                 self._set_eval_mode()
@@ -219,6 +223,10 @@ class Training:
         self._forward.set_eval_mode()
         if self.model is not self._live:
             self.model.eval()
+
+    def check_weights(self) -> None:
+        """Raise ``NotFiniteError`` in all processes if a weight, or an optimizer's state, of one is not finite."""
+        self._guard.check_weights(self.lr)
 
     def digest(self) -> str:
         """A digest of all weights and of the optimizer's state, to the last bit, between two records."""
