@@ -1,0 +1,210 @@
+"""Likely wrong labels, by confident learning (Northcutt, Jiang and Chuang, 2021, arXiv 1911.00068).
+
+A net that never saw a picture gives probabilities for it. Where it is surer of another class than it usually is of that
+class, the label may be wrong. How many labels of a class are wrong is estimated first, from counts over all pictures;
+then as many are named, those first that the net contradicts most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from lamina.data import Images
+from lamina.errors import DataError
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, Targets
+
+TOLERANCE = 1e-6
+"""How far a probability may be below its threshold, so that rounding decides nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelIssues:
+    """Likely wrong labels, the most likely first.
+
+    Attributes:
+        rows: of the pictures.
+        suggested: the most probable class of each.
+        scores: from 0.5 to 1: half of one, plus half of how much more probable the suggested class is than the given.
+    """
+
+    rows: Int64[np.ndarray, " m"]
+    suggested: Int64[np.ndarray, " m"]
+    scores: Float[np.ndarray, " m"]
+
+
+def count_confident(
+    probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]
+) -> Int64[np.ndarray, "k k"]:
+    """The confident joint: for each given class (row), how many pictures confidently belong to each class (column).
+
+    A picture belongs to a class of at least the probability that those labelled so have on average (equations 1 and 2);
+    to the most probable, if there are several, or to none. A class always has one picture that is right.
+
+    >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.9, 0.1]])
+    >>> count_confident(probabilities, np.array([0, 0, 1, 1]))
+    array([[1, 0],
+           [1, 1]])
+    """
+    classes = probabilities.shape[1]
+    counts = np.bincount(given, minlength=classes)
+    own = np.bincount(given, probabilities[np.arange(len(given)), given], minlength=classes)
+    thresholds = np.where(counts > 0, own / np.maximum(counts, 1), np.inf)
+    are_confident = probabilities >= thresholds - TOLERANCE
+    are_several = are_confident.sum(axis=1) > 1
+    confident = np.where(are_several, probabilities.argmax(axis=1), are_confident.argmax(axis=1))
+    joint = np.zeros((classes, classes), np.int64)
+    are_counted = are_confident.any(axis=1)
+    np.add.at(joint, (given[are_counted], confident[are_counted]), 1)
+    np.fill_diagonal(joint, np.maximum(joint.diagonal(), 1))
+    return joint
+
+
+def estimate_joint(probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "k k"]:
+    """How many pictures of each given class (row) truly belong to each class (column), by estimate (equation 3).
+
+    The confident joint, each row scaled to the number of pictures of that given class.
+
+    >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.9, 0.1]])
+    >>> estimate_joint(probabilities, np.array([0, 0, 1, 1])).tolist()
+    [[2, 0], [1, 1]]
+    """
+    joint = count_confident(probabilities, given)
+    counts = np.bincount(given, minlength=len(joint))
+    scaled = joint / joint.sum(axis=1, keepdims=True) * counts[:, None]
+    # Of each row the largest remainders are rounded up, so that its sum stays.
+    rounded = np.floor(scaled)
+    missing = np.round(counts - rounded.sum(axis=1)).astype(np.int64)
+    ranks = np.argsort(np.argsort(scaled - rounded, axis=1, kind="stable"), axis=1)
+    return (rounded + (ranks >= len(joint) - missing[:, None])).astype(np.int64)
+
+
+def find_label_issues(probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]) -> LabelIssues:
+    """The likely wrong labels, found by pruning by noise rate (section 3.2, method 4).
+
+    For each given class and each other, as many pictures as :func:`estimate_joint` says, those with the largest
+    difference of the two probabilities; left out are those for which the net too finds the given class most probable,
+    and the only picture of a class.
+
+    Args:
+        probabilities: of each class, from nets that were not trained on the picture.
+        given: the labels, counted from 0.
+
+    >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.95, 0.05]])
+    >>> issues = find_label_issues(probabilities, np.array([0, 0, 1, 1]))
+    >>> issues.rows.tolist(), issues.suggested.tolist(), issues.scores.round(2).tolist()
+    ([3], [0], [0.95])
+    """
+    return prune_by_noise_rate(probabilities, given, estimate_joint(probabilities, given))
+
+
+def prune_by_noise_rate(
+    probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"], joint: Int64[np.ndarray, "k k"]
+) -> LabelIssues:
+    """The same for numbers of pictures of each given class (row) that truly belong to each class (column)."""
+    found = np.zeros(len(given), bool)
+    for own in np.flatnonzero(joint.sum(axis=1) > 1):
+        rows = np.flatnonzero(given == own)
+        for other in np.flatnonzero(joint[own]):
+            if other != own:
+                margins = probabilities[rows, other] - probabilities[rows, own]
+                found[rows[np.argsort(-margins, kind="stable")[: joint[own, other]]]] = True
+    return _rank(probabilities, given, found)
+
+
+def find_disagreements(probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]) -> LabelIssues:
+    """All pictures for which another class is more probable than the given one: the plain way, to compare with.
+
+    >>> find_disagreements(np.array([[0.4, 0.6], [0.7, 0.3]]), np.array([0, 0])).rows.tolist()
+    [0]
+    """
+    return _rank(probabilities, given, np.ones(len(given), bool))
+
+
+def _rank(
+    probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"], candidates: Bool[np.ndarray, " n"]
+) -> LabelIssues:
+    suggested, rows = probabilities.argmax(axis=1), np.arange(len(given))
+    margins = probabilities[rows, suggested] - probabilities[rows, given]
+    rows = np.flatnonzero(candidates & (margins > TOLERANCE))
+    rows = rows[np.argsort(-margins[rows], kind="stable")]
+    return LabelIssues(rows, suggested[rows], (1 + margins[rows]) / 2)
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A picture with a label that is likely wrong.
+
+    Attributes:
+        row: of the picture in its images.
+        column: of the label in multi-label targets, else 0.
+        given, suggested: in words; of a label, whether the picture has it.
+        score: as in :class:`LabelIssues`.
+    """
+
+    row: int
+    column: int
+    given: str
+    suggested: str
+    score: float
+
+
+def find_suspects(images: Images, probabilities: Float[np.ndarray, "n k"]) -> tuple[Suspect, ...]:
+    """The likely wrong labels of ``images``, the most likely first.
+
+    Args:
+        images: with single-label, multi-label or binary targets; each label counts as two classes.
+        probabilities: of each class or label, or of yes, from nets that were not trained on the picture.
+
+    Raises:
+        DataError: the targets are numbers.
+
+    >>> from lamina.data import Images
+    >>> images = Images.from_arrays(np.zeros((4, 1, 1), np.uint8), ["cat", "cat", "dog", "dog"])
+    >>> find_suspects(images, np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.95, 0.05]]))
+    (Suspect(row=3, column=0, given='dog', suggested='cat', score=0.95),)
+    """
+    check_kind(images.kind)
+    kind, names = images.kind, images.target_names
+    suspects = []
+    for column, (columns, given) in enumerate(_split_columns(kind, probabilities, images.targets)):
+        words = names if kind is SINGLE_LABEL else ("no", "yes")
+        prefix = f"{names[column]}: " if kind is MULTI_LABEL else ""
+        issues = find_label_issues(columns, given)
+        for row, suggested, score in zip(issues.rows.tolist(), issues.suggested, issues.scores.tolist(), strict=True):
+            own, other = prefix + words[given[row]], prefix + words[suggested]
+            suspects.append(Suspect(row, column, own, other, round(score, 4)))
+    return tuple(sorted(suspects, key=lambda suspect: -suspect.score))
+
+
+def mark(suspects: Sequence[Suspect], targets: Targets) -> Bool[np.ndarray, ...]:
+    """Which targets are suspected, in the targets' shape."""
+    marked = np.zeros((len(targets), targets.size // max(1, len(targets))), bool)
+    for suspect in suspects:
+        marked[suspect.row, suspect.column] = True
+    return marked.reshape(targets.shape)
+
+
+def check_kind(kind: Kind) -> None:
+    """Raise ``DataError`` for numbers, which are not right or wrong."""
+    if kind is REGRESSION:
+        raise DataError(
+            "Expected classes or labels, got numbers: a number is not right or wrong, so likely wrong ones are not "
+            "looked for. Look at the largest errors of a model instead."
+        )
+
+
+def _split_columns(
+    kind: Kind, probabilities: Float[np.ndarray, "n k"], targets: Targets
+) -> list[tuple[Float[np.ndarray, "n c"], Int64[np.ndarray, " n"]]]:
+    """The problems with classes that the targets are: one, or one of no and yes for each label."""
+    if kind is SINGLE_LABEL:
+        return [(probabilities, targets)]
+    labels = targets[:, None] if kind is BINARY else targets
+    return [
+        (np.stack([1 - of_yes, of_yes], axis=1), given.astype(np.int64))
+        for of_yes, given in zip(probabilities.T, labels.T, strict=True)
+    ]
