@@ -6,5 +6,14 @@ from lamina.drawing.contact_sheet import build_contact_sheet
 from lamina.drawing.curves import draw_curves
 from lamina.drawing.reports import draw_confusion, draw_labels, draw_scatter
 from lamina.drawing.style import save_figure
+from lamina.drawing.suspects import build_suspects_sheet
 
-__all__ = ["build_contact_sheet", "draw_confusion", "draw_curves", "draw_labels", "draw_scatter", "save_figure"]
+__all__ = [
+    "build_contact_sheet",
+    "build_suspects_sheet",
+    "draw_confusion",
+    "draw_curves",
+    "draw_labels",
+    "draw_scatter",
+    "save_figure",
+]

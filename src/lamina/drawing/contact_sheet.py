@@ -42,8 +42,8 @@ def build_contact_sheet(images: Images, samples: int) -> Image.Image:
     drawn = rows[: SHEET_CELLS_PX[-1][0]]
     side = next(side for most, side in SHEET_CELLS_PX if len(drawn) <= most)
     _, height, width = images.shape
-    cell_height, cell_width = _fit_cell(height, width, side)
-    font, small, title_font = (_sheet_font(round(SHEET_TEXT_PX * scale)) for scale in (1, 0.8, 1.3))
+    cell_height, cell_width = fit_cell(height, width, side)
+    font, small, title_font = (load_font(round(SHEET_TEXT_PX * scale)) for scale in (1, 0.8, 1.3))
     name_width = max((ceil(font.getlength(text)) for row in drawn for text in (row.name, row.remark)), default=0)
     step_x, step_y = cell_width + SHEET_GAP_PX, max(cell_height, 2 * SHEET_TEXT_PX + 6) + SHEET_GAP_PX
     if any(row.captions for row in drawn):
@@ -65,7 +65,7 @@ def build_contact_sheet(images: Images, samples: int) -> Image.Image:
         for column, place in enumerate(row.places):
             x = left + column * step_x
             pen.rectangle((x - 1, y - 1, x + cell_width, y + cell_height), outline=SHEET_FRAME)
-            sheet.paste(_sheet_picture(images.pixels[place], cell_height, cell_width), (x, y))
+            sheet.paste(scale_picture(images.pixels[place], cell_height, cell_width), (x, y))
             if row.captions:
                 pen.text((x + cell_width / 2, y + cell_height + 4), row.captions[column], INK, small, anchor="mt")
     if rest:
@@ -94,19 +94,21 @@ def _spread(members: Int64[np.ndarray, " n"], samples: int) -> list[int]:
     return chosen
 
 
-def _fit_cell(height: int, width: int, side: int) -> tuple[int, int]:
+def fit_cell(height: int, width: int, side: int) -> tuple[int, int]:
     """The size at which an image is drawn: enlarged a whole number of times, or reduced to ``side``."""
     longest = max(height, width)
     scale = side // longest if longest <= side else side / longest
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _sheet_picture(pixels: UInt8[np.ndarray, "h w c"], height: int, width: int) -> Image.Image:
+def scale_picture(pixels: UInt8[np.ndarray, "h w c"], height: int, width: int) -> Image.Image:
+    """A picture at the size at which it is drawn."""
     picture = Image.fromarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0])
     resample = Image.Resampling.NEAREST if height >= pixels.shape[0] else Image.Resampling.LANCZOS
     return picture.resize((width, height), resample)
 
 
-def _sheet_font(size_px: int) -> ImageFont.FreeTypeFont:
+def load_font(size_px: int) -> ImageFont.FreeTypeFont:
+    """The font of all sheets."""
     # matplotlib's own font has the letters of many languages, and the sheet looks like the other pictures.
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size_px)

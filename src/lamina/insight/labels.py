@@ -79,7 +79,7 @@ def estimate_joint(probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndar
     rounded = np.floor(scaled)
     missing = np.round(counts - rounded.sum(axis=1)).astype(np.int64)
     ranks = np.argsort(np.argsort(scaled - rounded, axis=1, kind="stable"), axis=1)
-    return (rounded + (ranks >= len(joint) - missing[:, None])).astype(np.int64)
+    return np.asarray(rounded + (ranks >= len(joint) - missing[:, None]), np.int64)
 
 
 def find_label_issues(probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]) -> LabelIssues:

@@ -6,10 +6,11 @@ import math
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float, Num, UInt8
 from torch import Tensor, nn
 
 from lamina.data import Images
+from lamina.data.images import Progress
 from lamina.training.activations import path_of, record_calls
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
 from lamina.training.freezing import find_trunk
@@ -47,18 +48,36 @@ def choose_frozen_recipe(body: nn.Module, images: Images, seed: int = 0) -> Reci
     recipe = replace(fit_recipe(RECIPES["frozen"], len(images), side_px, images.kind, PRETRAINED_HOME), seed=seed)
     sample = images.take_evenly(CHOOSING_IMAGES)
     model = build_model(body, sample, recipe)
-    (head, *others) = find_trunk(body).heads
-    if others or not isinstance(head, nn.Linear) or len(sample) < 2 * FOLDS:
+    head = find_head(body)
+    if head is None or len(sample) < 2 * FOLDS:
         return recipe
-    features = _compute_features(model, head, torch.from_numpy(sample.pixels))
+    features = compute_features(model, head, torch.from_numpy(sample.pixels))
     losses = _cross_validate(features, torch.from_numpy(sample.targets), model.task, recipe)
     least = PENALTIES[int(losses.argmin())]
     return replace(recipe, weight_decay=round(least * math.sqrt(len(sample) / len(images)), 4))
 
 
-def _compute_features(model: Model, head: nn.Module, pixels: Tensor) -> Float[Tensor, "n d"]:
+def find_head(body: nn.Module) -> nn.Linear | None:
+    """The one linear layer that gives a net's logits; ``None`` for distilled nets, which have two.
+
+    Raises:
+        RecipeError: the net names no head.
+    """
+    (head, *others) = find_trunk(body).heads
+    return head if not others and isinstance(head, nn.Linear) else None
+
+
+def compute_features(
+    model: Model, head: nn.Module, pixels: UInt8[Tensor, "n h w c"], progress: Progress | None = None
+) -> Float[Tensor, "n d"]:
+    """What the head of a model gets as input for each picture; ``progress(pictures done, all)`` is called meanwhile."""
     path, folded = path_of(model, head), fold_model(model)
-    return torch.cat([record_calls(folded, batch, [path])[path].input for batch in pixels.split(BATCH)])
+    features = [torch.empty(0, head.in_features)] if isinstance(head, nn.Linear) else []
+    for batch in pixels.split(BATCH) if len(pixels) else ():
+        features.append(record_calls(folded, batch, [path])[path].input)
+        if progress is not None:
+            progress(min(len(pixels), (len(features) - 1) * BATCH), len(pixels))
+    return torch.cat(features)
 
 
 def _cross_validate(
@@ -71,17 +90,24 @@ def _cross_validate(
     losses = torch.zeros(len(PENALTIES))
     for fold in range(FOLDS):
         is_kept = folds != fold
-        weights, bias = _train_heads(features[is_kept], targets[is_kept], task, recipe)
-        logits = torch.einsum("nd,dgk->gnk", features[~is_kept], weights) + bias[:, None]
+        weights, bias = train_heads(features[is_kept], targets[is_kept], task, recipe)
+        logits = head_logits(features[~is_kept], weights, bias)
         losses += torch.stack([task.loss(own, targets[~is_kept]) for own in logits])
     return losses
 
 
+def head_logits(
+    features: Float[Tensor, "n d"], weights: Float[Tensor, "d penalties k"], bias: Float[Tensor, "penalties k"]
+) -> Float[Tensor, "penalties n k"]:
+    """The logits of the heads that :func:`train_heads` gave."""
+    return torch.einsum("nd,dgk->gnk", features, weights) + bias[:, None]
+
+
 @torch.enable_grad()
-def _train_heads(
+def train_heads(
     features: Float[Tensor, "n d"], targets: Num[Tensor, "n ..."], task: Task, recipe: Recipe
 ) -> tuple[Float[Tensor, "d penalties k"], Float[Tensor, "penalties k"]]:
-    """Train a head for each penalty, all in the same steps."""
+    """Weights and bias of a head for each of ``PENALTIES``, all trained in the same 250 steps on features."""
     groups = len(PENALTIES)
     weights = torch.zeros(features.shape[1], groups, task.outputs, requires_grad=True)
     bias = torch.zeros(groups, task.outputs, requires_grad=True)

@@ -1,0 +1,181 @@
+"""Probabilities for pictures from nets that were not trained on them: cross-validation.
+
+The pictures are dealt to four folds; for each, a net is trained on the other three. Identical pictures are in one fold,
+or else a net would have been told the label of a picture's copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+
+from lamina.data import Images
+from lamina.data.duplicates import digest_rows
+from lamina.data.images import Progress
+from lamina.errors import DataError
+from lamina.insight.labels import check_kind
+from lamina.nets import Net
+from lamina.training.events import Epoch
+from lamina.training.head import compute_features, find_head, head_logits, train_heads
+from lamina.training.loop import Training
+from lamina.training.model import build_model
+from lamina.training.pretrained import TimmNet
+from lamina.training.randomness import derive_seed
+from lamina.training.recipe import Recipe
+from lamina.training.task import task_of
+
+FOLDS = 4
+STEPS_PER_RECORD = 10
+
+
+@dataclass(frozen=True, eq=False)
+class CrossPrediction:
+    """Probabilities from nets that were not trained on the picture.
+
+    Attributes:
+        own: of the pictures that the nets were trained on, from the one net that lacked them.
+        others: of pictures that no net was trained on, the mean over all nets; an array for each of the images given.
+    """
+
+    own: Float32[np.ndarray, "n k"]
+    others: tuple[Float32[np.ndarray, "m k"], ...] = ()
+
+
+def draw_folds(
+    strata: Sequence[object], groups: Sequence[Hashable], folds: int = FOLDS, seed: int = 0
+) -> Int64[np.ndarray, " n"]:
+    """The fold of each picture: groups stay together, and each stratum is spread over all folds.
+
+    Groups come in random order, the large ones first; each goes to the fold with the fewest pictures of its stratum.
+
+    >>> draw_folds([0, 0, 0, 0, 1, 1, 1, 1], ["a", "a", *"bcdefg"], folds=2).tolist()
+    [0, 0, 1, 1, 0, 1, 0, 1]
+    """
+    members: dict[Hashable, list[int]] = {}
+    for place, group in enumerate(groups):
+        members.setdefault(group, []).append(place)
+    listed = list(members.values())
+    order = np.random.default_rng(seed).permutation(len(listed)).tolist()
+    order.sort(key=lambda place: -len(listed[place]))
+    total = [0] * folds
+    counts: dict[object, list[int]] = {}
+    found = np.empty(len(groups), np.int64)
+    for group in order:
+        rows = listed[group]
+        own = counts.setdefault(strata[rows[0]], [0] * folds)
+        _, _, fold = min(zip(own, total, range(folds), strict=True))
+        own[fold] += len(rows)
+        total[fold] += len(rows)
+        found[rows] = fold
+    return found
+
+
+def cross_predict(
+    images: Images,
+    others: Sequence[Images] = (),
+    *,
+    net: Net,
+    recipe: Recipe,
+    groups: Sequence[Hashable] | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> CrossPrediction:
+    """Train ``net`` from scratch once for each fold, and predict what it was not trained on.
+
+    Args:
+        images: with classes or labels.
+        others: pictures of the same kind that nothing is trained on.
+        net: with or without the number of its outputs.
+        recipe: for three quarters of the images; its seed also draws the folds.
+        groups: pictures with the same value are in one fold; by default those with identical pixels.
+        device: as for :class:`~lamina.training.loop.Training`.
+        progress: called with (steps done, all steps).
+
+    Raises:
+        DataError: the targets are numbers, or there are fewer pictures than folds.
+    """
+    folds = _deal(images, groups, recipe.seed)
+    task, own = task_of(images), np.empty((len(images), task_of(images).outputs), np.float32)
+    sums = [np.zeros((len(each), task.outputs), np.float32) for each in others]
+    for fold in range(FOLDS):
+        held = np.flatnonzero(folds == fold)
+        seeded = dataclasses.replace(recipe, seed=derive_seed(recipe.seed, "fold", fold))
+        kept = images.take(np.flatnonzero(folds != fold))
+        training = Training(
+            net.with_outputs(task.outputs), kept, seeded, device=device, steps_per_record=STEPS_PER_RECORD
+        )
+        steps = training.steps_per_epoch
+        for event in training:
+            if progress is not None:
+                within = event.epoch * steps if isinstance(event, Epoch) else (event.epoch - 1) * steps + event.step
+                progress(fold * recipe.epochs * steps + within, FOLDS * recipe.epochs * steps)
+        own[held] = _to_probabilities(training, images.pixels[held])
+        for sum_, each in zip(sums, others, strict=True):
+            sum_ += _to_probabilities(training, each.pixels)
+    return CrossPrediction(own, tuple(sum_ / FOLDS for sum_ in sums))
+
+
+def cross_predict_features(
+    images: Images,
+    others: Sequence[Images] = (),
+    *,
+    net: TimmNet,
+    recipe: Recipe,
+    groups: Sequence[Hashable] | None = None,
+    progress: Progress | None = None,
+) -> CrossPrediction:
+    """The same with a linear head on the features of a pretrained net, which are computed once for all folds.
+
+    The head's penalty is the one of :data:`~lamina.training.head.PENALTIES` with the least loss on the held-out
+    pictures. The arguments are those of :func:`cross_predict`; ``progress`` is called with (pictures done, all).
+
+    Raises:
+        DataError: as for :func:`cross_predict`.
+        NetError: the weights are missing, or the net has two heads.
+    """
+    folds = _deal(images, groups, recipe.seed)
+    task = task_of(images)
+    model = build_model(net.module(images.shape, task.outputs), images, recipe)
+    head = find_head(model.body)
+    if head is None:
+        raise DataError(f"Expected a pretrained net with one linear head, got {net.net_name}, which has another.")
+    pixels = np.concatenate([each.pixels for each in (images, *others)])
+    features = compute_features(model, head, torch.from_numpy(pixels), progress)
+    first, *rest = features.split([len(images), *map(len, others)])
+    targets = torch.from_numpy(np.array(images.targets))
+    heads, losses, held_logits = [], [], []
+    for fold in range(FOLDS):
+        is_kept = torch.from_numpy(folds != fold)
+        weights, bias = train_heads(first[is_kept], targets[is_kept], task, recipe)
+        logits = head_logits(first[~is_kept], weights, bias)
+        losses.append(torch.stack([task.loss(each, targets[~is_kept]) for each in logits]))
+        heads.append((weights, bias))
+        held_logits.append(logits)
+    best = int(torch.stack(losses).sum(dim=0).argmin())
+    own = np.empty((len(images), task.outputs), np.float32)
+    for fold, logits in enumerate(held_logits):
+        own[folds == fold] = task.probabilities(logits[best]).numpy()
+    means = [
+        torch.stack([task.probabilities(head_logits(each, *head)[best]) for head in heads]).mean(dim=0).numpy()
+        for each in rest
+    ]
+    return CrossPrediction(own, tuple(means))
+
+
+def _deal(images: Images, groups: Sequence[Hashable] | None, seed: int) -> Int64[np.ndarray, " n"]:
+    check_kind(images.kind)
+    if len(images) < 2 * FOLDS:
+        raise DataError(f"Expected at least {2 * FOLDS} pictures to find wrong labels among, got {len(images)}.")
+    if groups is None:
+        groups = digest_rows(images.pixels)
+    return draw_folds(images.kind.strata(images.targets), groups, seed=derive_seed(seed, "folds"))
+
+
+def _to_probabilities(training: Training, pixels: np.ndarray) -> Float32[np.ndarray, "n k"]:
+    logits = torch.from_numpy(training.predict_logits(pixels))
+    return training.model.task.probabilities(logits).numpy()

@@ -1,0 +1,134 @@
+"""Folds keep copies together, and no net answers for a picture whose label it was told."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamina.data import Dataset, Images
+from lamina.errors import DataError
+from lamina.insight.folds import FOLDS, CrossPrediction, cross_predict, cross_predict_features, draw_folds
+from lamina.insight.planted import find_wrong_labels, plant_flips
+from lamina.nets import Flatten, Net, Output
+from lamina.training.fit import PRETRAINED_HOME, fit_recipe
+from lamina.training.pretrained import PACKAGED, RECIPES, open_timm_net
+from lamina.training.recipe import Recipe
+
+NET = Net(Flatten(), Output())
+RECIPE = Recipe(epochs=6, batch_size=8, precision="fp32", lr=3e-3)
+MEMORIZING = dataclasses.replace(RECIPE, epochs=20, batch_size=25, lr=0.02)
+
+
+def draw_squares(count: int, classes: int = 2, seed: int = 0, side_px: int = 6) -> Images:
+    """Noise, brighter for each class: learned in a moment."""
+    random = np.random.default_rng(seed)
+    targets = np.arange(count) % classes
+    low = (targets * (200 // classes)).astype(np.uint8)[:, None, None, None]
+    pixels = low + random.integers(0, 60, (count, side_px, side_px, 3), dtype=np.uint8)
+    return Images.from_arrays(pixels, targets)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), min_size=1, max_size=120),
+    st.integers(2, 6),
+    st.integers(0, 99),
+)
+def test_groups_stay_together_and_folds_are_balanced(pictures, folds, seed):
+    strata, groups = [stratum for stratum, _ in pictures], [group for _, group in pictures]
+    found = draw_folds(strata, groups, folds, seed)
+    assert found.tolist() == draw_folds(strata, groups, folds, seed).tolist()
+    for group in set(groups):
+        assert len({fold for fold, own in zip(found.tolist(), groups, strict=True) if own == group}) == 1
+    alone = draw_folds(strata, range(len(strata)), folds, seed)
+    for stratum in set(strata):
+        sizes = np.bincount(alone[np.array(strata) == stratum], minlength=folds)
+        assert sizes.max() - sizes.min() <= 1
+
+
+def test_other_seeds_draw_other_folds():
+    assert draw_folds([0] * 40, range(40), seed=1).tolist() != draw_folds([0] * 40, range(40), seed=2).tolist()
+
+
+def test_labels_without_meaning_are_not_remembered():
+    """Noise with random labels: a net that had seen a picture would give its label a high probability."""
+    random = np.random.default_rng(0)
+    images = Images.from_arrays(random.integers(0, 256, (200, 6, 6, 3), dtype=np.uint8), random.integers(0, 2, 200))
+    prediction = cross_predict(images, net=NET, recipe=MEMORIZING, device="cpu")
+    accuracy = (prediction.own.argmax(axis=1) == images.targets).mean()
+    assert 0.38 < accuracy < 0.62  # three standard deviations
+
+
+def test_a_copy_with_another_label_does_not_give_a_picture_away():
+    random = np.random.default_rng(1)
+    pixels = np.repeat(random.integers(0, 256, (50, 6, 6, 3), dtype=np.uint8), 2, axis=0)
+    images = Images.from_arrays(pixels, np.repeat(random.integers(0, 2, 50), 2))
+    together = cross_predict(images, net=NET, recipe=MEMORIZING, device="cpu").own.argmax(axis=1)
+    apart = cross_predict(images, net=NET, recipe=MEMORIZING, groups=range(100), device="cpu").own.argmax(axis=1)
+    assert (apart == images.targets).mean() > 0.8
+    assert (together == images.targets).mean() < 0.7
+
+
+def test_a_wrong_label_is_found_in_every_split_and_planted_flips_are_counted():
+    train, test = draw_squares(120), draw_squares(20, seed=1)
+    train.targets[4], test.targets[7] = 1, 0
+    seen: list[Images] = []
+
+    def predict(images, others):
+        seen.append(images)
+        return cross_predict(
+            images, others, net=NET, recipe=RECIPE, device="cpu", progress=lambda *step: steps.append(step)
+        )
+
+    steps: list[tuple[int, int]] = []
+    findings = find_wrong_labels(Dataset.from_images(train, test=test), predict)
+    assert [(suspect.row, suspect.given, suspect.suggested) for suspect in findings.suspects["train"]] == [
+        (4, "1", "0")
+    ]
+    assert [suspect.row for suspect in findings.suspects["test"]] == [7]
+    assert (findings.planted, findings.planted_found) == (2, 2)
+    assert findings.planted_recall == 1
+    assert (seen[0].targets != train.targets).sum() == 2
+    assert steps[-1][0] == steps[-1][1]
+    assert steps == sorted(steps)
+
+
+def test_planted_flips_are_random_and_of_any_kind():
+    labels = draw_squares(300, classes=3)
+    flipped = plant_flips(labels, 0.1, seed=5)
+    changed = flipped.targets != labels.targets
+    assert changed.sum() == 30
+    assert set(zip(labels.targets[changed].tolist(), flipped.targets[changed].tolist(), strict=True)) == {
+        (one, other) for one in range(3) for other in range(3) if one != other
+    }
+    assert (plant_flips(labels, 0.1, seed=6).targets != flipped.targets).any()
+    tags = Images.from_arrays(np.zeros((50, 2, 2), np.uint8), np.zeros((50, 4), bool))
+    assert plant_flips(tags, 0.02).targets.sum() == 4
+    assert not tags.targets.any()
+
+
+@pytest.mark.slow
+def test_features_of_pretrained_weights_serve_too():
+    images, others = draw_squares(40, side_px=32), draw_squares(6, seed=1, side_px=32)
+    net = open_timm_net("tf_efficientnet_lite0.in1k", PACKAGED, print)
+    recipe = fit_recipe(RECIPES["frozen"], 30, 32, images.kind, PRETRAINED_HOME)
+    done: list[int] = []
+    found = cross_predict_features(
+        images, [others, others], net=net, recipe=recipe, progress=lambda count, _: done.append(count)
+    )
+    assert isinstance(found, CrossPrediction)
+    assert (found.own.argmax(axis=1) == images.targets).mean() > 0.8
+    assert np.allclose(found.own.sum(axis=1), 1, atol=1e-5)
+    assert np.array_equal(*found.others)
+    assert done[-1] == 52
+
+
+def test_too_few_pictures_and_numbers_are_refused():
+    with pytest.raises(DataError, match=f"at least {2 * FOLDS} pictures"):
+        cross_predict(draw_squares(7), net=NET, recipe=RECIPE)
+    numbers = Images.from_arrays(np.zeros((20, 2, 2), np.uint8), np.arange(20.0))
+    with pytest.raises(DataError, match="a number is not right or wrong"):
+        cross_predict(numbers, net=NET, recipe=RECIPE)
