@@ -21,7 +21,7 @@ COMMANDS = {
     "summary": "list a net's layers, shapes, parameters and multiply-adds",
     "reproduce": "train the article's two nets and compare with its claims",
     "runs": "list the runs, or compare two",
-    "data": "inspect a data set: splits, classes, counts, problems",
+    "data": "inspect a data set: splits, classes, counts, problems, wrong labels, near-duplicates",
 }
 
 USAGE = """usage: lamina COMMAND ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import inspect
 import re
@@ -89,6 +90,25 @@ def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
             return load_data(source, own.preparation, progress=progress).fingerprint == own.fingerprint
     except DataError:
         return False
+
+
+def choose_evaluated_data(
+    run: Run, source: str | None, predictor: Predictor, terminal: Terminal
+) -> tuple[Dataset, bool]:
+    """The data set to use a run's model on, and whether it is the run's own; by default its own."""
+    from lamina.data.load import full_source
+
+    own = run.record.data
+    if source is not None and full_source(source) != own.source and not is_moved_to(run, source, terminal):
+        task = predictor.task
+        preparation = dataclasses.replace(own.preparation, size_px=predictor.size_px, task=task.kind.name)
+        return choose_other_data(source, preparation, task.target_names, terminal), False
+    data = choose_run_data(run, source, terminal)
+    if data.fingerprint != own.fingerprint:
+        terminal.remark(
+            f"warning: {own.source} has changed since the run was trained: these may include images it was trained on"
+        )
+    return data, True
 
 
 def choose_other_data(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -19,6 +19,8 @@ from lamina.errors import DataError, plural
 from lamina.targets import KINDS
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from lamina.data import Dataset
     from lamina.data.findings import Finding, Sighting
     from lamina.data.inspection import Inspection, SizeSummary
@@ -46,7 +48,7 @@ class Options:
 
     Prints splits, classes, counts, sizes and channels, then findings, worst first: pictures in two splits or with two
     targets, unreadable files, copies, blank pictures, missing or tiny classes. The exit status is 0 even if something
-    is wrong with the data.
+    is wrong with the data. With --labels, --with or --duplicates, it looks for these instead.
     """
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
@@ -57,8 +59,22 @@ class Options:
     """draw training pictures of each class to this file"""
     samples: int = 10
     """pictures per class, label or number on the contact sheet"""
+    labels: bool = False
+    """look for likely wrong labels, with nets trained for it on other pictures"""
+    run: Annotated[Path | None, tyro.conf.arg(name="with", metavar="RUN", help_behavior_hint="")] = None
+    """look for likely wrong labels with a run's model"""
+    net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """with --with: file.py[:NAME] that makes your own module; a run stores only its weights"""
+    from_: Annotated[Literal["auto", "scratch"], tyro.conf.arg(name="from")] = "auto"
+    """with --labels: scratch uses no pretrained weights"""
+    suspects: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
+    """draw the pictures with likely wrong labels to this file"""
+    duplicates: bool = False
+    """look for near-duplicates: shifted, mirrored, recoloured or compressed again"""
+    top: Annotated[int, tyro.conf.arg(metavar="N")] = 30
+    """print the first N of what was found; --json has all"""
     json: bool = False
-    """print one JSON object on stdout, with every picture of each finding"""
+    """print JSON objects on stdout, with every picture of each finding"""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -67,27 +83,39 @@ def run(arguments: Sequence[str]) -> int:
     sheet = options.contact_sheet
     if options.samples < 1:
         raise DataError(f"--samples was {options.samples}, but must be at least 1.")
-    if sheet is not None and sheet.suffix.lower() != ".png":
-        raise DataError(f"--contact-sheet was {sheet}, but must end in .png.")
+    check_png("--contact-sheet", sheet)
     terminal = Terminal(as_json=options.json)
+    if options.labels or options.run is not None or options.duplicates or options.suspects is not None:
+        from lamina.cli.wrong import look
+
+        return look(options, terminal)
     dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
     from lamina.data.inspection import inspect
 
     with terminal.progress(QUIET_SECONDS) as show_progress:
         inspection = inspect(dataset, lambda done, total: show_progress("inspecting pictures", done, total))
     if sheet is not None:
-        _draw(dataset, sheet, options.samples)
+        from lamina.drawing import build_contact_sheet
+
+        save_sheet(build_contact_sheet(dataset.train, options.samples), sheet)
     _print_summary(dataset, inspection, terminal)
     terminal.emit("data", **_to_json(dataset, inspection), contact_sheet=None if sheet is None else str(sheet))
     terminal.remark(f"contact sheet: {sheet}" if sheet else "--contact-sheet FILE.png draws samples of each class.")
     return 0
 
 
-def _draw(dataset: Dataset, path: Path, samples: int) -> None:
-    from lamina.drawing import build_contact_sheet, save_figure
+def check_png(flag: str, file: Path | None) -> None:
+    """Reject a file for a picture that is no PNG."""
+    if file is not None and file.suffix.lower() != ".png":
+        raise DataError(f"{flag} was {file}, but must end in .png.")
+
+
+def save_sheet(sheet: Image.Image, path: Path) -> None:
+    """Write a sheet of pictures."""
+    from lamina.drawing import save_figure
 
     try:
-        save_figure(build_contact_sheet(dataset.train, samples), path)
+        save_figure(sheet, path)
     except OSError as error:
         raise DataError(
             f"Cannot write {path}: {error.strerror or error}. Give a file in a folder that exists."

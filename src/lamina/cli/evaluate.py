@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lamina.cli.choices import choose_other_data, choose_run_data, is_moved_to, open_predictor
+from lamina.cli.choices import choose_evaluated_data, open_predictor
 from lamina.cli.options import parse_options
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
@@ -43,25 +43,13 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "evaluate", arguments)
     terminal = Terminal(as_json=options.json)
-    from lamina.data.load import full_source
     from lamina.evaluation.evaluating import evaluate
     from lamina.evaluation.views import ONE_VIEW, views_of
     from lamina.runs.run import read_run
 
     run = read_run(options.run)
-    own = run.record.data
     predictor = open_predictor(run, options.net, options.device, terminal)
-    if options.data is None or full_source(options.data) == own.source or is_moved_to(run, options.data, terminal):
-        data = choose_run_data(run, options.data, terminal)
-        if data.fingerprint != own.fingerprint:
-            terminal.remark(
-                f"warning: {own.source} has changed since the run was trained: these may include images it was "
-                "trained on"
-            )
-    else:
-        task = predictor.task
-        preparation = dataclasses.replace(own.preparation, size_px=predictor.size_px, task=task.kind.name)
-        data = choose_other_data(options.data, preparation, task.target_names, terminal)
+    data, _ = choose_evaluated_data(run, options.data, predictor, terminal)
     split = options.split or ("test" if data.test is not None else "val")
     if split not in data.splits:
         raise DataError(f"{data.name} has no {split} split. It has: {', '.join(data.splits)}.")

@@ -180,6 +180,12 @@ def find_suspects(images: Images, probabilities: Float[np.ndarray, "n k"]) -> tu
     return tuple(sorted(suspects, key=lambda suspect: -suspect.score))
 
 
+def count_disagreements(images: Images, probabilities: Float[np.ndarray, "n k"]) -> int:
+    """How many labels of ``images`` are less probable than another, by :func:`find_disagreements`."""
+    columns = _split_columns(images.kind, probabilities, images.targets)
+    return sum(len(find_disagreements(own, given).rows) for own, given in columns)
+
+
 def mark(suspects: Sequence[Suspect], targets: Targets) -> Bool[np.ndarray, ...]:
     """Which targets are suspected, in the targets' shape."""
     marked = np.zeros((len(targets), targets.size // max(1, len(targets))), bool)

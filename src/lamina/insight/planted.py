@@ -11,7 +11,7 @@ import numpy as np
 from lamina.data import Dataset, Images
 from lamina.data.images import Split
 from lamina.insight.folds import CrossPrediction
-from lamina.insight.labels import Suspect, check_kind, find_suspects, mark
+from lamina.insight.labels import Suspect, check_kind, count_disagreements, find_suspects, mark
 from lamina.targets import SINGLE_LABEL
 from lamina.training.randomness import derive_seed
 
@@ -25,11 +25,13 @@ class LabelFindings:
 
     Attributes:
         suspects: of each split, the most likely first.
+        disagreements: of each split, how many labels are merely less probable than another.
         planted: number of training labels that were flipped at random before the nets were trained.
         planted_found: how many of these were found.
     """
 
     suspects: Mapping[Split, tuple[Suspect, ...]]
+    disagreements: Mapping[Split, int]
     planted: int
     planted_found: int
 
@@ -61,10 +63,13 @@ def find_wrong_labels(
     prediction = predict(flipped, list(others.values()))
     are_planted = flipped.targets != dataset.train.targets
     are_found = mark(find_suspects(flipped, prediction.own), flipped.targets) & are_planted
-    suspects: dict[Split, tuple[Suspect, ...]] = {"train": find_suspects(dataset.train, prediction.own)}
-    for (split, images), probabilities in zip(others.items(), prediction.others, strict=True):
-        suspects[split] = find_suspects(images, probabilities)
-    return LabelFindings(suspects, int(are_planted.sum()), int(are_found.sum()))
+    probabilities = {"train": prediction.own, **dict(zip(others, prediction.others, strict=True))}
+    return LabelFindings(
+        {split: find_suspects(images, probabilities[split]) for split, images in dataset.splits.items()},
+        {split: count_disagreements(images, probabilities[split]) for split, images in dataset.splits.items()},
+        int(are_planted.sum()),
+        int(are_found.sum()),
+    )
 
 
 def plant_flips(images: Images, fraction: float, seed: int = 0) -> Images:

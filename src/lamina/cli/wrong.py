@@ -1,0 +1,213 @@
+"""lamina data --labels, --with and --duplicates: likely wrong labels, and near-duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lamina.cli.choices import choose_data, choose_evaluated_data, open_predictor
+from lamina.cli.data import Options, check_png, save_sheet
+from lamina.cli.session import end_on_sigterm
+from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.data.preparation import Preparation
+from lamina.errors import DataError, plural
+
+if TYPE_CHECKING:
+    from lamina.data import Dataset, Images
+    from lamina.data.images import Split
+    from lamina.insight.labels import Suspect
+
+NEAR_DUPLICATES_IMAGES = 20_000
+"""Up to this many pictures, near-duplicates are found first and are in one fold; among more, identical pictures are."""
+OUTLIERS = 10
+
+
+def look(options: Options, terminal: Terminal) -> int:
+    """Look for what the options ask for."""
+    _check(options)
+    with end_on_sigterm():
+        if options.run is not None:
+            dataset = _judge_by_run(options, terminal)
+        else:
+            dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
+            if options.labels:
+                _judge_by_folds(dataset, options, terminal)
+        if options.duplicates:
+            _look_for_duplicates(dataset, options, terminal)
+    return 0
+
+
+def _check(options: Options) -> None:
+    if options.labels and options.run is not None:
+        raise DataError("--labels trains nets of its own, and --with uses a run's model. Give one of the two.")
+    if options.net is not None and options.run is None:
+        raise DataError("--net is for a run's own module. Give --with RUN too.")
+    if options.suspects is not None and not options.labels and options.run is None:
+        raise DataError("--suspects draws likely wrong labels. Give --labels or --with RUN too.")
+    if options.top < 1:
+        raise DataError(f"--top was {options.top}, but must be at least 1.")
+    check_png("--suspects", options.suspects)
+
+
+def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> None:
+    from lamina.data.duplicates import digest_rows
+    from lamina.insight.duplicates import find_near_duplicates, group_pairs
+    from lamina.insight.labels import check_kind
+    from lamina.insight.plans import choose_plan
+    from lamina.insight.planted import find_wrong_labels
+    from lamina.training.pretrained import find_at_hand
+
+    train = dataset.train
+    check_kind(train.kind)
+    plan = choose_plan(train, None if options.from_ == "scratch" else find_at_hand())
+    terminal.remark(f"nets: {plan.net_name} ({plan.reason}); four, each without a quarter of the training pictures")
+    with terminal.progress(QUIET_SECONDS) as show_progress:
+        groups: Sequence[Any] = digest_rows(train.pixels)
+        if len(train) <= NEAR_DUPLICATES_IMAGES:
+            pairs = find_near_duplicates(
+                train.pixels, lambda done, total: show_progress("comparing pictures", done, total)
+            )
+            groups = group_pairs(len(train), pairs)
+        findings = find_wrong_labels(
+            dataset,
+            lambda images, others: plan.predict(
+                images,
+                others,
+                groups=groups,
+                progress=lambda done, total: show_progress("judging labels", done, total),
+            ),
+            plan.recipe.seed,
+        )
+    for split, suspects in findings.suspects.items():
+        terminal.say(_count(dataset.splits[split], suspects, findings.disagreements[split]))
+    terminal.say(
+        f"of {plural(findings.planted, 'label', 'labels')} that were flipped at random for a test (2 %), "
+        f"{findings.planted_found} {'was' if findings.planted_found == 1 else 'were'} found "
+        f"({100 * findings.planted_recall:.0f} %)"
+    )
+    _report(dataset, findings.suspects, findings.planted_recall, options, terminal)
+
+
+def _judge_by_run(options: Options, terminal: Terminal) -> Dataset:
+    from lamina.insight.labels import check_kind, count_disagreements, find_suspects
+    from lamina.runs.run import read_run
+    from lamina.training.model import predict_logits
+
+    assert options.run is not None  # noqa: S101  # what this is for
+    import torch
+
+    run = read_run(options.run)
+    check_kind(run.record.task.kind)
+    predictor = open_predictor(run, options.net, "auto", terminal)
+    dataset, is_own = choose_evaluated_data(run, options.data, predictor, terminal)
+    suspects: dict[Split, tuple[Suspect, ...]] = {}
+    for split, images in dataset.splits.items():
+        logits = torch.from_numpy(predict_logits(predictor.model, np.asarray(images.pixels)))
+        probabilities = predictor.task.probabilities(logits).numpy()
+        suspects[split] = find_suspects(images, probabilities)
+        seen = is_own and split == "train"
+        terminal.say(_count(images, suspects[split], count_disagreements(images, probabilities)))
+        if seen:
+            terminal.say("    the model was trained on these, so it has learned many wrong labels too: try --labels")
+    _report(dataset, suspects, None, options, terminal)
+    return dataset
+
+
+def _count(images: Images, suspects: Sequence[Suspect], disagreements: int) -> str:
+    """How many labels are likely wrong, and for how many the nets merely find another more probable."""
+    total = images.targets.size
+    return (
+        f"{images.split}: {len(suspects):,} of {plural(total, 'label is', 'labels are')} likely wrong "
+        f"({100 * len(suspects) / total:.1f} %); another is more probable for {disagreements:,}"
+    )
+
+
+def _report(
+    dataset: Dataset,
+    suspects: Mapping[Split, Sequence[Suspect]],
+    planted_recall: float | None,
+    options: Options,
+    terminal: Terminal,
+) -> None:
+    ordered = sorted(
+        ((dataset.splits[split], suspect) for split, found in suspects.items() for suspect in found),
+        key=lambda pair: -pair[1].score,
+    )
+    shown = ordered[: options.top]
+    terminal.tabulate(
+        ("image", "split", "given", "suggested", "score"),
+        [(images.names[one.row], images.split, one.given, one.suggested, f"{one.score:.3f}") for images, one in shown],
+        texts=4,
+    )
+    if len(ordered) > len(shown):
+        terminal.say(f"and {len(ordered) - len(shown):,} more (--top N, --json)")
+    if options.suspects is not None:
+        from lamina.drawing import build_suspects_sheet
+
+        title = f"{dataset.name}: {plural(len(ordered), 'label that is', 'labels that are')} likely wrong"
+        save_sheet(build_suspects_sheet(ordered, title), options.suspects)
+        terminal.remark(f"suspects: {options.suspects}")
+    elif ordered:
+        terminal.remark("--suspects FILE.png draws them.")
+    if ordered:
+        terminal.remark(
+            "Look before you correct a label: some are right. Leave no test picture out: the easy ones would remain."
+        )
+    terminal.emit(
+        "labels",
+        suspects=[
+            {
+                "picture": images.names[one.row],
+                "split": images.split,
+                "given": one.given,
+                "suggested": one.suggested,
+                "score": one.score,
+            }
+            for images, one in ordered
+        ],
+        planted_recall=planted_recall,
+    )
+
+
+def _look_for_duplicates(dataset: Dataset, options: Options, terminal: Terminal) -> None:
+    from lamina.insight.duplicates import compute_signatures, find_near_duplicates, measure_isolation
+
+    pixels = np.concatenate([images.pixels for images in dataset.splits.values()])
+    sights = [(images.split, name) for images in dataset.splits.values() for name in images.names]
+    with terminal.progress(QUIET_SECONDS) as show_progress:
+        pairs = find_near_duplicates(pixels, lambda done, total: show_progress("comparing pictures", done, total))
+        isolation = measure_isolation(compute_signatures(pixels))
+    outliers = np.argsort(-isolation, kind="stable")[:OUTLIERS].tolist()
+    across = sum(sights[pair.first][0] != sights[pair.second][0] for pair in pairs)
+    terminal.say(f"{plural(len(pairs), 'pair', 'pairs')} of near-duplicates, {across:,} of them in two splits")
+    rows = []
+    for pair in pairs[: options.top]:
+        (split, name), (other_split, other) = sights[pair.first], sights[pair.second]
+        rows.append((name, split, other, other_split, "yes" if pair.mirrored else "no", f"{pair.distance:.3f}"))
+    terminal.tabulate(("image", "split", "near-duplicate", "split", "mirrored", "distance"), rows, texts=5)
+    if len(pairs) > len(rows):
+        terminal.say(f"and {len(pairs) - len(rows):,} more (--top N, --json)")
+    terminal.say("least like any other picture:")
+    terminal.tabulate(
+        ("image", "split", "isolation"),
+        [(*reversed(sights[row]), f"{isolation[row]:.3f}") for row in outliers],
+        texts=2,
+    )
+    terminal.emit(
+        "duplicates",
+        pairs=[
+            {
+                "first": sights[pair.first][1],
+                "second": sights[pair.second][1],
+                "distance": pair.distance,
+                "splits": [sights[pair.first][0], sights[pair.second][0]],
+            }
+            for pair in pairs
+        ],
+        outliers=[
+            {"picture": sights[row][1], "split": sights[row][0], "isolation": round(float(isolation[row]), 4)}
+            for row in outliers
+        ],
+    )

@@ -1,0 +1,220 @@
+"""Near-duplicates: pictures that show the same, shifted, mirrored, recoloured or compressed again; and outliers.
+
+Each picture has a signature: the low frequencies of its brightness, which hardly change when a picture is copied in one
+of these ways (as in perceptual hashes, which keep only their signs). A picture's nearest neighbours by signature are
+its candidates. Those are compared pixel by pixel, at every small shift.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from lamina.data.images import Progress
+
+SIDE_PX = 32
+"""Pictures are compared at this size at most."""
+FREQUENCIES = 8
+"""Frequencies of a signature in each direction, the constant among them."""
+NEIGHBOURS = 8
+"""How many of a picture's nearest are compared with it, and as many of its mirror image's."""
+LEAST_LIKENESS = 0.7
+"""Cosine of two signatures from which on they are compared."""
+BLOCK = 1000
+"""Pictures whose neighbours are found at once: memory is that many times the number of all."""
+MOST_SHIFT_PX = 3
+"""By how much one picture may be shifted, at the size of comparison."""
+MOST_COARSE_DISTANCE = 0.6
+"""Pairs that are further apart at half that size, in grey, are not compared at it, which takes 60 times as long."""
+MOST_GAIN, MOST_OFFSET_LEVELS = 1.33, 32.0
+"""By how much the contrast and the mean of a channel may differ between copies, of 255 levels."""
+FLATTEST_LEVELS = 8.0
+"""Differences count relative to a picture's contrast, or to this, of 255 levels, in flatter ones."""
+MOST_DISTANCE = 0.32
+"""Pairs up to this distance are near-duplicates."""
+
+
+class Pair(NamedTuple):
+    """Two near-duplicates, by their rows: the root mean square of their difference, as a fraction of their contrast.
+
+    Colours are fitted and one picture is shifted before, and mirrored where ``mirrored``.
+    """
+
+    first: int
+    second: int
+    distance: float
+    mirrored: bool
+
+
+def compute_signatures(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n d"]:
+    """The low frequencies of each picture's brightness, by the discrete cosine transform, of length one.
+
+    A picture of one colour has only zeros.
+    """
+    parts = [_transform(_reduce(part).mean(dim=1)) for part in _split(pixels)]
+    return torch.cat(parts) if parts else torch.empty(0, FREQUENCIES**2 - 1)
+
+
+def find_neighbours(
+    signatures: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int, progress: Progress | None = None
+) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
+    """The cosine of each signature with its ``count`` nearest of the others (with all, if fewer), and their rows."""
+    count = min(count, len(others))
+    likeness, rows = torch.empty(len(signatures), count), torch.empty(len(signatures), count, dtype=torch.int64)
+    for start in range(0, len(signatures), BLOCK):
+        block = slice(start, start + BLOCK)
+        likeness[block], rows[block] = (signatures[block] @ others.T).topk(count, dim=1)
+        if progress is not None:
+            progress(min(start + BLOCK, len(signatures)), len(signatures))
+    return likeness, rows
+
+
+def find_near_duplicates(pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None) -> tuple[Pair, ...]:
+    """All pairs of near-duplicates, the nearest first; identical pictures are among them.
+
+    Of more than eight copies not every pair is listed, but each with some of the others.
+
+    >>> random = np.random.default_rng(0)
+    >>> pixels = random.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    >>> pixels[7] = pixels[3, :, ::-1]
+    >>> find_near_duplicates(pixels)
+    (Pair(first=3, second=7, distance=0.0, mirrored=True),)
+    """
+    plain = compute_signatures(pixels)
+    # Mirroring a picture negates its odd horizontal frequencies.
+    signs = torch.tensor([(-1.0) ** place for place in range(FREQUENCIES)]).repeat(FREQUENCIES)[1:]
+    pairs: dict[tuple[int, int], tuple[float, bool]] = {}
+    for mirrored in (False, True):
+        queries = plain * signs if mirrored else plain
+        likeness, rows = find_neighbours(queries, plain, NEIGHBOURS + 1)  # the picture itself is among them
+        first, place = torch.nonzero(likeness >= LEAST_LIKENESS, as_tuple=True)
+        second = rows[first, place]
+        low, high = torch.minimum(first, second), torch.maximum(first, second)
+        unique = torch.unique(torch.stack([low, high], dim=1)[low < high], dim=0)
+        distances = torch.full((len(unique),), math.inf)
+        for start in range(0, len(unique), BLOCK):
+            part = slice(start, start + BLOCK)
+            distances[part] = _measure(pixels, unique[part], mirrored)
+            if progress is not None:
+                progress(mirrored * len(unique) + min(start + BLOCK, len(unique)), 2 * len(unique))
+        for (one, two), distance in zip(unique.tolist(), distances.tolist(), strict=True):
+            if distance <= MOST_DISTANCE and distance < pairs.get((one, two), (math.inf,))[0]:
+                pairs[one, two] = (distance, mirrored)
+    found = (Pair(one, two, round(distance, 4), is_mirrored) for (one, two), (distance, is_mirrored) in pairs.items())
+    return tuple(sorted(found, key=lambda pair: (pair.distance, pair.first, pair.second)))
+
+
+def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
+    """For each of ``count`` pictures, the first of those that pairs connect it with, or itself.
+
+    >>> group_pairs(5, [Pair(1, 3, 0.1, False), Pair(3, 4, 0.1, False)])
+    [0, 1, 2, 1, 1]
+    """
+    parents = list(range(count))
+
+    def find(place: int) -> int:
+        while parents[place] != place:
+            parents[place] = parents[parents[place]]
+            place = parents[place]
+        return place
+
+    for pair in pairs:
+        one, two = sorted((find(pair.first), find(pair.second)))
+        parents[two] = one
+    return [find(place) for place in range(count)]
+
+
+def measure_isolation(features: Float[Tensor, "n d"], neighbours: int = 10) -> Float[np.ndarray, " n"]:
+    """How far each picture is from its nearest neighbours: one less the mean cosine of their features, from 0 to 2.
+
+    Outliers are the pictures with the largest.
+    """
+    unit = functional.normalize(features.float(), dim=1)
+    likeness, _ = find_neighbours(unit, unit, neighbours + 1)
+    return (1 - (likeness.sum(dim=1) - likeness[:, 0]) / max(1, likeness.shape[1] - 1)).numpy()
+
+
+def _split(pixels: UInt8[np.ndarray, "n h w c"]) -> list[UInt8[Tensor, "m h w c"]]:
+    return [
+        torch.from_numpy(np.ascontiguousarray(pixels[start : start + BLOCK])) for start in range(0, len(pixels), BLOCK)
+    ]
+
+
+def _reduce(pixels: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c s t"]:
+    """The pictures as floats around zero, at the size of comparison, channels first."""
+    planes = pixels.permute(0, 3, 1, 2).float() - 128
+    height, width = planes.shape[2:]
+    if max(height, width) <= SIDE_PX:
+        return planes.contiguous()
+    return functional.adaptive_avg_pool2d(planes, (min(height, SIDE_PX), min(width, SIDE_PX)))
+
+
+def _transform(brightness: Float[Tensor, "n h w"]) -> Float[Tensor, "n d"]:
+    rows, columns = (_cosines(length) for length in brightness.shape[1:])
+    spectrum = (rows @ brightness @ columns.T).flatten(1)[:, 1:]
+    length = spectrum.norm(dim=1, keepdim=True)
+    return torch.where(length > 1e-2, spectrum / length.clamp(min=1e-2), 0.0)
+
+
+def _cosines(length: int) -> Float[Tensor, "f length"]:
+    """The first rows of the orthonormal discrete cosine transform (type II)."""
+    places, frequencies = torch.arange(length) + 0.5, torch.arange(FREQUENCIES)[:, None]
+    return torch.cos(math.pi / length * frequencies * places) * math.sqrt(2 / length)
+
+
+def _measure(pixels: UInt8[np.ndarray, "n h w c"], pairs: Int64[Tensor, "p 2"], mirrored: bool) -> Float[Tensor, " p"]:
+    """The distance of each pair at the best shift; infinite where it is clearly large."""
+    one, two = (_reduce(torch.from_numpy(pixels[rows])) for rows in pairs.numpy().T)
+    if mirrored:
+        one = one.flip(3)
+    coarse = _compare(_halve(one), _halve(two), MOST_SHIFT_PX // 2)
+    near = torch.nonzero(coarse <= MOST_COARSE_DISTANCE)[:, 0]
+    distances = torch.full((len(pairs),), math.inf)
+    distances[near] = _compare(one[near], two[near], MOST_SHIFT_PX)
+    return distances
+
+
+def _halve(planes: Float[Tensor, "p c h w"]) -> Float[Tensor, "p 1 s t"]:
+    height, width = planes.shape[2:]
+    return functional.adaptive_avg_pool2d(
+        planes.mean(dim=1, keepdim=True), (math.ceil(height / 2), math.ceil(width / 2))
+    )
+
+
+def _compare(one: Float[Tensor, "p c h w"], two: Float[Tensor, "p c h w"], shift_px: int) -> Float[Tensor, " p"]:
+    best = torch.full((len(one),), math.inf)
+    shift_px = min(shift_px, min(one.shape[2:]) // 8)
+    for down in range(-shift_px, shift_px + 1):
+        for right in range(-shift_px, shift_px + 1):
+            best = torch.minimum(best, _differ(_overlap(one, down, right), _overlap(two, -down, -right)))
+    return best
+
+
+def _overlap(planes: Float[Tensor, "p c h w"], down: int, right: int) -> Float[Tensor, "p c m"]:
+    height, width = planes.shape[2:]
+    return planes[:, :, max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)].flatten(2)
+
+
+def _differ(one: Float[Tensor, "p c m"], two: Float[Tensor, "p c m"]) -> Float[Tensor, " p"]:
+    """What is left of the difference when each channel of one is fitted to the other's, within limits."""
+    mean_one, mean_two = one.mean(dim=2), two.mean(dim=2)
+    ones, twos, product = (  # variances and covariance; torch's own var takes several times as long
+        (left * right).mean(dim=2) - mean_left * mean_right
+        for left, right, mean_left, mean_right in (
+            (one, one, mean_one, mean_one),
+            (two, two, mean_two, mean_two),
+            (one, two, mean_one, mean_two),
+        )
+    )
+    gain = (product / ones.clamp(min=1e-6)).clamp(1 / MOST_GAIN, MOST_GAIN)
+    residual = twos - 2 * gain * product + gain.square() * ones
+    residual += ((mean_one - mean_two).abs() - MOST_OFFSET_LEVELS).clamp(min=0).square()
+    contrast = torch.minimum(ones.mean(dim=1), twos.mean(dim=1)).clamp(min=FLATTEST_LEVELS**2)
+    return (residual.mean(dim=1).clamp(min=0) / contrast).sqrt()

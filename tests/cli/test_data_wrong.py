@@ -1,0 +1,107 @@
+"""lamina data finds planted wrong labels and copies, says how sure it is, and changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import events, run_lamina, run_process, write_pictures
+from PIL import Image
+
+
+def digest_files(folder: Path) -> dict[str, str]:
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bright and dark squares, of which one in each split is in the wrong folder, and one is there twice, mirrored."""
+    folder = tmp_path_factory.mktemp("mislabelled")
+    for split, count, seed in (("train", 60, 1), ("test", 10, 2)):
+        write_pictures(folder / split, count, seed=seed)
+        (folder / split / "bright" / "3.png").rename(folder / split / "dark" / "wrong.png")
+    with Image.open(folder / "train" / "dark" / "7.png") as picture:
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "test" / "dark" / "copy.png")
+    return folder
+
+
+def test_wrong_labels_are_found_by_nets_trained_for_it(mislabelled, tmp_path):
+    before = digest_files(mislabelled)
+    sheet = tmp_path / "suspects.png"
+    told = run_process("data", mislabelled, "--labels", "--from", "scratch", "--json", "--suspects", sheet)
+    assert told.returncode == 0, told.stderr
+    (event,) = events(told.stdout)
+    assert event.keys() == {"event", "suspects", "planted_recall"}
+    assert event["event"] == "labels"
+    assert [(one["picture"], one["given"], one["suggested"]) for one in event["suspects"][:2]] in (
+        [("train/dark/wrong.png", "dark", "bright"), ("test/dark/wrong.png", "dark", "bright")],
+        [("test/dark/wrong.png", "dark", "bright"), ("train/dark/wrong.png", "dark", "bright")],
+    )
+    scores = [one["score"] for one in event["suspects"]]
+    assert scores == sorted(scores, reverse=True)
+    assert event["planted_recall"] == 1
+    assert "Leave no test picture out" in told.stderr
+    with Image.open(sheet) as drawn:
+        assert drawn.format == "PNG"
+    assert digest_files(mislabelled) == before
+
+
+def test_text_says_how_many_are_wrong_and_how_many_planted_ones_were_found(mislabelled):
+    told = run_lamina("data", mislabelled, "--labels", "--from", "scratch", "--top", "1")
+    assert told.returncode == 0, told.stderr
+    lines = told.stdout.splitlines()
+    assert lines[0].startswith("train: ")
+    assert "labels are likely wrong" in lines[0]
+    assert "of 2 labels that were flipped at random for a test (2 %), 2 were found (100 %)" in lines
+    assert "dark/wrong.png" in told.stdout
+
+
+def test_a_runs_model_names_them_too_and_says_what_it_was_trained_on(mislabelled, workplace):
+    trained = run_lamina("train", "mlp", "--data", mislabelled, "--epochs", "8", "--name", "squares", "--device", "cpu")
+    assert trained.returncode == 0, trained.stderr
+    told = run_lamina("data", mislabelled, "--with", "runs/squares")
+    assert told.returncode == 0, told.stderr
+    assert "test/dark/wrong.png" in told.stdout
+    assert "the model was trained on these" in told.stdout
+    (event,) = events(run_lamina("data", mislabelled, "--with", "runs/squares", "--json").stdout)
+    assert event["planted_recall"] is None
+
+
+def test_copies_in_two_splits_are_found(mislabelled):
+    told = run_lamina("data", mislabelled, "--duplicates", "--json")
+    assert told.returncode == 0, told.stderr
+    (event,) = events(told.stdout)
+    pair = event["pairs"][0]
+    assert {pair["first"], pair["second"]} == {"train/dark/7.png", "test/dark/copy.png"}
+    assert pair["splits"] == ["train", "test"]
+    assert pair["distance"] < 0.01
+    assert "mirrored" in run_lamina("data", mislabelled, "--duplicates").stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--labels", "--with", "runs/none"), "Give one of the two."),
+        (("--suspects", "found.png"), ""),
+        (("--duplicates", "--suspects", "found.png"), "Give --labels or --with RUN too."),
+        (("--labels", "--suspects", "found.jpg"), "must end in .png"),
+        (("--labels", "--top", "0"), "must be at least 1"),
+        (("--duplicates", "--net", "mine.py"), "Give --with RUN too."),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(mislabelled, flags, message):
+    told = run_lamina("data", mislabelled, *flags)
+    assert told.returncode == 2
+    assert message in told.stderr
+
+
+def test_numbers_have_no_wrong_labels(tmp_path):
+    table = write_pictures(tmp_path, 20) / "size.csv"
+    sizes = np.random.default_rng(0).random(40)
+    rows = [f"{'bright' if row < 20 else 'dark'}/{row % 20}.png,{size}" for row, size in enumerate(sizes)]
+    table.write_text("\n".join(["image,size", *rows]))
+    told = run_lamina("data", table, "--labels")
+    assert told.returncode == 2
+    assert "a number is not right or wrong" in told.stderr
