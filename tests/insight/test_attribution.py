@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Occlusion
+from detector import GREEN, RED, build_detector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -15,7 +16,7 @@ from lamina import zoo
 from lamina.data import Images
 from lamina.errors import NetError
 from lamina.insight.attribution import find_spatial_layer, grad_cam, integrated_gradients, occlusion
-from lamina.nets import BatchNorm, Conv2d, Flatten, GlobalAvgPool, GlobalMaxPool, Linear, Net, Output, ReLU
+from lamina.nets import BatchNorm, Conv2d, Flatten, GlobalAvgPool, Linear, Net, Output, ReLU
 from lamina.training.model import Model, build_model
 from lamina.training.recipe import Recipe
 from lamina.zoo import load_net
@@ -156,28 +157,6 @@ def test_integrated_gradients_sum_to_the_difference_of_the_logits(seed, grey):
         empty = model(torch.full((1, 9, 9, 3), grey, dtype=torch.uint8))
     expected = (logits - empty)[range(COUNT), TARGETS].numpy()
     np.testing.assert_allclose(maps.sum(axis=(1, 2)), expected, rtol=0.01, atol=0.01 * float(logits.std()))
-
-
-RED, GREEN, BACKGROUND = (220, 30, 30), (30, 220, 30), (128, 128, 128)
-
-
-def build_detector() -> tuple[Model, Images]:
-    """A net of one filter, built by hand, that answers to a red square of 4 px anywhere, and pictures for it."""
-    generator = np.random.default_rng(0)
-    pixels = np.full((30, 24, 24, 3), BACKGROUND, np.uint8)
-    corners = generator.integers(0, 20, (30, 2))
-    for image, (top, left) in zip(pixels, corners, strict=True):
-        image[top : top + 4, left : left + 4] = RED
-        other = (top + 12) % 20
-        image[other : other + 4, (left + 9) % 20 :][:, :4] = GREEN
-    images = Images(pixels, np.zeros(30, np.int64), ("red", "none"), tuple(map(str, range(30))), "test")
-    model = build_model(Net(Conv2d(1, 4), ReLU(), GlobalMaxPool(), Output()), images, Recipe(normalization="unit"))
-    with torch.no_grad():
-        model.body[0].weight.copy_(torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1).expand(1, 3, 4, 4) / 48)
-        model.body[0].bias.zero_()
-        model.body[3].weight.copy_(torch.tensor([[1.0], [0.0]]))
-        model.body[3].bias.zero_()
-    return model, images
 
 
 @pytest.mark.parametrize("explain", [occlusion, integrated_gradients, grad_cam])

@@ -35,14 +35,32 @@ def resize_image(image: Image.Image, size: tuple[int, int], resize: Resize) -> I
         page = Image.new(image.mode, (width, height))
         page.paste(scaled, ((width - inner[0]) // 2, (height - inner[1]) // 2))
         return page
-    box = (0.0, 0.0, float(image.width), float(image.height))
-    if resize == "crop" and image.width * height > image.height * width:
-        left = (image.width - image.height * width / height) / 2
-        box = (left, 0.0, image.width - left, float(image.height))
-    elif resize == "crop":
-        top = (image.height - image.width * height / width) / 2
-        box = (0.0, top, float(image.width), image.height - top)
+    box = seen_box(image.size, size, resize)
     return image.resize((width, height), FILTER, box=box, reducing_gap=REDUCING_GAP)
+
+
+def seen_box(stored: tuple[int, int], size: tuple[int, int], resize: Resize) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of what :func:`resize_image` shows of a picture of ``stored`` (width, height) pixels.
+
+    It lies inside the picture for ``crop``, and reaches beyond it for ``pad``.
+
+    >>> seen_box((40, 20), (4, 4), "crop"), seen_box((40, 20), (4, 4), "pad")
+    ((10.0, 0.0, 30.0, 20.0), (0.0, -10.0, 40.0, 30.0))
+    """
+    (stored_width, stored_height), (height, width) = stored, size
+    left, top, right, bottom = 0.0, 0.0, float(stored_width), float(stored_height)
+    if resize == "pad":
+        inner_width, inner_height = _inside(stored, size)
+        across, down = stored_width / inner_width, stored_height / inner_height
+        left, top = across * -((width - inner_width) // 2), down * -((height - inner_height) // 2)
+        right, bottom = left + across * width, top + down * height
+    elif resize == "crop" and stored_width * height > stored_height * width:
+        left = (stored_width - stored_height * width / height) / 2
+        right = stored_width - left
+    elif resize == "crop":
+        top = (stored_height - stored_width * height / width) / 2
+        bottom = stored_height - top
+    return left, top, right, bottom
 
 
 def enough_pixels(stored: tuple[int, int], size: tuple[int, int], resize: Resize) -> tuple[int, int]:

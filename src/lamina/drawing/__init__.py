@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lamina.drawing.attribution import draw_attributions
 from lamina.drawing.contact_sheet import build_contact_sheet
 from lamina.drawing.curves import draw_curves
 from lamina.drawing.reports import draw_confusion, draw_labels, draw_scatter
@@ -11,6 +12,7 @@ from lamina.drawing.suspects import build_suspects_sheet
 __all__ = [
     "build_contact_sheet",
     "build_suspects_sheet",
+    "draw_attributions",
     "draw_confusion",
     "draw_curves",
     "draw_labels",

@@ -58,7 +58,7 @@ def occlusion(
     (2, 32, 32)
     """
     height, width = pixels.shape[1:3]
-    side = max(1, round(WINDOW_FRACTION * min(height, width)))
+    side = window_side_px(height, width)
     window = window_px or (side, side)
     stride = stride_px or (max(1, window[0] // 2), max(1, window[1] // 2))
     rows, columns = (
@@ -193,6 +193,11 @@ def find_spatial_layer(model: Model, pixels: UInt8[np.ndarray, "n h w c"]) -> st
     with torch.inference_mode(), eval_mode(model), seeded(0, model.device), watch(model, paths, note):
         model(torch.from_numpy(pixels[:1]).to(model.device))
     return found[-1] if found else None
+
+
+def window_side_px(height: int, width: int) -> int:
+    """Side of the window that occlusion moves over images of that size by default."""
+    return max(1, round(WINDOW_FRACTION * min(height, width)))
 
 
 def pick(logits: Float[Tensor, "n k"], outputs: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -1,0 +1,268 @@
+"""lamina explain: what in a picture a run's model bases its answer on, and whether the maps of it can be believed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import tyro
+
+from lamina.cli.choices import open_predictor
+from lamina.cli.options import parse_options
+from lamina.cli.predict import PICTURES_OF_ONE_THREAD
+from lamina.cli.session import end_on_sigterm
+from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.errors import DataError, NetError, NotFiniteError, suggest
+from lamina.targets import MULTI_LABEL, SINGLE_LABEL
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float32, UInt8
+    from matplotlib.figure import Figure
+
+    from lamina.data.preparation import Resize
+    from lamina.evaluation.predictor import Prediction
+    from lamina.insight.trust import Explain, Trust
+    from lamina.training.model import Model
+    from lamina.training.task import Task
+
+    Maps = dict[str, tuple[Float32[np.ndarray, "h w"], Trust]]
+
+METHODS = ("occlusion", "gradients", "grad-cam")
+STEPS, TRUST_STEPS = 32, 12
+"""Steps of integrated gradients: in the map, and in the maps of redrawn weights that it is compared with."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Show what a model's answers for pictures are based on: maps, each with the result of tests of the map itself."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """the run's folder"""
+    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="")]
+    """pictures, folders of them, and quoted patterns such as 'photos/**/*.jpg'"""
+    method: Annotated[Literal["occlusion", "gradients", "grad-cam"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """the method, by default all three: covering parts of the picture, integrated gradients, Grad-CAM"""
+    target: Annotated[str | None, tyro.conf.arg(metavar="CLASS", help_behavior_hint="")] = None
+    """the class, label or number to explain; by default the most likely class or label, or the first number"""
+    layer: Annotated[str | None, tyro.conf.arg(metavar="L", help_behavior_hint="")] = None
+    """the layer of Grad-CAM, counted from 1, or its module path; by default the last one with height and width"""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
+    """folder for the sheets (.png) and the maps (.npz); by default explanations in the run's folder"""
+    net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """file.py[:NAME] that makes your own module; a run stores only its weights"""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to compute"""
+    json: bool = False
+    """print one JSON object per picture and method on stdout"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command; the exit status is 2 if a picture could not be read; the others are explained all the same."""
+    options = parse_options(Options, "explain", arguments)
+    if not options.images:
+        raise DataError("Expected pictures after the run, got none. Give their paths.")
+    if options.layer is not None and options.method not in (None, "grad-cam"):
+        raise NetError(f"--layer was {options.layer!r}, but {options.method} has no layer. Leave it out.")
+    import torch
+
+    from lamina.drawing import draw_attributions
+    from lamina.evaluation.pictures import decode_ahead, find_pictures
+    from lamina.runs.run import describe, read_run
+
+    terminal = Terminal(as_json=options.json)
+    run = read_run(options.run)
+    paths, problems = find_pictures(options.images)
+    if len(paths) <= PICTURES_OF_ONE_THREAD:
+        torch.set_num_threads(1)
+    predictor = open_predictor(run, options.net, options.device, terminal)
+    model, task, resize = predictor.model, predictor.task, cast("Resize", predictor.resize)
+    wanted = None if options.target is None else _find_output(task, options.target)
+    methods = _choose_methods(model, options.method, options.layer, terminal)
+    folder = _make_folder(options.output or run.path / "explanations")
+    failed = 0
+
+    def report(name: str, reason: str) -> None:
+        nonlocal failed
+        failed += 1
+        terminal.emit("problem", picture=name, reason=reason)
+        terminal.remark(f"lamina: {name}: {reason}")
+
+    for problem in problems:
+        report(problem.path, problem.reason)
+    used: set[str] = set()
+    with (
+        end_on_sigterm(),
+        terminal.progress(QUIET_SECONDS) as show_progress,
+        closing(decode_ahead(paths, model.in_shape, resize)) as chunks,
+    ):
+        for done, (path, pixels, reason) in enumerate(
+            (path, pixels, reason)
+            for chunk in chunks
+            for path, pixels, reason in _rows(chunk.names, chunk.pixels, chunk.reasons)
+        ):
+            show_progress("explaining", done, len(paths))
+            if pixels is None:
+                report(path, reason or "")
+                continue
+            prediction, target = _predict(model, path, pixels, wanted)
+            maps = {name: _explain(model, pixels, target, explain, quick) for name, (explain, quick) in methods.items()}
+            target_name = task.target_names[target]
+            answer = describe(prediction)
+            file = _name_file(folder, Path(path), used)
+            picture, box = _read_picture(Path(path), model, resize)
+            _save(file, maps, box, draw_attributions(picture, box, maps, f"{Path(path).name}: {answer}", target_name))
+            terminal.say(f"{path}: {answer}; {file} shows what speaks for {target_name}")
+            for name, (_, trust) in maps.items():
+                terminal.say(f"  {name}: {'trusted' if trust.is_trusted else 'not trusted'}: {trust.reason}")
+                terminal.emit(
+                    "explanation", picture=path, answer=prediction.answer, method=name, trusted=trust.is_trusted,
+                    file=str(file), target=target_name, reason=trust.reason,
+                )  # fmt: skip
+    return 2 if failed else 0
+
+
+def _rows(
+    names: list[str], pixels: UInt8[np.ndarray, "n h w c"], reasons: list[str | None]
+) -> list[tuple[str, UInt8[np.ndarray, "1 h w c"] | None, str | None]]:
+    following = iter(pixels)
+    return [
+        (name, next(following)[None] if reason is None else None, reason)
+        for name, reason in zip(names, reasons, strict=True)
+    ]
+
+
+def _find_output(task: Task, target: str) -> int:
+    """The index of the output that a class, label, question or number has."""
+    if target not in task.target_names:
+        what = {SINGLE_LABEL: "class", MULTI_LABEL: "label"}.get(task.kind, "target")
+        raise DataError(f"The model has no {what} {target!r}. {suggest(target, task.target_names)}")
+    return task.target_names.index(target)
+
+
+def _choose_methods(
+    model: Model, method: str | None, layer: str | None, terminal: Terminal
+) -> dict[str, tuple[Explain, Explain]]:
+    """The functions of the methods by name, each with a coarser one for the tests, which need it several times."""
+    import numpy as np
+
+    from lamina.insight.attribution import find_spatial_layer, grad_cam, integrated_gradients, occlusion, window_side_px
+
+    channels, height, width = model.in_shape
+    side_px = window_side_px(height, width)
+    found: dict[str, tuple[Explain, Explain]] = {
+        "occlusion": (occlusion, partial(occlusion, stride_px=(side_px, side_px))),
+        "gradients": (
+            partial(integrated_gradients, steps=STEPS),
+            partial(integrated_gradients, steps=TRUST_STEPS),
+        ),
+    }
+    if method is not None and method != "grad-cam":
+        return {method: found[method]}
+    black = np.zeros((1, height, width, channels), np.uint8)
+    place = _find_layer(model, layer) if layer is not None else find_spatial_layer(model, black)
+    if place is None and method is None:
+        terminal.remark("grad-cam: left out, as no layer of this net has an output with height and width")
+        return found
+    cam = partial(grad_cam, layer=place)
+    cam(model, black, np.zeros(1, np.int64))  # rejects a layer that does not fit before any picture is explained
+    return {**({} if method else found), "grad-cam": (cam, cam)}
+
+
+def _find_layer(model: Model, layer: str) -> str:
+    """The module path of a layer that is given by its place in the net, from 1, or by its path in the module."""
+    from lamina.training.activations import find_path, module_paths
+
+    if not layer.isdecimal():
+        return find_path(model, layer if layer.startswith("body.") else f"body.{layer}")
+    paths = module_paths(model)
+    if paths and not 1 <= int(layer) <= len(paths):
+        raise NetError(f"There is no layer {layer}: the net has layers 1 to {len(paths)}.")
+    return paths[int(layer) - 1] if paths else find_path(model, int(layer))
+
+
+def _make_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"Cannot create the folder {folder}: {error.strerror}. Give another with --output.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DataError(f"Cannot write in the folder {folder}. Give another with --output.")
+    return folder
+
+
+def _predict(
+    model: Model, name: str, pixels: UInt8[np.ndarray, "1 h w c"], wanted: int | None
+) -> tuple[Prediction, int]:
+    """The answer for a picture, and the index of the output to explain."""
+    import torch
+
+    from lamina.evaluation.predictor import make_prediction
+    from lamina.training.model import predict_logits
+
+    task, logits = model.task, torch.from_numpy(predict_logits(model, pixels))
+    if not torch.isfinite(logits).all():
+        raise NotFiniteError("The model's logits contain NaN or infinity: its training diverged.")
+    likeliest = int(logits[0].argmax()) if task.kind in (SINGLE_LABEL, MULTI_LABEL) else 0
+    return make_prediction(task, name, task.probabilities(logits)[0].tolist()), likeliest if wanted is None else wanted
+
+
+def _explain(
+    model: Model, pixels: UInt8[np.ndarray, "1 h w c"], target: int, explain: Explain, quick: Explain
+) -> tuple[Float32[np.ndarray, "h w"], Trust]:
+    import numpy as np
+
+    from lamina.insight.trust import judge
+
+    targets = np.array([target])
+    maps = explain(model, pixels, targets)
+    (trust,) = judge(model, pixels, targets, maps, quick)
+    return maps[0], trust
+
+
+def _name_file(folder: Path, picture: Path, used: set[str]) -> Path:
+    """A file for a picture's sheet, named after it; pictures of the same name in other folders get a number."""
+    name, number = f"{picture.stem}-explained", 1
+    while name in used:
+        number += 1
+        name = f"{picture.stem}-explained-{number}"
+    used.add(name)
+    return folder / f"{name}.png"
+
+
+def _read_picture(
+    path: Path, model: Model, resize: Resize
+) -> tuple[UInt8[np.ndarray, "h w c"], tuple[float, float, float, float]]:
+    """A picture in its own size, and the box of it that the model sees: left, top, right, bottom in its pixels."""
+    from lamina.data.decoding import decode_picture, read_file
+    from lamina.data.resizing import seen_box
+
+    channels, height, width = model.in_shape
+    picture = decode_picture(read_file(path), mode="L" if channels == 1 else "RGB")
+    return picture, seen_box((picture.shape[1], picture.shape[0]), (height, width), resize)
+
+
+def _save(file: Path, maps: Maps, box: tuple[float, float, float, float], sheet: Figure) -> None:
+    """Write the sheet, and beside it the maps as arrays with the box of the picture that they are of."""
+    import io
+
+    import numpy as np
+
+    from lamina.drawing import save_figure
+    from lamina.files import write_atomically
+
+    packed = io.BytesIO()
+    arrays = {"box_px": np.array(box), **{name: values for name, (values, _) in maps.items()}}
+    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]  # it is for the names of its own arguments
+    try:
+        save_figure(sheet, file)
+        write_atomically(file.with_suffix(".npz"), packed.getvalue())
+    except OSError as error:
+        raise DataError(
+            f"Cannot write {file}: {error.strerror or error}. Give another folder with --output."
+        ) from error

@@ -1,0 +1,89 @@
+"""A sheet for one picture: what each attribution method marks in it, and whether that can be believed."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from lamina.drawing.style import COLOURS, FAINT_INK, INK, label, new_figure
+from lamina.insight.trust import Trust
+
+PANEL_INCHES = 2.7
+LONGEST_SIDE_PX = 600
+"""Upper limit of the side of a picture on the sheet; larger ones are reduced."""
+LETTERS_A_LINE = 42
+STRONGEST = 0.99
+"""Quantile of a map's magnitudes that has the full colour: single pixels may be far stronger."""
+
+
+def draw_attributions(
+    picture: UInt8[np.ndarray, "h w c"],
+    box: tuple[float, float, float, float],
+    maps: Mapping[str, tuple[Float32[np.ndarray, "y x"], Trust]],
+    title: str,
+    target: str,
+) -> Figure:
+    """Draw a picture, and over it the map of each method with what was found about it.
+
+    Args:
+        picture: in its own size, grey or RGB.
+        box: left, top, right and bottom of the maps, in pixels of the picture.
+        maps: of each method by name, with its trust.
+        title: the model's answer.
+        target: what the maps speak for.
+    """
+    height, width = picture.shape[:2]
+    image = Image.fromarray(picture if picture.shape[2] == 3 else picture[..., 0])
+    image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
+    pale = 255 - (255 - np.asarray(image.convert("L"), np.float32)) * 0.55
+    panel_height = float(np.clip(PANEL_INCHES * height / width, 0.6, 2 * PANEL_INCHES))
+    figure = new_figure(PANEL_INCHES * (1 + len(maps)), panel_height + 1.9)
+    original, *panels = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
+    _show(original, np.asarray(image), (width, height), "picture")
+    left, top, right, bottom = box
+    if left > 0 or top > 0:
+        original.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=COLOURS[1], lw=1.5))
+        _write(original, "the net sees what is inside the frame", FAINT_INK, 0)
+    is_signed = any(values.min() < 0 for values, _ in maps.values())
+    for axes, (method, (values, trust)) in zip(panels, maps.items(), strict=True):
+        _show(axes, pale, (width, height), method)
+        strength = np.abs(values)
+        most = float(np.quantile(strength, STRONGEST)) or float(strength.max()) or 1.0
+        alpha = np.clip(strength / most, 0, 1) ** 0.7 * 0.9
+        low, colours = (-most, "RdBu_r") if is_signed else (0.0, "viridis")
+        smooth = "nearest" if max(height, width) <= 2 * max(values.shape) else "bilinear"
+        axes.imshow(
+            values, cmap=colours, vmin=low, vmax=most, alpha=alpha, extent=(left, right, bottom, top),
+            interpolation=smooth,
+        )  # fmt: skip
+        axes.set(xlim=(0, width), ylim=(height, 0))
+        verdict, colour = ("trusted", COLOURS[2]) if trust.is_trusted else ("not trusted", COLOURS[1])
+        _write(axes, verdict, colour, 0)
+        _write(axes, textwrap.fill(trust.reason, LETTERS_A_LINE), INK, 1)
+    meaning = "red speaks for it, blue against it" if is_signed else "the brighter, the more"
+    title = f"{title}\nThe maps are for {label(target)}: {meaning}."
+    figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=9)
+    return figure
+
+
+def _show(axes: Axes, pixels: np.ndarray, size: tuple[int, int], title: str) -> None:
+    width, height = size
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), interpolation="nearest")
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    axes.set_title(title, loc="left", color=INK, fontsize=9)
+    axes.spines[:].set_color("#d8d8d8")
+    axes.set_anchor("NW")
+
+
+def _write(axes: Axes, text: str, colour: str, line: int) -> None:
+    """Text beneath the picture."""
+    axes.annotate(
+        text, (0, 0), (0, -5 - 11 * line), "axes fraction", "offset points", color=colour, fontsize=7, va="top",
+    )  # fmt: skip

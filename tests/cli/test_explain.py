@@ -1,0 +1,188 @@
+"""lamina explain: a sheet, arrays and sentences for each picture, and messages for what cannot be explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import events, run_lamina, run_process
+from PIL import Image
+
+from lamina.data import Dataset, Images
+from lamina.data.resizing import resize_image, seen_box
+from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
+from lamina.runs.start import begin_run
+from lamina.training.loop import Training
+from lamina.training.recipe import Recipe
+from timm_weights import save_random
+
+METHODS = ["occlusion", "gradients", "grad-cam"]
+
+
+def train(folder, data, net="Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output()", *more):
+    words = ("train", net, "--data", data, "--epochs", "2", "--name", "one", *more)
+    done = run_lamina(*words)
+    assert done.returncode == 0, done.stderr
+    return folder / "runs/one"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, pictures):
+    folder = tmp_path_factory.mktemp("explain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return train(folder, pictures)
+
+
+def test_each_picture_gets_an_answer_a_sheet_and_arrays(trained, workplace, pictures):
+    picture = pictures / "test/dark/0.png"
+    done = run_process("explain", trained, picture)
+    assert done.returncode == 0, done.stderr
+    file = trained / "explanations/0-explained.png"
+    first, *lines = done.stdout.splitlines()
+    predicted = run_lamina("predict", trained, picture, "--top", "1").stdout.splitlines()[1].split("\t")[1]
+    answer = predicted.split()[0]
+    assert first == f"{picture}: {predicted}; {file} shows what speaks for {answer}"
+    assert [line.split(":")[0].strip() for line in lines] == METHODS
+    assert all(line.split(": ")[1] in ("trusted", "not trusted") for line in lines)
+    with Image.open(file) as sheet:
+        assert sheet.width > 500
+    with np.load(file.with_suffix(".npz")) as arrays:
+        assert {name: arrays[name].shape for name in arrays} == {"box_px": (4,), **dict.fromkeys(METHODS, (12, 12))}
+        assert arrays["box_px"].tolist() == [0, 0, 12, 12]
+
+
+def test_json_has_an_object_for_each_method_and_problem(trained, workplace, pictures):
+    picture = pictures / "test/bright/1.png"
+    (workplace / "text.png").write_text("no picture")
+    words = ("explain", trained, workplace / "text.png", "none*.png", picture, "--target", "bright", "--json")
+    done = run_lamina(*words, "--output", workplace / "out")
+    assert done.returncode == 2
+    missing, unreadable, *found = events(done.stdout)
+    assert missing == {"event": "problem", "picture": "none*.png", "reason": "no picture matches this pattern"}
+    assert unreadable == {"event": "problem", "picture": str(workplace / "text.png"), "reason": "not a picture"}
+    assert [event["method"] for event in found] == METHODS
+    for event in found:
+        assert list(event) == ["event", "picture", "answer", "method", "trusted", "file", "target", "reason"]
+        assert event["event"] == "explanation"
+        assert event["picture"] == str(picture)
+        assert event["file"] == str(workplace / "out/1-explained.png")
+        assert event["target"] == "bright"
+        assert isinstance(event["trusted"], bool)
+    only = run_lamina(*words, "--method", "gradients", "--output", workplace / "out")
+    assert [event["method"] for event in events(only.stdout)[2:]] == ["gradients"]
+
+
+def test_pictures_of_one_name_get_a_sheet_each(trained, workplace, pictures):
+    done = run_lamina(
+        "explain", trained, pictures / "test/bright/2.png", pictures / "test/dark/2.png", "--method", "gradients",
+        "--output", "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sorted(file.name for file in Path("out").iterdir()) == [
+        f"2-explained{number}.{kind}" for number in ("-2", "") for kind in ("npz", "png")
+    ]
+
+
+@pytest.mark.parametrize(("resize", "mark"), [("crop", (150, 50)), ("pad", (20, 50)), ("stretch", (280, 80))])
+def test_the_box_is_where_the_net_sees(resize, mark):
+    """A dot that the net sees lies where the box puts it."""
+    image = Image.new("L", (300, 100))
+    image.paste(255, (mark[0] - 10, mark[1] - 10, mark[0] + 10, mark[1] + 10))
+    seen = np.asarray(resize_image(image, (40, 40), resize), np.float64)
+    left, top, right, bottom = seen_box((300, 100), (40, 40), resize)
+    down, across = (np.average(np.arange(40) + 0.5, weights=seen.sum(axis=axis)) / 40 for axis in (1, 0))
+    assert left + across * (right - left) == pytest.approx(mark[0], abs=4)
+    assert top + down * (bottom - top) == pytest.approx(mark[1], abs=4)
+
+
+def test_maps_of_pictures_of_another_size_have_its_coordinates(trained, workplace):
+    Image.new("RGB", (90, 30), (250, 250, 250)).save("wide.png")
+    done = run_lamina("explain", trained, "wide.png", "--method", "occlusion", "--output", "out")
+    assert done.returncode == 0, done.stderr
+    with np.load("out/wide-explained.npz") as arrays:
+        assert arrays["box_px"].tolist() == [30, 0, 60, 30]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--target", "brihgt"), "The model has no class 'brihgt'. Did you mean bright?"),
+        (("--layer", "5"), "There is no layer 5: the net has layers 1 to 4."),
+        (("--layer", "0"), "There is no layer 0: the net has layers 1 to 4."),
+        (("--layer", "9x"), "The model has no module 'body.9x'. Did you mean body.3?"),
+        (("--layer", "3"), "Grad-CAM needs a layer whose output has channels, height and width, but 'body.2' gives 4."),
+        (("--layer", "1", "--method", "occlusion"), "--layer was '1', but occlusion has no layer. Leave it out."),
+        (("--output", "file/in"), "Cannot create the folder file/in: Not a directory. Give another with --output."),
+    ],
+)
+def test_what_cannot_be_explained_is_rejected_first(trained, workplace, pictures, words, message):
+    (workplace / "file").touch()
+    done = run_lamina("explain", trained, pictures / "test/dark/0.png", *words)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"lamina: {message}"
+    assert done.stdout == ""
+
+
+def test_pictures_are_needed(trained):
+    done = run_lamina("explain", trained)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "lamina: Expected pictures after the run, got none. Give their paths.\n",
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_reported(trained, workplace, pictures, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    (workplace / "out").mkdir()
+    done = run_lamina("explain", trained, pictures / "test/dark/0.png", "--output", "out")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == ("lamina: Cannot write in the folder out. Give another with --output.")
+
+
+def test_a_net_without_places_is_explained_without_grad_cam(workplace, pictures):
+    run = train(workplace, pictures, "mlp")
+    done = run_lamina("explain", run, pictures / "test/dark/0.png", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [event["method"] for event in events(done.stdout)] == METHODS[:2]
+    assert "grad-cam: left out, as no layer of this net has an output with height and width" in done.stderr
+    done = run_lamina("explain", run, pictures / "test/dark/0.png", "--method", "grad-cam")
+    assert done.stderr.splitlines()[-1] == (
+        "lamina: Grad-CAM needs a layer whose output has height and width, but no layer of this net has one."
+    )
+
+
+OTHER = {
+    "multi-label": (np.arange(24).reshape(12, 2) % 3 == 0, ("wet", "warm"), "warm"),
+    "binary": (np.arange(12) % 2 == 0, ("is dark",), "is dark"),
+    "regression": (np.linspace(0, 1, 24, dtype=np.float32).reshape(12, 2), ("angle", "size"), "size"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_other_targets_and_grey_pictures_are_explained_too(workplace, kind, channels):
+    targets, names, target = OTHER[kind]
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 10, channels), np.uint8)
+    images = Images(pixels, targets, names, tuple(map(str, range(12))), "train")
+    net = Net(Conv2d(2, 3), ReLU(), GlobalAvgPool(), Output())
+    training = Training(net, images, Recipe(epochs=1, batch_size=4), device="cpu")
+    for _ in training:
+        pass
+    run = begin_run(net, Dataset("pets", "abc", images), None, net_name="tiny", device="cpu", runs_dir=workplace)
+    run.save_model(training.model)
+    Image.fromarray(pixels[0].squeeze()).save("one.png")
+    for words, explained in ((("--target", target), target), ((), None)):
+        done = run_lamina("explain", run.path, "one.png", "--json", *words)
+        assert done.returncode == 0, done.stderr
+        assert [event["method"] for event in events(done.stdout)] == METHODS
+        assert explained in (None, *(event["target"] for event in events(done.stdout)))
+
+
+def test_nets_of_timms_are_explained(workplace, pictures):
+    file = save_random("test_resnet", workplace / "learned.safetensors")
+    run = train(workplace, pictures, "timm:test_resnet", "--weights", file, "--size", "32")
+    done = run_lamina("explain", run, pictures / "test/dark/0.png", "--json", "--layer", "layer2")
+    assert done.returncode == 0, done.stderr
+    assert [event["method"] for event in events(done.stdout)] == METHODS
