@@ -80,6 +80,17 @@ def test_copies_in_two_splits_are_found(mislabelled):
     assert "mirrored" in run_lamina("data", mislabelled, "--duplicates").stdout
 
 
+def test_evaluate_gives_the_figure_without_near_duplicates_of_training_pictures(mislabelled, workplace):
+    trained = run_lamina("train", "mlp", "--data", mislabelled, "--epochs", "8", "--name", "squares", "--device", "cpu")
+    assert trained.returncode == 0, trained.stderr
+    told = run_lamina("evaluate", "runs/squares", "--near-duplicates")
+    assert told.returncode == 0, told.stderr
+    assert "1 image is a near-duplicate of training images: accuracy 95.00 % without them" in told.stdout
+    (event,) = events(run_lamina("evaluate", "runs/squares", "--near-duplicates", "--json").stdout)
+    assert (event["near_duplicates"], event["score_without"]) == (1, 0.95)
+    assert run_lamina("evaluate", "runs/squares", "--near-duplicates", "--split", "train").returncode == 2
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -6,14 +6,20 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import tyro
 
-from lamina.cli.choices import choose_evaluated_data, open_predictor
+from lamina.cli.choices import choose_evaluated_data, choose_run_data, open_predictor
 from lamina.cli.options import parse_options
-from lamina.cli.terminal import Terminal
-from lamina.errors import DataError
+from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.errors import DataError, plural
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64
+
+    from lamina.data import Images
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class Options:
     tta: bool = False
     """test-time augmentation: for images the model is unsure about, average over mirrored and shifted views, as in
     training"""
+    near_duplicates: bool = False
+    """also evaluate without the images that are near-duplicates of training images: seconds for thousands"""
     json: bool = False
     """print one JSON object on stdout"""
 
@@ -49,8 +57,10 @@ def run(arguments: Sequence[str]) -> int:
 
     run = read_run(options.run)
     predictor = open_predictor(run, options.net, options.device, terminal)
-    data, _ = choose_evaluated_data(run, options.data, predictor, terminal)
+    data, is_own = choose_evaluated_data(run, options.data, predictor, terminal)
     split = options.split or ("test" if data.test is not None else "val")
+    if options.near_duplicates and split == "train":
+        raise DataError("--near-duplicates is about images that were not trained on. Choose another split.")
     if split not in data.splits:
         raise DataError(f"{data.name} has no {split} split. It has: {', '.join(data.splits)}.")
     views = views_of(run.record.recipe) if options.tta else ONE_VIEW
@@ -59,5 +69,26 @@ def run(arguments: Sequence[str]) -> int:
     report = evaluate(predictor.model, data.splits[split], views)
     report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
     terminal.say(*str(report).split("\n"))
-    terminal.emit("report", run=str(options.run), **report.to_json())
+    found: dict[str, Any] = {}
+    if options.near_duplicates:
+        train = data.train if is_own else choose_run_data(run, None, terminal).train
+        copies = _find_copies(data.splits[split], train, terminal)
+        rest = np.setdiff1d(np.arange(report.images), copies)
+        without = evaluate(predictor.model, data.splits[split].take(rest), views).score if len(rest) else None
+        found = {"near_duplicates": len(copies), "score_without": None if without is None else without.value}
+        shown = "none is left" if without is None else f"{without} without them"
+        what = plural(len(copies), "image is a near-duplicate", "images are near-duplicates")
+        terminal.say("", f"{what} of training images{f': {shown}' if len(copies) else ''}")
+    terminal.emit("report", run=str(options.run), **report.to_json(), **found)
     return 0
+
+
+def _find_copies(images: Images, train: Images, terminal: Terminal) -> Int64[np.ndarray, " m"]:
+    """The images that are near-duplicates of training images."""
+    from lamina.insight.duplicates import find_copies
+
+    with terminal.progress(QUIET_SECONDS) as show_progress:
+        pairs = find_copies(
+            images.pixels, train.pixels, lambda done, total: show_progress("comparing pictures", done, total)
+        )
+    return np.unique(np.array([pair.first for pair in pairs], np.int64))

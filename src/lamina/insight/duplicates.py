@@ -87,26 +87,41 @@ def find_near_duplicates(pixels: UInt8[np.ndarray, "n h w c"], progress: Progres
     >>> find_near_duplicates(pixels)
     (Pair(first=3, second=7, distance=0.0, mirrored=True),)
     """
-    plain = compute_signatures(pixels)
+    return _find_pairs(pixels, None, progress)
+
+
+def find_copies(
+    pixels: UInt8[np.ndarray, "n h w c"], others: UInt8[np.ndarray, "m h w c"], progress: Progress | None = None
+) -> tuple[Pair, ...]:
+    """The same between two sets: ``first`` is a row of ``pixels``, and ``second`` one of ``others``."""
+    return _find_pairs(pixels, others, progress)
+
+
+def _find_pairs(
+    pixels: UInt8[np.ndarray, "n h w c"], others: UInt8[np.ndarray, "m h w c"] | None, progress: Progress | None
+) -> tuple[Pair, ...]:
+    own = compute_signatures(pixels)
+    known = own if others is None else compute_signatures(others)
     # Mirroring a picture negates its odd horizontal frequencies.
     signs = torch.tensor([(-1.0) ** place for place in range(FREQUENCIES)]).repeat(FREQUENCIES)[1:]
     pairs: dict[tuple[int, int], tuple[float, bool]] = {}
     for mirrored in (False, True):
-        queries = plain * signs if mirrored else plain
-        likeness, rows = find_neighbours(queries, plain, NEIGHBOURS + 1)  # the picture itself is among them
+        # A picture is its own nearest.
+        likeness, rows = find_neighbours(own * signs if mirrored else own, known, NEIGHBOURS + (others is None))
         first, place = torch.nonzero(likeness >= LEAST_LIKENESS, as_tuple=True)
-        second = rows[first, place]
-        low, high = torch.minimum(first, second), torch.maximum(first, second)
-        unique = torch.unique(torch.stack([low, high], dim=1)[low < high], dim=0)
-        distances = torch.full((len(unique),), math.inf)
-        for start in range(0, len(unique), BLOCK):
-            part = slice(start, start + BLOCK)
-            distances[part] = _measure(pixels, unique[part], mirrored)
+        places = torch.stack([first, rows[first, place]], dim=1)
+        if others is None:
+            places = torch.unique(places.sort(dim=1).values, dim=0)
+            places = places[places[:, 0] < places[:, 1]]
+        for start in range(0, len(places), BLOCK):
+            part = places[start : start + BLOCK]
+            one, two = part.numpy().T
+            distances = _measure(pixels[one], (pixels if others is None else others)[two], mirrored)
+            for key, distance in zip(map(tuple, part.tolist()), distances.tolist(), strict=True):
+                if distance <= MOST_DISTANCE and distance < pairs.get(key, (math.inf,))[0]:
+                    pairs[key] = (distance, mirrored)
             if progress is not None:
-                progress(mirrored * len(unique) + min(start + BLOCK, len(unique)), 2 * len(unique))
-        for (one, two), distance in zip(unique.tolist(), distances.tolist(), strict=True):
-            if distance <= MOST_DISTANCE and distance < pairs.get((one, two), (math.inf,))[0]:
-                pairs[one, two] = (distance, mirrored)
+                progress(mirrored * len(places) + start + len(part), 2 * len(places))
     found = (Pair(one, two, round(distance, 4), is_mirrored) for (one, two), (distance, is_mirrored) in pairs.items())
     return tuple(sorted(found, key=lambda pair: (pair.distance, pair.first, pair.second)))
 
@@ -169,14 +184,16 @@ def _cosines(length: int) -> Float[Tensor, "f length"]:
     return torch.cos(math.pi / length * frequencies * places) * math.sqrt(2 / length)
 
 
-def _measure(pixels: UInt8[np.ndarray, "n h w c"], pairs: Int64[Tensor, "p 2"], mirrored: bool) -> Float[Tensor, " p"]:
+def _measure(
+    pixels: UInt8[np.ndarray, "p h w c"], others: UInt8[np.ndarray, "p h w c"], mirrored: bool
+) -> Float[Tensor, " p"]:
     """The distance of each pair at the best shift; infinite where it is clearly large."""
-    one, two = (_reduce(torch.from_numpy(pixels[rows])) for rows in pairs.numpy().T)
+    one, two = (_reduce(torch.from_numpy(np.ascontiguousarray(each))) for each in (pixels, others))
     if mirrored:
         one = one.flip(3)
     coarse = _compare(_halve(one), _halve(two), MOST_SHIFT_PX // 2)
     near = torch.nonzero(coarse <= MOST_COARSE_DISTANCE)[:, 0]
-    distances = torch.full((len(pairs),), math.inf)
+    distances = torch.full((len(one),), math.inf)
     distances[near] = _compare(one[near], two[near], MOST_SHIFT_PX)
     return distances
 

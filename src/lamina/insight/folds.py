@@ -43,7 +43,7 @@ class CrossPrediction:
     """
 
     own: Float32[np.ndarray, "n k"]
-    others: tuple[Float32[np.ndarray, "m k"], ...] = ()
+    others: tuple[Float32[np.ndarray, "_ k"], ...] = ()
 
 
 def draw_folds(
