@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from lamina.data import Dataset, Images
 from lamina.errors import DataError
 from lamina.insight.folds import FOLDS, CrossPrediction, cross_predict, cross_predict_features, draw_folds
+from lamina.insight.plans import Plan, choose_plans, predict_by
 from lamina.insight.planted import find_wrong_labels, plant_flips
 from lamina.nets import Flatten, Net, Output
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
-from lamina.training.pretrained import PACKAGED, RECIPES, open_timm_net
+from lamina.training.pretrained import PACKAGED, RECIPES, TimmNet, open_timm_net
 from lamina.training.recipe import Recipe
 
 NET = Net(Flatten(), Output())
@@ -124,6 +125,29 @@ def test_features_of_pretrained_weights_serve_too():
     assert np.allclose(found.own.sum(axis=1), 1, atol=1e-5)
     assert np.array_equal(*found.others)
     assert done[-1] == 52
+
+
+def test_plans_follow_number_and_size_and_their_mean_is_what_they_predict():
+    net = TimmNet("any", "none", "")
+    assert [plan.net_name for plan in choose_plans(draw_squares(40, side_px=32), net)] == ["timm:any"]
+    many = draw_squares(1200, side_px=14)
+    assert [plan.net_name for plan in choose_plans(many, net)] == ["timm:any", "cnn-s"]
+    (alone,) = choose_plans(many, None)
+    assert (alone.net_name, alone.side_px) == ("cnn-s", 14)
+    assert [plan.net_name for plan in choose_plans(draw_squares(40), None)] == ["mlp"]
+    (large,) = choose_plans(draw_squares(40, side_px=80), None)
+    assert large.side_px == 64
+    plans = [
+        Plan("linear", NET, dataclasses.replace(RECIPE, seed=seed), side_px, "") for seed, side_px in ((0, 6), (1, 8))
+    ]
+    images, others = draw_squares(40), draw_squares(5)
+    done: list[int] = []
+    both = predict_by(plans, images, [others], device="cpu", progress=lambda count, _: done.append(count))
+    each = [predict_by([plan], images, [others], device="cpu") for plan in plans]
+    assert np.allclose(both.own, (each[0].own + each[1].own) / 2)
+    assert np.allclose(both.others[0], (each[0].others[0] + each[1].others[0]) / 2)
+    assert done == sorted(done)
+    assert done[-1] == 2000
 
 
 def test_too_few_pictures_and_numbers_are_refused():

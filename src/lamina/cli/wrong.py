@@ -55,14 +55,14 @@ def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> N
     from lamina.data.duplicates import digest_rows
     from lamina.insight.duplicates import find_near_duplicates, group_pairs
     from lamina.insight.labels import check_kind
-    from lamina.insight.plans import choose_plan
+    from lamina.insight.plans import choose_plans, predict_by
     from lamina.insight.planted import find_wrong_labels
     from lamina.training.pretrained import find_at_hand
 
     train = dataset.train
     check_kind(train.kind)
-    plan = choose_plan(train, None if options.from_ == "scratch" else find_at_hand())
-    terminal.remark(f"nets: {plan.net_name} ({plan.reason}); four, each without a quarter of the training pictures")
+    plans = choose_plans(train, None if options.from_ == "scratch" else find_at_hand())
+    terminal.remark(f"nets: {' and '.join(map(str, plans))}; four of each, without a quarter of the training pictures")
     with terminal.progress(QUIET_SECONDS) as show_progress:
         groups: Sequence[Any] = digest_rows(train.pixels)
         if len(train) <= NEAR_DUPLICATES_IMAGES:
@@ -72,13 +72,13 @@ def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> N
             groups = group_pairs(len(train), pairs)
         findings = find_wrong_labels(
             dataset,
-            lambda images, others: plan.predict(
+            lambda images, others: predict_by(
+                plans,
                 images,
                 others,
                 groups=groups,
                 progress=lambda done, total: show_progress("judging labels", done, total),
             ),
-            plan.recipe.seed,
         )
     for split, suspects in findings.suspects.items():
         terminal.say(_count(dataset.splits[split], suspects, findings.disagreements[split]))

@@ -1,0 +1,104 @@
+"""Planted wrong labels and planted near-duplicates among CIFAR-10's training pictures: how many are found, how fast.
+
+Of five classes, so many pictures each are taken; a fifth of their labels is flipped to another of the five, each as
+likely. What is found is compared with what was flipped; CIFAR-10's own few wrong labels count as right. For the
+near-duplicates, copies of some pictures are added, each shifted by 1 or 2 px, mirrored, saved as JPEG of quality 50, or
+with brightness, contrast and colour changed by up to 10 %.
+
+    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/wrong_labels.py labels --a-class 2000
+    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/wrong_labels.py labels --a-class 2000 --scratch
+    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/wrong_labels.py duplicates --images 10000 --pairs 300
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import time
+
+import numpy as np
+import tyro
+from PIL import Image, ImageEnhance
+
+from lamina import Dataset, Images, load_data
+from lamina.insight.duplicates import find_near_duplicates, group_pairs
+from lamina.insight.labels import find_disagreements, find_label_issues
+from lamina.insight.plans import choose_plans, predict_by
+from lamina.insight.planted import plant_flips
+from lamina.training.pretrained import find_at_hand
+
+CLASSES = 5
+FLIPPED_FRACTION = 0.2
+CHANGES = ("shift", "mirror", "jpeg", "colours")
+
+
+def take_classes(images: Images, a_class: int, classes: int) -> Images:
+    """The first pictures of the first classes."""
+    rows = np.concatenate([np.flatnonzero(images.targets == number)[:a_class] for number in range(classes)])
+    return dataclasses.replace(images.take(np.sort(rows)), target_names=images.target_names[:classes])
+
+
+def labels(a_class: int = 2000, classes: int = CLASSES, scratch: bool = False, seed: int = 1) -> None:
+    """Find flipped labels."""
+    clean = take_classes(load_data("cifar10").train, a_class, classes)
+    noisy = plant_flips(clean, FLIPPED_FRACTION, seed)
+    started, cpu = time.perf_counter(), time.process_time()
+    plans = choose_plans(noisy, None if scratch else find_at_hand())
+    groups = group_pairs(len(noisy), find_near_duplicates(noisy.pixels))
+    compared = time.perf_counter() - started
+    probabilities = predict_by(plans, noisy, groups=groups).own
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    are_wrong = noisy.targets != clean.targets
+    print(f"{len(noisy):,} pictures, {' and '.join(map(str, plans))}")
+    for name, find in (("confident learning", find_label_issues), ("disagreement", find_disagreements)):
+        rows = find(probabilities, noisy.targets).rows
+        found = int(are_wrong[rows].sum())
+        print(
+            f"{name}: {len(rows):,} named, precision {found / len(rows):.3f}, recall {found / are_wrong.sum():.3f}, "
+            f"{found / are_wrong.sum() / (len(rows) / len(noisy)):.2f} times the recall of random picking"
+        )
+    right = float((probabilities.argmax(axis=1) == clean.targets).mean())
+    print(f"held-out accuracy on the true labels {right:.4f}")
+    print(f"{seconds:.1f} s ({compared:.1f} s of it for near-duplicates), {cpu:.1f} s of processor time")
+
+
+def change(pixels: np.ndarray, how: str, random: np.random.Generator) -> np.ndarray:
+    """A copy of a picture."""
+    height, width, _ = pixels.shape
+    if how == "shift":
+        down, right = random.choice([(y, x) for y in range(-2, 3) for x in range(-2, 3) if y or x])
+        padded = np.pad(pixels, ((2, 2), (2, 2), (0, 0)), mode="edge")
+        return padded[2 + down : 2 + down + height, 2 + right : 2 + right + width]
+    if how == "mirror":
+        return pixels[:, ::-1]
+    image = Image.fromarray(pixels)
+    if how == "jpeg":
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=50)
+        return np.asarray(Image.open(file).convert("RGB"))
+    for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = kind(image).enhance(random.uniform(0.9, 1.1))
+    return np.asarray(image)
+
+
+def duplicates(images: int = 10_000, pairs: int = 300, seed: int = 0) -> None:
+    """Find planted copies; the other pairs that are found are printed by their rows, to be looked at."""
+    data: Dataset = load_data("cifar10")
+    random = np.random.default_rng(seed)
+    pixels = data.train.pixels[random.permutation(len(data.train))[: images - pairs]]
+    first = random.permutation(len(pixels))[:pairs].tolist()
+    copies = [change(np.asarray(pixels[row]), CHANGES[place % 4], random) for place, row in enumerate(first)]
+    planted = {(row, len(pixels) + place): CHANGES[place % 4] for place, row in enumerate(first)}
+    started, cpu = time.perf_counter(), time.process_time()
+    found = find_near_duplicates(np.concatenate([pixels, np.stack(copies)]))
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    keys = {(pair.first, pair.second) for pair in found}
+    by_change = {how: sum(planted[key] == how for key in keys & set(planted)) for how in CHANGES}
+    print(
+        f"found {len(keys & set(planted))} of {pairs} planted pairs {by_change}, and {len(keys - set(planted))} others"
+    )
+    print(f"{seconds:.1f} s, {cpu:.1f} s of processor time")
+
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict({"labels": labels, "duplicates": duplicates})
