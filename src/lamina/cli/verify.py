@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
     is_same = True
     with terminal.progress() as show_progress:
         for event in training:
-            if not isinstance(event, Epoch):
+            if isinstance(event, Step):
                 show_progress(f"epoch {event.epoch}", event.step, event.steps)
                 continue
             recorded, again = digests[event.epoch - 1], digest_tensors(training.model.state_dict())

@@ -16,7 +16,7 @@ from lamina.errors import LaminaWarning
 from lamina.files import damaged, parse_object, read_bytes, write_atomically
 
 BAD_LINE = "Restore it from a copy, or delete that line: the weights and the checkpoint are in other files."
-TEXTS = ("reason", "weights")
+TEXTS = ("reason", "weights", "diagnosis", "layer", "finding", "advice")
 """The fields of a row that hold text; the others hold numbers."""
 
 
@@ -26,17 +26,15 @@ class History:
 
     file: Path
 
-    def append(self, row: Mapping[str, str | float | None]) -> None:
-        """Add a row, on disk when this returns; NaN and infinity become null.
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row of texts and numbers, and of mappings of these; on disk when this returns.
+
+        NaN and infinity become null.
 
         Raises:
             OSError: the file cannot be written; it is unchanged.
         """
-        finite = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in row.items()
-        }
-        line = (json.dumps(finite) + "\n").encode()
+        line = (json.dumps(_replace_not_finite(row)) + "\n").encode()
         with open(self.file, "ab", buffering=0, opener=_open_no_link) as history:
             end = history.tell()
             try:
@@ -53,7 +51,11 @@ class History:
         Raises:
             RunError: a line is damaged.
         """
-        return [row for row in self._rows(warns=True) if "rewind" not in row]
+        return [row for row in self._rows(warns=True) if "rewind" not in row and "diagnosis" not in row]
+
+    def diagnoses(self) -> list[dict[str, Any]]:
+        """The rows of what went wrong so far."""
+        return [row for row in self._rows() if "diagnosis" in row]
 
     def rewinds(self) -> list[dict[str, Any]]:
         """The rows of the rewinds so far."""
@@ -88,6 +90,12 @@ def has_ended(rows: Sequence[Mapping[str, Any]], epochs: int) -> bool:
     return len(rows) == epochs or bool(rows and "reason" in rows[-1])
 
 
+def _replace_not_finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _replace_not_finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _open_no_link(path: str, flags: int) -> int:
     # Windows has no such flag, and lets few accounts make links.
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -99,9 +107,12 @@ def _parse_row(line: bytes, what: str) -> dict[str, Any]:
     number = row.get(key)
     if type(number) is not int or number < 1:
         raise damaged(what, f"its {key} should be an integer of 1 or more, but is {number!r:.60}", BAD_LINE)
-    for name, value in row.items():
+    evidence = row.get("evidence", {})
+    if not isinstance(evidence, dict):
+        raise damaged(what, f"its evidence should be an object, but is {evidence!r:.60}", BAD_LINE)
+    for name, value in (*((name, value) for name, value in row.items() if name != "evidence"), *evidence.items()):
         is_number = value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
-        if not (isinstance(value, str) if name in TEXTS else is_number):
+        if not (value is None or isinstance(value, str) if name in TEXTS else is_number):
             kind = "text" if name in TEXTS else "a number"
             raise damaged(what, f"its {name:.60} should be {kind}, but is {value!r:.60}", BAD_LINE)
     return row

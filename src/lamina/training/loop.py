@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from lamina.nets import Net
 from lamina.training.batches import Batch, Batches, DividedBatch
 from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, name_tensors, restore_tensors
 from lamina.training.device import choose_device, keep_freed_memory
+from lamina.training.diagnosis import Diagnosis
+from lamina.training.doctor import Doctor
 from lamina.training.events import Epoch, Step, Tally
 from lamina.training.forward import Forward
 from lamina.training.group import ALONE, Group
@@ -96,6 +99,7 @@ class Training:
         self._sums = build_sums(self._live, recipe, group)
         self._local = LocalSteps(self._live, self._optimizer, recipe.lanes, group) if recipe.sync_every > 1 else None
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group)
+        self._doctor = Doctor(self._live, recipe, images)
         self._steps_per_record, self._tally = steps_per_record, Tally()
         self.images, self.steps_per_epoch = len(images), len(self._batches)
         self.steps_done = self.rewinds = 0
@@ -129,14 +133,14 @@ class Training:
         """
         return self._forward.predict_logits(self.model, pixels, self.steps_done / self.steps_per_epoch)
 
-    def __iter__(self) -> Iterator[Step | Epoch]:
+    def __iter__(self) -> Iterator[Step | Diagnosis | Epoch]:
         try:
             while not self.is_finished:
                 yield from self._train_epoch()
         finally:
             self._set_eval_mode()
 
-    def _train_epoch(self) -> Iterator[Step | Epoch]:
+    def _train_epoch(self) -> Iterator[Step | Diagnosis | Epoch]:
         recipe, tally = self.recipe, self._tally
         epoch, first_step = divmod(self.steps_done, self.steps_per_epoch)
         clock = time.perf_counter()
@@ -168,7 +172,9 @@ class Training:
                 if is_last:
                     self._tally = Tally()
                     self._guard.check_weights(self.lr)
-                    yield tally.summarize(epoch + 1, recipe.epochs, self._lr_of(epoch, done - 1))
+                    record = tally.summarize(epoch + 1, recipe.epochs, self._lr_of(epoch, done - 1))
+                    yield record
+                    yield from self._doctor.end_epoch(epoch + 1, record.train_loss)
                 else:
                     yield Step(epoch + 1, done, self.steps_per_epoch, loss)
                 self._forward.set_mode(epoch)
@@ -185,7 +191,10 @@ class Training:
         if is_recorded or sums.loss.is_cpu:  # a GPU would wait for every check
             self._guard.check_step(sums.loss, divided, self.lr)
         self._guard.clip()
+        self._doctor.begin_step(self.steps_done)
         self._optimizer.step()
+        repeat = partial(self._repeat_loss, batch) if self.recipe.lanes == 1 else None
+        self._doctor.end_step(self.steps_done, sums.loss, repeat)
         return sums
 
     def _take_local_steps(self, local: LocalSteps, block: list[DividedBatch]) -> Sums:
@@ -213,6 +222,10 @@ class Training:
         loss = task.loss(logits, batch.targets, self.recipe.label_smoothing, batch.weights)
         loss.backward(share)
         return loss, task.correct(logits.detach(), batch.targets)
+
+    def _repeat_loss(self, batch: Batch) -> Tensor:
+        """The loss of a batch by the present weights."""
+        return self._live.task.loss(self._forward(batch), batch.targets, self.recipe.label_smoothing, batch.weights)
 
     def _lr_of(self, epoch: int, step: int) -> float:
         """The learning rate of a step of an epoch."""

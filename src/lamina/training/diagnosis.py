@@ -1,0 +1,391 @@
+"""What the figures of a training say about what goes wrong: rules, their limits, and the sentences for people.
+
+Everything here is a function of an :class:`Observation`; doctor.py takes the figures. :data:`LIMITS` holds the limits
+and where they come from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from lamina.errors import plural
+from lamina.training.recipe import Recipe
+
+DiagnosisKind = Literal[
+    "inputs-out-of-scale",
+    "learning-rate-too-high",
+    "exploding-gradients",
+    "vanishing-gradients",
+    "dying-relu",
+    "saturation",
+    "learning-rate-too-low",
+    "labels-look-shuffled",
+    "one-class-predicted",
+    "oscillation",
+    "overfitting",
+]
+CAUSES: frozenset[DiagnosisKind] = frozenset(
+    (
+        "inputs-out-of-scale",
+        "learning-rate-too-high",
+        "exploding-gradients",
+        "vanishing-gradients",
+        "dying-relu",
+        "saturation",
+        "learning-rate-too-low",
+    )
+)
+"""Why a net does not learn. What follows from that is not looked for where one of these was found."""
+
+
+class Limit(NamedTuple):
+    """A limit, and what it limits and comes from."""
+
+    value: float
+    source: str
+
+
+LIMITS = {
+    "input deviation": Limit(
+        0.1, "of the first layer's input, or ten; LeCun et al., Efficient BackProp, 1998"
+    ),
+    "update": Limit(0.5, "of all weights in a step, by their size; CS231n: a thousandth is usual; chosen here"),
+    "small update": Limit(1e-3, "of the layer that changes most; CS231n: the usual one"),
+    "worse loss": Limit(1.2, "of an epoch, by that of the first step; chosen here"),
+    "stagnation": Limit(0.9, "the same; chosen here"),
+    "raised losses": Limit(
+        0.5, "share of steps that raised their batch's loss, as in Cockpit (Schneider et al., 2021)"
+    ),
+    "gradient": Limit(70.0, "norm of a layer's; AutoTrainer (Zhang et al., ICSE 2021), beta_3"),
+    "gradient ratio": Limit(1e-3, "first layer's by the last's; AutoTrainer, beta_1"),
+    "gradient floor": Limit(1e-4, "of the first layer at the same time; AutoTrainer, beta_2"),
+    "dead units": Limit(0.5, "share of a layer's; AutoTrainer, gamma: 0.7 of the gradients"),
+    "saturated outputs": Limit(0.5, "share of a layer's at an end of its range; chosen here"),
+    "constant loss": Limit(0.985, "of an epoch, by that of the best constant answer; chosen here"),
+    "swing": Limit(0.1, "mean change of the loss between epochs, by its mean; chosen here"),
+    "rise": Limit(1.1, "loss on val by its lowest; Prechelt, Early Stopping, 1998, generalization loss; chosen here"),
+}
+LEAST_ASKED, SWINGS, RISES = 3, 4, 3
+"""So many steps are asked at least, so many changes of the loss alternate, so many epochs are worse on val."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Something that goes wrong in a training.
+
+    Attributes:
+        kind: such as ``dying-relu``.
+        epoch: in which it was found, from 1.
+        layer: which, in words, if it is about one.
+        evidence: the figures that it rests on, by name.
+        finding: what was seen, in a sentence.
+        advice: the likely cause, and what to try.
+    """
+
+    kind: DiagnosisKind
+    epoch: int
+    layer: str | None
+    evidence: Mapping[str, float]
+    finding: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.finding} {self.advice}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """The figures of one step: norms by layer, and the loss of its batch before it and, of some steps, after it."""
+
+    gradients: Sequence[float]
+    weights: Sequence[float]
+    updates: Sequence[float]
+    loss: float
+    loss_after: float | None = None
+
+    @property
+    def update(self) -> float:
+        """The change of all weights, as a fraction of their size."""
+        return math.hypot(*self.updates) / max(math.hypot(*self.weights), 1e-30)
+
+    @property
+    def largest_update(self) -> float:
+        """The change of the layer that changes most, as a fraction of its size."""
+        return max(change / max(size, 1e-30) for change, size in zip(self.updates, self.weights, strict=True))
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What the layers of a model give for some images.
+
+    Attributes:
+        images: how many.
+        first_layer: the first layer with weights, in words; ``input_mean`` and ``input_deviation`` are of its input.
+        dead: pairs of a layer, in words, and the share of its units that are 0 for all images, if not none.
+        saturated: pairs of a Sigmoid or Tanh, and the share of its outputs at an end of its range.
+        answers: how many different answers there are; 0 for numbers.
+        classes: how many the images have.
+    """
+
+    images: int
+    first_layer: str
+    input_mean: float
+    input_deviation: float
+    dead: Sequence[tuple[str, float]]
+    saturated: Sequence[tuple[str, float]]
+    answers: int
+    classes: int
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is known at the end of an epoch.
+
+    Attributes:
+        epoch: from 1.
+        recipe: by which the net is trained.
+        layers: those whose norms the checks have, in words, in the order of the net.
+        checks: of this epoch's steps.
+        activity: after the epoch.
+        losses: of the epochs so far; ``start_loss`` of the first step, if it was seen.
+        constant_loss: of the best constant answer.
+    """
+
+    epoch: int
+    recipe: Recipe
+    layers: Sequence[str]
+    checks: Sequence[Check]
+    activity: Activity
+    losses: Sequence[float]
+    start_loss: float | None
+    constant_loss: float
+
+    @property
+    def loss_ratio(self) -> float:
+        """The loss of this epoch by that of the first step; 1 where that is unknown."""
+        return self.losses[-1] / self.start_loss if self.start_loss else 1.0
+
+    @property
+    def largest_update(self) -> float:
+        """The largest change of a layer in one step, as a fraction of its size."""
+        return max((check.largest_update for check in self.checks), default=0.0)
+
+
+def diagnose(seen: Observation, found: AbstractSet[DiagnosisKind]) -> Iterator[Diagnosis]:
+    """What goes wrong, causes before what follows from them; kinds that were ``found`` before are left out."""
+    new: set[DiagnosisKind] = set()
+    for kind, find in RULES.items():
+        if kind in found or (kind not in CAUSES and (found | new) & CAUSES):
+            continue
+        if kind == "learning-rate-too-low" and new:
+            continue  # small steps follow from small gradients
+        if told := find(seen):
+            layer, evidence, finding, advice = told
+            new.add(kind)
+            yield Diagnosis(kind, seen.epoch, layer, evidence, finding, advice)
+
+
+Told = tuple[str | None, dict[str, float], str, str]
+"""Layer, evidence, finding and advice."""
+
+
+def find_odd_inputs(seen: Observation) -> Told | None:
+    """Inputs of the first layer that vary far less or more than is usual."""
+    limit, activity = LIMITS["input deviation"].value, seen.activity
+    mean, deviation, layer = activity.input_mean, activity.input_deviation, activity.first_layer
+    if limit <= deviation <= 1 / limit:
+        return None
+    return (
+        layer,
+        {"deviation": deviation, "mean": mean},
+        f"The input of {layer} has a standard deviation of {deviation:.2g} around {mean:.2g}; 1 around 0 is usual.",
+        "Likely the pictures are very dark, pale or flat, or the module rescales them. Try --normalization channel.",
+    )
+
+
+def find_high_lr(seen: Observation) -> Told | None:
+    """Steps that are too long: the weights change by much of their size, or the loss rises."""
+    update = max((check.update for check in seen.checks), default=0.0)
+    asked = [check for check in seen.checks if check.loss_after is not None]
+    raised = sum(check.loss_after > check.loss for check in asked if check.loss_after is not None)
+    raises = len(asked) >= LEAST_ASKED and raised > LIMITS["raised losses"].value * len(asked)
+    is_worse = seen.loss_ratio > LIMITS["worse loss"].value
+    if not (update > LIMITS["update"].value or raises or is_worse):
+        return None
+    parts = [f"The weights changed by up to {update:.2g} of their size in one step"]
+    if raised:
+        parts.append(f"{raised} of {len(asked)} steps raised the loss of their own batch")
+    if is_worse:
+        parts.append(f"the loss of this epoch is {seen.loss_ratio:.3g} times that of the first step")
+    return (
+        None,
+        {"update": update, "raised": float(raised), "asked": float(len(asked)), "loss_ratio": seen.loss_ratio},
+        f"{'; '.join(parts)}.",
+        f"Likely the learning rate is too high. Try --lr {seen.recipe.lr / 10:.2g}.",
+    )
+
+
+def find_explosion(seen: Observation) -> Told | None:
+    """A gradient whose norm is too large."""
+    pairs = [(norm, place) for check in seen.checks for place, norm in enumerate(check.gradients)]
+    norm, place = max(pairs, default=(0.0, 0))
+    limit = LIMITS["gradient"].value
+    if norm <= limit:
+        return None
+    return (
+        seen.layers[place],
+        {"gradient": norm},
+        f"The gradient of {seen.layers[place]} had a norm of {norm:.3g}; {limit:g} is a lot.",
+        "Likely the initial weights are too large, or the net is deep without norms. Try --gradient-clip 1, or "
+        "BatchNorm() after each layer.",
+    )
+
+
+def find_vanishing(seen: Observation) -> Told | None:
+    """A first layer that gets next to no gradient."""
+    if not seen.checks:
+        return None
+    first, last = (statistics.median(check.gradients[place] for check in seen.checks) for place in (0, -1))
+    ratio = first / last if last else 1.0
+    if ratio >= LIMITS["gradient ratio"].value or first >= LIMITS["gradient floor"].value:
+        return None
+    return (
+        seen.layers[0],
+        {"gradient": first, "ratio": ratio},
+        f"The gradient of {seen.layers[0]} had a norm of {first:.1e}, {ratio:.1e} of the last layer's.",
+        "Likely the net is deep, and its activations flatten gradients. Try ReLU() in place of Sigmoid() or Tanh(), "
+        "BatchNorm(), or Residual().",
+    )
+
+
+def find_dead(seen: Observation) -> Told | None:
+    """A layer most of whose units answer no picture."""
+    found = [(layer, share) for layer, share in seen.activity.dead if share >= LIMITS["dead units"].value]
+    if not found:
+        return None
+    layer, share = found[0]
+    return (
+        layer,
+        {"dead_fraction": share, "update": seen.largest_update},
+        f"{100 * share:.0f} % of the units of {layer} were 0 for all of {seen.activity.images} pictures.",
+        "Likely the learning rate is too high, or biases are far below 0. "
+        f"Try --lr {seen.recipe.lr / 3:.2g}, or BatchNorm() before it.",
+    )
+
+
+def find_saturation(seen: Observation) -> Told | None:
+    """A Sigmoid or Tanh most of whose outputs are at an end of its range."""
+    found = [(layer, share) for layer, share in seen.activity.saturated if share >= LIMITS["saturated outputs"].value]
+    if not found:
+        return None
+    layer, share = found[0]
+    return (
+        layer,
+        {"saturated_fraction": share},
+        f"{100 * share:.0f} % of the outputs of {layer} were at an end of its range.",
+        "Likely its input is too large. Try BatchNorm() before it, smaller initial weights, or ReLU() in its place.",
+    )
+
+
+def find_low_lr(seen: Observation) -> Told | None:
+    """Weights that hardly move while the loss stands still."""
+    update = seen.largest_update
+    if not 0 < update <= LIMITS["small update"].value or seen.loss_ratio <= LIMITS["stagnation"].value:
+        return None
+    return (
+        None,
+        {"update": update, "loss": seen.losses[-1]},
+        f"No layer changed by more than {update:.1e} of its size in a step; the loss is {seen.losses[-1]:.4g} still.",
+        f"Likely the learning rate is too low. Try --lr {seen.recipe.lr * 10:.2g}.",
+    )
+
+
+def find_shuffled(seen: Observation) -> Told | None:
+    """A loss no better than without looking, although the weights move."""
+    if seen.epoch < 2 or seen.losses[-1] < LIMITS["constant loss"].value * seen.constant_loss:
+        return None
+    return (
+        None,
+        {"loss": seen.losses[-1], "constant_loss": seen.constant_loss},
+        f"After {plural(seen.epoch, 'epoch', 'epochs')} the training loss is {seen.losses[-1]:.4g}; the best constant "
+        f"answer has {seen.constant_loss:.4g}.",
+        "Likely the labels do not belong to the pictures, or the pictures do not show them. Look at them: lamina data "
+        "DATA --contact-sheet FILE.png.",
+    )
+
+
+def find_one_class(seen: Observation) -> Told | None:
+    """The same answer for all pictures."""
+    activity = seen.activity
+    if seen.epoch < 2 or activity.answers != 1 or activity.classes < 2:
+        return None
+    return (
+        None,
+        {"answers": 1.0, "classes": float(activity.classes)},
+        f"The answer was the same for all of {activity.images} pictures, which have {activity.classes} classes.",
+        "Likely nearly all pictures are of one class, or nothing was learned yet. Try --balance on.",
+    )
+
+
+def find_oscillation(seen: Observation) -> Told | None:
+    """A loss that goes up and down from epoch to epoch."""
+    recent = seen.losses[-SWINGS - 1 :]
+    changes = [after - before for before, after in itertools.pairwise(recent)]
+    if len(changes) < SWINGS or any(one * other >= 0 for one, other in itertools.pairwise(changes)):
+        return None
+    swing = statistics.fmean(map(abs, changes)) / statistics.fmean(recent)
+    if swing <= LIMITS["swing"].value:
+        return None
+    return (
+        None,
+        {"swing": swing},
+        f"The loss went up and down by {100 * swing:.0f} % from epoch to epoch.",
+        f"Likely the learning rate is too high, or the batch too small. Try --lr {seen.recipe.lr / 3:.2g}.",
+    )
+
+
+RULES: dict[DiagnosisKind, Callable[[Observation], Told | None]] = {
+    "inputs-out-of-scale": find_odd_inputs,
+    "learning-rate-too-high": find_high_lr,
+    "exploding-gradients": find_explosion,
+    "vanishing-gradients": find_vanishing,
+    "dying-relu": find_dead,
+    "saturation": find_saturation,
+    "learning-rate-too-low": find_low_lr,
+    "labels-look-shuffled": find_shuffled,
+    "one-class-predicted": find_one_class,
+    "oscillation": find_oscillation,
+}
+"""In the order in which they are asked: causes first."""
+
+
+def find_overfitting(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
+    """What the history's rows of epochs say about overfitting: the loss on ``val`` rises while that of training falls.
+
+    >>> rows = [{"epoch": e, "train_loss": 1 / e, "val_loss": 1 + abs(e - 3) / 10} for e in range(1, 7)]
+    >>> find_overfitting(rows[:4]), find_overfitting(rows).kind
+    (None, 'overfitting')
+    """
+    known = [row for row in rows if row.get("val_loss") is not None and row.get("train_loss") is not None]
+    best = min(known, key=lambda row: row["val_loss"], default=None)
+    if best is None or len([row for row in known if row["epoch"] > best["epoch"]]) < RISES:
+        return None
+    last, lowest = known[-1], best["val_loss"]
+    if last["val_loss"] <= LIMITS["rise"].value * lowest or last["train_loss"] >= best["train_loss"]:
+        return None
+    return Diagnosis(
+        "overfitting",
+        last["epoch"],
+        None,
+        {"val_loss": last["val_loss"], "lowest_val_loss": lowest, "train_loss": last["train_loss"]},
+        f"The loss on val was lowest after epoch {best['epoch']}, {lowest:.4g}, and is {last['val_loss']:.4g}, while "
+        f"that of training fell to {last['train_loss']:.4g}.",
+        f"The net remembers its pictures. Try --epochs {best['epoch']}, --weight-decay 0.1, augmentation such as "
+        "--translate-px 4, or more pictures.",
+    )

@@ -1,0 +1,168 @@
+"""The figures of a training that diagnosis.py judges, taken at fixed steps and after each epoch.
+
+They draw no random numbers and leave the statistics of norms as they are, so that a training gives the same weights
+with and without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lamina.data import Images
+from lamina.targets import REGRESSION, SINGLE_LABEL
+from lamina.training.activations import describe_layer, watch
+from lamina.training.diagnosis import Activity, Check, Diagnosis, DiagnosisKind, Observation, diagnose
+from lamina.training.model import Model, eval_mode
+from lamina.training.recipe import Recipe
+from lamina.training.task import Regression, SingleLabel, Task
+
+NORM_STEPS, LOSS_STEPS = 50, 100
+"""Norms are taken in the first step and in every 50th; every 100th is asked whether it lowered its own batch's loss."""
+MOST_FIXED, FIXED_FRACTION = 256, 1 / 50
+"""At most so many fixed images, and this fraction of all: a pass over them takes less than 1 % of an epoch."""
+SATURATED_FRACTION = 0.03
+"""How near an end of its range an output is saturated, as a fraction of half the range."""
+
+
+class Doctor:
+    """Follows a training, and says what goes wrong, each kind once.
+
+    Args:
+        model: in training.
+        recipe: by which it is trained.
+        images: on which.
+    """
+
+    def __init__(self, model: Model, recipe: Recipe, images: Images) -> None:
+        self._model, self._recipe = model, recipe
+        self._fixed = images.take_evenly(max(2, min(MOST_FIXED, round(FIXED_FRACTION * len(images)))))
+        self._constant_loss = constant_loss(model.task, self._fixed, recipe)
+        self._found: set[DiagnosisKind] = set()
+        self._losses: list[float] = []
+        self._start_loss: float | None = None
+        self._checks: list[Check] = []
+        self._weights: dict[str, nn.Parameter] = {}
+        self._before: list[Tensor] | None = None
+
+    def begin_step(self, step: int) -> None:
+        """Remember the weights before one of the steps whose norms are taken; steps count from 0."""
+        self._before = None
+        if step == 0 or (step + 1) % NORM_STEPS == 0:
+            named = self._model.named_parameters()
+            self._weights = {name: weight for name, weight in named if weight.ndim >= 2 and weight.grad is not None}
+            self._before = [weight.detach().clone() for weight in self._weights.values()]
+
+    @torch.no_grad()
+    def end_step(self, step: int, loss: Float[Tensor, ""], repeat: Callable[[], Float[Tensor, ""]] | None) -> None:
+        """Take the norms of such a step, and the loss of its batch.
+
+        Args:
+            step: as for :meth:`begin_step`.
+            loss: of the batch before the step.
+            repeat: gives the loss of the same batch, with the same dropout; ``None`` where this process has part of it.
+        """
+        if not self._before:
+            return
+        weights = [weight.detach() for weight in self._weights.values()]
+        gradients = [weight.grad for weight in self._weights.values() if weight.grad is not None]
+        updates = torch._foreach_sub(weights, self._before)
+        norms = (torch.stack(torch._foreach_norm(part)).tolist() for part in (gradients, self._before, updates))
+        after = None
+        if repeat is not None and (step + 1) % LOSS_STEPS == 0:
+            with keep_buffers(self._model):
+                after = repeat().item()
+        gradient, size, update = norms
+        self._checks.append(Check(gradient, size, update, loss.item(), after))
+        if step == 0:
+            self._start_loss = loss.item()
+        self._before = None
+
+    def end_epoch(self, epoch: int, train_loss: float) -> Iterator[Diagnosis]:
+        """What is found at the end of an epoch, counted from 1."""
+        self._losses.append(train_loss)
+        checks, self._checks = self._checks, []
+        if epoch <= self._recipe.freeze:  # only the head moves
+            return
+        seen = Observation(
+            epoch,
+            self._recipe,
+            [describe_layer(self._model, name.rpartition(".")[0]) for name in self._weights],
+            [check for check in checks if len(check.weights) == len(self._weights)],
+            look(self._model, self._fixed),
+            self._losses,
+            self._start_loss,
+            self._constant_loss,
+        )
+        for diagnosis in diagnose(seen, frozenset(self._found)):
+            self._found.add(diagnosis.kind)
+            yield diagnosis
+
+
+@torch.no_grad()
+def look(model: Model, images: Images) -> Activity:
+    """The activity of a model on images, in eval mode."""
+    paths = [path for path, module in model.named_modules() if path.startswith("body") and not list(module.children())]
+    inputs: list[tuple[str, float, float]] = []
+    dead: list[tuple[str, float]] = []
+    saturated: list[tuple[str, float]] = []
+
+    def note(path: str, given: Tensor, output: Tensor) -> None:
+        module = model.get_submodule(path)
+        if not inputs and given.numel() > 1 and list(module.parameters(recurse=False)):
+            inputs.append((path, float(given.mean()), float(given.std())))
+        if output.ndim < 2 or output.shape[1] < 2:
+            return
+        if isinstance(module, nn.Sigmoid | nn.Tanh):
+            distance = output.abs() if isinstance(module, nn.Tanh) else (2 * output - 1).abs()
+            share = float((distance > 1 - SATURATED_FRACTION).float().mean())
+            saturated.append((describe_layer(model, path), share))
+        largest = output.abs().amax(dim=[axis for axis in range(output.ndim) if axis != 1])
+        if share := float((largest == 0).float().mean()):
+            dead.append((describe_layer(model, path), share))
+
+    with eval_mode(model), watch(model, paths, note):
+        logits = model(torch.from_numpy(images.pixels).to(model.device))
+    path, mean, deviation = inputs[0] if inputs else ("body", 0.0, 1.0)
+    answers = classes = 0
+    if images.kind is not REGRESSION:
+        chosen = logits.argmax(dim=1, keepdim=True) if images.kind is SINGLE_LABEL else logits > 0
+        answers, classes = len(chosen.unique(dim=0)), len(np.unique(images.targets, axis=0))
+    first = describe_layer(model, path)
+    return Activity(len(images), first, mean, deviation, dead, saturated, answers, classes)
+
+
+@contextmanager
+def keep_buffers(model: Model) -> Iterator[None]:
+    """Put the statistics of norms, and other buffers, back after the block."""
+    before = [buffer.clone() for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(model.buffers(), before, strict=True):
+            buffer.copy_(value)
+
+
+def constant_loss(task: Task, images: Images, recipe: Recipe) -> float:
+    """The loss of the best constant answer on images, by the shares of their own targets.
+
+    >>> images = Images.from_arrays(np.zeros((4, 2, 2), np.uint8), [0, 1, 0, 1])
+    >>> from lamina.training.task import task_of
+    >>> round(constant_loss(task_of(images), images, Recipe()), 4)
+    0.6931
+    """
+    targets = torch.from_numpy(images.targets)
+    if isinstance(task, SingleLabel):
+        logits = (torch.bincount(targets, minlength=task.outputs) / len(targets)).clamp(min=1e-6).log()
+    elif isinstance(task, Regression):
+        logits = torch.zeros(task.outputs)
+    else:
+        logits = targets.float().view(len(targets), -1).mean(dim=0).clamp(1e-6, 1 - 1e-6).logit()
+    if recipe.balance == "on":
+        logits = torch.zeros_like(logits)  # all count alike
+    return float(task.loss(logits.expand(len(targets), -1), targets, recipe.label_smoothing))
