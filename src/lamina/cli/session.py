@@ -121,19 +121,22 @@ def train(
     save_every_seconds: float = 60.0,
     rewind_on_nan: bool | None = None,
     until_seconds: float | None = None,
+    stops_at_diagnosis: bool = False,
     slowdown: Callable[[float, float], float | None] | None = None,
     evaluates_test: bool = True,
     group: Group = ALONE,
 ) -> Outcome:
     """Train a run until its end, a signal or a time limit, and print each epoch.
 
-    The arguments are those of ``Run.train`` and three more. The training steps end ``until_seconds`` after the start of
-    the process, even if epochs are left. They also end if ``slowdown``, given the epochs done and the seconds so far,
-    finds that they would take too long. Without ``evaluates_test``, nothing is evaluated after the last epoch.
+    The arguments are those of ``Run.train`` and four more. The training steps end ``until_seconds`` after the start of
+    the process, even if epochs are left, and at the first diagnosis if ``stops_at_diagnosis``. They also end if
+    ``slowdown``, given the epochs done and the seconds so far, finds that they would take too long. Without
+    ``evaluates_test``, nothing is evaluated after the last epoch.
     """
     from lamina.evaluation.reports import Report
     from lamina.runs.keep import MOST_REWINDS, EarlyEnd, Resumed, Rewind, epoch_row
     from lamina.runs.run import read_run
+    from lamina.training.diagnosis import Diagnosis
     from lamina.training.events import Epoch, Step
 
     events = run.train(
@@ -165,6 +168,10 @@ def train(
                         break
                 case EarlyEnd() if not evaluates_test:
                     break
+                case Diagnosis():
+                    terminal.emit("diagnosis", run=str(run.path), **dataclasses.asdict(event))
+                    terminal.remark(f"diagnosis: {event.kind}: {event}")
+                    ends_early = ends_early or stops_at_diagnosis
                 case Rewind():
                     terminal.emit("rewind", run=str(run.path), **dataclasses.asdict(event))
                     terminal.remark(
@@ -188,7 +195,7 @@ def train(
             if slowdown is not None and isinstance(event, Step | Epoch):
                 epochs_done = event.epoch if isinstance(event, Epoch) else event.epoch - 1 + event.step / event.steps
                 slower = slowdown(epochs_done, time.perf_counter() - began)
-            ends_early = until_seconds is not None and time.perf_counter() - STARTED > until_seconds
+            ends_early = ends_early or (until_seconds is not None and time.perf_counter() - STARTED > until_seconds)
             if group.any(bool(received or ends_early or slower)):
                 if not (received or ends_early or slower):
                     received.append(signal.SIGTERM)  # another process was stopped
@@ -201,9 +208,8 @@ def train(
     report = None if received or slower else run.report
     if ends_early and not (received or slower):
         if len(rows) < wanted and evaluates_test:
-            terminal.remark(
-                f"time limit reached after {len(rows)} of {wanted} epochs; lamina resume {run.path} trains the rest"
-            )
+            why = "stopped at the diagnosis" if stops_at_diagnosis else "time limit reached"
+            terminal.remark(f"{why} after {len(rows)} of {wanted} epochs; lamina resume {run.path} trains the rest")
         if evaluates_test:
             report = run.evaluate(module, data=dataset)
     times = [row["train_seconds"] for row in rows if row.get("train_seconds")]

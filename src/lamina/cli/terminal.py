@@ -162,6 +162,7 @@ def show_progress(events: Iterable[Event], console: Console | None = None) -> It
     epoch 1/1  train loss ...
     """
     from lamina.evaluation.reports import Report
+    from lamina.training.diagnosis import Diagnosis
     from lamina.training.events import Epoch, Step
 
     console = console or Console()
@@ -178,6 +179,8 @@ def show_progress(events: Iterable[Event], console: Console | None = None) -> It
                 case Epoch():
                     console.print(Text(format_epoch(event, report)), soft_wrap=True)
                     report = None
+                case Diagnosis():
+                    console.print(Text(f"diagnosis: {event.kind}: {escape(str(event))}"), soft_wrap=True)
             yield event
     if report is not None:
         console.print(Text(f"{report.split} {report.score}"))

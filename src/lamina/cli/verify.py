@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     from lamina.runs.differences import find_changes
     from lamina.runs.resume import make_training
     from lamina.runs.run import read_run
-    from lamina.training.events import Epoch
+    from lamina.training.events import Epoch, Step
     from lamina.training.tensors import digest_tensors
 
     run = read_run(options.run)
@@ -57,6 +57,7 @@ def run(arguments: Sequence[str]) -> int:
         for event in training:
             if isinstance(event, Step):
                 show_progress(f"epoch {event.epoch}", event.step, event.steps)
+            if not isinstance(event, Epoch):
                 continue
             recorded, again = digests[event.epoch - 1], digest_tensors(training.model.state_dict())
             is_same = again == recorded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -24,6 +25,7 @@ from lamina.runs.differences import find_changes
 from lamina.runs.record import check_processes, lead_record, read_record
 from lamina.runs.resume import check_fingerprint, find_dataset, resume_training, share_checkpoint
 from lamina.training.device import choose_again, is_out_of_memory
+from lamina.training.diagnosis import Diagnosis, find_overfitting
 from lamina.training.events import Epoch, Step
 from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
@@ -69,7 +71,7 @@ class EarlyEnd:
     reason: str
 
 
-Event: TypeAlias = Resumed | Step | Report | Epoch | Rewind | EarlyEnd
+Event: TypeAlias = Resumed | Step | Report | Epoch | Diagnosis | Rewind | EarlyEnd
 
 
 def train_run(
@@ -193,11 +195,14 @@ class Keeper:
     _saving_seconds: float = 0.0
     _is_saved: bool = True
     _early_end: EarlyEnd | None = None
+    _known: set[str] = field(default_factory=set)
 
     def train(self) -> Iterator[Event]:
         """The training's records, each once it is saved; then the final report."""
         if reason := self._lead(lambda: self.run.early_end):
             self._early_end = EarlyEnd(self.training.epochs_done, reason)
+        known = self._lead(lambda: " ".join(row["diagnosis"] for row in self.run.history.diagnoses()))
+        self._known = set((known or "").split())
         try:
             if self.writes and not (self.run.path / "state.safetensors").exists():
                 self._try(self._save_checkpoint)
@@ -224,7 +229,10 @@ class Keeper:
                     self._save_all()
             raise
 
-    def _keep(self, event: Step | Epoch) -> Iterator[Event]:
+    def _keep(self, event: Step | Epoch | Diagnosis) -> Iterator[Event]:
+        if isinstance(event, Diagnosis):
+            yield from self._tell(event)
+            return
         self._is_saved = False
         if isinstance(event, Epoch):
             report = self._evaluate_val(event)
@@ -245,6 +253,24 @@ class Keeper:
             self.training.check_weights()
             self._try(self._save_all if self.training.is_interrupted else self._save_checkpoint)
         yield event
+        if isinstance(event, Epoch) and report is not None:
+            text = self._lead(lambda: self._find_overfitting() or "")
+            if text:
+                yield from self._tell(Diagnosis(**json.loads(text)))
+
+    def _find_overfitting(self) -> str | None:
+        rows = (row for row in self._rows if "epoch" in row and "diagnosis" not in row)
+        found = find_overfitting([*self.run.history.epochs(), *rows])
+        return None if found is None else json.dumps(dataclasses.asdict(found))
+
+    def _tell(self, diagnosis: Diagnosis) -> Iterator[Diagnosis]:
+        """A diagnosis, once it is among the rows to be saved; each kind is told once in a run."""
+        if diagnosis.kind not in self._known:
+            self._known.add(diagnosis.kind)
+            self._is_saved = False
+            if self.writes:
+                self._rows.append(diagnosis_row(diagnosis))
+            yield diagnosis
 
     def _is_worth_saving(self) -> bool:
         """Whether to save after this epoch: always, unless epochs are so short that saving would dominate."""
@@ -278,7 +304,7 @@ class Keeper:
     def _find_patience_end(self, row: Mapping[str, Any], report: Report) -> str | None:
         recipe = self.training.recipe
         name, sign = f"{report.split}_{report.score.name}", 1 if report.score.lower_is_better else -1
-        rows = [*self.run.history.epochs(), *self._rows, row]
+        rows = [*self.run.history.epochs(), *(each for each in self._rows if "diagnosis" not in each), row]
         scores = {each["epoch"]: sign * each[name] for each in rows if each.get(name) is not None}
         best = min(scores, key=lambda epoch: (scores[epoch], epoch))
         if row["epoch"] - best < recipe.patience:
@@ -388,6 +414,12 @@ def epoch_row(event: Epoch, report: Report | None) -> dict[str, Any]:
     if report is not None:
         row |= {**report.headline(), f"{report.split}_loss": report.loss}
     return row
+
+
+def diagnosis_row(diagnosis: Diagnosis) -> dict[str, Any]:
+    """A diagnosis as the history holds it."""
+    row = dataclasses.asdict(diagnosis)
+    return {"diagnosis": row.pop("kind"), **row}
 
 
 def _draw(run: Run, report: Report, model: Model, dataset: Dataset) -> None:

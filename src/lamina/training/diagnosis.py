@@ -52,9 +52,7 @@ class Limit(NamedTuple):
 
 
 LIMITS = {
-    "input deviation": Limit(
-        0.1, "of the first layer's input, or ten; LeCun et al., Efficient BackProp, 1998"
-    ),
+    "input deviation": Limit(0.1, "of the first layer's input, or ten; LeCun et al., Efficient BackProp, 1998"),
     "update": Limit(0.5, "of all weights in a step, by their size; CS231n: a thousandth is usual; chosen here"),
     "small update": Limit(1e-3, "of the layer that changes most; CS231n: the usual one"),
     "worse loss": Limit(1.2, "of an epoch, by that of the first step; chosen here"),
@@ -68,6 +66,7 @@ LIMITS = {
     "dead units": Limit(0.5, "share of a layer's; AutoTrainer, gamma: 0.7 of the gradients"),
     "saturated outputs": Limit(0.5, "share of a layer's at an end of its range; chosen here"),
     "constant loss": Limit(0.985, "of an epoch, by that of the best constant answer; chosen here"),
+    "worse than constant": Limit(1.1, "the same: a larger loss is not stuck there; chosen here"),
     "swing": Limit(0.1, "mean change of the loss between epochs, by its mean; chosen here"),
     "rise": Limit(1.1, "loss on val by its lowest; Prechelt, Early Stopping, 1998, generalization loss; chosen here"),
 }
@@ -181,10 +180,10 @@ def diagnose(seen: Observation, found: AbstractSet[DiagnosisKind]) -> Iterator[D
     """What goes wrong, causes before what follows from them; kinds that were ``found`` before are left out."""
     new: set[DiagnosisKind] = set()
     for kind, find in RULES.items():
-        if kind in found or (kind not in CAUSES and (found | new) & CAUSES):
+        # Small steps follow from small gradients.
+        is_cause = kind in CAUSES and kind != "learning-rate-too-low"
+        if kind in found or (not is_cause and (found | new) & CAUSES):
             continue
-        if kind == "learning-rate-too-low" and new:
-            continue  # small steps follow from small gradients
         if told := find(seen):
             layer, evidence, finding, advice = told
             new.add(kind)
@@ -308,7 +307,8 @@ def find_low_lr(seen: Observation) -> Told | None:
 
 def find_shuffled(seen: Observation) -> Told | None:
     """A loss no better than without looking, although the weights move."""
-    if seen.epoch < 2 or seen.losses[-1] < LIMITS["constant loss"].value * seen.constant_loss:
+    least, most = (LIMITS[name].value * seen.constant_loss for name in ("constant loss", "worse than constant"))
+    if seen.epoch < 2 or not least <= seen.losses[-1] <= most:
         return None
     return (
         None,
