@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lamina.runs.run import Run, list_runs, read_run
     from lamina.runs.start import start_run
     from lamina.training.activations import activations
+    from lamina.training.diagnosis import Diagnosis
     from lamina.training.events import Epoch, Step
     from lamina.training.loop import Training
     from lamina.training.model import Model, predict_logits
@@ -48,6 +49,7 @@ _PACKAGES = {
     "lamina.runs.run": ("Run", "list_runs", "read_run"),
     "lamina.runs.start": ("start_run",),
     "lamina.training.activations": ("activations",),
+    "lamina.training.diagnosis": ("Diagnosis",),
     "lamina.training.events": ("Epoch", "Step"),
     "lamina.training.loop": ("Training",),
     "lamina.training.model": ("Model", "predict_logits"),
@@ -59,6 +61,7 @@ _PACKAGE_OF = {name: package for package, names in _PACKAGES.items() for name in
 
 __all__ = [
     "Dataset",
+    "Diagnosis",
     "Epoch",
     "Images",
     "LaminaError",

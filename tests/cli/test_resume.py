@@ -26,7 +26,7 @@ def train(pictures: Path, name: str, *flags: str) -> Path:
 def read_weights(run: Path) -> list[str]:
     """The digests of the weights after each epoch."""
     rows = map(json.loads, (run / "history.jsonl").read_text().splitlines())
-    return [row["weights"] for row in rows if "epoch" in row]
+    return [row["weights"] for row in rows if "weights" in row]
 
 
 def read_weights_after(run: Path) -> dict[int, str]:

@@ -65,7 +65,7 @@ LIMITS = {
     "gradient floor": Limit(1e-4, "of the first layer at the same time; AutoTrainer, beta_2"),
     "dead units": Limit(0.5, "share of a layer's; AutoTrainer, gamma: 0.7 of the gradients"),
     "saturated outputs": Limit(0.5, "share of a layer's at an end of its range; chosen here"),
-    "constant loss": Limit(0.985, "of an epoch, by that of the best constant answer; chosen here"),
+    "constant loss": Limit(0.995, "of an epoch, by that of the best constant answer; chosen here"),
     "worse than constant": Limit(1.1, "the same: a larger loss is not stuck there; chosen here"),
     "swing": Limit(0.1, "mean change of the loss between epochs, by its mean; chosen here"),
     "rise": Limit(1.1, "loss on val by its lowest; Prechelt, Early Stopping, 1998, generalization loss; chosen here"),
@@ -151,7 +151,7 @@ class Observation:
         recipe: by which the net is trained.
         layers: those whose norms the checks have, in words, in the order of the net.
         checks: of this epoch's steps.
-        activity: after the epoch.
+        activity: after the epoch, if it was looked at.
         losses: of the epochs so far; ``start_loss`` of the first step, if it was seen.
         constant_loss: of the best constant answer.
     """
@@ -160,7 +160,7 @@ class Observation:
     recipe: Recipe
     layers: Sequence[str]
     checks: Sequence[Check]
-    activity: Activity
+    activity: Activity | None
     losses: Sequence[float]
     start_loss: float | None
     constant_loss: float
@@ -197,9 +197,9 @@ Told = tuple[str | None, dict[str, float], str, str]
 def find_odd_inputs(seen: Observation) -> Told | None:
     """Inputs of the first layer that vary far less or more than is usual."""
     limit, activity = LIMITS["input deviation"].value, seen.activity
-    mean, deviation, layer = activity.input_mean, activity.input_deviation, activity.first_layer
-    if limit <= deviation <= 1 / limit:
+    if activity is None or limit <= activity.input_deviation <= 1 / limit:
         return None
+    mean, deviation, layer = activity.input_mean, activity.input_deviation, activity.first_layer
     return (
         layer,
         {"deviation": deviation, "mean": mean},
@@ -265,6 +265,8 @@ def find_vanishing(seen: Observation) -> Told | None:
 
 def find_dead(seen: Observation) -> Told | None:
     """A layer most of whose units answer no picture."""
+    if seen.activity is None:
+        return None
     found = [(layer, share) for layer, share in seen.activity.dead if share >= LIMITS["dead units"].value]
     if not found:
         return None
@@ -280,7 +282,8 @@ def find_dead(seen: Observation) -> Told | None:
 
 def find_saturation(seen: Observation) -> Told | None:
     """A Sigmoid or Tanh most of whose outputs are at an end of its range."""
-    found = [(layer, share) for layer, share in seen.activity.saturated if share >= LIMITS["saturated outputs"].value]
+    pairs = [] if seen.activity is None else seen.activity.saturated
+    found = [(layer, share) for layer, share in pairs if share >= LIMITS["saturated outputs"].value]
     if not found:
         return None
     layer, share = found[0]
@@ -323,7 +326,7 @@ def find_shuffled(seen: Observation) -> Told | None:
 def find_one_class(seen: Observation) -> Told | None:
     """The same answer for all pictures."""
     activity = seen.activity
-    if seen.epoch < 2 or activity.answers != 1 or activity.classes < 2:
+    if activity is None or seen.epoch < 2 or activity.answers != 1 or activity.classes < 2:
         return None
     return (
         None,

@@ -6,6 +6,7 @@ with and without them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,8 +25,9 @@ from lamina.training.task import Regression, SingleLabel, Task
 
 NORM_STEPS, LOSS_STEPS = 50, 100
 """Norms are taken in the first step and in every 50th; every 100th is asked whether it lowered its own batch's loss."""
-MOST_FIXED, FIXED_FRACTION = 256, 1 / 50
-"""At most so many fixed images, and this fraction of all: a pass over them takes less than 1 % of an epoch."""
+MOST_FIXED, LEAST_FIXED, FIXED_FRACTION = 256, 128, 1 / 50
+"""This fraction of the images is looked at after an epoch, which takes less than 1 % of it, within these numbers; where
+that would be more, after fewer epochs."""
 SATURATED_FRACTION = 0.03
 """How near an end of its range an output is saturated, as a fraction of half the range."""
 
@@ -41,8 +43,10 @@ class Doctor:
 
     def __init__(self, model: Model, recipe: Recipe, images: Images) -> None:
         self._model, self._recipe = model, recipe
-        self._fixed = images.take_evenly(max(2, min(MOST_FIXED, round(FIXED_FRACTION * len(images)))))
-        self._constant_loss = constant_loss(model.task, self._fixed, recipe)
+        affordable = max(1, min(MOST_FIXED, round(FIXED_FRACTION * len(images))))
+        self._fixed = images.take_evenly(max(LEAST_FIXED, affordable))
+        self._epochs_per_look = math.ceil(len(self._fixed) / affordable)
+        self._constant_loss = constant_loss(model.task, images, recipe)
         self._found: set[DiagnosisKind] = set()
         self._losses: list[float] = []
         self._start_loss: float | None = None
@@ -89,12 +93,13 @@ class Doctor:
         checks, self._checks = self._checks, []
         if epoch <= self._recipe.freeze:  # only the head moves
             return
+        looks = epoch in (1, self._recipe.epochs) or epoch % self._epochs_per_look == 0
         seen = Observation(
             epoch,
             self._recipe,
             [describe_layer(self._model, name.rpartition(".")[0]) for name in self._weights],
             [check for check in checks if len(check.weights) == len(self._weights)],
-            look(self._model, self._fixed),
+            look(self._model, self._fixed) if looks else None,
             self._losses,
             self._start_loss,
             self._constant_loss,

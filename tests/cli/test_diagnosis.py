@@ -1,0 +1,54 @@
+"""What goes wrong in a training is printed once, kept in the run, and may stop it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from commands import events
+
+from lamina import Diagnosis, read_run, start_run
+from lamina.cli import main
+from lamina.training.recipe import Recipe
+
+FLAGS = ("--data", "shapes", "--batch-size", "400", "--lr", "1", "--name", "high")
+
+
+def test_a_diagnosis_is_printed_kept_and_not_repeated(workplace, capsys):
+    assert main(["train", "mlp", *FLAGS, "--epochs", "2", "--json"]) == 0
+    printed, remarks = capsys.readouterr()
+    found = [event for event in events(printed) if event["event"] == "diagnosis"]
+    kinds = [event["kind"] for event in found]
+    assert "learning-rate-too-high" in kinds
+    assert len(set(kinds)) == len(kinds)
+    high = found[kinds.index("learning-rate-too-high")]
+    assert (high["run"], high["epoch"], high["layer"]) == ("runs/high", 1, None)
+    assert high["evidence"]["update"] > 0.5
+    assert high["advice"] == "Likely the learning rate is too high. Try --lr 0.1."
+    assert remarks.count("diagnosis: learning-rate-too-high: The weights changed by up to ") == 1
+    kept = read_run("runs/high").history.diagnoses()
+    assert [row["diagnosis"] for row in kept] == kinds
+    assert [len(read_run("runs/high").history.epochs()), len(read_run("runs/high").history.rewinds())] == [2, 0]
+    assert main(["resume", "runs/high", "--epochs", "3", "--json"]) == 0
+    again = [event["kind"] for event in events(capsys.readouterr()[0]) if event["event"] == "diagnosis"]
+    assert not set(again) & set(kinds)
+
+
+def test_a_training_can_stop_at_a_diagnosis_and_be_resumed(workplace, capsys):
+    assert main(["train", "mlp", *FLAGS, "--epochs", "3", "--on-diagnosis", "stop"]) == 0
+    printed, remarks = capsys.readouterr()
+    assert "stopped at the diagnosis after 1 of 3 epochs; lamina resume runs/high trains the rest" in remarks
+    assert "accuracy" in printed.splitlines()[-3] or "accuracy" in printed
+    assert len(read_run("runs/high").history.epochs()) == 1
+    assert main(["resume", "runs/high"]) == 0
+    assert len(read_run("runs/high").history.epochs()) == 3
+
+
+def test_a_script_sees_diagnoses_among_the_events_and_a_damaged_row_is_named(workplace):
+    run = start_run("mlp", "shapes", Recipe(epochs=1, batch_size=400, lr=1.0), name="high")
+    assert any(isinstance(event, Diagnosis) for event in run.train())
+    file = Path("runs/high/history.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {"diagnosis", "epoch", "layer", "evidence", "finding", "advice"} == set(rows[-1])
+    file.write_text(file.read_text().replace('"evidence": {', '"evidence": {"size": "much", ', 1))
+    assert main(["resume", "runs/high"]) == 2

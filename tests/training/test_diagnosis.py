@@ -1,0 +1,168 @@
+"""Planted faults are found, each by its name, and healthy trainings are not disturbed."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lamina import Epoch, Recipe, Training, load_data, load_net, load_recipe
+from lamina.data import Images
+from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Net, Output, ReLU, Sigmoid, Tanh
+from lamina.training.activations import describe_layer
+from lamina.training.diagnosis import LIMITS, Diagnosis, find_overfitting
+from lamina.training.doctor import LOSS_STEPS, keep_buffers, look
+from lamina.training.tensors import digest_tensors
+
+MLP = load_net("mlp")
+SMALL = Net(Conv2d(8, 3), BatchNorm(), ReLU(), MaxPool2d(4), Flatten(), Linear(32), ReLU(), Output())
+DEEP = Net(Flatten(), *(layer for _ in range(8) for layer in (Linear(32), Sigmoid())), Output())
+RECIPE = dataclasses.replace(load_recipe("mlp"), epochs=3, batch_size=50)
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    return load_data("shapes").train.take(range(2000))
+
+
+def train(
+    net: Net, images: Images, recipe: Recipe, plant: Callable[[nn.Module], None] | None = None
+) -> list[Diagnosis]:
+    training = Training(net, images, recipe, device="cpu")
+    if plant is not None:
+        with torch.no_grad():
+            plant(training.model.body)
+    return [event for event in training if isinstance(event, Diagnosis)]
+
+
+def scale_weights(body: nn.Module) -> None:
+    for module in body.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.weight.mul_(30)
+
+
+def lower_biases(body: nn.Module) -> None:
+    for module in body.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.BatchNorm2d):
+            module.bias.fill_(-50)
+
+
+def shuffle(images: Images) -> Images:
+    return dataclasses.replace(images, targets=np.random.default_rng(0).permutation(images.targets))
+
+
+def darken(images: Images) -> Images:
+    return dataclasses.replace(images, pixels=images.pixels // 64)
+
+
+def make_lopsided(images: Images) -> Images:
+    is_rare = np.random.default_rng(0).random(len(images)) < 0.02
+    return dataclasses.replace(images, targets=np.where(is_rare, images.targets, 3))
+
+
+def keep(images: Images) -> Images:
+    return images
+
+
+@pytest.mark.parametrize("net", [MLP, SMALL], ids=["mlp", "small"])
+@pytest.mark.parametrize(
+    ("kind", "change", "alter", "plant"),
+    [
+        ("learning-rate-too-high", {"lr": 0.1}, keep, None),
+        ("learning-rate-too-low", {"lr": 1e-6}, keep, None),
+        ("dying-relu", {}, keep, lower_biases),
+        ("exploding-gradients", {}, keep, scale_weights),
+        ("labels-look-shuffled", {"lr": 3e-4}, shuffle, None),
+        ("inputs-out-of-scale", {}, darken, None),
+        ("one-class-predicted", {}, make_lopsided, None),
+    ],
+)
+def test_a_planted_fault_is_found(kind, net, change, alter, plant, images):
+    if kind == "exploding-gradients":
+        net = net if net is MLP else net.without(BatchNorm)
+    found = train(net, alter(images), dataclasses.replace(RECIPE, **change), plant)
+    assert kind in [diagnosis.kind for diagnosis in found]
+    assert len({diagnosis.kind for diagnosis in found}) == len(found)  # each once
+    diagnosis = next(one for one in found if one.kind == kind)
+    assert diagnosis.evidence
+    assert str(diagnosis).startswith(diagnosis.finding)
+
+
+def test_flat_activations_vanish_and_large_weights_saturate(images):
+    (vanishing,) = train(DEEP, images, RECIPE)
+    assert (vanishing.kind, vanishing.layer) == ("vanishing-gradients", "layer 2 of 18, Linear(32)")
+    found = train(MLP.replace(ReLU(), Tanh()), images, RECIPE, scale_weights)
+    assert "saturation" in [diagnosis.kind for diagnosis in found]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("net", [MLP, SMALL, load_net("cnn-s")], ids=["mlp", "small", "cnn-s"])
+def test_a_healthy_training_gives_no_diagnosis(net, seed, images):
+    recipe = dataclasses.replace(load_recipe("cnn-s"), epochs=2, batch_size=100) if len(net) > 10 else RECIPE
+    assert train(net, images, dataclasses.replace(recipe, seed=seed)) == []
+
+
+class Absent:
+    """No doctor."""
+
+    def begin_step(self, _step: int) -> None: ...
+    def end_step(self, *_: object) -> None: ...
+    def end_epoch(self, *_: object) -> tuple[()]:
+        return ()
+
+
+def test_the_weights_are_those_of_a_training_without_a_doctor(images):
+    recipe = Recipe(epochs=2, batch_size=15, dropout=0.3, ema_decay=0.9)
+    net = Net(Conv2d(4, 3, stride=2), BatchNorm(), ReLU(), Flatten(), *load_net("cnn").layers[-2:])
+    some = images.take(range(1600))  # 106 steps an epoch, one of which is asked about its loss
+    assert len(some) // 15 >= LOSS_STEPS
+    digests = []
+    for has_doctor in (True, False):
+        training = Training(net, some, recipe, device="cpu")
+        if not has_doctor:
+            training._doctor = Absent()
+        assert [event.epoch for event in training if isinstance(event, Epoch)] == [1, 2]
+        digests.append(digest_tensors(training.checkpoint().tensors))
+    assert digests[0] == digests[1]
+
+
+def test_what_is_seen_of_a_net_built_by_hand(images):
+    training = Training(Net(Flatten(), Linear(4), ReLU(), Output()), images, Recipe(), device="cpu")
+    linear = training.model.body[1]
+    with torch.no_grad():
+        linear.weight.zero_()
+        linear.bias.copy_(torch.tensor([-1.0, 1.0, -2.0, -3.0]))
+    activity = look(training.model, images.take(range(50)))
+    assert activity.dead == [(describe_layer(training.model, "body.2"), 0.75)]
+    assert activity.answers == 1
+    assert activity.classes == len(np.unique(images.targets[:50]))
+    inputs = images.pixels[:50] / 127.5 - 1
+    assert activity.input_mean == pytest.approx(inputs.mean(), abs=1e-4)
+    assert activity.input_deviation == pytest.approx(inputs.std(), rel=1e-3)
+
+
+def test_buffers_are_put_back(images):
+    model = Training(SMALL, images, Recipe(), device="cpu").model
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with keep_buffers(model):
+        model.train()(torch.from_numpy(images.pixels[:8]))
+        assert not all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+
+
+def test_overfitting_needs_a_falling_training_loss_and_several_worse_epochs():
+    val = [1.0, 0.8, 0.9, 0.95, 1.0]
+    rows = [{"epoch": epoch, "train_loss": 1 / epoch, "val_loss": loss} for epoch, loss in enumerate(val, start=1)]
+    found = find_overfitting(rows)
+    assert (found.kind, found.epoch) == ("overfitting", 5)
+    assert "lowest after epoch 2, 0.8, and is 1" in found.finding
+    assert find_overfitting(rows[:4]) is None
+    assert find_overfitting([row | {"train_loss": 1.0} for row in rows]) is None
+    assert find_overfitting([row | {"val_loss": min(0.85, row["val_loss"])} for row in rows]) is None
+    assert find_overfitting([]) is None
+
+
+def test_every_limit_has_a_source():
+    assert all(limit.source for limit in LIMITS.values())
