@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from small_runs import DATA, NET, RECIPE
 
 
 def digests(run: Path) -> list[str]:
-    return [json.loads(line)["weights"] for line in (run / "history.jsonl").read_text().splitlines()]
+    return [row["weights"] for row in read_run(run).history.epochs()]
 
 
 def train(run: Run) -> list[str]:

@@ -47,7 +47,7 @@ thread.join()
 
 
 def digests(run: Path) -> list[str]:
-    return [json.loads(line)["weights"] for line in (run / "history.jsonl").read_text().splitlines()]
+    return [row["weights"] for row in read_run(run).history.epochs()]
 
 
 def train(run: Run) -> list[str]:

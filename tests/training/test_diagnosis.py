@@ -74,7 +74,7 @@ def keep(images: Images) -> Images:
         ("learning-rate-too-low", {"lr": 1e-6}, keep, None),
         ("dying-relu", {}, keep, lower_biases),
         ("exploding-gradients", {}, keep, scale_weights),
-        ("labels-look-shuffled", {"lr": 3e-4}, shuffle, None),
+        ("labels-look-shuffled", {"lr": 3e-4, "batch_size": 20}, shuffle, None),
         ("inputs-out-of-scale", {}, darken, None),
         ("one-class-predicted", {}, make_lopsided, None),
     ],

@@ -20,7 +20,7 @@ from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.insight.labels import check_kind
 from lamina.nets import Net
-from lamina.training.events import Epoch
+from lamina.training.events import Epoch, Step
 from lamina.training.head import compute_features, find_head, head_logits, train_heads
 from lamina.training.loop import Training
 from lamina.training.model import build_model
@@ -111,7 +111,7 @@ def cross_predict(
         )
         steps = training.steps_per_epoch
         for event in training:
-            if progress is not None:
+            if progress is not None and isinstance(event, Step | Epoch):
                 within = event.epoch * steps if isinstance(event, Epoch) else (event.epoch - 1) * steps + event.step
                 progress(fold * recipe.epochs * steps + within, FOLDS * recipe.epochs * steps)
         own[held] = _to_probabilities(training, images.pixels[held])

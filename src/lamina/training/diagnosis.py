@@ -10,7 +10,6 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -64,12 +63,15 @@ LIMITS = {
     "gradient ratio": Limit(1e-3, "first layer's by the last's; AutoTrainer, beta_1"),
     "gradient floor": Limit(1e-4, "of the first layer at the same time; AutoTrainer, beta_2"),
     "dead units": Limit(0.5, "share of a layer's; AutoTrainer, gamma: 0.7 of the gradients"),
+    "dead layer": Limit(0.9, "the same: fewer let a net learn; chosen here"),
     "saturated outputs": Limit(0.5, "share of a layer's at an end of its range; chosen here"),
     "constant loss": Limit(0.995, "of an epoch, by that of the best constant answer; chosen here"),
     "worse than constant": Limit(1.1, "the same: a larger loss is not stuck there; chosen here"),
     "swing": Limit(0.1, "mean change of the loss between epochs, by its mean; chosen here"),
     "rise": Limit(1.1, "loss on val by its lowest; Prechelt, Early Stopping, 1998, generalization loss; chosen here"),
 }
+LEAST_STEPS = 100
+"""In fewer steps a net need not have learned anything."""
 LEAST_ASKED, SWINGS, RISES = 3, 4, 3
 """So many steps are asked at least, so many changes of the loss alternate, so many epochs are worse on val."""
 
@@ -147,7 +149,7 @@ class Observation:
     """What is known at the end of an epoch.
 
     Attributes:
-        epoch: from 1.
+        epoch: from 1; ``steps`` have been taken since the beginning.
         recipe: by which the net is trained.
         layers: those whose norms the checks have, in words, in the order of the net.
         checks: of this epoch's steps.
@@ -157,6 +159,7 @@ class Observation:
     """
 
     epoch: int
+    steps: int
     recipe: Recipe
     layers: Sequence[str]
     checks: Sequence[Check]
@@ -176,18 +179,27 @@ class Observation:
         return max((check.largest_update for check in self.checks), default=0.0)
 
 
-def diagnose(seen: Observation, found: AbstractSet[DiagnosisKind]) -> Iterator[Diagnosis]:
+def diagnose(seen: Observation, found: Sequence[Diagnosis]) -> Iterator[Diagnosis]:
     """What goes wrong, causes before what follows from them; kinds that were ``found`` before are left out."""
-    new: set[DiagnosisKind] = set()
+    kinds = {diagnosis.kind for diagnosis in found}
+    is_explained = any(map(explains, found))
     for kind, find in RULES.items():
         # Small steps follow from small gradients.
         is_cause = kind in CAUSES and kind != "learning-rate-too-low"
-        if kind in found or (not is_cause and (found | new) & CAUSES):
+        if kind in kinds or (is_explained and not is_cause):
             continue
         if told := find(seen):
             layer, evidence, finding, advice = told
-            new.add(kind)
-            yield Diagnosis(kind, seen.epoch, layer, evidence, finding, advice)
+            diagnosis = Diagnosis(kind, seen.epoch, layer, evidence, finding, advice)
+            is_explained = is_explained or explains(diagnosis)
+            yield diagnosis
+
+
+def explains(diagnosis: Diagnosis) -> bool:
+    """Whether a net that does not learn is explained by this."""
+    if diagnosis.kind == "dying-relu":
+        return diagnosis.evidence["dead_fraction"] >= LIMITS["dead layer"].value
+    return diagnosis.kind in CAUSES
 
 
 Told = tuple[str | None, dict[str, float], str, str]
@@ -311,7 +323,7 @@ def find_low_lr(seen: Observation) -> Told | None:
 def find_shuffled(seen: Observation) -> Told | None:
     """A loss no better than without looking, although the weights move."""
     least, most = (LIMITS[name].value * seen.constant_loss for name in ("constant loss", "worse than constant"))
-    if seen.epoch < 2 or not least <= seen.losses[-1] <= most:
+    if seen.epoch < 2 or seen.steps < LEAST_STEPS or not least <= seen.losses[-1] <= most:
         return None
     return (
         None,
@@ -326,7 +338,9 @@ def find_shuffled(seen: Observation) -> Told | None:
 def find_one_class(seen: Observation) -> Told | None:
     """The same answer for all pictures."""
     activity = seen.activity
-    if activity is None or seen.epoch < 2 or activity.answers != 1 or activity.classes < 2:
+    if activity is None or activity.answers != 1 or activity.classes < 2:
+        return None
+    if seen.epoch < 2 or seen.steps < LEAST_STEPS:
         return None
     return (
         None,

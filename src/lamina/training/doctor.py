@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lamina.data import Images
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.activations import describe_layer, watch
-from lamina.training.diagnosis import Activity, Check, Diagnosis, DiagnosisKind, Observation, diagnose
+from lamina.training.diagnosis import Activity, Check, Diagnosis, Observation, diagnose
 from lamina.training.model import Model, eval_mode
 from lamina.training.recipe import Recipe
 from lamina.training.task import Regression, SingleLabel, Task
@@ -47,7 +47,7 @@ class Doctor:
         self._fixed = images.take_evenly(max(LEAST_FIXED, affordable))
         self._epochs_per_look = math.ceil(len(self._fixed) / affordable)
         self._constant_loss = constant_loss(model.task, images, recipe)
-        self._found: set[DiagnosisKind] = set()
+        self._found: list[Diagnosis] = []
         self._losses: list[float] = []
         self._start_loss: float | None = None
         self._checks: list[Check] = []
@@ -87,8 +87,8 @@ class Doctor:
             self._start_loss = loss.item()
         self._before = None
 
-    def end_epoch(self, epoch: int, train_loss: float) -> Iterator[Diagnosis]:
-        """What is found at the end of an epoch, counted from 1."""
+    def end_epoch(self, epoch: int, steps: int, train_loss: float) -> Iterator[Diagnosis]:
+        """What is found at the end of an epoch, counted from 1, after so many steps since the beginning."""
         self._losses.append(train_loss)
         checks, self._checks = self._checks, []
         if epoch <= self._recipe.freeze:  # only the head moves
@@ -96,6 +96,7 @@ class Doctor:
         looks = epoch in (1, self._recipe.epochs) or epoch % self._epochs_per_look == 0
         seen = Observation(
             epoch,
+            steps,
             self._recipe,
             [describe_layer(self._model, name.rpartition(".")[0]) for name in self._weights],
             [check for check in checks if len(check.weights) == len(self._weights)],
@@ -104,8 +105,8 @@ class Doctor:
             self._start_loss,
             self._constant_loss,
         )
-        for diagnosis in diagnose(seen, frozenset(self._found)):
-            self._found.add(diagnosis.kind)
+        for diagnosis in diagnose(seen, tuple(self._found)):
+            self._found.append(diagnosis)
             yield diagnosis
 
 

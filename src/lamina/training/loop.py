@@ -174,7 +174,7 @@ class Training:
                     self._guard.check_weights(self.lr)
                     record = tally.summarize(epoch + 1, recipe.epochs, self._lr_of(epoch, done - 1))
                     yield record
-                    yield from self._doctor.end_epoch(epoch + 1, record.train_loss)
+                    yield from self._doctor.end_epoch(epoch + 1, self.steps_done, record.train_loss)
                 else:
                     yield Step(epoch + 1, done, self.steps_per_epoch, loss)
                 self._forward.set_mode(epoch)
