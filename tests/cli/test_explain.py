@@ -11,6 +11,7 @@ from PIL import Image
 
 from lamina.data import Dataset, Images
 from lamina.data.resizing import resize_image, seen_box
+from lamina.drawing.attribution import _average_blocks
 from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
 from lamina.runs.start import begin_run
 from lamina.training.loop import Training
@@ -83,6 +84,25 @@ def test_pictures_of_one_name_get_a_sheet_each(trained, workplace, pictures):
     assert sorted(file.name for file in Path("out").iterdir()) == [
         f"2-explained{number}.{kind}" for number in ("-2", "") for kind in ("npz", "png")
     ]
+
+
+def test_names_that_look_like_formulas_or_commands_are_harmless(trained, workplace, pictures):
+    name = "$x_\n\x1b[31m日$.png"
+    Image.open(pictures / "test/dark/3.png").save(name)
+    done = run_lamina("explain", trained, name, "--method", "gradients", "--output", "out")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_large_maps_are_averaged_before_they_are_drawn():
+    values = np.arange(130 * 200, dtype=np.float32).reshape(130, 200)
+    drawn = _average_blocks(values)
+    assert drawn.shape == (65, 100)
+    assert drawn[1, 2] == values[2:4, 4:6].mean()
+    uneven = _average_blocks(np.ones((129, 131), np.float32))
+    assert uneven.shape == (65, 66)
+    assert (uneven == 1).all()
 
 
 @pytest.mark.parametrize(("resize", "mark"), [("crop", (150, 50)), ("pad", (20, 50)), ("stretch", (280, 80))])

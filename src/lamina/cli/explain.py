@@ -116,7 +116,7 @@ def run(arguments: Sequence[str]) -> int:
             answer = describe(prediction)
             file = _name_file(folder, Path(path), used)
             picture, box = _read_picture(Path(path), model, resize)
-            _save(file, maps, box, draw_attributions(picture, box, maps, f"{Path(path).name}: {answer}", target_name))
+            _save(file, maps, box, draw_attributions(picture, box, maps, Path(path).name, answer, target_name))
             terminal.say(f"{path}: {answer}; {file} shows what speaks for {target_name}")
             for name, (_, trust) in maps.items():
                 terminal.say(f"  {name}: {'trusted' if trust.is_trusted else 'not trusted'}: {trust.reason}")

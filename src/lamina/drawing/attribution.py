@@ -19,6 +19,8 @@ PANEL_INCHES = 2.7
 LONGEST_SIDE_PX = 600
 """Upper limit of the side of a picture on the sheet; larger ones are reduced."""
 LETTERS_A_LINE = 42
+DRAWN_SIDE_PX = 64
+"""Lower limit of the side of a map as drawn: of a larger one, blocks are averaged, as single pixels cannot be seen."""
 STRONGEST = 0.99
 """Quantile of a map's magnitudes that has the full colour: single pixels may be far stronger."""
 
@@ -27,7 +29,8 @@ def draw_attributions(
     picture: UInt8[np.ndarray, "h w c"],
     box: tuple[float, float, float, float],
     maps: Mapping[str, tuple[Float32[np.ndarray, "y x"], Trust]],
-    title: str,
+    name: str,
+    answer: str,
     target: str,
 ) -> Figure:
     """Draw a picture, and over it the map of each method with what was found about it.
@@ -36,7 +39,8 @@ def draw_attributions(
         picture: in its own size, grey or RGB.
         box: left, top, right and bottom of the maps, in pixels of the picture.
         maps: of each method by name, with its trust.
-        title: the model's answer.
+        name: of the picture.
+        answer: the model's, in words.
         target: what the maps speak for.
     """
     height, width = picture.shape[:2]
@@ -51,9 +55,11 @@ def draw_attributions(
     if left > 0 or top > 0:
         original.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=COLOURS[1], lw=1.5))
         _write(original, "the net sees what is inside the frame", FAINT_INK, 0)
+    # A map that has no negative values has nothing to say against the target.
     is_signed = any(values.min() < 0 for values, _ in maps.values())
     for axes, (method, (values, trust)) in zip(panels, maps.items(), strict=True):
         _show(axes, pale, (width, height), method)
+        values = _average_blocks(values)
         strength = np.abs(values)
         most = float(np.quantile(strength, STRONGEST)) or float(strength.max()) or 1.0
         alpha = np.clip(strength / most, 0, 1) ** 0.7 * 0.9
@@ -68,9 +74,18 @@ def draw_attributions(
         _write(axes, verdict, colour, 0)
         _write(axes, textwrap.fill(trust.reason, LETTERS_A_LINE), INK, 1)
     meaning = "red speaks for it, blue against it" if is_signed else "the brighter, the more"
-    title = f"{title}\nThe maps are for {label(target)}: {meaning}."
+    title = f"{label(name)}: {label(answer)}\nThe maps are for {label(target)}: {meaning}."
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=9)
     return figure
+
+
+def _average_blocks(values: Float32[np.ndarray, "y x"]) -> Float32[np.ndarray, "v u"]:
+    side = max(1, min(values.shape) // DRAWN_SIDE_PX)
+    places = (range(0, size, side) for size in values.shape)
+    rows, columns = (np.array(starts) for starts in places)
+    sums = np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
+    heights, widths = (np.diff(starts, append=size) for starts, size in zip((rows, columns), values.shape, strict=True))
+    return sums / np.outer(heights, widths).astype(np.float32)
 
 
 def _show(axes: Axes, pixels: np.ndarray, size: tuple[int, int], title: str) -> None:
