@@ -1,8 +1,8 @@
 """How far attribution maps can be believed: trusted maps, wrong maps that are trusted, and the pointing game.
 
 ``cnn-s`` is trained on a data set for some epochs, and its answers for pictures of ``val`` are explained by each
-method. Wrong maps are the same ones moved by half the picture, and with their signs turned. On the built-in shapes, whose
-figures have known masks, the pointing game is played on test pictures, beside an untrained net, the centre of the
+method. Wrong maps are the same ones moved by half the picture, and with their signs turned. On the built-in shapes,
+whose figures have known masks, the pointing game is played on test pictures, beside an untrained net, the centre of the
 picture and the figures' area.
 
     python benchmarks/attribution.py --data shapes --epochs 3 --json maps.json
