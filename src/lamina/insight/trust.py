@@ -41,7 +41,7 @@ limit of what it takes less than the order from the centre. In mean probability;
 the training targets."""
 LEAST_GAIN = 2.0
 """Lower limit of that advantage, as a multiple of the redrawn net's with its own map. By integrated gradients, of
-30 pictures and 12 untrained nets (three kinds, two targets, two seeds), 95 % had less than 1.7, all of them less than 1.9."""
+30 pictures and 12 untrained nets (three kinds, two targets, two seeds), 95 % had less than 1.7, all less than 1.9."""
 CASCADE = (0.0, 0.5, 1.0)
 """Fractions of the layers whose weights are redrawn, from the last one down; 0 is the last alone."""
 CELLS = 8
