@@ -1,0 +1,194 @@
+"""What the doctor finds: planted faults, healthy trainings by the zoo's recipes, and what it costs.
+
+Each fault is planted in each net, in several seeds, on drawn shapes, and has to be found by its kind; the recipes of the
+zoo, on pictures of CIFAR-10, have to give no diagnosis. The cost is the time of an epoch's steps with the doctor, beside
+that of the same training with one that does nothing, in turns.
+
+    python benchmarks/diagnoses.py --seeds 3 --json diagnoses.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from processes import append_row
+from rich.console import Console
+from torch import nn
+
+from lamina import Diagnosis, Epoch, Images, Recipe, Training, load_data, load_net
+from lamina.errors import NotFiniteError
+from lamina.nets import (
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    LeakyReLU,
+    Linear,
+    MaxPool2d,
+    Net,
+    Output,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
+from lamina.zoo import cnn, cnn_l, cnn_m, cnn_s, mlp, mlp_l
+
+ZOO = {"mlp": mlp, "cnn": cnn, "cnn-s": cnn_s, "cnn-m": cnn_m, "cnn-l": cnn_l, "mlp-l": mlp_l}
+PLANTED_IN = ("mlp", "cnn", "cnn-s")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A training: what was planted (``healthy`` for nothing), and which kinds were found."""
+
+    net: str
+    planted: str
+    seed: int
+    found: tuple[str, ...]
+    losses: tuple[float, ...]
+
+
+def scale_weights(body: nn.Module) -> None:
+    """Multiply all weights by 30."""
+    for module in body.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and module.weight.requires_grad:
+            module.weight.mul_(30)
+
+
+def lower_biases(body: nn.Module) -> None:
+    """Set all biases but the last to -50."""
+    biased = [module for module in body.modules() if getattr(module, "bias", None) is not None]
+    for module in biased[:-1]:
+        module.bias.fill_(-50)
+
+
+def plant(
+    name: str, images: Images, seed: int
+) -> dict[str, tuple[Net, Images, Recipe, Callable[[nn.Module], None] | None]]:
+    """The faults, by the kind that has to be found: net, images, recipe, and what is done to the weights."""
+    net, random = load_net(name), np.random.default_rng(seed)
+    recipe = dataclasses.replace(next(iter(ZOO[name].RECIPES.values())), epochs=3, batch_size=100, seed=seed)
+    if name == "mlp":
+        deep = Net(Flatten(), *(layer for _ in range(8) for layer in (Linear(64), Sigmoid())), Output())
+        plain = net
+    else:
+        convolutions = (layer for _ in range(7) for layer in (Conv2d(16, 3, padding="same"), Sigmoid()))
+        deep = Net(*convolutions, *((MaxPool2d(4), Flatten()) if name == "cnn" else (GlobalAvgPool(),)), Output())
+        plain = net.without(BatchNorm)
+    activation = LeakyReLU() if name == "cnn" else ReLU()
+    rectified = net.replace(LeakyReLU(), ReLU()) if name == "cnn" else net
+    shuffled = dataclasses.replace(images, targets=random.permutation(images.targets))
+    dark = dataclasses.replace(images, pixels=images.pixels // 64)
+    is_rare = random.random(len(images)) < 0.02
+    lopsided = dataclasses.replace(images, targets=np.where(is_rare, images.targets, 3))
+    return {
+        "learning-rate-too-high": (net, images, dataclasses.replace(recipe, lr=100 * recipe.lr), None),
+        "learning-rate-too-low": (net, images, dataclasses.replace(recipe, lr=recipe.lr / 1000), None),
+        "dying-relu": (rectified, images, recipe, lower_biases),
+        "vanishing-gradients": (deep, images, recipe, None),
+        "exploding-gradients": (plain, images, recipe, scale_weights),
+        "labels-look-shuffled": (net, shuffled, recipe, None),
+        "inputs-out-of-scale": (net, dark, dataclasses.replace(recipe, normalization="unit"), None),
+        "one-class-predicted": (net, lopsided, recipe, None),
+        "saturation": (plain.replace(activation, Tanh()), images, recipe, scale_weights),
+        "healthy": (net, images, recipe, None),
+    }
+
+
+def train(name: str, planted: str, training: Training, change: Callable[[nn.Module], None] | None = None) -> Row:
+    """Train to the end."""
+    if change is not None:
+        with torch.no_grad():
+            change(training.model.body)
+    found, losses = [], []
+    try:
+        for event in training:
+            if isinstance(event, Diagnosis):
+                found.append(event.kind)
+            elif isinstance(event, Epoch):
+                losses.append(event.train_loss)
+    except NotFiniteError:
+        losses.append(float("nan"))
+    return Row(name, planted, training.recipe.seed, tuple(found), tuple(losses))
+
+
+class Absent:
+    """A doctor that does nothing."""
+
+    def begin_step(self, _step: int) -> None:
+        """Nothing."""
+
+    def end_step(self, *_: object) -> None:
+        """Nothing."""
+
+    def end_epoch(self, *_: object) -> Iterator[Diagnosis]:
+        """Nothing."""
+        return iter(())
+
+
+def time_epochs(name: str, images: Images, turns: int) -> tuple[float, float]:
+    """Seconds of two epochs with and without the doctor, looks included: medians of turns."""
+    recipe = dataclasses.replace(next(iter(ZOO[name].RECIPES.values())), epochs=2)
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(turns):
+        for has_doctor in (True, False):
+            training = Training(load_net(name), images, recipe, device="cpu")
+            if not has_doctor:
+                training._doctor = Absent()  # type: ignore[assignment]
+            began = time.perf_counter()
+            for _ in training:
+                pass
+            seconds[has_doctor].append(time.perf_counter() - began)
+    return statistics.median(seconds[True]), statistics.median(seconds[False])
+
+
+def main(
+    seeds: int = 3,
+    healthy: int = 10_000,
+    turns: int = 5,
+    parts: str = "planted,zoo,cost",
+    json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+) -> None:
+    """Train, and compare what was found with what was planted.
+
+    Args:
+        seeds: of each training.
+        healthy: training pictures of CIFAR-10 for the zoo's recipes and the cost.
+        turns: of each timing.
+        parts: of planted, zoo and cost, commas between.
+        json_path: where to write every row, one JSON object a line.
+    """
+    console, rows = Console(width=160), []
+    if "planted" in parts:
+        shapes = load_data("shapes").train.take(range(4000))
+        for name in PLANTED_IN:
+            for seed in range(seeds):
+                for planted, (net, images, recipe, change) in plant(name, shapes, seed).items():
+                    rows.append(train(name, planted, Training(net, images, recipe, device="cpu"), change))
+    if "zoo" in parts:
+        some = load_data("cifar10").train.take_evenly(healthy)
+        for name, module in ZOO.items():
+            for recipe in module.RECIPES.values():
+                rows.append(train(name, "healthy", Training(load_net(name), some, recipe, device="cpu")))
+    for row in rows:
+        is_right = not row.found if row.planted == "healthy" else row.planted in row.found
+        console.print("as expected" if is_right else "NOT as expected", row.net, row.planted, row.seed, row.found)
+        if json_path is not None:
+            append_row(json_path, row)
+    if "cost" in parts:
+        some = load_data("cifar10").train.take_evenly(healthy)
+        for name in PLANTED_IN:
+            watched, unwatched = time_epochs(name, some, turns)
+            console.print(f"{name}: {watched:.3f} s with, {unwatched:.3f} s without: {watched / unwatched - 1:+.1%}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
