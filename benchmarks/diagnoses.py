@@ -1,7 +1,7 @@
 """What the doctor finds: planted faults, healthy trainings by the zoo's recipes, and what it costs.
 
-Each fault is planted in each net, in several seeds, on drawn shapes, and has to be found by its kind; the recipes of the
-zoo, on pictures of CIFAR-10, have to give no diagnosis. The cost is the time of an epoch's steps with the doctor, beside
+Each fault is planted in each net, in several seeds, on drawn shapes, and has to be found by its kind; the recipes of
+the zoo, on pictures of CIFAR-10, have to give no diagnosis. The cost is the time of two epochs with the doctor, beside
 that of the same training with one that does nothing, in turns.
 
     python benchmarks/diagnoses.py --seeds 3 --json diagnoses.json
@@ -176,8 +176,8 @@ def main(
     if "zoo" in parts:
         some = load_data("cifar10").train.take_evenly(healthy)
         for name, module in ZOO.items():
-            for recipe in module.RECIPES.values():
-                rows.append(train(name, "healthy", Training(load_net(name), some, recipe, device="cpu")))
+            trainings = (Training(load_net(name), some, recipe, device="cpu") for recipe in module.RECIPES.values())
+            rows += [train(name, "healthy", training) for training in trainings]
     for row in rows:
         is_right = not row.found if row.planted == "healthy" else row.planted in row.found
         console.print("as expected" if is_right else "NOT as expected", row.net, row.planted, row.seed, row.found)

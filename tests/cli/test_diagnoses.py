@@ -23,7 +23,7 @@ def test_a_diagnosis_is_printed_kept_and_not_repeated(workplace, capsys):
     assert len(set(kinds)) == len(kinds)
     high = found[kinds.index("learning-rate-too-high")]
     assert (high["run"], high["epoch"], high["layer"]) == ("runs/high", 1, None)
-    assert high["evidence"]["update"] > 0.5
+    assert high["evidence"]["loss_ratio"] > 1.2
     assert high["advice"] == "Likely the learning rate is too high. Try --lr 0.1."
     assert remarks.count("diagnosis: learning-rate-too-high: The weights changed by up to ") == 1
     kept = read_run("runs/high").history.diagnoses()

@@ -345,6 +345,8 @@ def train_stages(request: Request, stages: Sequence[Candidate], dataset: Dataset
     first = train_plan(plan, settings, terminal, evaluates_test=False)
     if first.stopped_by is not None:
         return first
+    if first.is_stopped_at_diagnosis:
+        return replace(first, report=first.run.evaluate(data=plan.dataset))
     trial, second = None, None
     made: list[Path] = []
     try:

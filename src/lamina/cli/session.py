@@ -44,6 +44,7 @@ class Outcome:
         images_per_second: training images per second of that time.
         stopped_by: the signal that ended it early, if any.
         slowdown: how many times slower the machine has become, if that ended it early.
+        is_stopped_at_diagnosis: whether a diagnosis ended it early.
     """
 
     run: Run
@@ -55,6 +56,7 @@ class Outcome:
     images_per_second: float
     stopped_by: signal.Signals | None
     slowdown: float | None = None
+    is_stopped_at_diagnosis: bool = False
 
 
 def start(
@@ -147,7 +149,7 @@ def train(
         rewind_on_nan=rewind_on_nan,
         group=group,
     )
-    report, val, ends_early, slower = None, None, False, None
+    report, val, ends_early, is_stopped, slower = None, None, False, False, None
     began = time.perf_counter()
     with (
         stop_signals(group) as received,
@@ -171,7 +173,7 @@ def train(
                 case Diagnosis():
                     terminal.emit("diagnosis", run=str(run.path), **dataclasses.asdict(event))
                     terminal.remark(f"diagnosis: {event.kind}: {event}")
-                    ends_early = ends_early or stops_at_diagnosis
+                    is_stopped = stops_at_diagnosis
                 case Rewind():
                     terminal.emit("rewind", run=str(run.path), **dataclasses.asdict(event))
                     terminal.remark(
@@ -195,7 +197,7 @@ def train(
             if slowdown is not None and isinstance(event, Step | Epoch):
                 epochs_done = event.epoch if isinstance(event, Epoch) else event.epoch - 1 + event.step / event.steps
                 slower = slowdown(epochs_done, time.perf_counter() - began)
-            ends_early = ends_early or (until_seconds is not None and time.perf_counter() - STARTED > until_seconds)
+            ends_early = is_stopped or (until_seconds is not None and time.perf_counter() - STARTED > until_seconds)
             if group.any(bool(received or ends_early or slower)):
                 if not (received or ends_early or slower):
                     received.append(signal.SIGTERM)  # another process was stopped
@@ -208,14 +210,15 @@ def train(
     report = None if received or slower else run.report
     if ends_early and not (received or slower):
         if len(rows) < wanted and evaluates_test:
-            why = "stopped at the diagnosis" if stops_at_diagnosis else "time limit reached"
+            why = "stopped at the diagnosis" if is_stopped else "time limit reached"
             terminal.remark(f"{why} after {len(rows)} of {wanted} epochs; lamina resume {run.path} trains the rest")
         if evaluates_test:
             report = run.evaluate(module, data=dataset)
     times = [row["train_seconds"] for row in rows if row.get("train_seconds")]
     speed = len(dataset.train) * len(times) / sum(times) if times else 0.0
     stopped_by = received[0] if received else None
-    return Outcome(run, dataset, val, report, seconds, sum(times), speed, stopped_by, None if received else slower)
+    slowdown_found = None if received else slower
+    return Outcome(run, dataset, val, report, seconds, sum(times), speed, stopped_by, slowdown_found, is_stopped)
 
 
 def print_outcome(outcome: Outcome, terminal: Terminal) -> int:

@@ -1,4 +1,4 @@
-"""``history.jsonl``: a line for each epoch and each rewind to a checkpoint."""
+"""``history.jsonl``: a line for each epoch, each rewind to a checkpoint and each diagnosis."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ def _parse_row(line: bytes, what: str) -> dict[str, Any]:
         raise damaged(what, f"its evidence should be an object, but is {evidence!r:.60}", BAD_LINE)
     for name, value in (*((name, value) for name, value in row.items() if name != "evidence"), *evidence.items()):
         is_number = value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
-        if not (value is None or isinstance(value, str) if name in TEXTS else is_number):
+        is_text = isinstance(value, str) or (value is None and name == "layer")
+        if not (is_text if name in TEXTS else is_number):
             kind = "text" if name in TEXTS else "a number"
             raise damaged(what, f"its {name:.60} should be {kind}, but is {value!r:.60}", BAD_LINE)
     return row

@@ -201,8 +201,7 @@ class Keeper:
         """The training's records, each once it is saved; then the final report."""
         if reason := self._lead(lambda: self.run.early_end):
             self._early_end = EarlyEnd(self.training.epochs_done, reason)
-        known = self._lead(lambda: " ".join(row["diagnosis"] for row in self.run.history.diagnoses()))
-        self._known = set((known or "").split())
+        self._known = self._find_known()
         try:
             if self.writes and not (self.run.path / "state.safetensors").exists():
                 self._try(self._save_checkpoint)
@@ -253,7 +252,7 @@ class Keeper:
             self.training.check_weights()
             self._try(self._save_all if self.training.is_interrupted else self._save_checkpoint)
         yield event
-        if isinstance(event, Epoch) and report is not None:
+        if isinstance(event, Epoch) and report is not None and "overfitting" not in self._known:
             text = self._lead(lambda: self._find_overfitting() or "")
             if text:
                 yield from self._tell(Diagnosis(**json.loads(text)))
@@ -270,7 +269,13 @@ class Keeper:
             self._is_saved = False
             if self.writes:
                 self._rows.append(diagnosis_row(diagnosis))
+            self._try(self._save_all)
             yield diagnosis
+
+    def _find_known(self) -> set[str]:
+        """The kinds that the run's history has, or will have."""
+        rows = (*self.run.history.diagnoses(), *self._rows) if self.group.is_leader else ()
+        return set((self._lead(lambda: " ".join(row["diagnosis"] for row in rows if "diagnosis" in row)) or "").split())
 
     def _is_worth_saving(self) -> bool:
         """Whether to save after this epoch: always, unless epochs are so short that saving would dominate."""
@@ -399,6 +404,7 @@ class Keeper:
         kept = [row for row in self._rows if "rewind" in row or row["epoch"] <= training.epochs_done]
         self._rows = [*kept, dataclasses.asdict(rewind)]
         self._try(self._write_rewind)
+        self._known = self._find_known()
         return rewind
 
     def _write_rewind(self) -> None:

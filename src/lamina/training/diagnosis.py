@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from lamina.errors import plural
+from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL, Kind
 from lamina.training.recipe import Recipe
 
 DiagnosisKind = Literal[
@@ -54,7 +55,8 @@ LIMITS = {
     "input deviation": Limit(0.1, "of the first layer's input, or ten; LeCun et al., Efficient BackProp, 1998"),
     "update": Limit(0.5, "of all weights in a step, by their size; CS231n: a thousandth is usual; chosen here"),
     "small update": Limit(1e-3, "of the layer that changes most; CS231n: the usual one"),
-    "worse loss": Limit(1.2, "of an epoch, by that of the first step; chosen here"),
+    "worse loss": Limit(1.2, "of an epoch, by that of the first step or of a constant answer; chosen here"),
+    "schedule": Limit(0.5, "of the peak learning rate: later, steps are small on purpose; chosen here"),
     "stagnation": Limit(0.9, "the same; chosen here"),
     "raised losses": Limit(
         0.5, "share of steps that raised their batch's loss, as in Cockpit (Schneider et al., 2021)"
@@ -72,7 +74,9 @@ LIMITS = {
 }
 LEAST_STEPS = 100
 """In fewer steps a net need not have learned anything."""
-LEAST_ASKED, SWINGS, RISES = 3, 4, 3
+LEAST_PICTURES, LEAST_SEEN = 64, 400
+"""Fewer pictures may leave a healthy unit silent; so many have to be seen for each class."""
+LEAST_ASKED, SWINGS, RISES = 10, 4, 3
 """So many steps are asked at least, so many changes of the loss alternate, so many epochs are worse on val."""
 
 
@@ -102,23 +106,23 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Check:
-    """The figures of one step: norms by layer, and the loss of its batch before it and, of some steps, after it."""
+    """The norms of one step, by layer: of the gradient, of the weights and of their change."""
 
     gradients: Sequence[float]
     weights: Sequence[float]
     updates: Sequence[float]
-    loss: float
-    loss_after: float | None = None
 
     @property
     def update(self) -> float:
         """The change of all weights, as a fraction of their size."""
-        return math.hypot(*self.updates) / max(math.hypot(*self.weights), 1e-30)
+        size = math.hypot(*self.weights)
+        return math.hypot(*self.updates) / size if size else 0.0
 
     @property
     def largest_update(self) -> float:
         """The change of the layer that changes most, as a fraction of its size."""
-        return max(change / max(size, 1e-30) for change, size in zip(self.updates, self.weights, strict=True))
+        pairs = zip(self.updates, self.weights, strict=True)
+        return max((change / size for change, size in pairs if size), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -152,10 +156,14 @@ class Observation:
         epoch: from 1; ``steps`` have been taken since the beginning.
         recipe: by which the net is trained.
         layers: those whose norms the checks have, in words, in the order of the net.
-        checks: of this epoch's steps.
+        checks: of this epoch's steps, but not of the very first, whose length says little.
+        raised: how many of the last ``asked`` steps that were asked raised the loss of their own batch.
         activity: after the epoch, if it was looked at.
-        losses: of the epochs so far; ``start_loss`` of the first step, if it was seen.
+        losses: of the epochs that were seen; ``start_loss`` of the first step, if it was.
         constant_loss: of the best constant answer.
+        lr: the peak learning rate; ``lr_fraction`` is what the schedule leaves of it now.
+        kind: of target; ``classes`` is how many answers there are.
+        images_seen: in all steps.
     """
 
     epoch: int
@@ -163,15 +171,22 @@ class Observation:
     recipe: Recipe
     layers: Sequence[str]
     checks: Sequence[Check]
+    raised: int
+    asked: int
     activity: Activity | None
     losses: Sequence[float]
     start_loss: float | None
     constant_loss: float
+    lr: float
+    lr_fraction: float
+    kind: Kind
+    classes: int
+    images_seen: int
 
     @property
     def loss_ratio(self) -> float:
-        """The loss of this epoch by that of the first step; 1 where that is unknown."""
-        return self.losses[-1] / self.start_loss if self.start_loss else 1.0
+        """The loss of this epoch by that of the first step, or of the best constant answer if that is larger."""
+        return self.losses[-1] / max(self.start_loss or 0.0, self.constant_loss, 1e-30)
 
     @property
     def largest_update(self) -> float:
@@ -186,13 +201,14 @@ def diagnose(seen: Observation, found: Sequence[Diagnosis]) -> Iterator[Diagnosi
     for kind, find in RULES.items():
         # Small steps follow from small gradients.
         is_cause = kind in CAUSES and kind != "learning-rate-too-low"
-        if kind in kinds or (is_explained and not is_cause):
+        if is_explained and not is_cause:
             continue
         if told := find(seen):
             layer, evidence, finding, advice = told
             diagnosis = Diagnosis(kind, seen.epoch, layer, evidence, finding, advice)
             is_explained = is_explained or explains(diagnosis)
-            yield diagnosis
+            if kind not in kinds:
+                yield diagnosis
 
 
 def explains(diagnosis: Diagnosis) -> bool:
@@ -223,22 +239,20 @@ def find_odd_inputs(seen: Observation) -> Told | None:
 def find_high_lr(seen: Observation) -> Told | None:
     """Steps that are too long: the weights change by much of their size, or the loss rises."""
     update = max((check.update for check in seen.checks), default=0.0)
-    asked = [check for check in seen.checks if check.loss_after is not None]
-    raised = sum(check.loss_after > check.loss for check in asked if check.loss_after is not None)
-    raises = len(asked) >= LEAST_ASKED and raised > LIMITS["raised losses"].value * len(asked)
+    raises = seen.asked >= LEAST_ASKED and seen.raised > LIMITS["raised losses"].value * seen.asked
     is_worse = seen.loss_ratio > LIMITS["worse loss"].value
     if not (update > LIMITS["update"].value or raises or is_worse):
         return None
     parts = [f"The weights changed by up to {update:.2g} of their size in one step"]
-    if raised:
-        parts.append(f"{raised} of {len(asked)} steps raised the loss of their own batch")
+    if raises:
+        parts.append(f"{seen.raised} of {seen.asked} steps raised the loss of their own batch")
     if is_worse:
-        parts.append(f"the loss of this epoch is {seen.loss_ratio:.3g} times that of the first step")
+        parts.append(f"the loss of this epoch is {seen.loss_ratio:.3g} times what it was before the first step")
     return (
         None,
-        {"update": update, "raised": float(raised), "asked": float(len(asked)), "loss_ratio": seen.loss_ratio},
+        {"update": update, "raised": float(seen.raised), "asked": float(seen.asked), "loss_ratio": seen.loss_ratio},
         f"{'; '.join(parts)}.",
-        f"Likely the learning rate is too high. Try --lr {seen.recipe.lr / 10:.2g}.",
+        f"Likely the learning rate is too high. Try --lr {seen.lr / 10:.2g}.",
     )
 
 
@@ -247,7 +261,7 @@ def find_explosion(seen: Observation) -> Told | None:
     pairs = [(norm, place) for check in seen.checks for place, norm in enumerate(check.gradients)]
     norm, place = max(pairs, default=(0.0, 0))
     limit = LIMITS["gradient"].value
-    if norm <= limit:
+    if norm <= limit or seen.losses[-1] <= seen.constant_loss:  # large gradients did no harm
         return None
     return (
         seen.layers[place],
@@ -260,7 +274,7 @@ def find_explosion(seen: Observation) -> Told | None:
 
 def find_vanishing(seen: Observation) -> Told | None:
     """A first layer that gets next to no gradient."""
-    if not seen.checks:
+    if not seen.checks or not seen.layers:
         return None
     first, last = (statistics.median(check.gradients[place] for check in seen.checks) for place in (0, -1))
     ratio = first / last if last else 1.0
@@ -277,28 +291,26 @@ def find_vanishing(seen: Observation) -> Told | None:
 
 def find_dead(seen: Observation) -> Told | None:
     """A layer most of whose units answer no picture."""
-    if seen.activity is None:
+    if seen.activity is None or seen.activity.images < LEAST_PICTURES:
         return None
-    found = [(layer, share) for layer, share in seen.activity.dead if share >= LIMITS["dead units"].value]
-    if not found:
+    layer, share = max(seen.activity.dead, key=lambda pair: pair[1], default=("", 0.0))
+    if share < LIMITS["dead units"].value:
         return None
-    layer, share = found[0]
     return (
         layer,
         {"dead_fraction": share, "update": seen.largest_update},
         f"{100 * share:.0f} % of the units of {layer} were 0 for all of {seen.activity.images} pictures.",
         "Likely the learning rate is too high, or biases are far below 0. "
-        f"Try --lr {seen.recipe.lr / 3:.2g}, or BatchNorm() before it.",
+        f"Try --lr {seen.lr / 3:.2g}, or BatchNorm() before it.",
     )
 
 
 def find_saturation(seen: Observation) -> Told | None:
     """A Sigmoid or Tanh most of whose outputs are at an end of its range."""
     pairs = [] if seen.activity is None else seen.activity.saturated
-    found = [(layer, share) for layer, share in pairs if share >= LIMITS["saturated outputs"].value]
-    if not found:
+    layer, share = max(pairs, key=lambda pair: pair[1], default=("", 0.0))
+    if share < LIMITS["saturated outputs"].value:
         return None
-    layer, share = found[0]
     return (
         layer,
         {"saturated_fraction": share},
@@ -312,18 +324,23 @@ def find_low_lr(seen: Observation) -> Told | None:
     update = seen.largest_update
     if not 0 < update <= LIMITS["small update"].value or seen.loss_ratio <= LIMITS["stagnation"].value:
         return None
+    if seen.steps < LEAST_STEPS or seen.lr_fraction < LIMITS["schedule"].value:
+        return None
     return (
         None,
         {"update": update, "loss": seen.losses[-1]},
         f"No layer changed by more than {update:.1e} of its size in a step; the loss is {seen.losses[-1]:.4g} still.",
-        f"Likely the learning rate is too low. Try --lr {seen.recipe.lr * 10:.2g}.",
+        f"Likely the learning rate is too low. Try --lr {seen.lr * 10:.2g}.",
     )
 
 
 def find_shuffled(seen: Observation) -> Told | None:
     """A loss no better than without looking, although the weights move."""
     least, most = (LIMITS[name].value * seen.constant_loss for name in ("constant loss", "worse than constant"))
-    if seen.epoch < 2 or seen.steps < LEAST_STEPS or not least <= seen.losses[-1] <= most:
+    recent = seen.losses[-2:]
+    if len(recent) < 2 or not all(least <= loss <= most for loss in recent) or seen.kind not in (SINGLE_LABEL, BINARY):
+        return None
+    if seen.steps < LEAST_STEPS or seen.images_seen < LEAST_SEEN * seen.classes:
         return None
     return (
         None,
@@ -338,15 +355,16 @@ def find_shuffled(seen: Observation) -> Told | None:
 def find_one_class(seen: Observation) -> Told | None:
     """The same answer for all pictures."""
     activity = seen.activity
-    if activity is None or activity.answers != 1 or activity.classes < 2:
+    if activity is None or activity.answers != 1 or activity.classes < 2 or seen.kind is MULTI_LABEL:
         return None
     if seen.epoch < 2 or seen.steps < LEAST_STEPS:
         return None
+    remedy = "a higher --lr" if seen.recipe.balance == "on" else "--balance on"
     return (
         None,
         {"answers": 1.0, "classes": float(activity.classes)},
         f"The answer was the same for all of {activity.images} pictures, which have {activity.classes} classes.",
-        "Likely nearly all pictures are of one class, or nothing was learned yet. Try --balance on.",
+        f"Likely nearly all pictures are of one class, or nothing was learned yet. Try {remedy}.",
     )
 
 
@@ -356,14 +374,14 @@ def find_oscillation(seen: Observation) -> Told | None:
     changes = [after - before for before, after in itertools.pairwise(recent)]
     if len(changes) < SWINGS or any(one * other >= 0 for one, other in itertools.pairwise(changes)):
         return None
-    swing = statistics.fmean(map(abs, changes)) / statistics.fmean(recent)
+    swing = statistics.fmean(map(abs, changes)) / seen.constant_loss
     if swing <= LIMITS["swing"].value:
         return None
     return (
         None,
         {"swing": swing},
-        f"The loss went up and down by {100 * swing:.0f} % from epoch to epoch.",
-        f"Likely the learning rate is too high, or the batch too small. Try --lr {seen.recipe.lr / 3:.2g}.",
+        f"The loss went up and down by {100 * swing:.0f} % of a constant answer's from epoch to epoch.",
+        f"Likely the learning rate is too high, or the batch too small. Try --lr {seen.lr / 3:.2g}.",
     )
 
 
@@ -385,16 +403,18 @@ RULES: dict[DiagnosisKind, Callable[[Observation], Told | None]] = {
 def find_overfitting(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
     """What the history's rows of epochs say about overfitting: the loss on ``val`` rises while that of training falls.
 
-    >>> rows = [{"epoch": e, "train_loss": 1 / e, "val_loss": 1 + abs(e - 3) / 10} for e in range(1, 7)]
+    >>> rows = [{"epoch": e, "train_loss": 1 / e, "val_loss": 1 + abs(e - 3) / 8} for e in range(1, 7)]
     >>> find_overfitting(rows[:4]), find_overfitting(rows).kind
     (None, 'overfitting')
     """
     known = [row for row in rows if row.get("val_loss") is not None and row.get("train_loss") is not None]
     best = min(known, key=lambda row: row["val_loss"], default=None)
-    if best is None or len([row for row in known if row["epoch"] > best["epoch"]]) < RISES:
+    if best is None or known[-1]["epoch"] <= best["epoch"] or len(known) <= RISES:
         return None
     last, lowest = known[-1], best["val_loss"]
-    if last["val_loss"] <= LIMITS["rise"].value * lowest or last["train_loss"] >= best["train_loss"]:
+    is_high = all(row["val_loss"] > LIMITS["rise"].value * lowest for row in known[-RISES:])
+    is_better = last.get("val_accuracy", 0.0) > best.get("val_accuracy", 0.0)
+    if not is_high or is_better or last["train_loss"] >= best["train_loss"]:
         return None
     return Diagnosis(
         "overfitting",
@@ -403,6 +423,6 @@ def find_overfitting(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
         {"val_loss": last["val_loss"], "lowest_val_loss": lowest, "train_loss": last["train_loss"]},
         f"The loss on val was lowest after epoch {best['epoch']}, {lowest:.4g}, and is {last['val_loss']:.4g}, while "
         f"that of training fell to {last['train_loss']:.4g}.",
-        f"The net remembers its pictures. Try --epochs {best['epoch']}, --weight-decay 0.1, augmentation such as "
-        "--translate-px 4, or more pictures.",
+        f"Likely the net remembers its pictures. Try --epochs {best['epoch']}, more augmentation (--translate-px, "
+        "--cutout-px), or more pictures.",
     )

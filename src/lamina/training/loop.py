@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -99,7 +101,7 @@ class Training:
         self._sums = build_sums(self._live, recipe, group)
         self._local = LocalSteps(self._live, self._optimizer, recipe.lanes, group) if recipe.sync_every > 1 else None
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group)
-        self._doctor = Doctor(self._live, recipe, images)
+        self._doctor, self._group = Doctor(self._live, recipe, images), group
         self._steps_per_record, self._tally = steps_per_record, Tally()
         self.images, self.steps_per_epoch = len(images), len(self._batches)
         self.steps_done = self.rewinds = 0
@@ -174,7 +176,7 @@ class Training:
                     self._guard.check_weights(self.lr)
                     record = tally.summarize(epoch + 1, recipe.epochs, self._lr_of(epoch, done - 1))
                     yield record
-                    yield from self._doctor.end_epoch(epoch + 1, self.steps_done, record.train_loss)
+                    yield from self._diagnose(record)
                 else:
                     yield Step(epoch + 1, done, self.steps_per_epoch, loss)
                 self._forward.set_mode(epoch)
@@ -193,7 +195,8 @@ class Training:
         self._guard.clip()
         self._doctor.begin_step(self.steps_done)
         self._optimizer.step()
-        repeat = partial(self._repeat_loss, batch) if self.recipe.lanes == 1 else None
+        can_repeat = self.recipe.lanes == 1 and self.recipe.compile == "off" and self._live.net is not None
+        repeat = partial(self._repeat_loss, batch) if can_repeat else None
         self._doctor.end_step(self.steps_done, sums.loss, repeat)
         return sums
 
@@ -222,6 +225,15 @@ class Training:
         loss = task.loss(logits, batch.targets, self.recipe.label_smoothing, batch.weights)
         loss.backward(share)
         return loss, task.correct(logits.detach(), batch.targets)
+
+    def _diagnose(self, epoch: Epoch) -> list[Diagnosis]:
+        """What the doctor says at the end of an epoch; in a group, what the leader's says."""
+        fraction = epoch.lr / self.lr if self.lr else 1.0
+        found = list(self._doctor.end_epoch(epoch.epoch, self.steps_done, epoch.train_loss, self.lr, fraction))
+        if self._group.size == 1:
+            return found
+        text = self._group.lead(lambda: json.dumps([dataclasses.asdict(one) for one in found]).encode())
+        return [Diagnosis(**values) for values in json.loads(text)]
 
     def _repeat_loss(self, batch: Batch) -> Tensor:
         """The loss of a batch by the present weights."""
@@ -265,6 +277,7 @@ class Training:
             RunError: the checkpoint's weights are not those of this net; nothing has been changed.
         """
         restore_tensors(checkpoint.tensors, self._models, self._optimizer)
+        self._doctor.restart()
         standing = checkpoint.standing
         self.steps_done, self.rewinds = standing.steps_done, standing.rewinds
         self._tally = Tally(standing.images, standing.loss, standing.correct, standing.seconds)
