@@ -106,8 +106,9 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Check:
-    """The norms of one step, by layer: of the gradient, of the weights and of their change."""
+    """The norms of one step, counted from 0, by layer: of the gradient, of the weights and of their change."""
 
+    step: int
     gradients: Sequence[float]
     weights: Sequence[float]
     updates: Sequence[float]
@@ -156,7 +157,7 @@ class Observation:
         epoch: from 1; ``steps`` have been taken since the beginning.
         recipe: by which the net is trained.
         layers: those whose norms the checks have, in words, in the order of the net.
-        checks: of this epoch's steps, but not of the very first, whose length says little.
+        checks: of this epoch's steps.
         raised: how many of the last ``asked`` steps that were asked raised the loss of their own batch.
         activity: after the epoch, if it was looked at.
         losses: of the epochs that were seen; ``start_loss`` of the first step, if it was.
@@ -274,9 +275,11 @@ def find_explosion(seen: Observation) -> Told | None:
 
 def find_vanishing(seen: Observation) -> Told | None:
     """A first layer that gets next to no gradient."""
-    if not seen.checks or not seen.layers:
+    # A last layer that begins at 0 passes nothing on in the first step.
+    checks = [check for check in seen.checks if check.step > 0]
+    if not checks or not seen.layers:
         return None
-    first, last = (statistics.median(check.gradients[place] for check in seen.checks) for place in (0, -1))
+    first, last = (statistics.median(check.gradients[place] for check in checks) for place in (0, -1))
     ratio = first / last if last else 1.0
     if ratio >= LIMITS["gradient ratio"].value or first >= LIMITS["gradient floor"].value:
         return None

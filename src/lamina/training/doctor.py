@@ -26,8 +26,8 @@ from lamina.training.randomness import seeded
 from lamina.training.recipe import Recipe
 from lamina.training.task import Regression, SingleLabel, Task
 
-FIRST_NORM_STEP, NORM_STEPS, LOSS_STEPS, MOST_ASKED = 3, 50, 100, 20
-"""Norms are taken in the 3rd step and in every 50th; every 100th is asked whether it lowered its own batch's loss, and
+NORM_STEPS, LOSS_STEPS, MOST_ASKED = 50, 100, 20
+"""Norms are taken in the first step and in every 50th. Every 100th is asked whether it lowered its own batch's loss;
 the last 20 of these count."""
 MOST_FIXED, LEAST_FIXED, FIXED_FRACTION = 256, 128, 1 / 50
 """This fraction of the images is looked at after an epoch, which takes less than 1 % of it, within these numbers; where
@@ -66,7 +66,7 @@ class Doctor:
     def begin_step(self, step: int) -> None:
         """Remember the weights before one of the steps whose norms are taken; steps count from 0."""
         self._before = None
-        if step + 1 == FIRST_NORM_STEP or (step + 1) % NORM_STEPS == 0:
+        if step == 0 or (step + 1) % NORM_STEPS == 0:
             named = self._model.named_parameters()
             self._weights = {name: weight for name, weight in named if weight.ndim >= 2 and weight.grad is not None}
             self._before = [weight.detach().clone() for weight in self._weights.values()]
@@ -91,7 +91,7 @@ class Doctor:
             torch.stack(torch._foreach_norm(part)).tolist() for part in (gradients, self._before, updates)
         )
         if math.isfinite(sum((*gradient, *size, *update))):
-            self._checks.append(Check(gradient, size, update))
+            self._checks.append(Check(step, gradient, size, update))
         if repeat is not None and (step + 1) % LOSS_STEPS == 0:
             with keep_buffers(self._model):
                 self._asked.append(repeat().item() > loss.item())
