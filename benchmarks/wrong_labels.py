@@ -32,15 +32,17 @@ FLIPPED_FRACTION = 0.2
 CHANGES = ("shift", "mirror", "jpeg", "colours")
 
 
-def take_classes(images: Images, a_class: int, classes: int) -> Images:
-    """The first pictures of the first classes."""
-    rows = np.concatenate([np.flatnonzero(images.targets == number)[:a_class] for number in range(classes)])
-    return dataclasses.replace(images.take(np.sort(rows)), target_names=images.target_names[:classes])
+def take_classes(images: Images, a_class: int, first: int) -> Images:
+    """The first pictures of five classes, from ``first`` on."""
+    chosen = range(first, first + CLASSES)
+    rows = np.concatenate([np.flatnonzero(images.targets == number)[:a_class] for number in chosen])
+    taken, names = images.take(np.sort(rows)), images.target_names[first : first + CLASSES]
+    return dataclasses.replace(taken, targets=taken.targets - first, target_names=names)
 
 
-def labels(a_class: int = 2000, classes: int = CLASSES, scratch: bool = False, seed: int = 1) -> None:
+def labels(a_class: int = 2000, first: int = 0, scratch: bool = False, seed: int = 1) -> None:
     """Find flipped labels."""
-    clean = take_classes(load_data("cifar10").train, a_class, classes)
+    clean = take_classes(load_data("cifar10").train, a_class, first)
     noisy = plant_flips(clean, FLIPPED_FRACTION, seed)
     started, cpu = time.perf_counter(), time.process_time()
     plans = choose_plans(noisy, None if scratch else find_at_hand())

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from lamina.data import Dataset, Images
 from lamina.errors import DataError
 from lamina.insight.folds import FOLDS, CrossPrediction, cross_predict, cross_predict_features, draw_folds
-from lamina.insight.plans import Plan, choose_plans, predict_by
+from lamina.insight.plans import Plan, choose_plans, multiply, predict_by
 from lamina.insight.planted import find_wrong_labels, plant_flips
 from lamina.nets import Flatten, Net, Output
+from lamina.targets import MULTI_LABEL
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
 from lamina.training.pretrained import PACKAGED, RECIPES, TimmNet, open_timm_net
 from lamina.training.recipe import Recipe
@@ -127,7 +128,7 @@ def test_features_of_pretrained_weights_serve_too():
     assert done[-1] == 52
 
 
-def test_plans_follow_number_and_size_and_their_mean_is_what_they_predict():
+def test_plans_follow_number_and_size_and_are_multiplied():
     net = TimmNet("any", "none", "")
     assert [plan.net_name for plan in choose_plans(draw_squares(40, side_px=32), net)] == ["timm:any"]
     many = draw_squares(1200, side_px=14)
@@ -144,10 +145,16 @@ def test_plans_follow_number_and_size_and_their_mean_is_what_they_predict():
     done: list[int] = []
     both = predict_by(plans, images, [others], device="cpu", progress=lambda count, _: done.append(count))
     each = [predict_by([plan], images, [others], device="cpu") for plan in plans]
-    assert np.allclose(both.own, (each[0].own + each[1].own) / 2)
-    assert np.allclose(both.others[0], (each[0].others[0] + each[1].others[0]) / 2)
+    product = (each[0].own * each[1].own) ** 0.75
+    assert np.allclose(both.own, product / product.sum(axis=1, keepdims=True), atol=1e-4)
+    assert both.others[0].shape == (5, 2)
     assert done == sorted(done)
     assert done[-1] == 2000
+
+
+def test_labels_are_multiplied_as_yes_and_no():
+    first, second = np.float32([[0.9, 0.5]]), np.float32([[0.9, 0.2]])
+    assert np.allclose(multiply([first, second], MULTI_LABEL), [[27 / 28, 1 / (1 + 4**0.75)]])
 
 
 def test_too_few_pictures_and_numbers_are_refused():
