@@ -80,7 +80,7 @@ def test_a_record_says_what_was_trained_where_and_how(record, training):
     assert record.machine.threads == torch.get_num_threads()
     assert record.machine.processor
     assert (record.device.value, record.precision.value) == ("cpu", "fp32")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", record.created)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", record.created)
 
 
 def test_a_run_is_read_as_it_was_written(run):

@@ -53,7 +53,9 @@ GROWING = Recipe(epochs=4, batch_size=20, optimizer="sgd", lr=0.05, grow_from_fr
 def test_pictures_grow_from_half_their_side_to_their_own():
     training = Training(SMALL, random_images(side_px=16), GROWING)
     seen = []
-    training.model.body[0].register_forward_hook(lambda *given: seen.append(tuple(given[1][0].shape[2:])))
+    training.model.body[0].register_forward_hook(
+        lambda module, given, _: seen.append(tuple(given[0].shape[2:])) if module.training else None
+    )
     train(training)
     assert seen == [(8, 8)] * 3 + [(10, 10)] * 3 + [(14, 14)] * 3 + [(16, 16)] * 3
 

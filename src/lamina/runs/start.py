@@ -211,7 +211,7 @@ def _describe(
         rewind_on_nan=rewind_on_nan,
         command=tuple(command),
         considered=considered,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="microseconds"),
         versions=find_versions(with_timm=timm is not None),
         machine=describe_machine(),
     )
