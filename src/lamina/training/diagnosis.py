@@ -72,7 +72,7 @@ LIMITS = {
     "swing": Limit(0.1, "mean change of the loss between epochs, by its mean; chosen here"),
     "rise": Limit(1.1, "loss on val by its lowest; Prechelt, Early Stopping, 1998, generalization loss; chosen here"),
 }
-LEAST_STEPS = 100
+LEAST_STEPS = 64
 """In fewer steps a net need not have learned anything."""
 LEAST_PICTURES, LEAST_SEEN = 64, 400
 """Fewer pictures may leave a healthy unit silent; so many have to be seen for each class."""
@@ -162,7 +162,7 @@ class Observation:
         activity: after the epoch, if it was looked at.
         losses: of the epochs that were seen; ``start_loss`` of the first step, if it was.
         constant_loss: of the best constant answer.
-        lr: the peak learning rate; ``lr_fraction`` is what the schedule leaves of it now.
+        lr: the peak learning rate; ``lr_fraction`` is what the schedule left of it in this epoch.
         kind: of target; ``classes`` is how many answers there are.
         images_seen: in all steps.
     """

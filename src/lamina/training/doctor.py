@@ -107,7 +107,7 @@ class Doctor:
             steps: since the beginning.
             train_loss: of the epoch.
             lr: the peak learning rate.
-            lr_fraction: what the schedule leaves of it in the last step.
+            lr_fraction: what the schedule left of it, the mean of the epoch's first and last step.
         """
         self._losses.append(train_loss)
         checks, self._checks = self._checks, []

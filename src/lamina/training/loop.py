@@ -228,7 +228,7 @@ class Training:
 
     def _diagnose(self, epoch: Epoch) -> list[Diagnosis]:
         """What the doctor says at the end of an epoch; in a group, what the leader's says."""
-        fraction = epoch.lr / self.lr if self.lr else 1.0
+        fraction = (self._lr_of(epoch.epoch - 1, 0) + epoch.lr) / (2 * self.lr) if self.lr else 1.0
         found = list(self._doctor.end_epoch(epoch.epoch, self.steps_done, epoch.train_loss, self.lr, fraction))
         if self._group.size == 1:
             return found
