@@ -11,9 +11,11 @@ from torch import nn
 from lamina import Epoch, Recipe, Training, load_data, load_net, load_recipe
 from lamina.data import Images
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Net, Output, ReLU, Sigmoid, Tanh
+from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.activations import describe_layer
 from lamina.training.diagnosis import LIMITS, Diagnosis, find_overfitting
-from lamina.training.doctor import LOSS_STEPS, keep_buffers, look
+from lamina.training.doctor import LOSS_STEPS, constant_loss, keep_buffers, look
+from lamina.training.task import task_of
 from lamina.training.tensors import digest_tensors
 
 MLP = load_net("mlp")
@@ -166,3 +168,23 @@ def test_overfitting_needs_a_falling_training_loss_and_several_worse_epochs():
 
 def test_every_limit_has_a_source():
     assert all(limit.source for limit in LIMITS.values())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("targets", [
+    np.arange(60) % 7 % 3,
+    np.arange(60) % 5 == 0,
+    np.stack([np.arange(60) % 3 == 0, np.arange(60) % 7 == 0], axis=1),
+    np.linspace(-3, 5, 60, dtype=np.float32)[:, None],
+])  # fmt: skip
+def test_the_loss_of_a_constant_answer_is_that_over_all_images(targets, smoothing):
+    images = Images.from_arrays(np.zeros((60, 2, 2), np.uint8), targets)
+    task, given = task_of(images), torch.from_numpy(images.targets)
+    if images.kind is SINGLE_LABEL:
+        logits = (torch.bincount(given) / 60).log()
+    elif images.kind is REGRESSION:
+        logits = torch.zeros(1)
+    else:
+        logits = given.float().view(60, -1).mean(dim=0).logit()
+    expected = float(task.loss(logits.expand(60, -1), given, smoothing))
+    assert constant_loss(task, images, Recipe(label_smoothing=smoothing)) == pytest.approx(expected, rel=1e-5)

@@ -100,7 +100,8 @@ def cross_predict(
         DataError: the targets are numbers, or there are fewer pictures than folds.
     """
     folds = _deal(images, groups, recipe.seed)
-    task, own = task_of(images), np.empty((len(images), task_of(images).outputs), np.float32)
+    task = task_of(images)
+    own = np.empty((len(images), task.outputs), np.float32)
     sums = [np.zeros((len(each), task.outputs), np.float32) for each in others]
     for fold in range(FOLDS):
         held = np.flatnonzero(folds == fold)

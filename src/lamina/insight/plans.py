@@ -24,15 +24,13 @@ from lamina.targets import SINGLE_LABEL, Kind
 from lamina.training.fit import PRETRAINED_HOME, ZOO_HOME, Home, fit_recipe
 from lamina.training.pretrained import RECIPES, TimmNet
 from lamina.training.recipe import Recipe
-from lamina.zoo import load_net, load_recipe
+from lamina.zoo import LEAST_CONVOLVED_PX, load_net, load_recipe
 
 FEATURES_ALONE_IMAGES, FEATURES_IMAGES = 1_000, 20_000
 """Up to how many pictures the features of a pretrained net serve alone, and with ``cnn-s``, if the net is at hand."""
 FEATURES_SIDE_PX = 96
 TRAINED_SIDE_PX = 64
 """Larger pictures are made as small as this to train on."""
-LEAST_CONVOLVED_PX = 12
-"""Pictures smaller than this are too small for the convolutions of ``cnn-s``."""
 HOME = Home(7_500, 32)
 """What the recipe for ``cnn-s`` was chosen on: three quarters of 10,000 pictures."""
 RECIPE = dataclasses.replace(load_recipe("cnn-s"), epochs=5, batch_size=100, label_smoothing=0.0)

@@ -41,10 +41,8 @@ from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
-from lamina.zoo import LADDER, PHOTO_LADDER
+from lamina.zoo import LADDER, LEAST_CONVOLVED_PX, PHOTO_LADDER
 
-LEAST_CONVOLVED_PX = 12
-"""Smallest side for convolutional nets: of smaller pictures, the last block of ``cnn-s`` sees a pixel or none."""
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
 
 

@@ -57,6 +57,11 @@ def module_paths(model: Model) -> tuple[str, ...]:
     return () if model.net is None else tuple(f"body.{index}" for index in range(len(model.net)))
 
 
+def innermost_paths(model: Model) -> list[str]:
+    """The paths of the body's modules that have no modules in them."""
+    return [path for path, module in model.body.named_modules(prefix="body") if not list(module.children())]
+
+
 def find_path(model: Model, layer: int | str) -> str:
     """The module path of a layer, given by its index in the net or by that path; ``NetError`` if there is none."""
     if isinstance(layer, str):

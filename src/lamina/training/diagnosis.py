@@ -11,13 +11,13 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from lamina.errors import plural
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL, Kind
 from lamina.training.recipe import Recipe
 
-DiagnosisKind = Literal[
+CauseKind = Literal[
     "inputs-out-of-scale",
     "learning-rate-too-high",
     "exploding-gradients",
@@ -25,22 +25,9 @@ DiagnosisKind = Literal[
     "dying-relu",
     "saturation",
     "learning-rate-too-low",
-    "labels-look-shuffled",
-    "one-class-predicted",
-    "oscillation",
-    "overfitting",
 ]
-CAUSES: frozenset[DiagnosisKind] = frozenset(
-    (
-        "inputs-out-of-scale",
-        "learning-rate-too-high",
-        "exploding-gradients",
-        "vanishing-gradients",
-        "dying-relu",
-        "saturation",
-        "learning-rate-too-low",
-    )
-)
+DiagnosisKind = CauseKind | Literal["labels-look-shuffled", "one-class-predicted", "oscillation", "overfitting"]
+CAUSES: frozenset[str] = frozenset(get_args(CauseKind))
 """Why a net does not learn. What follows from that is not looked for where one of these was found."""
 
 

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from lamina.data import Images
 from lamina.targets import REGRESSION, SINGLE_LABEL
-from lamina.training.activations import describe_layer, watch
+from lamina.training.activations import describe_layer, innermost_paths, watch
 from lamina.training.diagnosis import Activity, Check, Diagnosis, Observation, diagnose
 from lamina.training.model import PREDICTED_PIXELS, Model, eval_mode
 from lamina.training.randomness import seeded
 from lamina.training.recipe import Recipe
-from lamina.training.task import Regression, SingleLabel, Task
+from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
 
 NORM_STEPS, LOSS_STEPS, MOST_ASKED = 50, 100, 20
 """Norms are taken in the first step and in every 50th. Every 100th is asked whether it lowered its own batch's loss;
@@ -72,13 +72,19 @@ class Doctor:
             self._before = [weight.detach().clone() for weight in self._weights.values()]
 
     @torch.no_grad()
-    def end_step(self, step: int, loss: Float[Tensor, ""], repeat: Callable[[], Float[Tensor, ""]] | None) -> None:
+    def end_step(
+        self,
+        step: int,
+        loss: Float[Tensor, ""],
+        repeat: Callable[[], tuple[Float[Tensor, "b k"], Float[Tensor, ""]]] | None,
+    ) -> None:
         """Take the norms of such a step, and whether it lowered the loss of its batch.
 
         Args:
             step: as for :meth:`begin_step`.
             loss: of the batch before the step.
-            repeat: gives the loss of the same batch, with the same dropout; ``None`` where that is impossible.
+            repeat: gives the logits and the loss of the same batch, with the same dropout; ``None`` where that is
+                impossible.
         """
         if step == 0:
             self._start_loss = loss.item()
@@ -94,7 +100,8 @@ class Doctor:
             self._checks.append(Check(step, gradient, size, update))
         if repeat is not None and (step + 1) % LOSS_STEPS == 0:
             with keep_buffers(self._model):
-                self._asked.append(repeat().item() > loss.item())
+                _, loss_after = repeat()
+                self._asked.append(loss_after.item() > loss.item())
         self._before = None
 
     def end_epoch(
@@ -141,8 +148,7 @@ class Doctor:
 @torch.no_grad()
 def look(model: Model, images: Images) -> Activity:
     """The activity of a model on images, in eval mode and a few at a time."""
-    modules = {path: module for path, module in model.named_modules() if path.startswith("body")}
-    paths = [path for path, module in modules.items() if not list(module.children())]
+    modules = {path: model.get_submodule(path) for path in innermost_paths(model)}
     inputs: dict[str, list[Tensor]] = {}
     largest: dict[str, Tensor] = {}
     ends: dict[str, list[float]] = {}
@@ -164,7 +170,7 @@ def look(model: Model, images: Images) -> Activity:
     _, height, width = model.in_shape
     size = max(1, PREDICTED_PIXELS // (height * width))
     pixels = torch.from_numpy(np.ascontiguousarray(images.pixels))
-    with eval_mode(model), seeded(0, model.device), keep_buffers(model), watch(model, paths, note):
+    with eval_mode(model), seeded(0, model.device), keep_buffers(model), watch(model, modules, note):
         logits = torch.cat([model(part.to(model.device)) for part in pixels.split(size)])
     path, moments = next(iter(inputs.items()), ("body", [torch.tensor([0.0, 1.0])]))
     mean, square = torch.stack(moments).mean(dim=0).tolist()
@@ -199,20 +205,26 @@ def keep_buffers(model: Model) -> Iterator[None]:
 
 
 def constant_loss(task: Task, images: Images, recipe: Recipe) -> float:
-    """The loss of the best constant answer on images, by the shares of their own targets.
+    """The loss of the best constant answer on the images that the task was made of.
 
-    >>> images = Images.from_arrays(np.zeros((4, 2, 2), np.uint8), [0, 1, 0, 1])
+    It follows from the shares of the answers: a row for each, weighted by its share, stands for all images.
+
     >>> from lamina.training.task import task_of
+    >>> images = Images.from_arrays(np.zeros((4, 2, 2), np.uint8), [0, 1, 0, 1])
     >>> round(constant_loss(task_of(images), images, Recipe()), 4)
     0.6931
     """
-    targets = torch.from_numpy(images.targets)
     if isinstance(task, SingleLabel):
-        logits = (torch.bincount(targets, minlength=task.outputs) / len(targets)).clamp(min=1e-6).log()
-    elif isinstance(task, Regression):
-        logits = torch.zeros(task.outputs)
+        shares = torch.tensor(task.shares)
+        logits, targets, weights = shares.clamp(min=1e-6).log(), torch.arange(len(shares)), len(shares) * shares
+    elif isinstance(task, MultiLabel | Binary):
+        shares = torch.tensor(task.shares)
+        logits = shares.clamp(1e-6, 1 - 1e-6).logit()
+        targets = torch.tensor([False, True])[:, None].expand(2, len(shares))
+        weights = 2 * torch.stack([1 - shares, shares])
     else:
-        logits = targets.float().view(len(targets), -1).mean(dim=0).clamp(1e-6, 1 - 1e-6).logit()
+        targets = torch.from_numpy(images.targets)
+        return float(task.loss(torch.zeros(targets.shape), targets))
     if recipe.balance == "on":
         logits = torch.zeros_like(logits)  # all count alike
-    return float(task.loss(logits.expand(len(targets), -1), targets, recipe.label_smoothing))
+    return float(task.loss(logits.expand(len(targets), -1), targets, recipe.label_smoothing, weights))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lamina.errors import NotFiniteError
-from lamina.training.activations import describe_layer, watch
+from lamina.training.activations import describe_layer, innermost_paths, watch
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.checkpoint import name_tensors
 from lamina.training.forward import Forward
@@ -157,8 +157,7 @@ def trace_not_finite(model: Model, take_step: Callable[[], Float[Tensor, ""]]) -
         if output.requires_grad:
             output.register_hook(lambda gradient: gradients.__setitem__(index, bool(torch.isfinite(gradient).all())))
 
-    innermost = [path for path, module in model.body.named_modules(prefix="body") if not list(module.children())]
-    with watch(model, innermost, note):
+    with watch(model, innermost_paths(model), note):
         loss = take_step()
         for path, is_finite_output in outputs:
             if not is_finite_output:

@@ -196,7 +196,7 @@ class Training:
         self._doctor.begin_step(self.steps_done)
         self._optimizer.step()
         can_repeat = self.recipe.lanes == 1 and self.recipe.compile == "off" and self._live.net is not None
-        repeat = partial(self._repeat_loss, batch) if can_repeat else None
+        repeat = partial(self._go_forward, batch) if can_repeat else None
         self._doctor.end_step(self.steps_done, sums.loss, repeat)
         return sums
 
@@ -218,13 +218,16 @@ class Training:
             raise NotFiniteError(problem)
         return sums
 
+    def _go_forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """A batch's logits and loss by the present weights."""
+        logits = self._forward(batch)
+        return logits, self._live.task.loss(logits, batch.targets, self.recipe.label_smoothing, batch.weights)
+
     def _go_back(self, batch: Batch, share: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Forward and backward: a batch's loss and right answers; the gradients are those of ``share`` of its loss."""
-        task = self._live.task
-        logits = self._forward(batch)
-        loss = task.loss(logits, batch.targets, self.recipe.label_smoothing, batch.weights)
+        logits, loss = self._go_forward(batch)
         loss.backward(share)
-        return loss, task.correct(logits.detach(), batch.targets)
+        return loss, self._live.task.correct(logits.detach(), batch.targets)
 
     def _diagnose(self, epoch: Epoch) -> list[Diagnosis]:
         """What the doctor says at the end of an epoch; in a group, what the leader's says."""
@@ -234,10 +237,6 @@ class Training:
             return found
         text = self._group.lead(lambda: json.dumps([dataclasses.asdict(one) for one in found]).encode())
         return [Diagnosis(**values) for values in json.loads(text)]
-
-    def _repeat_loss(self, batch: Batch) -> Tensor:
-        """The loss of a batch by the present weights."""
-        return self._live.task.loss(self._forward(batch), batch.targets, self.recipe.label_smoothing, batch.weights)
 
     def _lr_of(self, epoch: int, step: int) -> float:
         """The learning rate of a step of an epoch."""
