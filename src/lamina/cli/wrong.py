@@ -15,6 +15,8 @@ from lamina.data.preparation import Preparation
 from lamina.errors import DataError, plural
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lamina.data import Dataset, Images
     from lamina.data.images import Split
     from lamina.insight.labels import Suspect
@@ -29,7 +31,7 @@ def look(options: Options, terminal: Terminal) -> int:
     _check(options)
     with end_on_sigterm():
         if options.run is not None:
-            dataset = _judge_by_run(options, terminal)
+            dataset = _judge_by_run(options.run, options, terminal)
         else:
             dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
             if options.labels:
@@ -64,8 +66,10 @@ def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> N
     plans = choose_plans(train, None if options.from_ == "scratch" else find_at_hand())
     terminal.remark(f"nets: {' and '.join(map(str, plans))}; four of each, without a quarter of the training pictures")
     with terminal.progress(QUIET_SECONDS) as show_progress:
-        groups: Sequence[Any] = digest_rows(train.pixels)
-        if len(train) <= NEAR_DUPLICATES_IMAGES:
+        groups: Sequence[Any]
+        if len(train) > NEAR_DUPLICATES_IMAGES:
+            groups = digest_rows(train.pixels)
+        else:
             pairs = find_near_duplicates(
                 train.pixels, lambda done, total: show_progress("comparing pictures", done, total)
             )
@@ -90,15 +94,14 @@ def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> N
     _report(dataset, findings.suspects, findings.planted_recall, options, terminal)
 
 
-def _judge_by_run(options: Options, terminal: Terminal) -> Dataset:
+def _judge_by_run(path: Path, options: Options, terminal: Terminal) -> Dataset:
+    import torch
+
     from lamina.insight.labels import check_kind, count_disagreements, find_suspects
     from lamina.runs.run import read_run
     from lamina.training.model import predict_logits
 
-    assert options.run is not None  # noqa: S101  # what this is for
-    import torch
-
-    run = read_run(options.run)
+    run = read_run(path)
     check_kind(run.record.task.kind)
     predictor = open_predictor(run, options.net, "auto", terminal)
     dataset, is_own = choose_evaluated_data(run, options.data, predictor, terminal)
