@@ -131,6 +131,23 @@ def test_a_killed_worker_is_named_and_resuming_with_others_gives_the_same_weight
 
 
 @pytest.mark.slow
+def test_a_process_that_dies_while_others_wait_for_it_is_named_before_torchrun_kills_them(tmp_path):
+    script = tmp_path / "dies.py"
+    script.write_text(
+        "import os, signal\n"
+        "from lamina.training.group import join_group\n"
+        "with join_group() as group:\n"
+        "    if group.rank == 1:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: None)  # as a training does\n"
+        "    group.wait()\n"
+    )
+    ended = run(torchrun(3, script))
+    assert ended.returncode == 1
+    assert ended.stderr.count("GroupError: No answer from rank 1 of 3 processes: killed, stopped or cut off.") == 2
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
 def test_torchrun_starts_a_training_again_that_lost_a_worker(workplace, undisturbed):
     with subprocess.Popen(

@@ -20,6 +20,9 @@ TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.02
 HEARTBEAT_SECONDS, SILENT_SECONDS = 1.0, 3.5
 """Each process sends a heartbeat so often; when exchanges fail, one that sends none for the longer time is lost."""
+ABSENT_SECONDS = 15.0
+"""One that is waited for is lost when it sends none for so long: torchrun kills the others 30 seconds after a death,
+and they are to say before that who was lost."""
 
 
 def name_ranks(ranks: Iterable[int]) -> str:
@@ -80,7 +83,7 @@ class Waiting:
             self._problem = f"rank {rank} has ended"
         elif (found := self._store.get(f"heartbeat/{rank}")) != heartbeat:
             return found, time.monotonic()
-        elif time.monotonic() - since > TIMEOUT_SECONDS:
+        elif time.monotonic() - since > ABSENT_SECONDS:
             self._problem = f"rank {rank} sends no heartbeats"
         return heartbeat, since
 
