@@ -30,7 +30,7 @@ from lamina.evaluation.scores import average_precision, calibration_error, count
 from lamina.evaluation.views import ONE_VIEW, View, predict_views
 from lamina.targets import Kind
 from lamina.training.group import ALONE, Group
-from lamina.training.model import Model, predict_logits
+from lamina.training.model import Model
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 
 
@@ -87,15 +87,6 @@ def score_logits(task: Task, predicted: Float32[np.ndarray, "n k"], images: Imag
         case Regression():
             return _report_numbers(shared, task, task.probabilities(logits), targets)
     raise TypeError(f"there is no report for {task}")
-
-
-def answer_some(
-    model: Model, images: Images, count: int = 2000
-) -> tuple[Float32[np.ndarray, "m k"], Float32[np.ndarray, "m k"]]:
-    """The predicted and the true numbers of at most ``count`` images, evenly spread."""
-    some = images.take_evenly(count)
-    answers = model.task.probabilities(torch.from_numpy(predict_logits(model, some.pixels)))
-    return answers.numpy(), some.targets
 
 
 def _report_classes(

@@ -23,7 +23,15 @@ from lamina.training.group import Group
 if TYPE_CHECKING:
     from lamina.runs.run import Run
 
-FILES = ("run.json", "splits.json", "history.jsonl", "model.safetensors", "report.json", "state.safetensors")
+FILES = (
+    "run.json",
+    "splits.json",
+    "history.jsonl",
+    "model.safetensors",
+    "answers.npz",
+    "report.json",
+    "state.safetensors",
+)
 """Those that go from one machine to another; the checkpoint last, as it must never be ahead of the history."""
 
 

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,11 +16,12 @@ from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, GroupError, LaminaWarning, NotFiniteError, RecipeError, RunError
-from lamina.evaluation.evaluating import answer_some, evaluate, score_logits
-from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
+from lamina.evaluation.evaluating import score_logits
+from lamina.evaluation.reports import Report
 from lamina.files import lock_folder
 from lamina.runs.copies import bring_run, fetch_newest, keep_copy
 from lamina.runs.differences import find_changes
+from lamina.runs.final import report_final, score_split
 from lamina.runs.record import check_processes, lead_record, read_record
 from lamina.runs.resume import check_fingerprint, find_dataset, resume_training, share_checkpoint
 from lamina.training.device import choose_again, is_out_of_memory
@@ -29,7 +29,6 @@ from lamina.training.diagnosis import Diagnosis, find_overfitting
 from lamina.training.events import Epoch, Step
 from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
-from lamina.training.model import Model
 from lamina.training.schedule import evaluation_interval
 from lamina.training.tensors import digest_tensors
 
@@ -123,29 +122,7 @@ def evaluate_run(run: Run, module: nn.Module | None, data: Dataset | str | Path 
     with lock_folder(run.path), _no_room(run):
         run = dataclasses.replace(run, record=read_record(run.path))
         model = run.load_model(module).to(choose_again(run.record.device).value)
-        return _report_final(run, model, dataset)
-
-
-def _report_final(run: Run, model: Model, dataset: Dataset, group: Group = ALONE) -> Report | None:
-    """Evaluate a run's model on ``test``, else on ``val``; save the report and the pictures."""
-    find = partial(evaluate, model, group=group)
-    for images in (dataset.test, dataset.val):
-        if images is not None and (report := _evaluate(dataset, images, find)) is not None:
-            if group.is_leader:
-                run.save_report(report)
-                _draw(run, report, model, dataset)
-            return report
-    return None
-
-
-def _evaluate(dataset: Dataset, images: Images, find: Callable[[Images], Report]) -> Report | None:
-    """What ``find`` reports on one of the splits; warns where it cannot be scored."""
-    try:
-        report = find(images)
-    except DataError as error:
-        _warn(f"{images.split} cannot be scored: {error}")
-        return None
-    return dataclasses.replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
+        return report_final(run, model, dataset)
 
 
 def _update(run: Run, training: Training, rewind_on_nan: bool | None) -> Run:
@@ -217,7 +194,7 @@ class Keeper:
                 self._save_last()
             if self._early_end:
                 yield self._early_end
-            if (report := _report_final(self.run, self.training.model, self.dataset, self.group)) is not None:
+            if (report := report_final(self.run, self.training.model, self.dataset, self.group)) is not None:
                 yield report
         except GeneratorExit:  # the caller leaves the loop; a group has compared and saved what an interrupt stopped
             if not self._is_saved and self.group.size == 1:
@@ -294,7 +271,7 @@ class Keeper:
             return None
         if event.epoch % evaluation_interval(self.training.images, len(val)) and event.epoch < event.epochs:
             return None
-        report = _evaluate(self.dataset, val, self._score)
+        report = score_split(self.dataset, val, self._score)
         if report is None:  # the same after every epoch, and no reason to end the training
             self.dataset = dataclasses.replace(self.dataset, val=None)
         return report
@@ -426,21 +403,6 @@ def diagnosis_row(diagnosis: Diagnosis) -> dict[str, Any]:
     """A diagnosis as the history holds it."""
     row = dataclasses.asdict(diagnosis)
     return {"diagnosis": row.pop("kind"), **row}
-
-
-def _draw(run: Run, report: Report, model: Model, dataset: Dataset) -> None:
-    from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter, save_figure  # loads matplotlib
-
-    name = run.record.net_name
-    curves = draw_curves({name: [run.history.epochs()]}, report.score, reports={name: [report]})
-    save_figure(curves, run.path / "curves.png")
-    if isinstance(report, ClassReport):
-        save_figure(draw_confusion(report), run.path / "confusion.png")
-    elif isinstance(report, LabelReport):
-        save_figure(draw_labels(report), run.path / "labels.png")
-    elif isinstance(report, NumberReport):
-        evaluated = next(images for split, images in dataset.splits.items() if split == report.split)
-        save_figure(draw_scatter(report, *answer_some(model, evaluated)), run.path / "scatter.png")
 
 
 @contextmanager

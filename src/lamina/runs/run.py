@@ -1,8 +1,8 @@
 """``Run``: a folder of plain files that hold a training, its progress and its results.
 
-They are ``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint), ``report.json``
-and, where the splits were drawn, ``splits.json``. All but the history, which only grows, are written under another name
-and renamed, so that none is ever incomplete. Nothing is pickled or executed.
+They are ``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint),
+``report.json``, ``answers.npz`` and, where the splits were drawn, ``splits.json``. All but the history, which only
+grows, are written under another name and renamed, so that none is ever incomplete. Nothing is pickled or executed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lamina.data import Dataset
-from lamina.errors import LaminaError, NetError, RunError, escape, suggest
+from lamina.data.images import Split
+from lamina.errors import LaminaError, NetError, RunError, escape, plural, suggest
+from lamina.evaluation.answers import REMEDY, Answers, pack_answers, unpack_answers
 from lamina.evaluation.pictures import find_pictures
 from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.evaluation.reports import Report
@@ -29,6 +31,7 @@ from lamina.runs.history import History, has_ended
 from lamina.runs.keep import Event, evaluate_run, train_run
 from lamina.runs.record import RunRecord, lead_record, read_record, write_record
 from lamina.runs.resume import pack_checkpoint, unpack_checkpoint
+from lamina.targets import kind_of
 from lamina.text import format_table, html_table
 from lamina.training.checkpoint import Checkpoint
 from lamina.training.device import choose_device
@@ -110,7 +113,7 @@ class Run:
         return train_run(self, module, data, epochs, save_every_seconds, rewind_on_nan, group)
 
     def evaluate(self, module: nn.Module | None = None, *, data: Dataset | str | Path | None = None) -> Report | None:
-        """Evaluate the saved model as it is now on ``test``, else on ``val``; save the report and the pictures.
+        """Evaluate the saved model as it is now on ``test``, else on ``val``; save report, answers and pictures.
 
         :meth:`train` ends with this; here it is for a training that was stopped before its last epoch. ``None`` if
         there are no images that can be scored. The arguments are as for :meth:`train`.
@@ -138,6 +141,23 @@ class Run:
             return Report.from_json(values)
         except LaminaError as error:
             raise RunError(f"{file}: {error}") from error
+
+    @property
+    def answers(self) -> dict[Split, Answers]:
+        """The logits of the saved model for ``test`` and ``val``, by split; empty while there is no report.
+
+        Raises:
+            RunError: the file is damaged, or does not fit the run.
+        """
+        file, task = self.path / "answers.npz", self.record.task
+        if not file.exists():
+            return {}
+        found = unpack_answers(read_bytes(file), str(file))
+        for one in found.values():
+            if one.logits.shape[1] != task.outputs or kind_of(one.targets) is not task.kind:
+                expected = f"{plural(task.outputs, 'logit', 'logits')} an image and {task.kind} targets"
+                raise damaged(str(file), f"expected {expected} of {one.split}", REMEDY)
+        return found
 
     @property
     def history(self) -> History:
@@ -183,20 +203,28 @@ class Run:
         return unpack_checkpoint(read_bytes(file), str(file))
 
     def replace_record(self, record: RunRecord) -> Run:
-        """Write another ``run.json``, remove the report that it outdates, and give the run with that record."""
+        """Write another ``run.json``, remove report and answers, which it outdates; give the run with that record."""
         if record != self.record:
             write_record(self.path, record)
-            (self.path / "report.json").unlink(missing_ok=True)
+            self._remove_outdated()
         return dataclasses.replace(self, record=record)
 
     def save_report(self, report: Report) -> None:
         """Replace the report."""
         write_json(self.path / "report.json", report.to_json())
 
+    def save_answers(self, answers: Sequence[Answers]) -> None:
+        """Replace the answers; the report, written after them, says that they are of the saved model."""
+        write_atomically(self.path / "answers.npz", pack_answers(answers))
+
     def save_model(self, model: Model) -> None:
-        """Replace the trained weights, and remove the report that they outdate."""
-        (self.path / "report.json").unlink(missing_ok=True)
+        """Replace the trained weights, and remove the report and answers that they outdate."""
+        self._remove_outdated()
         write_tensors(self.path / "model.safetensors", model.state_dict(), {})
+
+    def _remove_outdated(self) -> None:
+        for name in ("report.json", "answers.npz"):
+            (self.path / name).unlink(missing_ok=True)
 
     def load_model(self, module: nn.Module | None = None) -> Model:
         """The trained model, on the CPU, in eval mode.

@@ -1,0 +1,87 @@
+"""``Answers``: a model's logits for a split, kept beside its targets so that nobody runs the model again."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from lamina.data.images import SPLITS, Split
+from lamina.errors import DataError
+from lamina.files import damaged
+from lamina.targets import Targets, kind_of
+
+REMEDY = "Delete it; lamina resume writes it again."
+FAILURES = (
+    *(DataError, OSError, EOFError, zipfile.BadZipFile, zlib.error),
+    *(ValueError, TypeError, SyntaxError, KeyError, AttributeError, MemoryError, RuntimeError),
+)
+"""How reading a damaged file fails: a header may have any syntax, or ask for any amount of memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model answers to the images of a split.
+
+    Attributes:
+        split: the split they belong to.
+        logits: a row for each image.
+        targets: the images' own.
+        names: the images' own.
+    """
+
+    split: Split
+    logits: Float32[np.ndarray, "n k"]
+    targets: Targets
+    names: tuple[str, ...]
+
+
+def pack_answers(answers: Sequence[Answers]) -> bytes:
+    """Answers as an ``.npz``: of each split the arrays ``test_logits``, ``test_targets`` and ``test_names``."""
+    arrays: dict[str, Any] = {}
+    for one in answers:
+        arrays |= {
+            f"{one.split}_logits": one.logits,
+            f"{one.split}_targets": one.targets,
+            f"{one.split}_names": np.array(one.names, np.str_),
+        }
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def unpack_answers(content: bytes, what: str) -> dict[Split, Answers]:
+    """What :func:`pack_answers` packed, by split; ``what`` names it in errors. Nothing is unpickled.
+
+    Raises:
+        RunError: it is damaged, or its arrays do not fit each other.
+
+    >>> answers = Answers("val", np.zeros((2, 3), np.float32), np.array([0, 2]), ("a.png", "b.png"))
+    >>> unpack_answers(pack_answers([answers]), "answers.npz")["val"].names
+    ('a.png', 'b.png')
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        found = {split: _read_split(arrays, split) for split in SPLITS if f"{split}_logits" in arrays}
+        if len(arrays) != 3 * len(found):
+            raise ValueError(f"expected logits, targets and names of {', '.join(SPLITS)}, got {', '.join(arrays)}")
+    except FAILURES as error:
+        raise damaged(what, error, REMEDY) from error
+    return found
+
+
+def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Answers:
+    logits, targets, names = (arrays[f"{split}_{part}"] for part in ("logits", "targets", "names"))
+    kind_of(targets)
+    fits = logits.dtype == np.float32 and logits.ndim == 2 and names.dtype.kind == "U" and names.ndim == 1
+    if not fits or not len(logits) == len(targets) == len(names):
+        found = ", ".join(f"{each.dtype} of shape {each.shape}" for each in (logits, targets, names))
+        raise ValueError(f"expected logits of float32, targets and names of as many {split} images, got {found}")
+    return Answers(split, logits, targets, tuple(names.tolist()))

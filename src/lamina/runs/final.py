@@ -1,0 +1,78 @@
+"""The final evaluation of a run: its report, its answers and its pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lamina.data import Dataset, Images
+from lamina.errors import DataError, LaminaWarning
+from lamina.evaluation.answers import Answers
+from lamina.evaluation.evaluating import score_logits
+from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
+from lamina.training.group import ALONE, Group
+from lamina.training.model import Model, predict_logits
+
+if TYPE_CHECKING:
+    from lamina.runs.run import Run
+
+DRAWN_IMAGES = 2000
+"""Upper limit of the points in a picture of numbers."""
+
+
+def report_final(run: Run, model: Model, dataset: Dataset, group: Group = ALONE) -> Report | None:
+    """Evaluate a run's model on ``test``, else on ``val``; save the report, the answers on both, and the pictures.
+
+    ``None``, and nothing is saved, if neither can be scored.
+    """
+    answers: list[Answers] = []
+    report: Report | None = None
+    for images in (dataset.test, dataset.val):
+        if images is None:
+            continue
+        began = time.perf_counter()
+        logits = predict_logits(model, images.pixels, group=group)
+        if report is None:
+            seconds = time.perf_counter() - began
+            report = score_split(dataset, images, partial(score_logits, model.task, logits, seconds=seconds))
+        if report is not None:
+            answers.append(Answers(images.split, logits, images.targets, images.names))
+    if report is not None and group.is_leader:
+        run.save_answers(answers)
+        run.save_report(report)
+        _draw(run, report, model, answers[0])
+    return report
+
+
+def score_split(dataset: Dataset, images: Images, score: Callable[[Images], Report]) -> Report | None:
+    """What ``score`` reports on one of the splits; warns where it cannot be scored."""
+    try:
+        report = score(images)
+    except DataError as error:
+        warnings.warn(f"{images.split} cannot be scored: {error}", LaminaWarning, stacklevel=4)
+        return None
+    return dataclasses.replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
+
+
+def _draw(run: Run, report: Report, model: Model, answers: Answers) -> None:
+    from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter, save_figure  # loads matplotlib
+
+    name = run.record.net_name
+    curves = draw_curves({name: [run.history.epochs()]}, report.score, reports={name: [report]})
+    save_figure(curves, run.path / "curves.png")
+    if isinstance(report, ClassReport):
+        save_figure(draw_confusion(report), run.path / "confusion.png")
+    elif isinstance(report, LabelReport):
+        save_figure(draw_labels(report), run.path / "labels.png")
+    elif isinstance(report, NumberReport):
+        count = len(answers.logits)
+        rows = np.linspace(0, count - 1, min(count, DRAWN_IMAGES), dtype=np.int64)
+        predicted = model.task.probabilities(torch.from_numpy(answers.logits[rows])).numpy()
+        save_figure(draw_scatter(report, predicted, answers.targets[rows]), run.path / "scatter.png")
