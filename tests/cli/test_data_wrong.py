@@ -80,15 +80,30 @@ def test_copies_in_two_splits_are_found(mislabelled):
     assert "mirrored" in run_lamina("data", mislabelled, "--duplicates").stdout
 
 
-def test_evaluate_gives_the_figure_without_near_duplicates_of_training_pictures(mislabelled, workplace):
+def test_the_figure_without_near_duplicates_of_training_pictures_is_given_unasked(mislabelled, pictures, workplace):
     trained = run_lamina("train", "mlp", "--data", mislabelled, "--epochs", "8", "--name", "squares", "--device", "cpu")
     assert trained.returncode == 0, trained.stderr
-    told = run_lamina("evaluate", "runs/squares", "--near-duplicates")
+    told = run_lamina("evaluate", "runs/squares")
     assert told.returncode == 0, told.stderr
-    assert "1 image is a near-duplicate of training images: accuracy 95.00 % without them" in told.stdout
-    (event,) = events(run_lamina("evaluate", "runs/squares", "--near-duplicates", "--json").stdout)
+    assert (
+        "1 of 21 test images is a near-duplicate of training images; without them: test accuracy 95.0 % "
+        "(95 % interval 76.4 to 99.1 %, 20 images)"
+    ) in told.stdout
+    (event,) = events(run_lamina("evaluate", "runs/squares", "--json").stdout)
     assert (event["near_duplicates"], event["score_without"]) == (1, 0.95)
+    for quiet in (("--split", "train"), ("--data", pictures)):  # on other data it has to be asked for
+        told = run_lamina("evaluate", "runs/squares", *quiet)
+        assert told.returncode == 0, told.stderr
+        assert "near-duplicate" not in told.stdout + told.stderr
+    told = run_lamina("evaluate", "runs/squares", "--data", pictures, "--near-duplicates")
+    assert "none of the test images is a near-duplicate of a training image" in told.stdout
     assert run_lamina("evaluate", "runs/squares", "--near-duplicates", "--split", "train").returncode == 2
+
+
+def test_train_says_it_too_where_the_search_is_a_small_part(mislabelled, workplace):
+    trained = run_lamina("train", "mlp", "--data", mislabelled, "--epochs", "60", "--json", "--device", "cpu")
+    assert trained.returncode == 0, trained.stderr
+    assert events(trained.stdout)[-1]["near_duplicates"] == 1
 
 
 @pytest.mark.parametrize(

@@ -6,25 +6,23 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import tyro
 
 from lamina.cli.choices import choose_evaluated_data, choose_run_data, open_predictor
 from lamina.cli.options import parse_options
-from lamina.cli.terminal import QUIET_SECONDS, Terminal
-from lamina.errors import DataError, plural
-
-if TYPE_CHECKING:
-    from jaxtyping import Int64
-
-    from lamina.data import Images
+from lamina.cli.overlap import UNASKED_SECONDS, say_overlap
+from lamina.cli.terminal import Terminal
+from lamina.errors import DataError
 
 
 @dataclass(frozen=True)
 class Options:
-    """Evaluate a run's model on the images it was not trained on, or on another data set."""
+    """Evaluate a run's model on the images it was not trained on, or on another data set.
+
+    Where some of them are near-duplicates of training images, the figure without these is given too.
+    """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """the run's folder"""
@@ -42,7 +40,7 @@ class Options:
     """test-time augmentation: for images the model is unsure about, average over mirrored and shifted views, as in
     training"""
     near_duplicates: bool = False
-    """also evaluate without the images that are near-duplicates of training images: seconds for thousands"""
+    """look for near-duplicates of training images also where that takes more than 5 seconds, and on other data"""
     json: bool = False
     """print one JSON object on stdout"""
 
@@ -51,8 +49,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "evaluate", arguments)
     terminal = Terminal(as_json=options.json)
-    from lamina.evaluation.evaluating import evaluate
+    from lamina.evaluation.evaluating import evaluate_with_logits
     from lamina.evaluation.views import ONE_VIEW, views_of
+    from lamina.insight.overlap import estimate_seconds
     from lamina.runs.run import read_run
 
     run = read_run(options.run)
@@ -66,29 +65,21 @@ def run(arguments: Sequence[str]) -> int:
     views = views_of(run.record.recipe) if options.tta else ONE_VIEW
     if options.tta and len(views) == 1:
         terminal.remark("--tta has no effect: training neither flipped nor shifted images")
-    report = evaluate(predictor.model, data.splits[split], views)
+    images = data.splits[split]
+    report, logits = evaluate_with_logits(predictor.model, images, views)
     report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
     terminal.say(*str(report).split("\n"))
     found: dict[str, Any] = {}
-    if options.near_duplicates:
+    seconds = estimate_seconds(len(images), len(data.train))
+    if options.near_duplicates or (is_own and split != "train" and seconds <= UNASKED_SECONDS):
         train = data.train if is_own else choose_run_data(run, None, terminal).train
-        copies = _find_copies(data.splits[split], train, terminal)
-        rest = np.setdiff1d(np.arange(report.images), copies)
-        without = evaluate(predictor.model, data.splits[split].take(rest), views).score if len(rest) else None
-        found = {"near_duplicates": len(copies), "score_without": None if without is None else without.value}
-        shown = "none is left" if without is None else f"{without} without them"
-        what = plural(len(copies), "image is a near-duplicate", "images are near-duplicates")
-        terminal.say("", f"{what} of training images{f': {shown}' if len(copies) else ''}")
+        found = say_overlap(predictor.task, logits, images, train, terminal)
+        if options.near_duplicates and not found["near_duplicates"]:
+            terminal.say("", f"none of the {split} images is a near-duplicate of a training image")
+    elif is_own and split != "train":
+        terminal.remark(
+            "near-duplicates of training images were not looked for, which may take "
+            f"{seconds:.0f} s: --near-duplicates does"
+        )
     terminal.emit("report", run=str(options.run), **report.to_json(), **found)
     return 0
-
-
-def _find_copies(images: Images, train: Images, terminal: Terminal) -> Int64[np.ndarray, " m"]:
-    """The images that are near-duplicates of training images."""
-    from lamina.insight.duplicates import find_copies
-
-    with terminal.progress(QUIET_SECONDS) as show_progress:
-        pairs = find_copies(
-            images.pixels, train.pixels, lambda done, total: show_progress("comparing pictures", done, total)
-        )
-    return np.unique(np.array([pair.first for pair in pairs], np.int64))

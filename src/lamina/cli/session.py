@@ -6,15 +6,16 @@ import dataclasses
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lamina.cli import STARTED
 from lamina.cli.choices import NetChoice
+from lamina.cli.overlap import UNASKED_SECONDS, say_overlap
 from lamina.cli.terminal import Terminal, format_epoch
 from lamina.errors import plural
 from lamina.nets import Net
@@ -229,8 +230,11 @@ def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
         return 0 if outcome.stopped_by is None else 128 + outcome.stopped_by
     data_name = outcome.dataset.name
     report, run = outcome.report, outcome.run
+    overlap: Mapping[str, Any] = {}
     if report is not None:
-        terminal.say("", *str(report).split("\n"), "")
+        terminal.say("", *str(report).split("\n"))
+        overlap = _look_for_overlap(outcome, report, terminal)
+        terminal.say("")
         pictures = sorted(file.name for file in run.path.glob("*.png"))
         terminal.say(f"saved to {run.path}: {', '.join(('model', 'report', *pictures))}")
     elif outcome.stopped_by is None:
@@ -245,6 +249,7 @@ def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
         kind=run.record.task.kind.name,
         **({} if outcome.val is None else outcome.val.headline()),
         **({} if report is None else report.headline() | {"baseline": dataclasses.asdict(report.baseline)}),
+        **overlap,
         stopped_by=outcome.stopped_by and outcome.stopped_by.name,
         train_seconds=outcome.train_seconds,
         images_per_second=outcome.images_per_second,
@@ -256,6 +261,21 @@ def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
     go_on = f"evaluate it with: lamina resume {run.path}" if is_whole else f"continue with: lamina resume {run.path}"
     terminal.remark(f"lamina: stopped by {outcome.stopped_by.name}; {go_on}")
     return 128 + outcome.stopped_by
+
+
+def _look_for_overlap(outcome: Outcome, report: Report, terminal: Terminal) -> Mapping[str, Any]:
+    """Look for near-duplicates of training images where that takes at most a fifth of the training's time."""
+    from lamina.insight.overlap import estimate_seconds
+
+    train, images = (
+        outcome.dataset.train,
+        next(images for split, images in outcome.dataset.splits.items() if split == report.split),
+    )
+    answers = outcome.run.answers.get(images.split)
+    most_seconds = min(UNASKED_SECONDS, outcome.train_seconds / 5)
+    if answers is None or estimate_seconds(len(images), len(train)) > most_seconds:
+        return {}
+    return say_overlap(outcome.run.record.task, answers.logits, images, train, terminal)
 
 
 @contextmanager

@@ -52,12 +52,20 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW, g
     >>> evaluate(build_model(load_net("mlp"), data.train, Recipe()), data.test).score.name
     'accuracy'
     """
+    return evaluate_with_logits(model, images, views, group)[0]
+
+
+def evaluate_with_logits(
+    model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW, group: Group = ALONE
+) -> tuple[Report, Float32[np.ndarray, "n k"]]:
+    """The same report, and the logits that it is of."""
     task = model.task
     _check_targets(task, images)
     started = time.perf_counter()
     predicted, reviewed = predict_views(model, images.pixels, views, group)
     seconds = time.perf_counter() - started
-    return replace(score_logits(task, predicted, images, seconds), views=len(views), reviewed_images=reviewed)
+    report = replace(score_logits(task, predicted, images, seconds), views=len(views), reviewed_images=reviewed)
+    return report, predicted
 
 
 def score_logits(task: Task, predicted: Float32[np.ndarray, "n k"], images: Images, seconds: float) -> Report:

@@ -113,6 +113,10 @@ class Report(ABC):
     def constant_answer(self) -> str:
         """The baseline in words."""
 
+    def describe_score(self) -> str:
+        """The headline figure in words, with its interval where it has one, and the number of images."""
+        return self._headlines()[0]
+
     def advice(self) -> str:
         """What to try where the model does not beat the baseline."""
         return advise(self)

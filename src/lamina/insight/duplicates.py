@@ -29,6 +29,8 @@ LEAST_LIKENESS = 0.7
 """Cosine of two signatures from which on they are compared."""
 BLOCK = 1000
 """Pictures whose neighbours are found at once: memory is that many times the number of all."""
+SHRUNK_AT_ONCE = 50
+"""Large pictures that are shrunk at once, so that they stay in the processor's cache."""
 MOST_SHIFT_PX = 3
 """By how much one picture may be shifted, at the size of comparison."""
 MOST_COARSE_DISTANCE = 0.6
@@ -58,7 +60,7 @@ def compute_signatures(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n
 
     A picture of one colour has only zeros.
     """
-    parts = [_transform(_reduce(part).mean(dim=1)) for part in _split(pixels)]
+    parts = [_transform(_center(part).mean(dim=1)) for part in _split(_shrink(pixels))]
     return torch.cat(parts) if parts else torch.empty(0, FREQUENCIES**2 - 1)
 
 
@@ -100,6 +102,8 @@ def find_copies(
 def _find_pairs(
     pixels: UInt8[np.ndarray, "n h w c"], others: UInt8[np.ndarray, "m h w c"] | None, progress: Progress | None
 ) -> tuple[Pair, ...]:
+    pixels = _shrink(pixels)  # once, as a picture may be compared with sixteen others
+    others = None if others is None else _shrink(others)
     own = compute_signatures(pixels)
     known = own if others is None else compute_signatures(others)
     # Mirroring a picture negates its odd horizontal frequencies.
@@ -162,13 +166,23 @@ def _split(pixels: UInt8[np.ndarray, "n h w c"]) -> list[UInt8[Tensor, "m h w c"
     ]
 
 
-def _reduce(pixels: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c s t"]:
-    """The pictures as floats around zero, at the size of comparison, channels first."""
-    planes = pixels.permute(0, 3, 1, 2).float() - 128
-    height, width = planes.shape[2:]
+def _shrink(pixels: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n s t c"]:
+    """The pictures at the size of comparison."""
+    height, width = pixels.shape[1:3]
     if max(height, width) <= SIDE_PX:
-        return planes.contiguous()
-    return functional.adaptive_avg_pool2d(planes, (min(height, SIDE_PX), min(width, SIDE_PX)))
+        return pixels
+    size = min(height, SIDE_PX), min(width, SIDE_PX)
+    shrunk = np.empty((len(pixels), *size, pixels.shape[3]), np.uint8)
+    for start in range(0, len(pixels), SHRUNK_AT_ONCE):
+        part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + SHRUNK_AT_ONCE]))
+        means = functional.adaptive_avg_pool2d(part.permute(0, 3, 1, 2).float(), size)
+        shrunk[start : start + SHRUNK_AT_ONCE] = means.round().byte().permute(0, 2, 3, 1).numpy()
+    return shrunk
+
+
+def _center(pixels: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
+    """The pictures as floats around zero, channels first."""
+    return (pixels.permute(0, 3, 1, 2).float() - 128).contiguous()
 
 
 def _transform(brightness: Float[Tensor, "n h w"]) -> Float[Tensor, "n d"]:
@@ -188,7 +202,7 @@ def _measure(
     pixels: UInt8[np.ndarray, "p h w c"], others: UInt8[np.ndarray, "p h w c"], mirrored: bool
 ) -> Float[Tensor, " p"]:
     """The distance of each pair at the best shift; infinite where it is clearly large."""
-    one, two = (_reduce(torch.from_numpy(np.ascontiguousarray(each))) for each in (pixels, others))
+    one, two = (_center(torch.from_numpy(np.ascontiguousarray(each))) for each in (pixels, others))
     if mirrored:
         one = one.flip(3)
     coarse = _compare(_halve(one), _halve(two), MOST_SHIFT_PX // 2)

@@ -1,0 +1,33 @@
+"""What a command says where a figure rests on near-duplicates of training images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lamina.cli.terminal import QUIET_SECONDS, Terminal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float32
+
+    from lamina.data import Images
+    from lamina.training.task import Task
+
+UNASKED_SECONDS = 5.0
+"""A search that takes longer, on one core, is made only if asked for."""
+
+
+def say_overlap(
+    task: Task, logits: Float32[np.ndarray, "n k"], images: Images, train: Images, terminal: Terminal
+) -> dict[str, Any]:
+    """Say how many images are near-duplicates of training images, and the figure without them; as JSON values."""
+    from lamina.insight.overlap import find_overlap
+
+    with terminal.progress(QUIET_SECONDS) as show_progress:
+        overlap = find_overlap(
+            task, logits, images, train, lambda done, total: show_progress("comparing pictures", done, total)
+        )
+    if len(overlap.rows):
+        terminal.say("", str(overlap))
+    score = None if overlap.report is None else overlap.report.score.value
+    return {"near_duplicates": len(overlap.rows), "score_without": score}
