@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -129,9 +129,9 @@ class Absent:
     def end_step(self, *_: object) -> None:
         """Nothing."""
 
-    def end_epoch(self, *_: object) -> Iterator[Diagnosis]:
+    def end_epoch(self, *_: object) -> tuple[None, list[Diagnosis]]:
         """Nothing."""
-        return iter(())
+        return None, []
 
 
 def time_epochs(name: str, images: Images, turns: int) -> tuple[float, float]:

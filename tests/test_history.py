@@ -52,6 +52,21 @@ def test_nan_and_infinity_become_null(run):
     assert (run.path / "history.jsonl").read_text() == '{"epoch": 1, "train_loss": null, "test_loss": null}\n'
 
 
+def test_figures_of_layers_are_kept_and_a_bad_one_is_named(run):
+    figures = {"names": ["1 Linear", "2 ReLU"], "gradient_norms": (0.5, None), "weight_norms": (math.inf, None)}
+    figures |= dict.fromkeys(("update_norms", "input_means", "input_deviations", "inactive_fractions"), (1, 0.25))
+    run.history.append({"epoch": 1, "layers": figures})
+    (row,) = run.history.epochs()
+    assert row["layers"]["gradient_norms"] == [0.5, None]
+    assert row["layers"]["weight_norms"] == [None, None]
+    file = run.path / "history.jsonl"
+    whole = file.read_text()
+    for good, bad in (("0.25", '"x"'), ("[0.5, null]", "[0.5]"), ('"1 Linear"', "1"), ("[0.5, null]", "3")):
+        file.write_text(whole.replace(good, bad))
+        with pytest.raises(RunError, match="its layers should be names and a number or null for each"):
+            run.history.epochs()
+
+
 def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
     run.history.append({"epoch": 1, "reason": "ü"})
     file = run.path / "history.jsonl"
@@ -79,6 +94,9 @@ def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
          "10000000000000000000"),
         ('{"rewind": 1, "to_epochs_done": [1]}', "its to_epochs_done should be a number, but is [1]"),
         ('{"epoch": 2, "weights": 3}', "its weights should be text, but is 3"),
+        ('{"epoch": 2, "layers": [1]}', "its layers should be names and a number or null for each, but are [1]"),
+        ('{"epoch": 2, "layers": {"names": ["1 Linear"]}}', "its layers should be names and a number or null for each, "
+         "but are {'names': ['1 Linear']}"),
     ],
 )  # fmt: skip
 def test_a_damaged_line_is_named(line, why, run):

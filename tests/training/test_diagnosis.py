@@ -1,6 +1,7 @@
 """Planted faults are found, each by its name, and healthy trainings are not disturbed."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,7 @@ from lamina import Epoch, Recipe, Training, load_data, load_net, load_recipe
 from lamina.data import Images
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Net, Output, ReLU, Sigmoid, Tanh
 from lamina.targets import REGRESSION, SINGLE_LABEL
-from lamina.training.activations import describe_layer
+from lamina.training.activations import activations
 from lamina.training.diagnosis import LIMITS, Diagnosis, find_overfitting
 from lamina.training.doctor import LOSS_STEPS, constant_loss, keep_buffers, look
 from lamina.training.task import task_of
@@ -51,6 +52,10 @@ def lower_biases(body: nn.Module) -> None:
             module.bias.fill_(-50)
 
 
+def enlarge_head(body: nn.Module) -> None:
+    list(body.modules())[-1].weight.mul_(100)
+
+
 def shuffle(images: Images) -> Images:
     return dataclasses.replace(images, targets=np.random.default_rng(0).permutation(images.targets))
 
@@ -79,6 +84,7 @@ def keep(images: Images) -> Images:
         ("labels-look-shuffled", {"lr": 3e-4, "batch_size": 20}, shuffle, None),
         ("inputs-out-of-scale", {}, darken, None),
         ("one-class-predicted", {}, make_lopsided, None),
+        ("initial-loss-too-high", {}, keep, enlarge_head),
     ],
 )
 def test_a_planted_fault_is_found(kind, net, change, alter, plant, images):
@@ -99,6 +105,65 @@ def test_flat_activations_vanish_and_large_weights_saturate(images):
     assert "saturation" in [diagnosis.kind for diagnosis in found]
 
 
+def test_units_that_die_on_the_way_are_dated(images):
+    training = Training(MLP, images, dataclasses.replace(RECIPE, epochs=6), device="cpu")
+    biases = training.model.body[1].bias
+    found = []
+    for event in training:
+        if isinstance(event, Diagnosis):
+            found.append(event)
+        elif isinstance(event, Epoch) and event.epoch in (3, 5):  # looks are after epochs 1, 5 and 6
+            with torch.no_grad():
+                biases[: 35 if event.epoch == 3 else 60].fill_(-50)
+    (dying,) = [one for one in found if one.kind == "dying-relu"]
+    assert (dying.epoch, dying.layer) == (6, "layer 3 of 4, ReLU()")
+    assert dying.evidence["since_epoch"] == 5
+    text = r"In layer 3 of 4, ReLU\(\), 6\d % of the units answered none of 100 pictures, 25 % or more since epoch 5\. "
+    assert re.fullmatch(text + r"Weights changed by up to [\d.]+ of their size in one step\.", dying.finding)
+
+
+def test_the_figures_of_an_epoch_are_those_of_its_last_step_and_of_the_weights_after_it(images):
+    some, recipe = images.take(range(500)), Recipe(epochs=1, batch_size=100, lr=0.01, precision="fp32")
+    training = Training(MLP, some, recipe, device="cpu", steps_per_record=1)
+    weights = [module.weight for module in training.model.body.modules() if isinstance(module, nn.Linear)]
+    before: list[torch.Tensor] = []
+    for event in training:
+        if isinstance(event, Epoch):
+            break
+        before = [weight.detach().clone() for weight in weights]
+    layers, seen = event.layers, some.take_evenly(100).pixels
+    assert layers.names == ["2 Linear", "3 ReLU", "4 Output"]
+
+    def is_close(figures, expected):
+        assert figures[1] is None  # a ReLU has neither
+        assert [figures[0], figures[2]] == pytest.approx(list(expected), rel=1e-3, abs=1e-4)
+
+    is_close(layers.weight_norms, (float(old.norm()) for old in before))
+    is_close(
+        layers.update_norms, (float((new.detach() - old).norm()) for new, old in zip(weights, before, strict=True))
+    )
+    is_close(layers.gradient_norms, (float(weight.grad.norm()) for weight in weights))
+    hidden = activations(training.model, seen, [2])[2].numpy()
+    is_close(layers.input_means, (part.mean() for part in (seen / 127.5 - 1, hidden)))
+    is_close(layers.input_deviations, (part.std() for part in (seen / 127.5 - 1, hidden)))
+    assert layers.inactive_fractions[1] == pytest.approx(np.mean(hidden.max(axis=0) == 0), abs=1e-4)
+    assert layers.inactive_fractions[::2] == [None, None]
+
+
+def test_a_training_resumed_within_an_epoch_has_the_same_figures(images):
+    recipe = dataclasses.replace(RECIPE, epochs=3)
+    whole = [event.layers for event in Training(SMALL, images, recipe, device="cpu") if isinstance(event, Epoch)]
+    first = Training(SMALL, images, recipe, device="cpu")
+    for event in first:
+        if event.epoch == 3 and not isinstance(event, Epoch):
+            break
+    second = Training(SMALL, images, recipe, device="cpu")
+    second.restore(first.checkpoint())
+    (again,) = [event.layers for event in second if isinstance(event, Epoch)]
+    assert again == whole[-1]
+    assert again.names[:3] == ["1 Conv2d", "3 ReLU", "6 Linear"]
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("net", [MLP, SMALL, load_net("cnn-s")], ids=["mlp", "small", "cnn-s"])
 def test_a_healthy_training_gives_no_diagnosis(net, seed, images):
@@ -111,8 +176,8 @@ class Absent:
 
     def begin_step(self, _step: int) -> None: ...
     def end_step(self, *_: object) -> None: ...
-    def end_epoch(self, *_: object) -> tuple[()]:
-        return ()
+    def end_epoch(self, *_: object) -> tuple[None, list[Diagnosis]]:
+        return None, []
 
 
 def test_the_weights_are_those_of_a_training_without_a_doctor(images):
@@ -137,12 +202,14 @@ def test_what_is_seen_of_a_net_built_by_hand(images):
         linear.weight.zero_()
         linear.bias.copy_(torch.tensor([-1.0, 1.0, -2.0, -3.0]))
     activity = look(training.model, images.take(range(50)))
-    assert activity.dead == [(describe_layer(training.model, "body.2"), 0.75)]
+    assert activity.dead == {"body.2": 0.75}
     assert activity.answers == 1
     assert activity.classes == len(np.unique(images.targets[:50]))
     inputs = images.pixels[:50] / 127.5 - 1
-    assert activity.input_mean == pytest.approx(inputs.mean(), abs=1e-4)
-    assert activity.input_deviation == pytest.approx(inputs.std(), rel=1e-3)
+    assert list(activity.inputs) == ["body.1", "body.3"]
+    assert activity.inputs["body.1"].mean == pytest.approx(inputs.mean(), abs=1e-4)
+    assert activity.inputs["body.1"].deviation == pytest.approx(inputs.std(), rel=1e-3)
+    assert activity.inputs["body.3"] == pytest.approx((0.25, 0.75**0.5 / 2))  # one unit of four is 1, the others 0
 
 
 def test_buffers_are_put_back(images):

@@ -8,16 +8,19 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lamina.errors import LaminaWarning
 from lamina.files import damaged, parse_object, read_bytes, write_atomically
+from lamina.training.events import LayerFigures
 
 BAD_LINE = "Restore it from a copy, or delete that line: the weights and the checkpoint are in other files."
 TEXTS = ("reason", "weights", "diagnosis", "layer", "finding", "advice")
-"""The fields of a row that hold text; the others hold numbers."""
+"""The fields of a row that hold text; the others hold numbers, but for these."""
+NESTED = ("evidence", "layers")
+LAYER_COLUMNS = {field.name for field in fields(LayerFigures)}
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class History:
     file: Path
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row of texts and numbers, and of mappings of these; on disk when this returns.
+        """Add a row of texts and numbers, and of mappings and sequences of these; on disk when this returns.
 
         NaN and infinity become null.
 
@@ -93,6 +96,8 @@ def has_ended(rows: Sequence[Mapping[str, Any]], epochs: int) -> bool:
 def _replace_not_finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _replace_not_finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_not_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -110,10 +115,28 @@ def _parse_row(line: bytes, what: str) -> dict[str, Any]:
     evidence = row.get("evidence", {})
     if not isinstance(evidence, dict):
         raise damaged(what, f"its evidence should be an object, but is {evidence!r:.60}", BAD_LINE)
-    for name, value in (*((name, value) for name, value in row.items() if name != "evidence"), *evidence.items()):
-        is_number = value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+    for name, value in (*((name, value) for name, value in row.items() if name not in NESTED), *evidence.items()):
         is_text = isinstance(value, str) or (value is None and name == "layer")
-        if not (is_text if name in TEXTS else is_number):
+        if not (is_text if name in TEXTS else _is_number(value)):
             kind = "text" if name in TEXTS else "a number"
             raise damaged(what, f"its {name:.60} should be {kind}, but is {value!r:.60}", BAD_LINE)
+    if "layers" in row and not _holds_layers(row["layers"]):
+        found = f"{row['layers']!r:.60}"
+        raise damaged(what, f"its layers should be names and a number or null for each, but are {found}", BAD_LINE)
     return row
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+
+
+def _holds_layers(layers: Any) -> bool:
+    """Whether a row's layers are those of ``LayerFigures``: lists of equal length."""
+    return (
+        isinstance(layers, dict)
+        and layers.keys() == LAYER_COLUMNS
+        and all(isinstance(column, list) for column in layers.values())
+        and all(isinstance(name, str) for name in layers["names"])
+        and all(len(column) == len(layers["names"]) for column in layers.values())
+        and all(_is_number(value) for name in LAYER_COLUMNS - {"names"} for value in layers[name])
+    )

@@ -215,6 +215,8 @@ class Keeper:
             weights = digest_tensors(self.training.model.state_dict())
             self._check_same(f"After epoch {event.epoch}")
             row = epoch_row(event, report) | {"weights": weights}
+            if event.layers is not None:
+                row["layers"] = dataclasses.asdict(event.layers)
             if (reason := self._find_early_end(row, report)) is not None:
                 row["reason"] = reason
                 self._early_end = EarlyEnd(event.epoch, reason)
@@ -391,9 +393,9 @@ class Keeper:
 
 
 def epoch_row(event: Epoch, report: Report | None) -> dict[str, Any]:
-    """An epoch as the history holds it."""
+    """An epoch as the history holds it, without its layers."""
     row = dataclasses.asdict(event)
-    del row["epochs"]
+    del row["epochs"], row["layers"]
     if report is not None:
         row |= {**report.headline(), f"{report.split}_loss": report.loss}
     return row

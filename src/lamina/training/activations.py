@@ -92,6 +92,19 @@ def describe_layer(model: Model, path: str) -> str:
     return f"{name or 'the module'} ({kind})"
 
 
+def name_layer(model: Model, path: str) -> str:
+    """A layer in a word or two: its number in the net, from 1, and its kind, such as ``2 Linear``.
+
+    A layer inside another has a number such as ``4.0.1``; a module of a user's own has its name.
+    """
+    kind = type(model.get_submodule(path)).__name__
+    _, _, name = path.partition(".")
+    place, dot, inside = name.partition(".")
+    if model.net is None or not place.isdecimal():
+        return f"{name or 'the module'} {kind}"
+    return f"{int(place) + 1}{dot}{inside} {kind if inside else type(model.net.layers[int(place)]).__name__}"
+
+
 @torch.no_grad()
 def record_calls(model: Model, images: UInt8[Tensor, "n h w c"], paths: Iterable[str]) -> dict[str, Call]:
     """The inputs and outputs of those modules at ``paths`` that take and give tensors."""

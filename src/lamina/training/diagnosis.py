@@ -1,21 +1,20 @@
 """What the figures of a training say about what goes wrong: rules, their limits, and the sentences for people.
 
-Everything here is a function of an :class:`Observation`; doctor.py takes the figures. :data:`LIMITS` holds the limits
-and where they come from.
+Everything here is a function of an :class:`~lamina.training.observation.Observation`; doctor.py takes the figures.
+:data:`LIMITS` holds the limits and where they come from.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from lamina.errors import plural
-from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL, Kind
-from lamina.training.recipe import Recipe
+from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
+from lamina.training.observation import Activity, Observation
 
 CauseKind = Literal[
     "inputs-out-of-scale",
@@ -26,7 +25,10 @@ CauseKind = Literal[
     "saturation",
     "learning-rate-too-low",
 ]
-DiagnosisKind = CauseKind | Literal["labels-look-shuffled", "one-class-predicted", "oscillation", "overfitting"]
+DiagnosisKind = (
+    CauseKind
+    | Literal["initial-loss-too-high", "labels-look-shuffled", "one-class-predicted", "oscillation", "overfitting"]
+)
 CAUSES: frozenset[str] = frozenset(get_args(CauseKind))
 """Why a net does not learn. What follows from that is not looked for where one of these was found."""
 
@@ -40,6 +42,7 @@ class Limit(NamedTuple):
 
 LIMITS = {
     "input deviation": Limit(0.1, "of the first layer's input, or ten; LeCun et al., Efficient BackProp, 1998"),
+    "initial loss": Limit(3.0, "before the first step, by ln K, that of a guess; CS231n: they are equal; chosen here"),
     "update": Limit(0.5, "of all weights in a step, by their size; CS231n: a thousandth is usual; chosen here"),
     "small update": Limit(1e-3, "of the layer that changes most; CS231n: the usual one"),
     "worse loss": Limit(1.2, "of an epoch, by that of the first step or of a constant answer; chosen here"),
@@ -91,97 +94,6 @@ class Diagnosis:
         return f"{self.finding} {self.advice}"
 
 
-@dataclass(frozen=True)
-class Check:
-    """The norms of one step, counted from 0, by layer: of the gradient, of the weights and of their change."""
-
-    step: int
-    gradients: Sequence[float]
-    weights: Sequence[float]
-    updates: Sequence[float]
-
-    @property
-    def update(self) -> float:
-        """The change of all weights, as a fraction of their size."""
-        size = math.hypot(*self.weights)
-        return math.hypot(*self.updates) / size if size else 0.0
-
-    @property
-    def largest_update(self) -> float:
-        """The change of the layer that changes most, as a fraction of its size."""
-        pairs = zip(self.updates, self.weights, strict=True)
-        return max((change / size for change, size in pairs if size), default=0.0)
-
-
-@dataclass(frozen=True)
-class Activity:
-    """What the layers of a model give for some images.
-
-    Attributes:
-        images: how many.
-        first_layer: the first layer with weights, in words; ``input_mean`` and ``input_deviation`` are of its input.
-        dead: pairs of a layer, in words, and the share of its units that are 0 for all images, if not none.
-        saturated: pairs of a Sigmoid or Tanh, and the share of its outputs at an end of its range.
-        answers: how many different answers there are; 0 for numbers.
-        classes: how many the images have.
-    """
-
-    images: int
-    first_layer: str
-    input_mean: float
-    input_deviation: float
-    dead: Sequence[tuple[str, float]]
-    saturated: Sequence[tuple[str, float]]
-    answers: int
-    classes: int
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What is known at the end of an epoch.
-
-    Attributes:
-        epoch: from 1; ``steps`` have been taken since the beginning.
-        recipe: by which the net is trained.
-        layers: those whose norms the checks have, in words, in the order of the net.
-        checks: of this epoch's steps.
-        raised: how many of the last ``asked`` steps that were asked raised the loss of their own batch.
-        activity: after the epoch, if it was looked at.
-        losses: of the epochs that were seen; ``start_loss`` of the first step, if it was.
-        constant_loss: of the best constant answer.
-        lr: the peak learning rate; ``lr_fraction`` is what the schedule left of it in this epoch.
-        kind: of target; ``classes`` is how many answers there are.
-        images_seen: in all steps.
-    """
-
-    epoch: int
-    steps: int
-    recipe: Recipe
-    layers: Sequence[str]
-    checks: Sequence[Check]
-    raised: int
-    asked: int
-    activity: Activity | None
-    losses: Sequence[float]
-    start_loss: float | None
-    constant_loss: float
-    lr: float
-    lr_fraction: float
-    kind: Kind
-    classes: int
-    images_seen: int
-
-    @property
-    def loss_ratio(self) -> float:
-        """The loss of this epoch by that of the first step, or of the best constant answer if that is larger."""
-        return self.losses[-1] / max(self.start_loss or 0.0, self.constant_loss, 1e-30)
-
-    @property
-    def largest_update(self) -> float:
-        """The largest change of a layer in one step, as a fraction of its size."""
-        return max((check.largest_update for check in self.checks), default=0.0)
-
-
 def diagnose(seen: Observation, found: Sequence[Diagnosis]) -> Iterator[Diagnosis]:
     """What goes wrong, causes before what follows from them; kinds that were ``found`` before are left out."""
     kinds = {diagnosis.kind for diagnosis in found}
@@ -212,15 +124,31 @@ Told = tuple[str | None, dict[str, float], str, str]
 
 def find_odd_inputs(seen: Observation) -> Told | None:
     """Inputs of the first layer that vary far less or more than is usual."""
-    limit, activity = LIMITS["input deviation"].value, seen.activity
-    if activity is None or limit <= activity.input_deviation <= 1 / limit:
+    limit = LIMITS["input deviation"].value
+    path, moments = next(iter(seen.activity.inputs.items() if seen.activity else ()), (None, None))
+    if path is None or moments is None or limit <= moments.deviation <= 1 / limit:
         return None
-    mean, deviation, layer = activity.input_mean, activity.input_deviation, activity.first_layer
+    mean, deviation, layer = moments.mean, moments.deviation, seen.names[path]
     return (
         layer,
         {"deviation": deviation, "mean": mean},
         f"The input of {layer} has a standard deviation of {deviation:.2g} around {mean:.2g}; 1 around 0 is usual.",
         "Likely the pictures are very dark, pale or flat, or the module rescales them. Try --normalization channel.",
+    )
+
+
+def find_high_initial_loss(seen: Observation) -> Told | None:
+    """A loss before the first step far above that of a guess."""
+    if seen.initial_loss is None or seen.initial_loss <= LIMITS["initial loss"].value * seen.guess_loss:
+        return None
+    if seen.kind is REGRESSION:  # one batch may hold numbers far from all others
+        return None
+    return (
+        None,
+        {"initial_loss": seen.initial_loss, "guess_loss": seen.guess_loss},
+        f"The loss before the first step was {seen.initial_loss:.4g}; a guess has {seen.guess_loss:.4g}.",
+        "Likely the initial weights of the last layer are too large, or the numbers that reach it are. Try smaller "
+        "initial weights, or BatchNorm() before it.",
     )
 
 
@@ -252,9 +180,9 @@ def find_explosion(seen: Observation) -> Told | None:
     if norm <= limit or seen.losses[-1] <= seen.constant_loss:  # large gradients did no harm
         return None
     return (
-        seen.layers[place],
+        seen.names[seen.layers[place]],
         {"gradient": norm},
-        f"The gradient of {seen.layers[place]} had a norm of {norm:.3g}; {limit:g} is a lot.",
+        f"The gradient of {seen.names[seen.layers[place]]} had a norm of {norm:.3g}; {limit:g} is a lot.",
         "Likely the initial weights are too large, or the net is deep without norms. Try --gradient-clip 1, or "
         "BatchNorm() after each layer.",
     )
@@ -271,9 +199,9 @@ def find_vanishing(seen: Observation) -> Told | None:
     if ratio >= LIMITS["gradient ratio"].value or first >= LIMITS["gradient floor"].value:
         return None
     return (
-        seen.layers[0],
+        seen.names[seen.layers[0]],
         {"gradient": first, "ratio": ratio},
-        f"The gradient of {seen.layers[0]} had a norm of {first:.1e}, {ratio:.1e} of the last layer's.",
+        f"The gradient of {seen.names[seen.layers[0]]} had a norm of {first:.1e}, {ratio:.1e} of the last layer's.",
         "Likely the net is deep, and its activations flatten gradients. Try ReLU() in place of Sigmoid() or Tanh(), "
         "BatchNorm(), or Residual().",
     )
@@ -283,13 +211,17 @@ def find_dead(seen: Observation) -> Told | None:
     """A layer most of whose units answer no picture."""
     if seen.activity is None or seen.activity.images < LEAST_PICTURES:
         return None
-    layer, share = max(seen.activity.dead, key=lambda pair: pair[1], default=("", 0.0))
-    if share < LIMITS["dead units"].value:
+    limit = LIMITS["dead units"].value
+    path, share = max(seen.activity.dead.items(), key=lambda pair: pair[1], default=("", 0.0))
+    if share < limit:
         return None
+    since = find_since(seen.looks, lambda activity: activity.dead.get(path, 0.0) >= limit / 2)
+    moved = f" Weights changed by up to {seen.largest_update:.2g} of their size in one step." if seen.checks else ""
     return (
-        layer,
-        {"dead_fraction": share, "update": seen.largest_update},
-        f"{100 * share:.0f} % of the units of {layer} were 0 for all of {seen.activity.images} pictures.",
+        seen.names[path],
+        {"dead_fraction": share, "since_epoch": float(since), "update": seen.largest_update},
+        f"In {seen.names[path]}, {100 * share:.0f} % of the units answered none of {seen.activity.images} pictures, "
+        f"{100 * limit / 2:.0f} % or more since epoch {since}.{moved}",
         "Likely the learning rate is too high, or biases are far below 0. "
         f"Try --lr {seen.lr / 3:.2g}, or BatchNorm() before it.",
     )
@@ -297,16 +229,29 @@ def find_dead(seen: Observation) -> Told | None:
 
 def find_saturation(seen: Observation) -> Told | None:
     """A Sigmoid or Tanh most of whose outputs are at an end of its range."""
-    pairs = [] if seen.activity is None else seen.activity.saturated
-    layer, share = max(pairs, key=lambda pair: pair[1], default=("", 0.0))
-    if share < LIMITS["saturated outputs"].value:
+    pairs = {} if seen.activity is None else seen.activity.saturated
+    limit = LIMITS["saturated outputs"].value
+    path, share = max(pairs.items(), key=lambda pair: pair[1], default=("", 0.0))
+    if share < limit:
         return None
+    since = find_since(seen.looks, lambda activity: activity.saturated.get(path, 0.0) >= limit / 2)
     return (
-        layer,
-        {"saturated_fraction": share},
-        f"{100 * share:.0f} % of the outputs of {layer} were at an end of its range.",
+        seen.names[path],
+        {"saturated_fraction": share, "since_epoch": float(since)},
+        f"In {seen.names[path]}, {100 * share:.0f} % of the outputs were at an end of its range, "
+        f"{100 * limit / 2:.0f} % or more since epoch {since}.",
         "Likely its input is too large. Try BatchNorm() before it, smaller initial weights, or ReLU() in its place.",
     )
+
+
+def find_since(looks: Sequence[tuple[int, Activity]], holds: Callable[[Activity], bool]) -> int:
+    """The epoch since when something has held, without a break until the last look.
+
+    >>> quiet, loud = (Activity(9, {}, {"body.1": share}, {}, 0, 0) for share in (0.0, 0.5))
+    >>> find_since([(1, loud), (2, quiet), (3, loud), (4, loud)], lambda activity: activity.dead["body.1"] > 0.25)
+    3
+    """
+    return list(itertools.takewhile(lambda look: holds(look[1]), reversed(looks)))[-1][0]
 
 
 def find_low_lr(seen: Observation) -> Told | None:
@@ -345,7 +290,7 @@ def find_shuffled(seen: Observation) -> Told | None:
 def find_one_class(seen: Observation) -> Told | None:
     """The same answer for all pictures."""
     activity = seen.activity
-    if activity is None or activity.answers != 1 or activity.classes < 2 or seen.kind is MULTI_LABEL:
+    if activity is None or activity.answers != 1 or activity.classes < 2:
         return None
     if seen.epoch < 2 or seen.steps < LEAST_STEPS:
         return None
@@ -377,6 +322,7 @@ def find_oscillation(seen: Observation) -> Told | None:
 
 RULES: dict[DiagnosisKind, Callable[[Observation], Told | None]] = {
     "inputs-out-of-scale": find_odd_inputs,
+    "initial-loss-too-high": find_high_initial_loss,
     "learning-rate-too-high": find_high_lr,
     "exploding-gradients": find_explosion,
     "vanishing-gradients": find_vanishing,

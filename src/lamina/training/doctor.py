@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,20 +18,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.data import Images
-from lamina.targets import REGRESSION, SINGLE_LABEL
-from lamina.training.activations import describe_layer, innermost_paths, watch
-from lamina.training.diagnosis import Activity, Check, Diagnosis, Observation, diagnose
+from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
+from lamina.training.activations import describe_layer, innermost_paths, name_layer, watch
+from lamina.training.diagnosis import Diagnosis, diagnose
+from lamina.training.events import Epoch, LayerFigures
 from lamina.training.model import PREDICTED_PIXELS, Model, eval_mode
+from lamina.training.observation import Activity, Check, Moments, Observation
 from lamina.training.randomness import seeded
 from lamina.training.recipe import Recipe
 from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
 
 NORM_STEPS, LOSS_STEPS, MOST_ASKED = 50, 100, 20
-"""Norms are taken in the first step and in every 50th. Every 100th is asked whether it lowered its own batch's loss;
-the last 20 of these count."""
-MOST_FIXED, LEAST_FIXED, FIXED_FRACTION = 256, 128, 1 / 50
-"""This fraction of the images is looked at after an epoch, which takes less than 1 % of it, within these numbers; where
-that would be more, after fewer epochs."""
+"""One in 50 steps has its norms taken, and one in 100 is asked whether it lowered its own batch's loss; the last 20 of
+these count."""
+MOST_FIXED, LEAST_FIXED, FIXED_FRACTION = 256, 100, 1 / 100
+"""This fraction of the images is looked at after an epoch, which takes about 1 % of it, within these numbers; where
+that would be more, after the first and the last epoch and some between."""
 SATURATED_FRACTION = 0.03
 """How near an end of its range an output is saturated, as a fraction of half the range."""
 
@@ -43,14 +45,16 @@ class Doctor:
         model: in training.
         recipe: by which it is trained.
         images: on which.
+        steps_per_epoch: how many it takes.
     """
 
-    def __init__(self, model: Model, recipe: Recipe, images: Images) -> None:
-        self._model, self._recipe, self._images = model, recipe, images
+    def __init__(self, model: Model, recipe: Recipe, images: Images, steps_per_epoch: int) -> None:
+        self._model, self._recipe, self._images, self._steps_per_epoch = model, recipe, images, steps_per_epoch
         affordable = max(1, min(MOST_FIXED, round(FIXED_FRACTION * len(images))))
         self._fixed = images.take_evenly(max(LEAST_FIXED, affordable))
         self._epochs_per_look = math.ceil(len(self._fixed) / affordable)
         self._constant_loss = constant_loss(model.task, images, recipe)
+        self._guess_loss = guess_loss(model.task, images, recipe)
         self._before: list[Tensor] | None = None
         self.restart()
 
@@ -58,15 +62,26 @@ class Doctor:
         """Forget what was seen, as where a training goes back."""
         self._found: list[Diagnosis] = []
         self._losses: list[float] = []
-        self._start_loss: float | None = None
+        self._initial_loss: float | None = None
         self._checks: list[Check] = []
         self._asked: deque[bool] = deque(maxlen=MOST_ASKED)
+        self._looks: list[tuple[int, Activity]] = []
         self._weights: dict[str, nn.Parameter] = {}
+
+    def _is_due(self, step: int, interval: int) -> bool:
+        """Whether a step is one of those, one in ``interval``, that end an epoch or a part of it.
+
+        A training that resumes within an epoch has the same figures at its end.
+        """
+        epoch, place = divmod(step, self._steps_per_epoch)
+        if (self._steps_per_epoch - 1 - place) % interval:
+            return False
+        return epoch + 1 == self._recipe.epochs or (epoch + 1) % math.ceil(interval / self._steps_per_epoch) == 0
 
     def begin_step(self, step: int) -> None:
         """Remember the weights before one of the steps whose norms are taken; steps count from 0."""
         self._before = None
-        if step == 0 or (step + 1) % NORM_STEPS == 0:
+        if step == 0 or self._is_due(step, NORM_STEPS):
             named = self._model.named_parameters()
             self._weights = {name: weight for name, weight in named if weight.ndim >= 2 and weight.grad is not None}
             self._before = [weight.detach().clone() for weight in self._weights.values()]
@@ -87,7 +102,7 @@ class Doctor:
                 impossible.
         """
         if step == 0:
-            self._start_loss = loss.item()
+            self._initial_loss = loss.item()
         if not self._before:
             return
         weights = [weight.detach() for weight in self._weights.values()]
@@ -98,66 +113,108 @@ class Doctor:
         )
         if math.isfinite(sum((*gradient, *size, *update))):
             self._checks.append(Check(step, gradient, size, update))
-        if repeat is not None and (step + 1) % LOSS_STEPS == 0:
+        if repeat is not None and self._is_due(step, LOSS_STEPS):
             with keep_buffers(self._model):
                 _, loss_after = repeat()
                 self._asked.append(loss_after.item() > loss.item())
         self._before = None
 
     def end_epoch(
-        self, epoch: int, steps: int, train_loss: float, lr: float, lr_fraction: float
-    ) -> Iterator[Diagnosis]:
-        """What is found at the end of an epoch.
+        self, epoch: Epoch, steps: int, lr: float, lr_fraction: float
+    ) -> tuple[LayerFigures | None, list[Diagnosis]]:
+        """What the layers did in an epoch, if that was looked at, and what is found at its end.
 
         Args:
-            epoch: from 1.
+            epoch: its record.
             steps: since the beginning.
-            train_loss: of the epoch.
             lr: the peak learning rate.
             lr_fraction: what the schedule left of it, the mean of the epoch's first and last step.
         """
-        self._losses.append(train_loss)
-        checks, self._checks = self._checks, []
-        if epoch <= self._recipe.freeze:  # only the head moves
-            return
-        looks = epoch == self._recipe.epochs or epoch % self._epochs_per_look == 0
-        images, task = self._images, self._model.task
+        self._losses.append(epoch.train_loss)
+        model, number = self._model, epoch.epoch
+        checks = [check for check in self._checks if len(check.weights) == len(self._weights)]
+        self._checks = []
+        if number <= self._recipe.freeze:  # only the head moves
+            return None, []
+        if number in (1, self._recipe.epochs) or number % self._epochs_per_look == 0:
+            self._looks.append((number, look(model, self._fixed)))
+        layers = [name.rpartition(".")[0] for name in self._weights]
         seen = Observation(
-            epoch=epoch,
+            epoch=number,
             steps=steps,
             recipe=self._recipe,
-            layers=[describe_layer(self._model, name.rpartition(".")[0]) for name in self._weights],
-            checks=[check for check in checks if len(check.weights) == len(self._weights)],
+            layers=layers,
+            names={path: describe_layer(model, path) for path in (*layers, *innermost_paths(model))},
+            checks=checks,
             raised=sum(self._asked),
             asked=len(self._asked),
-            activity=look(self._model, self._fixed) if looks else None,
+            looks=self._looks,
             losses=self._losses,
-            start_loss=self._start_loss,
+            initial_loss=self._initial_loss,
             constant_loss=self._constant_loss,
+            guess_loss=self._guess_loss,
             lr=lr,
             lr_fraction=lr_fraction,
-            kind=task.kind,
-            classes=max(2, task.outputs),
-            images_seen=epoch * len(images),
+            kind=model.task.kind,
+            classes=max(2, model.task.outputs),
+            images_seen=number * len(self._images),
         )
-        for diagnosis in diagnose(seen, tuple(self._found)):
-            self._found.append(diagnosis)
-            yield diagnosis
+        found = list(diagnose(seen, tuple(self._found)))
+        self._found += found
+        return collect_figures(model, seen), found
+
+
+def collect_figures(model: Model, seen: Observation) -> LayerFigures | None:
+    """The figures of the layers after an epoch, from its last step and the look at its end."""
+    check = next((check for check in seen.checks if check.step == seen.steps - 1), None)
+    activity = seen.activity
+    if check is None and activity is None:
+        return None
+
+    def join(values: Sequence[float]) -> dict[str, float]:
+        norms: dict[str, float] = {}  # a module such as an attention has several weights
+        for path, value in zip(seen.layers, values, strict=True):
+            norms[path] = math.hypot(norms.get(path, 0.0), value)
+        return norms
+
+    inputs = {} if activity is None else activity.inputs
+    inactive = {} if activity is None else {**activity.dead, **activity.saturated}
+    known = {*seen.layers, *inputs, *inactive}
+    paths = [path for path, _ in model.named_modules() if path in known]
+
+    def pick(figures: Mapping[str, float]) -> list[float | None]:
+        return [None if (value := figures.get(path)) is None else round_figure(value) for path in paths]
+
+    return LayerFigures(
+        names=[name_layer(model, path) for path in paths],
+        gradient_norms=pick(join(check.gradients) if check else {}),
+        weight_norms=pick(join(check.weights) if check else {}),
+        update_norms=pick(join(check.updates) if check else {}),
+        input_means=pick({path: moments.mean for path, moments in inputs.items()}),
+        input_deviations=pick({path: moments.deviation for path, moments in inputs.items()}),
+        inactive_fractions=pick(inactive),
+    )
+
+
+def round_figure(value: float) -> float | None:
+    """A number to four digits; ``None`` for NaN and infinity."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
 @torch.no_grad()
 def look(model: Model, images: Images) -> Activity:
     """The activity of a model on images, in eval mode and a few at a time."""
     modules = {path: model.get_submodule(path) for path in innermost_paths(model)}
-    inputs: dict[str, list[Tensor]] = {}
+    sums: dict[str, Tensor] = {}
     largest: dict[str, Tensor] = {}
     ends: dict[str, list[float]] = {}
 
     def note(path: str, given: Tensor, output: Tensor) -> None:
         module = modules[path]
-        if given.is_floating_point() and list(module.parameters(recurse=False)) and (not inputs or path in inputs):
-            moments = torch.stack([given.mean(), given.square().mean()])
-            inputs.setdefault(path, []).append(moments.cpu())
+        has_weights = any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False))
+        if has_weights and given.is_floating_point() and given.numel():
+            moments = len(given) * torch.stack([given.mean(), given.square().mean(), torch.ones_like(given.mean())])
+            sums[path] = sums[path] + moments if path in sums else moments
         if output.ndim < 2 or not output.numel() or not output.is_floating_point():
             return
         if isinstance(module, nn.Sigmoid | nn.Tanh):
@@ -172,21 +229,19 @@ def look(model: Model, images: Images) -> Activity:
     pixels = torch.from_numpy(np.ascontiguousarray(images.pixels))
     with eval_mode(model), seeded(0, model.device), keep_buffers(model), watch(model, modules, note):
         logits = torch.cat([model(part.to(model.device)) for part in pixels.split(size)])
-    path, moments = next(iter(inputs.items()), ("body", [torch.tensor([0.0, 1.0])]))
-    mean, square = torch.stack(moments).mean(dim=0).tolist()
-    dead = [(describe_layer(model, path), float((units == 0).float().mean())) for path, units in largest.items()]
-    saturated = [(describe_layer(model, path), statistics.fmean(shares)) for path, shares in ends.items()]
+    inputs = {}
+    for path, moments in sums.items():
+        mean, square, _ = (moments / moments[-1]).tolist()
+        inputs[path] = Moments(mean, max(0.0, square - mean**2) ** 0.5)
     answers = classes = 0
-    if images.kind is not REGRESSION:
-        chosen = logits.argmax(dim=1, keepdim=True) if images.kind is SINGLE_LABEL else logits > 0
-        answers, classes = len(chosen.unique(dim=0)), len(np.unique(images.targets, axis=0))
+    if images.kind in (SINGLE_LABEL, BINARY):
+        chosen = logits.argmax(dim=1) if images.kind is SINGLE_LABEL else logits > 0
+        answers, classes = len(chosen.unique()), len(np.unique(images.targets))
     return Activity(
         images=len(images),
-        first_layer=describe_layer(model, path),
-        input_mean=mean,
-        input_deviation=max(0.0, square - mean**2) ** 0.5,
-        dead=[pair for pair in dead if pair[1]],
-        saturated=saturated,
+        inputs=inputs,
+        dead={path: float((units == 0).float().mean()) for path, units in largest.items()},
+        saturated={path: statistics.fmean(shares) for path, shares in ends.items()},
         answers=answers,
         classes=classes,
     )
@@ -228,3 +283,11 @@ def constant_loss(task: Task, images: Images, recipe: Recipe) -> float:
     if recipe.balance == "on":
         logits = torch.zeros_like(logits)  # all count alike
     return float(task.loss(logits.expand(len(targets), -1), targets, recipe.label_smoothing, weights))
+
+
+def guess_loss(task: Task, images: Images, recipe: Recipe) -> float:
+    """The loss of logits of 0, which is ln K for one of K classes; of numbers, that of their mean."""
+    if images.kind is REGRESSION:
+        return constant_loss(task, images, recipe)
+    target = torch.from_numpy(images.targets[:1])
+    return float(task.loss(torch.zeros(1, task.outputs), target, recipe.label_smoothing))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -24,6 +25,32 @@ class Step:
 
 
 @dataclass(frozen=True)
+class LayerFigures:
+    """What the layers of a net did in an epoch, to four digits: in each sequence a figure for each of the ``names``.
+
+    A figure is ``None`` where a layer has none, or where it was not taken in this epoch.
+
+    Attributes:
+        names: of the layers, such as ``2 Linear``, in the order of the net.
+        gradient_norms: of the weights' gradient in the epoch's last step.
+        weight_norms: of the weights before it.
+        update_norms: of their change by it.
+        input_means: of what the layer is given for some fixed images after the epoch.
+        input_deviations: its standard deviation.
+        inactive_fractions: units of a ReLU that are 0 for all of these images, or outputs of a Sigmoid or Tanh at an
+            end of its range.
+    """
+
+    names: Sequence[str]
+    gradient_norms: Sequence[float | None]
+    weight_norms: Sequence[float | None]
+    update_norms: Sequence[float | None]
+    input_means: Sequence[float | None]
+    input_deviations: Sequence[float | None]
+    inactive_fractions: Sequence[float | None]
+
+
+@dataclass(frozen=True)
 class Epoch:
     """The figures of one pass over the training images.
 
@@ -34,6 +61,7 @@ class Epoch:
         train_seconds: time spent in this epoch's training steps alone.
         images_per_second: training images over ``train_seconds``.
         lr: learning rate of the last step.
+        layers: what its layers did; ``None`` where that was not looked at.
     """
 
     epoch: int
@@ -43,6 +71,7 @@ class Epoch:
     train_seconds: float
     images_per_second: float
     lr: float
+    layers: LayerFigures | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         words = [f"epoch {self.epoch}/{self.epochs}", f"train loss {self.train_loss:.4f}"]

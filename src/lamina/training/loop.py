@@ -101,7 +101,7 @@ class Training:
         self._sums = build_sums(self._live, recipe, group)
         self._local = LocalSteps(self._live, self._optimizer, recipe.lanes, group) if recipe.sync_every > 1 else None
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group)
-        self._doctor, self._group = Doctor(self._live, recipe, images), group
+        self._doctor, self._group = Doctor(self._live, recipe, images, len(self._batches)), group
         self._steps_per_record, self._tally = steps_per_record, Tally()
         self.images, self.steps_per_epoch = len(images), len(self._batches)
         self.steps_done = self.rewinds = 0
@@ -174,9 +174,7 @@ class Training:
                 if is_last:
                     self._tally = Tally()
                     self._guard.check_weights(self.lr)
-                    record = tally.summarize(epoch + 1, recipe.epochs, self._lr_of(epoch, done - 1))
-                    yield record
-                    yield from self._diagnose(record)
+                    yield from self._examine(tally.summarize(epoch + 1, recipe.epochs, self._lr_of(epoch, done - 1)))
                 else:
                     yield Step(epoch + 1, done, self.steps_per_epoch, loss)
                 self._forward.set_mode(epoch)
@@ -229,14 +227,14 @@ class Training:
         loss.backward(share)
         return loss, self._live.task.correct(logits.detach(), batch.targets)
 
-    def _diagnose(self, epoch: Epoch) -> list[Diagnosis]:
-        """What the doctor says at the end of an epoch; in a group, what the leader's says."""
+    def _examine(self, epoch: Epoch) -> list[Epoch | Diagnosis]:
+        """An epoch's record with its layers' figures, and what the doctor says; in a group, what the leader's says."""
         fraction = (self._lr_of(epoch.epoch - 1, 0) + epoch.lr) / (2 * self.lr) if self.lr else 1.0
-        found = list(self._doctor.end_epoch(epoch.epoch, self.steps_done, epoch.train_loss, self.lr, fraction))
-        if self._group.size == 1:
-            return found
-        text = self._group.lead(lambda: json.dumps([dataclasses.asdict(one) for one in found]).encode())
-        return [Diagnosis(**values) for values in json.loads(text)]
+        layers, found = self._doctor.end_epoch(epoch, self.steps_done, self.lr, fraction)
+        if self._group.size > 1:
+            text = self._group.lead(lambda: json.dumps([dataclasses.asdict(one) for one in found]).encode())
+            found = [Diagnosis(**values) for values in json.loads(text)]
+        return [dataclasses.replace(epoch, layers=layers), *found]
 
     def _lr_of(self, epoch: int, step: int) -> float:
         """The learning rate of a step of an epoch."""

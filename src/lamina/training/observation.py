@@ -1,0 +1,116 @@
+"""What is seen of a training: the norms of a step, the activity of its layers, and all that is known after an epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lamina.targets import Kind
+from lamina.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Check:
+    """The norms of one step, counted from 0, by layer: of the gradient, of the weights and of their change."""
+
+    step: int
+    gradients: Sequence[float]
+    weights: Sequence[float]
+    updates: Sequence[float]
+
+    @property
+    def update(self) -> float:
+        """The change of all weights, as a fraction of their size."""
+        size = math.hypot(*self.weights)
+        return math.hypot(*self.updates) / size if size else 0.0
+
+    @property
+    def largest_update(self) -> float:
+        """The change of the layer that changes most, as a fraction of its size."""
+        pairs = zip(self.updates, self.weights, strict=True)
+        return max((change / size for change, size in pairs if size), default=0.0)
+
+
+class Moments(NamedTuple):
+    """The mean and the standard deviation of numbers."""
+
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What the layers of a model give for some images; layers are named by their module paths.
+
+    Attributes:
+        images: how many.
+        inputs: the moments of what each layer with weights is given, in the order in which they are called.
+        dead: for each ReLU, the share of its units that are 0 for all images.
+        saturated: for each Sigmoid or Tanh, the share of its outputs at an end of its range.
+        answers: how many different classes are answered; 0 where an answer is not one class.
+        classes: how many the images have.
+    """
+
+    images: int
+    inputs: Mapping[str, Moments]
+    dead: Mapping[str, float]
+    saturated: Mapping[str, float]
+    answers: int
+    classes: int
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is known at the end of an epoch.
+
+    Attributes:
+        epoch: from 1; ``steps`` have been taken since the beginning.
+        recipe: by which the net is trained.
+        layers: the module paths of those whose norms the checks have, in the order of the net.
+        names: each layer, by its module path, in words.
+        checks: of this epoch's steps.
+        raised: how many of the last ``asked`` steps that were asked raised the loss of their own batch.
+        looks: pairs of an epoch and the activity after it.
+        losses: of the epochs that were seen; ``initial_loss`` is that before the first step, if it was seen.
+        constant_loss: of the best constant answer; ``guess_loss`` is that of logits of 0.
+        lr: the peak learning rate; ``lr_fraction`` is what the schedule left of it in this epoch.
+        kind: of target; ``classes`` is how many answers there are.
+        images_seen: in all steps.
+    """
+
+    epoch: int
+    steps: int
+    recipe: Recipe
+    layers: Sequence[str]
+    names: Mapping[str, str]
+    checks: Sequence[Check]
+    raised: int
+    asked: int
+    looks: Sequence[tuple[int, Activity]]
+    losses: Sequence[float]
+    initial_loss: float | None
+    constant_loss: float
+    guess_loss: float
+    lr: float
+    lr_fraction: float
+    kind: Kind
+    classes: int
+    images_seen: int
+
+    @property
+    def activity(self) -> Activity | None:
+        """That after this epoch, if it was looked at."""
+        epoch, activity = self.looks[-1] if self.looks else (0, None)
+        return activity if epoch == self.epoch else None
+
+    @property
+    def loss_ratio(self) -> float:
+        """The loss of this epoch by that of the first step, or of the best constant answer if that is larger."""
+        return self.losses[-1] / max(self.initial_loss or 0.0, self.constant_loss, 1e-30)
+
+    @property
+    def largest_update(self) -> float:
+        """The largest change of a layer in one step, as a fraction of its size."""
+        return max((check.largest_update for check in self.checks), default=0.0)
