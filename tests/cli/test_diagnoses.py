@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from commands import events
 
-from lamina import Diagnosis, read_run, start_run
+from lamina import Diagnosis, Epoch, read_run, start_run
 from lamina.cli import main
+from lamina.errors import RunError
+from lamina.training.events import Step
 from lamina.training.recipe import Recipe
 
 FLAGS = ("--data", "shapes", "--batch-size", "400", "--lr", "1", "--name", "high")
@@ -37,11 +40,29 @@ def test_a_diagnosis_is_printed_kept_and_not_repeated(workplace, capsys):
 def test_a_training_can_stop_at_a_diagnosis_and_be_resumed(workplace, capsys):
     assert main(["train", "mlp", *FLAGS, "--epochs", "3", "--on-diagnosis", "stop"]) == 0
     printed, remarks = capsys.readouterr()
-    assert "stopped at the diagnosis after 1 of 3 epochs; lamina resume runs/high trains the rest" in remarks
-    assert "accuracy" in printed.splitlines()[-3] or "accuracy" in printed
+    ended = "ended after epoch 1: diagnosis learning-rate-too-high; lamina resume runs/high trains the rest"
+    assert ended in remarks.splitlines()
+    assert "accuracy" in printed
     assert len(read_run("runs/high").history.epochs()) == 1
+    assert main(["resume", "runs/high", "--on-diagnosis", "stop", "--json"]) == 0
+    ends = [event["diagnosis"] for event in events(capsys.readouterr()[0]) if event["event"] == "early_end"]
+    assert "learning-rate-too-high" not in ends  # which the run has had before
+    assert len(read_run("runs/high").history.epochs()) > 1
     assert main(["resume", "runs/high"]) == 0
     assert len(read_run("runs/high").history.epochs()) == 3
+
+
+def test_a_script_can_stop_at_a_diagnosis_and_go_on(workplace):
+    run = start_run("mlp", "shapes", Recipe(epochs=3, batch_size=400, lr=1.0), name="high")
+    *before, ended, report = [event for event in run.train(on_diagnosis="stop") if not isinstance(event, Step)]
+    assert [type(event) for event in before[-2:]] == [Epoch, Diagnosis]
+    assert (ended.epoch, ended.diagnosis) == (1, before[-1].kind)
+    assert report.split == "test"
+    assert read_run("runs/high").early_end is None
+    again = [event for event in read_run("runs/high").train() if isinstance(event, Epoch)]
+    assert [event.epoch for event in again] == [2, 3]
+    with pytest.raises(RunError, match=r"^on_diagnosis was 'halt', but is continue or stop\.$"):
+        next(run.train(on_diagnosis="halt"))
 
 
 def test_a_script_sees_diagnoses_among_the_events_and_a_damaged_row_is_named(workplace):

@@ -50,7 +50,7 @@ class Settings:
     name: str | None
     rewind_on_nan: bool
     save_every_seconds: float
-    stops_at_diagnosis: bool = False
+    on_diagnosis: str = "continue"
     group: Group = ALONE
 
 
@@ -114,7 +114,7 @@ def train_plan(
     outcome = train(
         run, plan.dataset, terminal, save_every_seconds=settings.save_every_seconds,
         until_seconds=None if budget is None else budget.until_seconds, slowdown=slowdown,
-        evaluates_test=evaluates_test, stops_at_diagnosis=settings.stops_at_diagnosis, group=settings.group,
+        evaluates_test=evaluates_test, on_diagnosis=settings.on_diagnosis, group=settings.group,
     )  # fmt: skip
     if outcome.slowdown is None or budget is None:
         return outcome

@@ -31,6 +31,9 @@ class Options:
     ] = None
     """what to do if a loss or gradient is NaN or infinite: stop, or return to the last checkpoint with half the lr, at
     most 3 times; by default as before"""
+    on_diagnosis: Literal["continue", "stop"] = "continue"
+    """what to do if the training goes wrong, such as by units that no longer answer: print the evidence and what to try
+    and continue, or stop"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """where the run's data set is now; by default where it was"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -61,6 +64,7 @@ def _resume(options: Options, group: Group) -> int:
     terminal.remark(f"device: {choose_again(run.record.device)}; precision: {run.record.precision}")
     outcome = train(
         run, dataset, terminal, module=module, epochs=options.epochs, save_every_seconds=save_every_seconds,
-        rewind_on_nan=None if options.on_nan is None else options.on_nan == "rewind", group=group,
+        rewind_on_nan=None if options.on_nan is None else options.on_nan == "rewind",
+        on_diagnosis=options.on_diagnosis, group=group,
     )  # fmt: skip
     return print_outcome(outcome, terminal)

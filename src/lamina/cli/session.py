@@ -124,17 +124,16 @@ def train(
     save_every_seconds: float = 60.0,
     rewind_on_nan: bool | None = None,
     until_seconds: float | None = None,
-    stops_at_diagnosis: bool = False,
+    on_diagnosis: str = "continue",
     slowdown: Callable[[float, float], float | None] | None = None,
     evaluates_test: bool = True,
     group: Group = ALONE,
 ) -> Outcome:
     """Train a run until its end, a signal or a time limit, and print each epoch.
 
-    The arguments are those of ``Run.train`` and four more. The training steps end ``until_seconds`` after the start of
-    the process, even if epochs are left, and at the first diagnosis if ``stops_at_diagnosis``. They also end if
-    ``slowdown``, given the epochs done and the seconds so far, finds that they would take too long. Without
-    ``evaluates_test``, nothing is evaluated after the last epoch.
+    The arguments are those of ``Run.train`` and three more. The training steps end ``until_seconds`` after the start of
+    the process, even if epochs are left. They also end if ``slowdown``, given the epochs done and the seconds so far,
+    finds that they would take too long. Without ``evaluates_test``, nothing is evaluated after the last epoch.
     """
     from lamina.evaluation.reports import Report
     from lamina.runs.keep import MOST_REWINDS, EarlyEnd, Resumed, Rewind, epoch_row
@@ -148,6 +147,7 @@ def train(
         epochs=epochs,
         save_every_seconds=save_every_seconds,
         rewind_on_nan=rewind_on_nan,
+        on_diagnosis=on_diagnosis,
         group=group,
     )
     report, val, ends_early, is_stopped, slower = None, None, False, False, None
@@ -169,12 +169,9 @@ def train(
                     report = None
                     if event.epoch == event.epochs and not evaluates_test:
                         break
-                case EarlyEnd() if not evaluates_test:
-                    break
                 case Diagnosis():
                     terminal.emit("diagnosis", run=str(run.path), **dataclasses.asdict(event))
                     terminal.remark(f"diagnosis: {event.kind}: {event}")
-                    is_stopped = stops_at_diagnosis
                 case Rewind():
                     terminal.emit("rewind", run=str(run.path), **dataclasses.asdict(event))
                     terminal.remark(
@@ -182,8 +179,12 @@ def train(
                         f"({event.rewind} of {MOST_REWINDS} times)."
                     )
                 case EarlyEnd():
-                    terminal.emit("early_end", run=str(run.path), **dataclasses.asdict(event))
-                    terminal.remark(f"ended after epoch {event.epoch}: {event.reason}")
+                    is_stopped = event.diagnosis is not None
+                    if evaluates_test or is_stopped:
+                        terminal.emit("early_end", run=str(run.path), **dataclasses.asdict(event))
+                        terminal.remark(f"ended after epoch {event.epoch}: {event.reason}")
+                    if not evaluates_test:
+                        break
                 case Resumed():
                     if event.epochs_done == event.epochs:
                         position = f"all {event.epochs} epochs are done; evaluating the final model"
@@ -198,7 +199,7 @@ def train(
             if slowdown is not None and isinstance(event, Step | Epoch):
                 epochs_done = event.epoch if isinstance(event, Epoch) else event.epoch - 1 + event.step / event.steps
                 slower = slowdown(epochs_done, time.perf_counter() - began)
-            ends_early = is_stopped or (until_seconds is not None and time.perf_counter() - STARTED > until_seconds)
+            ends_early = until_seconds is not None and time.perf_counter() - STARTED > until_seconds
             if group.any(bool(received or ends_early or slower)):
                 if not (received or ends_early or slower):
                     received.append(signal.SIGTERM)  # another process was stopped
@@ -211,8 +212,8 @@ def train(
     report = None if received or slower else run.report
     if ends_early and not (received or slower):
         if len(rows) < wanted and evaluates_test:
-            why = "stopped at the diagnosis" if is_stopped else "time limit reached"
-            terminal.remark(f"{why} after {len(rows)} of {wanted} epochs; lamina resume {run.path} trains the rest")
+            done = f"{len(rows)} of {wanted} epochs"
+            terminal.remark(f"time limit reached after {done}; lamina resume {run.path} trains the rest")
         if evaluates_test:
             report = run.evaluate(module, data=dataset)
     times = [row["train_seconds"] for row in rows if row.get("train_seconds")]

@@ -55,9 +55,9 @@ class Options:
     on_nan: Literal["stop", "rewind"] = "stop"
     """what to do if a loss or gradient is NaN or infinite: stop, or return to the last checkpoint with half the lr, at
     most 3 times"""
-    on_diagnosis: Literal["print", "stop"] = "print"
-    """what to do if the training goes wrong, such as by units that no longer answer: print the evidence and what to
-    try, or also stop"""
+    on_diagnosis: Literal["continue", "stop"] = "continue"
+    """what to do if the training goes wrong, such as by units that no longer answer: print the evidence and what to try
+    and continue, or stop"""
     start_from: Annotated[Literal["auto", "scratch"], tyro.conf.arg(name="from")] = "auto"
     """without NET: auto also tries locally available pretrained weights; scratch does not"""
     name: Annotated[str | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
@@ -99,7 +99,7 @@ def _train(options: Options, preparation: Preparation, group: Group, terminal: T
         name=options.name,
         rewind_on_nan=options.on_nan == "rewind",
         save_every_seconds=read_seconds("--save-every", options.save_every),
-        stops_at_diagnosis=options.on_diagnosis == "stop",
+        on_diagnosis=options.on_diagnosis,
         group=group,
     )
     seconds = None if options.time is None else read_seconds("--time", options.time)

@@ -64,10 +64,14 @@ class Rewind:
 
 @dataclass(frozen=True)
 class EarlyEnd:
-    """The end of a training after ``epoch``, before its last one, as its ``Recipe.patience`` asks for."""
+    """The end of a training after ``epoch``, before its last one: its ``Recipe.patience`` asks for it, or a diagnosis.
+
+    ``diagnosis`` is its kind, where one ended it; such a run is not finished.
+    """
 
     epoch: int
     reason: str
+    diagnosis: str | None = None
 
 
 Event: TypeAlias = Resumed | Step | Report | Epoch | Diagnosis | Rewind | EarlyEnd
@@ -80,9 +84,12 @@ def train_run(
     epochs: int | None,
     save_every_seconds: float,
     rewind_on_nan: bool | None,
+    on_diagnosis: str,
     group: Group = ALONE,
 ) -> Generator[Event, None, None]:
     """See ``Run.train``."""
+    if on_diagnosis not in ("continue", "stop"):
+        raise RunError(f"on_diagnosis was {on_diagnosis!r:.60}, but is continue or stop.")
     dataset = find_dataset(run, data)
     group.wait()  # others may have to decode their pictures first
     if deviating := group.find_deviating(dataset.fingerprint):
@@ -112,7 +119,8 @@ def train_run(
         with _no_room(run, training), keep_copy(run, group) as writes:
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.recipe.epochs)
-            yield from Keeper(training, run, dataset, save_every_seconds, group, writes).train()
+            stops = on_diagnosis == "stop"
+            yield from Keeper(training, run, dataset, save_every_seconds, group, writes, stops).train()
 
 
 def evaluate_run(run: Run, module: nn.Module | None, data: Dataset | str | Path | None) -> Report | None:
@@ -167,6 +175,7 @@ class Keeper:
     group: Group = ALONE
     writes: bool = True
     """Whether this process has the run's folder: the leader, and those that keep a copy."""
+    stops_at_diagnosis: bool = False
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _saved_at: float = field(default_factory=time.perf_counter)
     _saving_seconds: float = 0.0
@@ -249,6 +258,9 @@ class Keeper:
             if self.writes:
                 self._rows.append(diagnosis_row(diagnosis))
             self._try(self._save_all)
+            if self.stops_at_diagnosis and not self.training.is_finished:
+                reason = f"diagnosis {diagnosis.kind}; lamina resume {self.run.path} trains the rest"
+                self._early_end = self._early_end or EarlyEnd(diagnosis.epoch, reason, diagnosis.kind)
             yield diagnosis
 
     def _find_known(self) -> set[str]:

@@ -81,6 +81,7 @@ class Run:
         epochs: int | None = None,
         save_every_seconds: float = 60.0,
         rewind_on_nan: bool | None = None,
+        on_diagnosis: str = "continue",
         group: Group = ALONE,
     ) -> Generator[Event, None, None]:
         """Train from the start, or exactly from where the run was last saved.
@@ -91,7 +92,7 @@ class Run:
         ``Report`` on ``test``, which is used then alone, or else on ``val``. However the loop is left, the run is
         whole, and calling this again continues to bit-identical weights. The run is locked meanwhile. Where
         ``Recipe.patience`` ends the training early, an ``EarlyEnd`` says so before the last ``Report``, and the run is
-        finished.
+        finished. One also comes where a diagnosis ends it; calling this again then trains the rest.
 
         Args:
             module: for a user's own module, the same one, made anew; not needed where ``start_run`` was given it.
@@ -102,6 +103,7 @@ class Run:
                 others need not have it.
             rewind_on_nan: on NaN or infinity, return to the last checkpoint with half the lr, at most 3 times; by
                 default as before.
+            on_diagnosis: ``continue``, or ``stop``: end the training after a ``Diagnosis`` that is new in the run.
 
         Warns:
             LaminaWarning: something cannot be written or evaluated, or something differs from when the run began.
@@ -110,7 +112,7 @@ class Run:
             LaminaError: an argument is invalid, a file is damaged, another process trains the run, or there is no
                 room; what was saved before stays.
         """
-        return train_run(self, module, data, epochs, save_every_seconds, rewind_on_nan, group)
+        return train_run(self, module, data, epochs, save_every_seconds, rewind_on_nan, on_diagnosis, group)
 
     def evaluate(self, module: nn.Module | None = None, *, data: Dataset | str | Path | None = None) -> Report | None:
         """Evaluate the saved model as it is now on ``test``, else on ``val``; save report, answers and pictures.
