@@ -29,6 +29,9 @@ def test_a_diagnosis_is_printed_kept_and_not_repeated(workplace, capsys):
     assert high["evidence"]["loss_ratio"] > 1.2
     assert high["advice"] == "Likely the learning rate is too high. Try --lr 0.1."
     assert remarks.count("diagnosis: learning-rate-too-high: The weights changed by up to ") == 1
+    first = read_run("runs/high").history.epochs()[0]["layers"]
+    assert first["names"] == ["2 Linear", "3 ReLU", "4 Output"]
+    assert [first[column][1] is None for column in ("update_norms", "input_means", "inactive_fractions")] == [1, 1, 0]
     kept = read_run("runs/high").history.diagnoses()
     assert [row["diagnosis"] for row in kept] == kinds
     assert [len(read_run("runs/high").history.epochs()), len(read_run("runs/high").history.rewinds())] == [2, 0]

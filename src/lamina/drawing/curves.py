@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from lamina.drawing.layers import draw_layers
 from lamina.drawing.style import COLOURS, GRID, INK, label, new_figure, percent_formatter
 from lamina.evaluation.reports import Report, Score
 
@@ -27,7 +28,7 @@ def draw_curves(
 ) -> Figure:
     """Draw learning curves: score and loss by epoch, on the training images and, where it was evaluated, on ``val``.
 
-    Each seed is a thin line, their mean a thick one.
+    Each seed is a thin line, their mean a thick one. Of a single history, the figures of its layers are drawn below.
 
     Args:
         curves: for each net, the histories of its seeds.
@@ -39,8 +40,11 @@ def draw_curves(
     rows = [row for histories in curves.values() for history in histories for row in history]
     colours = dict(zip(curves, itertools.cycle(COLOURS), strict=False))
 
-    figure = new_figure(11, 5)
-    for axes, quantity in zip(figure.subplots(1, 2), (score.name, "loss"), strict=True):
+    has_layers = sum(map(len, curves.values())) == 1 and any("layers" in row for row in rows)
+    figure = new_figure(11, 11 if has_layers else 5)
+    grid = figure.add_gridspec(3 if has_layers else 1, 6, height_ratios=(5, 3, 3) if has_layers else (1,))
+    panels = [figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])]
+    for axes, quantity in zip(panels, (score.name, "loss"), strict=True):
         for net_name, histories in curves.items():
             for column, style in ((f"train_{quantity}", "--"), (f"val_{quantity}", "-")):
                 _draw_seeds(axes, [_read_series(history, column) for history in histories], colours[net_name], style)
@@ -49,6 +53,11 @@ def draw_curves(
                 value = report.loss if quantity == "loss" else report.score.value
                 axes.plot(last, value, color=colours[net_name], marker="D", linestyle="", clip_on=False)
         axes.set_title(quantity.replace("_", " "), loc="left", color=INK)
+    if has_layers:
+        below = [figure.add_subplot(grid[1 + place // 3, 2 * (place % 3) : 2 * (place % 3) + 2]) for place in range(6)]
+        draw_layers(figure, below, rows)
+        panels += below
+    for axes in panels:
         axes.set_xlabel("epoch", color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlim(0.5, max((row["epoch"] for row in rows), default=1) + 0.5)

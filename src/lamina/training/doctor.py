@@ -28,9 +28,10 @@ from lamina.training.randomness import seeded
 from lamina.training.recipe import Recipe
 from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
 
-NORM_STEPS, LOSS_STEPS, MOST_ASKED = 50, 100, 20
-"""One in 50 steps has its norms taken, and one in 100 is asked whether it lowered its own batch's loss; the last 20 of
-these count."""
+NORM_STEPS, NORM_IMAGES = 50, 5_000
+"""One in so many steps has its norms taken, or more where batches are large: once for so many images."""
+LOSS_STEPS, MOST_ASKED = 100, 20
+"""One in 100 steps is asked whether it lowered its own batch's loss; the last 20 of these count."""
 MOST_FIXED, LEAST_FIXED, FIXED_FRACTION = 256, 100, 1 / 100
 """This fraction of the images is looked at after an epoch, which takes about 1 % of it, within these numbers; where
 that would be more, after the first and the last epoch and some between."""
@@ -52,6 +53,7 @@ class Doctor:
         self._model, self._recipe, self._images, self._steps_per_epoch = model, recipe, images, steps_per_epoch
         affordable = max(1, min(MOST_FIXED, round(FIXED_FRACTION * len(images))))
         self._fixed = images.take_evenly(max(LEAST_FIXED, affordable))
+        self._norm_steps = min(NORM_STEPS, math.ceil(NORM_IMAGES / recipe.batch_size))
         self._epochs_per_look = math.ceil(len(self._fixed) / affordable)
         self._constant_loss = constant_loss(model.task, images, recipe)
         self._guess_loss = guess_loss(model.task, images, recipe)
@@ -76,12 +78,16 @@ class Doctor:
         epoch, place = divmod(step, self._steps_per_epoch)
         if (self._steps_per_epoch - 1 - place) % interval:
             return False
-        return epoch + 1 == self._recipe.epochs or (epoch + 1) % math.ceil(interval / self._steps_per_epoch) == 0
+        return self._is_due_after(epoch + 1, math.ceil(interval / self._steps_per_epoch))
+
+    def _is_due_after(self, epoch: int, interval: int) -> bool:
+        """Whether an epoch, from 1, is the first, the last or one in ``interval``."""
+        return epoch in (1, self._recipe.epochs) or epoch % interval == 0
 
     def begin_step(self, step: int) -> None:
         """Remember the weights before one of the steps whose norms are taken; steps count from 0."""
         self._before = None
-        if step == 0 or self._is_due(step, NORM_STEPS):
+        if step == 0 or self._is_due(step, self._norm_steps):
             named = self._model.named_parameters()
             self._weights = {name: weight for name, weight in named if weight.ndim >= 2 and weight.grad is not None}
             self._before = [weight.detach().clone() for weight in self._weights.values()]
@@ -93,7 +99,7 @@ class Doctor:
         loss: Float[Tensor, ""],
         repeat: Callable[[], tuple[Float[Tensor, "b k"], Float[Tensor, ""]]] | None,
     ) -> None:
-        """Take the norms of such a step, and whether it lowered the loss of its batch.
+        """Take the norms of such a step, and in some steps whether it lowered the loss of its batch.
 
         Args:
             step: as for :meth:`begin_step`.
@@ -103,21 +109,20 @@ class Doctor:
         """
         if step == 0:
             self._initial_loss = loss.item()
-        if not self._before:
-            return
-        weights = [weight.detach() for weight in self._weights.values()]
-        gradients = [weight.grad for weight in self._weights.values() if weight.grad is not None]
-        updates = torch._foreach_sub(weights, self._before)
-        gradient, size, update = (
-            torch.stack(torch._foreach_norm(part)).tolist() for part in (gradients, self._before, updates)
-        )
-        if math.isfinite(sum((*gradient, *size, *update))):
-            self._checks.append(Check(step, gradient, size, update))
+        if self._before:
+            weights = [weight.detach() for weight in self._weights.values()]
+            gradients = [weight.grad for weight in self._weights.values() if weight.grad is not None]
+            updates = torch._foreach_sub(weights, self._before)
+            gradient, size, update = (
+                torch.stack(torch._foreach_norm(part)).tolist() for part in (gradients, self._before, updates)
+            )
+            if math.isfinite(sum((*gradient, *size, *update))):
+                self._checks.append(Check(step, gradient, size, update))
+            self._before = None
         if repeat is not None and self._is_due(step, LOSS_STEPS):
             with keep_buffers(self._model):
                 _, loss_after = repeat()
                 self._asked.append(loss_after.item() > loss.item())
-        self._before = None
 
     def end_epoch(
         self, epoch: Epoch, steps: int, lr: float, lr_fraction: float
@@ -136,7 +141,7 @@ class Doctor:
         self._checks = []
         if number <= self._recipe.freeze:  # only the head moves
             return None, []
-        if number in (1, self._recipe.epochs) or number % self._epochs_per_look == 0:
+        if self._is_due_after(number, self._epochs_per_look):
             self._looks.append((number, look(model, self._fixed)))
         layers = [name.rpartition(".")[0] for name in self._weights]
         seen = Observation(
