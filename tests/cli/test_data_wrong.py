@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,57 @@ def test_a_runs_model_names_them_too_and_says_what_it_was_trained_on(mislabelled
     assert told.returncode == 0, told.stderr
     assert "test/dark/wrong.png" in told.stdout
     assert "the model was trained on these" in told.stdout
-    (event,) = events(run_lamina("data", mislabelled, "--with", "runs/squares", "--json").stdout)
-    assert event["planted_recall"] is None
+    labels, hard, outliers = events(run_lamina("data", mislabelled, "--with", "runs/squares", "--json").stdout)
+    assert labels["planted_recall"] is None
+    assert [each["event"] for each in (hard, outliers)] == ["hard", "outliers"]
+    assert hard["splits"] == ["val", "test"]  # the model was not trained on these
+    pair = next(pair for pair in hard["pairs"] if pair["true"] == "dark")
+    assert pair["answered"] == "bright"
+    assert {"picture": "test/dark/wrong.png", "split": "test"} in pair["pictures"]
+    assert pair["images"] == len(pair["pictures"])
+    assert pair["interval"][0] < pair["images"] / pair["of"] < pair["interval"][1]
+    assert hard["losses"][0]["picture"] in {one["picture"] for one in pair["pictures"]}
+    assert {"picture", "split", "isolation"} == outliers["outliers"][0].keys()
+
+
+def test_an_odd_picture_in_an_archive_is_named_and_hard_ones_are_drawn(mislabelled, workplace):
+    archive = workplace / "squares.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for file in sorted(mislabelled.rglob("*.png")):
+            packed.write(file, file.relative_to(mislabelled))
+        bands = np.zeros((12, 12, 3), np.uint8)
+        bands[::3] = 255
+        Image.fromarray(bands).save(workplace / "odd.png")
+        packed.write(workplace / "odd.png", "test/dark/odd.png")
+    trained = run_lamina("train", "mlp", "--data", archive, "--epochs", "8", "--name", "squares", "--device", "cpu")
+    assert trained.returncode == 0, trained.stderr
+    told = run_lamina("data", archive, "--with", "runs/squares", "--hard", "hard.png", "--top", "2")
+    assert told.returncode == 0, told.stderr
+    lines = told.stdout.splitlines()
+    assert "what the model finds hard, among 34 images of val and test:" in lines
+    assert lines[lines.index("least like any other picture, to the model:") + 2].startswith("test/dark/odd.png\ttest\t")
+    with Image.open(workplace / "hard.png") as drawn:
+        assert drawn.format == "PNG"
+
+
+def test_numbers_have_largest_errors_but_no_pairs(tmp_path, workplace):
+    table = write_pictures(tmp_path / "sizes", 30) / "size.csv"
+    sizes = np.linspace(0, 1, 60)
+    sizes[17] = 40  # a slip
+    rows = [
+        f"{'bright' if row < 30 else 'dark'}/{row % 30}.png,{size},{'test' if row % 4 == 1 else 'train'}"
+        for row, size in enumerate(sizes)
+    ]
+    table.write_text("\n".join(["image,size,split", *rows]))
+    trained = run_lamina("train", "mlp", "--data", table, "--epochs", "2", "--name", "sizes", "--device", "cpu")
+    assert trained.returncode == 0, trained.stderr
+    hard, outliers = events(run_lamina("data", table, "--with", "runs/sizes", "--json").stdout)
+    assert (hard["classes"], hard["pairs"], outliers["event"]) == ([], [], "outliers")
+    assert (hard["losses"][0]["picture"], hard["losses"][0]["true"]) == ("bright/17.png", "40")
+    told = run_lamina("data", table, "--with", "runs/sizes", "--hard", "hard.png")
+    assert told.returncode == 0, told.stderr
+    assert "likely wrong" not in told.stdout
+    assert (workplace / "hard.png").exists()
 
 
 def test_copies_in_two_splits_are_found(mislabelled):
@@ -111,6 +161,7 @@ def test_train_says_it_too_where_the_search_is_a_small_part(mislabelled, workpla
     [
         (("--labels", "--with", "runs/none"), "Give one of the two."),
         (("--suspects", "found.png"), ""),
+        (("--labels", "--hard", "found.png"), "--hard draws what a run's model finds hard. Give --with RUN too."),
         (("--duplicates", "--suspects", "found.png"), "Give --labels or --with RUN too."),
         (("--labels", "--suspects", "found.jpg"), "must end in .png"),
         (("--labels", "--top", "0"), "must be at least 1"),

@@ -62,17 +62,19 @@ class Options:
     labels: bool = False
     """look for likely wrong labels, with nets trained for it on other pictures"""
     run: Annotated[Path | None, tyro.conf.arg(name="with", metavar="RUN", help_behavior_hint="")] = None
-    """look for likely wrong labels with a run's model"""
+    """look with a run's model: for likely wrong labels, hard classes and pictures, and outliers"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """with --with: file.py[:NAME] that makes your own module; a run stores only its weights"""
     from_: Annotated[Literal["auto", "scratch"], tyro.conf.arg(name="from")] = "auto"
     """with --labels: scratch uses no pretrained weights"""
     suspects: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
     """draw the pictures with likely wrong labels to this file"""
+    hard: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
+    """with --with: draw the pictures with the largest losses, and those of the pairs that are confused most"""
     duplicates: bool = False
     """look for near-duplicates: shifted, mirrored, recoloured or compressed again"""
-    top: Annotated[int, tyro.conf.arg(metavar="N")] = 30
-    """print the first N of what was found; --json has all"""
+    top: Annotated[int, tyro.conf.arg(metavar="N")] = 10
+    """print the first N of each list; --json has all but of the largest losses and outliers"""
     json: bool = False
     """print JSON objects on stdout, with every picture of each finding"""
 
@@ -85,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
         raise DataError(f"--samples was {options.samples}, but must be at least 1.")
     check_png("--contact-sheet", sheet)
     terminal = Terminal(as_json=options.json)
-    if options.labels or options.run is not None or options.duplicates or options.suspects is not None:
+    if options.labels or options.run is not None or options.duplicates or options.suspects or options.hard:
         from lamina.cli.wrong import look
 
         return look(options, terminal)

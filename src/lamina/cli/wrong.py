@@ -1,4 +1,4 @@
-"""lamina data --labels, --with and --duplicates: likely wrong labels, and near-duplicates."""
+"""lamina data --labels, --with and --duplicates: likely wrong labels, hard pictures and near-duplicates."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 
 from lamina.cli.choices import choose_data, choose_evaluated_data, open_predictor
 from lamina.cli.data import Options, check_png, save_sheet
+from lamina.cli.hard import Judged, Sight, outliers_to_json, say_hard, say_outliers, tabulate_outliers
 from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data.preparation import Preparation
-from lamina.errors import DataError, plural
+from lamina.errors import DataError, escape, plural
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     from lamina.data import Dataset, Images
     from lamina.data.images import Split
     from lamina.insight.labels import Suspect
+    from lamina.training.task import Task
 
 NEAR_DUPLICATES_IMAGES = 20_000
 """Up to this many pictures, near-duplicates are found first and are in one fold; among more, identical pictures are."""
-OUTLIERS = 10
 
 
 def look(options: Options, terminal: Terminal) -> int:
@@ -48,9 +49,12 @@ def _check(options: Options) -> None:
         raise DataError("--net is for a run's own module. Give --with RUN too.")
     if options.suspects is not None and not options.labels and options.run is None:
         raise DataError("--suspects draws likely wrong labels. Give --labels or --with RUN too.")
+    if options.hard is not None and options.run is None:
+        raise DataError("--hard draws what a run's model finds hard. Give --with RUN too.")
     if options.top < 1:
         raise DataError(f"--top was {options.top}, but must be at least 1.")
     check_png("--suspects", options.suspects)
+    check_png("--hard", options.hard)
 
 
 def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> None:
@@ -95,27 +99,50 @@ def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> N
 
 
 def _judge_by_run(path: Path, options: Options, terminal: Terminal) -> Dataset:
-    import torch
-
-    from lamina.insight.labels import check_kind, count_disagreements, find_suspects
+    from lamina.insight.features import predict_with_features
     from lamina.runs.run import read_run
-    from lamina.training.model import predict_logits
 
     run = read_run(path)
-    check_kind(run.record.task.kind)
     predictor = open_predictor(run, options.net, "auto", terminal)
+    task = predictor.task
     dataset, is_own = choose_evaluated_data(run, options.data, predictor, terminal)
+    with terminal.progress(QUIET_SECONDS) as show_progress:
+
+        def judge(images: Images) -> Judged:
+            what = f"looking at {images.split}"
+            return Judged(
+                images,
+                *predict_with_features(
+                    predictor.model, images.pixels, lambda done, total: show_progress(what, done, total)
+                ),
+            )
+
+        judged = [judge(images) for images in dataset.splits.values()]
+    if task.kind.has_classes:
+        _find_suspects(dataset, judged, task, is_own, options, terminal)
+    held_out = [one for one in judged if one.images.split != "train"] if is_own else judged
+    if not held_out:
+        terminal.remark("there are no others than the pictures that the model was trained on, most of which it knows")
+    say_hard(task, held_out or judged, escape(f"{dataset.name}: what {path} finds hard"), options, terminal)
+    say_outliers(judged, options, terminal)
+    return dataset
+
+
+def _find_suspects(
+    dataset: Dataset, judged: Sequence[Judged], task: Task, is_own: bool, options: Options, terminal: Terminal
+) -> None:
+    import torch
+
+    from lamina.insight.labels import count_disagreements, find_suspects
+
     suspects: dict[Split, tuple[Suspect, ...]] = {}
-    for split, images in dataset.splits.items():
-        logits = torch.from_numpy(predict_logits(predictor.model, np.asarray(images.pixels)))
-        probabilities = predictor.task.probabilities(logits).numpy()
-        suspects[split] = find_suspects(images, probabilities)
-        seen = is_own and split == "train"
-        terminal.say(_count(images, suspects[split], count_disagreements(images, probabilities)))
-        if seen:
+    for images, logits, _ in judged:
+        probabilities = task.probabilities(torch.from_numpy(logits)).numpy()
+        suspects[images.split] = find_suspects(images, probabilities)
+        terminal.say(_count(images, suspects[images.split], count_disagreements(images, probabilities)))
+        if is_own and images.split == "train":
             terminal.say("    the model was trained on these, so it has learned many wrong labels too: try --labels")
     _report(dataset, suspects, None, options, terminal)
-    return dataset
 
 
 def _count(images: Images, suspects: Sequence[Suspect], disagreements: int) -> str:
@@ -178,39 +205,32 @@ def _look_for_duplicates(dataset: Dataset, options: Options, terminal: Terminal)
     from lamina.insight.duplicates import compute_signatures, find_near_duplicates, measure_isolation
 
     pixels = np.concatenate([images.pixels for images in dataset.splits.values()])
-    sights = [(images.split, name) for images in dataset.splits.values() for name in images.names]
+    sights = [Sight(images, row) for images in dataset.splits.values() for row in range(len(images))]
     with terminal.progress(QUIET_SECONDS) as show_progress:
         pairs = find_near_duplicates(pixels, lambda done, total: show_progress("comparing pictures", done, total))
         isolation = measure_isolation(compute_signatures(pixels))
-    outliers = np.argsort(-isolation, kind="stable")[:OUTLIERS].tolist()
-    across = sum(sights[pair.first][0] != sights[pair.second][0] for pair in pairs)
+    outliers = np.argsort(-isolation, kind="stable")[: options.top].tolist()
+    across = sum(sights[pair.first].images is not sights[pair.second].images for pair in pairs)
     terminal.say(f"{plural(len(pairs), 'pair', 'pairs')} of near-duplicates, {across:,} of them in two splits")
     rows = []
     for pair in pairs[: options.top]:
-        (split, name), (other_split, other) = sights[pair.first], sights[pair.second]
-        rows.append((name, split, other, other_split, "yes" if pair.mirrored else "no", f"{pair.distance:.3f}"))
+        first, second = ((each.name, each.images.split) for each in (sights[pair.first], sights[pair.second]))
+        rows.append((*first, *second, "yes" if pair.mirrored else "no", f"{pair.distance:.3f}"))
     terminal.tabulate(("image", "split", "near-duplicate", "split", "mirrored", "distance"), rows, texts=5)
     if len(pairs) > len(rows):
         terminal.say(f"and {len(pairs) - len(rows):,} more (--top N, --json)")
     terminal.say("least like any other picture:")
-    terminal.tabulate(
-        ("image", "split", "isolation"),
-        [(*reversed(sights[row]), f"{isolation[row]:.3f}") for row in outliers],
-        texts=2,
-    )
+    tabulate_outliers(sights, isolation, outliers, terminal)
     terminal.emit(
         "duplicates",
         pairs=[
             {
-                "first": sights[pair.first][1],
-                "second": sights[pair.second][1],
+                "first": sights[pair.first].name,
+                "second": sights[pair.second].name,
                 "distance": pair.distance,
-                "splits": [sights[pair.first][0], sights[pair.second][0]],
+                "splits": [sights[pair.first].images.split, sights[pair.second].images.split],
             }
             for pair in pairs
         ],
-        outliers=[
-            {"picture": sights[row][1], "split": sights[row][0], "isolation": round(float(isolation[row]), 4)}
-            for row in outliers
-        ],
+        outliers=outliers_to_json(sights, isolation, outliers),
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from lamina.drawing.attribution import draw_attributions
 from lamina.drawing.contact_sheet import build_contact_sheet
 from lamina.drawing.curves import draw_curves
+from lamina.drawing.hard import build_hard_sheet
 from lamina.drawing.reports import draw_confusion, draw_labels, draw_scatter
 from lamina.drawing.style import save_figure
 from lamina.drawing.suspects import build_suspects_sheet
 
 __all__ = [
     "build_contact_sheet",
+    "build_hard_sheet",
     "build_suspects_sheet",
     "draw_attributions",
     "draw_confusion",

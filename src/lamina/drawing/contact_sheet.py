@@ -23,13 +23,13 @@ SHEET_FRAME = "#d8d8d8"
 
 
 @dataclass(frozen=True)
-class _SheetRow:
-    """A row of a contact sheet: its name, a remark beneath, and pictures with their captions."""
+class SheetRow:
+    """A row of a sheet: its name, a remark beneath, and pictures, with lines of text under each."""
 
     name: str
     remark: str
-    places: Sequence[int]
-    captions: Sequence[str] = ()
+    pictures: Sequence[UInt8[np.ndarray, "h w c"]]
+    captions: Sequence[tuple[str, ...]] = ()
 
 
 def build_contact_sheet(images: Images, samples: int) -> Image.Image:
@@ -39,51 +39,72 @@ def build_contact_sheet(images: Images, samples: int) -> Image.Image:
     drawn, and the sheet says so. Pillow draws it, as matplotlib would scale the pixels once more.
     """
     rows = _sheet_rows(images, samples)
-    drawn = rows[: SHEET_CELLS_PX[-1][0]]
-    side = next(side for most, side in SHEET_CELLS_PX if len(drawn) <= most)
-    _, height, width = images.shape
-    cell_height, cell_width = fit_cell(height, width, side)
-    font, small, title_font = (load_font(round(SHEET_TEXT_PX * scale)) for scale in (1, 0.8, 1.3))
-    name_width = max((ceil(font.getlength(text)) for row in drawn for text in (row.name, row.remark)), default=0)
-    step_x, step_y = cell_width + SHEET_GAP_PX, max(cell_height, 2 * SHEET_TEXT_PX + 6) + SHEET_GAP_PX
-    if any(row.captions for row in drawn):
-        step_y += SHEET_TEXT_PX + 4
-    left, top = 2 * SHEET_MARGIN_PX + name_width, SHEET_MARGIN_PX + 2 * SHEET_TEXT_PX
+    most = SHEET_CELLS_PX[-1][0]
     described = images.kind.describe([shorten(name) for name in images.target_names])
     title = f"{images.split}: {len(images):,} images, {described}"
-    columns = max((len(row.places) for row in drawn), default=0)
+    rest = f"and {len(rows) - most:,} more, not drawn" if len(rows) > most else ""
+    return lay_out_rows(rows[:most], title, rest)
+
+
+def lay_out_rows(rows: Sequence[SheetRow], title: str, rest: str = "") -> Image.Image:
+    """Draw rows of pictures of one size, under a title and above what is left out."""
+    side = next(side for most, side in SHEET_CELLS_PX if len(rows) <= most)
+    height, width = next((picture.shape[:2] for row in rows for picture in row.pictures), (side, side))
+    cell_height, cell_width = fit_cell(height, width, side)
+    font, small, title_font = (load_font(round(SHEET_TEXT_PX * scale)) for scale in (1, 0.8, 1.3))
+    name_width = max(
+        (ceil(own.getlength(text)) for row in rows for own, text in ((font, row.name), (small, row.remark))), default=0
+    )
+    texts = [text for row in rows for caption in row.captions for text in caption]
+    slot_width = max([cell_width, *(ceil(small.getlength(text)) for text in texts)])
+    step_x = slot_width + SHEET_GAP_PX
+    steps_y = [
+        max(cell_height, 2 * SHEET_TEXT_PX + 6)
+        + SHEET_GAP_PX
+        + max((len(caption) * SHEET_TEXT_PX + 4 for caption in row.captions), default=0)
+        for row in rows
+    ]
+    left, top = 2 * SHEET_MARGIN_PX + name_width, SHEET_MARGIN_PX + 2 * SHEET_TEXT_PX
+    columns = max((len(row.pictures) for row in rows), default=0)
     sheet_width = max(left + columns * step_x, SHEET_MARGIN_PX + ceil(title_font.getlength(title))) + SHEET_MARGIN_PX
-    rest = f"and {len(rows) - len(drawn):,} more, not drawn" if len(rows) > len(drawn) else ""
-    sheet = Image.new("RGB", (sheet_width, top + len(drawn) * step_y + SHEET_MARGIN_PX + bool(rest) * step_y), "white")
+    rest_height = (steps_y[-1] if rows else 0) * bool(rest)
+    sheet = Image.new("RGB", (sheet_width, top + sum(steps_y) + SHEET_MARGIN_PX + rest_height), "white")
     pen = ImageDraw.Draw(sheet)
     pen.text((SHEET_MARGIN_PX, SHEET_MARGIN_PX), title, INK, title_font, anchor="lm")
-    for number, row in enumerate(drawn):
-        y = top + number * step_y
+    y = top
+    for row, step_y in zip(rows, steps_y, strict=True):
         middle = y + cell_height / 2
         pen.text((left - SHEET_MARGIN_PX, middle - 2), row.name, INK, font, anchor="rs")
         pen.text((left - SHEET_MARGIN_PX, middle + SHEET_TEXT_PX), row.remark, FAINT_INK, small, anchor="rs")
-        for column, place in enumerate(row.places):
-            x = left + column * step_x
+        for column, picture in enumerate(row.pictures):
+            x = left + column * step_x + (slot_width - cell_width) // 2
             pen.rectangle((x - 1, y - 1, x + cell_width, y + cell_height), outline=SHEET_FRAME)
-            sheet.paste(scale_picture(images.pixels[place], cell_height, cell_width), (x, y))
-            if row.captions:
-                pen.text((x + cell_width / 2, y + cell_height + 4), row.captions[column], INK, small, anchor="mt")
+            sheet.paste(scale_picture(picture, cell_height, cell_width), (x, y))
+            for line, text in enumerate(row.captions[column] if row.captions else ()):
+                place = (x + cell_width / 2, y + cell_height + 4 + line * SHEET_TEXT_PX)
+                pen.text(place, text, INK, small, anchor="ma")
+        y += step_y
     if rest:
-        pen.text((left, top + len(drawn) * step_y + step_y / 2), rest, FAINT_INK, font, anchor="lm")
+        pen.text((left, y + rest_height / 2), rest, FAINT_INK, font, anchor="lm")
     return sheet
 
 
-def _sheet_rows(images: Images, samples: int) -> list[_SheetRow]:
+def _sheet_rows(images: Images, samples: int) -> list[SheetRow]:
     targets, names = images.targets, list(images.target_names)
     if images.kind is REGRESSION:
         spread = [_spread(np.argsort(column, kind="stable"), samples) for column in targets.T]
         return [
-            _SheetRow(shorten(name), "low to high", places, [f"{value:.3g}" for value in column[places]])
+            SheetRow(
+                shorten(name),
+                "low to high",
+                list(images.pixels[places]),
+                [(f"{value:.3g}",) for value in column[places]],
+            )
             for name, column, places in zip(names, targets.T, spread, strict=True)
         ]
     answers, members = images.kind.answers(names), images.kind.members(targets, names)
     return [
-        _SheetRow(shorten(name), f"{len(each):,}", _spread(each, samples))
+        SheetRow(shorten(name), f"{len(each):,}", list(images.pixels[_spread(each, samples)]))
         for name, each in zip(answers, members, strict=True)
     ]
 

@@ -199,7 +199,7 @@ def check_kind(kind: Kind) -> None:
     if kind is REGRESSION:
         raise DataError(
             "Expected classes or labels, got numbers: a number is not right or wrong, so likely wrong ones are not "
-            "looked for. Look at the largest errors of a model instead."
+            "looked for. Look at the largest errors of a run's model instead: lamina data DATA --with RUN"
         )
 
 
