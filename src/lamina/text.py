@@ -11,6 +11,8 @@ from lamina.errors import escape as escape  # it has its place there, as errors 
 if TYPE_CHECKING:
     from rich.table import Table
 
+LONGEST_NAME = 24
+
 
 def format_percent(fraction: float | None) -> str:
     """A fraction for people, with one decimal.
@@ -19,6 +21,12 @@ def format_percent(fraction: float | None) -> str:
     ('75.5 %', '–')
     """
     return "–" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def shorten(name: str) -> str:
+    """A name that is safe to show, of at most 24 letters."""
+    name = escape(name)
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def build_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Table:

@@ -91,7 +91,7 @@ def test_integrated_gradients_are_captums(case):
 def test_grad_cam_is_captums(case):
     model, images = case
     pixels = images.pixels[:COUNT]
-    layer = find_spatial_layer(model, pixels)
+    layer = find_spatial_layer(model)
     if layer is None:
         with pytest.raises(NetError, match=r"^Grad-CAM needs a layer .*, but no layer of this net has one\.$"):
             grad_cam(model, pixels, TARGETS)
@@ -139,7 +139,7 @@ def test_what_a_later_layer_does_in_place_is_not_seen():
     summed = (gradients[..., None, None] * output).sum(dim=1, keepdim=True)
     expected = nn.functional.interpolate(summed, (8, 8), mode="bilinear")[:, 0].detach()
     assert relative(grad_cam(model, images.pixels[:COUNT], TARGETS, "body.conv"), expected) < 1e-4
-    assert find_spatial_layer(model, images.pixels) == "body.relu"
+    assert find_spatial_layer(model) == "body.relu"
     with pytest.raises(NetError, match=r"^Layer 'body\.unused' gave no tensor"):
         grad_cam(model, images.pixels[:COUNT], TARGETS, "body.unused")
 

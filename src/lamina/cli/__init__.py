@@ -18,6 +18,7 @@ COMMANDS = {
     "verify": "train the first epochs of a run again and compare the weights",
     "evaluate": "evaluate a run's model on a data set",
     "predict": "predict what is in pictures with a run's model",
+    "inspect": "show what a run's net has learned, layer by layer and unit by unit",
     "explain": "show what a run's model bases its answers on, as maps over pictures",
     "summary": "list a net's layers, shapes, parameters and multiply-adds",
     "reproduce": "train the article's two nets and compare with its claims",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from lamina.data import Dataset, Preparation
     from lamina.evaluation.predictor import Predictor
     from lamina.runs.run import Run
+    from lamina.training.model import Model
 
 
 def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> NetChoice:
@@ -130,6 +132,29 @@ def open_predictor(run: Run, net: str | None, device: str, terminal: Terminal) -
     module, place = make_module(run, net, terminal), choose_device(device)
     terminal.remark(f"device: {place}")
     return run.predictor(module, device=place.value)
+
+
+def choose_layer(model: Model, layer: str) -> str:
+    """The module path of a layer that is given by its place in the net, from 1, or by its path in the module."""
+    from lamina.training.activations import find_path, module_paths
+
+    if not layer.isdecimal():
+        return find_path(model, layer if layer.startswith("body.") else f"body.{layer}")
+    paths = module_paths(model)
+    if paths and not 1 <= int(layer) <= len(paths):
+        raise NetError(f"There is no layer {layer}: the net has layers 1 to {len(paths)}.")
+    return paths[int(layer) - 1] if paths else find_path(model, int(layer))
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder that ``--output`` names, made if it is missing, and checked that files can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"Cannot create the folder {folder}: {error.strerror}. Give another with --output.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DataError(f"Cannot write in the folder {folder}. Give another with --output.")
+    return folder
 
 
 def make_module(run: Run, net: str | None, terminal: Terminal) -> nn.Module | None:

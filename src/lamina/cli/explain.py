@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import tyro
 
-from lamina.cli.choices import open_predictor
+from lamina.cli.choices import choose_layer, make_folder, open_predictor
 from lamina.cli.options import parse_options
 from lamina.cli.predict import PICTURES_OF_ONE_THREAD
 from lamina.cli.session import end_on_sigterm
@@ -84,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
     model, task, resize = predictor.model, predictor.task, cast("Resize", predictor.resize)
     wanted = None if options.target is None else _find_output(task, options.target)
     methods = _choose_methods(model, options.method, options.layer, terminal)
-    folder = _make_folder(options.output or run.path / "explanations")
+    folder = make_folder(options.output or run.path / "explanations")
     failed = 0
 
     def report(name: str, reason: str) -> None:
@@ -165,35 +164,13 @@ def _choose_methods(
     if method is not None and method != "grad-cam":
         return {method: found[method]}
     black = np.zeros((1, height, width, channels), np.uint8)
-    place = _find_layer(model, layer) if layer is not None else find_spatial_layer(model, black)
+    place = choose_layer(model, layer) if layer is not None else find_spatial_layer(model)
     if place is None and method is None:
         terminal.remark("grad-cam: left out, as no layer of this net has an output with height and width")
         return found
     cam = partial(grad_cam, layer=place)
     cam(model, black, np.zeros(1, np.int64))  # rejects a layer that does not fit before any picture is explained
     return {**({} if method else found), "grad-cam": (cam, cam)}
-
-
-def _find_layer(model: Model, layer: str) -> str:
-    """The module path of a layer that is given by its place in the net, from 1, or by its path in the module."""
-    from lamina.training.activations import find_path, module_paths
-
-    if not layer.isdecimal():
-        return find_path(model, layer if layer.startswith("body.") else f"body.{layer}")
-    paths = module_paths(model)
-    if paths and not 1 <= int(layer) <= len(paths):
-        raise NetError(f"There is no layer {layer}: the net has layers 1 to {len(paths)}.")
-    return paths[int(layer) - 1] if paths else find_path(model, int(layer))
-
-
-def _make_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"Cannot create the folder {folder}: {error.strerror}. Give another with --output.") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise DataError(f"Cannot write in the folder {folder}. Give another with --output.")
-    return folder
 
 
 def _predict(

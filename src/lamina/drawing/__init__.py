@@ -9,15 +9,20 @@ from lamina.drawing.hard import build_hard_sheet
 from lamina.drawing.reports import draw_confusion, draw_labels, draw_scatter
 from lamina.drawing.style import save_figure
 from lamina.drawing.suspects import build_suspects_sheet
+from lamina.drawing.units import build_unit_sheet, build_units_sheet, draw_probes, draw_similarity
 
 __all__ = [
     "build_contact_sheet",
     "build_hard_sheet",
     "build_suspects_sheet",
+    "build_unit_sheet",
+    "build_units_sheet",
     "draw_attributions",
     "draw_confusion",
     "draw_curves",
     "draw_labels",
+    "draw_probes",
     "draw_scatter",
+    "draw_similarity",
     "save_figure",
 ]

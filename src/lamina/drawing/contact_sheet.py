@@ -13,8 +13,9 @@ from jaxtyping import Int64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from lamina.data import Images
-from lamina.drawing.style import FAINT_INK, INK, shorten
+from lamina.drawing.style import FAINT_INK, INK
 from lamina.targets import REGRESSION
+from lamina.text import shorten
 
 SHEET_CELLS_PX = ((12, 128), (30, 96), (200, 64))
 """Pairs of a number of rows and the side of the pictures on sheets with up to as many; further rows are not drawn."""

@@ -13,14 +13,13 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
-from lamina.errors import escape
 from lamina.files import write_atomically
+from lamina.text import shorten
 
 # Distinct with any kind of colour vision (Okabe and Ito, Color universal design, 2008); yellow is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, FAINT_INK, GRID = "#222222", "#8a8a8a", "#e6e6e6"
 DOTS_PER_INCH = 150
-LONGEST_NAME = 24
 
 
 def new_figure(width_inches: float, height_inches: float) -> Figure:
@@ -42,12 +41,6 @@ def save_figure(figure: Figure | Image.Image, path: Path) -> None:
     else:
         figure.save(encoded, "PNG")
     write_atomically(path, encoded.getvalue())
-
-
-def shorten(name: str) -> str:
-    """A name that is safe to draw, of at most 24 letters."""
-    name = escape(name)
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def label(name: str) -> str:

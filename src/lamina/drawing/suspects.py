@@ -17,8 +17,9 @@ from lamina.drawing.contact_sheet import (
     load_font,
     scale_picture,
 )
-from lamina.drawing.style import FAINT_INK, INK, shorten
+from lamina.drawing.style import FAINT_INK, INK
 from lamina.insight.labels import Suspect
+from lamina.text import shorten
 
 COLUMNS = 8
 MOST_SUSPECTS = 80

@@ -55,6 +55,16 @@ def average_precision(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) ->
     return float(figure), influences / found[-1]
 
 
+def mean_ranks(values: Float[np.ndarray, "*shape"]) -> Float64[np.ndarray, " n"]:
+    """The rank of each value, from 1 for the lowest; equal values share their mean rank.
+
+    >>> mean_ranks(np.array([3.0, 1.0, 3.0])).tolist()
+    [2.5, 1.0, 2.5]
+    """
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.take(counts.cumsum() - (counts - 1) / 2, places.ravel())
+
+
 def roc_auc(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:
     """The fraction of pairs of a true and a false image in which the true one scores higher; a tie is half a pair.
 

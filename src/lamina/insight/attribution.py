@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from lamina.errors import NetError
 from lamina.nets.window import Pair
-from lamina.training.activations import layer_gradients, module_paths, watch
+from lamina.training.activations import call_order, layer_gradients, module_paths
 from lamina.training.model import PREDICTED_PIXELS, Model, eval_mode
 from lamina.training.randomness import seeded
 
@@ -155,7 +155,7 @@ def grad_cam(
     >>> grad_cam(model, images.pixels[:2], images.targets[:2]).shape
     (2, 32, 32)
     """
-    chosen = find_spatial_layer(model, pixels) if layer is None else layer
+    chosen = find_spatial_layer(model) if layer is None else layer
     if chosen is None:
         raise NetError("Grad-CAM needs a layer whose output has height and width, but no layer of this net has one.")
     maps = np.empty(pixels.shape[:3], np.float32)
@@ -174,25 +174,18 @@ def grad_cam(
     return maps
 
 
-def find_spatial_layer(model: Model, pixels: UInt8[np.ndarray, "n h w c"]) -> str | None:
+def find_spatial_layer(model: Model) -> str | None:
     """The module path of the last layer whose output has channels and more than one place; ``None`` if none has.
 
     >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
     >>> images = load_data("shapes").test
-    >>> [find_spatial_layer(build_model(load_net(name), images, Recipe()), images.pixels) for name in ("cnn-s", "mlp")]
+    >>> [find_spatial_layer(build_model(load_net(name), images, Recipe())) for name in ("cnn-s", "mlp")]
     ['body.22', None]
     """
-    found: list[str] = []
-
-    def note(path: str, _: Tensor, output: Tensor) -> None:
-        if output.ndim == 4 and output.shape[2:].numel() > 1:
-            found.append(path)
-
     paths = module_paths(model) or [path for path, _ in model.named_modules() if path]
-    with torch.inference_mode(), eval_mode(model), seeded(0, model.device), watch(model, paths, note):
-        model(torch.from_numpy(pixels[:1]).to(model.device))
-    return found[-1] if found else None
+    spatial = [path for path, shape in call_order(model, paths).items() if len(shape) == 3 and prod(shape[1:]) > 1]
+    return spatial[-1] if spatial else None
 
 
 def window_side_px(height: int, width: int) -> int:

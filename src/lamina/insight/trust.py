@@ -18,12 +18,13 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
+from lamina.evaluation.scores import mean_ranks
 from lamina.insight.attribution import float_inputs
 from lamina.targets import REGRESSION, SINGLE_LABEL
-from lamina.training.activations import watch
-from lamina.training.model import PREDICTED_PIXELS, Model, eval_mode
+from lamina.training.activations import learned_modules
+from lamina.training.model import PREDICTED_PIXELS, Model
 from lamina.training.randomness import derive_seed, seeded
 
 Explain: TypeAlias = Callable[
@@ -116,7 +117,7 @@ def redraw(model: Model, fraction: float, seed: int = 0) -> Model:
     and a norm has its first statistics; parameters of other modules come from a normal distribution of their own width.
     """
     copied = copy.deepcopy(model)
-    layers = _learned_layers(copied)
+    layers = learned_modules(copied)
     with torch.no_grad(), seeded(derive_seed(seed, "redraw"), model.device):
         for layer in layers[len(layers) - max(1, round(fraction * len(layers))) :]:
             if callable(reset := getattr(layer, "reset_parameters", None)):
@@ -127,37 +128,16 @@ def redraw(model: Model, fraction: float, seed: int = 0) -> Model:
     return copied
 
 
-def _learned_layers(model: Model) -> list[nn.Module]:
-    """The modules with weights of their own, in the order of their calls; first those that are not called."""
-    paths = [path for path, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))]
-    called: list[str] = []
-
-    def note(path: str, _: Tensor, __: Tensor) -> None:
-        called.append(path)
-
-    channels, height, width = model.in_shape
-    with torch.inference_mode(), eval_mode(model), seeded(0, model.device), watch(model, paths, note):
-        model(torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device))
-    order = [*(path for path in paths if path not in called), *dict.fromkeys(called)]
-    return [model.get_submodule(path) for path in order]
-
-
 def rank_correlation(one: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]) -> float:
     """Spearman's rank correlation, -1 to 1, where equal values share their mean rank; 0 if one does not vary.
 
     >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 15.0]))
     0.5
     """
-    ranks = np.stack([_ranks(one), _ranks(other)])
+    ranks = np.stack([mean_ranks(one), mean_ranks(other)])
     ranks -= ranks.mean(axis=1, keepdims=True)
     spread = np.sqrt((ranks**2).sum(axis=1).prod())
     return float(ranks.prod(axis=0).sum() / spread) if spread else 0.0
-
-
-def _ranks(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, " n"]:
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    mean_ranks = counts.cumsum() - (counts - 1) / 2
-    return np.take(mean_ranks, places.ravel())
 
 
 def hits(maps: Float32[np.ndarray, "n h w"], masks: Bool[np.ndarray, "n h w"]) -> Bool[np.ndarray, " n"]:

@@ -62,6 +62,28 @@ def innermost_paths(model: Model) -> list[str]:
     return [path for path, module in model.body.named_modules(prefix="body") if not list(module.children())]
 
 
+def learned_modules(model: Model) -> list[nn.Module]:
+    """The modules with weights of their own, in the order of their calls; first those that are not called."""
+    paths = [path for path, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))]
+    called = call_order(model, paths)
+    order = [*(path for path in paths if path not in called), *called]
+    return [model.get_submodule(path) for path in order]
+
+
+def call_order(model: Model, paths: Iterable[str]) -> dict[str, torch.Size]:
+    """Which modules at ``paths`` the model calls, in the order of their first calls, and the shape each gives last."""
+    called: dict[str, torch.Size] = {}
+
+    def note(path: str, _: Tensor, output: Tensor) -> None:
+        called[path] = output.shape[1:]
+
+    channels, height, width = model.in_shape
+    black = torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device)
+    with torch.inference_mode(), eval_mode(model), seeded(0, model.device), watch(model, paths, note):
+        model(black)
+    return called
+
+
 def find_path(model: Model, layer: int | str) -> str:
     """The module path of a layer, given by its index in the net or by that path; ``NetError`` if there is none."""
     if isinstance(layer, str):

@@ -1,0 +1,375 @@
+"""lamina inspect: what a run's net has learned, layer by layer and unit by unit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from lamina.cli.choices import choose_layer, choose_run_data, make_folder, open_predictor
+from lamina.cli.options import parse_options
+from lamina.cli.session import end_on_sigterm
+from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.errors import DataError, NetError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from lamina.data import Dataset, Images
+    from lamina.data.images import Progress
+    from lamina.insight.concepts import Concept
+    from lamina.insight.probes import Probe
+    from lamina.insight.units import Responses, Unit
+    from lamina.runs.run import Run
+    from lamina.training.model import Model
+
+SEEN_PICTURES = 10_000
+"""Upper limit of the training pictures among which patches are looked for, and that a unit's area under the curve is
+of; evenly spread."""
+PROBE_PICTURES, SCORED_PICTURES, REMOVAL_PICTURES, CONCEPT_PICTURES, COMPARED_PICTURES = 4000, 2000, 500, 1000, 500
+"""Upper limits of the pictures that probes are fitted to, probes are scored on, removals are measured on, concepts are
+looked for in, and layers are compared on."""
+SHOWN_UNITS, MOST_UNITS = 24, 96
+"""Units on a sheet: of each layer, and of one that ``--layer`` names."""
+UNTRAINED_NETS = 5
+"""Number of nets with random weights that concepts are compared with."""
+SHOWN_CONCEPTS = 5
+"""Upper limit of the concepts of a layer that are printed; ``--json`` has all."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Show what a run's net has learned: what its units respond to, and what each layer knows."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """the run's folder"""
+    layer: Annotated[str | None, tyro.conf.arg(metavar="L", help_behavior_hint="")] = None
+    """show the units of this layer, counted from 1, or its module path; by default of each layer with weights"""
+    unit: Annotated[int | None, tyro.conf.arg(metavar="U", help_behavior_hint="")] = None
+    """with --layer: show this unit, counted from 1"""
+    other: Annotated[Path | None, tyro.conf.arg(name="with", metavar="RUN", help_behavior_hint="")] = None
+    """another run, with whose layers to compare this one's"""
+    data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
+    """where the run's data set is now, if it has moved"""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
+    """folder for the pictures; by default inspection in the run's folder"""
+    net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """file.py[:NAME] that makes your own module; a run stores only its weights"""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to compute"""
+    json: bool = False
+    """print one JSON object for each layer, unit and concept on stdout"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    options = parse_options(Options, "inspect", arguments)
+    if options.unit is not None and options.layer is None:
+        raise NetError(f"--unit was {options.unit}, but a unit belongs to a layer. Give --layer too.")
+    if options.other is not None and options.layer is not None:
+        raise NetError("--with compares all layers, and --layer shows one. Give one of the two.")
+    from lamina.runs.run import read_run
+
+    terminal = Terminal(as_json=options.json)
+    run = read_run(options.run)
+    model = open_predictor(run, options.net, options.device, terminal).model
+    layer = None if options.layer is None else choose_layer(model, options.layer)
+    folder = make_folder(options.output or run.path / "inspection")
+    dataset = choose_run_data(run, options.data, terminal)
+    if dataset.fingerprint != run.record.data.fingerprint:
+        terminal.remark("warning: the data set has changed since the run was trained")
+    with end_on_sigterm(), terminal.progress(QUIET_SECONDS) as show_progress:
+        inspection = _Inspection(model, *_choose_pictures(dataset, terminal), folder, terminal, show_progress)
+        if options.other is not None:
+            _compare(inspection, run, read_run(options.other))
+        elif layer is None:
+            _show_all(inspection)
+        else:
+            _show_layer(inspection, layer, options.unit)
+    return 0
+
+
+@dataclass(frozen=True)
+class _Inspection:
+    """The model, the pictures that it is shown, and where what is found goes."""
+
+    model: Model
+    train: Images
+    held_out: Images
+    folder: Path
+    terminal: Terminal
+    show_progress: Callable[[str, int, int], None]
+
+    def progress(self, what: str) -> Progress:
+        """What a function calls with (done, total)."""
+        return lambda done, total: self.show_progress(what, done, total)
+
+
+def _choose_pictures(dataset: Dataset, terminal: Terminal) -> tuple[Images, Images]:
+    """The training pictures to look at, and those that figures are measured on."""
+    held_out = dataset.val or dataset.test
+    if held_out is None:
+        terminal.remark("there are no val or test pictures: scores are of pictures that the net was trained on")
+    return dataset.train.take_evenly(SEEN_PICTURES), (held_out or dataset.train).take_evenly(SCORED_PICTURES)
+
+
+def _show_all(inspection: _Inspection) -> None:
+    """A sheet of each layer's units, how good a probe on each is, and the concepts found."""
+    from lamina.drawing import draw_probes
+    from lamina.insight.layers import choose_layers, name_layer
+    from lamina.insight.probes import probe_layers, untrain
+    from lamina.insight.units import measure_responses
+
+    model, train, terminal = inspection.model, inspection.train, inspection.terminal
+    layers = choose_layers(model)
+    responses = measure_responses(model, train.pixels, layers, inspection.progress("looking at pictures"))
+    fitted = train.take_evenly(PROBE_PICTURES)
+    trained, untrained = (
+        probe_layers(one, fitted, inspection.held_out, layers, inspection.progress(f"probing {what}"))
+        for one, what in ((model, "layers"), (untrain(model), "random weights"))
+    )
+    concepts = _find_concepts(inspection, layers, responses)
+    sheets = [_draw_units(inspection, path, responses[path], SHOWN_UNITS)[1] for path in layers]
+    names = ["picture", *(name_layer(model, path) for path in layers)]
+    score = trained[0].score
+    rows = [("picture", "", "", _format(trained[0]), "")]
+    for path, name, own, other in zip(layers, names[1:], trained[1:], untrained[1:], strict=True):
+        units = f"{responses[path].strengths.shape[1]:,}"
+        rows.append((name, units, _describe_field(responses[path]), _format(own), _format(other)))
+    probed = score.name.replace("_", " ")
+    terminal.tabulate(("layer", "units", "sees", f"probe's {probed}", "random weights"), rows, texts=1)
+    chart = inspection.folder / "probes.png"
+    values, controls = ([probe.score.value for probe in probes] for probes in (trained, untrained))
+    _save(draw_probes(names, values, controls, probed, is_fraction=not score.lower_is_better), chart)
+    for path, own, other, sheet in zip(layers, trained[1:], untrained[1:], sheets, strict=True):
+        terminal.emit(
+            "layer", layer=path, name=name_layer(model, path), units=responses[path].strengths.shape[1],
+            sees_px=_to_json(responses[path]), metric=score.name, probe=own.score.value,
+            probe_untrained=other.score.value, file=str(sheet),
+        )  # fmt: skip
+    _report_concepts(inspection, concepts)
+    terminal.say(
+        "", f"A probe is a linear classifier on a layer's output, fitted to {len(fitted):,} training pictures and "
+        f"scored on {len(inspection.held_out):,} of {inspection.held_out.split}.",
+        f"pictures: {inspection.folder} (one of each layer's units; probes.png)",
+    )  # fmt: skip
+
+
+def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
+    """The units of one layer, or one of them."""
+    from lamina.insight.layers import name_layer
+    from lamina.insight.units import measure_responses
+
+    terminal = inspection.terminal
+    responses = measure_responses(
+        inspection.model, inspection.train.pixels, [path], inspection.progress("looking at pictures")
+    )[path]
+    if unit is not None:
+        _show_unit(inspection, path, responses, unit)
+        return
+    units, file = _draw_units(inspection, path, responses, MOST_UNITS)
+    name = name_layer(inspection.model, path)
+    terminal.say(f"layer {name}: {responses.strengths.shape[1]:,} units, each sees {_describe_field(responses)}")
+    rows = [
+        (
+            str(one.number + 1),
+            one.describe_best(),
+            "" if one.removal is None else one.removal.describe_score(),
+            "" if one.removal is None else one.removal.describe_loss(),
+        )
+        for one in units
+    ]
+    metric = "score" if units[0].removal is None else units[0].removal.before.name.replace("_", " ")
+    terminal.tabulate(("unit", "separates best (AUC)", f"{metric} without it", "loss"), rows, texts=2)
+    if len(units) < responses.strengths.shape[1]:
+        terminal.say(
+            f"and {responses.strengths.shape[1] - len(units):,} more that separate the classes less (--unit U)"
+        )
+    terminal.say(f"picture: {file}")
+
+
+def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: int) -> None:
+    from lamina.drawing import build_unit_sheet
+    from lamina.insight.layers import name_layer
+    from lamina.insight.units import inspect_units
+
+    units, terminal = responses.strengths.shape[1], inspection.terminal
+    name = name_layer(inspection.model, path)
+    if not 1 <= unit <= units:
+        raise NetError(f"--unit was {unit}, but layer {name} has units 1 to {units:,}.")
+    some = inspection.held_out.take_evenly(REMOVAL_PICTURES)
+    (found,) = inspect_units(inspection.model, path, responses, inspection.train, some, [unit - 1])
+    title = f"layer {name}, unit {unit} of {units:,}"
+    remark = f"sees {_describe_field(responses)}; {_describe_removal(found, some)}"
+    file = inspection.folder / f"layer-{_slug(name)}-unit-{unit}.png"
+    _save(build_unit_sheet(inspection.train, found, title, remark), file)
+    terminal.say(f"{title}: {remark}")
+    ordered = sorted(found.aucs.items(), key=lambda pair: -abs(pair[1] - 0.5))
+    terminal.tabulate(("class", "AUC"), [(name, f"{auc:.3f}") for name, auc in ordered])
+    terminal.say(f"picture: {file}")
+    _emit_unit(inspection, path, found, file)
+
+
+def _draw_units(inspection: _Inspection, path: str, responses: Responses, most: int) -> tuple[tuple[Unit, ...], Path]:
+    """The units of a layer that separate some class best, and the sheet that shows them."""
+    from lamina.drawing import build_units_sheet
+    from lamina.insight.layers import name_layer, read_filters
+    from lamina.insight.units import inspect_units, rank_units
+
+    name = name_layer(inspection.model, path)
+    numbers = rank_units(responses, inspection.train)[:most]
+    some = inspection.held_out.take_evenly(REMOVAL_PICTURES)
+    units = inspect_units(
+        inspection.model,
+        path,
+        responses,
+        inspection.train,
+        some,
+        numbers,
+        inspection.progress(f"removing units of {name}"),
+    )
+    count = responses.strengths.shape[1]
+    shown = (
+        f"the {len(units)} of {count:,} units that separate a class best" if len(units) < count else f"{count} units"
+    )
+    remark = (
+        f"each sees {_describe_field(responses)}. Training patches that excite it most; the class that it separates "
+        f"best, with the area under the ROC curve; what its removal changes, on {len(some):,} pictures of {some.split}."
+    )
+    file = inspection.folder / f"layer-{_slug(name)}.png"
+    filters = read_filters(inspection.model, path)
+    _save(build_units_sheet(inspection.train, units, f"layer {name}: {shown}", remark, filters), file)
+    for unit in units:
+        _emit_unit(inspection, path, unit, file)
+    return units, file
+
+
+def _find_concepts(
+    inspection: _Inspection, layers: Sequence[str], responses: Mapping[str, Responses]
+) -> dict[str, tuple[Concept, ...]]:
+    from lamina.insight.concepts import find_concepts
+    from lamina.insight.probes import untrain
+    from lamina.insight.units import measure_responses
+
+    train = inspection.train
+    some = train.take_evenly(CONCEPT_PICTURES)
+    places = {name: row for row, name in enumerate(train.names)}
+    rows = [places[name] for name in some.names]
+    controls = []
+    for seed in range(UNTRAINED_NETS):
+        inspection.show_progress("comparing with random weights", seed, UNTRAINED_NETS)
+        controls.append(measure_responses(untrain(inspection.model, seed), some.pixels, layers))
+    return {
+        path: find_concepts(responses[path].strengths[rows], [each[path].strengths for each in controls], some)
+        for path in layers
+    }
+
+
+def _report_concepts(inspection: _Inspection, concepts: Mapping[str, Sequence[Concept]]) -> None:
+    from lamina.insight.layers import name_layer
+
+    terminal = inspection.terminal
+    terminal.say("", "units that stand for a class or attribute (overlap; of random weights; of shuffled labels):")
+    for path, found in concepts.items():
+        name = name_layer(inspection.model, path)
+        clear = sorted((one for one in found if one.is_found), key=lambda one: -one.overlap)
+        words = [
+            f"{one.name}: unit {one.unit + 1} ({one.overlap:.2f}; {one.untrained:.2f}; {one.shuffled:.2f})"
+            for one in clear[:SHOWN_CONCEPTS]
+        ]
+        more = [f"and {len(clear) - SHOWN_CONCEPTS} more"] if len(clear) > SHOWN_CONCEPTS else []
+        terminal.say(f"  {name}: {', '.join([*words, *more]) or 'none'}")
+        for one in found:
+            terminal.emit(
+                "concept", layer=path, concept=one.name, unit=one.unit + 1, overlap=one.overlap,
+                overlap_untrained=one.untrained, overlap_shuffled=one.shuffled, found=one.is_found,
+            )  # fmt: skip
+
+
+def _compare(inspection: _Inspection, run: Run, other_run: Run) -> None:
+    from lamina.drawing import draw_similarity
+    from lamina.insight.layers import choose_layers, name_layer
+    from lamina.insight.probes import compare_layers
+
+    model, terminal = inspection.model, inspection.terminal
+    other = open_predictor(other_run, None, str(model.device), terminal).model
+    if other.in_shape != model.in_shape:
+        shapes = ("×".join(map(str, one.in_shape)) for one in (model, other))
+        raise DataError("The runs take pictures of different shapes: {} and {}. Compare runs of one.".format(*shapes))
+    some = inspection.held_out.take_evenly(COMPARED_PICTURES)
+    layers, others = choose_layers(model), choose_layers(other)
+    values = compare_layers(model, other, some.pixels, layers, others, inspection.progress("comparing layers"))
+    names = [name_layer(model, path) for path in layers], [name_layer(other, path) for path in others]
+    file = inspection.folder / f"similarity-{other_run.path.name}.png"
+    _save(draw_similarity(values, names, (run.path.name, other_run.path.name)), file)
+    rows = []
+    for name, row in zip(names[0], values, strict=True):
+        best = int(row.argmax())
+        rows.append((name, names[1][best], f"{row[best]:.2f}"))
+    terminal.tabulate((str(run.path), f"most similar in {other_run.path}", "CKA"), rows, texts=2)
+    terminal.say(f"picture: {file}")
+    terminal.emit(
+        "similarity", other=str(other_run.path), layers=list(layers), other_layers=list(others), cka=values.tolist(),
+        file=str(file),
+    )  # fmt: skip
+
+
+def _emit_unit(inspection: _Inspection, path: str, unit: Unit, file: Path) -> None:
+    names = inspection.train.names
+    inspection.terminal.emit(
+        "unit", layer=path, unit=unit.number + 1, auc=dict(unit.aucs), file=str(file),
+        cost=unit.removal and unit.removal.cost, loss_rise=unit.removal and unit.removal.loss_rise,
+        patches=[
+            {
+                "picture": names[patch.row],
+                "box_px": [patch.columns[0], patch.rows[0], patch.columns[1], patch.rows[1]],
+                "strength": patch.strength,
+            }
+            for patch in unit.patches
+        ],
+    )  # fmt: skip
+
+
+def _describe_field(responses: Responses) -> str:
+    return "the whole picture" if responses.field is None else str(responses.field)
+
+
+def _to_json(responses: Responses) -> list[int] | None:
+    return None if responses.field is None else list(responses.field.size_px)
+
+
+def _describe_removal(unit: Unit, images: Images) -> str:
+    if unit.removal is None:
+        return ""
+    return (
+        f"without it, {unit.removal.before.name.replace('_', ' ')} changes by {unit.removal.describe_score()} and the "
+        f"loss by {unit.removal.describe_loss()}, on {len(images):,} pictures of {images.split}"
+    )
+
+
+def _format(probe: Probe) -> str:
+    score = probe.score
+    return f"{score.value:.4g}" if score.lower_is_better else f"{100 * score.value:.1f} %"
+
+
+def _slug(name: str) -> str:
+    """A layer's name for a file, such as ``05-conv2d-relu``."""
+    number, _, kind = name.partition(" ")
+    words = re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
+    return f"{number.zfill(2)}-{words}" if number.isdecimal() else f"{re.sub(r'[^A-Za-z0-9_.]+', '-', number)}-{words}"
+
+
+def _save(picture: Figure | Image.Image, file: Path) -> None:
+    from lamina.drawing import save_figure
+
+    try:
+        save_figure(picture, file)
+    except OSError as error:
+        raise DataError(
+            f"Cannot write {file}: {error.strerror or error}. Give another folder with --output."
+        ) from error

@@ -1,0 +1,94 @@
+"""Which unit stands for which attribute: the overlap of where it responds with where the attribute is.
+
+After Bau et al., Network dissection, arXiv 1704.05796, for whole pictures: data sets have labels for pictures, not for
+pixels. A unit that overlaps by chance proves nothing, so two controls stand beside each: the best that any unit of the
+layer reaches for shuffled labels, and the best that one reaches where the weights are drawn anew, as many attributes,
+such as a colour, can be seen without learning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from lamina.data import Images
+from lamina.insight.units import memberships, name_memberships
+from lamina.training.randomness import derive_seed
+
+SHUFFLES = 50
+"""Number of times that the labels are shuffled."""
+LEAST_GAIN = 0.25
+"""Lower limit of a concept's overlap beyond both controls, as a fraction of what is left to 1. Between untrained nets
+the best overlaps differ by chance: by up to 0.17 of it (benchmarks/inside.py)."""
+
+
+@dataclass(frozen=True)
+class Concept:
+    """The unit of a layer that overlaps an attribute or class most.
+
+    Attributes:
+        name: of the attribute or class.
+        unit: counted from 0.
+        overlap: pictures that have both, by pictures that have either (intersection over union), where the unit
+            responds to as many pictures as have the attribute.
+        shuffled: the highest of any unit in 50 shuffles of the labels.
+        untrained: the highest of any unit with random weights.
+        is_found: whether the overlap is clearly beyond both.
+    """
+
+    name: str
+    unit: int
+    overlap: float
+    shuffled: float
+    untrained: float
+    is_found: bool
+
+
+def find_concepts(
+    strengths: Float32[np.ndarray, "n u"],
+    untrained: Sequence[Float32[np.ndarray, "n u"]],
+    images: Images,
+    seed: int = 0,
+) -> tuple[Concept, ...]:
+    """For each class or attribute of ``images`` the unit that overlaps it most, and whether that means anything.
+
+    ``untrained`` has the layer's responses by models with random weights.
+
+    >>> strengths = np.array([[0.9, 0.1], [0.8, 0.9], [0.1, 0.2], [0.2, 0.8]] * 50, np.float32)
+    >>> images = Images.from_arrays(np.zeros((200, 8, 8), np.uint8), [[True], [True], [False], [False]] * 50, ["red"])
+    >>> concept, = find_concepts(strengths, [strengths[:, 1:]], images)
+    >>> concept.unit, concept.overlap, round(concept.untrained, 2), concept.is_found
+    (0, 1.0, 0.33, True)
+    """
+    truth = memberships(images) > 0
+    generator = np.random.default_rng(derive_seed(seed, "concepts"))
+    found = []
+    for name, has in zip(name_memberships(images), truth.T, strict=True):
+        if has.all() or not has.any():
+            continue
+        overlaps = overlap(strengths, has[None])[:, 0]
+        shuffles = np.stack([generator.permutation(has) for _ in range(SHUFFLES)])
+        shuffled = float(overlap(strengths, shuffles).max())
+        control = max(float(overlap(each, has[None]).max()) for each in untrained)
+        best = int(overlaps.argmax())
+        reached = max(shuffled, control)
+        is_found = overlaps[best] - reached > LEAST_GAIN * (1 - reached)
+        found.append(Concept(name, best, float(overlaps[best]), shuffled, control, bool(is_found)))
+    return tuple(found)
+
+
+def overlap(strengths: Float32[np.ndarray, "n u"], truth: Bool[np.ndarray, "s n"]) -> Float64[np.ndarray, "u s"]:
+    """Intersection over union of where each unit responds with each row of ``truth``, all with as many trues.
+
+    A unit responds to the pictures of its greatest strengths, as many as are true; to fewer where others equal its
+    least strength, such as the 0 of a ReLU.
+    """
+    count = int(truth[0].sum())
+    thresholds = -np.sort(-strengths, axis=0)[count - 1]
+    responds = (strengths >= thresholds) & (strengths > strengths.min(axis=0))
+    both = responds.T.astype(np.float64) @ truth.T
+    overlaps: Float64[np.ndarray, "u s"] = both / (responds.sum(axis=0)[:, None] + count - both)
+    return overlaps

@@ -1,0 +1,130 @@
+"""Which layers of a model to look at: their names, what their units see, and the filters of the first."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor, nn
+
+from lamina.nets import Net
+from lamina.nets.layer import ElementwiseLayer, Shape
+from lamina.nets.layers import BatchNorm, Dropout
+from lamina.nets.window import Field, Pair
+from lamina.training.activations import call_order, learned_modules, module_paths, path_of, watch
+from lamina.training.model import Model, eval_mode
+from lamina.training.randomness import seeded
+
+NOISE_PICTURES = 4
+"""Number of pictures of noise from whose gradients a module's receptive field is read."""
+
+
+def choose_layers(model: Model) -> tuple[str, ...]:
+    """The module paths of the layers worth looking at: one for each layer with weights.
+
+    A layer of a net is looked at behind its norm and its activation, before the next layer with weights. Of a module of
+    your own they are its direct parts.
+
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> choose_layers(build_model(load_net("mlp"), load_data("shapes").test, Recipe()))
+    ('body.2', 'body.3')
+    """
+    if model.net is not None:
+        return tuple(f"body.{place}" for place in _choose_places(model.net, model.in_shape))
+    name, module = "body", model.body
+    while len(children := list(module.named_children())) == 1 and list(children[0][1].children()):
+        name, module = f"{name}.{children[0][0]}", children[0][1]
+    paths = [f"{name}.{child}" for child, _ in children] or [name]
+    return tuple(path for path, shape in call_order(model, paths).items() if len(shape) > 0)
+
+
+def _choose_places(net: Net, in_shape: Shape) -> dict[int, int]:
+    """The places of the layers to look at, each with that of the layer with weights that it belongs to."""
+    chosen: dict[int, int] = {}
+    for place, (layer, shape) in enumerate(zip(net, net.shapes(in_shape), strict=False)):
+        if layer.parameter_count(shape) and not isinstance(layer, BatchNorm):
+            chosen[place] = place
+        elif chosen and isinstance(layer, ElementwiseLayer) and not isinstance(layer, Dropout):
+            _, learned = chosen.popitem()
+            chosen[place] = learned
+    return chosen
+
+
+def name_layer(model: Model, path: str) -> str:
+    """A layer by its number, from 1, and class, behind that of the layer with weights; a module by its path and class.
+
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> model = build_model(load_net("mlp"), load_data("shapes").test, Recipe())
+    >>> [name_layer(model, path) for path in ("body.0", *choose_layers(model))]
+    ['1 Flatten', '3 Linear, ReLU', '4 Output']
+    """
+    paths = module_paths(model)
+    if model.net is None or path not in paths:
+        return f"{path.removeprefix('body.')} {type(model.get_submodule(path)).__name__}"
+    place = paths.index(path)
+    learned = _choose_places(model.net, model.in_shape).get(place, place)
+    kinds = [type(model.net[each]).__name__ for each in dict.fromkeys((learned, place))]
+    return f"{place + 1} {', '.join(kinds)}"
+
+
+def find_field(model: Model, path: str) -> Field | None:
+    """What a unit of a layer sees; ``None`` is the whole picture.
+
+    It follows from a net's layers. In other modules it is read from the gradients of a unit in the middle, for pictures
+    of noise; a gradient that happens to be 0 makes it too small.
+    """
+    paths = module_paths(model)
+    if model.net is not None and path in paths:
+        return model.net.fields(model.in_shape)[paths.index(path)]
+    channels, height, width = model.in_shape
+    noise = torch.randn(NOISE_PICTURES, channels, height, width, generator=torch.Generator().manual_seed(0)).to(
+        model.device
+    )
+    kept: list[Tensor] = []
+
+    def keep(_: str, __: Tensor, output: Tensor) -> None:
+        kept[:] = [output]
+
+    with torch.enable_grad(), eval_mode(model), seeded(0, model.device), watch(model, [path], keep):
+        inputs = noise.requires_grad_()
+        model.body(inputs)
+        if not kept or kept[0].ndim != 4:
+            return None
+        rows, columns = kept[0].shape[2:]
+        (gradient,) = torch.autograd.grad(kept[0][:, :, rows // 2, columns // 2].sum(), inputs)
+    return _read_field(gradient.abs().sum(dim=(0, 1)) > 0, (rows, columns))
+
+
+def _read_field(is_seen: Bool[Tensor, "h w"], size: Pair) -> Field | None:
+    """The field whose unit in the middle sees these pixels; ``None`` if they are all."""
+    if is_seen.all() or not is_seen.any():
+        return None
+    sides = []
+    for axis, places in enumerate(size):
+        seen = is_seen.any(dim=1 - axis).nonzero()
+        first, after = int(seen.min()), int(seen.max()) + 1
+        step = max(1, round(is_seen.shape[axis] / places))
+        sides.append((after - first, step, first - places // 2 * step))
+    (height, down, top), (width, across, left) = sides
+    return Field((height, width), (down, across), (top, left))
+
+
+def read_filters(model: Model, path: str) -> Float32[np.ndarray, "u c y x"] | None:
+    """The weights of the units at ``path`` as small pictures, if these are the first of the model and see its pixels.
+
+    Those of a linear layer have the size of the picture. ``None`` for all other layers.
+    """
+    first = learned_modules(model)[0]
+    paths, place = module_paths(model), path
+    if model.net is not None and path in paths:
+        place = paths[_choose_places(model.net, model.in_shape).get(paths.index(path), paths.index(path))]
+    if place != path_of(model, first) or not isinstance(first, nn.Conv2d | nn.Linear):
+        return None
+    filters: Float32[np.ndarray, "u ..."] = first.weight.detach().float().cpu().numpy()
+    if isinstance(first, nn.Conv2d):
+        return filters if filters.shape[1] == model.in_shape[0] else None
+    return filters.reshape(-1, *model.in_shape) if filters[0].size == math.prod(model.in_shape) else None

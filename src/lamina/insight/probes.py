@@ -1,0 +1,215 @@
+"""What each layer knows: the accuracy of a linear probe on its output, and how alike the layers of two models are.
+
+The article says that deep nets learn features: that what comes out of a layer is more useful than what goes in. A probe
+measures it: a linear classifier on a layer's output, which is trained in closed form and cannot invent features itself
+(Alain and Bengio, Understanding intermediate layers using linear classifier probes, arXiv 1610.01644).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from lamina.data import Images
+from lamina.data.images import Progress
+from lamina.evaluation.evaluating import score_logits
+from lamina.evaluation.reports import Score
+from lamina.insight.trust import redraw
+from lamina.nets.modules import Whitening
+from lamina.targets import SINGLE_LABEL
+from lamina.training.activations import activations
+from lamina.training.model import PREDICTED_PIXELS, Model
+from lamina.training.randomness import derive_seed
+from lamina.training.task import Regression
+
+MOST_FEATURES = 1024
+"""Upper limit of the numbers that a probe gets for a picture. Of a layer with more, neighbouring places are averaged;
+vectors are projected at random."""
+PENALTIES = tuple(10.0**power for power in range(-1, 7))
+"""L2 penalties of a probe, of which the one with the least leave-one-out error is taken."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The score of a linear probe on a layer's output, for pictures that it was not fitted to.
+
+    Attributes:
+        layer: the module path; empty for the picture itself.
+        features: how many numbers it got for a picture.
+        penalty: the L2 penalty that was chosen.
+        score: accuracy, for classes; else the task's main figure.
+    """
+
+    layer: str
+    features: int
+    penalty: float
+    score: Score
+
+
+def probe_layers(
+    model: Model, train: Images, held_out: Images, layers: Sequence[str], progress: Progress | None = None
+) -> tuple[Probe, ...]:
+    """Fit a linear probe to ``train`` for the picture itself and for each layer, and score it on ``held_out``.
+
+    ``progress(layers done, all)`` is called meanwhile.
+
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> shapes = load_data("shapes")
+    >>> train, test = shapes.train.take_evenly(200), shapes.test.take_evenly(100)
+    >>> model = build_model(load_net("mlp"), train, Recipe())
+    >>> [(probe.layer, probe.features) for probe in probe_layers(model, train, test, ["body.2"])]
+    [('', 972), ('body.2', 100)]
+    """
+    goals = probe_targets(model, train)
+    inputs = [compute_features(model, images.pixels, layers) for images in (train, held_out)]
+    probes = []
+    for done, layer in enumerate(("", *layers), start=1):
+        predicted, penalty = fit_ridge(inputs[0][layer], goals, inputs[1][layer])
+        report = score_logits(model.task, predicted.astype(np.float32), held_out, 0.0)
+        probes.append(Probe(layer, inputs[0][layer].shape[1], penalty, report.score))
+        if progress is not None:
+            progress(done, len(layers) + 1)
+    return tuple(probes)
+
+
+def untrain(model: Model, seed: int = 0) -> Model:
+    """A copy of the model with new random weights, as before training; filters that were never trained stay."""
+    untrained = redraw(model, 1.0, seed)
+    for module, own in zip(model.modules(), untrained.modules(), strict=True):
+        if isinstance(module, Whitening) and isinstance(own, Whitening):
+            own.weight.copy_(module.weight)
+    return untrained
+
+
+def probe_targets(model: Model, images: Images) -> Float64[np.ndarray, "n k"]:
+    """What a probe should give: 1 for a class or label that a picture has, -1 for the others; numbers standardized."""
+    targets = np.asarray(images.targets, np.float64)
+    if isinstance(model.task, Regression):
+        standardized: Float64[np.ndarray, "n k"] = (targets - model.task.means) / np.array(model.task.deviations)
+        return standardized
+    if model.task.kind is SINGLE_LABEL:
+        targets = targets[:, None] == np.arange(model.task.outputs)
+    return np.where(targets.reshape(len(targets), -1) > 0, 1.0, -1.0)
+
+
+def compute_features(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Sequence[str]
+) -> dict[str, Float64[np.ndarray, "n d"]]:
+    """At most 1,024 numbers for each picture from each layer; those of ``""`` are of the picture itself."""
+    parts: dict[str, list[Tensor]] = {layer: [] for layer in ("", *layers)}
+    batch = max(1, PREDICTED_PIXELS // math.prod(pixels.shape[1:3]))
+    for start in range(0, len(pixels), batch):
+        chunk = torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch])).to(model.device)
+        parts[""].append(_reduce(model.normalize(chunk)))
+        for layer, output in activations(model, chunk, layers).items():
+            parts[layer].append(_reduce(output))
+    return {layer: torch.cat(own).double().cpu().numpy() for layer, own in parts.items()}
+
+
+def _reduce(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
+    output = output.float()
+    if output.ndim == 4 and output[0].numel() > MOST_FEATURES:
+        height, width = output.shape[2:]
+        scale = math.sqrt(MOST_FEATURES / output[0].numel())
+        output = functional.adaptive_avg_pool2d(output, (max(1, int(height * scale)), max(1, int(width * scale))))
+    elif output.ndim == 3:
+        output = output.mean(dim=1)
+    flat = output.flatten(1)
+    if flat.shape[1] > MOST_FEATURES:
+        generator = torch.Generator().manual_seed(derive_seed(0, "probe"))
+        flat = flat @ torch.randn(flat.shape[1], MOST_FEATURES, generator=generator).to(flat)
+    return flat
+
+
+def fit_ridge(
+    features: Float64[np.ndarray, "n d"],
+    targets: Float64[np.ndarray, "n k"],
+    others: Float64[np.ndarray, "m d"],
+    penalties: Sequence[float] = PENALTIES,
+) -> tuple[Float64[np.ndarray, "m k"], float]:
+    """Ridge regression in closed form: the predictions for other rows, and the penalty that was chosen.
+
+    Features are standardized by the fitted rows. The penalty is that of the least squared leave-one-out error, which
+    follows from a single eigendecomposition (Hastie, Tibshirani, Friedman, The elements of statistical learning,
+    equation 7.64).
+    """
+    mean, std = features.mean(axis=0), features.std(axis=0)
+    std = np.where(std > 1e-9 * (1 + np.abs(mean)), std, np.inf)
+    own, other = (features - mean) / std, (others - mean) / std
+    centre = targets.mean(axis=0)
+    values, vectors = np.linalg.eigh(own.T @ own)
+    values = values.clip(min=0)
+    turned = own @ vectors
+    products = turned.T @ (targets - centre)
+    errors = []
+    for penalty in penalties:
+        shrunk = 1 / (values + penalty)
+        residuals = targets - centre - turned @ (shrunk[:, None] * products)
+        leverages = (turned**2) @ shrunk + 1 / len(own)
+        errors.append(float(((residuals / (1 - leverages)[:, None]) ** 2).mean()))
+    penalty = penalties[int(np.argmin(errors))]
+    weights = vectors @ (products / (values + penalty)[:, None])
+    return other @ weights + centre, penalty
+
+
+def compare_layers(
+    model: Model,
+    other: Model,
+    pixels: UInt8[np.ndarray, "n h w c"],
+    layers: Sequence[str],
+    others: Sequence[str],
+    progress: Progress | None = None,
+) -> Float64[np.ndarray, "l m"]:
+    """How alike each layer of one model and each of another represent the pictures: unbiased linear CKA.
+
+    1: the same up to rotation and scale; 0, on average, for independent layers.
+
+    Kornblith et al., Similarity of neural network representations revisited, arXiv 1905.00414, with the unbiased
+    estimator of Nguyen, Raghu, Kornblith, arXiv 2010.15327, equation 3.
+    """
+    wanted = [(model, path) for path in layers] + [(other, path) for path in others]
+    grams = []
+    for done, (one, path) in enumerate(wanted, start=1):  # singly, as the outputs for all pictures may be large
+        grams.append(_compute_gram(one, pixels, path))
+        if progress is not None:
+            progress(done, len(wanted))
+    own, its = grams[: len(layers)], grams[len(layers) :]
+    return np.array([[unbiased_cka(gram, another) for another in its] for gram in own])
+
+
+def _compute_gram(model: Model, pixels: UInt8[np.ndarray, "n h w c"], path: str) -> Float64[np.ndarray, "n n"]:
+    """The products of all pairs of pictures, by a layer's output."""
+    batch = max(1, PREDICTED_PIXELS // math.prod(pixels.shape[1:3]))
+    chunks = (np.ascontiguousarray(pixels[start : start + batch]) for start in range(0, len(pixels), batch))
+    outputs = torch.cat([activations(model, chunk, [path])[path].flatten(1) for chunk in chunks])
+    outputs -= outputs.mean(dim=0)
+    gram: Float64[np.ndarray, "n n"] = (outputs @ outputs.T).double().cpu().numpy()
+    return gram
+
+
+def unbiased_cka(one: Float64[np.ndarray, "n n"], other: Float64[np.ndarray, "n n"]) -> float:
+    """Unbiased linear CKA of two Gram matrices of the same four pictures or more; 0 if one does not vary."""
+    both = _unbiased_hsic(one, other)
+    spread = _unbiased_hsic(one, one) * _unbiased_hsic(other, other)
+    return both / math.sqrt(spread) if spread > 0 else 0.0
+
+
+def _unbiased_hsic(one: Float64[np.ndarray, "n n"], other: Float64[np.ndarray, "n n"]) -> float:
+    """Song et al., Feature selection via dependence maximization, 2012, equation 5."""
+    count = len(one)
+    one, other = (gram - np.diag(np.diag(gram)) for gram in (one, other))
+    sums, other_sums = one.sum(axis=0), other.sum(axis=0)
+    total = (
+        (one * other).sum()
+        + sums.sum() * other_sums.sum() / ((count - 1) * (count - 2))
+        - 2 * (sums @ other_sums) / (count - 2)
+    )
+    return float(total / (count * (count - 3)))

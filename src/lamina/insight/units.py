@@ -1,0 +1,323 @@
+"""What a unit of a layer responds to: the patches that excite it, the classes it separates, what its loss would cost.
+
+A unit is a channel of a convolution, or a number of a vector. It sees a patch of the picture: its receptive field.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
+from torch import Tensor, nn
+
+from lamina.data import Images
+from lamina.data.images import Progress
+from lamina.evaluation.evaluating import score_logits
+from lamina.evaluation.reports import Score
+from lamina.evaluation.scores import mean_ranks
+from lamina.insight.layers import find_field
+from lamina.nets.window import Field, Pair
+from lamina.targets import REGRESSION
+from lamina.text import shorten
+from lamina.training.activations import (
+    activations,
+    find_path,
+    module_paths,
+    watch,
+)
+from lamina.training.model import PREDICTED_PIXELS, Model, eval_mode
+from lamina.training.randomness import seeded
+
+PATCHES = 9
+"""Number of patches that are found for a unit, each in another picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """How strongly each unit of a layer responds to each picture: its greatest output, and where that is.
+
+    Attributes:
+        strengths: a row for each picture, a column for each unit.
+        places: the same, as row · width + column in the layer's output.
+        size: height and width of the output; (1, 1) for a vector.
+        field: what a unit sees; ``None`` is the whole picture.
+    """
+
+    strengths: Float32[np.ndarray, "n u"]
+    places: Int64[np.ndarray, "n u"]
+    size: Pair
+    field: Field | None
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A part of a picture that excites a unit.
+
+    Attributes:
+        row: of the picture.
+        rows, columns: the pixels that the unit sees, from the first to after the last; partly outside of the picture
+            where the field reaches over its border.
+        strength: the unit's output.
+    """
+
+    row: int
+    rows: Pair
+    columns: Pair
+    strength: float
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What changes where a unit always gives its mean; nothing, if the net does not use the unit.
+
+    Attributes:
+        before, after: the score with the unit and without it: accuracy, for one class per picture.
+        loss_rise: by how much the loss rises.
+    """
+
+    before: Score
+    after: Score
+    loss_rise: float
+
+    @property
+    def cost(self) -> float:
+        """What the score loses; negative where it is better without the unit."""
+        change = self.before.value - self.after.value
+        return -change if self.before.lower_is_better else change
+
+    def describe_score(self) -> str:
+        """The change of the score, such as ``-1.6 %``."""
+        change = self.after.value - self.before.value
+        if self.before.lower_is_better:
+            return _signed(change, 4)
+        return f"{_signed(100 * change, 1)} %"
+
+    def describe_loss(self) -> str:
+        """The change of the loss, such as ``+0.102``."""
+        return _signed(self.loss_rise, 3)
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:+.{digits}f}"  # adding 0 makes -0 a 0
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """What is known of a unit.
+
+    Attributes:
+        number: of the unit, from 0.
+        patches: that excite it most, the strongest first; none for one that responds to all pictures alike.
+        aucs: how well its response alone separates each class or label from the rest, by name; 0.5 is chance.
+        removal: what its removal costs, if that was measured.
+    """
+
+    number: int
+    patches: tuple[Patch, ...]
+    aucs: Mapping[str, float]
+    removal: Removal | None = None
+
+    @property
+    def best(self) -> str:
+        """The class that it separates best, whether it responds to that class or to all others."""
+        return max(self.aucs, key=lambda name: abs(self.aucs[name] - 0.5))
+
+    def describe_best(self) -> str:
+        """That class with the area under its curve, or under that of all others: ``not cat 0.93``."""
+        if not self.aucs:
+            return ""
+        auc = self.aucs[self.best]
+        return f"{shorten(self.best)} {auc:.2f}" if auc >= 0.5 else f"not {shorten(self.best)} {1 - auc:.2f}"
+
+
+def measure_responses(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Iterable[int | str], progress: Progress | None = None
+) -> dict[str, Responses]:
+    """The greatest output of each unit of some layers for each picture, by the layers' module paths.
+
+    ``progress(pictures done, all)`` is called meanwhile.
+
+    Raises:
+        NetError: there is no such layer, or it gives no tensor.
+
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> images = load_data("shapes").test.take_evenly(20)
+    >>> model = build_model(load_net("cnn-s"), images, Recipe())
+    >>> found = measure_responses(model, images.pixels, [1, -1])
+    >>> [(path, each.strengths.shape, each.size) for path, each in found.items()]
+    [('body.1', (20, 24), (31, 31)), ('body.24', (20, 10), (1, 1))]
+    """
+    paths = [find_path(model, layer) for layer in layers]
+    parts: dict[str, list[tuple[Tensor, Tensor, Pair]]] = {path: [] for path in paths}
+    batch = max(1, PREDICTED_PIXELS // math.prod(pixels.shape[1:3]))
+    for start in range(0, len(pixels), batch):
+        outputs = activations(model, np.ascontiguousarray(pixels[start : start + batch]), paths)
+        for path, output in outputs.items():
+            parts[path].append(_find_greatest(output))
+        if progress is not None:
+            progress(min(start + batch, len(pixels)), len(pixels))
+    return {
+        path: Responses(
+            torch.cat([strengths for strengths, _, _ in own]).numpy(),
+            torch.cat([places for _, places, _ in own]).numpy(),
+            own[0][2],
+            find_field(model, path),
+        )
+        for path, own in parts.items()
+    }
+
+
+def _find_greatest(output: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n u"], Tensor, Pair]:
+    size = (output.shape[2], output.shape[3]) if output.ndim == 4 else (1, 1)
+    strengths, places = units_first(output.float()).max(dim=2)
+    return strengths.cpu(), (places if output.ndim == 4 else torch.zeros_like(places)).cpu(), size
+
+
+def units_first(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n u p"]:
+    """A layer's output as pictures × units × places; tokens (N, T, D) have D units."""
+    if output.ndim == 3:
+        return output.transpose(1, 2)
+    return output.flatten(2) if output.ndim > 2 else output[:, :, None]
+
+
+def find_patches(responses: Responses, unit: int, in_size: Pair, count: int = PATCHES) -> tuple[Patch, ...]:
+    """The patches that excite a unit most, each in another picture, the strongest first.
+
+    There are none for a unit that responds to all pictures alike, such as a dead one. ``in_size`` is the height and
+    width of the pictures.
+    """
+    strengths = responses.strengths[:, unit]
+    if strengths.min() == strengths.max():
+        return ()
+    found = []
+    for row in np.argsort(-strengths, kind="stable")[:count].tolist():
+        down, across = divmod(int(responses.places[row, unit]), responses.size[1])
+        whole = (0, in_size[0]), (0, in_size[1])
+        rows, columns = whole if responses.field is None else responses.field.box(down, across)
+        found.append(Patch(row, rows, columns, float(strengths[row])))
+    return tuple(found)
+
+
+def inspect_units(
+    model: Model,
+    path: str,
+    responses: Responses,
+    images: Images,
+    held_out: Images,
+    numbers: Sequence[int],
+    progress: Progress | None = None,
+) -> tuple[Unit, ...]:
+    """What is known of some units of a layer, whose ``responses`` are to ``images``; removals cost on ``held_out``.
+
+    ``progress(units done, all)`` is called meanwhile.
+    """
+    aucs = measure_aucs(responses.strengths[:, numbers], images)
+    removals = measure_removals(model, held_out, path, numbers, progress)
+    names, (_, *size) = name_memberships(images), images.shape
+    return tuple(
+        Unit(
+            number,
+            find_patches(responses, number, (size[0], size[1])),
+            {name: float(auc) for name, auc in zip(names, row, strict=True) if np.isfinite(auc)},
+            removal,
+        )
+        for number, row, removal in zip(numbers, aucs, removals, strict=True)
+    )
+
+
+def rank_units(responses: Responses, images: Images) -> list[int]:
+    """The numbers of a layer's units, those first that separate some class best from the rest."""
+    distances = np.nan_to_num(np.abs(measure_aucs(responses.strengths, images) - 0.5)).max(axis=1)
+    order: list[int] = np.argsort(-distances, kind="stable").tolist()
+    return order
+
+
+def measure_aucs(strengths: Float32[np.ndarray, "n u"], images: Images) -> Float64[np.ndarray, "u k"]:
+    """How well each unit's response alone separates each class or label from the rest: the area under the ROC curve.
+
+    0.5 is chance, 1 a perfect detector, 0 one that responds to all others. For numbers: the images above the median of
+    each from the others. NaN where all images are alike.
+    """
+    truth = memberships(images)
+    ranks = np.stack([mean_ranks(column) for column in strengths.T])
+    inside = truth.sum(axis=0)
+    pairs = inside * (len(truth) - inside)
+    above = ranks @ truth - inside * (inside + 1) / 2
+    aucs: Float64[np.ndarray, "u k"] = np.divide(above, pairs, out=np.full(above.shape, np.nan), where=pairs > 0)
+    return aucs
+
+
+def name_memberships(images: Images) -> tuple[str, ...]:
+    """The names of what :func:`measure_aucs` has a column for."""
+    if images.kind is REGRESSION:
+        return tuple(f"high {name}" for name in images.target_names)
+    answers = images.kind.answers(images.target_names)
+    return answers[1:] if len(answers) == 2 and len(images.target_names) == 1 else answers
+
+
+def memberships(images: Images) -> Float64[np.ndarray, "n k"]:
+    """1 for each class or label that an image has, or each number that is above its median, else 0."""
+    if images.kind is REGRESSION:
+        return np.where(images.targets > np.median(images.targets, axis=0), 1.0, 0.0)
+    members = images.kind.members(images.targets, images.target_names)
+    truth = np.zeros((len(images), len(members)))
+    for column, rows in enumerate(members):
+        truth[rows, column] = 1
+    return truth[:, -len(name_memberships(images)) :]
+
+
+def measure_removals(
+    model: Model, images: Images, path: str, units: Sequence[int], progress: Progress | None = None
+) -> tuple[Removal, ...]:
+    """What the model loses on ``images`` if one unit of a layer always gives its mean over them.
+
+    Its mean, as in Morcos et al., On the importance of single directions for generalization, arXiv 1803.06959, so that
+    a unit that never varies costs nothing. ``progress(units done, all)`` is called meanwhile.
+
+    Raises:
+        NetError: the layer gives no tensor.
+    """
+    pixels = np.ascontiguousarray(images.pixels)
+    batch = max(1, PREDICTED_PIXELS // math.prod(pixels.shape[1:3]))
+    chunks = [torch.from_numpy(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
+    outputs = [activations(model, chunk, [path])[path] for chunk in chunks]
+    means = torch.stack([units_first(output).mean(dim=2).sum(dim=0) for output in outputs]).sum(dim=0) / len(pixels)
+    before = score_logits(model.task, _finish(model, path, chunks, outputs), images, 0.0)
+    removals = []
+    for done, unit in enumerate(units, start=1):
+        changed = [_set_unit(output, unit, means[unit]) for output in outputs]
+        without = score_logits(model.task, _finish(model, path, chunks, changed), images, 0.0)
+        removals.append(Removal(before.score, without.score, without.loss - before.loss))
+        if progress is not None:
+            progress(done, len(units))
+    return tuple(removals)
+
+
+def _set_unit(output: Float[Tensor, "n ..."], unit: int, value: Float[Tensor, ""]) -> Float[Tensor, "n ..."]:
+    changed = output.clone()
+    changed[(..., unit) if output.ndim == 3 else (slice(None), unit)] = value
+    return changed
+
+
+@torch.inference_mode()
+def _finish(
+    model: Model, path: str, chunks: Sequence[UInt8[Tensor, "n h w c"]], outputs: Sequence[Float[Tensor, "n ..."]]
+) -> Float32[np.ndarray, "n k"]:
+    """The logits that follow from a layer's outputs for chunks of pictures."""
+    paths, logits = module_paths(model), []
+    rest: nn.Module | None = None
+    if path in paths and isinstance(model.body, nn.Sequential):
+        rest = model.body[paths.index(path) + 1 :]
+    with eval_mode(model), seeded(0, model.device):
+        for chunk, output in zip(chunks, outputs, strict=True):
+            if rest is not None:
+                logits.append(rest(output))
+                continue
+            with watch(model, [path], lambda *_, output=output: output):
+                logits.append(model(chunk.to(model.device)))
+    return torch.cat(logits).float().cpu().numpy()
