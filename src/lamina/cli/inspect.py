@@ -300,7 +300,9 @@ def _compare(inspection: _Inspection, run: Run, other_run: Run) -> None:
     other = open_predictor(other_run, None, str(model.device), terminal).model
     if other.in_shape != model.in_shape:
         shapes = ("×".join(map(str, one.in_shape)) for one in (model, other))
-        raise DataError("The runs take pictures of different shapes: {} and {}. Compare runs of one.".format(*shapes))
+        raise DataError(
+            "The runs take pictures of different shapes: {} and {}. Compare runs that take the same.".format(*shapes)
+        )
     some = inspection.held_out.take_evenly(COMPARED_PICTURES)
     layers, others = choose_layers(model), choose_layers(other)
     values = compare_layers(model, other, some.pixels, layers, others, inspection.progress("comparing layers"))

@@ -94,23 +94,31 @@ def find_field(model: Model, path: str) -> Field | None:
         model.body(inputs)
         if not kept or kept[0].ndim != 4:
             return None
-        rows, columns = kept[0].shape[2:]
-        (gradient,) = torch.autograd.grad(kept[0][:, :, rows // 2, columns // 2].sum(), inputs)
-    return _read_field(gradient.abs().sum(dim=(0, 1)) > 0, (rows, columns))
-
-
-def _read_field(is_seen: Bool[Tensor, "h w"], size: Pair) -> Field | None:
-    """The field whose unit in the middle sees these pixels; ``None`` if they are all."""
-    if is_seen.all() or not is_seen.any():
+        size = kept[0].shape[2:]
+        middle = [places // 2 for places in size]
+        neighbour = [max(0, place - 1) for place in middle]
+        boxes = []
+        for row, column in (middle, neighbour):
+            (gradient,) = torch.autograd.grad(kept[0][:, :, row, column].sum(), inputs, retain_graph=True)
+            boxes.append(_find_box(gradient.abs().sum(dim=(0, 1)) > 0))
+    own, other = boxes
+    if own is None or other is None:
         return None
     sides = []
-    for axis, places in enumerate(size):
-        seen = is_seen.any(dim=1 - axis).nonzero()
-        first, after = int(seen.min()), int(seen.max()) + 1
-        step = max(1, round(is_seen.shape[axis] / places))
-        sides.append((after - first, step, first - places // 2 * step))
-    (height, down, top), (width, across, left) = sides
-    return Field((height, width), (down, across), (top, left))
+    for (first, after), (before, _), place, next_place in zip(own, other, middle, neighbour, strict=True):
+        step = (first - before) // (place - next_place) if place > next_place else 1
+        sides.append((after - first, step, first - place * step))
+    (height_px, down, top), (width_px, across, left) = sides
+    return Field((height_px, width_px), (down, across), (top, left))
+
+
+def _find_box(is_seen: Bool[Tensor, "h w"]) -> tuple[Pair, Pair] | None:
+    """The rows and columns from the first to after the last that is seen; ``None`` for none or all."""
+    if is_seen.all() or not is_seen.any():
+        return None
+    places = (is_seen.any(dim=1 - axis).nonzero() for axis in range(2))
+    rows, columns = ((int(found.min()), int(found.max()) + 1) for found in places)
+    return rows, columns
 
 
 def read_filters(model: Model, path: str) -> Float32[np.ndarray, "u c y x"] | None:

@@ -1,0 +1,132 @@
+"""lamina inspect: sheets, tables and JSON of what a net has learned, and messages for what cannot be inspected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import events, run_lamina, run_process
+from PIL import Image
+
+NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, pictures) -> Path:
+    """Two runs of the bright and dark squares, and one of larger pictures."""
+    folder = tmp_path_factory.mktemp("inspect")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, net, *more in (
+            ("one", NET), ("other", "Flatten(), Linear(6), Sigmoid(), Output()"), ("large", NET, "--size", "16"),
+        ):  # fmt: skip
+            done = run_lamina("train", net, "--data", pictures, "--epochs", "30", "--lr", "0.03", "--name", name, *more)
+            assert done.returncode == 0, done.stderr
+    return folder / "runs"
+
+
+def test_each_layer_gets_a_sheet_and_a_row(runs, workplace):
+    done = run_process("inspect", runs / "one", "--output", "found")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split("\t") == ["layer", "units", "sees", "probe's accuracy", "random weights"]
+    assert [line.split("\t")[:3] for line in lines[1:4]] == [
+        ["picture", "", ""],
+        ["3 Conv2d, ReLU", "4", "3×3 px"],
+        ["5 Output", "2", "the whole picture"],
+    ]
+    assert lines[5].startswith("units that stand for a class")
+    assert sorted(file.name for file in Path("found").iterdir()) == [
+        "layer-03-conv2d-relu.png",
+        "layer-05-output.png",
+        "probes.png",
+    ]
+    for file in Path("found").iterdir():
+        with Image.open(file) as sheet:
+            assert sheet.width > 300
+
+
+def test_json_has_layers_units_and_concepts(runs, workplace):
+    done = run_lamina("inspect", runs / "one", "--json", "--output", "found")
+    assert done.returncode == 0, done.stderr
+    found = events(done.stdout)
+    layers = [event for event in found if event["event"] == "layer"]
+    assert [(one["layer"], one["units"], one["sees_px"]) for one in layers] == [
+        ("body.2", 4, [3, 3]),
+        ("body.4", 2, None),
+    ]
+    assert layers[-1]["probe"] == 1.0  # bright and dark
+    units = [event for event in found if event["event"] == "unit"]
+    assert sorted((one["layer"], one["unit"]) for one in units) == [
+        *(("body.2", unit) for unit in range(1, 5)),
+        *(("body.4", unit) for unit in range(1, 3)),
+    ]
+    last = next(one for one in units if one["layer"] == "body.4" and one["unit"] == 1)
+    assert last["auc"] == {"bright": 1.0, "dark": 0.0}
+    assert [patch["picture"].split("/")[-2] for patch in last["patches"]] == ["bright"] * 9
+    assert last["patches"][0]["box_px"] == [0, 0, 12, 12]
+    concepts = {(one["layer"], one["concept"]): one for one in found if one["event"] == "concept"}
+    assert concepts["body.4", "bright"]["overlap"] == 1.0
+    assert concepts["body.4", "bright"]["unit"] == 1
+
+
+def test_one_layer_and_one_unit(runs, workplace):
+    done = run_lamina("inspect", runs / "one", "--layer", "1", "--output", "found")
+    assert done.returncode == 0, done.stderr
+    first, head, *rows, last = done.stdout.splitlines()
+    assert first == "layer 1 Conv2d: 4 units, each sees 3×3 px"
+    assert head.split("\t") == ["unit", "separates best (AUC)", "accuracy without it", "loss"]
+    assert sorted(row.split("\t")[0] for row in rows) == ["1", "2", "3", "4"]
+    assert last == "picture: found/layer-01-conv2d.png"
+    done = run_lamina("inspect", runs / "one", "--layer", "body.4", "--unit", "2", "--output", "found", "--json")
+    assert done.returncode == 0, done.stderr
+    (unit,) = events(done.stdout)
+    assert (unit["unit"], unit["file"]) == (2, "found/layer-05-output-unit-2.png")
+    assert unit["auc"]["dark"] == 1.0
+    assert unit["cost"] >= 0
+    with Image.open(unit["file"]) as sheet:
+        assert np.asarray(sheet.convert("L")).std() > 10
+
+
+def test_two_runs_are_compared(runs, workplace):
+    done = run_lamina("inspect", runs / "one", "--with", runs / "other", "--output", "found", "--json")
+    assert done.returncode == 0, done.stderr
+    (found,) = events(done.stdout)
+    assert (found["layers"], found["other_layers"]) == (["body.2", "body.4"], ["body.2", "body.3"])
+    assert np.array(found["cka"]).shape == (2, 2)
+    assert Path(found["file"]).name == "similarity-other.png"
+    itself = run_lamina("inspect", runs / "one", "--with", runs / "one", "--output", "found")
+    assert [line.split("\t")[2] for line in itself.stdout.splitlines()[1:3]] == ["1.00", "1.00"]
+
+
+MESSAGES = {
+    "a unit without its layer": (("--unit", "3"), "--unit was 3, but a unit belongs to a layer. Give --layer too."),
+    "a layer that is not there": (("--layer", "9"), "There is no layer 9: the net has layers 1 to 5."),
+    "a unit that is not there": (
+        ("--layer", "1", "--unit", "0"),
+        "--unit was 0, but layer 1 Conv2d has units 1 to 4.",
+    ),
+    "a comparison of one layer": (
+        ("--layer", "1", "--with", "RUNS/other"),
+        "--with compares all layers, and --layer shows one. Give one of the two.",
+    ),
+    "another shape": (
+        ("--with", "RUNS/large"),
+        "The runs take pictures of different shapes: 3×12×12 and 3×16×16. Compare runs that take the same.",
+    ),
+    "no run": (("--with", "nowhere"), "There is no run nowhere in this folder, nor any other. Make one with lamina train."),
+    "a folder that is a file": (
+        ("--output", "RUNS/one/run.json"),
+        "Cannot create the folder RUNS/one/run.json: File exists. Give another with --output.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MESSAGES)
+def test_what_cannot_be_inspected_is_said_in_one_message(case, runs, workplace):
+    words, message = MESSAGES[case]
+    done = run_lamina("inspect", runs / "one", *(word.replace("RUNS", str(runs)) for word in words))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1] == f"lamina: {message.replace('RUNS', str(runs))}"

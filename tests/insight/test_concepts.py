@@ -1,0 +1,58 @@
+"""A unit stands for an attribute only if it overlaps it more than chance, and more than without learning."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import jaccard_score
+
+from lamina import load_data
+from lamina.insight.concepts import find_concepts, overlap
+from lamina.insight.layers import choose_layers
+from lamina.insight.probes import untrain
+from lamina.insight.units import measure_responses
+from lamina.training.model import build_model
+from lamina.training.recipe import Recipe
+from lamina.zoo import load_net
+
+
+@given(st.integers(0, 10**6), st.integers(1, 19))
+def test_the_overlap_is_intersection_over_union(seed, count):
+    generator = np.random.default_rng(seed)
+    strengths = generator.permutation(20).astype(np.float32)[:, None]
+    has = generator.permutation(np.arange(20) < count)
+    responds = strengths[:, 0] >= 20 - count
+    assert overlap(strengths, has[None])[0, 0] == pytest.approx(jaccard_score(has, responds))
+
+
+def test_pictures_that_a_unit_does_not_answer_do_not_count_as_answered():
+    strengths = np.array([[2.0], [0.0], [0.0], [0.0]], np.float32)
+    assert overlap(strengths, np.array([[True, True, True, False]])).tolist() == [[1 / 3]]
+    assert overlap(np.zeros((4, 1), np.float32), np.array([[True, True, True, False]])).tolist() == [[0.0]]
+
+
+def test_a_planted_unit_is_found_and_a_random_one_is_not():
+    images = load_data("shapes-attributes").test.take_evenly(400)
+    generator = np.random.default_rng(0)
+    noise = generator.normal(size=(6, 400, 30)).astype(np.float32)
+    planted = noise[0].copy()
+    planted[:, 17] += 4 * images.targets[:, 2]
+    found = {concept.name: concept for concept in find_concepts(planted, list(noise[1:]), images)}
+    assert {name for name, concept in found.items() if concept.is_found} == {"striped"}
+    assert found["striped"].unit == 17
+    assert not any(concept.is_found for concept in find_concepts(noise[0], list(noise[1:]), images))
+    # Where random weights respond to it as well, it was not learned.
+    assert not any(concept.is_found for concept in find_concepts(planted, [planted], images))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_untrained_net_has_no_concepts(seed):
+    images = load_data("shapes-attributes").test.take_evenly(300)
+    model = build_model(load_net("cnn-s"), images, Recipe())
+    layers = choose_layers(model)
+    own, *others = (measure_responses(untrain(model, seed * 4 + each), images.pixels, layers) for each in range(4))
+    for layer in layers:
+        concepts = find_concepts(own[layer].strengths, [other[layer].strengths for other in others], images)
+        assert [concept.name for concept in concepts if concept.is_found] == []

@@ -1,0 +1,115 @@
+"""Probes are ridge regression as scikit-learn's; layers are compared as by the definition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import StandardScaler
+
+from lamina import load_data
+from lamina.insight.layers import choose_layers
+from lamina.insight.probes import PENALTIES, compare_layers, fit_ridge, probe_layers, unbiased_cka, untrain
+from lamina.training.loop import Training
+from lamina.training.model import build_model
+from lamina.training.recipe import Recipe
+from lamina.zoo import load_net, load_recipe
+from lamina.zoo.cnn_s import stack_blocks
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(60, 7), (20, 40)])
+def test_a_probe_is_ridge_regression_with_the_best_penalty(rows, columns):
+    generator = np.random.default_rng(rows)
+    features, others = generator.normal(size=(rows, columns)) * 5 + 3, generator.normal(size=(9, columns))
+    targets = features[:, :3] + generator.normal(size=(rows, 3)) * 4
+    predicted, penalty = fit_ridge(features, targets, others)
+    scaler = StandardScaler().fit(features)
+    reference = RidgeCV(PENALTIES).fit(scaler.transform(features), targets)
+    assert penalty == reference.alpha_
+    assert predicted == pytest.approx(reference.predict(scaler.transform(others)))
+
+
+def test_a_constant_feature_is_no_use():
+    features = np.column_stack([np.arange(10.0), np.full(10, 0.1)])
+    predicted, _ = fit_ridge(features, np.arange(10.0)[:, None], np.array([[4.0, 100.0]]))
+    assert predicted[0, 0] == pytest.approx(4.0, abs=0.1)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    shapes = load_data("shapes")
+    recipe = replace(load_recipe("cnn-s"), epochs=4, batch_size=100)
+    training = Training(stack_blocks(12, 24, 24), shapes.train.take_evenly(3000), recipe, device="cpu")
+    for _ in training:
+        pass
+    return training.model
+
+
+@pytest.mark.slow
+def test_a_trained_net_knows_more_the_deeper_the_layer_and_a_random_one_does_not(trained):
+    shapes = load_data("shapes")
+    train, test = shapes.train.take_evenly(1500), shapes.test.take_evenly(500)
+    layers = choose_layers(trained)[2::2]
+    own, random, other = (
+        [probe.score.value for probe in probe_layers(model, train, test, layers)]
+        for model in (trained, untrain(trained, 0), untrain(trained, 1))
+    )
+    assert own[0] == random[0] == other[0] < 0.2  # the picture itself
+    assert own[-1] > 0.75
+    assert own[-1] > own[1] + 0.2
+    assert max(random) < 0.4
+    assert random == pytest.approx(other, abs=0.12)
+
+
+def test_what_was_never_trained_stays_and_all_else_is_drawn_anew(trained):
+    random = untrain(trained)
+    assert torch.equal(random.body[0].weight, trained.body[0].weight)
+    assert not torch.equal(random.body[0].bias, trained.body[0].bias)
+    assert not torch.equal(random.body[2].weight, trained.body[2].weight)
+    assert torch.equal(random.body[4].running_mean, torch.zeros_like(random.body[4].running_mean))
+
+
+def define_hsic(one, other):
+    """Song et al. 2012, theorem 2: the mean over all four different pictures; nothing of our formula is used."""
+    terms = [
+        one[i, j] * other[i, j] + one[i, j] * other[k, m] - 2 * one[i, j] * other[i, k]
+        for i, j, k, m in permutations(range(len(one)), 4)
+    ]
+    return np.mean(terms)
+
+
+def test_similarity_is_that_of_the_definition():
+    generator = np.random.default_rng(0)
+    one, other = generator.normal(size=(7, 3)), generator.normal(size=(7, 5))
+    other[:, 0] = one[:, 0]
+    grams = one @ one.T, other @ other.T
+    expected = define_hsic(*grams) / np.sqrt(define_hsic(grams[0], grams[0]) * define_hsic(grams[1], grams[1]))
+    assert unbiased_cka(*grams) == pytest.approx(expected)
+
+
+def test_similarity_ignores_rotation_and_scale_and_is_0_on_average_for_independent_layers():
+    generator = np.random.default_rng(1)
+    one = generator.normal(size=(40, 6))
+    rotation, _ = np.linalg.qr(generator.normal(size=(6, 6)))
+    turned = 3 * one @ rotation + 7
+    assert unbiased_cka(one @ one.T, turned @ turned.T) == pytest.approx(1.0)
+    chance = []
+    for _ in range(200):
+        other = generator.normal(size=(40, 6))
+        chance.append(unbiased_cka(one @ one.T, other @ other.T))
+    assert abs(np.mean(chance)) < 4 * np.std(chance) / np.sqrt(len(chance))
+    assert unbiased_cka(one @ one.T, np.zeros((40, 40))) == 0
+
+
+def test_layers_of_one_model_are_most_like_themselves():
+    images = load_data("shapes").test.take_evenly(60)
+    model = build_model(load_net("cnn-s"), images, Recipe())
+    layers = choose_layers(model)[:3]
+    values = compare_layers(model, model, images.pixels, layers, layers)
+    assert np.diag(values) == pytest.approx(1.0)
+    assert values == pytest.approx(values.T)
+    assert (values < 1 + 1e-9).all()
