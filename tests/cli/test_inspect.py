@@ -115,7 +115,10 @@ MESSAGES = {
         ("--with", "RUNS/large"),
         "The runs take pictures of different shapes: 3×12×12 and 3×16×16. Compare runs that take the same.",
     ),
-    "no run": (("--with", "nowhere"), "There is no run nowhere in this folder, nor any other. Make one with lamina train."),
+    "no run": (
+        ("--with", "nowhere"),
+        "There is no run nowhere in this folder, nor any other. Make one with lamina train.",
+    ),
     "a folder that is a file": (
         ("--output", "RUNS/one/run.json"),
         "Cannot create the folder RUNS/one/run.json: File exists. Give another with --output.",

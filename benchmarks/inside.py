@@ -1,0 +1,94 @@
+"""What layers know and units stand for, beside untrained nets: how far figures of lamina inspect differ by chance.
+
+A net is trained on a set with classes or attributes for some epochs. Printed for each layer: the score of a linear
+probe, and the range of it over nets with random weights; how many concepts are found in the trained net; and, for
+each net with random weights, looked at as if it were trained, the largest share of what is left to an overlap of 1
+that its best unit gains over the controls. That must stay below the limit from which a concept counts as found.
+
+    python benchmarks/inside.py --data shapes-attributes --json inside.json
+"""
+
+from __future__ import annotations
+
+import json as json_format
+from dataclasses import replace
+from pathlib import Path
+
+import tyro
+
+from lamina import Preparation, Training, load_data, load_net, load_recipe
+from lamina.insight.concepts import LEAST_GAIN, Concept, find_concepts
+from lamina.insight.layers import choose_layers, name_layer
+from lamina.insight.probes import probe_layers, untrain
+from lamina.insight.units import measure_responses
+
+CONTROLS = 5
+
+
+def main(
+    data: str = "shapes-attributes",
+    net: str = "cnn-s",
+    epochs: int = 3,
+    nets: int = 10,
+    pictures: int = 1000,
+    json: Path | None = None,
+) -> None:
+    """Train a net, inspect it and untrained ones, and print how far they are apart.
+
+    Args:
+        data: a data set with classes or labels.
+        net: of the zoo.
+        epochs: of training.
+        nets: with random weights, beyond the five that are the controls of all.
+        pictures: in which concepts are looked for; probes are fitted to four times as many.
+        json: file to write the figures to.
+    """
+    dataset = load_data(data, Preparation(val_fraction=0.1))
+    training = Training(load_net(net), dataset.train, replace(load_recipe(net), epochs=epochs), device="cpu")
+    for _ in training:
+        pass
+    model = training.model
+    layers = choose_layers(model)
+    some, fitted, val = dataset.train.take_evenly(pictures), dataset.train.take_evenly(4 * pictures), dataset.val
+    untrained = [untrain(model, seed) for seed in range(CONTROLS + nets)]
+    responses = [measure_responses(one, some.pixels, layers) for one in (model, *untrained)]
+    probes = [probe_layers(one, fitted, val, layers) for one in (model, *untrained[CONTROLS : CONTROLS + 3])]
+    rows = []
+    print(f"{data}, {net} after {epochs} epochs; {nets} nets with random weights")
+    print("layer                probe  random (3 nets)  concepts  highest gain of random weights  limit")
+    print(f"{'picture':<20} {probes[0][0].score.value:.3f}")
+    for place, layer in enumerate(layers, start=1):
+        own, *others = (one[layer].strengths for one in responses)
+        controls = others[:CONTROLS]
+        found = find_concepts(own, controls, some)
+        gains = [_gain(concept) for other in others[CONTROLS:] for concept in find_concepts(other, controls, some)]
+        random = [one[place].score.value for one in probes[1:]]
+        concepts = f"{sum(concept.is_found for concept in found)} of {len(found)}"
+        print(
+            f"{name_layer(model, layer):<20} {probes[0][place].score.value:.3f}  {min(random):.3f} to "
+            f"{max(random):.3f}   {concepts:<8}  {max(gains):.3f}                           {LEAST_GAIN}",
+            flush=True,
+        )
+        rows.append(
+            {
+                "data": data,
+                "net": net,
+                "layer": layer,
+                "probe": probes[0][place].score.value,
+                "probe_random": random,
+                "concepts": sum(concept.is_found for concept in found),
+                "highest_gain_random": max(gains),
+            }  # fmt: skip
+        )
+    if json is not None:
+        json.write_text("".join(json_format.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _gain(concept: Concept) -> float:
+    """What an overlap gains over its controls, as a share of what they leave to 1."""
+    reached = max(concept.shuffled, concept.untrained)
+    return (concept.overlap - reached) / (1 - reached)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
