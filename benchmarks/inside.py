@@ -69,17 +69,9 @@ def main(
             f"{max(random):.3f}   {concepts:<8}  {max(gains):.3f}                           {LEAST_GAIN}",
             flush=True,
         )
-        rows.append(
-            {
-                "data": data,
-                "net": net,
-                "layer": layer,
-                "probe": probes[0][place].score.value,
-                "probe_random": random,
-                "concepts": sum(concept.is_found for concept in found),
-                "highest_gain_random": max(gains),
-            }  # fmt: skip
-        )
+        row = {"data": data, "net": net, "layer": layer, "probe": probes[0][place].score.value, "probe_random": random}
+        row["concepts"], row["highest_gain_random"] = sum(concept.is_found for concept in found), max(gains)
+        rows.append(row)
     if json is not None:
         json.write_text("".join(json_format.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
