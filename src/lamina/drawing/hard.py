@@ -8,8 +8,8 @@ from PIL import Image
 
 from lamina.data import Images
 from lamina.drawing.contact_sheet import SheetRow, lay_out_rows
-from lamina.drawing.style import shorten
 from lamina.insight.hard import Confusion
+from lamina.text import shorten
 
 COLUMNS = 8
 MOST_PAIRS = 10
