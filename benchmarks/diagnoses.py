@@ -70,6 +70,11 @@ def lower_biases(body: nn.Module) -> None:
         module.bias.fill_(-50)
 
 
+def enlarge_head(body: nn.Module) -> None:
+    """Multiply the weights of the last layer by 100."""
+    list(body.modules())[-1].weight.mul_(100)
+
+
 def plant(
     name: str, images: Images, seed: int
 ) -> dict[str, tuple[Net, Images, Recipe, Callable[[nn.Module], None] | None]]:
@@ -98,6 +103,7 @@ def plant(
         "labels-look-shuffled": (net, shuffled, recipe, None),
         "inputs-out-of-scale": (net, dark, dataclasses.replace(recipe, normalization="unit"), None),
         "one-class-predicted": (net, lopsided, recipe, None),
+        "initial-loss-too-high": (net, images, recipe, enlarge_head),
         "saturation": (plain.replace(activation, Tanh()), images, recipe, scale_weights),
         "healthy": (net, images, recipe, None),
     }
