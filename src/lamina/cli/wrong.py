@@ -122,7 +122,7 @@ def _judge_by_run(path: Path, options: Options, terminal: Terminal) -> Dataset:
         _find_suspects(dataset, judged, task, is_own, options, terminal)
     held_out = [one for one in judged if one.images.split != "train"] if is_own else judged
     if not held_out:
-        terminal.remark("there are no others than the pictures that the model was trained on, most of which it knows")
+        terminal.remark("there is neither val nor test, so these are the pictures that the model was trained on")
     say_hard(task, held_out or judged, escape(f"{dataset.name}: what {path} finds hard"), options, terminal)
     say_outliers(judged, options, terminal)
     return dataset

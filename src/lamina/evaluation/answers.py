@@ -66,6 +66,8 @@ def unpack_answers(content: bytes, what: str) -> dict[Split, Answers]:
     >>> unpack_answers(pack_answers([answers]), "answers.npz")["val"].names
     ('a.png', 'b.png')
     """
+    if not content.startswith(b"PK"):  # of which NumPy would say how to unpickle it
+        raise damaged(what, "it is no .npz file", REMEDY)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
