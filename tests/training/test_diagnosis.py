@@ -14,8 +14,9 @@ from lamina.data import Images
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Net, Output, ReLU, Sigmoid, Tanh
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.activations import activations
-from lamina.training.diagnosis import LIMITS, Diagnosis, find_overfitting
+from lamina.training.diagnosis import LIMITS, Diagnosis, diagnose, find_overfitting
 from lamina.training.doctor import LOSS_STEPS, constant_loss, keep_buffers, look
+from lamina.training.observation import Observation
 from lamina.training.task import task_of
 from lamina.training.tensors import digest_tensors
 
@@ -169,6 +170,16 @@ def test_a_training_resumed_within_an_epoch_has_the_same_figures(images):
 def test_a_healthy_training_gives_no_diagnosis(net, seed, images):
     recipe = dataclasses.replace(load_recipe("cnn-s"), epochs=2, batch_size=100) if len(net) > 10 else RECIPE
     assert train(net, images, dataclasses.replace(recipe, seed=seed)) == []
+
+
+@pytest.mark.parametrize(("steps", "is_told"), [(8, False), (40, True)])
+def test_a_loss_that_rises_in_the_first_steps_is_not_yet_a_fault(steps, is_told):
+    seen = Observation(
+        epoch=1, steps=steps, recipe=Recipe(), layers=[], names={}, checks=[], raised=0, asked=0, looks=[],
+        losses=[3.8], initial_loss=2.4, constant_loss=2.3, guess_loss=2.3, lr=0.06, lr_fraction=0.5,
+        kind=SINGLE_LABEL, classes=10, images_seen=2000,
+    )  # fmt: skip
+    assert [one.kind for one in diagnose(seen, ())] == (["learning-rate-too-high"] if is_told else [])
 
 
 class Absent:

@@ -62,8 +62,8 @@ LIMITS = {
     "swing": Limit(0.1, "mean change of the loss between epochs, by its mean; chosen here"),
     "rise": Limit(1.1, "loss on val by its lowest; Prechelt, Early Stopping, 1998, generalization loss; chosen here"),
 }
-LEAST_STEPS = 64
-"""In fewer steps a net need not have learned anything."""
+LEAST_STEPS, FIRST_STEPS = 64, 20
+"""In fewer steps a net need not have learned anything; in so many first ones the loss of a healthy net may rise."""
 LEAST_PICTURES, LEAST_SEEN = 64, 400
 """Fewer pictures may leave a healthy unit silent; so many have to be seen for each class."""
 LEAST_ASKED, SWINGS, RISES = 10, 4, 3
@@ -156,7 +156,7 @@ def find_high_lr(seen: Observation) -> Told | None:
     """Steps that are too long: the weights change by much of their size, or the loss rises."""
     update = max((check.update for check in seen.checks), default=0.0)
     raises = seen.asked >= LEAST_ASKED and seen.raised > LIMITS["raised losses"].value * seen.asked
-    is_worse = seen.loss_ratio > LIMITS["worse loss"].value
+    is_worse = seen.loss_ratio > LIMITS["worse loss"].value and seen.steps >= FIRST_STEPS
     if not (update > LIMITS["update"].value or raises or is_worse):
         return None
     parts = [f"The weights changed by up to {update:.2g} of their size in one step"]
