@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def run(arguments: Sequence[str]) -> int:
     report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
     terminal.say(*str(report).split("\n"))
     found: dict[str, Any] = {}
-    seconds = estimate_seconds(len(images), len(data.train))
+    seconds = estimate_seconds(len(images), len(data.train), math.prod(images.shape))
     if options.near_duplicates or (is_own and split != "train" and seconds <= UNASKED_SECONDS):
         train = data.train if is_own else choose_run_data(run, None, terminal).train
         found = say_overlap(predictor.task, logits, images, train, terminal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import signal
 import sys
 import time
@@ -274,7 +275,7 @@ def _look_for_overlap(outcome: Outcome, report: Report, terminal: Terminal) -> M
     )
     answers = outcome.run.answers.get(images.split)
     most_seconds = min(UNASKED_SECONDS, outcome.train_seconds / 5)
-    if answers is None or estimate_seconds(len(images), len(train)) > most_seconds:
+    if answers is None or estimate_seconds(len(images), len(train), math.prod(images.shape)) > most_seconds:
         return {}
     return say_overlap(outcome.run.record.task, answers.logits, images, train, terminal)
 

@@ -12,7 +12,7 @@ from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
-from lamina.insight.duplicates import find_copies
+from lamina.insight.duplicates import SIDE_PX, find_copies
 from lamina.training.task import Task
 
 
@@ -40,13 +40,17 @@ class Overlap:
         return f"{found}; without them: {'none is left' if self.report is None else self.report.describe_score()}"
 
 
-def estimate_seconds(images: int, train_images: int) -> float:
-    """About how long :func:`find_overlap` takes on one core, for images of up to 32 px.
+def estimate_seconds(images: int, train_images: int, image_bytes: int) -> float:
+    """About how long :func:`find_overlap` takes on one core, for images of that many bytes that are in memory.
 
-    >>> round(estimate_seconds(10_000, 50_000)), round(estimate_seconds(1_000, 4_000), 1)
-    (10, 0.4)
+    Larger images than those of 32 px are all read and shrunk first: 3 seconds for each gigabyte.
+
+    >>> small, large = 32 * 32 * 3, 224 * 224 * 3
+    >>> round(estimate_seconds(10_000, 50_000, small)), round(estimate_seconds(500, 50_000, large))
+    (10, 23)
     """
-    return 3.5e-4 * images + 1.3e-8 * images * train_images
+    shrunk_bytes = max(0, image_bytes - SIDE_PX**2 * 3) * (images + train_images)
+    return 3.5e-4 * images + 1.3e-8 * images * train_images + 3e-9 * shrunk_bytes
 
 
 def find_overlap(
