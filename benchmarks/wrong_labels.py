@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json as json_format
 import time
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -40,7 +43,7 @@ def take_classes(images: Images, a_class: int, first: int) -> Images:
     return dataclasses.replace(taken, targets=taken.targets - first, target_names=names)
 
 
-def labels(a_class: int = 2000, first: int = 0, scratch: bool = False, seed: int = 1) -> None:
+def find_labels(a_class: int, first: int, scratch: bool, seed: int) -> dict[str, Any]:
     """Find flipped labels."""
     clean = take_classes(load_data("cifar10").train, a_class, first)
     noisy = plant_flips(clean, FLIPPED_FRACTION, seed)
@@ -52,16 +55,20 @@ def labels(a_class: int = 2000, first: int = 0, scratch: bool = False, seed: int
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     are_wrong = noisy.targets != clean.targets
     print(f"{len(noisy):,} pictures, {' and '.join(map(str, plans))}")
+    row: dict[str, Any] = {"pictures": len(noisy), "plans": [str(plan) for plan in plans]}
     for name, find in (("confident learning", find_label_issues), ("disagreement", find_disagreements)):
         rows = find(probabilities, noisy.targets).rows
         found = int(are_wrong[rows].sum())
+        precision, recall = found / max(1, len(rows)), float(found / are_wrong.sum())
         print(
-            f"{name}: {len(rows):,} named, precision {found / len(rows):.3f}, recall {found / are_wrong.sum():.3f}, "
-            f"{found / are_wrong.sum() / (len(rows) / len(noisy)):.2f} times the recall of random picking"
+            f"{name}: {len(rows):,} named, precision {precision:.3f}, recall {recall:.3f}, "
+            f"{precision / are_wrong.mean():.2f} times the recall of random picking"
         )
+        row[name] = {"named": len(rows), "precision": precision, "recall": recall}
     right = float((probabilities.argmax(axis=1) == clean.targets).mean())
     print(f"held-out accuracy on the true labels {right:.4f}")
     print(f"{seconds:.1f} s ({compared:.1f} s of it for near-duplicates), {cpu:.1f} s of processor time")
+    return row | {"held_out_accuracy": right, "seconds": seconds, "processor_seconds": cpu}
 
 
 def change(pixels: np.ndarray, how: str, random: np.random.Generator) -> np.ndarray:
@@ -83,8 +90,8 @@ def change(pixels: np.ndarray, how: str, random: np.random.Generator) -> np.ndar
     return np.asarray(image)
 
 
-def duplicates(images: int = 10_000, pairs: int = 300, seed: int = 0) -> None:
-    """Find planted copies; the other pairs that are found are printed by their rows, to be looked at."""
+def find_duplicates(images: int, pairs: int, seed: int) -> dict[str, Any]:
+    """Find planted copies."""
     data: Dataset = load_data("cifar10")
     random = np.random.default_rng(seed)
     pixels = data.train.pixels[random.permutation(len(data.train))[: images - pairs]]
@@ -100,7 +107,36 @@ def duplicates(images: int = 10_000, pairs: int = 300, seed: int = 0) -> None:
         f"found {len(keys & set(planted))} of {pairs} planted pairs {by_change}, and {len(keys - set(planted))} others"
     )
     print(f"{seconds:.1f} s, {cpu:.1f} s of processor time")
+    row: dict[str, Any] = {"pictures": len(pixels) + pairs, "pairs": pairs, "found": by_change}
+    return row | {"others": len(keys - set(planted)), "seconds": seconds, "processor_seconds": cpu}
+
+
+def main(
+    what: tyro.conf.Positional[Literal["labels", "duplicates"]],
+    a_class: int = 2000,
+    first: int = 0,
+    scratch: bool = False,
+    images: int = 10_000,
+    pairs: int = 300,
+    seed: int = 1,
+    json: Path | None = None,
+) -> None:
+    """Plant wrong labels or near-duplicates, look for them, and print how many are found.
+
+    Args:
+        what: to plant.
+        a_class: labels: pictures of each class.
+        first: labels: the first of the five classes, by its number.
+        scratch: labels: use no pretrained weights.
+        images: duplicates: pictures, the copies among them.
+        pairs: duplicates: how many are planted.
+        seed: of what is planted, and where.
+        json: file to write the figures to.
+    """
+    row = find_labels(a_class, first, scratch, seed) if what == "labels" else find_duplicates(images, pairs, seed)
+    if json is not None:
+        json.write_text(json_format.dumps({"planted": what, "seed": seed, **row}) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"labels": labels, "duplicates": duplicates})
+    tyro.cli(main)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-COMMANDS = sorted(path.name for path in BENCHMARKS.glob("*.py") if "tyro.cli(main)" in path.read_text(encoding="utf-8"))
+COMMANDS = sorted(path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
 MINUTES = 60.0
 
 
@@ -59,3 +59,14 @@ def test_the_share_of_the_ceiling_follows_from_counted_flop(tmp_path):
     # The first layer needs no gradient of its inputs: two products where the others have three.
     assert row["needed_flop_per_image"] == 4 * 3072 * 100 + 6 * 100 * 10
     assert row["images_per_second"] * row["flop_per_image"] / row["ceiling_flop_per_second"] == row["fraction"]
+
+
+@pytest.mark.slow
+@pytest.mark.cifar10
+@pytest.mark.usefixtures("cifar10")
+def test_planted_labels_are_looked_for(tmp_path):
+    done = run_benchmark("wrong_labels.py", "labels", "--a-class", 20, "--scratch", "--json", tmp_path / "row.json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads((tmp_path / "row.json").read_text(encoding="utf-8"))
+    assert (row["planted"], row["pictures"]) == ("labels", 100)
+    assert 0 <= row["confident learning"]["recall"] <= row["disagreement"]["recall"] <= 1
