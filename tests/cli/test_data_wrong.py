@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -50,8 +51,9 @@ def test_wrong_labels_are_found_by_nets_trained_for_it(mislabelled, tmp_path):
 
 
 def test_text_says_how_many_are_wrong_and_how_many_planted_ones_were_found(mislabelled):
-    told = run_lamina("data", mislabelled, "--labels", "--from", "scratch", "--top", "1")
+    told = run_lamina("data", mislabelled, "--labels", "--from", "scratch", "--top", "1", "--device", "cpu")
     assert told.returncode == 0, told.stderr
+    assert "device: cpu (as requested)" in told.stderr.splitlines()
     lines = told.stdout.splitlines()
     assert lines[0].startswith("train: ")
     assert "labels are likely wrong" in lines[0]
@@ -62,8 +64,9 @@ def test_text_says_how_many_are_wrong_and_how_many_planted_ones_were_found(misla
 def test_a_runs_model_names_them_too_and_says_what_it_was_trained_on(mislabelled, workplace):
     trained = run_lamina("train", "mlp", "--data", mislabelled, "--epochs", "8", "--name", "squares", "--device", "cpu")
     assert trained.returncode == 0, trained.stderr
-    told = run_lamina("data", mislabelled, "--with", "runs/squares")
+    told = run_lamina("data", mislabelled, "--with", "runs/squares", "--device", "cpu")
     assert told.returncode == 0, told.stderr
+    assert "device: cpu (as requested)" in told.stderr.splitlines()
     assert "test/dark/wrong.png" in told.stdout
     assert "the model was trained on these" in told.stdout
     labels, hard, outliers = events(run_lamina("data", mislabelled, "--with", "runs/squares", "--json").stdout)
@@ -156,14 +159,31 @@ def test_train_says_it_too_where_the_search_is_a_small_part(mislabelled, workpla
     assert events(trained.stdout)[-1]["near_duplicates"] == 1
 
 
+def test_large_pictures_are_not_copied_to_be_compared(tmp_path):
+    random = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 60), ("test", 20)):
+        arrays[f"x_{split}"] = random.integers(0, 256, (count, 256, 256, 3), dtype=np.uint8)
+        arrays[f"y_{split}"] = np.arange(count) % 2
+    np.savez(tmp_path / "large.npz", **arrays)
+    assert run_lamina("data", tmp_path / "large.npz").returncode == 0  # it is in the cache from now on
+    tracemalloc.start()
+    told = run_lamina("data", tmp_path / "large.npz", "--duplicates")
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert told.returncode == 0, told.stderr
+    assert peak_bytes < 0.75 * sum(array.nbytes for array in arrays.values())
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (("--labels", "--with", "runs/none"), "Give one of the two."),
-        (("--suspects", "found.png"), ""),
+        (("--suspects", "found.png"), "--suspects draws likely wrong labels. Give --labels or --with RUN too."),
         (("--labels", "--hard", "found.png"), "--hard draws what a run's model finds hard. Give --with RUN too."),
         (("--duplicates", "--suspects", "found.png"), "Give --labels or --with RUN too."),
         (("--labels", "--suspects", "found.jpg"), "must end in .png"),
+        (("--labels", "--device", "mps"), "device was 'mps', but torch finds none here."),
         (("--labels", "--top", "0"), "must be at least 1"),
         (("--duplicates", "--net", "mine.py"), "Give --with RUN too."),
     ],

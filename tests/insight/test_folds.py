@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.data import Dataset, Images
-from lamina.errors import DataError
+from lamina.errors import DataError, RecipeError
 from lamina.insight.folds import FOLDS, CrossPrediction, cross_predict, cross_predict_features, draw_folds
 from lamina.insight.plans import Plan, choose_plans, multiply, predict_by
 from lamina.insight.planted import find_wrong_labels, plant_flips
@@ -126,6 +126,15 @@ def test_features_of_pretrained_weights_serve_too():
     assert np.allclose(found.own.sum(axis=1), 1, atol=1e-5)
     assert np.array_equal(*found.others)
     assert done[-1] == 52
+
+
+def test_features_are_computed_on_the_device_that_is_named():
+    net, recipe = (
+        TimmNet("any", "none", ""),
+        fit_recipe(RECIPES["frozen"], 30, 32, draw_squares(8).kind, PRETRAINED_HOME),
+    )
+    with pytest.raises(RecipeError, match="torch finds none here"):
+        predict_by([Plan("any", net, recipe, 6, "")], draw_squares(40), device="mps")
 
 
 def test_plans_follow_number_and_size_and_are_multiplied():

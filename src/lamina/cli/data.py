@@ -67,6 +67,8 @@ class Options:
     """with --with: file.py[:NAME] that makes your own module; a run stores only its weights"""
     from_: Annotated[Literal["auto", "scratch"], tyro.conf.arg(name="from")] = "auto"
     """with --labels: scratch uses no pretrained weights"""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """with --labels or --with: where to compute"""
     suspects: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
     """draw the pictures with likely wrong labels to this file"""
     hard: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None

@@ -63,11 +63,14 @@ def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> N
     from lamina.insight.labels import check_kind
     from lamina.insight.plans import choose_plans, predict_by
     from lamina.insight.planted import find_wrong_labels
+    from lamina.training.device import choose_device
     from lamina.training.pretrained import find_at_hand
 
     train = dataset.train
     check_kind(train.kind)
     plans = choose_plans(train, None if options.from_ == "scratch" else find_at_hand())
+    device = choose_device(options.device)
+    terminal.remark(f"device: {device}")
     terminal.remark(f"nets: {' and '.join(map(str, plans))}; four of each, without a quarter of the training pictures")
     with terminal.progress(QUIET_SECONDS) as show_progress:
         groups: Sequence[Any]
@@ -85,6 +88,7 @@ def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> N
                 images,
                 others,
                 groups=groups,
+                device=device.value,
                 progress=lambda done, total: show_progress("judging labels", done, total),
             ),
         )
@@ -103,7 +107,7 @@ def _judge_by_run(path: Path, options: Options, terminal: Terminal) -> Dataset:
     from lamina.runs.run import read_run
 
     run = read_run(path)
-    predictor = open_predictor(run, options.net, "auto", terminal)
+    predictor = open_predictor(run, options.net, options.device, terminal)
     task = predictor.task
     dataset, is_own = choose_evaluated_data(run, options.data, predictor, terminal)
     with terminal.progress(QUIET_SECONDS) as show_progress:
@@ -202,9 +206,10 @@ def _report(
 
 
 def _look_for_duplicates(dataset: Dataset, options: Options, terminal: Terminal) -> None:
-    from lamina.insight.duplicates import compute_signatures, find_near_duplicates, measure_isolation
+    from lamina.insight.duplicates import compute_signatures, find_near_duplicates, measure_isolation, shrink
 
-    pixels = np.concatenate([images.pixels for images in dataset.splits.values()])
+    # Shrunk split by split, as all pictures together may not fit into memory.
+    pixels = np.concatenate([shrink(images.pixels) for images in dataset.splits.values()])
     sights = [Sight(images, row) for images in dataset.splits.values() for row in range(len(images))]
     with terminal.progress(QUIET_SECONDS) as show_progress:
         pairs = find_near_duplicates(pixels, lambda done, total: show_progress("comparing pictures", done, total))

@@ -57,12 +57,26 @@ class Pair(NamedTuple):
     mirrored: bool
 
 
+def shrink(pixels: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n s t c"]:
+    """The pictures at the size of comparison, at most 32 px; smaller ones are returned as they are."""
+    height, width = pixels.shape[1:3]
+    if max(height, width) <= SIDE_PX:
+        return pixels
+    size = min(height, SIDE_PX), min(width, SIDE_PX)
+    shrunk = np.empty((len(pixels), *size, pixels.shape[3]), np.uint8)
+    for start in range(0, len(pixels), SHRUNK_AT_ONCE):
+        part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + SHRUNK_AT_ONCE]))
+        means = functional.adaptive_avg_pool2d(part.permute(0, 3, 1, 2).float(), size)
+        shrunk[start : start + SHRUNK_AT_ONCE] = means.round().byte().permute(0, 2, 3, 1).numpy()
+    return shrunk
+
+
 def compute_signatures(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n d"]:
     """The low frequencies of each picture's brightness, by the discrete cosine transform, of length one.
 
-    A picture of one colour has only zeros.
+    A picture of one colour has only zeros. Large pictures are shrunk first.
     """
-    parts = [_transform(_center(part).mean(dim=1)) for part in _split(_shrink(pixels))]
+    parts = [_transform(_center(part).mean(dim=1)) for part in _split(shrink(pixels))]
     return torch.cat(parts) if parts else torch.empty(0, FREQUENCIES**2 - 1)
 
 
@@ -104,8 +118,8 @@ def find_copies(
 def _find_pairs(
     pixels: UInt8[np.ndarray, "n h w c"], others: UInt8[np.ndarray, "m h w c"] | None, progress: Progress | None
 ) -> tuple[Pair, ...]:
-    pixels = _shrink(pixels)  # once, as a picture may be compared with sixteen others
-    others = None if others is None else _shrink(others)
+    pixels = shrink(pixels)  # once, as a picture may be compared with sixteen others
+    others = None if others is None else shrink(others)
     own = compute_signatures(pixels)
     known = own if others is None else compute_signatures(others)
     # Mirroring a picture negates its odd horizontal frequencies.
@@ -172,20 +186,6 @@ def _split(pixels: UInt8[np.ndarray, "n h w c"]) -> list[UInt8[Tensor, "m h w c"
     return [
         torch.from_numpy(np.ascontiguousarray(pixels[start : start + BLOCK])) for start in range(0, len(pixels), BLOCK)
     ]
-
-
-def _shrink(pixels: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n s t c"]:
-    """The pictures at the size of comparison."""
-    height, width = pixels.shape[1:3]
-    if max(height, width) <= SIDE_PX:
-        return pixels
-    size = min(height, SIDE_PX), min(width, SIDE_PX)
-    shrunk = np.empty((len(pixels), *size, pixels.shape[3]), np.uint8)
-    for start in range(0, len(pixels), SHRUNK_AT_ONCE):
-        part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + SHRUNK_AT_ONCE]))
-        means = functional.adaptive_avg_pool2d(part.permute(0, 3, 1, 2).float(), size)
-        shrunk[start : start + SHRUNK_AT_ONCE] = means.round().byte().permute(0, 2, 3, 1).numpy()
-    return shrunk
 
 
 def _center(pixels: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:

@@ -20,6 +20,7 @@ from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.insight.labels import check_kind
 from lamina.nets import Net
+from lamina.training.device import choose_device
 from lamina.training.events import Epoch, Step
 from lamina.training.head import compute_features, find_head, head_logits, train_heads
 from lamina.training.loop import Training
@@ -128,6 +129,7 @@ def cross_predict_features(
     net: TimmNet,
     recipe: Recipe,
     groups: Sequence[Hashable] | None = None,
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> CrossPrediction:
     """The same with a linear head on the features of a pretrained net, which are computed once for all folds.
@@ -141,7 +143,8 @@ def cross_predict_features(
     """
     folds = _deal(images, groups, recipe.seed)
     task = task_of(images)
-    model = build_model(net.module(images.shape, task.outputs), images, recipe)
+    place = choose_device(device).value
+    model = build_model(net.module(images.shape, task.outputs), images, recipe).to(place)
     head = find_head(model.body)
     if head is None:
         raise DataError(f"Expected a pretrained net with one linear head, got {net.net_name}, which has another.")

@@ -105,7 +105,7 @@ def predict_by(
         own, *rest = (_resize(each, plan.side_px) for each in (images, *others))
         if isinstance(plan.net, TimmNet):
             prediction = cross_predict_features(
-                own, rest, net=plan.net, recipe=plan.recipe, groups=groups, progress=report
+                own, rest, net=plan.net, recipe=plan.recipe, groups=groups, device=device, progress=report
             )
         else:
             prediction = cross_predict(

@@ -74,7 +74,7 @@ def compute_features(
     path, folded = path_of(model, head), fold_model(model)
     features = [torch.empty(0, head.in_features)] if isinstance(head, nn.Linear) else []
     for batch in pixels.split(BATCH) if len(pixels) else ():
-        features.append(record_calls(folded, batch, [path])[path].input)
+        features.append(record_calls(folded, batch, [path])[path].input.cpu())
         if progress is not None:
             progress(min(len(pixels), (len(features) - 1) * BATCH), len(pixels))
     return torch.cat(features)
