@@ -18,7 +18,7 @@ import tyro
 
 from lamina import Preparation, Training, load_data, load_net, load_recipe
 from lamina.insight.concepts import LEAST_GAIN, Concept, find_concepts
-from lamina.insight.layers import choose_layers, name_layer
+from lamina.insight.layers import choose_layers, name_stage
 from lamina.insight.probes import probe_layers, untrain
 from lamina.insight.units import measure_responses
 
@@ -50,7 +50,7 @@ def main(
     model = training.model
     layers = choose_layers(model)
     some, fitted, val = dataset.train.take_evenly(pictures), dataset.train.take_evenly(4 * pictures), dataset.val
-    untrained = [untrain(model, seed) for seed in range(CONTROLS + nets)]
+    untrained = [untrain(model, dataset.train, seed) for seed in range(CONTROLS + nets)]
     responses = [measure_responses(one, some.pixels, layers) for one in (model, *untrained)]
     probes = [probe_layers(one, fitted, val, layers) for one in (model, *untrained[CONTROLS : CONTROLS + 3])]
     rows = []
@@ -65,7 +65,7 @@ def main(
         random = [one[place].score.value for one in probes[1:]]
         concepts = f"{sum(concept.is_found for concept in found)} of {len(found)}"
         print(
-            f"{name_layer(model, layer):<20} {probes[0][place].score.value:.3f}  {min(random):.3f} to "
+            f"{name_stage(model, layer):<20} {probes[0][place].score.value:.3f}  {min(random):.3f} to "
             f"{max(random):.3f}   {concepts:<8}  {max(gains):.3f}                           {LEAST_GAIN}",
             flush=True,
         )
@@ -79,7 +79,7 @@ def main(
 def _gain(concept: Concept) -> float:
     """What an overlap gains over its controls, as a share of what they leave to 1."""
     reached = max(concept.shuffled, concept.untrained)
-    return (concept.overlap - reached) / (1 - reached)
+    return (concept.overlap - reached) / (1 - reached) if reached < 1 else 0.0
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from lamina import load_data
 from lamina.insight.layers import choose_layers
 from lamina.insight.probes import PENALTIES, compare_layers, fit_ridge, probe_layers, unbiased_cka, untrain
+from lamina.training.activations import activations
 from lamina.training.loop import Training
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
@@ -56,7 +57,7 @@ def test_a_trained_net_knows_more_the_deeper_the_layer_and_a_random_one_does_not
     layers = choose_layers(trained)[2::2]
     own, random, other = (
         [probe.score.value for probe in probe_layers(model, train, test, layers)]
-        for model in (trained, untrain(trained, 0), untrain(trained, 1))
+        for model in (trained, untrain(trained, train, 0), untrain(trained, train, 1))
     )
     assert own[0] == random[0] == other[0] < 0.2  # the picture itself
     assert own[-1] > 0.75
@@ -66,11 +67,17 @@ def test_a_trained_net_knows_more_the_deeper_the_layer_and_a_random_one_does_not
 
 
 def test_what_was_never_trained_stays_and_all_else_is_drawn_anew(trained):
-    random = untrain(trained)
+    random = untrain(trained, load_data("shapes").train)
     assert torch.equal(random.body[0].weight, trained.body[0].weight)
     assert not torch.equal(random.body[0].bias, trained.body[0].bias)
     assert not torch.equal(random.body[2].weight, trained.body[2].weight)
-    assert torch.equal(random.body[4].running_mean, torch.zeros_like(random.body[4].running_mean))
+    # The norms know the random features: they leave mean 0 and variance 1.
+    images = load_data("shapes").train.take_evenly(400)
+    outputs = activations(random, images.pixels, ["body.4"])["body.4"]
+    assert outputs.mean(dim=(0, 2, 3)) == pytest.approx(0, abs=0.1)
+    assert outputs.std(dim=(0, 2, 3)) == pytest.approx(1, abs=0.15)
+    assert random.body[4].momentum == trained.body[4].momentum
+    assert not random.training
 
 
 def define_hsic(one, other):

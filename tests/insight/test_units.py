@@ -16,8 +16,12 @@ from torch import nn
 
 from lamina import load_data
 from lamina.data import Images
-from lamina.insight.layers import choose_layers, find_field, name_layer, read_filters
+from lamina.insight.layers import choose_layers, find_field, name_stage, read_filters
+from lamina.drawing.units import cut_patch
 from lamina.insight.units import (
+    Patch,
+    Responses,
+    measure_chance,
     find_patches,
     inspect_units,
     measure_aucs,
@@ -139,7 +143,7 @@ def test_every_net_of_the_zoo_has_layers_to_look_at(name):
     assert len(layers) == sum(
         bool(layer.parameter_count(shapes[id(layer)])) for layer in learned if id(layer) in shapes
     )
-    assert len({name_layer(model, path) for path in layers}) == len(layers)
+    assert len({name_stage(model, path) for path in layers}) == len(layers)
     assert read_filters(model, layers[0]) is not None
     assert read_filters(model, layers[-1]) is None or len(layers) == 1
 
@@ -162,7 +166,7 @@ def test_the_parts_of_a_module_are_its_layers():
     images = load_data("shapes").test.take_evenly(40)
     model = build_model(Own(), images, Recipe())
     assert choose_layers(model) == ("body.stem", "body.head")
-    assert [name_layer(model, path) for path in choose_layers(model)] == ["stem Sequential", "head Linear"]
+    assert [name_stage(model, path) for path in choose_layers(model)] == ["stem Sequential", "head Linear"]
     assert choose_layers(build_model(nn.Sequential(Own()), images, Recipe())) == ("body.0.stem", "body.0.head")
     responses = measure_responses(model, images.pixels, choose_layers(model))
     assert {path: each.strengths.shape for path, each in responses.items()} == {
@@ -231,3 +235,75 @@ def test_all_kinds_of_target_have_areas():
     binary = replace(warm, targets=warm.targets[:, 3].copy(), target_names=("warm",))
     assert name_memberships(binary) == ("yes",)
     assert measure_aucs(np.ones((50, 2), np.float32), binary).tolist() == [[0.5], [0.5]]
+
+
+class Repeated(nn.Module):
+    """Calls one pool twice and one activation at two widths, in place, as tutorials do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 6, 5), nn.Conv2d(6, 16, 5)
+        self.act, self.pool = nn.SiLU(inplace=True), nn.MaxPool2d(2)
+        self.head = nn.Linear(400, 10)
+
+    def forward(self, images):
+        """Logits."""
+        features = self.pool(self.act(self.conv1(images)))
+        return self.head(self.pool(self.act(self.conv2(features))).flatten(1))
+
+
+def test_a_module_that_is_called_several_times_and_works_in_place_has_right_costs():
+    images = load_data("shapes").test.take_evenly(120)
+    torch.manual_seed(1)
+    model = build_model(Repeated(), images, Recipe())
+    assert choose_layers(model) == ("body.conv1", "body.conv2", "body.head")
+    for path in ("body.conv2", "body.act", "body.pool"):
+        (removal,) = measure_removals(model, images, path, [3])
+        assert removal.before == measure_removals(model, images, "body.head", [0])[0].before
+        body = model.body
+        with torch.no_grad():
+            outputs = body.conv2(body.pool(body.act(body.conv1(model.normalize(torch.from_numpy(images.pixels))))))
+            if path != "body.conv2":
+                outputs = body.act(outputs)
+            if path == "body.pool":
+                outputs = body.pool(outputs)
+            outputs[:, 3] = outputs[:, 3].mean()
+            if path == "body.conv2":
+                outputs = body.act(outputs)
+            if path != "body.pool":
+                outputs = body.pool(outputs)
+            expected = accuracy_score(images.targets, body.head(outputs.flatten(1)).argmax(1))
+        assert removal.after.value == pytest.approx(expected)
+
+
+def test_the_field_of_a_layer_that_sees_beyond_the_border_is_not_cut_off():
+    layers = [layer for _ in range(4) for layer in (Conv2d(3, 5, padding=2), ReLU())]
+    images = load_data("shapes").test.take_evenly(2)
+    net = Net(*layers, AvgPool2d(4, stride=4), Conv2d(3, 3, padding=1), GlobalAvgPool(), Output())
+    known = build_model(net, images, Recipe())
+    own = build_model(known.body, images, Recipe())
+    for place in (3, 7, 9):
+        assert find_field(own, f"body.{place}") == known.net.fields((3, 32, 32))[place]
+
+
+def test_a_patch_at_the_border_is_cut_with_grey_beyond_it(red_squares):
+    pixels = np.arange(25, dtype=np.uint8).reshape(1, 5, 5, 1)
+    images = Images(pixels, np.array([0]), ("a",), ("0",), "train")
+    cut = cut_patch(images, Patch(0, (-1, 2), (3, 6), 1.0))
+    assert cut[..., 0].tolist() == [[216, 216, 216], [3, 4, 216], [8, 9, 216]]
+    assert cut_patch(images, Patch(0, (-2, 5), (1, 3), 1.0))[..., 0].tolist() == pixels[0, :, 1:3, 0].tolist()
+
+
+def test_what_a_best_unit_reaches_by_chance_shrinks_with_pictures():
+    generator = np.random.default_rng(0)
+    chances = []
+    for count in (10, 1000):
+        strengths = generator.normal(size=(count, 30)).astype(np.float32)
+        targets = np.arange(count) % 2
+        images = Images(
+            np.zeros((count, 1, 1, 1), np.uint8), targets, ("a", "b"), tuple(map(str, range(count))), "train"
+        )
+        responses = Responses(strengths, np.zeros((count, 30), np.int64), (1, 1), None)
+        chances.append(measure_chance(responses, images))
+    assert chances[0] > 0.7
+    assert 0.5 < chances[1] < 0.6

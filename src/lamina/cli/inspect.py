@@ -15,6 +15,7 @@ from lamina.cli.options import parse_options
 from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.errors import DataError, NetError
+from lamina.targets import MULTI_LABEL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,6 +35,9 @@ of; evenly spread."""
 PROBE_PICTURES, SCORED_PICTURES, REMOVAL_PICTURES, CONCEPT_PICTURES, COMPARED_PICTURES = 4000, 2000, 500, 1000, 500
 """Upper limits of the pictures that probes are fitted to, probes are scored on, removals are measured on, concepts are
 looked for in, and layers are compared on."""
+LEAST_PICTURES, MOST_PIXELS = 50, 2_000_000
+"""Of large pictures, removals and comparisons take fewer: the first run the net once for each unit, the second keep the
+outputs for all pictures."""
 SHOWN_UNITS, MOST_UNITS = 24, 96
 """Units on a sheet: of each layer, and of one that ``--layer`` names."""
 UNTRAINED_NETS = 5
@@ -112,16 +116,22 @@ class _Inspection:
 
 def _choose_pictures(dataset: Dataset, terminal: Terminal) -> tuple[Images, Images]:
     """The training pictures to look at, and those that figures are measured on."""
-    held_out = dataset.val or dataset.test
-    if held_out is None:
-        terminal.remark("there are no val or test pictures: scores are of pictures that the net was trained on")
-    return dataset.train.take_evenly(SEEN_PICTURES), (held_out or dataset.train).take_evenly(SCORED_PICTURES)
+    for images in (dataset.val, dataset.test):
+        if images is not None and (images.kind is not MULTI_LABEL or images.targets.any()):
+            return dataset.train.take_evenly(SEEN_PICTURES), images.take_evenly(SCORED_PICTURES)
+    terminal.remark("there are no val or test pictures with labels: scores are of pictures that the net was trained on")
+    return dataset.train.take_evenly(SEEN_PICTURES), dataset.train.take_evenly(SCORED_PICTURES)
+
+
+def _take(images: Images, most: int) -> Images:
+    _, height, width = images.shape
+    return images.take_evenly(min(most, max(LEAST_PICTURES, MOST_PIXELS // (height * width))))
 
 
 def _show_all(inspection: _Inspection) -> None:
     """A sheet of each layer's units, how good a probe on each is, and the concepts found."""
     from lamina.drawing import draw_probes
-    from lamina.insight.layers import choose_layers, name_layer
+    from lamina.insight.layers import choose_layers, name_stage
     from lamina.insight.probes import probe_layers, untrain
     from lamina.insight.units import measure_responses
 
@@ -131,11 +141,11 @@ def _show_all(inspection: _Inspection) -> None:
     fitted = train.take_evenly(PROBE_PICTURES)
     trained, untrained = (
         probe_layers(one, fitted, inspection.held_out, layers, inspection.progress(f"probing {what}"))
-        for one, what in ((model, "layers"), (untrain(model), "random weights"))
+        for one, what in ((model, "layers"), (untrain(model, fitted), "random weights"))
     )
     concepts = _find_concepts(inspection, layers, responses)
     sheets = [_draw_units(inspection, path, responses[path], SHOWN_UNITS)[1] for path in layers]
-    names = ["picture", *(name_layer(model, path) for path in layers)]
+    names = ["picture", *(name_stage(model, path) for path in layers)]
     score = trained[0].score
     rows = [("picture", "", "", _format(trained[0]), "")]
     for path, name, own, other in zip(layers, names[1:], trained[1:], untrained[1:], strict=True):
@@ -148,7 +158,7 @@ def _show_all(inspection: _Inspection) -> None:
     _save(draw_probes(names, values, controls, probed, is_fraction=not score.lower_is_better), chart)
     for path, own, other, sheet in zip(layers, trained[1:], untrained[1:], sheets, strict=True):
         terminal.emit(
-            "layer", layer=path, name=name_layer(model, path), units=responses[path].strengths.shape[1],
+            "layer", layer=path, name=name_stage(model, path), units=responses[path].strengths.shape[1],
             sees_px=_to_json(responses[path]), metric=score.name, probe=own.score.value,
             probe_untrained=other.score.value, file=str(sheet),
         )  # fmt: skip
@@ -162,7 +172,7 @@ def _show_all(inspection: _Inspection) -> None:
 
 def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
     """The units of one layer, or one of them."""
-    from lamina.insight.layers import name_layer
+    from lamina.insight.layers import name_stage
     from lamina.insight.units import measure_responses
 
     terminal = inspection.terminal
@@ -173,7 +183,7 @@ def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
         _show_unit(inspection, path, responses, unit)
         return
     units, file = _draw_units(inspection, path, responses, MOST_UNITS)
-    name = name_layer(inspection.model, path)
+    name = name_stage(inspection.model, path)
     terminal.say(f"layer {name}: {responses.strengths.shape[1]:,} units, each sees {_describe_field(responses)}")
     rows = [
         (
@@ -195,14 +205,14 @@ def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
 
 def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: int) -> None:
     from lamina.drawing import build_unit_sheet
-    from lamina.insight.layers import name_layer
+    from lamina.insight.layers import name_stage
     from lamina.insight.units import inspect_units
 
     units, terminal = responses.strengths.shape[1], inspection.terminal
-    name = name_layer(inspection.model, path)
+    name = name_stage(inspection.model, path)
     if not 1 <= unit <= units:
         raise NetError(f"--unit was {unit}, but layer {name} has units 1 to {units:,}.")
-    some = inspection.held_out.take_evenly(REMOVAL_PICTURES)
+    some = _take(inspection.held_out, REMOVAL_PICTURES)
     (found,) = inspect_units(inspection.model, path, responses, inspection.train, some, [unit - 1])
     title = f"layer {name}, unit {unit} of {units:,}"
     remark = f"sees {_describe_field(responses)}; {_describe_removal(found, some)}"
@@ -218,12 +228,12 @@ def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: i
 def _draw_units(inspection: _Inspection, path: str, responses: Responses, most: int) -> tuple[tuple[Unit, ...], Path]:
     """The units of a layer that separate some class best, and the sheet that shows them."""
     from lamina.drawing import build_units_sheet
-    from lamina.insight.layers import name_layer, read_filters
+    from lamina.insight.layers import name_stage, read_filters
     from lamina.insight.units import inspect_units, rank_units
 
-    name = name_layer(inspection.model, path)
+    name = name_stage(inspection.model, path)
     numbers = rank_units(responses, inspection.train)[:most]
-    some = inspection.held_out.take_evenly(REMOVAL_PICTURES)
+    some = _take(inspection.held_out, REMOVAL_PICTURES)
     units = inspect_units(
         inspection.model,
         path,
@@ -233,13 +243,15 @@ def _draw_units(inspection: _Inspection, path: str, responses: Responses, most: 
         numbers,
         inspection.progress(f"removing units of {name}"),
     )
+    chance = measure_chance(responses, inspection.train)
     count = responses.strengths.shape[1]
     shown = (
         f"the {len(units)} of {count:,} units that separate a class best" if len(units) < count else f"{count} units"
     )
     remark = (
         f"each sees {_describe_field(responses)}. Training patches that excite it most; the class that it separates "
-        f"best, with the area under the ROC curve; what its removal changes, on {len(some):,} pictures of {some.split}."
+        f"best in training, with the area under the ROC curve (by chance {chance:.2f}); what its removal changes, on "
+        f"{len(some):,} pictures of {some.split}."
     )
     file = inspection.folder / f"layer-{_slug(name)}.png"
     filters = read_filters(inspection.model, path)
@@ -263,7 +275,7 @@ def _find_concepts(
     controls = []
     for seed in range(UNTRAINED_NETS):
         inspection.show_progress("comparing with random weights", seed, UNTRAINED_NETS)
-        controls.append(measure_responses(untrain(inspection.model, seed), some.pixels, layers))
+        controls.append(measure_responses(untrain(inspection.model, train, seed), some.pixels, layers))
     return {
         path: find_concepts(responses[path].strengths[rows], [each[path].strengths for each in controls], some)
         for path in layers
@@ -271,12 +283,12 @@ def _find_concepts(
 
 
 def _report_concepts(inspection: _Inspection, concepts: Mapping[str, Sequence[Concept]]) -> None:
-    from lamina.insight.layers import name_layer
+    from lamina.insight.layers import name_stage
 
     terminal = inspection.terminal
     terminal.say("", "units that stand for a class or attribute (overlap; of random weights; of shuffled labels):")
     for path, found in concepts.items():
-        name = name_layer(inspection.model, path)
+        name = name_stage(inspection.model, path)
         clear = sorted((one for one in found if one.is_found), key=lambda one: -one.overlap)
         words = [
             f"{one.name}: unit {one.unit + 1} ({one.overlap:.2f}; {one.untrained:.2f}; {one.shuffled:.2f})"
@@ -293,7 +305,7 @@ def _report_concepts(inspection: _Inspection, concepts: Mapping[str, Sequence[Co
 
 def _compare(inspection: _Inspection, run: Run, other_run: Run) -> None:
     from lamina.drawing import draw_similarity
-    from lamina.insight.layers import choose_layers, name_layer
+    from lamina.insight.layers import choose_layers, name_stage
     from lamina.insight.probes import compare_layers
 
     model, terminal = inspection.model, inspection.terminal
@@ -303,10 +315,10 @@ def _compare(inspection: _Inspection, run: Run, other_run: Run) -> None:
         raise DataError(
             "The runs take pictures of different shapes: {} and {}. Compare runs that take the same.".format(*shapes)
         )
-    some = inspection.held_out.take_evenly(COMPARED_PICTURES)
+    some = _take(inspection.held_out, COMPARED_PICTURES)
     layers, others = choose_layers(model), choose_layers(other)
     values = compare_layers(model, other, some.pixels, layers, others, inspection.progress("comparing layers"))
-    names = [name_layer(model, path) for path in layers], [name_layer(other, path) for path in others]
+    names = [name_stage(model, path) for path in layers], [name_stage(other, path) for path in others]
     file = inspection.folder / f"similarity-{other_run.path.name}.png"
     _save(draw_similarity(values, names, (run.path.name, other_run.path.name)), file)
     rows = []

@@ -65,14 +65,15 @@ def find_concepts(
     """
     truth = memberships(images) > 0
     generator = np.random.default_rng(derive_seed(seed, "concepts"))
+    own, *others = (_Ranked(each) for each in (strengths, *untrained))
     found = []
     for name, has in zip(name_memberships(images), truth.T, strict=True):
         if has.all() or not has.any():
             continue
-        overlaps = overlap(strengths, has[None])[:, 0]
+        overlaps = own.overlap(has[None])[:, 0]
         shuffles = np.stack([generator.permutation(has) for _ in range(SHUFFLES)])
-        shuffled = float(overlap(strengths, shuffles).max())
-        control = max(float(overlap(each, has[None]).max()) for each in untrained)
+        shuffled = float(own.overlap(shuffles).max())
+        control = max(float(other.overlap(has[None]).max()) for other in others)
         best = int(overlaps.argmax())
         reached = max(shuffled, control)
         is_found = overlaps[best] - reached > LEAST_GAIN * (1 - reached)
@@ -80,15 +81,27 @@ def find_concepts(
     return tuple(found)
 
 
-def overlap(strengths: Float32[np.ndarray, "n u"], truth: Bool[np.ndarray, "s n"]) -> Float64[np.ndarray, "u s"]:
+def measure_overlap(
+    strengths: Float32[np.ndarray, "n u"], truth: Bool[np.ndarray, "s n"]
+) -> Float64[np.ndarray, "u s"]:
     """Intersection over union of where each unit responds with each row of ``truth``, all with as many trues.
 
     A unit responds to the pictures of its greatest strengths, as many as are true; to fewer where others equal its
     least strength, such as the 0 of a ReLU.
     """
-    count = int(truth[0].sum())
-    thresholds = -np.sort(-strengths, axis=0)[count - 1]
-    responds = (strengths >= thresholds) & (strengths > strengths.min(axis=0))
-    both = responds.T.astype(np.float64) @ truth.T
-    overlaps: Float64[np.ndarray, "u s"] = both / (responds.sum(axis=0)[:, None] + count - both)
-    return overlaps
+    return _Ranked(strengths).overlap(truth)
+
+
+class _Ranked:
+    """A layer's strengths, sorted once for all classes."""
+
+    def __init__(self, strengths: Float32[np.ndarray, "n u"]) -> None:
+        self._strengths, self._descending = strengths, -np.sort(-strengths, axis=0)
+
+    def overlap(self, truth: Bool[np.ndarray, "s n"]) -> Float64[np.ndarray, "u s"]:
+        """See :func:`measure_overlap`."""
+        count = int(truth[0].sum())
+        responds = (self._strengths >= self._descending[count - 1]) & (self._strengths > self._descending[-1])
+        both = responds.T.astype(np.float32) @ truth.T.astype(np.float32)
+        overlaps: Float64[np.ndarray, "u s"] = both / (responds.sum(axis=0)[:, None] + count - both.astype(np.float64))
+        return overlaps

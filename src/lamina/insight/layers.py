@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,19 +14,21 @@ from lamina.nets import Net
 from lamina.nets.layer import ElementwiseLayer, Shape
 from lamina.nets.layers import BatchNorm, Dropout
 from lamina.nets.window import Field, Pair
-from lamina.training.activations import call_order, learned_modules, module_paths, path_of, watch
-from lamina.training.model import Model, eval_mode
+from lamina.training.activations import call_order, module_paths, name_layer, watch
+from lamina.training.model import FAILURES, Model, eval_mode
 from lamina.training.randomness import seeded
 
-NOISE_PICTURES = 4
+NOISE_PICTURES = 2
 """Number of pictures of noise from whose gradients a module's receptive field is read."""
+SCALES = (1, 2, 4)
+"""How much larger these may be than the model's own, for fields that its border cuts off."""
 
 
 def choose_layers(model: Model) -> tuple[str, ...]:
     """The module paths of the layers worth looking at: one for each layer with weights.
 
     A layer of a net is looked at behind its norm and its activation, before the next layer with weights. Of a module of
-    your own they are its direct parts.
+    your own they are its direct parts with weights, and the blocks of those that are rows of blocks.
 
     >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
@@ -37,8 +40,22 @@ def choose_layers(model: Model) -> tuple[str, ...]:
     name, module = "body", model.body
     while len(children := list(module.named_children())) == 1 and list(children[0][1].children()):
         name, module = f"{name}.{children[0][0]}", children[0][1]
-    paths = [f"{name}.{child}" for child, _ in children] or [name]
-    return tuple(path for path, shape in call_order(model, paths).items() if len(shape) > 0)
+    parts = [each for child, own in children for each in _divide(f"{name}.{child}", own)]
+    shapes = call_order(model, [path for path, own in parts if _has_weights(own)])
+    return tuple(path for path, shape in shapes.items() if len(shape) > 0) or (name,)
+
+
+def _divide(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The blocks of a row of blocks; anything else is one part."""
+    children = list(module.named_children())
+    if isinstance(module, nn.Sequential) and all(list(own.children()) for _, own in children):
+        return [each for child, own in children for each in _divide(f"{path}.{child}", own)]
+    return [(path, module)]
+
+
+def _has_weights(module: nn.Module) -> bool:
+    """Whether it has more than a norm's."""
+    return any(weight.ndim > 1 for weight in module.parameters())
 
 
 def _choose_places(net: Net, in_shape: Shape) -> dict[int, int]:
@@ -53,18 +70,18 @@ def _choose_places(net: Net, in_shape: Shape) -> dict[int, int]:
     return chosen
 
 
-def name_layer(model: Model, path: str) -> str:
-    """A layer by its number, from 1, and class, behind that of the layer with weights; a module by its path and class.
+def name_stage(model: Model, path: str) -> str:
+    """A layer that :func:`choose_layers` gave, by its number in the net and the kinds of what was made of what.
 
     >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
     >>> model = build_model(load_net("mlp"), load_data("shapes").test, Recipe())
-    >>> [name_layer(model, path) for path in ("body.0", *choose_layers(model))]
+    >>> [name_stage(model, path) for path in ("body.0", *choose_layers(model))]
     ['1 Flatten', '3 Linear, ReLU', '4 Output']
     """
     paths = module_paths(model)
     if model.net is None or path not in paths:
-        return f"{path.removeprefix('body.')} {type(model.get_submodule(path)).__name__}"
+        return name_layer(model, path)
     place = paths.index(path)
     learned = _choose_places(model.net, model.in_shape).get(place, place)
     kinds = [type(model.net[each]).__name__ for each in dict.fromkeys((learned, place))]
@@ -74,16 +91,27 @@ def name_layer(model: Model, path: str) -> str:
 def find_field(model: Model, path: str) -> Field | None:
     """What a unit of a layer sees; ``None`` is the whole picture.
 
-    It follows from a net's layers. In other modules it is read from the gradients of a unit in the middle, for pictures
-    of noise; a gradient that happens to be 0 makes it too small.
+    It follows from a net's layers. In other modules it is read from the gradients of two neighbouring units, for noise
+    in which both see all of their fields; a gradient that happens to be 0 makes it too small.
     """
     paths = module_paths(model)
     if model.net is not None and path in paths:
         return model.net.fields(model.in_shape)[paths.index(path)]
+    for scale in SCALES:
+        try:
+            found = _measure_field(model, path, scale)
+        except FAILURES:  # many modules take one size alone
+            return None
+        if found is None or isinstance(found, Field):
+            return found
+    return None
+
+
+def _measure_field(model: Model, path: str, scale: int) -> Field | Literal["cut off"] | None:
+    """The field, for pictures that are larger by ``scale``; ``None`` where there is none for all of them."""
     channels, height, width = model.in_shape
-    noise = torch.randn(NOISE_PICTURES, channels, height, width, generator=torch.Generator().manual_seed(0)).to(
-        model.device
-    )
+    shape = (NOISE_PICTURES, channels, scale * height, scale * width)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
     kept: list[Tensor] = []
 
     def keep(_: str, __: Tensor, output: Tensor) -> None:
@@ -92,30 +120,31 @@ def find_field(model: Model, path: str) -> Field | None:
     with torch.enable_grad(), eval_mode(model), seeded(0, model.device), watch(model, [path], keep):
         inputs = noise.requires_grad_()
         model.body(inputs)
-        if not kept or kept[0].ndim != 4:
+        if not kept or kept[0].ndim != 4 or kept[0].shape[2:].numel() == 1:
             return None
-        size = kept[0].shape[2:]
-        middle = [places // 2 for places in size]
+        middle = [places // 2 for places in kept[0].shape[2:]]
         neighbour = [max(0, place - 1) for place in middle]
         boxes = []
         for row, column in (middle, neighbour):
             (gradient,) = torch.autograd.grad(kept[0][:, :, row, column].sum(), inputs, retain_graph=True)
-            boxes.append(_find_box(gradient.abs().sum(dim=(0, 1)) > 0))
-    own, other = boxes
-    if own is None or other is None:
-        return None
+            is_seen = gradient.abs().sum(dim=(0, 1)) > 0
+            if not is_seen.any():
+                return None
+            boxes.append(_find_box(is_seen))
     sides = []
-    for (first, after), (before, _), place, next_place in zip(own, other, middle, neighbour, strict=True):
-        step = (first - before) // (place - next_place) if place > next_place else 1
+    for (first, after), (before, end), place, next_place, size in zip(
+        *boxes, middle, neighbour, shape[2:], strict=True
+    ):
+        if min(first, before) <= 0 or max(after, end) >= size or place == next_place:
+            return "cut off"
+        step = first - before
         sides.append((after - first, step, first - place * step))
     (height_px, down, top), (width_px, across, left) = sides
     return Field((height_px, width_px), (down, across), (top, left))
 
 
-def _find_box(is_seen: Bool[Tensor, "h w"]) -> tuple[Pair, Pair] | None:
-    """The rows and columns from the first to after the last that is seen; ``None`` for none or all."""
-    if is_seen.all() or not is_seen.any():
-        return None
+def _find_box(is_seen: Bool[Tensor, "h w"]) -> tuple[Pair, Pair]:
+    """The rows and columns from the first to after the last that is seen."""
     places = (is_seen.any(dim=1 - axis).nonzero() for axis in range(2))
     rows, columns = ((int(found.min()), int(found.max()) + 1) for found in places)
     return rows, columns
@@ -126,11 +155,17 @@ def read_filters(model: Model, path: str) -> Float32[np.ndarray, "u c y x"] | No
 
     Those of a linear layer have the size of the picture. ``None`` for all other layers.
     """
-    first = learned_modules(model)[0]
+    with_weights = [each for each, module in model.named_modules() if list(module.parameters(recurse=False))]
+    called = next(iter(call_order(model, with_weights)), "")
+    first = model.get_submodule(called)
     paths, place = module_paths(model), path
     if model.net is not None and path in paths:
         place = paths[_choose_places(model.net, model.in_shape).get(paths.index(path), paths.index(path))]
-    if place != path_of(model, first) or not isinstance(first, nn.Conv2d | nn.Linear):
+    others = [each for each in with_weights if each.startswith(f"{place}.") and each != called]
+    is_alone = not any(_has_weights(model.get_submodule(each)) for each in others)
+    if not (called == place or (called.startswith(f"{place}.") and is_alone)):
+        return None
+    if not isinstance(first, nn.Conv2d | nn.Linear):
         return None
     filters: Float32[np.ndarray, "u ..."] = first.weight.detach().float().cpu().numpy()
     if isinstance(first, nn.Conv2d):

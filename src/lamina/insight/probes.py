@@ -16,9 +16,11 @@ import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lamina.data import Images
 from lamina.data.images import Progress
+from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Score
 from lamina.insight.trust import redraw
@@ -26,12 +28,15 @@ from lamina.nets.modules import Whitening
 from lamina.targets import SINGLE_LABEL
 from lamina.training.activations import activations
 from lamina.training.model import PREDICTED_PIXELS, Model
-from lamina.training.randomness import derive_seed
+from lamina.training.randomness import derive_seed, seeded
 from lamina.training.task import Regression
 
+NORM_PICTURES, NORM_BATCH = 500, 100
+"""Pictures that norms of random nets get their statistics from, and how many at once."""
 MOST_FEATURES = 1024
 """Upper limit of the numbers that a probe gets for a picture. Of a layer with more, neighbouring places are averaged;
 vectors are projected at random."""
+LEAST_COMPARED = 4
 PENALTIES = tuple(10.0**power for power in range(-1, 7))
 """L2 penalties of a probe, of which the one with the least leave-one-out error is taken."""
 
@@ -80,13 +85,31 @@ def probe_layers(
     return tuple(probes)
 
 
-def untrain(model: Model, seed: int = 0) -> Model:
-    """A copy of the model with new random weights, as before training; filters that were never trained stay."""
+@torch.no_grad()
+def untrain(model: Model, images: Images, seed: int = 0) -> Model:
+    """A copy of the model with new random weights, as before training; filters that were never trained stay.
+
+    Its norms have the statistics of ``images``, so that it is not worse than random for want of them.
+    """
     untrained = redraw(model, 1.0, seed)
+    norms: list[_BatchNorm] = []
     for module, own in zip(model.modules(), untrained.modules(), strict=True):
         if isinstance(module, Whitening) and isinstance(own, Whitening):
             own.weight.copy_(module.weight)
-    return untrained
+        if isinstance(own, _BatchNorm) and own.track_running_stats:
+            norms.append(own)
+    momenta = [norm.momentum for norm in norms]
+    some = torch.from_numpy(np.ascontiguousarray(images.take_evenly(NORM_PICTURES).pixels))
+    for norm in norms:
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    with seeded(0, untrained.device):
+        for part in some.split(NORM_BATCH) if norms and len(some) > 1 else ():
+            if len(part) > 1:
+                untrained(part.to(untrained.device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return untrained.eval()
 
 
 def probe_targets(model: Model, images: Images) -> Float64[np.ndarray, "n k"]:
@@ -108,10 +131,10 @@ def compute_features(
     batch = max(1, PREDICTED_PIXELS // math.prod(pixels.shape[1:3]))
     for start in range(0, len(pixels), batch):
         chunk = torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch])).to(model.device)
-        parts[""].append(_reduce(model.normalize(chunk)))
+        parts[""].append(_reduce(model.normalize(chunk)).cpu())
         for layer, output in activations(model, chunk, layers).items():
-            parts[layer].append(_reduce(output))
-    return {layer: torch.cat(own).double().cpu().numpy() for layer, own in parts.items()}
+            parts[layer].append(_reduce(output).cpu())
+    return {layer: torch.cat(own).double().numpy() for layer, own in parts.items()}
 
 
 def _reduce(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
@@ -174,7 +197,12 @@ def compare_layers(
 
     Kornblith et al., Similarity of neural network representations revisited, arXiv 1905.00414, with the unbiased
     estimator of Nguyen, Raghu, Kornblith, arXiv 2010.15327, equation 3.
+
+    Raises:
+        DataError: there are fewer than four pictures.
     """
+    if len(pixels) < LEAST_COMPARED:
+        raise DataError(f"Layers are compared on at least {LEAST_COMPARED} pictures, but got {len(pixels)}. Give more.")
     wanted = [(model, path) for path in layers] + [(other, path) for path in others]
     grams = []
     for done, (one, path) in enumerate(wanted, start=1):  # singly, as the outputs for all pictures may be large
@@ -191,7 +219,7 @@ def _compute_gram(model: Model, pixels: UInt8[np.ndarray, "n h w c"], path: str)
     chunks = (np.ascontiguousarray(pixels[start : start + batch]) for start in range(0, len(pixels), batch))
     outputs = torch.cat([activations(model, chunk, [path])[path].flatten(1) for chunk in chunks])
     outputs -= outputs.mean(dim=0)
-    gram: Float64[np.ndarray, "n n"] = (outputs @ outputs.T).double().cpu().numpy()
+    gram: Float64[np.ndarray, "n n"] = (outputs @ outputs.T).cpu().double().numpy()
     return gram
 
 

@@ -6,8 +6,9 @@ A unit is a channel of a convolution, or a number of a vector. It sees a patch o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from lamina.data import Images
 from lamina.data.images import Progress
+from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Score
 from lamina.evaluation.scores import mean_ranks
@@ -30,7 +32,7 @@ from lamina.training.activations import (
     watch,
 )
 from lamina.training.model import PREDICTED_PIXELS, Model, eval_mode
-from lamina.training.randomness import seeded
+from lamina.training.randomness import derive_seed, seeded
 
 PATCHES = 9
 """Number of patches that are found for a unit, each in another picture."""
@@ -185,7 +187,7 @@ def units_first(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n u p"]:
     return output.flatten(2) if output.ndim > 2 else output[:, :, None]
 
 
-def find_patches(responses: Responses, unit: int, in_size: Pair, count: int = PATCHES) -> tuple[Patch, ...]:
+def find_patches(responses: Responses, unit: int, in_size: Pair, most: int = PATCHES) -> tuple[Patch, ...]:
     """The patches that excite a unit most, each in another picture, the strongest first.
 
     There are none for a unit that responds to all pictures alike, such as a dead one. ``in_size`` is the height and
@@ -195,7 +197,7 @@ def find_patches(responses: Responses, unit: int, in_size: Pair, count: int = PA
     if strengths.min() == strengths.max():
         return ()
     found = []
-    for row in np.argsort(-strengths, kind="stable")[:count].tolist():
+    for row in np.argsort(-strengths, kind="stable")[:most].tolist():
         down, across = divmod(int(responses.places[row, unit]), responses.size[1])
         whole = (0, in_size[0]), (0, in_size[1])
         rows, columns = whole if responses.field is None else responses.field.box(down, across)
@@ -217,7 +219,11 @@ def inspect_units(
     ``progress(units done, all)`` is called meanwhile.
     """
     aucs = measure_aucs(responses.strengths[:, numbers], images)
-    removals = measure_removals(model, held_out, path, numbers, progress)
+    removals: Sequence[Removal | None]
+    try:
+        removals = measure_removals(model, held_out, path, numbers, progress)
+    except DataError:  # none of them has a label, say
+        removals = [None] * len(numbers)
     names, (_, *size) = name_memberships(images), images.shape
     return tuple(
         Unit(
@@ -252,6 +258,13 @@ def measure_aucs(strengths: Float32[np.ndarray, "n u"], images: Images) -> Float
     return aucs
 
 
+def measure_chance(responses: Responses, images: Images, seed: int = 0) -> float:
+    """The area under the curve that the best unit of a layer reaches for some class if the labels are shuffled."""
+    order = np.random.default_rng(derive_seed(seed, "chance")).permutation(len(images))
+    aucs = measure_aucs(responses.strengths[order], images)
+    return 0.5 + float(np.nan_to_num(np.abs(aucs - 0.5)).max())
+
+
 def name_memberships(images: Images) -> tuple[str, ...]:
     """The names of what :func:`measure_aucs` has a column for."""
     if images.kind is REGRESSION:
@@ -276,11 +289,13 @@ def measure_removals(
 ) -> tuple[Removal, ...]:
     """What the model loses on ``images`` if one unit of a layer always gives its mean over them.
 
-    Its mean, as in Morcos et al., On the importance of single directions for generalization, arXiv 1803.06959, so that
-    a unit that never varies costs nothing. ``progress(units done, all)`` is called meanwhile.
+    Ablation after Morcos et al., On the importance of single directions for generalization, arXiv 1803.06959, by the
+    mean rather than 0, so that a unit that never varies costs nothing. Of a module that is called several times, the
+    last call counts. ``progress(units done, all)`` is called meanwhile.
 
     Raises:
         NetError: the layer gives no tensor.
+        DataError: the images cannot be scored.
     """
     pixels = np.ascontiguousarray(images.pixels)
     batch = max(1, PREDICTED_PIXELS // math.prod(pixels.shape[1:3]))
@@ -304,6 +319,13 @@ def _set_unit(output: Float[Tensor, "n ..."], unit: int, value: Float[Tensor, ""
     return changed
 
 
+def _count_calls(model: Model, path: str, images: UInt8[Tensor, "n h w c"]) -> int:
+    calls = []
+    with watch(model, [path], lambda *call: calls.append(call)):
+        model(images.to(model.device))
+    return len(calls)
+
+
 @torch.inference_mode()
 def _finish(
     model: Model, path: str, chunks: Sequence[UInt8[Tensor, "n h w c"]], outputs: Sequence[Float[Tensor, "n ..."]]
@@ -314,10 +336,16 @@ def _finish(
     if path in paths and isinstance(model.body, nn.Sequential):
         rest = model.body[paths.index(path) + 1 :]
     with eval_mode(model), seeded(0, model.device):
+        calls = 0 if rest is not None else _count_calls(model, path, chunks[0][:1])
         for chunk, output in zip(chunks, outputs, strict=True):
             if rest is not None:
                 logits.append(rest(output))
                 continue
-            with watch(model, [path], lambda *_, output=output: output):
+            countdown = count(1 - calls)
+
+            def replace_last(*_: object, own: Tensor = output, number: Iterator[int] = countdown) -> Tensor | None:
+                return None if next(number) else own.clone()  # a later module may work in place
+
+            with watch(model, [path], replace_last):
                 logits.append(model(chunk.to(model.device)))
     return torch.cat(logits).float().cpu().numpy()

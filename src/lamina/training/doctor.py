@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -207,7 +207,8 @@ def look(model: Model, images: Images) -> Activity:
     """The activity of a model on images, in eval mode and a few at a time."""
     modules = {path: model.get_submodule(path) for path in innermost_paths(model)}
     sums: dict[str, Tensor] = {}
-    largest: dict[str, Tensor] = {}
+    largest: dict[str, dict[int, Tensor]] = {}  # by the number of the call: a module may be called at several widths
+    called: Counter[str] = Counter()
     ends: dict[str, list[float]] = {}
 
     def note(path: str, given: Tensor, output: Tensor) -> None:
@@ -222,14 +223,22 @@ def look(model: Model, images: Images) -> Activity:
             distance = output.abs() if isinstance(module, nn.Tanh) else (2 * output - 1).abs()
             ends.setdefault(path, []).append(float((distance > 1 - SATURATED_FRACTION).float().mean()))
         if isinstance(module, nn.ReLU | nn.ReLU6):
-            units = output.amax(dim=[axis for axis in range(output.ndim) if axis != 1])
-            largest[path] = torch.maximum(largest[path], units) if path in largest else units
+            units_axis = output.ndim - 1 if output.ndim == 3 else 1  # tokens have their units last
+            units = output.amax(dim=[axis for axis in range(output.ndim) if axis != units_axis])
+            before = largest.setdefault(path, {})
+            number = called[path]
+            before[number] = torch.maximum(before[number], units) if number in before else units
+            called[path] += 1
 
     _, height, width = model.in_shape
     size = max(1, PREDICTED_PIXELS // (height * width))
     pixels = torch.from_numpy(np.ascontiguousarray(images.pixels))
     with eval_mode(model), seeded(0, model.device), keep_buffers(model), watch(model, modules, note):
-        logits = torch.cat([model(part.to(model.device)) for part in pixels.split(size)])
+        parts = []
+        for part in pixels.split(size):
+            called.clear()
+            parts.append(model(part.to(model.device)))
+        logits = torch.cat(parts)
     inputs = {}
     for path, moments in sums.items():
         mean, square, _ = (moments / moments[-1]).tolist()
@@ -241,7 +250,7 @@ def look(model: Model, images: Images) -> Activity:
     return Activity(
         images=len(images),
         inputs=inputs,
-        dead={path: float((units == 0).float().mean()) for path, units in largest.items()},
+        dead={path: float((torch.cat(list(calls.values())) == 0).float().mean()) for path, calls in largest.items()},
         saturated={path: statistics.fmean(shares) for path, shares in ends.items()},
         answers=answers,
         classes=classes,
