@@ -16,15 +16,15 @@ from torch import nn
 
 from lamina import load_data
 from lamina.data import Images
-from lamina.insight.layers import choose_layers, find_field, name_stage, read_filters
 from lamina.drawing.units import cut_patch
+from lamina.insight.layers import choose_layers, find_field, name_stage, read_filters
 from lamina.insight.units import (
     Patch,
     Responses,
-    measure_chance,
     find_patches,
     inspect_units,
     measure_aucs,
+    measure_chance,
     measure_removals,
     measure_responses,
     name_memberships,
@@ -277,9 +277,10 @@ def test_a_module_that_is_called_several_times_and_works_in_place_has_right_cost
 
 
 def test_the_field_of_a_layer_that_sees_beyond_the_border_is_not_cut_off():
-    layers = [layer for _ in range(4) for layer in (Conv2d(3, 5, padding=2), ReLU())]
+    layers = [layer for _ in range(4) for layer in (Conv2d(8, 5, padding=2), ReLU())]
+    torch.manual_seed(0)
     images = load_data("shapes").test.take_evenly(2)
-    net = Net(*layers, AvgPool2d(4, stride=4), Conv2d(3, 3, padding=1), GlobalAvgPool(), Output())
+    net = Net(*layers, AvgPool2d(4, stride=4), Conv2d(8, 3, padding=1), GlobalAvgPool(), Output())
     known = build_model(net, images, Recipe())
     own = build_model(known.body, images, Recipe())
     for place in (3, 7, 9):

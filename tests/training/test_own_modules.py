@@ -72,6 +72,18 @@ class Shared(nn.Module):
         return self.last(self.tied(self.again(self.middle(self.middle(x).relu()).relu())))
 
 
+class Widths(nn.Module):
+    """One activation at two widths, as torchvision's bottlenecks have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow, self.relu = nn.Linear(12, 9), nn.Linear(9, 3), nn.ReLU()
+
+    def forward(self, x):
+        x = functional.adaptive_avg_pool2d(x, 2).flatten(1)
+        return self.relu(self.narrow(self.relu(self.wide(x)))) - 1
+
+
 class Returning(nn.Module):
     def __init__(self, make) -> None:
         super().__init__()
@@ -88,6 +100,7 @@ def own(name: str) -> nn.Module:
         "mobilenet": lambda: torchvision.models.mobilenet_v3_small(num_classes=3),
         "transformer": Transformer,
         "shared": Shared,
+        "widths": Widths,
         "lazy": lazy,
         "rectified": lambda: Returning(lambda _, logits: logits.relu()),
         "reshaped": lambda: Returning(lambda _, logits: logits.sigmoid().mean() + logits.view(-1, 3, 1).squeeze(2)),
@@ -100,7 +113,7 @@ def own(name: str) -> nn.Module:
     [
         *(
             (name, "fp32")
-            for name in ("resnet18", "mobilenet", "transformer", "shared", "lazy", "rectified", "reshaped")
+            for name in ("resnet18", "mobilenet", "transformer", "shared", "widths", "lazy", "rectified", "reshaped")
         ),
         *((name, "bf16") for name in ("transformer", "shared", "lazy")),
     ],

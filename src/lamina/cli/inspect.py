@@ -229,20 +229,13 @@ def _draw_units(inspection: _Inspection, path: str, responses: Responses, most: 
     """The units of a layer that separate some class best, and the sheet that shows them."""
     from lamina.drawing import build_units_sheet
     from lamina.insight.layers import name_stage, read_filters
-    from lamina.insight.units import inspect_units, rank_units
+    from lamina.insight.units import inspect_units, measure_chance, rank_units
 
     name = name_stage(inspection.model, path)
     numbers = rank_units(responses, inspection.train)[:most]
     some = _take(inspection.held_out, REMOVAL_PICTURES)
-    units = inspect_units(
-        inspection.model,
-        path,
-        responses,
-        inspection.train,
-        some,
-        numbers,
-        inspection.progress(f"removing units of {name}"),
-    )
+    progress = inspection.progress(f"removing units of {name}")
+    units = inspect_units(inspection.model, path, responses, inspection.train, some, numbers, progress)
     chance = measure_chance(responses, inspection.train)
     count = responses.strengths.shape[1]
     shown = (

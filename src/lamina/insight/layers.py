@@ -18,7 +18,7 @@ from lamina.training.activations import call_order, module_paths, name_layer, wa
 from lamina.training.model import FAILURES, Model, eval_mode
 from lamina.training.randomness import seeded
 
-NOISE_PICTURES = 2
+NOISE_PICTURES = 4
 """Number of pictures of noise from whose gradients a module's receptive field is read."""
 SCALES = (1, 2, 4)
 """How much larger these may be than the model's own, for fields that its border cuts off."""
