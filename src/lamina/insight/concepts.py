@@ -21,9 +21,9 @@ from lamina.training.randomness import derive_seed
 SHUFFLES = 50
 """Number of times that the labels are shuffled."""
 LEAST_GAIN = 0.25
-"""Lower limit of a concept's overlap beyond both controls, as a fraction of what is left to 1. Random nets, looked at as
-if they were trained, reached up to 0.07 (36 nets, four sets, benchmarks/inside.py), and 0.20 where their norms had not
-seen pictures."""
+"""Lower limit of a concept's overlap beyond both controls, as a fraction of what is left to 1. Random nets, looked at
+as if they were trained, reached up to 0.07 (36 nets, four sets, benchmarks/inside.py), and 0.20 where their norms had
+not seen pictures."""
 
 
 @dataclass(frozen=True)
