@@ -23,10 +23,19 @@ def format_percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
-def shorten(name: str) -> str:
-    """A name that is safe to show, of at most 24 letters."""
+def shorten(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name that is safe to show, of at most that many letters.
+
+    Names often differ only at their end, so a long one loses its middle.
+
+    >>> shorten("great crested grebe, winter"), shorten("great crested grebe, summer")
+    ('great crested gr… winter', 'great crested gr… summer')
+    """
     name = escape(name)
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    if len(name) <= longest:
+        return name
+    tail = (longest - 1) // 3
+    return f"{name[: longest - 1 - tail]}…{name[-tail:]}"
 
 
 def build_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Table:

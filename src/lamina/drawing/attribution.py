@@ -19,6 +19,8 @@ PANEL_INCHES = 2.7
 LONGEST_SIDE_PX = 600
 """Upper limit of the side of a picture on the sheet; larger ones are reduced."""
 LETTERS_A_LINE = 42
+LONGEST_ANSWER = 90
+"""Upper limit of the letters of an answer of several labels or numbers."""
 DRAWN_SIDE_PX = 64
 """Lower limit of the side of a map as drawn: of a larger one, blocks are averaged, as single pixels cannot be seen."""
 STRONGEST = 0.99
@@ -72,9 +74,10 @@ def draw_attributions(
         axes.set(xlim=(0, width), ylim=(height, 0))
         verdict, colour = ("trusted", COLOURS[2]) if trust.is_trusted else ("not trusted", COLOURS[1])
         _write(axes, verdict, colour, 0)
-        _write(axes, textwrap.fill(trust.reason, LETTERS_A_LINE), INK, 1)
+        # A no-break space keeps a number and its % in one line.
+        _write(axes, textwrap.fill(trust.reason.replace(" %", "\N{NO-BREAK SPACE}%"), LETTERS_A_LINE), INK, 1)
     meaning = "red speaks for it, blue against it" if is_signed else "the brighter, the more"
-    title = f"{label(name)}: {label(answer)}\nThe maps are for {label(target)}: {meaning}."
+    title = f"{label(name)}: {label(answer, LONGEST_ANSWER)}\nThe maps are for {label(target)}: {meaning}."
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=9)
     return figure
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
 from lamina.files import write_atomically
-from lamina.text import shorten
+from lamina.text import LONGEST_NAME, shorten
 
 # Distinct with any kind of colour vision (Okabe and Ito, Color universal design, 2008); yellow is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -43,10 +43,11 @@ def save_figure(figure: Figure | Image.Image, path: Path) -> None:
     write_atomically(path, encoded.getvalue())
 
 
-def label(name: str) -> str:
+def label(name: str, longest: int = LONGEST_NAME) -> str:
     """The same for matplotlib, which warns about letters that its fonts lack, and reads text between $ as a formula."""
     fonts = [findfont(FontProperties(family=[family])) for family in matplotlib.rcParams["font.family"]]
-    letters = (letter if any(ord(letter) in _letters(font) for font in fonts) else "?" for letter in shorten(name))
+    shown = shorten(name, longest)
+    letters = (letter if any(ord(letter) in _letters(font) for font in fonts) else "?" for letter in shown)
     return "".join(letters).replace("$", r"\$")
 
 

@@ -27,7 +27,7 @@ from lamina.text import shorten
 COLUMNS = 6
 ACROSS = 3
 """Patches of a unit in a row."""
-PATCH_PX, LARGE_PATCH_PX = 48, 120
+PATCH_PX, FILTER_PX, LARGE_PATCH_PX = 64, 96, 120
 OUTSIDE = (216, 216, 216)
 """What a unit sees beyond the border of the picture."""
 BARS = 12
@@ -46,11 +46,12 @@ def build_units_sheet(
 ) -> Image.Image:
     """A picture of some units of a layer: nine patches of each, its number, its best class, and what its removal costs.
 
-    The first layer's own weights stand beside its patches, if ``filters`` are given, mid-grey where they are 0.
+    The first layer's own weights stand beside its patches, if ``filters`` are given, mid-grey where they are 0. Each
+    filter has its own scale: those of a whitening differ a hundredfold.
     """
     font, small, title_font = (load_font(round(SHEET_TEXT_PX * scale)) for scale in (0.9, 0.75, 1.3))
     cell_height, cell_width = _fit_patches(images, units, PATCH_PX)
-    beside = 2 * PATCH_PX + SHEET_GAP_PX if filters is not None else 0
+    beside = FILTER_PX + SHEET_GAP_PX if filters is not None else 0
     block = ACROSS * (cell_width + PATCH_GAP_PX)
     captions = [_describe(unit) for unit in units]
     widest = max((ceil(small.getlength(text)) for lines in captions for text in lines), default=0)
@@ -63,14 +64,14 @@ def build_units_sheet(
     pen = ImageDraw.Draw(sheet)
     pen.text((SHEET_MARGIN_PX, SHEET_MARGIN_PX), title, INK, title_font, anchor="lm")
     pen.text((SHEET_MARGIN_PX, SHEET_MARGIN_PX + 1.4 * SHEET_TEXT_PX), remark, FAINT_INK, small, anchor="lm")
-    strongest = 0.0 if filters is None else float(np.abs(filters).max())
     for place, (unit, caption) in enumerate(zip(units, captions, strict=True)):
         x, y = SHEET_MARGIN_PX + place % COLUMNS * step_x, top + place // COLUMNS * step_y
         pen.text((x, y), f"unit {unit.number + 1}", INK, font, anchor="lt")
         y += SHEET_TEXT_PX + 4
         if filters is not None:
-            height, width = fit_cell(filters.shape[2], filters.shape[3], 2 * PATCH_PX)
-            sheet.paste(scale_picture(_colour(filters[unit.number], strongest), height, width), (x, y))
+            height, width = fit_cell(filters.shape[2], filters.shape[3], FILTER_PX)
+            sheet.paste(scale_picture(_colour(filters[unit.number]), height, width), (x, y))
+            pen.rectangle((x, y, x + width - 1, y + height - 1), outline=SHEET_FRAME)
         for number, patch in enumerate(unit.patches):
             corner = (
                 x + beside + number % ACROSS * (cell_width + PATCH_GAP_PX),
@@ -84,11 +85,17 @@ def build_units_sheet(
 
 
 def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Image.Image:
-    """A picture of one unit: its patches, the pictures that they are from, and how well it separates each class."""
+    """A picture of one unit: its patches, the pictures that they are from, and how well it separates each class.
+
+    If it sees whole pictures, these are its patches.
+    """
     font, small, title_font = (load_font(round(SHEET_TEXT_PX * scale)) for scale in (0.9, 0.75, 1.3))
-    patch_height, patch_width = _fit_patches(images, [unit], LARGE_PATCH_PX)
+    are_crops = any(_extents(images, patch) != images.shape[1:] for patch in unit.patches)
+    patch_height, patch_width = _fit_patches(images, [unit], LARGE_PATCH_PX) if are_crops else (0, 0)
     whole_height, whole_width = fit_cell(*images.shape[1:], LARGE_PATCH_PX)
-    step_x = max(patch_width, whole_width, LARGE_PATCH_PX) + SHEET_GAP_PX
+    answers = [shorten(images.kind.format(images.targets[patch.row], images.target_names)) for patch in unit.patches]
+    widest = max((ceil(small.getlength(answer)) for answer in answers), default=0)
+    step_x = max(patch_width, whole_width, LARGE_PATCH_PX, widest) + SHEET_GAP_PX
     best = sorted(unit.aucs.items(), key=lambda pair: -abs(pair[1] - 0.5))[:BARS]
     name_px = max((ceil(font.getlength(shorten(name))) for name, _ in best), default=0)
     widths = (
@@ -103,19 +110,21 @@ def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Ima
     pen.text((SHEET_MARGIN_PX, SHEET_MARGIN_PX), title, INK, title_font, anchor="lm")
     pen.text((SHEET_MARGIN_PX, SHEET_MARGIN_PX + 1.4 * SHEET_TEXT_PX), remark, FAINT_INK, small, anchor="lm")
     scale = whole_height / images.shape[1]
-    for number, patch in enumerate(unit.patches):
+    for number, (patch, answer) in enumerate(zip(unit.patches, answers, strict=True)):
         x, y = SHEET_MARGIN_PX + number * step_x, top
-        sheet.paste(scale_picture(cut_patch(images, patch), patch_height, patch_width), (x, y))
-        y += patch_height + SHEET_GAP_PX
+        if are_crops:
+            sheet.paste(scale_picture(cut_patch(images, patch), patch_height, patch_width), (x, y))
+            y += patch_height + SHEET_GAP_PX
         sheet.paste(scale_picture(images.pixels[patch.row], whole_height, whole_width), (x, y))
-        (first, after), (left, right) = (
-            (max(0, ends[0]), min(size, ends[1]))
-            for ends, size in zip((patch.rows, patch.columns), images.shape[1:], strict=True)
-        )
-        frame = (x + left * scale, y + first * scale, x + right * scale - 1, y + after * scale - 1)
-        pen.rectangle(frame, outline=COLOURS[1], width=2)
-        answer = images.kind.format(images.targets[patch.row], images.target_names)
-        pen.text((x, y + whole_height + 4), shorten(answer), FAINT_INK, small, anchor="lt")
+        if are_crops:
+            (first, after), (left, right) = (
+                (max(0, ends[0]), min(size, ends[1]))
+                for ends, size in zip((patch.rows, patch.columns), images.shape[1:], strict=True)
+            )
+            # Around what it sees, which may be only a few pixels.
+            frame = (x + left * scale - 2, y + first * scale - 2, x + right * scale + 1, y + after * scale + 1)
+            pen.rectangle(frame, outline=COLOURS[1], width=2)
+        pen.text((x, y + whole_height + 4), answer, FAINT_INK, small, anchor="lt")
     pen.text(
         (SHEET_MARGIN_PX, bars_top - SHEET_TEXT_PX - 6),
         "Area under the ROC curve of its response alone: right, it answers this class; left, all others.",
@@ -171,9 +180,9 @@ def cut_patch(images: Images, patch: Patch) -> UInt8[np.ndarray, "y x c"]:
     return cut
 
 
-def _colour(weights: Float32[np.ndarray, "c y x"], strongest: float) -> UInt8[np.ndarray, "y x c"]:
-    """A filter as a picture, mid-grey where it is 0; the strongest weight of all filters is black or white."""
-    scaled = 127.5 + 127.5 * weights / (strongest or 1.0)
+def _colour(weights: Float32[np.ndarray, "c y x"]) -> UInt8[np.ndarray, "y x c"]:
+    """A filter as a picture, mid-grey where it is 0; its strongest weight is black or white."""
+    scaled = 127.5 + 127.5 * weights / (float(np.abs(weights).max()) or 1.0)
     return np.round(scaled).astype(np.uint8).transpose(1, 2, 0)
 
 
@@ -193,7 +202,7 @@ def draw_probes(
         axes.yaxis.set_major_formatter(percent_formatter())
     axes.grid(axis="y", color=GRID)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8)
     return figure
 
 

@@ -1,0 +1,73 @@
+"""Sheets of units: nothing overlaps or is cut off, and what is on them is what the units see."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lamina.data import Images
+from lamina.drawing import build_unit_sheet, build_units_sheet
+from lamina.drawing.contact_sheet import SHEET_TEXT_PX, load_font
+from lamina.drawing.units import FILTER_PX
+from lamina.insight.units import Patch, Unit
+from lamina.text import shorten
+
+LONG = ("great crested grebe in its winter dress", "great crested grebe in its summer dress")
+
+
+def images_of(height: int, width: int, names: tuple[str, ...]) -> Images:
+    pixels = np.full((9, height, width, 3), (200, 40, 40), np.uint8)
+    return Images(pixels, np.arange(9) % len(names), names, tuple(map(str, range(9))), "train")
+
+
+def unit_of(rows: tuple[int, int], columns: tuple[int, int], names: tuple[str, ...] = ("cat", "dog")) -> Unit:
+    patches = tuple(Patch(row, rows, columns, 1.0) for row in range(9))
+    return Unit(0, patches, dict.fromkeys(names, 0.9))
+
+
+def find_ink(sheet, colour) -> np.ndarray:
+    return (np.asarray(sheet) == colour).all(axis=2)
+
+
+@pytest.mark.parametrize("names", [("cat", "dog"), LONG])
+def test_answers_beneath_the_pictures_have_room(names):
+    sheet = build_unit_sheet(images_of(32, 32, names), unit_of((4, 9), (4, 9), names), "unit", "")
+    line = find_ink(sheet, (200, 40, 40))[24 + 3 * SHEET_TEXT_PX + 5]
+    edges = np.flatnonzero(np.diff(line.astype(int)) == 1)
+    assert len(edges) == 9
+    widest = max(load_font(round(0.75 * SHEET_TEXT_PX)).getlength(shorten(name)) for name in names)
+    assert np.diff(edges).min() > widest
+    assert edges[-1] + widest < sheet.width
+
+
+@pytest.mark.parametrize(("field", "rows"), [((4, 9), 2), ((0, 32), 1), ((-10, 40), 1)])
+def test_a_unit_that_sees_whole_pictures_has_them_once(field, rows):
+    sheet = build_unit_sheet(images_of(32, 32, ("cat", "dog")), unit_of(field, field), "unit", "")
+    column = find_ink(sheet, (200, 40, 40))[:, 24 + 40]
+    starts = np.flatnonzero(np.diff(column.astype(int)) == 1)
+    assert len(starts) == rows
+
+
+def test_a_frame_leaves_what_a_unit_sees_visible():
+    images = images_of(224, 224, ("cat", "dog"))
+    images.pixels[:, 100:108, 100:108] = (0, 0, 255)
+    sheet = build_unit_sheet(images, unit_of((100, 108), (100, 108)), "unit", "")
+    frame = find_ink(sheet, (0xD5, 0x5E, 0x00))[:, : 24 + 120]
+    top, left = (int(np.flatnonzero(frame.any(axis=axis))[0]) for axis in (1, 0))
+    inside = np.asarray(sheet)[top + 4, left + 4].astype(int)
+    assert inside[2] > inside[0]  # blue
+
+
+def test_each_filter_has_its_own_scale_and_an_outline():
+    weak, strong = np.zeros((2, 3, 2, 2), np.float32)
+    weak[:, 0, 0], weak[:, 1, 1] = 1e-4, -1e-4
+    strong[0] = 5.0
+    images = images_of(32, 32, ("cat", "dog"))
+    units = [Unit(number, (), {}) for number in range(2)]
+    sheet = build_units_sheet(images, units, "layer", "", np.stack([weak, strong]))
+    quarter = FILTER_PX // 2 - 2
+    assert find_ink(sheet, (0, 0, 0)).sum() >= quarter**2  # its negative weight
+    drawn = np.asarray(sheet)
+    rows, columns = np.nonzero(find_ink(sheet, (0xD8, 0xD8, 0xD8)))
+    corner = drawn[rows.min() + 3, columns.min() + 3]
+    assert corner.tolist() == [255, 255, 255]  # its positive weight, told from the sheet by the outline
