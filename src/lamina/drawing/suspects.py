@@ -65,7 +65,7 @@ def build_suspects_sheet(found: Sequence[tuple[Images, Suspect]], title: str) ->
         for line, (text, ink, own_font) in enumerate(
             zip(caption, (INK, INK, FAINT_INK), (font, font, small), strict=True)
         ):
-            pen.text((x, y + own_height + 4 + line * (SHEET_TEXT_PX + 1)), text, ink, own_font, anchor="mt")
+            pen.text((x, y + own_height + 4 + line * (SHEET_TEXT_PX + 1)), text, ink, own_font, anchor="ma")
     if rest:
         pen.text((SHEET_MARGIN_PX, top + rows * step_y + SHEET_TEXT_PX), rest, FAINT_INK, font, anchor="lm")
     return sheet

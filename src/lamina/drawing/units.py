@@ -66,7 +66,7 @@ def build_units_sheet(
     pen.text((SHEET_MARGIN_PX, SHEET_MARGIN_PX + 1.4 * SHEET_TEXT_PX), remark, FAINT_INK, small, anchor="lm")
     for place, (unit, caption) in enumerate(zip(units, captions, strict=True)):
         x, y = SHEET_MARGIN_PX + place % COLUMNS * step_x, top + place // COLUMNS * step_y
-        pen.text((x, y), f"unit {unit.number + 1}", INK, font, anchor="lt")
+        pen.text((x, y), f"unit {unit.number + 1}", INK, font, anchor="la")
         y += SHEET_TEXT_PX + 4
         if filters is not None:
             height, width = fit_cell(filters.shape[2], filters.shape[3], FILTER_PX)
@@ -80,7 +80,7 @@ def build_units_sheet(
             sheet.paste(scale_picture(cut_patch(images, patch), cell_height, cell_width), corner)
         y += ACROSS * (cell_height + PATCH_GAP_PX) + 3
         for line, text in enumerate(caption):
-            pen.text((x, y + line * (SHEET_TEXT_PX + 1)), text, FAINT_INK if line else INK, small, anchor="lt")
+            pen.text((x, y + line * (SHEET_TEXT_PX + 1)), text, FAINT_INK if line else INK, small, anchor="la")
     return sheet
 
 
@@ -124,11 +124,11 @@ def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Ima
             # Around what it sees, which may be only a few pixels.
             frame = (x + left * scale - 2, y + first * scale - 2, x + right * scale + 1, y + after * scale + 1)
             pen.rectangle(frame, outline=COLOURS[1], width=2)
-        pen.text((x, y + whole_height + 4), answer, FAINT_INK, small, anchor="lt")
+        pen.text((x, y + whole_height + 4), answer, FAINT_INK, small, anchor="la")
     pen.text(
         (SHEET_MARGIN_PX, bars_top - SHEET_TEXT_PX - 6),
         "Area under the ROC curve of its response alone: right, it answers this class; left, all others.",
-        INK, small, anchor="lt",
+        INK, small, anchor="la",
     )  # fmt: skip
     middle = SHEET_MARGIN_PX + name_px + 10 + BAR_PX // 2
     for line, (name, auc) in enumerate(best):
