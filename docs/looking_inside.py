@@ -2,8 +2,8 @@
 
     python docs/looking_inside.py
 
-It takes about two minutes and leaves docs/pictures as it found them, except for pictures drawn anew. Runs and data are
-in a temporary folder. What the commands print, and the document quotes, differs a little from processor to processor.
+It takes less than two minutes on one core. Runs and data are in a temporary folder. What the commands print, which the
+document quotes, differs a little from processor to processor.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ WIDEST_PX = 1200
 WRONG_LABELS_FRACTION = 0.03
 COPIES = 5
 UNIT = 7
+TRIAL_PICTURES = 40
 
 
 def run(command: str) -> None:
@@ -47,7 +48,7 @@ def keep(drawn: str, folder: Path, name: str) -> None:
             (WIDEST_PX, round(picture.height * WIDEST_PX / picture.width)), Image.Resampling.LANCZOS
         )
     # Of the ways of choosing 256 colours, this one keeps rare ones: the few blue pixels of a map.
-    picture = picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=4, dither=Image.Dither.NONE)
+    picture = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     picture.save(folder / f"{name}.png", optimize=True)
 
 
@@ -72,7 +73,7 @@ def write_faulty(images: Images, folder: str) -> None:
 
 def make_pictures(folder: Path, is_trial: bool) -> None:
     """Train, look inside and keep the pictures; a trial does so on few pictures."""
-    write_folder(draw_shapes("shapes", "train", 60 if is_trial else 600, seed=3), "few")
+    write_folder(draw_shapes("shapes", "train", TRIAL_PICTURES if is_trial else 600, seed=3), "few")
     data = "few" if is_trial else "shapes"
 
     run(f"lamina train cnn-s --data {data} --epochs {1 if is_trial else 3} --name shapes")
@@ -89,7 +90,7 @@ def make_pictures(folder: Path, is_trial: bool) -> None:
     run(f"lamina train mlp --data few --lr 0.001 --epochs {2 if is_trial else 20} --name few")
     keep("runs/few/curves.png", folder, "overfitting")
 
-    write_faulty(draw_shapes("shapes", "train", 60 if is_trial else 500, seed=4), "faulty")
+    write_faulty(draw_shapes("shapes", "train", TRIAL_PICTURES if is_trial else 500, seed=4), "faulty")
     picture = sorted(Path("few").rglob("*.png"))[-1]
     run(f"lamina explain runs/shapes {picture}")
     keep(f"runs/shapes/explanations/{picture.stem}-explained.png", folder, "explained")
