@@ -35,7 +35,7 @@ def test_wrong_labels_are_found_by_nets_trained_for_it(mislabelled, tmp_path):
     told = run_process("data", mislabelled, "--labels", "--from", "scratch", "--json", "--suspects", sheet)
     assert told.returncode == 0, told.stderr
     (event,) = events(told.stdout)
-    assert event.keys() == {"event", "suspects", "planted_recall"}
+    assert event.keys() == {"event", "suspects", "agreement", "planted_recall"}
     assert event["event"] == "labels"
     assert [(one["picture"], one["given"], one["suggested"]) for one in event["suspects"][:2]] in (
         [("train/dark/wrong.png", "dark", "bright"), ("test/dark/wrong.png", "dark", "bright")],
@@ -44,6 +44,9 @@ def test_wrong_labels_are_found_by_nets_trained_for_it(mislabelled, tmp_path):
     scores = [one["score"] for one in event["suspects"]]
     assert scores == sorted(scores, reverse=True)
     assert event["planted_recall"] == 1
+    assert event["agreement"].keys() == {"train", "val", "test"}
+    assert event["agreement"]["train"] > 0.9
+    assert "warning" not in told.stderr
     assert "Leave no test picture out" in told.stderr
     with Image.open(sheet) as drawn:
         assert drawn.format == "PNG"
@@ -57,7 +60,7 @@ def test_text_says_how_many_are_wrong_and_how_many_planted_ones_were_found(misla
     lines = told.stdout.splitlines()
     assert lines[0].startswith("train: ")
     assert "labels are likely wrong" in lines[0]
-    assert "of 2 labels that were flipped at random for a test (2 %), 2 were found (100 %)" in lines
+    assert "of 2 labels that were exchanged between pictures at random for a test, 2 were found (100 %)" in lines
     assert "dark/wrong.png" in told.stdout
 
 
@@ -192,6 +195,61 @@ def test_flags_that_do_not_fit_are_refused(mislabelled, flags, message):
     told = run_lamina("data", mislabelled, *flags)
     assert told.returncode == 2
     assert message in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("bright", "dark", "message"),
+    [
+        (20, 0, "lamina: few has no training pictures of dark. Add some, or remove the class."),
+        (
+            6,
+            1,
+            "Expected at least 8 training pictures to find wrong labels among, got 7. Look at each of them yourself",
+        ),
+    ],
+)
+def test_too_little_to_look_for_wrong_labels_is_refused(tmp_path, bright, dark, message):
+    folder = write_pictures(tmp_path / "few" / "train", 20)
+    for name, count in (("bright", bright), ("dark", dark)):
+        for file in sorted((folder / name).iterdir())[count:]:
+            file.unlink()
+    write_pictures(tmp_path / "few" / "test", 2, seed=1)
+    told = run_lamina("data", tmp_path / "few", "--labels", "--from", "scratch")
+    assert told.returncode == 2
+    assert message in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_a_class_with_one_picture_is_no_obstacle(tmp_path):
+    folder = write_pictures(tmp_path / "few" / "train", 9)
+    for file in sorted((folder / "dark").iterdir())[1:]:
+        file.unlink()
+    write_pictures(tmp_path / "few" / "test", 2, seed=1)
+    told = run_lamina("data", tmp_path / "few", "--labels", "--from", "scratch")
+    assert told.returncode == 0, told.stderr
+
+
+def test_one_class_is_refused_as_train_does(tmp_path):
+    folder = write_pictures(tmp_path / "one", 20)
+    for file in (folder / "dark").iterdir():
+        file.unlink()
+    (folder / "dark").rmdir()
+    told, trained = (run_lamina(*words) for words in (("data", folder, "--labels"), ("train", "mlp", "--data", folder)))
+    assert told.returncode == trained.returncode == 2
+    assert told.stderr.splitlines()[-1] == trained.stderr.splitlines()[-1]
+
+
+def test_nets_that_know_nothing_say_so(tmp_path):
+    random = np.random.default_rng(0)
+    alike = np.repeat(random.integers(0, 256, (1, 12, 12, 3), dtype=np.uint8), 30, axis=0)
+    noise = random.integers(0, 256, (30, 12, 12, 3), dtype=np.uint8)
+    pixels, targets = np.concatenate([noise, alike]), np.arange(60) % 2
+    np.savez(tmp_path / "noise.npz", x_train=pixels, y_train=targets, x_test=noise[:10], y_test=targets[:10])
+    told = run_lamina("data", tmp_path / "noise.npz", "--labels", "--from", "scratch")
+    assert told.returncode == 0, told.stderr
+    assert "30 training pictures are copies of each other, or nearly, and too many" in told.stderr
+    assert "warning: the nets agree with only" in told.stderr
+    assert "Unless so many labels are wrong, most of those listed are right" in told.stderr
 
 
 def test_numbers_have_no_wrong_labels(tmp_path):

@@ -8,10 +8,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, RecipeError
-from lamina.insight.folds import FOLDS, CrossPrediction, cross_predict, cross_predict_features, draw_folds
+from lamina.insight.duplicates import find_near_duplicates, group_pairs
+from lamina.insight.folds import (
+    FOLDS,
+    CrossPrediction,
+    cross_predict,
+    cross_predict_features,
+    draw_folds,
+    limit_groups,
+)
 from lamina.insight.plans import Plan, choose_plans, multiply, predict_by
 from lamina.insight.planted import find_wrong_labels, plant_flips
 from lamina.nets import Flatten, Net, Output
@@ -77,12 +86,12 @@ def test_a_copy_with_another_label_does_not_give_a_picture_away():
 def test_a_wrong_label_is_found_in_every_split_and_planted_flips_are_counted():
     train, test = draw_squares(120), draw_squares(20, seed=1)
     train.targets[4], test.targets[7] = 1, 0
-    seen: list[Images] = []
+    seen, recipe = list[Images](), dataclasses.replace(RECIPE, epochs=12)
 
     def predict(images, others):
         seen.append(images)
         return cross_predict(
-            images, others, net=NET, recipe=RECIPE, device="cpu", progress=lambda *step: steps.append(step)
+            images, others, net=NET, recipe=recipe, device="cpu", progress=lambda *step: steps.append(step)
         )
 
     steps: list[tuple[int, int]] = []
@@ -98,7 +107,7 @@ def test_a_wrong_label_is_found_in_every_split_and_planted_flips_are_counted():
     assert steps == sorted(steps)
 
 
-def test_planted_flips_are_random_and_of_any_kind():
+def test_planted_flips_are_random():
     labels = draw_squares(300, classes=3)
     flipped = plant_flips(labels, 0.1, seed=5)
     changed = flipped.targets != labels.targets
@@ -107,9 +116,83 @@ def test_planted_flips_are_random_and_of_any_kind():
         (one, other) for one in range(3) for other in range(3) if one != other
     }
     assert (plant_flips(labels, 0.1, seed=6).targets != flipped.targets).any()
-    tags = Images.from_arrays(np.zeros((50, 2, 2), np.uint8), np.zeros((50, 4), bool))
-    assert plant_flips(tags, 0.02).targets.sum() == 4
-    assert not tags.targets.any()
+
+
+def test_a_rare_class_gets_few_foreign_pictures():
+    targets = np.where(np.arange(10_000) < 20, 10, np.arange(10_000) % 10)
+    images = Images.from_arrays(np.zeros((10_000, 1, 1), np.uint8), targets)
+    foreign = []
+    for seed in range(10):
+        flipped = plant_flips(images, 0.02, seed).targets
+        assert (flipped != targets).sum() == 200
+        assert np.array_equal(np.bincount(flipped), np.bincount(targets))
+        foreign.append(((flipped == 10) & (targets != 10)).sum())
+    assert 0 < np.mean(foreign) < 1.5  # 2 % of 20 are 0.4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_one_class_has_nearly_all_few_are_exchanged(seed):
+    images = Images.from_arrays(np.zeros((1000, 1, 1), np.uint8), (np.arange(1000) < 30).astype(int))
+    flipped = plant_flips(images, 0.1, seed).targets
+    assert flipped.sum() == 30
+    assert 2 <= (flipped != images.targets).sum() <= 20  # of 30 others about three are among those drawn
+    few = plant_flips(images, 0.002, seed).targets
+    assert (few != images.targets).sum() == 2
+
+
+def test_of_each_label_as_many_positives_as_negatives_are_flipped():
+    random = np.random.default_rng(0)
+    tags = random.random((1000, 100)) < np.where(np.arange(100) < 50, 0.01, 0.99)
+    images = Images.from_arrays(np.zeros((1000, 1, 1), np.uint8), tags)
+    flipped = plant_flips(images, 0.02).targets
+    assert np.array_equal(flipped.sum(axis=0), tags.sum(axis=0))
+    rarer = tags[:, :50].sum() + (~tags[:, 50:]).sum()
+    assert (flipped != tags).sum() == 2 * round(0.02 * rarer)
+    binary = Images.from_arrays(np.zeros((100, 1, 1), np.uint8), np.arange(100) < 10)
+    assert (plant_flips(binary, 0.1).targets != binary.targets).sum() == 2
+    for same in (np.zeros(8, int), np.zeros((8, 3), bool)):
+        with pytest.raises(DataError, match="two classes or more"):
+            plant_flips(Images.from_arrays(np.zeros((8, 1, 1), np.uint8), same), 0.1)
+
+
+def draw_icons(count: int) -> Images:
+    """A stroke, a circle and a bar, each moved by up to five pixels: neighbours are near-duplicates, all a chain."""
+    random, pixels = np.random.default_rng(0), np.zeros((count, 28, 28, 1), np.uint8)
+    for place in range(count):
+        icon = Image.new("L", (28, 28))
+        pen, at, ink = ImageDraw.Draw(icon), int(random.integers(11, 17)), int(random.integers(190, 256))
+        match place % 3:
+            case 0:
+                pen.line((at, 4, at, 23), fill=ink, width=3)
+            case 1:
+                pen.ellipse((at - 8, 4, at + 7, 22), outline=ink, width=3)
+            case 2:
+                pen.line((4, at, 23, at), fill=ink, width=3)
+        pixels[place, ..., 0] = np.asarray(icon)
+    return Images.from_arrays(pixels, np.arange(count) % 3)
+
+
+def test_a_chain_of_near_duplicates_does_not_take_a_class_away_from_its_net():
+    icons = draw_icons(90)
+    icons.pixels[4] = icons.pixels[1]
+    chained = group_pairs(90, find_near_duplicates(icons.pixels))
+    assert {chained[row] for row in range(1, 90, 3)} == {1}  # all circles
+    groups, divided = limit_groups(icons, chained)
+    assert divided == 30
+    assert groups[1] == groups[4]
+    assert [groups[row] for row in range(90) if row % 3 != 1] == [chained[row] for row in range(90) if row % 3 != 1]
+    assert limit_groups(icons, groups) == (groups, 0)
+    found = cross_predict(icons, net=NET, recipe=RECIPE, groups=chained, device="cpu").own
+    assert (found.argmax(axis=1) == icons.targets)[icons.targets == 1].mean() > 0.9
+
+
+def test_identical_pictures_of_a_whole_label_are_divided_too():
+    tags = np.zeros((40, 2), bool)
+    tags[:6, 0] = tags[20:, 1] = True
+    images = Images.from_arrays(np.zeros((40, 2, 2), np.uint8), tags)
+    groups, divided = limit_groups(images, ["rare"] * 6 + [*range(34)])
+    assert (len(set(groups)), divided) == (40, 6)
+    assert limit_groups(images, [0] * 3 + [1] * 3 + [*range(2, 36)])[1] == 0
 
 
 @pytest.mark.slow
@@ -167,7 +250,7 @@ def test_labels_are_multiplied_as_yes_and_no():
 
 
 def test_too_few_pictures_and_numbers_are_refused():
-    with pytest.raises(DataError, match=f"at least {2 * FOLDS} pictures"):
+    with pytest.raises(DataError, match=f"at least {2 * FOLDS} training pictures"):
         cross_predict(draw_squares(7), net=NET, recipe=RECIPE)
     numbers = Images.from_arrays(np.zeros((20, 2, 2), np.uint8), np.arange(20.0))
     with pytest.raises(DataError, match="a number is not right or wrong"):

@@ -19,6 +19,7 @@ from lamina.insight.labels import (
     find_disagreements,
     find_label_issues,
     find_suspects,
+    measure_agreement,
     prune_by_noise_rate,
 )
 
@@ -39,7 +40,7 @@ def make_case(seed: int, count: int, classes: int, noise: float) -> tuple[np.nda
 @given(st.integers(0, 10**6), st.integers(60, 600), st.integers(2, 12), st.floats(0, 0.4))
 def test_joint_issues_and_order_are_cleanlabs(seed, count, classes, noise):
     probabilities, labels, _ = make_case(seed, count, classes, noise)
-    assume(len(np.unique(labels)) == classes)
+    assume(np.bincount(labels, minlength=classes).min() > 1)  # of a class with one picture, cleanlab warns
     raw = compute_confident_joint(labels, probabilities, calibrate=False)
     assert np.array_equal(count_confident(probabilities, labels), raw)
     joint, theirs = estimate_joint(probabilities, labels), compute_confident_joint(labels, probabilities)
@@ -110,6 +111,28 @@ def test_binary_targets_are_two_classes():
     targets[1] = False
     images = Images.from_arrays(np.zeros((12, 2, 2), np.uint8), targets, ("is it wet?",))
     assert find_suspects(images, probabilities) == (Suspect(1, 0, "no", "yes", 0.8),)
+
+
+def agree(probabilities: np.ndarray, targets: np.ndarray):
+    return measure_agreement(Images.from_arrays(np.zeros((len(targets), 1, 1), np.uint8), targets), probabilities)
+
+
+def test_a_net_that_knows_little_is_weak_however_rare_a_class_is():
+    probabilities, labels, _ = make_case(0, 2000, 10, 0)
+    agreement = agree(probabilities, labels)
+    right = probabilities.argmax(axis=1) == labels
+    assert agreement.value == pytest.approx(np.mean([right[labels == label].mean() for label in range(10)]))
+    assert not agreement.is_weak
+    assert agree(probabilities[np.arange(2000) // 2 * 2], labels).is_weak  # every other picture is mistaken
+    constant = np.tile([0.9, 0.1], (100, 1))
+    assert agree(constant, (np.arange(100) < 5).astype(int)) == (0.5, 0.5)
+    tags = np.arange(100)[:, None] < [5, 20]
+    half = np.where(np.arange(100)[:, None] < [4, 12], 0.9, 0.2)
+    assert agree(half, tags) == (pytest.approx((0.8 + 1 + 0.6 + 1) / 4), 0.5)
+    assert not agree(half, tags).is_weak
+    assert agree(np.where(np.arange(100)[:, None] < [1, 4], 0.9, 0.2), tags).is_weak
+    assert agree(probabilities, np.full(2000, 9)).guessed == 0.1
+    assert not measure_agreement(Images.from_arrays(np.zeros((2, 1, 1), np.uint8), tags[:2]).take([]), half[:0]).is_weak
 
 
 def test_numbers_are_refused():

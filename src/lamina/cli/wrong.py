@@ -14,13 +14,14 @@ from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError, escape, plural
+from lamina.text import format_percent
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lamina.data import Dataset, Images
     from lamina.data.images import Split
-    from lamina.insight.labels import Suspect
+    from lamina.insight.labels import Agreement, Suspect
     from lamina.training.task import Task
 
 NEAR_DUPLICATES_IMAGES = 20_000
@@ -59,15 +60,17 @@ def _check(options: Options) -> None:
 
 def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> None:
     from lamina.data.duplicates import digest_rows
+    from lamina.data.load import check_learnable
     from lamina.insight.duplicates import find_near_duplicates, group_pairs
-    from lamina.insight.labels import check_kind
+    from lamina.insight.folds import check_dealable, limit_groups
     from lamina.insight.plans import choose_plans, predict_by
     from lamina.insight.planted import find_wrong_labels
     from lamina.training.device import choose_device
     from lamina.training.pretrained import find_at_hand
 
     train = dataset.train
-    check_kind(train.kind)
+    check_dealable(train)
+    check_learnable(dataset)
     plans = choose_plans(train, None if options.from_ == "scratch" else find_at_hand())
     device = choose_device(options.device)
     terminal.remark(f"device: {device}")
@@ -81,6 +84,13 @@ def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> N
                 train.pixels, lambda done, total: show_progress("comparing pictures", done, total)
             )
             groups = group_pairs(len(train), pairs)
+        groups, divided = limit_groups(train, groups)
+        if divided:
+            terminal.remark(
+                f"{divided:,} training pictures are copies of each other, or nearly, and too many of their class or of "
+                "all to be in one fold. Only identical ones are kept together, or none where these are too many, "
+                "so a net may have been told the label of a picture's copy."
+            )
         findings = find_wrong_labels(
             dataset,
             lambda images, others: predict_by(
@@ -94,12 +104,13 @@ def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> N
         )
     for split, suspects in findings.suspects.items():
         terminal.say(_count(dataset.splits[split], suspects, findings.disagreements[split]))
+        _warn_if_weak("the nets agree", split, findings.agreements[split], terminal)
     terminal.say(
-        f"of {plural(findings.planted, 'label', 'labels')} that were flipped at random for a test (2 %), "
+        f"of {findings.planted:,} labels that were exchanged between pictures at random for a test, "
         f"{findings.planted_found} {'was' if findings.planted_found == 1 else 'were'} found "
         f"({100 * findings.planted_recall:.0f} %)"
     )
-    _report(dataset, findings.suspects, findings.planted_recall, options, terminal)
+    _report(dataset, findings.suspects, findings.agreements, findings.planted_recall, options, terminal)
 
 
 def _judge_by_run(path: Path, options: Options, terminal: Terminal) -> Dataset:
@@ -137,16 +148,19 @@ def _find_suspects(
 ) -> None:
     import torch
 
-    from lamina.insight.labels import count_disagreements, find_suspects
+    from lamina.insight.labels import count_disagreements, find_suspects, measure_agreement
 
     suspects: dict[Split, tuple[Suspect, ...]] = {}
+    agreements: dict[Split, Agreement] = {}
     for images, logits, _ in judged:
         probabilities = task.probabilities(torch.from_numpy(logits)).numpy()
         suspects[images.split] = find_suspects(images, probabilities)
+        agreements[images.split] = measure_agreement(images, probabilities)
         terminal.say(_count(images, suspects[images.split], count_disagreements(images, probabilities)))
+        _warn_if_weak("the model agrees", images.split, agreements[images.split], terminal)
         if is_own and images.split == "train":
             terminal.say("    the model was trained on these, so it has learned many wrong labels too: try --labels")
-    _report(dataset, suspects, None, options, terminal)
+    _report(dataset, suspects, agreements, None, options, terminal)
 
 
 def _count(images: Images, suspects: Sequence[Suspect], disagreements: int) -> str:
@@ -158,9 +172,19 @@ def _count(images: Images, suspects: Sequence[Suspect], disagreements: int) -> s
     )
 
 
+def _warn_if_weak(who: str, split: Split, agreement: Agreement, terminal: Terminal) -> None:
+    if agreement.is_weak:
+        terminal.remark(
+            f"warning: {who} with only {format_percent(agreement.value)} of the labels of {split}, averaged over the "
+            f"classes (guessing: {format_percent(agreement.guessed)}). Unless so many labels are wrong, most of those "
+            "listed are right: this needs a better net, or more pictures."
+        )
+
+
 def _report(
     dataset: Dataset,
     suspects: Mapping[Split, Sequence[Suspect]],
+    agreements: Mapping[Split, Agreement],
     planted_recall: float | None,
     options: Options,
     terminal: Terminal,
@@ -201,6 +225,7 @@ def _report(
             }
             for images, one in ordered
         ],
+        agreement={split: agreement.value for split, agreement in agreements.items()},
         planted_recall=planted_recall,
     )
 

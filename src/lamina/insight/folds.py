@@ -20,6 +20,7 @@ from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.insight.labels import check_kind
 from lamina.nets import Net
+from lamina.targets import SINGLE_LABEL
 from lamina.training.device import choose_device
 from lamina.training.events import Epoch, Step
 from lamina.training.head import compute_features, find_head, head_logits, train_heads
@@ -31,6 +32,8 @@ from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
 
 FOLDS = 4
+MOST_OF_ALL, MOST_OF_A_CLASS = 1 / FOLDS, 0.5
+"""A group with a larger share is not kept in one fold: it would be too large, or its net would hardly see the class."""
 STEPS_PER_RECORD = 10
 
 
@@ -45,6 +48,16 @@ class CrossPrediction:
 
     own: Float32[np.ndarray, "n k"]
     others: tuple[Float32[np.ndarray, "_ k"], ...] = ()
+
+
+def check_dealable(images: Images) -> None:
+    """Raise ``DataError`` if the targets are numbers, or if there are too few pictures for four folds."""
+    check_kind(images.kind)
+    if len(images) < 2 * FOLDS:
+        raise DataError(
+            f"Expected at least {2 * FOLDS} training pictures to find wrong labels among, got {len(images)}. "
+            "Look at each of them yourself, or add some."
+        )
 
 
 def draw_folds(
@@ -76,6 +89,50 @@ def draw_folds(
     return found
 
 
+def limit_groups(images: Images, groups: Sequence[Hashable]) -> tuple[list[Hashable], int]:
+    """The groups, with those too large for one fold divided, and how many pictures are in these.
+
+    Pictures that are alike two by two may form a chain that takes in a whole class, such as icons or the frames of a
+    film. A group of more than a quarter of all pictures, or with two or more that are over half of a class, or of a
+    label's yes or no, is divided into identical pictures; where these are too many as well, into single ones.
+
+    >>> images = Images.from_arrays(np.arange(8, dtype=np.uint8).reshape(8, 1, 1), [0, 0, 0, 1, 1, 1, 1, 1])
+    >>> groups, divided = limit_groups(images, ["a", "a", "b", "c", "c", "d", "e", "f"])
+    >>> groups[3:], len(set(groups[:3])), divided
+    (['c', 'c', 'd', 'e', 'f'], 3, 2)
+    """
+    found = list(groups)
+    divided = _find_too_large(images, found)
+    for row, digest in zip(divided, digest_rows(images.pixels[divided]), strict=True):
+        found[row] = ("identical", digest)
+    for row in _find_too_large(images, found):
+        found[row] = ("single", row)
+    return found, len(divided)
+
+
+def _find_too_large(images: Images, groups: Sequence[Hashable]) -> list[int]:
+    """The rows of the pictures in groups that are too large for one fold."""
+
+    def count(rows: Sequence[int] | slice) -> Int64[np.ndarray, " k"]:
+        targets = images.targets[rows]
+        if images.kind is SINGLE_LABEL:
+            return np.bincount(targets, minlength=len(images.target_names))
+        of_yes = targets.reshape(len(targets), -1).sum(axis=0)
+        return np.concatenate([of_yes, len(targets) - of_yes])
+
+    members: dict[Hashable, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    totals, found = count(slice(None)), []
+    for rows in members.values():
+        if len(rows) > 1:
+            own = count(rows)
+            takes_a_class = ((own > 1) & (own > MOST_OF_A_CLASS * totals)).any()
+            if takes_a_class or len(rows) > MOST_OF_ALL * len(groups):
+                found += rows
+    return found
+
+
 def cross_predict(
     images: Images,
     others: Sequence[Images] = (),
@@ -93,7 +150,8 @@ def cross_predict(
         others: pictures of the same kind that nothing is trained on.
         net: with or without the number of its outputs.
         recipe: for three quarters of the images; its seed also draws the folds.
-        groups: pictures with the same value are in one fold; by default those with identical pixels.
+        groups: pictures with the same value are in one fold, within :func:`limit_groups`; by default those with
+            identical pixels.
         device: as for :class:`~lamina.training.loop.Training`.
         progress: called with (steps done, all steps).
 
@@ -172,12 +230,9 @@ def cross_predict_features(
 
 
 def _deal(images: Images, groups: Sequence[Hashable] | None, seed: int) -> Int64[np.ndarray, " n"]:
-    check_kind(images.kind)
-    if len(images) < 2 * FOLDS:
-        raise DataError(f"Expected at least {2 * FOLDS} pictures to find wrong labels among, got {len(images)}.")
-    if groups is None:
-        groups = digest_rows(images.pixels)
-    return draw_folds(images.kind.strata(images.targets), groups, seed=derive_seed(seed, "folds"))
+    check_dealable(images)
+    limited, _ = limit_groups(images, digest_rows(images.pixels) if groups is None else groups)
+    return draw_folds(images.kind.strata(images.targets), limited, seed=derive_seed(seed, "folds"))
 
 
 def _to_probabilities(training: Training, pixels: np.ndarray) -> Float32[np.ndarray, "n k"]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -184,6 +185,45 @@ def count_disagreements(images: Images, probabilities: Float[np.ndarray, "n k"])
     """How many labels of ``images`` are less probable than another, by :func:`find_disagreements`."""
     columns = _split_columns(images.kind, probabilities, images.targets)
     return sum(len(find_disagreements(own, given).rows) for own, given in columns)
+
+
+class Agreement(NamedTuple):
+    """How well a net knows the classes, as far as the given labels tell.
+
+    Attributes:
+        value: the share of pictures whose label it finds the most probable, averaged over the classes; of multi-label
+            and binary targets, over yes and no of each label.
+        guessed: the same for a net that knows nothing.
+    """
+
+    value: float
+    guessed: float
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether the net is nearer to guessing than to agreeing with all labels, so that its suspects mean little.
+
+        Such a net is wrong about half of the pictures, say. Where one label in twenty is wrong, nine of ten that it
+        contradicts are then right.
+        """
+        return self.value < (1 + self.guessed) / 2
+
+
+def measure_agreement(images: Images, probabilities: Float[np.ndarray, "n k"]) -> Agreement:
+    """How often the labels of ``images`` are the most probable; classes that they lack do not count.
+
+    >>> images = Images.from_arrays(np.zeros((3, 1, 1), np.uint8), ["cat", "cat", "dog"])
+    >>> measure_agreement(images, np.array([[0.9, 0.1], [0.4, 0.6], [0.1, 0.9]]))
+    Agreement(value=0.75, guessed=0.5)
+    """
+    shares, guessed = [], 1.0
+    for columns, given in _split_columns(images.kind, probabilities, images.targets):
+        classes = columns.shape[1]
+        counts = np.bincount(given, minlength=classes)
+        right = np.bincount(given[columns.argmax(axis=1) == given], minlength=classes)
+        shares += (right[counts > 0] / counts[counts > 0]).tolist()
+        guessed = 1 / classes
+    return Agreement(float(np.mean(shares)) if shares else 1.0, guessed)
 
 
 def mark(suspects: Sequence[Suspect], targets: Targets) -> Bool[np.ndarray, ...]:
