@@ -1,9 +1,9 @@
 """Planted wrong labels and planted near-duplicates among CIFAR-10's training pictures: how many are found, how fast.
 
 Of five classes, so many pictures each are taken; a fifth of their labels, or `--wrong-fraction`, is exchanged between
-pictures of different classes. What is found is compared with what was exchanged; CIFAR-10's own few wrong labels count as right. For the
-near-duplicates, copies of some pictures are added, each shifted by 1 or 2 px, mirrored, saved as JPEG of quality 50, or
-with brightness, contrast and colour changed by up to 10 %.
+pictures of different classes. What is found is compared with what was exchanged; CIFAR-10's own few wrong labels count
+as right. For the near-duplicates, copies of some pictures are added, each shifted by 1 or 2 px, mirrored, saved as JPEG
+of quality 50, or with brightness, contrast and colour changed by up to 10 %.
 
     LAMINA_CIFAR10=cifar10-images.zip python benchmarks/wrong_labels.py labels --a-class 2000
     LAMINA_CIFAR10=cifar10-images.zip python benchmarks/wrong_labels.py labels --a-class 2000 --scratch
