@@ -176,8 +176,8 @@ def _warn_if_weak(who: str, split: Split, agreement: Agreement, terminal: Termin
     if agreement.is_weak:
         terminal.remark(
             f"warning: {who} with only {format_percent(agreement.value)} of the labels of {split}, averaged over the "
-            f"classes (guessing: {format_percent(agreement.guessed)}). Unless so many labels are wrong, most of those "
-            "listed are right: this needs a better net, or more pictures."
+            f"classes (guessing: {format_percent(agreement.guessed)}). Most of the labels listed are likely right, "
+            "unless very many are wrong: this needs a better net, or more pictures."
         )
 
 
