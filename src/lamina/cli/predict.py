@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from lamina.cli.choices import open_predictor
+from lamina.cli.doubt import Doubt, make_doubt
 from lamina.cli.options import parse_options
 from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
@@ -43,6 +44,11 @@ class Options:
     """pictures, folders of them, and quoted patterns such as 'photos/**/*.jpg'"""
     top: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """show the N most likely classes or labels; by default 3 classes, or the labels that are more likely than not"""
+    reject_below: Annotated[float | None, tyro.conf.arg(metavar="P", help_behavior_hint="")] = None
+    """reject answers of a lower probability, from 0 to 1"""
+    coverage: Annotated[float | None, tyro.conf.arg(metavar="P", help_behavior_hint="")] = None
+    """show the smallest set of classes that holds the right one in this fraction of pictures, such as 0.9; of numbers,
+    the range"""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """write all probabilities to a table (.csv, .tsv) or JSON lines (.jsonl) instead of printing them"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -75,8 +81,11 @@ def run(arguments: Sequence[str]) -> int:
         torch.set_num_threads(1)
     predictor = open_predictor(run, options.net, options.device, terminal)
     task = predictor.task
+    doubt = make_doubt(run, predictor.task, options.reject_below, options.coverage, terminal)
     not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
-    output = _open_file(options.output, task) if options.output else _open_table(terminal, task, options.top)
+    output = (
+        _open_file(options.output, task, doubt) if options.output else _open_table(terminal, task, options.top, doubt)
+    )
     failed = 0
     with (
         end_on_sigterm(),
@@ -85,7 +94,7 @@ def run(arguments: Sequence[str]) -> int:
         closing(predictor.predict(paths)) as predictions,
     ):
         for done, prediction in enumerate(itertools.chain(not_found, predictions), start=1 - len(not_found)):
-            terminal.emit(**_to_event(task, prediction))
+            terminal.emit(**_to_event(task, prediction, doubt))
             if prediction.problem is not None:
                 failed += 1
                 terminal.remark(f"lamina: {prediction.name}: {prediction.problem}")
@@ -97,7 +106,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 @contextmanager
-def _open_table(terminal: Terminal, task: Task, top: int | None) -> Iterator[Callable[[Prediction], None]]:
+def _open_table(
+    terminal: Terminal, task: Task, top: int | None, doubt: Doubt
+) -> Iterator[Callable[[Prediction], None]]:
     """A table for people, with the ``top`` most likely classes or labels; call what this gives with each prediction."""
     from lamina.runs.run import describe
 
@@ -111,8 +122,15 @@ def _open_table(terminal: Terminal, task: Task, top: int | None) -> Iterator[Cal
 
         def write(prediction: Prediction) -> None:
             if prediction.problem is None:
-                numbers = [f"{value:.6g}" for value in prediction.values.values()]
-                add([prediction.name, *(numbers if kind is REGRESSION else [describe(prediction, top)])])
+                if kind is REGRESSION:
+                    margins = doubt.margins or (None,) * len(prediction.values)
+                    numbers = zip(prediction.values.values(), margins, strict=True)
+                    add([prediction.name, *(f"{value:.6g}" + _plus_minus(margin) for value, margin in numbers)])
+                elif doubt.rejects(prediction):
+                    add([prediction.name, f"rejected ({describe(prediction, 1)})"])
+                else:
+                    count = len(doubt.choose(prediction)) if doubt.threshold is not None else top
+                    add([prediction.name, describe(prediction, count)])
 
         yield write
 
@@ -128,7 +146,7 @@ def _check_output(file: Path) -> None:
 
 
 @contextmanager
-def _open_file(file: Path, task: Task) -> Iterator[Callable[[Prediction], None]]:
+def _open_file(file: Path, task: Task, doubt: Doubt) -> Iterator[Callable[[Prediction], None]]:
     """Open a table or a file of JSON lines, by its suffix; call what this gives with each prediction.
 
     The file is replaced when the block ends without an error.
@@ -142,17 +160,21 @@ def _open_file(file: Path, task: Task) -> Iterator[Callable[[Prediction], None]]
                 opened.write(f"{line}\n".encode("utf-8", "backslashreplace"))
 
             if delimiter:
-                write_line(_csv_line(_csv_head(task), delimiter))
-                yield lambda prediction: write_line(_csv_line(_csv_columns(task, prediction), delimiter))
+                write_line(_csv_line(_csv_head(task, doubt), delimiter))
+                yield lambda prediction: write_line(_csv_line(_csv_columns(task, prediction, doubt), delimiter))
             else:
-                yield lambda prediction: write_line(json.dumps(_to_event(task, prediction)))
+                yield lambda prediction: write_line(json.dumps(_to_event(task, prediction, doubt)))
     except BrokenPipeError:
         raise  # of stdout
     except OSError as error:
         raise DataError(f"Cannot write {file}: {error.strerror or error}. The file is unchanged.") from error
 
 
-def _to_event(task: Task, prediction: Prediction) -> dict[str, Any]:
+def _plus_minus(margin: float | None) -> str:
+    return "" if margin is None else f" ± {margin:.3g}"
+
+
+def _to_event(task: Task, prediction: Prediction, doubt: Doubt) -> dict[str, Any]:
     if prediction.problem is not None:
         return {"event": "problem", "image": prediction.name, "reason": prediction.problem}
     event: dict[str, Any] = {"event": "prediction", "image": prediction.name, "answer": prediction.answer}
@@ -160,6 +182,12 @@ def _to_event(task: Task, prediction: Prediction) -> dict[str, Any]:
         event["question"] = task.target_names[0]
     if task.kind is not REGRESSION:
         event["probabilities"] = prediction.values
+    if doubt.limit is not None:
+        event["rejected"] = doubt.rejects(prediction)
+    if doubt.threshold is not None:
+        event["set"] = doubt.choose(prediction)
+    if doubt.margins:
+        event["margins"] = dict(zip(task.target_names, doubt.margins, strict=True))
     return event
 
 
@@ -170,18 +198,29 @@ def _csv_line(columns: Sequence[str], delimiter: str) -> str:
     return line.getvalue().removesuffix("\r\n")
 
 
-def _csv_head(task: Task) -> list[str]:
+def _csv_head(task: Task, doubt: Doubt) -> list[str]:
+    more = ["rejected"] * (doubt.limit is not None) + ["set"] * (doubt.threshold is not None)
     if task.kind is REGRESSION:
-        return ["image", *task.target_names, "problem"]
+        margins = [f"±({name})" for name in task.target_names] if doubt.margins else []
+        return ["image", *task.target_names, *margins, "problem"]
     # A class may be called "image" or "problem": brackets distinguish it from these columns.
-    return ["image", "answer", *(f"p({name})" for name in task.kind.answers(task.target_names)), "problem"]
+    return ["image", "answer", *(f"p({name})" for name in task.kind.answers(task.target_names)), *more, "problem"]
 
 
-def _csv_columns(task: Task, prediction: Prediction) -> list[str]:
+def _csv_columns(task: Task, prediction: Prediction, doubt: Doubt) -> list[str]:
     if prediction.problem is not None:
-        return [prediction.name, *[""] * (len(_csv_head(task)) - 2), prediction.problem]
+        return [prediction.name, *[""] * (len(_csv_head(task, doubt)) - 2), prediction.problem]
     values = [f"{value:.7g}" for value in prediction.values.values()]
     if task.kind is REGRESSION:
-        return [prediction.name, *values, ""]
+        return [prediction.name, *values, *(f"{margin:.7g}" for margin in doubt.margins), ""]
     answer = prediction.answer
-    return [prediction.name, answer if isinstance(answer, str) else ";".join(answer or ()), *values, ""]
+    rejected = ["yes" if doubt.rejects(prediction) else "no"] if doubt.limit is not None else []
+    chosen = [";".join(doubt.choose(prediction))] if doubt.threshold is not None else []
+    return [
+        prediction.name,
+        answer if isinstance(answer, str) else ";".join(answer or ()),
+        *values,
+        *rejected,
+        *chosen,
+        "",
+    ]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lamina.drawing.style import COLOURS, FAINT_INK, GRID, INK, label, new_figure, percent_formatter
+from lamina.evaluation.answers import Answers
+from lamina.evaluation.calibration import find_bins, judge_answers
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport
+from lamina.evaluation.scores import calibration_error
+from lamina.targets import MULTI_LABEL
 from lamina.text import format_percent
+from lamina.training.task import Task
 
 POINTS_PER_INCH = 72
 LEGIBLE_CLASSES = 25
@@ -62,6 +68,49 @@ def draw_confusion(report: ClassReport) -> Figure:
             colour = "white" if shades[row, column] > 0.6 else INK if images else FAINT_INK
             text = axes.text(column, row, f"{images:,}", ha="center", va="center", color=colour, fontsize=9)
             text.set_in_layout(False)  # it lies within its cell and needs no room in the layout
+    return figure
+
+
+def draw_reliability(task: Task, answers: Answers) -> Figure:
+    """Draw how often answers of a probability are right, before and after calibration, and what rejecting gains.
+
+    Answers on the diagonal mean what they say. Beside it, of classes: accuracy against coverage, where the least sure
+    answers are rejected.
+    """
+    logits, truth = torch.from_numpy(answers.logits).double(), torch.from_numpy(np.array(answers.targets))
+    raw = task.with_temperatures(())
+    series = {"calibrated": task, "before": raw} if task != raw else {"as trained": raw}
+    has_coverage = task.kind is not MULTI_LABEL
+    figure = new_figure(9.5 if has_coverage else 5, 4.6)
+    axes, *others = figure.subplots(1, 1 + has_coverage, squeeze=False)[0]
+    axes.plot((0, 1), (0, 1), color=FAINT_INK, linewidth=1, linestyle=":")
+    for number, (name, one) in enumerate(series.items()):
+        confidence, is_right = judge_answers(one, logits, truth)
+        bins = find_bins(confidence, is_right)
+        error = calibration_error(confidence, is_right)
+        colour = COLOURS[0] if number == 0 else FAINT_INK
+        axes.plot(
+            [one_bin[0] for one_bin in bins], [one_bin[1] for one_bin in bins], marker="o", markersize=4,
+            linestyle="-" if number == 0 else "--", color=colour, label=f"{name}: error {format_percent(error)}",
+        )  # fmt: skip
+    axes.set_title(f"reliability on {answers.split}", loc="left", color=INK)
+    axes.set(xlim=(0, 1.01), ylim=(0, 1.01))
+    axes.set_xlabel("probability of the answer", color=INK)
+    axes.set_ylabel("how often it is right" if has_coverage else "how often the label is there", color=INK)
+    axes.legend(frameon=False, fontsize=8)
+    for coverage in others:
+        confidence, is_right = judge_answers(task, logits, truth)
+        ordered = is_right[confidence.argsort(descending=True, stable=True)].double()
+        kept = torch.arange(1, len(ordered) + 1)
+        coverage.plot(kept / len(ordered), ordered.cumsum(0) / kept, color=COLOURS[0])
+        coverage.set_title("accuracy if the least sure are rejected", loc="left", color=INK)
+        coverage.set_xlabel("fraction of answers that is kept", color=INK)
+        coverage.set_xlim(0, 1.01)
+    for each in figure.axes:
+        each.xaxis.set_major_formatter(percent_formatter())
+        each.yaxis.set_major_formatter(percent_formatter())
+        each.grid(color=GRID)
+        each.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lamina.data import Images
 from lamina.errors import DataError, NotFiniteError
+from lamina.evaluation.calibration import measure_rejections
 from lamina.evaluation.intervals import influence_interval, matched_interval, wilson_interval
 from lamina.evaluation.reports import (
     Baseline,
@@ -82,11 +83,12 @@ def score_logits(task: Task, predicted: Float32[np.ndarray, "n k"], images: Imag
     match task:
         case SingleLabel():
             majority = int(np.argmax(task.shares))
-            return _report_classes(shared, logits, targets, task.target_names, majority)
+            return _report_classes(shared, logits, targets, task.target_names, majority, task.temperatures)
         case Binary():
             # Two classes with logits 0 and z: their softmax is the sigmoid of z.
             both = torch.cat([torch.zeros_like(logits), logits], dim=1)
-            report = _report_classes(shared, both, targets.long(), ("no", "yes"), int(task.shares[0] > 0.5))
+            majority = int(task.shares[0] > 0.5)
+            report = _report_classes(shared, both, targets.long(), ("no", "yes"), majority, task.temperatures)
             precision = average_precision(logits[:, 0], targets)[0] if targets.any() else None
             auc = roc_auc(logits[:, 0], targets) if targets.any() and not targets.all() else None
             return replace(report, question=QuestionScores(task.target_names[0], precision, auc))
@@ -103,10 +105,13 @@ def _report_classes(
     targets: Int64[Tensor, " n"],
     names: tuple[str, ...],
     majority: int,
+    temperatures: tuple[float, ...],
 ) -> ClassReport:
     chosen = logits.argmax(dim=1)
     confusion = count_confusion(chosen, targets, len(names))
-    confidence = logits.softmax(dim=1).amax(dim=1)
+    is_right = chosen == targets
+    raw = logits.softmax(dim=1).amax(dim=1)
+    confidence = (logits / temperatures[0]).softmax(dim=1).amax(dim=1) if temperatures else raw
     right, predicted, support = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
     counts = np.stack([right, predicted, support], axis=1).tolist()
     classes = tuple(ClassScores(name, *_score(*row)) for name, row in zip(names, counts, strict=True))
@@ -125,7 +130,9 @@ def _report_classes(
         accuracy=int(right.sum()) / len(targets),
         accuracy_interval=wilson_interval(int(right.sum()), len(targets)),
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
-        calibration_error=calibration_error(confidence, chosen == targets),
+        calibration_error=calibration_error(confidence, is_right),
+        uncalibrated_error=calibration_error(raw, is_right) if temperatures else None,
+        rejections=measure_rejections(confidence, is_right),
         classes=classes,
         confusion=tuple(map(tuple, confusion.tolist())),
     )
@@ -158,6 +165,7 @@ def _report_labels(
     gains = (influences - (known - constant) / len(known)).mean(dim=1)
     gain = mean - float(constant.mean())
     usual = support.new_tensor(task.shares, dtype=torch.float64) > 0.5
+    raw, calibrated = (each.flatten() for each in (logits.sigmoid(), task.probabilities(logits)))
     return LabelReport(
         **shared,
         baseline=Baseline(float(constant.mean()), gain, influence_interval(gain, gains)),
@@ -165,6 +173,8 @@ def _report_labels(
         mean_average_precision=mean,
         micro_f1=int(2 * right.sum()) / int(predicted.sum() + support.sum()),
         macro_f1=_mean_of_known([scores.f1 for scores in labels if scores.support]),
+        calibration_error=calibration_error(calibrated, targets.flatten()),
+        uncalibrated_error=calibration_error(raw, targets.flatten()) if task.temperatures else None,
         labels=labels,
     )
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple, final
 
 from lamina.errors import LaminaError
 from lamina.evaluation.advice import advise, advise_on_classes, find_verdict
+from lamina.evaluation.calibration import Rejection
 from lamina.evaluation.intervals import Interval
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
 from lamina.text import escape, format_percent, format_table, html_table
@@ -238,6 +239,8 @@ class ClassReport(Report):
         balanced_accuracy: the mean of the classes' recalls, however many images each has.
         calibration_error: mean distance between the probability of the predicted class and how often it is right, over
             15 equal bins (Guo et al., On calibration of modern neural networks, 2017, equation 3).
+        uncalibrated_error: the same without the model's temperature; ``None`` if it has none.
+        rejections: how many images keep their answer, and how many of these are right, where unsure ones are rejected.
         confusion: images by true class (rows) and predicted class (columns).
         majority: the class that most training images have, of ``no`` and ``yes`` for binary; the baseline's answer.
         question: more metrics of a binary model; ``None`` for single-label.
@@ -250,6 +253,8 @@ class ClassReport(Report):
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
     majority: str
+    uncalibrated_error: float | None = None
+    rejections: tuple[Rejection, ...] = ()
     question: QuestionScores | None = None
     _score_name = "accuracy"
 
@@ -276,7 +281,7 @@ class ClassReport(Report):
             f"(95 % interval {low:.1f} to {high:.1f} %, {self._format_images()})",
             f"{self.constant_answer()}: {format_percent(self.baseline.value)}, {self._describe_gain()}",
             f"balanced accuracy {format_percent(self.balanced_accuracy)}, loss {self.loss:.4f}, "
-            f"calibration error {format_percent(self.calibration_error)}",
+            f"{_describe_calibration(self.calibration_error, self.uncalibrated_error)}",
         ]
         if self.question is not None:
             lines.append(
@@ -335,13 +340,18 @@ class LabelReport(Report):
         micro_f1: F1 of all answers together, in which frequent labels count most.
         baseline_micro_f1: that of the baseline, which answers the labels of more than half of the training images.
         macro_f1: the mean of the labels' F1, leaving out labels without images.
+        calibration_error: mean distance between the probability of a label and how often it is there, over 15 equal
+            bins of all labels' answers.
+        uncalibrated_error: the same without the model's temperatures; ``None`` if it has none.
     """
 
     mean_average_precision: float
     micro_f1: float
     baseline_micro_f1: float
     macro_f1: float
+    calibration_error: float
     labels: tuple[LabelScores, ...]
+    uncalibrated_error: float | None = None
     _kind = MULTI_LABEL
     _score_name = "mean_average_precision"
 
@@ -351,7 +361,8 @@ class LabelReport(Report):
             f"({self._format_images()})",
             f"{self.constant_answer()}: {format_percent(self.baseline.value)}, micro F1 "
             f"{format_percent(self.baseline_micro_f1)}, {self._describe_gain()}",
-            f"micro F1 {format_percent(self.micro_f1)}, macro F1 {format_percent(self.macro_f1)}, loss {self.loss:.4f}",
+            f"micro F1 {format_percent(self.micro_f1)}, macro F1 {format_percent(self.macro_f1)}, "
+            f"loss {self.loss:.4f}, {_describe_calibration(self.calibration_error, self.uncalibrated_error)}",
         ]
 
     def constant_answer(self) -> str:
@@ -426,6 +437,11 @@ class NumberReport(Report):
         ]  # fmt: skip
         heads = ("number", "mean absolute error", "error of the median", "RMSE", "R²")
         return _Table(heads, rows, [each.r2 for each in self.numbers], "R²")
+
+
+def _describe_calibration(error: float, uncalibrated: float | None) -> str:
+    before = "not calibrated" if uncalibrated is None else f"{format_percent(uncalibrated)} before calibration"
+    return f"calibration error {format_percent(error)} ({before})"
 
 
 def _format(value: float | None, spec: str) -> str:

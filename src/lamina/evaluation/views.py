@@ -68,7 +68,7 @@ def predict_views(
 def _is_unsure(task: Task, logits: Float32[np.ndarray, "n k"]) -> Bool[np.ndarray, " n"]:
     if not isinstance(task, SingleLabel) or logits.shape[1] < 2:
         return np.ones(len(logits), np.bool_)
-    likeliest = task.probabilities(torch.from_numpy(logits)).topk(2, dim=1).values
+    likeliest = torch.from_numpy(logits).softmax(dim=1).topk(2, dim=1).values  # calibrated or not, the same images
     return (likeliest[:, 0] - likeliest[:, 1] < UNSURE_BELOW).numpy()
 
 

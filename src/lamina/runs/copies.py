@@ -29,6 +29,7 @@ FILES = (
     "history.jsonl",
     "model.safetensors",
     "answers.npz",
+    "calibration.json",
     "report.json",
     "state.safetensors",
 )

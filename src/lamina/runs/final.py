@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning
 from lamina.evaluation.answers import Answers
+from lamina.evaluation.calibration import Calibration, fit_temperatures
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model, predict_logits
+from lamina.training.task import Task
 
 if TYPE_CHECKING:
     from lamina.runs.run import Run
@@ -34,21 +37,37 @@ def report_final(run: Run, model: Model, dataset: Dataset, group: Group = ALONE)
     """
     answers: list[Answers] = []
     report: Report | None = None
+    calibration: Calibration | None = None
+    task = run.record.task
+    if dataset.val is not None:
+        val_logits = predict_logits(model, dataset.val.pixels, group=group)
+        calibration = calibrate(task, dataset.val, val_logits)
+        if calibration is not None:
+            task = task.with_temperatures(calibration.temperatures)
     for images in (dataset.test, dataset.val):
         if images is None:
             continue
         began = time.perf_counter()
-        logits = predict_logits(model, images.pixels, group=group)
+        logits = val_logits if images is dataset.val else predict_logits(model, images.pixels, group=group)
         if report is None:
             seconds = time.perf_counter() - began
-            report = score_split(dataset, images, partial(score_logits, model.task, logits, seconds=seconds))
+            report = score_split(dataset, images, partial(score_logits, task, logits, seconds=seconds))
         if report is not None:
             answers.append(Answers(images.split, logits, images.targets, images.names))
     if report is not None and group.is_leader:
         run.save_answers(answers)
+        run.save_calibration(calibration)
         run.save_report(report)
-        _draw(run, report, model, answers[0])
+        _draw(run, report, task, answers[0])
     return report
+
+
+def calibrate(task: Task, images: Images, logits: Float32[np.ndarray, "n k"]) -> Calibration | None:
+    """What makes the probabilities right on images that were not trained on; ``None`` where there are too few."""
+    if images.kind is not task.kind or not np.isfinite(logits).all():
+        return None
+    temperatures = fit_temperatures(task, logits, images.targets)
+    return Calibration(images.split, len(images), temperatures) if temperatures else None
 
 
 def score_split(dataset: Dataset, images: Images, score: Callable[[Images], Report]) -> Report | None:
@@ -61,12 +80,21 @@ def score_split(dataset: Dataset, images: Images, score: Callable[[Images], Repo
     return dataclasses.replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
 
 
-def _draw(run: Run, report: Report, model: Model, answers: Answers) -> None:
-    from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter, save_figure  # loads matplotlib
+def _draw(run: Run, report: Report, task: Task, answers: Answers) -> None:
+    from lamina.drawing import (  # loads matplotlib
+        draw_confusion,
+        draw_curves,
+        draw_labels,
+        draw_reliability,
+        draw_scatter,
+        save_figure,
+    )
 
     name = run.record.net_name
     curves = draw_curves({name: [run.history.epochs()]}, report.score, reports={name: [report]})
     save_figure(curves, run.path / "curves.png")
+    if not isinstance(report, NumberReport):
+        save_figure(draw_reliability(task, answers), run.path / "reliability.png")
     if isinstance(report, ClassReport):
         save_figure(draw_confusion(report), run.path / "confusion.png")
     elif isinstance(report, LabelReport):
@@ -74,5 +102,5 @@ def _draw(run: Run, report: Report, model: Model, answers: Answers) -> None:
     elif isinstance(report, NumberReport):
         count = len(answers.logits)
         rows = np.linspace(0, count - 1, min(count, DRAWN_IMAGES), dtype=np.int64)
-        predicted = model.task.probabilities(torch.from_numpy(answers.logits[rows])).numpy()
+        predicted = task.probabilities(torch.from_numpy(answers.logits[rows])).numpy()
         save_figure(draw_scatter(report, predicted, answers.targets[rows]), run.path / "scatter.png")

@@ -1,8 +1,9 @@
 """``Run``: a folder of plain files that hold a training, its progress and its results.
 
 They are ``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint),
-``report.json``, ``answers.npz`` and, where the splits were drawn, ``splits.json``. All but the history, which only
-grows, are written under another name and renamed, so that none is ever incomplete. Nothing is pickled or executed.
+``report.json``, ``answers.npz``, ``calibration.json`` and, where the splits were drawn, ``splits.json``. All but the
+history, which only grows, are written under another name and renamed, so that none is ever incomplete. Nothing is
+pickled or executed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from lamina.data import Dataset
 from lamina.data.images import Split
 from lamina.errors import LaminaError, NetError, RunError, escape, plural, suggest
 from lamina.evaluation.answers import REMEDY, Answers, pack_answers, unpack_answers
+from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.pictures import find_pictures
 from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.evaluation.reports import Report
@@ -39,6 +41,7 @@ from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.tensors import read_tensors, write_tensors
+from lamina.values import fields_to_json, from_json_values
 
 SHOWN_ROWS = 50
 
@@ -162,6 +165,25 @@ class Run:
         return found
 
     @property
+    def calibration(self) -> Calibration | None:
+        """The temperatures of the saved model's probabilities; ``None`` where it had no ``val`` to fit them to.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        file = self.path / "calibration.json"
+        if not file.exists():
+            return None
+        values = parse_object(read_bytes(file), str(file), REMEDY)
+        try:
+            found = from_json_values(Calibration, values, "calibration")
+            if len(found.temperatures) not in (1, self.record.task.outputs):
+                raise ValueError(f"expected a temperature or one for each of {self.record.task.outputs} outputs")
+        except (ValueError, LaminaError) as error:
+            raise damaged(str(file), error, REMEDY) from error
+        return found
+
+    @property
     def history(self) -> History:
         """The epochs so far, and the rewinds."""
         return History(self.path / "history.jsonl")
@@ -219,17 +241,25 @@ class Run:
         """Replace the answers; the report, written after them, says that they are of the saved model."""
         write_atomically(self.path / "answers.npz", pack_answers(answers))
 
+    def save_calibration(self, calibration: Calibration | None) -> None:
+        """Replace the temperatures, or remove them."""
+        file = self.path / "calibration.json"
+        if calibration is None:
+            file.unlink(missing_ok=True)
+        else:
+            write_json(file, fields_to_json(calibration))
+
     def save_model(self, model: Model) -> None:
         """Replace the trained weights, and remove the report and answers that they outdate."""
         self._remove_outdated()
         write_tensors(self.path / "model.safetensors", model.state_dict(), {})
 
     def _remove_outdated(self) -> None:
-        for name in ("report.json", "answers.npz"):
+        for name in ("report.json", "calibration.json", "answers.npz"):
             (self.path / name).unlink(missing_ok=True)
 
     def load_model(self, module: nn.Module | None = None) -> Model:
-        """The trained model, on the CPU, in eval mode.
+        """The trained model, on the CPU, in eval mode; its task's probabilities are calibrated if the run is.
 
         Args:
             module: for a user's own module, the same one, made anew; it takes the trained weights.
@@ -238,7 +268,10 @@ class Run:
             RunError: the weights are missing, damaged or do not fit, or a module is missing.
             NetError: the net is timm's, which is not installed.
         """
-        record = self.record
+        record, calibration = self.record, self.calibration
+        task = record.task
+        if calibration is not None:
+            task = task.with_temperatures(calibration.temperatures)
         net = self.choose_net(module)
         if isinstance(net, TimmNet):
             import_timm()
@@ -249,9 +282,7 @@ class Run:
                 body = net.check(record.in_shape, record.task.outputs).module(record.in_shape)
             else:
                 body = deepcopy(net) if module is None else module
-            model = Model(
-                body, net=record.net, task=record.task, in_shape=record.in_shape, mean=record.mean, std=record.std
-            )
+            model = Model(body, net=record.net, task=task, in_shape=record.in_shape, mean=record.mean, std=record.std)
         except (NetError, RuntimeError, ValueError) as error:
             raise damaged(str(self.path / "run.json"), error) from error
         weights = _read_weights(self.path / "model.safetensors", model.state_dict())

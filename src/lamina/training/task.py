@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -59,13 +59,17 @@ class Task(ABC):
 
     @abstractmethod
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """Probabilities of the logits; for regression, numbers in the targets' own units."""
+        """Probabilities of the logits, calibrated if there are temperatures; for regression, numbers in own units."""
 
     @abstractmethod
     def correct(
         self, logits: Float[Tensor, "n k"], targets: Num[Tensor, "n ..."] | Bool[Tensor, "n ..."]
     ) -> Float[Tensor, ""] | None:
         """Right answers in a batch; ``None`` for regression."""
+
+    def with_temperatures(self, temperatures: tuple[float, ...]) -> Task:
+        """The task whose probabilities are of logits that are divided by these; numbers have no temperature."""
+        return replace(self, temperatures=temperatures)  # type: ignore[call-arg]
 
     def to_json(self) -> dict[str, Any]:
         """The task as JSON values."""
@@ -94,12 +98,14 @@ class SingleLabel(Task):
 
     Attributes:
         shares: of the training images that are of each class, from 0 to 1.
+        temperatures: one, by which the logits are divided for the probabilities, or none; the loss is without.
 
     >>> SingleLabel(("cat", "dog"), shares=(0.75, 0.25)).weigh(torch.tensor([0, 0, 0, 1]))
     tensor([0.6667, 0.6667, 0.6667, 2.0000])
     """
 
     shares: tuple[float, ...]
+    temperatures: tuple[float, ...] = ()
     kind = targets.SINGLE_LABEL
 
     def loss(
@@ -123,7 +129,7 @@ class SingleLabel(Task):
 
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """Softmax: positive, summing to one."""
-        return logits.softmax(dim=1)
+        return _soften(logits, self.temperatures).softmax(dim=1)
 
     def correct(self, logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"]) -> Float[Tensor, ""]:
         """Images whose largest logit is that of their class."""
@@ -136,9 +142,12 @@ class _SigmoidTask(Task):
 
     Attributes:
         shares: of the training images that have each label, or of yes, from 0 to 1.
+        temperatures: one for each output, by which the logits are divided for the probabilities, or none; the loss is
+            without.
     """
 
     shares: tuple[float, ...]
+    temperatures: tuple[float, ...] = ()
 
     def loss(
         self,
@@ -160,7 +169,7 @@ class _SigmoidTask(Task):
 
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """Sigmoid: the probability of each label, or of yes."""
-        return logits.sigmoid()
+        return _soften(logits, self.temperatures).sigmoid()
 
     def correct(self, logits: Float[Tensor, "n k"], targets: Bool[Tensor, "n ..."]) -> Float[Tensor, ""]:
         """The fraction of right answers of each image, summed over the batch."""
@@ -242,6 +251,10 @@ def task_of(images: Images) -> Task:
         return SingleLabel(names, tuple((np.bincount(values, minlength=len(names)) / len(values)).tolist()))
     sigmoid = MultiLabel if images.kind is targets.MULTI_LABEL else Binary
     return sigmoid(names, tuple(values.reshape(len(values), -1).mean(axis=0).tolist()))
+
+
+def _soften(logits: Float[Tensor, "n k"], temperatures: tuple[float, ...]) -> Float[Tensor, "n k"]:
+    return logits / logits.new_tensor(temperatures) if temperatures else logits
 
 
 def _inverse_shares(counts: Int64[Tensor, " k"]) -> Float[Tensor, " k"]:

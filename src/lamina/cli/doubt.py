@@ -1,0 +1,140 @@
+"""lamina predict --reject-below and --coverage: what becomes of answers that the model is not sure of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lamina.cli.terminal import Terminal
+from lamina.errors import DataError, RunError
+from lamina.targets import MULTI_LABEL, REGRESSION
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float64, Int64
+
+    from lamina.evaluation.answers import Answers
+    from lamina.evaluation.predictor import Prediction
+    from lamina.runs.run import Run
+    from lamina.training.task import Task
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What to do with an answer, by its probability.
+
+    Attributes:
+        limit: below which it is rejected.
+        threshold: from which a class belongs to the set that holds the right one.
+        margins: how far each number may be off; of regression.
+    """
+
+    limit: float | None = None
+    threshold: float | None = None
+    margins: tuple[float, ...] = ()
+
+    def rejects(self, prediction: Prediction) -> bool:
+        """Whether the answer is not probable enough."""
+        return self.limit is not None and max(prediction.values.values(), default=1.0) < self.limit
+
+    def choose(self, prediction: Prediction) -> list[str]:
+        """The classes in the picture's set, the most likely first; always one."""
+        ranked = sorted(prediction.values.items(), key=lambda pair: -pair[1])
+        threshold = 0.0 if self.threshold is None else self.threshold
+        return [name for place, (name, value) in enumerate(ranked) if value >= threshold or place == 0]
+
+
+def make_doubt(run: Run, task: Task, limit: float | None, coverage: float | None, terminal: Terminal) -> Doubt:
+    """What the options ask for; prints what it was fitted to, and what it is worth on the test pictures."""
+    for flag, value in (("--reject-below", limit), ("--coverage", coverage)):
+        if value is not None and not 0 < value < 1:
+            raise DataError(f"{flag} was {value:g}, but must be between 0 and 1, such as 0.9.")
+        if value is not None and task.kind is MULTI_LABEL:
+            raise DataError(f"{flag} is for one answer per picture, but the model gives labels, each for itself.")
+    if limit is not None:
+        if task.kind is REGRESSION:
+            raise DataError("--reject-below is for probabilities, but the model gives numbers. Try --coverage.")
+        _say_rejections(run, task, limit, terminal)
+    if coverage is None:
+        return Doubt(limit)
+    return _fit(run, task, limit, coverage, terminal)
+
+
+def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: Terminal) -> Doubt:
+    import numpy as np
+
+    from lamina.evaluation.calibration import choose_sets, fit_margins, fit_sets
+
+    answers = run.answers
+    if "val" not in answers:
+        raise RunError(
+            f"--coverage is fitted to val pictures, but {run.path} has no answers for any. Train with --val 0.1, or "
+            f"evaluate the run's own val with lamina resume {run.path}."
+        )
+    val, test = answers["val"], answers.get("test")
+    words = f"coverage: {100 * coverage:g} %, fitted to {len(val.logits):,} pictures of val"
+    if task.kind is REGRESSION:
+        numbers = _probabilities(task, val)
+        margins = fit_margins(numbers, np.asarray(val.targets, np.float64), coverage)
+        _check_enough(np.isfinite(margins).all(), len(val.logits), coverage)
+        if test is not None:
+            are_inside = (np.abs(_probabilities(task, test) - test.targets) <= margins).mean(axis=0)
+            shares = ", ".join(f"{100 * share:.1f} %" for share in are_inside)
+            words += f"; on {len(test.logits):,} of test, {shares} of the true numbers lie within the margins"
+        terminal.remark(words)
+        return Doubt(limit, None, tuple(margins.tolist()))
+    threshold = fit_sets(_probabilities(task, val), _classes(val), coverage)
+    _check_enough(threshold > 0, len(val.logits), coverage)
+    if test is not None:
+        sets = choose_sets(_probabilities(task, test), threshold)
+        share = sets[np.arange(len(sets)), _classes(test)].mean()
+        words += (
+            f"; on {len(sets):,} of test, {100 * share:.1f} % of the sets hold the right class, "
+            f"with {sets.sum(axis=1).mean():.2f} classes on average"
+        )
+    terminal.remark(words)
+    return Doubt(limit, threshold)
+
+
+def _check_enough(is_enough: bool, pictures: int, coverage: float) -> None:
+    if not is_enough:
+        raise DataError(
+            f"--coverage was {coverage:g}, but val has only {pictures:,} pictures: too few to promise that. "
+            "Give a lower coverage."
+        )
+
+
+def _say_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> None:
+    import torch
+
+    from lamina.evaluation.calibration import judge_answers
+
+    answers = run.answers
+    split = "test" if "test" in answers else "val"
+    if split not in answers:
+        return
+    one = answers[split]
+    logits, targets = torch.from_numpy(one.logits).double(), torch.from_numpy(one.targets)
+    confidence, is_right = judge_answers(task, logits, targets)
+    kept = confidence >= limit
+    share = f", of which {100 * is_right[kept].double().mean():.1f} % are right" if kept.any() else ""
+    terminal.remark(
+        f"rejecting: below {100 * limit:g} %; of {len(kept):,} pictures of {split}, {100 * kept.double().mean():.1f} % "
+        f"are kept{share} (without rejecting, {100 * is_right.double().mean():.1f} %)"
+    )
+
+
+def _probabilities(task: Task, answers: Answers) -> Float64[np.ndarray, "n k"]:
+    """The probability of each class, of no and yes; numbers for regression."""
+    import numpy as np
+    import torch
+
+    found = task.probabilities(torch.from_numpy(answers.logits).double()).numpy()
+    is_binary = found.shape[1] == 1 and task.kind is not REGRESSION
+    return np.hstack([1 - found, found]) if is_binary else found
+
+
+def _classes(answers: Answers) -> Int64[np.ndarray, " n"]:
+    import numpy as np
+
+    return np.asarray(answers.targets, np.int64)

@@ -1,0 +1,203 @@
+"""Probabilities that mean something: temperatures, what rejecting unsure answers gains, and sets that hold the answer.
+
+All of it is fitted to images that the model was not trained on, ``val``, and says nothing new about which class is most
+likely: only how sure to be of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Float64, Int64
+from torch import Tensor
+
+from lamina.data.images import Split
+from lamina.errors import RunError
+from lamina.evaluation.scores import CALIBRATION_BINS
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets
+from lamina.training.task import Task
+from lamina.values import Range, check_fields
+
+LEAST_IMAGES = 50
+"""Lower limit of the images that a temperature is fitted to."""
+LEAST_OF_LABEL = 30
+"""Lower limit of the images with a label, and of those without, for a temperature of its own."""
+COOLEST, HOTTEST = 0.05, 20.0
+BISECTIONS = 40
+REJECTION_LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The temperatures that a model's logits are divided by, and what they were fitted to.
+
+    Attributes:
+        split: of the images.
+        images: how many there were.
+        temperatures: one for all classes, or one for each label; above 1 where the model was too sure.
+    """
+
+    split: Split
+    images: Annotated[int, Range(1)]
+    temperatures: tuple[Annotated[float, Range(COOLEST, HOTTEST)], ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self, RunError, "calibration: ")
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """What is left where answers of a lower probability than ``limit`` are rejected.
+
+    Attributes:
+        limit: the probability.
+        coverage: the fraction of images that keep their answer.
+        accuracy: of these, the fraction that is right; ``None`` if there are none.
+    """
+
+    limit: float
+    coverage: float
+    accuracy: float | None
+
+
+def fit_temperatures(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> tuple[float, ...]:
+    """The temperature that makes the logits of images most likely to have their targets; several for labels.
+
+    A label has its own where 30 images have it and 30 do not, and else that of all labels together. Labels are softened
+    by 1 in n + 2, as if one more image had been answered wrongly (Platt, Probabilistic outputs for support vector
+    machines, 1999): a model that made no mistake is not made infinitely sure. None for numbers, or below 50 images.
+
+    Guo, Pleiss, Sun, Weinberger, On calibration of modern neural networks, 2017, section 4.2.
+
+    >>> from lamina.training.task import Binary
+    >>> logits = np.repeat(np.float32([[4.0], [-4.0]]), 50, axis=0)
+    >>> wrong = np.arange(100) % 5 == 0
+    >>> temperature, = fit_temperatures(Binary(("cat",), (0.5,)), logits, (logits[:, 0] > 0) ^ wrong)
+    >>> round(temperature, 2), round(4 / float(np.log(4)), 2)
+    (3.02, 2.89)
+    """
+    if task.kind is REGRESSION or len(logits) < LEAST_IMAGES:
+        return ()
+    values = torch.from_numpy(logits).double()
+    softening = 1 / (len(values) + 2)
+    if task.kind is SINGLE_LABEL:
+        classes = values.shape[1]
+        if classes < 2:
+            return ()
+        wanted = torch.full_like(values, softening / (classes - 1))
+        wanted[torch.arange(len(values)), torch.from_numpy(np.array(targets))] = 1 - softening
+        return (_fit(lambda sharpness: float(((values * sharpness).softmax(1) - wanted).mul(values).mean())),)
+    truth = torch.from_numpy(np.array(targets)).view(len(values), -1)
+    wanted = torch.where(truth, 1 - softening, softening).double()
+
+    def fit(columns: Tensor, goals: Tensor) -> float:
+        return _fit(lambda sharpness: float(((columns * sharpness).sigmoid() - goals).mul(columns).mean()))
+
+    counts = truth.sum(0)
+    common = fit(values, wanted)
+    return tuple(
+        fit(values[:, place], wanted[:, place])
+        if LEAST_OF_LABEL <= count <= len(values) - LEAST_OF_LABEL and values.shape[1] > 1
+        else common
+        for place, count in enumerate(counts.tolist())
+    )
+
+
+def _fit(slope: Callable[[float], float]) -> float:
+    """The temperature where the slope of the loss by 1 / temperature, which only rises, is 0."""
+    low, high = math.log(1 / HOTTEST), math.log(1 / COOLEST)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        if slope(math.exp(middle)) < 0:
+            low = middle
+        else:
+            high = middle
+    return float(min(HOTTEST, max(COOLEST, math.exp(-(low + high) / 2))))
+
+
+def judge_answers(
+    task: Task, logits: Float[Tensor, "n k"], targets: Tensor
+) -> tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]:
+    """The probability of each answer, and whether it is right; of labels, of each, and whether it is there."""
+    probabilities = task.probabilities(logits)
+    if task.kind is MULTI_LABEL:
+        return probabilities.flatten(), targets.flatten()
+    if task.kind is BINARY:
+        yes = probabilities[:, 0]
+        return torch.maximum(yes, 1 - yes), (yes > 0.5) == targets
+    confidence, chosen = probabilities.max(dim=1)
+    return confidence, chosen == targets
+
+
+def find_bins(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " n"]) -> list[tuple[float, float, int]]:
+    """For each of 15 equal bins with images: mean probability, the fraction that is right, and how many there are."""
+    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    counts = torch.bincount(bins, minlength=CALIBRATION_BINS)
+    sums, right = (
+        torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, bins, values.double())
+        for values in (confidence, is_right)
+    )
+    return [
+        (float(sums[place]) / count, float(right[place]) / count, count)
+        for place, count in enumerate(counts.tolist())
+        if count
+    ]
+
+
+def measure_rejections(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " n"]) -> tuple[Rejection, ...]:
+    """What rejecting unsure answers gains, at several limits.
+
+    >>> for one in measure_rejections(torch.tensor([0.55, 0.95]), torch.tensor([False, True]))[::3]:
+    ...     print(one)
+    Rejection(limit=0.5, coverage=1.0, accuracy=0.5)
+    Rejection(limit=0.8, coverage=0.5, accuracy=1.0)
+    Rejection(limit=0.99, coverage=0.0, accuracy=None)
+    """
+    found = []
+    for limit in REJECTION_LIMITS:
+        kept = confidence >= limit
+        count = int(kept.sum())
+        accuracy = float(is_right[kept].double().mean()) if count else None
+        found.append(Rejection(limit, count / len(kept), accuracy))
+    return tuple(found)
+
+
+def fit_sets(probabilities: Float64[np.ndarray, "n k"], targets: Int64[np.ndarray, " n"], coverage: float) -> float:
+    """The probability from which a class belongs to a picture's set, so that sets hold the right class that often.
+
+    ``coverage`` is from 0 to below 1. Split conformal prediction, with the least sets: Sadinle, Lei and Wasserman,
+    Least ambiguous set-valued classifiers with bounded error levels, 2019. The guarantee is for pictures like these,
+    on average over them; 0, which every class reaches, where there are too few.
+
+    >>> probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]])
+    >>> fit_sets(probabilities, np.array([0, 0, 0, 1]), 0.75)
+    0.3
+    """
+    own = np.sort(probabilities[np.arange(len(targets)), targets])[::-1]
+    place = math.ceil((len(own) + 1) * coverage) - 1
+    return float(own[place]) if place < len(own) else 0.0
+
+
+def choose_sets(probabilities: Float64[np.ndarray, "n k"], threshold: float) -> Bool[np.ndarray, "n k"]:
+    """The classes in each picture's set: those from the threshold on, and the most likely one in any case."""
+    chosen = probabilities >= threshold
+    chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
+    return chosen
+
+
+def fit_margins(
+    predicted: Float64[np.ndarray, "n k"], targets: Float64[np.ndarray, "n k"], coverage: float
+) -> Float64[np.ndarray, " k"]:
+    """How far each predicted number may be off, so that the true one lies within that often; infinity where too few.
+
+    Split conformal prediction by absolute residuals (Lei et al., Distribution-free predictive inference for regression,
+    2018).
+    """
+    residuals = np.sort(np.abs(predicted - targets), axis=0)
+    place = math.ceil((len(residuals) + 1) * coverage) - 1
+    return residuals[place] if place < len(residuals) else np.full(residuals.shape[1], np.inf)

@@ -1,0 +1,146 @@
+"""Temperatures are those of a general optimizer and change no answer; sets hold the right class as promised."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from torch.nn import functional
+
+from lamina.errors import RunError
+from lamina.evaluation.calibration import (
+    Calibration,
+    choose_sets,
+    find_bins,
+    fit_margins,
+    fit_sets,
+    fit_temperatures,
+    judge_answers,
+    measure_rejections,
+)
+from lamina.evaluation.scores import calibration_error
+from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
+
+CLASSES = SingleLabel(("a", "b", "c"), (0.4, 0.3, 0.3))
+LABELS = MultiLabel(("x", "y", "z"), (0.5, 0.5, 0.01))
+
+
+def draw_answers(count: int, seed: int, temperature: float = 1.0, classes: int = 3):
+    """Logits, and classes that they are calibrated for when divided by the temperature."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=(count, classes)) * 2
+    probabilities = torch.from_numpy(logits).softmax(1).numpy()
+    targets = np.array([generator.choice(classes, p=row) for row in probabilities])
+    return (logits * temperature).astype(np.float32), targets
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_a_planted_temperature_is_found_as_by_scipy(temperature):
+    logits, targets = draw_answers(4000, 0, temperature)
+    (found,) = fit_temperatures(CLASSES, logits, targets)
+    values, classes = torch.from_numpy(logits).double(), torch.from_numpy(targets)
+    reference = minimize_scalar(
+        lambda log: float(functional.cross_entropy(values / np.exp(log), classes)), bounds=(-3, 3), method="bounded"
+    )
+    assert found == pytest.approx(np.exp(reference.x), rel=0.01)
+    assert found == pytest.approx(temperature, rel=0.1)
+    others, their_targets = draw_answers(4000, 1, temperature)
+    calibrated = CLASSES.with_temperatures((found,))
+    errors = [
+        calibration_error(*judge_answers(task, torch.from_numpy(others).double(), torch.from_numpy(their_targets)))
+        for task in (CLASSES, calibrated)
+    ]
+    assert errors[1] < 0.025
+    if temperature != 1:
+        assert errors[1] < errors[0] / 3
+
+
+def test_labels_have_their_own_temperature_where_there_are_enough():
+    generator = np.random.default_rng(2)
+    clean = generator.normal(size=(2000, 3)) * 3
+    targets = generator.random((2000, 3)) < 1 / (1 + np.exp(-clean))
+    targets[:, 2] = np.arange(2000) < 10  # too few
+    logits = (clean * [0.5, 4.0, 1.0]).astype(np.float32)
+    found = fit_temperatures(LABELS, logits, targets)
+    assert found[:2] == pytest.approx((0.5, 4.0), rel=0.15)
+    common = fit_temperatures(Binary(("any",), (0.5,)), logits.reshape(-1, 1), targets.reshape(-1))
+    assert found[2] == pytest.approx(common[0], rel=0.01)
+
+
+def test_few_images_and_numbers_have_none_and_no_mistake_does_not_mean_infinitely_sure():
+    logits, targets = draw_answers(49, 3)
+    assert fit_temperatures(CLASSES, logits, targets) == ()
+    numbers = Regression(("mm",), (0.0,), (0.0,), (1.0,))
+    assert fit_temperatures(numbers, np.zeros((500, 1), np.float32), np.zeros((500, 1), np.float32)) == ()
+    right = np.eye(3, dtype=np.float32)[np.arange(60) % 3]
+    (found,) = fit_temperatures(CLASSES, right, np.arange(60) % 3)
+    task = CLASSES.with_temperatures((found,))
+    sure = task.probabilities(torch.from_numpy(right)).max(1).values
+    assert 0.95 < float(sure.min()) < 0.99  # one more mistake in 62
+
+
+@given(st.integers(0, 10**6), st.floats(0.05, 20))
+def test_a_temperature_changes_no_answer(seed, temperature):
+    logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(20, 3))).double()
+    for task, temperatures in ((CLASSES, (temperature,)), (LABELS, (temperature, 1.0, 2.0))):
+        before, after = (one.probabilities(logits) for one in (task, task.with_temperatures(temperatures)))
+        if task is CLASSES:
+            assert torch.equal(before.argmax(1), after.argmax(1))
+        else:
+            assert torch.equal(before > 0.5, after > 0.5)
+    # Training is about the logits themselves.
+    targets = torch.arange(20) % 3
+    assert CLASSES.loss(logits, targets) == CLASSES.with_temperatures((temperature,)).loss(logits, targets)
+
+
+def test_bins_and_rejections_are_counted():
+    confidence = torch.tensor([0.51, 0.52, 0.91, 0.92, 0.93], dtype=torch.float64)
+    is_right = torch.tensor([True, False, True, True, False])
+    bins = find_bins(confidence, is_right)
+    assert bins == [(pytest.approx(0.515), 0.5, 2), (pytest.approx(0.92), pytest.approx(2 / 3), 3)]
+    error = sum(count * abs(mean - right) for mean, right, count in bins) / 5
+    assert calibration_error(confidence, is_right) == pytest.approx(error)
+    kept = {one.limit: one for one in measure_rejections(confidence, is_right)}
+    assert (kept[0.9].coverage, kept[0.9].accuracy) == (0.6, pytest.approx(2 / 3))
+    assert (kept[0.99].coverage, kept[0.99].accuracy) == (0.0, None)
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
+def test_sets_hold_the_right_class_as_often_as_promised(coverage):
+    held, sizes = [], []
+    for seed in range(30):
+        logits, targets = draw_answers(1200, seed, temperature=2.0, classes=6)
+        probabilities = torch.from_numpy(logits).double().softmax(1).numpy()
+        threshold = fit_sets(probabilities[:200], targets[:200], coverage)
+        sets = choose_sets(probabilities[200:], threshold)
+        held.append(sets[np.arange(1000), targets[200:]].mean())
+        sizes.append(sets.sum(axis=1).mean())
+    # Over calibration sets the mean is within coverage and coverage + 1/201; sets of all classes would be no feat.
+    assert np.mean(held) == pytest.approx(coverage + 0.003, abs=4 * np.std(held) / np.sqrt(30))
+    assert np.mean(sizes) < 5
+
+
+def test_margins_hold_the_number_as_often_as_promised():
+    generator = np.random.default_rng(0)
+    held = []
+    for _ in range(30):
+        errors = generator.standard_cauchy((1100, 2))
+        margins = fit_margins(errors[:100], np.zeros((100, 2)), 0.9)
+        held.append((np.abs(errors[100:]) <= margins).mean(axis=0))
+    assert np.mean(held, axis=0) == pytest.approx(0.905, abs=0.02)
+    assert np.isinf(fit_margins(np.zeros((5, 1)), np.zeros((5, 1)), 0.9)).all()
+
+
+def test_a_set_is_never_empty_and_too_few_images_promise_nothing():
+    probabilities = np.array([[0.4, 0.3, 0.3]])
+    assert choose_sets(probabilities, 0.9).tolist() == [[True, False, False]]
+    assert fit_sets(np.repeat(probabilities, 5, axis=0), np.zeros(5, np.int64), 0.9) == 0.0
+
+
+@pytest.mark.parametrize("temperatures", [(0.0,), (float("nan"),), (99.0,)])
+def test_a_temperature_out_of_range_is_rejected(temperatures):
+    with pytest.raises(RunError, match="calibration: temperatures"):
+        Calibration("val", 100, temperatures)
