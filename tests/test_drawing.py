@@ -164,6 +164,7 @@ def test_of_very_many_classes_those_in_the_most_mistakes_are_drawn(tmp_path):
 
 def label_report(precisions: list[float | None], support: int) -> LabelReport:
     return LabelReport(
+        calibration_error=0.1,
         split="test", images=100, loss=0.5, seconds=1.0, baseline=BASELINE, mean_average_precision=0.5, micro_f1=0.5,
         baseline_micro_f1=0.2, macro_f1=0.5,
         labels=tuple(
