@@ -8,7 +8,7 @@ import pytest
 from lamina.data import Images
 from lamina.drawing import build_unit_sheet, build_units_sheet
 from lamina.drawing.contact_sheet import SHEET_TEXT_PX, load_font
-from lamina.drawing.units import FILTER_PX
+from lamina.drawing.units import FILTER_PX, SAME_FOR_ALL
 from lamina.insight.units import Patch, Unit
 from lamina.text import shorten
 
@@ -71,3 +71,15 @@ def test_each_filter_has_its_own_scale_and_an_outline():
     rows, columns = np.nonzero(find_ink(sheet, (0xD8, 0xD8, 0xD8)))
     corner = drawn[rows.min() + 3, columns.min() + 3]
     assert corner.tolist() == [255, 255, 255]  # its positive weight, told from the sheet by the outline
+
+
+def test_a_dead_unit_has_a_sheet():
+    images = images_of(32, 32, ("cat", "dog"))
+    dead, alive = (
+        build_unit_sheet(images, Unit(0, patches, {"cat": 0.5}), "unit", "")
+        for patches in ((), unit_of((0, 4), (0, 4)).patches)
+    )
+    assert dead.height < alive.height
+    assert dead.width > 24 + load_font(round(0.75 * SHEET_TEXT_PX)).getlength(
+        f"It {SAME_FOR_ALL}, so it separates no class from"
+    )

@@ -35,6 +35,7 @@ BARS = 12
 PATCH_GAP_PX = 2
 BLOCK_GAP_PX = 18
 BAR_PX = 260
+SAME_FOR_ALL = "gives all pictures the same"
 
 
 def build_units_sheet(
@@ -98,9 +99,14 @@ def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Ima
     step_x = max(patch_width, whole_width, LARGE_PATCH_PX, widest) + SHEET_GAP_PX
     best = sorted(unit.aucs.items(), key=lambda pair: -abs(pair[1] - 0.5))[:BARS]
     name_px = max((ceil(font.getlength(shorten(name))) for name, _ in best), default=0)
+    heading = (
+        "Area under the ROC curve of its response alone: right, it answers this class; left, all others."
+        if unit.patches
+        else f"It {SAME_FOR_ALL}, so it separates no class from the others."
+    )
     widths = (
-        max(1, len(unit.patches)) * step_x, name_px + BAR_PX + 80,
-        ceil(title_font.getlength(title)), ceil(small.getlength(remark)),
+        len(unit.patches) * step_x, name_px + BAR_PX + 80, ceil(title_font.getlength(title)),
+        *(ceil(small.getlength(text)) for text in (remark, heading)),
     )  # fmt: skip
     top = SHEET_MARGIN_PX + 3 * SHEET_TEXT_PX
     bars_top = top + (patch_height + whole_height + 2 * SHEET_TEXT_PX if unit.patches else 0) + 2 * SHEET_TEXT_PX
@@ -121,15 +127,13 @@ def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Ima
                 (max(0, ends[0]), min(size, ends[1]))
                 for ends, size in zip((patch.rows, patch.columns), images.shape[1:], strict=True)
             )
-            # Around what it sees, which may be only a few pixels.
-            frame = (x + left * scale - 2, y + first * scale - 2, x + right * scale + 1, y + after * scale + 1)
-            pen.rectangle(frame, outline=COLOURS[1], width=2)
+            # Around what it sees, which may be only a few pixels; with a white edge, to be seen on orange and red too.
+            seen = (x + left * scale, y + first * scale, x + right * scale - 1, y + after * scale - 1)
+            for colour, width in (("white", 3), (COLOURS[1], 2)):
+                frame = (seen[0] - width, seen[1] - width, seen[2] + width, seen[3] + width)
+                pen.rectangle(frame, outline=colour, width=width)
         pen.text((x, y + whole_height + 4), answer, FAINT_INK, small, anchor="la")
-    pen.text(
-        (SHEET_MARGIN_PX, bars_top - SHEET_TEXT_PX - 6),
-        "Area under the ROC curve of its response alone: right, it answers this class; left, all others.",
-        INK, small, anchor="la",
-    )  # fmt: skip
+    pen.text((SHEET_MARGIN_PX, bars_top - SHEET_TEXT_PX - 6), heading, INK, small, anchor="la")
     middle = SHEET_MARGIN_PX + name_px + 10 + BAR_PX // 2
     for line, (name, auc) in enumerate(best):
         y = bars_top + line * (SHEET_TEXT_PX + 4) + SHEET_TEXT_PX // 2
@@ -144,7 +148,7 @@ def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Ima
 def _describe(unit: Unit) -> tuple[str, ...]:
     """What stands beneath a unit's patches."""
     if not unit.patches:
-        return ("gives all pictures the same",)
+        return (SAME_FOR_ALL,)
     lines = []
     if unit.aucs:
         lines.append(unit.describe_best())
