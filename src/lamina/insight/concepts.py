@@ -60,7 +60,7 @@ def find_concepts(
 
     >>> strengths = np.array([[0.9, 0.1], [0.8, 0.9], [0.1, 0.2], [0.2, 0.8]] * 50, np.float32)
     >>> images = Images.from_arrays(np.zeros((200, 8, 8), np.uint8), [[True], [True], [False], [False]] * 50, ["red"])
-    >>> concept, = find_concepts(strengths, [strengths[:, 1:]], images)
+    >>> concept, = find_concepts(strengths, [strengths[:, [1, 1]]], images)
     >>> concept.unit, concept.overlap, round(concept.untrained, 2), concept.is_found
     (0, 1.0, 0.33, True)
     """
