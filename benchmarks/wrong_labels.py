@@ -24,7 +24,7 @@ import tyro
 from PIL import Image, ImageEnhance
 
 from lamina import Dataset, Images, load_data
-from lamina.insight.duplicates import find_near_duplicates, group_pairs
+from lamina.insight.duplicates import find_near_duplicates, group_copies
 from lamina.insight.labels import find_disagreements, find_label_issues, measure_agreement
 from lamina.insight.plans import choose_plans, predict_by
 from lamina.insight.planted import plant_flips
@@ -48,7 +48,7 @@ def find_labels(a_class: int, first: int, scratch: bool, wrong_fraction: float, 
     noisy = plant_flips(clean, wrong_fraction, seed)
     started, cpu = time.perf_counter(), time.process_time()
     plans = choose_plans(noisy, None if scratch else find_at_hand())
-    groups = group_pairs(len(noisy), find_near_duplicates(noisy.pixels))
+    groups = group_copies(noisy.pixels)
     compared = time.perf_counter() - started
     probabilities = predict_by(plans, noisy, groups=groups).own
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu

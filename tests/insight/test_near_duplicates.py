@@ -17,6 +17,7 @@ from lamina.insight.duplicates import (
     find_copies,
     find_near_duplicates,
     find_neighbours,
+    group_copies,
     group_pairs,
     measure_isolation,
 )
@@ -117,6 +118,14 @@ def test_signatures_are_the_cosine_transform_and_blocks_change_nothing(monkeypat
 def test_pairs_connect_groups():
     pairs = [Pair(4, 5, 0.1, False), Pair(0, 5, 0.1, False), Pair(1, 2, 0.1, False)]
     assert group_pairs(6, pairs) == [0, 1, 1, 3, 0, 0]
+
+
+def test_identical_pictures_are_one_group_even_of_one_colour():
+    pixels, _ = plant(draw_pictures(30), 4)
+    pixels = np.concatenate([pixels, np.full((12, 32, 32, 3), 200, np.uint8), pixels[9:10]])
+    groups = group_copies(pixels)
+    assert groups[:34] == [*range(30), *range(4)]
+    assert groups[34:] == [34] * 12 + [9]
 
 
 def test_the_odd_one_out_is_the_most_isolated():

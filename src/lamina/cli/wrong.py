@@ -61,7 +61,7 @@ def _check(options: Options) -> None:
 def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> None:
     from lamina.data.duplicates import digest_rows
     from lamina.data.load import check_learnable
-    from lamina.insight.duplicates import find_near_duplicates, group_pairs
+    from lamina.insight.duplicates import group_copies
     from lamina.insight.folds import check_dealable, limit_groups
     from lamina.insight.plans import choose_plans, predict_by
     from lamina.insight.planted import find_wrong_labels
@@ -80,10 +80,7 @@ def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> N
         if len(train) > NEAR_DUPLICATES_IMAGES:
             groups = digest_rows(train.pixels)
         else:
-            pairs = find_near_duplicates(
-                train.pixels, lambda done, total: show_progress("comparing pictures", done, total)
-            )
-            groups = group_pairs(len(train), pairs)
+            groups = group_copies(train.pixels, lambda done, total: show_progress("comparing pictures", done, total))
         groups, divided = limit_groups(train, groups)
         if divided:
             terminal.remark(

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from lamina.data.duplicates import digest_rows, group_duplicates
 from lamina.data.images import Progress
 
 SIDE_PX = 32
@@ -164,6 +165,21 @@ def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
         one, two = sorted((find(pair.first), find(pair.second)))
         parents[two] = one
     return [find(place) for place in range(count)]
+
+
+def group_copies(pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None) -> list[int]:
+    """For each picture, the first of those that near-duplicates or identical pictures connect it with, or itself.
+
+    Pictures of one colour have no near-duplicates, but may be identical.
+
+    >>> pixels = np.zeros((4, 8, 8, 1), np.uint8)
+    >>> pixels[1::2] = 9
+    >>> group_copies(pixels)
+    [0, 1, 0, 1]
+    """
+    groups = group_duplicates(digest_rows(pixels))
+    identical = [Pair(first, row, 0.0, False) for first, *others in groups for row in others]
+    return group_pairs(len(pixels), [*find_near_duplicates(pixels, progress), *identical])
 
 
 def measure_isolation(features: Float[Tensor, "n d"], neighbours: int = 10) -> Float[np.ndarray, " n"]:
