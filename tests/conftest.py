@@ -30,6 +30,7 @@ install_import_hook(
             for module in pkgutil.iter_modules([str(Path(lamina.__path__[0], "data"))])
             if module.name != "preparation"
         ),
+        "lamina.deploy",
         "lamina.drawing",
         "lamina.evaluation",
         "lamina.files",

@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "predict what is in pictures with a run's model",
     "inspect": "show what a run's net has learned, layer by layer and unit by unit",
     "explain": "show what a run's model bases its answers on, as maps over pictures",
+    "export": "export a run's model to a file for other programs, proven to answer as the run does",
     "summary": "list a net's layers, shapes, parameters and multiply-adds",
     "reproduce": "train the article's two nets and compare with its claims",
     "runs": "list the runs, or compare two",

@@ -24,7 +24,7 @@ from lamina.files import open_atomically
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 
 if TYPE_CHECKING:
-    from lamina.evaluation.predictor import Prediction
+    from lamina.evaluation.predictor import Prediction, Predictor
     from lamina.training.task import Task
 
 PICTURES_OF_ONE_THREAD = 10
@@ -39,7 +39,7 @@ class Options:
     """Predict the class, labels or numbers of pictures."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """the run's folder"""
+    """the run's folder, or an .onnx file that lamina exported"""
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="")]
     """pictures, folders of them, and quoted patterns such as 'photos/**/*.jpg'"""
     top: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
@@ -75,13 +75,16 @@ def run(arguments: Sequence[str]) -> int:
     if options.output is not None:
         _check_output(options.output)
     terminal = Terminal(as_json=options.json)
-    run = read_run(options.run)
+    run = None if options.run.suffix.lower() == ".onnx" else read_run(options.run)
     paths, problems = find_pictures(options.images)
     if len(paths) <= PICTURES_OF_ONE_THREAD:
         torch.set_num_threads(1)
-    predictor = open_predictor(run, options.net, options.device, terminal)
+    if run is None:
+        predictor, doubt = _open_file_as_model(options), Doubt(options.reject_below)
+    else:
+        predictor = open_predictor(run, options.net, options.device, terminal)
+        doubt = make_doubt(run, predictor.task, options.reject_below, options.coverage, terminal)
     task = predictor.task
-    doubt = make_doubt(run, predictor.task, options.reject_below, options.coverage, terminal)
     not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
     output = (
         _open_file(options.output, task, doubt) if options.output else _open_table(terminal, task, options.top, doubt)
@@ -103,6 +106,16 @@ def run(arguments: Sequence[str]) -> int:
     if options.output is not None:
         terminal.say(f"{options.output}: {len(not_found) + len(paths) - failed:,} of {len(paths):,} pictures")
     return 2 if failed else 0
+
+
+def _open_file_as_model(options: Options) -> Predictor:
+    from lamina.deploy.export import open_onnx
+
+    if options.coverage is not None:
+        raise DataError("--coverage is fitted to val pictures, which an exported file does not have. Give the run.")
+    if options.net is not None:
+        raise DataError("--net is for a run's own module, and an exported file holds its net. Leave --net out.")
+    return open_onnx(options.run)
 
 
 @contextmanager

@@ -1,0 +1,171 @@
+"""Exported files answer as the model does, for all kinds of target and net; one that does not is not written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import timm
+import torch
+from torch import nn
+
+from lamina import Preparation, load_data
+from lamina.data import Images
+from lamina.deploy.certificate import certify
+from lamina.deploy.export import OnnxModel, export_onnx, export_pt2, open_onnx
+from lamina.errors import NetError, RunError
+from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Net, Output, ReLU, Residual
+from lamina.training.model import build_model
+from lamina.training.recipe import Recipe
+from lamina.zoo import NAMES, load_net
+
+RESIDUAL = Net(
+    Conv2d(6, 3, padding="same"), BatchNorm(), ReLU(), Residual(Conv2d(6, 3, padding="same"), BatchNorm()), ReLU(),
+    GlobalAvgPool(), Output(),
+)  # fmt: skip
+
+
+def make_model(net, images, *, temperatures=()):
+    torch.manual_seed(0)
+    model = build_model(net, images, Recipe(normalization="channel"))
+    for module in model.modules():  # as after training
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.normal_(module.running_mean)
+    model.task = model.task.with_temperatures(temperatures) if temperatures else model.task
+    return model
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+@pytest.mark.parametrize(
+    ("data", "temperatures"),
+    [("shapes", (0.6,)), ("shapes-attributes", (0.5, 1.0, 2.0, 3.0)), ("shapes-pose", ()), ("binary", (0.7,))],
+)
+def test_all_kinds_of_target_are_exported_with_their_probabilities(kind, data, temperatures):
+    if data == "binary":
+        whole = load_data("shapes-attributes").test.take_evenly(20)
+        images = Images(whole.pixels, whole.targets[:, 3].copy(), ("warm",), whole.names, "test")
+    else:
+        images = load_data(data).test.take_evenly(20)
+    model = make_model(RESIDUAL, images, temperatures=temperatures)
+    content = (export_onnx if kind == "onnx" else export_pt2)(model, "crop")
+    certificate = certify(content, kind, model, images)
+    assert certificate.pictures == 22
+    assert certificate.difference <= certificate.limit
+    assert certificate.same_answers + certificate.close_calls == 22
+    if kind == "onnx":
+        session = onnxruntime.InferenceSession(content)
+        assert [one.name for one in session.get_outputs()] == [
+            "numbers" if data == "shapes-pose" else "probabilities",
+            "logits",
+        ]
+        probabilities, logits = session.run(None, {"images": images.pixels[:5]})
+        expected = model.task.probabilities(torch.from_numpy(logits))
+        assert probabilities == pytest.approx(expected.numpy(), abs=1e-5)
+        onnx.checker.check_model(onnx.load_from_string(content))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("photo-m", "photo-l", "cnn-m", "cnn-l")])
+def test_nets_of_the_zoo_are_exported(name):
+    side_px = 64 if name.startswith("photo") else 32
+    pixels = np.random.default_rng(0).integers(0, 256, (9, side_px, side_px, 3), dtype=np.uint8)
+    images = Images(pixels, np.arange(9) % 3, ("a", "b", "c"), tuple(map(str, range(9))), "test")
+    model = make_model(load_net(name), images)
+    assert certify(export_onnx(model, "pad"), "onnx", model, images).difference < 1e-3
+
+
+@pytest.mark.slow
+def test_grey_pictures_timm_nets_and_own_modules_are_exported():
+    grey = Images(
+        np.random.default_rng(0).integers(0, 256, (9, 28, 28, 1), dtype=np.uint8), np.arange(9) % 3, ("a", "b", "c"),
+        tuple(map(str, range(9))), "test",
+    )  # fmt: skip
+    own = nn.Sequential(
+        nn.Conv2d(1, 4, 5), nn.SiLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    colour = load_data("shapes").test.take_evenly(9)
+    for body, images in (
+        (load_net("mlp"), grey),
+        (own, grey),
+        (timm.create_model("test_efficientnet", num_classes=10), colour),
+    ):
+        model = make_model(body, images)
+        certify(export_onnx(model, "crop"), "onnx", model, images)
+
+
+class Deciding(nn.Module):
+    """Takes another way for dark pictures, which an export cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * 32 * 32, 10)
+
+    def forward(self, images):
+        """Logits."""
+        logits = self.head(images.flatten(1))
+        return -logits if images.mean() < 0 else logits
+
+
+def test_what_cannot_be_exported_is_said_and_a_file_that_answers_otherwise_is_refused():
+    images = load_data("shapes").test.take_evenly(30)
+    with pytest.raises(NetError, match=r"^This net cannot be exported \(.*write it without decisions"):
+        export_onnx(make_model(Deciding(), images), "crop")
+    model = make_model(RESIDUAL, images)
+    content = export_onnx(model, "crop")
+    with torch.no_grad():
+        model.body[-1].bias[0] += 0.01
+    with pytest.raises(NetError, match=r"does not answer as the run does: logits differ by up to 0\.01"):
+        certify(content, "onnx", model, images)
+
+
+def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
+    images = load_data("shapes").test.take_evenly(30)
+    model = make_model(RESIDUAL, images, temperatures=(0.8,))
+    file = tmp_path / "model.onnx"
+    file.write_bytes(export_onnx(model, "pad"))
+    session = onnxruntime.InferenceSession(file)
+    for count in (1, 3, 30):
+        assert session.run(None, {"images": images.pixels[:count]})[0].shape == (count, 10)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["names"]) == list(images.target_names)
+    assert (json.loads(metadata["in_shape"]), metadata["resize"]) == ([3, 32, 32], "pad")
+    predictor = open_onnx(file)
+    assert isinstance(predictor.model, OnnxModel)
+    assert predictor.task == model.task
+    assert predictor.probabilities(images.pixels[:5]) == pytest.approx(
+        model.task.probabilities(model(torch.from_numpy(images.pixels[:5]))).detach().numpy(), abs=1e-5
+    )
+    # 100 pictures or more take the way on which a net's norms would be folded.
+    assert predictor.probabilities(np.repeat(images.pixels[:1], 120, axis=0)).shape == (120, 10)
+    for content, message in ((b"nothing", "is not an ONNX file that can be run"), (b"", "is not an ONNX file")):
+        file.write_bytes(content)
+        with pytest.raises(RunError, match=message):
+            open_onnx(file)
+
+
+def test_the_documented_snippet_needs_neither_torch_nor_lamina(tmp_path):
+    document = Path(__file__).parents[2] / "docs/ship.md"
+    snippet = document.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    images = load_data("shapes", Preparation(size_px=32)).test.take_evenly(1)
+    model = make_model(RESIDUAL, images)
+    (tmp_path / "pets.onnx").write_bytes(export_onnx(model, "crop"))
+    from PIL import Image
+
+    picture = Image.fromarray(images.pixels[0]).resize((90, 60))
+    picture.save(tmp_path / "cat.png")
+    check = "\nimport sys\nassert not {'torch', 'lamina'} & set(sys.modules)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", snippet + check], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (prediction,) = open_onnx(tmp_path / "pets.onnx").predict(tmp_path / "cat.png")
+    name, probability = done.stdout.split()
+    assert name == prediction.answer
+    assert float(probability) == pytest.approx(prediction.values[name], abs=0.01)
