@@ -7,7 +7,7 @@ from lamina.drawing.contact_sheet import build_contact_sheet
 from lamina.drawing.curves import draw_curves
 from lamina.drawing.hard import build_hard_sheet
 from lamina.drawing.reports import draw_confusion, draw_labels, draw_reliability, draw_scatter
-from lamina.drawing.style import save_figure
+from lamina.drawing.style import encode_png, save_figure
 from lamina.drawing.suspects import build_suspects_sheet
 from lamina.drawing.units import build_unit_sheet, build_units_sheet, draw_probes, draw_similarity
 
@@ -25,5 +25,6 @@ __all__ = [
     "draw_reliability",
     "draw_scatter",
     "draw_similarity",
+    "encode_png",
     "save_figure",
 ]

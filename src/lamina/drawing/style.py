@@ -35,12 +35,17 @@ def save_figure(figure: Figure | Image.Image, path: Path) -> None:
     Raises:
         OSError: the file cannot be written; what was there before is still there.
     """
+    write_atomically(path, encode_png(figure))
+
+
+def encode_png(figure: Figure | Image.Image) -> bytes:
+    """A picture as the bytes of a PNG."""
     encoded = io.BytesIO()
     if isinstance(figure, Figure):
         figure.savefig(encoded, dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight", pad_inches=0.2)
     else:
         figure.save(encoded, "PNG")
-    write_atomically(path, encoded.getvalue())
+    return encoded.getvalue()
 
 
 def label(name: str, longest: int = LONGEST_NAME) -> str:

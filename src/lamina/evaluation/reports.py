@@ -59,7 +59,7 @@ class Baseline:
         return self.gain_interval is not None and self.gain_interval.low > 0
 
 
-class _Table(NamedTuple):
+class ScoreTable(NamedTuple):
     """A row for each class, label or number, and a figure for each, by which they are ranked."""
 
     heads: tuple[str, ...]
@@ -107,8 +107,8 @@ class Report(ABC):
         return Score(self._score_name, getattr(self, self._score_name), lower_is_better=self.kind is REGRESSION)
 
     @abstractmethod
-    def _headlines(self) -> list[str]:
-        """The model's figures, the score and the baseline first."""
+    def figures(self) -> list[str]:
+        """The model's figures in words, the score and the baseline first."""
 
     @abstractmethod
     def constant_answer(self) -> str:
@@ -116,7 +116,7 @@ class Report(ABC):
 
     def describe_score(self) -> str:
         """The headline figure in words, with its interval where it has one, and the number of images."""
-        return self._headlines()[0]
+        return self.figures()[0]
 
     def advice(self) -> str:
         """What to try where the model does not beat the baseline."""
@@ -136,7 +136,8 @@ class Report(ABC):
         return f"{text} (95 % interval {low} to {high})"
 
     @abstractmethod
-    def _table(self) -> _Table: ...
+    def table(self) -> ScoreTable:
+        """The metrics of each class, label or number."""
 
     def _remarks(self) -> str:
         """What is printed below the table."""
@@ -147,20 +148,20 @@ class Report(ABC):
         return {f"{self.split}_{self.score.name}": self.score.value}
 
     def __str__(self) -> str:
-        table = self._table()
-        lines = [*find_verdict(self), *self._headlines(), "", format_table(table.heads, table.rows)]
+        table = self.table()
+        lines = [*find_verdict(self), *self.figures(), "", format_table(table.heads, table.rows)]
         return "\n".join([*lines, "", remarks] if (remarks := self._remarks()) else lines)
 
     def _repr_html_(self) -> str:
         """The headlines and a table, for notebooks; of many classes the best and the worst."""
-        table = self._table()
+        table = self.table()
         rows, remark = table.rows, ""
         if len(rows) > HTML_ROWS:
             ranked = sorted((-rank, place) for place, rank in enumerate(table.ranks) if rank is not None)
             chosen = ranked if len(ranked) <= HTML_ROWS else ranked[: HTML_ROWS // 2] + ranked[-HTML_ROWS // 2 :]
             rows = [table.rows[place] for _, place in chosen]
             remark = f"<p>The best and the worst of {len(table.rows):,} by {table.ranked_by}.</p>"
-        lines = "<br>".join(html.escape(line) for line in (*find_verdict(self), *self._headlines()))
+        lines = "<br>".join(html.escape(line) for line in (*find_verdict(self), *self.figures()))
         return f"<p>{lines}</p>{html_table(table.heads, rows)}{remark}"
 
     def _format_images(self) -> str:
@@ -274,7 +275,8 @@ class ClassReport(Report):
         )
         return heapq.nlargest(count, mistakes, key=lambda mistake: mistake[2])
 
-    def _headlines(self) -> list[str]:
+    def figures(self) -> list[str]:
+        """The model's figures in words, the score and the baseline first."""
         low, high = 100 * self.accuracy_interval.low, 100 * self.accuracy_interval.high
         lines = [
             f"{self.split} accuracy {format_percent(self.accuracy)} "
@@ -298,10 +300,13 @@ class ClassReport(Report):
         """What to try where the model does not beat the baseline."""
         return advise_on_classes(self)
 
-    def _table(self) -> _Table:
+    def table(self) -> ScoreTable:
+        """The metrics of each class, label or number."""
         rows = [(each.name, *map(format_percent, (each.precision, each.recall, each.f1)), f"{each.support:,}")
                 for each in self.classes]  # fmt: skip
-        return _Table(("class", "precision", "recall", "F1", "images"), rows, [each.f1 for each in self.classes], "F1")
+        return ScoreTable(
+            ("class", "precision", "recall", "F1", "images"), rows, [each.f1 for each in self.classes], "F1"
+        )
 
     def _remarks(self) -> str:
         support = {scores.name: scores.support for scores in self.classes}
@@ -355,7 +360,8 @@ class LabelReport(Report):
     _kind = MULTI_LABEL
     _score_name = "mean_average_precision"
 
-    def _headlines(self) -> list[str]:
+    def figures(self) -> list[str]:
+        """The model's figures in words, the score and the baseline first."""
         return [
             f"{self.split} mean average precision {format_percent(self.mean_average_precision)} "
             f"({self._format_images()})",
@@ -369,13 +375,14 @@ class LabelReport(Report):
         """The baseline in words."""
         return "answering with the labels' frequencies"
 
-    def _table(self) -> _Table:
+    def table(self) -> ScoreTable:
+        """The metrics of each class, label or number."""
         rows = [
             (each.name, *map(format_percent, (each.average_precision, each.precision, each.recall, each.f1)),
              f"{each.support:,}") for each in self.labels
         ]  # fmt: skip
         heads = ("label", "average precision", "precision", "recall", "F1", "images")
-        return _Table(heads, rows, [each.average_precision for each in self.labels], "average precision")
+        return ScoreTable(heads, rows, [each.average_precision for each in self.labels], "average precision")
 
     def _remarks(self) -> str:
         absent = ", ".join(escape(scores.name) for scores in self.labels if not scores.support)
@@ -414,7 +421,8 @@ class NumberReport(Report):
     _kind = REGRESSION
     _score_name = "mean_absolute_error"
 
-    def _headlines(self) -> list[str]:
+    def figures(self) -> list[str]:
+        """The model's figures in words, the score and the baseline first."""
         mean_of = f", the mean of {len(self.numbers)} numbers" if len(self.numbers) > 1 else ""
         return [
             f"{self.split} mean absolute error {self.mean_absolute_error:.4g}{mean_of} ({self._format_images()})",
@@ -430,13 +438,14 @@ class NumberReport(Report):
         """A gain in the numbers' own unit."""
         return f"{gain:.4g}"
 
-    def _table(self) -> _Table:
+    def table(self) -> ScoreTable:
+        """The metrics of each class, label or number."""
         rows = [
             (each.name, f"{each.mean_absolute_error:.4g}", f"{each.baseline_error:.4g}",
              f"{each.root_mean_squared_error:.4g}", _format(each.r2, ".3f")) for each in self.numbers
         ]  # fmt: skip
         heads = ("number", "mean absolute error", "error of the median", "RMSE", "R²")
-        return _Table(heads, rows, [each.r2 for each in self.numbers], "R²")
+        return ScoreTable(heads, rows, [each.r2 for each in self.numbers], "R²")
 
 
 def _describe_calibration(error: float, uncalibrated: float | None) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 
@@ -210,20 +211,19 @@ def inspect_units(
     path: str,
     responses: Responses,
     images: Images,
-    held_out: Images,
+    held_out: Images | None,
     numbers: Sequence[int],
     progress: Progress | None = None,
 ) -> tuple[Unit, ...]:
     """What is known of some units of a layer, whose ``responses`` are to ``images``; removals cost on ``held_out``.
 
-    ``progress(units done, all)`` is called meanwhile.
+    Without ``held_out`` removals are not measured. ``progress(units done, all)`` is called meanwhile.
     """
     aucs = measure_aucs(responses.strengths[:, numbers], images)
-    removals: Sequence[Removal | None]
-    try:
-        removals = measure_removals(model, held_out, path, numbers, progress)
-    except DataError:  # none of them has a label, say
-        removals = [None] * len(numbers)
+    removals: Sequence[Removal | None] = [None] * len(numbers)
+    if held_out is not None:
+        with suppress(DataError):  # none of them has a label, say
+            removals = measure_removals(model, held_out, path, numbers, progress)
     names, (_, *size) = name_memberships(images), images.shape
     return tuple(
         Unit(

@@ -1,0 +1,210 @@
+"""A model card in Markdown, with Hugging Face's metadata: what a run's model is, how well it answers, how to use it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lamina.evaluation.advice import find_verdict
+from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
+from lamina.runs.run import Run
+from lamina.targets import MULTI_LABEL, REGRESSION
+from lamina.text import escape
+
+DATA_SETS = {
+    "cifar10": "uoft-cs/cifar10",
+    "cifar100": "uoft-cs/cifar100",
+    "mnist": "ylecun/mnist",
+    "fashion-mnist": "zalando-datasets/fashion_mnist",
+    "svhn": "ufldl-stanford/svhn",
+}
+"""What Hugging Face calls the data sets that have a name in lamina; others have no page there."""
+NAMED_ANSWERS = 50
+
+
+def build_card(run: Run) -> str:
+    """A model card for a run, in Markdown; its license is ``unknown``, as only its owner can say.
+
+    The metadata are those of https://huggingface.co/docs/hub/model-cards, as JSON values, which are YAML too.
+
+    Raises:
+        RunError: a file of the run is damaged.
+    """
+    report, name = run.report, run.path.resolve().name
+    lines = [
+        "---",
+        *(f"{key}: {to_yaml(value)}" for key, value in _collect_metadata(run, report, name).items()),
+        "---",
+        "",
+        f"# {_quote(name)}",
+        "",
+        *_describe_model(run),
+        "",
+        "## How well it answers",
+        "",
+        *_describe_results(run, report),
+        "",
+        "## Limits",
+        "",
+        *_describe_limits(run, report),
+        "",
+        "## How to use it",
+        "",
+        *_describe_use(run),
+        "",
+        "## How it was trained",
+        "",
+        *_describe_training(run),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def to_yaml(value: Any) -> str:
+    """A value as JSON that YAML 1.1 reads alike.
+
+    >>> to_yaml({"value": 0.00001, "name": "no: {"})
+    '{"value": 1.0e-05, "name": "no: {"}'
+    """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{to_yaml(key)}: {to_yaml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ", ".join(map(to_yaml, value)) + "]"
+    if isinstance(value, float):
+        # YAML takes an exponent for a number's only behind a point.
+        return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))
+    if isinstance(value, str):
+        shown = json.dumps(escape(value), ensure_ascii=False)
+        return re.sub("[\ufeff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", shown)
+    return json.dumps(value)
+
+
+def _collect_metadata(run: Run, report: Report | None, name: str) -> dict[str, Any]:
+    record = run.record
+    task = "other" if record.task.kind is REGRESSION else "image-classification"
+    known = DATA_SETS.get(record.data.source)
+    found: dict[str, Any] = {
+        "license": "unknown",
+        "library_name": "lamina",
+        "pipeline_tag": task,
+        "tags": ["lamina", record.task.kind.name],
+    }
+    if known is not None:
+        found["datasets"] = [known]
+    if report is None:
+        return found
+    metrics = _collect_metrics(report)
+    found["metrics"] = [metric["type"] for metric in metrics]
+    data = {"name": record.data.name, "type": known or "other", "split": report.split}
+    results = [{"task": {"type": task}, "dataset": data, "metrics": metrics}]
+    found["model-index"] = [{"name": name, "results": results}]
+    return found
+
+
+def _collect_metrics(report: Report) -> list[dict[str, Any]]:
+    values: dict[str, tuple[str, float]] = {}
+    match report:
+        case ClassReport():
+            values["accuracy"] = ("accuracy", report.accuracy)
+            values["balanced_accuracy"] = ("balanced accuracy", report.balanced_accuracy)
+            values["expected_calibration_error"] = ("calibration error", report.calibration_error)
+        case LabelReport():
+            values["mean_average_precision"] = ("mean average precision", report.mean_average_precision)
+            values["f1"] = ("micro F1", report.micro_f1)
+        case NumberReport():
+            values["mae"] = ("mean absolute error", report.mean_absolute_error)
+    return [{"type": kind, "name": name, "value": float(f"{value:.4g}")} for kind, (name, value) in values.items()]
+
+
+def _describe_model(run: Run) -> list[str]:
+    record = run.record
+    channels, height, width = record.in_shape
+    kind, names = record.task.kind, record.task.target_names
+    colours = "grey" if channels == 1 else "colour"
+    answers = [_quote(answer) for answer in names[:NAMED_ANSWERS]]
+    more = f" and {len(names) - NAMED_ANSWERS:,} more" if len(names) > NAMED_ANSWERS else ""
+    noun = {REGRESSION: "numbers", MULTI_LABEL: "labels"}.get(kind, "question" if len(names) == 1 else "classes")
+    return [
+        f"A net for {colours} pictures of {height}×{width} pixels: {_quote(kind.describe(names))}. It is "
+        f"{_quote(record.net_name)} with {record.parameters:,} parameters, trained by lamina on "
+        f"{_quote(record.data.name)}.",
+        "",
+        f"Its {noun}: {', '.join(answers)}{more}.",
+    ]
+
+
+def _describe_results(run: Run, report: Report | None) -> list[str]:
+    if report is None:
+        return ["It has not been evaluated: its data had no val or test images, or the training is not finished."]
+    lines = [*find_verdict(report), *report.figures()]
+    heads, rows, _, _ = report.table()
+    table = [heads, ["---", *("---:" for _ in heads[1:])], *([_quote(cell) for cell in row] for row in rows)]
+    where = f"Measured on {report.images:,} images of {_quote(run.record.data.name)} that it was not trained on"
+    where += ", by which it may have been chosen (val)." if report.split == "val" else f" ({report.split})."
+    return [where, "", *(f"- {_quote(line)}" for line in lines), "", *(f"| {' | '.join(row)} |" for row in table)]
+
+
+def _describe_limits(run: Run, report: Report | None) -> list[str]:
+    record, limits = run.record, []
+    if record.task.kind is REGRESSION:
+        limits.append("It gives numbers for any picture, also for one unlike those that it was trained on.")
+    else:
+        limits.append("It has no other answers than these, also for pictures unlike those that it was trained on.")
+    if isinstance(report, ClassReport):
+        weak = sorted((one.recall, one.name, one.support) for one in report.classes if one.recall is not None)
+        recall, name, support = weak[0]
+        limits.append(f"Of {_quote(name)} it finds least: {100 * recall:.1f} % of {support:,} images.")
+        limits += [
+            f"Of {_quote(one.name)} there were no images to measure." for one in report.classes if not one.support
+        ]
+    if record.task.kind is not REGRESSION:
+        calibration = run.calibration
+        limits.append(
+            "Its probabilities are not calibrated; do not read them as how often it is right."
+            if calibration is None
+            else f"Its probabilities are calibrated on {calibration.images:,} images of {calibration.split}, for "
+            "pictures like those."
+        )
+    limits += [f"While it was trained: {_quote(row.get('finding', ''))}" for row in run.history.diagnoses()]
+    limits.append("Whom it may be used on, and for what, was not examined. Its owner should say so here.")
+    return [f"- {limit}" for limit in limits]
+
+
+def _describe_use(run: Run) -> list[str]:
+    own = run.record.own_module
+    python = ["from lamina import read_run", ""]
+    if own is None:
+        python += ['run = read_run("PATH")  # this folder', 'print(run.predict("photos/*.jpg"))']
+    else:
+        python += [
+            'run = read_run("PATH")  # this folder',
+            "predictor = run.predictor(module)  # its own module, made anew: the run stores only the weights",
+            'for prediction in predictor.predict(["photo.jpg"]):',
+            "    print(prediction)",
+        ]
+    return ["```python", *python, "```"]
+
+
+def _describe_training(run: Run) -> list[str]:
+    record, epochs = run.record, len(run.history.epochs())
+    facts = {
+        "recipe": repr(record.recipe),
+        "epochs trained": f"{epochs:,} of {record.recipe.epochs:,}",
+        "seed": str(record.recipe.seed),
+        "fingerprint of the data": record.data.fingerprint,
+        "device": str(record.device),
+        "precision": str(record.precision),
+        "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
+        "created": record.created,
+    }
+    return [f"- {name}: {_quote(value)}" for name, value in facts.items()]
+
+
+def _quote(text: str) -> str:
+    r"""Text that Markdown shows as it is, without links.
+
+    >>> print(_quote("<b> *x* | www.example.com http://example.com"))
+    \<b\> \*x\* \| www\.example.com http\://example.com
+    """
+    return re.sub(r"[\\`*_\[\]<>#|~&$@]|(?<=www)\.|:(?=//)", r"\\\g<0>", escape(text), flags=re.IGNORECASE)

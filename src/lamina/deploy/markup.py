@@ -1,0 +1,191 @@
+"""The HTML of a page that stands alone: text that is never markup, tables, figures, and the style of all of it.
+
+The page has no script, and its Content-Security-Policy allows nothing but its own style and the pictures inside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from collections.abc import Iterable, Sequence
+from typing import NewType
+
+from lamina.text import escape, shorten
+
+Markup = NewType("Markup", str)
+"""HTML that is complete and safe, as only the functions of this file make it."""
+
+SHADES = 10
+"""Number of shades of a table's cells, besides none."""
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1d1f21; --faint: #5c636a; --ground: #fff; --line: #d9dce0; --raised: #f4f6f8;
+  --link: #005a9c; --shade: 0, 114, 178; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8e9eb; --faint: #a3a9b0; --ground: #16181b; --line: #3a3f45; --raised: #212429; --link: #7fbdf2; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 62rem; padding: 1rem 1rem 4rem; color: var(--ink); background: var(--ground);
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 1rem 0 .5rem; }
+h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; padding-top: .5rem; border-top: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.25rem 0 .25rem; }
+p { margin: .5rem 0; max-width: 46rem; }
+a { color: var(--link); }
+nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; }
+.faint { color: var(--faint); }
+.headline { font-size: 1.15rem; }
+.warning { border-left: .25rem solid #d55e00; padding-left: .75rem; }
+.wide { overflow-x: auto; margin: .75rem 0; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+th, td { padding: .25rem .6rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
+th { font-weight: 600; }
+th.text, td.text { text-align: left; }
+td.text { white-space: pre-wrap; min-width: 6rem; overflow-wrap: anywhere; }
+.confusion th, .confusion td { padding: .3rem; min-width: 2.6rem; text-align: center; vertical-align: middle;
+  border: 2px solid var(--ground); }
+.confusion th { font-weight: normal; vertical-align: bottom; }
+.confusion tbody th { position: sticky; left: 0; text-align: right; vertical-align: middle; background: var(--ground); }
+.confusion a { display: block; color: inherit; }
+.chart { display: block; width: 100%; min-width: 34rem; height: auto; background: #fff; border-radius: .4rem; }
+.sheet { display: block; max-width: none; background: #fff; border-radius: .4rem; }
+.pictures { display: flex; flex-wrap: wrap; gap: .6rem; margin: .75rem 0; }
+.pictures figure { margin: 0; width: 6.5rem; font-size: .75rem; line-height: 1.3; }
+.pictures img { display: block; width: 6rem; height: 6rem; object-fit: contain; background: var(--raised);
+  image-rendering: pixelated; }
+.smooth .pictures img { image-rendering: auto; }
+.cell { display: none; padding: .25rem 1rem 1rem; background: var(--raised); border-radius: .4rem; }
+.cell:target { display: block; }
+details { margin: .5rem 0; }
+summary { cursor: pointer; }
+pre { padding: .75rem; overflow-x: auto; background: var(--raised); border-radius: .4rem; white-space: pre-wrap; }
+@media print {
+  :root { --ink: #000; --faint: #444; --ground: #fff; --line: #bbb; --raised: #f4f6f8; --link: #000; }
+  body { max-width: none; padding: 0; font-size: 10pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  nav { display: none; }
+  h2, h3 { break-after: avoid; }
+  figure, tr, .chart { break-inside: avoid; }
+  .wide { overflow: visible; }
+  .chart { min-width: 0; }
+  .sheet { max-width: 100%; height: auto; }
+}
+""" + "".join(
+    f".shade-{step} {{ background: rgba(var(--shade), {0.07 * step:.2f}); }}\n" for step in range(1, SHADES + 1)
+)
+
+
+def show(text: str) -> Markup:
+    """Text as it is, whatever it holds.
+
+    >>> show("<b> & co")
+    '&lt;b&gt; &amp; co'
+    """
+    return Markup(html.escape(escape(text)))
+
+
+def join(parts: Iterable[Markup]) -> Markup:
+    """Several parts, one after the other."""
+    return Markup("".join(parts))
+
+
+def wrap(tag: str, *parts: Markup, kind: str = "", name: str = "") -> Markup:
+    """An element around some parts; ``kind`` is its class in the style, ``name`` what links lead to."""
+    attributes = (f' class="{kind}"' if kind else "") + (f' id="{name}"' if name else "")
+    return Markup(f"<{tag}{attributes}>{join(parts)}</{tag}>")
+
+
+def paragraph(text: str, kind: str = "") -> Markup:
+    """A paragraph of text."""
+    return wrap("p", show(text), kind=kind)
+
+
+def link(text: str, name: str, description: str = "") -> Markup:
+    """A link to an element of the page; ``description`` is what is read aloud."""
+    spoken = f' aria-label="{show(description)}"' if description else ""
+    return Markup(f'<a href="#{name}"{spoken}>{show(text)}</a>')
+
+
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[str | Markup]], texts: int = 1, links: Iterable[int] = ()
+) -> Markup:
+    """A table that scrolls where it is too wide.
+
+    Args:
+        heads: of the columns.
+        rows: their cells.
+        texts: how many of the first columns hold text; the others hold numbers.
+        links: the columns whose cells are markup already.
+    """
+    ready = set(links)
+
+    def cell(tag: str, place: int, content: Markup) -> Markup:
+        return wrap(tag, content, kind="text" if place < texts else "")
+
+    head = join(cell("th", place, show(text)) for place, text in enumerate(heads))
+    body = join(
+        wrap(
+            "tr",
+            *(
+                cell("td", place, Markup(content) if place in ready else show(content))
+                for place, content in enumerate(row)
+            ),
+        )
+        for row in rows
+    )
+    inner = join([wrap("thead", wrap("tr", head)), wrap("tbody", body)])
+    return _scroll(wrap("table", inner))
+
+
+def matrix(heads: Sequence[str], rows: Iterable[tuple[str, Sequence[tuple[Markup, float]]]], corner: str) -> Markup:
+    """A table of shaded cells; each has its content and a fraction that its shade grows with."""
+
+    def cell(content: Markup, fraction: float) -> Markup:
+        # The square root makes rare mistakes visible.
+        step = round(SHADES * min(1.0, fraction) ** 0.5)
+        return wrap("td", content, kind=f"shade-{max(1, step)}" if fraction else "faint")
+
+    head = join(wrap("th", show(shorten(text))) for text in (corner, *heads))
+    body = join(
+        wrap("tr", wrap("th", show(shorten(name))), *(cell(content, fraction) for content, fraction in cells))
+        for name, cells in rows
+    )
+    return _scroll(wrap("table", wrap("thead", wrap("tr", head)), wrap("tbody", body), kind="confusion"))
+
+
+def _scroll(content: Markup) -> Markup:
+    # The keyboard can only scroll what can have the focus.
+    return Markup(f'<div class="wide" tabindex="0">{content}</div>')
+
+
+def picture(encoded: bytes, description: str, kind: str = "") -> Markup:
+    """A picture inside the page, PNG or JPEG; ``description`` is for those who do not see it."""
+    media = "image/png" if encoded.startswith(b"\x89PNG") else "image/jpeg"
+    data = base64.b64encode(encoded).decode()
+    style = f' class="{kind}"' if kind else ""
+    return Markup(f'<img{style} src="data:{media};base64,{data}" alt="{show(description)}">')
+
+
+def chart(encoded: bytes, description: str, kind: str = "chart") -> Markup:
+    """A drawing as wide as the page, or a ``sheet`` in its own size, which scrolls where there is no room."""
+    return _scroll(picture(encoded, description, kind))
+
+
+def fold(summary: str, *parts: Markup) -> Markup:
+    """Parts that are shown on request."""
+    return wrap("details", wrap("summary", show(summary)), *parts)
+
+
+def document(title: str, *parts: Markup) -> str:
+    """The whole page."""
+    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="referrer" content="no-referrer">\n'
+        f"<title>{show(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(parts) + "\n</body>\n"
+        "</html>\n"
+    )

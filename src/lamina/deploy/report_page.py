@@ -1,0 +1,279 @@
+"""One self-contained page about a run: what was trained on what, how well it answers, where it fails."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from lamina.data import Dataset
+from lamina.data.images import SPLITS, Split
+from lamina.data.inspection import inspect
+from lamina.deploy.markup import Markup, chart, document, fold, join, link, paragraph, show, table, wrap
+from lamina.deploy.report_pictures import Evidence, show_confusions, show_losses, show_units
+from lamina.drawing import draw_curves, draw_labels, draw_reliability, draw_scatter, encode_png
+from lamina.errors import LaminaError, plural
+from lamina.evaluation.advice import find_verdict
+from lamina.evaluation.answers import Answers
+from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
+from lamina.insight.overlap import estimate_seconds, find_overlap
+from lamina.nets.costs import summarize
+from lamina.runs.run import Run
+from lamina.targets import REGRESSION
+from lamina.text import format_percent
+from lamina.training.model import Model
+from lamina.training.task import Task
+
+OVERLAP_SECONDS = 3.0
+"""Near-duplicates of training images are looked for where that takes less, on one core."""
+FEW_ROWS = 25
+"""Longer tables are folded."""
+SCATTERED_IMAGES = 2000
+MOST_NAMED = 5
+
+
+def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | None = None) -> str:
+    """A page of HTML about a run, complete in itself: pictures and style are inside, and there is no script.
+
+    Of 10,000 pictures it has less than 15 MB: a part of the pictures, reduced, and it says how many were left out.
+
+    Args:
+        run: what it is about.
+        dataset: what the run was trained on; without it, or if it is another by now, the page has no pictures.
+        model: the run's model, to show what its first layers see.
+
+    Raises:
+        RunError: a file of the run is damaged.
+    """
+    if dataset is not None and dataset.fingerprint != run.record.data.fingerprint:
+        dataset = None
+    report, answers, task = run.report, run.answers, calibrated_task(run)
+    images = None if dataset is None or report is None else dict(dataset.splits.items()).get(_split_of(report))
+    own = None if report is None else answers.get(_split_of(report))
+    evidence = None if own is None else Evidence.collect(task, own, images)
+    sections = {
+        "results": ("Results", _show_results(report, task, own, dataset)),
+        "confusions": ("What is confused with what", Markup("")),
+        "losses": ("Largest losses", Markup("")),
+        "training": ("Training", _show_training(run, report)),
+        "units": ("What the first layers see", _show_units(model, dataset)),
+        "data": ("Data", _show_data(run, dataset, answers)),
+        "model": ("Model", _show_model(run)),
+        "reproduce": ("How to reproduce it", _show_reproduction(run)),
+    }
+    if evidence is not None and report is not None:
+        sections["confusions"] = (sections["confusions"][0], show_confusions(report, evidence))
+        sections["losses"] = (sections["losses"][0], show_losses(evidence))
+    shown = {name: section for name, section in sections.items() if section[1]}
+    name = run.path.resolve().name
+    return document(
+        f"{name}: a report by lamina",
+        wrap("h1", show(name)),
+        *_show_head(run, report, dataset),
+        wrap("nav", *(link(title, target) for target, (title, _) in shown.items())),
+        wrap(
+            "main",
+            *(wrap("section", wrap("h2", show(title)), body, name=target) for target, (title, body) in shown.items()),
+            kind="smooth" if min(run.record.in_shape[1:]) > 48 else "",
+        ),
+    )
+
+
+def calibrated_task(run: Run) -> Task:
+    """A run's task, whose probabilities are calibrated if the run is."""
+    calibration = run.calibration
+    return run.record.task if calibration is None else run.record.task.with_temperatures(calibration.temperatures)
+
+
+def _split_of(report: Report) -> Split:
+    return next(split for split in SPLITS if split == report.split)
+
+
+def _show_head(run: Run, report: Report | None, dataset: Dataset | None) -> list[Markup]:
+    record = run.record
+    lines = [paragraph(report.describe_score(), "headline")] if report is not None else []
+    about = (
+        f"{record.net_name}, {plural(record.parameters, 'parameter', 'parameters')}, trained on {record.data.name} "
+        f"({record.task.kind.describe(record.task.target_names)}) by lamina {record.versions.get('lamina', '')}, "
+        f"{record.created[:10]}."
+    )
+    lines.append(paragraph(about, "faint"))
+    if report is None:
+        lines.append(
+            paragraph("This run has not been evaluated: there is no val or test, or it is not finished.", "warning")
+        )
+    if dataset is None:
+        lines.append(
+            paragraph(
+                "This page has no pictures: the data that the run was trained on is no longer where it was, or has "
+                "changed.",
+                "warning",
+            )
+        )
+    return lines
+
+
+def _show_results(report: Report | None, task: Task, answers: Answers | None, dataset: Dataset | None) -> Markup:
+    if report is None:
+        return Markup("")
+    parts = [paragraph(line, "warning") for line in find_verdict(report)]
+    parts += [paragraph(line) for line in report.figures()[1:]]
+    if answers is not None and dataset is not None:
+        parts.append(paragraph(_describe_overlap(task, answers, dataset)))
+    heads, rows, _, _ = report.table()
+    scores = table(heads, rows)
+    parts.append(scores if len(rows) <= FEW_ROWS else fold(f"all {len(rows):,} rows", scores))
+    if isinstance(report, LabelReport) and any(one.average_precision is not None for one in report.labels):
+        parts.append(chart(encode_png(draw_labels(report)), "average precision of each label"))
+    if answers is not None and isinstance(report, NumberReport):
+        parts.append(chart(encode_png(_draw_numbers(report, task, answers)), "predicted numbers over the true ones"))
+    elif answers is not None:
+        parts.append(wrap("h3", show("Are its probabilities right?")))
+        parts.append(chart(encode_png(draw_reliability(task, answers)), "how often answers of a probability are right"))
+    if isinstance(report, ClassReport) and report.rejections:
+        parts.append(wrap("h3", show("Rejecting unsure answers")))
+        lines = [
+            (f"{100 * one.limit:g} %", format_percent(one.coverage), format_percent(one.accuracy))
+            for one in report.rejections
+        ]
+        parts.append(table(("rejected below", "answers kept", "of these right"), lines, texts=0))
+    return join(parts)
+
+
+def _draw_numbers(report: NumberReport, task: Task, answers: Answers) -> Any:
+    count = len(answers.logits)
+    rows = np.linspace(0, count - 1, min(count, SCATTERED_IMAGES), dtype=np.int64)
+    predicted = task.probabilities(torch.from_numpy(answers.logits[rows])).numpy()
+    return draw_scatter(report, predicted, answers.targets[rows])
+
+
+def _describe_overlap(task: Task, answers: Answers, dataset: Dataset) -> str:
+    images, train = dataset.splits[answers.split], dataset.train
+    if estimate_seconds(len(images), len(train), math.prod(images.shape)) > OVERLAP_SECONDS:
+        return "Near-duplicates of training images were not looked for; lamina evaluate --near-duplicates does."
+    found = find_overlap(task, answers.logits, images, train)
+    if not len(found.rows):
+        return f"None of the {found.split} images is a near-duplicate of a training image."
+    return f"{found}."
+
+
+def _show_training(run: Run, report: Report | None) -> Markup:
+    rows, parts = run.history.epochs(), []
+    recipe = run.record.recipe
+    if not rows:
+        return paragraph("No epoch has been trained.")
+    seconds = sum(row.get("train_seconds") or 0.0 for row in rows)
+    parts.append(paragraph(f"{len(rows):,} of {plural(recipe.epochs, 'epoch', 'epochs')}, {seconds:.1f} seconds."))
+    if run.early_end:
+        parts.append(paragraph(run.early_end))
+    if report is not None:
+        name = run.record.net_name
+        curves = draw_curves({name: [rows]}, report.score, reports={name: [report]})
+        parts.append(chart(encode_png(curves), "learning curves, and what each layer did"))
+    diagnoses = run.history.diagnoses()
+    parts.append(wrap("h3", show("Diagnoses")))
+    if not diagnoses:
+        parts.append(paragraph("Nothing was found to go wrong."))
+    else:
+        parts.append(wrap("ul", *(wrap("li", show(_describe_diagnosis(row))) for row in diagnoses)))
+    return join(parts)
+
+
+def _describe_diagnosis(row: Mapping[str, Any]) -> str:
+    return f"{row['diagnosis']} (epoch {row['epoch']}): {row.get('finding', '')} {row.get('advice', '')}"
+
+
+def _show_units(model: Model | None, dataset: Dataset | None) -> Markup:
+    if dataset is None:
+        return Markup("")
+    if model is None:
+        return paragraph("Left out, as the model could not be loaded.")
+    try:
+        return show_units(model, dataset.train)
+    except LaminaError as error:  # a module of the user's own may have no layer of tensors
+        return paragraph(f"Left out: {error}")
+
+
+def _show_data(run: Run, dataset: Dataset | None, answers: Mapping[Split, Answers]) -> Markup:
+    record = run.record
+    kind, names = record.task.kind, record.task.target_names
+    channels, height, width = record.in_shape
+    parts = [paragraph(f"{record.data.name}: pictures of {height}×{width}×{channels}, {kind.describe(names)}.")]
+    if dataset is None:
+        known = [f"{len(one.targets):,} {split}" for split, one in answers.items()]
+        if known:
+            parts.append(paragraph(f"It was evaluated on {' and '.join(known)} images."))
+        return join(parts)
+    found = inspect(dataset)
+    parts.append(paragraph(f"Splits: {dataset.split_rule}."))
+    heads = ("", *(one.split for one in found.splits))
+    rows = [("images", *(f"{one.images:,}" for one in found.splits))]
+    if kind is not REGRESSION:
+        rows += [(name, *(f"{one.counts[name]:,}" for one in found.splits)) for name in found.splits[0].counts]
+    counts = table(heads, rows)
+    parts.append(counts if len(rows) <= FEW_ROWS else fold(f"all {len(rows) - 1:,} classes", counts))
+    if kind is REGRESSION:
+        numbers = [
+            (
+                one.split,
+                each.name,
+                *(f"{value:.4g}" for value in (each.minimum, each.mean, each.deviation, each.maximum)),
+            )
+            for one in found.splits
+            for each in one.numbers
+        ]
+        parts.append(table(("split", "number", "lowest", "mean", "deviation", "highest"), numbers, texts=2))
+    parts.append(wrap("h3", show("Findings")))
+    if not found.findings:
+        parts.append(paragraph("None: no unreadable, blank or identical pictures, and no tiny classes."))
+    items = []
+    for finding in found.findings:
+        some = ", ".join(sighting.name for sighting in finding.images[:MOST_NAMED])
+        more = f" ({some}{' …' if len(finding.images) > MOST_NAMED else ''})" if some else ""
+        items.append(wrap("li", show(f"{finding.severity}: {finding.message}{more}")))
+    return join([*parts, wrap("ul", *items)] if items else parts)
+
+
+def _show_model(run: Run) -> Markup:
+    record = run.record
+    if record.net is not None:
+        heads, rows = summarize(record.net, record.in_shape, record.task.outputs).table()
+        return table(heads, rows)
+    if record.timm is not None:
+        return paragraph(f"{record.net_name}, a net of timm: {record.timm.name}.")
+    return paragraph(f"A module of its own, which lamina does not store: {record.own_module}.")
+
+
+def _show_reproduction(run: Run) -> Markup:
+    record = run.record
+    command = shlex.join(record.command) if record.command else "Trained from Python, with start_run."
+    preparation = ", ".join(f"{name}={value!r}" for name, value in record.data.preparation.to_json().items())
+    facts = [
+        ("recipe", repr(record.recipe)),
+        ("seed", str(record.recipe.seed)),
+        ("data", record.data.name),
+        ("fingerprint of the data", record.data.fingerprint),
+        ("preparation", preparation or "the defaults"),
+        ("device", str(record.device)),
+        ("precision", str(record.precision)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
+        ("processor", record.machine.processor),
+        ("threads", f"{record.machine.threads} of {record.machine.cores} cores"),
+        ("system", record.machine.platform),
+        ("created", record.created),
+    ]
+    advice = (
+        "With the same data, versions, kind of processor and number of threads, the weights are the same to the bit; "
+        "lamina verify RUN trains the first epochs again and compares."
+    )
+    return join(
+        [
+            wrap("pre", show(command)),
+            table(("", ""), facts, texts=2),
+            paragraph(advice, "faint"),
+        ]
+    )

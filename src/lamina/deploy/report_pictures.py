@@ -1,0 +1,265 @@
+"""The parts of a report page that show pictures: what is confused, the largest losses, and what units see."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from PIL import Image
+
+from lamina.data import Images
+from lamina.deploy.markup import Markup, chart, join, link, matrix, paragraph, picture, show, table, wrap
+from lamina.drawing import build_units_sheet, encode_png
+from lamina.errors import plural
+from lamina.evaluation.answers import Answers
+from lamina.evaluation.calibration import judge_answers
+from lamina.evaluation.reports import ClassReport, Report
+from lamina.insight.hard import find_confusions, format_answers, measure_losses
+from lamina.insight.layers import choose_layers, name_stage, read_filters
+from lamina.insight.units import inspect_units, measure_chance, measure_responses, rank_units
+from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
+from lamina.text import format_percent, shorten
+from lamina.training.model import Model
+from lamina.training.task import Task
+
+PICTURES_BYTES = 6_000_000
+"""Upper limit of what the pictures behind the confusions add to a page; charts and sheets add about one more."""
+MOST_OF_CELL, MOST_LOSSES = 30, 24
+MOST_CLASSES, MOST_PAIRS = 25, 50
+"""Upper limits of the classes of a whole confusion table, and of the pairs that are listed where there are more."""
+PICTURE_PX, PICTURE_QUALITY = 96, 90
+"""Longest side of a picture in the page, and its JPEG quality."""
+SEEN_PICTURES, LEAST_SEEN, SEEN_PIXELS = 500, 50, 2_000_000
+"""Training pictures that patches are looked for in: fewer of large ones, by their pixels in all."""
+SHOWN_LAYERS, SHOWN_UNITS = 2, 12
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A model's answers to the images that it was evaluated on, and these images, where they are still there.
+
+    Attributes:
+        task: with the run's temperatures.
+        answers: its logits.
+        images: of the same rows as the answers; ``None`` where they are no longer there.
+        losses: of each row.
+    """
+
+    task: Task
+    answers: Answers
+    images: Images | None
+    losses: Float[np.ndarray, " n"]
+
+    @staticmethod
+    def collect(task: Task, answers: Answers, images: Images | None) -> Evidence:
+        """The evidence of a model's answers; images that are others than those answered are left out."""
+        fits = images is not None and images.names == answers.names
+        return Evidence(task, answers, images if fits else None, measure_losses(task, answers.logits, answers.targets))
+
+
+class _Cell(NamedTuple):
+    """The images of one target that get one answer, the largest loss first."""
+
+    target: str
+    answer: str
+    rows: Int64[np.ndarray, " m"]
+    is_right: bool
+
+
+def show_confusions(report: Report, evidence: Evidence) -> Markup:
+    """A table of what is confused with what, whose cells open the pictures behind them; nothing for numbers."""
+    task = evidence.task
+    if task.kind is REGRESSION:
+        return Markup("")
+    if isinstance(report, ClassReport) and len(report.classes) <= MOST_CLASSES:
+        cells = _find_cells(report, evidence)
+        album, shown = _show_cells(list(cells.values()), evidence)
+        links = dict(zip(cells, _link_cells(list(cells.values()), shown), strict=True))
+        names = [scores.name for scores in report.classes]
+        rows = [
+            (
+                name,
+                [
+                    (links.get((row, column), show("0")), report.confusion[row][column] / max(1, scores.support))
+                    for column in range(len(names))
+                ],
+            )
+            for row, (name, scores) in enumerate(zip(names, report.classes, strict=True))
+        ]
+        head = paragraph(
+            "Rows are the true classes, columns the predicted ones; shades grow with the share of the class."
+        )
+        return join([head, matrix(names, rows, "true \\ predicted"), album])
+    _, pairs = find_confusions(task, evidence.answers.logits, evidence.answers.targets)
+    if not pairs:
+        return paragraph("Nothing is answered wrongly.")
+    listed = [_Cell(pair.target, str(pair.answer), pair.rows, is_right=False) for pair in pairs[:MOST_PAIRS]]
+    album, shown = _show_cells(listed, evidence)
+    lines = [
+        (
+            pair.target,
+            str(pair.answer),
+            counted,
+            f"{pair.images:,}",
+            format_percent(len(pair.rows) / pair.images),
+            f"{100 * pair.interval.low:.1f} to {100 * pair.interval.high:.1f} %",
+        )
+        for pair, counted in zip(pairs, _link_cells(listed, shown), strict=False)
+    ]
+    heads = ("true", "answered", "images", "of", "share", "95 % interval")
+    rest = f"and {len(pairs) - len(listed):,} more pairs" if len(pairs) > len(listed) else ""
+    return join([table(heads, lines, texts=2, links=[2]), paragraph(rest) if rest else Markup(""), album])
+
+
+def _find_cells(report: ClassReport, evidence: Evidence) -> dict[tuple[int, int], _Cell]:
+    logits = evidence.answers.logits
+    chosen = logits.argmax(axis=1) if evidence.task.kind is SINGLE_LABEL else (logits[:, 0] > 0).astype(np.int64)
+    truth = np.asarray(evidence.answers.targets, np.int64)
+    order = np.argsort(-evidence.losses, kind="stable")
+    keys = (truth * len(report.classes) + chosen)[order]
+    found = {}
+    for key in np.unique(keys).tolist():
+        row, column = divmod(key, len(report.classes))
+        names = report.classes[row].name, report.classes[column].name
+        found[row, column] = _Cell(*names, order[keys == key], is_right=row == column)
+    return found
+
+
+def _link_cells(cells: Sequence[_Cell], shown: Sequence[int]) -> list[Markup]:
+    """The number of each cell's images, which leads to those that are shown."""
+    return [
+        link(
+            f"{len(cell.rows):,}",
+            f"cell-{number}",
+            f"{len(cell.rows):,} of {shorten(cell.target)} answered {shorten(cell.answer)}",
+        )
+        if count
+        else show(f"{len(cell.rows):,}")
+        for number, (cell, count) in enumerate(zip(cells, shown, strict=True))
+    ]
+
+
+def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, list[int]]:
+    """The pictures of the cells, hidden until a link leads to them, and how many there are of each."""
+    if evidence.images is None:
+        return Markup(""), [0] * len(cells)
+    images, sure = evidence.images, _describe_confidence(evidence)
+    places = sorted(range(len(cells)), key=lambda place: cells[place].is_right)  # mistakes have the room first
+    groups = [cells[place].rows.tolist() for place in places]
+    album = fill_album(groups, lambda row: _show_picture(images, row, sure[row]), PICTURES_BYTES)
+    figures = dict(zip(places, album, strict=True))
+    parts = []
+    for number, cell in enumerate(cells):
+        own = figures[number]
+        if not own:
+            continue
+        some = "" if len(own) == len(cell.rows) else f"; {len(own):,} are in this page, those with the largest loss"
+        title = f"{shorten(cell.target)} answered {shorten(cell.answer)}: {len(cell.rows):,}{some}"
+        parts.append(
+            wrap(
+                "div",
+                wrap("h3", show(title)),
+                wrap("div", *own, kind="pictures"),
+                wrap("p", link("back to the table", "confusions")),
+                kind="cell",
+                name=f"cell-{number}",
+            )
+        )
+    shown, wanted = sum(map(len, figures.values())), sum(len(cell.rows) for cell in cells)
+    remark = f"Choose a number to see the pictures behind it. {shown:,} of {wanted:,} are in this page"
+    remark += "." if shown == wanted else "; the others were left out to keep it small."
+    return join([paragraph(remark, "faint"), *parts]), [len(figures[number]) for number in range(len(cells))]
+
+
+def fill_album(groups: Sequence[Sequence[int]], embed: Callable[[int], Markup], most_bytes: int) -> list[list[Markup]]:
+    """The first pictures of each group, as many of each as there is room for; at most 30 of one.
+
+    >>> [len(own) for own in fill_album([[1, 2, 3], [4]], lambda row: Markup("12345"), 17)]
+    [2, 1]
+    """
+    shown: list[list[Markup]] = [[] for _ in groups]
+    room = most_bytes
+    for place in range(min(MOST_OF_CELL, max(map(len, groups), default=0))):
+        for group, own in zip(groups, shown, strict=True):
+            if place < len(group):
+                figure = embed(group[place])
+                room -= len(figure)
+                if room < 0:
+                    return shown
+                own.append(figure)
+    return shown
+
+
+def show_losses(evidence: Evidence) -> Markup:
+    """The pictures with the largest losses, or their names where they are no longer there."""
+    answers, task = evidence.answers, evidence.task
+    order = np.argsort(-evidence.losses, kind="stable")[:MOST_LOSSES]
+    given = format_answers(task, answers.logits[order])
+    true = [task.kind.format(answers.targets[row], task.target_names) for row in order]
+    if evidence.images is None:
+        lines = [
+            (answers.names[row], truth, answer, f"{evidence.losses[row]:.3g}")
+            for row, truth, answer in zip(order.tolist(), true, given, strict=True)
+        ]
+        return table(("image", "true", "answered", "loss"), lines, texts=3)
+    sure = _describe_confidence(evidence)
+    figures = [
+        _show_picture(evidence.images, row, f"{truth} → {answer} {sure[row]}".strip())
+        for row, truth, answer in zip(order.tolist(), true, given, strict=True)
+    ]
+    return join([paragraph("The true answer, → the model's.", "faint"), wrap("div", *figures, kind="pictures")])
+
+
+def _describe_confidence(evidence: Evidence) -> list[str]:
+    """The probability of each answer; nothing where there are several or none."""
+    answers, task = evidence.answers, evidence.task
+    if task.kind not in (SINGLE_LABEL, BINARY):
+        return [""] * len(answers.logits)
+    targets = torch.from_numpy(np.array(answers.targets))
+    confidence, _ = judge_answers(task, torch.from_numpy(answers.logits).double(), targets)
+    return [format_percent(one).replace(" ", "\u00a0") for one in confidence.tolist()]
+
+
+def _show_picture(images: Images, row: int, caption: str) -> Markup:
+    name = images.names[row]
+    lines = [show(shorten(caption, 60)), Markup("<br>")] if caption else []
+    text = wrap("figcaption", *lines, wrap("span", show(shorten(name.rsplit("/", 1)[-1])), kind="faint"))
+    return wrap("figure", picture(encode_picture(images.pixels[row]), name), text)
+
+
+def encode_picture(pixels: UInt8[np.ndarray, "h w c"]) -> bytes:
+    """A picture as a JPEG, reduced to at most 96 px."""
+    image = Image.fromarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0])
+    image.thumbnail((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=PICTURE_QUALITY, subsampling=0)
+    return encoded.getvalue()
+
+
+def show_units(model: Model, train: Images) -> Markup:
+    """A sheet for each of the first two layers: the patches of training pictures that excite its units most."""
+    _, height, width = train.shape
+    some = train.take_evenly(min(SEEN_PICTURES, max(LEAST_SEEN, SEEN_PIXELS // (height * width))))
+    layers = choose_layers(model)[:SHOWN_LAYERS]
+    parts = [
+        paragraph(
+            f"Patches of {plural(len(some), 'training picture', 'training pictures')} that excite each unit most, and "
+            "the class that its response alone separates best, with the area under the ROC curve.",
+            "faint",
+        )
+    ]
+    for path, responses in measure_responses(model, some.pixels, layers).items():
+        numbers = rank_units(responses, some)[:SHOWN_UNITS]
+        units = inspect_units(model, path, responses, some, None, numbers)
+        name, count = name_stage(model, path), responses.strengths.shape[1]
+        sees = "the whole picture" if responses.field is None else f"{responses.field}"
+        title = f"layer {name}: {len(units)} of {plural(count, 'unit', 'units')}"
+        remark = f"each sees {sees}; by chance the best unit has {measure_chance(responses, some):.2f}"
+        sheet = build_units_sheet(some, units, title, remark, read_filters(model, path))
+        parts.append(chart(encode_png(sheet), f"patches that excite units of layer {name}", "sheet"))
+    return join(parts)

@@ -1,0 +1,90 @@
+"""lamina report: a page or a card, where it goes, and messages for what cannot be written."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from commands import events, run_lamina, run_process
+
+from lamina.runs.run import read_run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, pictures):
+    folder = tmp_path_factory.mktemp("report")
+    data = shutil.copytree(pictures, folder / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        net = "Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output()"
+        done = run_lamina("train", net, "--data", data, "--epochs", "2", "--name", "one")
+    assert done.returncode == 0, done.stderr
+    return folder / "runs/one"
+
+
+@pytest.mark.slow
+def test_a_page_is_written_into_the_run_or_where_it_is_told(trained, workplace):
+    done = run_process("report", trained)
+    assert done.returncode == 0, done.stderr
+    file = trained / "report.html"
+    page = file.read_text()
+    assert done.stdout == f"report: {file} ({file.stat().st_size / 1e6:.1f} MB)\n"
+    command = "lamina train 'Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output()'"
+    assert f"<pre>{command.replace(chr(39), '&#x27;')}" in page
+    assert page.count("data:image/jpeg") >= 20
+    done = run_lamina("report", trained, "here.html", "--json")
+    assert events(done.stdout) == [{"event": "page", "file": "here.html", "bytes": len(page.encode())}]
+    assert (workplace / "here.html").read_text() == page
+
+
+@pytest.mark.slow
+def test_a_page_of_data_that_is_gone_or_has_moved(trained, workplace):
+    data = trained.parents[1] / "data"
+    moved = data.rename(data.with_name("moved"))
+    try:
+        done = run_lamina("report", trained, "gone.html")
+        assert done.returncode == 0, done.stderr
+        assert f"no pictures: {data}, which {trained} was trained on, is no longer there." in done.stderr
+        assert "This page has no pictures" in (workplace / "gone.html").read_text()
+        done = run_lamina("report", trained, "moved.html", "--data", moved)
+        assert done.returncode == 0, done.stderr
+        assert "image/jpeg" in (workplace / "moved.html").read_text()
+        shutil.rmtree(shutil.copytree(moved, workplace / "other") / "train/dark")
+        done = run_lamina("report", trained, "other.html", "--data", workplace / "other")
+        assert done.returncode == 2
+        assert not (workplace / "other.html").exists()
+    finally:
+        moved.rename(data)
+
+
+def test_a_card_is_not_written_over_what_was_edited(trained):
+    done = run_lamina("report", trained, "--card")
+    assert done.returncode == 0, done.stderr
+    file = trained / "README.md"
+    assert done.stdout == f"model card: {file} (0.0 MB)\n"
+    assert f"{read_run(trained).report.images} images" in file.read_text()
+    done = run_lamina("report", trained, "--card")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"lamina: {file} exists, and may have been edited by hand. Delete it, or name another file.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("none/here.html",),
+            "Cannot write none/here.html: No such file or directory. Name another file after the run.",
+        ),
+        (
+            ("--card", "--data", "pets"),
+            "A model card needs neither data nor model. Leave out --data.",
+        ),
+    ],
+)
+def test_what_cannot_be_written_gets_one_message(trained, workplace, words, message):
+    done = run_lamina("report", trained, *words)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"lamina: {message}"
+    assert "Traceback" not in done.stderr

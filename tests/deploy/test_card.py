@@ -1,0 +1,73 @@
+"""The model card: metadata that Hugging Face reads, and text that says what was measured."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+from report_runs import HOSTILE, NAMES, make_dataset, train
+
+from lamina.deploy.card import build_card, to_yaml
+
+METRICS = {
+    "single-label": ["accuracy", "balanced_accuracy", "expected_calibration_error"],
+    "binary": ["accuracy", "balanced_accuracy", "expected_calibration_error"],
+    "multi-label": ["mean_average_precision", "f1"],
+    "regression": ["mae"],
+}
+
+
+def read_metadata(card: str) -> dict:
+    start, metadata, _ = card.split("---\n", 2)
+    assert start == ""
+    return yaml.safe_load(metadata)
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_the_metadata_are_yaml_and_hold_the_reports_figures(runs, kind):
+    run, _ = runs[kind]
+    found = read_metadata(build_card(run))
+    assert found["license"] == "unknown"
+    assert found["library_name"] == "lamina"
+    assert found["pipeline_tag"] == ("other" if kind == "regression" else "image-classification")
+    assert found["tags"] == ["lamina", kind]
+    assert "datasets" not in found  # nobody there knows it
+    assert found["metrics"] == METRICS[kind]
+    ((result,),) = (model["results"] for model in found["model-index"])
+    assert result["dataset"] == {"name": "pets & co", "type": "other", "split": "test"}
+    assert [metric["type"] for metric in result["metrics"]] == METRICS[kind]
+    value = result["metrics"][0]["value"]
+    assert isinstance(value, float)
+    assert value == pytest.approx(run.report.score.value, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_are_neither_markup_nor_links_nor_lines(runs, kind):
+    card = build_card(runs[kind][0])
+    assert HOSTILE not in card
+    assert r"\<script\>alert(1)\</script\>" in card
+    assert not re.search(r"(?<!\\)\](?=\()", card)
+    assert card.split("---\n", 2)[2].count("\n---") == 0
+    assert "\u202e" not in card
+
+
+def test_a_run_that_was_not_evaluated_has_no_figures(tmp_path):
+    card = build_card(train(tmp_path, make_dataset("single-label")))
+    assert not {"metrics", "model-index"} & read_metadata(card).keys()
+    assert "It has not been evaluated" in card
+
+
+def test_val_is_called_what_it_is(tmp_path):
+    card = build_card(train(tmp_path, make_dataset("single-label", "val")))
+    assert "by which it may have been chosen (val)" in card
+
+
+@pytest.mark.parametrize(
+    "value", [0.5, 1e-7, 1e22, -2e-9, "no", "a: b # c", '"', "ż\u2028", "\ufeff\x07", [1, None, True]]
+)
+def test_yaml_reads_what_was_written(value):
+    from lamina.text import escape
+
+    read = yaml.safe_load(f"value: {to_yaml(value)}")["value"]
+    assert read == (escape(value) if isinstance(value, str) else value)
