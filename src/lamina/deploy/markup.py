@@ -43,7 +43,7 @@ th, td { padding: .25rem .6rem; text-align: right; vertical-align: top; border-b
   white-space: nowrap; }
 th { font-weight: 600; }
 th.text, td.text { text-align: left; }
-td.text { white-space: pre-wrap; min-width: 6rem; overflow-wrap: anywhere; }
+td.text { white-space: pre-wrap; min-width: 6rem; }
 .confusion th, .confusion td { padding: .3rem; min-width: 2.6rem; text-align: center; vertical-align: middle;
   border: 2px solid var(--ground); }
 .confusion th { font-weight: normal; vertical-align: bottom; }
