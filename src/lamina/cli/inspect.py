@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from lamina.runs.run import Run
     from lamina.training.model import Model
 
-SEEN_PICTURES = 10_000
-"""Upper limit of the training pictures among which patches are looked for, and that a unit's area under the curve is
-of; evenly spread."""
+SEEN_PICTURES, SEEN_PIXELS = 10_000, 40_000_000
+"""Upper limits of the training pictures among which patches are looked for, and that a unit's area under the curve is
+of, and of their pixels; evenly spread."""
 PROBE_PICTURES, SCORED_PICTURES, REMOVAL_PICTURES, CONCEPT_PICTURES, COMPARED_PICTURES = 4000, 2000, 500, 1000, 500
 """Upper limits of the pictures that probes are fitted to, probes are scored on, removals are measured on, concepts are
 looked for in, and layers are compared on."""
@@ -118,14 +118,16 @@ def _choose_pictures(dataset: Dataset, terminal: Terminal) -> tuple[Images, Imag
     """The training pictures to look at, and those that figures are measured on."""
     for images in (dataset.val, dataset.test):
         if images is not None and (images.kind is not MULTI_LABEL or images.targets.any()):
-            return dataset.train.take_evenly(SEEN_PICTURES), images.take_evenly(SCORED_PICTURES)
-    terminal.remark("there are no val or test pictures with labels: scores are of pictures that the net was trained on")
-    return dataset.train.take_evenly(SEEN_PICTURES), dataset.train.take_evenly(SCORED_PICTURES)
+            break
+    else:
+        terminal.remark("there are no val or test pictures with labels: scores are of training pictures")
+        images = dataset.train
+    return _take(dataset.train, SEEN_PICTURES, SEEN_PIXELS), _take(images, SCORED_PICTURES, SEEN_PIXELS)
 
 
-def _take(images: Images, most: int) -> Images:
+def _take(images: Images, most: int, pixels: int = MOST_PIXELS) -> Images:
     _, height, width = images.shape
-    return images.take_evenly(min(most, max(LEAST_PICTURES, MOST_PIXELS // (height * width))))
+    return images.take_evenly(min(most, max(LEAST_PICTURES, pixels // (height * width))))
 
 
 def _show_all(inspection: _Inspection) -> None:
