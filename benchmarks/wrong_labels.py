@@ -1,12 +1,13 @@
 """Planted wrong labels and planted near-duplicates among CIFAR-10's training pictures: how many are found, how fast.
 
-Of five classes, so many pictures each are taken; a fifth of their labels, or `--wrong-fraction`, is exchanged between
+Of some classes, so many pictures each are taken; a fifth of their labels, or `--wrong-fraction`, is exchanged between
 pictures of different classes. What is found is compared with what was exchanged; CIFAR-10's own few wrong labels count
 as right. For the near-duplicates, copies of some pictures are added, each shifted by 1 or 2 px, mirrored, saved as JPEG
 of quality 50, or with brightness, contrast and colour changed by up to 10 %.
 
     LAMINA_CIFAR10=cifar10-images.zip python benchmarks/wrong_labels.py labels --a-class 2000
     LAMINA_CIFAR10=cifar10-images.zip python benchmarks/wrong_labels.py labels --a-class 2000 --scratch
+    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/wrong_labels.py labels --a-class 5000 --classes 10
     LAMINA_CIFAR10=cifar10-images.zip python benchmarks/wrong_labels.py duplicates --images 10000 --pairs 300
 """
 
@@ -30,21 +31,22 @@ from lamina.insight.plans import choose_plans, predict_by
 from lamina.insight.planted import plant_flips
 from lamina.training.pretrained import find_at_hand
 
-CLASSES = 5
 CHANGES = ("shift", "mirror", "jpeg", "colours")
 
 
-def take_classes(images: Images, a_class: int, first: int) -> Images:
-    """The first pictures of five classes, from ``first`` on."""
-    chosen = range(first, first + CLASSES)
+def take_classes(images: Images, a_class: int, first: int, classes: int) -> Images:
+    """The first pictures of some classes, from ``first`` on."""
+    chosen = range(first, first + classes)
     rows = np.concatenate([np.flatnonzero(images.targets == number)[:a_class] for number in chosen])
-    taken, names = images.take(np.sort(rows)), images.target_names[first : first + CLASSES]
+    taken, names = images.take(np.sort(rows)), images.target_names[first : first + classes]
     return dataclasses.replace(taken, targets=taken.targets - first, target_names=names)
 
 
-def find_labels(a_class: int, first: int, scratch: bool, wrong_fraction: float, seed: int) -> dict[str, Any]:
+def find_labels(
+    a_class: int, first: int, classes: int, scratch: bool, wrong_fraction: float, seed: int
+) -> dict[str, Any]:
     """Find flipped labels."""
-    clean = take_classes(load_data("cifar10").train, a_class, first)
+    clean = take_classes(load_data("cifar10").train, a_class, first, classes)
     noisy = plant_flips(clean, wrong_fraction, seed)
     started, cpu = time.perf_counter(), time.process_time()
     plans = choose_plans(noisy, None if scratch else find_at_hand())
@@ -115,6 +117,7 @@ def main(
     what: tyro.conf.Positional[Literal["labels", "duplicates"]],
     a_class: int = 2000,
     first: int = 0,
+    classes: int = 5,
     scratch: bool = False,
     wrong_fraction: float = 0.2,
     images: int = 10_000,
@@ -127,7 +130,8 @@ def main(
     Args:
         what: to plant.
         a_class: labels: pictures of each class.
-        first: labels: the first of the five classes, by its number.
+        first: labels: the first of the classes, by its number.
+        classes: labels: how many.
         scratch: labels: use no pretrained weights.
         wrong_fraction: labels: fraction of the labels that are exchanged.
         images: duplicates: pictures, the copies among them.
@@ -136,7 +140,7 @@ def main(
         json: file to write the figures to.
     """
     if what == "labels":
-        row = find_labels(a_class, first, scratch, wrong_fraction, seed)
+        row = find_labels(a_class, first, classes, scratch, wrong_fraction, seed)
     else:
         row = find_duplicates(images, pairs, seed)
     if json is not None:
