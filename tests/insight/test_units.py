@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from detector import BACKGROUND, RED, build_detector
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, roc_auc_score
 from torch import nn
@@ -95,7 +95,9 @@ def test_a_patch_is_exactly_what_the_unit_sees(first, second, pools, seed):
     model = build_model(net, images, Recipe())
     place = len(net) - 3
     responses = measure_responses(model, pixels, [place])[f"body.{place}"]
-    patch = find_patches(responses, 1, (20, 17))[0]
+    patches = find_patches(responses, 1, (20, 17))
+    assume(patches)  # all pictures may have one and the same largest value
+    patch = patches[0]
     down, across = divmod(int(responses.places[patch.row, 1]), responses.size[1])
 
     # With positive weights no pixel that counts is cancelled out by others.

@@ -44,16 +44,21 @@ class Doubt:
         return [name for place, (name, value) in enumerate(ranked) if value >= threshold or place == 0]
 
 
-def make_doubt(run: Run, task: Task, limit: float | None, coverage: float | None, terminal: Terminal) -> Doubt:
-    """What the options ask for; prints what it was fitted to, and what it is worth on the test pictures."""
+def check_doubt(task: Task, limit: float | None, coverage: float | None) -> None:
+    """Reject options that make no sense, or not for this kind of target."""
     for flag, value in (("--reject-below", limit), ("--coverage", coverage)):
         if value is not None and not 0 < value < 1:
             raise DataError(f"{flag} was {value:g}, but must be between 0 and 1, such as 0.9.")
         if value is not None and task.kind is MULTI_LABEL:
             raise DataError(f"{flag} is for one answer per picture, but the model gives labels, each for itself.")
+    if limit is not None and task.kind is REGRESSION:
+        raise DataError("--reject-below is for probabilities, but the model gives numbers. Try --coverage.")
+
+
+def make_doubt(run: Run, task: Task, limit: float | None, coverage: float | None, terminal: Terminal) -> Doubt:
+    """What the options ask for; prints what it was fitted to, and what it is worth on the test pictures."""
+    check_doubt(task, limit, coverage)
     if limit is not None:
-        if task.kind is REGRESSION:
-            raise DataError("--reject-below is for probabilities, but the model gives numbers. Try --coverage.")
         _say_rejections(run, task, limit, terminal)
     if coverage is None:
         return Doubt(limit)

@@ -41,7 +41,7 @@ class Options:
     """test-time augmentation: for images the model is unsure about, average over mirrored and shifted views, as in
     training"""
     near_duplicates: bool = False
-    """look for near-duplicates of training images also where that takes more than 5 seconds, and on other data"""
+    """look for near-duplicates of training images even where that takes more than 5 seconds, and on other data"""
     json: bool = False
     """print one JSON object on stdout"""
 
@@ -79,8 +79,8 @@ def run(arguments: Sequence[str]) -> int:
             terminal.say("", f"none of the {split} images is a near-duplicate of a training image")
     elif is_own and split != "train":
         terminal.remark(
-            "near-duplicates of training images were not looked for, which may take "
-            f"{seconds:.0f} s: --near-duplicates does"
+            "near-duplicates of training images were not looked for, as that may take "
+            f"{seconds:.0f} s. Use --near-duplicates."
         )
     terminal.emit("report", run=str(options.run), **report.to_json(), **found)
     return 0

@@ -61,8 +61,9 @@ def run(arguments: Sequence[str]) -> int:
         certificate = certify(content, kind, predictor.model, images)
     proof = file.with_name(f"{file.name}.json")
     try:
+        proof.unlink(missing_ok=True)  # of an earlier file
         write_atomically(file, content)
-        write_json(proof, asdict(certificate))
+        write_json(proof, {"run": str(options.run), "data": dataset.fingerprint, **asdict(certificate)})
     except OSError as error:
         raise DataError(f"Cannot write {file}: {error.strerror or error}. Give another file.") from error
     terminal.say(f"{file}: {len(content) / 1e6:.1f} MB, {certificate}", f"certificate: {proof}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 import tyro
 
 from lamina.cli.choices import choose_layer, choose_run_data, make_folder, open_predictor
@@ -57,7 +58,7 @@ class Options:
     unit: Annotated[int | None, tyro.conf.arg(metavar="U", help_behavior_hint="")] = None
     """with --layer: show this unit, counted from 1"""
     other: Annotated[Path | None, tyro.conf.arg(name="with", metavar="RUN", help_behavior_hint="")] = None
-    """another run, with whose layers to compare this one's"""
+    """another run to compare this one's layers with"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """where the run's data set is now, if it has moved"""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
@@ -87,10 +88,15 @@ def run(arguments: Sequence[str]) -> int:
     dataset = choose_run_data(run, options.data, terminal)
     if dataset.fingerprint != run.record.data.fingerprint:
         terminal.remark("warning: the data set has changed since the run was trained")
+    if dataset.train.shape != model.in_shape:
+        shapes = ("×".join(map(str, shape)) for shape in (model.in_shape, dataset.train.shape))
+        raise DataError(
+            "The run takes pictures of {}, but the data set has {}. Give the run's own data.".format(*shapes)
+        )
     with end_on_sigterm(), terminal.progress(QUIET_SECONDS) as show_progress:
         inspection = _Inspection(model, *_choose_pictures(dataset, terminal), folder, terminal, show_progress)
         if options.other is not None:
-            _compare(inspection, run, read_run(options.other))
+            _compare(inspection, run, read_run(options.other), options)
         elif layer is None:
             _show_all(inspection)
         else:
@@ -217,7 +223,7 @@ def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: i
     some = _take(inspection.held_out, REMOVAL_PICTURES)
     (found,) = inspect_units(inspection.model, path, responses, inspection.train, some, [unit - 1])
     title = f"layer {name}, unit {unit} of {units:,}"
-    remark = f"sees {_describe_field(responses)}; {_describe_removal(found, some)}"
+    remark = "; ".join(filter(None, (f"sees {_describe_field(responses)}", _describe_removal(found, some))))
     file = inspection.folder / f"layer-{_slug(name)}-unit-{unit}.png"
     _save(build_unit_sheet(inspection.train, found, title, remark), file)
     terminal.say(f"{title}: {remark}")
@@ -261,19 +267,17 @@ def _find_concepts(
 ) -> dict[str, tuple[Concept, ...]]:
     from lamina.insight.concepts import find_concepts
     from lamina.insight.probes import untrain
-    from lamina.insight.units import measure_responses
+    from lamina.insight.units import measure_strengths
 
     train = inspection.train
-    some = train.take_evenly(CONCEPT_PICTURES)
-    places = {name: row for row, name in enumerate(train.names)}
-    rows = [places[name] for name in some.names]
+    rows = np.linspace(0, len(train) - 1, min(len(train), CONCEPT_PICTURES), dtype=np.int64)
+    some = train.take(rows)
     controls = []
     for seed in range(UNTRAINED_NETS):
         inspection.show_progress("comparing with random weights", seed, UNTRAINED_NETS)
-        controls.append(measure_responses(untrain(inspection.model, train, seed), some.pixels, layers))
+        controls.append(measure_strengths(untrain(inspection.model, train, seed), some.pixels, layers))
     return {
-        path: find_concepts(responses[path].strengths[rows], [each[path].strengths for each in controls], some)
-        for path in layers
+        path: find_concepts(responses[path].strengths[rows], [each[path] for each in controls], some) for path in layers
     }
 
 
@@ -298,13 +302,14 @@ def _report_concepts(inspection: _Inspection, concepts: Mapping[str, Sequence[Co
             )  # fmt: skip
 
 
-def _compare(inspection: _Inspection, run: Run, other_run: Run) -> None:
+def _compare(inspection: _Inspection, run: Run, other_run: Run, options: Options) -> None:
     from lamina.drawing import draw_similarity
     from lamina.insight.layers import choose_layers, name_stage
     from lamina.insight.probes import compare_layers
 
     model, terminal = inspection.model, inspection.terminal
-    other = open_predictor(other_run, None, str(model.device), terminal).model
+    net = options.net if other_run.record.own_module is not None else None
+    other = open_predictor(other_run, net, options.device, terminal).model
     if other.in_shape != model.in_shape:
         shapes = ("×".join(map(str, one.in_shape)) for one in (model, other))
         raise DataError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from lamina.cli.choices import open_predictor
-from lamina.cli.doubt import Doubt, make_doubt
+from lamina.cli.doubt import Doubt, check_doubt, make_doubt
 from lamina.cli.options import parse_options
 from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
@@ -47,8 +47,8 @@ class Options:
     reject_below: Annotated[float | None, tyro.conf.arg(metavar="P", help_behavior_hint="")] = None
     """reject answers of a lower probability, from 0 to 1"""
     coverage: Annotated[float | None, tyro.conf.arg(metavar="P", help_behavior_hint="")] = None
-    """show the smallest set of classes that holds the right one in this fraction of pictures, such as 0.9; of numbers,
-    the range"""
+    """show the smallest set of classes that holds the right one in this fraction of pictures, such as 0.9; for numbers,
+    a margin that holds the true one that often"""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """write all probabilities to a table (.csv, .tsv) or JSON lines (.jsonl) instead of printing them"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -81,6 +81,7 @@ def run(arguments: Sequence[str]) -> int:
         torch.set_num_threads(1)
     if run is None:
         predictor, doubt = _open_file_as_model(options), Doubt(options.reject_below)
+        check_doubt(predictor.task, options.reject_below, None)
     else:
         predictor = open_predictor(run, options.net, options.device, terminal)
         doubt = make_doubt(run, predictor.task, options.reject_below, options.coverage, terminal)
@@ -115,6 +116,8 @@ def _open_file_as_model(options: Options) -> Predictor:
         raise DataError("--coverage is fitted to val pictures, which an exported file does not have. Give the run.")
     if options.net is not None:
         raise DataError("--net is for a run's own module, and an exported file holds its net. Leave --net out.")
+    if options.device not in ("auto", "cpu"):
+        raise DataError(f"--device was {options.device}, but exported files run on the CPU. Leave --device out.")
     return open_onnx(options.run)
 
 

@@ -74,7 +74,9 @@ def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> N
     plans = choose_plans(train, None if options.from_ == "scratch" else find_at_hand())
     device = choose_device(options.device)
     terminal.remark(f"device: {device}")
-    terminal.remark(f"nets: {' and '.join(map(str, plans))}; four of each, without a quarter of the training pictures")
+    terminal.remark(
+        f"nets: {' and '.join(map(str, plans))}; four of each, each trained without a different quarter of the pictures"
+    )
     with terminal.progress(QUIET_SECONDS) as show_progress:
         groups: Sequence[Any]
         if len(train) > NEAR_DUPLICATES_IMAGES:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TypeAlias
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from lamina.data import Images
-from lamina.deploy.export import OPSET, Format, open_session
+from lamina.deploy.export import OPSET, Format, describe_answers, open_session
 from lamina.errors import NetError
 from lamina.targets import REGRESSION, SINGLE_LABEL, Kind
 from lamina.training.model import Model, predict_logits
@@ -25,7 +27,8 @@ BATCHES = (1, 2, 7)
 TOLERANCE = 1e-4
 """Upper limit of the difference of a logit, as a fraction of the largest one, or of 1."""
 
-Run: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], tuple[np.ndarray, np.ndarray]]
+Answer: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], tuple[np.ndarray, np.ndarray]]
+"""What an exported file is, once it is opened: pictures in, probabilities and logits out."""
 
 
 @dataclass(frozen=True)
@@ -35,88 +38,100 @@ class Certificate:
     Attributes:
         format: ``onnx`` or ``pt2``.
         opset: of ONNX; ``None`` for others.
+        sha256: of the file.
         pictures: how many were compared, with the black and the white one.
         split: which they were from.
         batches: sizes of the batches.
-        difference: the largest of a logit.
+        largest_difference: of a logit.
         limit: what it may be at most.
-        probability_difference: the largest of a probability, or of a number in its own unit.
+        largest_probability_difference: of a probability, or of a number in its own unit.
         same_answers: pictures with the same answer.
         close_calls: pictures with another, whose best two answers are nearer to each other than twice the limit.
     """
 
     format: Format
     opset: int | None
+    sha256: str
     pictures: int
     split: str
     batches: tuple[int, ...]
-    difference: float
+    largest_difference: float
     limit: float
-    probability_difference: float
+    largest_probability_difference: float
     same_answers: int
     close_calls: int
 
     def __str__(self) -> str:
         others = f", {self.close_calls} too close to call" if self.close_calls else ""
         return (
-            f"equal to the run on {self.pictures:,} pictures, of {self.split}, black and white, in batches of "
-            f"{', '.join(map(str, self.batches))}: logits differ by at most {self.difference:.1e} "
+            f"equal to the run on {self.pictures - 2:,} {self.split} pictures, an all black and an all white one, in "
+            f"batches of {', '.join(map(str, self.batches))}: logits differ by at most {self.largest_difference:.1e} "
             f"(limit {self.limit:.1e}), {self.same_answers:,} answers are the same{others}"
         )
 
 
-def certify(content: bytes, kind: Format, model: Model, images: Images) -> Certificate:
+def certify(content: bytes, file_format: Format, model: Model, images: Images) -> Certificate:
     """Compare an exported file with the model, on some of ``images``, a black picture and a white one.
 
     Raises:
-        NetError: it cannot be run, or gives other answers.
+        NetError: the pictures are not of the model's shape, or the file cannot be run or gives other answers.
     """
     some = images.take_evenly(PICTURES)
     plain = np.stack([np.full(some.pixels.shape[1:], value, np.uint8) for value in (0, 255)])
     pixels = np.concatenate([some.pixels, plain])
-    run = _open(content, kind)
-    logits, answers = [], []
-    place = turn = 0
-    while place < len(pixels):
-        size = BATCHES[turn % len(BATCHES)]
-        found, raw = run(np.ascontiguousarray(pixels[place : place + size]))
-        answers.append(found)
-        logits.append(raw)
-        place, turn = place + size, turn + 1
     expected = predict_logits(model, pixels)
-    task = model.task
-    expected_answers = task.probabilities(torch.from_numpy(expected)).numpy()
-    got, got_answers = np.concatenate(logits), np.concatenate(answers)
-    if got.shape != expected.shape or got_answers.shape != expected_answers.shape:
-        raise NetError(f"The exported file gives {got.shape} for {len(pixels)} pictures, expected {expected.shape}.")
-    limit = TOLERANCE * max(1.0, float(np.abs(expected).max()))
-    difference = float(np.abs(got - expected).max())
-    is_same = _same_answers(got, expected, task.kind, limit)
-    is_close = ~is_same & (_margins(expected, task.kind) < 2 * limit)
-    scale = np.abs(expected_answers).max(initial=1.0) if task.kind is REGRESSION else 1.0
-    apart = float(np.abs(got_answers - expected_answers).max())
-    if not difference <= limit or not (is_same | is_close).all() or not apart <= TOLERANCE * max(1.0, float(scale)):
+    with torch.inference_mode():
+        probabilities = describe_answers(model.task, torch.from_numpy(expected)).numpy()
+    found, logits = _answer_in_batches(_open(content, file_format), pixels)
+    if logits.shape != expected.shape or found.shape != probabilities.shape:
+        raise NetError(
+            f"The exported file gives logits of shape {logits.shape} for {len(pixels)} pictures, expected "
+            f"{expected.shape}. It was not written."
+        )
+    kind, limit = model.task.kind, TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    difference, apart = (
+        float(np.abs(one - other).max()) for one, other in ((logits, expected), (found, probabilities))
+    )
+    is_same = _same_answers(logits, expected, kind, limit)
+    is_close = ~is_same & (_margins(expected, kind) < 2 * limit)
+    scale = max(1.0, float(np.abs(probabilities).max()))
+    wrong = int((~is_same & ~is_close).sum())
+    if not difference <= limit or wrong or not apart <= TOLERANCE * scale:
         raise NetError(
             f"The exported file does not answer as the run does: logits differ by up to {difference:.2g} (at most "
-            f"{limit:.2g} is accepted), probabilities by {apart:.2g}, and {int((~is_same & ~is_close).sum()):,} of "
-            f"{len(pixels):,} answers are others. It was not written."
+            f"{limit:.2g} is accepted), probabilities by {apart:.2g}, and {wrong:,} of {len(pixels):,} answers differ. "
+            "It was not written."
         )
     return Certificate(
-        format=kind,
-        opset=OPSET if kind == "onnx" else None,
+        format=file_format,
+        opset=OPSET if file_format == "onnx" else None,
+        sha256=hashlib.sha256(content).hexdigest(),
         pictures=len(pixels),
         split=images.split,
         batches=BATCHES,
-        difference=difference,
+        largest_difference=difference,
         limit=limit,
-        probability_difference=apart,
+        largest_probability_difference=apart,
         same_answers=int(is_same.sum()),
         close_calls=int(is_close.sum()),
     )
 
 
-def _open(content: bytes, kind: Format) -> Run:
-    if kind == "onnx":
+def _answer_in_batches(
+    answer: Answer, pixels: UInt8[np.ndarray, "n h w c"]
+) -> tuple[Float32[np.ndarray, "n m"], Float32[np.ndarray, "n k"]]:
+    found, place = [], 0
+    for size in cycle(BATCHES):
+        found.append(answer(np.ascontiguousarray(pixels[place : place + size])))
+        place += size
+        if place >= len(pixels):
+            break
+    probabilities, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return probabilities, logits
+
+
+def _open(content: bytes, file_format: Format) -> Answer:
+    if file_format == "onnx":
         session = open_session(content, "the exported file")
         return lambda batch: tuple(session.run(None, {"images": batch}))
     with warnings.catch_warnings(action="ignore"):

@@ -1,7 +1,8 @@
 """Exported files: a model with its preprocessing inside, as ONNX or as PyTorch's own program, and ONNX files as models.
 
-What goes in is a batch of pictures as they are stored, uint8 (N, H, W, C) at the model's size; what comes out are
-``probabilities`` (``numbers`` for regression) and ``logits``. Normalization, folded norms and temperatures are inside.
+What goes in is a batch of pictures as they are stored, ``images``, uint8 (N, H, W, C) at the model's size; what comes
+out are ``probabilities``, a column for each of the answers' names (for regression, the numbers), and ``logits``.
+Normalization, folded norms and temperatures are inside.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from lamina.data.preparation import Resize
 from lamina.errors import LaminaError, NetError, RunError
 from lamina.evaluation.predictor import Predictor
 from lamina.files import read_bytes
-from lamina.targets import REGRESSION
+from lamina.targets import BINARY
 from lamina.training.model import Model
 from lamina.training.task import Task
 from lamina.training.tracing import fold_model
@@ -46,10 +47,16 @@ class Exported(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: UInt8[Tensor, "n h w c"]) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
+    def forward(self, images: UInt8[Tensor, "n h w c"]) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n k"]]:
         """Probabilities, or numbers, and logits."""
         logits = self.model(images)
-        return self.model.task.probabilities(logits), logits
+        return describe_answers(self.model.task, logits), logits
+
+
+def describe_answers(task: Task, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
+    """The probability of each answer, of no and of yes; numbers in their own units."""
+    probabilities = task.probabilities(logits)
+    return torch.cat([1 - probabilities, probabilities], dim=1) if task.kind is BINARY else probabilities
 
 
 def describe_model(model: Model, resize: str) -> dict[str, str]:
@@ -81,7 +88,6 @@ def export_onnx(model: Model, resize: str) -> bytes:
         raise NetError(
             "To export ONNX files, onnx and onnxscript must be installed: pip install 'lamina[export]'"
         ) from error
-    output = "numbers" if model.task.kind is REGRESSION else "probabilities"
     with warnings.catch_warnings(action="ignore"):  # about torch's own old functions
         try:
             program = torch.onnx.export(
@@ -90,7 +96,7 @@ def export_onnx(model: Model, resize: str) -> bytes:
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("n")},),
                 input_names=["images"],
-                output_names=[output, "logits"],
+                output_names=["probabilities", "logits"],
                 opset_version=OPSET,
                 external_data=False,
                 verbose=False,

@@ -283,7 +283,7 @@ class ClassReport(Report):
             f"(95 % interval {low:.1f} to {high:.1f} %, {self._format_images()})",
             f"{self.constant_answer()}: {format_percent(self.baseline.value)}, {self._describe_gain()}",
             f"balanced accuracy {format_percent(self.balanced_accuracy)}, loss {self.loss:.4f}, "
-            f"{_describe_calibration(self.calibration_error, self.uncalibrated_error)}",
+            f"{_describe_calibration(self, self.calibration_error, self.uncalibrated_error)}",
         ]
         if self.question is not None:
             lines.append(
@@ -368,7 +368,7 @@ class LabelReport(Report):
             f"{self.constant_answer()}: {format_percent(self.baseline.value)}, micro F1 "
             f"{format_percent(self.baseline_micro_f1)}, {self._describe_gain()}",
             f"micro F1 {format_percent(self.micro_f1)}, macro F1 {format_percent(self.macro_f1)}, "
-            f"loss {self.loss:.4f}, {_describe_calibration(self.calibration_error, self.uncalibrated_error)}",
+            f"loss {self.loss:.4f}, {_describe_calibration(self, self.calibration_error, self.uncalibrated_error)}",
         ]
 
     def constant_answer(self) -> str:
@@ -448,8 +448,11 @@ class NumberReport(Report):
         return ScoreTable(heads, rows, [each.r2 for each in self.numbers], "R²")
 
 
-def _describe_calibration(error: float, uncalibrated: float | None) -> str:
-    before = "not calibrated" if uncalibrated is None else f"{format_percent(uncalibrated)} before calibration"
+def _describe_calibration(report: Report, error: float, uncalibrated: float | None) -> str:
+    before = "not calibrated"
+    if uncalibrated is not None:
+        before = f"{format_percent(uncalibrated)} before calibration"
+        before += ", which is fitted to these images" if report.split == "val" else ""
     return f"calibration error {format_percent(error)} ({before})"
 
 

@@ -101,6 +101,7 @@ def untrain(model: Model, images: Images, seed: int = 0) -> Model:
     momenta = [norm.momentum for norm in norms]
     some = torch.from_numpy(np.ascontiguousarray(images.take_evenly(NORM_PICTURES).pixels))
     for norm in norms:
+        norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
     with seeded(0, untrained.device):

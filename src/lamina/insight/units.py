@@ -35,6 +35,8 @@ from lamina.training.activations import (
 from lamina.training.model import PREDICTED_PIXELS, Model, eval_mode
 from lamina.training.randomness import derive_seed, seeded
 
+SHUFFLES = 20
+"""Number of times that the labels are shuffled, to see what is reached by chance."""
 PATCHES = 9
 """Number of patches that are found for a unit, each in another picture."""
 
@@ -155,6 +157,20 @@ def measure_responses(
     >>> [(path, each.strengths.shape, each.size) for path, each in found.items()]
     [('body.1', (20, 24), (31, 31)), ('body.24', (20, 10), (1, 1))]
     """
+    found = _measure(model, pixels, layers, progress)
+    return {path: Responses(*own, find_field(model, path)) for path, own in found.items()}
+
+
+def measure_strengths(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Iterable[int | str]
+) -> dict[str, Float32[np.ndarray, "n u"]]:
+    """The greatest outputs alone, as :func:`measure_responses` has them."""
+    return {path: strengths for path, (strengths, _, _) in _measure(model, pixels, layers, None).items()}
+
+
+def _measure(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Iterable[int | str], progress: Progress | None
+) -> dict[str, tuple[Float32[np.ndarray, "n u"], Int64[np.ndarray, "n u"], Pair]]:
     paths = [find_path(model, layer) for layer in layers]
     parts: dict[str, list[tuple[Tensor, Tensor, Pair]]] = {path: [] for path in paths}
     batch = max(1, PREDICTED_PIXELS // math.prod(pixels.shape[1:3]))
@@ -165,12 +181,7 @@ def measure_responses(
         if progress is not None:
             progress(min(start + batch, len(pixels)), len(pixels))
     return {
-        path: Responses(
-            torch.cat([strengths for strengths, _, _ in own]).numpy(),
-            torch.cat([places for _, places, _ in own]).numpy(),
-            own[0][2],
-            find_field(model, path),
-        )
+        path: (torch.cat([each[0] for each in own]).numpy(), torch.cat([each[1] for each in own]).numpy(), own[0][2])
         for path, own in parts.items()
     }
 
@@ -249,8 +260,14 @@ def measure_aucs(strengths: Float32[np.ndarray, "n u"], images: Images) -> Float
     0.5 is chance, 1 a perfect detector, 0 one that responds to all others. For numbers: the images above the median of
     each from the others. NaN where all images are alike.
     """
-    truth = memberships(images)
-    ranks = np.stack([mean_ranks(column) for column in strengths.T])
+    return _area(_rank(strengths), memberships(images))
+
+
+def _rank(strengths: Float32[np.ndarray, "n u"]) -> Float64[np.ndarray, "u n"]:
+    return np.stack([mean_ranks(column) for column in strengths.T])
+
+
+def _area(ranks: Float64[np.ndarray, "u n"], truth: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, "u k"]:
     inside = truth.sum(axis=0)
     pairs = inside * (len(truth) - inside)
     above = ranks @ truth - inside * (inside + 1) / 2
@@ -259,10 +276,14 @@ def measure_aucs(strengths: Float32[np.ndarray, "n u"], images: Images) -> Float
 
 
 def measure_chance(responses: Responses, images: Images, seed: int = 0) -> float:
-    """The area under the curve that the best unit of a layer reaches for some class if the labels are shuffled."""
-    order = np.random.default_rng(derive_seed(seed, "chance")).permutation(len(images))
-    aucs = measure_aucs(responses.strengths[order], images)
-    return 0.5 + float(np.nan_to_num(np.abs(aucs - 0.5)).max())
+    """The area under the curve that a layer's best unit reaches for some class by chance.
+
+    95 % of 20 shuffles of the labels reach less.
+    """
+    ranks, truth = _rank(responses.strengths), memberships(images)
+    generator = np.random.default_rng(derive_seed(seed, "chance"))
+    reached = [np.nan_to_num(np.abs(_area(ranks, generator.permutation(truth)) - 0.5)).max() for _ in range(SHUFFLES)]
+    return 0.5 + float(np.quantile(reached, 0.95))
 
 
 def name_memberships(images: Images) -> tuple[str, ...]:

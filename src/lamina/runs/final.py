@@ -19,6 +19,7 @@ from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import Calibration, fit_temperatures
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
+from lamina.targets import MULTI_LABEL
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model, predict_logits
 from lamina.training.task import Task
@@ -39,18 +40,20 @@ def report_final(run: Run, model: Model, dataset: Dataset, group: Group = ALONE)
     report: Report | None = None
     calibration: Calibration | None = None
     task = run.record.task
+    predicted: dict[str, tuple[Float32[np.ndarray, "n k"], float]] = {}
+    for images in (dataset.test, dataset.val):
+        if images is not None:
+            began = time.perf_counter()
+            predicted[images.split] = predict_logits(model, images.pixels, group=group), time.perf_counter() - began
     if dataset.val is not None:
-        val_logits = predict_logits(model, dataset.val.pixels, group=group)
-        calibration = calibrate(task, dataset.val, val_logits)
+        calibration = calibrate(task, dataset.val, predicted["val"][0])
         if calibration is not None:
             task = task.with_temperatures(calibration.temperatures)
     for images in (dataset.test, dataset.val):
         if images is None:
             continue
-        began = time.perf_counter()
-        logits = val_logits if images is dataset.val else predict_logits(model, images.pixels, group=group)
+        logits, seconds = predicted[images.split]
         if report is None:
-            seconds = time.perf_counter() - began
             report = score_split(dataset, images, partial(score_logits, task, logits, seconds=seconds))
         if report is not None:
             answers.append(Answers(images.split, logits, images.targets, images.names))
@@ -64,7 +67,8 @@ def report_final(run: Run, model: Model, dataset: Dataset, group: Group = ALONE)
 
 def calibrate(task: Task, images: Images, logits: Float32[np.ndarray, "n k"]) -> Calibration | None:
     """What makes the probabilities right on images that were not trained on; ``None`` where there are too few."""
-    if images.kind is not task.kind or not np.isfinite(logits).all():
+    has_labels = images.kind is not MULTI_LABEL or images.targets.any()
+    if images.kind is not task.kind or not has_labels or not np.isfinite(logits).all():
         return None
     temperatures = fit_temperatures(task, logits, images.targets)
     return Calibration(images.split, len(images), temperatures) if temperatures else None

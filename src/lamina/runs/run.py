@@ -33,7 +33,7 @@ from lamina.runs.history import History, has_ended
 from lamina.runs.keep import Event, evaluate_run, train_run
 from lamina.runs.record import RunRecord, lead_record, read_record, write_record
 from lamina.runs.resume import pack_checkpoint, unpack_checkpoint
-from lamina.targets import kind_of
+from lamina.targets import REGRESSION, SINGLE_LABEL, kind_of
 from lamina.text import format_table, html_table
 from lamina.training.checkpoint import Checkpoint
 from lamina.training.device import choose_device
@@ -177,8 +177,10 @@ class Run:
         values = parse_object(read_bytes(file), str(file), REMEDY)
         try:
             found = from_json_values(Calibration, values, "calibration")
-            if len(found.temperatures) not in (1, self.record.task.outputs):
-                raise ValueError(f"expected a temperature or one for each of {self.record.task.outputs} outputs")
+            task = self.record.task
+            expected = {SINGLE_LABEL: 1, REGRESSION: 0}.get(task.kind, task.outputs)
+            if len(found.temperatures) != expected:
+                raise ValueError(f"expected {plural(expected, 'temperature', 'temperatures')} for {task.kind}")
         except (ValueError, LaminaError) as error:
             raise damaged(str(file), error, REMEDY) from error
         return found
