@@ -28,7 +28,7 @@ def test_a_page_is_written_into_the_run_or_where_it_is_told(trained, workplace):
     assert done.returncode == 0, done.stderr
     file = trained / "report.html"
     page = file.read_text()
-    assert done.stdout == f"report: {file} ({file.stat().st_size / 1e6:.1f} MB)\n"
+    assert done.stdout == f"report: {file} ({file.stat().st_size / 1e3:.0f} kB)\n"
     command = "lamina train 'Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output()'"
     assert f"<pre>{command.replace(chr(39), '&#x27;')}" in page
     assert page.count("data:image/jpeg") >= 20
@@ -61,7 +61,7 @@ def test_a_card_is_not_written_over_what_was_edited(trained):
     done = run_lamina("report", trained, "--card")
     assert done.returncode == 0, done.stderr
     file = trained / "README.md"
-    assert done.stdout == f"model card: {file} (0.0 MB)\n"
+    assert done.stdout == f"model card: {file} ({file.stat().st_size / 1e3:.0f} kB)\n"
     assert f"{read_run(trained).report.images} images" in file.read_text()
     done = run_lamina("report", trained, "--card")
     assert done.returncode == 2

@@ -47,7 +47,7 @@ def make_dataset(kind: str, *splits: str) -> Dataset:
 
 
 def train(folder: Path, dataset: Dataset, net: Net | nn.Module = NET) -> Run:
-    run = start_run(net, dataset, Recipe(epochs=2, batch_size=30), runs_dir=folder, device="cpu")
+    run = start_run(net, dataset, Recipe(epochs=6, batch_size=15, lr=0.01), runs_dir=folder, device="cpu")
     for _ in run.train():
         pass
     return run

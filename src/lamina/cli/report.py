@@ -53,7 +53,8 @@ def run(arguments: Sequence[str]) -> int:
         text = _build_page(run, options, terminal)
     _write(file, text)
     size = len(text.encode())
-    terminal.say(f"{'model card' if options.card else 'report'}: {file} ({size / 1e6:.1f} MB)")
+    shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+    terminal.say(f"{'model card' if options.card else 'report'}: {file} ({shown})")
     terminal.emit("card" if options.card else "page", file=str(file), bytes=size)
     return 0
 

@@ -126,11 +126,11 @@ def _describe_model(run: Run) -> list[str]:
     more = f" and {len(names) - NAMED_ANSWERS:,} more" if len(names) > NAMED_ANSWERS else ""
     noun = {REGRESSION: "numbers", MULTI_LABEL: "labels"}.get(kind, "question" if len(names) == 1 else "classes")
     return [
-        f"A net for {colours} pictures of {height}×{width} pixels: {_quote(kind.describe(names))}. It is "
-        f"{_quote(record.net_name)} with {record.parameters:,} parameters, trained by lamina on "
-        f"{_quote(record.data.name)}.",
+        f"A net for {colours} pictures of {height}×{width} pixels: {_quote(kind.describe(names))}.",
         "",
-        f"Its {noun}: {', '.join(answers)}{more}.",
+        f"- net: {_quote(record.net_name)}, {record.parameters:,} parameters",
+        f"- trained by lamina on: {_quote(record.data.name)}",
+        f"- {noun}: {', '.join(answers)}{more}",
     ]
 
 

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import html
 from collections.abc import Iterable, Sequence
-from typing import NewType
+from typing import Literal, NewType
 
 from lamina.text import escape, shorten
 
@@ -50,7 +50,8 @@ td.text { white-space: pre-wrap; min-width: 6rem; }
 .confusion tbody th { position: sticky; left: 0; text-align: right; vertical-align: middle; background: var(--ground); }
 .confusion a { display: block; color: inherit; }
 .chart { display: block; width: 100%; min-width: 34rem; height: auto; background: #fff; border-radius: .4rem; }
-.sheet { display: block; max-width: none; background: #fff; border-radius: .4rem; }
+.narrow { max-width: 34rem; }
+.sheet { display: block; max-width: max(100%, 48rem); height: auto; background: #fff; border-radius: .4rem; }
 .pictures { display: flex; flex-wrap: wrap; gap: .6rem; margin: .75rem 0; }
 .pictures figure { margin: 0; width: 6.5rem; font-size: .75rem; line-height: 1.3; }
 .pictures img { display: block; width: 6rem; height: 6rem; object-fit: contain; background: var(--raised);
@@ -167,8 +168,8 @@ def picture(encoded: bytes, description: str, kind: str = "") -> Markup:
     return Markup(f'<img{style} src="data:{media};base64,{data}" alt="{show(description)}">')
 
 
-def chart(encoded: bytes, description: str, kind: str = "chart") -> Markup:
-    """A drawing as wide as the page, or a ``sheet`` in its own size, which scrolls where there is no room."""
+def chart(encoded: bytes, description: str, kind: Literal["chart", "chart narrow", "sheet"] = "chart") -> Markup:
+    """A drawing as wide as the page, or ``narrow``, or a ``sheet`` in its own size; it scrolls where it has no room."""
     return _scroll(picture(encoded, description, kind))
 
 

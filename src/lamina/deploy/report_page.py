@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ OVERLAP_SECONDS = 3.0
 """Near-duplicates of training images are looked for where that takes less, on one core."""
 FEW_ROWS = 25
 """Longer tables are folded."""
+INSPECTED_BYTES = 2_000_000_000
+"""Pixels of a data set that is looked through for findings; larger ones would take long."""
 SCATTERED_IMAGES = 2000
 MOST_NAMED = 5
 
@@ -72,8 +74,7 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
     name = run.path.resolve().name
     return document(
         f"{name}: a report by lamina",
-        wrap("h1", show(name)),
-        *_show_head(run, report, dataset),
+        wrap("header", wrap("h1", show(name)), *_show_head(run, report, dataset)),
         wrap("nav", *(link(title, target) for target, (title, _) in shown.items())),
         wrap(
             "main",
@@ -133,7 +134,9 @@ def _show_results(report: Report | None, task: Task, answers: Answers | None, da
         parts.append(chart(encode_png(_draw_numbers(report, task, answers)), "predicted numbers over the true ones"))
     elif answers is not None:
         parts.append(wrap("h3", show("Are its probabilities right?")))
-        parts.append(chart(encode_png(draw_reliability(task, answers)), "how often answers of a probability are right"))
+        drawn = encode_png(draw_reliability(task, answers))
+        kind: Literal["chart", "chart narrow"] = "chart narrow" if isinstance(report, LabelReport) else "chart"
+        parts.append(chart(drawn, "how often answers of a probability are right", kind))
     if isinstance(report, ClassReport) and report.rejections:
         parts.append(wrap("h3", show("Rejecting unsure answers")))
         lines = [
@@ -208,34 +211,39 @@ def _show_data(run: Run, dataset: Dataset | None, answers: Mapping[Split, Answer
         if known:
             parts.append(paragraph(f"It was evaluated on {' and '.join(known)} images."))
         return join(parts)
-    found = inspect(dataset)
     parts.append(paragraph(f"Splits: {dataset.split_rule}."))
-    heads = ("", *(one.split for one in found.splits))
-    rows = [("images", *(f"{one.images:,}" for one in found.splits))]
-    if kind is not REGRESSION:
-        rows += [(name, *(f"{one.counts[name]:,}" for one in found.splits)) for name in found.splits[0].counts]
-    counts = table(heads, rows)
-    parts.append(counts if len(rows) <= FEW_ROWS else fold(f"all {len(rows) - 1:,} classes", counts))
+    splits = dataset.splits
+    counts = [images.target_counts() for images in splits.values()]
+    rows = [("images", *(f"{len(images):,}" for images in splits.values()))]
+    rows += [(name, *(f"{each[name]:,}" for each in counts)) for name in counts[0]]
+    shown = table(("", *splits), rows)
+    parts.append(shown if len(rows) <= FEW_ROWS else fold(f"all {len(rows) - 1:,} rows", shown))
     if kind is REGRESSION:
-        numbers = [
-            (
-                one.split,
-                each.name,
-                *(f"{value:.4g}" for value in (each.minimum, each.mean, each.deviation, each.maximum)),
-            )
-            for one in found.splits
-            for each in one.numbers
-        ]
-        parts.append(table(("split", "number", "lowest", "mean", "deviation", "highest"), numbers, texts=2))
-    parts.append(wrap("h3", show("Findings")))
-    if not found.findings:
-        parts.append(paragraph("None: no unreadable, blank or identical pictures, and no tiny classes."))
+        parts.append(_show_numbers(dataset))
+    return join([*parts, wrap("h3", show("Findings")), _show_findings(dataset)])
+
+
+def _show_numbers(dataset: Dataset) -> Markup:
+    rows = []
+    for split, images in dataset.splits.items():
+        for name, column in zip(images.target_names, images.targets.T.astype(np.float64), strict=True):
+            figures = column.min(), column.mean(), column.std(), column.max()
+            rows.append((split, name, *(f"{figure:.4g}" for figure in figures)))
+    return table(("split", "number", "lowest", "mean", "deviation", "highest"), rows, texts=2)
+
+
+def _show_findings(dataset: Dataset) -> Markup:
+    if sum(images.pixels.nbytes for images in dataset.splits.values()) > INSPECTED_BYTES:
+        return paragraph("Not looked for in as many pictures; lamina data does.")
+    found = inspect(dataset).findings
+    if not found:
+        return paragraph("Nothing is wrong with it that lamina data looks for.")
     items = []
-    for finding in found.findings:
+    for finding in found:
         some = ", ".join(sighting.name for sighting in finding.images[:MOST_NAMED])
         more = f" ({some}{' …' if len(finding.images) > MOST_NAMED else ''})" if some else ""
         items.append(wrap("li", show(f"{finding.severity}: {finding.message}{more}")))
-    return join([*parts, wrap("ul", *items)] if items else parts)
+    return wrap("ul", *items)
 
 
 def _show_model(run: Run) -> Markup:
@@ -250,7 +258,7 @@ def _show_model(run: Run) -> Markup:
 
 def _show_reproduction(run: Run) -> Markup:
     record = run.record
-    command = shlex.join(record.command) if record.command else "Trained from Python, with start_run."
+    command = shlex.join(record.command)
     preparation = ", ".join(f"{name}={value!r}" for name, value in record.data.preparation.to_json().items())
     facts = [
         ("recipe", repr(record.recipe)),
@@ -272,7 +280,7 @@ def _show_reproduction(run: Run) -> Markup:
     )
     return join(
         [
-            wrap("pre", show(command)),
+            wrap("pre", show(command)) if command else paragraph("It was trained from Python, with start_run."),
             table(("", ""), facts, texts=2),
             paragraph(advice, "faint"),
         ]

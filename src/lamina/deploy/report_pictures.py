@@ -136,12 +136,16 @@ def _link_cells(cells: Sequence[_Cell], shown: Sequence[int]) -> list[Markup]:
         link(
             f"{len(cell.rows):,}",
             f"cell-{number}",
-            f"{len(cell.rows):,} of {shorten(cell.target)} answered {shorten(cell.answer)}",
+            f"{len(cell.rows):,}: {_name_cell(cell)}",
         )
         if count
         else show(f"{len(cell.rows):,}")
         for number, (cell, count) in enumerate(zip(cells, shown, strict=True))
     ]
+
+
+def _name_cell(cell: _Cell) -> str:
+    return f"{shorten(cell.target)} answered {'correctly' if cell.is_right else shorten(cell.answer)}"
 
 
 def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, list[int]]:
@@ -159,7 +163,7 @@ def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, lis
         if not own:
             continue
         some = "" if len(own) == len(cell.rows) else f"; {len(own):,} are in this page, those with the largest loss"
-        title = f"{shorten(cell.target)} answered {shorten(cell.answer)}: {len(cell.rows):,}{some}"
+        title = f"{_name_cell(cell)}: {len(cell.rows):,}{some}"
         parts.append(
             wrap(
                 "div",
@@ -208,11 +212,20 @@ def show_losses(evidence: Evidence) -> Markup:
         ]
         return table(("image", "true", "answered", "loss"), lines, texts=3)
     sure = _describe_confidence(evidence)
-    figures = [
-        _show_picture(evidence.images, row, f"{truth} → {answer} {sure[row]}".strip())
+    captions = [
+        _pair_numbers(evidence, row) if task.kind is REGRESSION else f"{truth} → {answer} {sure[row]}".strip()
         for row, truth, answer in zip(order.tolist(), true, given, strict=True)
     ]
+    figures = [
+        _show_picture(evidence.images, row, caption) for row, caption in zip(order.tolist(), captions, strict=True)
+    ]
     return join([paragraph("The true answer, → the model's.", "faint"), wrap("div", *figures, kind="pictures")])
+
+
+def _pair_numbers(evidence: Evidence, row: int) -> str:
+    predicted = evidence.task.probabilities(torch.from_numpy(evidence.answers.logits[row : row + 1]))[0].tolist()
+    pairs = zip(evidence.answers.targets[row].tolist(), predicted, strict=True)
+    return ", ".join(f"{true:.3g} → {number:.3g}" for true, number in pairs)
 
 
 def _describe_confidence(evidence: Evidence) -> list[str]:
