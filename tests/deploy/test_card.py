@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import yaml
 from report_runs import HOSTILE, NAMES, make_dataset, train
@@ -56,6 +57,15 @@ def test_a_run_that_was_not_evaluated_has_no_figures(tmp_path):
     card = build_card(train(tmp_path, make_dataset("single-label")))
     assert not {"metrics", "model-index"} & read_metadata(card).keys()
     assert "It has not been evaluated" in card
+
+
+def test_the_weakest_class_and_the_calibration_are_said(runs):
+    run, _ = runs["single-label"]
+    targets, chosen = run.answers["test"].targets, run.answers["test"].logits.argmax(axis=1)
+    recalls = [(chosen[targets == number] == number).mean() for number in range(3)]
+    (line,) = re.findall(r"^- Its recall is lowest for (.*)$", build_card(run), re.MULTILINE)
+    assert line.endswith(f": {100 * min(recalls):.1f} % of {(targets == int(np.argmin(recalls))).sum()} images.")
+    assert "calibrated on 90 images of val" in build_card(run)
 
 
 def test_val_is_called_what_it_is(tmp_path):

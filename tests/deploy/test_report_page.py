@@ -96,6 +96,7 @@ def test_a_cell_opens_the_pictures_that_were_confused(runs, pages):
     links = re.findall(r'<a href="#(cell-\d+)" aria-label="[^"]*">([\d,]+)</a>', page)
     assert len(links) == len(cells) > 1
     counts = np.array(run.report.confusion)
+    assert 0 < counts.trace() < counts.sum()
     assert sorted(int(number) for _, number in links) == sorted(counts[counts > 0].tolist())
     expected = {
         frozenset(np.flatnonzero((answers.targets == row) & (chosen == column)).tolist())

@@ -21,7 +21,7 @@ COMMANDS = {
     "inspect": "show what a run's net has learned, layer by layer and unit by unit",
     "explain": "show what a run's model bases its answers on, as maps over pictures",
     "export": "export a run's model to a file for other programs, proven to answer as the run does",
-    "report": "write a page about a run that stands alone, or a model card",
+    "report": "write one self-contained page about a run, or a model card",
     "summary": "list a net's layers, shapes, parameters and multiply-adds",
     "reproduce": "train the article's two nets and compare with its claims",
     "runs": "list the runs, or compare two",

@@ -26,7 +26,7 @@ class Options:
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """the run's folder"""
-    file: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    file: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[FILE]", help_behavior_hint="")] = None
     """file to write; by default report.html in the run's folder, or README.md with --card"""
     card: bool = False
     """write a model card in Markdown instead, with the metadata of Hugging Face; an existing file is kept"""
@@ -55,6 +55,8 @@ def run(arguments: Sequence[str]) -> int:
     size = len(text.encode())
     shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
     terminal.say(f"{'model card' if options.card else 'report'}: {file} ({shown})")
+    if options.card:
+        terminal.remark("license is unknown, and its intended use is left open: complete both by hand")
     terminal.emit("card" if options.card else "page", file=str(file), bytes=size)
     return 0
 

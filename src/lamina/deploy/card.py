@@ -154,10 +154,9 @@ def _describe_limits(run: Run, report: Report | None) -> list[str]:
     if isinstance(report, ClassReport):
         weak = sorted((one.recall, one.name, one.support) for one in report.classes if one.recall is not None)
         recall, name, support = weak[0]
-        limits.append(f"Of {_quote(name)} it finds least: {100 * recall:.1f} % of {support:,} images.")
-        limits += [
-            f"Of {_quote(one.name)} there were no images to measure." for one in report.classes if not one.support
-        ]
+        limits.append(f"Its recall is lowest for {_quote(name)}: {100 * recall:.1f} % of {support:,} images.")
+        if absent := ", ".join(_quote(one.name) for one in report.classes if not one.support):
+            limits.append(f"It was measured without images of {absent}.")
     if record.task.kind is not REGRESSION:
         calibration = run.calibration
         limits.append(
