@@ -22,6 +22,7 @@ COMMANDS = {
     "explain": "show what a run's model bases its answers on, as maps over pictures",
     "export": "export a run's model to a file for other programs, proven to answer as the run does",
     "report": "write one self-contained page about a run, or a model card",
+    "serve": "serve models over HTTP, with a page to try them",
     "summary": "list a net's layers, shapes, parameters and multiply-adds",
     "reproduce": "train the article's two nets and compare with its claims",
     "runs": "list the runs, or compare two",

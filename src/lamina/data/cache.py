@@ -59,6 +59,13 @@ def digest_of(*parts: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def find_cached(name: str, key: str, state: str) -> Dataset | None:
+    """The data set that :func:`load_cached` would find; ``None`` if there is none, or it is damaged."""
+    with suppress(DataError):
+        return _read(_folder_of(name, key), state)
+    return None
+
+
 def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset]) -> Dataset:
     """The data set that was built under ``name`` and ``key`` while its source was in ``state``, or is built now.
 
@@ -68,12 +75,11 @@ def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset
     Raises:
         DataError: the cache can't be written, or ``build`` raises it.
     """
-    root = cache_folder()
-    folder = root / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:60]}-{key}"
     # First without the lock, so that a cache is read even where nothing can be written.
-    with suppress(DataError):
-        if found := _read(folder, state):
-            return found
+    if found := find_cached(name, key, state):
+        return found
+    folder = _folder_of(name, key)
+    root = folder.parent
     try:
         with lock_or_wait(root / "locks" / folder.name, name):
             try:
@@ -91,6 +97,10 @@ def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset
     built = _read(folder, state)
     assert built is not None  # noqa: S101
     return built
+
+
+def _folder_of(name: str, key: str) -> Path:
+    return cache_folder() / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:60]}-{key}"
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lamina.data.assembly import build_dataset
-from lamina.data.cache import cache_folder, digest_of, load_cached
+from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
 from lamina.data.findings import SINGLE_CLASS_REMEDY, find_gaps
 from lamina.data.images import Dataset, Images, Leak, Problem, Progress
 from lamina.data.preparation import Preparation
@@ -173,8 +173,38 @@ def _counted(dataset: Dataset) -> list[str]:
     return [name for name in dataset.train.target_counts() if any(count[name] for count in counts)]
 
 
+def find_prepared(source: str | Path, preparation: Preparation = Preparation()) -> Dataset | None:
+    """A data set that is in the cache already; ``None`` if it is not: nothing is downloaded, decoded or written.
+
+    Raises:
+        DataError: there is no such data set.
+
+    >>> load_data("shapes", Preparation(size_px=8)) is None or find_prepared("shapes", Preparation(size_px=8)).name
+    'shapes'
+    """
+    is_given = source == "cifar10" and "LAMINA_CIFAR10" in os.environ
+    if source in ("cifar10", "cifar100") and not is_given and not downloaded_archive(str(source)).exists():
+        return None
+    name, where, opened, drawn = _open(source, preparation)
+    return find_cached(name, _key(name, where, drawn), digest_of(opened.state))
+
+
 def _read(source: str | Path, preparation: Preparation, progress: Progress | None) -> Dataset:
     """A data set from the cache, or decoded now."""
+    name, where, opened, drawn = _open(source, preparation)
+
+    def build(folder: Path) -> Dataset:
+        show = progress or (lambda *_: None)
+        dataset = build_dataset(opened.read(folder, show), name, drawn, folder, show)
+        (folder / "spool").unlink(missing_ok=True)
+        return dataset
+
+    dataset = load_cached(name, _key(name, where, drawn), digest_of(opened.state), build)
+    return replace(dataset, source=full_source(source), preparation=preparation)
+
+
+def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Source, Preparation]:
+    """A data set's name, where it lies, its source, and how it is read."""
     path = _find_path(source)
     if path is not None:
         name = str(source) if source in NAMES else path.stem if path.is_file() else path.resolve().name
@@ -184,16 +214,11 @@ def _read(source: str | Path, preparation: Preparation, progress: Progress | Non
         opened = open_shapes(name, preparation) if name in SHAPES else open_download(name)
     # A named set is trained on whole, as in what is published on it.
     drawn = replace(preparation, val_fraction=preparation.val_fraction or 0.0) if source in NAMES else preparation
-    given = sorted(drawn.to_json().items())
+    return name, where, opened, drawn
 
-    def build(folder: Path) -> Dataset:
-        show = progress or (lambda *_: None)
-        dataset = build_dataset(opened.read(folder, show), name, drawn, folder, show)
-        (folder / "spool").unlink(missing_ok=True)
-        return dataset
 
-    dataset = load_cached(name, digest_of(where, name, given), digest_of(opened.state), build)
-    return replace(dataset, source=full_source(source), preparation=preparation)
+def _key(name: str, where: str, drawn: Preparation) -> str:
+    return digest_of(where, name, sorted(drawn.to_json().items()))
 
 
 def _find_path(source: str | Path) -> Path | None:

@@ -1,0 +1,125 @@
+"""The routes: the API, what monitors ask for, and the page with its assets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from lamina.deploy.serve.bodies import RETRY_AFTER, Held, read_pictures
+from lamina.deploy.serve.metrics import Metrics
+from lamina.deploy.serve.openapi import describe_api
+from lamina.deploy.serve.worker import FullError, LostError, Worker
+from lamina.errors import suggest
+
+ASSETS = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/api.js": ("api.js", "text/javascript"),
+    "/view.js": ("view.js", "text/javascript"),
+}
+"""Everything that is read from files: by the path in the URL, a fixed file of this package."""
+OPEN_PATHS = (*ASSETS, "/openapi.json", "/healthz", "/readyz")
+"""Paths that need no token: they say nothing of the models."""
+TASKS = ("predict", "explain", "similar")
+PATHS = (*OPEN_PATHS, "/metrics", "/v1/model", *(f"/v1/{task}" for task in TASKS))
+
+
+def build_app(worker: Worker, metrics: Metrics) -> Starlette:
+    """The application, whose answers ``worker`` computes."""
+    held = Held()
+
+    async def tell_api(_: Request) -> Response:
+        return JSONResponse(describe_api())
+
+    async def tell_health(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def tell_readiness(_: Request) -> Response:
+        if worker.is_ready:
+            return PlainTextResponse("ready\n")
+        return PlainTextResponse("the worker process is being started\n", 503, RETRY_AFTER)
+
+    async def tell_metrics(_: Request) -> Response:
+        gauges = {
+            "lamina_queue_pictures": worker.waiting,
+            "lamina_held_bytes": held.size,
+            "lamina_worker_ready": worker.is_ready,
+            "lamina_worker_restarts_total": worker.restarts,
+        }
+        return PlainTextResponse(metrics.format(gauges), media_type="text/plain; version=0.0.4")
+
+    async def tell_models(_: Request) -> Response:
+        return JSONResponse({"models": worker.models})
+
+    def find_model(request: Request) -> int:
+        names = [model["model"] for model in worker.models]
+        name = request.query_params.get("model", names[0])
+        if name not in names:
+            raise HTTPException(404, f"There is no model {name[:100]!r}. {suggest(name[:100], names)}")
+        return names.index(name)
+
+    def answer(task: str) -> Callable[[Request], Awaitable[Response]]:
+        async def respond(request: Request) -> Response:
+            model = find_model(request)
+            async with held.read_body(request) as body:
+                pictures, is_list = read_pictures(request.headers.get("content-type", ""), body)
+                try:
+                    answers = await asyncio.gather(*worker.submit(task, model, pictures))
+                except FullError:
+                    raise HTTPException(503, "Too many pictures are waiting. Try again.", RETRY_AFTER) from None
+                except LostError as error:
+                    raise HTTPException(500, f"No answer: {error}.") from None
+            metrics.count_pictures(worker.models[model]["model"], task, len(answers))
+            return _respond(answers if is_list else answers[0])
+
+        return respond
+
+    return Starlette(
+        routes=[
+            *(Route(path, _serve_asset(*asset)) for path, asset in ASSETS.items()),
+            Route("/openapi.json", tell_api),
+            Route("/healthz", tell_health),
+            Route("/readyz", tell_readiness),
+            Route("/metrics", tell_metrics),
+            Route("/v1/model", tell_models),
+            *(Route(f"/v1/{task}", answer(task), methods=["POST"]) for task in TASKS),
+        ],
+        exception_handlers={HTTPException: _tell_error},
+    )
+
+
+def _serve_asset(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+    content = files("lamina.deploy.serve").joinpath("page", name).read_bytes()
+
+    async def respond(_: Request) -> Response:
+        return Response(content, media_type=media_type)
+
+    return respond
+
+
+def _respond(answers: Any) -> Response:
+    """The answers; of one picture that has none, the status says so."""
+    status = 200
+    for one in answers if isinstance(answers, list) else [answers]:
+        if "failure" in one:
+            raise HTTPException(500, one["failure"])
+        if "problem" in one and not isinstance(answers, list):
+            status = 422
+        if "missing" in one:
+            status = 404
+    return JSONResponse(answers, status)
+
+
+async def _tell_error(_: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)

@@ -1,0 +1,97 @@
+"""Bodies of requests: read within limits of size, time and memory, and the pictures in them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+
+BODY_LIMIT_BYTES = 10 * 10**6
+READ_LIMIT_BYTES = 4 * BODY_LIMIT_BYTES
+"""Up to here a body that is too large is read and dropped, as few clients read an answer before they have sent all."""
+HELD_LIMIT_BYTES = 64 * 10**6
+"""Upper limit of the bodies of all requests together."""
+BODY_SECONDS = 15.0
+REQUEST_PICTURES = 64
+"""Upper limit of the pictures in one request."""
+RETRY_AFTER = {"Retry-After": "1"}
+
+
+@dataclass
+class Held:
+    """Bytes of the requests that are being answered."""
+
+    size: int = 0
+
+    @asynccontextmanager
+    async def read_body(self, request: Request) -> AsyncIterator[bytes]:
+        """The body, which counts as held during the block.
+
+        Raises:
+            HTTPException: 400, 408, 413, or 503 where all requests together hold too much.
+        """
+        own = 0
+
+        def hold(size: int) -> None:
+            nonlocal own
+            if size > 0 and self.size + size > HELD_LIMIT_BYTES:
+                raise HTTPException(503, "The server holds as many requests as it may.", RETRY_AFTER)
+            self.size, own = self.size + size, own + size
+
+        try:
+            yield await _read(request, hold)
+        finally:
+            self.size -= own
+
+
+async def _read(request: Request, hold: Callable[[int], None]) -> bytes:
+    chunks: list[bytes] = []
+    read = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                read += len(chunk)
+                if read <= BODY_LIMIT_BYTES:
+                    hold(len(chunk))
+                    chunks.append(chunk)
+                elif chunks:
+                    hold(-sum(map(len, chunks)))
+                    chunks.clear()
+                if read > READ_LIMIT_BYTES:
+                    break
+    except TimeoutError:
+        raise HTTPException(408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "The connection was closed before the body was complete.") from None
+    if read > BODY_LIMIT_BYTES:
+        limit = f"{BODY_LIMIT_BYTES // 10**6} MB"
+        raise HTTPException(413, f"Expected at most {limit}, got more. Send a smaller picture, or fewer.")
+    return b"".join(chunks)
+
+
+def read_pictures(content_type: str, body: bytes) -> tuple[list[bytes], bool]:
+    """The encoded pictures in a body, and whether they were a list: JSON, or else the bytes of one picture.
+
+    Raises:
+        HTTPException: 400 or 413.
+    """
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        return [body], False
+    try:
+        given = json.loads(body)
+        texts = given["pictures"]
+        if not isinstance(texts, list):
+            raise TypeError
+        if len(texts) > REQUEST_PICTURES:
+            expected = f"at most {REQUEST_PICTURES} pictures in a request"
+            raise HTTPException(413, f"Expected {expected}, got {len(texts):,}. Send several requests.")
+        return [base64.b64decode(text, validate=True) for text in texts], True
+    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
+        raise HTTPException(400, 'Expected JSON such as {"pictures": ["…"]}, each picture in base64.') from None

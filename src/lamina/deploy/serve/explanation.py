@@ -1,0 +1,60 @@
+"""What a picture's answer rests on, as a map to lay over the picture, with the result of the map's own tests."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image
+
+from lamina.insight.attribution import integrated_gradients
+from lamina.insight.trust import judge
+from lamina.targets import MULTI_LABEL, SINGLE_LABEL
+from lamina.training.model import Model, predict_logits
+
+STEPS, TRUST_STEPS = 32, 12
+FOR, AGAINST = (178, 24, 43), (33, 102, 172)
+"""Colours, red and blue, of what speaks for an answer and against it."""
+STRONGEST = 0.99
+"""Quantile of a map's magnitudes that has the full colour: single pixels may be far stronger."""
+
+
+def explain_picture(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
+    """Integrated gradients of the most likely class or label, or of the first number, and whether they are trusted."""
+    task = model.task
+    likeliest = int(predict_logits(model, pixels)[0].argmax()) if task.kind in (SINGLE_LABEL, MULTI_LABEL) else 0
+    targets = np.array([likeliest])
+    maps = integrated_gradients(model, pixels, targets, steps=STEPS)
+    (trust,) = judge(model, pixels, targets, maps, partial(integrated_gradients, steps=TRUST_STEPS))
+    return {
+        "target": task.target_names[likeliest],
+        "trusted": trust.is_trusted,
+        "reason": trust.reason,
+        "picture": encode_png(pixels[0]),
+        "map": encode_png(paint_map(maps[0])),
+    }
+
+
+def paint_map(values: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 4"]:
+    """A map as colours, the more opaque the stronger: red for the answer, blue against it.
+
+    >>> paint_map(np.array([[1.0, 0.0, -1.0]], np.float32))[0].tolist()
+    [[178, 24, 43, 230], [178, 24, 43, 0], [33, 102, 172, 230]]
+    """
+    strength = np.abs(values)
+    most = float(np.quantile(strength, STRONGEST)) or float(strength.max()) or 1.0
+    painted = np.empty((*values.shape, 4), np.uint8)
+    painted[..., :3] = np.where(values[..., None] >= 0, FOR, AGAINST)
+    painted[..., 3] = np.rint(np.clip(strength / most, 0, 1) ** 0.7 * 230)
+    return painted
+
+
+def encode_png(pixels: UInt8[np.ndarray, "h w c"]) -> str:
+    """The pixels as a PNG in base64."""
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

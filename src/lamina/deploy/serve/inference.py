@@ -1,0 +1,150 @@
+"""The worker process of ``lamina serve``: it alone loads torch, opens runs, decodes pictures and computes.
+
+The server starts it with what to serve as JSON in its argument, sends requests to its standard input and reads answers
+from its standard output; where the input ends, so does the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from lamina.data.preparation import Resize
+from lamina.deploy.serve.messages import pack_values, read_request
+from lamina.errors import LaminaError, RunError
+from lamina.evaluation.pictures import decode_ahead
+from lamina.evaluation.predictor import Prediction, Predictor
+from lamina.runs.run import Run, read_run
+from lamina.targets import BINARY, REGRESSION
+
+
+@dataclass
+class Served:
+    """A run that is served, by the name that requests call it."""
+
+    name: str
+    run: Run
+    predictor: Predictor
+    similar: Any = field(default=None, repr=False)
+    """Features of some training pictures, once they are asked for."""
+
+    def describe(self) -> dict[str, Any]:
+        """What ``GET /v1/model`` says of it."""
+        record, task = self.run.record, self.predictor.task
+        report = self.run.report
+        channels, height, width = record.in_shape
+        return {
+            "model": self.name,
+            "kind": task.kind.name,
+            "classes": list(task.kind.answers(task.target_names)),
+            "targets": list(task.target_names),
+            "net": record.net_name,
+            "parameters": record.parameters,
+            "data": record.data.name,
+            "score": None if report is None else f"{report.split} {report.score}",
+            "calibrated": self.run.calibration is not None,
+            "channels": channels,
+            "height_px": height,
+            "width_px": width,
+            "resize": self.predictor.resize,
+        }
+
+
+def format_prediction(model: str, predictor: Predictor, prediction: Prediction) -> dict[str, Any]:
+    """A prediction as the API gives it: classes, or labels, by falling probability; numbers in their own order."""
+    if prediction.problem is not None:
+        return {"model": model, "problem": prediction.problem}
+    task = predictor.task
+    answer: dict[str, Any] = {"model": model, "answer": prediction.answer}
+    if task.kind is REGRESSION:
+        rows = [{"name": name, "value": value} for name, value in prediction.values.items()]
+        return {**answer, "predictions": rows}
+    if task.kind is BINARY:
+        answer["question"] = task.target_names[0]
+    ranked = sorted(prediction.values.items(), key=lambda pair: -pair[1])
+    return {**answer, "predictions": [{"class": name, "probability": value} for name, value in ranked]}
+
+
+def answer_request(served: Sequence[Served], task: str, model: int, pictures: Sequence[bytes]) -> list[dict[str, Any]]:
+    """An answer for each picture."""
+    one = served[model]
+    try:
+        if task == "predict":
+            found = one.predictor.predict(list(pictures))
+            return [format_prediction(one.name, one.predictor, prediction) for prediction in found]
+        return [_look_closer(one, task, picture) for picture in pictures]
+    except (LaminaError, RuntimeError, MemoryError) as error:
+        return [{"model": one.name, "failure": str(error) or "no memory left"} for _ in pictures]
+
+
+def _look_closer(one: Served, task: str, picture: bytes) -> dict[str, Any]:
+    """What speaks for the answer, or the training pictures most like this one."""
+    from lamina.deploy.serve.explanation import explain_picture
+    from lamina.deploy.serve.similar import TrainingPictures, open_training_pictures
+
+    model = one.predictor.model
+    with closing(decode_ahead([picture], model.in_shape, cast(Resize, one.predictor.resize))) as chunks:
+        chunk = next(chunks)
+    if chunk.reasons[0] is not None:
+        return {"model": one.name, "problem": chunk.reasons[0]}
+    if task == "explain":
+        return {"model": one.name, **explain_picture(model, chunk.pixels)}
+    if one.similar is None:
+        one.similar = open_training_pictures(one.run, model)
+    if not isinstance(one.similar, TrainingPictures):
+        return {"model": one.name, "missing": one.similar}
+    return {"model": one.name, **one.similar.find(model, chunk.pixels)}
+
+
+def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
+    """The runs to serve, each of which has answered once, so that the first request does not wait."""
+    served = []
+    for name, path in runs.items():
+        run = read_run(path)
+        if run.record.own_module is not None:
+            raise RunError(
+                f"{path} uses your own module, and lamina never runs code that a run names. "
+                "lamina serve takes runs of nets of lamina and timm."
+            )
+        predictor = run.predictor(device=device)
+        list(predictor.predict(_black(predictor)))
+        served.append(Served(name, run, predictor))
+    return served
+
+
+def _black(predictor: Predictor) -> UInt8[np.ndarray, "1 h w c"]:
+    channels, height, width = predictor.model.in_shape
+    return np.zeros((1, height, width, channels), np.uint8)
+
+
+def main() -> None:
+    """Answer requests until the server closes the pipe."""
+    # Whatever else prints must not get between the answers.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    given = json.loads(sys.argv[1])
+    # The server needs a core too: on two cores, a second thread would only wait for it.
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    try:
+        served = open_runs(given["runs"], given["device"])
+        first: dict[str, Any] = {"models": [one.describe() for one in served]}
+    except LaminaError as error:
+        first = {"error": str(error)}
+    answers.write(pack_values(first))
+    answers.flush()
+    while "models" in first and (request := read_request(sys.stdin.buffer)) is not None:
+        answers.write(pack_values(answer_request(served, *request)))
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

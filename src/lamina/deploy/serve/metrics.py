@@ -1,0 +1,62 @@
+"""Counts of what the server did, in the text format of Prometheus."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """Requests by path and status, how long they took, and pictures by model and task."""
+
+    def __init__(self) -> None:
+        self._requests: Counter[tuple[str, int]] = Counter()
+        self._pictures: Counter[tuple[str, str]] = Counter()
+        self._buckets: Counter[float] = Counter()
+        self._seconds = 0.0
+
+    def count_request(self, path: str, status: int, seconds: float) -> None:
+        """Count an answered request; ``path`` is one of the routes, or ``other``."""
+        self._requests[path, status] += 1
+        self._seconds += seconds
+        self._buckets.update(limit for limit in BUCKETS_SECONDS if seconds <= limit)
+
+    def count_pictures(self, model: str, task: str, count: int) -> None:
+        """Count pictures that were answered."""
+        self._pictures[model, task] += count
+
+    def format(self, gauges: Mapping[str, float]) -> str:
+        """All of them, with what is true at the moment."""
+        total = sum(self._requests.values())
+        lines = ["# TYPE lamina_requests_total counter"]
+        lines += [
+            f'lamina_requests_total{{path="{quote(path)}",status="{status}"}} {count}'
+            for (path, status), count in sorted(self._requests.items())
+        ]
+        lines.append("# TYPE lamina_pictures_total counter")
+        lines += [
+            f'lamina_pictures_total{{model="{quote(model)}",task="{task}"}} {count}'
+            for (model, task), count in sorted(self._pictures.items())
+        ]
+        lines.append("# TYPE lamina_request_seconds histogram")
+        lines += [f'lamina_request_seconds_bucket{{le="{limit}"}} {self._buckets[limit]}' for limit in BUCKETS_SECONDS]
+        lines += [
+            f'lamina_request_seconds_bucket{{le="+Inf"}} {total}',
+            f"lamina_request_seconds_sum {self._seconds:.6f}",
+            f"lamina_request_seconds_count {total}",
+        ]
+        for name, value in gauges.items():
+            kind = "counter" if name.endswith("_total") else "gauge"
+            lines += [f"# TYPE {name} {kind}", f"{name} {value:g}"]
+        return "\n".join(lines) + "\n"
+
+
+def quote(text: str) -> str:
+    r"""The value of a label.
+
+    >>> print(quote('say "hi"\n'))
+    say \"hi\"\n
+    """
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,107 @@
+import { ApiError, findModels, send, setToken } from "./api.js";
+import { make, showAnswer, showCloser, showProblem } from "./view.js";
+
+const find = (id) => document.getElementById(id);
+const LIMIT_BYTES = 10_000_000;
+
+let models = [];
+let newest = 0; // answers for a picture that is no longer the newest are dropped
+
+function say(text) {
+  find("status").textContent = text;
+}
+
+async function connect() {
+  try {
+    models = await findModels();
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    const needsToken = error.status === 401;
+    find("access").hidden = !needsToken;
+    find("models").textContent = needsToken ? "This server asks for its token." : error.message;
+    if (needsToken) find("token").focus();
+    return;
+  }
+  find("access").hidden = true;
+  const lines = models.map((model) => `${model.model} (${model.net} on ${model.data}${model.score ? `, ${model.score}` : ""})`);
+  find("models").textContent = `Served: ${lines.join("; ")}`;
+  const cards = models.map((model, place) => {
+    const card = make("section", { className: "model", id: `model-${place}`, hidden: true });
+    card.setAttribute("aria-labelledby", `model-${place}-title`);
+    return card;
+  });
+  find("answers").replaceChildren(...cards);
+}
+
+async function take(file) {
+  if (!file) return;
+  if (!models.length) return say("No model is there yet. Connect first.");
+  if (file.size > LIMIT_BYTES) return say("This picture is larger than 10 MB. Give a smaller one.");
+  const turn = ++newest;
+  const preview = find("preview");
+  URL.revokeObjectURL(preview.src);
+  preview.src = URL.createObjectURL(file);
+  preview.alt = "The picture you gave";
+  preview.hidden = false;
+  say("Computing …");
+  const said = await Promise.all(models.map((model, place) => answer(model, find(`model-${place}`), file, turn)));
+  if (turn === newest) say(said.join(" "));
+}
+
+async function answer(model, card, file, turn) {
+  try {
+    const given = await send("predict", model.model, file);
+    if (turn !== newest) return "";
+    const words = showAnswer(card, model, given, (task, button, place) => look(task, model, file, button, place));
+    card.hidden = false;
+    return `${model.model} answers ${words}.`;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (turn !== newest) return "";
+    showProblem(card, model, error.message);
+    card.hidden = false;
+    return `${model.model} gives no answer: ${error.message}.`;
+  }
+}
+
+async function look(task, model, file, button, place) {
+  button.disabled = true;
+  say("Computing …");
+  try {
+    say(showCloser(place, task, await send(task, model.model, file)));
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    place.replaceChildren(make("p", { className: "note" }, `Not shown: ${error.message}`));
+    say(`Not shown: ${error.message}`);
+    button.disabled = false;
+  }
+}
+
+for (const id of ["file", "camera"]) find(id).addEventListener("change", (event) => take(event.target.files[0]));
+
+document.addEventListener("paste", (event) => {
+  const [file] = event.clipboardData.files;
+  if (file) take(file);
+});
+
+// A picture that misses the frame must not replace the page.
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dragging");
+});
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) document.body.classList.remove("dragging");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dragging");
+  take(event.dataTransfer.files[0]);
+});
+
+find("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  setToken(find("token").value);
+  connect();
+});
+
+connect();

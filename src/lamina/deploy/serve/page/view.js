@@ -1,0 +1,97 @@
+// What the page shows. Every name from a model or a data set becomes text, never markup.
+
+const SHOWN = 5;
+const PERCENT = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+
+export function make(name, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(name), properties);
+  element.append(...children);
+  return element;
+}
+
+function picture(base64, alt) {
+  return make("img", { src: `data:image/png;base64,${base64}`, alt });
+}
+
+// Replaces the card of a model with its answer; `look` is called with a task when its button is pressed.
+export function showAnswer(card, model, answer, look) {
+  const words = describe(answer);
+  const heading = make("h2", { id: `${card.id}-title` }, model.model);
+  const line = make("p", { className: "answer" }, ...(answer.question ? [`${answer.question}: `] : []), make("strong", {}, words));
+  const parts = [heading, line];
+  if ("value" in (answer.predictions[0] ?? {})) parts.push(tabulateNumbers(answer.predictions));
+  else parts.push(...tabulateClasses(answer.predictions, model));
+  const actions = make("div", { className: "actions" });
+  for (const [task, label] of [["explain", "What is this based on?"], ["similar", "Similar training pictures"]]) {
+    const place = make("div");
+    const button = make("button", { type: "button" }, label);
+    button.addEventListener("click", () => look(task, button, place));
+    actions.append(button);
+    parts.push(place);
+  }
+  parts.splice(parts.length - 2, 0, actions);
+  card.replaceChildren(...parts);
+  return words;
+}
+
+export function showProblem(card, model, reason) {
+  card.replaceChildren(make("h2", { id: `${card.id}-title` }, model.model), make("p", {}, `No answer: ${reason}`));
+}
+
+export function describe(answer) {
+  if (Array.isArray(answer.answer)) return answer.answer.join(", ") || "none of the labels";
+  if (typeof answer.answer === "string") return answer.answer;
+  return Object.entries(answer.answer).map(([name, value]) => `${name} ${format(value)}`).join(", ");
+}
+
+function format(value) {
+  return Number(value.toPrecision(6)).toString();
+}
+
+function tabulate(heads, rows) {
+  const names = heads.map((head, place) => make("th", { scope: "col", className: place === heads.length - 1 ? "number" : "" }, head));
+  return make("table", {}, make("thead", {}, make("tr", {}, ...names)), make("tbody", {}, ...rows));
+}
+
+function tabulateNumbers(predictions) {
+  const rows = predictions.map(({ name, value }) =>
+    make("tr", {}, make("th", { scope: "row" }, name), make("td", { className: "number" }, format(value))));
+  return tabulate(["name", "value"], rows);
+}
+
+function tabulateClasses(predictions, model) {
+  const row = ({ class: name, probability }) => {
+    const fill = make("div");
+    fill.style.width = `${100 * probability}%`;
+    const bar = make("td", {}, make("div", { className: "bar", ariaHidden: "true" }, fill));
+    return make("tr", {}, make("th", { scope: "row" }, name), bar, make("td", { className: "number" }, PERCENT.format(probability)));
+  };
+  const bars = make("span", { className: "note" }, "share");
+  const heads = () => [model.kind === "multi-label" ? "label" : "class", bars.cloneNode(true), "probability"];
+  const parts = [tabulate(heads(), predictions.slice(0, SHOWN).map(row))];
+  const rest = predictions.slice(SHOWN);
+  if (rest.length) parts.push(make("details", {}, make("summary", {}, `${rest.length} more`), tabulate(heads(), rest.map(row))));
+  parts.push(make("p", { className: "note" }, model.calibrated
+    ? "The probabilities are calibrated on val: of answers given with 80 %, about 80 % are right."
+    : "The probabilities are not calibrated: the run had no val."));
+  return parts;
+}
+
+// Fills a place with an explanation or similar pictures, and gives a sentence about it.
+export function showCloser(place, task, found) {
+  if (task === "explain") {
+    const verdict = found.trusted ? "trusted" : "not trusted";
+    const map = make("div", { className: "map" }, picture(found.picture, "The picture as the model sees it"),
+      picture(found.map, `Map of what speaks for ${found.target}: ${verdict}`));
+    place.replaceChildren(make("h3", {}, `What speaks for ${found.target}`), map,
+      make("p", { className: "note" }, "Red speaks for it, blue against it. ",
+        make("strong", { className: found.trusted ? "trusted" : "untrusted" }, `The map is ${verdict}`), `: ${found.reason}.`));
+    return `The map of what speaks for ${found.target} is ${verdict}.`;
+  }
+  const items = found.pictures.map((one) =>
+    make("li", {}, make("figure", {}, picture(one.picture, `Training picture ${one.id}`),
+      make("figcaption", {}, one.target, make("br"), make("span", { className: "note" }, `similarity ${one.similarity.toFixed(2)}`)))));
+  place.replaceChildren(make("h3", {}, "Training pictures most like it"), make("ul", { className: "similar" }, ...items),
+    make("p", { className: "note" }, `Nearest by the input of the model's last layer, among ${found.searched.toLocaleString("en")} training pictures.`));
+  return `${found.pictures.length} similar training pictures are shown.`;
+}

@@ -1,0 +1,163 @@
+"""Who may ask what: hosts, origins and the token, checked before any handler runs; and what browsers may do."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, TypeAlias
+
+from lamina.deploy.serve.metrics import Metrics
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+REQUEST_SECONDS = 90.0
+"""Time from a request's head to the end of its answer."""
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+CONTENT_SECURITY_POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob: data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    ]
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cache-Control": "no-store",
+}
+ENCODED_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach a host.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def find_names(host: str) -> frozenset[str]:
+    """The names by which requests may call a server at ``host``, besides the address that they come to."""
+    given = f"[{host}]" if ":" in host else host.lower()
+    own = () if is_loopback(host) else (socket.gethostname().lower(), socket.getfqdn().lower())
+    return frozenset({given, *LOOPBACK_NAMES, *own})
+
+
+class Guard:
+    """Lets through to ``app`` only what has the right host, origin and token, adds headers, and counts.
+
+    Args:
+        app: what answers.
+        names: hosts that requests may name; a page of another name, which was made to lead here, is turned away.
+        port: of the server.
+        token: what requests have to bear; ``None`` for none.
+        open_paths: paths that need no token.
+        paths: all of them, for the metrics.
+        metrics: what counts.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        names: Iterable[str],
+        port: int,
+        token: str | None,
+        open_paths: Iterable[str],
+        paths: Iterable[str],
+        metrics: Metrics,
+    ) -> None:
+        self._app = app
+        self._names = frozenset(names)
+        self._port = port
+        self._token = None if token is None else token.encode()
+        self._open_paths = frozenset(open_paths)
+        self._paths = frozenset(paths)
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            return
+        began, status = time.perf_counter(), 0
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *ENCODED_HEADERS]
+                if status >= 400 and scope["method"] not in ("GET", "HEAD"):
+                    # What is left of the body is not worth reading.
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                if refusal := self._find_refusal(scope):
+                    await _send_error(send_guarded, *refusal)
+                else:
+                    await self._app(scope, receive, send_guarded)
+        except TimeoutError:
+            if status:
+                raise
+            await _send_error(send_guarded, 503, "The request took too long.", {"retry-after": "1"})
+        finally:
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            self._metrics.count_request(path, status, time.perf_counter() - began)
+
+    def _find_refusal(self, scope: Scope) -> tuple[int, str, dict[str, str]] | None:
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            # One that is given twice could mean one thing here and another to a proxy.
+            headers[name] = headers[name] + b"," + value if name in headers else value
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if not self._is_own(host, scope):
+            return 421, f"This server does not answer for the host {host[:100]!r}.", {}
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+            own = f"{scope['scheme']}://{host}".encode("latin-1")
+            # Browsers send the first since 2023 and the second before; other programs send neither.
+            if site != b"same-origin" if site is not None else origin not in (None, own):
+                return 403, "Pages of other origins may not use this server.", {}
+        if self._token is not None and scope["path"] not in self._open_paths:
+            kind, _, given = headers.get(b"authorization", b"").partition(b" ")
+            if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
+                reason = "Expected the header Authorization: Bearer TOKEN, with the server's token."
+                return 401, reason, {"www-authenticate": "Bearer"}
+        return None
+
+    def _is_own(self, host: str, scope: Scope) -> bool:
+        address = scope["server"][0] if scope.get("server") else ""
+        names = {*self._names, f"[{address}]" if ":" in address else address}
+        return host in {f"{name}:{self._port}" for name in names} or (self._port == 80 and host in names)
+
+
+async def _send_error(send: Send, status: int, reason: str, headers: dict[str, str]) -> None:
+    body = json.dumps({"error": reason}).encode()
+    named = {"content-type": "application/json", "content-length": str(len(body)), **headers}
+    encoded = [(name.encode(), value.encode()) for name, value in named.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,81 @@
+"""The training pictures that a model sees as most like a given one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from lamina.data import Images
+from lamina.data.load import find_prepared
+from lamina.deploy.serve.explanation import encode_png
+from lamina.errors import LaminaError
+from lamina.insight.features import predict_with_features
+from lamina.runs.run import Run
+from lamina.training.model import Model
+
+PICTURES = 4000
+"""Upper limit of the training pictures to search, evenly spread over the training set."""
+SECONDS = 5.0
+"""Time in which their features are computed; of large nets on slow machines, fewer are searched."""
+PICTURES_AT_ONCE = 100
+SHOWN = 6
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPictures:
+    """Some training pictures with their features, the input of the model's last layer, each of length 1."""
+
+    images: Images
+    rows: list[int]
+    features: Float[Tensor, "n d"]
+
+    def find(self, model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
+        """Those whose features point most nearly the same way, by falling cosine."""
+        _, features = predict_with_features(model, pixels)
+        cosines = self.features @ functional.normalize(features)[0]
+        nearest = cosines.topk(min(SHOWN, len(cosines))).indices.tolist()
+        rows = [self.rows[place] for place in nearest]
+        images = self.images
+        return {
+            "searched": len(self.rows),
+            "pictures": [
+                {
+                    "id": row,
+                    "target": images.kind.format(images.targets[row], images.target_names),
+                    "similarity": round(float(cosines[place]), 4),
+                    "picture": encode_png(np.asarray(images.pixels[row])),
+                }
+                for place, row in zip(nearest, rows, strict=True)
+            ],
+        }
+
+
+def open_training_pictures(run: Run, model: Model) -> TrainingPictures | str:
+    """Training pictures of a run with their features, or why there are none. Nothing is decoded, or written."""
+    origin = run.record.data
+    try:
+        dataset = find_prepared(origin.source, origin.preparation) if origin.source else None
+    except LaminaError:
+        dataset = None
+    if dataset is None:
+        return "the training pictures are not in this machine's cache"
+    if dataset.fingerprint != origin.fingerprint:
+        return "the training pictures have changed since the model was trained"
+    train = dataset.train
+    order = np.random.default_rng(0).permutation(np.linspace(0, len(train) - 1, min(len(train), PICTURES), dtype=int))
+    parts: list[Float[Tensor, "n d"]] = []
+    until = time.monotonic() + SECONDS
+    for start in range(0, len(order), PICTURES_AT_ONCE):
+        _, features = predict_with_features(model, train.pixels[order[start : start + PICTURES_AT_ONCE]])
+        parts.append(functional.normalize(features))
+        if time.monotonic() > until:
+            break
+    found = torch.cat(parts)
+    return TrainingPictures(train, order[: len(found)].tolist(), found)

@@ -1,0 +1,221 @@
+"""The worker process as the server sees it: a bounded queue before it, a time limit, and another if it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from lamina.deploy.serve.messages import LENGTH, pack_request
+from lamina.errors import LaminaError, RunError
+
+QUEUE_PICTURES = 128
+"""Upper limit of the pictures that wait; with more, requests are turned away."""
+BATCH_PICTURES = 16
+"""Upper limit of the pictures that are computed at once; ``decode_ahead`` decodes as many in one thread, so that one
+picture's decoded pixels are in memory at a time."""
+SECONDS = {"predict": 20.0, "explain": 60.0, "similar": 60.0}
+"""Time limits of each task, for a batch."""
+START_SECONDS = 120.0
+RETRY_SECONDS = 1.0
+"""Time between attempts to start the process again."""
+ANSWER_LIMIT_BYTES = 64 * 2**20
+
+
+class FullError(Exception):
+    """The queue has no room for these pictures."""
+
+
+class LostError(Exception):
+    """The worker process ended, or took too long, while it had this picture alone."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A picture that waits for its answer; one that is alone is computed alone, as others died with it."""
+
+    task: str
+    model: int
+    picture: bytes
+    answer: asyncio.Future[dict[str, Any]]
+    is_alone: bool = False
+
+
+@dataclass(eq=False)
+class Worker:
+    """The process that computes. Use it as an asynchronous context manager; it is ready after :meth:`start`.
+
+    Attributes:
+        runs: the folder of each run, by the name that requests call it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        remark: called with a line about each loss of the process.
+        seconds: time limits of each task.
+        models: what the process says of each run, in their order.
+        restarts: how often it was started again.
+    """
+
+    runs: Mapping[str, str]
+    device: str
+    remark: Callable[[str], None]
+    seconds: Mapping[str, float] = field(default_factory=lambda: SECONDS)
+    models: list[dict[str, Any]] = field(default_factory=list)
+    restarts: int = 0
+    is_ready: bool = False
+    _jobs: deque[Job] = field(default_factory=deque, repr=False)
+    _has_jobs: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    _process: Process | None = field(default=None, repr=False)
+    _loop: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def waiting(self) -> int:
+        """Number of pictures that wait."""
+        return len(self._jobs)
+
+    async def spawn(self) -> None:
+        """Start the process without waiting for it."""
+        given = json.dumps({"runs": self.runs, "device": self.device})
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "lamina.deploy.serve.inference",
+            given,
+            stdin=PIPE,
+            stdout=PIPE,
+            # Ctrl-C in a terminal reaches the server alone, which then ends its worker.
+            start_new_session=True,
+            env={**os.environ, "MALLOC_ARENA_MAX": "2"},
+        )
+
+    async def start(self) -> None:
+        """Wait until the process is ready.
+
+        Raises:
+            RunError: a run cannot be served.
+        """
+        await self._greet()
+        self._loop = asyncio.create_task(self._work())
+
+    def submit(self, task: str, model: int, pictures: Sequence[bytes]) -> list[asyncio.Future[dict[str, Any]]]:
+        """Queue pictures; each gets an answer, or :class:`LostError`.
+
+        Raises:
+            FullError: the queue has no room for all of them.
+        """
+        if len(self._jobs) + len(pictures) > QUEUE_PICTURES:
+            raise FullError
+        loop = asyncio.get_running_loop()
+        jobs = [Job(task, model, picture, loop.create_future()) for picture in pictures]
+        self._jobs.extend(jobs)
+        self._has_jobs.set()
+        return [job.answer for job in jobs]
+
+    async def close(self) -> None:
+        """End the process."""
+        if self._loop is not None:
+            self._loop.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._loop
+        await self._kill()
+        for job in self._jobs:
+            job.answer.cancel()
+
+    async def _greet(self) -> None:
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                first = await self._read()
+        except (OSError, EOFError, TimeoutError):
+            await self._kill()
+            raise LostError("the worker process ended before it was ready") from None
+        if "error" in first:
+            await self._kill()
+            raise RunError(first["error"])
+        self.models, self.is_ready = first["models"], True
+
+    async def _work(self) -> None:
+        while True:
+            batch = await self._take()
+            if not batch:
+                continue
+            try:
+                async with asyncio.timeout(self.seconds[batch[0].task]):
+                    answers = await self._exchange(batch)
+            except (OSError, EOFError, TimeoutError) as error:
+                why = "took too long" if isinstance(error, TimeoutError) else "ended"
+                self.remark(f"the worker process {why} and is started again")
+                self._return(batch)
+                await self._restart()
+                continue
+            for job, answer in zip(batch, answers, strict=True):
+                if not job.answer.done():
+                    job.answer.set_result(answer)
+
+    async def _take(self) -> list[Job]:
+        """The next jobs that can be computed together: predictions of one model."""
+        while not self._jobs:
+            self._has_jobs.clear()
+            await self._has_jobs.wait()
+        first = self._jobs.popleft()
+        batch = [first]
+        while (
+            self._jobs
+            and len(batch) < BATCH_PICTURES
+            and first.task == self._jobs[0].task == "predict"
+            and first.model == self._jobs[0].model
+            and not (first.is_alone or self._jobs[0].is_alone)
+        ):
+            batch.append(self._jobs.popleft())
+        return [job for job in batch if not job.answer.done()]
+
+    async def _exchange(self, batch: Sequence[Job]) -> list[dict[str, Any]]:
+        process = self._process
+        if process is None or process.stdin is None:
+            raise EOFError
+        process.stdin.write(pack_request(batch[0].task, batch[0].model, [job.picture for job in batch]))
+        await process.stdin.drain()
+        answers: list[dict[str, Any]] = await self._read()
+        return answers
+
+    async def _read(self) -> Any:
+        if self._process is None or self._process.stdout is None:
+            raise EOFError
+        (length,) = LENGTH.unpack(await self._process.stdout.readexactly(LENGTH.size))
+        if length > ANSWER_LIMIT_BYTES:
+            raise EOFError
+        return json.loads(await self._process.stdout.readexactly(length))
+
+    def _return(self, batch: Sequence[Job]) -> None:
+        """Queue again, each alone, what the process had when it was lost; one that was alone is not tried again."""
+        if len(batch) == 1:
+            if not batch[0].answer.done():
+                batch[0].answer.set_exception(LostError("the worker process was lost with this picture"))
+            return
+        for job in reversed(batch):
+            job.is_alone = True
+            self._jobs.appendleft(job)
+
+    async def _restart(self) -> None:
+        self.is_ready = False
+        await self._kill()
+        while not self.is_ready:
+            self.restarts += 1
+            await self.spawn()
+            try:
+                await self._greet()
+            except (LaminaError, LostError) as error:
+                self.remark(f"the worker process could not be started: {error}")
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _kill(self) -> None:
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+        self._process = None
