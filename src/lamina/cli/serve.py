@@ -47,6 +47,8 @@ def run(arguments: Sequence[str]) -> int:
     options = parse_options(Options, "serve", arguments)
     if not options.runs:
         raise DataError("Expected the folder of a run, or of several, got none. Give their paths.")
+    if not 0 <= options.port < 2**16:
+        raise DataError(f"--port was {options.port}, but must be from 0 to {2**16 - 1}.")
     for name in ("starlette", "uvicorn"):
         if find_spec(name) is None:
             raise DataError(f"lamina serve needs {name}, which is not installed. Run pip install 'lamina[serve]'")

@@ -15,7 +15,7 @@ CONNECTIONS = 256
 """Upper limit of the connections that are open at once; others are closed with status 503."""
 HEAD_SECONDS = 10.0
 """Time from the start of a connection, or of a further request on it, to the end of the request's head."""
-IDLE_SECONDS = 30
+IDLE_SECONDS = 10
 """Time that a connection is kept open for another request."""
 END_SECONDS = 5
 """Time that requests have to end when the server ends."""
@@ -31,8 +31,8 @@ def open_socket(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=CONNECTIONS)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise DataError(f"Cannot listen on port {port} of {host}: {reason}. Give another with --port.") from error
 
 

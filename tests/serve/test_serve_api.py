@@ -1,0 +1,174 @@
+"""The API answers as ``lamina predict`` does, and says what is wrong with a request."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from served import PATIENCE_SECONDS, encode, noise, serving
+
+from lamina import load_data, read_run
+from lamina.cli import main
+from lamina.deploy.serve.app import PATHS
+from lamina.deploy.serve.openapi import describe_api
+
+CORPUS = Path(__file__).parents[1] / "corpus" / "pictures"
+
+
+def predict(run: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    assert main(["predict", str(run), str(file), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def as_dict(answer: dict[str, object]) -> dict[str, float]:
+    return {row["class"]: row["probability"] for row in answer["predictions"]}
+
+
+@pytest.mark.parametrize("name", ["shapes", "hostile"])
+def test_a_picture_gets_the_answer_of_lamina_predict(server, runs, tmp_path, capsys, name):
+    for kind, seed, side_px in (("PNG", 0, 32), ("JPEG", 1, 50), ("WEBP", 2, 6)):
+        pixels = load_data("shapes").test.pixels[seed].repeat(-(-side_px // 32), axis=0)
+        (tmp_path / "one").write_bytes(encode(pixels, kind))
+        expected = predict(runs[name], tmp_path / "one", capsys)
+        answer = server.ask(f"/v1/predict?model={name}", (tmp_path / "one").read_bytes())
+        assert answer.status == 200
+        values = answer.values
+        assert (values["model"], values["answer"]) == (name, expected["answer"])
+        assert as_dict(values) == expected["probabilities"]
+        shares = [row["probability"] for row in values["predictions"]]
+        assert shares == sorted(shares, reverse=True)
+
+
+def test_several_pictures_get_a_list_in_their_order(server):
+    pictures = [noise(seed) for seed in range(5)]
+    alone = [server.ask("/v1/predict", picture).values for picture in pictures]
+    texts = [base64.b64encode(picture).decode() for picture in [*pictures[:2], b"no picture", *pictures[2:]]]
+    answer = server.ask("/v1/predict", json.dumps({"pictures": texts}).encode(), Content_Type="application/json")
+    together = answer.values
+    assert answer.status == 200
+    assert together.pop(2) == {"model": "shapes", "problem": "not a picture"}
+    for one, other in zip(alone, together, strict=True):
+        assert one["answer"] == other["answer"]
+        assert as_dict(one) == pytest.approx(as_dict(other), abs=1e-5)
+
+
+def test_the_models_are_described(server, runs):
+    first, second = server.ask("/v1/model").values["models"]
+    report = read_run(runs["shapes"]).report
+    assert (first["model"], first["kind"], first["data"]) == ("shapes", "single-label", "shapes")
+    assert first["score"] == f"test {report.score}"
+    assert first["classes"] == list(load_data("shapes").train.target_names)
+    assert (second["model"], second["net"], second["score"]) == ("hostile", "<b>tiny</b>", None)
+    assert (second["width_px"], second["height_px"], second["channels"]) == (6, 6, 3)
+
+
+def test_an_explanation_says_whether_it_is_trusted(server):
+    picture = encode(load_data("shapes").test.pixels[0])
+    given = server.ask("/v1/explain", picture).values
+    assert given["target"] == server.ask("/v1/predict", picture).values["answer"]
+    assert isinstance(given["trusted"], bool)
+    assert given["reason"]
+    for name in ("picture", "map"):
+        assert base64.b64decode(given[name]).startswith(b"\x89PNG")
+
+
+def test_a_training_picture_is_most_like_itself(server):
+    train = load_data("shapes").train
+    # The last is among those that are searched, which are evenly spread.
+    given = server.ask("/v1/similar", encode(train.pixels[-1])).values
+    assert given["searched"] == 4000
+    nearest = given["pictures"][0]
+    assert nearest["id"] == len(train) - 1
+    assert nearest["target"] == train.target_names[train.targets[-1]]
+    assert nearest["similarity"] == pytest.approx(1, abs=1e-4)
+    shares = [one["similarity"] for one in given["pictures"]]
+    assert shares == sorted(shares, reverse=True)
+    missing = server.ask("/v1/similar?model=hostile", noise())
+    assert (missing.status, missing.values["missing"]) == (404, "the training pictures are not in this machine's cache")
+
+
+@pytest.mark.parametrize("file", sorted(CORPUS.iterdir()), ids=lambda file: file.name)
+def test_damaged_pictures_are_rejected_with_a_reason(server, file):
+    for task in ("predict", "explain"):
+        answer = server.ask(f"/v1/{task}", file.read_bytes())
+        assert answer.status == 422
+        assert answer.values["problem"]
+
+
+def test_wrong_requests_say_what_was_expected(server):
+    cases = {
+        ("/v1/predict?model=shape", noise(), "image/png"): (404, "There is no model 'shape'. Did you mean shapes?"),
+        ("/v1/predict", b"[]", "application/json"): (400, 'Expected JSON such as {"pictures": ["…"]}'),
+        ("/v1/predict", b'{"pictures": ["?"]}', "application/json; charset=utf-8"): (400, "each picture in base64"),
+        ("/v1/predict", b"[" * 100_000, "application/json"): (400, "Expected JSON"),
+        ("/v1/predict", json.dumps({"pictures": [""] * 65}).encode(), "application/json"): (413, "at most 64 pictures"),
+        ("/v1/predict", bytes(10_000_001), "image/png"): (413, "Expected at most 10 MB, got more."),
+        ("/v1/nothing", b"", "image/png"): (404, "Not Found"),
+        ("/v1/model", b"", "image/png"): (405, "Method Not Allowed"),
+    }
+    for (path, body, kind), (status, reason) in cases.items():
+        answer = server.ask(path, body, Content_Type=kind)
+        assert answer.status == status
+        assert reason in answer.values["error"]
+    assert server.ask("/v1/predict").status == 405
+
+
+def test_the_api_document_has_every_route_that_is_no_page(server):
+    assert server.ask("/openapi.json").values == describe_api()
+    assets = {path for path in PATHS if path == "/" or path.endswith((".css", ".js", ".json"))}
+    assert set(describe_api()["paths"]) == set(PATHS) - assets
+
+
+def test_metrics_count_what_was_answered(server):
+    def count(line: str) -> int:
+        found = re.search(rf"^{re.escape(line)} (\d+)$", server.ask("/metrics").body.decode(), re.MULTILINE)
+        return int(found[1]) if found else 0
+
+    answered = 'lamina_requests_total{path="/v1/predict",status="200"}'
+    pictures = 'lamina_pictures_total{model="hostile",task="predict"}'
+    before = count(answered), count(pictures)
+    for _ in range(3):
+        server.ask("/v1/predict?model=hostile", noise())
+    assert (count(answered), count(pictures)) == (before[0] + 3, before[1] + 3)
+    assert count("lamina_queue_pictures") == 0
+    assert count("lamina_worker_ready") == 1
+    assert server.ask("/healthz").status == server.ask("/readyz").status == 200
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_end_server_and_worker(runs, number, status):
+    with serving(runs["hostile"]) as server:
+        worker = server.find_worker()
+        with server.connect():  # a client that stays does not keep it from ending
+            server.process.send_signal(number)
+            assert server.process.wait(PATIENCE_SECONDS) == status
+        assert not Path(f"/proc/{worker}").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Expected the folder of a run, or of several, got none. Give their paths."),
+        (["none"], "There is no run none in this folder, nor any other. Make one with lamina train."),
+        (
+            ["RUN", "--host", "0.0.0.0"],
+            "--host was 0.0.0.0, which others can reach, but there is no token. Set LAMINA_TOKEN to a secret, or give "
+            "it with --token.",
+        ),
+        (["RUN", "--port", "70000"], "--port was 70000, but must be from 0 to 65535."),
+        (["RUN", "--port", "TAKEN"], "Cannot listen on port TAKEN of 127.0.0.1: Address already in use"),
+    ],
+)
+def test_what_cannot_be_served_gets_one_message(server, runs, tmp_path, arguments, message):
+    given = {"RUN": str(runs["hostile"]), "TAKEN": str(server.port)}
+    words = [sys.executable, "-m", "lamina", "serve", *(given.get(word, word) for word in arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"lamina: {message.replace('TAKEN', given['TAKEN'])}")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,219 @@
+"""The page in Chromium: what a person sees, does with keyboard or mouse, and what must not happen."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from served import encode, serving
+
+from lamina import load_data
+from lamina.cli import main
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None and not os.environ.get("LAMINA_TEST_BROWSER"):
+    pytest.skip("no Chromium: the page is not tested", allow_module_level=True)
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
+
+DROP = """([text, name]) => {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const dropped = new DataTransfer();
+    dropped.items.add(new File([bytes], name, { type: "image/png" }));
+    const target = document.getElementById("give");
+    target.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }));
+}"""
+PASTE = DROP.replace(
+    'target.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }))',
+    'document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: dropped, bubbles: true }))',
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM, "LAMINA_TEST_BROWSER is set, but there is no Chromium. Install Debian's package chromium."
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--host-resolver-rules=MAP rebound.example 127.0.0.1"],
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("picture") / "<b>shape.png"
+    file.write_bytes(encode(load_data("shapes").test.pixels[0]))
+    return file
+
+
+@pytest.fixture
+def page(browser: Browser, server) -> Iterator[Page]:
+    """The page, on which nothing may be logged, and from which nothing may be asked of another host."""
+    context = browser.new_context()
+    opened = context.new_page()
+    complaints: list[str] = []
+    asked: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text))  # violations of the policy among them
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(server.url)
+    expect(opened.locator("#models")).to_contain_text("shapes (mlp on shapes, test accuracy")
+    yield opened
+    # Chromium notes each status of 400 or more, which the page expects.
+    assert [text for text in complaints if not text.startswith("Failed to load resource: the server responded")] == []
+    assert [url for url in asked if not url.startswith((server.url, "blob:", "data:"))] == []
+    context.close()
+
+
+def give(page: Page, picture: Path, how: str = DROP) -> None:
+    page.evaluate(how, [base64.b64encode(picture.read_bytes()).decode(), picture.name])
+
+
+def test_a_dropped_or_pasted_picture_gets_the_answer_of_lamina_predict(page, runs, picture, capsys):
+    assert main(["predict", str(runs["shapes"]), str(picture), "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    first = max(expected["probabilities"].values())
+    for how in (DROP, PASTE):
+        give(page, picture, how)
+        card = page.get_by_role("region", name="shapes")
+        expect(card.locator(".answer")).to_have_text(expected["answer"])
+        row = card.get_by_role("row").nth(1)
+        expect(row.get_by_role("rowheader")).to_have_text(expected["answer"])
+        expect(row.get_by_role("cell").last).to_have_text(f"{100 * first:.1f}%")
+        expect(page.get_by_role("status")).to_contain_text(f"shapes answers {expected['answer']}.")
+        expect(page.get_by_alt_text("The picture you gave")).to_be_visible()
+        page.reload()
+
+
+def test_names_are_text_and_several_models_stand_side_by_side(page, picture):
+    give(page, picture)
+    card = page.get_by_role("region", name="hostile")
+    expect(card).to_contain_text("<script>alert(1)</script>")
+    expect(card).to_contain_text("<img src=x onerror=")
+    assert page.title() == "lamina: try a model"
+    assert page.locator("#answers script, #answers img, #answers b").count() == 0
+    left, right = (page.locator(f"#model-{place}").bounding_box() for place in (0, 1))
+    assert left["y"] == right["y"]
+    assert left["x"] + left["width"] <= right["x"]
+
+
+def test_an_explanation_and_similar_pictures_are_shown_when_asked_for(page, picture):
+    give(page, picture)
+    card = page.get_by_role("region", name="shapes")
+    card.get_by_role("button", name="What is this based on?").click()
+    expect(card.locator(".map img")).to_have_count(2)
+    expect(page.get_by_role("status")).to_contain_text("trusted")
+    card.get_by_role("button", name="Similar training pictures").click()
+    expect(card.locator(".similar img")).to_have_count(6)
+    assert card.locator(".similar img").evaluate_all("images => images.every(image => image.naturalWidth === 32)")
+    other = page.get_by_role("region", name="hostile")
+    other.get_by_role("button", name="Similar training pictures").click()
+    expect(other).to_contain_text("the training pictures are not in this machine's cache")
+
+
+def test_the_keyboard_is_enough(page, picture):
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "file"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(picture)
+    card = page.get_by_role("region", name="shapes")
+    expect(card.locator(".answer")).to_be_visible()
+    seen = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("document.activeElement.textContent || document.activeElement.id"))
+    assert seen == ["camera", "5 more", "What is this based on?", "Similar training pictures"]
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    expect(card.locator(".similar img")).to_have_count(6)
+
+
+def test_what_is_no_picture_is_said_in_words(page, tmp_path):
+    (tmp_path / "notes.png").write_text("no picture")
+    page.locator("#file").set_input_files(tmp_path / "notes.png")
+    expect(page.get_by_role("region", name="shapes")).to_contain_text("No answer: not a picture")
+    expect(page.get_by_role("status")).to_contain_text("shapes gives no answer: not a picture.")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width_px", [400, 1400])
+def test_axe_finds_nothing_and_nothing_is_cut_off(browser, server, picture, scheme, width_px):
+    from axe_playwright_python.sync_playwright import Axe
+
+    # The policy would keep axe out, which is no part of the page.
+    context = browser.new_context(
+        color_scheme=scheme, viewport={"width": width_px, "height": 900}, bypass_csp=True
+    )
+    page = context.new_page()
+    page.goto(server.url)
+    expect(page.locator("#models")).to_contain_text("shapes")
+    give(page, picture)
+    card = page.get_by_role("region", name="shapes")
+    card.get_by_role("button", name="What is this based on?").click()
+    card.get_by_role("button", name="Similar training pictures").click()
+    expect(card.locator(".similar img")).to_have_count(6)
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width_px
+    if folder := os.environ.get("LAMINA_TEST_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"serve-{scheme}-{width_px}.png", full_page=True)
+    context.close()
+
+
+def test_the_page_asks_for_the_token_and_does_not_keep_it(browser, runs, picture):
+    with serving(runs["hostile"], LAMINA_TOKEN="a secret") as guarded:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(guarded.url)
+        page.get_by_label("Token of this server").fill("wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("#models")).to_have_text("This server asks for its token.")
+        page.get_by_label("Token of this server").fill("a secret")
+        page.get_by_role("button", name="Connect").click()
+        expect(page.locator("#models")).to_contain_text("Served: hostile")
+        give(page, picture)
+        expect(page.get_by_role("region", name="hostile").locator(".answer")).to_be_visible()
+        assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
+        context.close()
+
+
+def test_a_page_of_another_origin_or_a_rebound_name_gets_nothing(browser, server):
+    class Foreign(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            form = f'<form method="post" enctype="text/plain" action="{server.url}v1/predict"><input name="a"></form>'
+            self.wfile.write(f"<title>foreign</title>{form}<iframe src='{server.url}'></iframe>".encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    foreign = HTTPServer(("127.0.0.1", 0), Foreign)
+    threading.Thread(target=foreign.serve_forever, daemon=True).start()
+    context = browser.new_context()
+    page = context.new_page()
+    try:
+        page.goto(f"http://127.0.0.1:{foreign.server_port}/")
+        fetching = f"fetch('{server.url}v1/predict', {{method: 'POST', body: 'x'}}).then(() => 'read', () => 'blocked')"
+        assert page.evaluate(fetching) == "blocked"
+        assert page.evaluate(fetching.replace("method: 'POST'", "mode: 'no-cors', method: 'POST'")) == "blocked"
+        assert page.frames[1].evaluate("document.querySelector('#give')") is None
+        with page.expect_navigation() as navigation:
+            page.evaluate("document.forms[0].submit()")
+        assert navigation.value.status == 403
+        assert page.goto(f"http://rebound.example:{server.port}/").status == 421
+    finally:
+        context.close()
+        foreign.shutdown()
+        foreign.server_close()

@@ -1,0 +1,134 @@
+"""Each rule that keeps others out, and what a client may send, is tried on a server as it is started by default."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from served import noise, serving
+
+from lamina.deploy.serve.security import HEADERS
+
+TOKEN = "a secret of this test"
+
+
+@pytest.fixture(scope="module")
+def guarded(runs):
+    with serving(runs["hostile"], "--host", "0.0.0.0", LAMINA_TOKEN=TOKEN) as started:
+        yield started
+
+
+def test_it_listens_at_the_loopback_address_alone(server):
+    assert server.ask("/healthz").status == 200
+    own = socket.gethostbyname(socket.gethostname())
+    for address in {"127.0.0.2", own} - {"127.0.0.1"}:
+        with pytest.raises(OSError, match="refused|unreachable"):
+            socket.create_connection((address, server.port), timeout=5)
+
+
+def test_other_hosts_than_its_own_are_turned_away(server):
+    def ask(*hosts: str) -> bytes:
+        lines = "".join(f"Host: {host}\r\n" for host in hosts)
+        return server.ask_raw(f"GET /v1/model HTTP/1.1\r\n{lines}Connection: close\r\n\r\n".encode()).split(b"\r\n")[0]
+
+    port = server.port
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"LOCALHOST:{port}", f"[::1]:{port}"):
+        assert b" 200 " in ask(host)
+    for host in (
+        "evil.example", f"evil.example:{port}", "127.0.0.1", "localhost", f"localhost:{port + 1}", f"127.0.0.1.:{port}",
+        f"localhost:{port}.evil.example", f"localhost:{port}@evil.example", f"127.0.0.1:0{port}", "", f"0:{port}",
+    ):  # fmt: skip
+        assert b" 421 " in ask(host)
+    assert b" 400 " in ask(f"localhost:{port}", f"evil.example:{port}")
+    assert b" 400 " in ask()
+    assert b" 421 " in server.ask_raw(b"GET /v1/model HTTP/1.0\r\n\r\n").split(b"\r\n")[0]
+
+
+def test_only_its_own_page_may_post(server):
+    own = server.url.rstrip("/")
+    for headers in ({}, {"Sec_Fetch_Site": "same-origin"}, {"Origin": own}, {"Origin": own, "Sec_Fetch_Site": "same-origin"}):
+        assert server.ask("/v1/predict", noise(), **headers).status == 200
+    for headers in (
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},  # another port of this machine
+        {"Sec_Fetch_Site": "none"},
+        {"Sec_Fetch_Site": "cross-site", "Origin": own},
+        {"Origin": "null"},
+        {"Origin": "http://evil.example"},
+        {"Origin": f"http://127.0.0.1:{server.port + 1}"},
+        {"Origin": own.replace("http:", "https:")},
+    ):
+        answer = server.ask("/v1/predict", noise(), **headers)
+        assert (answer.status, answer.values) == (403, {"error": "Pages of other origins may not use this server."})
+    allowed = server.ask("/v1/predict", method="OPTIONS", Origin="http://evil.example")
+    assert not [name for name in allowed.headers if name.startswith("access-control-")]
+
+
+def test_every_answer_has_the_headers_that_bind_browsers(server):
+    for path in ("/", "/page.js", "/page.css", "/healthz", "/v1/model", "/none", "/metrics"):
+        given = server.ask(path).headers
+        assert {name.lower(): value for name, value in HEADERS.items()}.items() <= given.items()
+        assert "server" not in given
+    policy = server.ask("/").headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    refused = server.ask_raw(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").lower()
+    assert b"x-content-type-options: nosniff" in refused
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../../../../etc/passwd",
+        "/page.css/../../server.py",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/..%2fserver.py",
+        "/page.css%00.png",
+        "/page/page.css",
+        "//etc/passwd",
+        "/./page.css",
+        "/openapi.py",
+        "/v1/model/../../etc/passwd",
+        "http://evil.example/page.css",
+    ],
+)
+def test_no_path_leads_to_a_file_that_is_no_part_of_the_page(server, path):
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost:{server.port}\r\nConnection: close\r\n\r\n"
+    assert server.ask_raw(request.encode()).startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("model", ["../shapes", "shapes/", "%00", "/etc/passwd", "", "shapes%0d%0aX-Own: 1"])
+def test_no_model_name_leads_to_a_folder(server, model):
+    answer = server.ask(f"/v1/predict?model={model.replace(' ', '%20')}", noise())
+    assert answer.status == 404
+    assert "x-own" not in answer.headers
+
+
+def test_with_a_token_nothing_of_the_model_is_told_without_it(guarded):
+    for path in ("/v1/model", "/metrics", "/v1/predict", "/none"):
+        for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": f"Basic {TOKEN}"}):
+            answer = guarded.ask(path, noise() if path.endswith("predict") else None, **given)
+            assert answer.status == 401
+            assert answer.headers["www-authenticate"] == "Bearer"
+    named = {"Authorization": f"Bearer {TOKEN}"}
+    assert guarded.ask("/v1/model", **named).status == 200
+    assert guarded.ask("/v1/predict", noise(), **named).status == 200
+    assert guarded.ask("/none", **named).status == 404
+    for path in ("/", "/page.js", "/healthz", "/readyz", "/openapi.json"):
+        answer = guarded.ask(path)
+        assert answer.status == 200
+        assert b"hostile" not in answer.body
+
+
+def test_at_every_address_hosts_are_still_checked(guarded):
+    assert guarded.ask("/healthz", Host=f"evil.example:{guarded.port}").status == 421
+    assert guarded.ask("/healthz", Host=f"{socket.gethostname()}:{guarded.port}").status == 200
+
+
+def test_an_invalid_request_line_or_head_gets_400(server):
+    for request in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"GET /\r\n\r\n", b"GET / HTTP/1.1\r\n: x\r\n\r\n"):
+        assert server.ask_raw(request).startswith(b"HTTP/1.1 400 ")
+    long = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n"
+    assert not server.ask_raw(long).startswith(b"HTTP/1.1 200 ")
+    assert server.ask("/healthz").status == 200
