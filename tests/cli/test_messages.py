@@ -22,6 +22,8 @@ CASES = {
     "evaluate runs/none": "There is no run none in runs, nor any other. Make one with lamina train.",
     "evaluate none": "There is no run none in this folder, nor any other. Make one with lamina train.",
     "predict runs/none": "Expected pictures after the run, got none. Give their paths.",
+    "serve": "Expected the folder of a run, or of several, got none. Give their paths.",
+    "serve none --port 70000": "--port was 70000, but must be from 0 to 65535.",
     "summary cnn --input 3x32": "--input was '3x32', but must be channels, height and width, as in 3x32x32.",
     "reproduce --data shapes-pose": "The article's nets predict one class an image, but shapes-pose has other targets.",
     "reproduce --seeds 0": "--seeds was 0, but takes 1 or more.",

@@ -22,7 +22,7 @@ def test_it_listens_at_the_loopback_address_alone(server):
     assert server.ask("/healthz").status == 200
     own = socket.gethostbyname(socket.gethostname())
     for address in {"127.0.0.2", own} - {"127.0.0.1"}:
-        with pytest.raises(OSError, match="refused|unreachable"):
+        with pytest.raises(OSError, match=r"refused|unreachable"):
             socket.create_connection((address, server.port), timeout=5)
 
 
@@ -46,7 +46,12 @@ def test_other_hosts_than_its_own_are_turned_away(server):
 
 def test_only_its_own_page_may_post(server):
     own = server.url.rstrip("/")
-    for headers in ({}, {"Sec_Fetch_Site": "same-origin"}, {"Origin": own}, {"Origin": own, "Sec_Fetch_Site": "same-origin"}):
+    for headers in (
+        {},
+        {"Sec_Fetch_Site": "same-origin"},
+        {"Origin": own},
+        {"Origin": own, "Sec_Fetch_Site": "same-origin"},
+    ):
         assert server.ask("/v1/predict", noise(), **headers).status == 200
     for headers in (
         {"Sec_Fetch_Site": "cross-site"},
@@ -107,7 +112,12 @@ def test_no_model_name_leads_to_a_folder(server, model):
 
 def test_with_a_token_nothing_of_the_model_is_told_without_it(guarded):
     for path in ("/v1/model", "/metrics", "/v1/predict", "/none"):
-        for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": f"Basic {TOKEN}"}):
+        for given in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": TOKEN},
+            {"Authorization": f"Basic {TOKEN}"},
+        ):
             answer = guarded.ask(path, noise() if path.endswith("predict") else None, **given)
             assert answer.status == 401
             assert answer.headers["www-authenticate"] == "Bearer"
@@ -127,7 +137,11 @@ def test_at_every_address_hosts_are_still_checked(guarded):
 
 
 def test_an_invalid_request_line_or_head_gets_400(server):
-    for request in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"GET /\r\n\r\n", b"GET / HTTP/1.1\r\n: x\r\n\r\n"):
+    for request in (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"GET / HTTP/1.1\r\n: x\r\n\r\n",
+    ):
         assert server.ask_raw(request).startswith(b"HTTP/1.1 400 ")
     long = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n"
     assert not server.ask_raw(long).startswith(b"HTTP/1.1 200 ")

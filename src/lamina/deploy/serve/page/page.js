@@ -1,5 +1,5 @@
 import { ApiError, findModels, send, setToken } from "./api.js";
-import { make, showAnswer, showCloser, showProblem } from "./view.js";
+import { make, plain, showAnswer, showCloser, showProblem } from "./view.js";
 
 const find = (id) => document.getElementById(id);
 const LIMIT_BYTES = 10_000_000;
@@ -8,7 +8,7 @@ let models = [];
 let newest = 0; // answers for a picture that is no longer the newest are dropped
 
 function say(text) {
-  find("status").textContent = text;
+  find("status").textContent = plain(text);
 }
 
 async function connect() {
@@ -24,7 +24,7 @@ async function connect() {
   }
   find("access").hidden = true;
   const lines = models.map((model) => `${model.model} (${model.net} on ${model.data}${model.score ? `, ${model.score}` : ""})`);
-  find("models").textContent = `Served: ${lines.join("; ")}`;
+  find("models").textContent = plain(`Served: ${lines.join("; ")}`);
   const cards = models.map((model, place) => {
     const card = make("section", { className: "model", id: `model-${place}`, hidden: true });
     card.setAttribute("aria-labelledby", `model-${place}-title`);
@@ -35,7 +35,8 @@ async function connect() {
 
 async function take(file) {
   if (!file) return;
-  if (!models.length) return say("No model is there yet. Connect first.");
+  await connected;
+  if (!models.length) return say("No model is there. Connect first.");
   if (file.size > LIMIT_BYTES) return say("This picture is larger than 10 MB. Give a smaller one.");
   const turn = ++newest;
   const preview = find("preview");
@@ -101,7 +102,7 @@ document.addEventListener("drop", (event) => {
 find("access").addEventListener("submit", (event) => {
   event.preventDefault();
   setToken(find("token").value);
-  connect();
+  connected = connect();
 });
 
-connect();
+let connected = connect();

@@ -3,9 +3,16 @@
 const SHOWN = 5;
 const PERCENT = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
+// Controls, what ends a line and what reverses the direction of writing are shown as their numbers.
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+export function plain(text) {
+  return text.replace(UNSAFE, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
 export function make(name, properties = {}, ...children) {
   const element = Object.assign(document.createElement(name), properties);
-  element.append(...children);
+  element.append(...children.map((child) => (typeof child === "string" ? plain(child) : child)));
   return element;
 }
 
@@ -49,7 +56,8 @@ function format(value) {
 }
 
 function tabulate(heads, rows) {
-  const names = heads.map((head, place) => make("th", { scope: "col", className: place === heads.length - 1 ? "number" : "" }, head));
+  const names = heads.map((head, place) =>
+    head ? make("th", { scope: "col", className: place === heads.length - 1 ? "number" : "" }, head) : make("td"));
   return make("table", {}, make("thead", {}, make("tr", {}, ...names)), make("tbody", {}, ...rows));
 }
 
@@ -66,11 +74,10 @@ function tabulateClasses(predictions, model) {
     const bar = make("td", {}, make("div", { className: "bar", ariaHidden: "true" }, fill));
     return make("tr", {}, make("th", { scope: "row" }, name), bar, make("td", { className: "number" }, PERCENT.format(probability)));
   };
-  const bars = make("span", { className: "note" }, "share");
-  const heads = () => [model.kind === "multi-label" ? "label" : "class", bars.cloneNode(true), "probability"];
-  const parts = [tabulate(heads(), predictions.slice(0, SHOWN).map(row))];
+  const heads = [model.kind === "multi-label" ? "label" : "class", "", "probability"];
+  const parts = [tabulate(heads, predictions.slice(0, SHOWN).map(row))];
   const rest = predictions.slice(SHOWN);
-  if (rest.length) parts.push(make("details", {}, make("summary", {}, `${rest.length} more`), tabulate(heads(), rest.map(row))));
+  if (rest.length) parts.push(make("details", {}, make("summary", {}, `${rest.length} more`), tabulate(heads, rest.map(row))));
   parts.push(make("p", { className: "note" }, model.calibrated
     ? "The probabilities are calibrated on val: of answers given with 80 %, about 80 % are right."
     : "The probabilities are not calibrated: the run had no val."));
