@@ -122,6 +122,7 @@ def test_an_explanation_and_similar_pictures_are_shown_when_asked_for(page, pict
 
 
 def test_the_keyboard_is_enough(page, picture):
+    page.on("filechooser", lambda _: None)  # the browser is told to wait for us before the key is pressed
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "file"
     with page.expect_file_chooser() as chooser:

@@ -80,7 +80,7 @@ function tabulateClasses(predictions, model) {
   if (rest.length) parts.push(make("details", {}, make("summary", {}, `${rest.length} more`), tabulate(heads, rest.map(row))));
   parts.push(make("p", { className: "note" }, model.calibrated
     ? "The probabilities are calibrated on val: of answers given with 80 %, about 80 % are right."
-    : "The probabilities are not calibrated: the run had no val."));
+    : "The probabilities are not calibrated."));
   return parts;
 }
 
