@@ -23,6 +23,8 @@ if CHROMIUM is None and not os.environ.get("LAMINA_TEST_BROWSER"):
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 DROP = """([text, name]) => {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
     const dropped = new DataTransfer();

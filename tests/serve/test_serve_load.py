@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from served import encode, noise, read_all, serving
+from served import Answer, encode, noise, read_all, serving
 
 MEBIBYTE = 2**20
 LIMITS = """
@@ -149,6 +151,7 @@ def test_more_connections_than_the_limit_are_closed_at_once(hasty):
     assert hasty.ask("/healthz").status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_dies_or_hangs_is_replaced(hasty, number):
     expected = [hasty.ask("/v1/predict", noise(seed)).values["answer"] for seed in range(4)]
@@ -171,3 +174,23 @@ def test_a_worker_that_dies_or_hangs_is_replaced(hasty, number):
         assert (status, answer) in ((200, expected[seed]), (500, None))
     assert hasty.find_worker() != worker
     assert hasty.ask("/readyz").status == 200
+
+
+@pytest.mark.slow
+def test_pictures_lost_with_others_are_tried_again_and_the_queue_is_bounded(hasty):
+    texts = [base64.b64encode(noise(seed)).decode() for seed in range(64)]
+    body = json.dumps({"pictures": texts}).encode()
+
+    def ask() -> Answer:
+        return hasty.ask("/v1/predict", body, Content_Type="application/json")
+
+    expected = [one["answer"] for one in ask().values]
+    os.kill(hasty.find_worker(), signal.SIGSTOP)
+    with ThreadPoolExecutor(3) as threads:
+        answers = [one.result() for one in [threads.submit(ask) for _ in range(3)]]
+    assert sorted(answer.status for answer in answers) == [200, 200, 503]
+    for answer in answers:
+        if answer.status == 503:
+            assert answer.headers["retry-after"] == "1"
+        else:
+            assert [one["answer"] for one in answer.values] == expected

@@ -83,6 +83,7 @@ class Worker:
         given = json.dumps({"runs": self.runs, "device": self.device})
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # no module of the folder that the server was started in
             "-m",
             "lamina.deploy.serve.inference",
             given,
