@@ -130,13 +130,11 @@ def _say_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> N
 
 
 def _probabilities(task: Task, answers: Answers) -> Float64[np.ndarray, "n k"]:
-    """The probability of each class, of no and yes; numbers for regression."""
-    import numpy as np
     import torch
 
-    found = task.probabilities(torch.from_numpy(answers.logits).double()).numpy()
-    is_binary = found.shape[1] == 1 and task.kind is not REGRESSION
-    return np.hstack([1 - found, found]) if is_binary else found
+    from lamina.evaluation.calibration import describe_answers
+
+    return describe_answers(task, torch.from_numpy(answers.logits).double()).numpy()
 
 
 def _classes(answers: Answers) -> Int64[np.ndarray, " n"]:

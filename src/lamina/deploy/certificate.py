@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from lamina.data import Images
-from lamina.deploy.export import OPSET, Format, describe_answers, open_session
+from lamina.deploy.export import OPSET, Format, open_session
 from lamina.errors import NetError
+from lamina.evaluation.calibration import describe_answers
 from lamina.targets import REGRESSION, SINGLE_LABEL, Kind
 from lamina.training.model import Model, predict_logits
 

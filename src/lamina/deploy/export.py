@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from lamina.data.preparation import Resize
 from lamina.errors import LaminaError, NetError, RunError
+from lamina.evaluation.calibration import describe_answers
 from lamina.evaluation.predictor import Predictor
 from lamina.files import read_bytes
-from lamina.targets import BINARY
 from lamina.training.model import Model
 from lamina.training.task import Task
 from lamina.training.tracing import fold_model
@@ -51,12 +51,6 @@ class Exported(nn.Module):
         """Probabilities, or numbers, and logits."""
         logits = self.model(images)
         return describe_answers(self.model.task, logits), logits
-
-
-def describe_answers(task: Task, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
-    """The probability of each answer, of no and of yes; numbers in their own units."""
-    probabilities = task.probabilities(logits)
-    return torch.cat([1 - probabilities, probabilities], dim=1) if task.kind is BINARY else probabilities
 
 
 def describe_model(model: Model, resize: str) -> dict[str, str]:

@@ -120,6 +120,12 @@ def _fit(slope: Callable[[float], float]) -> float:
     return float(min(HOTTEST, max(COOLEST, math.exp(-(low + high) / 2))))
 
 
+def describe_answers(task: Task, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
+    """The probability of each answer, of no and of yes; numbers in their own units."""
+    probabilities = task.probabilities(logits)
+    return torch.cat([1 - probabilities, probabilities], dim=1) if task.kind is BINARY else probabilities
+
+
 def judge_answers(
     task: Task, logits: Float[Tensor, "n k"], targets: Tensor
 ) -> tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]:
