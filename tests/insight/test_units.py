@@ -89,13 +89,13 @@ def test_a_patch_is_exactly_what_the_unit_sees(first, second, pools, seed):
     ]
     net = Net(layers[0], *([AvgPool2d(2, 1)] if pools else []), layers[1], GlobalAvgPool(), Output())
     generator = np.random.default_rng(seed)
-    pixels = generator.integers(0, 256, (3, 20, 17, 1), dtype=np.uint8)
+    pixels = generator.integers(0, 256, (3, 31, 28, 1), dtype=np.uint8)
     images = Images(pixels, np.arange(3), ("a", "b", "c"), ("0", "1", "2"), "train")
     torch.manual_seed(seed)
     model = build_model(net, images, Recipe())
     place = len(net) - 3
     responses = measure_responses(model, pixels, [place])[f"body.{place}"]
-    patches = find_patches(responses, 1, (20, 17))
+    patches = find_patches(responses, 1, (31, 28))
     assume(patches)  # all pictures may have one and the same largest value
     patch = patches[0]
     down, across = divmod(int(responses.places[patch.row, 1]), responses.size[1])
