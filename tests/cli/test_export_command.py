@@ -31,9 +31,11 @@ def test_a_run_is_exported_and_its_file_answers_alike(trained, workplace, pictur
     )
     certificate = json.loads(Path("net.onnx.json").read_text())
     assert certificate["largest_difference"] <= certificate["limit"]
-    again = run_lamina("export", trained, "net.pt2", "--json")
-    (event,) = events(again.stdout)
-    assert (event["event"], event["format"], event["file"]) == ("export", "pt2", "net.pt2")
+    for words in (("net.pt2",), ("net.program", "--to", "pt2")):
+        (event,) = events(run_lamina("export", trained, *words, "--json").stdout)
+        assert (event["event"], event["format"], event["file"]) == ("export", "pt2", words[0])
+        assert event["pictures"] == 258
+        assert event["largest_difference"] <= event["limit"]
     picture = pictures / "test/dark/0.png"
     by_run, by_file = (
         events(run_lamina("predict", model, picture, "--json").stdout)[0] for model in (trained, "net.onnx")
@@ -46,7 +48,10 @@ def test_what_cannot_be_exported_or_used_is_said(trained, workplace, pictures):
     picture = pictures / "test/dark/0.png"
     Path("net.onnx").write_text("nothing")
     for words, message in (
-        (("export", trained, "net.bin"), "The file was net.bin, but must end in .onnx or .pt2."),
+        (
+            ("export", trained, "net.bin"),
+            "The file was net.bin, but must end in .onnx or .pt2. Another ending needs --to.",
+        ),
         (
             ("export", trained, "none/net.onnx"),
             "The file was none/net.onnx, but there is no folder none. Create it first.",

@@ -25,7 +25,9 @@ class Options:
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """the run's folder"""
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """the file to write: .onnx, or .pt2 for torch.export"""
+    """the file to write"""
+    to: Literal["auto", "onnx", "pt2"] = "auto"
+    """onnx, or pt2 for torch.export; auto goes by the file's ending"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """where the run's data set is now, if it has moved; its pictures are what the answers are compared on"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -38,8 +40,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "export", arguments)
     file = options.file
-    if file.suffix.lower() not in SUFFIXES:
-        raise DataError(f"The file was {file}, but must end in .onnx or .pt2.")
+    file_format = SUFFIXES.get(file.suffix.lower()) if options.to == "auto" else options.to
+    if file_format is None:
+        raise DataError(f"The file was {file}, but must end in .onnx or .pt2. Another ending needs --to.")
     if not file.parent.is_dir():
         raise DataError(f"The file was {file}, but there is no folder {file.parent}. Create it first.")
     from lamina.deploy.certificate import certify
@@ -47,7 +50,6 @@ def run(arguments: Sequence[str]) -> int:
     from lamina.files import write_atomically, write_json
     from lamina.runs.run import read_run
 
-    kind = SUFFIXES[file.suffix.lower()]
     terminal = Terminal(as_json=options.json)
     run = read_run(options.run)
     predictor = open_predictor(run, options.net, "cpu", terminal)
@@ -55,10 +57,10 @@ def run(arguments: Sequence[str]) -> int:
     images = dataset.test or dataset.val or dataset.train
     with end_on_sigterm(), terminal.progress(QUIET_SECONDS) as show_progress:
         show_progress("exporting", 0, 2)
-        export = export_onnx if kind == "onnx" else export_pt2
+        export = export_onnx if file_format == "onnx" else export_pt2
         content = export(predictor.model, predictor.resize)
         show_progress("comparing", 1, 2)
-        certificate = certify(content, kind, predictor.model, images)
+        certificate = certify(content, file_format, predictor.model, images)
     proof = file.with_name(f"{file.name}.json")
     try:
         proof.unlink(missing_ok=True)  # of an earlier file
