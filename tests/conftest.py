@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # The tests are about the CPU, also where there is a GPU; LAMINA_TEST_CUDA=1 runs those that are about CUDA.
 if not os.environ.get("LAMINA_TEST_CUDA"):
@@ -16,6 +18,9 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 import lamina
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Speed is measured, not tested: a busy machine is no reason to fail.
 settings.register_profile("lamina", deadline=None)
@@ -105,3 +110,21 @@ def cifar10(cifar10_cache: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setenv("LAMINA_CACHE", str(cifar10_cache))
     return load_data("cifar10")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium; where there is none, a test is skipped, or fails if LAMINA_TEST_BROWSER is set."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None and not os.environ.get("LAMINA_TEST_BROWSER"):
+        pytest.skip("there is no Chromium: install Debian's package chromium")
+    assert chromium, "LAMINA_TEST_BROWSER is set, but there is no Chromium. Install Debian's package chromium."
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--host-resolver-rules=MAP rebound.example 127.0.0.1"],
+        )
+        yield launched
+        launched.close()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,7 +12,7 @@ import timm
 import torch
 from torch import nn
 
-from lamina import Preparation, load_data
+from lamina import load_data
 from lamina.data import Images
 from lamina.deploy.certificate import certify
 from lamina.deploy.export import OnnxModel, export_onnx, export_pt2, open_onnx
@@ -150,24 +147,3 @@ def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
         file.write_bytes(content)
         with pytest.raises(RunError, match=message):
             open_onnx(file)
-
-
-def test_the_documented_snippet_needs_neither_torch_nor_lamina(tmp_path):
-    document = Path(__file__).parents[2] / "docs/ship.md"
-    snippet = document.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
-    images = load_data("shapes", Preparation(size_px=32)).test.take_evenly(1)
-    model = make_model(RESIDUAL, images)
-    (tmp_path / "pets.onnx").write_bytes(export_onnx(model, "crop"))
-    from PIL import Image
-
-    picture = Image.fromarray(images.pixels[0]).resize((90, 60))
-    picture.save(tmp_path / "cat.png")
-    check = "\nimport sys\nassert not {'torch', 'lamina'} & set(sys.modules)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", snippet + check], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    (prediction,) = open_onnx(tmp_path / "pets.onnx").predict(tmp_path / "cat.png")
-    name, probability = done.stdout.split()
-    assert name == prediction.answer
-    assert float(probability) == pytest.approx(prediction.values[name], abs=0.01)

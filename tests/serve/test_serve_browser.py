@@ -5,23 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page, expect
 from served import encode, serving
 
 from lamina import load_data
 from lamina.cli import main
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if CHROMIUM is None and not os.environ.get("LAMINA_TEST_BROWSER"):
-    pytest.skip("no Chromium: the page is not tested", allow_module_level=True)
-
-from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -36,18 +30,6 @@ PASTE = DROP.replace(
     'target.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }))',
     'document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: dropped, bubbles: true }))',
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM, "LAMINA_TEST_BROWSER is set, but there is no Chromium. Install Debian's package chromium."
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--host-resolver-rules=MAP rebound.example 127.0.0.1"],
-        )
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
