@@ -41,7 +41,6 @@ def test_python_needs_neither_torch_nor_lamina(images, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-,
     )
     assert done.returncode == 0, done.stderr
     (prediction,) = open_onnx(tmp_path / "pets.onnx").predict(tmp_path / "cat.png")
