@@ -77,5 +77,5 @@ def test_answers_that_are_not_the_runs_are_refused(run, tmp_path):
         _ = other.answers
     assert str(error.value) == (
         f"{tmp_path}/answers.npz is damaged: expected 3 logits an image and single-label targets of val. "
-        "Delete it; lamina resume writes it again."
+        "lamina resume writes it again."
     )

@@ -91,18 +91,18 @@ def test_nothing_is_unpickled(tmp_path):
         (
             {"test_logits": np.zeros((2, 3), np.float32)},
             "answers.npz is damaged: expected logits of float32, targets and names of as many test images, got float32 "
-            "of shape (2, 3), int64 of shape (3,), <U1 of shape (3,). Delete it; lamina resume writes it again.",
+            "of shape (2, 3), int64 of shape (3,), <U1 of shape (3,). lamina resume writes it again.",
         ),
         (
             {"test_targets": np.zeros(3, np.int8)},
             "answers.npz is damaged: Expected targets of int64 (N,) for one class per image, bool (N, K) for labels, "
-            "bool (N,) for yes or no, or float32 (N, K) for numbers, got int8 of shape (3,). Delete it; lamina resume "
+            "bool (N,) for yes or no, or float32 (N, K) for numbers, got int8 of shape (3,). lamina resume "
             "writes it again.",
         ),
         (
             {"extra": np.zeros(3)},
             "answers.npz is damaged: expected logits, targets and names of train, val, test, got test_logits, "
-            "test_targets, test_names, extra. Delete it; lamina resume writes it again.",
+            "test_targets, test_names, extra. lamina resume writes it again.",
         ),
     ],
 )

@@ -137,7 +137,7 @@ def test_margins_hold_the_number_as_often_as_promised():
 def test_a_set_is_never_empty_and_too_few_images_promise_nothing():
     probabilities = np.array([[0.4, 0.3, 0.3]])
     assert choose_sets(probabilities, 0.9).tolist() == [[True, False, False]]
-    assert fit_sets(np.repeat(probabilities, 5, axis=0), np.zeros(5, np.int64), 0.9) == 0.0
+    assert fit_sets(np.repeat(probabilities, 5, axis=0), np.zeros(5, np.int64), 0.9) is None
 
 
 @pytest.mark.parametrize("temperatures", [(0.0,), (float("nan"),), (99.0,)])

@@ -81,7 +81,8 @@ def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: T
     if task.kind is REGRESSION:
         numbers = _probabilities(task, val)
         margins = fit_margins(numbers, np.asarray(val.targets, np.float64), coverage)
-        _check_enough(np.isfinite(margins).all(), len(val.logits), coverage)
+        if not np.isfinite(margins).all():
+            raise _too_few(len(val.logits), coverage)
         if test is not None:
             are_inside = (np.abs(_probabilities(task, test) - test.targets) <= margins).mean(axis=0)
             shares = ", ".join(f"{100 * share:.1f} %" for share in are_inside)
@@ -89,7 +90,8 @@ def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: T
         terminal.remark(words)
         return Doubt(limit, None, tuple(margins.tolist()))
     threshold = fit_sets(_probabilities(task, val), _classes(val), coverage)
-    _check_enough(threshold > 0, len(val.logits), coverage)
+    if threshold is None:
+        raise _too_few(len(val.logits), coverage)
     if test is not None:
         sets = choose_sets(_probabilities(task, test), threshold)
         share = sets[np.arange(len(sets)), _classes(test)].mean()
@@ -101,12 +103,11 @@ def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: T
     return Doubt(limit, threshold)
 
 
-def _check_enough(is_enough: bool, pictures: int, coverage: float) -> None:
-    if not is_enough:
-        raise DataError(
-            f"--coverage was {coverage:g}, but val has only {pictures:,} pictures: too few to promise that. "
-            "Give a lower coverage."
-        )
+def _too_few(pictures: int, coverage: float) -> DataError:
+    return DataError(
+        f"--coverage was {coverage:g}, but val has only {pictures:,} pictures: too few to promise that. "
+        "Give a lower coverage."
+    )
 
 
 def _say_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> None:

@@ -53,7 +53,7 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
     """
     if dataset is not None and dataset.fingerprint != run.record.data.fingerprint:
         dataset = None
-    report, answers, task = run.report, run.answers, calibrated_task(run)
+    report, answers, task = run.report, run.answers, run.task
     images = None if dataset is None or report is None else dict(dataset.splits.items()).get(_split_of(report))
     own = None if report is None else answers.get(_split_of(report))
     evidence = None if own is None else Evidence.collect(task, own, images)
@@ -82,12 +82,6 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
             kind="smooth" if min(run.record.in_shape[1:]) > 48 else "",
         ),
     )
-
-
-def calibrated_task(run: Run) -> Task:
-    """A run's task, whose probabilities are calibrated if the run is."""
-    calibration = run.calibration
-    return run.record.task if calibration is None else run.record.task.with_temperatures(calibration.temperatures)
 
 
 def _split_of(report: Report) -> Split:

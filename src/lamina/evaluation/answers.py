@@ -17,7 +17,7 @@ from lamina.errors import DataError
 from lamina.files import damaged
 from lamina.targets import Targets, kind_of
 
-REMEDY = "Delete it; lamina resume writes it again."
+REMEDY = "lamina resume writes it again."
 FAILURES = (
     *(DataError, OSError, EOFError, zipfile.BadZipFile, zlib.error),
     *(ValueError, TypeError, SyntaxError, KeyError, AttributeError, MemoryError, RuntimeError),

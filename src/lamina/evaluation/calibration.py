@@ -173,12 +173,14 @@ def measure_rejections(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, "
     return tuple(found)
 
 
-def fit_sets(probabilities: Float64[np.ndarray, "n k"], targets: Int64[np.ndarray, " n"], coverage: float) -> float:
+def fit_sets(
+    probabilities: Float64[np.ndarray, "n k"], targets: Int64[np.ndarray, " n"], coverage: float
+) -> float | None:
     """The probability from which a class belongs to a picture's set, so that sets hold the right class that often.
 
-    ``coverage`` is from 0 to below 1. Split conformal prediction, with the least sets: Sadinle, Lei and Wasserman,
+    ``coverage`` is above 0 and below 1. Split conformal prediction, with the least sets: Sadinle, Lei and Wasserman,
     Least ambiguous set-valued classifiers with bounded error levels, 2019. The guarantee is for pictures like these,
-    on average over them; 0, which every class reaches, where there are too few.
+    on average over them. ``None`` where there are too few.
 
     >>> probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]])
     >>> fit_sets(probabilities, np.array([0, 0, 0, 1]), 0.75)
@@ -186,11 +188,14 @@ def fit_sets(probabilities: Float64[np.ndarray, "n k"], targets: Int64[np.ndarra
     """
     own = np.sort(probabilities[np.arange(len(targets)), targets])[::-1]
     place = math.ceil((len(own) + 1) * coverage) - 1
-    return float(own[place]) if place < len(own) else 0.0
+    return float(own[place]) if place < len(own) else None
 
 
 def choose_sets(probabilities: Float64[np.ndarray, "n k"], threshold: float) -> Bool[np.ndarray, "n k"]:
-    """The classes in each picture's set: those from the threshold on, and the most likely one in any case."""
+    """The classes in each picture's set: those from the threshold on, and the most likely one in any case.
+
+    So no set is empty, and sets hold the right class at least as often as the most likely class is right.
+    """
     chosen = probabilities >= threshold
     chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
     return chosen
@@ -201,8 +206,8 @@ def fit_margins(
 ) -> Float64[np.ndarray, " k"]:
     """How far each predicted number may be off, so that the true one lies within that often; infinity where too few.
 
-    Split conformal prediction by absolute residuals (Lei et al., Distribution-free predictive inference for regression,
-    2018).
+    ``coverage`` is above 0 and below 1. Split conformal prediction by absolute residuals (Lei et al., Distribution-free
+    predictive inference for regression, 2018).
     """
     residuals = np.sort(np.abs(predicted - targets), axis=0)
     place = math.ceil((len(residuals) + 1) * coverage) - 1

@@ -40,6 +40,7 @@ from lamina.training.device import choose_device
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet, import_timm
+from lamina.training.task import Task
 from lamina.training.tensors import read_tensors, write_tensors
 from lamina.values import fields_to_json, from_json_values
 
@@ -178,12 +179,24 @@ class Run:
         try:
             found = from_json_values(Calibration, values, "calibration")
             task = self.record.task
-            expected = {SINGLE_LABEL: 1, REGRESSION: 0}.get(task.kind, task.outputs)
+            if task.kind is REGRESSION:
+                raise ValueError("numbers have no probabilities, and no temperatures")
+            expected = 1 if task.kind is SINGLE_LABEL else task.outputs
             if len(found.temperatures) != expected:
                 raise ValueError(f"expected {plural(expected, 'temperature', 'temperatures')} for {task.kind}")
         except (ValueError, LaminaError) as error:
             raise damaged(str(file), error, REMEDY) from error
         return found
+
+    @property
+    def task(self) -> Task:
+        """What the saved model answers; its probabilities are calibrated if the run is.
+
+        Raises:
+            RunError: ``calibration.json`` is damaged.
+        """
+        calibration = self.calibration
+        return self.record.task if calibration is None else self.record.task.with_temperatures(calibration.temperatures)
 
     @property
     def history(self) -> History:
@@ -270,10 +283,7 @@ class Run:
             RunError: the weights are missing, damaged or do not fit, or a module is missing.
             NetError: the net is timm's, which is not installed.
         """
-        record, calibration = self.record, self.calibration
-        task = record.task
-        if calibration is not None:
-            task = task.with_temperatures(calibration.temperatures)
+        record, task = self.record, self.task
         net = self.choose_net(module)
         if isinstance(net, TimmNet):
             import_timm()
@@ -335,7 +345,8 @@ def read_run(path: str | Path) -> Run:
     """
     path = Path(path)
     if path.is_file():
-        raise RunError(f"Expected the folder of a run, got the file {path}. Give {path.parent}.")
+        folder = path.parent if (path.parent / "run.json").exists() else "the folder that lamina train saved it in"
+        raise RunError(f"Expected the folder of a run, got the file {path}. Give {folder}.")
     if not path.is_dir():
         siblings = sorted(file.parent.name for file in path.parent.glob("*/run.json"))
         where = "this folder" if path.parent == Path() else path.parent
