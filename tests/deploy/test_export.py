@@ -16,7 +16,7 @@ from lamina import load_data
 from lamina.data import Images
 from lamina.deploy.certificate import certify
 from lamina.deploy.export import OnnxModel, export_onnx, export_pt2, open_onnx
-from lamina.errors import NetError, RunError
+from lamina.errors import NetError, NotFiniteError, RunError
 from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Net, Output, ReLU, Residual
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
@@ -124,6 +124,18 @@ def test_what_cannot_be_exported_is_said_and_a_file_that_answers_otherwise_is_re
         certify(content, "onnx", model, images)
 
 
+def test_few_pictures_are_compared_in_batches_of_all_sizes_and_a_model_without_numbers_is_named():
+    images = load_data("shapes").test.take_evenly(1)
+    model = make_model(RESIDUAL, images)
+    content = export_onnx(model, "crop")
+    certificate = certify(content, "onnx", model, images)
+    assert (certificate.pictures, certificate.same_answers) == (3, 3)
+    with torch.no_grad():
+        model.body[-1].bias[0] = float("nan")
+    with pytest.raises(NotFiniteError, match=r"^The model's logits contain NaN or infinity: its training diverged\."):
+        certify(content, "onnx", model, images)
+
+
 def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
     images = load_data("shapes").test.take_evenly(30)
     model = make_model(RESIDUAL, images, temperatures=(0.8,))
@@ -143,7 +155,17 @@ def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
     )
     # 100 pictures or more take the way on which a net's norms would be folded.
     assert predictor.probabilities(np.repeat(images.pixels[:1], 120, axis=0)).shape == (120, 10)
-    for content, message in ((b"nothing", "is not an ONNX file that can be run"), (b"", "is not an ONNX file")):
+    renamed = onnx.load(file)
+    renamed.graph.output[1].name = "other"
+    for node in renamed.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["other" if name == "logits" else name for name in names]
+    others = renamed.SerializeToString()
+    for content, message in (
+        (b"nothing", "is not an ONNX file that can be run"),
+        (b"", "is not an ONNX file"),
+        (others, "was not exported by lamina: expected the metadata task, in_shape, resize"),
+    ):
         file.write_bytes(content)
         with pytest.raises(RunError, match=message):
             open_onnx(file)

@@ -113,7 +113,7 @@ def _too_few(pictures: int, coverage: float) -> DataError:
 def _say_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> None:
     import torch
 
-    from lamina.evaluation.calibration import judge_answers
+    from lamina.evaluation.calibration import LEAST_IMAGES, judge_answers
 
     answers = run.answers
     split = "test" if "test" in answers else "val"
@@ -124,6 +124,8 @@ def _say_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> N
     confidence, is_right = judge_answers(task, logits, targets)
     kept = confidence >= limit
     share = f", of which {100 * is_right[kept].double().mean():.1f} % are right" if kept.any() else ""
+    if run.calibration is None:
+        terminal.remark(f"the probabilities are not calibrated; that takes {LEAST_IMAGES} val images")
     terminal.remark(
         f"rejecting: below {100 * limit:g} %; of {len(kept):,} pictures of {split}, {100 * kept.double().mean():.1f} % "
         f"are kept{share} (without rejecting, {100 * is_right.double().mean():.1f} %)"

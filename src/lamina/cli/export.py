@@ -43,10 +43,12 @@ def run(arguments: Sequence[str]) -> int:
     file_format = SUFFIXES.get(file.suffix.lower()) if options.to == "auto" else options.to
     if file_format is None:
         raise DataError(f"The file was {file}, but must end in .onnx or .pt2. Another ending needs --to.")
+    if SUFFIXES.get(file.suffix.lower(), file_format) != file_format:
+        raise DataError(f"The file was {file}, but --to {file_format} is another format. Leave out --to.")
     if not file.parent.is_dir():
         raise DataError(f"The file was {file}, but there is no folder {file.parent}. Create it first.")
     from lamina.deploy.certificate import certify
-    from lamina.deploy.export import export_onnx, export_pt2
+    from lamina.deploy.export import describe_model, export_onnx, export_pt2
     from lamina.files import write_atomically, write_json
     from lamina.runs.run import read_run
 
@@ -65,7 +67,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         proof.unlink(missing_ok=True)  # of an earlier file
         write_atomically(file, content)
-        write_json(proof, {"run": str(options.run), "data": dataset.fingerprint, **asdict(certificate)})
+        described = describe_model(predictor.model, predictor.resize)
+        write_json(proof, {"run": str(options.run), "data": dataset.fingerprint, **asdict(certificate), **described})
     except OSError as error:
         raise DataError(f"Cannot write {file}: {error.strerror or error}. Give another file.") from error
     terminal.say(f"{file}: {len(content) / 1e6:.1f} MB, {certificate}", f"certificate: {proof}")

@@ -39,7 +39,7 @@ class Options:
     """Predict the class, labels or numbers of pictures."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """the run's folder, or an .onnx file that lamina exported"""
+    """the run's folder, or an ONNX file that lamina exported"""
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="")]
     """pictures, folders of them, and quoted patterns such as 'photos/**/*.jpg'"""
     top: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
@@ -75,7 +75,8 @@ def run(arguments: Sequence[str]) -> int:
     if options.output is not None:
         _check_output(options.output)
     terminal = Terminal(as_json=options.json)
-    run = None if options.run.suffix.lower() == ".onnx" else read_run(options.run)
+    is_exported = options.run.suffix.lower() == ".onnx" or _is_lone_file(options.run)
+    run = None if is_exported else read_run(options.run)
     paths, problems = find_pictures(options.images)
     if len(paths) <= PICTURES_OF_ONE_THREAD:
         torch.set_num_threads(1)
@@ -107,6 +108,11 @@ def run(arguments: Sequence[str]) -> int:
     if options.output is not None:
         terminal.say(f"{options.output}: {len(not_found) + len(paths) - failed:,} of {len(paths):,} pictures")
     return 2 if failed else 0
+
+
+def _is_lone_file(path: Path) -> bool:
+    """Whether it is a file, and none of a run's, whatever it is called."""
+    return path.is_file() and not (path.parent / "run.json").exists()
 
 
 def _open_file_as_model(options: Options) -> Predictor:

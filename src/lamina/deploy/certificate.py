@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from lamina.data import Images
 from lamina.deploy.export import OPSET, Format, open_session
-from lamina.errors import NetError
+from lamina.errors import NetError, NotFiniteError
 from lamina.evaluation.calibration import describe_answers
 from lamina.targets import REGRESSION, SINGLE_LABEL, Kind
 from lamina.training.model import Model, predict_logits
@@ -76,11 +76,19 @@ def certify(content: bytes, file_format: Format, model: Model, images: Images) -
 
     Raises:
         NetError: the pictures are not of the model's shape, or the file cannot be run or gives other answers.
+        NotFiniteError: the model itself does not give numbers.
     """
     some = images.take_evenly(PICTURES)
     plain = np.stack([np.full(some.pixels.shape[1:], value, np.uint8) for value in (0, 255)])
-    pixels = np.concatenate([some.pixels, plain])
+    count = len(some) + len(plain)
+    # Few pictures come several times, so that there are batches of each size.
+    pixels = np.resize(np.concatenate([some.pixels, plain]), (max(count, sum(BATCHES)), *plain.shape[1:]))
     expected = predict_logits(model, pixels)
+    if not np.isfinite(expected).all():
+        raise NotFiniteError(
+            "The model's logits contain NaN or infinity: its training diverged. Train again with a lower lr, or with "
+            "gradient_clip=1."
+        )
     with torch.inference_mode():
         probabilities = describe_answers(model.task, torch.from_numpy(expected)).numpy()
     found, logits = _answer_in_batches(_open(content, file_format), pixels)
@@ -107,14 +115,14 @@ def certify(content: bytes, file_format: Format, model: Model, images: Images) -
         format=file_format,
         opset=OPSET if file_format == "onnx" else None,
         sha256=hashlib.sha256(content).hexdigest(),
-        pictures=len(pixels),
+        pictures=count,
         split=images.split,
         batches=BATCHES,
         largest_difference=difference,
         limit=limit,
         largest_probability_difference=apart,
-        same_answers=int(is_same.sum()),
-        close_calls=int(is_close.sum()),
+        same_answers=int(is_same[:count].sum()),
+        close_calls=int(is_close[:count].sum()),
     )
 
 

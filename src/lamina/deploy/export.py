@@ -53,20 +53,22 @@ class Exported(nn.Module):
         return describe_answers(self.model.task, logits), logits
 
 
-def describe_model(model: Model, resize: str) -> dict[str, str]:
-    """What whoever uses the file must know, as texts; JSON, except for the resize rule."""
-    task, (channels, height, width) = model.task, model.in_shape
-    names = list(task.kind.answers(task.target_names) or task.target_names)
+def describe_model(model: Model, resize: str) -> dict[str, Any]:
+    """What whoever uses an exported file must know, as JSON values."""
+    task = model.task
     return {
-        "task": json.dumps(task.to_json()),
-        "kind": json.dumps(task.kind.name),
-        "names": json.dumps(names),
-        "in_shape": json.dumps([channels, height, width]),
-        "layout": json.dumps(
-            "images: uint8 (N, height, width, channels), 0 to 255; channels grey, or red, green, blue"
-        ),
+        "task": task.to_json(),
+        "kind": task.kind.name,
+        "names": list(task.kind.answers(task.target_names) or task.target_names),
+        "in_shape": list(model.in_shape),
+        "layout": "images: uint8 (N, height, width, channels), 0 to 255; channels grey, or red, green, blue",
         "resize": resize,
     }
+
+
+def _to_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """The values as metadata, which are texts; what is none becomes JSON."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
 
 
 def export_onnx(model: Model, resize: str) -> bytes:
@@ -100,7 +102,7 @@ def export_onnx(model: Model, resize: str) -> bytes:
     if program is None:
         raise NetError("This net cannot be exported: the exporter gave nothing.")
     proto = program.model_proto
-    for key, value in describe_model(model, resize).items():
+    for key, value in _to_texts(describe_model(model, resize)).items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
     return cast(bytes, proto.SerializeToString())
@@ -118,7 +120,7 @@ def export_pt2(model: Model, resize: str) -> bytes:
             program = torch.export.export(
                 _prepare(model), (_examples(model),), dynamic_shapes=({0: torch.export.Dim("n")},)
             )
-            torch.export.save(program, content, extra_files=describe_model(model, resize))
+            torch.export.save(program, content, extra_files=_to_texts(describe_model(model, resize)))
         except Exception as error:  # exporters fail in many ways
             raise _cannot_export(error) from error
     return content.getvalue()
@@ -180,7 +182,8 @@ def open_session(content: bytes, what: str) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common class
         raise RunError(
-            f"{what} is not an ONNX file that can be run: {str(error).splitlines()[0]:.200}. Export it again."
+            f"{what} is not an ONNX file that can be run: {str(error).splitlines()[0]:.200}. Give a run, or a file that "
+            "lamina export wrote as ONNX."
         ) from error
 
 
@@ -196,8 +199,9 @@ def open_onnx(file: Path) -> Predictor:
         task = Task.from_json(json.loads(metadata["task"]))
         channels, height, width = (int(size) for size in json.loads(metadata["in_shape"]))
         resize = metadata["resize"]
-        found: list[Any] = session.get_inputs()[0].shape[1:]
-        if resize not in get_args(Resize) or found != [height, width, channels]:
+        (images,), (logits,) = session.get_inputs(), [one for one in session.get_outputs() if one.name == "logits"]
+        expected = [height, width, channels], [task.outputs]
+        if resize not in get_args(Resize) or (images.shape[1:], logits.shape[1:]) != expected:
             raise ValueError("its metadata do not fit it")
     except (KeyError, ValueError, TypeError, IndexError, LaminaError) as error:
         raise RunError(
