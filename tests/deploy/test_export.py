@@ -80,23 +80,31 @@ def test_nets_of_the_zoo_are_exported(name):
     assert certify(export_onnx(model, "pad"), "onnx", model, images).largest_difference < 1e-3
 
 
+def make_own(channels: int, outputs: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 5), nn.SiLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, outputs)
+    )
+
+
 @pytest.mark.slow
-def test_grey_pictures_timm_nets_and_own_modules_are_exported():
+@pytest.mark.parametrize(("data", "outputs"), [("shapes", 10), ("shapes-attributes", 4), ("shapes-pose", 2)])
+def test_own_modules_and_timm_nets_are_exported_for_several_targets(data, outputs):
+    images = load_data(data).test.take_evenly(9)
+    for body in (make_own(3, outputs), timm.create_model("test_efficientnet", num_classes=outputs)):
+        model = make_model(body, images)
+        certify(export_onnx(model, "crop"), "onnx", model, images)
+        certify(export_pt2(model, "crop"), "pt2", model, images)
+
+
+@pytest.mark.slow
+def test_grey_pictures_are_exported():
     grey = Images(
         np.random.default_rng(0).integers(0, 256, (9, 28, 28, 1), dtype=np.uint8), np.arange(9) % 3, ("a", "b", "c"),
         tuple(map(str, range(9))), "test",
     )  # fmt: skip
-    own = nn.Sequential(
-        nn.Conv2d(1, 4, 5), nn.SiLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
-    )
-    colour = load_data("shapes").test.take_evenly(9)
-    for body, images in (
-        (load_net("mlp"), grey),
-        (own, grey),
-        (timm.create_model("test_efficientnet", num_classes=10), colour),
-    ):
-        model = make_model(body, images)
-        certify(export_onnx(model, "crop"), "onnx", model, images)
+    for body in (load_net("mlp"), make_own(1, 3)):
+        model = make_model(body, grey)
+        certify(export_onnx(model, "crop"), "onnx", model, grey)
 
 
 class Deciding(nn.Module):

@@ -19,7 +19,7 @@ from lamina.evaluation.calibration import (
     fit_sets,
     fit_temperatures,
     judge_answers,
-    measure_rejections,
+    measure_rejection,
 )
 from lamina.evaluation.scores import calibration_error
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
@@ -103,7 +103,7 @@ def test_bins_and_rejections_are_counted():
     assert bins == [(pytest.approx(0.515), 0.5, 2), (pytest.approx(0.92), pytest.approx(2 / 3), 3)]
     error = sum(count * abs(mean - right) for mean, right, count in bins) / 5
     assert calibration_error(confidence, is_right) == pytest.approx(error)
-    kept = {one.limit: one for one in measure_rejections(confidence, is_right)}
+    kept = {limit: measure_rejection(confidence, is_right, limit) for limit in (0.5, 0.7, 0.9, 0.99)}
     assert (kept[0.9].coverage, kept[0.9].accuracy) == (0.6, pytest.approx(2 / 3))
     assert (kept[0.99].coverage, kept[0.99].accuracy) == (0.0, None)
 

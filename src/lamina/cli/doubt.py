@@ -113,7 +113,7 @@ def _too_few(pictures: int, coverage: float) -> DataError:
 def _say_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> None:
     import torch
 
-    from lamina.evaluation.calibration import LEAST_IMAGES, judge_answers
+    from lamina.evaluation.calibration import LEAST_IMAGES, judge_answers, measure_rejection
 
     answers = run.answers
     split = "test" if "test" in answers else "val"
@@ -122,12 +122,12 @@ def _say_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> N
     one = answers[split]
     logits, targets = torch.from_numpy(one.logits).double(), torch.from_numpy(one.targets)
     confidence, is_right = judge_answers(task, logits, targets)
-    kept = confidence >= limit
-    share = f", of which {100 * is_right[kept].double().mean():.1f} % are right" if kept.any() else ""
+    gain = measure_rejection(confidence, is_right, limit)
+    share = "" if gain.accuracy is None else f", of which {100 * gain.accuracy:.1f} % are right"
     if run.calibration is None:
         terminal.remark(f"the probabilities are not calibrated; that takes {LEAST_IMAGES} val images")
     terminal.remark(
-        f"rejecting: below {100 * limit:g} %; of {len(kept):,} pictures of {split}, {100 * kept.double().mean():.1f} % "
+        f"rejecting: below {100 * limit:g} %; of {len(is_right):,} pictures of {split}, {100 * gain.coverage:.1f} % "
         f"are kept{share} (without rejecting, {100 * is_right.double().mean():.1f} %)"
     )
 

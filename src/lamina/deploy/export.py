@@ -182,8 +182,8 @@ def open_session(content: bytes, what: str) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common class
         raise RunError(
-            f"{what} is not an ONNX file that can be run: {str(error).splitlines()[0]:.200}. Give a run, or a file that "
-            "lamina export wrote as ONNX."
+            f"{what} is not an ONNX file that can be run: {str(error).splitlines()[0]:.200}. Give a run, or a "
+            "file that lamina export wrote as ONNX."
         ) from error
 
 

@@ -30,6 +30,7 @@ LEAST_OF_LABEL = 30
 COOLEST, HOTTEST = 0.05, 20.0
 BISECTIONS = 40
 REJECTION_LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+"""Those that a report lists."""
 
 
 @dataclass(frozen=True)
@@ -155,22 +156,18 @@ def find_bins(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " n"]) -> 
     ]
 
 
-def measure_rejections(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " n"]) -> tuple[Rejection, ...]:
-    """What rejecting unsure answers gains, at several limits.
+def measure_rejection(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " n"], limit: float) -> Rejection:
+    """What rejecting answers of a lower probability than ``limit`` gains.
 
-    >>> for one in measure_rejections(torch.tensor([0.55, 0.95]), torch.tensor([False, True]))[::3]:
-    ...     print(one)
+    >>> for limit in (0.5, 0.8, 0.99):
+    ...     print(measure_rejection(torch.tensor([0.55, 0.95]), torch.tensor([False, True]), limit))
     Rejection(limit=0.5, coverage=1.0, accuracy=0.5)
     Rejection(limit=0.8, coverage=0.5, accuracy=1.0)
     Rejection(limit=0.99, coverage=0.0, accuracy=None)
     """
-    found = []
-    for limit in REJECTION_LIMITS:
-        kept = confidence >= limit
-        count = int(kept.sum())
-        accuracy = float(is_right[kept].double().mean()) if count else None
-        found.append(Rejection(limit, count / len(kept), accuracy))
-    return tuple(found)
+    kept = confidence >= limit
+    count = int(kept.sum())
+    return Rejection(limit, count / len(kept), float(is_right[kept].double().mean()) if count else None)
 
 
 def fit_sets(

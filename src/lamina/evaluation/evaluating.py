@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lamina.data import Images
 from lamina.errors import DataError, NotFiniteError
-from lamina.evaluation.calibration import measure_rejections
+from lamina.evaluation.calibration import REJECTION_LIMITS, measure_rejection
 from lamina.evaluation.intervals import influence_interval, matched_interval, wilson_interval
 from lamina.evaluation.reports import (
     Baseline,
@@ -132,7 +132,7 @@ def _report_classes(
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
         calibration_error=calibration_error(confidence, is_right),
         uncalibrated_error=calibration_error(raw, is_right) if temperatures else None,
-        rejections=measure_rejections(confidence, is_right),
+        rejections=tuple(measure_rejection(confidence, is_right, limit) for limit in REJECTION_LIMITS),
         classes=classes,
         confusion=tuple(map(tuple, confusion.tolist())),
     )

@@ -1,0 +1,149 @@
+"""Exported files of every net of the zoo, a residual net, an own module and a timm net, for each kind of target.
+
+Each is certified as ``lamina export`` does it, on 258 of the built-in shapes. With ``--python``, the ONNX files are
+then read by another Python that has onnxruntime but neither torch nor lamina; its answers are compared with the model's.
+Weights are random and batch norms have statistics as after training: what is measured is the export.
+
+    python -m venv /tmp/plain && /tmp/plain/bin/pip install numpy onnxruntime
+    python benchmarks/exports.py --python /tmp/plain/bin/python --json exports.json
+"""
+
+from __future__ import annotations
+
+import json as json_format
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from torch import nn
+
+from lamina import Preparation, load_data
+from lamina.data import Images
+from lamina.deploy.certificate import PICTURES, certify
+from lamina.deploy.export import export_onnx, export_pt2
+from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Net, Output, ReLU, Residual
+from lamina.targets import REGRESSION, SINGLE_LABEL
+from lamina.training.model import Model, build_model, predict_logits
+from lamina.training.pretrained import TimmNet
+from lamina.training.recipe import Recipe
+from lamina.training.task import task_of
+from lamina.zoo import NAMES, PHOTO_LADDER, load_net
+
+KINDS = ("single-label", "multi-label", "binary", "regression")
+RESIDUAL = Net(
+    Conv2d(6, 3, padding="same"), BatchNorm(), ReLU(), Residual(Conv2d(6, 3, padding="same"), BatchNorm()), ReLU(),
+    GlobalAvgPool(), Output(),
+)  # fmt: skip
+READER = """
+import importlib.util, json, pathlib, sys
+import numpy as np, onnxruntime
+assert not any(importlib.util.find_spec(name) for name in ("torch", "lamina"))
+for file in sorted(pathlib.Path(sys.argv[1]).glob("*.onnx")):
+    known = np.load(file.with_suffix(".npz"))
+    _, logits = onnxruntime.InferenceSession(file).run(None, {"images": known["pixels"]})
+    limit = 1e-4 * max(1.0, float(np.abs(known["logits"]).max()))
+    print(json.dumps([file.stem, float(np.abs(logits - known["logits"]).max() / limit)]), flush=True)
+"""
+
+
+def main(
+    nets: tuple[str, ...] = (*NAMES, "residual", "own", "timm:resnet18", "timm:efficientnet_b0"),
+    kinds: tuple[str, ...] = KINDS,
+    pictures: int = PICTURES,
+    python: Path | None = None,
+    json: Path | None = None,
+) -> None:
+    """Export nets for each kind of target, and print the largest difference beside its limit.
+
+    Args:
+        nets: of the zoo, ``residual``, ``own`` or ``timm:NAME``.
+        kinds: of target.
+        pictures: compared for each.
+        python: of an environment without torch and lamina, to read the ONNX files with.
+        json: file to write the figures to.
+    """
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in nets:
+            for kind in kinds:
+                rows += measure(name, kind, pictures, Path(folder))
+        read = [] if python is None else read_elsewhere(python, Path(folder))
+    if json is not None:
+        json.write_text(json_format.dumps({"exports": rows, "read": read}, indent=1), encoding="utf-8")
+
+
+def measure(name: str, kind: str, pictures: int, folder: Path) -> Iterator[dict[str, Any]]:
+    """Export a net to both formats; keep the ONNX file, some pictures and the model's logits for them."""
+    images = find_images(kind, 64 if name in PHOTO_LADDER else 32).take_evenly(pictures)
+    model = make_model(name, images)
+    for file_format, export in (("onnx", export_onnx), ("pt2", export_pt2)):
+        began = time.perf_counter()
+        content = export(model, "crop")
+        certificate = certify(content, file_format, model, images)
+        seconds = time.perf_counter() - began
+        share = certificate.largest_difference / certificate.limit
+        print(f"{name:20} {kind:13} {file_format:5} {share:.3f} of the limit, {seconds:.1f} s", flush=True)
+        yield {"net": name, "kind": kind, "format": file_format, "share_of_limit": share, "seconds": seconds}
+        if file_format == "onnx":
+            file = folder / f"{name.replace(':', '_')} {kind}.onnx"
+            file.write_bytes(content)
+            pixels = images.pixels[:20]
+            np.savez(file.with_suffix(".npz"), pixels=pixels, logits=predict_logits(model, pixels))
+
+
+def find_images(kind: str, side_px: int) -> Images:
+    """Some of the built-in shapes with targets of a kind."""
+    data = {"single-label": "shapes", "regression": "shapes-pose"}.get(kind, "shapes-attributes")
+    images = load_data(data, Preparation(size_px=side_px)).test
+    assert images is not None
+    if kind == "binary":
+        return replace(images, targets=images.targets[:, 3].copy(), target_names=("warm",))
+    return images
+
+
+def make_model(name: str, images: Images) -> Model:
+    """A model with random weights, temperatures, and norms with statistics as after training."""
+    torch.manual_seed(0)
+    task = task_of(images)
+    body: Net | nn.Module
+    if name == "residual":
+        body = RESIDUAL
+    elif name == "own":
+        body = nn.Sequential(
+            nn.Conv2d(3, 8, 5), nn.SiLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, task.outputs)
+        )
+    elif name.startswith("timm:"):
+        body = TimmNet(name.removeprefix("timm:"), "none", "").module(images.shape, task.outputs)
+    else:
+        body = load_net(name)
+    model = build_model(body, images, Recipe(normalization="channel"))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.normal_(module.running_mean)
+    if task.kind is not REGRESSION:
+        count = 1 if task.kind is SINGLE_LABEL else task.outputs
+        model.task = model.task.with_temperatures(tuple(np.linspace(0.6, 1.4, count)))
+    return model
+
+
+def read_elsewhere(python: Path, folder: Path) -> list[dict[str, Any]]:
+    """The largest difference of each ONNX file, as a share of its limit, as another Python reads it."""
+    done = subprocess.run([python, "-c", READER, folder], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{python} cannot read the files: {done.stderr}")
+    rows = [json_format.loads(line) for line in done.stdout.splitlines()]
+    worst = max(share for _, share in rows)
+    print(f"{len(rows)} ONNX files read by {python}: logits differ by at most {worst:.3f} of the limit")
+    return [{"file": name, "share_of_limit": share} for name, share in rows]
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
