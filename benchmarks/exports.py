@@ -1,7 +1,7 @@
 """Exported files of every net of the zoo, a residual net, an own module and a timm net, for each kind of target.
 
 Each is certified as ``lamina export`` does it, on 258 of the built-in shapes. With ``--python``, the ONNX files are
-then read by another Python that has onnxruntime but neither torch nor lamina; its answers are compared with the model's.
+then read by another Python with onnxruntime but neither torch nor lamina; its answers are compared with the model's.
 Weights are random and batch norms have statistics as after training: what is measured is the export.
 
     python -m venv /tmp/plain && /tmp/plain/bin/pip install numpy onnxruntime

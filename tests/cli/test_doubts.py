@@ -82,6 +82,10 @@ def test_a_damaged_calibration_is_named(trained, workplace, pictures):
         (("--reject-below", "80"), "--reject-below was 80, but must be between 0 and 1, such as 0.9."),
         (("--coverage", "1"), "--coverage was 1, but must be between 0 and 1, such as 0.9."),
         (
+            ("--coverage", "0.9", "--top", "2"),
+            "--coverage chooses how many classes are shown, and so does --top. Leave out one of them.",
+        ),
+        (
             ("--coverage", "0.9999"),
             "--coverage was 0.9999, but val has only 800 pictures: too few to promise that. Give a lower coverage.",
         ),

@@ -66,6 +66,8 @@ def run(arguments: Sequence[str]) -> int:
         raise DataError("Expected pictures after the run, got none. Give their paths.")
     if options.top is not None and options.top < 1:
         raise DataError(f"--top was {options.top}, but must be at least 1.")
+    if options.top is not None and options.coverage is not None:
+        raise DataError("--coverage chooses how many classes are shown, and so does --top. Leave out one of them.")
     import torch
 
     from lamina.evaluation.pictures import find_pictures
