@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from served import Server, serving
+import torch
+from served import MARKUP, Server, serving
 
 from lamina.data import load_data
 from lamina.evaluation.evaluating import evaluate
@@ -16,13 +17,13 @@ from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from small_runs import DATA, RECIPE
 
-MARKUP = ("<img src=x onerror=\"document.title='owned'\">", "<script>alert(1)</script>", "{{7*7}}\u202egnp.exe\n")
-"""Classes whose names a page would obey, were they more than text to it."""
-
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run trained on the shapes, whose data is in the cache, and one whose classes are named as markup."""
+    """A run trained on the shapes, whose data is in the cache, one whose classes are named as markup, and a faulty one.
+
+    The last has a name that is not UTF-8, overflows on bright pictures, and names data that lies where nobody can look.
+    """
     if sys.platform == "win32":
         pytest.skip("the tests look into /proc and send signals")
     folder = tmp_path_factory.mktemp("runs")
@@ -39,11 +40,23 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     training = Training(net, train, RECIPE, device="cpu")
     hostile = begin_run(net, data, RECIPE, net_name="<b>tiny</b>", name="hostile", device="cpu", runs_dir=folder)
     hostile.save_model(training.model)
-    return {"shapes": shapes.path, "hostile": hostile.path}
+    with torch.no_grad():
+        next(training.model.parameters()).fill_(4e36)
+    faulty = begin_run(
+        net,
+        replace(data, source="/" + "x" * 300),
+        RECIPE,
+        net_name="tiny",
+        name="faulty",
+        device="cpu",
+        runs_dir=folder,
+    )
+    faulty.save_model(training.model)
+    return {"shapes": shapes.path, "hostile": hostile.path, "faulty": faulty.path.rename(folder / "faulty\udce9")}
 
 
 @pytest.fixture(scope="session")
 def server(runs: dict[str, Path]) -> Iterator[Server]:
-    """Both runs behind one server, as it is by default."""
+    """All of them behind one server, as it is by default."""
     with serving(*runs.values()) as started:
         yield started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import io
@@ -11,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ import numpy as np
 from PIL import Image
 
 PATIENCE_SECONDS = 120.0
+MARKUP = ("<img src=x onerror=\"document.title='owned'\">", "<script>alert(1)</script>", "{{7*7}}\u202egnp.exe\n\udce9")
+"""Classes whose names a page would obey, were they more than text to it."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,37 @@ class Server:
         (child,) = Path(f"/proc/{number}/task/{number}/children").read_text().split()
         return int(child)
 
-    def memory_bytes(self) -> int:
-        """Of the server and its worker, resident."""
-        pages = [int(Path(f"/proc/{number}/statm").read_text().split()[1]) for number in self.processes()]
-        return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+    @contextlib.contextmanager
+    def bounded(self, growth_bytes: int = 50 * 2**20) -> Iterator[None]:
+        """Server and worker may at no time in the block have more memory resident than before, but for so much."""
+        processes = [Path(f"/proc/{number}") for number in (self.process.pid, self.find_worker())]
+        for process in processes:
+            (process / "clear_refs").write_text("5")  # the peak is what is resident now
 
-    def processes(self) -> list[int]:
-        return [self.process.pid, self.find_worker()]
+        def sum_peaks() -> int:
+            return 1024 * sum(
+                int((process / "status").read_text().split("VmHWM:")[1].split()[0]) for process in processes
+            )
+
+        before = sum_peaks()
+        yield
+        assert sum_peaks() - before < growth_bytes
+
+    def read_gauge(self, name: str, connection: http.client.HTTPConnection | None = None) -> int:
+        """A figure of the metrics, by a connection of its own or a given one."""
+        if connection is None:
+            text = self.ask("/metrics").body
+        else:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read()
+        return int(text.decode().split(f"\n{name} ")[1].split()[0])
+
+    def ask_list(self, pictures: Sequence[bytes], path: str = "/v1/predict") -> Answer:
+        return self.ask(path, pack_list(pictures), Content_Type="application/json")
+
+
+def pack_list(pictures: Sequence[bytes]) -> bytes:
+    return json.dumps({"pictures": [base64.b64encode(picture).decode() for picture in pictures]}).encode()
 
 
 def read_all(connection: socket.socket) -> bytes:

@@ -10,20 +10,49 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from served import PATIENCE_SECONDS, encode, noise, serving
+from served import MARKUP, PATIENCE_SECONDS, encode, noise, serving
 
 from lamina import load_data, read_run
 from lamina.cli import main
 from lamina.deploy.serve.app import PATHS
 from lamina.deploy.serve.openapi import describe_api
 
+FAULTY = "faulty%5Cudce9"
 CORPUS = Path(__file__).parents[1] / "corpus" / "pictures"
 
 
 def predict(run: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     assert main(["predict", str(run), str(file), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+def fits(value: object, schema: dict, document: dict) -> bool:
+    """Whether a value is as a JSON Schema says, by the words that the document uses."""
+    known = {"type", "properties", "required", "items", "oneOf", "enum", "additionalProperties", "minimum", "maximum"}
+    if "$ref" in schema:
+        return fits(value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document)
+    assert set(schema) <= known | {"description", "contentEncoding", "contentMediaType"}
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
+    kinds["null"] = type(None)
+    wanted = schema.get("type", [])
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    if wanted and not any(isinstance(value, kinds[one]) for one in wanted):
+        return False
+    if "oneOf" in schema and sum(fits(value, one, document) for one in schema["oneOf"]) != 1:
+        return False
+    if isinstance(value, dict):
+        parts = schema.get("properties", {})
+        other = schema.get("additionalProperties", {})
+        return set(schema.get("required", ())) <= set(value) and all(
+            fits(part, parts.get(name, other), document) for name, part in value.items()
+        )
+    if isinstance(value, list):
+        return all(fits(one, schema["items"], document) for one in value) if "items" in schema else True
+    if "enum" in schema:
+        return value in schema["enum"]
+    return not isinstance(value, float) or schema.get("minimum", value) <= value <= schema.get("maximum", value)
 
 
 def as_dict(answer: dict[str, object]) -> dict[str, float]:
@@ -48,8 +77,7 @@ def test_a_picture_gets_the_answer_of_lamina_predict(server, runs, tmp_path, cap
 def test_several_pictures_get_a_list_in_their_order(server):
     pictures = [noise(seed) for seed in range(5)]
     alone = [server.ask("/v1/predict", picture).values for picture in pictures]
-    texts = [base64.b64encode(picture).decode() for picture in [*pictures[:2], b"no picture", *pictures[2:]]]
-    answer = server.ask("/v1/predict", json.dumps({"pictures": texts}).encode(), Content_Type="application/json")
+    answer = server.ask_list([*pictures[:2], b"no picture", *pictures[2:]])
     together = answer.values
     assert answer.status == 200
     assert together.pop(2) == {"model": "shapes", "problem": "not a picture"}
@@ -58,13 +86,28 @@ def test_several_pictures_get_a_list_in_their_order(server):
         assert as_dict(one) == pytest.approx(as_dict(other), abs=1e-5)
 
 
+def test_a_picture_that_cannot_be_computed_fails_alone(server):
+    bright = encode(np.full((6, 6, 3), 255, np.uint8))
+    alone = server.ask(f"/v1/predict?model={FAULTY}", bright)
+    reason = "The model's logits contain NaN or infinity: its training diverged."
+    assert (alone.status, alone.values) == (500, {"error": reason})
+    answer = server.ask_list([*map(noise, range(20)), bright, noise(20)], f"/v1/predict?model={FAULTY}")
+    rows = answer.values
+    assert answer.status == 200
+    assert rows.pop(20) == {"model": r"faulty\udce9", "problem": reason}
+    assert all(row["answer"] in MARKUP for row in rows)
+    assert len(rows) == 21
+    assert r'model="faulty\\udce9"' in server.ask("/metrics").body.decode()
+
+
 def test_the_models_are_described(server, runs):
-    first, second = server.ask("/v1/model").values["models"]
+    first, second, third = server.ask("/v1/model").values["models"]
     report = read_run(runs["shapes"]).report
     assert (first["model"], first["kind"], first["data"]) == ("shapes", "single-label", "shapes")
     assert first["score"] == f"test {report.score}"
     assert first["classes"] == list(load_data("shapes").train.target_names)
     assert (second["model"], second["net"], second["score"]) == ("hostile", "<b>tiny</b>", None)
+    assert (second["classes"], third["model"]) == (list(MARKUP), r"faulty\udce9")
     assert (second["width_px"], second["height_px"], second["channels"]) == (6, 6, 3)
 
 
@@ -80,17 +123,20 @@ def test_an_explanation_says_whether_it_is_trusted(server):
 
 def test_a_training_picture_is_most_like_itself(server):
     train = load_data("shapes").train
-    # The last is among those that are searched, which are evenly spread.
     given = server.ask("/v1/similar", encode(train.pixels[-1])).values
-    assert given["searched"] == 4000
+    assert given["searched"] == len(train)
     nearest = given["pictures"][0]
     assert nearest["id"] == len(train) - 1
     assert nearest["target"] == train.target_names[train.targets[-1]]
     assert nearest["similarity"] == pytest.approx(1, abs=1e-4)
     shares = [one["similarity"] for one in given["pictures"]]
     assert shares == sorted(shares, reverse=True)
-    missing = server.ask("/v1/similar?model=hostile", noise())
-    assert (missing.status, missing.values["missing"]) == (404, "the training pictures are not in this machine's cache")
+    before = server.find_worker()
+    for name in ("hostile", FAULTY):
+        missing = server.ask(f"/v1/similar?model={name}", noise())
+        assert missing.status == 404
+        assert missing.values == {"error": "The training pictures are not in this machine's cache."}
+    assert server.find_worker() == before
 
 
 @pytest.mark.parametrize("file", sorted(CORPUS.iterdir()), ids=lambda file: file.name)
@@ -106,8 +152,13 @@ def test_wrong_requests_say_what_was_expected(server):
         ("/v1/predict?model=shape", noise(), "image/png"): (404, "There is no model 'shape'. Did you mean shapes?"),
         ("/v1/predict", b"[]", "application/json"): (400, 'Expected JSON such as {"pictures": ["…"]}'),
         ("/v1/predict", b'{"pictures": ["?"]}', "application/json; charset=utf-8"): (400, "each picture in base64"),
-        ("/v1/predict", b"[" * 100_000, "application/json"): (400, "Expected JSON"),
+        ("/v1/predict", b"[" * 500, "application/json"): (400, "Expected JSON"),
+        ("/v1/predict", b"[" * 100_000, "application/json"): (413, "at most 64 pictures"),
         ("/v1/predict", json.dumps({"pictures": [""] * 65}).encode(), "application/json"): (413, "at most 64 pictures"),
+        ("/v1/explain", b'{"pictures": ["", ""]}', "application/json"): (
+            413,
+            "at most 1 picture in a request, got more",
+        ),
         ("/v1/predict", bytes(10_000_001), "image/png"): (413, "Expected at most 10 MB, got more."),
         ("/v1/nothing", b"", "image/png"): (404, "Not Found"),
         ("/v1/model", b"", "image/png"): (405, "Method Not Allowed"),
@@ -119,8 +170,24 @@ def test_wrong_requests_say_what_was_expected(server):
     assert server.ask("/v1/predict").status == 405
 
 
-def test_the_api_document_has_every_route_that_is_no_page(server):
-    assert server.ask("/openapi.json").values == describe_api()
+def test_the_api_document_has_every_route_that_is_no_page_and_describes_the_answers(server):
+    document = server.ask("/openapi.json").values
+    assert document == describe_api()
+    for path, body, status in (
+        ("/v1/predict", noise(), 200),
+        ("/v1/predict", [noise(), b""], 200),
+        ("/v1/predict", b"", 422),
+        ("/v1/explain", noise(), 200),
+        ("/v1/similar", noise(), 200),
+        ("/v1/similar?model=hostile", noise(), 404),
+        ("/v1/model", None, 200),
+    ):
+        answer = server.ask_list(body) if isinstance(body, list) else server.ask(path, body)
+        assert answer.status == status
+        route = document["paths"][path.partition("?")[0]]["get" if body is None else "post"]
+        schema = route["responses"][str(status)]["content"]["application/json"]["schema"]
+        assert fits(answer.values, schema, document), (path, answer.values)
+        assert not fits({"model": 1}, schema, document)
     assets = {path for path in PATHS if path == "/" or path.endswith((".css", ".js", ".json"))}
     assert set(describe_api()["paths"]) == set(PATHS) - assets
 
@@ -159,6 +226,10 @@ def test_ctrl_c_and_sigterm_end_server_and_worker(runs, number, status):
             ["RUN", "--host", "0.0.0.0"],
             "--host was 0.0.0.0, which others can reach, but there is no token. Set LAMINA_TOKEN to a secret, or give "
             "it with --token.",
+        ),
+        (
+            ["RUN", "--token", "café"],
+            "The token must be printable ASCII, without a space at its start or end. Choose another.",
         ),
         (["RUN", "--port", "TAKEN"], "Cannot listen on port TAKEN of 127.0.0.1: Address already in use"),
     ],

@@ -16,7 +16,7 @@ import tyro
 
 from lamina.cli.options import parse_options
 from lamina.cli.terminal import Terminal
-from lamina.errors import DataError
+from lamina.errors import DataError, escape
 
 TOKEN = "LAMINA_TOKEN"  # noqa: S105  # the variable's name
 
@@ -35,7 +35,7 @@ class Options:
     host: str = "127.0.0.1"
     """address to listen on; 0.0.0.0 is every address of this machine, and needs a token"""
     token: Annotated[str | None, tyro.conf.arg(metavar="TOKEN", help_behavior_hint="")] = None
-    """what requests have to bear; by default LAMINA_TOKEN from the environment, which other users cannot see"""
+    """secret that requests must send; by default LAMINA_TOKEN from the environment, which other users cannot see"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
     json: bool = False
@@ -61,6 +61,9 @@ def run(arguments: Sequence[str]) -> int:
             f"--host was {options.host}, which others can reach, but there is no token. "
             f"Set {TOKEN} to a secret, or give it with --token."
         )
+    if token is not None and not (token.isascii() and token.isprintable() and token == token.strip()):
+        # No HTTP header would bring it as it is.
+        raise DataError("The token must be printable ASCII, without a space at its start or end. Choose another.")
     terminal = Terminal(as_json=options.json)
 
     def announce(url: str) -> None:
@@ -87,5 +90,6 @@ def name_runs(paths: Sequence[Path]) -> dict[str, str]:
     >>> name_runs([Path("runs/a"), Path("old/a"), Path("runs/b")])
     {'runs/a': 'runs/a', 'old/a': 'old/a', 'b': 'runs/b'}
     """
-    counts = Counter(path.resolve().name for path in dict.fromkeys(paths))
-    return {name if counts[name := path.resolve().name] == 1 else str(path): str(path) for path in paths}
+    folders = {path: escape(path.resolve().name) for path in paths}
+    counts = Counter(folders.values())
+    return {name if counts[name] == 1 else escape(str(path)): str(path) for path, name in folders.items()}

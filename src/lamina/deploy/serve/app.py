@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -13,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from lamina.deploy.serve.bodies import RETRY_AFTER, Held, read_pictures
+from lamina.deploy.serve.bodies import REQUEST_PICTURES, RETRY_AFTER, Held, read_pictures
 from lamina.deploy.serve.metrics import Metrics
 from lamina.deploy.serve.openapi import describe_api
-from lamina.deploy.serve.worker import FullError, LostError, Worker
+from lamina.deploy.serve.worker import FullError, Worker
 from lamina.errors import suggest
 
 ASSETS = {
@@ -33,12 +34,20 @@ TASKS = ("predict", "explain", "similar")
 PATHS = (*OPEN_PATHS, "/metrics", "/v1/model", *(f"/v1/{task}" for task in TASKS))
 
 
+class AsciiJson(JSONResponse):
+    """JSON in ASCII: names from data need not be UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        """The bytes."""
+        return json.dumps(content, allow_nan=False).encode()
+
+
 def build_app(worker: Worker, metrics: Metrics) -> Starlette:
     """The application, whose answers ``worker`` computes."""
     held = Held()
 
     async def tell_api(_: Request) -> Response:
-        return JSONResponse(describe_api())
+        return AsciiJson(describe_api())
 
     async def tell_health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -58,7 +67,7 @@ def build_app(worker: Worker, metrics: Metrics) -> Starlette:
         return PlainTextResponse(metrics.format(gauges), media_type="text/plain; version=0.0.4")
 
     async def tell_models(_: Request) -> Response:
-        return JSONResponse({"models": worker.models})
+        return AsciiJson({"models": worker.models})
 
     def find_model(request: Request) -> int:
         names = [model["model"] for model in worker.models]
@@ -68,18 +77,24 @@ def build_app(worker: Worker, metrics: Metrics) -> Starlette:
         return names.index(name)
 
     def answer(task: str) -> Callable[[Request], Awaitable[Response]]:
+        limit = REQUEST_PICTURES if task == "predict" else 1
+
         async def respond(request: Request) -> Response:
             model = find_model(request)
             async with held.read_body(request) as body:
-                pictures, is_list = read_pictures(request.headers.get("content-type", ""), body)
+                pictures, is_list = await read_pictures(request.headers.get("content-type", ""), body, limit)
                 try:
-                    answers = await asyncio.gather(*worker.submit(task, model, pictures))
+                    futures = worker.submit(task, model, pictures)
                 except FullError:
                     raise HTTPException(503, "Too many pictures are waiting. Try again.", RETRY_AFTER) from None
-                except LostError as error:
-                    raise HTTPException(500, f"No answer: {error}.") from None
+                answers = await _wait_for(futures, request)
             metrics.count_pictures(worker.models[model]["model"], task, len(answers))
-            return _respond(answers if is_list else answers[0])
+            statuses = [answer.pop("status", 200) for answer in answers]
+            if is_list:
+                return AsciiJson(answers)
+            if statuses[0] in (404, 500):
+                raise HTTPException(statuses[0], answers[0]["problem"])
+            return AsciiJson(answers[0], statuses[0])
 
         return respond
 
@@ -106,20 +121,27 @@ def _serve_asset(name: str, media_type: str) -> Callable[[Request], Awaitable[Re
     return respond
 
 
-def _respond(answers: Any) -> Response:
-    """The answers; of one picture that has none, the status says so."""
-    status = 200
-    for one in answers if isinstance(answers, list) else [answers]:
-        if "failure" in one:
-            raise HTTPException(500, one["failure"])
-        if "problem" in one and not isinstance(answers, list):
-            status = 422
-        if "missing" in one:
-            status = 404
-    return JSONResponse(answers, status)
+async def _wait_for(futures: Sequence[asyncio.Future[dict[str, Any]]], request: Request) -> list[dict[str, Any]]:
+    """The answers; nothing more is computed for a client that has left, or waits for too long."""
+
+    async def notice_leaving() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        for future in futures:
+            future.cancel()
+
+    noticing = asyncio.create_task(notice_leaving())
+    try:
+        return await asyncio.gather(*futures)
+    except asyncio.CancelledError:
+        if noticing.done():
+            raise HTTPException(400, "The connection was closed before the answer.") from None
+        raise
+    finally:
+        noticing.cancel()
 
 
 async def _tell_error(_: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    return AsciiJson({"error": error.detail}, error.status_code, error.headers)

@@ -21,6 +21,8 @@ HELD_LIMIT_BYTES = 64 * 10**6
 BODY_SECONDS = 15.0
 REQUEST_PICTURES = 64
 """Upper limit of the pictures in one request."""
+JSON_MARKS = 8 * REQUEST_PICTURES
+"""Upper limit of the commas, brackets and braces in JSON, which become objects many times their size."""
 RETRY_AFTER = {"Retry-After": "1"}
 
 
@@ -42,7 +44,7 @@ class Held:
         def hold(size: int) -> None:
             nonlocal own
             if size > 0 and self.size + size > HELD_LIMIT_BYTES:
-                raise HTTPException(503, "The server holds as many requests as it may.", RETRY_AFTER)
+                raise HTTPException(503, "The server is busy. Try again.", RETRY_AFTER)
             self.size, own = self.size + size, own + size
 
         try:
@@ -76,22 +78,26 @@ async def _read(request: Request, hold: Callable[[int], None]) -> bytes:
     return b"".join(chunks)
 
 
-def read_pictures(content_type: str, body: bytes) -> tuple[list[bytes], bool]:
+async def read_pictures(content_type: str, body: bytes, limit: int) -> tuple[list[bytes], bool]:
     """The encoded pictures in a body, and whether they were a list: JSON, or else the bytes of one picture.
 
     Raises:
-        HTTPException: 400 or 413.
+        HTTPException: 400, or 413 for more than ``limit``.
     """
     if content_type.partition(";")[0].strip().lower() != "application/json":
         return [body], False
+    return await asyncio.to_thread(_parse_pictures, body, limit), True
+
+
+def _parse_pictures(body: bytes, limit: int) -> list[bytes]:
+    marks = sum(map(body.count, (b",", b"[", b"{")))
     try:
-        given = json.loads(body)
-        texts = given["pictures"]
+        texts = [] if marks > JSON_MARKS else json.loads(body)["pictures"]
         if not isinstance(texts, list):
             raise TypeError
-        if len(texts) > REQUEST_PICTURES:
-            expected = f"at most {REQUEST_PICTURES} pictures in a request"
-            raise HTTPException(413, f"Expected {expected}, got {len(texts):,}. Send several requests.")
-        return [base64.b64decode(text, validate=True) for text in texts], True
+        if marks > JSON_MARKS or len(texts) > limit:
+            expected = f"at most {limit} picture{'s' * (limit > 1)} in a request"
+            raise HTTPException(413, f"Expected {expected}, got more. Send several requests.")
+        return [base64.b64decode(text, validate=True) for text in texts]
     except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
         raise HTTPException(400, 'Expected JSON such as {"pictures": ["…"]}, each picture in base64.') from None

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.runs.run import Run, read_run
 from lamina.targets import BINARY, REGRESSION
 
+if TYPE_CHECKING:
+    from lamina.deploy.serve.similar import TrainingPictures
+
 
 @dataclass
 class Served:
@@ -34,8 +38,8 @@ class Served:
     name: str
     run: Run
     predictor: Predictor
-    similar: Any = field(default=None, repr=False)
-    """Features of some training pictures, once they are asked for."""
+    similar: TrainingPictures | str | None = field(default=None, repr=False)
+    """Training pictures with their features, or why there are none, once they are asked for."""
 
     def describe(self) -> dict[str, Any]:
         """What ``GET /v1/model`` says of it."""
@@ -62,7 +66,7 @@ class Served:
 def format_prediction(model: str, predictor: Predictor, prediction: Prediction) -> dict[str, Any]:
     """A prediction as the API gives it: classes, or labels, by falling probability; numbers in their own order."""
     if prediction.problem is not None:
-        return {"model": model, "problem": prediction.problem}
+        return {"model": model, "problem": prediction.problem, "status": 422}
     task = predictor.task
     answer: dict[str, Any] = {"model": model, "answer": prediction.answer}
     if task.kind is REGRESSION:
@@ -75,15 +79,22 @@ def format_prediction(model: str, predictor: Predictor, prediction: Prediction) 
 
 
 def answer_request(served: Sequence[Served], task: str, model: int, pictures: Sequence[bytes]) -> list[dict[str, Any]]:
-    """An answer for each picture."""
+    """An answer for each picture; with ``problem`` and a ``status`` of HTTP where there is none."""
     one = served[model]
     try:
         if task == "predict":
             found = one.predictor.predict(list(pictures))
             return [format_prediction(one.name, one.predictor, prediction) for prediction in found]
         return [_look_closer(one, task, picture) for picture in pictures]
-    except (LaminaError, RuntimeError, MemoryError) as error:
-        return [{"model": one.name, "failure": str(error) or "no memory left"} for _ in pictures]
+    except Exception as error:
+        if len(pictures) > 1:
+            # They may be of several people, and only one of them at fault.
+            return [answer_request(served, task, model, [picture])[0] for picture in pictures]
+        reason = str(error)
+        if not isinstance(error, LaminaError):
+            traceback.print_exc()
+            reason = f"Computing failed ({type(error).__name__}). What the server printed says why."
+        return [{"model": one.name, "problem": reason, "status": 500}]
 
 
 def _look_closer(one: Served, task: str, picture: bytes) -> dict[str, Any]:
@@ -95,14 +106,14 @@ def _look_closer(one: Served, task: str, picture: bytes) -> dict[str, Any]:
     with closing(decode_ahead([picture], model.in_shape, cast(Resize, one.predictor.resize))) as chunks:
         chunk = next(chunks)
     if chunk.reasons[0] is not None:
-        return {"model": one.name, "problem": chunk.reasons[0]}
+        return {"model": one.name, "problem": chunk.reasons[0], "status": 422}
     if task == "explain":
         return {"model": one.name, **explain_picture(model, chunk.pixels)}
     if one.similar is None:
         one.similar = open_training_pictures(one.run, model)
     if not isinstance(one.similar, TrainingPictures):
-        return {"model": one.name, "missing": one.similar}
-    return {"model": one.name, **one.similar.find(model, chunk.pixels)}
+        return {"model": one.name, "problem": one.similar, "status": 404}
+    return {"model": one.name, **one.similar.find(chunk.pixels)}
 
 
 def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:

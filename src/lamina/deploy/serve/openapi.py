@@ -23,12 +23,12 @@ def describe_api() -> Schema:
         "info": {
             "title": "lamina serve",
             "version": "1",
-            "description": "Answers of image classifiers. A server with a token wants Authorization: Bearer TOKEN.",
+            "description": "Answers of image classifiers. A server with a token needs Authorization: Bearer TOKEN.",
         },
         "paths": {
-            "/v1/predict": _post("What is in a picture", "Answer"),
-            "/v1/explain": _post("What the answer is based on, as a map, and whether it is trusted", "Explanation"),
-            "/v1/similar": _post("The training pictures most like it; 404 where they are not at hand", "Similar"),
+            "/v1/predict": _post("What is in a picture", "Answer", REQUEST_PICTURES),
+            "/v1/explain": _post("What the answer is based on, as a map, and whether it is trusted", "Explanation", 1),
+            "/v1/similar": _post("The training pictures most like it; 404 where they are not at hand", "Similar", 1),
             "/v1/model": _get("The models", "application/json", _object(models=_list(_refer("Model")))),
             "/healthz": _get("Whether the server runs", "text/plain", TEXT),
             "/readyz": _get("Whether pictures are answered; 503 where not", "text/plain", TEXT),
@@ -38,16 +38,16 @@ def describe_api() -> Schema:
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": {
                 "Error": _object(error=TEXT),
-                "Problem": _object(model=TEXT, problem=TEXT),
+                "Problem": _object(model=TEXT, problem={**TEXT, "description": "why this picture has no answer"}),
                 "Answer": _object(
                     model=TEXT,
                     answer={
                         "oneOf": [TEXT, _list(TEXT), {"type": "object", "additionalProperties": {"type": "number"}}]
                     },
-                    question=TEXT,
+                    question={**TEXT, "description": "of yes or no"},
                     predictions=_list({"oneOf": [_refer("ClassProbability"), _refer("Number")]}),
-                    problem={**TEXT, "description": "in a list, why this picture has no answer"},
-                ),
+                )
+                | {"required": ["model", "answer", "predictions"]},
                 "ClassProbability": _object(
                     **{"class": TEXT, "probability": {"type": "number", "minimum": 0, "maximum": 1}}
                 ),
@@ -84,7 +84,8 @@ def describe_api() -> Schema:
 
 
 def _object(**properties: Schema) -> Schema:
-    return {"type": "object", "properties": properties}
+    """An object that has all of these."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _list(items: Schema) -> Schema:
@@ -95,10 +96,10 @@ def _refer(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _post(summary: str, answer: str) -> Schema:
-    several = _object(pictures={**_list({**TEXT, "contentEncoding": "base64"}), "maxItems": REQUEST_PICTURES})
+def _post(summary: str, answer: str, limit: int) -> Schema:
+    several = _object(pictures={**_list({**TEXT, "contentEncoding": "base64"}), "maxItems": limit})
     bodies = {"image/*": BINARY, "application/octet-stream": BINARY, "application/json": several}
-    schema = {"oneOf": [_refer(answer), _list(_refer(answer))]}
+    schema = {"oneOf": [_refer(answer), _list({"oneOf": [_refer(answer), _refer("Problem")]})]}
     model = {"name": "model", "in": "query", "schema": TEXT, "description": "its name; by default the first"}
     responses = {
         "200": {"description": "for one picture, or a list", "content": {"application/json": {"schema": schema}}},
@@ -117,6 +118,9 @@ def _get(summary: str, media: str, schema: Schema) -> Schema:
     return {
         "get": {
             "summary": summary,
-            "responses": {"200": {"description": summary, "content": {media: {"schema": schema}}}},
+            "responses": {
+                "200": {"description": summary, "content": {media: {"schema": schema}}},
+                **dict.fromkeys(("401", "421"), ERROR),
+            },
         }
     }

@@ -8,7 +8,7 @@ import ipaddress
 import json
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
 from lamina.deploy.serve.metrics import Metrics
@@ -63,8 +63,21 @@ def is_loopback(host: str) -> bool:
 def find_names(host: str) -> frozenset[str]:
     """The names by which requests may call a server at ``host``, besides the address that they come to."""
     given = f"[{host}]" if ":" in host else host.lower()
-    own = () if is_loopback(host) else (socket.gethostname().lower(), socket.getfqdn().lower())
-    return frozenset({given, *LOOPBACK_NAMES, *own})
+    name = socket.gethostname()
+    own = () if is_loopback(host) else (name, f"{name}.local", socket.getfqdn())
+    return frozenset({given, *LOOPBACK_NAMES, *map(str.lower, own)})
+
+
+def is_own_page(headers: Mapping[bytes, bytes], origin: bytes) -> bool:
+    """Whether a request comes from a page of ``origin``, or from no page.
+
+    Browsers send ``Origin`` with each POST, and ``Sec-Fetch-Site``, which no page can make up, to loopback and over
+    HTTPS. Other programs send neither.
+    """
+    site = headers.get(b"sec-fetch-site")
+    if site is None:
+        return headers.get(b"origin", origin) == origin
+    return site == b"same-origin"
 
 
 class Guard:
@@ -74,7 +87,7 @@ class Guard:
         app: what answers.
         names: hosts that requests may name; a page of another name, which was made to lead here, is turned away.
         port: of the server.
-        token: what requests have to bear; ``None`` for none.
+        token: the secret that requests must send; ``None`` for none.
         open_paths: paths that need no token.
         paths: all of them, for the metrics.
         metrics: what counts.
@@ -121,9 +134,8 @@ class Guard:
                 else:
                     await self._app(scope, receive, send_guarded)
         except TimeoutError:
-            if status:
-                raise
-            await _send_error(send_guarded, 503, "The request took too long.", {"retry-after": "1"})
+            if not status:
+                await _send_error(send_guarded, 503, "The request took too long. Try again.", {"retry-after": "1"})
         finally:
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.count_request(path, status, time.perf_counter() - began)
@@ -136,12 +148,9 @@ class Guard:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if not self._is_own(host, scope):
             return 421, f"This server does not answer for the host {host[:100]!r}.", {}
-        if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
-            own = f"{scope['scheme']}://{host}".encode("latin-1")
-            # Browsers send the first since 2023 and the second before; other programs send neither.
-            if site != b"same-origin" if site is not None else origin not in (None, own):
-                return 403, "Pages of other origins may not use this server.", {}
+        own = f"{scope['scheme']}://{host}".encode("latin-1")
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not is_own_page(headers, own):
+            return 403, "Pages of other origins may not use this server.", {}
         if self._token is not None and scope["path"] not in self._open_paths:
             kind, _, given = headers.get(b"authorization", b"").partition(b" ")
             if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):

@@ -14,12 +14,11 @@ from lamina.errors import DataError, LaminaError
 CONNECTIONS = 256
 """Upper limit of the connections that are open at once; others are closed with status 503."""
 HEAD_SECONDS = 10.0
-"""Time from the start of a connection, or of a further request on it, to the end of the request's head."""
-IDLE_SECONDS = 10
-"""Time that a connection is kept open for another request."""
+"""Time from the start of a connection, or from an answer on it, to the end of the next request's head."""
+TAKE_SECONDS = 30.0
+"""Time that a client has to take what is written for it."""
 END_SECONDS = 5
 """Time that requests have to end when the server ends."""
-TURNED_AWAY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -34,6 +33,17 @@ def open_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"Cannot listen on port {port} of {host}: {reason}. Give another with --port.") from error
+
+
+def name_host(host: str) -> str:
+    """How a URL names the address that is listened on; every address goes by the machine's name.
+
+    >>> name_host("127.0.0.1"), name_host("::1")
+    ('127.0.0.1', '[::1]')
+    """
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        return socket.gethostname().lower()
+    return f"[{host}]" if ":" in host else host
 
 
 async def serve(
@@ -51,7 +61,7 @@ async def serve(
         runs: the folder of each run, by the name that requests call it.
         host: address to listen on.
         port: port to listen on; 0 for any that is free.
-        token: what requests have to bear.
+        token: the secret that requests must send; ``None`` for none.
         device: where to compute.
         remark: called with a line about what goes wrong meanwhile.
         announce: called with the URL once requests are answered.
@@ -62,20 +72,22 @@ async def serve(
     with open_socket(host, port) as listening:
         worker = Worker(runs, device, remark)
         try:
-            # What it loads takes seconds, in which the rest is loaded here.
-            await worker.spawn()
-            server = _build_server(worker, host, listening.getsockname()[1], token)
+            port = listening.getsockname()[1]
             try:
-                await worker.start()
-            except LostError as error:
-                raise LaminaError(f"Cannot serve: {error}. What it printed above says why.") from error
+                # What it loads takes seconds, in which the rest is loaded here.
+                await worker.spawn()
+                server = _build_server(worker, host, port, token)
+                loop = await worker.start()
+            except (LostError, OSError) as error:
+                raise LaminaError(f"Cannot serve: {error}. Lines above may say more.") from error
             task = asyncio.create_task(server.serve([listening]))
-            while not (server.started or task.done()):
-                await asyncio.sleep(0.001)
-            named = f"[{host}]" if ":" in host else host
-            announce(f"http://{named}:{listening.getsockname()[1]}/")
             try:
-                await asyncio.shield(task)
+                while not (server.started or task.done()):
+                    await asyncio.sleep(0.001)
+                if server.started:
+                    announce(f"http://{name_host(host)}:{port}/")
+                done, _ = await asyncio.wait({task, loop}, return_when=asyncio.FIRST_COMPLETED)
+                done.pop().result()
             finally:
                 server.should_exit = True
                 with suppress(asyncio.CancelledError):
@@ -90,44 +102,59 @@ def _build_server(worker: Worker, host: str, port: int, token: str | None) -> An
 
     from lamina.deploy.serve.app import OPEN_PATHS, PATHS, build_app
     from lamina.deploy.serve.metrics import Metrics
-    from lamina.deploy.serve.security import Guard, find_names
+    from lamina.deploy.serve.security import HEADERS, REQUEST_SECONDS, Guard, find_names
 
     class LimitedProtocol(H11Protocol):
-        """HTTP/1.1 on a connection that has a place, and whose requests' heads arrive in time."""
+        """HTTP/1.1 on a connection that has a place, and is cut off where a request or an answer takes too long."""
 
-        _deadline: asyncio.TimerHandle | None = None
+        _limit: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             # asyncio sets it only where the listening socket names its protocol. Without it, an answer's body waits
             # 40 ms for the client to acknowledge its head.
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._set_limit()
             if len(self.connections) > CONNECTIONS:
-                transport.write(TURNED_AWAY)
-                transport.close()
-                return
-            self._deadline = self.loop.call_later(HEAD_SECONDS, transport.abort)
+                self._refuse("503 Service Unavailable")
 
-        def data_received(self, data: bytes) -> None:
-            if self.transport.is_closing():
-                return
-            super().data_received(data)
-            if not self._is_between_requests():
-                self._stop_waiting()
-            elif self._deadline is None:
-                self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+        def handle_events(self) -> None:
+            cycle = self.cycle
+            super().handle_events()
+            if self.cycle is not cycle:
+                self._set_limit()
+
+        def on_response_complete(self) -> None:
+            self._set_limit()
+            super().on_response_complete()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._set_limit()
+
+        def send_400_response(self, _: str) -> None:
+            self._refuse("400 Bad Request")
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_waiting()
+            if self._limit is not None:
+                self._limit.cancel()
             super().connection_lost(exc)
 
-        def _is_between_requests(self) -> bool:
-            return str(self.conn.their_state) == "IDLE" and (self.cycle is None or self.cycle.response_complete)
+        def _set_limit(self) -> None:
+            """Begin the time for what comes next; closing alone would wait for a client that reads nothing."""
+            if self._limit is not None:
+                self._limit.cancel()
+            if self.cycle is not None and not (self.cycle.response_complete or self.flow.write_paused):
+                seconds = REQUEST_SECONDS + HEAD_SECONDS  # the application keeps its own time
+            else:
+                seconds = TAKE_SECONDS if self.transport.get_write_buffer_size() else HEAD_SECONDS
+            self._limit = self.loop.call_later(seconds, self.transport.abort)
 
-        def _stop_waiting(self) -> None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-                self._deadline = None
+        def _refuse(self, status: str) -> None:
+            lines = [f"HTTP/1.1 {status}", "Connection: close", "Content-Length: 0", "Retry-After: 1"]
+            lines += [f"{name}: {value}" for name, value in HEADERS.items()]
+            self.transport.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+            self.transport.close()
 
     class Server(uvicorn.Server):
         """One that leaves signals to its caller."""
@@ -146,11 +173,11 @@ def _build_server(worker: Worker, host: str, port: int, token: str | None) -> An
             interface="asgi3",
             lifespan="off",
             log_config=None,
+            log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,
             backlog=CONNECTIONS,
-            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=END_SECONDS,
         )
     )

@@ -19,11 +19,11 @@ from lamina.errors import LaminaError
 from lamina.insight.features import predict_with_features
 from lamina.runs.run import Run
 from lamina.training.model import Model
+from lamina.training.tracing import fold_model
 
-PICTURES = 4000
-"""Upper limit of the training pictures to search, evenly spread over the training set."""
 SECONDS = 5.0
-"""Time in which their features are computed; of large nets on slow machines, fewer are searched."""
+"""Time in which features are computed, once for each run; nothing else is computed meanwhile. Where it is too short for
+all training pictures, a random part of them is searched."""
 PICTURES_AT_ONCE = 100
 SHOWN = 6
 
@@ -32,13 +32,14 @@ SHOWN = 6
 class TrainingPictures:
     """Some training pictures with their features, the input of the model's last layer, each of length 1."""
 
+    model: Model
     images: Images
     rows: list[int]
     features: Float[Tensor, "n d"]
 
-    def find(self, model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
+    def find(self, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
         """Those whose features point most nearly the same way, by falling cosine."""
-        _, features = predict_with_features(model, pixels)
+        _, features = predict_with_features(self.model, pixels)
         cosines = self.features @ functional.normalize(features)[0]
         nearest = cosines.topk(min(SHOWN, len(cosines))).indices.tolist()
         rows = [self.rows[place] for place in nearest]
@@ -62,20 +63,20 @@ def open_training_pictures(run: Run, model: Model) -> TrainingPictures | str:
     origin = run.record.data
     try:
         dataset = find_prepared(origin.source, origin.preparation) if origin.source else None
-    except LaminaError:
+    except (LaminaError, OSError):  # its place may be closed to this user
         dataset = None
     if dataset is None:
-        return "the training pictures are not in this machine's cache"
+        return "The training pictures are not in this machine's cache."
     if dataset.fingerprint != origin.fingerprint:
-        return "the training pictures have changed since the model was trained"
-    train = dataset.train
-    order = np.random.default_rng(0).permutation(np.linspace(0, len(train) - 1, min(len(train), PICTURES), dtype=int))
+        return "The training pictures have changed since the model was trained."
+    train, folded = dataset.train, fold_model(model)
+    order = np.random.default_rng(0).permutation(len(train))
     parts: list[Float[Tensor, "n d"]] = []
     until = time.monotonic() + SECONDS
     for start in range(0, len(order), PICTURES_AT_ONCE):
-        _, features = predict_with_features(model, train.pixels[order[start : start + PICTURES_AT_ONCE]])
+        _, features = predict_with_features(folded, train.pixels[order[start : start + PICTURES_AT_ONCE]])
         parts.append(functional.normalize(features))
         if time.monotonic() > until:
             break
     found = torch.cat(parts)
-    return TrainingPictures(train, order[: len(found)].tolist(), found)
+    return TrainingPictures(folded, train, order[: len(found)].tolist(), found)

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ BATCH_PICTURES = 16
 """Upper limit of the pictures that are computed at once; ``decode_ahead`` decodes as many in one thread, so that one
 picture's decoded pixels are in memory at a time."""
 SECONDS = {"predict": 20.0, "explain": 60.0, "similar": 60.0}
-"""Time limits of each task, for a batch."""
+"""Time limit of each task, for a batch."""
 START_SECONDS = 120.0
 RETRY_SECONDS = 1.0
 """Time between attempts to start the process again."""
@@ -34,7 +33,7 @@ class FullError(Exception):
 
 
 class LostError(Exception):
-    """The worker process ended, or took too long, while it had this picture alone."""
+    """The worker process ended before it was ready."""
 
 
 @dataclass(eq=False)
@@ -47,6 +46,16 @@ class Job:
     answer: asyncio.Future[dict[str, Any]]
     is_alone: bool = False
 
+    def can_join(self, other: Job) -> bool:
+        """Whether both can be computed together."""
+        is_alike = self.task == other.task == "predict" and self.model == other.model
+        return is_alike and not (self.is_alone or other.is_alone)
+
+    def settle(self, answer: dict[str, Any]) -> None:
+        """Give the answer, unless nobody waits for it any more."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
 
 @dataclass(eq=False)
 class Worker:
@@ -56,19 +65,18 @@ class Worker:
         runs: the folder of each run, by the name that requests call it.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         remark: called with a line about each loss of the process.
-        seconds: time limits of each task.
         models: what the process says of each run, in their order.
         restarts: how often it was started again.
+        is_ready: whether it takes pictures.
     """
 
     runs: Mapping[str, str]
     device: str
     remark: Callable[[str], None]
-    seconds: Mapping[str, float] = field(default_factory=lambda: SECONDS)
     models: list[dict[str, Any]] = field(default_factory=list)
     restarts: int = 0
     is_ready: bool = False
-    _jobs: deque[Job] = field(default_factory=deque, repr=False)
+    _jobs: list[Job] = field(default_factory=list, repr=False)
     _has_jobs: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     _process: Process | None = field(default=None, repr=False)
     _loop: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -76,7 +84,7 @@ class Worker:
     @property
     def waiting(self) -> int:
         """Number of pictures that wait."""
-        return len(self._jobs)
+        return sum(not job.answer.done() for job in self._jobs)
 
     async def spawn(self) -> None:
         """Start the process without waiting for it."""
@@ -94,21 +102,23 @@ class Worker:
             env={**os.environ, "MALLOC_ARENA_MAX": "2"},
         )
 
-    async def start(self) -> None:
-        """Wait until the process is ready.
+    async def start(self) -> asyncio.Task[None]:
+        """Wait until the process is ready; gives the task that hands it pictures, which ends only by an error.
 
         Raises:
             RunError: a run cannot be served.
         """
         await self._greet()
         self._loop = asyncio.create_task(self._work())
+        return self._loop
 
     def submit(self, task: str, model: int, pictures: Sequence[bytes]) -> list[asyncio.Future[dict[str, Any]]]:
-        """Queue pictures; each gets an answer, or :class:`LostError`.
+        """Queue pictures, each for an answer, which may be a ``problem``; those whose answer is cancelled are dropped.
 
         Raises:
             FullError: the queue has no room for all of them.
         """
+        self._drop_cancelled()
         if len(self._jobs) + len(pictures) > QUEUE_PICTURES:
             raise FullError
         loop = asyncio.get_running_loop()
@@ -121,8 +131,7 @@ class Worker:
         """End the process."""
         if self._loop is not None:
             self._loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._loop
+            await asyncio.wait([self._loop])
         await self._kill()
         for job in self._jobs:
             job.answer.cancel()
@@ -131,7 +140,7 @@ class Worker:
         try:
             async with asyncio.timeout(START_SECONDS):
                 first = await self._read()
-        except (OSError, EOFError, TimeoutError):
+        except (OSError, EOFError):
             await self._kill()
             raise LostError("the worker process ended before it was ready") from None
         if "error" in first:
@@ -142,37 +151,34 @@ class Worker:
     async def _work(self) -> None:
         while True:
             batch = await self._take()
-            if not batch:
-                continue
+            limit_seconds = SECONDS[batch[0].task]
             try:
-                async with asyncio.timeout(self.seconds[batch[0].task]):
+                async with asyncio.timeout(limit_seconds):
                     answers = await self._exchange(batch)
-            except (OSError, EOFError, TimeoutError) as error:
-                why = "took too long" if isinstance(error, TimeoutError) else "ended"
+            except (OSError, EOFError) as error:
+                # asyncio's TimeoutError is an OSError.
+                why = f"took longer than {limit_seconds:.0f} seconds" if isinstance(error, TimeoutError) else "ended"
                 self.remark(f"the worker process {why} and is started again")
-                self._return(batch)
+                self._return(batch, why)
                 await self._restart()
                 continue
             for job, answer in zip(batch, answers, strict=True):
-                if not job.answer.done():
-                    job.answer.set_result(answer)
+                job.settle(answer)
 
     async def _take(self) -> list[Job]:
-        """The next jobs that can be computed together: predictions of one model."""
+        """The next jobs that can be computed together: predictions of one model, before anything that takes longer."""
+        self._drop_cancelled()
         while not self._jobs:
             self._has_jobs.clear()
             await self._has_jobs.wait()
-        first = self._jobs.popleft()
-        batch = [first]
-        while (
-            self._jobs
-            and len(batch) < BATCH_PICTURES
-            and first.task == self._jobs[0].task == "predict"
-            and first.model == self._jobs[0].model
-            and not (first.is_alone or self._jobs[0].is_alone)
-        ):
-            batch.append(self._jobs.popleft())
-        return [job for job in batch if not job.answer.done()]
+            self._drop_cancelled()
+        first = next((job for job in self._jobs if job.task == "predict"), self._jobs[0])
+        batch = [job for job in self._jobs if job.can_join(first)][:BATCH_PICTURES] or [first]
+        self._jobs = [job for job in self._jobs if job not in batch]
+        return batch
+
+    def _drop_cancelled(self) -> None:
+        self._jobs = [job for job in self._jobs if not job.answer.done()]
 
     async def _exchange(self, batch: Sequence[Job]) -> list[dict[str, Any]]:
         process = self._process
@@ -181,6 +187,8 @@ class Worker:
         process.stdin.write(pack_request(batch[0].task, batch[0].model, [job.picture for job in batch]))
         await process.stdin.drain()
         answers: list[dict[str, Any]] = await self._read()
+        if len(answers) != len(batch):
+            raise EOFError
         return answers
 
     async def _read(self) -> Any:
@@ -189,27 +197,32 @@ class Worker:
         (length,) = LENGTH.unpack(await self._process.stdout.readexactly(LENGTH.size))
         if length > ANSWER_LIMIT_BYTES:
             raise EOFError
-        return json.loads(await self._process.stdout.readexactly(length))
+        text = await self._process.stdout.readexactly(length)
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise EOFError from None
 
-    def _return(self, batch: Sequence[Job]) -> None:
+    def _return(self, batch: Sequence[Job], why: str) -> None:
         """Queue again, each alone, what the process had when it was lost; one that was alone is not tried again."""
         if len(batch) == 1:
-            if not batch[0].answer.done():
-                batch[0].answer.set_exception(LostError("the worker process was lost with this picture"))
+            reason = f"The process that computes {why} with this picture."
+            name = self.models[batch[0].model]["model"]
+            batch[0].settle({"model": name, "problem": reason, "status": 500})
             return
-        for job in reversed(batch):
+        for job in batch:
             job.is_alone = True
-            self._jobs.appendleft(job)
+        self._jobs[:0] = batch
 
     async def _restart(self) -> None:
         self.is_ready = False
         await self._kill()
         while not self.is_ready:
             self.restarts += 1
-            await self.spawn()
             try:
+                await self.spawn()
                 await self._greet()
-            except (LaminaError, LostError) as error:
+            except (LaminaError, LostError, OSError) as error:
                 self.remark(f"the worker process could not be started: {error}")
                 await asyncio.sleep(RETRY_SECONDS)
 

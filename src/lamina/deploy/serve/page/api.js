@@ -28,7 +28,7 @@ async function ask(path, options = {}) {
   } catch {
     throw new ApiError(response.status, `The server answered with status ${response.status}.`);
   }
-  if (!response.ok) throw new ApiError(response.status, values.error ?? values.problem ?? values.missing);
+  if (!response.ok) throw new ApiError(response.status, values.error ?? `No answer: ${values.problem}.`);
   return values;
 }
 

@@ -12,6 +12,7 @@ function say(text) {
 }
 
 async function connect() {
+  const isAnother = !find("access").hidden;
   try {
     models = await findModels();
   } catch (error) {
@@ -19,10 +20,12 @@ async function connect() {
     const needsToken = error.status === 401;
     find("access").hidden = !needsToken;
     find("models").textContent = needsToken ? "This server asks for its token." : error.message;
+    if (needsToken && isAnother) say("The token is wrong.");
     if (needsToken) find("token").focus();
     return;
   }
   find("access").hidden = true;
+  say(isAnother ? "Connected." : "");
   const lines = models.map((model) => `${model.model} (${model.net} on ${model.data}${model.score ? `, ${model.score}` : ""})`);
   find("models").textContent = plain(`Served: ${lines.join("; ")}`);
   const cards = models.map((model, place) => {
@@ -34,11 +37,12 @@ async function connect() {
 }
 
 async function take(file) {
-  if (!file) return;
+  if (!file) return say("That was not a picture file.");
   await connected;
-  if (!models.length) return say("No model is there. Connect first.");
+  if (!models.length) return say("There is no model yet. Connect first.");
   if (file.size > LIMIT_BYTES) return say("This picture is larger than 10 MB. Give a smaller one.");
   const turn = ++newest;
+  for (const card of find("answers").children) card.hidden = true;
   const preview = find("preview");
   URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(file);
@@ -53,7 +57,7 @@ async function answer(model, card, file, turn) {
   try {
     const given = await send("predict", model.model, file);
     if (turn !== newest) return "";
-    const words = showAnswer(card, model, given, (task, button, place) => look(task, model, file, button, place));
+    const words = showAnswer(card, model, given, (task, button, place) => look(task, model, file, turn, button, place));
     card.hidden = false;
     return `${model.model} answers ${words}.`;
   } catch (error) {
@@ -61,24 +65,32 @@ async function answer(model, card, file, turn) {
     if (turn !== newest) return "";
     showProblem(card, model, error.message);
     card.hidden = false;
-    return `${model.model} gives no answer: ${error.message}.`;
+    return `${model.model}: ${error.message}`;
   }
 }
 
-async function look(task, model, file, button, place) {
+async function look(task, model, file, turn, button, place) {
   button.disabled = true;
   say("Computing …");
   try {
-    say(showCloser(place, task, await send(task, model.model, file)));
+    const found = await send(task, model.model, file);
+    if (turn === newest) say(showCloser(place, task, found));
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    place.replaceChildren(make("p", { className: "note" }, `Not shown: ${error.message}`));
-    say(`Not shown: ${error.message}`);
+    if (turn !== newest) return;
+    place.replaceChildren(make("p", { className: "note" }, error.message));
+    say(error.message);
     button.disabled = false;
   }
 }
 
-for (const id of ["file", "camera"]) find(id).addEventListener("change", (event) => take(event.target.files[0]));
+for (const id of ["file", "camera"]) {
+  find(id).addEventListener("change", ({ target }) => {
+    const [file] = target.files;
+    target.value = ""; // so that the same file can be given again
+    if (file) take(file);
+  });
+}
 
 document.addEventListener("paste", (event) => {
   const [file] = event.clipboardData.files;

@@ -3,8 +3,8 @@
 const SHOWN = 5;
 const PERCENT = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
-// Controls, what ends a line and what reverses the direction of writing are shown as their numbers.
-const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+// Controls, what ends a line, what reverses the direction of writing and what is no letter are shown as their numbers.
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
 
 export function plain(text) {
   return text.replace(UNSAFE, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
@@ -42,7 +42,7 @@ export function showAnswer(card, model, answer, look) {
 }
 
 export function showProblem(card, model, reason) {
-  card.replaceChildren(make("h2", { id: `${card.id}-title` }, model.model), make("p", {}, `No answer: ${reason}`));
+  card.replaceChildren(make("h2", { id: `${card.id}-title` }, model.model), make("p", {}, reason));
 }
 
 export function describe(answer) {
