@@ -2,9 +2,10 @@
 
 The server is started as a person starts it, on a free port. Latency is that of one client that sends a picture of the
 model's size after the other on one connection. Throughput is that of 32 such clients at once, in a process of their
-own; beside it, the same number of pictures by ``Predictor.predict`` in one process with as many threads as the server's
-worker has. The load lasts ``--seconds``; memory is what server and worker have resident, at its end against after a
-tenth of it.
+own; beside it, pictures by ``Predictor.predict`` in one process with its default threads, which on two cores are two:
+the server's worker has one less, as the server needs a core too. The load lasts ``--seconds``; memory is what server
+and worker have resident, at its end against after a tenth of it. With ``--batch 1`` the server computes each picture
+by itself.
 
     python benchmarks/serving.py runs/first --seconds 600 --json serving.json
 """
@@ -34,6 +35,7 @@ def main(
     seconds: float = 60.0,
     pictures: int = 2000,
     starts: int = 3,
+    batch: int | None = None,
     json: Path | None = None,
 ) -> None:
     """Measure a server of one run, and print the figures.
@@ -43,16 +45,17 @@ def main(
         seconds: of load by 32 clients.
         pictures: for the latency, and for the predictor in one process.
         starts: of the server, each of which is timed.
+        batch: upper limit of the pictures that the server computes at once; by default its own.
         json: file to write the figures to.
     """
-    row: dict[str, object] = {"run": str(run), "clients": CLIENTS, "seconds": seconds}
+    row: dict[str, object] = {"run": str(run), "clients": CLIENTS, "seconds": seconds, "batch": batch}
     begun = []
     for _ in range(starts):
-        with serving(run) as (_, _, started):
+        with serving(run, batch) as (_, _, started):
             begun.append(started)
     row["start_seconds"] = begun
     print(f"ready after {min(begun):.2f} to {max(begun):.2f} s ({starts} starts)")
-    with serving(run) as (process, port, _):
+    with serving(run, batch) as (process, port, _):
         side_px = describe(port)["height_px"]
         encoded = [encode(seed, side_px) for seed in range(100)]
         latency_ms = np.array(asyncio.run(follow(port, encoded, pictures))[pictures // 10 :]) * 1000
@@ -76,10 +79,13 @@ def main(
 
 
 @contextlib.contextmanager
-def serving(run: Path):
+def serving(run: Path, batch: int | None = None):
     """A server: its process, its port and how long it took to be ready."""
     began = time.perf_counter()
-    command = [sys.executable, "-m", "lamina", "serve", str(run), "--port", "0", "--json"]
+    start = "import sys; from lamina.cli import main; from lamina.deploy.serve import worker; "
+    start += "" if batch is None else f"worker.BATCH_PICTURES = {batch}; "
+    command = [sys.executable, "-c", f"{start}sys.exit(main(sys.argv[1:]))"]
+    command += ["serve", str(run), "--port", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             event = json_format.loads(process.stdout.readline())
@@ -141,11 +147,8 @@ def resident_bytes(process: subprocess.Popen[str]) -> int:
 
 def predict(run: Path, encoded: list[bytes], count: int) -> float:
     """Pictures a second by the predictor in this process."""
-    import torch
-
     from lamina import read_run
 
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     predictor = read_run(run).predictor()
     many = [encoded[place % len(encoded)] for place in range(count)]
     list(predictor.predict(many[:256]))

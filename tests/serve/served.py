@@ -113,7 +113,9 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def serving(*arguments: str | Path, limits: str = "", host: str = "127.0.0.1", **environment: str) -> Iterator[Server]:
+def serving(
+    *arguments: str | Path, limits: str = "", host: str = "127.0.0.1", cwd: Path | None = None, **environment: str
+) -> Iterator[Server]:
     """A server that is ready; ``limits`` is Python that sets other limits than the usual before it starts."""
     code = f"import sys\nfrom lamina.cli import main\n{limits}\nsys.exit(main(sys.argv[1:]))"
     words = ["serve", *map(str, arguments), "--port", "0", "--json"]
@@ -123,6 +125,7 @@ def serving(*arguments: str | Path, limits: str = "", host: str = "127.0.0.1", *
         [sys.executable, "-c", code, *words],
         stdout=subprocess.PIPE,
         text=True,
+        cwd=cwd,
         env={**inherited, **environment},
         # The background jobs of a shell ignore SIGINT, and what they start inherits that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -124,6 +125,30 @@ def test_the_keyboard_is_enough(page, picture):
     expect(card.locator(".similar img")).to_have_count(6)
 
 
+def test_an_older_answer_never_stands_beside_a_newer_picture(page, picture, tmp_path):
+    give(page, picture)
+    card = page.get_by_role("region", name="shapes")
+    expect(card.locator(".answer")).to_be_visible()
+    held = []
+    page.route(re.compile(r"explain|predict\?model=shapes"), lambda route: held.append(route))
+    card.get_by_role("button", name="What is this based on?").click()
+    expect(page.get_by_role("status")).to_have_text("Computing …")
+    (tmp_path / "other.png").write_bytes(encode(load_data("shapes").test.pixels[1]))
+    chosen = page.locator("#file")
+    with page.expect_request("**/v1/predict?model=shapes"):
+        chosen.set_input_files(tmp_path / "other.png")
+    expect(card).to_be_hidden()
+    assert chosen.input_value() == ""
+    with page.expect_response("**/v1/explain*"):
+        held[0].continue_()
+    expect(page.get_by_role("status")).to_have_text("Computing …")
+    held[1].continue_()
+    expect(page.get_by_role("status")).to_contain_text("shapes answers")
+    expect(page.locator(".map")).to_have_count(0)
+    page.evaluate("document.dispatchEvent(new DragEvent('drop', {dataTransfer: new DataTransfer(), cancelable: true}))")
+    expect(page.get_by_role("status")).to_have_text("That was not a picture file.")
+
+
 def test_what_is_no_picture_is_said_in_words(page, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     page.locator("#file").set_input_files(tmp_path / "notes.png")
@@ -161,7 +186,7 @@ def test_the_page_asks_for_the_token_and_does_not_keep_it(browser, runs, picture
         page.goto(guarded.url)
         page.get_by_label("Token of this server").fill("wrong")
         page.keyboard.press("Enter")
-        expect(page.locator("#models")).to_have_text("This server asks for its token.")
+        expect(page.get_by_role("status")).to_have_text("The token is wrong.")
         page.get_by_label("Token of this server").fill("a secret")
         page.get_by_role("button", name="Connect").click()
         expect(page.locator("#models")).to_contain_text("Served: hostile")

@@ -1,0 +1,159 @@
+"""Runs of each kind of target and net are served as ``lamina predict`` answers, and nothing is written meanwhile."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from served import Server, encode, serving
+
+from lamina.cli import main
+from lamina.evaluation.calibration import Calibration
+from lamina.runs.record import OwnModule
+from lamina.runs.run import read_run
+from lamina.runs.start import begin_run
+from lamina.training.loop import Training
+from lamina.training.pretrained import TimmNet
+from small_runs import DATA, NET, RECIPE
+
+PICTURE = encode(np.random.default_rng(3).integers(0, 256, (40, 32, 3), np.uint8))
+ROWS = np.arange(12)
+TARGETS = {
+    "multi-label": (np.stack([ROWS % 2 > 0, ROWS % 3 > 0], axis=1), ("wet", "old")),
+    "binary": (ROWS % 2 > 0, ("a cat?",)),
+    "regression": (np.stack([ROWS, 1 / (ROWS + 1)], axis=1).astype(np.float32), ("age", "size")),
+}
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of each kind of target, of grey pictures, of a timm net, and with a temperature; untrained."""
+    folder = tmp_path_factory.mktemp("kinds")
+    wide = replace(DATA.train, pixels=np.random.default_rng(1).integers(0, 256, (12, 32, 32, 3), np.uint8))
+    given = {
+        **{
+            kind: (NET, replace(DATA.train, targets=found, target_names=names))
+            for kind, (found, names) in TARGETS.items()
+        },
+        "grey": (NET, replace(DATA.train, pixels=DATA.train.pixels[..., :1])),
+        "timm": (TimmNet("test_efficientnet.r160_in1k", "none", ""), wide),
+        "calibrated": (NET, DATA.train),
+    }
+    found = {}
+    for name, (net, images) in given.items():
+        origin = net if isinstance(net, TimmNet) else None
+        made = net.module((3, 32, 32), 3) if isinstance(net, TimmNet) else net
+        data = replace(DATA, train=images, test=None)
+        run = begin_run(made, data, RECIPE, net_name=str(name), origin=origin, name=name, device="cpu", runs_dir=folder)
+        run.save_model(Training(made, images, RECIPE, device="cpu").model)
+        found[name] = run.path
+    read_run(found["calibrated"]).save_calibration(Calibration("val", 100, (3.0,)))
+    return found
+
+
+def digest(*folders: Path) -> dict[str, object]:
+    """Each file and folder with its time and content; what a link names counts as text."""
+    found: dict[str, object] = {}
+    for path in (path for folder in folders for path in (folder, *folder.rglob("*"))):
+        content = sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        found[str(path)] = path.lstat().st_mtime_ns, content, path.is_symlink() and path.readlink()
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(kinds: dict[str, Path], shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """All of them, the first by a link, from a folder of its own; none of their folders is changed meanwhile."""
+    place = tmp_path_factory.mktemp("place")
+    first, *others = kinds.values()
+    (place / "link").symlink_to(first)
+    (first / "secret").symlink_to("/etc/passwd")
+    watched = (*kinds.values(), place, shared_cache)
+    before = digest(*watched)
+    with serving("link", *others, cwd=place) as started:
+        yield started
+    assert digest(*watched) == before
+
+
+@pytest.mark.parametrize("name", [*TARGETS, "grey", "timm", "calibrated"])
+def test_every_kind_gets_the_answer_of_lamina_predict(server, kinds, tmp_path, capsys, name):
+    (tmp_path / "one.png").write_bytes(PICTURE)
+    assert main(["predict", str(kinds[name]), str(tmp_path / "one.png"), "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    values = server.ask(f"/v1/predict?model={name}", PICTURE).values
+    assert values["model"] == name
+    assert values.get("question") == expected.get("question")
+    if name == "regression":
+        rows = {row["name"]: row["value"] for row in values["predictions"]}
+        assert rows == values["answer"] == pytest.approx(expected["answer"], rel=1e-5)
+    else:
+        assert values["answer"] == expected["answer"]
+        rows = {row["class"]: row["probability"] for row in values["predictions"]}
+        assert rows == pytest.approx(expected["probabilities"], rel=1e-5)
+    (model,) = (one for one in server.ask("/v1/model").values["models"] if one["model"] == name)
+    assert model["kind"] == (name if name in TARGETS else "single-label")
+    assert model["calibrated"] == (name == "calibrated")
+    assert model["channels"] == (1 if name == "grey" else 3)
+    given = server.ask(f"/v1/explain?model={name}", PICTURE).values
+    assert given["target"] in ("cat", "dog", "hen", *TARGETS.get(name, ((), ()))[1])
+    assert base64.b64decode(given["map"]).startswith(b"\x89PNG")
+    assert server.ask(f"/v1/similar?model={name}", PICTURE).status == 404
+
+
+@pytest.mark.parametrize("path", ["/secret", "/multi-label/secret", "/link", "/v1/model/secret"])
+def test_links_lead_nowhere(server, path):
+    assert server.ask(path).status == 404
+
+
+@pytest.mark.slow
+def test_the_page_shows_every_kind(server, browser):
+    from playwright.sync_api import expect
+
+    page = browser.new_page()
+    page.goto(server.url)
+    page.locator("#file").set_input_files({"name": "one.png", "mimeType": "image/png", "buffer": PICTURE})
+    for name in (*TARGETS, "grey", "timm", "calibrated"):
+        answer = server.ask(f"/v1/predict?model={name}", PICTURE).values
+        card = page.get_by_role("region", name=name)
+        said = answer["answer"]
+        if name == "multi-label":
+            said = ", ".join(said) or "none of the labels"
+        elif name == "binary":
+            said = f"a cat?: {said}"
+        elif name == "regression":
+            said = ", ".join(f"{key} {float(f'{value:.6g}'):g}" for key, value in said.items())
+        expect(card.locator(".answer")).to_have_text(said)
+        expect(card.get_by_role("row")).to_have_count(1 + len(answer["predictions"]))
+        expect(card.get_by_role("columnheader").first).to_have_text(
+            {"multi-label": "label", "regression": "name"}.get(name, "class")
+        )
+        note = "calibrated on val" if name == "calibrated" else "not calibrated"
+        expect(card.get_by_text(note)).to_have_count(0 if name == "regression" else 1)
+    page.close()
+
+
+def test_what_a_server_lacks_is_said_in_one_message(tmp_path):
+    own = begin_run(
+        TimmNet("test_efficientnet.r160_in1k", "none", "").module((3, 6, 6), 3),
+        DATA, RECIPE, net_name="mine", origin=OwnModule("mine.py", ""), device="cpu", runs_dir=tmp_path, name="own",
+    )  # fmt: skip
+    bare = "import sys; sys.modules['uvicorn'] = None; from lamina.cli import main; sys.exit(main(sys.argv[1:]))"
+    for code, message in (
+        (
+            "import sys; from lamina.cli import main; sys.exit(main(sys.argv[1:]))",
+            f"{own.path} uses your own module, and lamina never runs code that a run names. "
+            "lamina serve takes runs of nets of lamina and timm.",
+        ),
+        (bare, "lamina serve needs uvicorn, which is not installed. Run pip install 'lamina[serve]'"),
+    ):
+        words = [sys.executable, "-c", code, "serve", str(own.path), "--port", "0"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"lamina: {message}\n"
