@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lamina.data import Images
 from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter, save_figure
 from lamina.drawing.style import COLOURS
+from lamina.evaluation.answers import Answers
 from lamina.evaluation.intervals import Interval
 from lamina.evaluation.reports import (
     Baseline,
@@ -21,6 +23,7 @@ from lamina.evaluation.reports import (
     NumberScores,
     Score,
 )
+from lamina.training.task import task_of
 
 BASELINE = Baseline(0.3, 0.2, Interval(0.1, 0.3))
 
@@ -194,7 +197,10 @@ def test_each_number_has_a_square_with_the_answers_over_the_truth(tmp_path, coun
     )  # fmt: skip
     truth = np.random.default_rng(0).normal(size=(50, count)).astype(np.float32)
     truth[:, 0] = 3.0  # the same everywhere, and predicted so
-    save_figure(draw_scatter(report, truth.copy(), truth), tmp_path / "scatter.png")
+    images = Images(np.zeros((50, 2, 2, 3), np.uint8), truth, tuple(map(str, range(count))), ("",) * 50, "test")
+    task = task_of(images)
+    logits = ((truth - task.means) / task.deviations).astype(np.float32)
+    save_figure(draw_scatter(report, task, Answers("test", logits, truth, images.names)), tmp_path / "scatter.png")
     with Image.open(tmp_path / "scatter.png") as picture:
         columns, lines = min(count, 3), -(-min(count, 12) // 3)
         assert picture.width / picture.height == pytest.approx(columns / lines, rel=0.15)

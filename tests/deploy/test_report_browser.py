@@ -1,12 +1,21 @@
-"""The report page in a real browser, opened from disk: no request, no error, and cells that open their pictures."""
+"""The report page in a real browser: no request, no error, cells that open their pictures; on a phone and on paper."""
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
+from report_runs import NAMES, make_images
 
+from lamina.deploy.markup import document, table
 from lamina.deploy.report_page import build_report_page
+from lamina.deploy.report_pictures import Evidence, show_confusions
+from lamina.evaluation.answers import Answers
+from lamina.evaluation.evaluating import score_logits
+from lamina.training.task import task_of
 
 pytestmark = pytest.mark.slow
 
@@ -67,3 +76,48 @@ def test_the_style_is_allowed_and_follows_the_scheme(page, scheme):
 
 def test_nothing_but_tables_and_charts_is_wider_than_a_phone(page):
     assert page.evaluate("document.documentElement.scrollWidth") == 400
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_axe_finds_nothing(browser, runs, kind, tmp_path):
+    from axe_playwright_python.sync_playwright import Axe
+
+    run, dataset = runs[kind]
+    path = tmp_path / "report.html"
+    path.write_text(build_report_page(run, dataset, run.load_model()), encoding="utf-8")
+    for scheme, width_px in (("light", 400), ("dark", 1400)):
+        # The policy would keep axe out, which is no part of the page.
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width_px, "height": 900}, bypass_csp=True)
+        page = context.new_page()
+        page.goto(f"{path.as_uri()}#cell-0")
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert page.evaluate("document.documentElement.scrollWidth") == width_px
+        if folder := os.environ.get("LAMINA_TEST_SCREENSHOTS"):
+            page.screenshot(path=Path(folder) / f"report-{kind}-{scheme}-{width_px}.png", full_page=True)
+        context.close()
+
+
+def test_on_paper_tables_are_whole_and_nothing_is_wider_than_a_page(browser, tmp_path):
+    names = tuple(f"class {number} of a name that is longer than others" for number in range(25))
+    images = make_images("single-label", 25_000, "test", names, side_px=1)
+    task, generator = task_of(images), np.random.default_rng(0)
+    logits = (generator.normal(size=(25_000, 25)) + 4 * np.eye(25)[images.targets]).astype(np.float32)
+    report = score_logits(task, logits, images, 0.0)
+    assert max(map(max, report.confusion)) >= 1000
+    evidence = Evidence.collect(task, Answers("test", logits, images.targets, images.names), None)
+    heads, rows, _, _ = report.table()
+    path = tmp_path / "paper.html"
+    path.write_text(document("paper", table(heads, rows), show_confusions(report, evidence)), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 718, "height": 1000})
+    page.goto(path.as_uri())
+    cut = "[...document.querySelectorAll('.wide')].map(one => [one.scrollHeight > one.clientHeight,"
+    cut += " one.scrollWidth > one.clientWidth])"
+    assert page.evaluate(cut) == [[True, False], [False, True]]
+    page.emulate_media(media="print")
+    assert page.evaluate(cut) == [[False, False], [False, False]]
+    rights = page.evaluate("[...document.querySelectorAll('body *')].map(one => one.getBoundingClientRect().right)")
+    assert max(rights) <= 718
+    texts = page.locator(".confusion tbody th").all_inner_texts()
+    assert len(set(texts)) == 25  # names that are shortened differ still
+    page.close()

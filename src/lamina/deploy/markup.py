@@ -18,6 +18,9 @@ Markup = NewType("Markup", str)
 
 SHADES = 10
 """Number of shades of a table's cells, besides none."""
+MOST_WIDE = 10
+"""Tables of more columns of shaded cells are set in small print on paper."""
+LONGEST_NAME = 40
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d1f21; --faint: #5c636a; --ground: #fff; --line: #d9dce0; --raised: #f4f6f8;
@@ -37,20 +40,27 @@ nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; }
 .faint { color: var(--faint); }
 .headline { font-size: 1.15rem; }
 .warning { border-left: .25rem solid #d55e00; padding-left: .75rem; }
-.wide { overflow-x: auto; margin: .75rem 0; }
+.wide { overflow: auto; margin: .75rem 0; }
+.tall { max-height: 35rem; }
+.tall thead { position: sticky; top: 0; background: var(--ground); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .25rem .6rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 th { font-weight: 600; }
 th.text, td.text { text-align: left; }
-td.text { white-space: pre-wrap; min-width: 6rem; }
-.confusion th, .confusion td { padding: .3rem; min-width: 2.6rem; text-align: center; vertical-align: middle;
+td.text { white-space: pre-wrap; min-width: 8.5rem; overflow-wrap: anywhere; }
+.confusion th, .confusion td { padding: .3rem; min-width: 2rem; text-align: center; vertical-align: middle;
   border: 2px solid var(--ground); }
-.confusion th { font-weight: normal; vertical-align: bottom; }
-.confusion tbody th { position: sticky; left: 0; text-align: right; vertical-align: middle; background: var(--ground); }
+.confusion th { font-weight: normal; white-space: normal; overflow-wrap: anywhere; line-height: 1.2; }
+.confusion th:first-child { min-width: 6rem; max-width: 12rem; text-align: right; position: sticky; left: 0;
+  background: var(--ground); }
+.confusion thead th { vertical-align: bottom; }
+.confusion thead span { display: inline-block; white-space: nowrap; writing-mode: vertical-rl;
+  transform: rotate(180deg); }
+.dense th, .dense td { padding: .15rem; min-width: 1.7rem; border-width: 1px; }
 .confusion a { display: block; color: inherit; }
-.chart { display: block; width: 100%; min-width: 34rem; height: auto; background: #fff; border-radius: .4rem; }
-.narrow { max-width: 34rem; }
+.chart { display: block; width: 100%; min-width: 44rem; height: auto; background: #fff; border-radius: .4rem; }
+.narrow { min-width: 0; max-width: 34rem; }
 .sheet { display: block; max-width: max(100%, 48rem); height: auto; background: #fff; border-radius: .4rem; }
 .pictures { display: flex; flex-wrap: wrap; gap: .6rem; margin: .75rem 0; }
 .pictures figure { margin: 0; width: 6.5rem; font-size: .75rem; line-height: 1.3; }
@@ -59,18 +69,25 @@ td.text { white-space: pre-wrap; min-width: 6rem; }
 .smooth .pictures img { image-rendering: auto; }
 .cell { display: none; padding: .25rem 1rem 1rem; background: var(--raised); border-radius: .4rem; }
 .cell:target { display: block; }
-details { margin: .5rem 0; }
-summary { cursor: pointer; }
 pre { padding: .75rem; overflow-x: auto; background: var(--raised); border-radius: .4rem; white-space: pre-wrap; }
+@media (max-width: 30rem) { th, td { padding: .25rem .35rem; } }
+@page { margin: 15mm; }
 @media print {
   :root { --ink: #000; --faint: #444; --ground: #fff; --line: #bbb; --raised: #f4f6f8; --link: #000; }
   body { max-width: none; padding: 0; font-size: 10pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  nav { display: none; }
-  h2, h3 { break-after: avoid; }
-  figure, tr, .chart { break-inside: avoid; }
-  .wide { overflow: visible; }
-  .chart { min-width: 0; }
-  .sheet { max-width: 100%; height: auto; }
+  nav, .screen { display: none; }
+  a { text-decoration: none; }
+  h2, h3, h2 + p { break-after: avoid; }
+  .pictures { display: block; }
+  .pictures figure { display: inline-block; vertical-align: top; margin: 0 .5rem .5rem 0; }
+  p, figure, tr, .chart { break-inside: avoid; }
+  .wide { overflow: visible; max-height: none; }
+  .tall thead { position: static; }
+  .dense { table-layout: fixed; width: 100%; font-size: 6pt; }
+  .dense th, .dense td { min-width: 0; padding: 1px; }
+  .dense th:first-child { width: 7rem; min-width: 0; }
+  .chart { min-width: 0; width: auto; max-height: 15cm; }
+  .chart, .sheet { max-width: 100%; }
 }
 """ + "".join(
     f".shade-{step} {{ background: rgba(var(--shade), {0.07 * step:.2f}); }}\n" for step in range(1, SHADES + 1)
@@ -114,8 +131,8 @@ def table(
     """A table that scrolls where it is too wide.
 
     Args:
-        heads: of the columns.
-        rows: their cells.
+        heads: of the columns; may be left empty.
+        rows: their cells; where there are many, the table scrolls.
         texts: how many of the first columns hold text; the others hold numbers.
         links: the columns whose cells are markup already.
     """
@@ -124,7 +141,7 @@ def table(
     def cell(tag: str, place: int, content: Markup) -> Markup:
         return wrap(tag, content, kind="text" if place < texts else "")
 
-    head = join(cell("th", place, show(text)) for place, text in enumerate(heads))
+    head = wrap("tr", *(cell("th", place, show(text)) for place, text in enumerate(heads)))
     body = join(
         wrap(
             "tr",
@@ -135,8 +152,7 @@ def table(
         )
         for row in rows
     )
-    inner = join([wrap("thead", wrap("tr", head)), wrap("tbody", body)])
-    return _scroll(wrap("table", inner))
+    return _scroll(wrap("table", *([wrap("thead", head)] if heads else []), wrap("tbody", body)), "wide tall")
 
 
 def matrix(heads: Sequence[str], rows: Iterable[tuple[str, Sequence[tuple[Markup, float]]]], corner: str) -> Markup:
@@ -147,17 +163,21 @@ def matrix(heads: Sequence[str], rows: Iterable[tuple[str, Sequence[tuple[Markup
         step = round(SHADES * min(1.0, fraction) ** 0.5)
         return wrap("td", content, kind=f"shade-{max(1, step)}" if fraction else "faint")
 
-    head = join(wrap("th", show(shorten(text))) for text in (corner, *heads))
+    def head(name: str) -> Markup:
+        return show(shorten(name, LONGEST_NAME))
+
+    top = wrap("tr", wrap("th", show(corner)), *(wrap("th", wrap("span", head(name))) for name in heads))
     body = join(
-        wrap("tr", wrap("th", show(shorten(name))), *(cell(content, fraction) for content, fraction in cells))
+        wrap("tr", wrap("th", head(name)), *(cell(content, fraction) for content, fraction in cells))
         for name, cells in rows
     )
-    return _scroll(wrap("table", wrap("thead", wrap("tr", head)), wrap("tbody", body), kind="confusion"))
+    kind = "confusion dense" if len(heads) > MOST_WIDE else "confusion"
+    return _scroll(wrap("table", wrap("thead", top), wrap("tbody", body), kind=kind))
 
 
-def _scroll(content: Markup) -> Markup:
+def _scroll(content: Markup, kind: str = "wide") -> Markup:
     # The keyboard can only scroll what can have the focus.
-    return Markup(f'<div class="wide" tabindex="0">{content}</div>')
+    return Markup(f'<div class="{kind}" tabindex="0">{content}</div>')
 
 
 def picture(encoded: bytes, description: str, kind: str = "") -> Markup:
@@ -171,11 +191,6 @@ def picture(encoded: bytes, description: str, kind: str = "") -> Markup:
 def chart(encoded: bytes, description: str, kind: Literal["chart", "chart narrow", "sheet"] = "chart") -> Markup:
     """A drawing as wide as the page, or ``narrow``, or a ``sheet`` in its own size; it scrolls where it has no room."""
     return _scroll(picture(encoded, description, kind))
-
-
-def fold(summary: str, *parts: Markup) -> Markup:
-    """Parts that are shown on request."""
-    return wrap("details", wrap("summary", show(summary)), *parts)
 
 
 def document(title: str, *parts: Markup) -> str:

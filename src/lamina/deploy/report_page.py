@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from lamina.data import Dataset
-from lamina.data.images import SPLITS, Split
+from lamina.data.images import Split
 from lamina.data.inspection import inspect
-from lamina.deploy.markup import Markup, chart, document, fold, join, link, paragraph, show, table, wrap
+from lamina.deploy.markup import Markup, chart, document, join, link, paragraph, show, table, wrap
 from lamina.deploy.report_pictures import Evidence, show_confusions, show_losses, show_units
 from lamina.drawing import draw_curves, draw_labels, draw_reliability, draw_scatter, encode_png
 from lamina.errors import LaminaError, plural
@@ -30,11 +29,8 @@ from lamina.training.task import Task
 
 OVERLAP_SECONDS = 3.0
 """Near-duplicates of training images are looked for where that takes less, on one core."""
-FEW_ROWS = 25
-"""Longer tables are folded."""
 INSPECTED_BYTES = 2_000_000_000
 """Pixels of a data set that is looked through for findings; larger ones would take long."""
-SCATTERED_IMAGES = 2000
 MOST_NAMED = 5
 
 
@@ -54,8 +50,8 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
     if dataset is not None and dataset.fingerprint != run.record.data.fingerprint:
         dataset = None
     report, answers, task = run.report, run.answers, run.task
-    images = None if dataset is None or report is None else dict(dataset.splits.items()).get(_split_of(report))
-    own = None if report is None else answers.get(_split_of(report))
+    own = next((one for one in answers.values() if report is not None and one.split == report.split), None)
+    images = None if dataset is None or own is None else dataset.splits.get(own.split)
     evidence = None if own is None else Evidence.collect(task, own, images)
     sections = {
         "results": ("Results", _show_results(report, task, own, dataset)),
@@ -82,10 +78,6 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
             kind="smooth" if min(run.record.in_shape[1:]) > 48 else "",
         ),
     )
-
-
-def _split_of(report: Report) -> Split:
-    return next(split for split in SPLITS if split == report.split)
 
 
 def _show_head(run: Run, report: Report | None, dataset: Dataset | None) -> list[Markup]:
@@ -120,12 +112,11 @@ def _show_results(report: Report | None, task: Task, answers: Answers | None, da
     if answers is not None and dataset is not None:
         parts.append(paragraph(_describe_overlap(task, answers, dataset)))
     heads, rows, _, _ = report.table()
-    scores = table(heads, rows)
-    parts.append(scores if len(rows) <= FEW_ROWS else fold(f"all {len(rows):,} rows", scores))
+    parts.append(table(heads, rows))
     if isinstance(report, LabelReport) and any(one.average_precision is not None for one in report.labels):
         parts.append(chart(encode_png(draw_labels(report)), "average precision of each label"))
     if answers is not None and isinstance(report, NumberReport):
-        parts.append(chart(encode_png(_draw_numbers(report, task, answers)), "predicted numbers over the true ones"))
+        parts.append(chart(encode_png(draw_scatter(report, task, answers)), "predicted numbers over the true ones"))
     elif answers is not None:
         parts.append(wrap("h3", show("Are its probabilities right?")))
         drawn = encode_png(draw_reliability(task, answers))
@@ -141,17 +132,10 @@ def _show_results(report: Report | None, task: Task, answers: Answers | None, da
     return join(parts)
 
 
-def _draw_numbers(report: NumberReport, task: Task, answers: Answers) -> Any:
-    count = len(answers.logits)
-    rows = np.linspace(0, count - 1, min(count, SCATTERED_IMAGES), dtype=np.int64)
-    predicted = task.probabilities(torch.from_numpy(answers.logits[rows])).numpy()
-    return draw_scatter(report, predicted, answers.targets[rows])
-
-
 def _describe_overlap(task: Task, answers: Answers, dataset: Dataset) -> str:
     images, train = dataset.splits[answers.split], dataset.train
     if estimate_seconds(len(images), len(train), math.prod(images.shape)) > OVERLAP_SECONDS:
-        return "Near-duplicates of training images were not looked for; lamina evaluate --near-duplicates does."
+        return "Near-duplicates of training images were not looked for: lamina evaluate --near-duplicates does that."
     found = find_overlap(task, answers.logits, images, train)
     if not len(found.rows):
         return f"None of the {found.split} images is a near-duplicate of a training image."
@@ -208,10 +192,9 @@ def _show_data(run: Run, dataset: Dataset | None, answers: Mapping[Split, Answer
     parts.append(paragraph(f"Splits: {dataset.split_rule}."))
     splits = dataset.splits
     counts = [images.target_counts() for images in splits.values()]
-    rows = [("images", *(f"{len(images):,}" for images in splits.values()))]
+    rows = [("all", *(f"{len(images):,}" for images in splits.values()))]
     rows += [(name, *(f"{each[name]:,}" for each in counts)) for name in counts[0]]
-    shown = table(("", *splits), rows)
-    parts.append(shown if len(rows) <= FEW_ROWS else fold(f"all {len(rows) - 1:,} rows", shown))
+    parts.append(table(("images", *splits), rows))
     if kind is REGRESSION:
         parts.append(_show_numbers(dataset))
     return join([*parts, wrap("h3", show("Findings")), _show_findings(dataset)])
@@ -275,7 +258,7 @@ def _show_reproduction(run: Run) -> Markup:
     return join(
         [
             wrap("pre", show(command)) if command else paragraph("It was trained from Python, with start_run."),
-            table(("", ""), facts, texts=2),
+            table((), facts, texts=2),
             paragraph(advice, "faint"),
         ]
     )

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 
 from lamina.data import Images
-from lamina.deploy.markup import Markup, chart, join, link, matrix, paragraph, picture, show, table, wrap
+from lamina.deploy.markup import LONGEST_NAME, Markup, chart, join, link, matrix, paragraph, picture, show, table, wrap
 from lamina.drawing import build_units_sheet, encode_png
 from lamina.errors import plural
 from lamina.evaluation.answers import Answers
@@ -78,7 +78,7 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
         return Markup("")
     if isinstance(report, ClassReport) and len(report.classes) <= MOST_CLASSES:
         cells = _find_cells(report, evidence)
-        album, shown = _show_cells(list(cells.values()), evidence)
+        remark, album, shown = _show_cells(list(cells.values()), evidence)
         links = dict(zip(cells, _link_cells(list(cells.values()), shown), strict=True))
         names = [scores.name for scores in report.classes]
         rows = [
@@ -94,12 +94,12 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
         head = paragraph(
             "Rows are the true classes, columns the predicted ones; shades grow with the share of the class."
         )
-        return join([head, matrix(names, rows, "true \\ predicted"), album])
+        return join([head, remark, matrix(names, rows, "true \\ predicted"), album])
     _, pairs = find_confusions(task, evidence.answers.logits, evidence.answers.targets)
     if not pairs:
         return paragraph("Nothing is answered wrongly.")
     listed = [_Cell(pair.target, str(pair.answer), pair.rows, is_right=False) for pair in pairs[:MOST_PAIRS]]
-    album, shown = _show_cells(listed, evidence)
+    remark, album, shown = _show_cells(listed, evidence)
     lines = [
         (
             pair.target,
@@ -112,8 +112,9 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
         for pair, counted in zip(pairs, _link_cells(listed, shown), strict=False)
     ]
     heads = ("true", "answered", "images", "of", "share", "95 % interval")
-    rest = f"and {len(pairs) - len(listed):,} more pairs" if len(pairs) > len(listed) else ""
-    return join([table(heads, lines, texts=2, links=[2]), paragraph(rest) if rest else Markup(""), album])
+    some = f", the {len(listed)} with the largest share" if len(pairs) > len(listed) else ""
+    head = paragraph(f"Pairs that are confused: {len(pairs):,}{some}.")
+    return join([head, remark, table(heads, lines, texts=2, links=[2]), album])
 
 
 def _find_cells(report: ClassReport, evidence: Evidence) -> dict[tuple[int, int], _Cell]:
@@ -145,13 +146,14 @@ def _link_cells(cells: Sequence[_Cell], shown: Sequence[int]) -> list[Markup]:
 
 
 def _name_cell(cell: _Cell) -> str:
-    return f"{shorten(cell.target)} answered {'correctly' if cell.is_right else shorten(cell.answer)}"
+    answer = "correctly" if cell.is_right else shorten(cell.answer, LONGEST_NAME)
+    return f"{shorten(cell.target, LONGEST_NAME)} answered {answer}"
 
 
-def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, list[int]]:
-    """The pictures of the cells, hidden until a link leads to them, and how many there are of each."""
+def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, Markup, list[int]]:
+    """How to see the pictures of the cells, these, hidden until a link leads to them, and how many of each."""
     if evidence.images is None:
-        return Markup(""), [0] * len(cells)
+        return Markup(""), Markup(""), [0] * len(cells)
     images, sure = evidence.images, _describe_confidence(evidence)
     places = sorted(range(len(cells)), key=lambda place: cells[place].is_right)  # mistakes have the room first
     groups = [cells[place].rows.tolist() for place in places]
@@ -177,7 +179,7 @@ def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, lis
     shown, wanted = sum(map(len, figures.values())), sum(len(cell.rows) for cell in cells)
     remark = f"Choose a number to see the pictures behind it. {shown:,} of {wanted:,} are in this page"
     remark += "." if shown == wanted else "; the others were left out to keep it small."
-    return join([paragraph(remark, "faint"), *parts]), [len(figures[number]) for number in range(len(cells))]
+    return paragraph(remark, "faint screen"), join(parts), [len(figures[number]) for number in range(len(cells))]
 
 
 def fill_album(groups: Sequence[Sequence[int]], embed: Callable[[int], Markup], most_bytes: int) -> list[list[Markup]]:
@@ -213,13 +215,18 @@ def show_losses(evidence: Evidence) -> Markup:
         return table(("image", "true", "answered", "loss"), lines, texts=3)
     sure = _describe_confidence(evidence)
     captions = [
-        _pair_numbers(evidence, row) if task.kind is REGRESSION else f"{truth} → {answer} {sure[row]}".strip()
+        _pair_numbers(evidence, row)
+        if task.kind is REGRESSION
+        else f"{shorten(truth, LONGEST_NAME)} → {shorten(answer, LONGEST_NAME)} {sure[row]}".strip()
         for row, truth, answer in zip(order.tolist(), true, given, strict=True)
     ]
     figures = [
         _show_picture(evidence.images, row, caption) for row, caption in zip(order.tolist(), captions, strict=True)
     ]
-    return join([paragraph("The true answer, → the model's.", "faint"), wrap("div", *figures, kind="pictures")])
+    head = "The true answer → the model's" + (", and its probability." if any(sure) else ".")
+    if task.kind is REGRESSION:
+        head = f"The true number → the predicted one: {shorten(', '.join(task.target_names), 200)}."
+    return join([paragraph(head, "faint"), wrap("div", *figures, kind="pictures")])
 
 
 def _pair_numbers(evidence: Evidence, row: int) -> str:
@@ -240,7 +247,7 @@ def _describe_confidence(evidence: Evidence) -> list[str]:
 
 def _show_picture(images: Images, row: int, caption: str) -> Markup:
     name = images.names[row]
-    lines = [show(shorten(caption, 60)), Markup("<br>")] if caption else []
+    lines = [show(shorten(caption, 100)), Markup("<br>")] if caption else []
     text = wrap("figcaption", *lines, wrap("span", show(shorten(name.rsplit("/", 1)[-1])), kind="faint"))
     return wrap("figure", picture(encode_picture(images.pixels[row]), name), text)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -23,6 +22,8 @@ LEGIBLE_CLASSES = 25
 MOST_CLASSES = 100
 MOST_LABELS = 40
 MOST_SCATTERS, SCATTERS_A_ROW = 12, 3
+MOST_POINTS = 2000
+"""Upper limit of the points in a square."""
 
 
 def draw_confusion(report: ClassReport) -> Figure:
@@ -106,6 +107,7 @@ def draw_reliability(task: Task, answers: Answers) -> Figure:
         coverage.set_title("accuracy if the least sure are rejected", loc="left", color=INK)
         coverage.set_xlabel("fraction of answers that is kept", color=INK)
         coverage.set_xlim(0, 1.01)
+        coverage.set_ylim(top=1.01)
     for each in figure.axes:
         each.xaxis.set_major_formatter(percent_formatter())
         each.yaxis.set_major_formatter(percent_formatter())
@@ -147,17 +149,21 @@ def draw_labels(report: LabelReport) -> Figure:
     return figure
 
 
-def draw_scatter(report: NumberReport, answers: Float[np.ndarray, "n k"], truth: Float[np.ndarray, "n k"]) -> Figure:
-    """Draw the predicted numbers of some images over the true ones; right answers lie on the diagonal.
+def draw_scatter(report: NumberReport, task: Task, answers: Answers) -> Figure:
+    """Draw predicted numbers over the true ones, of at most 2,000 images; right answers lie on the diagonal.
 
     Each number has a square, the first 12 where there are more.
     """
+    count = len(answers.logits)
+    rows = np.linspace(0, count - 1, min(count, MOST_POINTS), dtype=np.int64)
+    numbers = task.probabilities(torch.from_numpy(answers.logits[rows])).numpy()
+    truth = answers.targets[rows]
     shown = report.numbers[:MOST_SCATTERS]
     columns = min(len(shown), SCATTERS_A_ROW)
     lines = -(-len(shown) // columns)
     figure = new_figure(4.6 * columns, 4.8 * lines)
     squares = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes, scores, predicted, true in zip(squares, shown, answers.T, truth.T, strict=False):
+    for axes, scores, predicted, true in zip(squares, shown, numbers.T, truth.T, strict=False):
         both = np.concatenate([predicted, true])
         low, high = float(both.min()), float(both.max())
         room = 0.04 * (high - low) or 1.0

@@ -24,7 +24,8 @@ from lamina.drawing.style import COLOURS, FAINT_INK, GRID, INK, label, new_figur
 from lamina.insight.units import Patch, Unit
 from lamina.text import shorten
 
-COLUMNS = 6
+COLUMNS, COLUMNS_WITH_FILTERS = 6, 4
+"""Units in a row: about as wide with a filter beside each."""
 ACROSS = 3
 """Patches of a unit in a row."""
 PATCH_PX, FILTER_PX, LARGE_PATCH_PX = 64, 96, 120
@@ -58,7 +59,8 @@ def build_units_sheet(
     widest = max((ceil(small.getlength(text)) for lines in captions for text in lines), default=0)
     step_x = max(block + beside, widest, 120) + BLOCK_GAP_PX
     step_y = ACROSS * (cell_height + PATCH_GAP_PX) + 4 * SHEET_TEXT_PX + BLOCK_GAP_PX
-    columns, rows = min(COLUMNS, max(1, len(units))), ceil(len(units) / COLUMNS)
+    columns = min(COLUMNS if filters is None else COLUMNS_WITH_FILTERS, max(1, len(units)))
+    rows = ceil(len(units) / columns)
     top = SHEET_MARGIN_PX + 3 * SHEET_TEXT_PX
     widths = columns * step_x, ceil(title_font.getlength(title)), ceil(small.getlength(remark))
     sheet = Image.new("RGB", (max(widths) + 2 * SHEET_MARGIN_PX, top + rows * step_y + SHEET_MARGIN_PX), "white")
@@ -66,7 +68,7 @@ def build_units_sheet(
     pen.text((SHEET_MARGIN_PX, SHEET_MARGIN_PX), title, INK, title_font, anchor="lm")
     pen.text((SHEET_MARGIN_PX, SHEET_MARGIN_PX + 1.4 * SHEET_TEXT_PX), remark, FAINT_INK, small, anchor="lm")
     for place, (unit, caption) in enumerate(zip(units, captions, strict=True)):
-        x, y = SHEET_MARGIN_PX + place % COLUMNS * step_x, top + place // COLUMNS * step_y
+        x, y = SHEET_MARGIN_PX + place % columns * step_x, top + place // columns * step_y
         pen.text((x, y), f"unit {unit.number + 1}", INK, font, anchor="la")
         y += SHEET_TEXT_PX + 4
         if filters is not None:

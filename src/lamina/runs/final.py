@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 
 from lamina.data import Dataset, Images
@@ -26,9 +25,6 @@ from lamina.training.task import Task
 
 if TYPE_CHECKING:
     from lamina.runs.run import Run
-
-DRAWN_IMAGES = 2000
-"""Upper limit of the points in a picture of numbers."""
 
 
 def report_final(run: Run, model: Model, dataset: Dataset, group: Group = ALONE) -> Report | None:
@@ -104,7 +100,4 @@ def _draw(run: Run, report: Report, task: Task, answers: Answers) -> None:
     elif isinstance(report, LabelReport):
         save_figure(draw_labels(report), run.path / "labels.png")
     elif isinstance(report, NumberReport):
-        count = len(answers.logits)
-        rows = np.linspace(0, count - 1, min(count, DRAWN_IMAGES), dtype=np.int64)
-        predicted = task.probabilities(torch.from_numpy(answers.logits[rows])).numpy()
-        save_figure(draw_scatter(report, predicted, answers.targets[rows]), run.path / "scatter.png")
+        save_figure(draw_scatter(report, task, answers), run.path / "scatter.png")
