@@ -21,6 +21,8 @@ DATA_SETS = {
     "svhn": "ufldl-stanford/svhn",
 }
 """What Hugging Face calls the data sets that have a name in lamina; others have no page there."""
+METRICS = ("accuracy", "f1", "mae")
+"""Those of the metrics here that have a page at https://hf.co/metrics; ``model-index`` has the others too."""
 NAMED_ANSWERS = 50
 
 
@@ -95,7 +97,7 @@ def _collect_metadata(run: Run, report: Report | None, name: str) -> dict[str, A
     if report is None:
         return found
     metrics = _collect_metrics(report)
-    found["metrics"] = [metric["type"] for metric in metrics]
+    found["metrics"] = [metric["type"] for metric in metrics if metric["type"] in METRICS]
     data = {"name": record.data.name, "type": known or "other", "split": report.split}
     results = [{"task": {"type": task}, "dataset": data, "metrics": metrics}]
     found["model-index"] = [{"name": name, "results": results}]
@@ -154,7 +156,8 @@ def _describe_limits(run: Run, report: Report | None) -> list[str]:
     if isinstance(report, ClassReport):
         weak = sorted((one.recall, one.name, one.support) for one in report.classes if one.recall is not None)
         recall, name, support = weak[0]
-        limits.append(f"Its recall is lowest for {_quote(name)}: {100 * recall:.1f} % of {support:,} images.")
+        if recall < 1:
+            limits.append(f"Its recall is lowest for {_quote(name)}: {100 * recall:.1f} % of {support:,} images.")
         if absent := ", ".join(_quote(one.name) for one in report.classes if not one.support):
             limits.append(f"It was measured without images of {absent}.")
     if record.task.kind is not REGRESSION:
