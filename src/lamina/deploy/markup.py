@@ -65,7 +65,7 @@ td.text { white-space: pre-wrap; min-width: 8.5rem; overflow-wrap: anywhere; }
 .pictures { display: flex; flex-wrap: wrap; gap: .6rem; margin: .75rem 0; }
 .pictures figure { margin: 0; width: 6.5rem; font-size: .75rem; line-height: 1.3; }
 .pictures img { display: block; width: 6rem; height: 6rem; object-fit: contain; background: var(--raised);
-  image-rendering: pixelated; }
+  border: 1px solid var(--line); image-rendering: pixelated; }
 .smooth .pictures img { image-rendering: auto; }
 .cell { display: none; padding: .25rem 1rem 1rem; background: var(--raised); border-radius: .4rem; }
 .cell:target { display: block; }
