@@ -41,6 +41,7 @@ class Server:
     process: subprocess.Popen[str]
     host: str
     port: int
+    announced: str
 
     @property
     def url(self) -> str:
@@ -133,7 +134,7 @@ def serving(
         try:
             event = json.loads(process.stdout.readline())
             assert event["event"] == "serving"
-            yield Server(process, host, int(event["url"].rstrip("/").rpartition(":")[2]))
+            yield Server(process, host, int(event["url"].rstrip("/").rpartition(":")[2]), event["url"])
         finally:
             process.terminate()
             process.communicate(timeout=PATIENCE_SECONDS)

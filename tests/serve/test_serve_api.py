@@ -16,6 +16,7 @@ from served import MARKUP, PATIENCE_SECONDS, encode, noise, serving
 
 from lamina import load_data, read_run
 from lamina.cli import main
+from lamina.deploy.serve import explanation
 from lamina.deploy.serve.app import PATHS
 from lamina.deploy.serve.openapi import describe_api
 
@@ -119,6 +120,14 @@ def test_an_explanation_says_whether_it_is_trusted(server):
     assert given["reason"]
     for name in ("picture", "map"):
         assert base64.b64decode(given[name]).startswith(b"\x89PNG")
+
+
+def test_a_map_whose_tests_would_take_too_long_is_not_trusted(runs, monkeypatch):
+    monkeypatch.setattr(explanation, "TEST_SECONDS", 0.0)
+    model = read_run(runs["shapes"]).load_model()
+    given = explanation.explain_picture(model, load_data("shapes").test.pixels[:1])
+    assert (given["trusted"], given["reason"][:21]) == (False, "it was not tested, as")
+    assert base64.b64decode(given["map"]).startswith(b"\x89PNG")
 
 
 def test_a_training_picture_is_most_like_itself(server):

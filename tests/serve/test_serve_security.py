@@ -133,7 +133,10 @@ def test_with_a_token_nothing_of_the_model_is_told_without_it(guarded):
 
 def test_at_every_address_hosts_are_still_checked(guarded):
     assert guarded.ask("/healthz", Host=f"evil.example:{guarded.port}").status == 421
-    assert guarded.ask("/healthz", Host=f"{socket.gethostname()}:{guarded.port}").status == 200
+    own = socket.gethostname()
+    assert guarded.announced == f"http://{own.lower()}:{guarded.port}/"
+    for name in (own, f"{own}.local", "localhost"):
+        assert guarded.ask("/healthz", Host=f"{name}:{guarded.port}").status == 200
 
 
 def test_an_invalid_request_line_or_head_gets_400(server):
@@ -142,7 +145,9 @@ def test_an_invalid_request_line_or_head_gets_400(server):
         b"GET /\r\n\r\n",
         b"GET / HTTP/1.1\r\n: x\r\n\r\n",
     ):
-        assert server.ask_raw(request).startswith(b"HTTP/1.1 400 ")
+        answer = server.ask_raw(request)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"X-Content-Type-Options: nosniff\r\n" in answer
     long = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n"
     assert not server.ask_raw(long).startswith(b"HTTP/1.1 200 ")
     assert server.ask("/healthz").status == 200
