@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -66,6 +68,14 @@ def test_the_weakest_class_and_the_calibration_are_said(runs):
     (line,) = re.findall(r"^- Its recall is lowest for (.*)$", build_card(run), re.MULTILINE)
     assert line.endswith(f": {100 * min(recalls):.1f} % of {(targets == int(np.argmin(recalls))).sum()} images.")
     assert "calibrated on 90 images of val" in build_card(run)
+
+
+def test_where_all_are_right_no_class_is_the_weakest(runs, tmp_path):
+    run, _ = runs["binary"]
+    run = dataclasses.replace(run, path=shutil.copytree(run.path, tmp_path / "right"))
+    classes = tuple(dataclasses.replace(scores, recall=1.0) for scores in run.report.classes)
+    run.save_report(dataclasses.replace(run.report, classes=classes))
+    assert "recall is lowest" not in build_card(run)
 
 
 def test_val_is_called_what_it_is(tmp_path):
