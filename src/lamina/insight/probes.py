@@ -27,7 +27,7 @@ from lamina.insight.trust import redraw
 from lamina.nets.modules import Whitening
 from lamina.targets import SINGLE_LABEL
 from lamina.training.activations import activations
-from lamina.training.model import PREDICTED_PIXELS, Model
+from lamina.training.model import Model, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.task import Regression
 
@@ -129,9 +129,8 @@ def compute_features(
 ) -> dict[str, Float64[np.ndarray, "n d"]]:
     """At most 1,024 numbers for each picture from each layer; those of ``""`` are of the picture itself."""
     parts: dict[str, list[Tensor]] = {layer: [] for layer in ("", *layers)}
-    batch = max(1, PREDICTED_PIXELS // math.prod(pixels.shape[1:3]))
-    for start in range(0, len(pixels), batch):
-        chunk = torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch])).to(model.device)
+    for batch in split_pixels(pixels):
+        chunk = torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)
         parts[""].append(_reduce(model.normalize(chunk)).cpu())
         for layer, output in activations(model, chunk, layers).items():
             parts[layer].append(_reduce(output).cpu())
@@ -216,9 +215,8 @@ def compare_layers(
 
 def _compute_gram(model: Model, pixels: UInt8[np.ndarray, "n h w c"], path: str) -> Float64[np.ndarray, "n n"]:
     """The products of all pairs of pictures, by a layer's output."""
-    batch = max(1, PREDICTED_PIXELS // math.prod(pixels.shape[1:3]))
-    chunks = (np.ascontiguousarray(pixels[start : start + batch]) for start in range(0, len(pixels), batch))
-    outputs = torch.cat([activations(model, chunk, [path])[path].flatten(1) for chunk in chunks])
+    batches = (np.ascontiguousarray(batch) for batch in split_pixels(pixels))
+    outputs = torch.cat([activations(model, batch, [path])[path].flatten(1) for batch in batches])
     outputs -= outputs.mean(dim=0)
     gram: Float64[np.ndarray, "n n"] = (outputs @ outputs.T).cpu().double().numpy()
     return gram

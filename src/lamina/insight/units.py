@@ -5,7 +5,6 @@ A unit is a channel of a convolution, or a number of a vector. It sees a patch o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from lamina.training.activations import (
     module_paths,
     watch,
 )
-from lamina.training.model import PREDICTED_PIXELS, Model, eval_mode
+from lamina.training.model import Model, eval_mode, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 
 SHUFFLES = 20
@@ -173,13 +172,13 @@ def _measure(
 ) -> dict[str, tuple[Float32[np.ndarray, "n u"], Int64[np.ndarray, "n u"], Pair]]:
     paths = [find_path(model, layer) for layer in layers]
     parts: dict[str, list[tuple[Tensor, Tensor, Pair]]] = {path: [] for path in paths}
-    batch = max(1, PREDICTED_PIXELS // math.prod(pixels.shape[1:3]))
-    for start in range(0, len(pixels), batch):
-        outputs = activations(model, np.ascontiguousarray(pixels[start : start + batch]), paths)
-        for path, output in outputs.items():
+    done = 0
+    for batch in split_pixels(pixels):
+        for path, output in activations(model, np.ascontiguousarray(batch), paths).items():
             parts[path].append(_find_greatest(output))
+        done += len(batch)
         if progress is not None:
-            progress(min(start + batch, len(pixels)), len(pixels))
+            progress(done, len(pixels))
     return {
         path: (torch.cat([each[0] for each in own]).numpy(), torch.cat([each[1] for each in own]).numpy(), own[0][2])
         for path, own in parts.items()
@@ -318,11 +317,9 @@ def measure_removals(
         NetError: the layer gives no tensor.
         DataError: the images cannot be scored.
     """
-    pixels = np.ascontiguousarray(images.pixels)
-    batch = max(1, PREDICTED_PIXELS // math.prod(pixels.shape[1:3]))
-    chunks = [torch.from_numpy(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
+    chunks = [torch.from_numpy(batch) for batch in split_pixels(np.ascontiguousarray(images.pixels))]
     outputs = [activations(model, chunk, [path])[path] for chunk in chunks]
-    means = torch.stack([units_first(output).mean(dim=2).sum(dim=0) for output in outputs]).sum(dim=0) / len(pixels)
+    means = torch.stack([units_first(output).mean(dim=2).sum(dim=0) for output in outputs]).sum(dim=0) / len(images)
     before = score_logits(model.task, _finish(model, path, chunks, outputs), images, 0.0)
     removals = []
     for done, unit in enumerate(units, start=1):

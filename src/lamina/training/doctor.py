@@ -22,7 +22,7 @@ from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.training.activations import describe_layer, innermost_paths, name_layer, watch
 from lamina.training.diagnosis import Diagnosis, diagnose
 from lamina.training.events import Epoch, LayerFigures
-from lamina.training.model import PREDICTED_PIXELS, Model, eval_mode
+from lamina.training.model import Model, eval_mode, split_pixels
 from lamina.training.observation import Activity, Check, Moments, Observation
 from lamina.training.randomness import seeded
 from lamina.training.recipe import Recipe
@@ -230,14 +230,12 @@ def look(model: Model, images: Images) -> Activity:
             before[number] = torch.maximum(before[number], units) if number in before else units
             called[path] += 1
 
-    _, height, width = model.in_shape
-    size = max(1, PREDICTED_PIXELS // (height * width))
-    pixels = torch.from_numpy(np.ascontiguousarray(images.pixels))
+    batches = split_pixels(np.ascontiguousarray(images.pixels))
     with eval_mode(model), seeded(0, model.device), keep_buffers(model), watch(model, modules, note):
         parts = []
-        for part in pixels.split(size):
+        for batch in batches:
             called.clear()
-            parts.append(model(part.to(model.device)))
+            parts.append(model(torch.from_numpy(batch).to(model.device)))
         logits = torch.cat(parts)
     inputs = {}
     for path, moments in sums.items():

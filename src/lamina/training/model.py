@@ -218,6 +218,16 @@ def update_average(averaged: Model, live: Model, decay: float) -> None:
         kept.copy_(buffer)
 
 
+def split_pixels(pixels: UInt8[np.ndarray, "n h w c"]) -> list[UInt8[np.ndarray, "m h w c"]]:
+    """Pictures in batches whose activations fit into memory, as views.
+
+    >>> [len(batch) for batch in split_pixels(np.zeros((1200, 8, 8, 3), np.uint8))]
+    [500, 500, 200]
+    """
+    size = max(1, min(500, PREDICTED_PIXELS // math.prod(pixels.shape[1:3])))
+    return [pixels[start : start + size] for start in range(0, len(pixels), size)]
+
+
 def predict_logits(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], *, autocasts: bool = False, group: Group = ALONE
 ) -> Float32[np.ndarray, "n k"]:
@@ -239,20 +249,17 @@ def predict_logits(
             f"The model was trained on pictures of {channels}×{height}×{width} (channels, height, width), "
             f"but got {'×'.join(map(str, found))}: {remedy}."
         )
-    batch_size = max(1, min(500, PREDICTED_PIXELS // (height * width)))
+    batches = split_pixels(pixels)
+    own = group.deal(len(batches))
     with eval_mode(model), torch.inference_mode():
         used = model
         if len(pixels) >= FOLDED_PICTURES and not has_hooks(model):
             used = copy.copy(model)
             used._modules = {"body": fold_norms(model.body)}
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocasts):
-            starts = range(0, len(pixels), batch_size)
-            own = group.deal(len(starts))
             logits = [
-                used(torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(model.device))
-                .float()
-                .cpu()
-                for start in starts[own.start : own.stop]
+                used(torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)).float().cpu()
+                for batch in batches[own.start : own.stop]
             ]
     predicted = torch.cat(logits).numpy() if logits else np.empty((0, model.task.outputs), np.float32)
     if group.size == 1:
