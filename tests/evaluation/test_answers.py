@@ -100,6 +100,10 @@ def test_nothing_is_unpickled(tmp_path):
             "writes it again.",
         ),
         (
+            {"test_names": np.array([None, "b", "c"])},
+            "answers.npz is damaged: it holds Python objects. lamina resume writes it again.",
+        ),
+        (
             {"extra": np.zeros(3)},
             "answers.npz is damaged: expected logits, targets and names of train, val, test, got test_logits, "
             "test_targets, test_names, extra. lamina resume writes it again.",

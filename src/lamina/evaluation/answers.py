@@ -75,7 +75,9 @@ def unpack_answers(content: bytes, what: str) -> dict[Split, Answers]:
         if len(arrays) != 3 * len(found):
             raise ValueError(f"expected logits, targets and names of {', '.join(SPLITS)}, got {', '.join(arrays)}")
     except FAILURES as error:
-        raise damaged(what, error, REMEDY) from error
+        # NumPy's message would say how to unpickle it.
+        reason = "it holds Python objects" if "pickle" in str(error) else error
+        raise damaged(what, reason, REMEDY) from error
     return found
 
 
