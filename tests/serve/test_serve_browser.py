@@ -138,6 +138,8 @@ def test_an_older_answer_never_stands_beside_a_newer_picture(page, picture, tmp_
     with page.expect_request("**/v1/predict?model=shapes"):
         chosen.set_input_files(tmp_path / "other.png")
     expect(card).to_be_hidden()
+    with page.expect_file_chooser():
+        chosen.click()
     assert chosen.input_value() == ""
     with page.expect_response("**/v1/explain*"):
         held[0].continue_()

@@ -85,11 +85,9 @@ async function look(task, model, file, turn, button, place) {
 }
 
 for (const id of ["file", "camera"]) {
-  find(id).addEventListener("change", ({ target }) => {
-    const [file] = target.files;
-    target.value = ""; // so that the same file can be given again
-    if (file) take(file);
-  });
+  // Forgotten when another is to be chosen, so that it may be the same one.
+  find(id).addEventListener("click", ({ target }) => { target.value = ""; });
+  find(id).addEventListener("change", ({ target }) => { if (target.files.length) take(target.files[0]); });
 }
 
 document.addEventListener("paste", (event) => {
