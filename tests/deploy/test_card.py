@@ -12,6 +12,7 @@ import yaml
 from report_runs import HOSTILE, NAMES, make_dataset, train
 
 from lamina.deploy.card import build_card, to_yaml
+from lamina.training.pretrained import TimmNet
 
 METRICS = {
     "single-label": ["accuracy", "balanced_accuracy", "expected_calibration_error"],
@@ -91,3 +92,12 @@ def test_yaml_reads_what_was_written(value):
 
     read = yaml.safe_load(f"value: {to_yaml(value)}")["value"]
     assert read == (escape(value) if isinstance(value, str) else value)
+
+
+def test_published_weights_that_were_fine_tuned_are_named(runs):
+    run, _ = runs["single-label"]
+    net = TimmNet("test_efficientnet.r160_in1k", "pretrained", "0123456789abcdef")
+    record = dataclasses.replace(run.record, net=None, timm=net, net_name=net.net_name)
+    found = read_metadata(build_card(dataclasses.replace(run, record=record)))
+    assert found["base_model"] == "timm/test_efficientnet.r160_in1k"
+    assert "base_model" not in read_metadata(build_card(run))

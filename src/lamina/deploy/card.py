@@ -12,6 +12,7 @@ from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Re
 from lamina.runs.run import Run
 from lamina.targets import MULTI_LABEL, REGRESSION
 from lamina.text import escape
+from lamina.training.pretrained import PRETRAINED
 
 DATA_SETS = {
     "cifar10": "uoft-cs/cifar10",
@@ -94,6 +95,8 @@ def _collect_metadata(run: Run, report: Report | None, name: str) -> dict[str, A
     }
     if known is not None:
         found["datasets"] = [known]
+    if record.timm is not None and record.timm.weights == PRETRAINED:
+        found["base_model"] = f"timm/{record.timm.name}"  # where timm's authors publish them
     if report is None:
         return found
     metrics = _collect_metrics(report)
