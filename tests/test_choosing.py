@@ -17,6 +17,7 @@ from lamina.runs.choosing import (
     choose_from_scratch,
     find_sides,
     find_slowdown,
+    fit_again,
     is_better,
     propose,
     spend,
@@ -136,6 +137,26 @@ def test_on_a_machine_that_has_become_slower_fewer_epochs_fit():
     assert find(2, 200.0) is None  # not even an epoch would fit
     constant = replace(recipe, schedule="constant")
     assert find_slowdown(constant, pace, clock)(0.1, 0.1) is find_slowdown(constant, pace, clock)(2, 9.0) is None
+
+
+def test_on_a_machine_that_has_become_faster_more_epochs_fit():
+    """Steps may be timed while another program takes the cores, and be far faster a second later."""
+    pace, recipe = Pace(0.02, 0.0), Recipe(epochs=4, schedule="linear")
+    clock = Clock(lambda: 100.0, images=1000, val=0, test=0, spare_seconds=1.0)
+
+    def find(epochs_done: float, seconds: float, most_epochs: int | None = None) -> float | None:
+        watch = find_slowdown(recipe, pace, clock, most_epochs)
+        assert watch(0.01, 3.0) is None
+        return watch(epochs_done, 3.0 + seconds)
+
+    assert find(0.3, 0.4) == pytest.approx(0.4 / (0.29 * pace.total_seconds(recipe, 1000, 0) / 4))
+    assert find(3.5, 4.0) is not None  # near the end, too: most of the time is left
+    assert find(0.3, 0.1) is None  # too little was seen
+    assert find(0.3, 4.0) is None  # not twice as fast
+    assert find(0.3, 0.4, most_epochs=7) is None  # more would hardly help
+    assert find(0.3, 0.4, most_epochs=8) is not None
+    fitting = fit_again(recipe, pace.slow_down(0.1), clock, 12)
+    assert (fitting.epochs, fit_again(recipe, pace.slow_down(0.1), clock, None).epochs) == (12, 46)
 
 
 def test_growing_pictures_are_expected_to_be_quicker_at_first():

@@ -74,10 +74,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Budget:
-    """The time limit of a training: its measured pace, and the clock of the command."""
+    """The time limit of a training: its measured pace, the clock of the command, and how many epochs may help."""
 
     pace: Pace
     clock: Clock
+    most_epochs: int | None = None
 
     @property
     def until_seconds(self) -> float:
@@ -93,12 +94,12 @@ def train_plan(
     evaluates_test: bool = True,
     made: list[Path] | None = None,
 ) -> Outcome:
-    """Start the run and train it; if the machine has become too slow to finish in time, start again with fewer epochs.
+    """Start the run and train it; if the machine has become slower or much faster, start again with other epochs.
 
     A training that is cut short has not lowered its learning rate, and does far worse than one with fewer epochs.
     ``made`` then holds the folder of the run.
     """
-    from lamina.runs.choosing import find_slowdown
+    from lamina.runs.choosing import find_slowdown, fit_again
 
     recipe, budget = plan.recipe, plan.budget
     always = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "optimizer", "lr", "seed")}
@@ -110,7 +111,7 @@ def train_plan(
     )  # fmt: skip
     if made is not None:
         made[:] = [run.path]
-    slowdown = None if budget is None else find_slowdown(recipe, budget.pace, budget.clock)
+    slowdown = None if budget is None else find_slowdown(recipe, budget.pace, budget.clock, budget.most_epochs)
     outcome = train(
         run, plan.dataset, terminal, save_every_seconds=settings.save_every_seconds,
         until_seconds=None if budget is None else budget.until_seconds, slowdown=slowdown,
@@ -119,16 +120,18 @@ def train_plan(
     if outcome.slowdown is None or budget is None:
         return outcome
     budget = replace(budget, pace=budget.pace.slow_down(outcome.slowdown))
-    fitting = budget.clock.fit(budget.pace, recipe)
+    fitting = fit_again(recipe, budget.pace, budget.clock, budget.most_epochs)
     seconds = round(budget.clock.total_seconds(budget.pace, fitting), 1)
     considered = tuple(
         replace(one, epochs=fitting.epochs, seconds=seconds) if one.verdict == "chosen" else one
         for one in plan.considered
     )
     terminal.emit("restart", run=str(run.path), slowdown=outcome.slowdown, epochs=fitting.epochs)
+    change = (
+        f"{outcome.slowdown:.1f} times slower" if outcome.slowdown > 1 else f"{1 / outcome.slowdown:.1f} times faster"
+    )
     terminal.remark(
-        f"time: the machine has become {outcome.slowdown:.1f} times slower; starting again with {fitting.epochs} "
-        f"of {recipe.epochs} epochs"
+        f"time: the machine has become {change}; starting again with {fitting.epochs} instead of {recipe.epochs} epochs"
     )
     remove_run(run.path)
     plan = replace(plan, recipe=fitting, budget=budget, considered=considered)
@@ -317,7 +320,7 @@ def plan_candidate(
     choice = choice_of_timm(net) if isinstance(net, TimmNet) else choose_net(candidate.net_name, request.terminal)
     is_head_alone = candidate.recipe.freeze >= candidate.recipe.epochs
     recipe = candidate.recipe
-    budget = None if "epochs" in request.given else Budget(candidate.pace, clock)
+    budget = None if "epochs" in request.given else Budget(candidate.pace, clock, candidate.most_epochs)
     if budget is not None and not is_head_alone:
         recipe = spend(candidate, clock).recipe
     if candidate.fit:

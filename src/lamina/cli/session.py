@@ -45,7 +45,7 @@ class Outcome:
         train_seconds: time in the training steps of complete epochs.
         images_per_second: training images per second of that time.
         stopped_by: the signal that ended it early, if any.
-        slowdown: how many times slower the machine has become, if that ended it early.
+        slowdown: how many times slower the machine has become, or below 1 if faster, if that ended it early.
         is_stopped_at_diagnosis: whether a diagnosis ended it early.
     """
 

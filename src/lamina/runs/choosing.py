@@ -70,6 +70,8 @@ WATCHED_SECONDS, LEAST_WATCHED, WATCHED_SHARE = 1.0, 0.03, 0.4
 """A training is compared with its pace after so many seconds and this share of its time, up to that share."""
 LATE = 1.05
 """A training is late if it takes more than this multiple both of its expected time so far and of the time left."""
+EARLY, LEAST_STEP_SECONDS = 0.5, 0.25
+"""A training is early if its steps took less than this multiple of their expected time, in so many seconds or more."""
 
 UNTIMED = Pace(0.0, 0.0)
 """Pace of a candidate that has not been timed."""
@@ -95,6 +97,11 @@ class Candidate:
     fit: str = ""
     pace: Pace = UNTIMED
     can_grow: bool = False
+
+    @property
+    def most_epochs(self) -> int:
+        """As many as may help, before any were fitted to the time."""
+        return round(MOST_SHARE * self.recipe.epochs)
 
     def make(self, images: Images) -> Net | nn.Module:
         """The net, or timm's module, with the head's weights drawn from the recipe's seed."""
@@ -368,12 +375,15 @@ def has_time_to_tune(candidate: Candidate, clock: Clock) -> bool:
     )
 
 
-def find_slowdown(recipe: Recipe, pace: Pace, clock: Clock) -> Callable[[float, float], float | None]:
-    """Whether a training will not end in time, as the machine has become slower since its pace was measured.
+def find_slowdown(
+    recipe: Recipe, pace: Pace, clock: Clock, most_epochs: int | None = None
+) -> Callable[[float, float], float | None]:
+    """Whether a training should start again, as the machine has become slower or faster since its pace was measured.
 
     Gives a function of the epochs done and the seconds so far, to be called after steps of a recipe that freezes
-    nothing: how many times slower, where a new start with fewer epochs would end in time; ``None`` where all is well,
-    too little was seen, or it is too late for that. Where the learning rate does not fall, a cut costs nothing.
+    nothing: how many times slower, where a new start with fewer epochs would end in time; below 1, where one with twice
+    the epochs would, at most ``most_epochs``; ``None`` where all is well, too little was seen, or it is too late for
+    that. Where the learning rate does not fall, a cut costs nothing.
     """
     if recipe.freeze or recipe.schedule == "constant":
         return lambda _epochs_done, _seconds: None
@@ -387,18 +397,29 @@ def find_slowdown(recipe: Recipe, pace: Pace, clock: Clock) -> Callable[[float, 
         if not first:  # what came before, such as building the model, is no measure of steps
             first.append((done, seconds))
         spent, expected = seconds - first[0][1], done - first[0][0]
-        if spent < max(WATCHED_SECONDS, LEAST_WATCHED * total) or done > WATCHED_SHARE * total or expected <= 0:
+        if expected <= 0 or max(spent, expected) < max(WATCHED_SECONDS, LEAST_WATCHED * total):
             return None
         factor = spent / expected
+        if factor < EARLY and spent >= LEAST_STEP_SECONDS:
+            fitting = fit_again(recipe, pace.slow_down(factor), clock, most_epochs)
+            return factor if fitting.epochs >= 2 * recipe.epochs else None
+        if spent < max(WATCHED_SECONDS, LEAST_WATCHED * total) or done > WATCHED_SHARE * total:
+            return None
         slower = pace.slow_down(factor)
         left = clock.seconds_left() - clock.ending_seconds(slower)
         if factor < LATE or (total - done) * factor < LATE * left:
             return None
-        fitting = clock.fit(slower, recipe)
+        fitting = fit_again(recipe, slower, clock, most_epochs)
         is_worth_it = fitting.epochs < recipe.epochs and clock.total_seconds(slower, fitting) <= left
         return factor if is_worth_it else None
 
     return find
+
+
+def fit_again(recipe: Recipe, pace: Pace, clock: Clock, most_epochs: int | None) -> Recipe:
+    """The recipe with as many epochs as fit at another pace, at most ``most_epochs``."""
+    fitting = clock.fit(pace, recipe)
+    return fitting if most_epochs is None else scale_epochs(fitting, min(fitting.epochs, most_epochs))
 
 
 def spend(candidate: Candidate, clock: Clock) -> Candidate:
@@ -411,7 +432,7 @@ def spend(candidate: Candidate, clock: Clock) -> Candidate:
     if recipe.epochs < wanted.epochs and not wanted.grow_from_fraction:
         growing = clock.fit(pace, replace(wanted, grow_from_fraction=GROW_FROM_FRACTION))
         recipe = growing if candidate.can_grow and 2 <= growing.epochs <= wanted.epochs else recipe
-    return replace(candidate, recipe=scale_epochs(recipe, min(recipe.epochs, round(MOST_SHARE * wanted.epochs))))
+    return replace(candidate, recipe=scale_epochs(recipe, min(recipe.epochs, candidate.most_epochs)))
 
 
 def check_one_epoch(name: str, recipe: Recipe, pace: Pace, clock: Clock) -> None:
