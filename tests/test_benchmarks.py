@@ -70,3 +70,14 @@ def test_planted_labels_are_looked_for(tmp_path):
     row = json.loads((tmp_path / "row.json").read_text(encoding="utf-8"))
     assert (row["planted"], row["pictures"]) == ("labels", 100)
     assert 0 <= row["confident learning"]["recall"] <= row["disagreement"]["recall"] <= 1
+
+
+@pytest.mark.slow
+def test_exports_are_certified_and_read_again(tmp_path):
+    done = run_benchmark(
+        "exports.py", "--nets", "residual", "--kinds", "binary", "--pictures", 5, "--json", tmp_path / "exports.json"
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "exports.json").read_text())["exports"]
+    assert [row["format"] for row in rows] == ["onnx", "pt2"]
+    assert all(row["share_of_limit"] <= 1 for row in rows)

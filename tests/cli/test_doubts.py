@@ -83,7 +83,7 @@ def test_a_damaged_calibration_is_named(trained, workplace, pictures):
         (("--coverage", "1"), "--coverage was 1, but must be between 0 and 1, such as 0.9."),
         (
             ("--coverage", "0.9", "--top", "2"),
-            "--coverage chooses how many classes are shown, and so does --top. Leave out one of them.",
+            "--coverage says what is shown of each picture, and so does --top. Leave out one of them.",
         ),
         (
             ("--coverage", "0.9999"),

@@ -65,6 +65,7 @@ def test_what_cannot_be_exported_or_used_is_said(trained, workplace, pictures):
             "--coverage is fitted to val pictures, which an exported file does not have. Give the run.",
         ),
         (("export", trained, "net.onnx", "--to", "pt2"), "The file was net.onnx, but --to pt2 is another format. "),
+        (("predict", picture, picture), f"Expected the folder of a run, got the file {picture}. Give the folder that "),
         (("predict", "gone.onnx", picture), "Cannot read gone.onnx: No such file or directory. "),
         (("predict", trained / "report.json", picture), f"Expected the folder of a run, got the file {trained}"),
         (("predict", "net.onnx", picture), "net.onnx is not an ONNX file that can be run: "),

@@ -10,50 +10,72 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from test_export import RESIDUAL, make_model
 
 from lamina import load_data
-from lamina.deploy.export import export_onnx, open_onnx
+from lamina.deploy.export import export_onnx, export_pt2, open_onnx
 from lamina.evaluation.pictures import decode_ahead
+from lamina.training.model import predict_logits
 
 DOCUMENT = Path(__file__).parents[2] / "docs/ship.md"
 
 
-def read_snippet(language: str) -> str:
-    text = DOCUMENT.read_text(encoding="utf-8")
-    return text.partition(f"```{language}\n")[2].partition("```")[0]
+def read_snippets(language: str) -> list[str]:
+    blocks = DOCUMENT.read_text(encoding="utf-8").split(f"```{language}\n")[1:]
+    return [block.partition("```")[0] for block in blocks]
 
 
 def draw_picture(images, mode: str, width: int, height: int) -> Image.Image:
-    """A picture of another size; one with transparency has it on its left."""
-    picture = Image.fromarray(images.pixels[3]).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+    """A picture of another size, with a transparent left half or turned on its side by its EXIF data."""
+    picture = Image.fromarray(images.pixels[3]).resize((width, height), Image.Resampling.BICUBIC)
     if mode == "RGBA":
+        picture = picture.convert(mode)
         picture.paste((0, 0, 0, 0), (0, 0, width // 2, height))
+    if mode == "turned":
+        picture.getexif()[ExifTags.Base.Orientation] = 6
     return picture
 
 
+def run_snippet(snippet: str, folder: Path) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 @pytest.mark.parametrize(
-    ("resize", "mode", "data"), [("crop", "RGB", "shapes"), ("pad", "RGBA", "shapes"), ("stretch", "L", "shapes-pose")]
+    ("resize", "mode", "size", "data"),
+    [
+        ("crop", "turned", (90, 60), "shapes"),
+        ("pad", "RGBA", (90, 60), "shapes"),
+        ("pad", "RGB", (100, 1), "shapes"),
+        ("stretch", "RGB", (60, 90), "shapes-pose"),
+    ],
 )
-def test_python_needs_neither_torch_nor_lamina(resize, mode, data, tmp_path):
+def test_python_prepares_pictures_as_lamina_does_and_needs_neither_torch_nor_lamina(resize, mode, size, data, tmp_path):
     images = load_data(data).test.take_evenly(20)
-    draw_picture(images, mode, 90, 60).save(tmp_path / "cat.png")
-    if mode == "L":
+    file = tmp_path / "cat.png"
+    draw_picture(images, mode, *size).save(file)
+    if data == "shapes-pose":
         images = dataclasses.replace(images, pixels=images.pixels[..., :1].copy())
     (tmp_path / "pets.onnx").write_bytes(export_onnx(make_model(RESIDUAL, images), resize))
-    check = "\nimport sys\nassert not {'torch', 'lamina'} & set(sys.modules)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", read_snippet("python") + check],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    (prediction,) = open_onnx(tmp_path / "pets.onnx").predict(tmp_path / "cat.png")
-    printed = dict(line.split() for line in done.stdout.splitlines())
-    assert {name: float(value) for name, value in printed.items()} == pytest.approx(prediction.values, abs=0.01)
+    check = "\nimport sys\nassert not {'torch', 'lamina'} & set(sys.modules)\nnp.save('prepared.npy', images)\n"
+    lines = run_snippet(read_snippets("python")[0] + check, tmp_path)
+    (chunk,) = decode_ahead([file], images.shape, resize)
+    assert np.array_equal(np.load(tmp_path / "prepared.npy"), chunk.pixels)
+    (prediction,) = open_onnx(tmp_path / "pets.onnx").predict(file)
+    printed = {name: float(value) for name, value in (line.split() for line in lines)}
+    assert printed == pytest.approx(prediction.values, abs=1e-4)
+
+
+def test_a_program_of_torch_is_read_with_its_names(tmp_path):
+    images = load_data("shapes").test.take_evenly(20)
+    model = make_model(RESIDUAL, images)
+    (tmp_path / "pets.pt2").write_bytes(export_pt2(model, "crop"))
+    black = np.zeros((1, 32, 32, 3), np.uint8)
+    assert run_snippet(read_snippets("python")[1], tmp_path) == [
+        images.target_names[predict_logits(model, black)[0].argmax()]
+    ]
 
 
 PREPARE = """async ([text, shape, resize]) => {
@@ -63,18 +85,21 @@ PREPARE = """async ([text, shape, resize]) => {
 
 
 @pytest.mark.slow
-def test_javascript_prepares_pictures_as_lamina_does(browser, tmp_path):
+def test_javascript_prepares_pictures_nearly_as_lamina_does(browser, tmp_path):
     images = load_data("shapes").test.take_evenly(20)
     page = browser.new_page()
-    page.add_script_tag(content=read_snippet("javascript"))
+    page.add_script_tag(content=read_snippets("javascript")[0])
     file = tmp_path / "picture.png"
-    for mode, channels in (("RGB", 3), ("RGBA", 3), ("RGB", 1)):
+    for mode, channels in (("turned", 3), ("RGBA", 3), ("RGB", 1)):
         for resize in ("crop", "pad", "stretch"):
             for width, height in ((32, 32), (90, 60), (400, 500)):
                 draw_picture(images, mode, width, height).save(file)
                 encoded = base64.b64encode(file.read_bytes()).decode()
                 got = np.array(page.evaluate(PREPARE, [encoded, [channels, 32, 32], resize])).reshape(32, 32, channels)
                 (chunk,) = decode_ahead([file], (channels, 32, 32), resize)
-                apart = np.abs(got - chunk.pixels[0].astype(int)).mean()
+                expected = chunk.pixels[0].astype(int)
+                apart = np.abs(got - expected).mean()
                 assert apart <= (0.1 if (width, height) == (32, 32) else 3)
+                # One that is shifted by a pixel is further away.
+                assert apart < 0.7 * min(np.abs(np.roll(got, 1, axis=axis) - expected).mean() for axis in (0, 1))
     page.close()

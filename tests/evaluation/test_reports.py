@@ -82,7 +82,7 @@ def test_a_report_of_classes_prints_as_a_table():
         [
             "test accuracy 99.8 % (95 % interval 99.3 to 99.9 %, 1,203 images)",
             "always answering [red]dog: 40.0 %, a gain of 59.8 points (95 % interval 55.0 to 64.0)",
-            "balanced accuracy 50.0 %, loss 0.7123, calibration error 2.1 % (not calibrated; that takes 50 val images)",
+            "balanced accuracy 50.0 %, loss 0.7123, calibration error 2.1 % (not calibrated)",
             "",
             "class     precision   recall      F1  images",
             "cat          99.7 %  100.0 %  99.8 %   1,200",
@@ -101,8 +101,7 @@ def test_a_report_of_labels_prints_as_a_table():
             "val mean average precision 75.0 % (1 image)",
             "answering with the labels' frequencies: 25.0 %, micro F1 40.0 %, a gain of 50.0 points "
             "(95 % interval 12.5 to 87.5)",
-            "micro F1 50.0 %, macro F1 66.7 %, loss 0.2500, calibration error 3.1 % "
-            "(not calibrated; that takes 50 val images)",
+            "micro F1 50.0 %, macro F1 66.7 %, loss 0.2500, calibration error 3.1 % (not calibrated)",
             "",
             "label   average precision  precision   recall      F1  images",
             "furry              75.0 %     50.0 %  100.0 %  66.7 %       1",
@@ -129,7 +128,7 @@ def test_a_report_of_numbers_prints_as_a_table():
 
 def test_a_report_of_a_yes_or_no_names_the_question():
     assert str(YES_NO).splitlines()[2:7] == [
-        "balanced accuracy 75.0 %, loss 0.7123, calibration error 2.1 % (not calibrated; that takes 50 val images)",
+        "balanced accuracy 75.0 %, loss 0.7123, calibration error 2.1 % (not calibrated)",
         "metal?: average precision 87.5 %, ROC AUC 0.938",
         "",
         "class  precision   recall       F1  images",

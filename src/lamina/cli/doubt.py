@@ -57,7 +57,13 @@ def check_doubt(task: Task, limit: float | None, coverage: float | None) -> None
 
 def make_doubt(run: Run, task: Task, limit: float | None, coverage: float | None, terminal: Terminal) -> Doubt:
     """What the options ask for; prints what it was fitted to, and what it is worth on the test pictures."""
+    if limit is None and coverage is None:
+        return Doubt()
+    from lamina.evaluation.calibration import LEAST_IMAGES
+
     check_doubt(task, limit, coverage)
+    if run.calibration is None and task.kind is not REGRESSION:
+        terminal.remark(f"the probabilities are not calibrated, which takes {LEAST_IMAGES} val pictures or more")
     if limit is not None:
         _say_rejections(run, task, limit, terminal)
     if coverage is None:
@@ -73,8 +79,8 @@ def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: T
     answers = run.answers
     if "val" not in answers:
         raise RunError(
-            f"--coverage is fitted to val pictures, but {run.path} has no answers for any. Train with --val 0.1, or "
-            f"evaluate the run's own val with lamina resume {run.path}."
+            f"--coverage is fitted to val pictures, but {run.path} has no answers for any. Train with --val 0.1; if "
+            f"the run has val, lamina resume {run.path} writes its answers."
         )
     val, test = answers["val"], answers.get("test")
     words = f"coverage: {100 * coverage:g} %, fitted to {len(val.logits):,} pictures of val"
@@ -113,7 +119,7 @@ def _too_few(pictures: int, coverage: float) -> DataError:
 def _say_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> None:
     import torch
 
-    from lamina.evaluation.calibration import LEAST_IMAGES, judge_answers, measure_rejection
+    from lamina.evaluation.calibration import judge_answers, measure_rejection
 
     answers = run.answers
     split = "test" if "test" in answers else "val"
@@ -124,8 +130,6 @@ def _say_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> N
     confidence, is_right = judge_answers(task, logits, targets)
     gain = measure_rejection(confidence, is_right, limit)
     share = "" if gain.accuracy is None else f", of which {100 * gain.accuracy:.1f} % are right"
-    if run.calibration is None:
-        terminal.remark(f"the probabilities are not calibrated; that takes {LEAST_IMAGES} val images")
     terminal.remark(
         f"rejecting: below {100 * limit:g} %; of {len(is_right):,} pictures of {split}, {100 * gain.coverage:.1f} % "
         f"are kept{share} (without rejecting, {100 * is_right.double().mean():.1f} %)"

@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     if file_format is None:
         raise DataError(f"The file was {file}, but must end in .onnx or .pt2. Another ending needs --to.")
     if SUFFIXES.get(file.suffix.lower(), file_format) != file_format:
-        raise DataError(f"The file was {file}, but --to {file_format} is another format. Leave out --to.")
+        raise DataError(f"The file was {file}, but --to {file_format} is another format. Rename it, or leave out --to.")
     if not file.parent.is_dir():
         raise DataError(f"The file was {file}, but there is no folder {file.parent}. Create it first.")
     from lamina.deploy.certificate import certify

@@ -45,7 +45,7 @@ class Options:
     top: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """show the N most likely classes or labels; by default 3 classes, or the labels that are more likely than not"""
     reject_below: Annotated[float | None, tyro.conf.arg(metavar="P", help_behavior_hint="")] = None
-    """reject answers of a lower probability, from 0 to 1"""
+    """reject answers whose probability is below P, from 0 to 1"""
     coverage: Annotated[float | None, tyro.conf.arg(metavar="P", help_behavior_hint="")] = None
     """show the smallest set of classes that holds the right one in this fraction of pictures, such as 0.9; for numbers,
     a margin that holds the true one that often"""
@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.top is not None and options.top < 1:
         raise DataError(f"--top was {options.top}, but must be at least 1.")
     if options.top is not None and options.coverage is not None:
-        raise DataError("--coverage chooses how many classes are shown, and so does --top. Leave out one of them.")
+        raise DataError("--coverage says what is shown of each picture, and so does --top. Leave out one of them.")
     import torch
 
     from lamina.evaluation.pictures import find_pictures
@@ -77,8 +77,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.output is not None:
         _check_output(options.output)
     terminal = Terminal(as_json=options.json)
-    is_exported = options.run.suffix.lower() == ".onnx" or _is_lone_file(options.run)
-    run = None if is_exported else read_run(options.run)
+    run = None if _is_exported(options.run) else read_run(options.run)
     paths, problems = find_pictures(options.images)
     if len(paths) <= PICTURES_OF_ONE_THREAD:
         torch.set_num_threads(1)
@@ -112,9 +111,9 @@ def run(arguments: Sequence[str]) -> int:
     return 2 if failed else 0
 
 
-def _is_lone_file(path: Path) -> bool:
-    """Whether it is a file, and none of a run's, whatever it is called."""
-    return path.is_file() and not (path.parent / "run.json").exists()
+def _is_exported(path: Path) -> bool:
+    """Whether it is a file that lamina export wrote, by its ending or by the certificate beside it."""
+    return path.suffix.lower() == ".onnx" or (path.is_file() and path.with_name(f"{path.name}.json").exists())
 
 
 def _open_file_as_model(options: Options) -> Predictor:

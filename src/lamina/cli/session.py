@@ -20,6 +20,7 @@ from lamina.cli.overlap import UNASKED_SECONDS, say_overlap
 from lamina.cli.terminal import Terminal, format_epoch
 from lamina.errors import plural
 from lamina.nets import Net
+from lamina.targets import REGRESSION
 from lamina.training.group import ALONE, Group
 from lamina.training.recipe import Recipe
 
@@ -224,6 +225,19 @@ def train(
     return Outcome(run, dataset, val, report, seconds, sum(times), speed, stopped_by, slowdown_found, is_stopped)
 
 
+def _say_whether_calibrated(outcome: Outcome, terminal: Terminal) -> None:
+    """Say why the probabilities are as the net gave them, where they are."""
+    from lamina.evaluation.calibration import LEAST_IMAGES
+
+    run, val = outcome.run, outcome.dataset.val
+    if run.record.task.kind is REGRESSION or run.calibration is not None:
+        return
+    if val is None:
+        terminal.remark("probabilities: not calibrated, as there is no val (--val 0.1 sets a tenth aside)")
+    elif len(val) < LEAST_IMAGES:
+        terminal.remark(f"probabilities: not calibrated, as val has {len(val)} images; that takes {LEAST_IMAGES}")
+
+
 def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
     """Print the result of a training; returns the exit status."""
     from lamina.runs.history import has_ended
@@ -239,6 +253,7 @@ def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
         terminal.say("")
         pictures = sorted(file.name for file in run.path.glob("*.png"))
         terminal.say(f"saved to {run.path}: {', '.join(('model', 'report', *pictures))}")
+        _say_whether_calibrated(outcome, terminal)
     elif outcome.stopped_by is None:
         terminal.say(f"{data_name} has no val or test images that can be scored; the model is in {run.path}")
     terminal.emit(

@@ -76,7 +76,7 @@ def unpack_answers(content: bytes, what: str) -> dict[Split, Answers]:
             raise ValueError(f"expected logits, targets and names of {', '.join(SPLITS)}, got {', '.join(arrays)}")
     except FAILURES as error:
         # NumPy's message would say how to unpickle it.
-        reason = "it holds Python objects" if "pickle" in str(error) else error
+        reason = "it holds Python objects" if str(error).startswith("Object arrays") else error
         raise damaged(what, reason, REMEDY) from error
     return found
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, final
 
 from lamina.errors import LaminaError
 from lamina.evaluation.advice import advise, advise_on_classes, find_verdict
-from lamina.evaluation.calibration import LEAST_IMAGES, Rejection
+from lamina.evaluation.calibration import Rejection
 from lamina.evaluation.intervals import Interval
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
 from lamina.text import escape, format_percent, format_table, html_table
@@ -449,7 +449,7 @@ class NumberReport(Report):
 
 
 def _describe_calibration(report: Report, error: float, uncalibrated: float | None) -> str:
-    before = f"not calibrated; that takes {LEAST_IMAGES} val images"
+    before = "not calibrated"
     if uncalibrated is not None:
         before = f"{format_percent(uncalibrated)} before calibration"
         before += ", which is fitted to these images" if report.split == "val" else ""

@@ -345,7 +345,7 @@ def read_run(path: str | Path) -> Run:
     """
     path = Path(path)
     if path.is_file():
-        folder = path.parent if (path.parent / "run.json").exists() else "the folder that lamina train saved it in"
+        folder = path.parent if (path.parent / "run.json").exists() else "the folder that lamina train wrote"
         raise RunError(f"Expected the folder of a run, got the file {path}. Give {folder}.")
     if not path.is_dir():
         siblings = sorted(file.parent.name for file in path.parent.glob("*/run.json"))
