@@ -16,9 +16,8 @@ from report_runs import HOSTILE, NAMES, NET, Outline, make_dataset, make_images,
 from torch import nn
 
 from lamina.data import Dataset
-from lamina.deploy.markup import Markup
 from lamina.deploy.report_page import build_report_page
-from lamina.deploy.report_pictures import MOST_OF_CELL, PICTURES_BYTES, Evidence, fill_album, show_confusions
+from lamina.deploy.report_pictures import MOST_OF_CELL, PICTURES_BYTES, Evidence, show_confusions
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.evaluating import score_logits
 from lamina.runs.start import start_run
@@ -179,13 +178,38 @@ def test_many_classes_are_listed_by_pairs():
     shown = Outline(show_confusions(report, evidence))
     assert "95 % interval" in shown.texts
     assert shown.tags.count("tr") == 51
-    assert re.search(r"Pairs that are confused: \d+, the 50 with the largest share\.", " ".join(shown.texts))
+    assert re.search(
+        r"Pairs that are confused: \d+; these 50 have the intervals that begin highest\.", " ".join(shown.texts)
+    )
 
 
-def test_mistakes_have_the_room_first():
-    groups = [[0, 1, 2], [3, 4], []]
-    assert fill_album(groups, lambda row: Markup(str(row) * 10), 30) == [["0" * 10, "1" * 10], ["3" * 10], []]
-    assert fill_album([], lambda row: Markup(""), 30) == []
+def test_mistakes_have_the_room_first(monkeypatch):
+    images = make_images("single-label", 300, "test")
+    task = task_of(images)
+    logits = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    report = score_logits(task, logits, images, 0.0)
+    evidence = Evidence.collect(task, Answers("test", logits, images.targets, images.names), images)
+
+    def show_within(most_bytes):
+        monkeypatch.setattr("lamina.deploy.report_pictures.PICTURES_BYTES", most_bytes)
+        cells = re.findall(r'<h3>(.*?)</h3><div class="pictures">(.*?)</div>', show_confusions(report, evidence))
+        figures = [(" answered correctly" in title, re.findall("<figure>.*?</figure>", own)) for title, own in cells]
+        return [[own for right, own in figures if right == is_right] for is_right in (False, True)]
+
+    def measure(cells):
+        return sum(len(figure) for own in cells for figure in own)
+
+    mistakes, right = show_within(10**9)
+    assert len(mistakes) == 6
+    assert len(right) == 3
+    assert min(map(len, mistakes)) > 10
+    some, none = show_within(measure(mistakes) // 2)
+    assert none == []
+    assert len(some) == 6  # each has its largest losses
+    assert measure(mistakes) / 3 < measure(some) <= measure(mistakes) / 2
+    whole, rest = show_within(measure(mistakes) + measure(right) // 2)
+    assert whole == mistakes
+    assert 0 < measure(rest) <= measure(right) // 2
 
 
 def test_pictures_of_other_rows_are_not_shown(runs):

@@ -121,7 +121,7 @@ def _show_results(report: Report | None, task: Task, answers: Answers | None, da
         parts.append(wrap("h3", show("Are its probabilities right?")))
         drawn = encode_png(draw_reliability(task, answers))
         kind: Literal["chart", "chart narrow"] = "chart narrow" if isinstance(report, LabelReport) else "chart"
-        parts.append(chart(drawn, "how often answers of a probability are right", kind))
+        parts.append(chart(drawn, "how often answers with a given probability are right", kind))
     if isinstance(report, ClassReport) and report.rejections:
         parts.append(wrap("h3", show("Rejecting unsure answers")))
         lines = [

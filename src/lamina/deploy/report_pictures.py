@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -112,7 +112,7 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
         for pair, counted in zip(pairs, _link_cells(listed, shown), strict=False)
     ]
     heads = ("true", "answered", "images", "of", "share", "95 % interval")
-    some = f", the {len(listed)} with the largest share" if len(pairs) > len(listed) else ""
+    some = f"; these {len(listed)} have the intervals that begin highest" if len(pairs) > len(listed) else ""
     head = paragraph(f"Pairs that are confused: {len(pairs):,}{some}.")
     return join([head, remark, table(heads, lines, texts=2, links=[2]), album])
 
@@ -155,13 +155,9 @@ def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, Mar
     if evidence.images is None:
         return Markup(""), Markup(""), [0] * len(cells)
     images, sure = evidence.images, _describe_confidence(evidence)
-    places = sorted(range(len(cells)), key=lambda place: cells[place].is_right)  # mistakes have the room first
-    groups = [cells[place].rows.tolist() for place in places]
-    album = fill_album(groups, lambda row: _show_picture(images, row, sure[row]), PICTURES_BYTES)
-    figures = dict(zip(places, album, strict=True))
+    figures = _fill_album(cells, images, sure)
     parts = []
-    for number, cell in enumerate(cells):
-        own = figures[number]
+    for number, (cell, own) in enumerate(zip(cells, figures, strict=True)):
         if not own:
             continue
         some = "" if len(own) == len(cell.rows) else f"; {len(own):,} are in this page, those with the largest loss"
@@ -176,28 +172,29 @@ def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, Mar
                 name=f"cell-{number}",
             )
         )
-    shown, wanted = sum(map(len, figures.values())), sum(len(cell.rows) for cell in cells)
-    remark = f"Choose a number to see the pictures behind it. {shown:,} of {wanted:,} are in this page"
-    remark += "." if shown == wanted else "; the others were left out to keep it small."
-    return paragraph(remark, "faint screen"), join(parts), [len(figures[number]) for number in range(len(cells))]
+    counts = [len(own) for own in figures]
+    shown, whole = sum(counts), sum(len(cell.rows) for cell in cells)
+    remark = f"Choose a number to see the pictures behind it. {shown:,} of {whole:,} are in this page"
+    remark += "." if shown == whole else "; the others were left out to keep it small."
+    return paragraph(remark, "faint screen"), join(parts), counts
 
 
-def fill_album(groups: Sequence[Sequence[int]], embed: Callable[[int], Markup], most_bytes: int) -> list[list[Markup]]:
-    """The first pictures of each group, as many of each as there is room for; at most 30 of one.
-
-    >>> [len(own) for own in fill_album([[1, 2, 3], [4]], lambda row: Markup("12345"), 17)]
-    [2, 1]
-    """
-    shown: list[list[Markup]] = [[] for _ in groups]
-    room = most_bytes
-    for place in range(min(MOST_OF_CELL, max(map(len, groups), default=0))):
-        for group, own in zip(groups, shown, strict=True):
-            if place < len(group):
-                figure = embed(group[place])
-                room -= len(figure)
-                if room < 0:
-                    return shown
-                own.append(figure)
+def _fill_album(cells: Sequence[_Cell], images: Images, sure: Sequence[str]) -> list[list[Markup]]:
+    """The first pictures of each cell, at most 30 of one; right answers have the room that the mistakes leave."""
+    wanted = sorted(
+        (cell.is_right, place, number)
+        for number, cell in enumerate(cells)
+        for place in range(min(MOST_OF_CELL, len(cell.rows)))
+    )
+    shown: list[list[Markup]] = [[] for _ in cells]
+    room = PICTURES_BYTES
+    for _, place, number in wanted:
+        row = int(cells[number].rows[place])
+        figure = _show_picture(images, row, sure[row])
+        room -= len(figure)
+        if room < 0:
+            break
+        shown[number].append(figure)
     return shown
 
 
