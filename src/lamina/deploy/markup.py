@@ -52,8 +52,8 @@ td.text { white-space: pre-wrap; min-width: 8.5rem; overflow-wrap: anywhere; }
 .confusion th, .confusion td { padding: .3rem; min-width: 2rem; text-align: center; vertical-align: middle;
   border: 2px solid var(--ground); }
 .confusion th { font-weight: normal; white-space: normal; overflow-wrap: anywhere; line-height: 1.2; }
-.confusion th:first-child { min-width: 6rem; max-width: 12rem; text-align: right; position: sticky; left: 0;
-  background: var(--ground); }
+.confusion th:first-child { min-width: 6rem; max-width: 12rem; text-align: right; position: sticky; left: -1px;
+  z-index: 1; background: var(--ground); }
 .confusion thead th { vertical-align: bottom; }
 .confusion thead span { display: inline-block; white-space: nowrap; writing-mode: vertical-rl;
   transform: rotate(180deg); }
@@ -64,8 +64,8 @@ td.text { white-space: pre-wrap; min-width: 8.5rem; overflow-wrap: anywhere; }
 .sheet { display: block; max-width: max(100%, 48rem); height: auto; background: #fff; border-radius: .4rem; }
 .pictures { display: flex; flex-wrap: wrap; gap: .6rem; margin: .75rem 0; }
 .pictures figure { margin: 0; width: 6.5rem; font-size: .75rem; line-height: 1.3; }
-.pictures img { display: block; width: 6rem; height: 6rem; object-fit: contain; background: var(--raised);
-  border: 1px solid var(--line); image-rendering: pixelated; }
+.pictures img { display: block; box-sizing: content-box; width: 6rem; height: 6rem; object-fit: contain;
+  background: var(--raised); border: 1px solid var(--line); image-rendering: pixelated; }
 .smooth .pictures img { image-rendering: auto; }
 .cell { display: none; padding: .25rem 1rem 1rem; background: var(--raised); border-radius: .4rem; }
 .cell:target { display: block; }
@@ -83,9 +83,14 @@ pre { padding: .75rem; overflow-x: auto; background: var(--raised); border-radiu
   p, figure, tr, .chart { break-inside: avoid; }
   .wide { overflow: visible; max-height: none; }
   .tall thead { position: static; }
-  .dense { table-layout: fixed; width: 100%; font-size: 6pt; }
-  .dense th, .dense td { min-width: 0; padding: 1px; }
-  .dense th:first-child { width: 7rem; min-width: 0; }
+  .confusion { table-layout: fixed; width: 100%; font-size: 8pt; }
+  .confusion:not(:has(th:nth-child(9))) { width: auto; }
+  .confusion td { white-space: normal; overflow-wrap: anywhere; }
+  .confusion th:first-child { width: 7rem; }
+  .dense { font-size: 6pt; }
+  .dense:has(th:nth-child(22)) { font-size: 5pt; }
+  .dense th, .dense td { padding: 1px 0; }
+  .dense th:first-child { width: 4rem; }
   .chart { min-width: 0; width: auto; max-height: 15cm; }
   .chart, .sheet { max-width: 100%; }
 }
