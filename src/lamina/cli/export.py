@@ -26,7 +26,7 @@ class Options:
     """the run's folder"""
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """the file to write"""
-    to: Literal["auto", "onnx", "pt2"] = "auto"
+    to: Annotated[Literal["auto", "onnx", "pt2"], tyro.conf.arg(metavar="TO")] = "auto"
     """onnx, or pt2 for torch.export; auto goes by the file's ending"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """where the run's data set is now, if it has moved; its pictures are what the answers are compared on"""

@@ -26,7 +26,7 @@ class Options:
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """the run's folder"""
-    file: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[FILE]", help_behavior_hint="")] = None
+    file: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[OUT]", help_behavior_hint="")] = None
     """file to write; by default report.html in the run's folder, or README.md with --card"""
     card: bool = False
     """write a model card in Markdown instead, with the metadata of Hugging Face; an existing file is kept"""
