@@ -73,7 +73,7 @@ def draw_confusion(report: ClassReport) -> Figure:
 
 
 def draw_reliability(task: Task, answers: Answers) -> Figure:
-    """Draw how often answers with a given probability are right, before and after calibration, and what rejecting gains.
+    """Draw how often answers with a given probability are right, before and after calibration.
 
     Answers on the diagonal mean what they say. Beside it, of classes: accuracy against coverage, where the least sure
     answers are rejected.
