@@ -16,7 +16,7 @@ from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.activations import activations
 from lamina.training.diagnosis import LIMITS, Diagnosis, diagnose, find_overfitting
 from lamina.training.doctor import LOSS_STEPS, constant_loss, keep_buffers, look
-from lamina.training.observation import Observation
+from lamina.training.observation import Activity, Observation
 from lamina.training.task import task_of
 from lamina.training.tensors import digest_tensors
 
@@ -180,6 +180,17 @@ def test_a_loss_that_rises_in_the_first_steps_is_not_yet_a_fault(steps, is_told)
         kind=SINGLE_LABEL, classes=10, images_seen=2000,
     )  # fmt: skip
     assert [one.kind for one in diagnose(seen, ())] == (["learning-rate-too-high"] if is_told else [])
+
+
+@pytest.mark.parametrize(("steps", "is_told"), [(8, False), (40, True)])
+def test_units_that_are_silent_while_norms_have_seen_few_batches_are_not_yet_dead(steps, is_told):
+    activity = Activity(100, {}, {"body.2": 0.7}, {}, answers=10, classes=10)
+    seen = Observation(
+        epoch=1, steps=steps, recipe=Recipe(), layers=[], names={"body.2": "layer 3"}, checks=[], raised=0, asked=0,
+        looks=[(1, activity)], losses=[2.0], initial_loss=2.4, constant_loss=2.3, guess_loss=2.3, lr=0.06,
+        lr_fraction=0.5, kind=SINGLE_LABEL, classes=10, images_seen=400,
+    )  # fmt: skip
+    assert [one.kind for one in diagnose(seen, ())] == (["dying-relu"] if is_told else [])
 
 
 class Absent:

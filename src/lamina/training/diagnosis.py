@@ -63,7 +63,8 @@ LIMITS = {
     "rise": Limit(1.1, "loss on val by its lowest; Prechelt, Early Stopping, 1998, generalization loss; chosen here"),
 }
 LEAST_STEPS, FIRST_STEPS = 64, 20
-"""In fewer steps a net need not have learned anything; in so many first ones the loss of a healthy net may rise."""
+"""In fewer steps a net need not have learned anything; in so many first ones the loss of a healthy net may rise, and
+its norms, whose statistics the look at the fixed pictures uses, have seen too little."""
 LEAST_PICTURES, LEAST_SEEN = 64, 400
 """Fewer pictures may leave a healthy unit silent; so many have to be seen for each class."""
 LEAST_ASKED, SWINGS, RISES = 10, 4, 3
@@ -209,7 +210,7 @@ def find_vanishing(seen: Observation) -> Told | None:
 
 def find_dead(seen: Observation) -> Told | None:
     """A layer most of whose units answer no picture."""
-    if seen.activity is None or seen.activity.images < LEAST_PICTURES:
+    if seen.activity is None or seen.activity.images < LEAST_PICTURES or seen.steps < FIRST_STEPS:
         return None
     limit = LIMITS["dead units"].value
     path, share = max(seen.activity.dead.items(), key=lambda pair: pair[1], default=("", 0.0))
