@@ -12,13 +12,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 PATIENCE_SECONDS = 120.0
 MARKUP = ("<img src=x onerror=\"document.title='owned'\">", "<script>alert(1)</script>", "{{7*7}}\u202egnp.exe\n\udce9")
@@ -74,7 +78,7 @@ class Server:
 
     @contextlib.contextmanager
     def bounded(self, growth_bytes: int = 50 * 2**20) -> Iterator[None]:
-        """Server and worker may at no time in the block have more memory resident than before, but for so much."""
+        """Fail if the memory of server and worker grows by more than ``growth_bytes`` during the block."""
         processes = [Path(f"/proc/{number}") for number in (self.process.pid, self.find_worker())]
         for process in processes:
             (process / "clear_refs").write_text("5")  # the peak is what is resident now
@@ -113,9 +117,65 @@ def read_all(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def wait_until(is_true: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not is_true():
+        assert time.monotonic() < until
+
+
+def fits(value: object, schema: dict, document: dict) -> bool:
+    """Whether a value is as a JSON Schema says, by the words that the document uses."""
+    known = {"type", "properties", "required", "items", "oneOf", "enum", "additionalProperties", "minimum", "maximum"}
+    if "$ref" in schema:
+        return fits(value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document)
+    assert set(schema) <= known | {"description", "contentEncoding", "contentMediaType"}
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
+    kinds["null"] = type(None)
+    wanted = schema.get("type", [])
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    if wanted and not any(isinstance(value, kinds[one]) for one in wanted):
+        return False
+    if "oneOf" in schema and sum(fits(value, one, document) for one in schema["oneOf"]) != 1:
+        return False
+    if isinstance(value, dict):
+        parts = schema.get("properties", {})
+        other = schema.get("additionalProperties", {})
+        return set(schema.get("required", ())) <= set(value) and all(
+            fits(part, parts.get(name, other), document) for name, part in value.items()
+        )
+    if isinstance(value, list):
+        return all(fits(one, schema["items"], document) for one in value) if "items" in schema else True
+    if "enum" in schema:
+        return value in schema["enum"]
+    return not isinstance(value, float) or schema.get("minimum", value) <= value <= schema.get("maximum", value)
+
+
+@contextlib.contextmanager
+def open_page(browser: Browser, url: str) -> Iterator[Page]:
+    """The page, on which nothing may be logged, and from which nothing may be asked of another host."""
+    context = browser.new_context()
+    opened = context.new_page()
+    complaints: list[str] = []
+    asked: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text))  # violations of the policy among them
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(url)
+    yield opened
+    context.close()
+    # Chromium notes each status of 400 or more, which the page expects.
+    assert [text for text in complaints if not text.startswith("Failed to load resource: the server responded")] == []
+    assert [address for address in asked if not address.startswith((url, "blob:", "data:"))] == []
+
+
 @contextlib.contextmanager
 def serving(
-    *arguments: str | Path, limits: str = "", host: str = "127.0.0.1", cwd: Path | None = None, **environment: str
+    *arguments: str | Path,
+    limits: str = "",
+    host: str = "127.0.0.1",
+    cwd: Path | None = None,
+    keeps_stderr: bool = False,
+    **environment: str,
 ) -> Iterator[Server]:
     """A server that is ready; ``limits`` is Python that sets other limits than the usual before it starts."""
     code = f"import sys\nfrom lamina.cli import main\n{limits}\nsys.exit(main(sys.argv[1:]))"
@@ -125,6 +185,7 @@ def serving(
     with subprocess.Popen(
         [sys.executable, "-c", code, *words],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if keeps_stderr else None,
         text=True,
         cwd=cwd,
         env={**inherited, **environment},

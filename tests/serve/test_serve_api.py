@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import signal
 import subprocess
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served import MARKUP, PATIENCE_SECONDS, encode, noise, serving
+from served import MARKUP, PATIENCE_SECONDS, encode, fits, noise, read_all, serving, wait_until
 
 from lamina import load_data, read_run
 from lamina.cli import main
 from lamina.deploy.serve import explanation
 from lamina.deploy.serve.app import PATHS
 from lamina.deploy.serve.openapi import describe_api
+from lamina.errors import NetError
 
 FAULTY = "faulty%5Cudce9"
 CORPUS = Path(__file__).parents[1] / "corpus" / "pictures"
@@ -27,33 +29,6 @@ CORPUS = Path(__file__).parents[1] / "corpus" / "pictures"
 def predict(run: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     assert main(["predict", str(run), str(file), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
-
-
-def fits(value: object, schema: dict, document: dict) -> bool:
-    """Whether a value is as a JSON Schema says, by the words that the document uses."""
-    known = {"type", "properties", "required", "items", "oneOf", "enum", "additionalProperties", "minimum", "maximum"}
-    if "$ref" in schema:
-        return fits(value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document)
-    assert set(schema) <= known | {"description", "contentEncoding", "contentMediaType"}
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
-    kinds["null"] = type(None)
-    wanted = schema.get("type", [])
-    wanted = [wanted] if isinstance(wanted, str) else wanted
-    if wanted and not any(isinstance(value, kinds[one]) for one in wanted):
-        return False
-    if "oneOf" in schema and sum(fits(value, one, document) for one in schema["oneOf"]) != 1:
-        return False
-    if isinstance(value, dict):
-        parts = schema.get("properties", {})
-        other = schema.get("additionalProperties", {})
-        return set(schema.get("required", ())) <= set(value) and all(
-            fits(part, parts.get(name, other), document) for name, part in value.items()
-        )
-    if isinstance(value, list):
-        return all(fits(one, schema["items"], document) for one in value) if "items" in schema else True
-    if "enum" in schema:
-        return value in schema["enum"]
-    return not isinstance(value, float) or schema.get("minimum", value) <= value <= schema.get("maximum", value)
 
 
 def as_dict(answer: dict[str, object]) -> dict[str, float]:
@@ -128,6 +103,13 @@ def test_a_map_whose_tests_would_take_too_long_is_not_trusted(runs, monkeypatch)
     given = explanation.explain_picture(model, load_data("shapes").test.pixels[:1])
     assert (given["trusted"], given["reason"][:21]) == (False, "it was not tested, as")
     assert base64.b64decode(given["map"]).startswith(b"\x89PNG")
+
+
+def test_a_map_that_would_take_too_long_is_refused_in_words(runs, monkeypatch):
+    monkeypatch.setattr(explanation, "MAP_SECONDS", 0.0)
+    model = read_run(runs["shapes"]).load_model()
+    with pytest.raises(NetError, match=r"A map of this net would take about .* seconds on this machine"):
+        explanation.explain_picture(model, load_data("shapes").test.pixels[:1])
 
 
 def test_a_training_picture_is_most_like_itself(server):
@@ -217,13 +199,27 @@ def test_metrics_count_what_was_answered(server):
     assert server.ask("/healthz").status == server.ask("/readyz").status == 200
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_and_sigterm_end_server_and_worker(runs, number, status):
-    with serving(runs["hostile"]) as server:
+@pytest.mark.parametrize(
+    ("number", "status", "said"), [(signal.SIGINT, 130, "lamina: interrupted\n"), (signal.SIGTERM, 143, "")]
+)
+def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(runs, number, status, said):
+    limits = "from lamina.deploy.serve import server\nserver.END_SECONDS = 0.2"
+    with serving(runs["hostile"], limits=limits, keeps_stderr=True) as server:
         worker = server.find_worker()
-        with server.connect():  # a client that stays does not keep it from ending
+        os.kill(worker, signal.SIGSTOP)
+        # A client that stays does not keep it from ending.
+        with server.connect(), server.connect() as waiting, server.connect() as sending:
+            head = f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: "
+            waiting.sendall(f"{head}{len(noise())}\r\n\r\n".encode() + noise())
+            sending.sendall(f"{head}9\r\n\r\nabc".encode())
+            wait_until(lambda: server.read_gauge("lamina_held_bytes") == len(noise()) + len("abc"))
             server.process.send_signal(number)
+            for client in (waiting, sending):
+                answer = read_all(client)
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert answer.endswith(b'{"error": "The server is ending."}')
             assert server.process.wait(PATIENCE_SECONDS) == status
+        assert server.process.stderr.read() == said
         assert not Path(f"/proc/{worker}").exists()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from served import encode, serving
+from served import encode, open_page, serving
 
 from lamina import load_data
 from lamina.cli import main
@@ -42,21 +42,9 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(browser: Browser, server) -> Iterator[Page]:
-    """The page, on which nothing may be logged, and from which nothing may be asked of another host."""
-    context = browser.new_context()
-    opened = context.new_page()
-    complaints: list[str] = []
-    asked: list[str] = []
-    opened.on("console", lambda message: complaints.append(message.text))  # violations of the policy among them
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("request", lambda request: asked.append(request.url))
-    opened.goto(server.url)
-    expect(opened.locator("#models")).to_contain_text("shapes (mlp on shapes, test accuracy")
-    yield opened
-    context.close()
-    # Chromium notes each status of 400 or more, which the page expects.
-    assert [text for text in complaints if not text.startswith("Failed to load resource: the server responded")] == []
-    assert [url for url in asked if not url.startswith((server.url, "blob:", "data:"))] == []
+    with open_page(browser, server.url) as opened:
+        expect(opened.locator("#models")).to_contain_text("shapes (mlp on shapes, test accuracy")
+        yield opened
 
 
 def give(page: Page, picture: Path, how: str = DROP) -> None:
@@ -138,14 +126,22 @@ def test_an_older_answer_never_stands_beside_a_newer_picture(page, picture, tmp_
     with page.expect_request("**/v1/predict?model=shapes"):
         chosen.set_input_files(tmp_path / "other.png")
     expect(card).to_be_hidden()
+    page.evaluate(
+        """() => {
+            const status = document.getElementById("status");
+            window.said = [];
+            new MutationObserver(() => said.push(status.textContent)).observe(status, { childList: true });
+        }"""
+    )
     with page.expect_file_chooser():
         chosen.click()
     assert chosen.input_value() == ""
-    with page.expect_response("**/v1/explain*"):
+    with page.expect_response("**/v1/explain*") as explained:
         held[0].continue_()
-    expect(page.get_by_role("status")).to_have_text("Computing …")
+    explained.value.finished()
     held[1].continue_()
     expect(page.get_by_role("status")).to_contain_text("shapes answers")
+    assert [text for text in page.evaluate("said") if "shapes answers" not in text] == []
     expect(page.locator(".map")).to_have_count(0)
     page.evaluate("document.dispatchEvent(new DragEvent('drop', {dataTransfer: new DataTransfer(), cancelable: true}))")
     expect(page.get_by_role("status")).to_have_text("That was not a picture file.")
@@ -156,6 +152,9 @@ def test_what_is_no_picture_is_said_in_words(page, tmp_path):
     page.locator("#file").set_input_files(tmp_path / "notes.png")
     expect(page.get_by_role("region", name="shapes")).to_contain_text("No answer: not a picture")
     expect(page.get_by_role("status")).to_contain_text("shapes: No answer: not a picture. hostile: No answer: not")
+    (tmp_path / "notes.png").unlink()
+    page.locator("#file").dispatch_event("change")
+    expect(page.get_by_role("status")).to_have_text("This cannot be read. Give a picture file.")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -189,6 +188,14 @@ def test_the_page_asks_for_the_token_and_does_not_keep_it(browser, runs, picture
         page.get_by_label("Token of this server").fill("wrong")
         page.keyboard.press("Enter")
         expect(page.get_by_role("status")).to_have_text("The token is wrong.")
+        page.get_by_label("Token of this server").fill("a secret\u200b")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("status")).to_have_text("The token is wrong: a token is printable ASCII.")
+        page.route("**/v1/model", lambda route: route.fulfill(status=503))
+        page.get_by_label("Token of this server").fill("a secret")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("status")).to_have_text("The server answered with status 503.")
+        page.unroute("**/v1/model")
         page.get_by_label("Token of this server").fill("a secret")
         page.get_by_role("button", name="Connect").click()
         expect(page.locator("#models")).to_contain_text("Served: hostile")

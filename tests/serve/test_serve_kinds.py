@@ -13,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served import Server, encode, serving
+import torch
+from served import Server, encode, fits, open_page, serving
 
 from lamina.cli import main
+from lamina.data import Preparation, load_data
+from lamina.deploy.serve.openapi import describe_api
 from lamina.evaluation.calibration import Calibration
 from lamina.runs.record import OwnModule
 from lamina.runs.run import read_run
@@ -29,7 +32,7 @@ ROWS = np.arange(12)
 TARGETS = {
     "multi-label": (np.stack([ROWS % 2 > 0, ROWS % 3 > 0], axis=1), ("wet", "old")),
     "binary": (ROWS % 2 > 0, ("a cat?",)),
-    "regression": (np.stack([ROWS, 1 / (ROWS + 1)], axis=1).astype(np.float32), ("age", "size")),
+    "regression": (np.stack([ROWS, 1 / (ROWS + 1)], axis=1).astype(np.float32), ("2020", "2019")),
 }
 
 
@@ -59,6 +62,22 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two runs, one of which overflows on bright pictures, and a cache with their training pictures."""
+    folder = tmp_path_factory.mktemp("cached")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAMINA_CACHE", str(folder / "cache"))
+        data = load_data("shapes", Preparation(size_px=8))
+    model = Training(NET, data.train, RECIPE, device="cpu").model
+    for name in ("sound", "diverged"):
+        run = begin_run(NET, data, RECIPE, net_name="tiny", name=name, device="cpu", runs_dir=folder)
+        run.save_model(model)
+        with torch.no_grad():
+            next(model.parameters()).fill_(4e36)
+    return folder
+
+
 def digest(*folders: Path) -> dict[str, object]:
     """Each file and folder with its time and content; what a link names counts as text."""
     found: dict[str, object] = {}
@@ -69,15 +88,16 @@ def digest(*folders: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def server(kinds: dict[str, Path], shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(kinds: dict[str, Path], cached: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """All of them, the first by a link, from a folder of its own; none of their folders is changed meanwhile."""
     place = tmp_path_factory.mktemp("place")
     first, *others = kinds.values()
     (place / "link").symlink_to(first)
     (first / "secret").symlink_to("/etc/passwd")
-    watched = (*kinds.values(), place, shared_cache)
+    watched = (*kinds.values(), place, cached)
     before = digest(*watched)
-    with serving("link", *others, cwd=place) as started:
+    runs = (*others, cached / "sound", cached / "diverged")
+    with serving("link", *runs, cwd=place, LAMINA_CACHE=str(cached / "cache")) as started:
         yield started
     assert digest(*watched) == before
 
@@ -88,6 +108,8 @@ def test_every_kind_gets_the_answer_of_lamina_predict(server, kinds, tmp_path, c
     assert main(["predict", str(kinds[name]), str(tmp_path / "one.png"), "--json"]) == 0
     expected = json.loads(capsys.readouterr().out)
     values = server.ask(f"/v1/predict?model={name}", PICTURE).values
+    document = describe_api()
+    assert fits(values, document["components"]["schemas"]["Answer"], document)
     assert values["model"] == name
     assert values.get("question") == expected.get("question")
     if name == "regression":
@@ -101,10 +123,21 @@ def test_every_kind_gets_the_answer_of_lamina_predict(server, kinds, tmp_path, c
     assert model["kind"] == (name if name in TARGETS else "single-label")
     assert model["calibrated"] == (name == "calibrated")
     assert model["channels"] == (1 if name == "grey" else 3)
+    assert fits(model, document["components"]["schemas"]["Model"], document)
     given = server.ask(f"/v1/explain?model={name}", PICTURE).values
+    assert fits(given, document["components"]["schemas"]["Explanation"], document)
     assert given["target"] in ("cat", "dog", "hen", *TARGETS.get(name, ((), ()))[1])
     assert base64.b64decode(given["map"]).startswith(b"\x89PNG")
     assert server.ask(f"/v1/similar?model={name}", PICTURE).status == 404
+
+
+def test_of_a_model_that_diverged_nothing_is_shown(server):
+    bright = encode(np.full((8, 8, 3), 255, np.uint8))
+    for task in ("predict", "explain", "similar"):
+        assert server.ask(f"/v1/{task}?model=sound", bright).status == 200
+        answer = server.ask(f"/v1/{task}?model=diverged", bright)
+        assert answer.status == 500
+        assert answer.values == {"error": "The model's logits contain NaN or infinity: its training diverged."}
 
 
 @pytest.mark.parametrize("path", ["/secret", "/multi-label/secret", "/link", "/v1/model/secret"])
@@ -116,27 +149,25 @@ def test_links_lead_nowhere(server, path):
 def test_the_page_shows_every_kind(server, browser):
     from playwright.sync_api import expect
 
-    page = browser.new_page()
-    page.goto(server.url)
-    page.locator("#file").set_input_files({"name": "one.png", "mimeType": "image/png", "buffer": PICTURE})
-    for name in (*TARGETS, "grey", "timm", "calibrated"):
-        answer = server.ask(f"/v1/predict?model={name}", PICTURE).values
-        card = page.get_by_role("region", name=name)
-        said = answer["answer"]
-        if name == "multi-label":
-            said = ", ".join(said) or "none of the labels"
-        elif name == "binary":
-            said = f"a cat?: {said}"
-        elif name == "regression":
-            said = ", ".join(f"{key} {float(f'{value:.6g}'):g}" for key, value in said.items())
-        expect(card.locator(".answer")).to_have_text(said)
-        expect(card.get_by_role("row")).to_have_count(1 + len(answer["predictions"]))
-        expect(card.get_by_role("columnheader").first).to_have_text(
-            {"multi-label": "label", "regression": "name"}.get(name, "class")
-        )
-        note = "calibrated on val" if name == "calibrated" else "not calibrated"
-        expect(card.get_by_text(note)).to_have_count(0 if name == "regression" else 1)
-    page.close()
+    with open_page(browser, server.url) as page:
+        page.locator("#file").set_input_files({"name": "one.png", "mimeType": "image/png", "buffer": PICTURE})
+        for name in (*TARGETS, "grey", "timm", "calibrated"):
+            answer = server.ask(f"/v1/predict?model={name}", PICTURE).values
+            card = page.get_by_role("region", name=name)
+            said = answer["answer"]
+            if name == "multi-label":
+                said = ", ".join(said) or "none of the labels"
+            elif name == "binary":
+                said = f"a cat?: {said}"
+            elif name == "regression":
+                said = ", ".join(f"{key} {float(f'{value:.6g}'):g}" for key, value in said.items())
+            expect(card.locator(".answer")).to_have_text(said)
+            expect(card.get_by_role("row")).to_have_count(1 + len(answer["predictions"]))
+            expect(card.get_by_role("columnheader").first).to_have_text(
+                {"multi-label": "label", "regression": "name"}.get(name, "class")
+            )
+            note = "calibrated on val" if name == "calibrated" else "not calibrated"
+            expect(card.get_by_text(note)).to_have_count(0 if name == "regression" else 1)
 
 
 def test_what_a_server_lacks_is_said_in_one_message(tmp_path):

@@ -12,23 +12,40 @@ import socket
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from served import Server, encode, noise, pack_list, read_all, serving
+from served import Server, encode, noise, pack_list, read_all, serving, wait_until
+
+from lamina.runs.start import begin_run
+from lamina.training.loop import Training
+from small_runs import DATA, NET, RECIPE
 
 LIMITS = """
 from lamina.deploy.serve import bodies, server, worker
 server.CONNECTIONS, server.HEAD_SECONDS, server.TAKE_SECONDS = 8, 1.0, 2.0
 bodies.BODY_SECONDS, worker.SECONDS["predict"], worker.RETRY_SECONDS = 1.5, 3.0, 0.1
+worker.ANSWER_LIMIT_BYTES = 300_000
 """
 
 
+WORDY = tuple(f"{name} " * 10_000 for name in "abc")
+
+
 @pytest.fixture(scope="module")
-def hasty(runs):
-    """A server whose limits of time are so short that a test can wait for them."""
-    with serving(runs["hostile"], limits=LIMITS) as started:
+def hasty(runs, tmp_path_factory):
+    """A server whose limits are so low that a test can wait for them, also of a run with long names."""
+    train = replace(DATA.train, target_names=WORDY)
+    wordy = begin_run(
+        NET, replace(DATA, train=train, test=None), RECIPE,
+        net_name="tiny", name="wordy", device="cpu", runs_dir=tmp_path_factory.mktemp("wordy"),
+    )  # fmt: skip
+    wordy.save_model(Training(NET, train, RECIPE, device="cpu").model)
+    with serving(runs["hostile"], wordy.path, limits=LIMITS) as started:
         yield started
+        # Whatever became of the requests of these tests, none of their bodies is held for ever.
+        wait_until(lambda: started.read_gauge("lamina_held_bytes") == 0)
 
 
 async def post(port: int, picture: bytes) -> tuple[int, bytes]:
@@ -117,6 +134,48 @@ def test_bodies_of_any_declared_length_are_bounded(server):
 
 
 @pytest.mark.slow
+def test_the_bodies_of_all_requests_are_bounded_together(server):
+    body = bytes(10_000_000)
+
+    def ask() -> int:
+        try:
+            return server.ask("/v1/predict", body).status
+        except ConnectionError:
+            return 503  # turned away before all was sent
+
+    os.kill(server.find_worker(), signal.SIGSTOP)
+    # They are in memory once here, and once in the worker.
+    with server.bounded(160 * 2**20), ThreadPoolExecutor(7) as threads:
+        asked = [threads.submit(ask) for _ in range(7)]
+        wait_until(lambda: any(one.done() for one in asked) and server.read_gauge("lamina_held_bytes") == 60_000_000)
+        os.kill(server.find_worker(), signal.SIGCONT)
+        assert sorted(one.result() for one in asked) == [422] * 6 + [503]
+    with server.connect() as leaving:
+        leaving.sendall(f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n".encode())
+        leaving.sendall(b"Content-Length: 99\r\n\r\nabc")
+        wait_until(lambda: server.read_gauge("lamina_held_bytes") == len("abc"))
+    wait_until(lambda: server.read_gauge("lamina_held_bytes") == 0)
+    assert server.ask("/v1/predict", body + b" ").status == 413
+    assert server.read_gauge("lamina_held_bytes") == 0
+
+
+@pytest.mark.slow
+def test_pictures_that_take_long_are_computed_in_smaller_batches(hasty):
+    large = make_bomb(7000)  # just under the limit; sixteen take longer than a batch may
+    before = hasty.read_gauge("lamina_worker_restarts_total")
+    assert [hasty.ask_list([large] * count).status for count in (1, 16)] == [200, 200]
+    assert hasty.read_gauge("lamina_worker_restarts_total") == before
+
+
+@pytest.mark.slow
+def test_a_worker_whose_answer_is_too_long_is_replaced(hasty):
+    before = hasty.read_gauge("lamina_worker_restarts_total")
+    rows = hasty.ask_list([noise(seed) for seed in range(16)], "/v1/predict?model=wordy").values
+    assert all(row["answer"] in WORDY for row in rows)
+    assert hasty.read_gauge("lamina_worker_restarts_total") == before + 1
+
+
+@pytest.mark.slow
 def test_slow_clients_are_cut_off_while_others_are_answered(hasty):
     host = f"Host: 127.0.0.1:{hasty.port}\r\n".encode()
     healthy = b"GET /healthz HTTP/1.1\r\n" + host
@@ -145,9 +204,7 @@ def test_slow_clients_are_cut_off_while_others_are_answered(hasty):
 
 
 def wait_for_a_place(server: Server) -> None:
-    until = time.monotonic() + 20
-    while server.ask("/healthz").status != 200:
-        assert time.monotonic() < until
+    wait_until(lambda: server.ask("/healthz").status == 200)
 
 
 @pytest.mark.slow
@@ -216,8 +273,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again(hasty):
         kept.request("POST", "/v1/predict", pack_list([noise()]), {"Content-Type": "application/json"})
         (row,) = json.loads(kept.getresponse().read())
         assert row["problem"] == "The process that computes ended with this picture."
-        while hasty.read_gauge("lamina_worker_restarts_total", kept) < before + 3:
-            pass
+        wait_until(lambda: hasty.read_gauge("lamina_worker_restarts_total", kept) >= before + 3)
     finally:
         kept.close()
         resource.prlimit(hasty.process.pid, resource.RLIMIT_NOFILE, limits)
@@ -227,9 +283,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again(hasty):
 @pytest.mark.slow
 def test_predictions_come_before_explanations_and_clients_that_left_are_forgotten(hasty):
     def wait_until_waiting(count: int) -> None:
-        until = time.monotonic() + 20
-        while hasty.read_gauge("lamina_queue_pictures") != count:
-            assert time.monotonic() < until
+        wait_until(lambda: hasty.read_gauge("lamina_queue_pictures") == count)
 
     def ask(task: str) -> float:
         assert hasty.ask(f"/v1/{task}", noise()).status == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 from served import noise, serving
@@ -16,6 +17,12 @@ TOKEN = "a secret of this test"
 def guarded(runs):
     with serving(runs["hostile"], "--host", "0.0.0.0", LAMINA_TOKEN=TOKEN) as started:
         yield started
+
+
+def test_the_worker_does_not_know_the_token(guarded):
+    server, worker = (Path(f"/proc/{number}/environ") for number in (guarded.process.pid, guarded.find_worker()))
+    assert TOKEN.encode() in server.read_bytes()
+    assert TOKEN.encode() not in worker.read_bytes()
 
 
 def test_it_listens_at_the_loopback_address_alone(server):

@@ -18,8 +18,6 @@ from lamina.cli.options import parse_options
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError, escape
 
-TOKEN = "LAMINA_TOKEN"  # noqa: S105  # the variable's name
-
 
 @dataclass(frozen=True)
 class Options:
@@ -52,14 +50,14 @@ def run(arguments: Sequence[str]) -> int:
     for name in ("starlette", "uvicorn"):
         if find_spec(name) is None:
             raise DataError(f"lamina serve needs {name}, which is not installed. Run pip install 'lamina[serve]'")
-    from lamina.deploy.serve.security import is_loopback
+    from lamina.deploy.serve.security import TOKEN_VARIABLE, is_loopback
     from lamina.deploy.serve.server import serve
 
-    token = options.token or os.environ.get(TOKEN) or None
+    token = options.token or os.environ.get(TOKEN_VARIABLE) or None
     if token is None and not is_loopback(options.host):
         raise DataError(
             f"--host was {options.host}, which others can reach, but there is no token. "
-            f"Set {TOKEN} to a secret, or give it with --token."
+            f"Set {TOKEN_VARIABLE} to a secret, or give it with --token."
         )
     if token is not None and not (token.isascii() and token.isprintable() and token == token.strip()):
         # No HTTP header would bring it as it is.

@@ -83,6 +83,7 @@ def build_app(worker: Worker, metrics: Metrics) -> Starlette:
             model = find_model(request)
             async with held.read_body(request) as body:
                 pictures, is_list = await read_pictures(request.headers.get("content-type", ""), body, limit)
+                del body  # the pictures of a list are copies
                 try:
                     futures = worker.submit(task, model, pictures)
                 except FullError:

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class Held:
     size: int = 0
 
     @asynccontextmanager
-    async def read_body(self, request: Request) -> AsyncIterator[bytes]:
+    async def read_body(self, request: Request) -> AsyncIterator[bytearray]:
         """The body, which counts as held during the block.
 
         Raises:
@@ -53,8 +53,8 @@ class Held:
             self.size -= own
 
 
-async def _read(request: Request, hold: Callable[[int], None]) -> bytes:
-    chunks: list[bytes] = []
+async def _read(request: Request, hold: Callable[[int], None]) -> bytearray:
+    body = bytearray()  # which grows in its place: chunks would be there twice when they are joined
     read = 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -62,10 +62,10 @@ async def _read(request: Request, hold: Callable[[int], None]) -> bytes:
                 read += len(chunk)
                 if read <= BODY_LIMIT_BYTES:
                     hold(len(chunk))
-                    chunks.append(chunk)
-                elif chunks:
-                    hold(-sum(map(len, chunks)))
-                    chunks.clear()
+                    body += chunk
+                elif body:
+                    hold(-len(body))
+                    body = bytearray()
                 if read > READ_LIMIT_BYTES:
                     break
     except TimeoutError:
@@ -75,10 +75,10 @@ async def _read(request: Request, hold: Callable[[int], None]) -> bytes:
     if read > BODY_LIMIT_BYTES:
         limit = f"{BODY_LIMIT_BYTES // 10**6} MB"
         raise HTTPException(413, f"Expected at most {limit}, got more. Send a smaller picture, or fewer.")
-    return b"".join(chunks)
+    return body
 
 
-async def read_pictures(content_type: str, body: bytes, limit: int) -> tuple[list[bytes], bool]:
+async def read_pictures(content_type: str, body: bytearray, limit: int) -> tuple[Sequence[bytes | bytearray], bool]:
     """The encoded pictures in a body, and whether they were a list: JSON, or else the bytes of one picture.
 
     Raises:
@@ -89,15 +89,17 @@ async def read_pictures(content_type: str, body: bytes, limit: int) -> tuple[lis
     return await asyncio.to_thread(_parse_pictures, body, limit), True
 
 
-def _parse_pictures(body: bytes, limit: int) -> list[bytes]:
-    marks = sum(map(body.count, (b",", b"[", b"{")))
+def _parse_pictures(body: bytearray, limit: int) -> list[bytes]:
+    expected = f"at most {limit} picture{'s' * (limit > 1)} in a request"
+    too_many = HTTPException(413, f"Expected {expected}, got more. Send several requests.")
+    if sum(map(body.count, (b",", b"[", b"{"))) > JSON_MARKS:
+        raise too_many
     try:
-        texts = [] if marks > JSON_MARKS else json.loads(body)["pictures"]
+        texts = json.loads(body)["pictures"]
         if not isinstance(texts, list):
             raise TypeError
-        if marks > JSON_MARKS or len(texts) > limit:
-            expected = f"at most {limit} picture{'s' * (limit > 1)} in a request"
-            raise HTTPException(413, f"Expected {expected}, got more. Send several requests.")
+        if len(texts) > limit:
+            raise too_many
         return [base64.b64decode(text, validate=True) for text in texts]
     except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
         raise HTTPException(400, 'Expected JSON such as {"pictures": ["…"]}, each picture in base64.') from None

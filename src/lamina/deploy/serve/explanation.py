@@ -12,12 +12,15 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from lamina.errors import NetError
 from lamina.insight.attribution import integrated_gradients
 from lamina.insight.trust import judge
 from lamina.targets import MULTI_LABEL, SINGLE_LABEL
 from lamina.training.model import Model, predict_logits
 
 STEPS, TRUST_STEPS = 32, 12
+MAP_SECONDS = 40.0
+"""Time limit of a map, estimated from one step; a net that is slower gets none."""
 TEST_SECONDS = 30.0
 """Time limit of the map's tests, which take two to four times as long as the map: of timm's resnet50 at 224 px with one
 thread of an EPYC 45 s after 12 s, of efficientnet_lite0 6 s after 2 s. The worker's own limit is for both."""
@@ -28,10 +31,18 @@ STRONGEST = 0.99
 
 
 def explain_picture(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
-    """Integrated gradients of the most likely class or label, or of the first number, and whether they are trusted."""
+    """Integrated gradients of the most likely class or label, or of the first number, and whether they are trusted.
+
+    Raises:
+        NetError: a map would take too long.
+    """
     task = model.task
     likeliest = int(predict_logits(model, pixels)[0].argmax()) if task.kind in (SINGLE_LABEL, MULTI_LABEL) else 0
     targets = np.array([likeliest])
+    began = time.monotonic()
+    integrated_gradients(model, pixels, targets, steps=1)
+    if (seconds := STEPS * (time.monotonic() - began)) > MAP_SECONDS:
+        raise NetError(f"A map of this net would take about {seconds:.0f} seconds on this machine, which is too long.")
     began = time.monotonic()
     maps = integrated_gradients(model, pixels, targets, steps=STEPS)
     is_trusted, reason = False, "it was not tested, as this would take too long on this machine"

@@ -12,7 +12,8 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -38,8 +39,13 @@ class Served:
     name: str
     run: Run
     predictor: Predictor
-    similar: TrainingPictures | str | None = field(default=None, repr=False)
-    """Training pictures with their features, or why there are none, once they are asked for."""
+
+    @cached_property
+    def similar(self) -> TrainingPictures | str:
+        """The run's training pictures with their features, or why there are none."""
+        from lamina.deploy.serve.similar import open_training_pictures
+
+        return open_training_pictures(self.run, self.predictor.model)
 
     def describe(self) -> dict[str, Any]:
         """What ``GET /v1/model`` says of it."""
@@ -100,18 +106,16 @@ def answer_request(served: Sequence[Served], task: str, model: int, pictures: Se
 def _look_closer(one: Served, task: str, picture: bytes) -> dict[str, Any]:
     """What speaks for the answer, or the training pictures most like this one."""
     from lamina.deploy.serve.explanation import explain_picture
-    from lamina.deploy.serve.similar import TrainingPictures, open_training_pictures
 
     model = one.predictor.model
     with closing(decode_ahead([picture], model.in_shape, cast(Resize, one.predictor.resize))) as chunks:
         chunk = next(chunks)
     if chunk.reasons[0] is not None:
         return {"model": one.name, "problem": chunk.reasons[0], "status": 422}
+    list(one.predictor.predict(chunk.pixels))  # an error where the logits are not finite
     if task == "explain":
         return {"model": one.name, **explain_picture(model, chunk.pixels)}
-    if one.similar is None:
-        one.similar = open_training_pictures(one.run, model)
-    if not isinstance(one.similar, TrainingPictures):
+    if isinstance(one.similar, str):
         return {"model": one.name, "problem": one.similar, "status": 404}
     return {"model": one.name, **one.similar.find(chunk.pixels)}
 

@@ -16,10 +16,9 @@ def pack_values(values: Any) -> bytes:
     return LENGTH.pack(len(text)) + text
 
 
-def pack_request(task: str, model: int, pictures: Sequence[bytes]) -> bytes:
-    """A request: what to do with which model, followed by the pictures."""
-    head = {"task": task, "model": model, "sizes": [len(picture) for picture in pictures]}
-    return b"".join((pack_values(head), *pictures))
+def pack_head(task: str, model: int, sizes: Sequence[int]) -> bytes:
+    """The head of a request: what to do with which model, and the sizes of the pictures that follow."""
+    return pack_values({"task": task, "model": model, "sizes": sizes})
 
 
 def read_request(file: BinaryIO) -> tuple[str, int, list[bytes]] | None:

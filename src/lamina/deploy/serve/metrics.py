@@ -27,7 +27,7 @@ class Metrics:
         """Count pictures that were answered."""
         self._pictures[model, task] += count
 
-    def format(self, gauges: Mapping[str, float]) -> str:
+    def format(self, gauges: Mapping[str, int]) -> str:
         """All of them, with what is true at the moment."""
         total = sum(self._requests.values())
         lines = ["# TYPE lamina_requests_total counter"]
@@ -49,7 +49,7 @@ class Metrics:
         ]
         for name, value in gauges.items():
             kind = "counter" if name.endswith("_total") else "gauge"
-            lines += [f"# TYPE {name} {kind}", f"{name} {value:g}"]
+            lines += [f"# TYPE {name} {kind}", f"{name} {int(value)}"]
         return "\n".join(lines) + "\n"
 
 

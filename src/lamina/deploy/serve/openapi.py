@@ -31,7 +31,7 @@ def describe_api() -> Schema:
             "/v1/similar": _post("The training pictures most like it; 404 where they are not at hand", "Similar", 1),
             "/v1/model": _get("The models", "application/json", _object(models=_list(_refer("Model")))),
             "/healthz": _get("Whether the server runs", "text/plain", TEXT),
-            "/readyz": _get("Whether pictures are answered; 503 where not", "text/plain", TEXT),
+            "/readyz": _get("Whether pictures are answered; 503 where not", "text/plain", TEXT, 503),
             "/metrics": _get("Counts in the text format of Prometheus", "text/plain", TEXT),
         },
         "components": {
@@ -114,13 +114,7 @@ def _post(summary: str, answer: str, limit: int) -> Schema:
     return {"post": {"summary": summary, "parameters": [model], "requestBody": request, "responses": responses}}
 
 
-def _get(summary: str, media: str, schema: Schema) -> Schema:
-    return {
-        "get": {
-            "summary": summary,
-            "responses": {
-                "200": {"description": summary, "content": {media: {"schema": schema}}},
-                **dict.fromkeys(("401", "421"), ERROR),
-            },
-        }
-    }
+def _get(summary: str, media: str, schema: Schema, *others: int) -> Schema:
+    given = {"description": summary, "content": {media: {"schema": schema}}}
+    responses = {**{str(status): given for status in (200, *others)}, **dict.fromkeys(("401", "421"), ERROR)}
+    return {"get": {"summary": summary, "responses": responses}}

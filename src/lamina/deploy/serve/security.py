@@ -19,6 +19,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+TOKEN_VARIABLE = "LAMINA_TOKEN"  # noqa: S105  # its name
 REQUEST_SECONDS = 90.0
 """Time from a request's head to the end of its answer."""
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -136,6 +137,9 @@ class Guard:
         except TimeoutError:
             if not status:
                 await _send_error(send_guarded, 503, "The request took too long. Try again.", {"retry-after": "1"})
+        except asyncio.CancelledError:
+            if not status:
+                await _send_error(send_guarded, 503, "The server is ending.", {})
         finally:
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.count_request(path, status, time.perf_counter() - began)

@@ -91,6 +91,9 @@ async def serve(
             finally:
                 server.should_exit = True
                 with suppress(asyncio.CancelledError):
+                    await asyncio.wait({task}, timeout=END_SECONDS)
+                    for request in server.server_state.tasks:
+                        request.cancel()  # as uvicorn would, which calls it an error
                     await task
         finally:
             await worker.close()
@@ -178,6 +181,6 @@ def _build_server(worker: Worker, host: str, port: int, token: str | None) -> An
             server_header=False,
             proxy_headers=False,
             backlog=CONNECTIONS,
-            timeout_graceful_shutdown=END_SECONDS,
+            timeout_graceful_shutdown=2 * END_SECONDS,
         )
     )

@@ -25,6 +25,7 @@ SECONDS = 5.0
 """Time in which features are computed, once for each run; nothing else is computed meanwhile. Where it is too short for
 all training pictures, a random part of them is searched: with one thread of an EPYC some 10,000 of 32 px by `cnn-s`."""
 PICTURES_AT_ONCE = 50
+"""Reached from one by doubling: one picture of a large net may take seconds."""
 SHOWN = 6
 
 
@@ -40,7 +41,8 @@ class TrainingPictures:
     def find(self, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
         """Those whose features point most nearly the same way, by falling cosine."""
         _, features = predict_with_features(self.model, pixels)
-        cosines = self.features @ functional.normalize(features)[0]
+        # Training pictures whose features overflow are like none.
+        cosines = (self.features @ functional.normalize(features)[0]).nan_to_num(-1)
         nearest = cosines.topk(min(SHOWN, len(cosines))).indices.tolist()
         rows = [self.rows[place] for place in nearest]
         images = self.images
@@ -72,11 +74,10 @@ def open_training_pictures(run: Run, model: Model) -> TrainingPictures | str:
     train, folded = dataset.train, fold_model(model)
     order = np.random.default_rng(0).permutation(len(train))
     parts: list[Float[Tensor, "n d"]] = []
-    until = time.monotonic() + SECONDS
-    for start in range(0, len(order), PICTURES_AT_ONCE):
-        _, features = predict_with_features(folded, train.pixels[order[start : start + PICTURES_AT_ONCE]])
+    until, start, size = time.monotonic() + SECONDS, 0, 1
+    while start < len(order) and time.monotonic() < until:
+        _, features = predict_with_features(folded, train.pixels[order[start : start + size]])
         parts.append(functional.normalize(features))
-        if time.monotonic() > until:
-            break
+        start, size = start + size, min(2 * size, PICTURES_AT_ONCE)
     found = torch.cat(parts)
     return TrainingPictures(folded, train, order[: len(found)].tolist(), found)

@@ -6,13 +6,15 @@ import asyncio
 import json
 import os
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from lamina.deploy.serve.messages import LENGTH, pack_request
+from lamina.deploy.serve.messages import LENGTH, pack_head
+from lamina.deploy.serve.security import TOKEN_VARIABLE
 from lamina.errors import LaminaError, RunError
 
 QUEUE_PICTURES = 128
@@ -21,7 +23,7 @@ BATCH_PICTURES = 16
 """Upper limit of the pictures that are computed at once; ``decode_ahead`` decodes as many in one thread, so that one
 picture's decoded pixels are in memory at a time."""
 SECONDS = {"predict": 20.0, "explain": 60.0, "similar": 60.0}
-"""Time limit of each task, for a batch."""
+"""Time limit of each task, for a batch; one of predictions is as large as takes about a quarter of it."""
 START_SECONDS = 120.0
 RETRY_SECONDS = 1.0
 """Time between attempts to start the process again."""
@@ -42,7 +44,7 @@ class Job:
 
     task: str
     model: int
-    picture: bytes
+    picture: bytes | bytearray
     answer: asyncio.Future[dict[str, Any]]
     is_alone: bool = False
 
@@ -59,7 +61,7 @@ class Job:
 
 @dataclass(eq=False)
 class Worker:
-    """The process that computes. Use it as an asynchronous context manager; it is ready after :meth:`start`.
+    """The process that computes: :meth:`spawn` it, then :meth:`start` it; :meth:`close` it in any case.
 
     Attributes:
         runs: the folder of each run, by the name that requests call it.
@@ -78,6 +80,8 @@ class Worker:
     is_ready: bool = False
     _jobs: list[Job] = field(default_factory=list, repr=False)
     _has_jobs: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    _batch_pictures: dict[int, int] = field(default_factory=dict, repr=False)
+    """How many pictures to compute at once, by model; one until it is known how long that takes."""
     _process: Process | None = field(default=None, repr=False)
     _loop: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -99,7 +103,11 @@ class Worker:
             stdout=PIPE,
             # Ctrl-C in a terminal reaches the server alone, which then ends its worker.
             start_new_session=True,
-            env={**os.environ, "MALLOC_ARENA_MAX": "2"},
+            # What decodes strangers' pictures need not know the secret.
+            env={
+                **{name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE},
+                "MALLOC_ARENA_MAX": "2",
+            },
         )
 
     async def start(self) -> asyncio.Task[None]:
@@ -112,7 +120,9 @@ class Worker:
         self._loop = asyncio.create_task(self._work())
         return self._loop
 
-    def submit(self, task: str, model: int, pictures: Sequence[bytes]) -> list[asyncio.Future[dict[str, Any]]]:
+    def submit(
+        self, task: str, model: int, pictures: Sequence[bytes | bytearray]
+    ) -> list[asyncio.Future[dict[str, Any]]]:
         """Queue pictures, each for an answer, which may be a ``problem``; those whose answer is cancelled are dropped.
 
         Raises:
@@ -152,6 +162,7 @@ class Worker:
         while True:
             batch = await self._take()
             limit_seconds = SECONDS[batch[0].task]
+            began = time.monotonic()
             try:
                 async with asyncio.timeout(limit_seconds):
                     answers = await self._exchange(batch)
@@ -159,9 +170,13 @@ class Worker:
                 # asyncio's TimeoutError is an OSError.
                 why = f"took longer than {limit_seconds:.0f} seconds" if isinstance(error, TimeoutError) else "ended"
                 self.remark(f"the worker process {why} and is started again")
+                self._batch_pictures.pop(batch[0].model, None)
                 self._return(batch, why)
                 await self._restart()
                 continue
+            if batch[0].task == "predict":
+                most = int(limit_seconds / 4 * len(batch) / (time.monotonic() - began))
+                self._batch_pictures[batch[0].model] = min(max(1, most), BATCH_PICTURES)
             for job, answer in zip(batch, answers, strict=True):
                 job.settle(answer)
 
@@ -173,7 +188,8 @@ class Worker:
             await self._has_jobs.wait()
             self._drop_cancelled()
         first = next((job for job in self._jobs if job.task == "predict"), self._jobs[0])
-        batch = [job for job in self._jobs if job.can_join(first)][:BATCH_PICTURES] or [first]
+        most = self._batch_pictures.get(first.model, 1)
+        batch = [job for job in self._jobs if job.can_join(first)][:most] or [first]
         self._jobs = [job for job in self._jobs if job not in batch]
         return batch
 
@@ -184,8 +200,10 @@ class Worker:
         process = self._process
         if process is None or process.stdin is None:
             raise EOFError
-        process.stdin.write(pack_request(batch[0].task, batch[0].model, [job.picture for job in batch]))
-        await process.stdin.drain()
+        process.stdin.write(pack_head(batch[0].task, batch[0].model, [len(job.picture) for job in batch]))
+        for job in batch:  # one by one, as what the pipe does not take yet is copied
+            process.stdin.write(job.picture)
+            await process.stdin.drain()
         answers: list[dict[str, Any]] = await self._read()
         if len(answers) != len(batch):
             raise EOFError
@@ -222,7 +240,8 @@ class Worker:
             try:
                 await self.spawn()
                 await self._greet()
-            except (LaminaError, LostError, OSError) as error:
+            except (LaminaError, LostError, OSError, RuntimeError) as error:
+                # RuntimeError: asyncio cannot start the thread that waits for the process.
                 self.remark(f"the worker process could not be started: {error}")
                 await asyncio.sleep(RETRY_SECONDS)
 
@@ -231,5 +250,7 @@ class Worker:
             return
         with suppress(ProcessLookupError):
             self._process.kill()
+        if self._process.stdout is not None:
+            await self._process.stdout.read()  # asyncio waits until all of it is read
         await self._process.wait()
         self._process = None

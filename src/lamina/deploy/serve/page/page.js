@@ -18,10 +18,11 @@ async function connect() {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     const needsToken = error.status === 401;
-    find("access").hidden = !needsToken;
-    find("models").textContent = needsToken ? "This server asks for its token." : error.message;
-    if (needsToken && isAnother) say("The token is wrong.");
-    if (needsToken) find("token").focus();
+    if (needsToken) find("access").hidden = false;
+    find("models").textContent = needsToken ? "This server asks for its token." : "";
+    if (!needsToken) return say(error.message);
+    if (isAnother) say("The token is wrong.");
+    find("token").focus();
     return;
   }
   find("access").hidden = true;
@@ -41,6 +42,11 @@ async function take(file) {
   await connected;
   if (!models.length) return say("There is no model yet. Connect first.");
   if (file.size > LIMIT_BYTES) return say("This picture is larger than 10 MB. Give a smaller one.");
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    return say("This cannot be read. Give a picture file."); // a folder, or a file that is gone
+  }
   const turn = ++newest;
   for (const card of find("answers").children) card.hidden = true;
   const preview = find("preview");
@@ -111,7 +117,9 @@ document.addEventListener("drop", (event) => {
 
 find("access").addEventListener("submit", (event) => {
   event.preventDefault();
-  setToken(find("token").value);
+  const token = find("token").value;
+  if (!/^[ -~]+$/.test(token)) return say("The token is wrong: a token is printable ASCII.");
+  setToken(token);
   connected = connect();
 });
 

@@ -17,7 +17,7 @@ export function make(name, properties = {}, ...children) {
 }
 
 function picture(base64, alt) {
-  return make("img", { src: `data:image/png;base64,${base64}`, alt });
+  return make("img", { src: `data:image/png;base64,${base64}`, alt: plain(alt) });
 }
 
 // Replaces the card of a model with its answer; `look` is called with a task when its button is pressed.
@@ -48,7 +48,8 @@ export function showProblem(card, model, reason) {
 export function describe(answer) {
   if (Array.isArray(answer.answer)) return answer.answer.join(", ") || "none of the labels";
   if (typeof answer.answer === "string") return answer.answer;
-  return Object.entries(answer.answer).map(([name, value]) => `${name} ${format(value)}`).join(", ");
+  // An object's own order would put names that are numbers first.
+  return answer.predictions.map(({ name, value }) => `${name} ${format(value)}`).join(", ");
 }
 
 function format(value) {
