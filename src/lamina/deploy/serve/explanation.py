@@ -39,9 +39,11 @@ def explain_picture(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[
     task = model.task
     likeliest = int(predict_logits(model, pixels)[0].argmax()) if task.kind in (SINGLE_LABEL, MULTI_LABEL) else 0
     targets = np.array([likeliest])
-    began = time.monotonic()
-    integrated_gradients(model, pixels, targets, steps=1)
-    if (seconds := STEPS * (time.monotonic() - began)) > MAP_SECONDS:
+    for _ in range(2):  # a process's first takes longer
+        began = time.monotonic()
+        integrated_gradients(model, pixels, targets, steps=1)
+        seconds = STEPS * (time.monotonic() - began)
+    if seconds > MAP_SECONDS:
         raise NetError(f"A map of this net would take about {seconds:.0f} seconds on this machine, which is too long.")
     began = time.monotonic()
     maps = integrated_gradients(model, pixels, targets, steps=STEPS)
