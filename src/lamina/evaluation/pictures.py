@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import math
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,30 +66,41 @@ def decode_ahead(pictures: Iterable[Picture], shape: Shape, resize: Resize) -> G
 
     Close it unless it is read to its end.
     """
-    channels, height, width = shape
-    size = max(1, min(CHUNK_PICTURES, CHUNK_BYTES // (channels * height * width)))
+    size = max(1, min(CHUNK_PICTURES, CHUNK_BYTES // math.prod(shape)))
     decode = partial(_decode_some, shape=shape, resize=resize)
     following = iter(pictures)
+    chunk = list(itertools.islice(following, size))
+    if len(chunk) < min(size, THREAD_PICTURES + 1):  # all there are; starting a thread takes as long as a few of them
+        if chunk:
+            yield _gather(chunk, 0, decode(chunk), shape)
+        return
     pool = ThreadPoolExecutor(os.cpu_count())
 
-    def start(first: int) -> tuple[list[str], Iterator[list[UInt8[np.ndarray, "h w c"] | str]]]:
-        chunk = list(itertools.islice(following, size))
-        parts = [chunk[place : place + THREAD_PICTURES] for place in range(0, len(chunk), THREAD_PICTURES)]
-        return [_name(picture, place) for place, picture in enumerate(chunk, first)], pool.map(decode, parts)
+    def start(chunk: list[Picture]) -> Iterator[list[UInt8[np.ndarray, "h w c"] | str]]:
+        return pool.map(decode, [chunk[at : at + THREAD_PICTURES] for at in range(0, len(chunk), THREAD_PICTURES)])
 
     try:
-        names, parts = start(0)
-        for first in itertools.count(size, size):
-            if not names:
+        parts = start(chunk)
+        for first in itertools.count(0, size):
+            if not chunk:
                 return
-            following_names, following_parts = start(first)
-            decoded = [picture for part in parts for picture in part]
-            rows = [picture for picture in decoded if not isinstance(picture, str)]
-            pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
-            yield Chunk(names, pixels, [picture if isinstance(picture, str) else None for picture in decoded])
-            names, parts = following_names, following_parts
+            next_chunk = list(itertools.islice(following, size))
+            next_parts = start(next_chunk)
+            yield _gather(chunk, first, itertools.chain.from_iterable(parts), shape)
+            chunk, parts = next_chunk, next_parts
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _gather(
+    pictures: Sequence[Picture], first: int, decoded: Iterable[UInt8[np.ndarray, "h w c"] | str], shape: Shape
+) -> Chunk:
+    channels, height, width = shape
+    found = list(decoded)
+    rows = [one for one in found if not isinstance(one, str)]
+    pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
+    names = [_name(picture, place) for place, picture in enumerate(pictures, first)]
+    return Chunk(names, pixels, [one if isinstance(one, str) else None for one in found])
 
 
 def _name(picture: Picture, place: int) -> str:
