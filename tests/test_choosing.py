@@ -144,19 +144,24 @@ def test_on_a_machine_that_has_become_faster_more_epochs_fit():
     pace, recipe = Pace(0.02, 0.0), Recipe(epochs=4, schedule="linear")
     clock = Clock(lambda: 100.0, images=1000, val=0, test=0, spare_seconds=1.0)
 
-    def find(epochs_done: float, seconds: float, most_epochs: int | None = None) -> float | None:
-        watch = find_slowdown(recipe, pace, clock, most_epochs)
+    def find(epochs_done: float, seconds: float, candidate: Candidate | None = None) -> float | None:
+        watch = find_slowdown(recipe, pace, clock, candidate)
         assert watch(0.01, 3.0) is None
         return watch(epochs_done, 3.0 + seconds)
 
     assert find(0.3, 0.4) == pytest.approx(0.4 / (0.29 * pace.total_seconds(recipe, 1000, 0) / 4))
-    assert find(3.5, 4.0) is not None  # near the end, too: most of the time is left
+    assert find(3.5, 4.0) is None  # most of it is done
+    assert find(3.5, 2.0) is not None  # but in next to no time
     assert find(0.3, 0.1) is None  # too little was seen
     assert find(0.3, 4.0) is None  # not twice as fast
-    assert find(0.3, 0.4, most_epochs=7) is None  # more would hardly help
-    assert find(0.3, 0.4, most_epochs=8) is not None
-    fitting = fit_again(recipe, pace.slow_down(0.1), clock, 12)
-    assert (fitting.epochs, fit_again(recipe, pace.slow_down(0.1), clock, None).epochs) == (12, 46)
+    chosen = Candidate("small", SMALL, 32, Recipe(epochs=8, schedule="linear"), pace=pace, can_grow=True)
+    assert find(0.3, 0.4, chosen) is not None
+    assert find(0.3, 0.4, replace(chosen, recipe=Recipe(epochs=2, schedule="linear"))) is None  # more hardly help
+    assert fit_again(recipe, 0.1, pace, clock, None)[0].epochs == 46
+    growing = replace(recipe, grow_from_fraction=0.625)
+    fitting, faster = fit_again(growing, 0.1, pace, clock, chosen)
+    assert (fitting.epochs, fitting.grow_from_fraction) == (24, 0.0)  # what was chosen for want of time is not kept
+    assert faster.train_seconds == pytest.approx(0.002)
 
 
 def test_growing_pictures_are_expected_to_be_quicker_at_first():

@@ -179,7 +179,7 @@ def test_many_classes_are_listed_by_pairs():
     assert "95 % interval" in shown.texts
     assert shown.tags.count("tr") == 51
     assert re.search(
-        r"Pairs that are confused: \d+; these 50 have the intervals that begin highest\.", " ".join(shown.texts)
+        r"Pairs that are confused: \d+; listed are the 50 whose intervals have the highest lower ends\.", " ".join(shown.texts)
     )
 
 

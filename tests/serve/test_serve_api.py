@@ -217,9 +217,12 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(runs, 
             for client in (waiting, sending):
                 answer = read_all(client)
                 assert answer.startswith(b"HTTP/1.1 503 ")
-                assert answer.endswith(b'{"error": "The server is ending."}')
+                assert answer.endswith(b'{"error": "The server is shutting down. Try again."}')
             assert server.process.wait(PATIENCE_SECONDS) == status
-        assert server.process.stderr.read() == said
+        printed = server.process.stderr.read()
+        assert printed.endswith(said)
+        assert "Traceback" not in printed
+        assert "Cancel" not in printed
         assert not Path(f"/proc/{worker}").exists()
 
 

@@ -59,11 +59,9 @@ def make_doubt(run: Run, task: Task, limit: float | None, coverage: float | None
     """What the options ask for; prints what it was fitted to, and what it is worth on the test pictures."""
     if limit is None and coverage is None:
         return Doubt()
-    from lamina.evaluation.calibration import LEAST_IMAGES
-
     check_doubt(task, limit, coverage)
     if run.calibration is None and task.kind is not REGRESSION:
-        terminal.remark(f"the probabilities are not calibrated, which takes {LEAST_IMAGES} val pictures or more")
+        terminal.remark("the probabilities are not calibrated")
     if limit is not None:
         _say_rejections(run, task, limit, terminal)
     if coverage is None:

@@ -74,11 +74,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Budget:
-    """The time limit of a training: its measured pace, the clock of the command, and how many epochs may help."""
+    """The time limit of a training: its measured pace, the clock of the command, and what lamina chose, if it did."""
 
     pace: Pace
     clock: Clock
-    most_epochs: int | None = None
+    candidate: Candidate | None = None
 
     @property
     def until_seconds(self) -> float:
@@ -94,7 +94,7 @@ def train_plan(
     evaluates_test: bool = True,
     made: list[Path] | None = None,
 ) -> Outcome:
-    """Start the run and train it; if the machine has become slower or much faster, start again with other epochs.
+    """Start the run and train it; if steps take longer than timed, or far less, start again with other epochs.
 
     A training that is cut short has not lowered its learning rate, and does far worse than one with fewer epochs.
     ``made`` then holds the folder of the run.
@@ -111,7 +111,7 @@ def train_plan(
     )  # fmt: skip
     if made is not None:
         made[:] = [run.path]
-    slowdown = None if budget is None else find_slowdown(recipe, budget.pace, budget.clock, budget.most_epochs)
+    slowdown = None if budget is None else find_slowdown(recipe, budget.pace, budget.clock, budget.candidate)
     outcome = train(
         run, plan.dataset, terminal, save_every_seconds=settings.save_every_seconds,
         until_seconds=None if budget is None else budget.until_seconds, slowdown=slowdown,
@@ -119,19 +119,17 @@ def train_plan(
     )  # fmt: skip
     if outcome.slowdown is None or budget is None:
         return outcome
-    budget = replace(budget, pace=budget.pace.slow_down(outcome.slowdown))
-    fitting = fit_again(recipe, budget.pace, budget.clock, budget.most_epochs)
+    fitting, pace = fit_again(recipe, outcome.slowdown, budget.pace, budget.clock, budget.candidate)
+    budget = replace(budget, pace=pace)
     seconds = round(budget.clock.total_seconds(budget.pace, fitting), 1)
     considered = tuple(
         replace(one, epochs=fitting.epochs, seconds=seconds) if one.verdict == "chosen" else one
         for one in plan.considered
     )
     terminal.emit("restart", run=str(run.path), slowdown=outcome.slowdown, epochs=fitting.epochs)
-    change = (
-        f"{outcome.slowdown:.1f} times slower" if outcome.slowdown > 1 else f"{1 / outcome.slowdown:.1f} times faster"
-    )
     terminal.remark(
-        f"time: the machine has become {change}; starting again with {fitting.epochs} instead of {recipe.epochs} epochs"
+        f"time: steps take {outcome.slowdown:.2g} times as long as when they were timed; "
+        f"starting again with {fitting.epochs} instead of {recipe.epochs} epochs"
     )
     remove_run(run.path)
     plan = replace(plan, recipe=fitting, budget=budget, considered=considered)
@@ -320,7 +318,7 @@ def plan_candidate(
     choice = choice_of_timm(net) if isinstance(net, TimmNet) else choose_net(candidate.net_name, request.terminal)
     is_head_alone = candidate.recipe.freeze >= candidate.recipe.epochs
     recipe = candidate.recipe
-    budget = None if "epochs" in request.given else Budget(candidate.pace, clock, candidate.most_epochs)
+    budget = None if "epochs" in request.given else Budget(candidate.pace, clock, candidate)
     if budget is not None and not is_head_alone:
         recipe = spend(candidate, clock).recipe
     if candidate.fit:

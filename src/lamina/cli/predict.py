@@ -113,7 +113,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _is_exported(path: Path) -> bool:
     """Whether it is a file that lamina export wrote, by its ending or by the certificate beside it."""
-    return path.suffix.lower() == ".onnx" or (path.is_file() and path.with_name(f"{path.name}.json").exists())
+    proof = path.with_name(f"{path.name}.json")
+    return path.suffix.lower() == ".onnx" or (path.is_file() and proof.is_file() and b'"sha256"' in proof.read_bytes())
 
 
 def _open_file_as_model(options: Options) -> Predictor:

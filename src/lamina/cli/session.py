@@ -46,7 +46,7 @@ class Outcome:
         train_seconds: time in the training steps of complete epochs.
         images_per_second: training images per second of that time.
         stopped_by: the signal that ended it early, if any.
-        slowdown: how many times slower the machine has become, or below 1 if faster, if that ended it early.
+        slowdown: how many times as long as timed its steps took, if that ended it early.
         is_stopped_at_diagnosis: whether a diagnosis ended it early.
     """
 
@@ -232,10 +232,12 @@ def _say_whether_calibrated(outcome: Outcome, terminal: Terminal) -> None:
     run, val = outcome.run, outcome.dataset.val
     if run.record.task.kind is REGRESSION or run.calibration is not None:
         return
+    reason = "val has no answers to fit a temperature to"
     if val is None:
-        terminal.remark("probabilities: not calibrated, as there is no val (--val 0.1 sets a tenth aside)")
+        reason = "there is no val; train with --val 0.1"
     elif len(val) < LEAST_IMAGES:
-        terminal.remark(f"probabilities: not calibrated, as val has {len(val)} images; that takes {LEAST_IMAGES}")
+        reason = f"val has {plural(len(val), 'image', 'images')}, and a temperature takes {LEAST_IMAGES}"
+    terminal.remark(f"probabilities: not calibrated, as {reason}")
 
 
 def print_outcome(outcome: Outcome, terminal: Terminal) -> int:

@@ -112,7 +112,11 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
         for pair, counted in zip(pairs, _link_cells(listed, shown), strict=False)
     ]
     heads = ("true", "answered", "images", "of", "share", "95 % interval")
-    some = f"; these {len(listed)} have the intervals that begin highest" if len(pairs) > len(listed) else ""
+    some = (
+        f"; listed are the {len(listed)} whose intervals have the highest lower ends"
+        if len(pairs) > len(listed)
+        else ""
+    )
     head = paragraph(f"Pairs that are confused: {len(pairs):,}{some}.")
     return join([head, remark, table(heads, lines, texts=2, links=[2]), album])
 

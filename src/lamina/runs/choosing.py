@@ -98,11 +98,6 @@ class Candidate:
     pace: Pace = UNTIMED
     can_grow: bool = False
 
-    @property
-    def most_epochs(self) -> int:
-        """As many as may help, before any were fitted to the time."""
-        return round(MOST_SHARE * self.recipe.epochs)
-
     def make(self, images: Images) -> Net | nn.Module:
         """The net, or timm's module, with the head's weights drawn from the recipe's seed."""
         shape, outputs = shape_at(images, self.side_px), task_of(images).outputs
@@ -376,14 +371,14 @@ def has_time_to_tune(candidate: Candidate, clock: Clock) -> bool:
 
 
 def find_slowdown(
-    recipe: Recipe, pace: Pace, clock: Clock, most_epochs: int | None = None
+    recipe: Recipe, pace: Pace, clock: Clock, candidate: Candidate | None = None
 ) -> Callable[[float, float], float | None]:
-    """Whether a training should start again, as the machine has become slower or faster since its pace was measured.
+    """Whether a training should start again, as its steps take longer, or far less, than when they were timed.
 
     Gives a function of the epochs done and the seconds so far, to be called after steps of a recipe that freezes
-    nothing: how many times slower, where a new start with fewer epochs would end in time; below 1, where one with twice
-    the epochs would, at most ``most_epochs``; ``None`` where all is well, too little was seen, or it is too late for
-    that. Where the learning rate does not fall, a cut costs nothing.
+    nothing: how many times as long they take, where a new start by :func:`fit_again` would end in time; ``None`` where
+    all is well, too little was seen, or it is too late for that: a training that was late would not end in time, and
+    much of one that is early is not thrown away. Where the learning rate does not fall, a cut costs nothing.
     """
     if recipe.freeze or recipe.schedule == "constant":
         return lambda _epochs_done, _seconds: None
@@ -401,25 +396,33 @@ def find_slowdown(
             return None
         factor = spent / expected
         if factor < EARLY and spent >= LEAST_STEP_SECONDS:
-            fitting = fit_again(recipe, pace.slow_down(factor), clock, most_epochs)
-            return factor if fitting.epochs >= 2 * recipe.epochs else None
+            fitting, faster = fit_again(recipe, factor, pace, clock, candidate)
+            gains = clock.total_seconds(faster, fitting) >= 2 * clock.total_seconds(faster, recipe)
+            is_cheap = done <= WATCHED_SHARE * total or spent < LEAST_WATCHED * clock.seconds_left()
+            return factor if gains and is_cheap else None
         if spent < max(WATCHED_SECONDS, LEAST_WATCHED * total) or done > WATCHED_SHARE * total:
             return None
-        slower = pace.slow_down(factor)
+        fitting, slower = fit_again(recipe, factor, pace, clock, candidate)
         left = clock.seconds_left() - clock.ending_seconds(slower)
         if factor < LATE or (total - done) * factor < LATE * left:
             return None
-        fitting = fit_again(recipe, slower, clock, most_epochs)
         is_worth_it = fitting.epochs < recipe.epochs and clock.total_seconds(slower, fitting) <= left
         return factor if is_worth_it else None
 
     return find
 
 
-def fit_again(recipe: Recipe, pace: Pace, clock: Clock, most_epochs: int | None) -> Recipe:
-    """The recipe with as many epochs as fit at another pace, at most ``most_epochs``."""
-    fitting = clock.fit(pace, recipe)
-    return fitting if most_epochs is None else scale_epochs(fitting, min(fitting.epochs, most_epochs))
+def fit_again(
+    recipe: Recipe, slowdown: float, pace: Pace, clock: Clock, candidate: Candidate | None
+) -> tuple[Recipe, Pace]:
+    """The recipe for a new start where steps take ``slowdown`` times as long as timed, and the pace there.
+
+    Where they take less, the time is spent as for a ``candidate`` that was just timed.
+    """
+    pace = pace.slow_down(slowdown)
+    if slowdown < 1 and candidate is not None:
+        return spend(replace(candidate, pace=pace), clock).recipe, pace
+    return clock.fit(pace, recipe), pace
 
 
 def spend(candidate: Candidate, clock: Clock) -> Candidate:
@@ -432,7 +435,7 @@ def spend(candidate: Candidate, clock: Clock) -> Candidate:
     if recipe.epochs < wanted.epochs and not wanted.grow_from_fraction:
         growing = clock.fit(pace, replace(wanted, grow_from_fraction=GROW_FROM_FRACTION))
         recipe = growing if candidate.can_grow and 2 <= growing.epochs <= wanted.epochs else recipe
-    return replace(candidate, recipe=scale_epochs(recipe, min(recipe.epochs, candidate.most_epochs)))
+    return replace(candidate, recipe=scale_epochs(recipe, min(recipe.epochs, round(MOST_SHARE * wanted.epochs))))
 
 
 def check_one_epoch(name: str, recipe: Recipe, pace: Pace, clock: Clock) -> None:

@@ -138,8 +138,9 @@ class Guard:
             if not status:
                 await _send_error(send_guarded, 503, "The request took too long. Try again.", {"retry-after": "1"})
         except asyncio.CancelledError:
-            if not status:
-                await _send_error(send_guarded, 503, "The server is ending.", {})
+            if status:
+                raise
+            await _send_error(send_guarded, 503, "The server is shutting down. Try again.", {"retry-after": "1"})
         finally:
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.count_request(path, status, time.perf_counter() - began)

@@ -181,6 +181,6 @@ def _build_server(worker: Worker, host: str, port: int, token: str | None) -> An
             server_header=False,
             proxy_headers=False,
             backlog=CONNECTIONS,
-            timeout_graceful_shutdown=2 * END_SECONDS,
+            timeout_graceful_shutdown=60,
         )
     )

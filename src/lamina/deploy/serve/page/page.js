@@ -42,12 +42,14 @@ async function take(file) {
   await connected;
   if (!models.length) return say("There is no model yet. Connect first.");
   if (file.size > LIMIT_BYTES) return say("This picture is larger than 10 MB. Give a smaller one.");
+  const turn = ++newest;
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
-    return say("This cannot be read. Give a picture file."); // a folder, or a file that is gone
+    if (turn === newest) say("This cannot be read. Give a picture file."); // a folder, or a file that is gone
+    return;
   }
-  const turn = ++newest;
+  if (turn !== newest) return;
   for (const card of find("answers").children) card.hidden = true;
   const preview = find("preview");
   URL.revokeObjectURL(preview.src);
