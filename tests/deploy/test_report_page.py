@@ -178,9 +178,8 @@ def test_many_classes_are_listed_by_pairs():
     shown = Outline(show_confusions(report, evidence))
     assert "95 % interval" in shown.texts
     assert shown.tags.count("tr") == 51
-    assert re.search(
-        r"Pairs that are confused: \d+; listed are the 50 whose intervals have the highest lower ends\.", " ".join(shown.texts)
-    )
+    listed = r"Pairs that are confused: \d+; listed are the 50 whose intervals have the highest lower ends\."
+    assert re.search(listed, " ".join(shown.texts))
 
 
 def test_mistakes_have_the_room_first(monkeypatch):
