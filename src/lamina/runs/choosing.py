@@ -384,6 +384,11 @@ def find_slowdown(
         return lambda _epochs_done, _seconds: None
     costs = pace.epoch_seconds(recipe, clock.images, clock.val)
     total = sum(costs)
+    enough = max(WATCHED_SECONDS, LEAST_WATCHED * total)
+    most_gain = math.inf
+    if candidate is not None:
+        most = scale_epochs(candidate.recipe, round(MOST_SHARE * candidate.recipe.epochs))
+        most_gain = clock.total_seconds(pace, most) / clock.total_seconds(pace, recipe)
     first: list[tuple[float, float]] = []
 
     def find(epochs_done: float, seconds: float) -> float | None:
@@ -392,20 +397,25 @@ def find_slowdown(
         if not first:  # what came before, such as building the model, is no measure of steps
             first.append((done, seconds))
         spent, expected = seconds - first[0][1], done - first[0][0]
-        if expected <= 0 or max(spent, expected) < max(WATCHED_SECONDS, LEAST_WATCHED * total):
+        if expected <= 0 or max(spent, expected) < enough:
             return None
         factor = spent / expected
+        # This is asked after every step: what takes long comes last.
         if factor < EARLY and spent >= LEAST_STEP_SECONDS:
+            left = clock.seconds_left()
+            is_cheap = done <= WATCHED_SHARE * total or spent < LEAST_WATCHED * left
+            if not is_cheap or most_gain < 2 or 2 * factor * total > left:
+                return None
             fitting, faster = fit_again(recipe, factor, pace, clock, candidate)
             gains = clock.total_seconds(faster, fitting) >= 2 * clock.total_seconds(faster, recipe)
-            is_cheap = done <= WATCHED_SHARE * total or spent < LEAST_WATCHED * clock.seconds_left()
-            return factor if gains and is_cheap else None
-        if spent < max(WATCHED_SECONDS, LEAST_WATCHED * total) or done > WATCHED_SHARE * total:
+            return factor if gains else None
+        if spent < enough or done > WATCHED_SHARE * total:
             return None
-        fitting, slower = fit_again(recipe, factor, pace, clock, candidate)
+        slower = pace.slow_down(factor)
         left = clock.seconds_left() - clock.ending_seconds(slower)
         if factor < LATE or (total - done) * factor < LATE * left:
             return None
+        fitting, _ = fit_again(recipe, factor, pace, clock, candidate)
         is_worth_it = fitting.epochs < recipe.epochs and clock.total_seconds(slower, fitting) <= left
         return factor if is_worth_it else None
 
