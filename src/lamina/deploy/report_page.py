@@ -211,7 +211,7 @@ def _show_numbers(dataset: Dataset) -> Markup:
 
 def _show_findings(dataset: Dataset) -> Markup:
     if sum(images.pixels.nbytes for images in dataset.splits.values()) > INSPECTED_BYTES:
-        return paragraph("Not looked for in as many pictures; lamina data does.")
+        return paragraph("They were not looked for in so many pictures; lamina data does that.")
     found = inspect(dataset).findings
     if not found:
         return paragraph("Nothing is wrong with it that lamina data looks for.")

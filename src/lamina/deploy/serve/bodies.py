@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
+from lamina.errors import plural
+
 BODY_LIMIT_BYTES = 10 * 10**6
 READ_LIMIT_BYTES = 4 * BODY_LIMIT_BYTES
 """Up to here a body that is too large is read and dropped, as few clients read an answer before they have sent all."""
@@ -90,7 +92,7 @@ async def read_pictures(content_type: str, body: bytearray, limit: int) -> tuple
 
 
 def _parse_pictures(body: bytearray, limit: int) -> list[bytes]:
-    expected = f"at most {limit} picture{'s' * (limit > 1)} in a request"
+    expected = f"at most {plural(limit, 'picture', 'pictures')} in a request"
     too_many = HTTPException(413, f"Expected {expected}, got more. Send several requests.")
     if sum(map(body.count, (b",", b"[", b"{"))) > JSON_MARKS:
         raise too_many
