@@ -36,7 +36,7 @@ from processes import append_row
 from rich.console import Console
 from rich.table import Table
 
-from lamina.runs.run import read_run
+from lamina.runs.run import load_run
 from lamina.training.rendezvous import TIMEOUT_SECONDS
 
 LANES = 4
@@ -119,7 +119,7 @@ class Scene:
 
     def read_digests(self, name: str) -> tuple[str, ...]:
         """The digest of the weights after each epoch of a run."""
-        return tuple(str(row["weights"]) for row in read_run(self.folder / "runs" / name).history.epochs())
+        return tuple(str(row["weights"]) for row in load_run(self.folder / "runs" / name).history.epochs())
 
     def log(self, name: str) -> Path:
         """A new file for what a torchrun prints."""

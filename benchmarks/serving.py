@@ -147,9 +147,9 @@ def resident_bytes(process: subprocess.Popen[str]) -> int:
 
 def predict(run: Path, encoded: list[bytes], count: int) -> float:
     """Pictures a second by the predictor in this process."""
-    from lamina import read_run
+    from lamina import load_run
 
-    predictor = read_run(run).predictor()
+    predictor = load_run(run).predictor()
     many = [encoded[place % len(encoded)] for place in range(count)]
     list(predictor.predict(many[:256]))
     began = time.perf_counter()

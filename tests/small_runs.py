@@ -11,7 +11,7 @@ from torch import nn
 from lamina.data import Dataset, Images, Preparation
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.record import OwnModule
-from lamina.runs.run import Run, read_run
+from lamina.runs.run import Run, load_run
 from lamina.runs.start import begin_run
 from lamina.training.events import Epoch
 from lamina.training.loop import Training
@@ -37,7 +37,7 @@ def start(folder: Path, recipe: Recipe = RECIPE, net: Net | nn.Module = NET) -> 
     """A run as another process would read it, and its training in memory."""
     own = None if isinstance(net, Net) else OwnModule("mine.py", "build")
     run = begin_run(net, DATA, recipe, net_name="tiny", origin=own, device="cpu", runs_dir=folder)
-    return read_run(run.path), Training(net, DATA.train, recipe, device="cpu", steps_per_record=1)
+    return load_run(run.path), Training(net, DATA.train, recipe, device="cpu", steps_per_record=1)
 
 
 def follow(training: Training) -> list[Epoch]:

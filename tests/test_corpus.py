@@ -19,7 +19,7 @@ from lamina.data.sources.cifar import read_pickle
 from lamina.errors import DataError, LaminaError, NetError, RunError
 from lamina.nets import parse_net
 from lamina.runs.record import Machine, RunRecord
-from lamina.runs.run import read_run
+from lamina.runs.run import load_run
 from lamina.values import from_json_values
 from small_runs import start
 
@@ -53,7 +53,7 @@ def test_an_expression_is_a_net_or_refused(file):
 def test_a_run_json_is_refused_by_its_name(file, tmp_path):
     shutil.copy(file, tmp_path / "run.json")
     with pytest.raises(RunError, match=r"run\.json "):
-        read_run(tmp_path)
+        load_run(tmp_path)
 
 
 @pytest.mark.parametrize("file", files("pictures"))
@@ -108,7 +108,7 @@ def test_a_run_json_with_any_value_anywhere_is_read_or_refused_by_its_name(tmp_p
     (folder / "run.json").write_text(json.dumps(put(RECORD, place, value)))
     shutil.copy(RUN / "model.safetensors", folder)
     try:
-        run = read_run(folder)
+        run = load_run(folder)
         assert isinstance(run.record, RunRecord)
         run.load_model()
     except RunError as error:
@@ -125,7 +125,7 @@ def test_a_run_json_with_flipped_bytes_is_read_or_refused(tmp_path_factory, data
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     (folder / "run.json").write_bytes(content)
     try:
-        read_run(folder)
+        load_run(folder)
     except RunError as error:
         assert str(folder) in str(error)
 
@@ -167,7 +167,7 @@ def test_any_line_of_a_history_is_read_or_refused_by_its_name(tmp_path_factory, 
         shutil.copytree(RUN, folder)
     text = line if isinstance(line, str) else json.dumps(line)
     (folder / "history.jsonl").write_bytes(text.encode("utf-8", "surrogatepass") + b"\n")
-    run = read_run(folder)
+    run = load_run(folder)
     try:
         run.history.epochs()
         run.history.trim(1, 0)

@@ -10,7 +10,7 @@ import torch
 from lamina.evaluation.evaluating import evaluate
 from lamina.nets import Flatten, Linear, Net, Output, Tanh
 from lamina.runs.differences import Difference, compare_runs, find_changes
-from lamina.runs.run import read_run
+from lamina.runs.run import load_run
 from lamina.runs.start import create_folder
 from small_runs import DATA, NET, RECIPE, follow, start
 
@@ -53,7 +53,7 @@ def test_software_machine_threads_precision_and_data_are_reported(tmp_path):
         machine=machine,
     )
     base = dataclasses.replace(record, machine=dataclasses.replace(record.machine, flags="avx sse"))
-    first, second = (read_run(create_folder(tmp_path, changed)) for changed in (base, other))
+    first, second = (load_run(create_folder(tmp_path, changed)) for changed in (base, other))
     assert compare_runs(first, second) == [
         Difference("net, layer 3", "ReLU()", "Tanh()"),
         Difference("data.fingerprint", "abc123", "def"),

@@ -12,7 +12,7 @@ import pytest
 from lamina.errors import LaminaWarning, RunError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.runs.record import RunRecord
-from lamina.runs.run import Run, read_run
+from lamina.runs.run import Run, load_run
 from lamina.runs.start import begin_run, create_folder
 from lamina.training.recipe import Recipe
 from small_runs import DATA
@@ -32,7 +32,7 @@ def record(tmp_path_factory) -> RunRecord:
 
 @pytest.fixture
 def run(tmp_path, record) -> Run:
-    return read_run(create_folder(tmp_path / "runs", record, "first"))
+    return load_run(create_folder(tmp_path / "runs", record, "first"))
 
 
 def raises(message: str):

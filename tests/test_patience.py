@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lamina import Epoch, read_run, start_run
+from lamina import Epoch, load_run, start_run
 from lamina.errors import RecipeError
 from lamina.runs.keep import EarlyEnd, Resumed
 from lamina.runs.run import Run
@@ -16,11 +16,11 @@ from small_runs import DATA, NET, RECIPE
 
 
 def digests(run: Path) -> list[str]:
-    return [row["weights"] for row in read_run(run).history.epochs()]
+    return [row["weights"] for row in load_run(run).history.epochs()]
 
 
 def train(run: Run) -> list[str]:
-    for _ in run.train():
+    for _ in run.iter_train():
         pass
     return digests(run.path)
 
@@ -34,31 +34,31 @@ WITH_VAL = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test.take(rang
 @pytest.mark.parametrize("stop", [None, 1, 2])
 def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_and_for_good(stop, tmp_path):
     run = start_run(NET, WITH_VAL, PATIENT, runs_dir=tmp_path)
-    for event in run.train():
+    for event in run.iter_train():
         if isinstance(event, Epoch) and event.epoch == stop:
             break
     if stop:
-        for _ in read_run(run.path).train(data=WITH_VAL):
+        for _ in load_run(run.path).iter_train(data=WITH_VAL):
             pass
     rows = run.history.epochs()
     scores = [row["val_accuracy"] for row in rows]
     best = scores.index(max(scores))
     assert len(rows) == best + 1 + PATIENT.patience < PATIENT.epochs
     longer = start_run(NET, WITH_VAL, dataclasses.replace(PATIENT, patience=0), runs_dir=tmp_path)
-    for event in longer.train():
+    for event in longer.iter_train():
         if isinstance(event, Epoch) and event.epoch == len(rows):
             break
     assert digests(run.path) == digests(longer.path)  # the last weights, not the best
 
     reason = f"no better val accuracy than after epoch {best + 1}, with a patience of 2"
-    events = list(read_run(run.path).train(data=WITH_VAL))
+    events = list(load_run(run.path).iter_train(data=WITH_VAL))
     assert events[1:2] == [EarlyEnd(len(rows), reason)]
     assert [type(events[0]), events[2].split, len(events)] == [Resumed, "test", 3]
     assert digests(run.path) == digests(longer.path)
     (run.path / "report.json").unlink()
     assert "no score" in repr(run)
     with pytest.raises(RecipeError, match=rf"has ended after epoch {len(rows)}, as its patience is 2\."):
-        next(run.train(epochs=70))
+        next(run.iter_train(epochs=70))
 
 
 def test_an_error_that_falls_is_an_improvement(tmp_path):

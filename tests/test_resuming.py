@@ -17,7 +17,7 @@ from lamina.errors import RecipeError, RunError
 from lamina.files import lock_folder
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.resume import make_training, resume_training
-from lamina.runs.run import Run, read_run
+from lamina.runs.run import Run, load_run
 from lamina.training.events import Step
 from small_runs import DATA, RECIPE, follow, same, start, weights
 
@@ -34,7 +34,7 @@ def test_a_run_resumes_from_its_files_to_the_same_weights(stop, tmp_path):
     for _, _event in zip(range(stop), training, strict=False):
         pass
     run.save_checkpoint(training.checkpoint())
-    resumed = resume_training(read_run(run.path), DATA, steps_per_record=1)
+    resumed = resume_training(load_run(run.path), DATA, steps_per_record=1)
     rest = follow(resumed)
     assert [epoch.train_loss for epoch in rest] == [epoch.train_loss for epoch in expected[2 - len(rest) :]]
     assert same(weights(resumed), weights(straight))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lamina import Recipe, read_run, start_run
+from lamina import Recipe, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import RunError
 from lamina.evaluation.answers import Answers
@@ -21,7 +21,7 @@ DATA_WITH_VAL = dataclasses.replace(DATA, val=VAL)
 
 def train(folder, dataset: Dataset = DATA_WITH_VAL, recipe: Recipe = RECIPE) -> Run:
     run = start_run(NET, dataset, recipe, runs_dir=folder)
-    for _ in run.train():
+    for _ in run.iter_train():
         pass
     return run
 
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_the_final_models_logits_are_kept_for_val_and_test(run):
-    answers = read_run(run.path).answers
+    answers = load_run(run.path).answers
     assert answers.keys() == {"val", "test"}
     with torch.no_grad():
         model = run.load_model()

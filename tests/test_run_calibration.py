@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from lamina import Recipe, load_data, read_run, start_run
+from lamina import Recipe, load_data, load_run, start_run
 from lamina.data import Dataset
 from lamina.errors import RunError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
@@ -35,9 +35,9 @@ def choose_pictures(**splits: int) -> Dataset:
 def train(folder, dataset: Dataset, label_smoothing: float = 0.2) -> Run:
     recipe = Recipe(epochs=4, label_smoothing=label_smoothing, lr=0.003, precision="fp32")
     run = start_run(NET, dataset, recipe, runs_dir=folder)
-    for _ in run.train():
+    for _ in run.iter_train():
         pass
-    return read_run(run.path)
+    return load_run(run.path)
 
 
 def measure_error(probabilities, targets, bins: int = 15) -> float:
@@ -64,7 +64,7 @@ def test_with_val_all_probabilities_are_calibrated(tmp_path):
     assert temperature == pytest.approx(fitted, rel=0.02)  # val's targets are softened a little
     assert abs(temperature - 1) > 0.1
     expected = softmax(test.logits.astype(float) / temperature, axis=1)
-    for found in (run, read_run(run.path)):
+    for found in (run, load_run(run.path)):
         assert found.predictor(device="cpu").probabilities(dataset.test.pixels) == pytest.approx(expected, abs=1e-5)
     raw = softmax(test.logits.astype(float), axis=1)
     assert run.report.calibration_error == pytest.approx(measure_error(expected, test.targets))

@@ -13,7 +13,7 @@ from lamina import __version__
 from lamina.errors import RunError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.runs.record import FORMAT, RunRecord
-from lamina.runs.run import Run, read_run
+from lamina.runs.run import Run, load_run
 from lamina.runs.start import begin_run, create_folder
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
@@ -46,7 +46,7 @@ def record(tmp_path_factory) -> RunRecord:
 
 @pytest.fixture
 def run(tmp_path, record) -> Run:
-    return read_run(create_folder(tmp_path / "runs", record, "first"))
+    return load_run(create_folder(tmp_path / "runs", record, "first"))
 
 
 def raises(message: str):
@@ -60,7 +60,7 @@ def edit(file: Path, **changes: object) -> None:
 
 def test_a_folder_that_is_no_run_is_rejected(tmp_path):
     with raises(f"{tmp_path} is not a run: it has no run.json. Give the folder of a run."):
-        read_run(tmp_path)
+        load_run(tmp_path)
 
 
 @pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1])
@@ -70,7 +70,7 @@ def test_a_run_of_another_format_is_rejected(number, run):
         f"{run.path}/run.json has format {number}, but lamina {__version__} reads format {FORMAT}. "
         "Use the lamina that wrote it, or train again."
     ):
-        read_run(run.path)
+        load_run(run.path)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_wrong_value_in_run_json_is_named(changes, why, run):
     file = run.path / "run.json"
     edit(file, **changes)
     with raises(f"{file} is damaged: {why}. Restore it from a copy, or train again."):
-        read_run(run.path)
+        load_run(run.path)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_part_that_is_none_is_named(part, value, why, run):
     with pytest.raises(
         RunError, match=f"^{re.escape(f'{file} is damaged: {why}')}.* Restore it from a copy, or train again.$"
     ):
-        read_run(run.path)
+        load_run(run.path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '"text"', "\udc80"])
@@ -117,7 +117,7 @@ def test_a_run_json_that_is_no_json_is_named(text, run):
     file = run.path / "run.json"
     file.write_text(text, errors="surrogateescape")
     with pytest.raises(RunError, match=f"^{re.escape(str(file))} is damaged: "):
-        read_run(run.path)
+        load_run(run.path)
 
 
 def test_every_field_of_run_json_is_needed(run):
@@ -128,7 +128,7 @@ def test_every_field_of_run_json_is_needed(run):
     with pytest.raises(
         RunError, match=f"^{re.escape(str(file))} is damaged: run lacks the field 'machine'; its fields are net_name,"
     ):
-        read_run(run.path)
+        load_run(run.path)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, ch
     run.save_model(training.model)
     edit(run.path / "run.json", **changes)
     with pytest.raises(RunError, match=r"run\.json is damaged"):
-        read_run(run.path).load_model()
+        load_run(run.path).load_model()
 
 
 @pytest.mark.parametrize("changes", [{"net": None}, {"own_module": {"file": "mine.py", "name": ""}}])
@@ -149,4 +149,4 @@ def test_a_record_without_exactly_one_net_is_damaged(run, changes):
         f"{file} is damaged: exactly one of net, own_module and timm should say which net. "
         "Restore it from a copy, or train again."
     ):
-        read_run(run.path)
+        load_run(run.path)

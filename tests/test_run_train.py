@@ -1,4 +1,4 @@
-"""``start_run`` and ``Run.train``: a run trains in a script, a thread or a notebook, and resumes exactly."""
+"""``start_run`` and ``Run.iter_train``: a run trains in a script, a thread or a notebook, and resumes exactly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from lamina import Epoch, Net, Recipe, Report, Step, evaluate, load_data, read_run, start_run
+from lamina import Epoch, Net, Recipe, Report, Step, evaluate, load_data, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, RunError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
@@ -33,7 +33,7 @@ from lamina.nets import Flatten, Linear, Output, ReLU
 data = load_data(sys.argv[1])
 net = Net(Flatten(), Linear(100), ReLU(), Output())
 run = start_run(net, data, Recipe(epochs=3, batch_size=5, optimizer="adam", lr=1e-3, precision="fp32"), name="run")
-for event in run.train(save_every_seconds=0.0):
+for event in run.iter_train(save_every_seconds=0.0):
     print(type(event).__name__, getattr(event, "epoch", ""), flush=True)
 print(run.report)
 """
@@ -47,11 +47,11 @@ thread.join()
 
 
 def digests(run: Path) -> list[str]:
-    return [row["weights"] for row in read_run(run).history.epochs()]
+    return [row["weights"] for row in load_run(run).history.epochs()]
 
 
 def train(run: Run) -> list[str]:
-    for _ in run.train():
+    for _ in run.iter_train():
         pass
     return digests(run.path)
 
@@ -75,7 +75,7 @@ def undisturbed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     command = [sys.executable, "-c", EIGHT_LINES, str(pictures)]
     done = subprocess.run(command, cwd=folder, text=True, capture_output=True, check=True)
     assert done.stdout.count("Epoch") == 3
-    return read_run(folder / "runs" / "run")
+    return load_run(folder / "runs" / "run")
 
 
 @pytest.mark.slow
@@ -93,10 +93,10 @@ def test_a_script_killed_in_its_second_epoch_is_continued_to_the_digests_of_an_u
         process.stdout.read()
     run = tmp_path / "runs" / "run"
     assert len(digests(run)) == 1
-    for _ in read_run(run).train():  # in this process, which is another
+    for _ in load_run(run).iter_train():  # in this process, which is another
         pass
     assert digests(run) == digests(undisturbed.path)
-    assert read_run(run).report.score == undisturbed.report.score
+    assert load_run(run).report.score == undisturbed.report.score
     assert (run / "curves.png").exists()
 
 
@@ -112,12 +112,12 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.mark.parametrize("again", ["same run", "read again"])
 def test_a_loop_left_anywhere_and_begun_again_ends_with_the_same_weights(stop, again, straight, tmp_path):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
-    for count, _ in enumerate(run.train(), start=1):
+    for count, _ in enumerate(run.iter_train(), start=1):
         if count == stop:
             break
     if again == "read again":
-        run = read_run(run.path)
-    for _ in run.train(data=DATA):
+        run = load_run(run.path)
+    for _ in run.iter_train(data=DATA):
         pass
     assert digests(run.path) == digests(straight.path)
     assert run.report.score == straight.report.score
@@ -127,19 +127,19 @@ def test_a_loop_left_anywhere_and_begun_again_ends_with_the_same_weights(stop, a
 def test_an_exception_in_the_loop_leaves_a_whole_run_and_no_lock(tmp_path):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
     with pytest.raises(ZeroDivisionError):
-        for event in run.train():
+        for event in run.iter_train():
             if isinstance(event, Step) and event.epoch == 2:
                 1 / 0  # noqa: B018
     assert run.read_checkpoint().standing.steps_done == 4
     assert run.load_model().in_shape == (3, 6, 6)
-    first = next(iter(run.train()))
+    first = next(iter(run.iter_train()))
     assert first == Resumed(steps_done=4, epochs_done=1, epochs=2)
 
 
 def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="first")
     events = []
-    for event in run.train():
+    for event in run.iter_train():
         if isinstance(event, Epoch):
             assert run.history.epochs()[-1]["epoch"] == event.epoch
         events.append(type(event) if not isinstance(event, Report) else event.split)
@@ -154,13 +154,13 @@ def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
 def test_val_is_evaluated_after_each_epoch_and_test_after_the_last(tmp_path):
     data = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test.take(range(6)), split="val"))
     run = start_run(NET, data, RECIPE, runs_dir=tmp_path)
-    reports = [event for event in run.train() if isinstance(event, Report)]
+    reports = [event for event in run.iter_train() if isinstance(event, Report)]
     assert [report.split for report in reports] == ["val", "val", "test"]
     rows = run.history.epochs()
     assert [row["val_accuracy"] for row in rows] == [report.score.value for report in reports[:2]]
     assert not any("test" in name for row in rows for name in row)
     without_test = start_run(NET, dataclasses.replace(data, test=None), RECIPE, runs_dir=tmp_path)
-    reports = [event for event in without_test.train() if isinstance(event, Report)]
+    reports = [event for event in without_test.iter_train() if isinstance(event, Report)]
     assert [report.split for report in reports] == ["val", "val", "val"]
     assert without_test.report == reports[-1]
 
@@ -172,7 +172,7 @@ def test_a_large_val_is_evaluated_after_fewer_epochs_and_after_the_last(tmp_path
     straight = train(run)
     assert [row["epoch"] for row in run.history.epochs() if "val_accuracy" in row] == [5, 10, 11]
     other = start_run(NET, data, dataclasses.replace(RECIPE, epochs=11), runs_dir=tmp_path)
-    for event in other.train():
+    for event in other.iter_train():
         if isinstance(event, Epoch) and event.epoch == 4:
             break
     assert train(other) == straight
@@ -191,7 +191,7 @@ def test_epochs_are_evaluated_in_the_trainings_number_format_and_the_end_exactly
     for precision in ("fp32", "bf16"):
         recipe = dataclasses.replace(RECIPE, precision=precision, epochs=1)
         run = start_run(net, data, recipe, runs_dir=tmp_path)
-        reports[precision] = [event for event in run.train() if isinstance(event, Report)]
+        reports[precision] = [event for event in run.iter_train() if isinstance(event, Report)]
         exact = evaluate(run.load_model(), data.val)
         assert (reports[precision][0].loss == exact.loss) == (precision == "fp32")
         assert reports[precision][0].loss == pytest.approx(exact.loss, rel=0.02)
@@ -200,12 +200,12 @@ def test_epochs_are_evaluated_in_the_trainings_number_format_and_the_end_exactly
 
 def test_a_training_left_after_its_last_epoch_is_evaluated_alone_when_it_goes_on(tmp_path):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
-    for event in run.train():
+    for event in run.iter_train():
         if isinstance(event, Epoch) and event.epoch == event.epochs:
             break
     assert run.report is None
     weights = (run.path / "model.safetensors").read_bytes()
-    events = list(read_run(run.path).train(data=DATA))
+    events = list(load_run(run.path).iter_train(data=DATA))
     assert [type(event) for event in events[:-1]] == [Resumed]
     assert events[-1].split == "test"
     assert run.report == events[-1]
@@ -217,14 +217,14 @@ def test_a_training_that_was_stopped_is_evaluated_as_it_is_and_can_still_go_on(s
     straight = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
     expected = train(straight)
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
-    for count, _ in enumerate(run.train(), start=1):
+    for count, _ in enumerate(run.iter_train(), start=1):
         if count == steps:
             break
     report = run.evaluate()
     assert report == run.report == evaluate_again(run)
     assert (run.path / "curves.png").exists()
     assert (run.path / "confusion.png").exists()
-    events = read_run(run.path).train(data=DATA)
+    events = load_run(run.path).iter_train(data=DATA)
     assert next(events) == Resumed(steps_done=steps, epochs_done=1, epochs=2)
     assert [event.epoch for event in events if isinstance(event, Epoch)] == [2]
     assert digests(run.path) == expected
@@ -233,11 +233,11 @@ def test_a_training_that_was_stopped_is_evaluated_as_it_is_and_can_still_go_on(s
 
 def test_a_report_goes_when_the_weights_that_it_is_about_do(tmp_path):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
-    events = run.train()
+    events = run.iter_train()
     assert [type(next(events)) for _ in range(3)] == [Step, Step, Epoch]
     events.close()
     run.evaluate()
-    events = run.train()
+    events = run.iter_train()
     assert [type(next(events)) for _ in range(3)] == [Resumed, Step, Step]
     events.close()
     assert run.report is None
@@ -247,7 +247,7 @@ def test_a_run_on_other_data_or_in_training_is_not_evaluated(tmp_path):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
     with pytest.raises(RunError, match=r"model\.safetensors is missing"):
         run.evaluate()
-    events = run.train()
+    events = run.iter_train()
     next(events)
     with pytest.raises(RunError, match="is being trained by this process"):
         run.evaluate()
@@ -265,10 +265,10 @@ def evaluate_again(run: Run) -> Report:
 
 def test_a_run_is_trained_by_one_loop_at_a_time_also_across_threads(tmp_path):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
-    loop = run.train()
+    loop = run.iter_train()
     next(loop)
     with pytest.raises(RunError, match="is being trained by"):
-        next(iter(run.train()))
+        next(iter(run.iter_train()))
     closer = threading.Thread(target=loop.close)
     closer.start()
     closer.join()
@@ -287,12 +287,12 @@ def test_an_own_module_is_copied_and_resumed_with_the_same_module_made_anew(tmp_
     expected = train(straight)
     assert torch.equal(module[1].weight, before)
     run = start_run(module, DATA, RECIPE, runs_dir=tmp_path)
-    for event in run.train():
+    for event in run.iter_train():
         if isinstance(event, Epoch):
             break
     with pytest.raises(RunError, match=r"Give it again with train\(module=Sequential\(…\)\)\."):
-        next(read_run(run.path).train(data=DATA))
-    for _ in read_run(run.path).train(own_module(), data=DATA):
+        next(load_run(run.path).iter_train(data=DATA))
+    for _ in load_run(run.path).iter_train(own_module(), data=DATA):
         pass
     assert digests(run.path) == expected
     predicted = run.predictor().probabilities(DATA.test.pixels)
@@ -305,11 +305,11 @@ def test_a_run_of_a_gpu_continues_where_there_is_none(tmp_path):
     file = run.path / "run.json"
     record = json.loads(file.read_text())
     file.write_text(json.dumps(record | {"device": {"value": "cuda", "reason": "found"}}))
-    run = read_run(run.path)
+    run = load_run(run.path)
     with pytest.warns(LaminaWarning, match=r"^device was cuda and is cpu: the last bits of the weights may differ"):
-        for _ in run.train(data=DATA):
+        for _ in run.iter_train(data=DATA):
             pass
-    assert read_run(run.path).record.device.value == "cuda"
+    assert load_run(run.path).record.device.value == "cuda"
     assert run.evaluate(data=DATA).score == run.report.score
     assert [change.what for change in find_changes(run.record)] == ["device"]
     assert make_training(run, DATA).device.value == "cpu"
@@ -320,7 +320,7 @@ def test_arrays_in_memory_have_to_be_given_again(tmp_path):
     run = start_run(NET, images, RECIPE, runs_dir=tmp_path)
     assert len(train(run)) == 2
     with pytest.raises(DataError, match=r"was trained on arrays in memory\. Give them again"):
-        next(read_run(run.path).train())
+        next(load_run(run.path).iter_train())
 
 
 def test_pictures_are_predicted_as_a_table(pictures, tmp_path):
@@ -380,18 +380,18 @@ def test_images_in_memory_are_trained_on_and_a_finished_run_without_others_has_n
     assert "not finished" in repr(run)
     train(run)
     assert "no score" in repr(run)
-    assert "not finished" not in repr(read_run(run.path))
+    assert "not finished" not in repr(load_run(run.path))
 
 
 def test_an_iterator_that_is_still_open_is_named_as_what_holds_the_run(tmp_path):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="open")
-    events = run.train()
+    events = run.iter_train()
     next(events)
     with pytest.raises(RunError) as raised:
-        next(run.train())
+        next(run.iter_train())
     assert str(raised.value) == (
         f"{run.path} is being trained by this process. "
-        "Finish or close() the iterator of run.train() that is still open."
+        "Finish or close() the iterator of run.iter_train() that is still open."
     )
     events.close()
-    next(run.train())
+    next(run.iter_train())

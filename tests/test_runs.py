@@ -16,7 +16,7 @@ from lamina.errors import RunError
 from lamina.evaluation.evaluating import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.runs.record import FORMAT, OwnModule, RunRecord
-from lamina.runs.run import DamagedRun, Run, list_runs, read_run
+from lamina.runs.run import DamagedRun, Run, list_runs, load_run
 from lamina.runs.start import begin_run, create_folder
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
@@ -48,7 +48,7 @@ def record(tmp_path_factory) -> RunRecord:
 
 @pytest.fixture
 def run(tmp_path, record) -> Run:
-    return read_run(create_folder(tmp_path / "runs", record, "first"))
+    return load_run(create_folder(tmp_path / "runs", record, "first"))
 
 
 def own_module() -> nn.Module:
@@ -84,7 +84,7 @@ def test_a_record_says_what_was_trained_where_and_how(record, training):
 
 
 def test_a_run_is_read_as_it_was_written(run):
-    assert read_run(run.path) == run
+    assert load_run(run.path) == run
     assert run.path.name == "first"
     values = json.loads((run.path / "run.json").read_text())
     assert values["format"] == FORMAT
@@ -94,7 +94,7 @@ def test_a_run_is_read_as_it_was_written(run):
 
 def test_a_record_of_an_own_module_is_read_as_it_was_written(tmp_path, record):
     own = dataclasses.replace(record, net=None, own_module=OwnModule("my net.py", "build"))
-    assert read_run(create_folder(tmp_path, own)).record == own
+    assert load_run(create_folder(tmp_path, own)).record == own
 
 
 def test_names_are_the_date_the_net_and_the_first_free_number(tmp_path, record):
@@ -115,7 +115,7 @@ def test_runs_created_at_once_never_share_a_folder(tmp_path, record):
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(create, range(8)))
     assert len(set(paths)) == 8
-    assert all(read_run(path).record == record for path in paths)
+    assert all(load_run(path).record == record for path in paths)
 
 
 def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_made_is_rejected(tmp_path, record):
 
 def test_a_model_gives_the_same_logits_bit_for_bit_when_it_is_loaded(run, training):
     run.save_model(training.model)
-    loaded = read_run(run.path).load_model()
+    loaded = load_run(run.path).load_model()
     batch = torch.from_numpy(DATA.test.pixels)
     with torch.inference_mode():
         assert torch.equal(loaded(batch), training.model.eval()(batch))
@@ -155,7 +155,7 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
     tied[3].weight = tied[2].weight
     own = OwnModule("my_net.py", "build")
     begun = begin_run(tied, DATA, RECIPE, net_name="my_net", origin=own, device="cpu", runs_dir=tmp_path)
-    run = read_run(begun.path)
+    run = load_run(begun.path)
     training = train(tied)
     run.save_model(training.model)
     with raises(
@@ -228,23 +228,23 @@ def test_a_damaged_report_is_named(run, training):
 
 def test_a_mistyped_run_suggests_one_beside_it(run):
     with raises(f"There is no run frist in {run.path.parent}. Did you mean first?"):
-        read_run(run.path.parent / "frist")
+        load_run(run.path.parent / "frist")
 
 
 def test_a_run_where_there_are_none_says_how_to_make_one(tmp_path):
     with raises(f"There is no run first in {tmp_path}, nor any other. Make one with lamina train."):
-        read_run(tmp_path / "first")
+        load_run(tmp_path / "first")
 
 
 def test_a_file_of_a_run_is_not_a_run(run):
     with raises(f"Expected the folder of a run, got the file {run.path}/run.json. Give {run.path}."):
-        read_run(run.path / "run.json")
+        load_run(run.path / "run.json")
 
 
 def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
     assert list_runs(tmp_path / "runs") == []
-    newer = read_run(create_folder(tmp_path, dataclasses.replace(record, created="2026-02-01T00:00:00+00:00"), "a"))
-    older = read_run(create_folder(tmp_path, dataclasses.replace(record, created="2026-01-01T00:00:00+00:00"), "b"))
+    newer = load_run(create_folder(tmp_path, dataclasses.replace(record, created="2026-02-01T00:00:00+00:00"), "a"))
+    older = load_run(create_folder(tmp_path, dataclasses.replace(record, created="2026-01-01T00:00:00+00:00"), "b"))
     (tmp_path / "empty").mkdir()
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "notes.txt").touch()
@@ -295,11 +295,11 @@ def test_another_record_is_written_and_removes_the_report_of_what_was(run, train
     assert run.replace_record(run.record) == run
     assert run.report is not None
     longer = dataclasses.replace(run.record, recipe=dataclasses.replace(RECIPE, epochs=5))
-    assert run.replace_record(longer) == read_run(run.path)
-    assert read_run(run.path).record.recipe.epochs == 5
+    assert run.replace_record(longer) == load_run(run.path)
+    assert load_run(run.path).record.recipe.epochs == 5
     assert run.report is None
 
 
 def test_a_folder_left_without_run_json_by_a_crash_does_not_take_the_name(tmp_path, record):
     (tmp_path / "first").mkdir()
-    assert read_run(create_folder(tmp_path, record, "first")).record == record
+    assert load_run(create_folder(tmp_path, record, "first")).record == record

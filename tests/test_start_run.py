@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from lamina import Recipe, load_recipe, read_run, start_run
+from lamina import Recipe, load_recipe, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import NetError, RunError
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
@@ -37,7 +37,7 @@ def test_timms_net_is_found_by_its_name_and_resumed(tmp_path, monkeypatch):
     run = start_run("timm:tf_efficientnet_lite0", data, runs_dir=tmp_path)
     assert run.record.timm.weights == "packaged"
     assert run.record.recipe == fit_recipe(RECIPES["default"], 6, 32, data.train.kind, PRETRAINED_HOME)
-    assert next(read_run(run.path).train(data=data)).epoch == 1
+    assert next(load_run(run.path).iter_train(data=data)).epoch == 1
 
 
 def squares(side_px: int, original_px: int, size_px: int | None = None) -> Dataset:

@@ -5,7 +5,7 @@
 >>> from lamina.nets import Flatten, Linear, Output, ReLU
 >>> net = Net(Flatten(), Linear(20), ReLU(), Output())
 >>> run = start_run(net, load_data("shapes"), Recipe(epochs=1), runs_dir=tempfile.mkdtemp())
->>> for event in run.train():
+>>> for event in run.iter_train():
 ...     pass
 >>> run.report.split
 'test'
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lamina.evaluation.predictor import Prediction, Predictor
     from lamina.evaluation.reports import Report
     from lamina.nets import Net, parse_net, summarize
-    from lamina.runs.run import Run, list_runs, read_run
+    from lamina.runs.run import Run, list_runs, load_run
     from lamina.runs.start import start_run
     from lamina.training.activations import activations
     from lamina.training.diagnosis import Diagnosis
@@ -46,7 +46,7 @@ _PACKAGES = {
     "lamina.evaluation.predictor": ("Prediction", "Predictor"),
     "lamina.evaluation.reports": ("Report",),
     "lamina.nets": ("Net", "parse_net", "summarize"),
-    "lamina.runs.run": ("Run", "list_runs", "read_run"),
+    "lamina.runs.run": ("Run", "list_runs", "load_run"),
     "lamina.runs.start": ("start_run",),
     "lamina.training.activations": ("activations",),
     "lamina.training.diagnosis": ("Diagnosis",),
@@ -83,9 +83,9 @@ __all__ = [
     "load_data",
     "load_net",
     "load_recipe",
+    "load_run",
     "parse_net",
     "predict_logits",
-    "read_run",
     "show_progress",
     "start_run",
     "summarize",

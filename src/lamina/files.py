@@ -118,7 +118,10 @@ def lock_folder(folder: Path) -> Iterator[None]:
             number = int(owner.read_text())
             process = f"process {number}"
             if number == os.getpid():
-                process, remedy = "this process", "Finish or close() the iterator of run.train() that is still open."
+                process, remedy = (
+                    "this process",
+                    "Finish or close() the iterator of run.iter_train() that is still open.",
+                )
         raise RunError(f"{folder} is being trained by {process}. {remedy}") from error
     except OSError as error:
         raise RunError(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lamina import Dataset, Epoch, Recipe, Step, Training, load_data, start_run
 from lamina.errors import DataError
 from lamina.runs.keep import Rewind
-from lamina.runs.run import Run, read_run, share_run
+from lamina.runs.run import Run, load_run, share_run
 from lamina.training.group import Group, join_group
 
 RECIPE = Recipe(epochs=4, batch_size=50, lanes=4)
@@ -40,14 +40,14 @@ def train(run: Run, data: Dataset | None, group: Group, **arguments: Any) -> lis
     """Train a run to its end; what it warned of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for _ in run.train(data=data, group=group, **arguments):
+        for _ in run.iter_train(data=data, group=group, **arguments):
             pass
     return [str(warning.message) for warning in caught]
 
 
 def describe(path: Path) -> dict[str, Any]:
     """The figures of a run's history that all copies share."""
-    rows = read_run(path).history.epochs()
+    rows = load_run(path).history.epochs()
     return {
         "epochs": len(rows),
         "weights": [row["weights"] for row in rows],
@@ -95,7 +95,7 @@ def main() -> None:
         found["stopped"] = [step - steps[0] + 1 for step in steps]
 
         run = start_run(Poisoned(), data, replace(RECIPE, epochs=2), name="poisoned", group=group)
-        events = list(run.train(data=data, group=group, rewind_on_nan=True))
+        events = list(run.iter_train(data=data, group=group, rewind_on_nan=True))
         found["rewound"] = next(event.reason for event in events if isinstance(event, Rewind))
         assert sum(isinstance(event, Epoch) for event in events) == 2
 

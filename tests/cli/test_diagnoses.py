@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import events
 
-from lamina import Diagnosis, Epoch, read_run, start_run
+from lamina import Diagnosis, Epoch, load_run, start_run
 from lamina.cli import main
 from lamina.errors import RunError
 from lamina.training.events import Step
@@ -29,12 +29,12 @@ def test_a_diagnosis_is_printed_kept_and_not_repeated(workplace, capsys):
     assert high["evidence"]["loss_ratio"] > 1.2
     assert high["advice"] == "Likely the learning rate is too high. Try --lr 0.1."
     assert remarks.count("diagnosis: learning-rate-too-high: The weights changed by up to ") == 1
-    first = read_run("runs/high").history.epochs()[0]["layers"]
+    first = load_run("runs/high").history.epochs()[0]["layers"]
     assert first["names"] == ["2 Linear", "3 ReLU", "4 Output"]
     assert [first[column][1] is None for column in ("update_norms", "input_means", "inactive_fractions")] == [1, 1, 0]
-    kept = read_run("runs/high").history.diagnoses()
+    kept = load_run("runs/high").history.diagnoses()
     assert [row["diagnosis"] for row in kept] == kinds
-    assert [len(read_run("runs/high").history.epochs()), len(read_run("runs/high").history.rewinds())] == [2, 0]
+    assert [len(load_run("runs/high").history.epochs()), len(load_run("runs/high").history.rewinds())] == [2, 0]
     assert main(["resume", "runs/high", "--epochs", "3", "--json"]) == 0
     again = [event["kind"] for event in events(capsys.readouterr()[0]) if event["event"] == "diagnosis"]
     assert not set(again) & set(kinds)
@@ -46,31 +46,31 @@ def test_a_training_can_stop_at_a_diagnosis_and_be_resumed(workplace, capsys):
     ended = "ended after epoch 1: diagnosis learning-rate-too-high; lamina resume runs/high trains the rest"
     assert ended in remarks.splitlines()
     assert "accuracy" in printed
-    assert len(read_run("runs/high").history.epochs()) == 1
+    assert len(load_run("runs/high").history.epochs()) == 1
     assert main(["resume", "runs/high", "--on-diagnosis", "stop", "--json"]) == 0
     ends = [event["diagnosis"] for event in events(capsys.readouterr()[0]) if event["event"] == "early_end"]
     assert "learning-rate-too-high" not in ends  # which the run has had before
-    assert len(read_run("runs/high").history.epochs()) > 1
+    assert len(load_run("runs/high").history.epochs()) > 1
     assert main(["resume", "runs/high"]) == 0
-    assert len(read_run("runs/high").history.epochs()) == 3
+    assert len(load_run("runs/high").history.epochs()) == 3
 
 
 def test_a_script_can_stop_at_a_diagnosis_and_go_on(workplace):
     run = start_run("mlp", "shapes", Recipe(epochs=3, batch_size=400, lr=1.0), name="high")
-    *before, ended, report = [event for event in run.train(on_diagnosis="stop") if not isinstance(event, Step)]
+    *before, ended, report = [event for event in run.iter_train(on_diagnosis="stop") if not isinstance(event, Step)]
     assert [type(event) for event in before[-2:]] == [Epoch, Diagnosis]
     assert (ended.epoch, ended.diagnosis) == (1, before[-1].kind)
     assert report.split == "test"
-    assert read_run("runs/high").early_end is None
-    again = [event for event in read_run("runs/high").train() if isinstance(event, Epoch)]
+    assert load_run("runs/high").early_end is None
+    again = [event for event in load_run("runs/high").iter_train() if isinstance(event, Epoch)]
     assert [event.epoch for event in again] == [2, 3]
     with pytest.raises(RunError, match=r"^on_diagnosis was 'halt', but is continue or stop\.$"):
-        next(run.train(on_diagnosis="halt"))
+        next(run.iter_train(on_diagnosis="halt"))
 
 
 def test_a_script_sees_diagnoses_among_the_events_and_a_damaged_row_is_named(workplace):
     run = start_run("mlp", "shapes", Recipe(epochs=1, batch_size=400, lr=1.0), name="high")
-    assert any(isinstance(event, Diagnosis) for event in run.train())
+    assert any(isinstance(event, Diagnosis) for event in run.iter_train())
     file = Path("runs/high/history.jsonl")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert {"diagnosis", "epoch", "layer", "evidence", "finding", "advice"} == set(rows[-1])

@@ -11,7 +11,7 @@ import pytest
 from commands import events, run_lamina
 from scipy.special import softmax
 
-from lamina import read_run
+from lamina import load_run
 
 NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
 
@@ -98,7 +98,7 @@ def test_doubts_that_cannot_be_had_are_said(words, message, trained, workplace, 
 
 
 def test_what_doubts_are_worth_is_what_the_answers_say(trained, workplace, pictures):
-    run = read_run(trained)
+    run = load_run(trained)
     (temperature,) = run.calibration.temperatures
     val, test = (run.answers[split] for split in ("val", "test"))
     held, probabilities = (softmax(one.logits.astype(float) / temperature, axis=1) for one in (val, test))
@@ -122,13 +122,13 @@ def test_numbers_get_margins(folder, workplace, pictures):
     run = train(folder, "shapes-pose", "pose")
     done = run_lamina("predict", run, pictures / "test/dark", "--coverage", "0.9", "--json")
     assert done.returncode == 0, done.stderr
-    val, test = (read_run(run).answers[split] for split in ("val", "test"))
-    predict = read_run(run).task.probabilities
+    val, test = (load_run(run).answers[split] for split in ("val", "test"))
+    predict = load_run(run).task.probabilities
     import torch
 
     apart = [np.abs(predict(torch.from_numpy(one.logits)).numpy() - one.targets) for one in (val, test)]
     margins = np.sort(apart[0], axis=0)[721 - 1]
-    names = read_run(run).record.task.target_names
+    names = load_run(run).record.task.target_names
     for event in events(done.stdout):
         assert event["margins"] == pytest.approx(dict(zip(names, margins.tolist(), strict=True)), rel=1e-4)
     shares = 100 * (apart[1] <= margins).mean(axis=0)

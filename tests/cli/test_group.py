@@ -18,7 +18,7 @@ import pytest
 from torch.distributed import HashStore, Store
 
 from lamina.errors import GroupError
-from lamina.runs.run import read_run
+from lamina.runs.run import load_run
 from lamina.training.group import ALONE, Group
 from lamina.training.rendezvous import count_start
 
@@ -85,7 +85,7 @@ def test_many_recipes_and_four_reports_are_the_same_for_any_number_of_processes(
 
 
 def digests(run: Path) -> list[str]:
-    return [row["weights"] for row in read_run(run).history.epochs()]
+    return [row["weights"] for row in load_run(run).history.epochs()]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_a_killed_worker_is_named_and_resuming_with_others_gives_the_same_weight
     assert resumed.returncode == 0, resumed.stderr
     assert "group: 2 processes of 1 thread each, for 4 lanes of every batch" in resumed.stderr
     assert digests(Path("runs/killed")) == digests(undisturbed)
-    reports = [read_run(path).report for path in (undisturbed, Path("runs/killed"))]
+    reports = [load_run(path).report for path in (undisturbed, Path("runs/killed"))]
     assert reports[0].to_json() | {"seconds": 0} == reports[1].to_json() | {"seconds": 0}
 
 
@@ -202,7 +202,7 @@ def test_a_machine_that_is_lost_with_its_disk_takes_no_training_with_it(workplac
     resumed = agents(folders, "-m", "lamina", "resume", "runs/shared")
     printed = [process.communicate(timeout=120)[1] for process in resumed]
     assert [process.returncode for process in resumed] == [0, 0], printed
-    histories = [read_run(folder / "runs" / "shared").history.epochs() for folder in folders]
+    histories = [load_run(folder / "runs" / "shared").history.epochs() for folder in folders]
     assert [[row["weights"] for row in rows] for rows in histories] == 2 * [digests(undisturbed)]
     states = [(folder / "runs" / "shared" / "state.safetensors").exists() for folder in folders]
     assert states == [True, True]

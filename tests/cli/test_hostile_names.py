@@ -15,7 +15,7 @@ import pytest
 from commands import SIDE_PX, events, run_lamina
 from PIL import Image
 
-from lamina import Images, LaminaWarning, load_data, read_run
+from lamina import Images, LaminaWarning, load_data, load_run
 from lamina.errors import DataError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
@@ -118,7 +118,7 @@ def test_in_python_nothing_that_is_printed_obeys_a_name(place, trained, cache_of
     assert any("broken" in str(warning.message) for warning in warned)
     question = next(iter(CLASSES))
     images = Images.from_arrays(np.zeros((2, 4, 4), np.uint8), [True, False], [question])
-    run = read_run(trained)
+    run = load_run(trained)
     renamed = replace(run, record=replace(run.record, net_name=question))
     with pytest.raises(DataError) as rejected:
         load_data(place / FILE)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from commands import events, run_lamina, run_process
 
-from lamina.runs.run import read_run
+from lamina.runs.run import load_run
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_a_card_is_not_written_over_what_was_edited(trained):
     assert done.returncode == 0, done.stderr
     file = trained / "README.md"
     assert done.stdout == f"model card: {file} ({file.stat().st_size / 1e3:.0f} kB)\n"
-    assert f"{read_run(trained).report.images} images" in file.read_text()
+    assert f"{load_run(trained).report.images} images" in file.read_text()
     done = run_lamina("report", trained, "--card")
     assert done.returncode == 2
     assert done.stderr == (

@@ -13,7 +13,7 @@ import pytest
 from commands import events, write_pictures
 from safetensors.torch import load_file
 
-from lamina import read_run
+from lamina import load_run
 from lamina.cli import main
 from lamina.training.events import Epoch
 from lamina.training.recipe import Recipe
@@ -28,7 +28,7 @@ FLAGS = ("--epochs", "40", "--batch-size", "20", "--precision", "fp32", "--flip"
 SMALL_MEMORY = """
 import resource, sys
 from lamina.cli import main
-from lamina.runs.run import read_run
+from lamina.runs.run import load_run
 limit, source, *arguments = sys.argv[1:]
 main(["train", "Flatten(), Output()", "--data", source, "--epochs", "1", "--precision", "fp32"])  # loads all there is
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -109,7 +109,7 @@ def test_what_found_no_room_is_written_with_the_next_epoch_that_finds_some(tmp_p
     run, _ = start(tmp_path, Recipe(epochs=4, batch_size=4, precision="fp32"))
     steps_per_epoch = 3
     with contextlib.ExitStack() as disk:
-        for event in run.train(data=DATA):
+        for event in run.iter_train(data=DATA):
             if not isinstance(event, Epoch):
                 continue
             disk.close()
@@ -222,7 +222,7 @@ def test_a_training_that_was_rewound_continues_and_is_resumed_at_its_lower_rate(
     assert [row["epoch"] for row in epochs] == [1, 2, 3]
     assert epochs[-1]["lr"] == rewinds[-1]["lr"]
     assert main(["resume", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 0
-    last = read_run(run).history.epochs()[-1]
+    last = load_run(run).history.epochs()[-1]
     assert (last["epoch"], last["lr"]) == (4, rewinds[-1]["lr"])
     capsys.readouterr()
     assert main(["verify", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 2

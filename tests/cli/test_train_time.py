@@ -15,7 +15,7 @@ import pytest
 import torch
 from commands import events, run_lamina, run_process, write_pictures
 
-from lamina import read_run, zoo
+from lamina import load_run, zoo
 from lamina.cli import STARTED
 
 
@@ -62,7 +62,7 @@ def test_without_a_net_one_is_chosen_trained_evaluated_and_remembered_with_what_
     assert result["baseline"]["value"] <= 0.6
     assert result["seconds"] < began - STARTED + 36
     assert re.match(r"time: \d+ s for the whole command \(as requested\)\n", trained.stderr)
-    record = read_run("runs/mine").record
+    record = load_run("runs/mine").record
     (chosen,) = (one for one in record.considered if one.verdict == "chosen")
     assert (chosen.net_name, chosen.side_px) == (result["net"], 16)
     assert all(one.seconds > 0 for one in record.considered)
@@ -83,7 +83,7 @@ def test_pretrained_weights_at_hand_are_tried_first_and_the_better_run_is_kept(w
     assert result["seconds"] < 76  # from the start of the process
     assert trained.stderr.startswith("time: 38 s for the whole command (as requested)\n")
     assert [path.name for path in Path("runs").iterdir()] == ["mine"]  # the other run is removed
-    run = read_run("runs/mine")
+    run = load_run("runs/mine")
     assert len(run.record.considered) == len(considered["candidates"])
     assert run.report.accuracy == 1
 
@@ -107,9 +107,9 @@ def test_stopped_in_the_second_training_the_better_so_far_is_named_and_both_can_
     assert result["stopped_by"] == "SIGINT"
     assert [one["verdict"] for one in considered["candidates"]].count("chosen") == 1
     assert f"the best run so far is {best}; the training that was stopped is {second}" in printed
-    assert len(read_run(best).record.considered) == len(considered["candidates"])
+    assert len(load_run(best).record.considered) == len(considered["candidates"])
     assert run_lamina("evaluate", "runs/mine").returncode == 0
-    assert read_run(second).read_checkpoint() is not None
+    assert load_run(second).read_checkpoint() is not None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -48,7 +48,7 @@ def make_dataset(kind: str, *splits: str) -> Dataset:
 
 def train(folder: Path, dataset: Dataset, net: Net | nn.Module = NET) -> Run:
     run = start_run(net, dataset, Recipe(epochs=6, batch_size=15, lr=0.01), runs_dir=folder, device="cpu")
-    for _ in run.train():
+    for _ in run.iter_train():
         pass
     return run
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from served import MARKUP, PATIENCE_SECONDS, encode, fits, noise, read_all, serving, wait_until
 
-from lamina import load_data, read_run
+from lamina import load_data, load_run
 from lamina.cli import main
 from lamina.deploy.serve import explanation
 from lamina.deploy.serve.app import PATHS
@@ -78,7 +78,7 @@ def test_a_picture_that_cannot_be_computed_fails_alone(server):
 
 def test_the_models_are_described(server, runs):
     first, second, third = server.ask("/v1/model").values["models"]
-    report = read_run(runs["shapes"]).report
+    report = load_run(runs["shapes"]).report
     assert (first["model"], first["kind"], first["data"]) == ("shapes", "single-label", "shapes")
     assert first["score"] == f"test {report.score}"
     assert first["classes"] == list(load_data("shapes").train.target_names)
@@ -99,7 +99,7 @@ def test_an_explanation_says_whether_it_is_trusted(server):
 
 def test_a_map_whose_tests_would_take_too_long_is_not_trusted(runs, monkeypatch):
     monkeypatch.setattr(explanation, "TEST_SECONDS", 0.0)
-    model = read_run(runs["shapes"]).load_model()
+    model = load_run(runs["shapes"]).load_model()
     given = explanation.explain_picture(model, load_data("shapes").test.pixels[:1])
     assert (given["trusted"], given["reason"][:21]) == (False, "it was not tested, as")
     assert base64.b64decode(given["map"]).startswith(b"\x89PNG")
@@ -107,7 +107,7 @@ def test_a_map_whose_tests_would_take_too_long_is_not_trusted(runs, monkeypatch)
 
 def test_a_map_that_would_take_too_long_is_refused_in_words(runs, monkeypatch):
     monkeypatch.setattr(explanation, "MAP_SECONDS", 0.0)
-    model = read_run(runs["shapes"]).load_model()
+    model = load_run(runs["shapes"]).load_model()
     with pytest.raises(NetError, match=r"A map of this net would take about .* seconds on this machine"):
         explanation.explain_picture(model, load_data("shapes").test.pixels[:1])
 

@@ -21,7 +21,7 @@ from lamina.data import Preparation, load_data
 from lamina.deploy.serve.openapi import describe_api
 from lamina.evaluation.calibration import Calibration
 from lamina.runs.record import OwnModule
-from lamina.runs.run import read_run
+from lamina.runs.run import load_run
 from lamina.runs.start import begin_run
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
@@ -58,7 +58,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         run = begin_run(made, data, RECIPE, net_name=str(name), origin=origin, name=name, device="cpu", runs_dir=folder)
         run.save_model(Training(made, images, RECIPE, device="cpu").model)
         found[name] = run.path
-    read_run(found["calibrated"]).save_calibration(Calibration("val", 100, (3.0,)))
+    load_run(found["calibrated"]).save_calibration(Calibration("val", 100, (3.0,)))
     return found
 
 

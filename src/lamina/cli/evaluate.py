@@ -53,9 +53,9 @@ def run(arguments: Sequence[str]) -> int:
     from lamina.evaluation.evaluating import evaluate_with_logits
     from lamina.evaluation.views import ONE_VIEW, views_of
     from lamina.insight.overlap import estimate_seconds
-    from lamina.runs.run import read_run
+    from lamina.runs.run import load_run
 
-    run = read_run(options.run)
+    run = load_run(options.run)
     predictor = open_predictor(run, options.net, options.device, terminal)
     data, is_own = choose_evaluated_data(run, options.data, predictor, terminal)
     split = options.split or ("test" if data.test is not None else "val")

@@ -72,10 +72,10 @@ def run(arguments: Sequence[str]) -> int:
 
     from lamina.drawing import draw_attributions
     from lamina.evaluation.pictures import decode_ahead, find_pictures
-    from lamina.runs.run import describe, read_run
+    from lamina.runs.run import describe, load_run
 
     terminal = Terminal(as_json=options.json)
-    run = read_run(options.run)
+    run = load_run(options.run)
     paths, problems = find_pictures(options.images)
     if len(paths) <= PICTURES_OF_ONE_THREAD:
         torch.set_num_threads(1)

@@ -50,10 +50,10 @@ def run(arguments: Sequence[str]) -> int:
     from lamina.deploy.certificate import certify
     from lamina.deploy.export import describe_model, export_onnx, export_pt2
     from lamina.files import write_atomically, write_json
-    from lamina.runs.run import read_run
+    from lamina.runs.run import load_run
 
     terminal = Terminal(as_json=options.json)
-    run = read_run(options.run)
+    run = load_run(options.run)
     predictor = open_predictor(run, options.net, "cpu", terminal)
     dataset = choose_run_data(run, options.data, terminal)
     images = dataset.test or dataset.val or dataset.train

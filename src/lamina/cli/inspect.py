@@ -78,10 +78,10 @@ def run(arguments: Sequence[str]) -> int:
         raise NetError(f"--unit was {options.unit}, but a unit belongs to a layer. Give --layer too.")
     if options.other is not None and options.layer is not None:
         raise NetError("--with compares all layers, and --layer shows one. Give one of the two.")
-    from lamina.runs.run import read_run
+    from lamina.runs.run import load_run
 
     terminal = Terminal(as_json=options.json)
-    run = read_run(options.run)
+    run = load_run(options.run)
     model = open_predictor(run, options.net, options.device, terminal).model
     layer = None if options.layer is None else choose_layer(model, options.layer)
     folder = make_folder(options.output or run.path / "inspection")
@@ -96,7 +96,7 @@ def run(arguments: Sequence[str]) -> int:
     with end_on_sigterm(), terminal.progress(QUIET_SECONDS) as show_progress:
         inspection = _Inspection(model, *_choose_pictures(dataset, terminal), folder, terminal, show_progress)
         if options.other is not None:
-            _compare(inspection, run, read_run(options.other), options)
+            _compare(inspection, run, load_run(options.other), options)
         elif layer is None:
             _show_all(inspection)
         else:

@@ -72,12 +72,12 @@ def run(arguments: Sequence[str]) -> int:
 
     from lamina.evaluation.pictures import find_pictures
     from lamina.evaluation.predictor import Prediction
-    from lamina.runs.run import read_run
+    from lamina.runs.run import load_run
 
     if options.output is not None:
         _check_output(options.output)
     terminal = Terminal(as_json=options.json)
-    run = None if _is_exported(options.run) else read_run(options.run)
+    run = None if _is_exported(options.run) else load_run(options.run)
     paths, problems = find_pictures(options.images)
     if len(paths) <= PICTURES_OF_ONE_THREAD:
         torch.set_num_threads(1)

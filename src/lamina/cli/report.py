@@ -41,10 +41,10 @@ class Options:
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse_options(Options, "report", arguments)
-    from lamina.runs.run import read_run
+    from lamina.runs.run import load_run
 
     terminal = Terminal(as_json=options.json)
-    run = read_run(options.run)
+    run = load_run(options.run)
     if options.card:
         file = options.file or run.path / "README.md"
         text = _build_card(run, file, options)

@@ -82,9 +82,9 @@ def _find_run(path: Path, runs_dir: Path) -> Path:
 
 def _show_differences(first: Path, second: Path, terminal: Terminal) -> int:
     from lamina.runs.differences import compare_runs
-    from lamina.runs.run import read_run
+    from lamina.runs.run import load_run
 
-    differences = compare_runs(read_run(first), read_run(second))
+    differences = compare_runs(load_run(first), load_run(second))
     for difference in differences:
         terminal.emit("difference", what=difference.what, a=difference.first, b=difference.second)
     terminal.emit("result", runs=[str(first), str(second)], differences=len(differences))

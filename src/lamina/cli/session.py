@@ -133,17 +133,17 @@ def train(
 ) -> Outcome:
     """Train a run until its end, a signal or a time limit, and print each epoch.
 
-    The arguments are those of ``Run.train`` and three more. The training steps end ``until_seconds`` after the start of
+    The arguments are those of ``Run.iter_train`` and three more. The training steps end ``until_seconds`` after the start of
     the process, even if epochs are left. They also end if ``slowdown``, given the epochs done and the seconds so far,
     finds that they would take too long. Without ``evaluates_test``, nothing is evaluated after the last epoch.
     """
     from lamina.evaluation.reports import Report
     from lamina.runs.keep import MOST_REWINDS, EarlyEnd, Resumed, Rewind, epoch_row
-    from lamina.runs.run import read_run
+    from lamina.runs.run import load_run
     from lamina.training.diagnosis import Diagnosis
     from lamina.training.events import Epoch, Step
 
-    events = run.train(
+    events = run.iter_train(
         module,
         data=dataset,
         epochs=epochs,
@@ -209,7 +209,7 @@ def train(
     seconds = time.perf_counter() - began
     if not group.is_leader:
         return Outcome(run, dataset, val, report, seconds, 0.0, 0.0, received[0] if received else None)
-    run = read_run(run.path)
+    run = load_run(run.path)
     rows, wanted = run.history.epochs(), run.record.recipe.epochs
     report = None if received or slower else run.report
     if ends_early and not (received or slower):

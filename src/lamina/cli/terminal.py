@@ -151,7 +151,7 @@ def show_progress(events: Iterable[Event], console: Console | None = None) -> It
     The bar is shown in a terminal, and in a notebook that has ``ipywidgets``.
 
     Args:
-        events: a ``Training``, or what ``Run.train`` gives.
+        events: a ``Training``, or what ``Run.iter_train`` gives.
         console: where to print; by default stdout, or the notebook.
 
     >>> from lamina import Recipe, Training, load_data

@@ -43,11 +43,11 @@ def run(arguments: Sequence[str]) -> int:
     terminal = Terminal(as_json=options.json)
     from lamina.runs.differences import find_changes
     from lamina.runs.resume import make_training
-    from lamina.runs.run import read_run
+    from lamina.runs.run import load_run
     from lamina.training.events import Epoch, Step
     from lamina.training.tensors import digest_tensors
 
-    run = read_run(options.run)
+    run = load_run(options.run)
     digests = _read_digests(run, options.epochs)
     module = make_module(run, options.net, terminal)
     training = make_training(run, choose_run_data(run, options.data, terminal), module)

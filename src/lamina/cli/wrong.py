@@ -114,9 +114,9 @@ def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> N
 
 def _judge_by_run(path: Path, options: Options, terminal: Terminal) -> Dataset:
     from lamina.insight.features import predict_with_features
-    from lamina.runs.run import read_run
+    from lamina.runs.run import load_run
 
-    run = read_run(path)
+    run = load_run(path)
     predictor = open_predictor(run, options.net, options.device, terminal)
     task = predictor.task
     dataset, is_own = choose_evaluated_data(run, options.data, predictor, terminal)

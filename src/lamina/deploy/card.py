@@ -178,12 +178,12 @@ def _describe_limits(run: Run, report: Report | None) -> list[str]:
 
 def _describe_use(run: Run) -> list[str]:
     own = run.record.own_module
-    python = ["from lamina import read_run", ""]
+    python = ["from lamina import load_run", ""]
     if own is None:
-        python += ['run = read_run("PATH")  # this folder', 'print(run.predict("photos/*.jpg"))']
+        python += ['run = load_run("PATH")  # this folder', 'print(run.predict("photos/*.jpg"))']
     else:
         python += [
-            'run = read_run("PATH")  # this folder',
+            'run = load_run("PATH")  # this folder',
             "predictor = run.predictor(module)  # its own module, made anew: the run stores only the weights",
             'for prediction in predictor.predict(["photo.jpg"]):',
             "    print(prediction)",

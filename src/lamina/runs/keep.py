@@ -87,7 +87,7 @@ def train_run(
     on_diagnosis: str,
     group: Group = ALONE,
 ) -> Generator[Event, None, None]:
-    """See ``Run.train``."""
+    """See ``Run.iter_train``."""
     if on_diagnosis not in ("continue", "stop"):
         raise RunError(f"on_diagnosis was {on_diagnosis!r:.60}, but is continue or stop.")
     dataset = find_dataset(run, data)

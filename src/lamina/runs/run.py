@@ -77,7 +77,7 @@ class Run:
     dataset: Dataset | None = field(default=None, repr=False, compare=False)
     module: nn.Module | None = field(default=None, repr=False, compare=False)
 
-    def train(
+    def iter_train(
         self,
         module: nn.Module | None = None,
         *,
@@ -121,8 +121,8 @@ class Run:
     def evaluate(self, module: nn.Module | None = None, *, data: Dataset | str | Path | None = None) -> Report | None:
         """Evaluate the saved model as it is now on ``test``, else on ``val``; save report, answers and pictures.
 
-        :meth:`train` ends with this; here it is for a training that was stopped before its last epoch. ``None`` if
-        there are no images that can be scored. The arguments are as for :meth:`train`.
+        :meth:`iter_train` ends with this; here it is for a training that was stopped before its last epoch. ``None`` if
+        there are no images that can be scored. The arguments are as for :meth:`iter_train`.
 
         Warns:
             LaminaWarning: a split cannot be scored.
@@ -337,7 +337,7 @@ class DamagedRun:
     problem: str
 
 
-def read_run(path: str | Path) -> Run:
+def load_run(path: str | Path) -> Run:
     """The run in a folder.
 
     Raises:
@@ -358,12 +358,12 @@ def read_run(path: str | Path) -> Run:
 
 
 def share_run(path: str | Path, group: Group) -> Run:
-    """The run in a folder, for all processes, on whatever machine; errors as for :func:`read_run`.
+    """The run in a folder, for all processes, on whatever machine; errors as for :func:`load_run`.
 
     A run that only another machine has is first brought to the leader.
     """
     bring_run(Path(path), group)
-    return Run(Path(path), lead_record(group, lambda: read_run(path).record))
+    return Run(Path(path), lead_record(group, lambda: load_run(path).record))
 
 
 def list_runs(folder: str | Path) -> list[Run | DamagedRun]:
@@ -373,7 +373,7 @@ def list_runs(folder: str | Path) -> list[Run | DamagedRun]:
     for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else ():
         if path.is_dir() and not path.name.startswith("."):
             try:
-                runs.append(read_run(path))
+                runs.append(load_run(path))
             except RunError as error:
                 damaged_runs.append(DamagedRun(path, str(error)))
     return [*sorted(runs, key=lambda run: run.record.created), *damaged_runs]

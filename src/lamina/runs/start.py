@@ -56,7 +56,7 @@ def start_run(
     device: str = "auto",
     group: Group = ALONE,
 ) -> Run:
-    """Make the folder of a new run; ``run.train()`` trains it.
+    """Make the folder of a new run; ``run.iter_train()`` trains it.
 
     Args:
         net: a net, a name in the zoo, ``timm:NAME``, layers as text, or a module of your own from normalized float
@@ -79,12 +79,12 @@ def start_run(
         LaminaError: an argument is invalid, or the folder exists or cannot be written.
 
     >>> import tempfile
-    >>> from lamina import Epoch, Net, Recipe, read_run
+    >>> from lamina import Epoch, Net, Recipe, load_run
     >>> from lamina.nets import Flatten, Output
     >>> run = start_run(Net(Flatten(), Output()), "shapes", Recipe(epochs=2), runs_dir=tempfile.mkdtemp())
-    >>> next(event.epoch for event in run.train() if isinstance(event, Epoch))
+    >>> next(event.epoch for event in run.iter_train() if isinstance(event, Epoch))
     1
-    >>> [event.epoch for event in read_run(run.path).train() if isinstance(event, Epoch)]
+    >>> [event.epoch for event in load_run(run.path).iter_train() if isinstance(event, Epoch)]
     [2]
     >>> run.report.split
     'test'

@@ -25,7 +25,7 @@ from lamina.deploy.serve.messages import pack_values, read_request
 from lamina.errors import LaminaError, RunError
 from lamina.evaluation.pictures import decode_ahead
 from lamina.evaluation.predictor import Prediction, Predictor
-from lamina.runs.run import Run, read_run
+from lamina.runs.run import Run, load_run
 from lamina.targets import BINARY, REGRESSION
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
     """The runs to serve, each of which has answered once, so that the first request does not wait."""
     served = []
     for name, path in runs.items():
-        run = read_run(path)
+        run = load_run(path)
         if run.record.own_module is not None:
             raise RunError(
                 f"{path} uses your own module, and lamina never runs code that a run names. "
