@@ -133,9 +133,9 @@ def train(
 ) -> Outcome:
     """Train a run until its end, a signal or a time limit, and print each epoch.
 
-    The arguments are those of ``Run.iter_train`` and three more. The training steps end ``until_seconds`` after the start of
-    the process, even if epochs are left. They also end if ``slowdown``, given the epochs done and the seconds so far,
-    finds that they would take too long. Without ``evaluates_test``, nothing is evaluated after the last epoch.
+    The arguments are those of ``Run.iter_train`` and three more. The training steps end ``until_seconds`` after the
+    start of the process, even if epochs are left. They also end if ``slowdown``, given the epochs done and the seconds
+    so far, finds that they would take too long. Without ``evaluates_test``, nothing is evaluated after the last epoch.
     """
     from lamina.evaluation.reports import Report
     from lamina.runs.keep import MOST_REWINDS, EarlyEnd, Resumed, Rewind, epoch_row
