@@ -53,7 +53,7 @@ def test_a_path_bytes_an_image_and_an_array_are_answered_alike(tmp_path: Path, r
     predictor = Predictor(MODEL, resize)
     expected = expected_of(decode_picture(encode(PICTURE), (SIDE, SIDE), "RGB", resize))
     np.testing.assert_array_equal(predictor.probabilities(pictures), np.stack([expected] * 5))
-    named = list(predictor.predict(pictures))
+    named = predictor.predict(pictures)
     path = str(tmp_path / "a.png")
     assert [prediction.name for prediction in named] == [path, path, "picture 2", "picture 3", "picture 4"]
     for prediction in named:
@@ -106,7 +106,7 @@ def test_a_bad_picture_has_a_problem_and_the_rest_is_predicted(tmp_path: Path) -
         encode(PICTURE)[:60],
         PICTURE,
     ]
-    predictions = list(Predictor(MODEL).predict(pictures))
+    predictions = Predictor(MODEL).predict(pictures)
     assert [prediction.problem for prediction in predictions[:6]] == [
         None,
         "not a picture",
@@ -131,13 +131,27 @@ def test_chunks_do_not_change_the_answers(monkeypatch: pytest.MonkeyPatch, tmp_p
     generator = np.random.default_rng(0)
     pictures = [encode(generator.integers(0, 256, (9, 9, 3), np.uint8)) for _ in range(70)]
     pictures[5] = b"broken"
-    whole = list(Predictor(MODEL).predict(pictures))
+    whole = Predictor(MODEL).predict(pictures)
     monkeypatch.setattr("lamina.evaluation.pictures.CHUNK_BYTES", 40 * 3 * SIDE * SIDE)
-    parts = list(Predictor(MODEL).predict(pictures))
+    parts = Predictor(MODEL).predict(pictures)
     assert [part.name for part in parts] == [f"picture {place}" for place in range(70)]
     assert [part.problem for part in parts] == [prediction.problem for prediction in whole]
     for part, prediction in zip(parts, whole, strict=True):
         assert list(part.values.values()) == pytest.approx(list(prediction.values.values()), rel=1e-5)
+
+
+def test_predict_returns_what_iter_predict_yields_and_needs_no_loop() -> None:
+    taken = []
+
+    def few():
+        for shade in (0, 255):
+            taken.append(shade)
+            yield np.full((SIDE, SIDE, 3), shade, np.uint8)
+
+    predictions = Predictor(MODEL).predict(few())
+    assert taken == [0, 255]
+    assert isinstance(predictions, list)
+    assert predictions == list(Predictor(MODEL).iter_predict(few()))
 
 
 def test_pictures_are_taken_only_as_they_are_needed() -> None:
@@ -148,7 +162,7 @@ def test_pictures_are_taken_only_as_they_are_needed() -> None:
             taken.append(1)
             yield PICTURE
 
-    predictions = Predictor(MODEL).predict(endless())
+    predictions = Predictor(MODEL).iter_predict(endless())
     next(predictions)
     predictions.close()
     assert len(taken) <= 512
@@ -156,7 +170,7 @@ def test_pictures_are_taken_only_as_they_are_needed() -> None:
 
 def test_the_callers_warnings_are_as_they_were_while_predictions_are_read() -> None:
     before = list(warnings.filters)
-    predictions = Predictor(MODEL).predict([encode(PICTURE)] * 300)
+    predictions = Predictor(MODEL).iter_predict([encode(PICTURE)] * 300)
     for prediction in predictions:
         assert prediction.problem is None
     assert warnings.filters == before

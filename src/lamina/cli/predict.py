@@ -97,7 +97,7 @@ def run(arguments: Sequence[str]) -> int:
         end_on_sigterm(),
         output as write,
         terminal.progress(QUIET_SECONDS) as show_progress,
-        closing(predictor.predict(paths)) as predictions,
+        closing(predictor.iter_predict(paths)) as predictions,
     ):
         for done, prediction in enumerate(itertools.chain(not_found, predictions), start=1 - len(not_found)):
             terminal.emit(**_to_event(task, prediction, doubt))

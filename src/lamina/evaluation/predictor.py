@@ -75,12 +75,26 @@ class Predictor:
         _, height, width = self.model.in_shape
         return height if height == width else None
 
-    def predict(self, pictures: Picture | Iterable[Picture]) -> Generator[Prediction, None, None]:
-        """A prediction for each picture, in order, decoding ahead in threads; an unreadable picture gets a ``problem``.
+    def predict(self, pictures: Picture | Iterable[Picture]) -> list[Prediction]:
+        """A prediction for each image, in order; an unreadable image gets a ``problem``.
 
         Args:
             pictures: paths, bytes of encoded files, PIL images, or uint8 arrays (H, W) or (H, W, C) of any size; one
                 of these or any number, also as one array (N, H, W, C).
+
+        >>> import numpy as np
+        >>> from lamina import Recipe, load_data, load_net
+        >>> from lamina.training.model import build_model
+        >>> predictor = Predictor(build_model(load_net("mlp"), load_data("shapes").train, Recipe()))
+        >>> [prediction.name for prediction in predictor.predict(np.zeros((2, 32, 32, 3), np.uint8))]
+        ['picture 0', 'picture 1']
+        """
+        return list(self.iter_predict(pictures))
+
+    def iter_predict(self, pictures: Picture | Iterable[Picture]) -> Generator[Prediction, None, None]:
+        """The predictions of :meth:`predict` one by one, for more images than fit in memory.
+
+        Threads decode ahead; close the iterator if you do not read it to its end.
         """
         for names, rows, reasons in self._answer(pictures):
             following = iter(rows.tolist())

@@ -89,7 +89,7 @@ def answer_request(served: Sequence[Served], task: str, model: int, pictures: Se
     one = served[model]
     try:
         if task == "predict":
-            found = one.predictor.predict(list(pictures))
+            found = one.predictor.predict(pictures)
             return [format_prediction(one.name, one.predictor, prediction) for prediction in found]
         return [_look_closer(one, task, picture) for picture in pictures]
     except Exception as error:
@@ -112,7 +112,7 @@ def _look_closer(one: Served, task: str, picture: bytes) -> dict[str, Any]:
         chunk = next(chunks)
     if chunk.reasons[0] is not None:
         return {"model": one.name, "problem": chunk.reasons[0], "status": 422}
-    list(one.predictor.predict(chunk.pixels))  # an error where the logits are not finite
+    one.predictor.predict(chunk.pixels)  # an error where the logits are not finite
     if task == "explain":
         return {"model": one.name, **explain_picture(model, chunk.pixels)}
     if isinstance(one.similar, str):
@@ -131,7 +131,7 @@ def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
                 "lamina serve takes runs of nets of lamina and timm."
             )
         predictor = run.predictor(device=device)
-        list(predictor.predict(_black(predictor)))
+        predictor.predict(_black(predictor))
         served.append(Served(name, run, predictor))
     return served
 
