@@ -7,8 +7,8 @@ import pytest
 
 from lamina.data import Images
 from lamina.drawing import build_unit_sheet, build_units_sheet
-from lamina.drawing.contact_sheet import SHEET_TEXT_PX, load_font
-from lamina.drawing.units import FILTER_PX, SAME_FOR_ALL
+from lamina.drawing.sheets import TEXT_PX, load_font
+from lamina.drawing.units import FILTER_PX, LARGE_PATCH_PX, SAME_FOR_ALL
 from lamina.insight.units import Patch, Unit
 from lamina.text import shorten
 
@@ -32,18 +32,18 @@ def find_ink(sheet, colour) -> np.ndarray:
 @pytest.mark.parametrize("names", [("cat", "dog"), LONG])
 def test_answers_beneath_the_pictures_have_room(names):
     sheet = build_unit_sheet(images_of(32, 32, names), unit_of((4, 9), (4, 9), names), "unit", "")
-    line = find_ink(sheet, (200, 40, 40))[24 + 3 * SHEET_TEXT_PX + 5]
+    line = find_ink(sheet, (200, 40, 40))[24 + 3 * TEXT_PX + 5]
     edges = np.flatnonzero(np.diff(line.astype(int)) == 1)
     assert len(edges) == 9
-    widest = max(load_font(round(0.75 * SHEET_TEXT_PX)).getlength(shorten(name)) for name in names)
+    widest = max(load_font(round(0.75 * TEXT_PX)).getlength(shorten(name)) for name in names)
     assert np.diff(edges).min() > widest
-    assert edges[-1] + widest < sheet.width
+    assert edges[-1] + (LARGE_PATCH_PX + widest) / 2 < sheet.width  # a name is centred beneath its image
 
 
 @pytest.mark.parametrize(("field", "rows"), [((4, 9), 2), ((0, 32), 1), ((-10, 40), 1)])
 def test_a_unit_that_sees_whole_pictures_has_them_once(field, rows):
     sheet = build_unit_sheet(images_of(32, 32, ("cat", "dog")), unit_of(field, field), "unit", "")
-    column = find_ink(sheet, (200, 40, 40))[:, 24 + 40]
+    column = find_ink(sheet, (200, 40, 40))[:, 24 + 90]
     starts = np.flatnonzero(np.diff(column.astype(int)) == 1)
     assert len(starts) == rows
 
@@ -80,6 +80,6 @@ def test_a_dead_unit_has_a_sheet():
         for patches in ((), unit_of((0, 4), (0, 4)).patches)
     )
     assert dead.height < alive.height
-    assert dead.width > 24 + load_font(round(0.75 * SHEET_TEXT_PX)).getlength(
+    assert dead.width > 24 + load_font(round(0.75 * TEXT_PX)).getlength(
         f"It {SAME_FOR_ALL}, so it separates no class from"
     )

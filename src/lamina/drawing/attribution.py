@@ -10,8 +10,8 @@ from jaxtyping import Float32, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
 
+from lamina.drawing.sheets import to_pillow
 from lamina.drawing.style import COLOURS, FAINT_INK, INK, label, new_figure
 from lamina.insight.trust import Trust
 
@@ -46,7 +46,7 @@ def draw_attributions(
         target: what the maps speak for.
     """
     height, width = picture.shape[:2]
-    image = Image.fromarray(picture if picture.shape[2] == 3 else picture[..., 0])
+    image = to_pillow(picture)
     image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
     pale = 255 - (255 - np.asarray(image.convert("L"), np.float32)) * 0.55
     panel_height = float(np.clip(PANEL_INCHES * height / width, 0.6, 2 * PANEL_INCHES))

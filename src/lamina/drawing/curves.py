@@ -39,7 +39,6 @@ def draw_curves(
     claimed, reports = claimed or {}, reports or {}
     rows = [row for histories in curves.values() for history in histories for row in history]
     colours = dict(zip(curves, itertools.cycle(COLOURS), strict=False))
-
     has_layers = sum(map(len, curves.values())) == 1 and any("layers" in row for row in rows)
     figure = new_figure(11, 11 if has_layers else 5)
     grid = figure.add_gridspec(3 if has_layers else 1, 6, height_ratios=(5, 3, 3) if has_layers else (1,))
@@ -69,9 +68,7 @@ def draw_curves(
     for net_name, value in claimed.items():
         score_axes.axhline(value, color=colours[net_name], linestyle=":", linewidth=1.5)
 
-    # matplotlib leaves out of a legend what begins with an underscore.
-    names = {name: f" {label(name)}" if name.startswith("_") else label(name) for name in curves}
-    keys = [Line2D([], [], color=colours[name], linewidth=4, label=text) for name, text in names.items()]
+    keys = _list_nets(colours)
     keys.append(Line2D([], [], color=INK, linestyle="--", label="training images"))
     if any(f"val_{score.name}" in row for row in rows):
         keys.append(Line2D([], [], color=INK, label="val images"))
@@ -82,6 +79,12 @@ def draw_curves(
         keys.append(Line2D([], [], color=INK, linestyle=":", label="claimed"))
     figure.legend(handles=keys, loc="outside upper left", ncols=min(len(keys), 6), frameon=False)
     return figure
+
+
+def _list_nets(colours: Mapping[str, str]) -> list[Line2D]:
+    # matplotlib leaves out of a legend what begins with an underscore.
+    names = {name: f" {label(name)}" if name.startswith("_") else label(name) for name in colours}
+    return [Line2D([], [], color=colours[name], linewidth=4, label=text) for name, text in names.items()]
 
 
 def _read_series(history: History, column: str) -> dict[int, float]:

@@ -29,15 +29,7 @@ PANELS = (
 
 
 def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the figures of a history's ``layers`` into six panels, with a colour bar that names the layers.
-
-    A norm of 0 is not drawn. A line joins the epochs that have figures; a single one is a point.
-
-    Args:
-        figure: that the panels belong to.
-        panels: six.
-        rows: of the epochs, at least one of them with ``layers``.
-    """
+    """Draw a history's ``layers`` into the six panels of a figure, with a colour bar that names the layers."""
     # Epochs that were only partly looked at lack some layers.
     lists = sorted((row["layers"]["names"] for row in rows if "layers" in row), key=len, reverse=True)
     names = list(dict.fromkeys(name for listed in lists for name in listed))

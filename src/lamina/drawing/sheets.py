@@ -1,0 +1,90 @@
+"""The layout of all sheets of images: rows of tiles with captions; Pillow draws it, as matplotlib would scale them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from lamina.drawing.style import FAINT_INK, INK
+
+MARGIN_PX, GAP_PX, TEXT_PX = 24, 6, 17
+FRAME = "#d8d8d8"
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """Tiles side by side with lines of text under each, and to their left a name and a remark."""
+
+    tiles: Sequence[Image.Image]
+    captions: Sequence[tuple[str, ...]] = ()
+    name: str = ""
+    remark: str = ""
+
+
+def lay_out(rows: Sequence[SheetRow], title: str, remark: str = "", rest: str = "") -> Image.Image:
+    """Draw rows of tiles under a title and a remark, and above what is left out."""
+    font, small, title_font = (load_font(round(TEXT_PX * scale)) for scale in (1, 0.8, 1.3))
+    tiles = [tile for row in rows for tile in row.tiles]
+    texts = [text for row in rows for caption in row.captions for text in caption]
+    cell_height = max((tile.height for tile in tiles), default=0)
+    cell_width = max([0, *(tile.width for tile in tiles), *(ceil(small.getlength(text)) for text in texts)])
+    name_width = max(
+        (ceil(own.getlength(text)) for row in rows for own, text in ((font, row.name), (small, row.remark))), default=0
+    )
+    row_height = max(cell_height, 2 * TEXT_PX + 6 if name_width else 0) + GAP_PX
+    heights = [row_height + max((len(caption) * TEXT_PX + 4 for caption in row.captions), default=0) for row in rows]
+    left = MARGIN_PX + (name_width + MARGIN_PX if name_width else 0)
+    top = MARGIN_PX + (3 if remark else 2) * TEXT_PX
+    columns = max((len(row.tiles) for row in rows), default=0)
+    widths = (
+        left + columns * (cell_width + GAP_PX),
+        MARGIN_PX + ceil(title_font.getlength(title)),
+        MARGIN_PX + ceil(small.getlength(remark)),
+    )
+    rest_height = 2 * TEXT_PX if rest else 0
+    sheet = Image.new("RGB", (max(widths) + MARGIN_PX, top + sum(heights) + rest_height + MARGIN_PX), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((MARGIN_PX, MARGIN_PX), title, INK, title_font, anchor="lm")
+    pen.text((MARGIN_PX, MARGIN_PX + 1.4 * TEXT_PX), remark, FAINT_INK, small, anchor="lm")
+    y = top
+    for row, height in zip(rows, heights, strict=True):
+        middle = y + cell_height / 2
+        pen.text((left - MARGIN_PX, middle - 2), row.name, INK, font, anchor="rs")
+        pen.text((left - MARGIN_PX, middle + TEXT_PX), row.remark, FAINT_INK, small, anchor="rs")
+        for column, tile in enumerate(row.tiles):
+            x = left + column * (cell_width + GAP_PX) + (cell_width - tile.width) // 2
+            pen.rectangle((x - 1, y - 1, x + tile.width, y + tile.height), outline=FRAME)
+            sheet.paste(tile, (x, y))
+            for line, text in enumerate(row.captions[column] if row.captions else ()):
+                place = (x + tile.width / 2, y + cell_height + 4 + line * TEXT_PX)
+                pen.text(place, text, INK, small, anchor="ma")
+        y += height
+    pen.text((left, y + rest_height / 2), rest, FAINT_INK, font, anchor="lm")
+    return sheet
+
+
+def make_tile(pixels: UInt8[np.ndarray, "h w c"], side: int) -> Image.Image:
+    """An image enlarged a whole number of times to sharp squares of colour, or reduced to ``side`` pixels."""
+    height, width = pixels.shape[:2]
+    longest = max(height, width)
+    scale = side // longest if longest <= side else side / longest
+    resample = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return to_pillow(pixels).resize(size, resample)
+
+
+def to_pillow(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
+    """Pixels of any number of channels as a grey or RGB image."""
+    return Image.fromarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0])
+
+
+def load_font(size_px: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own font, which has the letters of many languages."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size_px)
