@@ -340,5 +340,5 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
     assert str(raised.value) == (
         f"{path} is not a folder, and not a zip, tar, table (CSV, TSV, Parquet, JSON lines), .npz or IDX file that can "
         "be read. Give one of these, or one of cifar10, cifar100, "
-        "mnist, fashion-mnist, svhn, shapes, shapes-attributes, shapes-pose."
+        "mnist, fashion-mnist, shapes, shapes-attributes, shapes-pose."
     )

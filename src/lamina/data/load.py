@@ -17,7 +17,7 @@ from lamina.data.images import Dataset, Images, Leak, Problem, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import open_archive
 from lamina.data.sources.cifar import open_batches
-from lamina.data.sources.downloads import download_archive, downloaded_archive, open_download
+from lamina.data.sources.downloads import download, downloaded_path, open_published
 from lamina.data.sources.drawn import SHAPES, open_shapes
 from lamina.data.sources.folder import open_folder
 from lamina.data.sources.idx import open_idx
@@ -27,7 +27,7 @@ from lamina.data.sources.table import open_table
 from lamina.errors import DataError, LaminaWarning, name_some, plural, suggest
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 
-NAMES = ("cifar10", "cifar100", "mnist", "fashion-mnist", "svhn", *SHAPES)
+NAMES = ("cifar10", "cifar100", "mnist", "fashion-mnist", *SHAPES)
 PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_archive)
 """The first that recognises a path reads it, so the order matters: an ``.npz`` is a zip, and a folder of pictures may
 hold a table."""
@@ -147,10 +147,10 @@ def find_default_data() -> tuple[str, str]:
     """
     if path := os.environ.get("LAMINA_CIFAR10"):
         return "cifar10", f"LAMINA_CIFAR10 is {path}"
-    if downloaded_archive("cifar10").exists():
+    if downloaded_path("cifar10").exists():
         return "cifar10", f"downloaded before, in {cache_folder()}"
     try:
-        download_archive("cifar10")
+        download("cifar10")
     except DataError as error:
         return "shapes", f"the built-in set, because {error} Or set LAMINA_CIFAR10 to a copy."
     return "cifar10", "downloaded just now"
@@ -183,7 +183,7 @@ def find_prepared(source: str | Path, preparation: Preparation = Preparation()) 
     'shapes'
     """
     is_given = source == "cifar10" and "LAMINA_CIFAR10" in os.environ
-    if source in ("cifar10", "cifar100") and not is_given and not downloaded_archive(str(source)).exists():
+    if source in ("cifar10", "cifar100") and not is_given and not downloaded_path(str(source)).exists():
         return None
     name, where, opened, drawn = _open(source, preparation)
     return find_cached(name, _key(name, where, drawn), digest_of(opened.state))
@@ -211,7 +211,7 @@ def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Sourc
         where, opened = str(path.resolve()), _open_path(path, preparation)
     else:
         where = name = str(source)
-        opened = open_shapes(name, preparation) if name in SHAPES else open_download(name)
+        opened = open_shapes(name, preparation) if name in SHAPES else open_published(name)
     # A named set is trained on whole, as in what is published on it.
     drawn = replace(preparation, val_fraction=preparation.val_fraction or 0.0) if source in NAMES else preparation
     return name, where, opened, drawn
@@ -230,7 +230,7 @@ def _find_path(source: str | Path) -> Path | None:
         return path
     if source in ("cifar10", "cifar100"):
         try:
-            return download_archive(str(source))
+            return download(str(source))
         except DataError as error:
             if source == "cifar100":
                 raise

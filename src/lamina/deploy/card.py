@@ -19,7 +19,6 @@ DATA_SETS = {
     "cifar100": "uoft-cs/cifar100",
     "mnist": "ylecun/mnist",
     "fashion-mnist": "zalando-datasets/fashion_mnist",
-    "svhn": "ufldl-stanford/svhn",
 }
 """What Hugging Face calls the data sets that have a name in lamina; others have no page there."""
 METRICS = ("accuracy", "f1", "mae")

@@ -1,100 +1,136 @@
-"""The published sets that torchvision knows how to download, with its checksums; each download is announced first."""
+"""The published sets that are downloaded by their names, each file checked by its SHA-256."""
 
 from __future__ import annotations
 
-import socket
+import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from lamina.data.cache import cache_folder, lock_or_wait
-from lamina.data.images import Images, Split
-from lamina.data.sources.listing import Source, list_images
+from lamina.data.preparation import Preparation
+from lamina.data.sources.idx import open_idx
+from lamina.data.sources.listing import Listing, Source, name_class
 from lamina.errors import DataError, LaminaWarning
 
-# Where each set comes from, and its size in MB.
-SOURCES = {
-    "cifar10": ("www.cs.toronto.edu", 170),
-    "cifar100": ("www.cs.toronto.edu", 169),
-    "mnist": ("ossci-datasets.s3.amazonaws.com", 12),
-    "fashion-mnist": ("fashion-mnist.s3-website.eu-central-1.amazonaws.com", 31),
-    "svhn": ("ufldl.stanford.edu", 246),
-}
 NETWORK_TIMEOUT_SECONDS = 10.0
+CHUNK_BYTES = 2**20
 
 
-def downloaded_archive(name: str) -> Path:
-    """Where the official archive of ``cifar10`` or ``cifar100`` lies once it has been downloaded."""
-    return cache_folder() / "downloads" / f"{name.replace('cifar', 'cifar-')}-python.tar.gz"
+class Published(NamedTuple):
+    """Where the files of a set lie, and the SHA-256 of each."""
+
+    url: str
+    size_mb: int
+    files: Mapping[str, str]
+    classes: tuple[str, ...] = ()
 
 
-def download_archive(name: str) -> Path:
-    """The official archive of ``cifar10`` or ``cifar100``, downloaded and checked unless it is there.
-
-    Raises:
-        DataError: it could not be downloaded, or its checksum is wrong.
-    """
-    archive = downloaded_archive(name)
-    if archive.exists():
-        return archive
-    with _downloading(name) as folder:
-        if archive.exists():  # by another process, meanwhile
-            return archive
-        from torchvision.datasets import CIFAR10, CIFAR100
-        from torchvision.datasets.utils import download_url
-
-        official = CIFAR10 if name == "cifar10" else CIFAR100
-        download_url(official.url, folder, archive.name, official.tgz_md5)
-        (folder / archive.name).replace(archive)
-    return archive
-
-
-def open_download(name: str) -> Source:
-    """``mnist``, ``fashion-mnist`` or ``svhn``; reading it downloads it, and raises DataError where that fails."""
-    return Source(name, lambda *_: list_images(_download_images(name), "the published set"))
-
-
-def _download_images(name: str) -> dict[Split, Images]:
-    splits: tuple[Split, Split] = ("train", "test")
-    images: dict[Split, Images] = {}
-    with _downloading(name) as folder:
-        from torchvision.datasets import MNIST, SVHN, FashionMNIST
-
-        for split in splits:
-            if name == "svhn":
-                digits = SVHN(folder, split, download=True)
-                pixels, targets, classes = digits.data.transpose(0, 2, 3, 1), digits.labels, list("0123456789")
-            else:
-                grey = (MNIST if name == "mnist" else FashionMNIST)(folder, train=split == "train", download=True)
-                pixels, targets, classes = grey.data.numpy()[..., None], grey.targets.numpy(), grey.classes
-            names = tuple(f"{split}/{row:05d}" for row in range(len(pixels)))
-            images[split] = Images(pixels, targets.astype(np.int64), tuple(classes), names, split)
-    return images
+PUBLISHED = {
+    "cifar10": Published(
+        "https://www.cs.toronto.edu/~kriz/",
+        170,
+        {"cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"},
+    ),
+    "cifar100": Published(
+        "https://www.cs.toronto.edu/~kriz/",
+        169,
+        {"cifar-100-python.tar.gz": "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"},
+    ),
+    "mnist": Published(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        12,
+        {
+            "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        },
+        (
+            *("0 - zero", "1 - one", "2 - two", "3 - three", "4 - four"),
+            *("5 - five", "6 - six", "7 - seven", "8 - eight", "9 - nine"),
+        ),
+    ),
+    "fashion-mnist": Published(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        31,
+        {
+            "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        },
+        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+}
 
 
-@contextmanager
-def _downloading(name: str) -> Iterator[Path]:
-    """An empty folder to download to; whatever stops the download becomes one plain message."""
-    host, size_mb = SOURCES[name]
-    folder = cache_folder() / "downloads"
-    # torchvision's downloads take no timeout, and a network that never answers would hold them for minutes.
-    timeout_before = socket.getdefaulttimeout()
+def downloaded_path(name: str) -> Path:
+    """Where a set lies once it has been downloaded: its only file, or a folder of its files."""
+    files = list(PUBLISHED[name].files)
+    return cache_folder() / "downloads" / (files[0] if len(files) == 1 else name)
+
+
+def download(name: str) -> Path:
+    """The path of a set, which is downloaded unless it is there; DataError if a file can't be had, or is another."""
+    target, published = downloaded_path(name), PUBLISHED[name]
+    if target.exists():
+        return target
+    host, handled = urlsplit(published.url).hostname, sys.exception()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with lock_or_wait(folder / f"{name}.lock", name), tempfile.TemporaryDirectory(dir=folder) as beside:
-            warnings.warn(f"Downloading {name} ({size_mb} MB) from {host}.", LaminaWarning, stacklevel=4)
-            socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)
-            yield Path(beside)
-    except ImportError as error:
-        raise DataError(f"{name} needs {error.name} to be read: pip install {error.name}.") from error
-    except (OSError, RuntimeError) as error:
-        reason = str(error).strip().rpartition("\n")[2]
+        with lock_or_wait(target.parent / f"{name}.lock", name):
+            if target.exists():  # by another process, meanwhile
+                return target
+            warnings.warn(f"Downloading {name} ({published.size_mb} MB) from {host}.", LaminaWarning, stacklevel=4)
+            with tempfile.TemporaryDirectory(dir=target.parent) as beside:
+                _fetch(published, Path(beside) if len(published.files) == 1 else Path(beside, name))
+                Path(beside, target.name).replace(target)
+    except (OSError, ValueError) as error:
         raise DataError(
-            f"{name} could not be downloaded from {host}: {reason}. Connect to the network and try again."
+            f"{name} could not be downloaded from {host}: {_find_reason(error, handled)}. "
+            "Connect to the network and try again."
         ) from error
-    finally:
-        socket.setdefaulttimeout(timeout_before)
+    return target
+
+
+def open_published(name: str) -> Source:
+    """``mnist`` or ``fashion-mnist``; reading it downloads it, and raises DataError where that fails."""
+    return Source(name, lambda *_: _list_published(name))
+
+
+def _fetch(published: Published, folder: Path) -> None:
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")  # lamina announces its downloads itself
+    fetch = pooch.HTTPDownloader(timeout=NETWORK_TIMEOUT_SECONDS, chunk_size=CHUNK_BYTES)
+    for file, sha256 in published.files.items():
+        pooch.retrieve(published.url + file, f"sha256:{sha256}", file, folder, downloader=fetch)
+
+
+def _find_reason(error: BaseException, handled: BaseException | None) -> str:
+    """What lies behind an error, as requests and urllib3 wrap it; ``handled`` was there before, and is the caller's."""
+    if isinstance(error, ValueError) and "hash of downloaded file" in str(error):
+        return "what arrived is not the published file, by its SHA-256"
+    while (cause := error.__cause__ or error.__context__) not in (None, handled):
+        error = cause
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _list_published(name: str) -> Listing:
+    folder, classes = download(name), PUBLISHED[name].classes
+    source = open_idx(folder, Preparation())
+    if source is None:
+        raise DataError(f"{folder} lacks files of {name}. Delete the folder, so that it is downloaded again.")
+    listing = source.read(folder, lambda *_: None)
+    labels = [name_class(number, classes, str(folder)) for number in listing.labels["label"]]
+    return replace(
+        listing,
+        labels={"class": labels},
+        target_names=classes,
+        label_reason="the published set",
+        kind="single-label",
+    )
