@@ -15,8 +15,8 @@ from lamina.data import Images
 from lamina.errors import NetError
 from lamina.insight import duplicates
 from lamina.insight.duplicates import measure_isolation
-from lamina.insight.features import find_last_layer, predict_with_features
 from lamina.insight.hard import find_confusions, format_answers, measure_losses
+from lamina.training.features import find_head, predict_with_features
 from lamina.training.model import Model, build_model, predict_logits
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 
@@ -125,7 +125,7 @@ def draw_noise(count: int, side_px: int = 6) -> Images:
 def test_features_are_what_the_last_layer_gets_and_logits_what_it_gives():
     images = draw_noise(12)
     model = build_model(Own(), images, Recipe())
-    assert find_last_layer(model) == "body.head"
+    assert find_head(model) == "body.head"
     logits, features = predict_with_features(model, images.pixels)
     assert np.allclose(logits, predict_logits(model, images.pixels), atol=1e-5)
     assert np.allclose(logits, model.body.head(features).detach().numpy(), atol=1e-5)
@@ -138,7 +138,7 @@ def test_a_module_without_layers_has_no_features():
     task = SingleLabel(("a", "b", "c"), shares=(0.4, 0.3, 0.3))
     model = Model(nn.Flatten(), net=None, task=task, in_shape=(3, 1, 1), mean=(0.0,) * 3, std=(1.0,) * 3)
     with pytest.raises(NetError, match="no linear layer or convolution"):
-        find_last_layer(model)
+        find_head(model)
 
 
 @pytest.mark.parametrize("most_known", [100, 40])

@@ -9,7 +9,7 @@ from torch import nn
 
 from lamina.data import Images
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
-from lamina.training.head import PENALTIES, choose_frozen_recipe, train_heads
+from lamina.training.head import PENALTIES, choose_frozen_recipe, fit_heads
 from lamina.training.pretrained import RECIPES
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
@@ -76,7 +76,7 @@ def test_every_penalty_gets_the_head_that_ridge_regression_gives():
     images = make_images(300, lambda shades: (shades @ np.random.default_rng(2).normal(size=(3, 2))).astype("f4"))
     task, features = task_of(images), torch.from_numpy(images.pixels).flatten(1) / 127.5 - 1
     recipe = Recipe(batch_size=300, lr=0.02, schedule="cosine")
-    weights, _ = train_heads(features, torch.from_numpy(images.targets), task, recipe)
+    weights, _ = fit_heads(features, torch.from_numpy(images.targets), task, recipe)
     x = (features - features.mean(0)).double()
     y = torch.from_numpy((images.targets - task.means) / task.deviations)
     for group, penalty in enumerate(PENALTIES):

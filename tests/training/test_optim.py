@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from lamina.training.features import trace_weights
 from lamina.training.model import Model
-from lamina.training.optim import Muon, build_optimizer, find_head, orthogonalize
+from lamina.training.optim import Muon, build_optimizer, orthogonalize
 from lamina.training.recipe import Recipe
 from lamina.training.task import SingleLabel
 
@@ -163,7 +164,7 @@ class Scaled(nn.Module):
 @pytest.mark.parametrize(("outputs", "classes_shape"), [(5, (1, 5)), (1, (1, 1))])
 def test_a_scale_for_each_class_is_not_the_head_and_a_row_that_is_multiplied_by_is(outputs, classes_shape):
     net = Scaled(outputs, classes_shape)
-    assert find_head(make_model(net)) is net.head.weight
+    assert next(trace_weights(make_model(net))) is net.head.weight
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_a_scale_for_each_class_is_not_the_head_and_a_row_that_is_multiplied_by_
 )
 def test_a_head_with_one_output_is_found_above_a_wider_layer(last):
     net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3), nn.ReLU(), last)
-    assert find_head(make_model(net)).shape[0] == 1
+    assert next(trace_weights(make_model(net))).shape[0] == 1
 
 
 @pytest.mark.parametrize("shape", [(64, 32, 3, 3), (20, 300), (300, 20)])

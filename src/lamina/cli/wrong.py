@@ -113,8 +113,8 @@ def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> N
 
 
 def _judge_by_run(path: Path, options: Options, terminal: Terminal) -> Dataset:
-    from lamina.insight.features import predict_with_features
     from lamina.runs.run import load_run
+    from lamina.training.features import predict_with_features
 
     run = load_run(path)
     predictor = open_predictor(run, options.net, options.device, terminal)

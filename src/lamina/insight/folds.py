@@ -23,7 +23,8 @@ from lamina.nets import Net
 from lamina.targets import SINGLE_LABEL
 from lamina.training.device import choose_device
 from lamina.training.events import Epoch, Step
-from lamina.training.head import compute_features, find_head, head_logits, train_heads
+from lamina.training.features import features
+from lamina.training.head import IMAGES_AT_ONCE, choose_penalty, has_linear_head
 from lamina.training.loop import Training
 from lamina.training.model import build_model
 from lamina.training.pretrained import TimmNet
@@ -192,41 +193,26 @@ def cross_predict_features(
 ) -> CrossPrediction:
     """The same with a linear head on the features of a pretrained net, which are computed once for all folds.
 
-    The head's penalty is the one of :data:`~lamina.training.head.PENALTIES` with the least loss on the held-out
-    pictures. The arguments are those of :func:`cross_predict`; ``progress`` is called with (pictures done, all).
+    The arguments are those of :func:`cross_predict`; ``progress`` is called with (pictures done, all).
 
     Raises:
         DataError: as for :func:`cross_predict`.
         NetError: the weights are missing, or the net has two heads.
     """
-    folds = _deal(images, groups, recipe.seed)
+    folds = torch.from_numpy(_deal(images, groups, recipe.seed))
     task = task_of(images)
     place = choose_device(device).value
     model = build_model(net.module(images.shape, task.outputs), images, recipe).to(place)
-    head = find_head(model.body)
-    if head is None:
+    if not has_linear_head(model.body):
         raise DataError(f"Expected a pretrained net with one linear head, got {net.net_name}, which has another.")
     pixels = np.concatenate([each.pixels for each in (images, *others)])
-    features = compute_features(model, head, torch.from_numpy(pixels), progress)
-    first, *rest = features.split([len(images), *map(len, others)])
-    targets = torch.from_numpy(np.array(images.targets))
-    heads, losses, held_logits = [], [], []
-    for fold in range(FOLDS):
-        is_kept = torch.from_numpy(folds != fold)
-        weights, bias = train_heads(first[is_kept], targets[is_kept], task, recipe)
-        logits = head_logits(first[~is_kept], weights, bias)
-        losses.append(torch.stack([task.loss(each, targets[~is_kept]) for each in logits]))
-        heads.append((weights, bias))
-        held_logits.append(logits)
-    best = int(torch.stack(losses).sum(dim=0).argmin())
-    own = np.empty((len(images), task.outputs), np.float32)
-    for fold, logits in enumerate(held_logits):
-        own[folds == fold] = task.probabilities(logits[best]).numpy()
-    means = [
-        torch.stack([task.probabilities(head_logits(each, *head)[best]) for head in heads]).mean(dim=0).numpy()
-        for each in rest
-    ]
-    return CrossPrediction(own, tuple(means))
+    first, *rest = features(model, pixels, progress, IMAGES_AT_ONCE).split([len(images), *map(len, others)])
+    best, heads = choose_penalty(first, torch.from_numpy(np.array(images.targets)), folds, task, recipe)
+    own = torch.empty(len(images), task.outputs)
+    for fold, head in enumerate(heads):
+        own[folds == fold] = task.probabilities(head.logits(first[folds == fold])[best])
+    means = [torch.stack([task.probabilities(head.logits(each)[best]) for head in heads]).mean(dim=0) for each in rest]
+    return CrossPrediction(own.numpy(), tuple(mean.numpy() for mean in means))
 
 
 def _deal(images: Images, groups: Sequence[Hashable] | None, seed: int) -> Int64[np.ndarray, " n"]:

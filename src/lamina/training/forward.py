@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lamina.errors import RecipeError
 from lamina.training.batches import Batch, Batches
-from lamina.training.freezing import Features, SeenFeatures, can_store_features, ends_in_head, find_trunk
+from lamina.training.freezing import SeenFeatures, StoredFeatures, can_store_features, ends_in_head, find_trunk
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model, predict_logits
 from lamina.training.precision import Precision, arrange_layers
@@ -43,13 +43,13 @@ class Forward:
         self._trunk = find_trunk(model.body) if recipe.freeze else None
         # Whether everything but the head is frozen: setting that mode takes milliseconds, so it is not set twice.
         self._is_frozen = False
-        self._features: Features | None = None
+        self._features: StoredFeatures | None = None
         self._seen: SeenFeatures | None = None
         if self._trunk is not None:
             sample = batches.sample(2)
             # Lanes meet other images in each epoch, whose features another process may have.
             if recipe.lanes == 1 and can_store_features(recipe, model, self._trunk, sample):
-                self._features = Features(model, self._trunk.heads[0], batches.images)
+                self._features = StoredFeatures(model, self._trunk.heads[0])
             if ends_in_head(model, self._trunk, sample):
                 self._seen = SeenFeatures(model, self._trunk.heads[0])
         self._compute = compile_model(model, recipe)
@@ -59,7 +59,7 @@ class Forward:
         if self._features is not None and batch.epoch < self._recipe.freeze:
             self._find_features(self._features, batch)
             with self._arithmetic(batch):
-                return self._features.logits(batch.indices)
+                return self._features.logits(self._model, batch.indices)
         with self._arithmetic(batch):
             logits: Tensor = self._compute(batch.pixels)
             return logits
@@ -87,6 +87,9 @@ class Forward:
         self._model.train(not is_frozen)
         if self._trunk is not None:
             self._trunk.set_frozen(is_frozen)
+        for stored in (self._features, self._seen):
+            if stored is not None and not is_frozen:
+                stored.clear()
         self._is_frozen = is_frozen
 
     def set_eval_mode(self) -> None:
@@ -107,7 +110,7 @@ class Forward:
         ):
             yield
 
-    def _find_features(self, features: Features, batch: Batch) -> None:
+    def _find_features(self, features: StoredFeatures, batch: Batch) -> None:
         """Compute those of the batch in the first epoch; later, all that are missing in a resumed training."""
         if len(features.steps_found) < len(self._batches):
             for missing in (
@@ -115,7 +118,8 @@ class Forward:
             ):
                 if missing.step not in features.steps_found:
                     with self._arithmetic(missing):
-                        features.find(missing)
+                        features.find(self._model, missing.pixels, missing.indices, self._batches.images)
+                        features.steps_found.add(missing.step)
 
 
 def compile_model(model: Model, recipe: Recipe) -> Callable[[Tensor], Tensor]:

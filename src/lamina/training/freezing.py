@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import tempfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,16 +13,20 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lamina.errors import RecipeError
-from lamina.training.activations import path_of, record_calls, watch
-from lamina.training.batches import Batch
-from lamina.training.model import Model, eval_mode, predict_logits
+from lamina.data.cache import cache_folder
+from lamina.errors import DataError, RecipeError
+from lamina.training.activations import path_of, record_calls
+from lamina.training.features import named_heads
+from lamina.training.model import Model, eval_mode, split_pixels
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
 from lamina.training.tracing import fold_model
 
 STORED_BYTES = 16_384
 """Features of this many bytes per image or fewer are stored, even if the image itself is smaller."""
+MEMORY_BYTES = 2**30
+"""Upper limit of the features that are stored in memory, once for the training images and once for those that are
+evaluated; more are stored in a file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,63 +58,96 @@ class Trunk:
                 module.eval()
 
 
-class Features:
-    """A frozen trunk's output for each of a number of ``images``, computed once for all epochs.
+class StoredFeatures:
+    """A frozen trunk's output for each of some images, computed once for all epochs.
 
     It is computed in the batches of the first epoch, also in a later one: other batches could round differently, and a
     resumed training would not continue to bit-identical weights.
     """
 
-    def __init__(self, model: Model, head: nn.Module, images: int) -> None:
-        self._model, self._head, self._images = model, head, images
+    def __init__(self, model: Model, head: nn.Module) -> None:
         self._path = path_of(model, head)
+        self.clear()
+
+    def clear(self) -> None:
+        """Free the features, in memory or on disk."""
         self._folded: Model | None = None
         self._features: Tensor | None = None
         self.steps_found: set[int] = set()
 
     @torch.no_grad()
-    def find(self, batch: Batch) -> None:
-        """Compute the features of a batch of the first epoch."""
+    def find(
+        self, model: Model, pixels: UInt8[Tensor, "b h w c"], rows: Int64[Tensor, " b"] | slice, images: int
+    ) -> None:
+        """Compute the features of a batch, which has these ``rows`` of all ``images``."""
         if self._folded is None:
-            with torch.autocast(batch.pixels.device.type, enabled=False):
-                self._folded = fold_model(self._model)
-        features = record_calls(self._folded, batch.pixels, [self._path])[self._path].input
+            with torch.autocast(model.device.type, enabled=False):
+                self._folded = fold_model(model)
+        found = record_calls(self._folded, pixels, [self._path])[self._path].input
         if self._features is None:
-            self._features = features.new_empty((self._images, *features.shape[1:]))
-        self._features[batch.indices] = features
-        self.steps_found.add(batch.step)
+            self._features = _reserve((images, *found.shape[1:]), found)
+        self._features[rows] = found.to(self._features.device)
 
-    def logits(self, indices: Int64[Tensor, " b"]) -> Float[Tensor, "b k"]:
-        """The head's logits of the images at ``indices``, whose features were found before."""
+    def logits(self, model: Model, rows: Int64[Tensor, " b"] | slice) -> Float[Tensor, "b k"]:
+        """The head's logits of some images, whose features were found before."""
         if self._features is None:
             raise ValueError("no features were found yet")
-        logits: Tensor = self._head(self._features[indices])
+        if isinstance(rows, Tensor):
+            rows = rows.to(self._features.device)
+        logits: Tensor = model.get_submodule(self._path)(self._features[rows].to(model.device))
         return logits.float()
 
 
 class SeenFeatures:
-    """A frozen trunk's output for pictures that are predicted again after each epoch, computed once for all."""
+    """A frozen trunk's output for images that are predicted again after each epoch, computed once for all."""
 
     def __init__(self, model: Model, head: nn.Module) -> None:
-        self._path = path_of(model, head)
+        self._stored, self._head = StoredFeatures(model, head), path_of(model, head)
         self._pixels: UInt8[np.ndarray, "n h w c"] | None = None
-        self._features: Tensor | None = None
+
+    def clear(self) -> None:
+        """Free the features, in memory or on disk."""
+        self._stored.clear()
+        self._pixels = None
 
     def predict_logits(
         self, model: Model, pixels: UInt8[np.ndarray, "n h w c"], *, autocasts: bool
     ) -> Float32[np.ndarray, "n k"]:
-        """The logits of pictures from the model in eval mode; its trunk is as it was in earlier calls."""
-        if self._features is None or self._pixels is not pixels:
-            found: list[Tensor] = []
-            folded = fold_model(model)
-            with watch(folded, [self._path], lambda _, features, __: found.append(features.clone())):
-                predict_logits(folded, pixels, autocasts=autocasts)
-            self._pixels, self._features = pixels, torch.cat(found)
-        device = self._features.device.type
-        head = model.get_submodule(self._path)
-        with eval_mode(head), torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=autocasts):
-            logits: Tensor = head(self._features)
-        return logits.float().cpu().numpy()
+        """The logits of images from the model in eval mode; its trunk is as it was in earlier calls."""
+        with (
+            eval_mode(model.get_submodule(self._head)),
+            torch.inference_mode(),
+            torch.autocast(model.device.type, torch.bfloat16, enabled=autocasts),
+        ):
+            if self._pixels is not pixels:
+                self.clear()
+                done = 0
+                for batch in split_pixels(pixels):
+                    rows = slice(done, done := done + len(batch))
+                    self._stored.find(model, torch.from_numpy(np.ascontiguousarray(batch)), rows, len(pixels))
+                self._pixels = pixels
+            return self._stored.logits(model, slice(None)).cpu().numpy()
+
+
+def _reserve(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """An empty tensor, where it would take too much memory in a file, which vanishes with it."""
+    size = math.prod(shape) * like.element_size()
+    if size <= MEMORY_BYTES:
+        return like.new_empty(shape)
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # writing to a mapped file on a full disk would kill the process
+                os.posix_fallocate(file.fileno(), 0, size)
+            mapped = np.memmap(file, np.uint8, "w+", shape=(size,))
+    except OSError as error:
+        raise DataError(
+            f"The outputs of the frozen layers for {shape[0]:,} images take {size / 1e9:.1f} GB, which cannot be "
+            f"stored in {folder} ({error.strerror}). Make room there, set LAMINA_CACHE to another folder, or set "
+            "freeze to 0."
+        ) from error
+    return torch.from_numpy(mapped).view(like.dtype).view(shape)
 
 
 @torch.no_grad()
@@ -130,14 +170,8 @@ def can_store_features(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8
 
 
 def find_trunk(body: nn.Module) -> Trunk:
-    """The layers below the head that ``body`` names by ``get_classifier()``, as timm's nets do.
-
-    Raises:
-        RecipeError: it names none.
-    """
-    ask = getattr(body, "get_classifier", None)
-    found = ask() if callable(ask) else ()
-    heads = tuple(found) if isinstance(found, tuple | list) else (found,)
+    """The layers below the heads that ``body`` names; ``RecipeError`` if it names none."""
+    heads = named_heads(body)
     own = {weight for head in heads for weight in head.parameters()}
     if not own:
         raise RecipeError(

@@ -11,13 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lamina.training.model import RESHAPING, Model, eval_mode
+from lamina.training.features import trace_weights
+from lamina.training.model import Model
 from lamina.training.recipe import Recipe
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic step, steep at zero (Jordan et al., "Muon", 2024)."""
-PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution", "MkldnnConvolution")
-"""Prefixes of autograd's names for multiplications of activations by a weight."""
 
 
 def build_optimizer(model: Model, recipe: Recipe, precision: str = "fp32") -> Optimizer:
@@ -32,7 +31,7 @@ def build_optimizer(model: Model, recipe: Recipe, precision: str = "fp32") -> Op
     groups: list[dict[str, Any]]
     if recipe.optimizer == "muon":
         # The head's rows are classes, each with a scale of its own, which Adam keeps and Muon would not.
-        head = find_head(model)
+        head = next(trace_weights(model), None)
         groups = [
             {
                 "params": [weight for weight in matrices if weight is not head],
@@ -67,37 +66,6 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
     """Give all groups of weights the learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = lr
-
-
-def find_head(model: Model) -> Tensor | None:
-    """The trainable matrix that is nearest to the logits, wherever it was declared.
-
-    A weight with a single row or column is one only where activations are multiplied by it: else it is a scale for
-    each class or a position's embedding, and the head where there is nothing else.
-    """
-    channels, height, width = model.in_shape
-    with eval_mode(model), torch.enable_grad():
-        logits = model(torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device))
-    # Breadth first through the graph that backward would take; each node with whether a product takes what it gives.
-    nodes: dict[Any, bool] = {} if logits.grad_fn is None else {logits.grad_fn: False}
-    seen: set[Any] = set()
-    nearest: Tensor | None = None
-    while nodes:
-        for node, is_factor in nodes.items():
-            weight: Tensor | None = getattr(node, "variable", None)
-            if weight is not None and weight.ndim >= 2:
-                if is_factor or min(weight.flatten(1).shape) > 1:
-                    return weight
-                nearest = weight if nearest is None else nearest
-        seen.update(nodes)
-        below: dict[Any, bool] = {}
-        for node, is_factor in nodes.items():
-            is_product = node.name().startswith(PRODUCTS) or (is_factor and node.name().startswith(RESHAPING))
-            for child, _ in node.next_functions:
-                if child is not None and child not in seen:
-                    below[child] = below.get(child, False) or is_product
-        nodes = below
-    return nearest
 
 
 class _QuickStart(Optimizer):

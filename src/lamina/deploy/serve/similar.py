@@ -16,8 +16,8 @@ from lamina.data import Images
 from lamina.data.load import find_prepared
 from lamina.deploy.serve.explanation import encode_png
 from lamina.errors import LaminaError
-from lamina.insight.features import predict_with_features
 from lamina.runs.run import Run
+from lamina.training.features import features
 from lamina.training.model import Model
 from lamina.training.tracing import fold_model
 
@@ -40,9 +40,9 @@ class TrainingPictures:
 
     def find(self, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
         """Those whose features point most nearly the same way, by falling cosine."""
-        _, features = predict_with_features(self.model, pixels)
+        own = functional.normalize(features(self.model, pixels))[0]
         # Training pictures whose features overflow are like none.
-        cosines = (self.features @ functional.normalize(features)[0]).nan_to_num(-1)
+        cosines = (self.features @ own).nan_to_num(-1)
         nearest = cosines.topk(min(SHOWN, len(cosines))).indices.tolist()
         rows = [self.rows[place] for place in nearest]
         images = self.images
@@ -76,8 +76,7 @@ def open_training_pictures(run: Run, model: Model) -> TrainingPictures | str:
     parts: list[Float[Tensor, "n d"]] = []
     until, start, size = time.monotonic() + SECONDS, 0, 1
     while start < len(order) and time.monotonic() < until:
-        _, features = predict_with_features(folded, train.pixels[order[start : start + size]])
-        parts.append(functional.normalize(features))
+        parts.append(functional.normalize(features(folded, train.pixels[order[start : start + size]])))
         start, size = start + size, min(2 * size, PICTURES_AT_ONCE)
     found = torch.cat(parts)
     return TrainingPictures(folded, train, order[: len(found)].tolist(), found)

@@ -1,0 +1,124 @@
+"""A model's head, which gives its logits, and its features, which the head gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor, nn
+
+from lamina.data.images import Progress
+from lamina.errors import NetError
+from lamina.training.activations import watch
+from lamina.training.model import RESHAPING, Model, eval_mode, predict_logits, split_pixels
+from lamina.training.tracing import fold_model
+
+PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution", "MkldnnConvolution")
+"""Prefixes of autograd's names for multiplications of activations by a weight."""
+
+
+def find_head(model: Model) -> str:
+    """The module path of the head: of the linear layer or convolution whose weight is nearest to the logits.
+
+    Raises:
+        NetError: there is none.
+
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> find_head(build_model(load_net("mlp"), load_data("shapes").train, Recipe()))
+    'body.3'
+    """
+    owners: dict[Tensor, str] = {
+        weight: path
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+        for weight in module.parameters()
+    }
+    for weight in trace_weights(model):
+        if weight in owners:
+            return owners[weight]
+    raise NetError("The model has no linear layer or convolution that could give its logits.")
+
+
+def named_heads(body: nn.Module) -> tuple[nn.Module, ...]:
+    """The heads that a net names by ``get_classifier()``, as timm's nets do: one, or two in distilled nets."""
+    ask = getattr(body, "get_classifier", None)
+    found = ask() if callable(ask) else ()
+    return tuple(found) if isinstance(found, tuple | list) else (found,)
+
+
+def trace_weights(model: Model) -> Iterator[Tensor]:
+    """The trainable matrices, the nearest to the logits first, wherever they were declared.
+
+    A weight with a single row or column is one only where activations are multiplied by it: else it is a scale for
+    each class or a position's embedding, and comes after all others.
+    """
+    channels, height, width = model.in_shape
+    with eval_mode(model), torch.enable_grad():
+        logits = model(torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device))
+    # Breadth first through the graph that backward would take; each node with whether a product takes what it gives.
+    nodes: dict[Any, bool] = {} if logits.grad_fn is None else {logits.grad_fn: False}
+    seen: set[Any] = set()
+    vectors: list[Tensor] = []
+    while nodes:
+        for node, is_factor in nodes.items():
+            weight: Tensor | None = getattr(node, "variable", None)
+            if weight is not None and weight.ndim >= 2:
+                if is_factor or min(weight.flatten(1).shape) > 1:
+                    yield weight
+                else:
+                    vectors.append(weight)
+        seen.update(nodes)
+        below: dict[Any, bool] = {}
+        for node, is_factor in nodes.items():
+            is_product = node.name().startswith(PRODUCTS) or (is_factor and node.name().startswith(RESHAPING))
+            for child, _ in node.next_functions:
+                if child is not None and child not in seen:
+                    below[child] = below.get(child, False) or is_product
+        nodes = below
+    yield from vectors
+
+
+def features(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None, at_once: int | None = None
+) -> Float[Tensor, "n d"]:
+    """The input of the model's head for each image, on the CPU.
+
+    Args:
+        model: the model; it does not change.
+        pixels: images of its shape.
+        progress: called with (images done, all images).
+        at_once: how many images are one batch; by default as many as :func:`~lamina.training.model.predict_logits`
+            takes.
+
+    Raises:
+        NetError: the images are not of the model's shape, or no layer gives the logits.
+
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> images = load_data("shapes").test
+    >>> features(build_model(load_net("mlp"), images, Recipe()), images.pixels[:5]).shape
+    torch.Size([5, 100])
+    """
+    return predict_with_features(model, pixels, progress, at_once)[1]
+
+
+def predict_with_features(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None, at_once: int | None = None
+) -> tuple[Float32[np.ndarray, "n k"], Float[Tensor, "n d"]]:
+    """The logits of images, and their :func:`features`, from one pass."""
+    head, folded = find_head(model), fold_model(model)
+    logits, found = [np.empty((0, model.task.outputs), np.float32)], []
+    starts = range(0, len(pixels), at_once or 1)
+    batches = split_pixels(pixels) if at_once is None else [pixels[start : start + at_once] for start in starts]
+    done = 0
+    with watch(folded, [head], lambda _, given, __: found.append(given.flatten(1).float().cpu())):
+        for batch in batches:
+            logits.append(predict_logits(folded, batch))
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(pixels))
+    return np.concatenate(logits), torch.cat(found) if found else torch.empty(0, 1)
