@@ -9,9 +9,12 @@ import shutil
 import numpy as np
 import pytest
 import yaml
-from report_runs import HOSTILE, NAMES, make_dataset, train
+from report_runs import HOSTILE, NAMES, Outline, make_dataset, train
 
 from lamina.deploy.card import build_card, to_yaml
+from lamina.deploy.facts import collect_facts
+from lamina.deploy.report_page import build_report_page
+from lamina.text import escape
 from lamina.training.pretrained import TimmNet
 
 METRICS = {
@@ -88,8 +91,6 @@ def test_val_is_called_what_it_is(tmp_path):
     "value", [0.5, 1e-7, 1e22, -2e-9, "no", "a: b # c", '"', "ż\u2028", "\ufeff\x07", [1, None, True]]
 )
 def test_yaml_reads_what_was_written(value):
-    from lamina.text import escape
-
     read = yaml.safe_load(f"value: {to_yaml(value)}")["value"]
     assert read == (escape(value) if isinstance(value, str) else value)
 
@@ -101,3 +102,14 @@ def test_published_weights_that_were_fine_tuned_are_named(runs):
     found = read_metadata(build_card(dataclasses.replace(run, record=record)))
     assert found["base_model"] == "timm/test_efficientnet.r160_in1k"
     assert "base_model" not in read_metadata(build_card(run))
+
+
+@pytest.mark.parametrize("kind", ["single-label", "regression"])
+def test_the_page_and_the_card_give_the_same_facts(runs, kind):
+    run, dataset = runs[kind]
+    facts = collect_facts(run)
+    card = re.sub(r"\\(?=[^\w\s])", "", build_card(run))
+    page = " ".join(Outline(build_report_page(run, dataset)).texts)
+    for fact in map(escape, (facts.about, *facts.figures, *facts.diagnoses, *facts.origin.values())):
+        assert fact.replace("\\", "") in card.replace("\\", "")
+        assert fact in page

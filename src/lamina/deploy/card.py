@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lamina.evaluation.advice import find_verdict
+from lamina.deploy.facts import Facts, collect_facts
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
 from lamina.runs.run import Run
 from lamina.targets import MULTI_LABEL, REGRESSION
@@ -34,32 +34,17 @@ def build_card(run: Run) -> str:
     Raises:
         RunError: a file of the run is damaged.
     """
-    report, name = run.report, run.path.resolve().name
-    lines = [
-        "---",
-        *(f"{key}: {to_yaml(value)}" for key, value in _collect_metadata(run, report, name).items()),
-        "---",
-        "",
-        f"# {_quote(name)}",
-        "",
-        *_describe_model(run),
-        "",
-        "## How well it answers",
-        "",
-        *_describe_results(run, report),
-        "",
-        "## Limits",
-        "",
-        *_describe_limits(run, report),
-        "",
-        "## How to use it",
-        "",
-        *_describe_use(run),
-        "",
-        "## How it was trained",
-        "",
-        *_describe_training(run),
-    ]
+    facts, report = collect_facts(run), run.report
+    metadata = (f"{key}: {to_yaml(value)}" for key, value in _collect_metadata(run, report, facts.name).items())
+    sections = {
+        "How good it is": _describe_results(run, report, facts),
+        "Limits": _describe_limits(run, report, facts),
+        "How to use it": _describe_use(run),
+        "How it was trained": [f"- {name}: {_quote(value)}" for name, value in facts.origin.items()],
+    }
+    lines = ["---", *metadata, "---", "", f"# {_quote(facts.name)}", "", *_describe_model(run, facts)]
+    for title, section in sections.items():
+        lines += ["", f"## {title}", "", *section]
     return "\n".join(lines) + "\n"
 
 
@@ -121,40 +106,30 @@ def _collect_metrics(report: Report) -> list[dict[str, Any]]:
     return [{"type": kind, "name": name, "value": float(f"{value:.4g}")} for kind, (name, value) in values.items()]
 
 
-def _describe_model(run: Run) -> list[str]:
-    record = run.record
-    channels, height, width = record.in_shape
-    kind, names = record.task.kind, record.task.target_names
-    colours = "grey" if channels == 1 else "colour"
+def _describe_model(run: Run, facts: Facts) -> list[str]:
+    kind, names = run.record.task.kind, run.record.task.target_names
     answers = [_quote(answer) for answer in names[:NAMED_ANSWERS]]
     more = f" and {len(names) - NAMED_ANSWERS:,} more" if len(names) > NAMED_ANSWERS else ""
-    noun = {REGRESSION: "numbers", MULTI_LABEL: "labels"}.get(kind, "question" if len(names) == 1 else "classes")
-    return [
-        f"A net for {colours} pictures of {height}×{width} pixels: {_quote(kind.describe(names))}.",
-        "",
-        f"- net: {_quote(record.net_name)}, {record.parameters:,} parameters",
-        f"- trained by lamina on: {_quote(record.data.name)}",
-        f"- {noun}: {', '.join(answers)}{more}",
-    ]
+    noun = {REGRESSION: "Numbers", MULTI_LABEL: "Labels"}.get(kind, "Question" if len(names) == 1 else "Classes")
+    return [_quote(facts.about), "", f"{noun}: {', '.join(answers)}{more}."]
 
 
-def _describe_results(run: Run, report: Report | None) -> list[str]:
+def _describe_results(run: Run, report: Report | None, facts: Facts) -> list[str]:
     if report is None:
-        return ["It has not been evaluated: its data had no val or test images, or the training is not finished."]
-    lines = [*find_verdict(report), *report.figures()]
-    heads, rows, _, _ = report.table()
-    table = [heads, ["---", *("---:" for _ in heads[1:])], *([_quote(cell) for cell in row] for row in rows)]
+        return list(facts.verdict)
+    lines = [f"- {_quote(line)}" for line in (*facts.verdict, *facts.figures)]
+    table = [facts.heads, ["---", *("---:" for _ in facts.heads[1:])], *(map(_quote, row) for row in facts.rows)]
     where = f"Measured on {report.images:,} images of {_quote(run.record.data.name)} that it was not trained on"
     where += ", by which it may have been chosen (val)." if report.split == "val" else f" ({report.split})."
-    return [where, "", *(f"- {_quote(line)}" for line in lines), "", *(f"| {' | '.join(row)} |" for row in table)]
+    return [where, "", *lines, "", *(f"| {' | '.join(row)} |" for row in table)]
 
 
-def _describe_limits(run: Run, report: Report | None) -> list[str]:
-    record, limits = run.record, []
-    if record.task.kind is REGRESSION:
-        limits.append("It gives numbers for any picture, also for one unlike those that it was trained on.")
+def _describe_limits(run: Run, report: Report | None, facts: Facts) -> list[str]:
+    limits = []
+    if run.record.task.kind is REGRESSION:
+        limits.append("It gives numbers for any image, also for one unlike those that it was trained on.")
     else:
-        limits.append("It has no other answers than these, also for pictures unlike those that it was trained on.")
+        limits.append("It has no other answers than these, also for images unlike those that it was trained on.")
     if isinstance(report, ClassReport):
         weak = sorted((one.recall, one.name, one.support) for one in report.classes if one.recall is not None)
         recall, name, support = weak[0]
@@ -162,47 +137,30 @@ def _describe_limits(run: Run, report: Report | None) -> list[str]:
             limits.append(f"Its recall is lowest for {_quote(name)}: {100 * recall:.1f} % of {support:,} images.")
         if absent := ", ".join(_quote(one.name) for one in report.classes if not one.support):
             limits.append(f"It was measured without images of {absent}.")
-    if record.task.kind is not REGRESSION:
+    if run.record.task.kind is not REGRESSION:
         calibration = run.calibration
         limits.append(
             "Its probabilities are not calibrated; do not read them as how often it is right."
             if calibration is None
             else f"Its probabilities are calibrated on {calibration.images:,} images of {calibration.split}, for "
-            "pictures like those."
+            "images like those."
         )
-    limits += [f"While it was trained: {_quote(row.get('finding', ''))}" for row in run.history.diagnoses()]
+    limits += [f"While it was trained: {_quote(diagnosis)}" for diagnosis in facts.diagnoses]
     limits.append("Whom it may be used on, and for what, was not examined. Its owner should say so here.")
     return [f"- {limit}" for limit in limits]
 
 
 def _describe_use(run: Run) -> list[str]:
-    own = run.record.own_module
-    python = ["from lamina import load_run", ""]
-    if own is None:
-        python += ['run = load_run("PATH")  # this folder', 'print(run.predict("photos/*.jpg"))']
+    python = ["from lamina import load_run", "", 'run = load_run("PATH")  # this folder']
+    if run.record.own_module is None:
+        python.append('print(run.predict("photos/*.jpg"))')
     else:
         python += [
-            'run = load_run("PATH")  # this folder',
             "predictor = run.predictor(module)  # its own module, made anew: the run stores only the weights",
             'for prediction in predictor.predict(["photo.jpg"]):',
             "    print(prediction)",
         ]
     return ["```python", *python, "```"]
-
-
-def _describe_training(run: Run) -> list[str]:
-    record, epochs = run.record, len(run.history.epochs())
-    facts = {
-        "recipe": repr(record.recipe),
-        "epochs trained": f"{epochs:,} of {record.recipe.epochs:,}",
-        "seed": str(record.recipe.seed),
-        "fingerprint of the data": record.data.fingerprint,
-        "device": str(record.device),
-        "precision": str(record.precision),
-        "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
-        "created": record.created,
-    }
-    return [f"- {name}: {_quote(value)}" for name, value in facts.items()]
 
 
 def _quote(text: str) -> str:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from lamina.data import Dataset
 from lamina.data.images import Split
 from lamina.data.inspection import inspect
-from lamina.deploy.markup import Markup, chart, document, join, link, paragraph, show, table, wrap
+from lamina.deploy.facts import Facts, collect_facts
+from lamina.deploy.markup import Markup, chart, document, join, link, table, wrap
 from lamina.deploy.report_pictures import Evidence, show_confusions, show_losses, show_units
 from lamina.drawing import draw_curves, draw_labels, draw_reliability, draw_scatter, encode_png
 from lamina.errors import LaminaError, plural
-from lamina.evaluation.advice import find_verdict
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
 from lamina.insight.overlap import estimate_seconds, find_overlap
@@ -49,81 +49,68 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
     """
     if dataset is not None and dataset.fingerprint != run.record.data.fingerprint:
         dataset = None
-    report, answers, task = run.report, run.answers, run.task
+    facts, report, answers, task = collect_facts(run), run.report, run.answers, run.task
     own = next((one for one in answers.values() if report is not None and one.split == report.split), None)
     images = None if dataset is None or own is None else dataset.splits.get(own.split)
-    evidence = None if own is None else Evidence.collect(task, own, images)
+    confusions = losses = Markup("")
+    if report is not None and own is not None:
+        evidence = Evidence.collect(task, own, images)
+        confusions, losses = show_confusions(report, evidence), show_losses(evidence)
     sections = {
-        "results": ("Results", _show_results(report, task, own, dataset)),
-        "confusions": ("What is confused with what", Markup("")),
-        "losses": ("Largest losses", Markup("")),
-        "training": ("Training", _show_training(run, report)),
+        "results": ("Results", _show_results(facts, report, task, own, dataset)),
+        "confusions": ("What is confused with what", confusions),
+        "losses": ("Largest losses", losses),
+        "training": ("Training", _show_training(run, facts, report)),
         "units": ("What the first layers see", _show_units(model, dataset)),
         "data": ("Data", _show_data(run, dataset, answers)),
         "model": ("Model", _show_model(run)),
-        "reproduce": ("How to reproduce it", _show_reproduction(run)),
+        "reproduce": ("How to reproduce it", _show_reproduction(run, facts)),
     }
-    if evidence is not None and report is not None:
-        sections["confusions"] = (sections["confusions"][0], show_confusions(report, evidence))
-        sections["losses"] = (sections["losses"][0], show_losses(evidence))
     shown = {name: section for name, section in sections.items() if section[1]}
-    name = run.path.resolve().name
     return document(
-        f"{name}: a report by lamina",
-        wrap("header", wrap("h1", show(name)), *_show_head(run, report, dataset)),
+        f"{facts.name}: a report by lamina",
+        wrap("header", wrap("h1", facts.name), *_show_head(facts, dataset)),
         wrap("nav", *(link(title, target) for target, (title, _) in shown.items())),
         wrap(
             "main",
-            *(wrap("section", wrap("h2", show(title)), body, name=target) for target, (title, body) in shown.items()),
+            *(wrap("section", wrap("h2", title), body, name=target) for target, (title, body) in shown.items()),
             kind="smooth" if min(run.record.in_shape[1:]) > 48 else "",
         ),
     )
 
 
-def _show_head(run: Run, report: Report | None, dataset: Dataset | None) -> list[Markup]:
-    record = run.record
-    lines = [paragraph(report.describe_score(), "headline")] if report is not None else []
-    about = (
-        f"{record.net_name}, {plural(record.parameters, 'parameter', 'parameters')}, trained on {record.data.name} "
-        f"({record.task.kind.describe(record.task.target_names)}) by lamina {record.versions.get('lamina', '')}, "
-        f"{record.created[:10]}."
-    )
-    lines.append(paragraph(about, "faint"))
-    if report is None:
-        lines.append(
-            paragraph("This run has not been evaluated: there is no val or test, or it is not finished.", "warning")
-        )
+def _show_head(facts: Facts, dataset: Dataset | None) -> list[Markup]:
+    lines = [wrap("p", line, kind="headline") for line in facts.figures[:1]]
+    lines.append(wrap("p", facts.about, kind="faint"))
+    if not facts.figures:
+        lines.append(wrap("p", *facts.verdict, kind="warning"))
     if dataset is None:
-        lines.append(
-            paragraph(
-                "This page has no pictures: the data that the run was trained on is no longer where it was, or has "
-                "changed.",
-                "warning",
-            )
-        )
+        reason = "the data that the run was trained on is no longer where it was, or has changed."
+        lines.append(wrap("p", f"This page has no pictures: {reason}", kind="warning"))
     return lines
 
 
-def _show_results(report: Report | None, task: Task, answers: Answers | None, dataset: Dataset | None) -> Markup:
+def _show_results(
+    facts: Facts, report: Report | None, task: Task, answers: Answers | None, dataset: Dataset | None
+) -> Markup:
     if report is None:
         return Markup("")
-    parts = [paragraph(line, "warning") for line in find_verdict(report)]
-    parts += [paragraph(line) for line in report.figures()[1:]]
+    parts = [wrap("p", line, kind="warning") for line in facts.verdict]
+    parts += [wrap("p", line) for line in facts.figures[1:]]
     if answers is not None and dataset is not None:
-        parts.append(paragraph(_describe_overlap(task, answers, dataset)))
-    heads, rows, _, _ = report.table()
-    parts.append(table(heads, rows))
+        parts.append(wrap("p", _describe_overlap(task, answers, dataset)))
+    parts.append(table(facts.heads, facts.rows))
     if isinstance(report, LabelReport) and any(one.average_precision is not None for one in report.labels):
         parts.append(chart(encode_png(draw_labels(report)), "average precision of each label"))
     if answers is not None and isinstance(report, NumberReport):
         parts.append(chart(encode_png(draw_scatter(report, task, answers)), "predicted numbers over the true ones"))
     elif answers is not None:
-        parts.append(wrap("h3", show("Are its probabilities right?")))
+        parts.append(wrap("h3", "Are its probabilities right?"))
         drawn = encode_png(draw_reliability(task, answers))
         kind: Literal["chart", "chart narrow"] = "chart narrow" if isinstance(report, LabelReport) else "chart"
         parts.append(chart(drawn, "how often answers with a given probability are right", kind))
     if isinstance(report, ClassReport) and report.rejections:
-        parts.append(wrap("h3", show("Rejecting unsure answers")))
+        parts.append(wrap("h3", "Rejecting unsure answers"))
         lines = [
             (f"{100 * one.limit:g} %", format_percent(one.coverage), format_percent(one.accuracy))
             for one in report.rejections
@@ -142,54 +129,49 @@ def _describe_overlap(task: Task, answers: Answers, dataset: Dataset) -> str:
     return f"{found}."
 
 
-def _show_training(run: Run, report: Report | None) -> Markup:
-    rows, parts = run.history.epochs(), []
-    recipe = run.record.recipe
+def _show_training(run: Run, facts: Facts, report: Report | None) -> Markup:
+    rows = run.history.epochs()
     if not rows:
-        return paragraph("No epoch has been trained.")
+        return wrap("p", "No epoch has been trained.")
     seconds = sum(row.get("train_seconds") or 0.0 for row in rows)
-    parts.append(paragraph(f"{len(rows):,} of {plural(recipe.epochs, 'epoch', 'epochs')}, {seconds:.1f} seconds."))
+    epochs = plural(run.record.recipe.epochs, "epoch", "epochs")
+    parts = [wrap("p", f"{len(rows):,} of {epochs}, {seconds:.1f} seconds.")]
     if run.early_end:
-        parts.append(paragraph(run.early_end))
+        parts.append(wrap("p", run.early_end))
     if report is not None:
         name = run.record.net_name
         curves = draw_curves({name: [rows]}, report.score, reports={name: [report]})
         parts.append(chart(encode_png(curves), "learning curves, and what each layer did"))
-    diagnoses = run.history.diagnoses()
-    parts.append(wrap("h3", show("Diagnoses")))
-    if not diagnoses:
-        parts.append(paragraph("Nothing was found to go wrong."))
+    parts.append(wrap("h3", "Diagnoses"))
+    if facts.diagnoses:
+        parts.append(wrap("ul", *(wrap("li", line) for line in facts.diagnoses)))
     else:
-        parts.append(wrap("ul", *(wrap("li", show(_describe_diagnosis(row))) for row in diagnoses)))
+        parts.append(wrap("p", "Nothing was found to go wrong."))
     return join(parts)
-
-
-def _describe_diagnosis(row: Mapping[str, Any]) -> str:
-    return f"{row['diagnosis']} (epoch {row['epoch']}): {row.get('finding', '')} {row.get('advice', '')}"
 
 
 def _show_units(model: Model | None, dataset: Dataset | None) -> Markup:
     if dataset is None:
         return Markup("")
     if model is None:
-        return paragraph("Left out, as the model could not be loaded.")
+        return wrap("p", "Left out, as the model could not be loaded.")
     try:
         return show_units(model, dataset.train)
     except LaminaError as error:  # a module of the user's own may have no layer of tensors
-        return paragraph(f"Left out: {error}")
+        return wrap("p", f"Left out: {error}")
 
 
 def _show_data(run: Run, dataset: Dataset | None, answers: Mapping[Split, Answers]) -> Markup:
     record = run.record
     kind, names = record.task.kind, record.task.target_names
     channels, height, width = record.in_shape
-    parts = [paragraph(f"{record.data.name}: pictures of {height}×{width}×{channels}, {kind.describe(names)}.")]
+    parts = [wrap("p", f"{record.data.name}: pictures of {height}×{width}×{channels}, {kind.describe(names)}.")]
     if dataset is None:
         known = [f"{len(one.targets):,} {split}" for split, one in answers.items()]
         if known:
-            parts.append(paragraph(f"It was evaluated on {' and '.join(known)} images."))
+            parts.append(wrap("p", f"It was evaluated on {' and '.join(known)} images."))
         return join(parts)
-    parts.append(paragraph(f"Splits: {dataset.split_rule}."))
+    parts.append(wrap("p", f"Splits: {dataset.split_rule}."))
     splits = dataset.splits
     counts = [images.target_counts() for images in splits.values()]
     rows = [("all", *(f"{len(images):,}" for images in splits.values()))]
@@ -197,7 +179,7 @@ def _show_data(run: Run, dataset: Dataset | None, answers: Mapping[Split, Answer
     parts.append(table(("images", *splits), rows))
     if kind is REGRESSION:
         parts.append(_show_numbers(dataset))
-    return join([*parts, wrap("h3", show("Findings")), _show_findings(dataset)])
+    return join([*parts, wrap("h3", "Findings"), _show_findings(dataset)])
 
 
 def _show_numbers(dataset: Dataset) -> Markup:
@@ -211,15 +193,15 @@ def _show_numbers(dataset: Dataset) -> Markup:
 
 def _show_findings(dataset: Dataset) -> Markup:
     if sum(images.pixels.nbytes for images in dataset.splits.values()) > INSPECTED_BYTES:
-        return paragraph("They were not looked for in so many pictures; lamina data does that.")
+        return wrap("p", "They were not looked for in so many pictures; lamina data does that.")
     found = inspect(dataset).findings
     if not found:
-        return paragraph("Nothing is wrong with it that lamina data looks for.")
+        return wrap("p", "Nothing is wrong with it that lamina data looks for.")
     items = []
     for finding in found:
         some = ", ".join(sighting.name for sighting in finding.images[:MOST_NAMED])
         more = f" ({some}{' …' if len(finding.images) > MOST_NAMED else ''})" if some else ""
-        items.append(wrap("li", show(f"{finding.severity}: {finding.message}{more}")))
+        items.append(wrap("li", f"{finding.severity}: {finding.message}{more}"))
     return wrap("ul", *items)
 
 
@@ -229,36 +211,20 @@ def _show_model(run: Run) -> Markup:
         heads, rows = summarize(record.net, record.in_shape, record.task.outputs).table()
         return table(heads, rows)
     if record.timm is not None:
-        return paragraph(f"{record.net_name}, a net of timm: {record.timm.name}.")
-    return paragraph(f"A module of its own, which lamina does not store: {record.own_module}.")
+        return wrap("p", f"{record.net_name}, a net of timm: {record.timm.name}.")
+    return wrap("p", f"A module of its own, which lamina does not store: {record.own_module}.")
 
 
-def _show_reproduction(run: Run) -> Markup:
-    record = run.record
-    command = shlex.join(record.command)
-    preparation = ", ".join(f"{name}={value!r}" for name, value in record.data.preparation.to_json().items())
-    facts = [
-        ("recipe", repr(record.recipe)),
-        ("seed", str(record.recipe.seed)),
-        ("data", record.data.name),
-        ("fingerprint of the data", record.data.fingerprint),
-        ("preparation", preparation or "the defaults"),
-        ("device", str(record.device)),
-        ("precision", str(record.precision)),
-        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
-        ("processor", record.machine.processor),
-        ("threads", f"{record.machine.threads} of {record.machine.cores} cores"),
-        ("system", record.machine.platform),
-        ("created", record.created),
-    ]
+def _show_reproduction(run: Run, facts: Facts) -> Markup:
+    command = shlex.join(run.record.command)
     advice = (
         "With the same data, versions, kind of processor and number of threads, the weights are the same to the bit; "
         "lamina verify RUN trains the first epochs again and compares."
     )
     return join(
         [
-            wrap("pre", show(command)) if command else paragraph("It was trained from Python, with start_run."),
-            table((), facts, texts=2),
-            paragraph(advice, "faint"),
+            wrap("pre", command) if command else wrap("p", "It was trained from Python."),
+            table((), facts.origin.items(), texts=2),
+            wrap("p", advice, kind="faint"),
         ]
     )

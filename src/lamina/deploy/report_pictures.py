@@ -13,8 +13,9 @@ from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 
 from lamina.data import Images
-from lamina.deploy.markup import LONGEST_NAME, Markup, chart, join, link, matrix, paragraph, picture, show, table, wrap
+from lamina.deploy.markup import LONGEST_NAME, Markup, chart, join, link, matrix, picture, table, wrap
 from lamina.drawing import build_units_sheet, encode_png
+from lamina.drawing.sheets import to_pillow
 from lamina.errors import plural
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import judge_answers
@@ -85,19 +86,19 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
             (
                 name,
                 [
-                    (links.get((row, column), show("0")), report.confusion[row][column] / max(1, scores.support))
+                    (links.get((row, column), "0"), report.confusion[row][column] / max(1, scores.support))
                     for column in range(len(names))
                 ],
             )
             for row, (name, scores) in enumerate(zip(names, report.classes, strict=True))
         ]
-        head = paragraph(
-            "Rows are the true classes, columns the predicted ones; shades grow with the share of the class."
+        head = wrap(
+            "p", "Rows are the true classes, columns the predicted ones; shades grow with the share of the class."
         )
         return join([head, remark, matrix(names, rows, "true \\ predicted"), album])
     _, pairs = find_confusions(task, evidence.answers.logits, evidence.answers.targets)
     if not pairs:
-        return paragraph("Nothing is answered wrongly.")
+        return wrap("p", "Nothing is answered wrongly.")
     listed = [_Cell(pair.target, str(pair.answer), pair.rows, is_right=False) for pair in pairs[:MOST_PAIRS]]
     remark, album, shown = _show_cells(listed, evidence)
     lines = [
@@ -117,8 +118,8 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
         if len(pairs) > len(listed)
         else ""
     )
-    head = paragraph(f"Pairs that are confused: {len(pairs):,}{some}.")
-    return join([head, remark, table(heads, lines, texts=2, links=[2]), album])
+    head = wrap("p", f"Pairs that are confused: {len(pairs):,}{some}.")
+    return join([head, remark, table(heads, lines, texts=2), album])
 
 
 def _find_cells(report: ClassReport, evidence: Evidence) -> dict[tuple[int, int], _Cell]:
@@ -135,7 +136,7 @@ def _find_cells(report: ClassReport, evidence: Evidence) -> dict[tuple[int, int]
     return found
 
 
-def _link_cells(cells: Sequence[_Cell], shown: Sequence[int]) -> list[Markup]:
+def _link_cells(cells: Sequence[_Cell], shown: Sequence[int]) -> list[str]:
     """The number of each cell's images, which leads to those that are shown."""
     return [
         link(
@@ -144,7 +145,7 @@ def _link_cells(cells: Sequence[_Cell], shown: Sequence[int]) -> list[Markup]:
             f"{len(cell.rows):,}: {_name_cell(cell)}",
         )
         if count
-        else show(f"{len(cell.rows):,}")
+        else f"{len(cell.rows):,}"
         for number, (cell, count) in enumerate(zip(cells, shown, strict=True))
     ]
 
@@ -169,7 +170,7 @@ def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, Mar
         parts.append(
             wrap(
                 "div",
-                wrap("h3", show(title)),
+                wrap("h3", title),
                 wrap("div", *own, kind="pictures"),
                 wrap("p", link("back to the table", "confusions")),
                 kind="cell",
@@ -180,7 +181,7 @@ def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, Mar
     shown, whole = sum(counts), sum(len(cell.rows) for cell in cells)
     remark = f"Choose a number to see the pictures behind it. {shown:,} of {whole:,} are in this page"
     remark += "." if shown == whole else "; the others were left out to keep it small."
-    return paragraph(remark, "faint screen"), join(parts), counts
+    return wrap("p", remark, kind="faint screen"), join(parts), counts
 
 
 def _fill_album(cells: Sequence[_Cell], images: Images, sure: Sequence[str]) -> list[list[Markup]]:
@@ -227,7 +228,7 @@ def show_losses(evidence: Evidence) -> Markup:
     head = "The true answer → the model's" + (", and its probability." if any(sure) else ".")
     if task.kind is REGRESSION:
         head = f"The true number → the predicted one: {shorten(', '.join(task.target_names), 200)}."
-    return join([paragraph(head, "faint"), wrap("div", *figures, kind="pictures")])
+    return join([wrap("p", head, kind="faint"), wrap("div", *figures, kind="pictures")])
 
 
 def _pair_numbers(evidence: Evidence, row: int) -> str:
@@ -248,14 +249,14 @@ def _describe_confidence(evidence: Evidence) -> list[str]:
 
 def _show_picture(images: Images, row: int, caption: str) -> Markup:
     name = images.names[row]
-    lines = [show(shorten(caption, 100)), Markup("<br>")] if caption else []
-    text = wrap("figcaption", *lines, wrap("span", show(shorten(name.rsplit("/", 1)[-1])), kind="faint"))
+    lines = [shorten(caption, 100), Markup("<br>")] if caption else []
+    text = wrap("figcaption", *lines, wrap("span", shorten(name.rsplit("/", 1)[-1]), kind="faint"))
     return wrap("figure", picture(encode_picture(images.pixels[row]), name), text)
 
 
 def encode_picture(pixels: UInt8[np.ndarray, "h w c"]) -> bytes:
     """A picture as a JPEG, reduced to at most 96 px."""
-    image = Image.fromarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0])
+    image = to_pillow(pixels)
     image.thumbnail((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
     encoded = io.BytesIO()
     image.save(encoded, "JPEG", quality=PICTURE_QUALITY, subsampling=0)
@@ -268,10 +269,11 @@ def show_units(model: Model, train: Images) -> Markup:
     some = train.take_evenly(min(SEEN_PICTURES, max(LEAST_SEEN, SEEN_PIXELS // (height * width))))
     layers = choose_layers(model)[:SHOWN_LAYERS]
     parts = [
-        paragraph(
+        wrap(
+            "p",
             f"Patches of {plural(len(some), 'training picture', 'training pictures')} that excite each unit most, and "
             "the class that its response alone separates best, with the area under the ROC curve.",
-            "faint",
+            kind="faint",
         )
     ]
     for path, responses in measure_responses(model, some.pixels, layers).items():
