@@ -117,9 +117,8 @@ def train(name: str, planted: str, training: Training, change: Callable[[nn.Modu
     found, losses = [], []
     try:
         for event in training:
-            if isinstance(event, Diagnosis):
-                found.append(event.kind)
-            elif isinstance(event, Epoch):
+            if isinstance(event, Epoch):
+                found += [one.kind for one in event.diagnoses]
                 losses.append(event.train_loss)
     except NotFiniteError:
         losses.append(float("nan"))

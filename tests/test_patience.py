@@ -10,8 +10,8 @@ import pytest
 
 from lamina import Epoch, load_run, start_run
 from lamina.errors import RecipeError
-from lamina.runs.keep import EarlyEnd, Resumed
 from lamina.runs.run import Run
+from lamina.training.events import EarlyEnd, Resumed
 from small_runs import DATA, NET, RECIPE
 
 

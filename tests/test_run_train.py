@@ -20,9 +20,9 @@ from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, RunError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
 from lamina.runs.differences import find_changes
-from lamina.runs.keep import Resumed
 from lamina.runs.resume import make_training
 from lamina.runs.run import Run
+from lamina.training.events import Resumed
 from small_runs import DATA, NET, RECIPE
 
 EIGHT_LINES = """

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from lamina.runs.run import Run, list_runs, load_run
     from lamina.runs.start import start_run
     from lamina.training.activations import activations
-    from lamina.training.diagnosis import Diagnosis
-    from lamina.training.events import Epoch, Step
+    from lamina.training.events import Diagnosis, Epoch, Step
     from lamina.training.loop import Training
     from lamina.training.model import Model, predict_logits
     from lamina.training.recipe import Recipe
@@ -49,8 +48,7 @@ _PACKAGES = {
     "lamina.runs.run": ("Run", "list_runs", "load_run"),
     "lamina.runs.start": ("start_run",),
     "lamina.training.activations": ("activations",),
-    "lamina.training.diagnosis": ("Diagnosis",),
-    "lamina.training.events": ("Epoch", "Step"),
+    "lamina.training.events": ("Diagnosis", "Epoch", "Step"),
     "lamina.training.loop": ("Training",),
     "lamina.training.model": ("Model", "predict_logits"),
     "lamina.training.recipe": ("Recipe",),

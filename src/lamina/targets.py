@@ -1,4 +1,4 @@
-"""The four kinds of target: how each is recognised, named, counted, grouped and checked. No torch."""
+"""The four kinds of target: how each is recognised, named, counted, grouped, checked and scored. No torch."""
 
 from __future__ import annotations
 
@@ -125,6 +125,25 @@ class Kind:
                 return "yes" if target else "no"
             case "regression":
                 return ", ".join(f"{number:.6g}" for number in target)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The main metric of a report.
+
+    Attributes:
+        name: the report's field that holds it, such as ``accuracy``.
+        value: a fraction from 0 to 1; for regression an error in the unit of the numbers.
+        lower_is_better: whether it is an error.
+    """
+
+    name: str
+    value: float
+    lower_is_better: bool = False
+
+    def __str__(self) -> str:
+        value = f"{self.value:.4g}" if self.lower_is_better else f"{100 * self.value:.2f} %"
+        return f"{self.name.replace('_', ' ')} {value}"
 
 
 SINGLE_LABEL = Kind("single-label", "int64", 1)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from lamina import Dataset, Epoch, Recipe, Step, Training, load_data, start_run
 from lamina.errors import DataError
-from lamina.runs.keep import Rewind
 from lamina.runs.run import Run, load_run, share_run
+from lamina.training.events import Rewind
 from lamina.training.group import Group, join_group
 
 RECIPE = Recipe(epochs=4, batch_size=50, lanes=4)

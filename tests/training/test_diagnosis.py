@@ -14,8 +14,9 @@ from lamina.data import Images
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Net, Output, ReLU, Sigmoid, Tanh
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.activations import activations
-from lamina.training.diagnosis import LIMITS, Diagnosis, diagnose, find_overfitting
+from lamina.training.diagnosis import LIMITS, diagnose, find_overfitting
 from lamina.training.doctor import LOSS_STEPS, constant_loss, keep_buffers, look
+from lamina.training.events import Diagnosis
 from lamina.training.observation import Activity, Observation
 from lamina.training.task import task_of
 from lamina.training.tensors import digest_tensors
@@ -38,7 +39,7 @@ def train(
     if plant is not None:
         with torch.no_grad():
             plant(training.model.body)
-    return [event for event in training if isinstance(event, Diagnosis)]
+    return [found for event in training if isinstance(event, Epoch) for found in event.diagnoses]
 
 
 def scale_weights(body: nn.Module) -> None:
@@ -96,7 +97,7 @@ def test_a_planted_fault_is_found(kind, net, change, alter, plant, images):
     assert len({diagnosis.kind for diagnosis in found}) == len(found)  # each once
     diagnosis = next(one for one in found if one.kind == kind)
     assert diagnosis.evidence
-    assert str(diagnosis).startswith(diagnosis.finding)
+    assert str(diagnosis) == f"diagnosis: {kind}: {diagnosis.finding} {diagnosis.advice}"
 
 
 def test_flat_activations_vanish_and_large_weights_saturate(images):
@@ -111,11 +112,11 @@ def test_units_that_die_on_the_way_are_dated(images):
     biases = training.model.body[1].bias
     found = []
     for event in training:
-        if isinstance(event, Diagnosis):
-            found.append(event)
-        elif isinstance(event, Epoch) and event.epoch in (3, 5):  # looks are after epochs 1, 5 and 6
-            with torch.no_grad():
-                biases[: 35 if event.epoch == 3 else 60].fill_(-50)
+        if isinstance(event, Epoch):
+            found += event.diagnoses
+            if event.epoch in (3, 5):  # looks are after epochs 1, 5 and 6
+                with torch.no_grad():
+                    biases[: 35 if event.epoch == 3 else 60].fill_(-50)
     (dying,) = [one for one in found if one.kind == "dying-relu"]
     assert (dying.epoch, dying.layer) == (6, "layer 3 of 4, ReLU()")
     assert dying.evidence["since_epoch"] == 5

@@ -19,7 +19,7 @@ from lamina.cli.session import Outcome, start, train
 from lamina.cli.terminal import Terminal
 from lamina.data import Preparation
 from lamina.errors import DataError, RecipeError
-from lamina.targets import SINGLE_LABEL
+from lamina.targets import SINGLE_LABEL, Score
 
 CLAIMED = {"mlp": 0.4996, "cnn": 0.7552}
 """The article's test accuracy on CIFAR-10."""
@@ -68,7 +68,6 @@ def run(arguments: Sequence[str]) -> int:
             done.append(outcome)
     claimed = CLAIMED if dataset.source == "cifar10" else {}
     from lamina.drawing import draw_curves, save_figure
-    from lamina.evaluation.reports import Score
 
     picture = options.runs_dir / "reproduce-curves.png"
     histories = {name: [outcome.run.history.epochs() for outcome in done] for name, done in outcomes.items()}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lamina.cli import STARTED
 from lamina.cli.choices import NetChoice
 from lamina.cli.overlap import UNASKED_SECONDS, say_overlap
-from lamina.cli.terminal import Terminal, format_epoch
+from lamina.cli.terminal import Terminal
 from lamina.errors import plural
 from lamina.nets import Net
 from lamina.targets import REGRESSION
@@ -138,10 +138,8 @@ def train(
     so far, finds that they would take too long. Without ``evaluates_test``, nothing is evaluated after the last epoch.
     """
     from lamina.evaluation.reports import Report
-    from lamina.runs.keep import MOST_REWINDS, EarlyEnd, Resumed, Rewind, epoch_row
     from lamina.runs.run import load_run
-    from lamina.training.diagnosis import Diagnosis
-    from lamina.training.events import Epoch, Step
+    from lamina.training.events import Diagnosis, EarlyEnd, Epoch, Resumed, Rewind, Step
 
     events = run.iter_train(
         module,
@@ -166,35 +164,27 @@ def train(
                     val = event if event.split == "val" else val
                     continue
                 case Epoch():
-                    terminal.emit("epoch", run=str(run.path), **epoch_row(event, report))
-                    terminal.say(format_epoch(event, report))
+                    terminal.emit(**event.to_json(), run=str(run.path))
+                    terminal.say(str(event))
                     report = None
                     if event.epoch == event.epochs and not evaluates_test:
                         break
                 case Diagnosis():
-                    terminal.emit("diagnosis", run=str(run.path), **dataclasses.asdict(event))
-                    terminal.remark(f"diagnosis: {event.kind}: {event}")
+                    terminal.emit(**event.to_json(), run=str(run.path))
+                    terminal.remark(str(event))
                 case Rewind():
-                    terminal.emit("rewind", run=str(run.path), **dataclasses.asdict(event))
-                    terminal.remark(
-                        f"warning: {event.reason} Back to step {event.to_steps_done} with half the lr, {event.lr:g} "
-                        f"({event.rewind} of {MOST_REWINDS} times)."
-                    )
+                    terminal.emit(**event.to_json(), run=str(run.path))
+                    terminal.remark(f"warning: {event}")
                 case EarlyEnd():
                     is_stopped = event.diagnosis is not None
                     if evaluates_test or is_stopped:
-                        terminal.emit("early_end", run=str(run.path), **dataclasses.asdict(event))
-                        terminal.remark(f"ended after epoch {event.epoch}: {event.reason}")
+                        terminal.emit(**event.to_json(), run=str(run.path))
+                        terminal.remark(str(event))
                     if not evaluates_test:
                         break
                 case Resumed():
-                    if event.epochs_done == event.epochs:
-                        position = f"all {event.epochs} epochs are done; evaluating the final model"
-                    elif group.is_leader and run.early_end:
-                        position = "the training has ended early; evaluating the final model"
-                    else:
-                        done = f"{event.epochs_done} of {event.epochs} epochs done"
-                        position = f"resumes after step {event.steps_done}, with {done}"
+                    has_ended = event.epochs_done < event.epochs and group.is_leader and run.early_end
+                    position = "the training has ended early; evaluating the final model" if has_ended else str(event)
                     terminal.remark(f"{run.path}: {position}")
                 case _:
                     show_progress(f"epoch {event.epoch}", event.step, event.steps)

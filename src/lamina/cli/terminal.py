@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,10 +18,6 @@ from rich.text import Text
 
 from lamina.errors import RecipeError
 from lamina.text import build_table, escape
-
-if TYPE_CHECKING:
-    from lamina.evaluation.reports import Report
-    from lamina.training.events import Epoch
 
 Event = TypeVar("Event")
 QUIET_SECONDS = 2.0
@@ -162,7 +158,6 @@ def show_progress(events: Iterable[Event], console: Console | None = None) -> It
     epoch 1/1  train loss ...
     """
     from lamina.evaluation.reports import Report
-    from lamina.training.diagnosis import Diagnosis
     from lamina.training.events import Epoch, Step
 
     console = console or Console()
@@ -177,17 +172,9 @@ def show_progress(events: Iterable[Event], console: Console | None = None) -> It
                 case Report():
                     report = event
                 case Epoch():
-                    console.print(Text(format_epoch(event, report)), soft_wrap=True)
+                    for line in (event, *event.diagnoses):
+                        console.print(Text(escape(str(line))), soft_wrap=True)
                     report = None
-                case Diagnosis():
-                    console.print(Text(f"diagnosis: {event.kind}: {escape(str(event))}"), soft_wrap=True)
             yield event
     if report is not None:
         console.print(Text(f"{report.split} {report.score}"))
-
-
-def format_epoch(epoch: Epoch, report: Report | None) -> str:
-    """An epoch's figures on a line, with the score of the images that it was evaluated on."""
-    *figures, seconds, speed = str(epoch).split("  ")
-    scores = [] if report is None else [f"{report.split} {report.score}"]
-    return "  ".join([*figures, *scores, seconds, speed])

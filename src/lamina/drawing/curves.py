@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from lamina.drawing.layers import draw_layers
 from lamina.drawing.style import COLOURS, GRID, INK, label, new_figure, percent_formatter
-from lamina.evaluation.reports import Report, Score
+from lamina.evaluation.reports import Report
+from lamina.targets import Score
 
 History: TypeAlias = Sequence[Mapping[str, Any]]
 """The rows of a run's history, one an epoch."""

@@ -13,30 +13,11 @@ from lamina.errors import LaminaError
 from lamina.evaluation.advice import advise, advise_on_classes, find_verdict
 from lamina.evaluation.calibration import Rejection
 from lamina.evaluation.intervals import Interval
-from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, Score
 from lamina.text import escape, format_percent, format_table, html_table
 from lamina.values import fields_to_json, from_json_values
 
 HTML_ROWS = 10
-
-
-@dataclass(frozen=True)
-class Score:
-    """A report's headline figure.
-
-    Attributes:
-        name: the report's field that holds it, such as ``accuracy``.
-        value: a fraction from 0 to 1; an error in the numbers' own unit for regression.
-        lower_is_better: whether it is an error.
-    """
-
-    name: str
-    value: float
-    lower_is_better: bool = False
-
-    def __str__(self) -> str:
-        value = f"{self.value:.4g}" if self.lower_is_better else f"{100 * self.value:.2f} %"
-        return f"{self.name.replace('_', ' ')} {value}"
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,9 @@ from lamina.data import Images
 from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
-from lamina.evaluation.reports import Score
 from lamina.insight.trust import redraw
 from lamina.nets.modules import Whitening
-from lamina.targets import SINGLE_LABEL
+from lamina.targets import SINGLE_LABEL, Score
 from lamina.training.activations import activations
 from lamina.training.model import Model, split_pixels
 from lamina.training.randomness import derive_seed, seeded

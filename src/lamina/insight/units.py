@@ -19,11 +19,10 @@ from lamina.data import Images
 from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
-from lamina.evaluation.reports import Score
 from lamina.evaluation.scores import mean_ranks
 from lamina.insight.layers import find_field
 from lamina.nets.window import Field, Pair
-from lamina.targets import REGRESSION
+from lamina.targets import REGRESSION, Score
 from lamina.text import shorten
 from lamina.training.activations import (
     activations,

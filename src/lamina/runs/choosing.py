@@ -21,10 +21,10 @@ from lamina.data.detail import find_detail_px
 from lamina.data.preparation import Resize
 from lamina.errors import DataError, NotFiniteError, RecipeError
 from lamina.evaluation.evaluating import evaluate
-from lamina.evaluation.reports import NumberReport, Report, Score
+from lamina.evaluation.reports import NumberReport, Report
 from lamina.nets import Net, Shape
 from lamina.runs.nets import draw_module
-from lamina.targets import REGRESSION, Kind
+from lamina.targets import REGRESSION, Kind, Score
 from lamina.training.device import choose_device
 from lamina.training.fit import PRETRAINED_HOME, describe_fit, fit_recipe
 from lamina.training.head import CHOOSING_IMAGES, choose_frozen_recipe

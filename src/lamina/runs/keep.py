@@ -25,8 +25,8 @@ from lamina.runs.final import report_final, score_split
 from lamina.runs.record import check_processes, lead_record, read_record
 from lamina.runs.resume import check_fingerprint, find_dataset, resume_training, share_checkpoint
 from lamina.training.device import choose_again, is_out_of_memory
-from lamina.training.diagnosis import Diagnosis, find_overfitting
-from lamina.training.events import Epoch, Step
+from lamina.training.diagnosis import find_overfitting
+from lamina.training.events import Diagnosis, EarlyEnd, Epoch, Resumed, Rewind, Step
 from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
 from lamina.training.schedule import evaluation_interval
@@ -42,39 +42,7 @@ SAVING_FRACTION = 0.05
 """Upper limit of the time spent on slower checkpoints, as a fraction: short epochs are saved with a later one."""
 
 
-@dataclass(frozen=True)
-class Resumed:
-    """Where a training resumes: steps and whole epochs since its beginning, of ``epochs`` in all."""
-
-    steps_done: int
-    epochs_done: int
-    epochs: int
-
-
-@dataclass(frozen=True)
-class Rewind:
-    """The return number ``rewind`` to the last checkpoint, on NaN or infinity; ``lr`` is the new peak learning rate."""
-
-    rewind: int
-    to_epochs_done: int
-    to_steps_done: int
-    lr: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class EarlyEnd:
-    """The end of a training after ``epoch``, before its last one: its ``Recipe.patience`` asks for it, or a diagnosis.
-
-    ``diagnosis`` is its kind, where one ended it; such a run is not finished.
-    """
-
-    epoch: int
-    reason: str
-    diagnosis: str | None = None
-
-
-Event: TypeAlias = Resumed | Step | Report | Epoch | Diagnosis | Rewind | EarlyEnd
+RunEvent: TypeAlias = Resumed | Step | Report | Epoch | Diagnosis | Rewind | EarlyEnd
 
 
 def train_run(
@@ -86,7 +54,7 @@ def train_run(
     rewind_on_nan: bool | None,
     on_diagnosis: str,
     group: Group = ALONE,
-) -> Generator[Event, None, None]:
+) -> Generator[RunEvent, None, None]:
     """See ``Run.iter_train``."""
     if on_diagnosis not in ("continue", "stop"):
         raise RunError(f"on_diagnosis was {on_diagnosis!r:.60}, but is continue or stop.")
@@ -183,7 +151,7 @@ class Keeper:
     _early_end: EarlyEnd | None = None
     _known: set[str] = field(default_factory=set)
 
-    def train(self) -> Iterator[Event]:
+    def train(self) -> Iterator[RunEvent]:
         """The training's records, each once it is saved; then the final report."""
         if reason := self._lead(lambda: self.run.early_end):
             self._early_end = EarlyEnd(self.training.epochs_done, reason)
@@ -214,54 +182,54 @@ class Keeper:
                     self._save_all()
             raise
 
-    def _keep(self, event: Step | Epoch | Diagnosis) -> Iterator[Event]:
-        if isinstance(event, Diagnosis):
-            yield from self._tell(event)
-            return
+    def _keep(self, event: Step | Epoch) -> Iterator[RunEvent]:
         self._is_saved = False
         if isinstance(event, Epoch):
-            report = self._evaluate_val(event)
-            weights = digest_tensors(self.training.model.state_dict())
-            self._check_same(f"After epoch {event.epoch}")
-            row = epoch_row(event, report) | {"weights": weights}
-            if event.layers is not None:
-                row["layers"] = dataclasses.asdict(event.layers)
-            if (reason := self._find_early_end(row, report)) is not None:
-                row["reason"] = reason
-                self._early_end = EarlyEnd(event.epoch, reason)
-            if self.writes:
-                self._rows.append(row)
-            if self._is_worth_saving():
-                self._try(self._save_all)
-            if report is not None:
-                yield report
-        elif self.group.any(self._is_time_to_save()) or self.training.is_interrupted:
+            yield from self._keep_epoch(event)
+            return
+        if self.group.any(self._is_time_to_save()) or self.training.is_interrupted:
             self._check_same(f"At step {event.step} of epoch {event.epoch}")
             self.training.check_weights()
             self._try(self._save_all if self.training.is_interrupted else self._save_checkpoint)
         yield event
-        if isinstance(event, Epoch) and report is not None and "overfitting" not in self._known:
+
+    def _keep_epoch(self, event: Epoch) -> Iterator[RunEvent]:
+        """An epoch and what was found at its end, saved together; each kind of diagnosis is told once in a run."""
+        report = self._evaluate_val(event)
+        weights = digest_tensors(self.training.model.state_dict())
+        self._check_same(f"After epoch {event.epoch}")
+        event = dataclasses.replace(event, weights=weights)
+        if report is not None:
+            metrics = {**report.headline(), f"{report.split}_loss": report.loss}
+            event = dataclasses.replace(event, score=report.score, metrics=metrics)
+        row = epoch_row(event)
+        if (reason := self._find_early_end(row, report)) is not None:
+            row["reason"] = reason
+            self._early_end = EarlyEnd(event.epoch, reason)
+        if self.writes:
+            self._rows.append(row)
+        found = [one for one in event.diagnoses if one.kind not in self._known]
+        if report is not None and "overfitting" not in self._known:
             text = self._lead(lambda: self._find_overfitting() or "")
-            if text:
-                yield from self._tell(Diagnosis(**json.loads(text)))
+            found += [Diagnosis(**json.loads(text))] if text else []
+        self._known |= {one.kind for one in found}
+        if self.writes:
+            self._rows += map(diagnosis_row, found)
+        if found and self.stops_at_diagnosis and not self.training.is_finished:
+            first = found[0]
+            reason = f"diagnosis {first.kind}; lamina resume {self.run.path} trains the rest"
+            self._early_end = self._early_end or EarlyEnd(first.epoch, reason, first.kind)
+        if found or self._is_worth_saving():
+            self._try(self._save_all)
+        if report is not None:
+            yield report
+        yield dataclasses.replace(event, diagnoses=tuple(found))
+        yield from found
 
     def _find_overfitting(self) -> str | None:
         rows = (row for row in self._rows if "epoch" in row and "diagnosis" not in row)
         found = find_overfitting([*self.run.history.epochs(), *rows])
         return None if found is None else json.dumps(dataclasses.asdict(found))
-
-    def _tell(self, diagnosis: Diagnosis) -> Iterator[Diagnosis]:
-        """A diagnosis, once it is among the rows to be saved; each kind is told once in a run."""
-        if diagnosis.kind not in self._known:
-            self._known.add(diagnosis.kind)
-            self._is_saved = False
-            if self.writes:
-                self._rows.append(diagnosis_row(diagnosis))
-            self._try(self._save_all)
-            if self.stops_at_diagnosis and not self.training.is_finished:
-                reason = f"diagnosis {diagnosis.kind}; lamina resume {self.run.path} trains the rest"
-                self._early_end = self._early_end or EarlyEnd(diagnosis.epoch, reason, diagnosis.kind)
-            yield diagnosis
 
     def _find_known(self) -> set[str]:
         """The kinds that the run's history has, or will have."""
@@ -404,13 +372,9 @@ class Keeper:
             self._save_checkpoint()
 
 
-def epoch_row(event: Epoch, report: Report | None) -> dict[str, Any]:
-    """An epoch as the history holds it, without its layers."""
-    row = dataclasses.asdict(event)
-    del row["epochs"], row["layers"]
-    if report is not None:
-        row |= {**report.headline(), f"{report.split}_loss": report.loss}
-    return row
+def epoch_row(event: Epoch) -> dict[str, Any]:
+    """An epoch as the history holds it; its diagnoses have rows of their own."""
+    return {name: value for name, value in event.to_json().items() if name not in ("event", "epochs", "diagnoses")}
 
 
 def diagnosis_row(diagnosis: Diagnosis) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from lamina.files import damaged, parse_object, read_bytes, write_atomically, wr
 from lamina.nets import Net
 from lamina.runs.copies import bring_run
 from lamina.runs.history import History, has_ended
-from lamina.runs.keep import Event, evaluate_run, train_run
+from lamina.runs.keep import RunEvent, evaluate_run, train_run
 from lamina.runs.record import RunRecord, lead_record, read_record, write_record
 from lamina.runs.resume import pack_checkpoint, unpack_checkpoint
 from lamina.targets import REGRESSION, SINGLE_LABEL, kind_of
@@ -87,7 +87,7 @@ class Run:
         rewind_on_nan: bool | None = None,
         on_diagnosis: str = "continue",
         group: Group = ALONE,
-    ) -> Generator[Event, None, None]:
+    ) -> Generator[RunEvent, None, None]:
         """Train from the start, or exactly from where the run was last saved.
 
         Yields a ``Step`` after some steps, and after each epoch its ``Report`` on ``val`` (where there is one) and

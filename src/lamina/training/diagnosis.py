@@ -9,26 +9,13 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from lamina.errors import plural
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
+from lamina.training.events import CauseKind, Diagnosis, DiagnosisKind
 from lamina.training.observation import Activity, Observation
 
-CauseKind = Literal[
-    "inputs-out-of-scale",
-    "learning-rate-too-high",
-    "exploding-gradients",
-    "vanishing-gradients",
-    "dying-relu",
-    "saturation",
-    "learning-rate-too-low",
-]
-DiagnosisKind = (
-    CauseKind
-    | Literal["initial-loss-too-high", "labels-look-shuffled", "one-class-predicted", "oscillation", "overfitting"]
-)
 CAUSES: frozenset[str] = frozenset(get_args(CauseKind))
 """Why a net does not learn. What follows from that is not looked for where one of these was found."""
 
@@ -69,30 +56,6 @@ LEAST_PICTURES, LEAST_SEEN = 64, 400
 """Fewer pictures may leave a healthy unit silent; so many have to be seen for each class."""
 LEAST_ASKED, SWINGS, RISES = 10, 4, 3
 """So many steps are asked at least, so many changes of the loss alternate, so many epochs are worse on val."""
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """Something that goes wrong in a training.
-
-    Attributes:
-        kind: such as ``dying-relu``.
-        epoch: in which it was found, from 1.
-        layer: which, in words, if it is about one.
-        evidence: the figures that it rests on, by name.
-        finding: what was seen, in a sentence.
-        advice: the likely cause, and what to try.
-    """
-
-    kind: DiagnosisKind
-    epoch: int
-    layer: str | None
-    evidence: Mapping[str, float]
-    finding: str
-    advice: str
-
-    def __str__(self) -> str:
-        return f"{self.finding} {self.advice}"
 
 
 def diagnose(seen: Observation, found: Sequence[Diagnosis]) -> Iterator[Diagnosis]:

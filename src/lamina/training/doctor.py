@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from lamina.data import Images
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.training.activations import describe_layer, innermost_paths, name_layer, watch
-from lamina.training.diagnosis import Diagnosis, diagnose
-from lamina.training.events import Epoch, LayerFigures
+from lamina.training.diagnosis import diagnose
+from lamina.training.events import Diagnosis, Epoch, LayerFigures
 from lamina.training.model import Model, eval_mode, split_pixels
 from lamina.training.observation import Activity, Check, Moments, Observation
 from lamina.training.randomness import seeded

@@ -20,9 +20,8 @@ from lamina.nets import Net
 from lamina.training.batches import Batch, Batches, DividedBatch
 from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, name_tensors, restore_tensors
 from lamina.training.device import choose_device, keep_freed_memory
-from lamina.training.diagnosis import Diagnosis
 from lamina.training.doctor import Doctor
-from lamina.training.events import Epoch, Step, Tally
+from lamina.training.events import Diagnosis, Epoch, Step, Tally
 from lamina.training.forward import Forward
 from lamina.training.group import ALONE, Group
 from lamina.training.guard import Guard
@@ -135,14 +134,14 @@ class Training:
         """
         return self._forward.predict_logits(self.model, pixels, self.steps_done / self.steps_per_epoch)
 
-    def __iter__(self) -> Iterator[Step | Diagnosis | Epoch]:
+    def __iter__(self) -> Iterator[Step | Epoch]:
         try:
             while not self.is_finished:
                 yield from self._train_epoch()
         finally:
             self._set_eval_mode()
 
-    def _train_epoch(self) -> Iterator[Step | Diagnosis | Epoch]:
+    def _train_epoch(self) -> Iterator[Step | Epoch]:
         recipe, tally = self.recipe, self._tally
         epoch, first_step = divmod(self.steps_done, self.steps_per_epoch)
         clock = time.perf_counter()
@@ -174,7 +173,7 @@ class Training:
                 if is_last:
                     self._tally = Tally()
                     self._guard.check_weights(self.lr)
-                    yield from self._examine(tally.summarize(epoch + 1, recipe.epochs, self._lr_of(epoch, done - 1)))
+                    yield self._examine(tally.summarize(epoch + 1, recipe.epochs, self._lr_of(epoch, done - 1)))
                 else:
                     yield Step(epoch + 1, done, self.steps_per_epoch, loss)
                 self._forward.set_mode(epoch)
@@ -227,14 +226,14 @@ class Training:
         loss.backward(share)
         return loss, self._live.task.correct(logits.detach(), batch.targets)
 
-    def _examine(self, epoch: Epoch) -> list[Epoch | Diagnosis]:
+    def _examine(self, epoch: Epoch) -> Epoch:
         """An epoch's record with its layers' figures, and what the doctor says; in a group, what the leader's says."""
         fraction = (self._lr_of(epoch.epoch - 1, 0) + epoch.lr) / (2 * self.lr) if self.lr else 1.0
         layers, found = self._doctor.end_epoch(epoch, self.steps_done, self.lr, fraction)
         if self._group.size > 1:
             text = self._group.lead(lambda: json.dumps([dataclasses.asdict(one) for one in found]).encode())
             found = [Diagnosis(**values) for values in json.loads(text)]
-        return [dataclasses.replace(epoch, layers=layers), *found]
+        return dataclasses.replace(epoch, layers=layers, diagnoses=tuple(found))
 
     def _lr_of(self, epoch: int, step: int) -> float:
         """The learning rate of a step of an epoch."""
