@@ -25,7 +25,8 @@ from lamina import Preparation, Training, load_data, load_net, load_recipe
 from lamina.data.sources.drawn import mask_shapes
 from lamina.insight.attribution import grad_cam, integrated_gradients, occlusion, window_side_px
 from lamina.insight.trust import hits, judge
-from lamina.training.model import build_model, predict_logits
+from lamina.training.features import predict_logits
+from lamina.training.model import build_model
 
 if TYPE_CHECKING:
     from lamina.insight.trust import Explain

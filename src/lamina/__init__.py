@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from lamina.runs.start import start_run
     from lamina.training.activations import activations
     from lamina.training.events import Diagnosis, Epoch, Step
+    from lamina.training.features import predict_logits
     from lamina.training.loop import Training
-    from lamina.training.model import Model, predict_logits
+    from lamina.training.model import Model
     from lamina.training.recipe import Recipe
     from lamina.training.task import Task
     from lamina.zoo import load_net, load_recipe
@@ -49,8 +50,9 @@ _PACKAGES = {
     "lamina.runs.start": ("start_run",),
     "lamina.training.activations": ("activations",),
     "lamina.training.events": ("Diagnosis", "Epoch", "Step"),
+    "lamina.training.features": ("predict_logits",),
     "lamina.training.loop": ("Training",),
-    "lamina.training.model": ("Model", "predict_logits"),
+    "lamina.training.model": ("Model",),
     "lamina.training.recipe": ("Recipe",),
     "lamina.training.task": ("Task",),
     "lamina.zoo": ("load_net", "load_recipe"),

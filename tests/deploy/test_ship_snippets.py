@@ -16,7 +16,7 @@ from test_export import RESIDUAL, make_model
 from lamina import load_data
 from lamina.deploy.export import export_onnx, export_pt2, open_onnx
 from lamina.evaluation.pictures import decode_ahead
-from lamina.training.model import predict_logits
+from lamina.training.features import predict_logits
 
 DOCUMENT = Path(__file__).parents[2] / "docs/ship.md"
 

@@ -18,7 +18,8 @@ from lamina.errors import DataError
 from lamina.evaluation.pictures import find_pictures
 from lamina.evaluation.predictor import Predictor, make_prediction
 from lamina.nets import Flatten, Net, Output
-from lamina.training.model import Model, build_model, predict_logits
+from lamina.training.features import predict_logits
+from lamina.training.model import Model, build_model
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 
 SIDE = 6

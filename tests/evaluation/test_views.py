@@ -8,7 +8,8 @@ from torch import nn
 from lamina import Recipe, evaluate, load_data
 from lamina.evaluation.reports import Report
 from lamina.evaluation.views import View, predict_views, views_of
-from lamina.training.model import build_model, predict_logits
+from lamina.training.features import predict_logits
+from lamina.training.model import build_model
 
 SIX = views_of(Recipe(flip="alternating", translate_px=2))
 

@@ -16,8 +16,8 @@ from lamina.errors import NetError
 from lamina.insight import duplicates
 from lamina.insight.duplicates import measure_isolation
 from lamina.insight.hard import find_confusions, format_answers, measure_losses
-from lamina.training.features import find_head, predict_with_features
-from lamina.training.model import Model, build_model, predict_logits
+from lamina.training.features import find_head, predict_logits, predict_with_features
+from lamina.training.model import Model, build_model
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 
 RANDOM = np.random.default_rng(0)

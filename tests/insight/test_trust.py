@@ -19,8 +19,9 @@ from lamina.data import Images, load_data
 from lamina.data.sources.drawn import mask_shapes
 from lamina.insight.attribution import find_spatial_layer, grad_cam, integrated_gradients, occlusion
 from lamina.insight.trust import hits, judge, rank_correlation, redraw
+from lamina.training.features import predict_logits
 from lamina.training.loop import Training
-from lamina.training.model import Model, build_model, predict_logits
+from lamina.training.model import Model, build_model
 from lamina.training.recipe import Recipe
 from lamina.zoo import load_net, load_recipe
 

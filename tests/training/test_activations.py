@@ -13,7 +13,8 @@ from lamina.data import Images
 from lamina.errors import NetError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU, Residual
 from lamina.training.activations import activations, module_paths, record_calls
-from lamina.training.model import FOLDED_PICTURES, Model, build_model
+from lamina.training.features import FOLDED_PICTURES
+from lamina.training.model import Model, build_model
 from lamina.training.recipe import Recipe
 
 NET = Net(Conv2d(4, 3), BatchNorm(), ReLU(), Residual(Conv2d(4, 3, padding="same")), Dropout(0.5), Flatten(), Output())

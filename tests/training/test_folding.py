@@ -29,9 +29,10 @@ from lamina.nets import (
     Whiten,
 )
 from lamina.nets.modules import Bfloat16Linear
+from lamina.training.features import FOLDED_PICTURES, predict_logits
 from lamina.training.folding import fold_norms
 from lamina.training.loop import Training
-from lamina.training.model import FOLDED_PICTURES, build_model, predict_logits
+from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
 
 SHAPE = (3, 16, 13)

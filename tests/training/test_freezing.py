@@ -20,9 +20,9 @@ from lamina.nets import Flatten, Net, Output
 from lamina.training import freezing
 from lamina.training.batches import Batches
 from lamina.training.events import Epoch
+from lamina.training.features import FOLDED_PICTURES, predict_logits
 from lamina.training.freezing import find_trunk
 from lamina.training.loop import Training
-from lamina.training.model import FOLDED_PICTURES, predict_logits
 from lamina.training.recipe import Recipe
 
 RECIPE = Recipe(

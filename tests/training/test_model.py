@@ -6,7 +6,8 @@ from torch import nn
 from lamina.data import Images
 from lamina.errors import NetError, RecipeError
 from lamina.nets import Conv2d, Dropout, Flatten, GlobalAvgPool, Linear, Net, Output, ReLU, Residual, Whiten
-from lamina.training.model import build_model, predict_logits
+from lamina.training.features import predict_logits
+from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
 
 

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from lamina.data import Images
 from lamina.errors import NetError
+from lamina.training.features import predict_logits
 from lamina.training.loop import Training
-from lamina.training.model import predict_logits
 from lamina.training.recipe import Recipe
 
 

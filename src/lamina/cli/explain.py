@@ -180,7 +180,7 @@ def _predict(
     import torch
 
     from lamina.evaluation.predictor import make_prediction
-    from lamina.training.model import predict_logits
+    from lamina.training.features import predict_logits
 
     task, logits = model.task, torch.from_numpy(predict_logits(model, pixels))
     if not torch.isfinite(logits).all():

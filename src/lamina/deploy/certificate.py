@@ -19,7 +19,8 @@ from lamina.deploy.export import OPSET, Format, open_session
 from lamina.errors import NetError, NotFiniteError
 from lamina.evaluation.calibration import describe_answers
 from lamina.targets import REGRESSION, SINGLE_LABEL, Kind
-from lamina.training.model import Model, predict_logits
+from lamina.training.features import predict_logits
+from lamina.training.model import Model
 
 PICTURES = 256
 """Upper limit of the pictures compared, evenly spread; a black and a white one are added."""

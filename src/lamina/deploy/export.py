@@ -24,9 +24,9 @@ from lamina.errors import LaminaError, NetError, RunError
 from lamina.evaluation.calibration import describe_answers
 from lamina.evaluation.predictor import Predictor
 from lamina.files import read_bytes
+from lamina.training.folding import fold_model
 from lamina.training.model import Model
 from lamina.training.task import Task
-from lamina.training.tracing import fold_model
 
 if TYPE_CHECKING:
     import onnxruntime

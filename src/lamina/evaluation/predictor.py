@@ -17,7 +17,8 @@ from lamina.data.preparation import Resize
 from lamina.errors import DataError, NotFiniteError
 from lamina.evaluation.pictures import Picture, decode_ahead
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
-from lamina.training.model import Model, predict_logits
+from lamina.training.features import predict_logits
+from lamina.training.model import Model
 from lamina.training.task import Task
 
 Answer: TypeAlias = str | tuple[str, ...] | Mapping[str, float]

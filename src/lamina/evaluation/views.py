@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float32, UInt8
 
 from lamina.training.augment import Choices, gather_batch
+from lamina.training.features import predict_logits
 from lamina.training.group import ALONE, Group
-from lamina.training.model import Model, predict_logits
+from lamina.training.model import Model
 from lamina.training.recipe import Recipe
 from lamina.training.task import SingleLabel, Task
 

@@ -19,8 +19,9 @@ from lamina.evaluation.calibration import Calibration, fit_temperatures
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
 from lamina.targets import MULTI_LABEL
+from lamina.training.features import predict_logits
 from lamina.training.group import ALONE, Group
-from lamina.training.model import Model, predict_logits
+from lamina.training.model import Model
 from lamina.training.task import Task
 
 if TYPE_CHECKING:

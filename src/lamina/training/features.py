@@ -1,7 +1,8 @@
-"""A model's head, which gives its logits, and its features, which the head gets."""
+"""What a model makes of many images: its logits, and its features, which are the input of its head."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,11 +14,53 @@ from torch import Tensor, nn
 from lamina.data.images import Progress
 from lamina.errors import NetError
 from lamina.training.activations import watch
-from lamina.training.model import RESHAPING, Model, eval_mode, predict_logits, split_pixels
-from lamina.training.tracing import fold_model
+from lamina.training.folding import fold_model, fold_norms, has_hooks
+from lamina.training.group import ALONE, Group
+from lamina.training.model import RESHAPING, Model, eval_mode, split_pixels
 
 PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution", "MkldnnConvolution")
 """Prefixes of autograd's names for multiplications of activations by a weight."""
+FOLDED_PICTURES = 100
+"""Lower limit of the pictures for which batch norms are folded: it takes a millisecond, which fewer do not save."""
+
+
+def predict_logits(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], *, autocasts: bool = False, group: Group = ALONE
+) -> Float32[np.ndarray, "n k"]:
+    """The logits of pictures, in the order given, from the model in eval mode; in bf16 if it ``autocasts``.
+
+    For 100 pictures or more it uses a copy with folded norms (:func:`~lamina.training.folding.fold_norms`), which is
+    faster and equal up to rounding; a model with hooks is never folded. The processes of a ``group`` predict a part
+    each, in the same batches as one would, and get the logits of all.
+
+    Raises:
+        NetError: the pictures are not of the model's shape.
+    """
+    channels, height, width = model.in_shape
+    found = (pixels.shape[3], *pixels.shape[1:3])
+    if found != (channels, height, width):
+        can_resize = found[0] == channels and height == width
+        remedy = f"load the data with Preparation(size_px={height})" if can_resize else "give such pictures"
+        raise NetError(
+            f"The model was trained on pictures of {channels}×{height}×{width} (channels, height, width), "
+            f"but got {'×'.join(map(str, found))}: {remedy}."
+        )
+    batches = split_pixels(pixels)
+    own = group.deal(len(batches))
+    with eval_mode(model), torch.inference_mode():
+        used = model
+        if len(pixels) >= FOLDED_PICTURES and not has_hooks(model):
+            used = copy.copy(model)
+            used._modules = {"body": fold_norms(model.body)}
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=autocasts):
+            logits = [
+                used(torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)).float().cpu()
+                for batch in batches[own.start : own.stop]
+            ]
+    predicted = torch.cat(logits).numpy() if logits else np.empty((0, model.task.outputs), np.float32)
+    if group.size == 1:
+        return predicted
+    return np.frombuffer(b"".join(group.gather(predicted.tobytes())), np.float32).reshape(-1, model.task.outputs).copy()
 
 
 def find_head(model: Model) -> str:
@@ -91,7 +134,7 @@ def features(
         model: the model; it does not change.
         pixels: images of its shape.
         progress: called with (images done, all images).
-        at_once: how many images are one batch; by default as many as :func:`~lamina.training.model.predict_logits`
+        at_once: how many images are one batch; by default as many as :func:`predict_logits`
             takes.
 
     Raises:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from lamina.errors import RecipeError
 from lamina.training.batches import Batch, Batches
+from lamina.training.features import predict_logits
 from lamina.training.freezing import SeenFeatures, StoredFeatures, can_store_features, ends_in_head, find_trunk
 from lamina.training.group import ALONE, Group
-from lamina.training.model import Model, predict_logits
+from lamina.training.model import Model
 from lamina.training.precision import Precision, arrange_layers
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe

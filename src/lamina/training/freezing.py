@@ -17,10 +17,10 @@ from lamina.data.cache import cache_folder
 from lamina.errors import DataError, RecipeError
 from lamina.training.activations import path_of, record_calls
 from lamina.training.features import named_heads
+from lamina.training.folding import fold_model
 from lamina.training.model import Model, eval_mode, split_pixels
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
-from lamina.training.tracing import fold_model
 
 STORED_BYTES = 16_384
 """Features of this many bytes per image or fewer are stored, even if the image itself is smaller."""

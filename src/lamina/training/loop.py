@@ -129,8 +129,8 @@ class Training:
     def predict_logits(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
         """The logits of pictures from :attr:`model` in the training's number format, between two records.
 
-        They are quicker than :func:`~lamina.training.model.predict_logits` and may round differently. While the trunk
-        is frozen, its features of the same array are computed once.
+        They are quicker than :func:`lamina.predict_logits` and may round differently. While the trunk is frozen, its
+        features of the same array are computed once.
         """
         return self._forward.predict_logits(self.model, pixels, self.steps_done / self.steps_per_epoch)
 

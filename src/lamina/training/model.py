@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -20,8 +19,6 @@ from lamina.nets.layers import Dropout
 from lamina.nets.modules import Whitening
 from lamina.nets.net import WANTED_OUTPUT
 from lamina.training.augment import shrunk_size
-from lamina.training.folding import fold_norms, has_hooks
-from lamina.training.group import ALONE, Group
 from lamina.training.pretrained import own_statistics
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
@@ -33,8 +30,6 @@ COUNTED_PIXELS = 1000 * 32 * 32
 """Number of pixels counted at once; each takes eight bytes."""
 PREDICTED_PIXELS = 500 * 32 * 32
 """Number of pixels predicted at once: 500 small images, or fewer large ones, whose activations need more memory."""
-FOLDED_PICTURES = 100
-"""Lower limit of the pictures for which batch norms are folded: it takes a millisecond, which fewer do not save."""
 FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
 """Exceptions that a module may raise for images that it cannot process."""
 FINAL_ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid")
@@ -226,45 +221,6 @@ def split_pixels(pixels: UInt8[np.ndarray, "n h w c"]) -> list[UInt8[np.ndarray,
     """
     size = max(1, min(500, PREDICTED_PIXELS // math.prod(pixels.shape[1:3])))
     return [pixels[start : start + size] for start in range(0, len(pixels), size)]
-
-
-def predict_logits(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], *, autocasts: bool = False, group: Group = ALONE
-) -> Float32[np.ndarray, "n k"]:
-    """The logits of pictures, in the order given, from the model in eval mode; in bf16 if it ``autocasts``.
-
-    For 100 pictures or more it uses a copy with folded norms (:func:`~lamina.training.folding.fold_norms`), which is
-    faster and equal up to rounding; a model with hooks is never folded. The processes of a ``group`` predict a part
-    each, in the same batches as one would, and get the logits of all.
-
-    Raises:
-        NetError: the pictures are not of the model's shape.
-    """
-    channels, height, width = model.in_shape
-    found = (pixels.shape[3], *pixels.shape[1:3])
-    if found != (channels, height, width):
-        can_resize = found[0] == channels and height == width
-        remedy = f"load the data with Preparation(size_px={height})" if can_resize else "give such pictures"
-        raise NetError(
-            f"The model was trained on pictures of {channels}×{height}×{width} (channels, height, width), "
-            f"but got {'×'.join(map(str, found))}: {remedy}."
-        )
-    batches = split_pixels(pixels)
-    own = group.deal(len(batches))
-    with eval_mode(model), torch.inference_mode():
-        used = model
-        if len(pixels) >= FOLDED_PICTURES and not has_hooks(model):
-            used = copy.copy(model)
-            used._modules = {"body": fold_norms(model.body)}
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=autocasts):
-            logits = [
-                used(torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)).float().cpu()
-                for batch in batches[own.start : own.stop]
-            ]
-    predicted = torch.cat(logits).numpy() if logits else np.empty((0, model.task.outputs), np.float32)
-    if group.size == 1:
-        return predicted
-    return np.frombuffer(b"".join(group.gather(predicted.tobytes())), np.float32).reshape(-1, model.task.outputs).copy()
 
 
 def _set_dropout(net: Net | nn.Module, p: float) -> Net:

@@ -13,8 +13,9 @@ from torch import nn
 
 from lamina.data import Images
 from lamina.nets import Net
+from lamina.training.features import predict_logits
 from lamina.training.loop import Training
-from lamina.training.model import Model, predict_logits
+from lamina.training.model import Model
 from lamina.training.recipe import Recipe, scale_epochs
 from lamina.training.schedule import evaluation_interval, size_fraction
 

@@ -16,7 +16,8 @@ from lamina.errors import NetError
 from lamina.insight.attribution import integrated_gradients
 from lamina.insight.trust import judge
 from lamina.targets import MULTI_LABEL, SINGLE_LABEL
-from lamina.training.model import Model, predict_logits
+from lamina.training.features import predict_logits
+from lamina.training.model import Model
 
 STEPS, TRUST_STEPS = 32, 12
 MAP_SECONDS = 40.0

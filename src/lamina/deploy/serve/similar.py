@@ -18,8 +18,8 @@ from lamina.deploy.serve.explanation import encode_png
 from lamina.errors import LaminaError
 from lamina.runs.run import Run
 from lamina.training.features import features
+from lamina.training.folding import fold_model
 from lamina.training.model import Model
-from lamina.training.tracing import fold_model
 
 SECONDS = 5.0
 """Time in which features are computed, once for each run; nothing else is computed meanwhile. Where it is too short for

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from lamina.data import Images
+from lamina.training.folding import fold_model
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
-from lamina.training.tracing import fold_model
 
 IMAGES = Images.from_arrays(
     np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8), np.array([0, 1, 0, 1])
