@@ -22,17 +22,13 @@ HTML_ROWS = 10
 
 @dataclass(frozen=True)
 class Baseline:
-    """What the best answer without looking reaches on the same images; the training images decide which it is.
-
-    Attributes:
-        value: the figure that it gets where the model gets the report's :attr:`Report.score`.
-        gain: how much better the model is: by how much its figure is higher, or lower if it is an error.
-        gain_interval: its 95 % interval, over the same images; ``None`` for one image.
-    """
+    """What always predicting the same reaches on the same images, in the metric of :attr:`Report.score`."""
 
     value: float
     gain: float
+    """How much better the model is: by how much its score is higher, or lower if it is an error."""
     gain_interval: Interval | None
+    """The 95 % interval of the gain, over the same images; ``None`` for one image."""
 
     @property
     def is_beaten(self) -> bool:
@@ -95,9 +91,9 @@ class Report(ABC):
     def constant_answer(self) -> str:
         """The baseline in words."""
 
-    def describe_score(self) -> str:
-        """The headline figure in words, with its interval where it has one, and the number of images."""
-        return self.figures()[0]
+    @abstractmethod
+    def table(self) -> ScoreTable:
+        """The metrics of each class, label or number."""
 
     def advice(self) -> str:
         """What to try where the model does not beat the baseline."""
@@ -105,20 +101,15 @@ class Report(ABC):
 
     def format_gain(self, gain: float) -> str:
         """A gain with its unit: in points of a percentage, but in the numbers' own unit for regression."""
-        return f"{100 * gain:.1f} points"
+        return f"{gain:.4g}" if self.score.lower_is_better else f"{100 * gain:.1f} points"
 
     def _describe_gain(self) -> str:
-        """The model's gain over the baseline and its interval, such as ``a gain of 2.0 points (…)``."""
         gain, interval = self.baseline.gain, self.baseline.gain_interval
         text = f"a gain of {self.format_gain(gain)}"
         if interval is None:
             return text
         low, high = (self.format_gain(end).removesuffix(" points") for end in (interval.low, interval.high))
         return f"{text} (95 % interval {low} to {high})"
-
-    @abstractmethod
-    def table(self) -> ScoreTable:
-        """The metrics of each class, label or number."""
 
     def _remarks(self) -> str:
         """What is printed below the table."""
@@ -178,36 +169,25 @@ class Report(ABC):
 
 @dataclass(frozen=True)
 class ClassScores:
-    """The metrics of one class, as fractions from 0 to 1.
-
-    Attributes:
-        precision: of the images predicted to be of this class, those that are; ``None`` if there were none.
-        recall: of this class's images, those predicted to be; ``None`` if there are none.
-        f1: harmonic mean of both; ``None`` if the class was neither present nor predicted.
-        support: images of this class.
-    """
+    """The metrics of one class, as fractions from 0 to 1; ``None`` where they are not defined."""
 
     name: str
     precision: float | None
     recall: float | None
     f1: float | None
     support: int
+    """Images of this class."""
 
 
 @dataclass(frozen=True)
 class QuestionScores:
-    """The metrics of a yes-or-no question that need no threshold.
-
-    Attributes:
-        name: the question.
-        average_precision: from 0 to 1; guessing gets the fraction of yes. ``None`` without any yes.
-        roc_auc: how often an image of yes scores higher than one of no, from 0 to 1; guessing gets 0.5. ``None`` if
-            all answers are the same.
-    """
+    """The metrics of a yes-or-no question that need no threshold; ``None`` where they are not defined."""
 
     name: str
     average_precision: float | None
+    """From 0 to 1; guessing gets the fraction of yes."""
     roc_auc: float | None
+    """How often an image of yes scores higher than one of no, from 0 to 1; guessing gets 0.5."""
 
 
 @final
@@ -242,11 +222,10 @@ class ClassReport(Report):
 
     @property
     def kind(self) -> Kind:
-        """Single-label or binary."""
         return SINGLE_LABEL if self.question is None else BINARY
 
     def most_confused(self, count: int = 5) -> list[tuple[str, str, int]]:
-        """The most frequent mistakes, at most ``count``: the true class, the predicted one, and how many images."""
+        """The most frequent mistakes: the true class, the predicted one, and how many images."""
         names = [scores.name for scores in self.classes]
         mistakes = (
             (names[row], names[column], images)
@@ -257,7 +236,6 @@ class ClassReport(Report):
         return heapq.nlargest(count, mistakes, key=lambda mistake: mistake[2])
 
     def figures(self) -> list[str]:
-        """The model's figures in words, the score and the baseline first."""
         low, high = 100 * self.accuracy_interval.low, 100 * self.accuracy_interval.high
         lines = [
             f"{self.split} accuracy {format_percent(self.accuracy)} "
@@ -274,15 +252,12 @@ class ClassReport(Report):
         return lines
 
     def constant_answer(self) -> str:
-        """The baseline in words."""
         return f"always answering {escape(self.majority)}"
 
     def advice(self) -> str:
-        """What to try where the model does not beat the baseline."""
         return advise_on_classes(self)
 
     def table(self) -> ScoreTable:
-        """The metrics of each class, label or number."""
         rows = [(each.name, *map(format_percent, (each.precision, each.recall, each.f1)), f"{each.support:,}")
                 for each in self.classes]  # fmt: skip
         return ScoreTable(
@@ -300,16 +275,11 @@ class ClassReport(Report):
 
 @dataclass(frozen=True)
 class LabelScores:
-    """The metrics of one label, as fractions from 0 to 1. A label is predicted where it is more likely than not.
-
-    Attributes:
-        average_precision: over all thresholds; guessing gets the fraction of images that have the label. ``None`` if
-            none has it.
-        precision, recall, f1, support: as for a class.
-    """
+    """The metrics of one label, as for a class. A label is predicted where it is more likely than not."""
 
     name: str
     average_precision: float | None
+    """Over all thresholds; guessing gets the fraction of images that have the label."""
     precision: float | None
     recall: float | None
     f1: float | None
@@ -342,7 +312,6 @@ class LabelReport(Report):
     _score_name = "mean_average_precision"
 
     def figures(self) -> list[str]:
-        """The model's figures in words, the score and the baseline first."""
         return [
             f"{self.split} mean average precision {format_percent(self.mean_average_precision)} "
             f"({self._format_images()})",
@@ -353,11 +322,9 @@ class LabelReport(Report):
         ]
 
     def constant_answer(self) -> str:
-        """The baseline in words."""
         return "answering with the labels' frequencies"
 
     def table(self) -> ScoreTable:
-        """The metrics of each class, label or number."""
         rows = [
             (each.name, *map(format_percent, (each.average_precision, each.precision, each.recall, each.f1)),
              f"{each.support:,}") for each in self.labels
@@ -372,23 +339,15 @@ class LabelReport(Report):
 
 @dataclass(frozen=True)
 class NumberScores:
-    """The metrics of one predicted number.
-
-    Attributes:
-        mean_absolute_error: in the number's own unit.
-        baseline_error: the mean absolute error of always answering the median of the training images, the constant
-            that errs least on them.
-        root_mean_squared_error: in the number's own unit; far above the mean absolute error where a few answers are far
-            off.
-        r2: coefficient of determination, at most 1; always answering the mean of these images gets 0. ``None`` if the
-            number is the same in all images.
-    """
+    """The metrics of one predicted number, errors in its own unit."""
 
     name: str
     mean_absolute_error: float
     baseline_error: float
+    """The mean absolute error of always predicting the median of the training images."""
     root_mean_squared_error: float
     r2: float | None
+    """Coefficient of determination, at most 1; always predicting the mean of these images gets 0."""
 
 
 @final
@@ -403,7 +362,6 @@ class NumberReport(Report):
     _score_name = "mean_absolute_error"
 
     def figures(self) -> list[str]:
-        """The model's figures in words, the score and the baseline first."""
         mean_of = f", the mean of {len(self.numbers)} numbers" if len(self.numbers) > 1 else ""
         return [
             f"{self.split} mean absolute error {self.mean_absolute_error:.4g}{mean_of} ({self._format_images()})",
@@ -412,15 +370,9 @@ class NumberReport(Report):
         ]
 
     def constant_answer(self) -> str:
-        """The baseline in words."""
         return f"always answering the {'medians' if len(self.numbers) > 1 else 'median'}"
 
-    def format_gain(self, gain: float) -> str:
-        """A gain in the numbers' own unit."""
-        return f"{gain:.4g}"
-
     def table(self) -> ScoreTable:
-        """The metrics of each class, label or number."""
         rows = [
             (each.name, f"{each.mean_absolute_error:.4g}", f"{each.baseline_error:.4g}",
              f"{each.root_mean_squared_error:.4g}", _format(each.r2, ".3f")) for each in self.numbers

@@ -37,7 +37,7 @@ class Overlap:
         found = f"{len(self.rows):,} of {self.images:,} {self.split} images {are} of training images"
         if not len(self.rows):
             return found
-        return f"{found}; without them: {'none is left' if self.report is None else self.report.describe_score()}"
+        return f"{found}; without them: {'none is left' if self.report is None else self.report.figures()[0]}"
 
 
 def estimate_seconds(images: int, train_images: int, image_bytes: int) -> float:
