@@ -379,8 +379,8 @@ def test_targets_of_another_kind_are_rejected_and_many_names_are_cut_short():
     names = tuple("abcdefghijkl")
     assert_rejected(
         DataError,
-        "The model answers single-label (a, b, c, d, e, f, g, h, i, …), but the test images have "
-        "multi-label (a, b, c, d, e, f, g, h, i, …). "
+        "The model answers single-label (a, b, c, d, e, f, g, h, i and 3 more), but the test images have "
+        "multi-label (a, b, c, d, e, f, g, h, i and 3 more). "
         "Evaluate it on images with the targets that it was trained on, with the same names in the same order.",
         classes_of(names),
         images_of(np.zeros((1, 12)), np.zeros((1, 12), bool), names),

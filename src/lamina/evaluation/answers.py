@@ -27,14 +27,7 @@ FAILURES = (
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a model answers to the images of a split.
-
-    Attributes:
-        split: the split they belong to.
-        logits: a row for each image.
-        targets: the images' own.
-        names: the images' own.
-    """
+    """A model's logits for the images of a split, with the images' targets and names."""
 
     split: Split
     logits: Float32[np.ndarray, "n k"]
@@ -57,10 +50,7 @@ def pack_answers(answers: Sequence[Answers]) -> bytes:
 
 
 def unpack_answers(content: bytes, what: str) -> dict[Split, Answers]:
-    """What :func:`pack_answers` packed, by split; ``what`` names it in errors. Nothing is unpickled.
-
-    Raises:
-        RunError: it is damaged, or its arrays do not fit each other.
+    """What :func:`pack_answers` packed, by split; ``what`` names it in the ``RunError`` for damaged content.
 
     >>> answers = Answers("val", np.zeros((2, 3), np.float32), np.array([0, 2]), ("a.png", "b.png"))
     >>> unpack_answers(pack_answers([answers]), "answers.npz")["val"].names

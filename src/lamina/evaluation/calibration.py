@@ -1,7 +1,6 @@
 """Probabilities that mean something: temperatures, what rejecting unsure answers gains, and sets that hold the answer.
 
-All of it is fitted to images that the model was not trained on, ``val``, and says nothing new about which class is most
-likely: only how sure to be of it.
+All of it is fitted to images that the model was not trained on, ``val``, and changes no order of the classes.
 """
 
 from __future__ import annotations
@@ -35,17 +34,12 @@ REJECTION_LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class Calibration:
-    """The temperatures that a model's logits are divided by, and what they were fitted to.
-
-    Attributes:
-        split: of the images.
-        images: how many there were.
-        temperatures: one for all classes, or one for each label; above 1 where the model was too sure.
-    """
+    """The temperatures that a model's logits are divided by, and the images that they were fitted to."""
 
     split: Split
     images: Annotated[int, Range(1)]
     temperatures: tuple[Annotated[float, Range(COOLEST, HOTTEST)], ...]
+    """One for all classes, or one for each label; above 1 where the model was too sure."""
 
     def __post_init__(self) -> None:
         check_fields(self, RunError, "calibration: ")
@@ -53,27 +47,21 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Rejection:
-    """What is left where answers of a lower probability than ``limit`` are rejected.
-
-    Attributes:
-        limit: the probability.
-        coverage: the fraction of images that keep their answer.
-        accuracy: of these, the fraction that is right; ``None`` if there are none.
-    """
+    """What is left where predictions of a lower probability than ``limit`` are rejected."""
 
     limit: float
     coverage: float
+    """The fraction of images that keep their prediction."""
     accuracy: float | None
+    """Of these, the fraction that is right; ``None`` if there are none."""
 
 
 def fit_temperatures(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> tuple[float, ...]:
-    """The temperature that makes the logits of images most likely to have their targets; several for labels.
+    """The temperatures with the lowest loss (Guo et al., On calibration of modern neural networks, 2017, section 4.2).
 
-    A label has its own where 30 images have it and 30 do not, and else that of all labels together. Labels are softened
-    by 1 in n + 2, as if one more image had been answered wrongly (Platt, Probabilistic outputs for support vector
-    machines, 1999): a model that made no mistake is not made infinitely sure. None for numbers, or below 50 images.
-
-    Guo, Pleiss, Sun, Weinberger, On calibration of modern neural networks, 2017, section 4.2.
+    One for classes; one for each label that 30 images have and 30 do not, others share one; none for numbers, or below
+    50 images. Labels are softened by 1 in n + 2 (Platt, Probabilistic outputs for support vector machines, 1999), so
+    that a model without a mistake is not made infinitely sure.
 
     >>> from lamina.training.task import Binary
     >>> logits = np.repeat(np.float32([[4.0], [-4.0]]), 50, axis=0)
@@ -110,7 +98,7 @@ def fit_temperatures(task: Task, logits: Float32[np.ndarray, "n k"], targets: Ta
 
 
 def _fit(slope: Callable[[float], float]) -> float:
-    """The temperature where the slope of the loss by 1 / temperature, which only rises, is 0."""
+    # The slope of the loss by 1 / temperature only rises: bisection finds where it is 0.
     low, high = math.log(1 / HOTTEST), math.log(1 / COOLEST)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
@@ -173,11 +161,10 @@ def measure_rejection(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " 
 def fit_sets(
     probabilities: Float64[np.ndarray, "n k"], targets: Int64[np.ndarray, " n"], coverage: float
 ) -> float | None:
-    """The probability from which a class belongs to a picture's set, so that sets hold the right class that often.
+    """The probability from which a class belongs to a prediction set, so that sets hold the true class that often.
 
-    ``coverage`` is above 0 and below 1. Split conformal prediction, with the least sets: Sadinle, Lei and Wasserman,
-    Least ambiguous set-valued classifiers with bounded error levels, 2019. The guarantee is for pictures like these,
-    on average over them. ``None`` where there are too few.
+    Split conformal prediction: Sadinle, Lei and Wasserman, Least ambiguous set-valued classifiers with bounded error
+    levels, 2019. It holds for images like these, on average over them. ``None`` where there are too few.
 
     >>> probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]])
     >>> fit_sets(probabilities, np.array([0, 0, 0, 1]), 0.75)
@@ -189,10 +176,7 @@ def fit_sets(
 
 
 def choose_sets(probabilities: Float64[np.ndarray, "n k"], threshold: float) -> Bool[np.ndarray, "n k"]:
-    """The classes in each picture's set: those from the threshold on, and the most likely one in any case.
-
-    So no set is empty, and sets hold the right class at least as often as the most likely class is right.
-    """
+    """The classes in each prediction set: those from the threshold on, and the most likely one in any case."""
     chosen = probabilities >= threshold
     chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
     return chosen
@@ -201,10 +185,9 @@ def choose_sets(probabilities: Float64[np.ndarray, "n k"], threshold: float) -> 
 def fit_margins(
     predicted: Float64[np.ndarray, "n k"], targets: Float64[np.ndarray, "n k"], coverage: float
 ) -> Float64[np.ndarray, " k"]:
-    """How far each predicted number may be off, so that the true one lies within that often; infinity where too few.
+    """How far each number may be off, so that the true one lies within that often; infinity where there are too few.
 
-    ``coverage`` is above 0 and below 1. Split conformal prediction by absolute residuals (Lei et al., Distribution-free
-    predictive inference for regression, 2018).
+    Split conformal prediction by absolute residuals (Lei et al., Distribution-free predictive inference, 2018).
     """
     residuals = np.sort(np.abs(predicted - targets), axis=0)
     place = math.ceil((len(residuals) + 1) * coverage) - 1

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from lamina.data import Images
-from lamina.errors import DataError, NotFiniteError
+from lamina.errors import DataError, NotFiniteError, name_some
 from lamina.evaluation.calibration import REJECTION_LIMITS, measure_rejection
 from lamina.evaluation.intervals import influence_interval, matched_interval, wilson_interval
 from lamina.evaluation.reports import (
@@ -29,7 +29,6 @@ from lamina.evaluation.reports import (
 )
 from lamina.evaluation.scores import average_precision, calibration_error, count_confusion, roc_auc
 from lamina.evaluation.views import ONE_VIEW, View, predict_views
-from lamina.targets import Kind
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
@@ -59,7 +58,7 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW, g
 def evaluate_with_logits(
     model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW, group: Group = ALONE
 ) -> tuple[Report, Float32[np.ndarray, "n k"]]:
-    """The same report, and the logits that it is of."""
+    """:func:`evaluate`, and the logits that it is of."""
     task = model.task
     _check_targets(task, images)
     started = time.perf_counter()
@@ -221,10 +220,11 @@ def _mean_of_known(figures: Sequence[float | None]) -> float:
 def _check_targets(task: Task, images: Images) -> None:
     if not len(images):
         raise DataError(f"The {images.split} split has no images to evaluate a model on. Choose another split.")
-    expected, found = (task.kind, task.target_names), (images.kind, tuple(images.target_names))
-    if expected != found:
+    kind, names = images.kind, tuple(images.target_names)
+    if (task.kind, task.target_names) != (kind, names):
         raise DataError(
-            f"The model answers {_describe(*expected)}, but the {images.split} images have {_describe(*found)}. "
+            f"The model answers {task.kind} ({name_some(task.target_names, 9)}), but the {images.split} images have "
+            f"{kind} ({name_some(names, 9)}). "
             "Evaluate it on images with the targets that it was trained on, with the same names in the same order."
         )
 
@@ -237,8 +237,3 @@ def _check_finite(logits: Float32[np.ndarray, "n k"], images: Images) -> None:
             f"first for {images.names[broken[0]]}: its training has diverged. "
             "Train again with a lower lr, or with gradient_clip=1."
         )
-
-
-def _describe(kind: Kind, target_names: tuple[str, ...]) -> str:
-    names = target_names if len(target_names) <= 10 else (*target_names[:9], "…")
-    return f"{kind} ({', '.join(names)})"

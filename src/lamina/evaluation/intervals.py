@@ -37,16 +37,10 @@ class MeanInterval:
 
 
 def wilson_interval(correct: int, total: int) -> Interval:
-    """Wilson's 95 % score interval of the fraction ``correct / total``; both ends are from 0 to 1.
+    """Wilson's 95 % score interval of the fraction ``correct / total``, valid near 0 and 1 and for few images.
 
-    Unlike mean ± z·sd it stays within 0 … 1, and is valid near the ends and for few images.
-
-    E. B. Wilson, Probable inference, the law of succession, and statistical inference, Journal of the American
-    Statistical Association 22 (1927), 209-212: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n), where z is the
-    normal quantile.
-
-    Raises:
-        LaminaError: unless 0 ≤ correct ≤ total and 1 ≤ total.
+    E. B. Wilson, Probable inference, Journal of the American Statistical Association 22 (1927), 209-212:
+    (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n), where z is the normal quantile.
 
     >>> interval = wilson_interval(7552, 10_000)
     >>> print(f"{interval.low:.4f} {interval.high:.4f}")
@@ -67,13 +61,10 @@ def wilson_interval(correct: int, total: int) -> Interval:
 
 
 def matched_interval(better: int, worse: int, total: int) -> Interval:
-    """The 95 % interval of the difference of two accuracies on the same ``total`` images; its ends are from -1 to 1.
+    """The 95 % interval of the difference of two accuracies on the same ``total`` images.
 
-    Only images that one is right about and the other wrong count: ``better`` where it is the first, ``worse`` where it
-    is the second.
-
-    A. Agresti, Y. Min, Simple improved confidence intervals for comparing matched proportions, Statistics in Medicine
-    24 (2005), 729-740: Wald's interval after adding half an image to each cell of the table of right and wrong, which
+    ``better`` are the images that only the first is right about, ``worse`` those that only the second is. Wald's
+    interval after adding half an image to each cell (Agresti, Min, Statistics in Medicine 24 (2005), 729-740), which
     holds its level also for few images.
 
     >>> interval = matched_interval(30, 10, 100)
@@ -88,11 +79,11 @@ def matched_interval(better: int, worse: int, total: int) -> Interval:
 
 
 def influence_interval(figure: float, influences: Float64[Tensor, " n"]) -> Interval | None:
-    """The 95 % interval of a figure of n images, by Student's t; ``None`` for one image.
+    """The 95 % interval of a metric of n images, by Student's t; ``None`` for one image.
 
-    ``influences`` are the derivatives of the figure by the weight of each image, of which a mean has (x - mean) / n.
-    Their squares sum to its variance: the infinitesimal jackknife, B. Efron, The Jackknife, the Bootstrap and Other
-    Resampling Plans (1982), chapter 6. It is what a bootstrap over images approaches, at the cost of one evaluation.
+    ``influences`` are the derivatives of the metric by the weight of each image; of a mean, (x - mean) / n. Their
+    squares sum to its variance: the infinitesimal jackknife (Efron, The Jackknife, the Bootstrap and Other Resampling
+    Plans, 1982, chapter 6), which a bootstrap over images approaches.
 
     >>> import torch
     >>> measured = torch.tensor([0.7512, 0.7548, 0.7560], dtype=torch.float64)
@@ -108,12 +99,7 @@ def influence_interval(figure: float, influences: Float64[Tensor, " n"]) -> Inte
 
 
 def mean_interval(values: Sequence[float]) -> MeanInterval:
-    """The mean of independent measurements, such as the scores of several seeds, with Student's 95 % t interval.
-
-    It assumes that they are normally distributed. Student, The probable error of a mean, Biometrika 6 (1908), 1-25.
-
-    Raises:
-        LaminaError: there are no values, or one is NaN or infinity.
+    """The mean of measurements such as the scores of several seeds, and Student's 95 % interval for normal ones.
 
     >>> interval = mean_interval([0.7512, 0.7548, 0.7560])
     >>> print(f"{interval.mean:.3f} from {interval.low:.3f} to {interval.high:.3f}")
@@ -153,7 +139,7 @@ def t_quantile(degrees_of_freedom: int) -> float:
 
 
 def _probability_within(angle: float, degrees_of_freedom: int) -> float:
-    """P(|T| < √ν·tan(angle)), by the finite series 26.7.3 and 26.7.4 of Abramowitz and Stegun (1964)."""
+    # P(|T| < √ν·tan(angle)), by the finite series 26.7.3 and 26.7.4 of Abramowitz and Stegun (1964).
     odd = degrees_of_freedom % 2
     cosine = math.cos(angle)
     series, term = 0.0, cosine**odd

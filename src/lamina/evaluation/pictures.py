@@ -6,7 +6,7 @@ import glob
 import itertools
 import math
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -68,43 +68,35 @@ def decode_ahead(pictures: Iterable[Picture], shape: Shape, resize: Resize) -> G
     """
     size = max(1, min(CHUNK_PICTURES, CHUNK_BYTES // math.prod(shape)))
     decode = partial(_decode_some, shape=shape, resize=resize)
-    following = iter(pictures)
-    chunk = list(itertools.islice(following, size))
-    if len(chunk) < min(size, THREAD_PICTURES + 1):  # all there are; starting a thread takes as long as a few of them
-        if chunk:
-            yield _gather(chunk, 0, decode(chunk), shape)
-        return
-    pool = ThreadPoolExecutor(os.cpu_count())
-
-    def start(chunk: list[Picture]) -> Iterator[list[UInt8[np.ndarray, "h w c"] | str]]:
-        return pool.map(decode, [chunk[at : at + THREAD_PICTURES] for at in range(0, len(chunk), THREAD_PICTURES)])
-
+    following, first, waiting = iter(pictures), 0, None
+    pool = ThreadPoolExecutor(os.cpu_count())  # it starts no thread before it has work
     try:
-        parts = start(chunk)
-        for first in itertools.count(0, size):
-            if not chunk:
-                return
-            next_chunk = list(itertools.islice(following, size))
-            next_parts = start(next_chunk)
-            yield _gather(chunk, first, itertools.chain.from_iterable(parts), shape)
-            chunk, parts = next_chunk, next_parts
+        while chunk := list(itertools.islice(following, size)):
+            parts = [chunk[at : at + THREAD_PICTURES] for at in range(0, len(chunk), THREAD_PICTURES)]
+            # Starting a thread takes as long as decoding a few images, where these are all there are.
+            are_few = first == 0 and len(chunk) < min(size, THREAD_PICTURES + 1)
+            decoded = (map if are_few else pool.map)(decode, parts)
+            if waiting is not None:
+                yield _gather(*waiting, shape)
+            first, waiting = first + len(chunk), (chunk, first, decoded)
+        if waiting is not None:
+            yield _gather(*waiting, shape)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _gather(
-    pictures: Sequence[Picture], first: int, decoded: Iterable[UInt8[np.ndarray, "h w c"] | str], shape: Shape
+    pictures: Sequence[Picture], first: int, decoded: Iterable[list[UInt8[np.ndarray, "h w c"] | str]], shape: Shape
 ) -> Chunk:
     channels, height, width = shape
-    found = list(decoded)
+    found = list(itertools.chain.from_iterable(decoded))
     rows = [one for one in found if not isinstance(one, str)]
     pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
-    names = [_name(picture, place) for place, picture in enumerate(pictures, first)]
+    names = [
+        str(picture) if isinstance(picture, str | Path) else f"picture {place}"
+        for place, picture in enumerate(pictures, first)
+    ]
     return Chunk(names, pixels, [one if isinstance(one, str) else None for one in found])
-
-
-def _name(picture: Picture, place: int) -> str:
-    return str(picture) if isinstance(picture, str | Path) else f"picture {place}"
 
 
 def _decode_some(pictures: Sequence[Picture], shape: Shape, resize: Resize) -> list[UInt8[np.ndarray, "h w c"] | str]:

@@ -52,9 +52,8 @@ class Predictor:
     >>> predictor = Predictor(build_model(load_net("mlp"), shapes.train, Recipe()))
     >>> predictor.probabilities(shapes.test.pixels[:3]).shape
     (3, 10)
-
-    Raises:
-        DataError: ``resize`` is none of these.
+    >>> [prediction.name for prediction in predictor.predict(shapes.test.pixels[:2])]
+    ['picture 0', 'picture 1']
     """
 
     model: Model
@@ -82,13 +81,6 @@ class Predictor:
         Args:
             pictures: paths, bytes of encoded files, PIL images, or uint8 arrays (H, W) or (H, W, C) of any size; one
                 of these or any number, also as one array (N, H, W, C).
-
-        >>> import numpy as np
-        >>> from lamina import Recipe, load_data, load_net
-        >>> from lamina.training.model import build_model
-        >>> predictor = Predictor(build_model(load_net("mlp"), load_data("shapes").train, Recipe()))
-        >>> [prediction.name for prediction in predictor.predict(np.zeros((2, 32, 32, 3), np.uint8))]
-        ['picture 0', 'picture 1']
         """
         return list(self.iter_predict(pictures))
 

@@ -7,7 +7,7 @@ import html
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple
 
 from lamina.errors import LaminaError
 from lamina.evaluation.advice import advise, advise_on_classes, find_verdict
@@ -190,7 +190,6 @@ class QuestionScores:
     """How often an image of yes scores higher than one of no, from 0 to 1; guessing gets 0.5."""
 
 
-@final
 @dataclass(frozen=True, kw_only=True)
 class ClassReport(Report):
     """The report of a single-label or binary model.
@@ -286,7 +285,6 @@ class LabelScores:
     support: int
 
 
-@final
 @dataclass(frozen=True, kw_only=True)
 class LabelReport(Report):
     """The report of a multi-label model, whose baseline scores each label with its share of the training images.
@@ -350,7 +348,6 @@ class NumberScores:
     """Coefficient of determination, at most 1; always predicting the mean of these images gets 0."""
 
 
-@final
 @dataclass(frozen=True, kw_only=True)
 class NumberReport(Report):
     """The report of a regression model."""

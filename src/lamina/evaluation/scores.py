@@ -32,10 +32,9 @@ def calibration_error(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " 
 
 
 def average_precision(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> tuple[float, Float64[Tensor, " n"]]:
-    """Precision at each threshold, weighted by the recall it gains; images of the same score share a threshold.
+    """Precision at each threshold, weighted by the recall it gains, and its derivatives by the weight of each image.
 
-    At least one image must be true. Only the order of the scores counts. Beside it, its derivatives by the weight of
-    each image (:func:`~lamina.evaluation.intervals.influence_interval`).
+    Images of the same score share a threshold. At least one image must be true.
 
     >>> average_precision(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([False, False, True, True]))[0]
     0.8333333333333333
@@ -68,8 +67,7 @@ def mean_ranks(values: Float[np.ndarray, "*shape"]) -> Float64[np.ndarray, " n"]
 def roc_auc(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:
     """The fraction of pairs of a true and a false image in which the true one scores higher; a tie is half a pair.
 
-    It is the area under the ROC curve (Hanley and McNeil, The meaning and use of the area under a receiver operating
-    characteristic curve, 1982). At least one image must be true, and one false.
+    Hanley and McNeil, The meaning and use of the area under a receiver operating characteristic curve, 1982.
 
     >>> roc_auc(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([False, False, True, True]))
     0.75

@@ -35,9 +35,7 @@ ONE_VIEW = (View(1.0),)
 
 
 def views_of(recipe: Recipe) -> tuple[View, ...]:
-    """The views that a training with ``recipe`` shows: mirrored if it flips, shifted by a pixel if it translates.
-
-    The unshifted image counts as much as both shifts together (Jordan, arXiv 2404.00498, section 3.5).
+    """The views that a training with ``recipe`` shows (Jordan, arXiv 2404.00498, section 3.5).
 
     >>> len(views_of(Recipe())), len(views_of(Recipe(flip="random", translate_px=2)))
     (1, 6)
@@ -50,10 +48,9 @@ def views_of(recipe: Recipe) -> tuple[View, ...]:
 def predict_views(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], views: tuple[View, ...], group: Group = ALONE
 ) -> tuple[Float32[np.ndarray, "n k"], int]:
-    """The logits of pictures, averaged over ``views`` where the model is unsure, and the number of those pictures.
+    """The logits of images, averaged over ``views`` where the model is unsure, and the number of those images.
 
-    A single-label model is unsure where its most likely class is less than 0.5 ahead; other models count as unsure
-    everywhere. Raises ``NetError`` where the pictures are not of the model's shape.
+    A single-label model is unsure where its most likely class is less than 0.5 ahead, other models everywhere.
     """
     logits = predict_logits(model, pixels, group=group)
     if len(views) == 1:
