@@ -83,6 +83,11 @@ def test_pictures_keep_the_order_and_the_names_of_the_table(tmp_path: Path) -> N
         (["007", "010", "1"], ["007", "010", "1"]),
         (["1", "2", "x"], ["1", "2", "x"]),
         (["NA", "DE", "FR"], ["NA", "DE", "FR"]),
+        (["NA", "", "NA"], ["NA", None, "NA"]),
+        (["12345678901234567890", "+2"], [12345678901234567890, 2]),
+        (["1_000", "2"], ["1_000", "2"]),
+        (["1e3", ".5"], [1000.0, 0.5]),
+        (['"a, ""b"""', '" c \n d"'], ['a, "b"', "c \n d"]),
     ],
 )
 def test_a_column_of_text_holds_what_all_of_its_values_are(cells, expected, tmp_path: Path) -> None:
@@ -112,6 +117,23 @@ def test_json_lines_hold_lists_of_labels_numbers_and_truth_values(tmp_path: Path
     listing = scan_text(tmp_path, text, "more.jsonl")
     assert listing.labels == {"x": [1.5, None], "wild": [True, False]}
     assert listing.label_reason == "columns 'x', 'wild'"
+
+
+def test_texts_and_numbers_in_one_column_of_json_lines_are_texts(tmp_path: Path) -> None:
+    text = '{"image":"1.png","label":"a"}\n{"image":"2.png","label":7}\n{"image":"3.png"}\n'
+    assert scan_text(tmp_path, text, "pets.jsonl").labels == {"label": ["a", "7", None]}
+
+
+def test_values_of_json_lines_are_not_made_alike(tmp_path: Path) -> None:
+    text = '{"image":"1.png","extra":{"a":1},"tags":["a"]}\n{"image":"2.png","tags":"","extra":false}\n'
+    assert scan_text(tmp_path, text, "pets.jsonl").labels == {"tags": [["a"], None]}
+    text = '{"image":"1.png","z":1}\n{"image":"2.png","b":2,"z":NaN}\n'
+    preparation = Preparation(label_columns=("z", "b"))
+    assert scan_text(tmp_path, text, "more.jsonl", preparation).labels == {"z": [1, None], "b": [None, 2]}
+
+
+def test_lines_that_end_as_on_old_macs_are_read(tmp_path: Path) -> None:
+    assert scan_text(tmp_path, b"image,label\r1.png,a\r2.png,b\r").labels == {"label": ["a", "b"]}
 
 
 def test_a_line_of_many_megabytes_is_read(tmp_path: Path) -> None:
@@ -241,6 +263,12 @@ COLUMNS = "Its columns are image (text), label (number)."
             "Save it as UTF-8, which Excel calls 'CSV UTF-8', or convert it with iconv.",
         ),
         (
+            'image,label\n1.png,5" screen\n2.png,6" screen\n',
+            {},
+            "DIR/pets.csv has a single quotation mark in line 2. "
+            'Put its text between double quotes and double the mark, as in "5"" screen".',
+        ),
+        (
             "image,species\n1.png,cat\n",
             {},
             "DIR/pets.csv has no column with a name like label or class. "
@@ -333,6 +361,20 @@ def test_a_damaged_table_is_one_plain_error(text, name: str, tmp_path: Path) -> 
     message = rejection(tmp_path, text, name)
     assert message.startswith((f"DIR/{name} can't be read: ", f"DIR/{name} has more than one column"))
     assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"image": "2.png", "label": }', "line 2 is not JSON, Expecting value: line 1 column 29 (char 28)"),
+        ('["2.png", 2]', "line 2 is not an object but '[\"2.png\", 2]'"),
+    ],
+)
+def test_the_line_that_is_not_json_is_named(line: str, reason: str, tmp_path: Path) -> None:
+    text = f'{{"image": "1.png", "label": 1}}\n{line}\n'
+    assert rejection(tmp_path, text, "pets.jsonl") == (
+        f"DIR/pets.jsonl can't be read: {reason}. Create or download it again."
+    )
 
 
 def test_an_empty_file_of_json_lines_has_no_rows(tmp_path: Path) -> None:

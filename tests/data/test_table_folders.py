@@ -15,7 +15,6 @@ from table_sources import (
     encoded_frame,
     features,
     scan_table,
-    write_csv,
     write_metadata,
     write_metadata_by_split,
     write_part_files,
@@ -206,13 +205,12 @@ def test_any_damage_to_parquet_is_one_plain_error_or_none(pictures, tmp_path: Pa
     assert 0 < rejected < 150
 
 
-def test_a_table_is_known_without_polars(pictures, tmp_path: Path) -> None:
-    write_csv(pictures, tmp_path)
-    write_metadata(pictures, tmp_path)
+def test_a_folder_without_tables_is_read_without_polars(pictures, tmp_path: Path) -> None:
+    pictures.write_folder(tmp_path / "pets")
     code = (
         "import sys; from pathlib import Path; from lamina.data import load, Preparation; "
         "from lamina.data.sources.table import open_table; "
-        "print(open_table(Path('pets.csv'), Preparation()) is not None, 'polars' in sys.modules)"
+        "print(open_table(Path('pets'), Preparation()) is None, 'polars' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "True False\n"

@@ -41,7 +41,7 @@ def read_parquet_table(path: Path) -> Table:
             cells = [_name_classes(value, names, f"Column {column!r} of {path}") for value in cells]
         return [clean_label(value) for value in cells]
 
-    return Table(path, {column: _kind(dtype) for column, dtype in schema.items()}, rows, read, class_names)
+    return Table(path, {column: find_kind(dtype) for column, dtype in schema.items()}, rows, read, class_names)
 
 
 def spool_table(listing: Listing, folder: Path, limits: Limits = LIMITS) -> Listing:
@@ -119,7 +119,8 @@ def _class_names(text: str | None) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _kind(dtype: Any) -> ColumnKind:  # polars' own DataType is a type hint that beartype can't check
+def find_kind(dtype: Any) -> ColumnKind:  # polars' own DataType is a type hint that beartype can't check
+    """What the values of a column of polars are."""
     if dtype in (pl.String, pl.Categorical, pl.Enum):
         return "text"
     if dtype == pl.Boolean:

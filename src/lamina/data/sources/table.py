@@ -17,7 +17,6 @@ from lamina.data.preparation import Preparation
 from lamina.data.sources.columns import URL, Columns, Table, choose_columns, read_splits
 from lamina.data.sources.folder import is_hidden, is_picture_path, stat_file, walk_files
 from lamina.data.sources.listing import Listing, Source, mark_state
-from lamina.data.sources.text_table import read_text_table
 from lamina.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".parquet")
@@ -96,13 +95,12 @@ def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | No
 
 
 def _read_table(path: Path) -> Table:
+    # polars takes a while to import; a folder without tables does not need it.
     if path.name.lower().endswith(".parquet"):
-        # polars takes a while to import; recognising a table does not need it.
-        from lamina.data.sources.parquet import read_parquet_table
-
-        table = read_parquet_table(path)
+        from lamina.data.sources.parquet import read_parquet_table as read
     else:
-        table = read_text_table(path)
+        from lamina.data.sources.text_table import read_text_table as read
+    table = read(path)
     if not table.rows:
         raise DataError(f"{path} has no rows. Expected one for each picture.")
     return table

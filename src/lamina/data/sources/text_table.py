@@ -1,74 +1,79 @@
-"""Tables of text: CSV, TSV and JSON lines, packed with gzip or not."""
+"""Tables of text: CSV and TSV by polars, and JSON lines; packed with gzip or not."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from lamina.data.sources.columns import ColumnKind, Table
 from lamina.data.sources.folder import is_picture_path
-from lamina.data.sources.listing import clean_label, readable
+from lamina.data.sources.listing import READ_ERRORS, clean_label, readable
+from lamina.data.sources.parquet import ERRORS, find_kind
 from lamina.errors import DataError
 
-# A table of text is read whole, which takes several times its size in memory.
+# A table of text is read whole.
 TEXT_LIMIT_BYTES = 2 * 2**30
 # Other programs write these for a missing number.
 MISSING = ("NA", "N/A", "nan", "NaN", "null", "None")
-KINDS: Mapping[type, ColumnKind] = {str: "text", bool: "truth", int: "number", float: "number", list: "list"}
+JSON_KINDS: Mapping[type, ColumnKind] = {str: "text", bool: "truth", int: "number", float: "number", list: "list"}
 
 
 def read_text_table(path: Path) -> Table:
     """The columns of a table of text; DataError if it is damaged, not UTF-8 or lacks a header of unique names."""
     name = path.name.lower().removesuffix(".gz")
-    with readable(path):
-        text = _read_text(path)
+    with readable(path, (*READ_ERRORS, *ERRORS)):
+        data = _read_bytes(path)
         if name.endswith((".jsonl", ".ndjson")):
-            columns = _parse_json(text)
-        else:
-            columns = _parse_csv(text, path, is_tabbed=name.endswith(".tsv"))
-    rows = len(next(iter(columns.values()), ()))
-    return Table(path, {column: _kind(values) for column, values in columns.items()}, rows, columns.__getitem__)
+            return _read_json(_decode(data, path), path)
+        frame = _read_csv(data, path, is_tabbed=name.endswith(".tsv"))
+    kinds = {column: find_kind(dtype) for column, dtype in frame.schema.items()}
+    return Table(path, kinds, frame.height, lambda column: [clean_label(value) for value in frame[column].to_list()])
 
 
-def _read_text(path: Path) -> str:
+def _read_bytes(path: Path) -> bytes:
     with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
         data = file.read(TEXT_LIMIT_BYTES + 1)
     if len(data) > TEXT_LIMIT_BYTES:
         raise DataError(f"{path} holds more than {TEXT_LIMIT_BYTES // 2**30} GiB of text. Convert it to Parquet.")
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def _decode(data: bytes, path: Path) -> str:
     remedy = "Save it as UTF-8, which Excel calls 'CSV UTF-8', or convert it with iconv."
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{path} is UTF-16, and tables are read as UTF-8. {remedy}")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path} is not UTF-8: line {line} has the byte 0x{data[error.start]:02x}. {remedy}") from None
 
 
-def _kind(values: Sequence[Any]) -> ColumnKind:
-    kinds = {KINDS.get(type(value), "other") for value in values if value is not None}
-    return kinds.pop() if len(kinds) == 1 else "other"
-
-
-def _parse_json(text: str) -> dict[str, list[Any]]:
+def _read_json(text: str, path: Path) -> Table:
+    # Not by polars, which gives each column one type: it makes texts of ["a"] and "", and rejects 1 and [] in any column.
     rows = list(_parse_lines(text))
     columns = {
         column: [clean_label(row.get(column)) for row in rows]
         for column in dict.fromkeys(column for row in rows for column in row)
     }
+    kinds: dict[str, ColumnKind] = {}
     for column, values in columns.items():
-        kinds = {type(value) for value in values if value is not None}
-        if str in kinds and kinds <= {str, int, float, bool}:
+        types = {type(value) for value in values if value is not None}
+        if str in types and types <= {str, int, float, bool}:
             columns[column] = [value if value is None else str(value) for value in values]
-    return columns
+            types = {str}
+        found = {JSON_KINDS.get(one, "other") for one in types}
+        kinds[column] = found.pop() if len(found) == 1 else "other"
+    return Table(path, kinds, len(rows), columns.__getitem__)
 
 
 def _parse_lines(text: str) -> Iterator[dict[str, Any]]:
@@ -83,28 +88,46 @@ def _parse_lines(text: str) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _parse_csv(text: str, path: Path, is_tabbed: bool) -> dict[str, list[Any]]:
-    first_line = text.lstrip("\r\n").partition("\n")[0]
+def _read_csv(data: bytes, path: Path, is_tabbed: bool) -> pl.DataFrame:
+    if b"\n" not in data:  # as old Macs ended their lines
+        data = data.replace(b"\r", b"\n")
+    data = data.lstrip(b"\r\n")
+    first_line = data.partition(b"\n")[0].decode(errors="replace")
     separator = "\t" if is_tabbed else next((mark for mark in ",;\t" if mark in first_line), ",")
-    records = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    header = [name.strip() for name in next(filter(None, records), [])]
+    try:
+        frame = pl.read_csv(io.BytesIO(data), has_header=False, separator=separator, infer_schema=False)
+    except pl.exceptions.NoDataError:
+        frame = pl.DataFrame([""])
+    except ERRORS:
+        _explain_csv(_decode(data, path), path, separator)
+        raise
+    frame = frame.select(pl.all().str.strip_chars().replace("", None))
+    header = [name or "" for name in frame.row(0)]
     _check_header(header, path)
-    rows: list[list[str]] = []
+    frame.columns = header
+    rows = frame[1:].filter(~pl.all_horizontal(pl.all().is_null()))
+    return rows.select(_find_type(rows[column]) for column in header)
+
+
+def _explain_csv(text: str, path: Path, separator: str) -> None:
+    """Raise an error with the line that polars could not read."""
+    records = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    header = next(records)
     for record in records:
-        cells = [cell.strip() for cell in record]
-        if len(cells) > len(header):
+        if len(record) > len(header):
             raise DataError(
-                f"{path} has {len(cells)} fields in line {records.line_num}, and its first row names "
+                f"{path} has {len(record)} fields in line {records.line_num}, and its first row names "
                 f"{len(header)} columns. Put a text that holds {separator!r} between double quotes."
             )
-        if any(cells):
-            rows.append(cells + [""] * (len(header) - len(cells)))
-    columns = zip(*rows, strict=True) if rows else [()] * len(header)
-    return {name: _find_values([cell or None for cell in cells]) for name, cells in zip(header, columns, strict=True)}
+        if any(field.count('"') % 2 for field in record):
+            raise DataError(
+                f"{path} has a single quotation mark in line {records.line_num}. "
+                'Put its text between double quotes and double the mark, as in "5"" screen".'
+            )
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:
-    if not header:
+    if header == [""]:
         raise DataError(f"{path} is empty. Expected a row with the names of the columns, then one for each picture.")
     if data_like := next((name for name in header if is_picture_path(name.replace("\\", "/"))), None):
         raise DataError(
@@ -115,16 +138,17 @@ def _check_header(header: Sequence[str], path: Path) -> None:
         raise DataError(f"{path} has more than one column named {twice[0]!r}. Give each a name of its own.")
 
 
-def _find_values(cells: list[str | None]) -> list[Any]:
+def _find_type(cells: pl.Series) -> pl.Series:
     """The cells of a column as booleans or numbers if all are; else as texts."""
-    given = [None if cell in MISSING else cell for cell in cells]
-    texts = {cell for cell in given if cell is not None}
-    if texts and all(text.lower() in ("true", "false") for text in texts):
-        return [cell if cell is None else cell.lower() == "true" for cell in given]
-    # 007 is a name, not a number.
-    if texts and not any(re.match(r"[+-]?0\d", text) or "_" in text for text in texts):
-        for parse in (int, float):
-            with suppress(ValueError):
-                numbers = {text: parse(text) for text in texts}
-                return [cell if cell is None else numbers[cell] for cell in given]
-    return list(cells)
+    given = cells.replace(MISSING, None)
+    texts = given.drop_nulls()
+    if texts.is_empty():
+        return cells if cells.null_count() < len(cells) else cells.cast(pl.Null)
+    if texts.str.to_lowercase().is_in(["true", "false"]).all():
+        return given.str.to_lowercase() == "true"
+    if not texts.str.contains("^[+-]?0[0-9]").any():  # 007 is a name, not a number
+        for dtype in (pl.Int128, pl.Float64):
+            numbers = given.cast(dtype, strict=False)
+            if numbers.null_count() == given.null_count():
+                return numbers
+    return cells
