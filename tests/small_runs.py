@@ -10,9 +10,10 @@ from torch import nn
 
 from lamina.data import Dataset, Images, Preparation
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.runs.nets import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run, load_run
-from lamina.runs.start import begin_run
+from lamina.runs.start import start_run
 from lamina.training.events import Epoch
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
@@ -31,6 +32,23 @@ DATA = Dataset(
     name="pets", fingerprint="abc123", train=images_of("train"), test=images_of("test"), size_px=6,
     source="photos/pets", preparation=Preparation(size_px=6),
 )  # fmt: skip
+
+
+def begin_run(
+    net: Net | nn.Module,
+    data: Dataset,
+    recipe: Recipe | None,
+    *,
+    net_name: str,
+    runs_dir: Path,
+    origin: object = None,
+    name: str | None = None,
+    device: str = "cpu",
+    command: tuple[str, ...] = (),
+) -> Run:
+    """A run of a net with a name, and of a module with an origin, as the command line has them."""
+    choice = NetChoice(net_name, net if isinstance(net, Net) else lambda *_: net, origin=origin)
+    return start_run(choice, data, recipe or Recipe(), runs_dir=runs_dir, name=name, device=device, command=command)
 
 
 def start(folder: Path, recipe: Recipe = RECIPE, net: Net | nn.Module = NET) -> tuple[Run, Training]:

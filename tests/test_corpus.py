@@ -29,7 +29,7 @@ TEMPORARY = tempfile.TemporaryDirectory()
 
 def make_run() -> Path:
     run, training = start(Path(TEMPORARY.name))
-    run.save_model(training.model)
+    run.folder.save_model(training.model)
     return run.path
 
 

@@ -18,9 +18,9 @@ from small_runs import DATA, NET, RECIPE, follow, start
 def finish(folder, recipe=RECIPE, net=NET):
     run, training = start(folder, recipe, net)
     for epoch in follow(training):
-        row = dataclasses.asdict(epoch)
-        run.history.append({name: row[name] for name in ("epoch", "train_loss", "train_seconds", "lr")})
-    run.save_report(evaluate(training.model, DATA.test))
+        row = epoch.to_json()
+        run.history.append({name: row[name] for name in ("event", "epoch", "train_loss", "train_seconds", "lr")})
+    run.folder.save_report(evaluate(training.model, DATA.test))
     return run
 
 

@@ -13,9 +13,9 @@ from lamina.errors import LaminaWarning, RunError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.runs.record import RunRecord
 from lamina.runs.run import Run, load_run
-from lamina.runs.start import begin_run, create_folder
+from lamina.runs.start import create_folder
 from lamina.training.recipe import Recipe
-from small_runs import DATA
+from small_runs import DATA, begin_run
 
 RECIPE = Recipe(epochs=1, batch_size=4, precision="fp32", seed=7)
 
@@ -41,21 +41,26 @@ def raises(message: str):
 
 def test_the_history_grows_by_a_line_an_epoch(run):
     assert run.history.epochs() == []
-    rows = [{"epoch": 1, "train_loss": 0.1 + 0.2, "train_accuracy": None}, {"epoch": 2, "train_loss": 1e-9}]
+    rows = [
+        {"event": "epoch", "epoch": 1, "train_loss": 0.1 + 0.2, "train_accuracy": None},
+        {"event": "epoch", "epoch": 2, "train_loss": 1e-9},
+    ]
     for place, row in enumerate(rows, start=1):
         run.history.append(row)
         assert run.history.epochs() == rows[:place]
 
 
 def test_nan_and_infinity_become_null(run):
-    run.history.append({"epoch": 1, "train_loss": math.nan, "test_loss": math.inf})
-    assert (run.path / "history.jsonl").read_text() == '{"epoch": 1, "train_loss": null, "test_loss": null}\n'
+    run.history.append({"event": "epoch", "epoch": 1, "train_loss": math.nan, "test_loss": math.inf})
+    assert (
+        run.path / "history.jsonl"
+    ).read_text() == '{"event": "epoch", "epoch": 1, "train_loss": null, "test_loss": null}\n'
 
 
 def test_figures_of_layers_are_kept_and_a_bad_one_is_named(run):
     figures = {"names": ["1 Linear", "2 ReLU"], "gradient_norms": (0.5, None), "weight_norms": (math.inf, None)}
     figures |= dict.fromkeys(("update_norms", "input_means", "input_deviations", "inactive_fractions"), (1, 0.25))
-    run.history.append({"epoch": 1, "layers": figures})
+    run.history.append({"event": "epoch", "epoch": 1, "layers": figures})
     (row,) = run.history.epochs()
     assert row["layers"]["gradient_norms"] == [0.5, None]
     assert row["layers"]["weight_norms"] == [None, None]
@@ -68,7 +73,7 @@ def test_figures_of_layers_are_kept_and_a_bad_one_is_named(run):
 
 
 def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
-    run.history.append({"epoch": 1, "reason": "ü"})
+    run.history.append({"event": "epoch", "epoch": 1, "reason": "ü"})
     file = run.path / "history.jsonl"
     whole = file.read_bytes()
     for length in range(1, len(whole)):
@@ -78,30 +83,41 @@ def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
             "lamina resume repeats that epoch."
         )
         with pytest.warns(LaminaWarning, match=f"^{re.escape(message)}$"):
-            assert run.history.epochs() == [{"epoch": 1, "reason": "ü"}]
+            assert run.history.epochs() == [{"event": "epoch", "epoch": 1, "reason": "ü"}]
 
 
 @pytest.mark.parametrize(
     ("line", "why"),
     [
         ("[2]", "expected a JSON object, got [2]"),
-        ("{}", "its epoch should be an integer of 1 or more, but is None"),
-        ('{"epoch": "two"}', "its epoch should be an integer of 1 or more, but is 'two'"),
-        ('{"epoch": true}', "its epoch should be an integer of 1 or more, but is True"),
-        ('{"epoch": 2, "rewind": 0}', "its rewind should be an integer of 1 or more, but is 0"),
-        ('{"epoch": 2, "train_seconds": "x"}', "its train_seconds should be a number, but is 'x'"),
-        ('{"epoch": 2, "train_seconds": 10000000000000000000}', "its train_seconds should be a number, but is "
-         "10000000000000000000"),
-        ('{"rewind": 1, "to_epochs_done": [1]}', "its to_epochs_done should be a number, but is [1]"),
-        ('{"epoch": 2, "weights": 3}', "its weights should be text, but is 3"),
-        ('{"epoch": 2, "layers": [1]}', "its layers should be names and a number or null for each, but are [1]"),
-        ('{"epoch": 2, "layers": {"names": ["1 Linear"]}}', "its layers should be names and a number or null for each, "
-         "but are {'names': ['1 Linear']}"),
+        ("{}", "its event should be one of epoch, rewind, early_end, but is None"),
+        ('{"event": "epoch"}', "its epoch should be an integer of 1 or more, but is None"),
+        ('{"event": "epoch", "epoch": "two"}', "its epoch should be an integer of 1 or more, but is 'two'"),
+        ('{"event": "epoch", "epoch": true}', "its epoch should be an integer of 1 or more, but is True"),
+        ('{"event": "rewind", "epoch": 2, "rewind": 0}', "its rewind should be an integer of 1 or more, but is 0"),
+        ('{"event": "epoch", "epoch": 2, "train_seconds": "x"}', "its train_seconds should be a number, but is 'x'"),
+        (
+            '{"event": "epoch", "epoch": 2, "train_seconds": 10000000000000000000}',
+            "its train_seconds should be a number, but is 10000000000000000000",
+        ),
+        (
+            '{"event": "rewind", "rewind": 1, "to_epochs_done": [1]}',
+            "its to_epochs_done should be a number, but is [1]",
+        ),
+        ('{"event": "epoch", "epoch": 2, "weights": 3}', "its weights should be text, but is 3"),
+        (
+            '{"event": "epoch", "epoch": 2, "layers": [1]}',
+            "its layers should be names and a number or null for each, but are [1]",
+        ),
+        (
+            '{"event": "epoch", "epoch": 2, "layers": {"names": ["1 Linear"]}}',
+            "its layers should be names and a number or null for each, but are {'names': ['1 Linear']}",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_line_is_named(line, why, run):
     file = run.path / "history.jsonl"
-    file.write_text(f'{{"epoch": 1}}\n{line}\n{{"epoch": 3}}\n')
+    file.write_text(f'{{"event": "epoch", "epoch": 1}}\n{line}\n{{"event": "epoch", "epoch": 3}}\n')
     with raises(
         f"Line 2 of {file} is damaged: {why}. Restore it from a copy, or delete that line: the weights and the "
         "checkpoint are in other files."
@@ -112,7 +128,7 @@ def test_a_damaged_line_is_named(line, why, run):
 def test_the_history_can_be_read_while_it_is_written(run):
     def write() -> None:
         for epoch in range(1, 51):
-            run.history.append({"epoch": epoch, "train_loss": 1 / epoch})
+            run.history.append({"event": "epoch", "epoch": epoch, "train_loss": 1 / epoch})
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -127,20 +143,26 @@ def test_the_history_can_be_read_while_it_is_written(run):
 
 
 def test_rewinds_stand_in_the_history_beside_the_epochs(run):
-    run.history.append({"epoch": 1})
-    run.history.append({"rewind": 1, "lr": 0.5})
-    run.history.append({"epoch": 2})
+    run.history.append({"event": "epoch", "epoch": 1})
+    run.history.append({"event": "rewind", "rewind": 1, "lr": 0.5})
+    run.history.append({"event": "epoch", "epoch": 2})
     assert [row["epoch"] for row in run.history.epochs()] == [1, 2]
-    assert run.history.rewinds() == [{"rewind": 1, "lr": 0.5}]
+    assert run.history.rewinds() == [{"event": "rewind", "rewind": 1, "lr": 0.5}]
 
 
 def test_what_a_crash_cut_off_from_its_checkpoint_is_trimmed(run):
     run.history.trim(0, 0)
-    rows = [{"epoch": 1}, {"rewind": 1}, {"epoch": 2}, {"rewind": 2}, {"epoch": 3}]
+    rows = [
+        {"event": "epoch", "epoch": 1},
+        {"event": "rewind", "rewind": 1},
+        {"event": "epoch", "epoch": 2},
+        {"event": "rewind", "rewind": 2},
+        {"event": "epoch", "epoch": 3},
+    ]
     for row in rows:
         run.history.append(row)
     file = run.path / "history.jsonl"
-    file.write_bytes(file.read_bytes() + b'{"epoch": 4, "tra')
+    file.write_bytes(file.read_bytes() + b'{"event": "epoch", "epoch": 4, "tra')
     run.history.trim(3, 2)
     assert [json.loads(line) for line in file.read_text().splitlines()] == rows
     before = file.stat().st_ino

@@ -141,7 +141,7 @@ def test_no_command_unpickles_anything(tmp_path, monkeypatch, cache):
 @pytest.mark.parametrize("name", [".lock", ".owner", "history.jsonl", "run.json", "state.safetensors"])
 def test_a_link_in_a_run_is_refused_before_anything_is_written_through_it(name, tmp_path):
     run, training = start(tmp_path)
-    run.save_checkpoint(training.checkpoint())
+    run.folder.save_checkpoint(training.checkpoint())
     mine = tmp_path / "mine.txt"
     mine.write_text("mine")
     (run.path / name).unlink(missing_ok=True)
@@ -167,8 +167,8 @@ def test_a_link_that_comes_while_a_run_is_trained_is_not_written_through(tmp_pat
             (run.path / name).symlink_to(mine)
         with pytest.raises(OSError, match=r"history\.jsonl"):
             run.history.append({"epoch": 1})
-        run.save_model(training.model)
-        run.save_checkpoint(training.checkpoint())
+        run.folder.save_model(training.model)
+        run.folder.save_checkpoint(training.checkpoint())
         run.replace_record(dataclasses.replace(run.record, net_name="other"))
     assert mine.read_text() == "mine"
 

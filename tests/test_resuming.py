@@ -16,10 +16,15 @@ from torch import nn
 from lamina.errors import RecipeError, RunError
 from lamina.files import lock_folder
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.runs.resume import make_training, resume_training
+from lamina.runs.resume import find_dataset, make_training, resume_training
 from lamina.runs.run import Run, load_run
 from lamina.training.events import Step
+from lamina.training.loop import Training
 from small_runs import DATA, RECIPE, follow, same, start, weights
+
+
+def resume(run: Run, module: nn.Module | None = None, epochs: int | None = None) -> Training:
+    return resume_training(run.folder, run.record, DATA, module, epochs)
 
 
 def raises(kind: type[Exception], message: str):
@@ -33,8 +38,8 @@ def test_a_run_resumes_from_its_files_to_the_same_weights(stop, tmp_path):
     run, training = start(tmp_path)
     for _, _event in zip(range(stop), training, strict=False):
         pass
-    run.save_checkpoint(training.checkpoint())
-    resumed = resume_training(load_run(run.path), DATA, steps_per_record=1)
+    run.folder.save_checkpoint(training.checkpoint())
+    resumed = resume(load_run(run.path))
     rest = follow(resumed)
     assert [epoch.train_loss for epoch in rest] == [epoch.train_loss for epoch in expected[2 - len(rest) :]]
     assert same(weights(resumed), weights(straight))
@@ -43,7 +48,7 @@ def test_a_run_resumes_from_its_files_to_the_same_weights(stop, tmp_path):
 def test_a_run_that_was_never_saved_begins_at_the_start(tmp_path):
     run, straight = start(tmp_path)
     follow(straight)
-    resumed = resume_training(run, DATA)
+    resumed = resume(run)
     assert resumed.steps_done == 0
     follow(resumed)
     assert same(weights(resumed), weights(straight))
@@ -54,17 +59,17 @@ def test_a_training_resumes_in_the_precision_that_was_recorded_and_measures_noth
     for value in ("fp32", "bf16"):
         recorded = dataclasses.replace(run.record.precision, value=value, reason="recorded")
         other = Run(run.path, dataclasses.replace(run.record, precision=recorded))
-        assert resume_training(other, DATA).precision == recorded
+        assert resume(other).precision == recorded
 
 
 def test_a_compiled_run_resumes_where_there_is_no_compiler(tmp_path, monkeypatch):
     run, training = start(tmp_path)
     next(iter(training))
-    run.save_checkpoint(training.checkpoint())
+    run.folder.save_checkpoint(training.checkpoint())
     compiled = dataclasses.replace(run.record, recipe=dataclasses.replace(run.record.recipe, compile="on"))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    resumed = resume_training(Run(run.path, compiled), DATA)
+    resumed = resume(Run(run.path, compiled))
     assert resumed.recipe.compile == "off"
     assert [epoch.epoch for epoch in follow(resumed)] == [1, 2]
 
@@ -74,8 +79,8 @@ def test_a_finished_run_is_made_longer_as_if_it_had_been_so_from_the_start(tmp_p
     follow(straight)
     run, training = start(tmp_path)
     follow(training)
-    run.save_checkpoint(training.checkpoint())
-    longer = resume_training(run, DATA, epochs=4)
+    run.folder.save_checkpoint(training.checkpoint())
+    longer = resume(run, epochs=4)
     assert [epoch.epoch for epoch in follow(longer)] == [3, 4]
     assert same(weights(longer), weights(straight))
 
@@ -91,34 +96,34 @@ def test_a_finished_run_is_made_longer_as_if_it_had_been_so_from_the_start(tmp_p
 )
 def test_a_schedule_over_all_epochs_allows_no_other_number_of_them(changes, what, tmp_path):
     run, _ = start(tmp_path, dataclasses.replace(RECIPE, **changes))
-    assert resume_training(run, DATA, epochs=2).recipe == run.record.recipe
+    assert resume(run, epochs=2).recipe == run.record.recipe
     with raises(
         RecipeError,
         f"epochs can't go from 2 to 4: {what} is spread over all epochs, so every step so far would have been "
         "different. Resume without --epochs, or start a new run with that many epochs.",
     ):
-        resume_training(run, DATA, epochs=4)
+        resume(run, epochs=4)
 
 
 def test_fewer_epochs_than_are_done_are_rejected(tmp_path):
     run, training = start(tmp_path)
     follow(training)
-    run.save_checkpoint(training.checkpoint())
+    run.folder.save_checkpoint(training.checkpoint())
     with raises(RecipeError, f"epochs was 1, but {run.path} has trained 2 epochs already. Give 2 or more."):
-        resume_training(run, DATA, epochs=1)
+        resume(run, epochs=1)
 
 
 def test_a_run_that_stopped_inside_an_epoch_cannot_end_before_it(tmp_path):
     run, training = start(tmp_path)
     for _, _event in zip(range(5), training, strict=False):  # of 3 steps an epoch
         pass
-    run.save_checkpoint(training.checkpoint())
+    run.folder.save_checkpoint(training.checkpoint())
     with raises(
         RecipeError,
         f"epochs was 1, but {run.path} has trained 1 whole epochs and 2 more steps already. Give 2 or more.",
     ):
-        resume_training(run, DATA, epochs=1)
-    assert [epoch.epoch for epoch in follow(resume_training(run, DATA, epochs=2))] == [2]
+        resume(run, epochs=1)
+    assert [epoch.epoch for epoch in follow(resume(run, epochs=2))] == [2]
 
 
 def test_other_data_is_rejected(tmp_path):
@@ -128,20 +133,20 @@ def test_other_data_is_rejected(tmp_path):
         f"pets has changed since {run.path} was trained (fingerprint def456, was abc123). "
         "Restore the pictures, or train a new run.",
     ):
-        resume_training(run, dataclasses.replace(DATA, fingerprint="def456"))
+        find_dataset(run.folder, run.record, dataclasses.replace(DATA, fingerprint="def456"))
 
 
 def test_the_checkpoint_of_another_net_is_rejected_by_its_file(tmp_path):
     run, _ = start(tmp_path)
     _, other = start(tmp_path, net=Net(Flatten(), Linear(5), ReLU(), Output()))
-    run.save_checkpoint(other.checkpoint())
+    run.folder.save_checkpoint(other.checkpoint())
     with raises(
         RunError,
         f"{run.path}/state.safetensors: the checkpoint does not fit the training: for live.body.1.weight expected the "
         "shape (4, 108), got (5, 108). Restore it from a copy, or delete it and history.jsonl: lamina resume "
         "then starts over.",
     ):
-        resume_training(run, DATA)
+        resume(run)
 
 
 def test_a_module_of_ones_own_is_given_again_and_resumes(tmp_path):
@@ -153,26 +158,26 @@ def test_a_module_of_ones_own_is_given_again_and_resumes(tmp_path):
     follow(straight)
     run, training = start(tmp_path, net=build())
     next(event for event in training if isinstance(event, Step))
-    run.save_checkpoint(training.checkpoint())
+    run.folder.save_checkpoint(training.checkpoint())
     with raises(
         RunError,
         f"{run.path} uses your own module, and lamina never runs code that a run names. "
         "Give it again with --net mine.py:build.",
     ):
-        resume_training(run, DATA)
-    resumed = resume_training(run, DATA, module=build())
+        resume(run)
+    resumed = resume(run, module=build())
     follow(resumed)
     assert same(weights(resumed), weights(straight))
     with_net, _ = start(tmp_path)
     with raises(RunError, f"{with_net.path} holds its own net, tiny. Leave out --net and module."):
-        resume_training(with_net, DATA, module=build())
+        resume(with_net, module=build())
 
 
 def test_a_training_made_again_from_its_start_gives_the_same_weights(tmp_path):
     run, training = start(tmp_path)
     follow(training)
-    run.save_checkpoint(training.checkpoint())
-    again = make_training(run, DATA)
+    run.folder.save_checkpoint(training.checkpoint())
+    again = make_training(run.record, DATA, run.record.net)
     assert again.steps_done == 0
     follow(again)
     assert same(weights(again), weights(training))
@@ -180,16 +185,16 @@ def test_a_training_made_again_from_its_start_gives_the_same_weights(tmp_path):
 
 def test_a_history_without_its_checkpoint_is_rejected_with_the_remedy(tmp_path):
     run, _ = start(tmp_path)
-    run.history.append({"epoch": 1})
-    run.history.append({"epoch": 2})
+    run.history.append({"event": "epoch", "epoch": 1})
+    run.history.append({"event": "epoch", "epoch": 2})
     with raises(
         RunError,
         f"{run.path} has 2 epochs in its history, but no state.safetensors to resume from. "
         "Restore that file from a copy, or delete history.jsonl: lamina resume then starts over.",
     ):
-        resume_training(run, DATA)
+        resume(run)
     (run.path / "history.jsonl").unlink()
-    assert [epoch.epoch for epoch in follow(resume_training(run, DATA))] == [1, 2]
+    assert [epoch.epoch for epoch in follow(resume(run))] == [1, 2]
 
 
 LOCK = """

@@ -56,7 +56,7 @@ def test_without_test_the_answers_are_those_of_the_report(tmp_path):
 
 def test_other_weights_outdate_the_answers(tmp_path):
     run = train(tmp_path)
-    run.save_model(run.load_model())
+    run.folder.save_model(run.load_model())
     assert run.answers == {}
     assert run.evaluate(data=DATA_WITH_VAL) == dataclasses.replace(run.report)
     assert run.answers.keys() == {"val", "test"}
@@ -72,7 +72,7 @@ def test_numbers_are_drawn_from_the_answers(tmp_path):
 
 def test_answers_that_are_not_the_runs_are_refused(run, tmp_path):
     other = dataclasses.replace(run, path=tmp_path)
-    other.save_answers([Answers("val", np.zeros((2, 5), np.float32), np.array([0, 1]), ("a", "b"))])
+    other.folder.save_answers([Answers("val", np.zeros((2, 5), np.float32), np.array([0, 1]), ("a", "b"))])
     with pytest.raises(RunError) as error:
         _ = other.answers
     assert str(error.value) == (

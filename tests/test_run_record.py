@@ -14,10 +14,10 @@ from lamina.errors import RunError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.runs.record import FORMAT, RunRecord
 from lamina.runs.run import Run, load_run
-from lamina.runs.start import begin_run, create_folder
+from lamina.runs.start import create_folder
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
-from small_runs import DATA
+from small_runs import DATA, begin_run
 
 RECIPE = Recipe(epochs=1, batch_size=4, precision="fp32", seed=7)
 
@@ -135,7 +135,7 @@ def test_every_field_of_run_json_is_needed(run):
     "changes", [{"mean": [1.0]}, {"mean": []}, {"in_shape": []}, {"in_shape": [3, 6]}, {"in_shape": [3, 2, 2]}]
 )
 def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, changes):
-    run.save_model(training.model)
+    run.folder.save_model(training.model)
     edit(run.path / "run.json", **changes)
     with pytest.raises(RunError, match=r"run\.json is damaged"):
         load_run(run.path).load_model()

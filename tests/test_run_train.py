@@ -130,7 +130,7 @@ def test_an_exception_in_the_loop_leaves_a_whole_run_and_no_lock(tmp_path):
         for event in run.iter_train():
             if isinstance(event, Step) and event.epoch == 2:
                 1 / 0  # noqa: B018
-    assert run.read_checkpoint().standing.steps_done == 4
+    assert run.folder.read_checkpoint().standing.steps_done == 4
     assert run.load_model().in_shape == (3, 6, 6)
     first = next(iter(run.iter_train()))
     assert first == Resumed(steps_done=4, epochs_done=1, epochs=2)
@@ -312,7 +312,7 @@ def test_a_run_of_a_gpu_continues_where_there_is_none(tmp_path):
     assert load_run(run.path).record.device.value == "cuda"
     assert run.evaluate(data=DATA).score == run.report.score
     assert [change.what for change in find_changes(run.record)] == ["device"]
-    assert make_training(run, DATA).device.value == "cpu"
+    assert make_training(run.record, DATA, run.record.net).device.value == "cpu"
 
 
 def test_arrays_in_memory_have_to_be_given_again(tmp_path):

@@ -17,11 +17,11 @@ from lamina.evaluation.evaluating import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.runs.record import FORMAT, OwnModule, RunRecord
 from lamina.runs.run import DamagedRun, Run, list_runs, load_run
-from lamina.runs.start import begin_run, create_folder
+from lamina.runs.start import create_folder
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from lamina.training.tensors import write_tensors
-from small_runs import DATA
+from small_runs import DATA, begin_run
 
 RECIPE = Recipe(epochs=1, batch_size=4, precision="fp32", seed=7)
 NET = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_made_is_rejected(tmp_path, record):
 
 
 def test_a_model_gives_the_same_logits_bit_for_bit_when_it_is_loaded(run, training):
-    run.save_model(training.model)
+    run.folder.save_model(training.model)
     loaded = load_run(run.path).load_model()
     batch = torch.from_numpy(DATA.test.pixels)
     with torch.inference_mode():
@@ -157,7 +157,7 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
     begun = begin_run(tied, DATA, RECIPE, net_name="my_net", origin=own, device="cpu", runs_dir=tmp_path)
     run = load_run(begun.path)
     training = train(tied)
-    run.save_model(training.model)
+    run.folder.save_model(training.model)
     with raises(
         f"{run.path} uses your own module, and lamina never runs code that a run names. "
         "Give it again with --net my_net.py:build."
@@ -197,13 +197,13 @@ def test_weights_that_are_no_safetensors_are_rejected(content, run):
 
 def test_weights_of_another_net_are_rejected_by_name_and_shape(run):
     wider = train(Net(Conv2d(5, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output()))
-    run.save_model(wider.model)
+    run.folder.save_model(wider.model)
     with raises(
         f"{run.path}/model.safetensors does not fit the net: for body.0.bias expected the shape (4,), got (5,). "
         "Give the net that was trained, or restore the file from a copy."
     ):
         run.load_model()
-    run.save_model(train(Net(Conv2d(4, kernel_size=3), ReLU(), Flatten(), Output())).model)
+    run.folder.save_model(train(Net(Conv2d(4, kernel_size=3), ReLU(), Flatten(), Output())).model)
     with raises(
         f"{run.path}/model.safetensors does not fit the net: for body.1.bias expected the shape (4,), got none. "
         "Give the net that was trained, or restore the file from a copy."
@@ -214,12 +214,12 @@ def test_weights_of_another_net_are_rejected_by_name_and_shape(run):
 def test_a_report_is_read_as_it_was_written(run, training):
     assert run.report is None
     report = evaluate(training.model, DATA.test)
-    run.save_report(report)
+    run.folder.save_report(report)
     assert run.report == report
 
 
 def test_a_damaged_report_is_named(run, training):
-    run.save_report(evaluate(training.model, DATA.test))
+    run.folder.save_report(evaluate(training.model, DATA.test))
     file = run.path / "report.json"
     edit(file, loss="low")
     with raises(f"{file}: This is not a report: report.loss must be a number, got 'low'. Evaluate the model again."):
@@ -256,10 +256,10 @@ def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
 
 
 def test_a_checkpoint_is_read_as_it_was_saved(run, training):
-    assert run.read_checkpoint() is None
+    assert run.folder.read_checkpoint() is None
     checkpoint = training.checkpoint()
-    run.save_checkpoint(checkpoint)
-    found = run.read_checkpoint()
+    run.folder.save_checkpoint(checkpoint)
+    found = run.folder.read_checkpoint()
     assert found.standing == checkpoint.standing
     assert found.tensors.keys() == checkpoint.tensors.keys()
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in checkpoint.tensors.items())
@@ -280,18 +280,18 @@ def test_a_checkpoint_is_read_as_it_was_saved(run, training):
     ids=["overwritten", "other values"],
 )
 def test_a_damaged_checkpoint_is_named_with_its_remedy(damage, why, run, training):
-    run.save_checkpoint(training.checkpoint())
+    run.folder.save_checkpoint(training.checkpoint())
     file = run.path / "state.safetensors"
     damage(file)
     with raises(
         f"{file} is damaged: {why}. Restore it from a copy, or delete it and history.jsonl: "
         "lamina resume then starts over."
     ):
-        run.read_checkpoint()
+        run.folder.read_checkpoint()
 
 
 def test_another_record_is_written_and_removes_the_report_of_what_was(run, training):
-    run.save_report(evaluate(training.model, DATA.test))
+    run.folder.save_report(evaluate(training.model, DATA.test))
     assert run.replace_record(run.record) == run
     assert run.report is not None
     longer = dataclasses.replace(run.record, recipe=dataclasses.replace(RECIPE, epochs=5))

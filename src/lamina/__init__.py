@@ -5,9 +5,7 @@
 >>> from lamina.nets import Flatten, Linear, Output, ReLU
 >>> net = Net(Flatten(), Linear(20), ReLU(), Output())
 >>> run = start_run(net, load_data("shapes"), Recipe(epochs=1), runs_dir=tempfile.mkdtemp())
->>> for event in run.iter_train():
-...     pass
->>> run.report.split
+>>> run.train(progress=False).split
 'test'
 """
 
@@ -17,13 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lamina.cli.terminal import show_progress
     from lamina.data import Dataset, Images, Preparation, load_data
     from lamina.errors import LaminaError, LaminaWarning
     from lamina.evaluation.evaluating import evaluate
     from lamina.evaluation.predictor import Prediction, Predictor
     from lamina.evaluation.reports import Report
     from lamina.nets import Net, parse_net, summarize
+    from lamina.runs.progress import show_progress
     from lamina.runs.run import Run, list_runs, load_run
     from lamina.runs.start import start_run
     from lamina.training.activations import activations
@@ -39,13 +37,13 @@ __version__ = "0.1.0"
 
 # Each name is imported when it is first asked for: `import lamina` loads neither torch nor matplotlib.
 _PACKAGES = {
-    "lamina.cli.terminal": ("show_progress",),
     "lamina.data": ("Dataset", "Images", "Preparation", "load_data"),
     "lamina.errors": ("LaminaError", "LaminaWarning"),
     "lamina.evaluation.evaluating": ("evaluate",),
     "lamina.evaluation.predictor": ("Prediction", "Predictor"),
     "lamina.evaluation.reports": ("Report",),
     "lamina.nets": ("Net", "parse_net", "summarize"),
+    "lamina.runs.progress": ("show_progress",),
     "lamina.runs.run": ("Run", "list_runs", "load_run"),
     "lamina.runs.start": ("start_run",),
     "lamina.training.activations": ("activations",),

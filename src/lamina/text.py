@@ -1,4 +1,4 @@
-"""Text for people: names made safe to show, and tables as plain text, HTML and rich's own."""
+"""Text for people: names made safe to show, tables as plain text, HTML and rich's own, and progress bars."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from lamina.errors import escape as escape  # it has its place there, as errors need it too
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
     from rich.table import Table
 
 LONGEST_NAME = 24
@@ -82,3 +84,20 @@ def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int =
     title = f"<caption>{html.escape(escape(caption))}</caption>" if caption else ""
     body = "".join(line(row, "td") for row in rows)
     return f"<table>{title}<thead>{line(heads, 'th')}</thead><tbody>{body}</tbody></table>"
+
+
+def make_bar(console: Console, *, is_shown: bool) -> Progress:
+    """A progress bar that disappears at its end."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=not is_shown,
+    )

@@ -13,9 +13,9 @@ from lamina.data import Dataset, Images
 from lamina.data.resizing import resize_image, seen_box
 from lamina.drawing.attribution import _average_blocks
 from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
-from lamina.runs.start import begin_run
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
+from small_runs import begin_run
 from timm_weights import save_random
 
 METHODS = ["occlusion", "gradients", "grad-cam"]
@@ -191,7 +191,7 @@ def test_other_targets_and_grey_pictures_are_explained_too(workplace, kind, chan
     for _ in training:
         pass
     run = begin_run(net, Dataset("pets", "abc", images), None, net_name="tiny", device="cpu", runs_dir=workplace)
-    run.save_model(training.model)
+    run.folder.save_model(training.model)
     Image.fromarray(pixels[0].squeeze()).save("one.png")
     for words, explained in ((("--target", target), target), ((), None)):
         done = run_lamina("explain", run.path, "one.png", "--json", *words)

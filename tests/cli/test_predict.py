@@ -23,7 +23,7 @@ from small_runs import DATA, start
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was not trained: what it answers does not matter here."""
     made, training = start(tmp_path_factory.mktemp("runs"))
-    made.save_model(training.model)
+    made.folder.save_model(training.model)
     return made.path
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from lamina.data import Dataset, Images
 from lamina.nets import Flatten, Net, Output
-from lamina.runs.start import begin_run
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
+from small_runs import begin_run
 
 
 def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None
     run = begin_run(
         Net(Flatten(), Output()), Dataset("pets", "abc", images), None, net_name="tiny", device="cpu", runs_dir=tmp_path
     )
-    run.save_model(training.model)
+    run.folder.save_model(training.model)
     Image.fromarray(pixels[0]).save(tmp_path / "one.png")
 
     # Python names every module that it imports, with its time, on stderr.

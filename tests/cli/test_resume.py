@@ -188,7 +188,9 @@ def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(w
         .err.splitlines()[-1]
         .endswith("Restore it from a copy, or delete that line: the weights and the checkpoint are in other files.")
     )
-    history.write_text('{"epoch": 1}\n' + third)  # nothing that is no line, but without a digest and the second
+    history.write_text(
+        '{"event": "epoch", "epoch": 1}\n' + third
+    )  # nothing that is no line, but without a digest and the second
     assert main(["verify", "runs/run", "--epochs", "3"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         "lamina: runs/run/history.jsonl lacks the digest of the weights after one of epochs 1 to 3. "

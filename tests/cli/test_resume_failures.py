@@ -115,7 +115,7 @@ def test_what_found_no_room_is_written_with_the_next_epoch_that_finds_some(tmp_p
             disk.close()
             kept = [1, 1, 1, 4][event.epoch - 1]
             assert [row["epoch"] for row in run.history.epochs()] == list(range(1, kept + 1))
-            assert run.read_checkpoint().standing.steps_done == kept * steps_per_epoch
+            assert run.folder.read_checkpoint().standing.steps_done == kept * steps_per_epoch
             if event.epoch in (1, 2):
                 disk.enter_context(full_disk(10))
     assert run.report is not None

@@ -109,7 +109,7 @@ def test_stopped_in_the_second_training_the_better_so_far_is_named_and_both_can_
     assert f"the best run so far is {best}; the training that was stopped is {second}" in printed
     assert len(load_run(best).record.considered) == len(considered["candidates"])
     assert run_lamina("evaluate", "runs/mine").returncode == 0
-    assert load_run(second).read_checkpoint() is not None
+    assert load_run(second).folder.read_checkpoint() is not None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

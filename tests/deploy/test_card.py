@@ -78,7 +78,7 @@ def test_where_all_are_right_no_class_is_the_weakest(runs, tmp_path):
     run, _ = runs["binary"]
     run = dataclasses.replace(run, path=shutil.copytree(run.path, tmp_path / "right"))
     classes = tuple(dataclasses.replace(scores, recall=1.0) for scores in run.report.classes)
-    run.save_report(dataclasses.replace(run.report, classes=classes))
+    run.folder.save_report(dataclasses.replace(run.report, classes=classes))
     assert "recall is lowest" not in build_card(run)
 
 

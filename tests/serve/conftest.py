@@ -12,10 +12,9 @@ from served import MARKUP, Server, serving
 from lamina.data import load_data
 from lamina.evaluation.evaluating import evaluate
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.runs.start import begin_run
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
-from small_runs import DATA, RECIPE
+from small_runs import DATA, RECIPE, begin_run
 
 
 @pytest.fixture(scope="session")
@@ -33,13 +32,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for _ in training:
         pass
     shapes = begin_run(net, data, None, net_name="mlp", name="shapes", device="cpu", runs_dir=folder)
-    shapes.save_model(training.model)
-    shapes.save_report(evaluate(training.model, data.test.take_evenly(200)))
+    shapes.folder.save_model(training.model)
+    shapes.folder.save_report(evaluate(training.model, data.test.take_evenly(200)))
     train, test = (replace(images, target_names=MARKUP) for images in (DATA.train, DATA.test))
     data = replace(DATA, train=train, test=test)
     training = Training(net, train, RECIPE, device="cpu")
     hostile = begin_run(net, data, RECIPE, net_name="<b>tiny</b>", name="hostile", device="cpu", runs_dir=folder)
-    hostile.save_model(training.model)
+    hostile.folder.save_model(training.model)
     with torch.no_grad():
         next(training.model.parameters()).fill_(4e36)
     faulty = begin_run(
@@ -51,7 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         device="cpu",
         runs_dir=folder,
     )
-    faulty.save_model(training.model)
+    faulty.folder.save_model(training.model)
     return {"shapes": shapes.path, "hostile": hostile.path, "faulty": faulty.path.rename(folder / "faulty\udce9")}
 
 

@@ -22,10 +22,9 @@ from lamina.deploy.serve.openapi import describe_api
 from lamina.evaluation.calibration import Calibration
 from lamina.runs.record import OwnModule
 from lamina.runs.run import load_run
-from lamina.runs.start import begin_run
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
-from small_runs import DATA, NET, RECIPE
+from small_runs import DATA, NET, RECIPE, begin_run
 
 PICTURE = encode(np.random.default_rng(3).integers(0, 256, (40, 32, 3), np.uint8))
 ROWS = np.arange(12)
@@ -56,9 +55,9 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         made = net.module((3, 32, 32), 3) if isinstance(net, TimmNet) else net
         data = replace(DATA, train=images, test=None)
         run = begin_run(made, data, RECIPE, net_name=str(name), origin=origin, name=name, device="cpu", runs_dir=folder)
-        run.save_model(Training(made, images, RECIPE, device="cpu").model)
+        run.folder.save_model(Training(made, images, RECIPE, device="cpu").model)
         found[name] = run.path
-    load_run(found["calibrated"]).save_calibration(Calibration("val", 100, (3.0,)))
+    load_run(found["calibrated"]).folder.save_calibration(Calibration("val", 100, (3.0,)))
     return found
 
 
@@ -72,7 +71,7 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = Training(NET, data.train, RECIPE, device="cpu").model
     for name in ("sound", "diverged"):
         run = begin_run(NET, data, RECIPE, net_name="tiny", name=name, device="cpu", runs_dir=folder)
-        run.save_model(model)
+        run.folder.save_model(model)
         with torch.no_grad():
             next(model.parameters()).fill_(4e36)
     return folder

@@ -18,9 +18,8 @@ import numpy as np
 import pytest
 from served import Server, encode, noise, pack_list, read_all, serving, wait_until
 
-from lamina.runs.start import begin_run
 from lamina.training.loop import Training
-from small_runs import DATA, NET, RECIPE
+from small_runs import DATA, NET, RECIPE, begin_run
 
 LIMITS = """
 from lamina.deploy.serve import bodies, server, worker
@@ -41,7 +40,7 @@ def hasty(runs, tmp_path_factory):
         NET, replace(DATA, train=train, test=None), RECIPE,
         net_name="tiny", name="wordy", device="cpu", runs_dir=tmp_path_factory.mktemp("wordy"),
     )  # fmt: skip
-    wordy.save_model(Training(NET, train, RECIPE, device="cpu").model)
+    wordy.folder.save_model(Training(NET, train, RECIPE, device="cpu").model)
     with serving(runs["hostile"], wordy.path, limits=LIMITS) as started:
         yield started
         # Whatever became of the requests of these tests, none of their bodies is held for ever.

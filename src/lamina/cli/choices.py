@@ -76,7 +76,7 @@ def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset
     """The data set of a run, from where it was, or from its new place, ``source``."""
     from lamina.runs.resume import find_source
 
-    return choose_data(str(find_source(run, source)), run.record.data.preparation, terminal)
+    return choose_data(str(find_source(run.folder, run.record, source)), run.record.data.preparation, terminal)
 
 
 def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:

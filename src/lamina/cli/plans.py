@@ -26,7 +26,8 @@ from lamina.training.recipe import Recipe
 if TYPE_CHECKING:
     from lamina.data import Dataset
     from lamina.evaluation.reports import Report
-    from lamina.runs.choosing import Candidate, Clock, Considered
+    from lamina.runs.choosing import Candidate, Clock
+    from lamina.runs.record import Considered
     from lamina.training.pretrained import TimmNet
     from lamina.training.timing import Pace
 
@@ -203,7 +204,8 @@ class Request:
 
     def propose(self, dataset: Dataset) -> list[Candidate]:
         """The candidates to train from scratch, at the size that was given or at the sizes that suit the pictures."""
-        from lamina.runs.choosing import find_sides, propose
+        from lamina.runs.choosing import propose
+        from lamina.runs.nets import find_sides
 
         side_px = self.preparation.size_px
         return propose(dataset, find_sides(dataset) if side_px is None else (side_px,), self.given)
@@ -325,7 +327,10 @@ def plan_candidate(
         request.terminal.remark(candidate.fit)
     seconds = clock.total_seconds(candidate.pace, recipe)
     considered = tuple(
-        remember(candidate, recipe, seconds, one.verdict) if one.is_of(candidate) else one for one in considered
+        remember(candidate, recipe, seconds, one.verdict)
+        if (one.net_name, one.side_px) == (candidate.net_name, candidate.side_px)
+        else one
+        for one in considered
     )
     return Plan(choice, recipe, dataset, budget, considered, request.preparation.size_px is None)
 
@@ -478,7 +483,7 @@ def remember(
     candidate: Candidate, recipe: Recipe, seconds: float, verdict: str, report: Report | None = None
 ) -> Considered:
     """A candidate with its recipe, as recorded in a run."""
-    from lamina.runs.choosing import Considered
+    from lamina.runs.record import Considered
 
     return Considered(
         candidate.net_name,
@@ -491,7 +496,7 @@ def remember(
 
 
 def _remember_run(outcome: Outcome, verdict: str) -> Considered:
-    from lamina.runs.choosing import Considered
+    from lamina.runs.record import Considered
 
     record, epochs = outcome.run.record, len(outcome.run.history.epochs())
     return Considered(

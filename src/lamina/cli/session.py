@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
     from lamina.data import Dataset
     from lamina.evaluation.reports import Report
-    from lamina.runs.choosing import Considered
-    from lamina.runs.record import RunRecord
+    from lamina.runs.record import Considered, RunRecord
     from lamina.runs.run import Run
 
 
@@ -77,24 +76,15 @@ def start(
     group: Group = ALONE,
 ) -> Run:
     """Make a run, and print what was chosen."""
-    from lamina.runs.start import begin_run
+    from lamina.runs.start import start_run
     from lamina.training.task import task_of
 
     module = net.make(recipe.seed, dataset.train.shape, task_of(dataset.train).outputs)
-    run = begin_run(
-        module,
-        dataset,
-        recipe,
-        net_name=net.name,
-        origin=net.origin,
-        device=device,
-        runs_dir=runs_dir,
-        name=name,
-        rewind_on_nan=rewind_on_nan,
-        command=terminal.command,
-        considered=considered,
-        group=group,
-    )
+    run = start_run(
+        replace(net, net=module if isinstance(module, Net) else lambda *_: module), dataset, recipe, device=device,
+        runs_dir=runs_dir, name=name, command=terminal.command, group=group,
+    )  # fmt: skip
+    run = run.replace_record(replace(run.record, rewind_on_nan=rewind_on_nan, considered=considered))
     record = run.record
     print_group(group, record.recipe.lanes, terminal)
     terminal.remark(f"net: {net.name}, {record.parameters:,} parameters")
@@ -186,7 +176,7 @@ def train(
                     has_ended = event.epochs_done < event.epochs and group.is_leader and run.early_end
                     position = "the training has ended early; evaluating the final model" if has_ended else str(event)
                     terminal.remark(f"{run.path}: {position}")
-                case _:
+                case Step():
                     show_progress(f"epoch {event.epoch}", event.step, event.steps)
             if slowdown is not None and isinstance(event, Step | Epoch):
                 epochs_done = event.epoch if isinstance(event, Epoch) else event.epoch - 1 + event.step / event.steps
@@ -232,8 +222,6 @@ def _say_whether_calibrated(outcome: Outcome, terminal: Terminal) -> None:
 
 def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
     """Print the result of a training; returns the exit status."""
-    from lamina.runs.history import has_ended
-
     if terminal.is_quiet:
         return 0 if outcome.stopped_by is None else 128 + outcome.stopped_by
     data_name = outcome.dataset.name
@@ -246,7 +234,7 @@ def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
         pictures = sorted(file.name for file in run.path.glob("*.png"))
         terminal.say(f"saved to {run.path}: {', '.join(('model', 'report', *pictures))}")
         _say_whether_calibrated(outcome, terminal)
-    elif outcome.stopped_by is None:
+    elif outcome.stopped_by is None and not outcome.is_stopped_at_diagnosis:
         terminal.say(f"{data_name} has no val or test images that can be scored; the model is in {run.path}")
     terminal.emit(
         "result",
@@ -266,15 +254,16 @@ def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
     )
     if outcome.stopped_by is None:
         return 0
-    is_whole = has_ended(run.history.epochs(), run.record.recipe.epochs)
-    go_on = f"evaluate it with: lamina resume {run.path}" if is_whole else f"continue with: lamina resume {run.path}"
+    go_on = (
+        f"evaluate it with: lamina resume {run.path}" if run.is_finished else f"continue with: lamina resume {run.path}"
+    )
     terminal.remark(f"lamina: stopped by {outcome.stopped_by.name}; {go_on}")
     return 128 + outcome.stopped_by
 
 
 def _look_for_overlap(outcome: Outcome, report: Report, terminal: Terminal) -> Mapping[str, Any]:
     """Look for near-duplicates of training images where that takes at most a fifth of the training's time."""
-    from lamina.insight.duplicates import estimate_seconds
+    from lamina.insight.overlap import estimate_seconds
 
     train, images = (
         outcome.dataset.train,

@@ -7,19 +7,16 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from lamina.errors import RecipeError
-from lamina.text import build_table, escape
+from lamina.text import build_table, escape, make_bar
 
-Event = TypeVar("Event")
 QUIET_SECONDS = 2.0
 """Time before a progress bar is shown, in commands that are usually done by then."""
 
@@ -124,57 +121,3 @@ class Terminal:
 
         with bar:
             yield show
-
-
-def make_bar(console: Console, *, is_shown: bool) -> Progress:
-    """A bar that disappears at its end."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-        disable=not is_shown,
-    )
-
-
-def show_progress(events: Iterable[Event], console: Console | None = None) -> Iterator[Event]:
-    """Pass on the events of a training, printing a line for each epoch and a progress bar in between.
-
-    The bar is shown in a terminal, and in a notebook that has ``ipywidgets``.
-
-    Args:
-        events: a ``Training``, or what ``Run.iter_train`` gives.
-        console: where to print; by default stdout, or the notebook.
-
-    >>> from lamina import Recipe, Training, load_data
-    >>> from lamina.nets import Flatten, Net, Output
-    >>> training = Training(Net(Flatten(), Output()), load_data("shapes").train, Recipe(epochs=1), device="cpu")
-    >>> for event in show_progress(training):  # doctest: +ELLIPSIS
-    ...     pass
-    epoch 1/1  train loss ...
-    """
-    from lamina.evaluation.reports import Report
-    from lamina.training.events import Epoch, Step
-
-    console = console or Console()
-    report: Report | None = None
-    can_update = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
-    with make_bar(console, is_shown=can_update) as bar:
-        task = bar.add_task("", total=None)
-        for event in events:
-            match event:
-                case Step():
-                    bar.update(task, description=f"epoch {event.epoch}", completed=event.step, total=event.steps)
-                case Report():
-                    report = event
-                case Epoch():
-                    for line in (event, *event.diagnoses):
-                        console.print(Text(escape(str(line))), soft_wrap=True)
-                    report = None
-            yield event
-    if report is not None:
-        console.print(Text(f"{report.split} {report.score}"))

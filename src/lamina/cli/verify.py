@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parse_options(Options, "verify", arguments)
     terminal = Terminal(as_json=options.json)
     from lamina.runs.differences import find_changes
-    from lamina.runs.resume import make_training
+    from lamina.runs.resume import choose_net, find_dataset, make_training
     from lamina.runs.run import load_run
     from lamina.training.events import Epoch, Step
     from lamina.training.tensors import digest_tensors
@@ -50,7 +50,8 @@ def run(arguments: Sequence[str]) -> int:
     run = load_run(options.run)
     digests = _read_digests(run, options.epochs)
     module = make_module(run, options.net, terminal)
-    training = make_training(run, choose_run_data(run, options.data, terminal), module)
+    dataset = find_dataset(run.folder, run.record, choose_run_data(run, options.data, terminal))
+    training = make_training(run.record, dataset, choose_net(run.folder, run.record, module))
     rows = []
     is_same = True
     with terminal.progress() as show_progress:

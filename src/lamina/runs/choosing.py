@@ -12,19 +12,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import numpy as np
 from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.data.decoding import fit_pixels
-from lamina.data.detail import find_detail_px
 from lamina.data.preparation import Resize
 from lamina.errors import DataError, NotFiniteError, RecipeError
 from lamina.evaluation.evaluating import evaluate
 from lamina.evaluation.reports import NumberReport, Report
 from lamina.nets import Net, Shape
-from lamina.runs.nets import draw_module
-from lamina.targets import REGRESSION, Kind, Score
+from lamina.runs.nets import (
+    LEAST_SIDE_PX,
+    PHOTO_SIDES_PX,
+    QUICKEST,
+    SIDES_PX,
+    draw_module,
+)
+from lamina.runs.record import Considered
+from lamina.targets import REGRESSION, Kind
 from lamina.training.device import choose_device
 from lamina.training.fit import PRETRAINED_HOME, describe_fit, fit_recipe
 from lamina.training.head import CHOOSING_IMAGES, choose_frozen_recipe
@@ -35,14 +40,6 @@ from lamina.training.task import task_of
 from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 from lamina.zoo import LADDER, PHOTO_LADDER, load_net, load_recipe
 
-SIDES_PX = (32, 48, 64)
-"""Picture sizes to consider for the nets of ``LADDER``, trained from scratch."""
-PHOTO_SIDES_PX = (96, 128, 160, 192, 224)
-"""Picture sizes to consider for the nets of ``PHOTO_LADDER``, for pictures with that much detail."""
-QUICKEST = "mlp"
-"""The net to fall back on if not even one epoch of the smallest net of ``LADDER`` fits into the time."""
-LEAST_SIDE_PX = 16
-"""Smaller pictures are enlarged to this size, because the nets of ``LADDER`` halve it three times."""
 LEAST_SHARE = 0.7
 """Lower limit, as a multiple of the recipe's epochs: if fewer fit into the time, a smaller net is used."""
 MOST_SHARE = 3.0
@@ -104,46 +101,6 @@ class Candidate:
         if isinstance(self.net, Net):
             return self.net.with_outputs(outputs)
         return draw_module(self.net.module, self.recipe.seed, shape, outputs)
-
-
-@dataclass(frozen=True)
-class Considered:
-    """A candidate as recorded in a run.
-
-    Attributes:
-        epochs: of its training.
-        seconds: estimated or measured time of that training, including evaluations.
-        verdict: whether it was chosen, and if not, why.
-        score: on ``val``, if it was trained.
-    """
-
-    net_name: str
-    side_px: int
-    epochs: int
-    seconds: float
-    verdict: str
-    score: Score | None = None
-
-    def is_of(self, candidate: Candidate) -> bool:
-        """Whether this is the record of that candidate."""
-        return (self.net_name, self.side_px) == (candidate.net_name, candidate.side_px)
-
-
-def find_sides(dataset: Dataset) -> tuple[int, ...]:
-    """The picture sizes to consider, ascending: none larger than the originals or than their detail requires."""
-    images = dataset.train
-    _, height, width = images.shape
-    limit = min(height, width)
-    if dataset.size_px is not None and images.original_sizes_px is not None:
-        limit = int(np.median(images.original_sizes_px.min(axis=1)))
-    elif height == width:
-        limit = find_detail_px(images, (*SIDES_PX, *PHOTO_SIDES_PX)) or height
-    elif limit < PHOTO_SIDES_PX[0]:
-        return (max(limit, LEAST_SIDE_PX),)  # small rectangles stay as they are
-    limit = max(limit, LEAST_SIDE_PX)
-    if limit >= PHOTO_SIDES_PX[0]:
-        return tuple(side for side in PHOTO_SIDES_PX if side <= limit)
-    return (*(side for side in SIDES_PX if side < limit), limit)
 
 
 def propose(dataset: Dataset, sides_px: Sequence[int], given: dict[str, Any]) -> list[Candidate]:
@@ -247,7 +204,10 @@ def choose_from_scratch(
             chosen = replace(candidate, pace=timed)
         if not has_time:
             break
-    return chosen, tuple(replace(one, verdict="chosen") if one.is_of(chosen) else one for one in considered)
+    place = (chosen.net_name, chosen.side_px)
+    return chosen, tuple(
+        replace(one, verdict="chosen") if (one.net_name, one.side_px) == place else one for one in considered
+    )
 
 
 def choose_pretrained(

@@ -1,4 +1,4 @@
-"""The final evaluation of a run: its report, its answers and its pictures."""
+"""The final evaluation of a run: its report, its logits and its figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
@@ -18,25 +17,26 @@ from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import Calibration, fit_temperatures
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
+from lamina.runs.folder import RunFolder
+from lamina.runs.record import RunRecord
 from lamina.targets import MULTI_LABEL
 from lamina.training.features import predict_logits
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.task import Task
 
-if TYPE_CHECKING:
-    from lamina.runs.run import Run
 
-
-def report_final(run: Run, model: Model, dataset: Dataset, group: Group = ALONE) -> Report | None:
-    """Evaluate a run's model on ``test``, else on ``val``; save the report, the answers on both, and the pictures.
+def evaluate_final(
+    folder: RunFolder, record: RunRecord, model: Model, dataset: Dataset, group: Group = ALONE
+) -> Report | None:
+    """Evaluate a run's model on ``test``, else on ``val``; save the report, the logits of both, and the figures.
 
     ``None``, and nothing is saved, if neither can be scored.
     """
     answers: list[Answers] = []
     report: Report | None = None
     calibration: Calibration | None = None
-    task = run.record.task
+    task = record.task
     predicted: dict[str, tuple[Float32[np.ndarray, "n k"], float]] = {}
     for images in (dataset.test, dataset.val):
         if images is not None:
@@ -55,15 +55,16 @@ def report_final(run: Run, model: Model, dataset: Dataset, group: Group = ALONE)
         if report is not None:
             answers.append(Answers(images.split, logits, images.targets, images.names))
     if report is not None and group.is_leader:
-        run.save_answers(answers)
-        run.save_calibration(calibration)
-        run.save_report(report)
-        _draw(run, report, task, answers[0])
+        folder.save_answers(answers)
+        folder.save_calibration(calibration)
+        folder.save_report(report)
+        with folder.writing():
+            _draw(folder, record, report, task, answers[0])
     return report
 
 
 def calibrate(task: Task, images: Images, logits: Float32[np.ndarray, "n k"]) -> Calibration | None:
-    """What makes the probabilities right on images that were not trained on; ``None`` where there are too few."""
+    """The temperatures that calibrate the probabilities of ``images``; ``None`` where there are too few."""
     has_labels = images.kind is not MULTI_LABEL or images.targets.any()
     if images.kind is not task.kind or not has_labels or not np.isfinite(logits).all():
         return None
@@ -81,7 +82,7 @@ def score_split(dataset: Dataset, images: Images, score: Callable[[Images], Repo
     return dataclasses.replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
 
 
-def _draw(run: Run, report: Report, task: Task, answers: Answers) -> None:
+def _draw(folder: RunFolder, record: RunRecord, report: Report, task: Task, answers: Answers) -> None:
     from lamina.drawing import (  # loads matplotlib
         draw_confusion,
         draw_curves,
@@ -91,14 +92,14 @@ def _draw(run: Run, report: Report, task: Task, answers: Answers) -> None:
         save_figure,
     )
 
-    name = run.record.net_name
-    curves = draw_curves({name: [run.history.epochs()]}, report.score, reports={name: [report]})
-    save_figure(curves, run.path / "curves.png")
+    name, path = record.net_name, folder.path
+    curves = draw_curves({name: [folder.history.epochs()]}, report.score, reports={name: [report]})
+    save_figure(curves, path / "curves.png")
     if not isinstance(report, NumberReport):
-        save_figure(draw_reliability(task, answers), run.path / "reliability.png")
+        save_figure(draw_reliability(task, answers), path / "reliability.png")
     if isinstance(report, ClassReport):
-        save_figure(draw_confusion(report), run.path / "confusion.png")
+        save_figure(draw_confusion(report), path / "confusion.png")
     elif isinstance(report, LabelReport):
-        save_figure(draw_labels(report), run.path / "labels.png")
+        save_figure(draw_labels(report), path / "labels.png")
     elif isinstance(report, NumberReport):
-        save_figure(draw_scatter(report, task, answers), run.path / "scatter.png")
+        save_figure(draw_scatter(report, task, answers), path / "scatter.png")

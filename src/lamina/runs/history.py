@@ -1,4 +1,4 @@
-"""``history.jsonl``: a line for each epoch, each rewind to a checkpoint and each diagnosis."""
+"""``history.jsonl``: a line for each epoch with its diagnoses, each rewind and an early end, as events give them."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lamina.errors import LaminaWarning
-from lamina.files import damaged, parse_object, read_bytes, write_atomically
+from lamina.files import damaged, parse_object, read_bytes
 from lamina.training.events import LayerFigures
 
 BAD_LINE = "Restore it from a copy, or delete that line: the weights and the checkpoint are in other files."
-TEXTS = ("reason", "weights", "diagnosis", "layer", "finding", "advice")
-"""The fields of a row that hold text; the others hold numbers, but for these."""
-NESTED = ("evidence", "layers")
+EVENTS = ("epoch", "rewind", "early_end")
+TEXTS = ("event", "reason", "weights", "diagnosis", "kind", "layer", "finding", "advice")
+"""The fields of a row that hold text; the others hold numbers, but for the nested ones."""
+OPTIONAL_TEXTS = ("layer", "diagnosis")
+NESTED = ("evidence", "layers", "diagnoses")
 LAYER_COLUMNS = {field.name for field in fields(LayerFigures)}
 
 
 @dataclass(frozen=True)
 class History:
-    """The rows of a run's ``history.jsonl``. It only grows, and can be read while a training adds to it."""
+    """The rows of a run's ``history.jsonl``. It can be read while a training adds to it."""
 
     file: Path
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row of texts and numbers, and of mappings and sequences of these; on disk when this returns.
-
-        NaN and infinity become null.
+        """Add an event's values; on disk when this returns. NaN and infinity become null.
 
         Raises:
             OSError: the file cannot be written; it is unchanged.
@@ -54,25 +54,35 @@ class History:
         Raises:
             RunError: a line is damaged.
         """
-        return [row for row in self._rows(warns=True) if "rewind" not in row and "diagnosis" not in row]
+        return [row for row in self._rows(warns=True) if row["event"] == "epoch"]
 
     def diagnoses(self) -> list[dict[str, Any]]:
-        """The rows of what went wrong so far."""
-        return [row for row in self._rows() if "diagnosis" in row]
+        """What went wrong so far: a row for each diagnosis."""
+        return [diagnosis for row in self._rows() for diagnosis in row.get("diagnoses", ())]
 
     def rewinds(self) -> list[dict[str, Any]]:
         """The rows of the rewinds so far."""
-        return [row for row in self._rows() if "rewind" in row]
+        return [row for row in self._rows() if row["event"] == "rewind"]
+
+    def early_end(self) -> str | None:
+        """Why the training ended before its last epoch, where its recipe's patience ended it."""
+        return next((str(row["reason"]) for row in self._rows() if row["event"] == "early_end"), None)
 
     def trim(self, epochs: int, rewinds: int) -> None:
-        """Keep the first ``epochs`` and ``rewinds`` only: what is ahead of the checkpoint after a crash is repeated."""
+        """Cut off what is ahead of a checkpoint of so many epochs and rewinds; this needs no room on the disk."""
         if not self.file.exists():
             return
-        rows = self._rows()
-        kept = [row for row in rows if (row["rewind"] <= rewinds if "rewind" in row else row["epoch"] <= epochs)]
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        if text.encode() != read_bytes(self.file):
-            write_atomically(self.file, text)
+        content, end = read_bytes(self.file), 0
+        *lines, _ = content.split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            row = _parse_row(line, f"Line {number} of {self.file}")
+            if row["rewind"] > rewinds if row["event"] == "rewind" else row["epoch"] > epochs:
+                break
+            end += len(line) + 1
+        if end < len(content):
+            with open(self.file, "r+b", opener=_open_no_link) as history:
+                history.truncate(end)
+                os.fsync(history.fileno())
 
     def _rows(self, *, warns: bool = False) -> list[dict[str, Any]]:
         if not self.file.exists():
@@ -86,11 +96,6 @@ class History:
                 stacklevel=3,
             )
         return [_parse_row(line, f"Line {number} of {self.file}") for number, line in enumerate(lines, start=1)]
-
-
-def has_ended(rows: Sequence[Mapping[str, Any]], epochs: int) -> bool:
-    """Whether the rows of the epochs so far are those of a whole training, or of one that ``Recipe.patience`` ended."""
-    return len(rows) == epochs or bool(rows and "reason" in rows[-1])
 
 
 def _replace_not_finite(value: Any) -> Any:
@@ -108,22 +113,38 @@ def _open_no_link(path: str, flags: int) -> int:
 
 def _parse_row(line: bytes, what: str) -> dict[str, Any]:
     row = parse_object(line, what, BAD_LINE)
-    key = "rewind" if "rewind" in row else "epoch"
+    if row.get("event") not in EVENTS:
+        raise damaged(
+            what, f"its event should be one of {', '.join(EVENTS)}, but is {row.get('event')!r:.60}", BAD_LINE
+        )
+    key = "rewind" if row["event"] == "rewind" else "epoch"
     number = row.get(key)
     if type(number) is not int or number < 1:
         raise damaged(what, f"its {key} should be an integer of 1 or more, but is {number!r:.60}", BAD_LINE)
-    evidence = row.get("evidence", {})
-    if not isinstance(evidence, dict):
-        raise damaged(what, f"its evidence should be an object, but is {evidence!r:.60}", BAD_LINE)
-    for name, value in (*((name, value) for name, value in row.items() if name not in NESTED), *evidence.items()):
-        is_text = isinstance(value, str) or (value is None and name == "layer")
-        if not (is_text if name in TEXTS else _is_number(value)):
-            kind = "text" if name in TEXTS else "a number"
-            raise damaged(what, f"its {name:.60} should be {kind}, but is {value!r:.60}", BAD_LINE)
+    _check_values(row, what)
+    diagnoses = row.get("diagnoses", [])
+    if not isinstance(diagnoses, list) or not all(isinstance(each, dict) for each in diagnoses):
+        raise damaged(what, f"its diagnoses should be objects, but are {diagnoses!r:.60}", BAD_LINE)
+    for diagnosis in diagnoses:
+        evidence = diagnosis.get("evidence", {})
+        if not isinstance(evidence, dict):
+            raise damaged(what, f"its evidence should be an object, but is {evidence!r:.60}", BAD_LINE)
+        _check_values(diagnosis, what)
+        _check_values(evidence, what)
     if "layers" in row and not _holds_layers(row["layers"]):
         found = f"{row['layers']!r:.60}"
         raise damaged(what, f"its layers should be names and a number or null for each, but are {found}", BAD_LINE)
     return row
+
+
+def _check_values(row: Mapping[str, Any], what: str) -> None:
+    for name, value in row.items():
+        if name in NESTED:
+            continue
+        is_text = isinstance(value, str) or (value is None and name in OPTIONAL_TEXTS)
+        if not (is_text if name in TEXTS else _is_number(value)):
+            kind = "text" if name in TEXTS else "a number"
+            raise damaged(what, f"its {name:.60} should be {kind}, but is {value!r:.60}", BAD_LINE)
 
 
 def _is_number(value: Any) -> bool:
@@ -131,7 +152,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _holds_layers(layers: Any) -> bool:
-    """Whether a row's layers are those of ``LayerFigures``: lists of equal length."""
     return (
         isinstance(layers, dict)
         and layers.keys() == LAYER_COLUMNS

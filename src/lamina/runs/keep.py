@@ -6,35 +6,29 @@ import dataclasses
 import json
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-from torch import nn
+from typing import Any, TypeAlias
 
 from lamina.data import Dataset, Images
-from lamina.errors import DataError, GroupError, LaminaWarning, NotFiniteError, RecipeError, RunError
+from lamina.errors import GroupError, LaminaWarning, NotFiniteError, RecipeError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
-from lamina.files import lock_folder
-from lamina.runs.copies import bring_run, fetch_newest, keep_copy
-from lamina.runs.differences import find_changes
-from lamina.runs.final import report_final, score_split
-from lamina.runs.record import check_processes, lead_record, read_record
-from lamina.runs.resume import check_fingerprint, find_dataset, resume_training, share_checkpoint
-from lamina.training.device import choose_again, is_out_of_memory
-from lamina.training.diagnosis import find_overfitting
-from lamina.training.events import Diagnosis, EarlyEnd, Epoch, Resumed, Rewind, Step
+from lamina.runs.final import evaluate_final, score_split
+from lamina.runs.folder import RunFolder, WriteError
+from lamina.runs.processes import share_checkpoint
+from lamina.runs.record import RunRecord
+from lamina.training.device import is_out_of_memory
+from lamina.training.diagnosis import RISES, find_overfitting
+from lamina.training.events import Diagnosis, EarlyEnd, Epoch, Event, Rewind, Step
 from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
 from lamina.training.schedule import evaluation_interval
 from lamina.training.tensors import digest_tensors
 
-if TYPE_CHECKING:
-    from lamina.runs.run import Run
-
+RunEvent: TypeAlias = Event | Report
 MOST_REWINDS = 3
 QUICK_SECONDS = 0.05
 """A checkpoint that takes less time than this is written after every epoch."""
@@ -42,90 +36,32 @@ SAVING_FRACTION = 0.05
 """Upper limit of the time spent on slower checkpoints, as a fraction: short epochs are saved with a later one."""
 
 
-RunEvent: TypeAlias = Resumed | Step | Report | Epoch | Diagnosis | Rewind | EarlyEnd
+@dataclass
+class ValScores:
+    """What the history's epochs have on ``val``: the best ones, and the last few, so that none is read again."""
 
+    best_epoch: int = 0
+    best_value: float = float("inf")
+    """The score, negative where higher is better."""
+    lowest: Mapping[str, Any] | None = None
+    """The row with the lowest loss."""
+    recent: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=RISES))
 
-def train_run(
-    run: Run,
-    module: nn.Module | None,
-    data: Dataset | str | Path | None,
-    epochs: int | None,
-    save_every_seconds: float,
-    rewind_on_nan: bool | None,
-    on_diagnosis: str,
-    group: Group = ALONE,
-) -> Generator[RunEvent, None, None]:
-    """See ``Run.iter_train``."""
-    if on_diagnosis not in ("continue", "stop"):
-        raise RunError(f"on_diagnosis was {on_diagnosis!r:.60}, but is continue or stop.")
-    dataset = find_dataset(run, data)
-    group.wait()  # others may have to decode their pictures first
-    if deviating := group.find_deviating(dataset.fingerprint):
-        raise DataError(
-            f"{dataset.name} is not the same for all processes ({deviating}). Give every machine the same pictures, on "
-            "a shared disk or copied."
-        )
-    with ExitStack() as stack:
+    def add(self, row: Mapping[str, Any], score_name: str, sign: int) -> None:
+        """Take the row of an epoch, if it was evaluated."""
+        value = row.get(f"val_{score_name}")
+        if value is not None and sign * value < self.best_value:
+            self.best_epoch, self.best_value = row["epoch"], sign * value
+        if row.get("val_loss") is not None and row.get("train_loss") is not None:
+            self.recent.append(row)
+            if self.lowest is None or row["val_loss"] < self.lowest["val_loss"]:
+                self.lowest = row
 
-        def lock() -> bytes:
-            stack.enter_context(lock_folder(run.path))
-            return b""
-
-        with _no_room(run):
-            bring_run(run.path, group)
-            group.lead(lock)  # from here on, nobody else changes the run
-            fetch_newest(run.path, group)
-            run = dataclasses.replace(run, record=lead_record(group, lambda: read_record(run.path)))
-            check_processes(run.record, group)
-            # A loop can be left at its next record: after any step on a CPU; a GPU would wait for each record.
-            # All processes of a group agree at each record whether to leave, and a signal makes one.
-            steps_per_record = 1 if group.size == 1 and choose_again(run.record.device).value == "cpu" else 10
-            training = resume_training(run, dataset, epochs, module, steps_per_record, group)
-            before = run
-            updated = lead_record(group, lambda: _update(before, training, rewind_on_nan).record)
-            run = dataclasses.replace(run, record=updated)
-        with _no_room(run, training), keep_copy(run, group) as writes:
-            if training.steps_done:
-                yield Resumed(training.steps_done, training.epochs_done, training.recipe.epochs)
-            stops = on_diagnosis == "stop"
-            yield from Keeper(training, run, dataset, save_every_seconds, group, writes, stops).train()
-
-
-def evaluate_run(run: Run, module: nn.Module | None, data: Dataset | str | Path | None) -> Report | None:
-    """See ``Run.evaluate``."""
-    dataset = find_dataset(run, data)
-    check_fingerprint(run, dataset)
-    with lock_folder(run.path), _no_room(run):
-        run = dataclasses.replace(run, record=read_record(run.path))
-        model = run.load_model(module).to(choose_again(run.record.device).value)
-        return report_final(run, model, dataset)
-
-
-def _update(run: Run, training: Training, rewind_on_nan: bool | None) -> Run:
-    """Bring the run's files to where the training resumes, and warn of what has changed."""
-    changes = [f"{change.what} was {change.first} and is {change.second}" for change in find_changes(run.record)]
-    if training.recipe.compile != run.record.recipe.compile:
-        changes.insert(0, "compile was on and is off, as there is no C++ compiler here")
-    for change in changes:
-        _warn(f"{change}: the last bits of the weights may differ from those of a run that was never stopped")
-    run.history.trim(training.epochs_done, training.rewinds)
-    found = {row["epoch"] for row in run.history.epochs()}
-    if missing := sorted({*range(1, training.epochs_done + 1)} - found):
-        _warn(
-            f"{run.history.file} lacks {len(missing)} of {training.epochs_done} epochs, the first of them "
-            f"{missing[0]}. Their metrics are lost; the checkpoint is whole, and the training resumes."
-        )
-    early_end = run.early_end
-    if early_end and training.recipe.epochs > run.record.recipe.epochs:
-        raise RecipeError(
-            f"epochs was {training.recipe.epochs}, but {run.path} has ended after epoch {training.epochs_done}, as "
-            f"its patience is {training.recipe.patience}. Start a new run with more patience."
-        )
-    if training.is_finished or early_end:
-        run.save_model(training.model)  # its loss may be why somebody resumes a finished run
-    recipe = dataclasses.replace(training.recipe, compile=run.record.recipe.compile)
-    rewinds = run.record.rewind_on_nan if rewind_on_nan is None else rewind_on_nan
-    return run.replace_record(dataclasses.replace(run.record, recipe=recipe, rewind_on_nan=rewinds))
+    def find_overfitting(self) -> Diagnosis | None:
+        """Whether the loss on ``val`` rises while that of training falls."""
+        if self.lowest is None or self.lowest in self.recent:
+            return None
+        return find_overfitting([self.lowest, *self.recent])
 
 
 @dataclass
@@ -137,27 +73,29 @@ class Keeper:
     """
 
     training: Training
-    run: Run
+    folder: RunFolder
+    record: RunRecord
     dataset: Dataset
     save_every_seconds: float
-    group: Group = ALONE
-    writes: bool = True
-    """Whether this process has the run's folder: the leader, and those that keep a copy."""
+    until: float | None = None
     stops_at_diagnosis: bool = False
+    evaluates: bool = True
+    group: Group = ALONE
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _saved_at: float = field(default_factory=time.perf_counter)
     _saving_seconds: float = 0.0
     _is_saved: bool = True
     _early_end: EarlyEnd | None = None
+    _scores: ValScores | None = None
     _known: set[str] = field(default_factory=set)
 
     def train(self) -> Iterator[RunEvent]:
-        """The training's records, each once it is saved; then the final report."""
-        if reason := self._lead(lambda: self.run.early_end):
+        """The training's events, each once it is saved; then the final report."""
+        if reason := self._lead(self.folder.history.early_end):
             self._early_end = EarlyEnd(self.training.epochs_done, reason)
         self._known = self._find_known()
         try:
-            if self.writes and not (self.run.path / "state.safetensors").exists():
+            if self.group.is_leader and not self.folder.checkpoint_file.exists():
                 self._try(self._save_checkpoint)
             while not (self.training.is_finished or self._early_end):
                 try:
@@ -168,11 +106,13 @@ class Keeper:
                 except NotFiniteError as error:
                     yield self._rewind(error)
             if not self._is_saved:
-                self._save_last()
+                self._save_all()
             if self._early_end:
                 yield self._early_end
-            if (report := report_final(self.run, self.training.model, self.dataset, self.group)) is not None:
-                yield report
+            if self.evaluates and not (self._early_end and self._early_end.diagnosis):
+                model = self.training.model
+                if (report := evaluate_final(self.folder, self.record, model, self.dataset, self.group)) is not None:
+                    yield report
         except GeneratorExit:  # the caller leaves the loop; a group has compared and saved what an interrupt stopped
             if not self._is_saved and self.group.size == 1:
                 try:
@@ -186,55 +126,72 @@ class Keeper:
         self._is_saved = False
         if isinstance(event, Epoch):
             yield from self._keep_epoch(event)
-            return
-        if self.group.any(self._is_time_to_save()) or self.training.is_interrupted:
-            self._check_same(f"At step {event.step} of epoch {event.epoch}")
-            self.training.check_weights()
-            self._try(self._save_all if self.training.is_interrupted else self._save_checkpoint)
-        yield event
+        else:
+            if self.group.any(self._is_time_to_save()) or self.training.is_interrupted:
+                self._check_same(f"At step {event.step} of epoch {event.epoch}")
+                self.training.check_weights()
+                self._try(self._save_all if self.training.is_interrupted else self._save_checkpoint)
+            yield event
+        if self.until is not None and time.perf_counter() > self.until and not self.training.is_finished:
+            done = f"{self.training.epochs_done} of {self.training.recipe.epochs} epochs"
+            reason = f"time limit reached after {done}; lamina resume {self.folder.path} trains the rest"
+            self._early_end = self._early_end or EarlyEnd(event.epoch, reason)
 
     def _keep_epoch(self, event: Epoch) -> Iterator[RunEvent]:
-        """An epoch and what was found at its end, saved together; each kind of diagnosis is told once in a run."""
         report = self._evaluate_val(event)
-        weights = digest_tensors(self.training.model.state_dict())
         self._check_same(f"After epoch {event.epoch}")
-        event = dataclasses.replace(event, weights=weights)
+        event = dataclasses.replace(event, weights=digest_tensors(self.training.model.state_dict()))
         if report is not None:
             metrics = {**report.headline(), f"{report.split}_loss": report.loss}
             event = dataclasses.replace(event, score=report.score, metrics=metrics)
-        row = epoch_row(event)
-        if (reason := self._find_early_end(row, report)) is not None:
-            row["reason"] = reason
+        patience_ends = self._lead(lambda: self._judge(event, report))
+        overfitting, _, reason = patience_ends.partition("\n") if patience_ends else ("", "", "")
+        found = [*event.diagnoses, *([Diagnosis(**json.loads(overfitting))] if overfitting else [])]
+        new = tuple(one for one in found if one.kind not in self._known)
+        self._known |= {one.kind for one in new}
+        event = dataclasses.replace(event, diagnoses=new)
+        if self.group.is_leader:
+            self._rows.append(event.to_json())
+        if reason:
             self._early_end = EarlyEnd(event.epoch, reason)
-        if self.writes:
-            self._rows.append(row)
-        found = [one for one in event.diagnoses if one.kind not in self._known]
-        if report is not None and "overfitting" not in self._known:
-            text = self._lead(lambda: self._find_overfitting() or "")
-            found += [Diagnosis(**json.loads(text))] if text else []
-        self._known |= {one.kind for one in found}
-        if self.writes:
-            self._rows += map(diagnosis_row, found)
-        if found and self.stops_at_diagnosis and not self.training.is_finished:
-            first = found[0]
-            reason = f"diagnosis {first.kind}; lamina resume {self.run.path} trains the rest"
-            self._early_end = self._early_end or EarlyEnd(first.epoch, reason, first.kind)
-        if found or self._is_worth_saving():
+            if self.group.is_leader:
+                self._rows.append(self._early_end.to_json())
+        elif new and self.stops_at_diagnosis and not self.training.is_finished:
+            reason = f"diagnosis {new[0].kind}; lamina resume {self.folder.path} trains the rest"
+            self._early_end = EarlyEnd(event.epoch, reason, new[0].kind)
+        if new or self.training.is_interrupted or self._is_worth_saving():
             self._try(self._save_all)
         if report is not None:
             yield report
-        yield dataclasses.replace(event, diagnoses=tuple(found))
-        yield from found
+        yield event
+        yield from new
 
-    def _find_overfitting(self) -> str | None:
-        rows = (row for row in self._rows if "epoch" in row and "diagnosis" not in row)
-        found = find_overfitting([*self.run.history.epochs(), *rows])
-        return None if found is None else json.dumps(dataclasses.asdict(found))
+    def _judge(self, event: Epoch, report: Report | None) -> str | None:
+        """What the scores on ``val`` say: a line with an overfitting as JSON, and one with a reason to end."""
+        if report is None:
+            return None
+        sign = 1 if report.score.lower_is_better else -1
+        if self._scores is None:
+            self._scores = ValScores()
+            for row in self.folder.history.epochs():
+                self._scores.add(row, report.score.name, sign)
+        self._scores.add(event.to_json(), report.score.name, sign)
+        overfitting = None if "overfitting" in self._known else self._scores.find_overfitting()
+        recipe, best = self.training.recipe, self._scores.best_epoch
+        reason = ""
+        if recipe.patience and event.epoch < recipe.epochs and event.epoch - best >= recipe.patience:
+            name = f"{report.split} {report.score.name}".replace("_", " ")
+            reason = f"no better {name} than after epoch {best}, with a patience of {recipe.patience}"
+        return f"{json.dumps(dataclasses.asdict(overfitting)) if overfitting else ''}\n{reason}"
 
     def _find_known(self) -> set[str]:
-        """The kinds that the run's history has, or will have."""
-        rows = (*self.run.history.diagnoses(), *self._rows) if self.group.is_leader else ()
-        return set((self._lead(lambda: " ".join(row["diagnosis"] for row in rows if "diagnosis" in row)) or "").split())
+        """The kinds of diagnosis that the run's history has, or will have."""
+
+        def find() -> str:
+            pending = (one for row in self._rows for one in row.get("diagnoses", ()))
+            return " ".join(str(one["kind"]) for one in (*self.folder.history.diagnoses(), *pending))
+
+        return set((self._lead(find) or "").split())
 
     def _is_worth_saving(self) -> bool:
         """Whether to save after this epoch: always, unless epochs are so short that saving would dominate."""
@@ -257,23 +214,6 @@ class Keeper:
         if report is None:  # the same after every epoch, and no reason to end the training
             self.dataset = dataclasses.replace(self.dataset, val=None)
         return report
-
-    def _find_early_end(self, row: Mapping[str, Any], report: Report | None) -> str | None:
-        """Why the training ends with this row of the history, if it does before its last epoch."""
-        recipe = self.training.recipe
-        if not recipe.patience or report is None or row["epoch"] == recipe.epochs:
-            return None
-        return self._lead(lambda: self._find_patience_end(row, report))
-
-    def _find_patience_end(self, row: Mapping[str, Any], report: Report) -> str | None:
-        recipe = self.training.recipe
-        name, sign = f"{report.split}_{report.score.name}", 1 if report.score.lower_is_better else -1
-        rows = [*self.run.history.epochs(), *(each for each in self._rows if "diagnosis" not in each), row]
-        scores = {each["epoch"]: sign * each[name] for each in rows if each.get(name) is not None}
-        best = min(scores, key=lambda epoch: (scores[epoch], epoch))
-        if row["epoch"] - best < recipe.patience:
-            return None
-        return f"no better {name.replace('_', ' ')} than after epoch {best}, with a patience of {recipe.patience}"
 
     def _score(self, images: Images) -> Report:
         started = time.perf_counter()
@@ -298,110 +238,82 @@ class Keeper:
         """What the leader finds in the run's files, for all processes."""
         return self.group.lead(lambda: (action() or "").encode()).decode() or None
 
-    def _save_last(self) -> None:
-        """Save what the training ends with; a copy on a full disk is given up, but the leader's is not."""
-        if self.group.is_leader:
-            self._save_all()
-        else:
-            self._try(self._save_all)
-
     def _save_all(self) -> None:
         self._save_checkpoint(with_model=True)
         self._is_saved = True
 
     def _save_checkpoint(self, *, with_model: bool = False) -> None:
-        if not self.writes:
+        if not self.group.is_leader:
             return
         began = time.perf_counter()
         checkpoint = self.training.checkpoint()  # first, since it rejects NaN and infinity
         while self._rows:
-            self.run.history.append(self._rows[0])
+            self.folder.append_row(self._rows[0])
             del self._rows[0]
         if with_model:
-            self.run.save_model(self.training.model)
-        self.run.save_checkpoint(checkpoint)
+            self.folder.save_model(self.training.model)
+        self.folder.save_checkpoint(checkpoint)
         self._saved_at = time.perf_counter()
         self._saving_seconds = self._saved_at - began
 
     def _try(self, write: Callable[[], None]) -> None:
         try:
             write()
-        except (OSError, RuntimeError, MemoryError) as error:
-            if not isinstance(error, OSError) and not is_out_of_memory(error):
+        except (WriteError, RuntimeError, MemoryError) as error:
+            if isinstance(error, WriteError):
+                reason, room = error.reason, "disk space"
+            elif is_out_of_memory(error):
+                reason, room = "out of memory while copying the weights", "memory"
+            else:
                 raise
             self._saved_at = time.perf_counter()
-            reason, room = "out of memory while copying the weights", "memory"
-            if isinstance(error, OSError):
-                reason, room = str(error.strerror or error), "disk space"
-            _warn(
-                f"cannot write to {self.run.path}: {reason}. Training continues; the last complete checkpoint is "
-                f"kept. Free some {room}."
+            warnings.warn(
+                f"cannot write to {self.folder.path}: {reason}. Training continues; the last complete checkpoint is "
+                f"kept. Free some {room}.",
+                LaminaWarning,
+                stacklevel=4,
             )
 
     def _rewind(self, error: NotFiniteError) -> Rewind:
         """Return to the last checkpoint with half the lr, unless the run forbids it or has done so too often."""
-        training, run = self.training, self.run
-        if not run.record.rewind_on_nan:
+        training, path = self.training, self.folder.path
+        if not self.record.rewind_on_nan:
             raise NotFiniteError(
-                f"{error} Nothing with NaN was saved; `lamina resume {run.path} --on-nan rewind` continues from the "
+                f"{error} Nothing with NaN was saved; `lamina resume {path} --on-nan rewind` continues from the "
                 "last checkpoint with half the lr."
             ) from error
         if training.rewinds == MOST_REWINDS:
             raise NotFiniteError(
-                f"{error} The training has already been rewound {MOST_REWINDS} times and stops here; {run.path} "
+                f"{error} The training has already been rewound {MOST_REWINDS} times and stops here; {path} "
                 "keeps its last checkpoint."
             ) from error
-        checkpoint = share_checkpoint(run, self.group)
+        checkpoint = share_checkpoint(self.folder, self.group)
         if checkpoint is None:
-            raise NotFiniteError(f"{error} There is no checkpoint in {run.path} to go back to.") from error
+            raise NotFiniteError(f"{error} There is no checkpoint in {path} to go back to.") from error
         standing = dataclasses.replace(checkpoint.standing, rewinds=training.rewinds + 1)
         training.restore(dataclasses.replace(checkpoint, standing=standing))
         rewind = Rewind(standing.rewinds, training.epochs_done, standing.steps_done, training.lr, str(error))
-        # Epochs after the checkpoint are repeated.
         self._early_end = None
-        # A copy may have saved less than the leader, whose checkpoint this is.
-        kept = [row for row in self._rows if "rewind" in row or row["epoch"] <= training.epochs_done]
-        self._rows = [*kept, dataclasses.asdict(rewind)]
-        self._try(self._write_rewind)
-        self._known = self._find_known()
+        if self.group.is_leader:
+            # Epochs after the checkpoint are repeated; rewinds that a full disk kept from being written stay.
+            self._rows = [*(row for row in self._rows if row["event"] == "rewind"), rewind.to_json()]
+            with self.folder.writing():
+                self.folder.history.trim(training.epochs_done, training.rewinds)
+            self._try(self._save_checkpoint)
+        self._scores, self._known = None, self._find_known()
         return rewind
-
-    def _write_rewind(self) -> None:
-        if self.writes:
-            self.run.history.trim(self.training.epochs_done, self.training.rewinds)
-            self._save_checkpoint()
-
-
-def epoch_row(event: Epoch) -> dict[str, Any]:
-    """An epoch as the history holds it; its diagnoses have rows of their own."""
-    return {name: value for name, value in event.to_json().items() if name not in ("event", "epochs", "diagnoses")}
-
-
-def diagnosis_row(diagnosis: Diagnosis) -> dict[str, Any]:
-    """A diagnosis as the history holds it."""
-    row = dataclasses.asdict(diagnosis)
-    return {"diagnosis": row.pop("kind"), **row}
 
 
 @contextmanager
-def _no_room(run: Run, training: Training | None = None) -> Iterator[None]:
-    """Turn a full disk, or memory that has run out, into an error for people."""
+def explain_lack_of_memory(training: Training) -> Iterator[None]:
+    """Turn memory that has run out into an error for people."""
     try:
         yield
-    except OSError as error:
-        raise RunError(
-            f"Cannot write to {run.path}: {error.strerror or error}. What was saved before is whole: make room, then "
-            f"lamina resume {run.path}"
-        ) from error
     except (RuntimeError, MemoryError) as error:
-        if training is None or not is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         size = min(training.recipe.batch_size, training.images)
-        remedy = f"Try --batch-size {size // 2}." if size > 1 else "Try smaller pictures or a smaller net."
+        remedy = f"Try --batch-size {size // 2}." if size > 1 else "Try smaller images or a smaller net."
         raise RecipeError(
             f"The {training.device.value} ran out of memory at batch_size {training.recipe.batch_size}. {remedy}"
         ) from error
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, LaminaWarning, stacklevel=4)

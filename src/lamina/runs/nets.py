@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lamina import zoo
+from lamina.data import Dataset
+from lamina.data.detail import find_detail_px
 from lamina.errors import NetError, suggest
 from lamina.nets import Net, Shape, parse_net
 from lamina.training.fit import PRETRAINED_HOME, ZOO_HOME, Home
@@ -18,6 +22,14 @@ if TYPE_CHECKING:
     from lamina.runs.record import OwnModule
     from lamina.training.pretrained import TimmNet
 
+SIDES_PX = (32, 48, 64)
+"""Image sizes to consider for the nets of ``LADDER``, trained from scratch."""
+PHOTO_SIDES_PX = (96, 128, 160, 192, 224)
+"""Image sizes to consider for the nets of ``PHOTO_LADDER``, for images with that much detail."""
+LEAST_SIDE_PX = 16
+"""Smaller images are enlarged to this size, because the nets of ``LADDER`` halve it three times."""
+QUICKEST = "mlp"
+"""The net for images that are too small for convolutions, or for too little time."""
 TIMM = "timm:"
 """Prefix of the names of timm's nets."""
 
@@ -36,7 +48,7 @@ class NetChoice:
 
     name: str
     net: Net | Callable[[Shape, int], nn.Module]
-    recipes: dict[str, Recipe]
+    recipes: dict[str, Recipe] = field(default_factory=lambda: {"default": Recipe()})
     origin: OwnModule | TimmNet | None = None
     home: Home = ZOO_HOME
 
@@ -90,3 +102,37 @@ def choice_of_timm(net: TimmNet) -> NetChoice:
     if net.weights == NONE:
         return NetChoice(net.net_name, net.module, FRESH_RECIPES, net)
     return NetChoice(net.net_name, net.module, RECIPES, net, PRETRAINED_HOME)
+
+
+def find_sides(dataset: Dataset) -> tuple[int, ...]:
+    """The image sizes to consider, ascending: none larger than the originals or than their detail requires."""
+    images = dataset.train
+    _, height, width = images.shape
+    limit = min(height, width)
+    if dataset.size_px is not None and images.original_sizes_px is not None:
+        limit = int(np.median(images.original_sizes_px.min(axis=1)))
+    elif height == width:
+        limit = find_detail_px(images, (*SIDES_PX, *PHOTO_SIDES_PX)) or height
+    elif limit < PHOTO_SIDES_PX[0]:
+        return (max(limit, LEAST_SIDE_PX),)  # small rectangles stay as they are
+    limit = max(limit, LEAST_SIDE_PX)
+    if limit >= PHOTO_SIDES_PX[0]:
+        return tuple(side for side in PHOTO_SIDES_PX if side <= limit)
+    return (*(side for side in SIDES_PX if side < limit), limit)
+
+
+def choose_by_images(dataset: Dataset) -> str:
+    """The name of a net of the zoo that suits the images at their present size; nothing is timed.
+
+    It is ``mlp`` for a side of less than 12 px, ``photo-s`` for images of 64 px or more with detail beyond that, else
+    ``cnn-s``. ``lamina.choose`` also considers the machine and the time limit.
+
+    >>> from lamina import load_data
+    >>> choose_by_images(load_data("shapes"))
+    'cnn-s'
+    """
+    side_px = min(dataset.train.shape[1:])
+    if side_px < zoo.LEAST_CONVOLVED_PX:
+        return QUICKEST
+    is_detailed = side_px >= SIDES_PX[-1] and find_sides(dataset)[0] >= PHOTO_SIDES_PX[0]
+    return zoo.PHOTO_LADDER[0] if is_detailed else zoo.LADDER[0]

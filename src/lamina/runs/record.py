@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
-import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +15,11 @@ import torch
 
 from lamina import __version__
 from lamina.data import Preparation
-from lamina.errors import LaminaWarning, RecipeError, RunError, plural
-from lamina.files import damaged, parse_object, read_bytes, write_json
+from lamina.errors import RunError
+from lamina.files import damaged
 from lamina.nets import Net, Shape
-from lamina.runs.choosing import Considered
-from lamina.training.device import Choice, choose_again
-from lamina.training.group import Group
+from lamina.targets import Score
+from lamina.training.device import Choice
 from lamina.training.precision import Precision
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.recipe import Recipe
@@ -82,6 +78,25 @@ class Machine:
     cores: int
     threads: int
     platform: str
+
+
+@dataclass(frozen=True)
+class Considered:
+    """A candidate that lamina considered when it chose the net.
+
+    Attributes:
+        epochs: of its training.
+        seconds: estimated or measured time of that training, including evaluations.
+        verdict: whether it was chosen, and if not, why.
+        score: on ``val``, if it was trained.
+    """
+
+    net_name: str
+    side_px: int
+    epochs: int
+    seconds: float
+    verdict: str
+    score: Score | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,67 +170,13 @@ def describe_machine() -> Machine:
     )
 
 
-def write_record(folder: Path, record: RunRecord) -> None:
-    """Write ``run.json``, atomically."""
-    write_json(folder / "run.json", record_to_json(record))
-
-
 def record_to_json(record: RunRecord) -> dict[str, Any]:
     """What ``run.json`` holds, as JSON values."""
     return {"format": FORMAT, **fields_to_json(record)}
 
 
-def lead_record(group: Group, action: Callable[[], RunRecord]) -> RunRecord:
-    """The record that an action of the leader's gives, for all processes."""
-    if group.size == 1:
-        return action()
-    return parse_record(json.loads(group.lead(lambda: json.dumps(record_to_json(action())).encode())), "run.json")
-
-
-def check_processes(record: RunRecord, group: Group) -> None:
-    """Check that all processes compute on the same kind of device, and tell where their bits may differ.
-
-    Warns:
-        LaminaWarning: threads, instruction sets or versions of torch differ.
-
-    Raises:
-        RecipeError: the devices differ, or one has no device of its own.
-    """
-    if group.size == 1:
-        return
-    device = choose_again(record.device).value
-    lacks_own = device == "cuda" and group.local_rank >= torch.cuda.device_count()
-    devices = [text.decode() for text in group.gather(("no GPU of its own" if lacks_own else device).encode())]
-    if set(devices) not in ({"cpu"}, {"cuda"}):
-        found = ", ".join(f"rank {rank}: {one}" for rank, one in enumerate(devices))
-        raise RecipeError(
-            f"Processes that train together all need a CPU, or each a CUDA GPU of its own, but found {found}. Start "
-            "fewer processes, or train a new run with --device cpu."
-        )
-    machine = describe_machine()
-    computes = f"{machine.threads} threads, {machine.instructions}, {machine.flags}, torch {torch.__version__}"
-    if (deviating := group.find_deviating(computes)) and group.is_leader:
-        warnings.warn(
-            f"Threads, instruction set or version of torch differ between the processes ({deviating}; rank 0 has "
-            f"{plural(machine.threads, 'thread', 'threads')} and {machine.instructions}). The last bits of the weights "
-            "then depend on which process has which lanes. OMP_NUM_THREADS sets the threads.",
-            LaminaWarning,
-            stacklevel=4,
-        )
-
-
-def read_record(folder: Path) -> RunRecord:
-    """Read ``run.json``.
-
-    Raises:
-        RunError: it is damaged, or of another format.
-    """
-    file = str(folder / "run.json")
-    return parse_record(parse_object(read_bytes(Path(file)), file), file)
-
-
 def parse_record(values: dict[str, Any], file: str) -> RunRecord:
-    """The record that :func:`record_to_json` wrote; errors as for :func:`read_record`, which name ``file``."""
+    """The record that :func:`record_to_json` wrote; a ``RunError`` that names ``file`` if it is damaged."""
     written = values.pop("format", None)
     if type(written) is not int:
         raise damaged(file, f"its format should be an integer, but is {written!r}")

@@ -3,71 +3,74 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from lamina.data import NAMES, Dataset, load_data
-from lamina.errors import DataError, RecipeError, RunError
-from lamina.files import damaged
+from lamina.errors import DataError, LaminaWarning, RecipeError, RunError
+from lamina.nets import Net
+from lamina.runs.differences import find_changes
+from lamina.runs.folder import NO_CHECKPOINT, RunFolder, pack_checkpoint, unpack_checkpoint
 from lamina.runs.nets import draw_module
-from lamina.training.checkpoint import Checkpoint, Standing
+from lamina.runs.processes import share_checkpoint
+from lamina.runs.record import RunRecord
 from lamina.training.device import choose_again
 from lamina.training.forward import misses_compiler
 from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
 from lamina.training.schedule import extend_recipe
-from lamina.training.tensors import pack_tensors, unpack_tensors
-from lamina.values import fields_to_json, from_json_values
-
-if TYPE_CHECKING:
-    from lamina.runs.run import Run
-
-NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl: lamina resume then starts over."
-"""What to do about a checkpoint that cannot be used."""
+from lamina.training.tensors import digest_tensors
 
 
-def find_dataset(run: Run, data: Dataset | str | Path | None) -> Dataset:
-    """The data set of a run: ``data``, or loaded from there, or what this process has, or from where the run had it."""
-    data = run.dataset if data is None else data
-    return data if isinstance(data, Dataset) else load_data(find_source(run, data), run.record.data.preparation)
-
-
-def find_source(run: Run, moved_to: str | Path | None = None) -> str | Path:
-    """The name or path of a run's data set: ``moved_to``, or where the run had it.
-
-    Raises:
-        DataError: it is no longer where the run had it.
-    """
-    source = run.record.data.source
+def find_source(folder: RunFolder, record: RunRecord, moved_to: str | Path | None = None) -> str | Path:
+    """The name or path of a run's data set: ``moved_to``, or where the run had it if it is still there."""
+    source = record.data.source
     if moved_to is not None:
         return moved_to
     if not source:
-        raise DataError(f"{run.path} was trained on arrays in memory. Give them again, as in train(data=dataset).")
+        raise DataError(f"{folder.path} was trained on arrays in memory. Give them again, as in train(data=dataset).")
     if source not in NAMES and not Path(source).exists():
         raise DataError(
-            f"{source}, which {run.path} was trained on, is no longer there. "
+            f"{source}, which {folder.path} was trained on, is no longer there. "
             "If it has moved, give its new place with --data NEWPLACE (in Python, data=NEWPLACE)."
         )
     return source
 
 
-def check_fingerprint(run: Run, dataset: Dataset) -> None:
-    """Raise ``RunError`` unless this is the data set that the run is trained on."""
-    if dataset.fingerprint != run.record.data.fingerprint:
+def find_dataset(folder: RunFolder, record: RunRecord, data: Dataset | str | Path | None) -> Dataset:
+    """A run's data set: ``data``, or loaded from there, or from where the run had it; it must not have changed."""
+    source = data if isinstance(data, Dataset) else find_source(folder, record, data)
+    dataset = source if isinstance(source, Dataset) else load_data(source, record.data.preparation)
+    if dataset.fingerprint != record.data.fingerprint:
         raise RunError(
-            f"{dataset.name} has changed since {run.path} was trained (fingerprint {dataset.fingerprint}, was "
-            f"{run.record.data.fingerprint}). Restore the pictures, or train a new run."
+            f"{dataset.name} has changed since {folder.path} was trained (fingerprint {dataset.fingerprint}, was "
+            f"{record.data.fingerprint}). Restore the pictures, or train a new run."
         )
+    return dataset
+
+
+def choose_net(folder: RunFolder, record: RunRecord, module: nn.Module | None) -> Net | TimmNet | nn.Module:
+    """The net that the run holds, or the user's own module, which the caller has to give."""
+    if (net := record.net or record.timm) is not None:
+        if module is not None:
+            raise RunError(f"{folder.path} holds its own net, {record.net_name}. Leave out --net and module.")
+        return net
+    if module is None:
+        raise RunError(
+            f"{folder.path} uses your own module, and lamina never runs code that a run names. "
+            f"Give it again with {record.own_module}."
+        )
+    return module
 
 
 def make_training(
-    run: Run,
+    record: RunRecord,
     dataset: Dataset,
-    module: nn.Module | None = None,
+    net: Net | TimmNet | nn.Module,
     steps_per_record: int = 10,
     group: Group = ALONE,
     *,
@@ -75,17 +78,8 @@ def make_training(
 ) -> Training:
     """The training of a run before its first step, in the recorded precision, on the recorded device if it is here.
 
-    Args:
-        run: which.
-        dataset: what it trains on.
-        module: for a user's own module, the same one, made anew; a copy is trained.
-        steps_per_record: steps between Step records.
-        group: the processes that train together.
-        initial_weights: load a timm net's initial weights; without, they are random, for a checkpoint to replace.
+    A module is copied. Without ``initial_weights``, those of a timm net are random, for a checkpoint to replace.
     """
-    check_fingerprint(run, dataset)
-    record = run.record
-    net = run.choose_net(module)
     if isinstance(net, TimmNet):
         make = net.module if initial_weights else net.empty_module
         net = draw_module(make, record.recipe.seed, dataset.train.shape, record.task.outputs)
@@ -102,64 +96,46 @@ def make_training(
     )
 
 
-def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
-    """A checkpoint as a run keeps it, and as processes exchange it."""
-    return pack_tensors(checkpoint.tensors, fields_to_json(checkpoint.standing))
-
-
-def unpack_checkpoint(content: bytes, what: str) -> Checkpoint:
-    """What :func:`pack_checkpoint` packed; ``RunError`` where it is damaged."""
-    tensors, values = unpack_tensors(content, what, NO_CHECKPOINT)
-    try:
-        return Checkpoint(tensors, from_json_values(Standing, values, "checkpoint"))
-    except ValueError as error:
-        raise damaged(what, error, NO_CHECKPOINT) from error
-
-
-def share_checkpoint(run: Run, group: Group) -> Checkpoint | None:
-    """The run's last checkpoint, which the leader reads for all; ``None`` if there is none yet."""
-    if group.size == 1:
-        return run.read_checkpoint()
-
-    def read() -> bytes:
-        checkpoint = run.read_checkpoint()
-        return b"" if checkpoint is None else pack_checkpoint(checkpoint)
-
-    content = group.lead(read)
-    return unpack_checkpoint(content, "the leader's checkpoint") if content else None
-
-
 def resume_training(
-    run: Run,
+    folder: RunFolder,
+    record: RunRecord,
     dataset: Dataset,
-    epochs: int | None = None,
     module: nn.Module | None = None,
-    steps_per_record: int = 10,
+    epochs: int | None = None,
     group: Group = ALONE,
 ) -> Training:
-    """The training of a run where it was last saved, which continues to bit-identical weights.
+    """The training of a run where it was last saved, which continues to bit-identical weights; writes nothing.
 
-    ``epochs`` are those of the whole training; the other arguments are as for :func:`make_training`. A compiled net
-    continues uncompiled where there is no compiler, and the training's recipe says so. The run's files stay as they
-    are.
+    ``epochs`` are those of the whole training. A compiled net continues uncompiled where there is no compiler, and the
+    training's recipe says so.
     """
-    recipe = run.record.recipe if epochs is None else extend_recipe(run.record.recipe, epochs)
-    misses = recipe.compile == "on" and misses_compiler(choose_again(run.record.device).value)
-    if group.any(misses):
+    net = choose_net(folder, record, module)
+    recipe = record.recipe if epochs is None else extend_recipe(record.recipe, epochs)
+    device = choose_again(record.device).value
+    if group.any(recipe.compile == "on" and misses_compiler(device)):
         recipe = dataclasses.replace(recipe, compile="off")
-    run = dataclasses.replace(run, record=dataclasses.replace(run.record, recipe=recipe))
-    checkpoint = share_checkpoint(run, group)
+    checkpoint = share_checkpoint(folder, group)
 
     def check_history() -> bytes:
-        if checkpoint is None and (done := len(run.history.epochs())):
+        if checkpoint is None and (done := len(folder.history.epochs())):
             raise RunError(
-                f"{run.path} has {done} epochs in its history, but no state.safetensors to resume from. "
+                f"{folder.path} has {done} epochs in its history, but no state.safetensors to resume from. "
                 "Restore that file from a copy, or delete history.jsonl: lamina resume then starts over."
             )
         return b""
 
     group.lead(check_history)
-    training = make_training(run, dataset, module, steps_per_record, group, initial_weights=checkpoint is None)
+    # A loop can be left at its next record: after any step on a CPU; a GPU would wait for each record.
+    # All processes of a group agree at each record whether to leave, and a signal makes one.
+    steps_per_record = 1 if group.size == 1 and device == "cpu" else 10
+    training = make_training(
+        dataclasses.replace(record, recipe=recipe),
+        dataset,
+        net,
+        steps_per_record,
+        group,
+        initial_weights=checkpoint is None,
+    )
     if checkpoint is None and group.size > 1:  # a module of the user's own may begin at random in each process
         content = group.lead(lambda: pack_checkpoint(training.checkpoint()))
         checkpoint = unpack_checkpoint(content, "the leader's initial weights")
@@ -167,11 +143,48 @@ def resume_training(
         try:
             training.restore(checkpoint)
         except RunError as error:
-            raise RunError(f"{run.path / 'state.safetensors'}: {error}. {NO_CHECKPOINT}") from error
+            raise RunError(f"{folder.checkpoint_file}: {error}. {NO_CHECKPOINT}") from error
     done, steps = divmod(training.steps_done, training.steps_per_epoch)
     if (least := done + bool(steps)) > recipe.epochs:
         position = f"{done} whole epochs and {steps} more steps" if steps else f"{done} epochs"
         raise RecipeError(
-            f"epochs was {recipe.epochs}, but {run.path} has trained {position} already. Give {least} or more."
+            f"epochs was {recipe.epochs}, but {folder.path} has trained {position} already. Give {least} or more."
         )
     return training
+
+
+def prepare_folder(folder: RunFolder, record: RunRecord, training: Training) -> None:
+    """Bring a run's history and weights to where its training resumes, and warn of what has changed."""
+    changes = [f"{change.what} was {change.first} and is {change.second}" for change in find_changes(record)]
+    if training.recipe.compile != record.recipe.compile:
+        changes.insert(0, "compile was on and is off, as there is no C++ compiler here")
+    for change in changes:
+        _warn(f"{change}: the last bits of the weights may differ from those of a run that was never stopped")
+    with folder.writing():
+        folder.history.trim(training.epochs_done, training.rewinds)
+    found = {row["epoch"] for row in folder.history.epochs()}
+    if missing := sorted({*range(1, training.epochs_done + 1)} - found):
+        _warn(
+            f"{folder.history.file} lacks {len(missing)} of {training.epochs_done} epochs, the first of them "
+            f"{missing[0]}. Their metrics are lost; the checkpoint is whole, and the training resumes."
+        )
+    early_end = folder.history.early_end()
+    if early_end and training.recipe.epochs > record.recipe.epochs:
+        raise RecipeError(
+            f"epochs was {training.recipe.epochs}, but {folder.path} has ended after epoch {training.epochs_done}, as "
+            f"its patience is {training.recipe.patience}. Start a new run with more patience."
+        )
+    if (training.is_finished or early_end) and not _has_weights(folder, training):
+        folder.save_model(training.model)  # their loss may be why somebody resumes a finished run
+
+
+def _has_weights(folder: RunFolder, training: Training) -> bool:
+    weights = training.model.state_dict()
+    try:
+        return digest_tensors(folder.read_weights(weights)) == digest_tensors(weights)
+    except RunError:
+        return False
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, LaminaWarning, stacklevel=4)

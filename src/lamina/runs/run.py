@@ -1,48 +1,42 @@
-"""``Run``: a folder of plain files that hold a training, its progress and its results.
-
-They are ``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint),
-``report.json``, ``answers.npz``, ``calibration.json`` and, where the splits were drawn, ``splits.json``. All but the
-history, which only grows, are written under another name and renamed, so that none is ever incomplete. Nothing is
-pickled or executed.
-"""
+"""``Run``: a training, its progress and its results, in a folder of plain files (:mod:`lamina.runs.folder`)."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from lamina.data import Dataset
 from lamina.data.images import Split
-from lamina.errors import LaminaError, NetError, RunError, escape, plural, suggest
-from lamina.evaluation.answers import REMEDY, Answers, pack_answers, unpack_answers
+from lamina.errors import DataError, LaminaError, NetError, RunError, escape, suggest
+from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.pictures import find_pictures
 from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.evaluation.reports import Report
-from lamina.files import damaged, parse_object, read_bytes, write_atomically, write_json
+from lamina.files import damaged
 from lamina.nets import Net
-from lamina.runs.copies import bring_run
-from lamina.runs.history import History, has_ended
-from lamina.runs.keep import RunEvent, evaluate_run, train_run
-from lamina.runs.record import RunRecord, lead_record, read_record, write_record
-from lamina.runs.resume import pack_checkpoint, unpack_checkpoint
-from lamina.targets import REGRESSION, SINGLE_LABEL, kind_of
+from lamina.runs.final import evaluate_final
+from lamina.runs.folder import RunFolder
+from lamina.runs.history import History
+from lamina.runs.keep import Keeper, RunEvent, explain_lack_of_memory
+from lamina.runs.processes import check_place, check_processes, lead_record
+from lamina.runs.progress import show_progress
+from lamina.runs.record import RunRecord
+from lamina.runs.resume import choose_net, find_dataset, prepare_folder, resume_training
 from lamina.text import format_table, html_table
-from lamina.training.checkpoint import Checkpoint
-from lamina.training.device import choose_device
+from lamina.training.device import choose_again, choose_device
+from lamina.training.events import Resumed
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.task import Task
-from lamina.training.tensors import read_tensors, write_tensors
-from lamina.values import fields_to_json, from_json_values
 
 SHOWN_ROWS = 50
 
@@ -77,37 +71,82 @@ class Run:
     dataset: Dataset | None = field(default=None, repr=False, compare=False)
     module: nn.Module | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def folder(self) -> RunFolder:
+        """The run's files."""
+        return RunFolder(self.path)
+
+    def train(
+        self,
+        module: nn.Module | None = None,
+        *,
+        data: Dataset | str | Path | None = None,
+        epochs: int | None = None,
+        until: float | None = None,
+        save_every_seconds: float = 60.0,
+        rewind_on_nan: bool | None = None,
+        on_diagnosis: str = "continue",
+        group: Group = ALONE,
+        progress: bool = True,
+    ) -> Report | None:
+        """Train from the start, or exactly from where the run was last saved, and evaluate; returns when that is done.
+
+        The arguments and errors are those of :meth:`iter_train`; ``progress`` prints a line for each epoch, and shows a
+        progress bar in a terminal or a notebook. The report is ``None`` where nothing can be scored, or where a
+        diagnosis ended the training.
+        """
+        events = self.iter_train(
+            module,
+            data=data,
+            epochs=epochs,
+            until=until,
+            save_every_seconds=save_every_seconds,
+            rewind_on_nan=rewind_on_nan,
+            on_diagnosis=on_diagnosis,
+            group=group,
+        )
+        for _ in show_progress(events) if progress and group.is_leader else events:
+            pass
+        return self.report
+
     def iter_train(
         self,
         module: nn.Module | None = None,
         *,
         data: Dataset | str | Path | None = None,
         epochs: int | None = None,
+        until: float | None = None,
         save_every_seconds: float = 60.0,
         rewind_on_nan: bool | None = None,
         on_diagnosis: str = "continue",
+        evaluates: bool = True,
         group: Group = ALONE,
     ) -> Generator[RunEvent, None, None]:
-        """Train from the start, or exactly from where the run was last saved.
+        """Train as :meth:`train` does, event by event.
 
-        Yields a ``Step`` after some steps, and after each epoch its ``Report`` on ``val`` (where there is one) and
-        then its ``Epoch``, once both are saved; epochs so short that saving would dominate are saved together.
-        ``Resumed`` comes first when it resumes, and ``Rewind`` after a return to a checkpoint. Last comes the
-        ``Report`` on ``test``, which is used then alone, or else on ``val``. However the loop is left, the run is
-        whole, and calling this again continues to bit-identical weights. The run is locked meanwhile. Where
-        ``Recipe.patience`` ends the training early, an ``EarlyEnd`` says so before the last ``Report``, and the run is
-        finished. One also comes where a diagnosis ends it; calling this again then trains the rest.
+        Yields a ``Step`` after some steps, and after each epoch its ``Report`` on ``val`` (where there is one), then
+        its ``Epoch``, then each new ``Diagnosis``, once all are saved; epochs so short that saving would dominate are
+        saved together. ``Resumed`` comes first when it resumes, and ``Rewind`` after a return to a checkpoint. Last
+        comes the ``Report`` on ``test``, which is read then alone, or else on ``val``. However the loop is left, the
+        run is whole, and calling this again continues to weights that are bit-identical on the same processor and
+        version of torch. The run is locked meanwhile.
+
+        An ``EarlyEnd`` comes before the last ``Report`` where ``Recipe.patience`` or the time limit ends the training;
+        after patience the run is finished. Where a diagnosis ends it, nothing is evaluated on ``test``. Calling this
+        again then trains the rest.
 
         Args:
             module: for a user's own module, the same one, made anew; not needed where ``start_run`` was given it.
             data: the run's data set, or where it is now; by default where it was.
             epochs: of the whole training, to make it longer: with a constant schedule without warmup.
+            until: when the last step ends, as ``time.perf_counter()`` counts seconds; by default there is no limit.
             save_every_seconds: time between checkpoints; an epoch ends with one, unless saving would dominate.
+            rewind_on_nan: on NaN or infinity, return to the last checkpoint with half the lr, at most 3 times; by
+                default as before, which is not to.
+            on_diagnosis: ``continue``, or ``stop``: end the training after a ``Diagnosis`` that is new in the run.
+            evaluates: whether to evaluate and report the model after the last epoch.
             group: the processes that train it together, all of which call this; the leader writes the run, and the
                 others need not have it.
-            rewind_on_nan: on NaN or infinity, return to the last checkpoint with half the lr, at most 3 times; by
-                default as before.
-            on_diagnosis: ``continue``, or ``stop``: end the training after a ``Diagnosis`` that is new in the run.
 
         Warns:
             LaminaWarning: something cannot be written or evaluated, or something differs from when the run began.
@@ -116,12 +155,49 @@ class Run:
             LaminaError: an argument is invalid, a file is damaged, another process trains the run, or there is no
                 room; what was saved before stays.
         """
-        return train_run(self, module, data, epochs, save_every_seconds, rewind_on_nan, on_diagnosis, group)
+        if on_diagnosis not in ("continue", "stop"):
+            raise RunError(f"on_diagnosis was {on_diagnosis!r:.60}, but is continue or stop.")
+        folder, module = self.folder, self.module if module is None else module
+        dataset = find_dataset(folder, self.record, self.dataset if data is None else data)
+        group.wait()  # others may have to decode their images first
+        if deviating := group.find_deviating(dataset.fingerprint):
+            raise DataError(
+                f"{dataset.name} is not the same for all processes ({deviating}). Give every machine the same images, "
+                "on a shared disk or copied."
+            )
+        check_place(self.path, group)
+        with ExitStack() as stack:
+
+            def lock() -> bytes:
+                stack.enter_context(folder.lock())
+                return b""
+
+            group.lead(lock)  # from here on, nobody else changes the run
+            record = lead_record(group, folder.read_record)
+            check_processes(record, group)
+            training = resume_training(folder, record, dataset, module, epochs, group)
+            stack.enter_context(explain_lack_of_memory(training))
+
+            def update() -> RunRecord:
+                prepare_folder(folder, record, training)
+                rewinds = record.rewind_on_nan if rewind_on_nan is None else rewind_on_nan
+                recipe = dataclasses.replace(training.recipe, compile=record.recipe.compile)
+                updated = dataclasses.replace(record, recipe=recipe, rewind_on_nan=rewinds)
+                if updated != record:
+                    folder.replace_record(updated)
+                return updated
+
+            record = lead_record(group, update)
+            if training.steps_done:
+                yield Resumed(training.steps_done, training.epochs_done, training.recipe.epochs)
+            stops = on_diagnosis == "stop"
+            keeper = Keeper(training, folder, record, dataset, save_every_seconds, until, stops, evaluates, group)
+            yield from keeper.train()
 
     def evaluate(self, module: nn.Module | None = None, *, data: Dataset | str | Path | None = None) -> Report | None:
-        """Evaluate the saved model as it is now on ``test``, else on ``val``; save report, answers and pictures.
+        """Evaluate the saved model as it is now on ``test``, else on ``val``; save report, logits and figures.
 
-        :meth:`iter_train` ends with this; here it is for a training that was stopped before its last epoch. ``None`` if
+        :meth:`train` ends with this; here it is for a training that was stopped before its last epoch. ``None`` if
         there are no images that can be scored. The arguments are as for :meth:`iter_train`.
 
         Warns:
@@ -130,7 +206,11 @@ class Run:
         Raises:
             LaminaError: as :meth:`load_model`, the data is not there or has changed, or another process trains the run.
         """
-        return evaluate_run(self, module, data)
+        dataset = find_dataset(self.folder, self.record, self.dataset if data is None else data)
+        with self.folder.lock():
+            run = dataclasses.replace(self, record=self.folder.read_record())
+            model = run.load_model(module).to(choose_again(run.record.device).value)
+            return evaluate_final(self.folder, run.record, model, dataset)
 
     @property
     def report(self) -> Report | None:
@@ -139,14 +219,7 @@ class Run:
         Raises:
             RunError: its file is damaged.
         """
-        file = self.path / "report.json"
-        if not file.exists():
-            return None
-        values = parse_object(read_bytes(file), str(file))
-        try:
-            return Report.from_json(values)
-        except LaminaError as error:
-            raise RunError(f"{file}: {error}") from error
+        return self.folder.read_report()
 
     @property
     def answers(self) -> dict[Split, Answers]:
@@ -155,15 +228,7 @@ class Run:
         Raises:
             RunError: the file is damaged, or does not fit the run.
         """
-        file, task = self.path / "answers.npz", self.record.task
-        if not file.exists():
-            return {}
-        found = unpack_answers(read_bytes(file), str(file))
-        for one in found.values():
-            if one.logits.shape[1] != task.outputs or kind_of(one.targets) is not task.kind:
-                expected = f"{plural(task.outputs, 'logit', 'logits')} an image and {task.kind} targets"
-                raise damaged(str(file), f"expected {expected} of {one.split}", REMEDY)
-        return found
+        return self.folder.read_answers(self.record.task)
 
     @property
     def calibration(self) -> Calibration | None:
@@ -172,25 +237,11 @@ class Run:
         Raises:
             RunError: the file is damaged.
         """
-        file = self.path / "calibration.json"
-        if not file.exists():
-            return None
-        values = parse_object(read_bytes(file), str(file), REMEDY)
-        try:
-            found = from_json_values(Calibration, values, "calibration")
-            task = self.record.task
-            if task.kind is REGRESSION:
-                raise ValueError("numbers have no probabilities, and no temperatures")
-            expected = 1 if task.kind is SINGLE_LABEL else task.outputs
-            if len(found.temperatures) != expected:
-                raise ValueError(f"expected {plural(expected, 'temperature', 'temperatures')} for {task.kind}")
-        except (ValueError, LaminaError) as error:
-            raise damaged(str(file), error, REMEDY) from error
-        return found
+        return self.folder.read_calibration(self.record.task)
 
     @property
     def task(self) -> Task:
-        """What the saved model answers; its probabilities are calibrated if the run is.
+        """What the saved model predicts; its probabilities are calibrated if the run is.
 
         Raises:
             RunError: ``calibration.json`` is damaged.
@@ -201,13 +252,17 @@ class Run:
     @property
     def history(self) -> History:
         """The epochs so far, and the rewinds."""
-        return History(self.path / "history.jsonl")
+        return self.folder.history
 
     @property
     def early_end(self) -> str | None:
         """Why the training ended before its last epoch, where ``Recipe.patience`` ended it; else ``None``."""
-        rows = self.history.epochs()
-        return rows[-1].get("reason") if rows else None
+        return self.history.early_end()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs are done, or ``Recipe.patience`` ended the training."""
+        return self.early_end is not None or len(self.history.epochs()) == self.record.recipe.epochs
 
     def predictor(self, module: nn.Module | None = None, *, device: str = "auto") -> Predictor:
         """The trained model with everything needed to use it on pictures.
@@ -230,48 +285,11 @@ class Run:
         not_found = (Prediction(problem.path, problem=problem.reason) for problem in problems)
         return Predictions([*self.predictor().predict(files), *not_found])
 
-    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint."""
-        write_atomically(self.path / "state.safetensors", pack_checkpoint(checkpoint))
-
-    def read_checkpoint(self) -> Checkpoint | None:
-        """The last checkpoint; ``None`` if there is none yet."""
-        file = self.path / "state.safetensors"
-        if not file.exists():
-            return None
-        return unpack_checkpoint(read_bytes(file), str(file))
-
     def replace_record(self, record: RunRecord) -> Run:
-        """Write another ``run.json``, remove report and answers, which it outdates; give the run with that record."""
+        """The run with another ``run.json``; report and logits, which it outdates, are removed."""
         if record != self.record:
-            write_record(self.path, record)
-            self._remove_outdated()
+            self.folder.replace_record(record)
         return dataclasses.replace(self, record=record)
-
-    def save_report(self, report: Report) -> None:
-        """Replace the report."""
-        write_json(self.path / "report.json", report.to_json())
-
-    def save_answers(self, answers: Sequence[Answers]) -> None:
-        """Replace the answers; the report, written after them, says that they are of the saved model."""
-        write_atomically(self.path / "answers.npz", pack_answers(answers))
-
-    def save_calibration(self, calibration: Calibration | None) -> None:
-        """Replace the temperatures, or remove them."""
-        file = self.path / "calibration.json"
-        if calibration is None:
-            file.unlink(missing_ok=True)
-        else:
-            write_json(file, fields_to_json(calibration))
-
-    def save_model(self, model: Model) -> None:
-        """Replace the trained weights, and remove the report and answers that they outdate."""
-        self._remove_outdated()
-        write_tensors(self.path / "model.safetensors", model.state_dict(), {})
-
-    def _remove_outdated(self) -> None:
-        for name in ("report.json", "calibration.json", "answers.npz"):
-            (self.path / name).unlink(missing_ok=True)
 
     def load_model(self, module: nn.Module | None = None) -> Model:
         """The trained model, on the CPU, in eval mode; its task's probabilities are calibrated if the run is.
@@ -284,7 +302,7 @@ class Run:
             NetError: the net is timm's, which is not installed.
         """
         record, task = self.record, self.task
-        net = self.choose_net(module)
+        net = choose_net(self.folder, record, self.module if module is None else module)
         if isinstance(net, TimmNet):
             import_timm()
         try:
@@ -296,23 +314,9 @@ class Run:
                 body = deepcopy(net) if module is None else module
             model = Model(body, net=record.net, task=task, in_shape=record.in_shape, mean=record.mean, std=record.std)
         except (NetError, RuntimeError, ValueError) as error:
-            raise damaged(str(self.path / "run.json"), error) from error
-        weights = _read_weights(self.path / "model.safetensors", model.state_dict())
-        model.load_state_dict(weights)
+            raise damaged(str(self.folder.record_file), error) from error
+        model.load_state_dict(self.folder.read_weights(model.state_dict()))
         return model.eval()
-
-    def choose_net(self, module: nn.Module | None) -> Net | TimmNet | nn.Module:
-        """The net that the run holds, or the user's own module: the one given, or the one this process has."""
-        record = self.record
-        if module is not None and record.own_module is None:
-            raise RunError(f"{self.path} holds its own net, {record.net_name}. Leave out --net and module.")
-        for net in (record.net, record.timm, module, self.module):
-            if net is not None:
-                return net
-        raise RunError(
-            f"{self.path} uses your own module, and lamina never runs code that a run names. "
-            f"Give it again with {record.own_module}."
-        )
 
     def _summary(self) -> dict[str, str]:
         report, rows = None, None
@@ -354,15 +358,12 @@ def load_run(path: str | Path) -> Run:
         raise RunError(f"There is no run {path.name} in {where}{others}")
     if not (path / "run.json").exists():
         raise RunError(f"{path} is not a run: it has no run.json. Give the folder of a run.")
-    return Run(path, read_record(path))
+    return Run(path, RunFolder(path).read_record())
 
 
 def share_run(path: str | Path, group: Group) -> Run:
-    """The run in a folder, for all processes, on whatever machine; errors as for :func:`load_run`.
-
-    A run that only another machine has is first brought to the leader.
-    """
-    bring_run(Path(path), group)
+    """The run in a folder that the leader has, for all processes; errors as for :func:`load_run`."""
+    check_place(Path(path), group)
     return Run(Path(path), lead_record(group, lambda: load_run(path).record))
 
 
@@ -392,36 +393,19 @@ def describe(prediction: Prediction, top: int | None = None) -> str:
     return ", ".join(f"{name} {100 * values[name]:.1f} %" for name in shown) or "none"
 
 
-def _read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    if not file.exists():
-        raise RunError(
-            f"{file} is missing: the training ended before its weights were saved, or they were deleted. "
-            f"Write it with lamina resume {file.parent}"
-        )
-    weights, _ = read_tensors(file, f"Restore it from a copy, or write it again with lamina resume {file.parent}")
-    for name in sorted({*weights, *expected}):
-        found, wanted = (tuple(tensors[name].shape) if name in tensors else "none" for tensors in (weights, expected))
-        if found != wanted:
-            raise RunError(
-                f"{file} does not fit the net: for {name} expected the shape {wanted}, got {found}. "
-                "Give the net that was trained, or restore the file from a copy."
-            )
-    return weights
-
-
 def summarize_run(run: Run, report: Report | None, rows: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
     """A run's row in a table, under its heads; ``rows`` are the epochs so far, ``None`` if they cannot be read.
 
     A finished run has no score where it had nothing to be evaluated on.
     """
-    record, wanted = run.record, run.record.recipe.epochs
-    score = "no score" if rows is not None and has_ended(rows, wanted) else "not finished"
+    record = run.record
+    score = "no score" if rows is not None and run.is_finished else "not finished"
     return {
         "run": str(run.path),
         "net": record.net_name,
         "data": record.data.name,
         "score": score if report is None else f"{report.split} {report.score}",
-        "epochs": f"{'?' if rows is None else len(rows)}/{wanted}",
+        "epochs": f"{'?' if rows is None else len(rows)}/{record.recipe.epochs}",
         "parameters": f"{record.parameters:,}",
         "train seconds": f"{sum(row.get('train_seconds') or 0.0 for row in rows or ()):.1f}",
     }

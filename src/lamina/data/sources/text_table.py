@@ -59,7 +59,7 @@ def _decode(data: bytes, path: Path) -> str:
 
 
 def _read_json(text: str, path: Path) -> Table:
-    # Not by polars, which gives each column one type: it makes texts of ["a"] and "", and rejects 1 and [] in any column.
+    # Not by polars, which gives each column one type: it makes texts of ["a"] and "", and rejects 1 and [] in a column.
     rows = list(_parse_lines(text))
     columns = {
         column: [clean_label(row.get(column)) for row in rows]

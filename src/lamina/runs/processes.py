@@ -1,0 +1,78 @@
+"""What the processes that train a run together must agree on: its record, its checkpoint, its place, the hardware."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from lamina.errors import LaminaWarning, RecipeError, RunError, plural
+from lamina.runs.folder import RunFolder, pack_checkpoint, unpack_checkpoint
+from lamina.runs.record import RunRecord, describe_machine, parse_record, record_to_json
+from lamina.training.checkpoint import Checkpoint
+from lamina.training.device import choose_again
+from lamina.training.group import Group
+
+
+def lead_record(group: Group, action: Callable[[], RunRecord]) -> RunRecord:
+    """The record that an action of the leader's gives, for all processes."""
+    if group.size == 1:
+        return action()
+    return parse_record(json.loads(group.lead(lambda: json.dumps(record_to_json(action())).encode())), "run.json")
+
+
+def share_checkpoint(folder: RunFolder, group: Group) -> Checkpoint | None:
+    """The run's last checkpoint, which the leader reads for all; ``None`` if there is none yet."""
+    if group.size == 1:
+        return folder.read_checkpoint()
+
+    def read() -> bytes:
+        checkpoint = folder.read_checkpoint()
+        return b"" if checkpoint is None else pack_checkpoint(checkpoint)
+
+    content = group.lead(read)
+    return unpack_checkpoint(content, "the leader's checkpoint") if content else None
+
+
+def check_place(path: Path, group: Group) -> None:
+    """Check that the leader has the run, on a disk of its own or one that the machines share.
+
+    Raises:
+        RunError: another process's machine has it, and the leader's has not.
+    """
+    if group.size == 1:
+        return
+    found = [text == b"1" for text in group.gather(b"1" if (path / "run.json").exists() else b"0")]
+    if any(found) and not found[0]:
+        raise RunError(
+            f"Rank {found.index(True)} has the run {path}, but rank 0, which writes it, does not. Keep runs on a disk "
+            "that the machines share, or start torchrun with --node-rank 0 on the machine that has the run."
+        )
+
+
+def check_processes(record: RunRecord, group: Group) -> None:
+    """Check that all processes compute on the same kind of device, and warn where their last bits may differ."""
+    if group.size == 1:
+        return
+    device = choose_again(record.device).value
+    lacks_own = device == "cuda" and group.local_rank >= torch.cuda.device_count()
+    devices = [text.decode() for text in group.gather(("no GPU of its own" if lacks_own else device).encode())]
+    if set(devices) not in ({"cpu"}, {"cuda"}):
+        found = ", ".join(f"rank {rank}: {one}" for rank, one in enumerate(devices))
+        raise RecipeError(
+            f"Processes that train together all need a CPU, or each a CUDA GPU of its own, but found {found}. Start "
+            "fewer processes, or train a new run with --device cpu."
+        )
+    machine = describe_machine()
+    computes = f"{machine.threads} threads, {machine.instructions}, {machine.flags}, torch {torch.__version__}"
+    if (deviating := group.find_deviating(computes)) and group.is_leader:
+        warnings.warn(
+            f"Threads, instruction set or version of torch differ between the processes ({deviating}; rank 0 has "
+            f"{plural(machine.threads, 'thread', 'threads')} and {machine.instructions}). The last bits of the weights "
+            "then depend on which process has which lanes. OMP_NUM_THREADS sets the threads.",
+            LaminaWarning,
+            stacklevel=4,
+        )
