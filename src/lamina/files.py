@@ -20,22 +20,14 @@ RESTORE = "Restore it from a copy, or train again."
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
-    """Write a file so that a reader, even after a crash, finds either the old content or the new.
-
-    Raises:
-        OSError: the file cannot be written; the old one is unchanged.
-    """
+    """Write a file so that a reader, even after a crash, finds either the old content or the new."""
     with open_atomically(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
-    """A file to write in the block, which replaces ``path`` when the block ends without an error.
-
-    Raises:
-        OSError: the file cannot be written; the old one is unchanged.
-    """
+    """A file to write in the block, which replaces ``path`` when the block ends without an error."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with beside.open("xb") as file:
@@ -96,11 +88,7 @@ def damaged(what: str, why: object, remedy: str = RESTORE) -> RunError:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes from training the run in a folder during the block; a crash leaves no lock behind.
-
-    Raises:
-        RunError: another process or thread has it, the folder cannot be written, or something in it is a link.
-    """
+    """Keep other processes from training the run in a folder during the block; a crash leaves no lock behind."""
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         if file.is_symlink():
             raise RunError(

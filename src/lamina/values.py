@@ -61,12 +61,9 @@ class _MismatchError(ValueError):
 
 
 def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None:
-    """Check the fields of a frozen dataclass, in its ``__post_init__``.
+    """Check the fields of a frozen dataclass, in its ``__post_init__``; raises the given ``error``.
 
     NumPy scalars become Python numbers, whole numbers floats where a float is expected, and lists tuples.
-
-    Raises:
-        LaminaError: the given ``error``, where a field is not of its type or out of its range.
 
     >>> @dataclass(frozen=True)
     ... class Pause:
@@ -100,11 +97,7 @@ def fields_to_json(value: Any) -> dict[str, Any]:
 
 
 def from_json_values(kind: type[Value], values: Any, where: str) -> Value:
-    """The dataclass that :func:`fields_to_json` wrote; absent fields take their default.
-
-    Raises:
-        ValueError: a part is missing, unknown, not of its type or out of its range; the message names it, with
-            ``where`` for the whole.
+    """The dataclass that :func:`fields_to_json` wrote; a ``ValueError`` names the part that is wrong inside ``where``.
 
     >>> from lamina.evaluation.intervals import Interval
     >>> from_json_values(Interval, {"low": 0.25, "high": 0.75}, "interval")

@@ -18,8 +18,8 @@ from served import MARKUP, PATIENCE_SECONDS, encode, fits, noise, read_all, serv
 from lamina import load_data, load_run
 from lamina.cli import main
 from lamina.deploy.serve import explanation
-from lamina.deploy.serve.app import PATHS
 from lamina.deploy.serve.openapi import describe_api
+from lamina.deploy.serve.security import PATHS
 from lamina.errors import NetError
 
 FAULTY = "faulty%5Cudce9"

@@ -35,33 +35,22 @@ Answer: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], tuple[np.ndarray, n
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was compared, and how far apart the answers were.
-
-    Attributes:
-        format: ``onnx`` or ``pt2``.
-        opset: of ONNX; ``None`` for others.
-        sha256: of the file.
-        pictures: how many were compared, with the black and the white one.
-        split: which they were from.
-        batches: sizes of the batches.
-        largest_difference: of a logit.
-        limit: what it may be at most.
-        largest_probability_difference: of a probability, or of a number in its own unit.
-        same_answers: pictures with the same answer.
-        close_calls: pictures with another, whose best two answers are nearer to each other than twice the limit.
-    """
+    """What was compared, and how far apart the predictions were."""
 
     format: Format
     opset: int | None
     sha256: str
     pictures: int
+    """With the black and the white one."""
     split: str
     batches: tuple[int, ...]
     largest_difference: float
+    """Of a logit; ``limit`` is the most that is accepted."""
     limit: float
     largest_probability_difference: float
     same_answers: int
     close_calls: int
+    """Images with another prediction, whose best two are nearer to each other than twice the limit."""
 
     def __str__(self) -> str:
         others = f", {self.close_calls} too close to call" if self.close_calls else ""
@@ -73,11 +62,9 @@ class Certificate:
 
 
 def certify(content: bytes, file_format: Format, model: Model, images: Images) -> Certificate:
-    """Compare an exported file with the model, on some of ``images``, a black picture and a white one.
+    """Compare an exported file with the model, on some of ``images``, a black image and a white one.
 
-    Raises:
-        NetError: the pictures are not of the model's shape, or the file cannot be run or gives other answers.
-        NotFiniteError: the model itself does not give numbers.
+    Raises ``NetError`` where the file cannot be run or predicts something else.
     """
     some = images.take_evenly(PICTURES)
     plain = np.stack([np.full(some.pixels.shape[1:], value, np.uint8) for value in (0, 255)])

@@ -72,11 +72,7 @@ def _to_texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def export_onnx(model: Model, resize: str) -> bytes:
-    """A model as an ONNX file, with what :func:`describe_model` says among its metadata.
-
-    Raises:
-        NetError: the model cannot be exported, or the extra is not installed.
-    """
+    """A model as an ONNX file, with what :func:`describe_model` says among its metadata."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -109,11 +105,7 @@ def export_onnx(model: Model, resize: str) -> bytes:
 
 
 def export_pt2(model: Model, resize: str) -> bytes:
-    """A model as a file of ``torch.export``, which ``torch.export.load`` reads; nothing in it is pickled code.
-
-    Raises:
-        NetError: the model cannot be exported.
-    """
+    """A model as a file of ``torch.export``, which ``torch.export.load`` reads; nothing in it is pickled code."""
     content = io.BytesIO()
     with warnings.catch_warnings(action="ignore"):
         try:
@@ -165,12 +157,7 @@ class OnnxModel(Model):
 
 
 def open_session(content: bytes, what: str) -> onnxruntime.InferenceSession:
-    """An ONNX file as onnxruntime runs it, on the CPU.
-
-    Raises:
-        NetError: onnxruntime is not installed.
-        RunError: it is not an ONNX file that it can run.
-    """
+    """An ONNX file as onnxruntime runs it, on the CPU."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -188,11 +175,7 @@ def open_session(content: bytes, what: str) -> onnxruntime.InferenceSession:
 
 
 def open_onnx(file: Path) -> Predictor:
-    """An ONNX file that :func:`export_onnx` made, with everything needed to use it on pictures.
-
-    Raises:
-        LaminaError: it cannot be read, or was not exported by lamina.
-    """
+    """An ONNX file that :func:`export_onnx` made, with everything needed to use it on images."""
     session = open_session(read_bytes(file), str(file))
     metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
     try:

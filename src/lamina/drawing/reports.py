@@ -47,8 +47,7 @@ def draw_confusion(report: ClassReport) -> Figure:
 
     figure = new_figure(side_inches, side_inches)
     axes = figure.add_subplot()
-    # The square root makes rare mistakes visible.
-    shades = np.sqrt(shares)
+    shades = np.sqrt(shares)  # the root makes rare mistakes visible
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1)
     axes.set_title(title, loc="left", color=INK, pad=10)
     axes.set_xlabel("predicted class", color=INK, labelpad=8)

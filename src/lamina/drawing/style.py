@@ -30,11 +30,7 @@ def new_figure(width_inches: float, height_inches: float) -> Figure:
 
 
 def save_figure(figure: Figure | Image.Image, path: Path) -> None:
-    """Write a picture as a PNG, whole or not at all.
-
-    Raises:
-        OSError: the file cannot be written; what was there before is still there.
-    """
+    """Write a figure or an image as a PNG, whole or not at all."""
     write_atomically(path, encode_png(figure))
 
 

@@ -17,8 +17,6 @@ KINDS: dict[str, Callable[..., Layer]] = {name: getattr(layers, name) for name i
 def build_layer(name: str, by_place: Sequence[object], by_name: Mapping[str, object]) -> Layer:
     """The layer called ``name`` with positional and named arguments.
 
-    Raises ``NetError`` for an unknown name and for invalid arguments.
-
     >>> build_layer("Conv2d", [32], {"kernel_size": 3})
     Conv2d(32, 3)
     """
@@ -38,7 +36,7 @@ def build_layer(name: str, by_place: Sequence[object], by_name: Mapping[str, obj
 
 
 def layer_from_json(data: object) -> Layer:
-    """The layer that ``Layer.to_json`` wrote. Raises ``NetError`` for anything else.
+    """The layer that ``Layer.to_json`` wrote.
 
     >>> layer_from_json({"layer": "Dropout", "p": 0.2})
     Dropout(p=0.2)

@@ -116,10 +116,7 @@ def require_vector(layer: Layer, in_shape: Shape) -> int:
 
 
 def slide(layer: Layer, window: Window, in_shape: Shape, remedy: str = "") -> Pair:
-    """The height and width after a layer's window slides over an image; ``NetError`` where it does not fit.
-
-    ``remedy`` says what helps besides a smaller window.
-    """
+    """The height and width after a window slides over an image; where it does not fit, ``remedy`` helps besides."""
     _, height, width = require_image(layer, in_shape)
     out_size = window.out_size((height, width))
     if min(out_size) < 1:
@@ -134,10 +131,7 @@ def slide(layer: Layer, window: Window, in_shape: Shape, remedy: str = "") -> Pa
 
 
 def trace_shapes(layers: Sequence[Layer], in_shape: Shape) -> tuple[Shape, ...]:
-    """The input shape of each of ``layers``, and last the output shape.
-
-    Raises ``NetError`` naming the first layer whose input does not fit, and its place.
-    """
+    """The input shape of each of ``layers``, and last the output shape."""
     shapes = [in_shape]
     for place, layer in enumerate(layers, start=1):
         try:

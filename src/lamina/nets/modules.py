@@ -15,13 +15,9 @@ _PIXELS_AT_ONCE = 256 * 32 * 32  # patches of more could exceed a small computer
 
 
 class SameConv2d(nn.Conv2d):
-    """``nn.Conv2d`` with output ceil(input / stride), padded with zeros, the odd one at the bottom and right.
-
-    torch's own ``padding="same"`` takes no stride.
-    """
+    """``nn.Conv2d`` with ``padding="same"`` for any stride, which torch's own does not take."""
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k y x"]:
-        """Pad and convolve."""
         height, width = images.shape[-2:]
         kernel_size, stride, dilation = (
             (sizes[0], sizes[1]) for sizes in (self.kernel_size, self.stride, self.dilation)
@@ -43,7 +39,6 @@ class LayoutFlatten(nn.Flatten):
     """
 
     def forward(self, images: Float[Tensor, "n ..."]) -> Float[Tensor, "n f"]:
-        """Flatten each image into a vector."""
         is_turned = images.ndim == 4 and not images.is_contiguous() and images.requires_grad
         rows: Tensor = _FlattenTurned.apply(images) if is_turned else super().forward(images)  # type: ignore[no-untyped-call]
         return rows
@@ -64,8 +59,7 @@ class Bfloat16Linear(nn.Linear):
     """A linear layer that multiplies in bf16 in training mode; its input and output are float32."""
 
     def forward(self, x: Float[Tensor, "n f"]) -> Float[Tensor, "n u"]:
-        """In float32 in eval mode: evaluated and saved models are float32."""
-        if not self.training:
+        if not self.training:  # evaluated and saved models are float32
             return super().forward(x)
         products = functional.linear(x.bfloat16(), self.weight.bfloat16()).float()
         return products if self.bias is None else products + self.bias
@@ -79,7 +73,6 @@ class ResidualSum(nn.Module):
         self.body, self.shortcut = body, shortcut
 
     def forward(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        """shortcut(x) + body(x)."""
         total: Tensor = self.shortcut(x) + self.body(x)
         return total
 
@@ -97,12 +90,10 @@ class Whitening(nn.Conv2d):
 
     @torch.no_grad()
     def fit(self, images: Float[Tensor, "n c h w"]) -> None:
-        """Compute the weights from normalized training images; a few thousand are enough.
+        """Compute the weights from normalized training images (Jordan, arXiv 2404.00498, section 3.2).
 
         With (λ, v) the eigenvalues and eigenvectors of the covariance of all patches, largest first, the filters
         are v / sqrt(λ + 5e-4), then their negatives. The sign of v makes its entry of largest magnitude positive.
-
-        Jordan, arXiv 2404.00498, section 3.2.
         """
         eigenvalues, eigenvectors = torch.linalg.eigh(self._patch_covariance(images))
         eigenvalues, eigenvectors = eigenvalues.flip(0), eigenvectors.T.flip(0)

@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class _Pool(Layer):
-    """A window that reduces the numbers it covers to one; ``stride`` is ``kernel_size`` unless given.
-
-    ``padding`` is at most half of ``kernel_size``.
-    """
+    """A window that reduces the numbers it covers to one; ``stride`` is ``kernel_size`` unless given."""
 
     kernel_size: Size
     stride: Size | None = None

@@ -23,11 +23,10 @@ Padding: TypeAlias = WholeOrZero | Annotated[tuple[WholeOrZero, WholeOrZero], "t
 
 @dataclass(frozen=True)
 class Field:
-    """The receptive field of a unit: how much of the input image it sees.
+    """The receptive field of a unit: how much of the input image it sees, (height, width) in input pixels.
 
-    ``size_px`` counts input pixels (height, width); ``step_px`` is the distance in the input between two neighbouring
-    units; ``start_px`` is where the first unit's field begins, below 0 in a border. The border of a small image may cut
-    a field short.
+    ``step_px`` is the distance between two neighbouring units; ``start_px`` is where the first unit's field begins,
+    below 0 in a border. The border of a small image may cut a field short.
 
     >>> field = Window(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1)).widen(Field(), (8, 8))
     >>> field
@@ -53,10 +52,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window; everything is (height, width), in pixels of its input.
-
-    ``padding`` is the border added on each side, or ``"same"``: output = ceil(input / stride), the odd pixel at the
-    bottom and right, as in TensorFlow and Keras.
+    """A sliding window; everything is (height, width), in pixels of its input; ``"same"`` padding is Keras's.
 
     >>> Window(kernel_size=(3, 3), stride=(2, 2), padding="same").out_size((32, 15))
     (16, 8)
@@ -94,10 +90,7 @@ class Window:
         return height, width
 
     def widen(self, field: Field, in_size: Pair) -> Field:
-        """The receptive field of a unit whose inputs, in this window over ``in_size``, each have ``field``.
-
-        Araujo, Norris, Sim, Computing Receptive Fields of Convolutional Neural Networks, Distill 2019.
-        """
+        """The receptive field of a unit whose inputs each have ``field`` (Araujo et al., Distill 2019)."""
         height, width = (
             size + (span - 1) * step for size, span, step in zip(field.size_px, self.span, field.step_px, strict=True)
         )

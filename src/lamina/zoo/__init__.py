@@ -26,10 +26,7 @@ PUBLISHED = "article"
 
 
 def load_net(name: str) -> Net:
-    """A net of the zoo by name.
-
-    Raises:
-        NetError: there is none.
+    """A net of the zoo by name; ``NetError`` if there is none.
 
     >>> load_net("mlp")
     Net(Flatten(), Linear(100), ReLU(), Output())
@@ -48,11 +45,7 @@ def load_recipes(name: str) -> dict[str, Recipe]:
 
 
 def load_recipe(net_name: str, recipe_name: str | None = None) -> Recipe:
-    """A recipe of a net in the zoo by name, by default the first.
-
-    Raises:
-        NetError: there is no such net.
-        RecipeError: the net has no recipe of that name.
+    """A recipe of a net in the zoo by name, by default the first; ``NetError`` or ``RecipeError`` if there is none.
 
     >>> load_recipe("cnn").epochs, load_recipe("cnn", "best").epochs
     (10, 25)

@@ -17,21 +17,9 @@ from starlette.routing import Route
 from lamina.deploy.serve.bodies import REQUEST_PICTURES, RETRY_AFTER, Held, read_pictures
 from lamina.deploy.serve.metrics import Metrics
 from lamina.deploy.serve.openapi import describe_api
+from lamina.deploy.serve.security import ASSETS, TASKS
 from lamina.deploy.serve.worker import FullError, Worker
 from lamina.errors import suggest
-
-ASSETS = {
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/api.js": ("api.js", "text/javascript"),
-    "/view.js": ("view.js", "text/javascript"),
-}
-"""Everything that is read from files: by the path in the URL, a fixed file of this package."""
-OPEN_PATHS = (*ASSETS, "/openapi.json", "/healthz", "/readyz")
-"""Paths that need no token: they say nothing of the models."""
-TASKS = ("predict", "explain", "similar")
-PATHS = (*OPEN_PATHS, "/metrics", "/v1/model", *(f"/v1/{task}" for task in TASKS))
 
 
 class AsciiJson(JSONResponse):
@@ -69,35 +57,8 @@ def build_app(worker: Worker, metrics: Metrics) -> Starlette:
     async def tell_models(_: Request) -> Response:
         return AsciiJson({"models": worker.models})
 
-    def find_model(request: Request) -> int:
-        names = [model["model"] for model in worker.models]
-        name = request.query_params.get("model", names[0])
-        if name not in names:
-            raise HTTPException(404, f"There is no model {name[:100]!r}. {suggest(name[:100], names)}")
-        return names.index(name)
-
-    def answer(task: str) -> Callable[[Request], Awaitable[Response]]:
-        limit = REQUEST_PICTURES if task == "predict" else 1
-
-        async def respond(request: Request) -> Response:
-            model = find_model(request)
-            async with held.read_body(request) as body:
-                pictures, is_list = await read_pictures(request.headers.get("content-type", ""), body, limit)
-                del body  # the pictures of a list are copies
-                try:
-                    futures = worker.submit(task, model, pictures)
-                except FullError:
-                    raise HTTPException(503, "Too many pictures are waiting. Try again.", RETRY_AFTER) from None
-                answers = await _wait_for(futures, request)
-            metrics.count_pictures(worker.models[model]["model"], task, len(answers))
-            statuses = [answer.pop("status", 200) for answer in answers]
-            if is_list:
-                return AsciiJson(answers)
-            if statuses[0] in (404, 500):
-                raise HTTPException(statuses[0], answers[0]["problem"])
-            return AsciiJson(answers[0], statuses[0])
-
-        return respond
+    async def compute(request: Request) -> Response:
+        return await _compute(request, worker, metrics, held)
 
     return Starlette(
         routes=[
@@ -107,10 +68,34 @@ def build_app(worker: Worker, metrics: Metrics) -> Starlette:
             Route("/readyz", tell_readiness),
             Route("/metrics", tell_metrics),
             Route("/v1/model", tell_models),
-            *(Route(f"/v1/{task}", answer(task), methods=["POST"]) for task in TASKS),
+            *(Route(f"/v1/{task}", compute, methods=["POST"]) for task in TASKS),
         ],
         exception_handlers={HTTPException: _tell_error},
     )
+
+
+async def _compute(request: Request, worker: Worker, metrics: Metrics, held: Held) -> Response:
+    """The answer of one model to the images in a request."""
+    names, task = [model["model"] for model in worker.models], request.url.path.removeprefix("/v1/")
+    name = request.query_params.get("model", names[0])
+    if name not in names:
+        raise HTTPException(404, f"There is no model {name[:100]!r}. {suggest(name[:100], names)}")
+    limit = REQUEST_PICTURES if task == "predict" else 1
+    async with held.read_body(request) as body:
+        pictures, is_list = await read_pictures(request.headers.get("content-type", ""), body, limit)
+        del body  # the images of a list are copies
+        try:
+            futures = worker.submit(task, names.index(name), pictures)
+        except FullError:
+            raise HTTPException(503, "Too many pictures are waiting. Try again.", RETRY_AFTER) from None
+        answers = await _wait_for(futures, request)
+    metrics.count_pictures(name, task, len(answers))
+    statuses = [answer.pop("status", 200) for answer in answers]
+    if is_list:
+        return AsciiJson(answers)
+    if statuses[0] in (404, 500):
+        raise HTTPException(statuses[0], answers[0]["problem"])
+    return AsciiJson(answers[0], statuses[0])
 
 
 def _serve_asset(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:

@@ -22,6 +22,18 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 TOKEN_VARIABLE = "LAMINA_TOKEN"  # noqa: S105  # its name
 REQUEST_SECONDS = 90.0
 """Time from a request's head to the end of its answer."""
+ASSETS = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/api.js": ("api.js", "text/javascript"),
+    "/view.js": ("view.js", "text/javascript"),
+}
+"""Everything that is read from files: by the path in the URL, a fixed file of this package."""
+TASKS = ("predict", "explain", "similar")
+OPEN_PATHS = (*ASSETS, "/openapi.json", "/healthz", "/readyz")
+"""Paths that need no token: they say nothing of the models."""
+PATHS = (*OPEN_PATHS, "/metrics", "/v1/model", *(f"/v1/{task}" for task in TASKS))
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 CONTENT_SECURITY_POLICY = "; ".join(
     [
@@ -84,32 +96,14 @@ def is_own_page(headers: Mapping[bytes, bytes], origin: bytes) -> bool:
 class Guard:
     """Lets through to ``app`` only what has the right host, origin and token, adds headers, and counts.
 
-    Args:
-        app: what answers.
-        names: hosts that requests may name; a page of another name, which was made to lead here, is turned away.
-        port: of the server.
-        token: the secret that requests must send; ``None`` for none.
-        open_paths: paths that need no token.
-        paths: all of them, for the metrics.
-        metrics: what counts.
+    ``names`` are the hosts that requests may name: a page of another name, which was made to lead here, is turned away.
     """
 
-    def __init__(
-        self,
-        app: App,
-        names: Iterable[str],
-        port: int,
-        token: str | None,
-        open_paths: Iterable[str],
-        paths: Iterable[str],
-        metrics: Metrics,
-    ) -> None:
+    def __init__(self, app: App, names: Iterable[str], port: int, token: str | None, metrics: Metrics) -> None:
         self._app = app
         self._names = frozenset(names)
         self._port = port
         self._token = None if token is None else token.encode()
-        self._open_paths = frozenset(open_paths)
-        self._paths = frozenset(paths)
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -142,7 +136,7 @@ class Guard:
                 raise
             await _send_error(send_guarded, 503, "The server is shutting down. Try again.", {"retry-after": "1"})
         finally:
-            path = scope["path"] if scope["path"] in self._paths else "other"
+            path = scope["path"] if scope["path"] in PATHS else "other"
             self._metrics.count_request(path, status, time.perf_counter() - began)
 
     def _find_refusal(self, scope: Scope) -> tuple[int, str, dict[str, str]] | None:
@@ -156,7 +150,7 @@ class Guard:
         own = f"{scope['scheme']}://{host}".encode("latin-1")
         if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not is_own_page(headers, own):
             return 403, "Pages of other origins may not use this server.", {}
-        if self._token is not None and scope["path"] not in self._open_paths:
+        if self._token is not None and scope["path"] not in OPEN_PATHS:
             kind, _, given = headers.get(b"authorization", b"").partition(b" ")
             if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
                 reason = "Expected the header Authorization: Bearer TOKEN, with the server's token."
