@@ -1,3 +1,4 @@
+import inspect
 import subprocess
 import sys
 
@@ -21,3 +22,17 @@ def test_a_name_that_is_not_public_is_rejected():
 def test_importing_lamina_loads_neither_torch_nor_matplotlib():
     code = "import sys, lamina; print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_public_name_and_its_methods_have_a_docstring():
+    bare = []
+    for name in lamina.__all__:
+        public = getattr(lamina, name)
+        members = {} if not inspect.isclass(public) else vars(public)
+        documented = {name: public} | {
+            f"{name}.{member}": value
+            for member, value in members.items()
+            if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, property | classmethod))
+        }
+        bare += [path for path, value in documented.items() if not inspect.getdoc(value)]
+    assert bare == []
