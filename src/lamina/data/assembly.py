@@ -20,11 +20,7 @@ ENCODING = ("utf-8", "surrogateescape")
 
 
 def build_dataset(listing: Listing, name: str, preparation: Preparation, folder: Path, progress: Progress) -> Dataset:
-    """Decode the pictures of a listing into ``folder/pixels.npy``, one split after another.
-
-    Raises:
-        DataError: the labels can't be used, no picture can be decoded, or the disk has no room.
-    """
+    """Decode the images of a listing into ``folder/pixels.npy``, one split after another."""
     names = [picture.name for picture in listing.pictures]
     targets, target_names, reason = read_targets(listing, preparation)
     drawn, rule = draw_splits(names, kind_of(targets).strata(targets), listing.splits, preparation)

@@ -50,11 +50,7 @@ def cache_folder() -> Path:
 
 
 def digest_of(*parts: object) -> str:
-    """A short name for these parts.
-
-    >>> digest_of("a", 1) == digest_of("a", 1), digest_of("a", 1) == digest_of("a1")
-    (True, False)
-    """
+    """A short name for these parts."""
     text = json.dumps([str(part) for part in parts])
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -67,14 +63,7 @@ def find_cached(name: str, key: str, state: str) -> Dataset | None:
 
 
 def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset]) -> Dataset:
-    """The data set that was built under ``name`` and ``key`` while its source was in ``state``, or is built now.
-
-    ``build`` gets an empty folder and leaves ``pixels.npy`` there. Of two processes, the second waits for the first and
-    reads what it built.
-
-    Raises:
-        DataError: the cache can't be written, or ``build`` raises it.
-    """
+    """The data set that was built while its source was in ``state``; else it is built now, in an empty folder."""
     # First without the lock, so that a cache is read even where nothing can be written.
     if found := find_cached(name, key, state):
         return found

@@ -38,10 +38,7 @@ SIDEWAYS = {TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 
 class Picture(NamedTuple):
-    """Where one encoded picture lies: in a file of its own, as a member of a zip, or as a span of a file of many.
-
-    ``size_bytes`` is 0 where it is not known; only a span has ``offset_bytes``.
-    """
+    """An encoded image: a file, a member of a zip or, with an offset, a span of a file; size 0 where not known."""
 
     name: str
     file: str = ""
@@ -64,14 +61,7 @@ def decode_picture(
 def decode_and_measure(
     data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
-    """Decode one picture to RGB or grey, turned upright by its EXIF; returns its stored height and width, too.
-
-    With a ``size`` (height, width) in pixels it is resized by ``resize``. A GIF or TIFF gives its first frame;
-    transparent pixels become white; 16-bit values keep their upper 8 bits. For the details see docs/pictures.md.
-
-    Raises:
-        BadPictureError: it can't be decoded, or has more than ``PICTURE_LIMIT_PIXELS``.
-    """
+    """The pixels of an encoded image, upright, and its stored height and width; docs/pictures.md has the details."""
     if not data:
         raise BadPictureError("empty")
     try:
@@ -88,11 +78,7 @@ def decode_and_measure(
 def decode_image(
     image: Image.Image, size: tuple[int, int], mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Decode an image that Pillow has opened or made, as ``decode_picture`` does; the image is left as it was.
-
-    Raises:
-        BadPictureError: it can't be decoded.
-    """
+    """Decode an image that Pillow has opened or made, as ``decode_picture`` does; the image is left as it was."""
     with _named_errors():
         return _fit(_load_upright(image.copy(), size, resize)[0], size, mode, resize)
 
@@ -119,11 +105,7 @@ class PictureReader(contextlib.ExitStack):
         self._opened: dict[str, zipfile.ZipFile | BinaryIO] = {}
 
     def read(self, picture: Picture) -> bytes:
-        """The bytes of one picture.
-
-        Raises:
-            BadPictureError: they can't be read.
-        """
+        """The bytes of one image; BadPictureError if they can't be read."""
         if not picture.member and picture.offset_bytes is None:
             return read_file(Path(picture.file))
         try:

@@ -16,16 +16,13 @@ from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 Severity = Literal["error", "warning", "note"]
 
-TINY_CLASS_IMAGES = 10
-TINY_CLASS_FRACTION = 1 / 20
-"""A class is tiny if it has fewer training images than the first limit, or than this fraction of the median class."""
-COARSE_FRACTION = 1 / 100
-"""Upper limit of the error of rounding numbers to float32, as a fraction of their standard deviation."""
-IMBALANCE_RATIO = 10.0
-"""Imbalance is noted if the largest class has at least this many times the images of the smallest."""
+# A class is tiny if it has fewer training images than the first, or than this fraction of the median class.
+TINY_CLASS_IMAGES, TINY_CLASS_FRACTION = 10, 1 / 20
+COARSE_FRACTION = 1 / 100  # error of rounding numbers to float32, of their standard deviation
+IMBALANCE_RATIO = 10.0  # of the largest class to the smallest
 SINGLE_CLASS_REMEDY = "Add pictures of another, or choose other classes with --label-from or --label-column."
+# A split to evaluate on, and one that was used before, for training or choosing.
 LEAKS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("val", "train"), ("test", "val"))
-"""Pairs of a split to evaluate on, and one that was used before, for training or choosing."""
 
 
 class Sighting(NamedTuple):
@@ -38,38 +35,19 @@ class Sighting(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a data set that is wrong, or good to know.
+    """Something about a data set that is wrong (scores mislead, or training suffers), or good to know."""
 
-    Attributes:
-        kind: such as ``leak`` or ``class-tiny``.
-        severity: ``error`` where scores would be wrong or a target can't be learned; ``warning`` where training
-            suffers; ``note`` where it may be intended.
-        message: what is wrong and what to do.
-        count: how many pictures or classes it is about.
-        images: those pictures, all of them; none where it is about classes.
-        twins: for each of the pictures, the first that it is identical to.
-    """
-
-    kind: str
+    kind: str  # such as "leak" or "class-tiny"
     severity: Severity
     message: str
-    count: int
-    images: tuple[Sighting, ...] = ()
-    twins: tuple[Sighting, ...] = ()
+    count: int  # of images or classes
+    images: tuple[Sighting, ...] = ()  # all of them; none where it is about classes
+    twins: tuple[Sighting, ...] = ()  # for each of the images, the first that it is identical to
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What was seen of the pictures of all splits, one split after another.
-
-    Attributes:
-        dataset: the data set.
-        duplicates: groups of places with identical pixels.
-        blank: pictures of one colour.
-        grey: the others with three equal channels.
-        enlarged: pictures that were scaled up.
-        oblong: pictures of very different proportions.
-    """
+    """What was seen of the images of all splits, one split after another; duplicates are groups of places."""
 
     dataset: Dataset
     duplicates: list[tuple[int, ...]]

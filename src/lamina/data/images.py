@@ -17,6 +17,7 @@ from lamina.text import escape, html_table
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+# What folders, files, columns and arrays call the splits, in lower case.
 SPLIT_WORDS: dict[str, Split] = {
     "train": "train",
     "val": "val",
@@ -25,13 +26,11 @@ SPLIT_WORDS: dict[str, Split] = {
     "dev": "val",
     "test": "test",
 }
-"""What folders, files, columns and arrays call the splits, in lower case."""
 
 Progress = Callable[[int, int], None]
 
 HTML_ROWS = 20
-LEAST_CLASSES = 1000
-"""Class numbers up to this are accepted; larger ones only up to the number of images."""
+LEAST_CLASSES = 1000  # class numbers up to this are accepted; larger ones only up to the number of images
 
 
 @dataclass(frozen=True)

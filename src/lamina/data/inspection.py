@@ -13,14 +13,9 @@ from lamina.data.findings import Facts, Finding, Sighting, find_faults, imbalanc
 from lamina.data.images import Dataset, Images, Progress, Split
 from lamina.targets import REGRESSION
 
-CHUNK_VALUES = 2**18
-"""Number of pixel values measured at once: as floats, they fit into a core's own cache."""
-BLANK_DEVIATION = 2.0
-"""A picture is blank if the standard deviation of every channel, of 255, is below this: above that of a JPEG of one
-colour, below a camera's noise in the dark."""
-OBLONG_RATIO = 2.0
-"""A picture is oblong if the ratio of the factors by which its sides would be scaled is larger: cropping would leave
-less than half of it, or padding would make half of it bars."""
+CHUNK_VALUES = 2**18  # as floats, they fit into a core's own cache
+BLANK_DEVIATION = 2.0  # of 255, in each channel: above that of a JPEG of one colour, below a camera's noise in the dark
+OBLONG_RATIO = 2.0  # of the factors by which the sides are scaled: cropping leaves less than half, or padding adds half
 COMMON_SIZES = 5
 
 
@@ -47,33 +42,20 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class SizeSummary:
-    """The pictures' heights and widths, in pixels, before they were resized.
-
-    Attributes:
-        smallest_px: the smallest height and the smallest width, not always of one picture; the next two likewise.
-        median_px: the medians.
-        largest_px: the largest.
-        common: the most common sizes (height, width, pictures), the most common first.
-        sizes: how many different ones there are.
-        enlarged: pictures that were scaled up.
-        oblong: pictures of very different proportions, by ``OBLONG_RATIO``.
-    """
+    """The images' heights and widths, in pixels, before they were resized."""
 
     smallest_px: tuple[int, int]
     median_px: tuple[float, float]
     largest_px: tuple[int, int]
-    common: tuple[tuple[int, int, int], ...]
-    sizes: int
+    common: tuple[tuple[int, int, int], ...]  # height, width, images; the most common first
+    sizes: int  # how many different ones
     enlarged: int
     oblong: int
 
 
 @dataclass(frozen=True)
 class ChannelSummary:
-    """Mean and standard deviation of each channel over all pixels, of 255; and how many pictures are grey.
-
-    A picture that is not blank is grey if its three channels are equal.
-    """
+    """Mean and standard deviation of each channel, of 255; how many images, not blank, have three equal channels."""
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
@@ -82,37 +64,19 @@ class ChannelSummary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a data set.
-
-    Attributes:
-        images: how many there are, in all splits.
-        splits: the targets of each split.
-        imbalance_ratio: of the training images' classes, as ``imbalance`` has it.
-        sizes: of the pictures before they were resized, where known.
-        channels: of the pixels as they are stored.
-        duplicates: groups of pictures with identical pixels; blank ones are left out.
-        findings: what is wrong, the most important first.
-    """
+    """What is in a data set."""
 
     images: int
     splits: tuple[SplitSummary, ...]
     imbalance_ratio: float | None
     sizes: SizeSummary | None
     channels: ChannelSummary
-    duplicates: tuple[tuple[Sighting, ...], ...]
-    findings: tuple[Finding, ...]
+    duplicates: tuple[tuple[Sighting, ...], ...]  # blank ones are left out
+    findings: tuple[Finding, ...]  # the most important first
 
 
 def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
-    """Look at every picture of a data set, and find what would harm training or scores.
-
-    The pixels are read once, a few images at a time; ``progress(images done, all images)`` is called meanwhile.
-
-    >>> from lamina.data import draw_shapes
-    >>> found = inspect(Dataset("drawn", "", draw_shapes("shapes", "train", count=200, seed=0)))
-    >>> found.images, found.findings
-    (200, ())
-    """
+    """Look at every image of a data set, a few at a time, and find what would harm training or scores."""
     splits = list(dataset.splits.values())
     means, squares, grey, digests = _read_pixels(splits, progress or (lambda *_: None))
     blank = np.all(_deviation(means, squares) < BLANK_DEVIATION, axis=1)

@@ -17,26 +17,11 @@ YES, NO = frozenset({"yes", "true", "y"}), frozenset({"no", "false", "n"})
 # More distinct whole numbers than these are measurements, unless each occurs twice on average.
 CLASSES_AT_MOST = 1000
 
-_Read: TypeAlias = tuple[Targets, tuple[str, ...]]
-"""Targets and their names."""
+_Read: TypeAlias = tuple[Targets, tuple[str, ...]]  # and their names
 
 
 def read_targets(listing: Listing, preparation: Preparation) -> tuple[Targets, tuple[str, ...], str]:
-    """The targets of all pictures of a source, their names, and a line on their kind and origin.
-
-    A column of texts, or of whole numbers that recur, is single-label. A column of lists, or of texts with a separator,
-    is multi-label, and so are several columns of 0 and 1 or of booleans. A column of booleans, or of yes and no, is
-    binary. Other numbers are regression. The source may know better, and ``preparation.task`` overrules everything.
-
-    Raises:
-        DataError: a value is missing, or the values do not fit the kind.
-
-    >>> from lamina.data.decoding import Picture
-    >>> listing = Listing([Picture(name) for name in "abc"], [None] * 3, {"kind": ["cat", "dog", "cat"]})
-    >>> targets, names, reason = read_targets(listing, Preparation())
-    >>> targets.tolist(), names, reason
-    ([0, 1, 0], ('cat', 'dog'), 'single-label, 2 classes, from the class folders')
-    """
+    """The targets of all images of a source, their names, and a line on their kind and origin."""
     labels = listing.labels
     _check_complete(listing, preparation)
     task = preparation.task or listing.kind or _find_task(labels, preparation)

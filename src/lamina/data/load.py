@@ -17,7 +17,7 @@ from lamina.data.images import Dataset, Images, Leak, Problem, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import open_archive
 from lamina.data.sources.cifar import open_batches
-from lamina.data.sources.downloads import download, downloaded_path, open_published
+from lamina.data.sources.downloads import PUBLISHED, download, downloaded_path, open_published
 from lamina.data.sources.drawn import SHAPES, open_shapes
 from lamina.data.sources.folder import open_folder
 from lamina.data.sources.idx import open_idx
@@ -27,13 +27,11 @@ from lamina.data.sources.table import open_table
 from lamina.errors import DataError, LaminaWarning, name_some, plural, suggest
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 
-NAMES = ("cifar10", "cifar100", "mnist", "fashion-mnist", *SHAPES)
+NAMES = (*PUBLISHED, *SHAPES)
+# The first that recognises a path reads it: an .npz is a zip, too, and a folder of images may hold a table.
 PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_archive)
-"""The first that recognises a path reads it, so the order matters: an ``.npz`` is a zip, and a folder of pictures may
-hold a table."""
 WHOLE_RULE = "none; all images are evaluated"
-EXAMPLES = 3
-"""Number of pictures named for each finding."""
+EXAMPLES = 3  # images named for each finding
 
 
 def load_data(
@@ -140,11 +138,7 @@ def check_learnable(dataset: Dataset) -> None:
 
 
 def find_default_data() -> tuple[str, str]:
-    """The data set to use where none is named, and the reason.
-
-    It is CIFAR-10 where ``LAMINA_CIFAR10`` points at it, or where it can be downloaded, which happens here; else the
-    built-in shapes.
-    """
+    """The data set to use where none is named, and the reason: CIFAR-10, which may be downloaded now, else shapes."""
     if path := os.environ.get("LAMINA_CIFAR10"):
         return "cifar10", f"LAMINA_CIFAR10 is {path}"
     if downloaded_path("cifar10").exists():
@@ -174,14 +168,7 @@ def _counted(dataset: Dataset) -> list[str]:
 
 
 def find_prepared(source: str | Path, preparation: Preparation = Preparation()) -> Dataset | None:
-    """A data set that is in the cache already; ``None`` if it is not: nothing is downloaded, decoded or written.
-
-    Raises:
-        DataError: there is no such data set.
-
-    >>> load_data("shapes", Preparation(size_px=8)) is None or find_prepared("shapes", Preparation(size_px=8)).name
-    'shapes'
-    """
+    """A data set that is in the cache already; else ``None``, and nothing is downloaded, decoded or written."""
     is_given = source == "cifar10" and "LAMINA_CIFAR10" in os.environ
     if source in ("cifar10", "cifar100") and not is_given and not downloaded_path(str(source)).exists():
         return None

@@ -18,14 +18,7 @@ OVERSAMPLING = 2
 
 
 def resize_image(image: Image.Image, size: tuple[int, int], resize: Resize) -> Image.Image:
-    """A grey or RGB picture resized to ``size`` (height, width) in pixels; small pictures are scaled up.
-
-    ``crop`` scales it to cover the size and keeps the centre, ``pad`` scales it to fit inside and adds black bars,
-    ``stretch`` changes its proportions.
-
-    >>> resize_image(Image.new("L", (40, 20), 255), (4, 4), "pad").tobytes().hex(" ", 4)
-    '00000000 ffffffff ffffffff 00000000'
-    """
+    """A grey or RGB image resized to ``size`` (height, width) in pixels; small images are scaled up."""
     height, width = size
     if image.size == (width, height):
         return image
@@ -40,13 +33,7 @@ def resize_image(image: Image.Image, size: tuple[int, int], resize: Resize) -> I
 
 
 def seen_box(stored: tuple[int, int], size: tuple[int, int], resize: Resize) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of what :func:`resize_image` shows of a picture of ``stored`` (width, height) pixels.
-
-    It lies inside the picture for ``crop``, and reaches beyond it for ``pad``.
-
-    >>> seen_box((40, 20), (4, 4), "crop"), seen_box((40, 20), (4, 4), "pad")
-    ((10.0, 0.0, 30.0, 20.0), (0.0, -10.0, 40.0, 30.0))
-    """
+    """Left, top, right, bottom of what :func:`resize_image` shows of an image; beyond its edges for ``pad``."""
     (stored_width, stored_height), (height, width) = stored, size
     left, top, right, bottom = 0.0, 0.0, float(stored_width), float(stored_height)
     if resize == "pad":
@@ -64,11 +51,7 @@ def seen_box(stored: tuple[int, int], size: tuple[int, int], resize: Resize) -> 
 
 
 def enough_pixels(stored: tuple[int, int], size: tuple[int, int], resize: Resize) -> tuple[int, int]:
-    """The least width and height to decode a picture of ``stored`` (width, height) at, to resize it to ``size``.
-
-    >>> enough_pixels((4000, 3000), (64, 64), "crop"), enough_pixels((4000, 3000), (64, 64), "pad")
-    ((128, 128), (128, 96))
-    """
+    """The least width and height to decode an image of ``stored`` (width, height) at, to resize it to ``size``."""
     width, height = _inside(stored, size) if resize == "pad" else size[::-1]
     return OVERSAMPLING * width, OVERSAMPLING * height
 

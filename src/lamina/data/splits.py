@@ -11,28 +11,15 @@ from lamina.data.preparation import Preparation
 from lamina.errors import DataError
 
 OWN_RULE = "the source's own"
-TEST_FRACTION = 0.2
-"""Fraction drawn as ``test`` if the source has neither ``val`` nor ``test``."""
-VAL_FRACTION = 0.1
-"""Fraction drawn as ``val`` if the source has none."""
-LEAST_VAL_PICTURES = 10
-"""Lower limit of the pictures in a ``val`` drawn by default: the score of fewer says nothing."""
+TEST_FRACTION = 0.2  # drawn if the source has neither val nor test
+VAL_FRACTION = 0.1  # drawn if the source has no val
+LEAST_VAL_PICTURES = 10  # for a val that is drawn by default: the score of fewer says nothing
 
 
 def draw_splits(
     names: Sequence[str], strata: Sequence[object], given: Sequence[Split | None], preparation: Preparation
 ) -> tuple[list[Split], str]:
-    """The split of each picture, and the rule; drawn from those that the source puts into training, or nowhere.
-
-    In each stratum, the pictures with the lowest digests of seed and name are drawn, so that adding a picture moves few
-    others. Every stratum keeps at least one picture in training. A default split that would be too small is not drawn.
-
-    Raises:
-        DataError: the source already has a requested split, it would be empty, or nothing would be left to train on.
-
-    >>> draw_splits(list("abcde"), [0] * 5, [None] * 5, Preparation(test_fraction=0.4, val_fraction=0))[0]
-    ['train', 'train', 'test', 'test', 'train']
-    """
+    """The split of each image, and the rule; drawn by digests of names, so that another image moves few."""
     own = {split for split in given if split is not None}
     splits: list[Split] = ["train" if split is None else split for split in given]
     groups: defaultdict[object, list[int]] = defaultdict(list)
@@ -66,11 +53,7 @@ def draw_splits(
 def unite_duplicates(
     splits: Sequence[Split], given: Sequence[Split | None], digests: Sequence[Hashable]
 ) -> list[Split]:
-    """The same splits, but drawn pictures that are identical all go into the split of the first.
-
-    >>> unite_duplicates(["train", "test", "test"], [None] * 3, ["a", "b", "a"])
-    ['train', 'test', 'train']
-    """
+    """The same splits, but drawn images that are identical all go into the split of the first."""
     first: dict[Hashable, Split] = {}
     rows = list(zip(splits, given, digests, strict=True))
     for split, own, digest in rows:
@@ -85,11 +68,7 @@ def order_by_split(splits: Sequence[Split]) -> list[int]:
 
 
 def find_leaks(splits: Sequence[Split], names: Sequence[str], digests: Sequence[Hashable]) -> tuple[Leak, ...]:
-    """The pictures with the same digest as one in an earlier split, each with the first such twin.
-
-    >>> find_leaks(["train", "train", "test"], ["a", "b", "c"], ["1", "2", "2"])
-    (Leak(name='c', split='test', twin='b', twin_split='train'),)
-    """
+    """The images with the same digest as one in an earlier split, each with the first such twin."""
     first: dict[Hashable, int] = {}
     leaks = []
     for place, (split, name, digest) in enumerate(zip(splits, names, digests, strict=True)):

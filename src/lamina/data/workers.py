@@ -47,23 +47,14 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Decoded(NamedTuple):
-    """What became of one picture.
-
-    Attributes:
-        row: in ``pixels.npy``; the picture's place in the sequence.
-        content: a digest of the encoded bytes, or of the pixels before they were resized.
-        reason: why it could not be decoded; empty where it could.
-        height: as stored, in pixels, upright.
-        width: likewise.
-        pixel_digest: of the row.
-    """
+    """What became of one image: its row in ``pixels.npy``, its size as stored, and why it could not be decoded."""
 
     row: int
-    content: str
+    content: str  # digest of the encoded bytes, or of the pixels before they were resized
     reason: str = ""
     height: int = 0
     width: int = 0
-    pixel_digest: str = ""
+    pixel_digest: str = ""  # of the row
 
 
 class _SizesDifferError(Exception):
@@ -83,14 +74,7 @@ class _Job(NamedTuple):
 def decode_pictures(
     pictures: Sequence[Picture], folder: Path, size_px: int | None, resize: Resize, progress: Progress
 ) -> tuple[list[Decoded], int | None]:
-    """Decode pictures to RGB into ``folder/pixels.npy``; returns their size, too, ``None`` where all kept their own.
-
-    With a ``size_px`` they are resized to squares of that side. Without it, pictures that all have one size of up to
-    256 px keep it; otherwise they become squares of 64 px.
-
-    Raises:
-        DataError: no picture could be decoded, or the disk has no room for the array.
-    """
+    """Decode images to RGB into ``folder/pixels.npy``; returns their size, too, ``None`` where all kept their own."""
     if size_px is None:
         sizes = _sample_sizes(pictures)
         if len(sizes) == 1 and max(max(size) for size in sizes) <= OWN_SIZE_LIMIT_PX:
@@ -124,11 +108,7 @@ def _decode_at(
 
 
 def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resize) -> list[Decoded]:
-    """Write images that are decoded already into ``folder/pixels.npy``, a block at a time.
-
-    Raises:
-        DataError: the disk has no room for the array.
-    """
+    """Write images that are decoded already into ``folder/pixels.npy``, a block at a time."""
     count, height, width, channels = pixels.shape
     size = (height, width) if size_px is None else (size_px, size_px)
     file = folder / "pixels.npy"
@@ -155,11 +135,7 @@ def count_workers(pictures: Sequence[Picture]) -> int:
 
 
 def _share_out(count: int, workers: int) -> list[list[int]]:
-    """Which of ``count`` pictures each worker takes: blocks in turn, so that all have as much to do.
-
-    >>> [len(rows) for rows in _share_out(260, 2)]
-    [150, 110]
-    """
+    """Which of ``count`` images each worker takes: blocks in turn, so that all have as much to do."""
     blocks = [range(start, min(start + PICTURES_PER_BLOCK, count)) for start in range(0, count, PICTURES_PER_BLOCK)]
     shares = [[row for block in blocks[number::workers] for row in block] for number in range(workers)]
     return [rows for rows in shares if rows]
@@ -212,11 +188,9 @@ def _digest(data: bytes) -> str:
 
 
 def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
-    """Decode each job in its own process; yields how many pictures are done, and leaves no process behind.
-
-    The workers are not started by multiprocessing, so that a user's script needs no ``if __name__ == "__main__"``.
-    They share one pipe; their lines are shorter than what a pipe writes atomically.
-    """
+    """Decode each job in its own process; yields how many images are done, and leaves no process behind."""
+    # Not by multiprocessing, so that a user's script needs no ``if __name__ == "__main__"``. They share one pipe;
+    # their lines are shorter than what a pipe writes atomically.
     package = str(Path(__file__).resolve().parents[2])
     code = f"import sys; sys.path.insert(0, {package!r}); from lamina.data.workers import work; work()"
     workers: list[subprocess.Popen[bytes]] = []
@@ -290,16 +264,12 @@ def start_array(path: Path, shape: tuple[int, ...]) -> int:
 
 
 def keep_rows(path: Path, kept: Sequence[int]) -> None:
-    """Keep these rows of the array in a file, in this order.
-
-    They are moved one by one, as the array may be larger than memory; in place where they keep their order, as the disk
-    may have no room for two.
-    """
+    """Keep these rows of the array in a file, in this order; one by one, as it may be larger than memory."""
     with path.open("rb") as rows:
         _, *row_shape = read_shape(rows)
         offset_bytes, row_bytes = rows.tell(), math.prod(row_shape)
         shape = (len(kept), *row_shape)
-        in_place = all(first < second for first, second in pairwise(kept))
+        in_place = all(first < second for first, second in pairwise(kept))  # the disk may have no room for two
         target = path if in_place else path.with_suffix(".kept")
         if not in_place:
             start_array(target, shape)

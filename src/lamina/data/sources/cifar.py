@@ -98,11 +98,7 @@ def list_batches(path: Path) -> Listing:
 
 
 def read_pickle(data: bytes, name: str) -> dict[str, Any]:
-    """Read a pickled dictionary of plain values and byte arrays; nothing that a pickle names is ever called.
-
-    Raises:
-        DataError: the pickle names anything but numpy's arrays, or is damaged.
-    """
+    """Read a pickled dictionary of plain values and byte arrays; nothing that a pickle names is ever called."""
     try:
         content = _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
         return {_text(key): value for key, value in content.items()}

@@ -34,21 +34,13 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The columns of one file.
-
-    Attributes:
-        path: the file.
-        kinds: the kind of each column's values; ``bytes`` are encoded pictures.
-        rows: their number.
-        read: gives the values of a column; ``None`` for empty cells and NaN.
-        class_names: the names of the classes, for columns with their numbers.
-    """
+    """The columns of one file; ``read`` gives the values of one, ``None`` for empty cells and NaN."""
 
     path: Path
     kinds: Mapping[str, ColumnKind]
     rows: int
     read: Callable[[str], list[Any]]
-    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of columns with the numbers of classes
 
     def describe(self) -> str:
         """The columns and their kinds, for a message."""
@@ -64,11 +56,7 @@ class Columns(NamedTuple):
 
 
 def choose_columns(table: Table, preparation: Preparation) -> Columns:
-    """The columns that were requested, else those of a well-known name or the only possible ones.
-
-    Raises:
-        DataError: a requested column is absent or holds something else, or the choice is not clear.
-    """
+    """The columns that were requested, else those of a well-known name or the only possible ones."""
     image = preparation.image_column or _find_image(table)
     _check_kind(table, image, "--image-column", IMAGE_KINDS, "the pictures' paths or their bytes")
     split = preparation.split_column or _find_split(table, image)

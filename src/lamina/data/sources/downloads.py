@@ -19,6 +19,7 @@ from lamina.errors import DataError, LaminaWarning
 
 NETWORK_TIMEOUT_SECONDS = 10.0
 CHUNK_BYTES = 2**20
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 class Published(NamedTuple):
@@ -50,10 +51,7 @@ PUBLISHED = {
             "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
             "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
         },
-        (
-            *("0 - zero", "1 - one", "2 - two", "3 - three", "4 - four"),
-            *("5 - five", "6 - six", "7 - seven", "8 - eight", "9 - nine"),
-        ),
+        tuple(f"{digit} - {word}" for digit, word in enumerate(DIGITS)),
     ),
     "fashion-mnist": Published(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",

@@ -183,14 +183,7 @@ def draw_figures(random: np.random.Generator, figures: Figures, size_px: int) ->
 def mask_shapes(
     target: ShapesTarget, split: Split, count: int | None = None, size_px: int = 32
 ) -> Bool[np.ndarray, "n h w"]:
-    """The pixels whose centre lies in the figure, of the first ``count`` pictures of a split of the built-in set.
-
-    The hollow of an outlined figure counts as part of it.
-
-    >>> masks = mask_shapes("shapes", "test", 100)
-    >>> masks.shape, round(float(masks.mean()), 2)
-    ((100, 32, 32), 0.16)
-    """
+    """The pixels whose centre lies in the figure or its hollow, of the first images of a split of the built-in set."""
     random = np.random.default_rng(SEEDS[split])
     masks = np.empty((COUNTS[split] if count is None else count, size_px, size_px), np.bool_)
     for start in range(0, len(masks), CHUNK):
@@ -271,10 +264,6 @@ def _background(
 def hsv_to_rgb(
     hue: Float[np.ndarray, " n"], saturation: Float[np.ndarray, " n"], value: Float[np.ndarray, " n"]
 ) -> Float32[np.ndarray, "n 3"]:
-    """Colours from hue (turns), saturation and value (0 to 1), as in Smith, "Color gamut transform pairs" (1978).
-
-    >>> hsv_to_rgb(np.array([1 / 3]), np.array([1.0]), np.array([1.0])).round(6).tolist()
-    [[0.0, 1.0, 0.0]]
-    """
+    """Colours from hue (turns), saturation and value, as in Smith, "Color gamut transform pairs" (1978)."""
     pure = np.clip(np.abs((hue[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
     return np.asarray(value[:, None] * (1 + saturation[:, None] * (pure - 1)), np.float32)

@@ -45,11 +45,7 @@ def open_folder(path: Path, preparation: Preparation) -> Source | None:
 
 
 def is_picture_path(path: str) -> bool:
-    """Whether a path, with ``/`` between its parts, names a picture that is not hidden.
-
-    >>> is_picture_path("cat/1.JPG"), is_picture_path("cat/.1.jpg"), is_picture_path("cat/notes.txt")
-    (True, False, False)
-    """
+    """Whether a path, with ``/`` between its parts, names an image that is not hidden."""
     return path.lower().endswith(PICTURE_SUFFIXES) and not is_hidden(path)
 
 
@@ -59,11 +55,7 @@ def is_hidden(path: str) -> bool:
 
 
 def scan_folder(root: Path) -> Scan:
-    """Find the pictures under a folder; links that lead out of it, and links to folders, are not followed.
-
-    Raises:
-        DataError: the folder can't be read.
-    """
+    """Find the images under a folder; links that lead out of it, and links to folders, are not followed."""
     pictures: list[Picture] = []
     problems: list[Problem] = []
     digest = hashlib.blake2b(digest_size=16)
@@ -117,11 +109,7 @@ def walk_files(folder: Path | str, prefix: str = "") -> Iterable[tuple[str, os.D
 def arrange(
     pictures: Sequence[Picture], source: Path, label_from: LabelFrom = "folder", problems: Sequence[Problem] = ()
 ) -> Listing:
-    """The splits and classes of pictures by their paths, below the single folder around all if there is one.
-
-    Raises:
-        DataError: there are no pictures, or splits beside other folders.
-    """
+    """The splits and classes of images by their paths, below the single folder around all if there is one."""
     if not pictures:
         raise DataError(f"No pictures in {source}. {LAYOUT}")
     pictures = _step_in(pictures)
@@ -155,16 +143,7 @@ def arrange(
 
 
 def label_of(path_parts: Sequence[str], label_from: LabelFrom) -> str | None:
-    """The class in the parts of a picture's path below its split, or ``None``.
-
-    ``folder`` takes the outermost folder, ``parent`` the innermost. ``name`` takes the file's name up to its first
-    digit, or without one up to its last separator.
-
-    >>> label_of(["cat", "tabby", "12.jpg"], "folder"), label_of(["cat", "tabby", "12.jpg"], "parent")
-    ('cat', 'tabby')
-    >>> [label_of([name], "name") for name in ("cat.12.jpg", "great_pyrenees_12.jpg", "owl_left.jpg", "12.jpg")]
-    ['cat', 'great_pyrenees', 'owl', None]
-    """
+    """The class in a path below its split: outermost folder, innermost, or file name up to its first digit."""
     *folders, file = path_parts
     if label_from == "name":
         stem = os.path.splitext(file)[0]  # noqa: PTH122 (ten times as fast)

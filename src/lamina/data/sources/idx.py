@@ -22,12 +22,7 @@ UNSIGNED_BYTE = 8
 
 
 def open_idx(path: Path, _: Preparation) -> Source | None:
-    """A folder of IDX files, or one of them, by the names.
-
-    Raises:
-        DataError: the folder has the files of several sets, or lacks one; when read, a file is damaged or not what its
-            header says.
-    """
+    """A folder of IDX files, or one of them, by the names; DataError if it has several sets, or lacks a file."""
     pairs = _find_pairs(path)
     state = [(file.name, mark_state(file.stat())) for pair in pairs.values() for file in pair]
     return Source(state, lambda *_: _list_arrays(pairs)) if pairs else None

@@ -33,11 +33,7 @@ READ_ERRORS: tuple[type[BaseException], ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Decoded images of shape (N, H, W, C), read in blocks so that they need not fit into memory.
-
-    ``blocks`` starts again at the first image whenever it is called; ``content`` identifies all pixels, and without
-    it their digests do.
-    """
+    """Decoded images, read in blocks, from the first at each call; ``content`` stands for their digests."""
 
     shape: tuple[int, int, int, int]
     blocks: Callable[[], Iterator[UInt8[np.ndarray, "m h w c"]]]
@@ -46,27 +42,16 @@ class Pixels:
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The pictures of a source in its own order, and what it says of each.
-
-    Attributes:
-        pictures: the names of the pictures, and where each lies encoded.
-        splits: of each picture; ``None`` where the source gives none.
-        labels: the values of each column, one per picture: texts, booleans, numbers or lists of texts, or ``None``.
-        problems: what was found and can't be used.
-        target_names: the classes or labels in the source's own order, if it has one.
-        label_reason: where the labels come from, such as ``column 'label'``.
-        kind: of the targets, where the source leaves no choice.
-        pixels: the images, where the source has arrays; the pictures then have only names.
-    """
+    """The images of a source in its own order, and what it says of each."""
 
     pictures: Sequence[Picture]
     splits: Sequence[Split | None]
-    labels: Mapping[str, Sequence[object]]
+    labels: Mapping[str, Sequence[object]]  # by column; None where a value is missing
     problems: Sequence[Problem] = ()
-    target_names: Sequence[str] | None = None
-    label_reason: str = "the class folders"
-    kind: KindName | None = None
-    pixels: Pixels | None = None
+    target_names: Sequence[str] | None = None  # in the source's own order
+    label_reason: str = "the class folders"  # where the labels come from
+    kind: KindName | None = None  # where the source leaves no choice
+    pixels: Pixels | None = None  # of arrays; the pictures then have only names
 
     def keep(self, rows: Sequence[int], pictures: Sequence[Picture], problems: Sequence[Problem]) -> Listing:
         """The listing of these rows, with their pictures, and the problems of the others."""
@@ -81,10 +66,7 @@ class Listing:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A source that was recognised: a state that changes with its content, and how its listing is read.
-
-    ``read`` gets an empty folder for temporary files, and a progress for what takes long.
-    """
+    """A state that changes with a source's content; and how it is read, given a folder for temporary files."""
 
     state: object
     read: Callable[[Path, Progress], Listing]

@@ -82,11 +82,7 @@ def zip_members(archive: zipfile.ZipFile, path: Path, limits: Limits = LIMITS) -
 def tar_members(
     path: Path, is_wanted: Callable[[str], bool], limits: Limits = LIMITS
 ) -> Iterator[tuple[str, bytes | None]]:
-    """The paths of the files of a tar in their order, and the bytes of those that are wanted.
-
-    Raises:
-        DataError: a member is unsafe or too large, or the tar is damaged.
-    """
+    """The paths of the files of a tar in their order, and the bytes of those that are wanted."""
     total_bytes = end_bytes = 0
     with readable(path), tarfile.open(path) as archive:
         archive_bytes = path.stat().st_size

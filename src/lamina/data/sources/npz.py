@@ -64,16 +64,7 @@ class _Member:
 
 
 def open_npz(path: Path, _: Preparation) -> Source | None:
-    """An ``.npz``, by its name.
-
-    Images are uint8 (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W). Other whole numbers from 0 to 255, and
-    floats from 0 to 255 or from 0 to 1, become uint8. Targets are a number, text or boolean for each image, or several
-    in columns; columns with a single 1 in each row are one class.
-
-    Raises:
-        DataError: when read, the file is damaged or not what its headers say; arrays are missing, do not fit each
-            other, hold objects, or are not pictures.
-    """
+    """An ``.npz``, by its name; docs/your-images.md lists the arrays that it may hold."""
     if not path.name.lower().endswith(".npz") or not path.is_file():
         return None
     return Source(mark_state(path.stat()), lambda *_: _list_arrays(path))

@@ -45,13 +45,7 @@ def read_parquet_table(path: Path) -> Table:
 
 
 def spool_table(listing: Listing, folder: Path, limits: Limits = LIMITS) -> Listing:
-    """Copy the pictures that a table holds encoded into ``folder/spool``, from which they can be read in any order.
-
-    They keep the names that the table gives them, if these are unique.
-
-    Raises:
-        DataError: a file of the table is damaged or has changed, or the pictures are more than the limits allow.
-    """
+    """Copy the images that a table holds encoded into ``folder/spool``; they keep its names, if these are unique."""
     kept: list[int] = []
     pictures: list[Picture] = []
     names: list[str | None] = []

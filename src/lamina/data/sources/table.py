@@ -37,11 +37,7 @@ class _Part(NamedTuple):
 
 
 def open_table(path: Path, preparation: Preparation) -> Source | None:
-    """A table by its name, or a folder with ``metadata.csv`` that has ``file_name``, or with Parquet files.
-
-    Raises:
-        DataError: a file can't be read, it is not clear which columns are meant, or no picture can be used.
-    """
+    """A table by its name, or a folder with ``metadata.csv`` that has ``file_name``, or with Parquet files."""
     scanned = scan_table(path, preparation)
     if scanned is None:
         return None
@@ -58,10 +54,7 @@ def open_table(path: Path, preparation: Preparation) -> Source | None:
 
 
 def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | None:
-    """The listing of a table, and a digest of the state of its files and of the pictures that it names.
-
-    The ``member`` of a picture that is encoded in the table is its column.
-    """
+    """The listing of a table and a digest of its state; ``member`` of an image that it holds encoded is its column."""
     parts, problems = _find_parts(path)
     if not parts:
         return None
@@ -120,11 +113,7 @@ def _list_rows(table: Table, columns: Columns, part: _Part) -> Listing:
 
 
 def names_files(head: bytes) -> bool:
-    r"""Whether the first line of a CSV or of JSON lines has the column ``file_name``.
-
-    >>> names_files(b"file_name,label\n1.png,cat"), names_files(b"profile_name\nfile_name")
-    (True, False)
-    """
+    """Whether the first line of a CSV or of JSON lines has the column ``file_name``."""
     return re.search(rb"\bfile_name\b", head.partition(b"\n")[0]) is not None
 
 
