@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lamina.deploy.facts import Facts, collect_facts
-from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
+from lamina.evaluation.reports import ClassReport, LabelReport, Report
 from lamina.runs.run import Run
 from lamina.targets import MULTI_LABEL, REGRESSION
 from lamina.text import escape
@@ -83,7 +83,9 @@ def _collect_metadata(run: Run, report: Report | None, name: str) -> dict[str, A
         found["base_model"] = f"timm/{record.timm.name}"  # where timm's authors publish them
     if report is None:
         return found
-    metrics = _collect_metrics(report)
+    metrics = [
+        {"type": kind, "name": name, "value": float(f"{value:.4g}")} for kind, name, value in _collect_metrics(report)
+    ]
     found["metrics"] = [metric["type"] for metric in metrics if metric["type"] in METRICS]
     data = {"name": record.data.name, "type": known or "other", "split": report.split}
     results = [{"task": {"type": task}, "dataset": data, "metrics": metrics}]
@@ -91,19 +93,22 @@ def _collect_metadata(run: Run, report: Report | None, name: str) -> dict[str, A
     return found
 
 
-def _collect_metrics(report: Report) -> list[dict[str, Any]]:
-    values: dict[str, tuple[str, float]] = {}
+def _collect_metrics(report: Report) -> list[tuple[str, str, float]]:
+    """The type, the name and the value of each metric."""
     match report:
         case ClassReport():
-            values["accuracy"] = ("accuracy", report.accuracy)
-            values["balanced_accuracy"] = ("balanced accuracy", report.balanced_accuracy)
-            values["expected_calibration_error"] = ("calibration error", report.calibration_error)
+            return [
+                ("accuracy", "accuracy", report.accuracy),
+                ("balanced_accuracy", "balanced accuracy", report.balanced_accuracy),
+                ("expected_calibration_error", "calibration error", report.calibration_error),
+            ]
         case LabelReport():
-            values["mean_average_precision"] = ("mean average precision", report.mean_average_precision)
-            values["f1"] = ("micro F1", report.micro_f1)
-        case NumberReport():
-            values["mae"] = ("mean absolute error", report.mean_absolute_error)
-    return [{"type": kind, "name": name, "value": float(f"{value:.4g}")} for kind, (name, value) in values.items()]
+            return [
+                ("mean_average_precision", "mean average precision", report.mean_average_precision),
+                ("f1", "micro F1", report.micro_f1),
+            ]
+        case _:
+            return [("mae", "mean absolute error", report.score.value)]
 
 
 def _describe_model(run: Run, facts: Facts) -> list[str]:

@@ -42,14 +42,7 @@ SHOWN_LAYERS, SHOWN_UNITS = 2, 12
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """A model's answers to the images that it was evaluated on, and these images, where they are still there.
-
-    Attributes:
-        task: with the run's temperatures.
-        answers: its logits.
-        images: of the same rows as the answers; ``None`` where they are no longer there.
-        losses: of each row.
-    """
+    """A model's logits for the images that it was evaluated on, and these images, where they are still there."""
 
     task: Task
     answers: Answers
@@ -58,7 +51,7 @@ class Evidence:
 
     @staticmethod
     def collect(task: Task, answers: Answers, images: Images | None) -> Evidence:
-        """The evidence of a model's answers; images that are others than those answered are left out."""
+        """The evidence, without images that are others than those predicted."""
         fits = images is not None and images.names == answers.names
         return Evidence(task, answers, images if fits else None, measure_losses(task, answers.logits, answers.targets))
 
@@ -92,10 +85,8 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
             )
             for row, (name, scores) in enumerate(zip(names, report.classes, strict=True))
         ]
-        head = wrap(
-            "p", "Rows are the true classes, columns the predicted ones; shades grow with the share of the class."
-        )
-        return join([head, remark, matrix(names, rows, "true \\ predicted"), album])
+        head = "Rows are the true classes, columns the predicted ones; shades grow with the share of the class."
+        return join([wrap("p", head), remark, matrix(names, rows, "true \\ predicted"), album])
     _, pairs = find_confusions(task, evidence.answers.logits, evidence.answers.targets)
     if not pairs:
         return wrap("p", "Nothing is answered wrongly.")
@@ -113,11 +104,8 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
         for pair, counted in zip(pairs, _link_cells(listed, shown), strict=False)
     ]
     heads = ("true", "answered", "images", "of", "share", "95 % interval")
-    some = (
-        f"; listed are the {len(listed)} whose intervals have the highest lower ends"
-        if len(pairs) > len(listed)
-        else ""
-    )
+    some = f"; listed are the {len(listed)} whose intervals have the highest lower ends"
+    some = some if len(pairs) > len(listed) else ""
     head = wrap("p", f"Pairs that are confused: {len(pairs):,}{some}.")
     return join([head, remark, table(heads, lines, texts=2), album])
 
@@ -139,11 +127,7 @@ def _find_cells(report: ClassReport, evidence: Evidence) -> dict[tuple[int, int]
 def _link_cells(cells: Sequence[_Cell], shown: Sequence[int]) -> list[str]:
     """The number of each cell's images, which leads to those that are shown."""
     return [
-        link(
-            f"{len(cell.rows):,}",
-            f"cell-{number}",
-            f"{len(cell.rows):,}: {_name_cell(cell)}",
-        )
+        link(f"{len(cell.rows):,}", f"cell-{number}", f"{len(cell.rows):,}: {_name_cell(cell)}")
         if count
         else f"{len(cell.rows):,}"
         for number, (cell, count) in enumerate(zip(cells, shown, strict=True))
@@ -167,16 +151,9 @@ def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, Mar
             continue
         some = "" if len(own) == len(cell.rows) else f"; {len(own):,} are in this page, those with the largest loss"
         title = f"{_name_cell(cell)}: {len(cell.rows):,}{some}"
-        parts.append(
-            wrap(
-                "div",
-                wrap("h3", title),
-                wrap("div", *own, kind="pictures"),
-                wrap("p", link("back to the table", "confusions")),
-                kind="cell",
-                name=f"cell-{number}",
-            )
-        )
+        back = wrap("p", link("back to the table", "confusions"))
+        shown_here = wrap("h3", title), wrap("div", *own, kind="pictures"), back
+        parts.append(wrap("div", *shown_here, kind="cell", name=f"cell-{number}"))
     counts = [len(own) for own in figures]
     shown, whole = sum(counts), sum(len(cell.rows) for cell in cells)
     remark = f"Choose a number to see the pictures behind it. {shown:,} of {whole:,} are in this page"

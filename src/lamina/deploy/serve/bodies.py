@@ -36,11 +36,7 @@ class Held:
 
     @asynccontextmanager
     async def read_body(self, request: Request) -> AsyncIterator[bytearray]:
-        """The body, which counts as held during the block.
-
-        Raises:
-            HTTPException: 400, 408, 413, or 503 where all requests together hold too much.
-        """
+        """The body, which counts as held during the block; status 503 where all requests together hold too much."""
         own = 0
 
         def hold(size: int) -> None:
@@ -81,11 +77,7 @@ async def _read(request: Request, hold: Callable[[int], None]) -> bytearray:
 
 
 async def read_pictures(content_type: str, body: bytearray, limit: int) -> tuple[Sequence[bytes | bytearray], bool]:
-    """The encoded pictures in a body, and whether they were a list: JSON, or else the bytes of one picture.
-
-    Raises:
-        HTTPException: 400, or 413 for more than ``limit``.
-    """
+    """The encoded images in a body, and whether they were a list: JSON, or else the bytes of one image."""
     if content_type.partition(";")[0].strip().lower() != "application/json":
         return [body], False
     return await asyncio.to_thread(_parse_pictures, body, limit), True

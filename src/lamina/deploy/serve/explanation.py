@@ -32,11 +32,7 @@ STRONGEST = 0.99
 
 
 def explain_picture(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
-    """Integrated gradients of the most likely class or label, or of the first number, and whether they are trusted.
-
-    Raises:
-        NetError: a map would take too long.
-    """
+    """Integrated gradients of the most likely class or label, or of the first number, and whether they are trusted."""
     task = model.task
     likeliest = int(predict_logits(model, pixels)[0].argmax()) if task.kind in (SINGLE_LABEL, MULTI_LABEL) else 0
     targets = np.array([likeliest])

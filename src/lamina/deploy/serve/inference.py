@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from lamina.data.preparation import Resize
 from lamina.deploy.serve.messages import pack_values, read_request
@@ -104,7 +103,6 @@ def answer_request(served: Sequence[Served], task: str, model: int, pictures: Se
 
 
 def _look_closer(one: Served, task: str, picture: bytes) -> dict[str, Any]:
-    """What speaks for the answer, or the training pictures most like this one."""
     from lamina.deploy.serve.explanation import explain_picture
 
     model = one.predictor.model
@@ -131,14 +129,10 @@ def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
                 "lamina serve takes runs of nets of lamina and timm."
             )
         predictor = run.predictor(device=device)
-        predictor.predict(_black(predictor))
+        channels, height, width = predictor.model.in_shape
+        predictor.predict(np.zeros((1, height, width, channels), np.uint8))
         served.append(Served(name, run, predictor))
     return served
-
-
-def _black(predictor: Predictor) -> UInt8[np.ndarray, "1 h w c"]:
-    channels, height, width = predictor.model.in_shape
-    return np.zeros((1, height, width, channels), np.uint8)
 
 
 def main() -> None:

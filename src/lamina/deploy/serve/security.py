@@ -82,11 +82,9 @@ def find_names(host: str) -> frozenset[str]:
 
 
 def is_own_page(headers: Mapping[bytes, bytes], origin: bytes) -> bool:
-    """Whether a request comes from a page of ``origin``, or from no page.
-
-    Browsers send ``Origin`` with each POST, and ``Sec-Fetch-Site``, which no page can make up, to loopback and over
-    HTTPS. Other programs send neither.
-    """
+    """Whether a request comes from a page of ``origin``, or from no page."""
+    # Browsers send Origin with each POST, and Sec-Fetch-Site, which no page can make up, to loopback and over HTTPS.
+    # Other programs send neither.
     site = headers.get(b"sec-fetch-site")
     if site is None:
         return headers.get(b"origin", origin) == origin

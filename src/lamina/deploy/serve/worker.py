@@ -61,21 +61,15 @@ class Job:
 
 @dataclass(eq=False)
 class Worker:
-    """The process that computes: :meth:`spawn` it, then :meth:`start` it; :meth:`close` it in any case.
-
-    Attributes:
-        runs: the folder of each run, by the name that requests call it.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        remark: called with a line about each loss of the process.
-        models: what the process says of each run, in their order.
-        restarts: how often it was started again.
-        is_ready: whether it takes pictures.
-    """
+    """The process that computes: :meth:`spawn` it, then :meth:`start` it; :meth:`close` it in any case."""
 
     runs: Mapping[str, str]
+    """The folder of each run, by the name that requests call it."""
     device: str
     remark: Callable[[str], None]
+    """Called with a line about each loss of the process."""
     models: list[dict[str, Any]] = field(default_factory=list)
+    """What the process says of each run, in their order."""
     restarts: int = 0
     is_ready: bool = False
     _jobs: list[Job] = field(default_factory=list, repr=False)
@@ -93,6 +87,8 @@ class Worker:
     async def spawn(self) -> None:
         """Start the process without waiting for it."""
         given = json.dumps({"runs": self.runs, "device": self.device})
+        # What decodes strangers' images need not know the secret.
+        inherited = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # no module of the folder that the server was started in
@@ -103,19 +99,11 @@ class Worker:
             stdout=PIPE,
             # Ctrl-C in a terminal reaches the server alone, which then ends its worker.
             start_new_session=True,
-            # What decodes strangers' pictures need not know the secret.
-            env={
-                **{name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE},
-                "MALLOC_ARENA_MAX": "2",
-            },
+            env={**inherited, "MALLOC_ARENA_MAX": "2"},
         )
 
     async def start(self) -> asyncio.Task[None]:
-        """Wait until the process is ready; gives the task that hands it pictures, which ends only by an error.
-
-        Raises:
-            RunError: a run cannot be served.
-        """
+        """Wait until the process is ready; gives the task that hands it images, which ends only by an error."""
         await self._greet()
         self._loop = asyncio.create_task(self._work())
         return self._loop
@@ -123,11 +111,7 @@ class Worker:
     def submit(
         self, task: str, model: int, pictures: Sequence[bytes | bytearray]
     ) -> list[asyncio.Future[dict[str, Any]]]:
-        """Queue pictures, each for an answer, which may be a ``problem``; those whose answer is cancelled are dropped.
-
-        Raises:
-            FullError: the queue has no room for all of them.
-        """
+        """Queue images, each for an answer, which may be a ``problem``; ``FullError`` if there is no room for all."""
         self._drop_cancelled()
         if len(self._jobs) + len(pictures) > QUEUE_PICTURES:
             raise FullError
