@@ -26,9 +26,8 @@ from PIL import Image, ImageEnhance
 
 from lamina import Dataset, Images, load_data
 from lamina.insight.duplicates import find_near_duplicates, group_copies
-from lamina.insight.labels import find_disagreements, find_label_issues, measure_agreement
-from lamina.insight.plans import choose_plans, predict_by
-from lamina.insight.planted import plant_flips
+from lamina.insight.folds import choose_plans, predict_by
+from lamina.insight.labels import find_disagreements, find_label_issues, measure_agreement, plant_flips
 from lamina.training.pretrained import find_at_hand
 
 CHANGES = ("shift", "mirror", "jpeg", "colours")

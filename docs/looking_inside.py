@@ -21,7 +21,7 @@ from PIL import Image
 from lamina.cli import main as run_command
 from lamina.data import Images
 from lamina.data.sources.drawn import draw_shapes
-from lamina.insight.planted import plant_flips
+from lamina.insight.labels import plant_flips
 
 PICTURES = Path(__file__).parent / "pictures"
 WIDEST_PX = 1200

@@ -15,14 +15,15 @@ from lamina.errors import DataError, RecipeError
 from lamina.insight.duplicates import find_near_duplicates, group_pairs
 from lamina.insight.folds import (
     FOLDS,
-    CrossPrediction,
+    Plan,
+    choose_plans,
     cross_predict,
-    cross_predict_features,
     draw_folds,
     limit_groups,
+    multiply,
+    predict_by,
 )
-from lamina.insight.plans import Plan, choose_plans, multiply, predict_by
-from lamina.insight.planted import find_wrong_labels, plant_flips
+from lamina.insight.labels import CrossPrediction, find_wrong_labels, plant_flips
 from lamina.nets import Flatten, Net, Output
 from lamina.targets import MULTI_LABEL
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
@@ -201,7 +202,7 @@ def test_features_of_pretrained_weights_serve_too():
     net = open_timm_net("tf_efficientnet_lite0.in1k", PACKAGED, print)
     recipe = fit_recipe(RECIPES["frozen"], 30, 32, images.kind, PRETRAINED_HOME)
     done: list[int] = []
-    found = cross_predict_features(
+    found = cross_predict(
         images, [others, others], net=net, recipe=recipe, progress=lambda count, _: done.append(count)
     )
     assert isinstance(found, CrossPrediction)

@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     terminal = Terminal(as_json=options.json)
     from lamina.evaluation.evaluating import evaluate_with_logits
     from lamina.evaluation.views import ONE_VIEW, views_of
-    from lamina.insight.overlap import estimate_seconds
+    from lamina.insight.duplicates import estimate_seconds
     from lamina.runs.run import load_run
 
     run = load_run(options.run)

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     Maps = dict[str, tuple[Float32[np.ndarray, "h w"], Trust]]
 
 METHODS = ("occlusion", "gradients", "grad-cam")
-STEPS, TRUST_STEPS = 32, 12
-"""Steps of integrated gradients: in the map, and in the maps of redrawn weights that it is compared with."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,15 @@ def _choose_methods(
     """The functions of the methods by name, each with a coarser one for the tests, which need it several times."""
     import numpy as np
 
-    from lamina.insight.attribution import find_spatial_layer, grad_cam, integrated_gradients, occlusion, window_side_px
+    from lamina.insight.attribution import (
+        STEPS,
+        TRUST_STEPS,
+        find_spatial_layer,
+        grad_cam,
+        integrated_gradients,
+        occlusion,
+        window_side_px,
+    )
 
     channels, height, width = model.in_shape
     side_px = window_side_px(height, width)
@@ -180,13 +186,14 @@ def _predict(
     import torch
 
     from lamina.evaluation.predictor import make_prediction
+    from lamina.insight.attribution import choose_target
     from lamina.training.features import predict_logits
 
     task, logits = model.task, torch.from_numpy(predict_logits(model, pixels))
     if not torch.isfinite(logits).all():
         raise NotFiniteError("The model's logits contain NaN or infinity: its training diverged.")
-    likeliest = int(logits[0].argmax()) if task.kind in (SINGLE_LABEL, MULTI_LABEL) else 0
-    return make_prediction(task, name, task.probabilities(logits)[0].tolist()), likeliest if wanted is None else wanted
+    target = choose_target(task, logits[0].numpy()) if wanted is None else wanted
+    return make_prediction(task, name, task.probabilities(logits)[0].tolist()), target
 
 
 def _explain(

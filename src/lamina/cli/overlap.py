@@ -21,7 +21,7 @@ def say_overlap(
     task: Task, logits: Float32[np.ndarray, "n k"], images: Images, train: Images, terminal: Terminal
 ) -> dict[str, Any]:
     """Say how many images are near-duplicates of training images, and the figure without them; as JSON values."""
-    from lamina.insight.overlap import find_overlap
+    from lamina.insight.duplicates import find_overlap
 
     with terminal.progress(QUIET_SECONDS) as show_progress:
         overlap = find_overlap(

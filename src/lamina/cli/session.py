@@ -263,7 +263,7 @@ def print_outcome(outcome: Outcome, terminal: Terminal) -> int:
 
 def _look_for_overlap(outcome: Outcome, report: Report, terminal: Terminal) -> Mapping[str, Any]:
     """Look for near-duplicates of training images where that takes at most a fifth of the training's time."""
-    from lamina.insight.overlap import estimate_seconds
+    from lamina.insight.duplicates import estimate_seconds
 
     train, images = (
         outcome.dataset.train,

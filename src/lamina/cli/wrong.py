@@ -62,9 +62,8 @@ def _judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> N
     from lamina.data.duplicates import digest_rows
     from lamina.data.load import check_learnable
     from lamina.insight.duplicates import group_copies
-    from lamina.insight.folds import check_dealable, limit_groups
-    from lamina.insight.plans import choose_plans, predict_by
-    from lamina.insight.planted import find_wrong_labels
+    from lamina.insight.folds import check_dealable, choose_plans, limit_groups, predict_by
+    from lamina.insight.labels import find_wrong_labels
     from lamina.training.device import choose_device
     from lamina.training.pretrained import find_at_hand
 

@@ -19,7 +19,7 @@ from lamina.drawing import draw_curves, draw_labels, draw_reliability, draw_scat
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
-from lamina.insight.overlap import estimate_seconds, find_overlap
+from lamina.insight.duplicates import estimate_seconds, find_overlap
 from lamina.nets.costs import summarize
 from lamina.runs.run import Run
 from lamina.targets import REGRESSION

@@ -19,12 +19,16 @@ from torch.nn import functional
 
 from lamina.errors import NetError
 from lamina.nets.window import Pair
+from lamina.targets import MULTI_LABEL, SINGLE_LABEL
 from lamina.training.activations import call_order, layer_gradients, module_paths
 from lamina.training.model import PREDICTED_PIXELS, Model, eval_mode
 from lamina.training.randomness import seeded
+from lamina.training.task import Task
 
 WINDOW_FRACTION = 1 / 8
 """Side of occlusion's window, of the image's shorter side."""
+STEPS, TRUST_STEPS = 32, 12
+"""Steps of integrated gradients that commands and servers take: in a map, and in the maps that test it."""
 GRADIENT_PIXELS = 100 * 32 * 32
 """Number of pixels differentiated at once; a backward pass keeps the outputs of all layers."""
 
@@ -172,6 +176,11 @@ def grad_cam(
         enlarged = functional.interpolate(summed, pixels.shape[1:3], mode="bilinear")
         maps[rows] = enlarged[:, 0].cpu().numpy()
     return maps
+
+
+def choose_target(task: Task, logits: Float[np.ndarray, " k"]) -> int:
+    """The output to explain where none is asked for: the most likely class or label, or the first number."""
+    return int(logits.argmax()) if task.kind in (SINGLE_LABEL, MULTI_LABEL) else 0
 
 
 def find_spatial_layer(model: Model) -> str | None:

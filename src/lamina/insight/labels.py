@@ -1,25 +1,39 @@
 """Likely wrong labels, by confident learning (Northcutt, Jiang and Chuang, 2021, arXiv 1911.00068).
 
-A net that never saw a picture gives probabilities for it. Where it is surer of another class than it usually is of that
-class, the label may be wrong. How many labels of a class are wrong is estimated first, from counts over all pictures;
-then as many are named, those first that the net contradicts most.
+A net that was not trained on an image gives probabilities for it. Where it is surer of another class than it usually is
+of that class, the label may be wrong. How many labels of a class are wrong is estimated first, from counts over all
+images; then as many are named, those first that the net contradicts most. What share of wrong labels this finds is
+measured on labels that are exchanged for the purpose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 
-from lamina.data import Images
+from lamina.data import Dataset, Images
+from lamina.data.images import Split
 from lamina.errors import DataError
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, Targets
+from lamina.training.randomness import derive_seed
 
 TOLERANCE = 1e-6
 """How far a probability may be below its threshold, so that rounding decides nothing."""
+PLANTED_FRACTION = 0.02
+"""Fraction of the training labels that are exchanged: few, as the nets learn from them."""
+
+
+@dataclass(frozen=True, eq=False)
+class CrossPrediction:
+    """Probabilities from nets that were not trained on the image: from one net, for ``others`` the mean over all."""
+
+    own: Float32[np.ndarray, "n k"]
+    others: tuple[Float32[np.ndarray, "_ k"], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,16 +54,7 @@ class LabelIssues:
 def count_confident(
     probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]
 ) -> Int64[np.ndarray, "k k"]:
-    """The confident joint: for each given class (row), how many pictures confidently belong to each class (column).
-
-    A picture belongs to a class of at least the probability that those labelled so have on average (equations 1 and 2);
-    to the most probable, if there are several, or to none. A class always has one picture that is right.
-
-    >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.9, 0.1]])
-    >>> count_confident(probabilities, np.array([0, 0, 1, 1]))
-    array([[1, 0],
-           [1, 1]])
-    """
+    """For each given class (row), how many images confidently belong to each class (column): equations 1 and 2."""
     classes = probabilities.shape[1]
     counts = np.bincount(given, minlength=classes)
     own = np.bincount(given, probabilities[np.arange(len(given)), given], minlength=classes)
@@ -65,14 +70,7 @@ def count_confident(
 
 
 def estimate_joint(probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "k k"]:
-    """How many pictures of each given class (row) truly belong to each class (column), by estimate (equation 3).
-
-    The confident joint, each row scaled to the number of pictures of that given class.
-
-    >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.9, 0.1]])
-    >>> estimate_joint(probabilities, np.array([0, 0, 1, 1])).tolist()
-    [[2, 0], [1, 1]]
-    """
+    """How many images of each given class (row) truly belong to each class (column), by estimate (equation 3)."""
     joint = count_confident(probabilities, given)
     counts = np.bincount(given, minlength=len(joint))
     scaled = joint / joint.sum(axis=1, keepdims=True) * counts[:, None]
@@ -105,7 +103,7 @@ def find_label_issues(probabilities: Float[np.ndarray, "n k"], given: Int64[np.n
 def prune_by_noise_rate(
     probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"], joint: Int64[np.ndarray, "k k"]
 ) -> LabelIssues:
-    """The same for numbers of pictures of each given class (row) that truly belong to each class (column)."""
+    """The likely wrong labels, for numbers of images of each given class (row) that truly belong to each (column)."""
     found = np.zeros(len(given), bool)
     for own in np.flatnonzero(joint.sum(axis=1) > 1):
         rows = np.flatnonzero(given == own)
@@ -117,11 +115,7 @@ def prune_by_noise_rate(
 
 
 def find_disagreements(probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]) -> LabelIssues:
-    """All pictures for which another class is more probable than the given one: the plain way, to compare with.
-
-    >>> find_disagreements(np.array([[0.4, 0.6], [0.7, 0.3]]), np.array([0, 0])).rows.tolist()
-    [0]
-    """
+    """All images for which another class is more probable than the given one: the plain way, to compare with."""
     return _rank(probabilities, given, np.ones(len(given), bool))
 
 
@@ -201,11 +195,7 @@ class Agreement(NamedTuple):
 
     @property
     def is_weak(self) -> bool:
-        """Whether the net is nearer to guessing than to agreeing with all labels, so that its suspects mean little.
-
-        Such a net is wrong about half of the pictures, say. Where one label in twenty is wrong, nine of ten that it
-        contradicts are then right.
-        """
+        """Whether the net is nearer to guessing than to agreeing with all labels, so that its suspects mean little."""
         return self.value < (1 + self.guessed) / 2
 
 
@@ -241,6 +231,105 @@ def check_kind(kind: Kind) -> None:
             "Expected classes or labels, got numbers: a number is not right or wrong, so likely wrong ones are not "
             "looked for. Look at the largest errors of a run's model instead: lamina data DATA --with RUN"
         )
+
+
+@dataclass(frozen=True)
+class LabelFindings:
+    """Likely wrong labels, and how well planted ones were found.
+
+    Attributes:
+        suspects: of each split, the most likely first.
+        disagreements: of each split, how many labels are merely less probable than another.
+        agreements: of each split, how well the nets know its classes.
+        planted: number of training labels that were made wrong before the nets were trained, by exchanging them.
+        planted_found: how many of these were found.
+    """
+
+    suspects: Mapping[Split, tuple[Suspect, ...]]
+    disagreements: Mapping[Split, int]
+    agreements: Mapping[Split, Agreement]
+    planted: int
+    planted_found: int
+
+    @property
+    def planted_recall(self) -> float:
+        """The fraction of the planted flips that was found: of mistakes that are as frequent as the classes are."""
+        return self.planted_found / self.planted
+
+
+def find_wrong_labels(
+    dataset: Dataset, predict: Callable[[Images, Sequence[Images]], CrossPrediction], seed: int = 0
+) -> LabelFindings:
+    """The likely wrong labels of every split, from nets trained once, on training pictures with planted flips.
+
+    A net's answer for a picture does not depend on that picture's own label, as it was not trained on it. So the same
+    probabilities serve twice: with the flipped labels, to count how many flips are found, and with the labels as they
+    are, to find those that are wrong. Nothing is trained on ``val`` and ``test``.
+
+    Args:
+        dataset: with classes or labels.
+        predict: such as :func:`~lamina.insight.folds.cross_predict`, with its arguments.
+        seed: of the flips.
+
+    Raises:
+        DataError: the targets are numbers, or all training pictures have the same.
+    """
+    flipped = plant_flips(dataset.train, PLANTED_FRACTION, derive_seed(seed, "planted"))
+    others = {split: images for split, images in dataset.splits.items() if split != "train"}
+    prediction = predict(flipped, list(others.values()))
+    are_planted = flipped.targets != dataset.train.targets
+    are_found = mark(find_suspects(flipped, prediction.own), flipped.targets) & are_planted
+    probabilities = {"train": prediction.own, **dict(zip(others, prediction.others, strict=True))}
+    return LabelFindings(
+        {split: find_suspects(images, probabilities[split]) for split, images in dataset.splits.items()},
+        {split: count_disagreements(images, probabilities[split]) for split, images in dataset.splits.items()},
+        {split: measure_agreement(images, probabilities[split]) for split, images in dataset.splits.items()},
+        int(are_planted.sum()),
+        int(are_found.sum()),
+    )
+
+
+def plant_flips(images: Images, fraction: float, seed: int = 0) -> Images:
+    """The images with that fraction of their labels exchanged at random between images of different classes.
+
+    So each class keeps its number of images. Of multi-label and binary targets it is the fraction of each label's rarer
+    value, and as many of the other.
+    """
+    check_kind(images.kind)
+    targets = np.array(images.targets)
+    if (targets == targets[:1]).all():
+        raise DataError("Expected pictures of two classes or more to exchange labels between them, got one.")
+    random = np.random.default_rng(seed)
+    if images.kind is SINGLE_LABEL:
+        _exchange(targets, max(2, round(fraction * len(targets))), random)
+    else:
+        _flip(targets.reshape(len(targets), -1), fraction, random)  # a view
+    return dataclasses.replace(images, targets=targets)
+
+
+def _exchange(targets: Int64[np.ndarray, " n"], count: int, random: np.random.Generator) -> None:
+    """Exchange labels in place among ``count`` pictures drawn at random, so that each gets another, if it can."""
+    rows = random.choice(len(targets), count, replace=False)
+    if (targets[rows] == targets[rows[0]]).all():
+        rows[0] = random.choice(np.flatnonzero(targets != targets[rows[0]]))
+    given = targets[rows]
+    found = random.permutation(given)
+    for place in np.flatnonzero(found == given):
+        partners = np.flatnonzero((found != given[place]) & (given != found[place]))
+        if found[place] == given[place] and len(partners):
+            partner = random.choice(partners)
+            found[[place, partner]] = found[[partner, place]]
+    targets[rows] = found
+
+
+def _flip(targets: Bool[np.ndarray, "n k"], fraction: float, random: np.random.Generator) -> None:
+    """Flip in place a fraction of each label's rarer answers, and as many of the other."""
+    are_rarer = targets == (targets.mean(axis=0) <= 0.5)
+    rows, columns = np.nonzero(are_rarer)
+    chosen = random.choice(len(rows), max(1, round(fraction * len(rows))), replace=False)
+    targets[rows[chosen], columns[chosen]] ^= True
+    for column, count in zip(*np.unique(columns[chosen], return_counts=True), strict=True):
+        targets[random.choice(np.flatnonzero(~are_rarer[:, column]), count, replace=False), column] ^= True
 
 
 def _split_columns(

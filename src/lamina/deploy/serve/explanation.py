@@ -13,13 +13,11 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from lamina.errors import NetError
-from lamina.insight.attribution import integrated_gradients
+from lamina.insight.attribution import STEPS, TRUST_STEPS, choose_target, integrated_gradients
 from lamina.insight.trust import judge
-from lamina.targets import MULTI_LABEL, SINGLE_LABEL
 from lamina.training.features import predict_logits
 from lamina.training.model import Model
 
-STEPS, TRUST_STEPS = 32, 12
 MAP_SECONDS = 40.0
 """Time limit of a map, estimated from one step; a net that is slower gets none."""
 TEST_SECONDS = 30.0
@@ -34,8 +32,8 @@ STRONGEST = 0.99
 def explain_picture(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
     """Integrated gradients of the most likely class or label, or of the first number, and whether they are trusted."""
     task = model.task
-    likeliest = int(predict_logits(model, pixels)[0].argmax()) if task.kind in (SINGLE_LABEL, MULTI_LABEL) else 0
-    targets = np.array([likeliest])
+    target = choose_target(task, predict_logits(model, pixels)[0])
+    targets = np.array([target])
     for _ in range(2):  # a process's first takes longer
         began = time.monotonic()
         integrated_gradients(model, pixels, targets, steps=1)
@@ -51,7 +49,7 @@ def explain_picture(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[
         (trust,) = judge(model, pixels, targets, maps, partial(integrated_gradients, steps=TRUST_STEPS))
         is_trusted, reason = trust.is_trusted, trust.reason
     return {
-        "target": task.target_names[likeliest],
+        "target": task.target_names[target],
         "trusted": is_trusted,
         "reason": reason,
         "picture": encode_png(pixels[0]),
