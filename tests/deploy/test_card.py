@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 
@@ -15,6 +16,7 @@ from lamina.deploy.card import build_card, to_yaml
 from lamina.deploy.facts import collect_facts
 from lamina.deploy.report_page import build_report_page
 from lamina.text import escape
+from lamina.training.events import Diagnosis
 from lamina.training.pretrained import TimmNet
 
 METRICS = {
@@ -113,3 +115,16 @@ def test_the_page_and_the_card_give_the_same_facts(runs, kind):
     for fact in map(escape, (facts.about, *facts.figures, *facts.diagnoses, *facts.origin.values())):
         assert fact.replace("\\", "") in card.replace("\\", "")
         assert fact in page
+
+
+def test_the_page_and_the_card_say_what_went_wrong_in_training(runs, tmp_path):
+    run, dataset = runs["binary"]
+    copied = dataclasses.replace(run, path=shutil.copytree(run.path, tmp_path / "ill"))
+    history = copied.path / "history.jsonl"
+    *rows, last = map(json.loads, history.read_text().splitlines())
+    found = Diagnosis("dying-relu", last["epoch"], "1 (ReLU)", {"dead": 0.9}, "Units are dead.", "Lower the lr.")
+    rows.append(last | {"diagnoses": [found.to_json()]})
+    history.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    said = f"dying-relu (epoch {found.epoch}): Units are dead. Lower the lr."
+    assert f"While it was trained: {said}" in build_card(copied)
+    assert said in Outline(build_report_page(copied, dataset)).texts

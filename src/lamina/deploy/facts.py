@@ -52,8 +52,7 @@ def collect_facts(run: Run) -> Facts:
         heads=heads,
         rows=rows,
         diagnoses=[
-            f"{row['diagnosis']} (epoch {row['epoch']}): {row.get('finding', '')} {row.get('advice', '')}"
-            for row in history.diagnoses()
+            f"{one['kind']} (epoch {one['epoch']}): {one['finding']} {one['advice']}" for one in history.diagnoses()
         ],
         origin={
             "recipe": repr(record.recipe),
