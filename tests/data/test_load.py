@@ -150,7 +150,8 @@ def test_without_a_network_the_default_is_shapes_and_the_reason_is_given(offline
     assert find_default_data() == (
         "shapes",
         "the built-in set, because cifar10 could not be downloaded from www.cs.toronto.edu: "
-        f"{REFUSED}. Connect to the network and try again. Or set LAMINA_CIFAR10 to a copy.",
+        f"{REFUSED}. Connect to the network and try again. Or set LAMINA_CIFAR10 to a copy: the official "
+        "cifar-10-python.tar.gz, its folder cifar-10-batches-py, or a zip or folder of class folders.",
     )
 
 

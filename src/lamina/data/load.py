@@ -146,7 +146,7 @@ def find_default_data() -> tuple[str, str]:
     try:
         download("cifar10")
     except DataError as error:
-        return "shapes", f"the built-in set, because {error} Or set LAMINA_CIFAR10 to a copy."
+        return "shapes", f"the built-in set, because {error}"
     return "cifar10", "downloaded just now"
 
 
@@ -216,15 +216,7 @@ def _find_path(source: str | Path) -> Path | None:
             raise DataError(f"LAMINA_CIFAR10 is {given}, and there is no such file or folder. Correct or unset it.")
         return path
     if source in ("cifar10", "cifar100"):
-        try:
-            return download(str(source))
-        except DataError as error:
-            if source == "cifar100":
-                raise
-            raise DataError(
-                f"{error} Or set LAMINA_CIFAR10 to a copy: the official cifar-10-python.tar.gz, its folder "
-                "cifar-10-batches-py, or a zip or folder of class folders."
-            ) from error
+        return download(str(source))
     if source in NAMES:
         return None
     path = Path(source).expanduser()

@@ -29,6 +29,7 @@ class Published(NamedTuple):
     size_mb: int
     files: Mapping[str, str]
     classes: tuple[str, ...] = ()
+    remedy: str = ""  # where the network can't be had
 
 
 PUBLISHED = {
@@ -36,6 +37,8 @@ PUBLISHED = {
         "https://www.cs.toronto.edu/~kriz/",
         170,
         {"cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"},
+        remedy=" Or set LAMINA_CIFAR10 to a copy: the official cifar-10-python.tar.gz, its folder cifar-10-batches-py, "
+        "or a zip or folder of class folders.",
     ),
     "cifar100": Published(
         "https://www.cs.toronto.edu/~kriz/",
@@ -90,7 +93,7 @@ def download(name: str) -> Path:
     except (OSError, ValueError) as error:
         raise DataError(
             f"{name} could not be downloaded from {host}: {_find_reason(error, handled)}. "
-            "Connect to the network and try again."
+            f"Connect to the network and try again.{published.remedy}"
         ) from error
     return target
 
