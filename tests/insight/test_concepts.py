@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import jaccard_score
 
 from lamina import load_data
-from lamina.insight.concepts import find_concepts, measure_overlap
+from lamina.insight.concepts import RankedStrengths, find_concepts
 from lamina.insight.layers import choose_layers
 from lamina.insight.probes import untrain
 from lamina.insight.units import measure_responses
@@ -24,13 +24,13 @@ def test_the_overlap_is_intersection_over_union(seed, count):
     strengths = generator.permutation(20).astype(np.float32)[:, None]
     has = generator.permutation(np.arange(20) < count)
     responds = strengths[:, 0] >= 20 - count
-    assert measure_overlap(strengths, has[None])[0, 0] == pytest.approx(jaccard_score(has, responds))
+    assert RankedStrengths(strengths).overlap(has[None])[0, 0] == pytest.approx(jaccard_score(has, responds))
 
 
 def test_pictures_that_a_unit_does_not_answer_do_not_count_as_answered():
-    strengths = np.array([[2.0], [0.0], [0.0], [0.0]], np.float32)
-    assert measure_overlap(strengths, np.array([[True, True, True, False]])).tolist() == [[1 / 3]]
-    assert measure_overlap(np.zeros((4, 1), np.float32), np.array([[True, True, True, False]])).tolist() == [[0.0]]
+    strengths, truth = np.array([[2.0], [0.0], [0.0], [0.0]], np.float32), np.array([[True, True, True, False]])
+    assert RankedStrengths(strengths).overlap(truth).tolist() == [[1 / 3]]
+    assert RankedStrengths(np.zeros((4, 1), np.float32)).overlap(truth).tolist() == [[0.0]]
 
 
 def test_a_planted_unit_is_found_and_a_random_one_is_not():

@@ -20,7 +20,6 @@ from lamina.insight.labels import (
     find_label_issues,
     find_suspects,
     measure_agreement,
-    prune_by_noise_rate,
 )
 
 
@@ -48,7 +47,7 @@ def test_joint_issues_and_order_are_cleanlabs(seed, count, classes, noise):
     assert np.array_equal(joint.sum(axis=1), theirs.sum(axis=1))
     assert np.abs(joint - theirs).max() <= 1
     assume(theirs.diagonal().all())  # where all labels of a class seem wrong, cleanlab keeps one
-    issues = prune_by_noise_rate(probabilities, labels, theirs)
+    issues = find_label_issues(probabilities, labels, theirs)
     expected = find_by_cleanlab(labels, probabilities, filter_by="prune_by_noise_rate", n_jobs=1)
     assert np.array_equal(np.sort(issues.rows), np.flatnonzero(expected))
     quality = get_normalized_margin_for_each_label(labels, probabilities)[issues.rows]

@@ -14,7 +14,6 @@ from lamina.insight import duplicates
 from lamina.insight.duplicates import (
     Pair,
     compute_signatures,
-    find_copies,
     find_near_duplicates,
     find_neighbours,
     group_copies,
@@ -76,7 +75,7 @@ def test_planted_copies_are_found_and_nothing_else(side_px, channels):
 
 def test_copies_between_two_sets_are_the_same_as_within_both():
     pixels, planted = plant(draw_pictures(60), 20)
-    pairs = find_copies(pixels[60:], pixels[:60])
+    pairs = find_near_duplicates(pixels[60:], others=pixels[:60])
     assert {(pair.second, pair.first + 60) for pair in pairs} == set(planted)
     within = {(pair.first, pair.second): pair.distance for pair in find_near_duplicates(pixels)}
     assert all(abs(within[pair.second, pair.first + 60] - pair.distance) < 0.02 for pair in pairs)

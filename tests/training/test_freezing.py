@@ -255,7 +255,7 @@ def test_features_are_freed_when_all_layers_learn_and_found_again_after_a_return
             training.predict_logits(val)
             if event.epoch == 1:
                 stored = training._forward
-                found = [weakref.ref(each) for each in (stored._features._features, stored._seen._stored._features)]
+                found = [weakref.ref(each) for each in (stored._features._features, stored._seen._features)]
                 assert all(each() is not None for each in found)
     assert not any(each() is not None for each in found)
     expected = weights(training)

@@ -267,7 +267,7 @@ def _find_concepts(
 ) -> dict[str, tuple[Concept, ...]]:
     from lamina.insight.concepts import find_concepts
     from lamina.insight.probes import untrain
-    from lamina.insight.units import measure_strengths
+    from lamina.insight.units import measure_responses
 
     train = inspection.train
     rows = np.linspace(0, len(train) - 1, min(len(train), CONCEPT_PICTURES), dtype=np.int64)
@@ -275,9 +275,10 @@ def _find_concepts(
     controls = []
     for seed in range(UNTRAINED_NETS):
         inspection.show_progress("comparing with random weights", seed, UNTRAINED_NETS)
-        controls.append(measure_strengths(untrain(inspection.model, train, seed), some.pixels, layers))
+        controls.append(measure_responses(untrain(inspection.model, train, seed), some.pixels, layers))
     return {
-        path: find_concepts(responses[path].strengths[rows], [each[path] for each in controls], some) for path in layers
+        path: find_concepts(responses[path].strengths[rows], [each[path].strengths for each in controls], some)
+        for path in layers
     }
 
 

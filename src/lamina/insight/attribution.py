@@ -184,14 +184,7 @@ def choose_target(task: Task, logits: Float[np.ndarray, " k"]) -> int:
 
 
 def find_spatial_layer(model: Model) -> str | None:
-    """The module path of the last layer whose output has channels and more than one place; ``None`` if none has.
-
-    >>> from lamina import Recipe, load_data, load_net
-    >>> from lamina.training.model import build_model
-    >>> images = load_data("shapes").test
-    >>> [find_spatial_layer(build_model(load_net(name), images, Recipe())) for name in ("cnn-s", "mlp")]
-    ['body.22', None]
-    """
+    """The module path of the last layer whose output has channels and more than one place; ``None`` if none has."""
     paths = module_paths(model) or [path for path, _ in model.named_modules() if path]
     spatial = [path for path, shape in call_order(model, paths).items() if len(shape) == 3 and prod(shape[1:]) > 1]
     return spatial[-1] if spatial else None

@@ -1,9 +1,8 @@
 """Which unit stands for which attribute: the overlap of where it responds with where the attribute is.
 
-After Bau et al., Network dissection, arXiv 1704.05796, for whole pictures: data sets have labels for pictures, not for
-pixels. A unit that overlaps by chance proves nothing, so two controls stand beside each: the best that any unit of the
-layer reaches for shuffled labels, and the best that one reaches where the weights are drawn anew, as many attributes,
-such as a colour, can be seen without learning.
+After Bau et al., Network dissection, arXiv 1704.05796, for whole images, as data sets have no labels for pixels. Two
+controls show what a unit reaches by chance: the best of any unit for shuffled labels, and the best of any with random
+weights, as many attributes, such as a colour, can be seen without learning.
 """
 
 from __future__ import annotations
@@ -28,24 +27,18 @@ not seen pictures."""
 
 @dataclass(frozen=True)
 class Concept:
-    """The unit of a layer that overlaps an attribute or class most.
-
-    Attributes:
-        name: of the attribute or class.
-        unit: counted from 0.
-        overlap: pictures that have both, by pictures that have either (intersection over union), where the unit
-            responds to as many pictures as have the attribute.
-        shuffled: the highest of any unit in 50 shuffles of the labels.
-        untrained: the highest of any unit with random weights.
-        is_found: whether the overlap is clearly beyond both.
-    """
+    """The unit of a layer that overlaps an attribute or class most."""
 
     name: str
     unit: int
     overlap: float
+    """Intersection over union of the images that have the attribute and as many that the unit responds to most."""
     shuffled: float
+    """The highest of any unit in 50 shuffles of the labels."""
     untrained: float
+    """The highest of any unit with random weights."""
     is_found: bool
+    """Whether the overlap is clearly beyond both."""
 
 
 def find_concepts(
@@ -66,7 +59,7 @@ def find_concepts(
     """
     truth = memberships(images) > 0
     generator = np.random.default_rng(derive_seed(seed, "concepts"))
-    own, *others = (_Ranked(each) for each in (strengths, *untrained))
+    own, *others = (RankedStrengths(each) for each in (strengths, *untrained))
     found = []
     for name, has in zip(name_memberships(images), truth.T, strict=True):
         if has.all() or not has.any():
@@ -82,26 +75,16 @@ def find_concepts(
     return tuple(found)
 
 
-def measure_overlap(
-    strengths: Float32[np.ndarray, "n u"], truth: Bool[np.ndarray, "s n"]
-) -> Float64[np.ndarray, "u s"]:
-    """Intersection over union of where each unit responds with each row of ``truth``, all with as many trues.
-
-    A unit responds to the pictures of its greatest strengths, as many as are true; to fewer where others equal its
-    least strength, such as the 0 of a ReLU.
-    """
-    return _Ranked(strengths).overlap(truth)
-
-
-class _Ranked:
+class RankedStrengths:
     """A layer's strengths, sorted once for all classes."""
 
     def __init__(self, strengths: Float32[np.ndarray, "n u"]) -> None:
         self._strengths, self._descending = strengths, -np.sort(-strengths, axis=0)
 
     def overlap(self, truth: Bool[np.ndarray, "s n"]) -> Float64[np.ndarray, "u s"]:
-        """See :func:`measure_overlap`."""
+        """Intersection over union of where each unit responds with each row of ``truth``, all with as many trues."""
         count = int(truth[0].sum())
+        # The images of its greatest strengths; fewer where others equal its least strength, such as the 0 of a ReLU.
         responds = (self._strengths >= self._descending[count - 1]) & (self._strengths > self._descending[-1])
         both = responds.T.astype(np.float32) @ truth.T.astype(np.float32)
         overlaps: Float64[np.ndarray, "u s"] = both / (responds.sum(axis=0)[:, None] + count - both.astype(np.float64))

@@ -53,10 +53,7 @@ MOST_DISTANCE = 0.32
 
 
 class Pair(NamedTuple):
-    """Two near-duplicates, by their rows: the root mean square of their difference, as a fraction of their contrast.
-
-    Colours are fitted and one picture is shifted before, and mirrored where ``mirrored``.
-    """
+    """Two near-duplicates, by their rows, and the root mean square of their difference, relative to their contrast."""
 
     first: int
     second: int
@@ -79,11 +76,10 @@ def shrink(pixels: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n s t c"]
 
 
 def compute_signatures(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n d"]:
-    """The low frequencies of each picture's brightness, by the discrete cosine transform, of length one.
-
-    A picture of one colour has only zeros. Large pictures are shrunk first.
-    """
-    parts = [_transform(_center(part).mean(dim=1)) for part in _split(shrink(pixels))]
+    """The low frequencies of each image's brightness, of length one; zeros for an image of one colour."""
+    shrunk = shrink(pixels)
+    blocks = (np.ascontiguousarray(shrunk[start : start + BLOCK]) for start in range(0, len(shrunk), BLOCK))
+    parts = [_transform(_center(torch.from_numpy(block)).mean(dim=1)) for block in blocks]
     return torch.cat(parts) if parts else torch.empty(0, FREQUENCIES**2 - 1)
 
 
@@ -101,10 +97,15 @@ def find_neighbours(
     return likeness, rows
 
 
-def find_near_duplicates(pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None) -> tuple[Pair, ...]:
-    """All pairs of near-duplicates, the nearest first; identical pictures are among them.
+def find_near_duplicates(
+    pixels: UInt8[np.ndarray, "n h w c"],
+    progress: Progress | None = None,
+    others: UInt8[np.ndarray, "m h w c"] | None = None,
+) -> tuple[Pair, ...]:
+    """All pairs of near-duplicates, the nearest first; identical images are among them.
 
-    Of more than eight copies not every pair is listed, but each with some of the others.
+    Of more than eight copies not every pair is listed, but each with some of the others. With ``others``, pairs are of
+    a row of ``pixels`` and one of ``others``.
 
     >>> random = np.random.default_rng(0)
     >>> pixels = random.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
@@ -112,19 +113,6 @@ def find_near_duplicates(pixels: UInt8[np.ndarray, "n h w c"], progress: Progres
     >>> find_near_duplicates(pixels)
     (Pair(first=3, second=7, distance=0.0, mirrored=True),)
     """
-    return _find_pairs(pixels, None, progress)
-
-
-def find_copies(
-    pixels: UInt8[np.ndarray, "n h w c"], others: UInt8[np.ndarray, "m h w c"], progress: Progress | None = None
-) -> tuple[Pair, ...]:
-    """The same between two sets: ``first`` is a row of ``pixels``, and ``second`` one of ``others``."""
-    return _find_pairs(pixels, others, progress)
-
-
-def _find_pairs(
-    pixels: UInt8[np.ndarray, "n h w c"], others: UInt8[np.ndarray, "m h w c"] | None, progress: Progress | None
-) -> tuple[Pair, ...]:
     pixels = shrink(pixels)  # once, as a picture may be compared with sixteen others
     others = None if others is None else shrink(others)
     own = compute_signatures(pixels)
@@ -154,11 +142,7 @@ def _find_pairs(
 
 
 def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
-    """For each of ``count`` pictures, the first of those that pairs connect it with, or itself.
-
-    >>> group_pairs(5, [Pair(1, 3, 0.1, False), Pair(3, 4, 0.1, False)])
-    [0, 1, 2, 1, 1]
-    """
+    """For each of ``count`` images, the first of those that pairs connect it with, or itself."""
     parents = list(range(count))
 
     def find(place: int) -> int:
@@ -174,15 +158,7 @@ def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
 
 
 def group_copies(pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None) -> list[int]:
-    """For each picture, the first of those that near-duplicates or identical pictures connect it with, or itself.
-
-    Pictures of one colour have no near-duplicates, but may be identical.
-
-    >>> pixels = np.zeros((4, 8, 8, 1), np.uint8)
-    >>> pixels[1::2] = 9
-    >>> group_copies(pixels)
-    [0, 1, 0, 1]
-    """
+    """For each image, the first of those that near-duplicates or identical images connect it with, or itself."""
     groups = group_duplicates(digest_rows(pixels))
     identical = [Pair(first, row, 0.0, False) for first, *others in groups for row in others]
     return group_pairs(len(pixels), [*find_near_duplicates(pixels, progress), *identical])
@@ -206,19 +182,15 @@ def measure_isolation(features: Float[Tensor, "n d"], neighbours: int = 10) -> F
 
 @dataclass(frozen=True, eq=False)
 class Overlap:
-    """The images of a split that are near-duplicates of training images, and the figures without them.
-
-    Attributes:
-        split: the split.
-        images: how many it has.
-        rows: of those that are near-duplicates.
-        report: on the others; ``None`` if none is left that can be scored.
-    """
+    """The images of a split that are near-duplicates of training images, and the metrics without them."""
 
     split: str
     images: int
+    """How many the split has."""
     rows: Int64[np.ndarray, " m"]
+    """Of the near-duplicates."""
     report: Report | None
+    """On the others; ``None`` if none is left that can be scored."""
 
     def __str__(self) -> str:
         are = "is a near-duplicate" if len(self.rows) == 1 else "are near-duplicates"
@@ -229,14 +201,7 @@ class Overlap:
 
 
 def estimate_seconds(images: int, train_images: int, image_bytes: int) -> float:
-    """About how long :func:`find_overlap` takes on one core, for images of that many bytes that are in memory.
-
-    Larger images than those of 32 px are all read and shrunk first: 3 seconds for each gigabyte.
-
-    >>> small, large = 32 * 32 * 3, 224 * 224 * 3
-    >>> round(estimate_seconds(10_000, 50_000, small)), round(estimate_seconds(500, 50_000, large))
-    (10, 23)
-    """
+    """About how long :func:`find_overlap` takes on one core, for images of that many bytes that are in memory."""
     shrunk_bytes = max(0, image_bytes - SIDE_PX**2 * 3) * (images + train_images)
     return 3.5e-4 * images + 1.3e-8 * images * train_images + 3e-9 * shrunk_bytes
 
@@ -254,7 +219,7 @@ def find_overlap(
     >>> str(find_overlap(model.task, predict_logits(model, images.pixels), images, data.train))
     '3 of 3 train images are near-duplicates of training images; without them: none is left'
     """
-    pairs = find_copies(images.pixels, train.pixels, progress)
+    pairs = find_near_duplicates(images.pixels, progress, train.pixels)
     rows = np.unique(np.array([pair.first for pair in pairs], np.int64))
     rest = np.setdiff1d(np.arange(len(images)), rows)
     others = replace(images, pixels=images.pixels[:, :1, :1]).take(rest)  # a score needs no pixels
@@ -263,12 +228,6 @@ def find_overlap(
     except DataError:  # none is left, or none with a label
         report = None
     return Overlap(images.split, len(images), rows, report)
-
-
-def _split(pixels: UInt8[np.ndarray, "n h w c"]) -> list[UInt8[Tensor, "m h w c"]]:
-    return [
-        torch.from_numpy(np.ascontiguousarray(pixels[start : start + BLOCK])) for start in range(0, len(pixels), BLOCK)
-    ]
 
 
 def _center(pixels: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:

@@ -1,11 +1,9 @@
 """Probabilities for images from nets that were not trained on them: cross-validation.
 
 The images are dealt to four folds; for each, a net is trained on the other three. Identical images are in one fold, or
-else a net would have been told the label of an image's copy. The nets are small ones, trained from scratch, or heads on
-the features of a pretrained net, or both. Measured with a fifth of the labels of CIFAR-10's training images flipped, in
-five classes (docs/measurements.md): of 500 images, features at 96 px find more wrong labels than ``cnn-s``, in less
-time; of 10,000, both together find more than either. For more images than that ``cnn-s`` alone takes less time than
-features.
+else a net would have been told the label of an image's copy. The nets are small ones, trained from scratch, for many
+images; heads on the features of a pretrained net for few; between, both together find more wrong labels than either,
+as measured on CIFAR-10 (docs/measurements.md).
 """
 
 from __future__ import annotations

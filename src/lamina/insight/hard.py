@@ -17,21 +17,18 @@ from lamina.training.task import Task
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """The pictures of a class that get another answer: a cell of the confusion matrix, or all of a row but its own.
-
-    Attributes:
-        target: the class; of a label ``no`` or ``yes``, after its name if there are several.
-        answer: what they get instead; ``None`` for whatever it is.
-        rows: of these pictures, the largest loss first.
-        images: all pictures of the class.
-        interval: of the fraction of them that gets this answer (Wilson, 95 %).
-    """
+    """The images of a class with another prediction: a cell of the confusion matrix, or all of a row but its own."""
 
     target: str
+    """The class; of a label ``no`` or ``yes``, after its name if there are several."""
     answer: str | None
+    """What is predicted instead; ``None`` for whatever it is."""
     rows: Int64[np.ndarray, " m"]
+    """Of these images, the largest loss first."""
     images: int
+    """All images of the class."""
     interval: Interval
+    """Of the fraction of them with this prediction (Wilson, 95 %)."""
 
 
 class _Column(NamedTuple):

@@ -38,17 +38,13 @@ class CrossPrediction:
 
 @dataclass(frozen=True, eq=False)
 class LabelIssues:
-    """Likely wrong labels, the most likely first.
-
-    Attributes:
-        rows: of the pictures.
-        suggested: the most probable class of each.
-        scores: from 0.5 to 1: half of one, plus half of how much more probable the suggested class is than the given.
-    """
+    """Likely wrong labels, the most likely first, by the rows of their images."""
 
     rows: Int64[np.ndarray, " m"]
     suggested: Int64[np.ndarray, " m"]
+    """The most probable class of each."""
     scores: Float[np.ndarray, " m"]
+    """From 0.5 to 1: half of one, plus half of how much more probable the suggested class is than the given."""
 
 
 def count_confident(
@@ -81,29 +77,29 @@ def estimate_joint(probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndar
     return np.asarray(rounded + (ranks >= len(joint) - missing[:, None]), np.int64)
 
 
-def find_label_issues(probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]) -> LabelIssues:
+def find_label_issues(
+    probabilities: Float[np.ndarray, "n k"],
+    given: Int64[np.ndarray, " n"],
+    joint: Int64[np.ndarray, "k k"] | None = None,
+) -> LabelIssues:
     """The likely wrong labels, found by pruning by noise rate (section 3.2, method 4).
 
-    For each given class and each other, as many pictures as :func:`estimate_joint` says, those with the largest
-    difference of the two probabilities; left out are those for which the net too finds the given class most probable,
-    and the only picture of a class.
+    For each given class and each other, as many images as ``joint`` says, those with the largest difference of the two
+    probabilities; left out are those for which the net too finds the given class most probable, and the only image of
+    a class.
 
     Args:
         probabilities: of each class, from nets that were not trained on the picture.
         given: the labels, counted from 0.
+        joint: how many images of each given class (row) truly belong to each class (column), by default as estimated
+            from the probabilities (equation 3).
 
     >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.95, 0.05]])
     >>> issues = find_label_issues(probabilities, np.array([0, 0, 1, 1]))
     >>> issues.rows.tolist(), issues.suggested.tolist(), issues.scores.round(2).tolist()
     ([3], [0], [0.95])
     """
-    return prune_by_noise_rate(probabilities, given, estimate_joint(probabilities, given))
-
-
-def prune_by_noise_rate(
-    probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"], joint: Int64[np.ndarray, "k k"]
-) -> LabelIssues:
-    """The likely wrong labels, for numbers of images of each given class (row) that truly belong to each (column)."""
+    joint = estimate_joint(probabilities, given) if joint is None else joint
     found = np.zeros(len(given), bool)
     for own in np.flatnonzero(joint.sum(axis=1) > 1):
         rows = np.flatnonzero(given == own)
@@ -131,17 +127,11 @@ def _rank(
 
 @dataclass(frozen=True)
 class Suspect:
-    """A picture with a label that is likely wrong.
-
-    Attributes:
-        row: of the picture in its images.
-        column: of the label in multi-label targets, else 0.
-        given, suggested: in words; of a label, whether the picture has it.
-        score: as in :class:`LabelIssues`.
-    """
+    """An image with a label that is likely wrong, in words, and its score as in :class:`LabelIssues`."""
 
     row: int
     column: int
+    """Of the label in multi-label targets, else 0."""
     given: str
     suggested: str
     score: float
@@ -182,16 +172,12 @@ def count_disagreements(images: Images, probabilities: Float[np.ndarray, "n k"])
 
 
 class Agreement(NamedTuple):
-    """How well a net knows the classes, as far as the given labels tell.
-
-    Attributes:
-        value: the share of pictures whose label it finds the most probable, averaged over the classes; of multi-label
-            and binary targets, over yes and no of each label.
-        guessed: the same for a net that knows nothing.
-    """
+    """How often the given labels are a net's most probable ones."""
 
     value: float
+    """Averaged over the classes; of multi-label and binary targets, over yes and no of each label."""
     guessed: float
+    """The same for a net that predicts at random."""
 
     @property
     def is_weak(self) -> bool:
@@ -216,14 +202,6 @@ def measure_agreement(images: Images, probabilities: Float[np.ndarray, "n k"]) -
     return Agreement(float(np.mean(shares)) if shares else 1.0, guessed)
 
 
-def mark(suspects: Sequence[Suspect], targets: Targets) -> Bool[np.ndarray, ...]:
-    """Which targets are suspected, in the targets' shape."""
-    marked = np.zeros((len(targets), targets.size // max(1, len(targets))), bool)
-    for suspect in suspects:
-        marked[suspect.row, suspect.column] = True
-    return marked.reshape(targets.shape)
-
-
 def check_kind(kind: Kind) -> None:
     """Raise ``DataError`` for numbers, which are not right or wrong."""
     if kind is REGRESSION:
@@ -235,20 +213,15 @@ def check_kind(kind: Kind) -> None:
 
 @dataclass(frozen=True)
 class LabelFindings:
-    """Likely wrong labels, and how well planted ones were found.
-
-    Attributes:
-        suspects: of each split, the most likely first.
-        disagreements: of each split, how many labels are merely less probable than another.
-        agreements: of each split, how well the nets know its classes.
-        planted: number of training labels that were made wrong before the nets were trained, by exchanging them.
-        planted_found: how many of these were found.
-    """
+    """Likely wrong labels of each split, and how well injected ones were found."""
 
     suspects: Mapping[Split, tuple[Suspect, ...]]
+    """The most likely first."""
     disagreements: Mapping[Split, int]
+    """How many labels are merely less probable than another."""
     agreements: Mapping[Split, Agreement]
     planted: int
+    """Number of training labels that were exchanged before the nets were trained."""
     planted_found: int
 
     @property
@@ -277,15 +250,15 @@ def find_wrong_labels(
     flipped = plant_flips(dataset.train, PLANTED_FRACTION, derive_seed(seed, "planted"))
     others = {split: images for split, images in dataset.splits.items() if split != "train"}
     prediction = predict(flipped, list(others.values()))
-    are_planted = flipped.targets != dataset.train.targets
-    are_found = mark(find_suspects(flipped, prediction.own), flipped.targets) & are_planted
+    planted = np.argwhere((flipped.targets != dataset.train.targets).reshape(len(flipped), -1)).tolist()
+    found = {(suspect.row, suspect.column) for suspect in find_suspects(flipped, prediction.own)}
     probabilities = {"train": prediction.own, **dict(zip(others, prediction.others, strict=True))}
     return LabelFindings(
         {split: find_suspects(images, probabilities[split]) for split, images in dataset.splits.items()},
         {split: count_disagreements(images, probabilities[split]) for split, images in dataset.splits.items()},
         {split: measure_agreement(images, probabilities[split]) for split, images in dataset.splits.items()},
-        int(are_planted.sum()),
-        int(are_found.sum()),
+        len(planted),
+        sum((row, column) in found for row, column in planted),
     )
 
 

@@ -71,14 +71,7 @@ def _choose_places(net: Net, in_shape: Shape) -> dict[int, int]:
 
 
 def name_stage(model: Model, path: str) -> str:
-    """A layer that :func:`choose_layers` gave, by its number in the net and the kinds of what was made of what.
-
-    >>> from lamina import Recipe, load_data, load_net
-    >>> from lamina.training.model import build_model
-    >>> model = build_model(load_net("mlp"), load_data("shapes").test, Recipe())
-    >>> [name_stage(model, path) for path in ("body.0", *choose_layers(model))]
-    ['1 Flatten', '3 Linear, ReLU', '4 Output']
-    """
+    """A layer that :func:`choose_layers` gave, by its number and the kinds of its parts, such as ``3 Linear, ReLU``."""
     paths = module_paths(model)
     if model.net is None or path not in paths:
         return name_layer(model, path)

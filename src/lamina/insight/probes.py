@@ -1,8 +1,7 @@
-"""What each layer knows: the accuracy of a linear probe on its output, and how alike the layers of two models are.
+"""The accuracy of a linear probe on each layer's output, and how alike the layers of two models are.
 
-The article says that deep nets learn features: that what comes out of a layer is more useful than what goes in. A probe
-measures it: a linear classifier on a layer's output, which is trained in closed form and cannot invent features itself
-(Alain and Bengio, Understanding intermediate layers using linear classifier probes, arXiv 1610.01644).
+A probe is a linear classifier on a layer's output, trained in closed form, which cannot invent features itself (Alain
+and Bengio, Understanding intermediate layers using linear classifier probes, arXiv 1610.01644).
 """
 
 from __future__ import annotations
@@ -42,18 +41,14 @@ PENALTIES = tuple(10.0**power for power in range(-1, 7))
 
 @dataclass(frozen=True)
 class Probe:
-    """The score of a linear probe on a layer's output, for pictures that it was not fitted to.
-
-    Attributes:
-        layer: the module path; empty for the picture itself.
-        features: how many numbers it got for a picture.
-        penalty: the L2 penalty that was chosen.
-        score: accuracy, for classes; else the task's main figure.
-    """
+    """The score of a linear probe on a layer's output, for images that it was not fitted to."""
 
     layer: str
+    """The module path; empty for the image itself."""
     features: int
+    """How many numbers the probe got for an image."""
     penalty: float
+    """The L2 penalty that was chosen."""
     score: Score
 
 
@@ -73,7 +68,7 @@ def probe_layers(
     [('', 972), ('body.2', 100)]
     """
     goals = probe_targets(model, train)
-    inputs = [compute_features(model, images.pixels, layers) for images in (train, held_out)]
+    inputs = [reduce_outputs(model, images.pixels, layers) for images in (train, held_out)]
     probes = []
     for done, layer in enumerate(("", *layers), start=1):
         predicted, penalty = fit_ridge(inputs[0][layer], goals, inputs[1][layer])
@@ -123,7 +118,7 @@ def probe_targets(model: Model, images: Images) -> Float64[np.ndarray, "n k"]:
     return np.where(targets.reshape(len(targets), -1) > 0, 1.0, -1.0)
 
 
-def compute_features(
+def reduce_outputs(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Sequence[str]
 ) -> dict[str, Float64[np.ndarray, "n d"]]:
     """At most 1,024 numbers for each picture from each layer; those of ``""`` are of the picture itself."""
@@ -157,10 +152,9 @@ def fit_ridge(
     others: Float64[np.ndarray, "m d"],
     penalties: Sequence[float] = PENALTIES,
 ) -> tuple[Float64[np.ndarray, "m k"], float]:
-    """Ridge regression in closed form: the predictions for other rows, and the penalty that was chosen.
+    """Ridge regression: the predictions for other rows, and the penalty of the least leave-one-out error.
 
-    Features are standardized by the fitted rows. The penalty is that of the least squared leave-one-out error, which
-    follows from a single eigendecomposition (Hastie, Tibshirani, Friedman, The elements of statistical learning,
+    Both follow from one eigendecomposition (Hastie, Tibshirani, Friedman, The elements of statistical learning,
     equation 7.64).
     """
     mean, std = features.mean(axis=0), features.std(axis=0)

@@ -56,26 +56,22 @@ GOLDEN_FRACTION = 0.6180339887498949
 
 @dataclass(frozen=True)
 class Trust:
-    """What the two tests found for one map.
-
-    Attributes:
-        is_trusted: whether it passed both.
-        reason: why, in words.
-        similarity: rank correlation with the maps of redrawn weights: of the last layer, half of the layers, all.
-        before: probability of the answer that is explained, or the number in standard deviations from the mean.
-        kept: the same, averaged while the cells are covered in the map's order.
-        kept_random, kept_centre: in the order of the map at random places, and from the centre outwards.
-        redrawn_advantage: by how much the map's order beats random places where all weights are redrawn.
-    """
+    """What the two tests found for one map, and why, in words."""
 
     is_trusted: bool
     reason: str
     similarity: tuple[float, ...]
+    """Rank correlation with the maps of redrawn weights: of the last layer, half of the layers, all."""
     before: float
+    """Probability of the prediction that is explained, or the number in standard deviations from the mean."""
     kept: float
+    """The same, averaged while the cells are covered in the map's order."""
     kept_random: float
+    """The same, in the order of the map at random places."""
     kept_centre: float
+    """The same, from the centre outwards."""
     redrawn_advantage: float
+    """By how much the map's order beats random places where all weights are redrawn."""
 
 
 def judge(
@@ -111,11 +107,7 @@ def judge(
 
 
 def redraw(model: Model, fraction: float, seed: int = 0) -> Model:
-    """A copy of the model whose last layers have new random weights: that fraction of all with weights, 1 or more.
-
-    Layers count in the order in which the model calls them. New weights are drawn as torch does when it makes a layer,
-    and a norm has its first statistics; parameters of other modules come from a normal distribution of their own width.
-    """
+    """A copy of the model with new random weights in that fraction of its layers, the last that it calls."""
     copied = copy.deepcopy(model)
     layers = learned_modules(copied)
     with torch.no_grad(), seeded(derive_seed(seed, "redraw"), model.device):
@@ -123,17 +115,13 @@ def redraw(model: Model, fraction: float, seed: int = 0) -> Model:
             if callable(reset := getattr(layer, "reset_parameters", None)):
                 reset()
             else:
-                for weight in layer.parameters(recurse=False):
+                for weight in layer.parameters(recurse=False):  # from a normal distribution of their own width
                     weight.normal_(0, float(weight.std(correction=0)) or 1.0)
     return copied
 
 
 def rank_correlation(one: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]) -> float:
-    """Spearman's rank correlation, -1 to 1, where equal values share their mean rank; 0 if one does not vary.
-
-    >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 15.0]))
-    0.5
-    """
+    """Spearman's rank correlation, -1 to 1, where equal values share their mean rank; 0 if one does not vary."""
     ranks = np.stack([mean_ranks(one), mean_ranks(other)])
     ranks -= ranks.mean(axis=1, keepdims=True)
     spread = np.sqrt((ranks**2).sum(axis=1).prod())

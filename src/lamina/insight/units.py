@@ -24,12 +24,7 @@ from lamina.insight.layers import find_field
 from lamina.nets.window import Field, Pair
 from lamina.targets import REGRESSION, Score
 from lamina.text import shorten
-from lamina.training.activations import (
-    activations,
-    find_path,
-    module_paths,
-    watch,
-)
+from lamina.training.activations import activations, find_path, module_paths, watch
 from lamina.training.model import Model, eval_mode, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 
@@ -41,46 +36,31 @@ PATCHES = 9
 
 @dataclass(frozen=True, eq=False)
 class Responses:
-    """How strongly each unit of a layer responds to each picture: its greatest output, and where that is.
-
-    Attributes:
-        strengths: a row for each picture, a column for each unit.
-        places: the same, as row · width + column in the layer's output.
-        size: height and width of the output; (1, 1) for a vector.
-        field: what a unit sees; ``None`` is the whole picture.
-    """
+    """How strongly each unit of a layer responds to each image: its greatest output, and where that is."""
 
     strengths: Float32[np.ndarray, "n u"]
     places: Int64[np.ndarray, "n u"]
+    """As row · width + column in the layer's output."""
     size: Pair
+    """Height and width of the output; (1, 1) for a vector."""
     field: Field | None
+    """What a unit sees; ``None`` is the whole image."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A part of a picture that excites a unit.
-
-    Attributes:
-        row: of the picture.
-        rows, columns: the pixels that the unit sees, from the first to after the last; partly outside of the picture
-            where the field reaches over its border.
-        strength: the unit's output.
-    """
+    """A part of the image in ``row`` that excites a unit: the pixels that it sees, from the first to after the last."""
 
     row: int
     rows: Pair
     columns: Pair
     strength: float
+    """The unit's output."""
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What changes where a unit always gives its mean; nothing, if the net does not use the unit.
-
-    Attributes:
-        before, after: the score with the unit and without it: accuracy, for one class per picture.
-        loss_rise: by how much the loss rises.
-    """
+    """The score with a unit, and where the unit always gives its mean, and by how much the loss rises."""
 
     before: Score
     after: Score
@@ -110,19 +90,15 @@ def _signed(value: float, digits: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """What is known of a unit.
-
-    Attributes:
-        number: of the unit, from 0.
-        patches: that excite it most, the strongest first; none for one that responds to all pictures alike.
-        aucs: how well its response alone separates each class or label from the rest, by name; 0.5 is chance.
-        removal: what its removal costs, if that was measured.
-    """
+    """What is known of a unit."""
 
     number: int
     patches: tuple[Patch, ...]
+    """That excite it most, the strongest first; none for one that responds to all images alike."""
     aucs: Mapping[str, float]
+    """How well its response alone separates each class or label from the rest, by name; 0.5 is chance."""
     removal: Removal | None = None
+    """What its removal costs, if that was measured."""
 
     @property
     def best(self) -> str:
@@ -155,20 +131,6 @@ def measure_responses(
     >>> [(path, each.strengths.shape, each.size) for path, each in found.items()]
     [('body.1', (20, 24), (31, 31)), ('body.24', (20, 10), (1, 1))]
     """
-    found = _measure(model, pixels, layers, progress)
-    return {path: Responses(*own, find_field(model, path)) for path, own in found.items()}
-
-
-def measure_strengths(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Iterable[int | str]
-) -> dict[str, Float32[np.ndarray, "n u"]]:
-    """The greatest outputs alone, as :func:`measure_responses` has them."""
-    return {path: strengths for path, (strengths, _, _) in _measure(model, pixels, layers, None).items()}
-
-
-def _measure(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Iterable[int | str], progress: Progress | None
-) -> dict[str, tuple[Float32[np.ndarray, "n u"], Int64[np.ndarray, "n u"], Pair]]:
     paths = [find_path(model, layer) for layer in layers]
     parts: dict[str, list[tuple[Tensor, Tensor, Pair]]] = {path: [] for path in paths}
     done = 0
@@ -178,10 +140,12 @@ def _measure(
         done += len(batch)
         if progress is not None:
             progress(done, len(pixels))
-    return {
-        path: (torch.cat([each[0] for each in own]).numpy(), torch.cat([each[1] for each in own]).numpy(), own[0][2])
-        for path, own in parts.items()
-    }
+    found = {}
+    for path, own in parts.items():
+        strengths, places, sizes = zip(*own, strict=True)
+        field = find_field(model, path)
+        found[path] = Responses(torch.cat(strengths).numpy(), torch.cat(places).numpy(), sizes[0], field)
+    return found
 
 
 def _find_greatest(output: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n u"], Tensor, Pair]:
@@ -198,11 +162,7 @@ def units_first(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n u p"]:
 
 
 def find_patches(responses: Responses, unit: int, in_size: Pair, most: int = PATCHES) -> tuple[Patch, ...]:
-    """The patches that excite a unit most, each in another picture, the strongest first.
-
-    There are none for a unit that responds to all pictures alike, such as a dead one. ``in_size`` is the height and
-    width of the pictures.
-    """
+    """The patches that excite a unit most, each in another image; none for one that responds to all images alike."""
     strengths = responses.strengths[:, unit]
     if strengths.min() == strengths.max():
         return ()
@@ -253,11 +213,7 @@ def rank_units(responses: Responses, images: Images) -> list[int]:
 
 
 def measure_aucs(strengths: Float32[np.ndarray, "n u"], images: Images) -> Float64[np.ndarray, "u k"]:
-    """How well each unit's response alone separates each class or label from the rest: the area under the ROC curve.
-
-    0.5 is chance, 1 a perfect detector, 0 one that responds to all others. For numbers: the images above the median of
-    each from the others. NaN where all images are alike.
-    """
+    """The area under the ROC curve of each unit for each class or number above its median; NaN where all are alike."""
     return _area(_rank(strengths), memberships(images))
 
 
@@ -274,10 +230,7 @@ def _area(ranks: Float64[np.ndarray, "u n"], truth: Float64[np.ndarray, "n k"]) 
 
 
 def measure_chance(responses: Responses, images: Images, seed: int = 0) -> float:
-    """The area under the curve that a layer's best unit reaches for some class by chance.
-
-    95 % of 20 shuffles of the labels reach less.
-    """
+    """The area under the curve that a layer's best unit reaches by chance: 95 % of 20 shuffles reach less."""
     ranks, truth = _rank(responses.strengths), memberships(images)
     generator = np.random.default_rng(derive_seed(seed, "chance"))
     reached = [np.nan_to_num(np.abs(_area(ranks, generator.permutation(truth)) - 0.5)).max() for _ in range(SHUFFLES)]
@@ -306,16 +259,8 @@ def memberships(images: Images) -> Float64[np.ndarray, "n k"]:
 def measure_removals(
     model: Model, images: Images, path: str, units: Sequence[int], progress: Progress | None = None
 ) -> tuple[Removal, ...]:
-    """What the model loses on ``images`` if one unit of a layer always gives its mean over them.
-
-    Ablation after Morcos et al., On the importance of single directions for generalization, arXiv 1803.06959, by the
-    mean rather than 0, so that a unit that never varies costs nothing. Of a module that is called several times, the
-    last call counts. ``progress(units done, all)`` is called meanwhile.
-
-    Raises:
-        NetError: the layer gives no tensor.
-        DataError: the images cannot be scored.
-    """
+    """What the model loses on ``images`` if one unit of a layer always gives its mean over them."""
+    # After Morcos et al., arXiv 1803.06959, by the mean rather than 0, so that a unit that never varies costs nothing.
     chunks = [torch.from_numpy(batch) for batch in split_pixels(np.ascontiguousarray(images.pixels))]
     outputs = [activations(model, chunk, [path])[path] for chunk in chunks]
     means = torch.stack([units_first(output).mean(dim=2).sum(dim=0) for output in outputs]).sum(dim=0) / len(images)

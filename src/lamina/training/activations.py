@@ -115,10 +115,7 @@ def describe_layer(model: Model, path: str) -> str:
 
 
 def name_layer(model: Model, path: str) -> str:
-    """A layer in a word or two: its number in the net, from 1, and its kind, such as ``2 Linear``.
-
-    A layer inside another has a number such as ``4.0.1``; a module of a user's own has its name.
-    """
+    """A layer in a word or two: its number in the net, from 1, and its kind, or its name in a user's own module."""
     kind = type(model.get_submodule(path)).__name__
     _, _, name = path.partition(".")
     place, dot, inside = name.partition(".")
@@ -143,14 +140,7 @@ def record_calls(model: Model, images: UInt8[Tensor, "n h w c"], paths: Iterable
 def layer_gradients(
     model: Model, images: UInt8[Tensor, "n h w c"], layer: int | str, outputs: Int64[Tensor, " n"]
 ) -> Call:
-    """A layer's output, and the gradient with respect to it of each image's logit, of which ``outputs`` has the index.
-
-    The model is in eval mode meanwhile and does not change. Of a module that is called several times, the last call
-    counts.
-
-    Raises:
-        NetError: there is no such layer, or it gave no tensor.
-    """
+    """A layer's output, and the gradient with respect to it of each image's logit at ``outputs``."""
     path = find_path(model, layer)
     kept: list[Tensor] = []
 

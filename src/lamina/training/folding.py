@@ -26,17 +26,7 @@ RELATIVE_ERROR = 1e-3
 
 
 def fold_norms(module: nn.Module) -> nn.Module:
-    """The module for prediction, with norms folded that directly follow a layer in a row or a residual.
-
-    With its running statistics a norm scales and shifts each channel by constants, which the layer before it can do.
-    The given module does not change; it shares its other layers with the result.
-
-    >>> fold_norms(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.ReLU()))
-    Sequential(
-      (0): Linear(in_features=3, out_features=2, bias=True)
-      (1): ReLU()
-    )
-    """
+    """The module for prediction, with norms folded that directly follow a layer; it shares all other layers."""
     if type(module) is ResidualSum:
         return ResidualSum(_fold_row(module.body), _fold_row(module.shortcut)).train(module.training)
     return _fold_row(module) if type(module) is nn.Sequential else module
@@ -44,10 +34,7 @@ def fold_norms(module: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def fold_model(model: Model) -> Model:
-    """A copy of any model for prediction, with norms folded that get the output of a convolution, called once each.
-
-    The model itself is returned where nothing can be folded, where it has hooks, or where folding changes its logits.
-    """
+    """A copy of any model for prediction, with norms folded; the model itself where that is impossible."""
     pairs = {} if has_hooks(model) else _find_pairs(model)
     if not pairs:
         return model

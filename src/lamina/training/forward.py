@@ -16,7 +16,7 @@ from torch import Tensor
 from lamina.errors import RecipeError
 from lamina.training.batches import Batch, Batches
 from lamina.training.features import predict_logits
-from lamina.training.freezing import SeenFeatures, StoredFeatures, can_store_features, ends_in_head, find_trunk
+from lamina.training.freezing import StoredFeatures, can_store_features, ends_in_head, find_trunk
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.precision import Precision, arrange_layers
@@ -45,14 +45,14 @@ class Forward:
         # Whether everything but the head is frozen: setting that mode takes milliseconds, so it is not set twice.
         self._is_frozen = False
         self._features: StoredFeatures | None = None
-        self._seen: SeenFeatures | None = None
+        self._seen: StoredFeatures | None = None
         if self._trunk is not None:
             sample = batches.sample(2)
             # Lanes meet other images in each epoch, whose features another process may have.
             if recipe.lanes == 1 and can_store_features(recipe, model, self._trunk, sample):
                 self._features = StoredFeatures(model, self._trunk.heads[0])
             if ends_in_head(model, self._trunk, sample):
-                self._seen = SeenFeatures(model, self._trunk.heads[0])
+                self._seen = StoredFeatures(model, self._trunk.heads[0])
         self._compute = compile_model(model, recipe)
 
     def __call__(self, batch: Batch) -> Float[Tensor, "b k"]:
@@ -112,7 +112,11 @@ class Forward:
             yield
 
     def _find_features(self, features: StoredFeatures, batch: Batch) -> None:
-        """Compute those of the batch in the first epoch; later, all that are missing in a resumed training."""
+        """Compute those of the batch in the first epoch; later, all that are missing in a resumed training.
+
+        Always in the batches of the first epoch: others could round differently, and a resumed training would not
+        continue to bit-identical weights.
+        """
         if len(features.steps_found) < len(self._batches):
             for missing in (
                 (batch,) if batch.epoch == 0 else (one for step in self._batches.epoch(0) for one in step.own)

