@@ -8,12 +8,11 @@ from lamina.deploy.serve.bodies import REQUEST_PICTURES
 
 Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
+NUMBER: Schema = {"type": "number"}
+WHOLE: Schema = {"type": "integer"}
+TRUTH: Schema = {"type": "boolean"}
 PNG: Schema = {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"}
 BINARY: Schema = {"type": "string", "format": "binary"}
-ERROR: Schema = {
-    "description": "why not",
-    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-}
 
 
 def describe_api() -> Schema:
@@ -36,50 +35,46 @@ def describe_api() -> Schema:
         },
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": {
-                "Error": _object(error=TEXT),
-                "Problem": _object(model=TEXT, problem={**TEXT, "description": "why this picture has no answer"}),
-                "Answer": _object(
-                    model=TEXT,
-                    answer={
-                        "oneOf": [TEXT, _list(TEXT), {"type": "object", "additionalProperties": {"type": "number"}}]
-                    },
-                    question={**TEXT, "description": "of yes or no"},
-                    predictions=_list({"oneOf": [_refer("ClassProbability"), _refer("Number")]}),
-                )
-                | {"required": ["model", "answer", "predictions"]},
-                "ClassProbability": _object(
-                    **{"class": TEXT, "probability": {"type": "number", "minimum": 0, "maximum": 1}}
-                ),
-                "Number": _object(name=TEXT, value={"type": "number"}),
-                "Explanation": _object(
-                    model=TEXT, target=TEXT, trusted={"type": "boolean"}, reason=TEXT, picture=PNG, map=PNG
-                ),
-                "Similar": _object(
-                    model=TEXT,
-                    searched={"type": "integer"},
-                    pictures=_list(
-                        _object(id={"type": "integer"}, target=TEXT, similarity={"type": "number"}, picture=PNG)
-                    ),
-                ),
-                "Model": _object(
-                    model=TEXT,
-                    kind={"enum": ["single-label", "multi-label", "binary", "regression"]},
-                    classes=_list(TEXT),
-                    targets=_list(TEXT),
-                    net=TEXT,
-                    parameters={"type": "integer"},
-                    data=TEXT,
-                    score={"type": ["string", "null"]},
-                    calibrated={"type": "boolean"},
-                    channels={"type": "integer"},
-                    height_px={"type": "integer"},
-                    width_px={"type": "integer"},
-                    resize={"enum": ["crop", "pad", "stretch"]},
-                ),
-            },
+            "schemas": _describe_schemas(),
         },
         "security": [{}, {"token": []}],
+    }
+
+
+def _describe_schemas() -> Schema:
+    answers = [TEXT, _list(TEXT), {"type": "object", "additionalProperties": NUMBER}]
+    probability = {**NUMBER, "minimum": 0, "maximum": 1}
+    alike = _object(id=WHOLE, target=TEXT, similarity=NUMBER, picture=PNG)
+    explanation = _object(model=TEXT, target=TEXT, trusted=TRUTH, reason=TEXT, picture=PNG, map=PNG)
+    answer = _object(
+        model=TEXT,
+        answer={"oneOf": answers},
+        predictions=_list({"oneOf": [_refer("ClassProbability"), _refer("Number")]}),
+    )
+    answer["properties"]["question"] = {**TEXT, "description": "of yes or no"}
+    return {
+        "Error": _object(error=TEXT),
+        "Problem": _object(model=TEXT, problem={**TEXT, "description": "why this picture has no answer"}),
+        "Answer": answer,
+        "ClassProbability": _object(**{"class": TEXT, "probability": probability}),
+        "Number": _object(name=TEXT, value=NUMBER),
+        "Explanation": explanation,
+        "Similar": _object(model=TEXT, searched=WHOLE, pictures=_list(alike)),
+        "Model": _object(
+            model=TEXT,
+            kind={"enum": ["single-label", "multi-label", "binary", "regression"]},
+            classes=_list(TEXT),
+            targets=_list(TEXT),
+            net=TEXT,
+            parameters=WHOLE,
+            data=TEXT,
+            score={"type": ["string", "null"]},
+            calibrated=TRUTH,
+            channels=WHOLE,
+            height_px=WHOLE,
+            width_px=WHOLE,
+            resize={"enum": ["crop", "pad", "stretch"]},
+        ),
     }
 
 
@@ -96,18 +91,25 @@ def _refer(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def _respond(description: str, schema: Schema, media: str = "application/json") -> Schema:
+    return {"description": description, "content": {media: {"schema": schema}}}
+
+
+def _fail(*statuses: int) -> Schema:
+    return {str(status): _respond("why not", _refer("Error")) for status in statuses}
+
+
 def _post(summary: str, answer: str, limit: int) -> Schema:
     several = _object(pictures={**_list({**TEXT, "contentEncoding": "base64"}), "maxItems": limit})
     bodies = {"image/*": BINARY, "application/octet-stream": BINARY, "application/json": several}
     schema = {"oneOf": [_refer(answer), _list({"oneOf": [_refer(answer), _refer("Problem")]})]}
     model = {"name": "model", "in": "query", "schema": TEXT, "description": "its name; by default the first"}
     responses = {
-        "200": {"description": "for one picture, or a list", "content": {"application/json": {"schema": schema}}},
-        "422": {
-            "description": "the picture cannot be read",
-            "content": {"application/json": {"schema": _refer("Problem")}},
-        },
-        **dict.fromkeys(("400", "401", "403", "404", "408", "413", "421", "500", "503"), ERROR),
+        "200": _respond("for one picture, or a list", schema),
+        "422": _respond("the picture cannot be read", _refer("Problem")),
+        **dict.fromkeys(
+            ("400", "401", "403", "404", "408", "413", "421", "500", "503"), _respond("why not", _refer("Error"))
+        ),
     }
     content = {media: {"schema": given} for media, given in bodies.items()}
     request = {"required": True, "content": content}
@@ -115,6 +117,9 @@ def _post(summary: str, answer: str, limit: int) -> Schema:
 
 
 def _get(summary: str, media: str, schema: Schema, *others: int) -> Schema:
-    given = {"description": summary, "content": {media: {"schema": schema}}}
-    responses = {**{str(status): given for status in (200, *others)}, **dict.fromkeys(("401", "421"), ERROR)}
+    given = _respond(summary, schema, media)
+    responses = {
+        **{str(status): given for status in (200, *others)},
+        **_fail(401, 421),
+    }
     return {"get": {"summary": summary, "responses": responses}}
