@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from typing import Any
@@ -11,23 +10,15 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from lamina.deploy.serve.bodies import REQUEST_PICTURES, RETRY_AFTER, Held, read_pictures
+from lamina.deploy.serve.bodies import REQUEST_PICTURES, RETRY_AFTER, AsciiJson, Held, read_pictures, refuse
 from lamina.deploy.serve.metrics import Metrics
 from lamina.deploy.serve.openapi import describe_api
 from lamina.deploy.serve.security import ASSETS, TASKS
 from lamina.deploy.serve.worker import FullError, Worker
 from lamina.errors import suggest
-
-
-class AsciiJson(JSONResponse):
-    """JSON in ASCII: names from data need not be UTF-8."""
-
-    def render(self, content: Any) -> bytes:
-        """The bytes."""
-        return json.dumps(content, allow_nan=False).encode()
 
 
 def build_app(worker: Worker, metrics: Metrics) -> Starlette:
@@ -130,4 +121,4 @@ async def _wait_for(futures: Sequence[asyncio.Future[dict[str, Any]]], request: 
 async def _tell_error(_: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    return AsciiJson({"error": error.detail}, error.status_code, error.headers)
+    return refuse(error.status_code, error.detail, error.headers)

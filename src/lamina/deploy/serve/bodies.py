@@ -1,4 +1,4 @@
-"""Bodies of requests: read within limits of size, time and memory, and the pictures in them."""
+"""Bodies: those of requests, read within limits of size, time and memory, and JSON as the answer."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
 
 from lamina.errors import plural
 
@@ -26,6 +28,19 @@ REQUEST_PICTURES = 64
 JSON_MARKS = 8 * REQUEST_PICTURES
 """Upper limit of the commas, brackets and braces in JSON, which become objects many times their size."""
 RETRY_AFTER = {"Retry-After": "1"}
+
+
+class AsciiJson(JSONResponse):
+    """JSON in ASCII: names from data need not be UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        """The bytes."""
+        return json.dumps(content, allow_nan=False).encode()
+
+
+def refuse(status: int, reason: str, headers: Mapping[str, str] | None = None) -> AsciiJson:
+    """The answer where there is none."""
+    return AsciiJson({"error": reason}, status, headers)
 
 
 @dataclass

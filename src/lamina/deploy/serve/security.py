@@ -5,19 +5,14 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
-import json
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lamina.deploy.serve.bodies import RETRY_AFTER, AsciiJson, refuse
 from lamina.deploy.serve.metrics import Metrics
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TOKEN_VARIABLE = "LAMINA_TOKEN"  # noqa: S105  # its name
 REQUEST_SECONDS = 90.0
@@ -97,7 +92,7 @@ class Guard:
     ``names`` are the hosts that requests may name: a page of another name, which was made to lead here, is turned away.
     """
 
-    def __init__(self, app: App, names: Iterable[str], port: int, token: str | None, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, names: Iterable[str], port: int, token: str | None, metrics: Metrics) -> None:
         self._app = app
         self._names = frozenset(names)
         self._port = port
@@ -122,48 +117,38 @@ class Guard:
 
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                if refusal := self._find_refusal(scope):
-                    await _send_error(send_guarded, *refusal)
-                else:
-                    await self._app(scope, receive, send_guarded)
+                answer = self._find_refusal(scope) or self._app
+                await answer(scope, receive, send_guarded)
         except TimeoutError:
             if not status:
-                await _send_error(send_guarded, 503, "The request took too long. Try again.", {"retry-after": "1"})
+                await refuse(503, "The request took too long. Try again.", RETRY_AFTER)(scope, receive, send_guarded)
         except asyncio.CancelledError:
             if status:
                 raise
-            await _send_error(send_guarded, 503, "The server is shutting down. Try again.", {"retry-after": "1"})
+            await refuse(503, "The server is shutting down. Try again.", RETRY_AFTER)(scope, receive, send_guarded)
         finally:
             path = scope["path"] if scope["path"] in PATHS else "other"
             self._metrics.count_request(path, status, time.perf_counter() - began)
 
-    def _find_refusal(self, scope: Scope) -> tuple[int, str, dict[str, str]] | None:
+    def _find_refusal(self, scope: Scope) -> AsciiJson | None:
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             # One that is given twice could mean one thing here and another to a proxy.
             headers[name] = headers[name] + b"," + value if name in headers else value
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if not self._is_own(host, scope):
-            return 421, f"This server does not answer for the host {host[:100]!r}.", {}
+            return refuse(421, f"This server does not answer for the host {host[:100]!r}.")
         own = f"{scope['scheme']}://{host}".encode("latin-1")
         if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not is_own_page(headers, own):
-            return 403, "Pages of other origins may not use this server.", {}
+            return refuse(403, "Pages of other origins may not use this server.")
         if self._token is not None and scope["path"] not in OPEN_PATHS:
             kind, _, given = headers.get(b"authorization", b"").partition(b" ")
             if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
                 reason = "Expected the header Authorization: Bearer TOKEN, with the server's token."
-                return 401, reason, {"www-authenticate": "Bearer"}
+                return refuse(401, reason, {"www-authenticate": "Bearer"})
         return None
 
     def _is_own(self, host: str, scope: Scope) -> bool:
         address = scope["server"][0] if scope.get("server") else ""
         names = {*self._names, f"[{address}]" if ":" in address else address}
         return host in {f"{name}:{self._port}" for name in names} or (self._port == 80 and host in names)
-
-
-async def _send_error(send: Send, status: int, reason: str, headers: dict[str, str]) -> None:
-    body = json.dumps({"error": reason}).encode()
-    named = {"content-type": "application/json", "content-length": str(len(body)), **headers}
-    encoded = [(name.encode(), value.encode()) for name, value in named.items()]
-    await send({"type": "http.response.start", "status": status, "headers": encoded})
-    await send({"type": "http.response.body", "body": body})
