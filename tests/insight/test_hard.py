@@ -7,17 +7,13 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 import torch
-from torch import nn
 from torch.nn import functional
 
 from lamina import Recipe, Training, load_data, load_net
-from lamina.data import Images
-from lamina.errors import NetError
 from lamina.insight import duplicates
 from lamina.insight.duplicates import measure_isolation
 from lamina.insight.hard import find_confusions, format_answers, measure_losses
-from lamina.training.features import find_head, predict_logits, predict_with_features
-from lamina.training.model import Model, build_model
+from lamina.training.features import features
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 
 RANDOM = np.random.default_rng(0)
@@ -105,52 +101,16 @@ def test_answers_are_put_into_words():
     assert format_answers(NUMBERS, logits[:, :2]) == ("5, -3",)
 
 
-class Own(nn.Module):
-    """A user's own module, which declares its layers in another order than it calls them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(4, 3)
-        self.trunk = nn.Sequential(nn.Flatten(), nn.Linear(6 * 6 * 3, 4), nn.BatchNorm1d(4), nn.ReLU())
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.head(self.trunk(pixels))
-
-
-def draw_noise(count: int, side_px: int = 6) -> Images:
-    pixels = RANDOM.integers(0, 256, (count, side_px, side_px, 3), dtype=np.uint8)
-    return Images.from_arrays(pixels, np.arange(count) % 3)
-
-
-def test_features_are_what_the_last_layer_gets_and_logits_what_it_gives():
-    images = draw_noise(12)
-    model = build_model(Own(), images, Recipe())
-    assert find_head(model) == "body.head"
-    logits, features = predict_with_features(model, images.pixels)
-    assert np.allclose(logits, predict_logits(model, images.pixels), atol=1e-5)
-    assert np.allclose(logits, model.body.head(features).detach().numpy(), atol=1e-5)
-    assert features.shape == (12, 4)
-    empty = predict_with_features(model, images.pixels[:0])
-    assert [len(each) for each in empty] == [0, 0]
-
-
-def test_a_module_without_layers_has_no_features():
-    task = SingleLabel(("a", "b", "c"), shares=(0.4, 0.3, 0.3))
-    model = Model(nn.Flatten(), net=None, task=task, in_shape=(3, 1, 1), mean=(0.0,) * 3, std=(1.0,) * 3)
-    with pytest.raises(NetError, match="no linear layer or convolution"):
-        find_head(model)
-
-
 @pytest.mark.parametrize("most_known", [100, 40])
 def test_isolation_is_the_mean_distance_to_the_nearest_others(most_known, monkeypatch):
     monkeypatch.setattr(duplicates, "MOST_KNOWN", most_known)
-    features = RANDOM.normal(size=(100, 5)).astype(np.float32)
+    given = RANDOM.normal(size=(100, 5)).astype(np.float32)
     known = np.linspace(0, 99, most_known).astype(int)
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    unit = given / np.linalg.norm(given, axis=1, keepdims=True)
     cosines = unit @ unit[known].T
     cosines[known[None] == np.arange(100)[:, None]] = -np.inf
     expected = 1 - np.sort(cosines, axis=1)[:, -10:].mean(axis=1)
-    assert np.allclose(measure_isolation(torch.from_numpy(features)), expected, atol=1e-5)
+    assert np.allclose(measure_isolation(torch.from_numpy(given)), expected, atol=1e-5)
     assert measure_isolation(torch.ones(1, 3)).tolist() == [0]
 
 
@@ -166,6 +126,5 @@ def test_planted_odd_pictures_are_the_most_isolated_to_a_trained_model():
     rows, columns = np.mgrid[:32, :32]
     chequers = [np.where((rows // side + columns // side) % 2, 230, 20).astype(np.uint8) for side in (2, 4)]
     odd = np.concatenate([noise, np.stack([np.repeat(each[..., None], 3, axis=2) for each in chequers])])
-    _, features = predict_with_features(training.model, np.concatenate([usual, odd]))
-    most = np.argsort(-measure_isolation(features))[:10]
+    most = np.argsort(-measure_isolation(features(training.model, np.concatenate([usual, odd]))))[:10]
     assert set(range(300, 305)) <= set(most.tolist())

@@ -1,0 +1,71 @@
+"""The head is what gives the logits, and features are what it gets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lamina import Recipe
+from lamina.data import Images
+from lamina.errors import NetError
+from lamina.training.features import features, find_head, predict_logits, predict_with_features
+from lamina.training.model import Model, build_model
+from lamina.training.task import SingleLabel
+
+
+class Own(nn.Module):
+    """A user's own module, which declares its layers in another order than it calls them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+        self.trunk = nn.Sequential(nn.Flatten(), nn.Linear(6 * 6 * 3, 4), nn.BatchNorm1d(4), nn.ReLU())
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.head(self.trunk(pixels))
+
+
+def draw_noise(count: int, side_px: int = 6) -> Images:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, side_px, side_px, 3), dtype=np.uint8)
+    return Images.from_arrays(pixels, np.arange(count) % 3)
+
+
+def test_features_are_what_the_last_layer_gets_and_logits_what_it_gives():
+    images = draw_noise(12)
+    model = build_model(Own(), images, Recipe())
+    assert find_head(model) == "body.head"
+    logits, found = predict_with_features(model, images.pixels)
+    assert np.allclose(logits, predict_logits(model, images.pixels), atol=1e-5)
+    assert np.allclose(logits, model.body.head(found).detach().numpy(), atol=1e-5)
+    assert found.shape == (12, 4)
+    assert torch.allclose(features(model, images.pixels, at_once=5), found, atol=1e-6)
+    empty = predict_with_features(model, images.pixels[:0])
+    assert [len(each) for each in empty] == [0, 0]
+
+
+def test_a_module_without_layers_has_no_features():
+    task = SingleLabel(("a", "b", "c"), shares=(0.4, 0.3, 0.3))
+    model = Model(nn.Flatten(), net=None, task=task, in_shape=(3, 1, 1), mean=(0.0,) * 3, std=(1.0,) * 3)
+    with pytest.raises(NetError, match="no linear layer or convolution"):
+        find_head(model)
+
+
+class Cosine(nn.Module):
+    """Compares directions with a weight of its own, above a layer; what it looks up last takes no part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.unused, self.directions = nn.Linear(108, 4), nn.Linear(4, 3), nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.layer(pixels.flatten(1)))
+        self.unused(hidden)
+        return functional.linear(functional.normalize(hidden), functional.normalize(self.directions))
+
+
+def test_where_no_layer_gives_the_logits_the_nearest_below_counts():
+    model = build_model(Cosine(), draw_noise(6), Recipe())
+    assert find_head(model) == "body.layer"
