@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 
 from lamina.drawing.sheets import to_pillow
 from lamina.drawing.style import COLOURS, FAINT_INK, INK, label, new_figure
+from lamina.insight.attribution import measure_strength
 from lamina.insight.trust import Trust
 
 PANEL_INCHES = 2.7
@@ -23,8 +24,6 @@ LONGEST_ANSWER = 90
 """Upper limit of the letters of an answer of several labels or numbers."""
 DRAWN_SIDE_PX = 64
 """Lower limit of the side of a map as drawn: of a larger one, blocks are averaged, as single pixels cannot be seen."""
-STRONGEST = 0.99
-"""Quantile of a map's magnitudes that has the full colour: single pixels may be far stronger."""
 
 
 def draw_attributions(
@@ -62,13 +61,11 @@ def draw_attributions(
     for axes, (method, (values, trust)) in zip(panels, maps.items(), strict=True):
         _show(axes, pale, (width, height), method)
         values = _average_blocks(values)
-        strength = np.abs(values)
-        most = float(np.quantile(strength, STRONGEST)) or float(strength.max()) or 1.0
-        alpha = np.clip(strength / most, 0, 1) ** 0.7 * 0.9
+        strength, most = measure_strength(values)
         low, colours = (-most, "RdBu_r") if is_signed else (0.0, "viridis")
         smooth = "nearest" if max(height, width) <= 2 * max(values.shape) else "bilinear"
         axes.imshow(
-            values, cmap=colours, vmin=low, vmax=most, alpha=alpha, extent=(left, right, bottom, top),
+            values, cmap=colours, vmin=low, vmax=most, alpha=0.9 * strength, extent=(left, right, bottom, top),
             interpolation=smooth,
         )  # fmt: skip
         axes.set(xlim=(0, width), ylim=(height, 0))

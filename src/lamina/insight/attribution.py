@@ -178,6 +178,14 @@ def grad_cam(
     return maps
 
 
+def measure_strength(values: Float32[np.ndarray, "h w"]) -> tuple[Float32[np.ndarray, "h w"], float]:
+    """How opaque each pixel of a map is drawn, from 0 to 1, and the magnitude from which on that is 1."""
+    magnitudes = np.abs(values)
+    # Single pixels may be far stronger than all others.
+    most = float(np.quantile(magnitudes, 0.99)) or float(magnitudes.max()) or 1.0
+    return np.clip(magnitudes / most, 0, 1) ** 0.7, most
+
+
 def choose_target(task: Task, logits: Float[np.ndarray, " k"]) -> int:
     """The output to explain where none is asked for: the most likely class or label, or the first number."""
     return int(logits.argmax()) if task.kind in (SINGLE_LABEL, MULTI_LABEL) else 0
