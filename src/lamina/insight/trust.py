@@ -1,11 +1,10 @@
 """Whether an attribution map can be believed: it should depend on the weights, and on what the answer rests on.
 
-Two tests, which need no ground truth. The first redraws the weights, from the last layer down to the first: a map that
-stays the same shows the picture, not the net (Adebayo et al., Sanity checks for saliency maps, arXiv 1810.03292; rank
-correlation of the signed maps). The second covers the picture cell by cell in the map's order: the answer should
-suffer sooner than if the same map lay elsewhere, or from the centre outwards (after Samek et al., Evaluating the
-visualization of what a deep neural network has learned, arXiv 1509.06321). Cells that are strewn at random would be no
-fair comparison: the holes themselves confuse a net more than one covered area.
+The first of two tests redraws the weights, from the last layer down to the first: a map that stays the same shows the
+image, not the net (Adebayo et al., arXiv 1810.03292; rank correlation of the signed maps). The second covers the image
+cell by cell in the map's order: the probability should fall sooner than if the same map lay elsewhere, or from the
+centre outwards (after Samek et al., arXiv 1509.06321). Cells at random places would be no fair comparison: many holes
+confuse a net more than one covered area.
 """
 
 from __future__ import annotations

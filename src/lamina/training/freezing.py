@@ -45,15 +45,12 @@ class Trunk:
             head.train(is_training)
 
     def set_frozen(self, is_frozen: bool) -> None:
-        """Put the net into training mode, but if frozen, its trunk into eval mode and without gradients.
-
-        Its batch norms keep the statistics of their pretraining, frozen or not: those of a few small batches are worse.
-        """
+        """Put the net into training mode, but if frozen, its trunk into eval mode and without gradients."""
         self.body.train(not is_frozen)
         self.set_head_mode(True)
         for weight in self.weights:
             weight.requires_grad_(not is_frozen)
-        for module in self.body.modules():
+        for module in self.body.modules():  # they keep their pretrained statistics: those of small batches are worse
             if isinstance(module, _BatchNorm):
                 module.eval()
 
