@@ -35,7 +35,8 @@ def find_commands(document: Path) -> list[list[str]]:
 
 @cache
 def read_help(*command: str) -> str:
-    return subprocess.run([LAMINA, *command, "--help"], check=True, capture_output=True, text=True).stdout
+    flag = "--help-all" if command else "--help"
+    return subprocess.run([LAMINA, *command, flag], check=True, capture_output=True, text=True).stdout
 
 
 def test_the_readme_opens_with_the_two_commands_of_the_makefile() -> None:

@@ -88,7 +88,7 @@ def test_nothing_in_the_source_unpickles_or_evaluates_but_what_is_known():
     assert found == {
         "data/sources/cifar.py": ["import pickle"],  # for the restricted unpickler alone, as the next test has it
         "training/packaged.py": ["torch.load()"],  # of a file whose digest is known, with weights_only
-        "cli/choices.py": ["exec_module()"],  # a file.py that the user names on the command line
+        "cli/nets.py": ["exec_module()"],  # a file.py that the user names on the command line
     }
 
 

@@ -74,12 +74,21 @@ def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None
     Traceback (most recent call last):
     lamina.errors.LaminaError: seconds must be a number from 0 to 60, got 61.
     """
-    owner: Any = type(value)
-    for name, kind in _field_types(owner).items():
+    names = [field.name for field in dataclasses.fields(value)]
+    checked = check_values(type(value), {name: getattr(value, name) for name in names}, error, prefix)
+    for name, item in checked.items():
+        object.__setattr__(value, name, item)
+
+
+def check_values(kind: type, values: Mapping[str, Any], error: type[LaminaError], prefix: str = "") -> dict[str, Any]:
+    """The values of some fields of a dataclass, each checked as :func:`check_fields` does."""
+    checked = {}
+    for name, value in values.items():
         try:
-            object.__setattr__(value, name, _convert(kind, getattr(value, name)))
+            checked[name] = _convert(_field_types(kind)[name], value)
         except _MismatchError as mismatch:
             raise error(f"{prefix}{mismatch.inside(name)}.{mismatch.hint}") from None
+    return checked
 
 
 def to_json_values(value: Any) -> Any:

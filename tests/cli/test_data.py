@@ -176,7 +176,7 @@ def test_the_sizes_that_pictures_came_in_are_reported(capsys: pytest.CaptureFixt
         (["--contact-sheet", "sheet.jpg"], "--contact-sheet was sheet.jpg, but must end in .png."),
         (
             ["--contact-sheet", "no/sheet.png"],
-            "Cannot write no/sheet.png: No such file or directory. Give a file in a folder that exists.",
+            "Cannot write no/sheet.png: No such file or directory. Give another file or folder.",
         ),
     ],
 )

@@ -8,11 +8,12 @@ from itertools import pairwise
 import pytest
 
 from lamina.cli import COMMANDS, main
-from lamina.cli.data import PreparationFields
-from lamina.cli.options import parse_options
-from lamina.cli.train import Options, RecipeFields, overlay
+from lamina.cli.options.evaluate import Options as EvaluateOptions
+from lamina.cli.parsing import parse_options
+from lamina.cli.train import Options
 from lamina.data import Preparation
-from lamina.training.recipe import Recipe
+from lamina.errors import LaminaError
+from lamina.training.recipe import Recipe, overlay
 
 
 @pytest.mark.parametrize("words", [["--label-smoothing", "0.1"], ["--label_smoothing=0.1"]])
@@ -41,14 +42,37 @@ def test_epochs_and_time_exclude_each_other_however_epochs_is_spelt(capsys):
 def test_nothing_given_is_nothing():
     options = parse_options(Options, "train", [])
     assert (options.given, options.preparation) == ({}, {})
-    given = parse_options(Options, "train", ["--dropout", "None", "--lr", "0.001", "--val", "0.1"])
-    assert given.given == {"dropout": None, "lr": 0.001}  # also where it is the default
+    given = parse_options(Options, "train", ["--lr", "0.001", "--val", "0.1"])
+    assert given.given == {"lr": 0.001}  # also where it is the default
     assert given.preparation == {"val_fraction": 0.1}
 
 
-def test_every_field_of_a_recipe_and_a_preparation_has_a_flag():
-    for fields, kind in ((RecipeFields, Recipe), (PreparationFields, Preparation)):
-        assert list(fields.__annotations__) == list(kind.__dataclass_fields__)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--lr", "-1"], "lr must be a number of at least 0, got -1.0."),
+        (["--val", "2"], "val_fraction must be a number from 0 to below 1, got 2.0."),
+    ],
+)
+def test_an_option_s_value_is_checked_as_it_is_read(words, message):
+    with pytest.raises(LaminaError) as raised:
+        parse_options(Options, "train", words)
+    assert str(raised.value) == message
+
+
+def test_what_none_means_cannot_be_typed(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(Options, "train", ["--task", "None"])
+    message = re.sub(r"[│\s]+", " ", capsys.readouterr().err)
+    assert "Expected one of ('single-label', 'multi-label', 'binary', 'regression')" in message
+
+
+def test_every_field_of_a_recipe_and_a_preparation_has_a_flag(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help-all"])
+    shown = capsys.readouterr().out
+    for name in Recipe.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')} " in shown
     words = "--size 8 --resize pad --label-from name --task binary --image-column a --label-column b c "
     words += "--label-separator ; --split-column d --val 0.1 --test 0.2 --split-seed 3"
     assert Preparation(**parse_options(Options, "train", words.split()).preparation) == Preparation(
@@ -64,6 +88,41 @@ def test_every_field_of_a_recipe_and_a_preparation_has_a_flag():
         test_fraction=0.2,
         split_seed=3,
     )
+
+
+def list_flags(help_text: str) -> list[str]:
+    return re.findall(r"^\W (--?\w[-\w]*)", help_text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_what_most_people_need_and_help_all_the_rest(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    texts = []
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, flag])
+        assert ended.value.code == 0
+        texts.append(capsys.readouterr().out)
+    few, every = map(list_flags, texts)
+    assert len(few) <= 20
+    assert "None" not in "".join(texts)
+    assert set(few) <= set(every)
+    assert ("--help-all" in few) == (few != every)
+
+
+def test_what_help_all_adds_is_in_groups(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit):
+        main(["train", "--help-all"])
+    groups = re.findall(r"^\W+((?:\w+ )?options)\W*$", capsys.readouterr().out, re.MULTILINE)
+    assert {"options", "net options", "run options", "recipe options", "data options"} <= set(groups)
+
+
+def test_a_switch_turns_something_off_too():
+    assert parse_options(EvaluateOptions, "evaluate", ["run"]).near_duplicates is None
+    words = ["run", "--near-duplicates", "--tta"]
+    assert parse_options(EvaluateOptions, "evaluate", [*words, "--no-near-duplicates"]).near_duplicates is False
+    assert parse_options(EvaluateOptions, "evaluate", words).near_duplicates is True
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -90,10 +149,10 @@ def test_help_breaks_a_line_only_where_the_next_word_does_not_fit(command, width
 def test_help_shows_defaults_and_units(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit):
-        main(["train", "--help"])
+        main(["train", "--help-all"])
     out = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
     assert "--lr FLOAT peak learning rate (default: 0.001)" in out
     assert "--cutout-px INT side of a square blanked at a random place in each image, in pixels (default: 0)" in out
     assert "--dropout FLOAT fraction dropped by every Dropout layer of the net; by default each layer's own" in out
-    assert "--size PX side of the squares that pictures are resized to" in out
+    assert "--size PX side of the squares that" in out
     assert "--task {single-label,multi-label,binary,regression}" in out

@@ -75,7 +75,7 @@ def test_a_card_is_not_written_over_what_was_edited(trained):
     [
         (
             ("none/here.html",),
-            "Cannot write none/here.html: No such file or directory. Name another file after the run.",
+            "Cannot write none/here.html: No such file or directory. Give another file or folder.",
         ),
         (
             ("--card", "--data", "pets"),

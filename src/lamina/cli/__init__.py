@@ -1,4 +1,4 @@
-"""The command line: one file per command, imported only when it runs, so that ``lamina --help`` is fast."""
+"""The command line: a command's options are in ``cli/options``, and what it does in ``cli``, loaded only to run it."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ import time
 STARTED = time.perf_counter()
 """When the process began, before anything large is imported."""
 
-COMMANDS = {
-    "train": "train a net and evaluate it",
-    "resume": "resume a run exactly where it stopped",
-    "verify": "train the first epochs of a run again and compare the weights",
-    "evaluate": "evaluate a run's model on a data set",
-    "predict": "predict what is in pictures with a run's model",
-    "inspect": "show what a run's net has learned, layer by layer and unit by unit",
-    "explain": "show what a run's model bases its answers on, as maps over pictures",
-    "export": "export a run's model to a file for other programs, proven to answer as the run does",
-    "report": "write one self-contained page about a run, or a model card",
-    "serve": "serve models over HTTP, with a page to try them",
-    "summary": "list a net's layers, shapes, parameters and multiply-adds",
-    "reproduce": "train the article's two nets and compare with its claims",
-    "runs": "list the runs, or compare two",
-    "data": "inspect a data set: splits, classes, counts, problems, wrong labels, near-duplicates",
+GROUPS = {
+    "data": {
+        "data": "inspect a data set: splits, classes, counts, problems, wrong labels, near-duplicates",
+    },
+    "train": {
+        "train": "train a net and evaluate it",
+        "resume": "resume a run exactly where it stopped",
+        "reproduce": "train the article's two nets and compare with its claims",
+        "verify": "train the first epochs of a run again and compare the weights",
+    },
+    "evaluate": {
+        "evaluate": "evaluate a run's model on a data set",
+        "runs": "list the runs, or compare two",
+        "report": "write one self-contained page about a run, or a model card",
+    },
+    "use": {
+        "predict": "predict the class, labels or numbers of images with a run's model",
+        "export": "export a run's model to a file for other programs, with a numerical parity check",
+        "serve": "serve models over HTTP, with a page to try them",
+    },
+    "inspect": {
+        "inspect": "show what a run's net has learned, layer by layer and unit by unit",
+        "explain": "show which pixels a run's predictions depend on, as maps over images",
+        "summary": "list a net's layers, shapes, parameters and multiply-adds",
+    },
 }
-
-USAGE = """usage: lamina COMMAND ...
-
-Image classifiers from stacked layers.
-
-commands:
-{commands}
-
-`lamina COMMAND --help` explains a command. To start:
-  lamina train cnn --data shapes
-"""
+COMMANDS = {name: meaning for commands in GROUPS.values() for name, meaning in commands.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,31 +54,22 @@ def main(arguments: list[str] | None = None) -> int:
     atexit.register(gc.freeze)
     given = sys.argv[1:] if arguments is None else arguments
     if not given or given[0] in ("-h", "--help"):
-        lines = (f"  {name:<11}{meaning}" for name, meaning in COMMANDS.items())
-        print(USAGE.format(commands="\n".join(lines)), end="")
+        _print_usage()
         return 0
     if given[0] == "--version":
         from lamina import __version__
 
         print(f"lamina {__version__}")
         return 0
-
     from lamina.errors import GroupError, LaminaError, LeaderError, suggest
 
-    name = given[0]
-    if name not in COMMANDS:
-        print(f"lamina: there is no command {name!r}. {suggest(name, COMMANDS)}", file=sys.stderr)
+    if given[0] not in COMMANDS:
+        print(f"lamina: there is no command {given[0]!r}. {suggest(given[0], COMMANDS)}", file=sys.stderr)
         return 2
-    import warnings
-    from importlib import import_module
-
-    rank = os.environ.get("RANK", "0")  # torchrun's; all processes meet most errors
-    who = "lamina" if rank == "0" else f"lamina (rank {rank})"
+    rank = os.environ.get("RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
+    who = "lamina" if rank == "0" else f"lamina (rank {rank})"  # all processes meet most errors
     try:
-        # Each command's Terminal shows them; what it sets for that ends with the command.
-        with warnings.catch_warnings():
-            command = import_module(f"lamina.cli.{name}")
-            status: int = command.run(given[1:])
+        status = _run(given, is_quiet=rank != "0")
         sys.stdout.flush()
     except LeaderError:
         return 2
@@ -96,3 +87,32 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return status
+
+
+def _print_usage() -> None:
+    print("usage: lamina COMMAND ...\n\nImage classifiers from stacked layers.")
+    for group, commands in GROUPS.items():
+        print(f"\n{group}:")
+        for name, meaning in commands.items():
+            print(f"  {name:<11}{meaning}")
+    print("\n`lamina COMMAND --help` explains a command. To start:\n  lamina train cnn --data shapes")
+
+
+def _run(words: list[str], *, is_quiet: bool) -> int:
+    """Parse a command's options with its light half, then load and run its heavy half."""
+    import warnings
+    from importlib import import_module
+
+    from lamina.cli.parsing import parse_options
+    from lamina.cli.terminal import Terminal
+
+    name, *arguments = words
+    # The terminal shows warnings as its remarks; what it sets for that ends with the command.
+    with warnings.catch_warnings():
+        if name in ("train", "resume", "verify", "reproduce"):
+            old: int = import_module(f"lamina.cli.{name}").run(arguments)
+            return old
+        options = parse_options(import_module(f"lamina.cli.options.{name}").Options, name, arguments)
+        terminal = Terminal(as_json=options.json, command=("lamina", *words), is_quiet=is_quiet)
+        status: int = import_module(f"lamina.cli.{name}").run(options, terminal)
+        return status

@@ -4,126 +4,80 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any
 
-import tyro
-
-from lamina.cli.choices import choose_data
-from lamina.cli.options import given_fields, parse_options
+from lamina.cli.datasets import choose_data
+from lamina.cli.options.data import Options
+from lamina.cli.output import save_sheet
+from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.data import Dataset, Preparation
+from lamina.data.findings import Finding, Sighting
+from lamina.data.inspection import Inspection, SizeSummary, inspect
 from lamina.data.load import EXAMPLES
-from lamina.data.preparation import Preparation
 from lamina.errors import DataError, plural
-from lamina.targets import KINDS
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from lamina.data import Dataset
-    from lamina.data.findings import Finding, Sighting
-    from lamina.data.inspection import Inspection, SizeSummary
-
-    PreparationFields = dict[str, Any]
-else:
-    PreparationFields = given_fields(
-        Preparation,
-        {
-            "size_px": tyro.conf.arg(name="size", metavar="PX"),
-            "task": tyro.conf.arg(metavar="{" + ",".join(kind.name for kind in KINDS) + "}"),
-            "image_column": tyro.conf.arg(metavar="NAME"),
-            "label_columns": tyro.conf.arg(name="label-column", metavar="NAME..."),
-            "label_separator": tyro.conf.arg(metavar="TEXT"),
-            "split_column": tyro.conf.arg(metavar="NAME"),
-            "val_fraction": tyro.conf.arg(name="val", metavar="FRACTION"),
-            "test_fraction": tyro.conf.arg(name="test", metavar="FRACTION"),
-        },
-    )
+from lamina.values import fields_to_json
 
 
-@dataclass(frozen=True)
-class Options:
-    """Show what is in a data set and what is wrong with it. Nothing is changed.
-
-    Prints splits, classes, counts, sizes and channels, then findings, worst first: pictures in two splits or with two
-    targets, unreadable files, copies, blank pictures, missing or tiny classes. The exit status is 0 even if something
-    is wrong with the data. With --labels, --with or --duplicates, it looks for these instead.
-    """
-
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """a name or a path"""
-    preparation: PreparationFields = field(default_factory=dict)
-    """how to read the pictures and their targets"""
-    contact_sheet: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
-    """draw training pictures of each class to this file"""
-    samples: int = 10
-    """pictures per class, label or number on the contact sheet"""
-    labels: bool = False
-    """look for likely wrong labels, with nets trained for it on other pictures"""
-    run: Annotated[Path | None, tyro.conf.arg(name="with", metavar="RUN", help_behavior_hint="")] = None
-    """look with a run's model: for likely wrong labels, hard classes and pictures, and outliers"""
-    net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """with --with: file.py[:NAME] that makes your own module; a run stores only its weights"""
-    from_: Annotated[Literal["auto", "scratch"], tyro.conf.arg(name="from")] = "auto"
-    """with --labels: scratch uses no pretrained weights"""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """with --labels or --with: where to compute"""
-    suspects: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
-    """draw the pictures with likely wrong labels to this file"""
-    hard: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
-    """with --with: draw the pictures with the largest losses, and those of the pairs that are confused most"""
-    duplicates: bool = False
-    """look for near-duplicates: shifted, mirrored, recoloured or compressed again"""
-    top: Annotated[int, tyro.conf.arg(metavar="N")] = 10
-    """print the first N of each list; --json has all but of the largest losses and outliers"""
-    json: bool = False
-    """print JSON objects on stdout, with every picture of each finding"""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: Options, terminal: Terminal) -> int:
     """Run the command."""
-    options = parse_options(Options, "data", arguments)
-    sheet = options.contact_sheet
-    if options.samples < 1:
-        raise DataError(f"--samples was {options.samples}, but must be at least 1.")
-    check_png("--contact-sheet", sheet)
-    terminal = Terminal(as_json=options.json)
-    if options.labels or options.run is not None or options.duplicates or options.suspects or options.hard:
-        from lamina.cli.wrong import look
+    _check(options)
+    with end_on_sigterm():
+        if options.run is not None:
+            from lamina.cli.hard import judge_by_run
 
-        return look(options, terminal)
-    dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
-    from lamina.data.inspection import inspect
+            dataset = judge_by_run(options.run, options, terminal)
+        else:
+            dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
+        if options.labels:
+            from lamina.cli.wrong import judge_by_folds
 
-    with terminal.progress(QUIET_SECONDS) as show_progress:
-        inspection = inspect(dataset, lambda done, total: show_progress("inspecting pictures", done, total))
-    if sheet is not None:
-        from lamina.drawing import build_contact_sheet
+            judge_by_folds(dataset, options, terminal)
+        if options.duplicates:
+            from lamina.cli.duplicates import list_duplicates
 
-        save_sheet(build_contact_sheet(dataset.train, options.samples), sheet)
-    _print_summary(dataset, inspection, terminal)
-    terminal.emit("data", **_to_json(dataset, inspection), contact_sheet=None if sheet is None else str(sheet))
-    terminal.remark(f"contact sheet: {sheet}" if sheet else "--contact-sheet FILE.png draws samples of each class.")
+            list_duplicates(dataset, options, terminal)
+        is_alone = not (options.labels or options.run or options.duplicates)
+        if is_alone:
+            _inspect(dataset, options, terminal)
+        if options.contact_sheet is not None:
+            from lamina.drawing import build_contact_sheet
+
+            images = next(images for images in dataset.splits.values() if len(images))
+            save_sheet(build_contact_sheet(images, options.samples), options.contact_sheet)
+            terminal.remark(f"contact sheet: {options.contact_sheet}")
+        elif is_alone:
+            terminal.remark("--contact-sheet FILE.png draws samples of each class.")
     return 0
 
 
-def check_png(flag: str, file: Path | None) -> None:
-    """Reject a file for a picture that is no PNG."""
-    if file is not None and file.suffix.lower() != ".png":
-        raise DataError(f"{flag} was {file}, but must end in .png.")
+def _check(options: Options) -> None:
+    if options.labels and options.run is not None:
+        raise DataError("--labels trains nets of its own, and --with uses a run's model. Give one of the two.")
+    if options.net is not None and options.run is None:
+        raise DataError("--net is for a run's own module. Give --with RUN too.")
+    if options.from_ != "auto" and not options.labels:
+        raise DataError(f"--from {options.from_} is for the nets that --labels trains. Give --labels too.")
+    if options.suspects is not None and not options.labels and options.run is None:
+        raise DataError("--suspects draws likely wrong labels. Give --labels or --with RUN too.")
+    if options.hard is not None and options.run is None:
+        raise DataError("--hard draws what a run's model finds hard. Give --with RUN too.")
+    for flag, count in (("--samples", options.samples), ("--top", options.top)):
+        if count < 1:
+            raise DataError(f"{flag} was {count}, but must be at least 1.")
+    for flag, file in (
+        ("--contact-sheet", options.contact_sheet), ("--suspects", options.suspects), ("--hard", options.hard),
+    ):  # fmt: skip
+        if file is not None and file.suffix.lower() != ".png":
+            raise DataError(f"{flag} was {file}, but must end in .png.")
 
 
-def save_sheet(sheet: Image.Image, path: Path) -> None:
-    """Write a sheet of pictures."""
-    from lamina.drawing import save_figure
-
-    try:
-        save_figure(sheet, path)
-    except OSError as error:
-        raise DataError(
-            f"Cannot write {path}: {error.strerror or error}. Give a file in a folder that exists."
-        ) from error
+def _inspect(dataset: Dataset, options: Options, terminal: Terminal) -> None:
+    with terminal.progress(QUIET_SECONDS) as show_progress:
+        inspection = inspect(dataset, lambda done, total: show_progress("inspecting pictures", done, total))
+    _print_summary(dataset, inspection, terminal)
+    sheet = options.contact_sheet
+    terminal.emit("data", **_to_json(dataset, inspection), contact_sheet=None if sheet is None else str(sheet))
 
 
 def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal) -> None:
@@ -192,8 +146,6 @@ def _name(sighting: Sighting, finding: Finding) -> str:
 
 
 def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
-    from lamina.values import fields_to_json
-
     def list_pictures(sightings: Sequence[Sighting]) -> list[dict[str, Any]]:
         return [sighting._asdict() for sighting in sightings]
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
 
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError, RunError
+from lamina.evaluation.answers import Answers
+from lamina.evaluation.calibration import (
+    choose_sets,
+    describe_answers,
+    fit_margins,
+    fit_sets,
+    judge_answers,
+    measure_rejection,
+)
+from lamina.evaluation.predictor import Prediction
+from lamina.runs.run import Run
 from lamina.targets import MULTI_LABEL, REGRESSION
-
-if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Float64, Int64
-
-    from lamina.evaluation.answers import Answers
-    from lamina.evaluation.predictor import Prediction
-    from lamina.runs.run import Run
-    from lamina.training.task import Task
+from lamina.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -70,10 +76,6 @@ def make_doubt(run: Run, task: Task, limit: float | None, coverage: float | None
 
 
 def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: Terminal) -> Doubt:
-    import numpy as np
-
-    from lamina.evaluation.calibration import choose_sets, fit_margins, fit_sets
-
     answers = run.answers
     if "val" not in answers:
         raise RunError(
@@ -115,10 +117,6 @@ def _too_few(pictures: int, coverage: float) -> DataError:
 
 
 def _say_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> None:
-    import torch
-
-    from lamina.evaluation.calibration import judge_answers, measure_rejection
-
     answers = run.answers
     split = "test" if "test" in answers else "val"
     if split not in answers:
@@ -135,14 +133,8 @@ def _say_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> N
 
 
 def _probabilities(task: Task, answers: Answers) -> Float64[np.ndarray, "n k"]:
-    import torch
-
-    from lamina.evaluation.calibration import describe_answers
-
     return describe_answers(task, torch.from_numpy(answers.logits).double()).numpy()
 
 
 def _classes(answers: Answers) -> Int64[np.ndarray, " n"]:
-    import numpy as np
-
     return np.asarray(answers.targets, np.int64)

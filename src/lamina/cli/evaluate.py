@@ -4,59 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import tyro
-
-from lamina.cli.choices import choose_evaluated_data, choose_run_data, open_predictor
-from lamina.cli.options import parse_options
+from lamina.cli.models import choose_evaluated_data, choose_run_data, load_predictor
+from lamina.cli.options.evaluate import Options
 from lamina.cli.overlap import UNASKED_SECONDS, say_overlap
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
+from lamina.evaluation.evaluating import evaluate_with_logits
+from lamina.evaluation.views import ONE_VIEW, views_of
+from lamina.insight.duplicates import estimate_seconds
 
 
-@dataclass(frozen=True)
-class Options:
-    """Evaluate a run's model on the images it was not trained on, or on another data set.
-
-    Where some of them are near-duplicates of training images, the figure without these is given too.
-    """
-
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """the run's folder"""
-    data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
-    """a name or a path, all of it evaluated unless it has splits of its own; by default the run's own data set"""
-    split: Annotated[
-        Literal["train", "val", "test"] | None, tyro.conf.arg(metavar="{train,val,test}", help_behavior_hint="")
-    ] = None
-    """which images; by default test, or val if there is no test"""
-    net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """file.py[:NAME] that makes your own module; a run stores only its weights"""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """where to compute"""
-    tta: bool = False
-    """test-time augmentation: for images the model is unsure about, average over mirrored and shifted views, as in
-    training"""
-    near_duplicates: bool = False
-    """look for near-duplicates of training images even where that takes more than 5 seconds, and on other data"""
-    json: bool = False
-    """print one JSON object on stdout"""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: Options, terminal: Terminal) -> int:
     """Run the command."""
-    options = parse_options(Options, "evaluate", arguments)
-    terminal = Terminal(as_json=options.json)
-    from lamina.evaluation.evaluating import evaluate_with_logits
-    from lamina.evaluation.views import ONE_VIEW, views_of
-    from lamina.insight.duplicates import estimate_seconds
-    from lamina.runs.run import load_run
-
-    run = load_run(options.run)
-    predictor = open_predictor(run, options.net, options.device, terminal)
+    run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     data, is_own = choose_evaluated_data(run, options.data, predictor, terminal)
     split = options.split or ("test" if data.test is not None else "val")
     if options.near_duplicates and split == "train":
@@ -72,12 +34,13 @@ def run(arguments: Sequence[str]) -> int:
     terminal.say(*str(report).split("\n"))
     found: dict[str, Any] = {}
     seconds = estimate_seconds(len(images), len(data.train), math.prod(images.shape))
-    if options.near_duplicates or (is_own and split != "train" and seconds <= UNASKED_SECONDS):
+    is_unasked = options.near_duplicates is None and is_own and split != "train"
+    if options.near_duplicates or (is_unasked and seconds <= UNASKED_SECONDS):
         train = data.train if is_own else choose_run_data(run, None, terminal).train
         found = say_overlap(predictor.task, logits, images, train, terminal)
         if options.near_duplicates and not found["near_duplicates"]:
             terminal.say("", f"none of the {split} images is a near-duplicate of a training image")
-    elif is_own and split != "train":
+    elif is_unasked:
         terminal.remark(
             "near-duplicates of training images were not looked for, as that may take "
             f"{seconds:.0f} s. Use --near-duplicates."

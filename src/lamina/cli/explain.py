@@ -2,82 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TypeAlias, cast
 
-import tyro
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
 
-from lamina.cli.choices import choose_layer, make_folder, open_predictor
-from lamina.cli.options import parse_options
+from lamina.cli.models import choose_layer, load_predictor
+from lamina.cli.options.explain import Options
+from lamina.cli.output import make_folder, save_sheet, writing
 from lamina.cli.predict import PICTURES_OF_ONE_THREAD
 from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.data.decoding import decode_picture, read_file
+from lamina.data.preparation import Resize
+from lamina.data.resizing import seen_box
+from lamina.drawing import draw_attributions
 from lamina.errors import DataError, NetError, NotFiniteError, suggest
+from lamina.evaluation.pictures import decode_ahead, find_pictures
+from lamina.evaluation.predictor import Prediction, make_prediction
+from lamina.files import write_atomically
+from lamina.insight.attribution import (
+    STEPS,
+    TRUST_STEPS,
+    choose_target,
+    find_spatial_layer,
+    grad_cam,
+    integrated_gradients,
+    occlusion,
+    window_side_px,
+)
+from lamina.insight.trust import Explain, Trust, judge
+from lamina.runs.run import describe
 from lamina.targets import MULTI_LABEL, SINGLE_LABEL
+from lamina.training.features import predict_logits
+from lamina.training.model import Model
+from lamina.training.task import Task
 
-if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Float32, UInt8
-    from matplotlib.figure import Figure
-
-    from lamina.data.preparation import Resize
-    from lamina.evaluation.predictor import Prediction
-    from lamina.insight.trust import Explain, Trust
-    from lamina.training.model import Model
-    from lamina.training.task import Task
-
-    Maps = dict[str, tuple[Float32[np.ndarray, "h w"], Trust]]
-
-METHODS = ("occlusion", "gradients", "grad-cam")
+Maps: TypeAlias = dict[str, tuple[Float32[np.ndarray, "h w"], Trust]]
 
 
-@dataclass(frozen=True)
-class Options:
-    """Show what a model's answers for pictures are based on: maps, each with the result of tests of the map itself."""
-
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """the run's folder"""
-    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="")]
-    """pictures, folders of them, and quoted patterns such as 'photos/**/*.jpg'"""
-    method: Annotated[Literal["occlusion", "gradients", "grad-cam"] | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """the method, by default all three: covering parts of the picture, integrated gradients, Grad-CAM"""
-    target: Annotated[str | None, tyro.conf.arg(metavar="CLASS", help_behavior_hint="")] = None
-    """the class, label or number to explain; by default the most likely class or label, or the first number"""
-    layer: Annotated[str | None, tyro.conf.arg(metavar="L", help_behavior_hint="")] = None
-    """the layer of Grad-CAM, counted from 1, or its module path; by default the last one with height and width"""
-    output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
-    """folder for the sheets (.png) and the maps (.npz); by default explanations in the run's folder"""
-    net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """file.py[:NAME] that makes your own module; a run stores only its weights"""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """where to compute"""
-    json: bool = False
-    """print one JSON object per picture and method on stdout"""
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Run the command; the exit status is 2 if a picture could not be read; the others are explained all the same."""
-    options = parse_options(Options, "explain", arguments)
+def run(options: Options, terminal: Terminal) -> int:
+    """Run the command; the exit status is 2 if an image could not be read; the others are explained all the same."""
     if not options.images:
         raise DataError("Expected pictures after the run, got none. Give their paths.")
     if options.layer is not None and options.method not in (None, "grad-cam"):
         raise NetError(f"--layer was {options.layer!r}, but {options.method} has no layer. Leave it out.")
-    import torch
-
-    from lamina.drawing import draw_attributions
-    from lamina.evaluation.pictures import decode_ahead, find_pictures
-    from lamina.runs.run import describe, load_run
-
-    terminal = Terminal(as_json=options.json)
-    run = load_run(options.run)
     paths, problems = find_pictures(options.images)
     if len(paths) <= PICTURES_OF_ONE_THREAD:
         torch.set_num_threads(1)
-    predictor = open_predictor(run, options.net, options.device, terminal)
+    run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model, task, resize = predictor.model, predictor.task, cast("Resize", predictor.resize)
     wanted = None if options.target is None else _find_output(task, options.target)
     methods = _choose_methods(model, options.method, options.layer, terminal)
@@ -113,7 +91,8 @@ def run(arguments: Sequence[str]) -> int:
             answer = describe(prediction)
             file = _name_file(folder, Path(path), used)
             picture, box = _read_picture(Path(path), model, resize)
-            _save(file, maps, box, draw_attributions(picture, box, maps, Path(path).name, answer, target_name))
+            save_sheet(draw_attributions(picture, box, maps, Path(path).name, answer, target_name), file)
+            _save_maps(file.with_suffix(".npz"), maps, box)
             terminal.say(f"{path}: {answer}; {file} shows what speaks for {target_name}")
             for name, (_, trust) in maps.items():
                 terminal.say(f"  {name}: {'trusted' if trust.is_trusted else 'not trusted'}: {trust.reason}")
@@ -146,18 +125,6 @@ def _choose_methods(
     model: Model, method: str | None, layer: str | None, terminal: Terminal
 ) -> dict[str, tuple[Explain, Explain]]:
     """The functions of the methods by name, each with a coarser one for the tests, which need it several times."""
-    import numpy as np
-
-    from lamina.insight.attribution import (
-        STEPS,
-        TRUST_STEPS,
-        find_spatial_layer,
-        grad_cam,
-        integrated_gradients,
-        occlusion,
-        window_side_px,
-    )
-
     channels, height, width = model.in_shape
     side_px = window_side_px(height, width)
     found: dict[str, tuple[Explain, Explain]] = {
@@ -183,12 +150,6 @@ def _predict(
     model: Model, name: str, pixels: UInt8[np.ndarray, "1 h w c"], wanted: int | None
 ) -> tuple[Prediction, int]:
     """The answer for a picture, and the index of the output to explain."""
-    import torch
-
-    from lamina.evaluation.predictor import make_prediction
-    from lamina.insight.attribution import choose_target
-    from lamina.training.features import predict_logits
-
     task, logits = model.task, torch.from_numpy(predict_logits(model, pixels))
     if not torch.isfinite(logits).all():
         raise NotFiniteError("The model's logits contain NaN or infinity: its training diverged.")
@@ -199,10 +160,6 @@ def _predict(
 def _explain(
     model: Model, pixels: UInt8[np.ndarray, "1 h w c"], target: int, explain: Explain, quick: Explain
 ) -> tuple[Float32[np.ndarray, "h w"], Trust]:
-    import numpy as np
-
-    from lamina.insight.trust import judge
-
     targets = np.array([target])
     maps = explain(model, pixels, targets)
     (trust,) = judge(model, pixels, targets, maps, quick)
@@ -223,30 +180,15 @@ def _read_picture(
     path: Path, model: Model, resize: Resize
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[float, float, float, float]]:
     """A picture in its own size, and the box of it that the model sees: left, top, right, bottom in its pixels."""
-    from lamina.data.decoding import decode_picture, read_file
-    from lamina.data.resizing import seen_box
-
     channels, height, width = model.in_shape
     picture = decode_picture(read_file(path), mode="L" if channels == 1 else "RGB")
     return picture, seen_box((picture.shape[1], picture.shape[0]), (height, width), resize)
 
 
-def _save(file: Path, maps: Maps, box: tuple[float, float, float, float], sheet: Figure) -> None:
-    """Write the sheet, and beside it the maps as arrays with the box of the picture that they are of."""
-    import io
-
-    import numpy as np
-
-    from lamina.drawing import save_figure
-    from lamina.files import write_atomically
-
+def _save_maps(file: Path, maps: Maps, box: tuple[float, float, float, float]) -> None:
+    """Write the maps as arrays, with the box of the image that they are of."""
     packed = io.BytesIO()
     arrays = {"box_px": np.array(box), **{name: values for name, (values, _) in maps.items()}}
     np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]  # it is for the names of its own arguments
-    try:
-        save_figure(sheet, file)
-        write_atomically(file.with_suffix(".npz"), packed.getvalue())
-    except OSError as error:
-        raise DataError(
-            f"Cannot write {file}: {error.strerror or error}. Give another folder with --output."
-        ) from error
+    with writing(file):
+        write_atomically(file, packed.getvalue())

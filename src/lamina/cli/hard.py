@@ -1,25 +1,31 @@
-"""lamina data --with: what a run's model finds hard, and the pictures that are least like any other to it."""
+"""lamina data --with: what a run's model makes of a data set: wrong labels, hard images, and outliers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from jaxtyping import Float32
 
-from lamina.cli.data import Options, save_sheet
-from lamina.cli.terminal import Terminal
-from lamina.errors import name_some, plural
+from lamina.cli.models import choose_evaluated_data, load_predictor
+from lamina.cli.options.data import Options
+from lamina.cli.outliers import Sight, list_sights, show_outliers
+from lamina.cli.output import save_sheet
+from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.cli.wrong import count_suspects, report_suspects, warn_if_weak
+from lamina.data import Dataset, Images
+from lamina.data.images import Split
+from lamina.errors import escape, name_some, plural
+from lamina.insight.duplicates import measure_isolation
+from lamina.insight.hard import Confusion, find_confusions, format_answers, measure_losses
+from lamina.insight.labels import Agreement, Suspect, count_disagreements, find_suspects, measure_agreement
 from lamina.targets import SINGLE_LABEL
 from lamina.text import format_percent
-
-if TYPE_CHECKING:
-    from jaxtyping import Float32
-    from torch import Tensor
-
-    from lamina.data import Images
-    from lamina.insight.hard import Confusion
-    from lamina.training.task import Task
+from lamina.training.features import predict_with_features
+from lamina.training.task import Task
 
 DRAWN_LOSSES = 16
 NAMED_PICTURES = 3
@@ -31,26 +37,55 @@ class Judged(NamedTuple):
 
     images: Images
     logits: Float32[np.ndarray, "n k"]
-    features: Tensor
+    features: torch.Tensor
 
 
-class Sight(NamedTuple):
-    """A picture, by its row in its split."""
+def judge_by_run(path: Path, options: Options, terminal: Terminal) -> Dataset:
+    """Say what a run's model makes of a data set: likely wrong labels, what it finds hard, and outliers."""
+    run, predictor = load_predictor(path, options.net, options.device, terminal)
+    task = predictor.task
+    dataset, is_own = choose_evaluated_data(run, options.data, predictor, terminal, options.preparation)
+    with terminal.progress(QUIET_SECONDS) as show_progress:
 
-    images: Images
-    row: int
+        def judge(images: Images) -> Judged:
+            what = f"looking at {images.split}"
+            return Judged(
+                images,
+                *predict_with_features(
+                    predictor.model, images.pixels, lambda done, total: show_progress(what, done, total)
+                ),
+            )
 
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.images.names[self.row]
+        judged = [judge(images) for images in dataset.splits.values()]
+    if task.kind.has_classes:
+        _find_suspects(dataset, judged, task, is_own, options, terminal)
+    held_out = [one for one in judged if one.images.split != "train"] if is_own else judged
+    if not held_out:
+        terminal.remark("there is neither val nor test, so these are the pictures that the model was trained on")
+    _say_hard(task, held_out or judged, escape(f"{dataset.name}: what {path} finds hard"), options, terminal)
+    _say_outliers(judged, options, terminal)
+    return dataset
 
 
-def say_hard(task: Task, judged: Sequence[Judged], title: str, options: Options, terminal: Terminal) -> None:
+def _find_suspects(
+    dataset: Dataset, judged: Sequence[Judged], task: Task, is_own: bool, options: Options, terminal: Terminal
+) -> None:
+    suspects: dict[Split, tuple[Suspect, ...]] = {}
+    agreements: dict[Split, Agreement] = {}
+    for images, logits, _ in judged:
+        probabilities = task.probabilities(torch.from_numpy(logits)).numpy()
+        suspects[images.split] = find_suspects(images, probabilities)
+        agreements[images.split] = measure_agreement(images, probabilities)
+        terminal.say(count_suspects(images, suspects[images.split], count_disagreements(images, probabilities)))
+        warn_if_weak("the model agrees", images.split, agreements[images.split], terminal)
+        if is_own and images.split == "train":
+            terminal.say("    the model was trained on these, so it has learned many wrong labels too: try --labels")
+    report_suspects(dataset, suspects, agreements, None, options, terminal)
+
+
+def _say_hard(task: Task, judged: Sequence[Judged], title: str, options: Options, terminal: Terminal) -> None:
     """Say which classes, pairs and pictures a model finds hard, of splits that it was not trained on."""
-    from lamina.insight.hard import find_confusions, format_answers, measure_losses
-
-    sights = [Sight(one.images, row) for one in judged for row in range(len(one.images))]
+    sights = list_sights(one.images for one in judged)
     logits = np.concatenate([one.logits for one in judged])
     targets = np.concatenate([one.images.targets for one in judged])
     losses = measure_losses(task, logits, targets)
@@ -105,40 +140,12 @@ def say_hard(task: Task, judged: Sequence[Judged], title: str, options: Options,
     )
 
 
-def say_outliers(judged: Sequence[Judged], options: Options, terminal: Terminal) -> None:
+def _say_outliers(judged: Sequence[Judged], options: Options, terminal: Terminal) -> None:
     """Say which pictures are furthest from their neighbours, in the features of a model."""
-    import torch
-
-    from lamina.insight.duplicates import measure_isolation
-
-    sights = [Sight(one.images, row) for one in judged for row in range(len(one.images))]
+    sights = list_sights(one.images for one in judged)
     isolation = measure_isolation(torch.cat([one.features for one in judged]))
-    outliers = np.argsort(-isolation, kind="stable")[: options.top].tolist()
     terminal.say("", "least like any other picture, to the model:")
-    tabulate_outliers(sights, isolation, outliers, terminal)
-    terminal.emit("outliers", outliers=outliers_to_json(sights, isolation, outliers))
-
-
-def tabulate_outliers(
-    sights: Sequence[Sight], isolation: Float32[np.ndarray, " n"], outliers: Sequence[int], terminal: Terminal
-) -> None:
-    """Print how isolated the outliers are."""
-    rows = [(sights[row].name, sights[row].images.split, f"{isolation[row]:.3f}") for row in outliers]
-    terminal.tabulate(("image", "split", "isolation"), rows, texts=2)
-
-
-def outliers_to_json(
-    sights: Sequence[Sight], isolation: Float32[np.ndarray, " n"], outliers: Sequence[int]
-) -> list[dict[str, object]]:
-    """The same as JSON values."""
-    return [
-        {
-            "picture": sights[row].name,
-            "split": sights[row].images.split,
-            "isolation": round(float(isolation[row]), 4),
-        }
-        for row in outliers
-    ]
+    terminal.emit("outliers", outliers=show_outliers(sights, isolation, options.top, terminal))
 
 
 def _tabulate_classes(classes: Sequence[Confusion], options: Options, terminal: Terminal) -> None:

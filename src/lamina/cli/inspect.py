@@ -6,29 +6,32 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-import tyro
 
-from lamina.cli.choices import choose_layer, choose_run_data, make_folder, open_predictor
-from lamina.cli.options import parse_options
+from lamina.cli.models import choose_layer, choose_run_data, load_predictor
+from lamina.cli.options.inspect import Options
+from lamina.cli.output import make_folder, save_sheet
 from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.data import Dataset, Images
+from lamina.data.images import Progress
+from lamina.drawing import build_unit_sheet, build_units_sheet, draw_probes, draw_similarity
 from lamina.errors import DataError, NetError
+from lamina.insight.concepts import Concept, find_concepts
+from lamina.insight.layers import choose_layers, name_stage, read_filters
+from lamina.insight.probes import Probe, compare_layers, probe_layers, untrain
+from lamina.insight.units import (
+    Responses,
+    Unit,
+    inspect_units,
+    measure_chance,
+    measure_responses,
+    rank_units,
+)
+from lamina.runs.run import Run, load_run
 from lamina.targets import MULTI_LABEL
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from PIL import Image
-
-    from lamina.data import Dataset, Images
-    from lamina.data.images import Progress
-    from lamina.insight.concepts import Concept
-    from lamina.insight.probes import Probe
-    from lamina.insight.units import Responses, Unit
-    from lamina.runs.run import Run
-    from lamina.training.model import Model
+from lamina.training.model import Model
 
 SEEN_PICTURES, SEEN_PIXELS = 10_000, 40_000_000
 """Upper limits of the training pictures among which patches are looked for, and that a unit's area under the curve is
@@ -47,42 +50,15 @@ SHOWN_CONCEPTS = 5
 """Upper limit of the concepts of a layer that are printed; ``--json`` has all."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """Show what a run's net has learned: what its units respond to, and what each layer knows."""
-
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """the run's folder"""
-    layer: Annotated[str | None, tyro.conf.arg(metavar="L", help_behavior_hint="")] = None
-    """show the units of this layer, counted from 1, or its module path; by default of each layer with weights"""
-    unit: Annotated[int | None, tyro.conf.arg(metavar="U", help_behavior_hint="")] = None
-    """with --layer: show this unit, counted from 1"""
-    other: Annotated[Path | None, tyro.conf.arg(name="with", metavar="RUN", help_behavior_hint="")] = None
-    """another run to compare this one's layers with"""
-    data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
-    """where the run's data set is now, if it has moved"""
-    output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
-    """folder for the pictures; by default inspection in the run's folder"""
-    net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """file.py[:NAME] that makes your own module; a run stores only its weights"""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """where to compute"""
-    json: bool = False
-    """print one JSON object for each layer, unit and concept on stdout"""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: Options, terminal: Terminal) -> int:
     """Run the command."""
-    options = parse_options(Options, "inspect", arguments)
     if options.unit is not None and options.layer is None:
         raise NetError(f"--unit was {options.unit}, but a unit belongs to a layer. Give --layer too.")
     if options.other is not None and options.layer is not None:
         raise NetError("--with compares all layers, and --layer shows one. Give one of the two.")
-    from lamina.runs.run import load_run
 
-    terminal = Terminal(as_json=options.json)
-    run = load_run(options.run)
-    model = open_predictor(run, options.net, options.device, terminal).model
+    run, predictor = load_predictor(options.run, options.net, options.device, terminal)
+    model = predictor.model
     layer = None if options.layer is None else choose_layer(model, options.layer)
     folder = make_folder(options.output or run.path / "inspection")
     dataset = choose_run_data(run, options.data, terminal)
@@ -96,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     with end_on_sigterm(), terminal.progress(QUIET_SECONDS) as show_progress:
         inspection = _Inspection(model, *_choose_pictures(dataset, terminal), folder, terminal, show_progress)
         if options.other is not None:
-            _compare(inspection, run, load_run(options.other), options)
+            _compare(inspection, run, options.other, options)
         elif layer is None:
             _show_all(inspection)
         else:
@@ -138,11 +114,6 @@ def _take(images: Images, most: int, pixels: int = MOST_PIXELS) -> Images:
 
 def _show_all(inspection: _Inspection) -> None:
     """A sheet of each layer's units, how good a probe on each is, and the concepts found."""
-    from lamina.drawing import draw_probes
-    from lamina.insight.layers import choose_layers, name_stage
-    from lamina.insight.probes import probe_layers, untrain
-    from lamina.insight.units import measure_responses
-
     model, train, terminal = inspection.model, inspection.train, inspection.terminal
     layers = choose_layers(model)
     responses = measure_responses(model, train.pixels, layers, inspection.progress("looking at pictures"))
@@ -163,7 +134,7 @@ def _show_all(inspection: _Inspection) -> None:
     terminal.tabulate(("layer", "units", "sees", f"probe's {probed}", "random weights"), rows, texts=1)
     chart = inspection.folder / "probes.png"
     values, controls = ([probe.score.value for probe in probes] for probes in (trained, untrained))
-    _save(draw_probes(names, values, controls, probed, is_fraction=not score.lower_is_better), chart)
+    save_sheet(draw_probes(names, values, controls, probed, is_fraction=not score.lower_is_better), chart)
     for path, own, other, sheet in zip(layers, trained[1:], untrained[1:], sheets, strict=True):
         terminal.emit(
             "layer", layer=path, name=name_stage(model, path), units=responses[path].strengths.shape[1],
@@ -180,9 +151,6 @@ def _show_all(inspection: _Inspection) -> None:
 
 def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
     """The units of one layer, or one of them."""
-    from lamina.insight.layers import name_stage
-    from lamina.insight.units import measure_responses
-
     terminal = inspection.terminal
     responses = measure_responses(
         inspection.model, inspection.train.pixels, [path], inspection.progress("looking at pictures")
@@ -212,10 +180,6 @@ def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
 
 
 def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: int) -> None:
-    from lamina.drawing import build_unit_sheet
-    from lamina.insight.layers import name_stage
-    from lamina.insight.units import inspect_units
-
     units, terminal = responses.strengths.shape[1], inspection.terminal
     name = name_stage(inspection.model, path)
     if not 1 <= unit <= units:
@@ -225,7 +189,7 @@ def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: i
     title = f"layer {name}, unit {unit} of {units:,}"
     remark = "; ".join(filter(None, (f"sees {_describe_field(responses)}", _describe_removal(found, some))))
     file = inspection.folder / f"layer-{_slug(name)}-unit-{unit}.png"
-    _save(build_unit_sheet(inspection.train, found, title, remark), file)
+    save_sheet(build_unit_sheet(inspection.train, found, title, remark), file)
     terminal.say(f"{title}: {remark}")
     ordered = sorted(found.aucs.items(), key=lambda pair: -abs(pair[1] - 0.5))
     terminal.tabulate(("class", "AUC"), [(name, f"{auc:.3f}") for name, auc in ordered])
@@ -235,10 +199,6 @@ def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: i
 
 def _draw_units(inspection: _Inspection, path: str, responses: Responses, most: int) -> tuple[tuple[Unit, ...], Path]:
     """The units of a layer that separate some class best, and the sheet that shows them."""
-    from lamina.drawing import build_units_sheet
-    from lamina.insight.layers import name_stage, read_filters
-    from lamina.insight.units import inspect_units, measure_chance, rank_units
-
     name = name_stage(inspection.model, path)
     numbers = rank_units(responses, inspection.train)[:most]
     some = _take(inspection.held_out, REMOVAL_PICTURES)
@@ -256,7 +216,7 @@ def _draw_units(inspection: _Inspection, path: str, responses: Responses, most: 
     )
     file = inspection.folder / f"layer-{_slug(name)}.png"
     filters = read_filters(inspection.model, path)
-    _save(build_units_sheet(inspection.train, units, f"layer {name}: {shown}", remark, filters), file)
+    save_sheet(build_units_sheet(inspection.train, units, f"layer {name}: {shown}", remark, filters), file)
     for unit in units:
         _emit_unit(inspection, path, unit, file)
     return units, file
@@ -265,10 +225,6 @@ def _draw_units(inspection: _Inspection, path: str, responses: Responses, most: 
 def _find_concepts(
     inspection: _Inspection, layers: Sequence[str], responses: Mapping[str, Responses]
 ) -> dict[str, tuple[Concept, ...]]:
-    from lamina.insight.concepts import find_concepts
-    from lamina.insight.probes import untrain
-    from lamina.insight.units import measure_responses
-
     train = inspection.train
     rows = np.linspace(0, len(train) - 1, min(len(train), CONCEPT_PICTURES), dtype=np.int64)
     some = train.take(rows)
@@ -283,8 +239,6 @@ def _find_concepts(
 
 
 def _report_concepts(inspection: _Inspection, concepts: Mapping[str, Sequence[Concept]]) -> None:
-    from lamina.insight.layers import name_stage
-
     terminal = inspection.terminal
     terminal.say("", "units that stand for a class or attribute (overlap; of random weights; of shuffled labels):")
     for path, found in concepts.items():
@@ -303,14 +257,11 @@ def _report_concepts(inspection: _Inspection, concepts: Mapping[str, Sequence[Co
             )  # fmt: skip
 
 
-def _compare(inspection: _Inspection, run: Run, other_run: Run, options: Options) -> None:
-    from lamina.drawing import draw_similarity
-    from lamina.insight.layers import choose_layers, name_stage
-    from lamina.insight.probes import compare_layers
-
+def _compare(inspection: _Inspection, run: Run, other_path: Path, options: Options) -> None:
     model, terminal = inspection.model, inspection.terminal
-    net = options.net if other_run.record.own_module is not None else None
-    other = open_predictor(other_run, net, options.device, terminal).model
+    net = options.net if load_run(other_path).record.own_module is not None else None
+    other_run, predictor = load_predictor(other_path, net, options.device, terminal)
+    other = predictor.model
     if other.in_shape != model.in_shape:
         shapes = ("×".join(map(str, one.in_shape)) for one in (model, other))
         raise DataError(
@@ -321,7 +272,7 @@ def _compare(inspection: _Inspection, run: Run, other_run: Run, options: Options
     values = compare_layers(model, other, some.pixels, layers, others, inspection.progress("comparing layers"))
     names = [name_stage(model, path) for path in layers], [name_stage(other, path) for path in others]
     file = inspection.folder / f"similarity-{other_run.path.name}.png"
-    _save(draw_similarity(values, names, (run.path.name, other_run.path.name)), file)
+    save_sheet(draw_similarity(values, names, (run.path.name, other_run.path.name)), file)
     rows = []
     for name, row in zip(names[0], values, strict=True):
         best = int(row.argmax())
@@ -377,14 +328,3 @@ def _slug(name: str) -> str:
     number, _, kind = name.partition(" ")
     words = re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
     return f"{number.zfill(2)}-{words}" if number.isdecimal() else f"{re.sub(r'[^A-Za-z0-9_.]+', '-', number)}-{words}"
-
-
-def _save(picture: Figure | Image.Image, file: Path) -> None:
-    from lamina.drawing import save_figure
-
-    try:
-        save_figure(picture, file)
-    except OSError as error:
-        raise DataError(
-            f"Cannot write {file}: {error.strerror or error}. Give another folder with --output."
-        ) from error

@@ -1,17 +1,16 @@
-"""What a command says where a figure rests on near-duplicates of training images."""
+"""What a command says where a score includes near-duplicates of training images."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
 
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
-
-if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Float32
-
-    from lamina.data import Images
-    from lamina.training.task import Task
+from lamina.data import Images
+from lamina.insight.duplicates import find_overlap
+from lamina.training.task import Task
 
 UNASKED_SECONDS = 5.0
 """A search that takes longer, on one core, is made only if asked for."""
@@ -20,9 +19,7 @@ UNASKED_SECONDS = 5.0
 def say_overlap(
     task: Task, logits: Float32[np.ndarray, "n k"], images: Images, train: Images, terminal: Terminal
 ) -> dict[str, Any]:
-    """Say how many images are near-duplicates of training images, and the figure without them; as JSON values."""
-    from lamina.insight.duplicates import find_overlap
-
+    """Say how many images are near-duplicates of training images, and the score without them; as JSON values."""
     with terminal.progress(QUIET_SECONDS) as show_progress:
         overlap = find_overlap(
             task, logits, images, train, lambda done, total: show_progress("comparing pictures", done, total)

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lamina.cli import STARTED
-from lamina.cli.choices import NetChoice, choice_of_timm, choose_data, choose_net
+from lamina.cli.datasets import choose_data
+from lamina.cli.nets import choose_net
 from lamina.cli.session import Outcome, start, train
 from lamina.cli.terminal import Terminal
 from lamina.data.load import check_learnable
 from lamina.data.preparation import Preparation
 from lamina.errors import LaminaError, NetError, RecipeError
+from lamina.runs.nets import NetChoice, choice_of_timm
 from lamina.text import format_table
 from lamina.training.group import ALONE, Group
 from lamina.training.recipe import Recipe

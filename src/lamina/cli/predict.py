@@ -1,4 +1,4 @@
-"""lamina predict: classify pictures with a run's model."""
+"""lamina predict: the class, labels or numbers of images."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any
 
-import tyro
+import torch
 
-from lamina.cli.choices import open_predictor
 from lamina.cli.doubt import Doubt, check_doubt, make_doubt
-from lamina.cli.options import parse_options
+from lamina.cli.models import load_predictor
+from lamina.cli.options.predict import Options
+from lamina.cli.output import writing
 from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.deploy.export import open_onnx
 from lamina.errors import DataError
+from lamina.evaluation.pictures import find_pictures
+from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.files import open_atomically
+from lamina.runs.run import describe
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
-
-if TYPE_CHECKING:
-    from lamina.evaluation.predictor import Prediction, Predictor
-    from lamina.training.task import Task
+from lamina.training.task import Task
 
 PICTURES_OF_ONE_THREAD = 10
 """Up to this many pictures are predicted by one thread: each takes a millisecond, but waiting for a second thread whose
@@ -34,58 +35,24 @@ SHOWN_CLASSES = 3
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
 
 
-@dataclass(frozen=True)
-class Options:
-    """Predict the class, labels or numbers of pictures."""
-
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """the run's folder, or an ONNX file that lamina exported"""
-    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="")]
-    """pictures, folders of them, and quoted patterns such as 'photos/**/*.jpg'"""
-    top: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
-    """show the N most likely classes or labels; by default 3 classes, or the labels that are more likely than not"""
-    reject_below: Annotated[float | None, tyro.conf.arg(metavar="P", help_behavior_hint="")] = None
-    """reject answers whose probability is below P, from 0 to 1"""
-    coverage: Annotated[float | None, tyro.conf.arg(metavar="P", help_behavior_hint="")] = None
-    """show the smallest set of classes that holds the right one in this fraction of pictures, such as 0.9; for numbers,
-    a margin that holds the true one that often"""
-    output: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """write all probabilities to a table (.csv, .tsv) or JSON lines (.jsonl) instead of printing them"""
-    net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """file.py[:NAME] that makes your own module; a run stores only its weights"""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """where to compute"""
-    json: bool = False
-    """print one JSON object per picture on stdout, with all probabilities"""
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Run the command; the exit status is 2 if a picture could not be read; the others are predicted all the same."""
-    options = parse_options(Options, "predict", arguments)
+def run(options: Options, terminal: Terminal) -> int:
+    """Run the command; the exit status is 2 if an image could not be read; the others are predicted all the same."""
     if not options.images:
         raise DataError("Expected pictures after the run, got none. Give their paths.")
     if options.top is not None and options.top < 1:
         raise DataError(f"--top was {options.top}, but must be at least 1.")
     if options.top is not None and options.coverage is not None:
         raise DataError("--coverage says what is shown of each picture, and so does --top. Leave out one of them.")
-    import torch
-
-    from lamina.evaluation.pictures import find_pictures
-    from lamina.evaluation.predictor import Prediction
-    from lamina.runs.run import load_run
-
     if options.output is not None:
         _check_output(options.output)
-    terminal = Terminal(as_json=options.json)
-    run = None if _is_exported(options.run) else load_run(options.run)
     paths, problems = find_pictures(options.images)
     if len(paths) <= PICTURES_OF_ONE_THREAD:
         torch.set_num_threads(1)
-    if run is None:
-        predictor, doubt = _open_file_as_model(options), Doubt(options.reject_below)
+    if _is_exported(options.run):
+        predictor, doubt = _load_file(options), Doubt(options.reject_below)
         check_doubt(predictor.task, options.reject_below, None)
     else:
-        predictor = open_predictor(run, options.net, options.device, terminal)
+        run, predictor = load_predictor(options.run, options.net, options.device, terminal)
         doubt = make_doubt(run, predictor.task, options.reject_below, options.coverage, terminal)
     task = predictor.task
     not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
@@ -117,9 +84,7 @@ def _is_exported(path: Path) -> bool:
     return path.suffix.lower() == ".onnx" or (path.is_file() and proof.is_file() and b'"sha256"' in proof.read_bytes())
 
 
-def _open_file_as_model(options: Options) -> Predictor:
-    from lamina.deploy.export import open_onnx
-
+def _load_file(options: Options) -> Predictor:
     if options.coverage is not None:
         raise DataError("--coverage is fitted to val pictures, which an exported file does not have. Give the run.")
     if options.net is not None:
@@ -134,8 +99,6 @@ def _open_table(
     terminal: Terminal, task: Task, top: int | None, doubt: Doubt
 ) -> Iterator[Callable[[Prediction], None]]:
     """A table for people, with the ``top`` most likely classes or labels; call what this gives with each prediction."""
-    from lamina.runs.run import describe
-
     kind = task.kind
     if kind is SINGLE_LABEL:
         top = top or SHOWN_CLASSES
@@ -176,22 +139,17 @@ def _open_file(file: Path, task: Task, doubt: Doubt) -> Iterator[Callable[[Predi
     The file is replaced when the block ends without an error.
     """
     delimiter = DELIMITERS[file.suffix.lower()]
-    try:
-        with open_atomically(file) as opened:
+    with writing(file, "The file is unchanged."), open_atomically(file) as opened:
 
-            def write_line(line: str) -> None:
-                # A name that is not UTF-8 is escaped, so that all of the file is UTF-8.
-                opened.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+        def write_line(line: str) -> None:
+            # A name that is not UTF-8 is escaped, so that all of the file is UTF-8.
+            opened.write(f"{line}\n".encode("utf-8", "backslashreplace"))
 
-            if delimiter:
-                write_line(_csv_line(_csv_head(task, doubt), delimiter))
-                yield lambda prediction: write_line(_csv_line(_csv_columns(task, prediction, doubt), delimiter))
-            else:
-                yield lambda prediction: write_line(json.dumps(_to_event(task, prediction, doubt)))
-    except BrokenPipeError:
-        raise  # of stdout
-    except OSError as error:
-        raise DataError(f"Cannot write {file}: {error.strerror or error}. The file is unchanged.") from error
+        if delimiter:
+            write_line(_csv_line(_csv_head(task, doubt), delimiter))
+            yield lambda prediction: write_line(_csv_line(_csv_columns(task, prediction, doubt), delimiter))
+        else:
+            yield lambda prediction: write_line(json.dumps(_to_event(task, prediction, doubt)))
 
 
 def _plus_minus(margin: float | None) -> str:

@@ -2,56 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
-from lamina.cli.choices import choose_run_data, make_module
-from lamina.cli.options import parse_options
+from lamina.cli.models import choose_run_data, make_module
+from lamina.cli.options.report import Options
+from lamina.cli.output import writing
 from lamina.cli.terminal import Terminal
+from lamina.data import Dataset
+from lamina.deploy.card import build_card
 from lamina.errors import DataError, LaminaError, RunError
-
-if TYPE_CHECKING:
-    from lamina.data import Dataset
-    from lamina.runs.run import Run
-    from lamina.training.model import Model
+from lamina.files import write_atomically
+from lamina.runs.run import Run, load_run
+from lamina.training.model import Model
 
 
-@dataclass(frozen=True)
-class Options:
-    """Write one self-contained HTML page about a run: figures, pictures, findings, and how to reproduce it."""
-
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """the run's folder"""
-    file: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[OUT]", help_behavior_hint="")] = None
-    """file to write; by default report.html in the run's folder, or README.md with --card"""
-    card: bool = False
-    """write a model card in Markdown instead, with the metadata of Hugging Face; an existing file is kept"""
-    data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
-    """where the run's data set is now, if it has moved"""
-    net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """file.py[:NAME] that makes your own module; a run stores only its weights"""
-    json: bool = False
-    """print one JSON object on stdout"""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: Options, terminal: Terminal) -> int:
     """Run the command."""
-    options = parse_options(Options, "report", arguments)
-    from lamina.runs.run import load_run
-
-    terminal = Terminal(as_json=options.json)
     run = load_run(options.run)
     if options.card:
         file = options.file or run.path / "README.md"
-        text = _build_card(run, file, options)
+        _check_card(file, options)
+        text = build_card(run)
     else:
+        from lamina.deploy.report_page import build_report_page  # draws, so it loads matplotlib
+
         file = options.file or run.path / "report.html"
-        text = _build_page(run, options, terminal)
-    _write(file, text)
+        dataset = _find_data(run, options.data, terminal)
+        text = build_report_page(run, dataset, _find_model(run, options.net, terminal))
+    with writing(file):
+        write_atomically(file, text)
     size = len(text.encode())
     shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
     terminal.say(f"{'model card' if options.card else 'report'}: {file} ({shown})")
@@ -59,13 +38,6 @@ def run(arguments: Sequence[str]) -> int:
         terminal.remark("license is unknown, and its intended use is left open: complete both by hand")
     terminal.emit("card" if options.card else "page", file=str(file), bytes=size)
     return 0
-
-
-def _build_page(run: Run, options: Options, terminal: Terminal) -> str:
-    from lamina.deploy.report_page import build_report_page
-
-    dataset = _find_data(run, options.data, terminal)
-    return build_report_page(run, dataset, _find_model(run, options.net, terminal))
 
 
 def _find_data(run: Run, source: str | None, terminal: Terminal) -> Dataset | None:
@@ -100,21 +72,9 @@ def _find_model(run: Run, net: str | None, terminal: Terminal) -> Model | None:
         return None
 
 
-def _build_card(run: Run, file: Path, options: Options) -> str:
-    from lamina.deploy.card import build_card
-
+def _check_card(file: Path, options: Options) -> None:
     given = [flag for flag, value in (("--data", options.data), ("--net", options.net)) if value is not None]
     if given:
         raise RunError(f"A model card needs neither data nor model. Leave out {' and '.join(given)}.")
     if file.exists():
         raise RunError(f"{file} exists, and may have been edited by hand. Delete it, or name another file.")
-    return build_card(run)
-
-
-def _write(file: Path, text: str) -> None:
-    from lamina.files import write_atomically
-
-    try:
-        write_atomically(file, text)
-    except OSError as error:
-        raise DataError(f"Cannot write {file}: {error.strerror or error}. Name another file after the run.") from error

@@ -13,8 +13,10 @@ from typing import Annotated, Literal
 import tyro
 
 from lamina.cli import STARTED
-from lamina.cli.choices import choose_data, choose_net
-from lamina.cli.options import parse_options
+from lamina.cli.datasets import choose_data
+from lamina.cli.nets import choose_net
+from lamina.cli.options import Json
+from lamina.cli.parsing import parse_options
 from lamina.cli.session import Outcome, start, train
 from lamina.cli.terminal import Terminal
 from lamina.data import Preparation
@@ -37,8 +39,7 @@ class Options:
     """where to compute"""
     runs_dir: Path = Path("runs")
     """folder to save the runs and the plot in"""
-    json: bool = False
-    """print one JSON object per line on stdout, and everything else on stderr"""
+    json: Json = False
 
 
 def run(arguments: Sequence[str]) -> int:

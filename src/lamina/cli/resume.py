@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lamina.cli.choices import choose_run_data, make_module
-from lamina.cli.options import parse_options
+from lamina.cli.models import choose_run_data, make_module
+from lamina.cli.options import Json
+from lamina.cli.parsing import parse_options
 from lamina.cli.session import print_group, print_outcome, train
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.training.group import Group
@@ -38,8 +39,7 @@ class Options:
     """where the run's data set is now; by default where it was"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """file.py[:NAME] that makes your own module; a run stores only its weights"""
-    json: bool = False
-    """print one JSON object per line on stdout, and everything else on stderr"""
+    json: Json = False
 
 
 def run(arguments: Sequence[str]) -> int:

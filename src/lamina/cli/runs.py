@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
-from lamina.cli.options import parse_options
+from lamina.cli.options.runs import Options
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
-
-if TYPE_CHECKING:
-    from lamina.runs.run import Run
-
-
-@dataclass(frozen=True)
-class Options:
-    """List the runs in a folder, oldest first, or show how two of them differ."""
-
-    diff: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="A B", help_behavior_hint="")] = None
-    """two runs, by path or by name in --runs-dir: what differs in recipe, net, data, versions, processor, threads,
-    precision and results"""
-    runs_dir: Path = Path("runs")
-    """folder of the runs"""
-    json: bool = False
-    """print one JSON object per run on stdout"""
+from lamina.runs.differences import compare_runs
+from lamina.runs.run import DamagedRun, Run, list_runs, load_run, summarize_run
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(options: Options, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if a run is damaged; the others are listed all the same."""
-    options = parse_options(Options, "runs", arguments)
-    from lamina.runs.run import DamagedRun, list_runs
-
-    terminal = Terminal(as_json=options.json)
     if options.diff is not None:
         first, second = (_find_run(path, options.runs_dir) for path in options.diff)
-        return _show_differences(first, second, terminal)
+        _show_differences(first, second, terminal)
+        return 0
     rows, problems = [], []
     for entry in list_runs(options.runs_dir):
         try:
@@ -59,8 +37,6 @@ def run(arguments: Sequence[str]) -> int:
 
 def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
     """Print a run as JSON, and give its row of the table."""
-    from lamina.runs.run import summarize_run
-
     report, history, record = run.report, run.history.epochs(), run.record
     terminal.emit(
         "run",
@@ -80,10 +56,7 @@ def _find_run(path: Path, runs_dir: Path) -> Path:
     return runs_dir / path if str(path) == path.name and not path.exists() else path
 
 
-def _show_differences(first: Path, second: Path, terminal: Terminal) -> int:
-    from lamina.runs.differences import compare_runs
-    from lamina.runs.run import load_run
-
+def _show_differences(first: Path, second: Path, terminal: Terminal) -> None:
     differences = compare_runs(load_run(first), load_run(second))
     for difference in differences:
         terminal.emit("difference", what=difference.what, a=difference.first, b=difference.second)
@@ -93,4 +66,3 @@ def _show_differences(first: Path, second: Path, terminal: Terminal) -> int:
         terminal.tabulate(("what", str(first), str(second)), rows, texts=3)
     else:
         terminal.say(f"{first} and {second} differ in nothing but their time and name")
-    return 0

@@ -15,11 +15,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lamina.cli import STARTED
-from lamina.cli.choices import NetChoice
 from lamina.cli.overlap import UNASKED_SECONDS, say_overlap
 from lamina.cli.terminal import Terminal
 from lamina.errors import plural
 from lamina.nets import Net
+from lamina.runs.nets import NetChoice
 from lamina.targets import REGRESSION
 from lamina.training.group import ALONE, Group
 from lamina.training.recipe import Recipe

@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
 
-import tyro
-
-from lamina.cli.choices import choose_net
-from lamina.cli.options import parse_options
+from lamina.cli.nets import choose_net
+from lamina.cli.options.summary import Options
 from lamina.cli.terminal import Terminal
 from lamina.errors import NetError
 from lamina.nets import Net, Shape, summarize
 from lamina.runs.nets import TIMM
 
 
-@dataclass(frozen=True)
-class Options:
-    """Show the output shape, parameters, multiply-adds and receptive field of each layer, and the totals."""
-
-    net: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NET")]
-    """a net of the zoo by name, layers as Python, or file.py[:NAME]"""
-    input: Annotated[str, tyro.conf.arg(metavar="CxHxW")] = "3x32x32"
-    """channels, height and width of an image"""
-    outputs: int = 10
-    """number of outputs"""
-    json: bool = False
-    """print one JSON object on stdout"""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: Options, terminal: Terminal) -> int:
     """Run the command."""
-    options = parse_options(Options, "summary", arguments)
-    terminal = Terminal(as_json=options.json)
     net = None if options.net.startswith(TIMM) else choose_net(options.net, terminal).net
     if not isinstance(net, Net):
         raise NetError(f"{options.net} is an nn.Module; summary needs a Net.")

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from lamina import zoo
-from lamina.cli.choices import choose_data, choose_net
-from lamina.cli.data import PreparationFields
-from lamina.cli.options import given_fields, parse_options
+from lamina.cli.datasets import choose_data
+from lamina.cli.nets import choose_net
+from lamina.cli.options import Json
+from lamina.cli.options.data import PreparationFields
+from lamina.cli.parsing import Further, Given, parse_options
 from lamina.cli.plans import DEFAULT_SECONDS, Plan, Request, Settings, fit_time, train_chosen, train_plan
 from lamina.cli.session import end_on_sigterm, print_outcome
 from lamina.cli.terminal import Terminal, read_seconds
@@ -23,10 +25,12 @@ from lamina.training.fit import describe_fit, fit_recipe
 from lamina.training.group import Group
 from lamina.training.recipe import Recipe, overlay
 
-if TYPE_CHECKING:
-    RecipeFields = dict[str, Any]
-else:
-    RecipeFields = given_fields(Recipe, {"dropout": tyro.conf.arg(metavar="FLOAT")})
+
+class RecipeFields(Given):
+    """How the net is trained."""
+
+    kind, error = Recipe, RecipeError
+    shown = ("epochs", "batch_size", "lr", "optimizer", "flip", "patience", "seed")
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Options:
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """one of the net's recipes, by default its first, fitted to the data (except article, which is used unchanged if
     given by name); the recipe options below override its settings"""
-    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE"), Further("net")] = None
     """initial weights of timm:NAME: a safetensors file, "pretrained" (published by timm's authors, downloaded if
     necessary), "packaged" (those of tf_efficientnet_lite0 that the extra installs) or "none" (random); by default
     pretrained, or packaged if that avoids a download"""
@@ -50,25 +54,24 @@ class Options:
     """time limit of the whole command (30s, 5m, 1h): as many epochs are trained as fit; without NET, 5m by default"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
-    save_every: Annotated[str, tyro.conf.arg(metavar="TIME")] = "60s"
+    save_every: Annotated[str, tyro.conf.arg(metavar="TIME"), Further("run")] = "60s"
     """time between checkpoints within an epoch (30s, 5m, 1h); each epoch ends with one, unless saving takes too long"""
-    on_nan: Literal["stop", "rewind"] = "stop"
+    on_nan: Annotated[Literal["stop", "rewind"], Further("run")] = "stop"
     """what to do if a loss or gradient is NaN or infinite: stop, or return to the last checkpoint with half the lr, at
     most 3 times"""
-    on_diagnosis: Literal["continue", "stop"] = "continue"
+    on_diagnosis: Annotated[Literal["continue", "stop"], Further("run")] = "continue"
     """what to do if the training goes wrong, such as by units that no longer answer: print the evidence and what to try
     and continue, or stop"""
-    start_from: Annotated[Literal["auto", "scratch"], tyro.conf.arg(name="from")] = "auto"
+    start_from: Annotated[Literal["auto", "scratch"], tyro.conf.arg(name="from"), Further("net")] = "auto"
     """without NET: auto also tries locally available pretrained weights; scratch does not"""
     name: Annotated[str | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
     """name of the run; by default the date, the net and a number"""
     runs_dir: Path = Path("runs")
     """folder to save the run in"""
-    json: bool = False
-    """print one JSON object per line on stdout, and everything else on stderr"""
-    given: Annotated[RecipeFields, tyro.conf.arg(name="recipe")] = field(default_factory=dict)
+    json: Json = False
+    given: Annotated[RecipeFields, tyro.conf.arg(name="recipe")] = field(default_factory=RecipeFields)
     """how the net is trained; the defaults shown are for nets without a recipe of their own"""
-    preparation: PreparationFields = field(default_factory=dict)
+    preparation: Annotated[PreparationFields, tyro.conf.arg(name="data")] = field(default_factory=PreparationFields)
     """how to read the pictures and their targets"""
 
 
@@ -78,7 +81,6 @@ def run(arguments: Sequence[str]) -> int:
     preparation = Preparation(**options.preparation)
     if options.recipe == zoo.PUBLISHED and preparation.val_fraction is None:
         preparation = replace(preparation, val_fraction=0.0)
-    Recipe(**options.given)  # invalid values are rejected before anything is loaded
     from lamina.training.group import join_group
 
     with join_group() as group:

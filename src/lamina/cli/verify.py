@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from lamina.cli.choices import choose_run_data, make_module
-from lamina.cli.options import parse_options
+from lamina.cli.models import choose_run_data, make_module
+from lamina.cli.options import Json
+from lamina.cli.parsing import parse_options
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 
@@ -33,8 +34,7 @@ class Options:
     """where the run's data set is now; by default where it was"""
     net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """file.py[:NAME] that makes your own module; a run stores only its weights"""
-    json: bool = False
-    """print one JSON object per line on stdout, and everything else on stderr"""
+    json: Json = False
 
 
 def run(arguments: Sequence[str]) -> int:

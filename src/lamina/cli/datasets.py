@@ -1,0 +1,61 @@
+"""What DATA means on the command line."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from lamina.cli.terminal import Terminal
+from lamina.data import NAMES, Dataset, Preparation, find_default_data, load_data, load_to_evaluate
+from lamina.data.splits import OWN_RULE
+from lamina.errors import LaminaWarning
+
+
+def choose_data(source: str | None, preparation: Preparation, terminal: Terminal, *, is_again: bool = False) -> Dataset:
+    """The data set of that name or path; by default CIFAR-10 where it is available, else the built-in shapes.
+
+    Of one that is loaded again, nothing is printed but progress.
+    """
+    reason = "as requested"
+    if source is None:
+        source, reason = find_default_data()
+    if is_again:
+        with warnings.catch_warnings(action="ignore", category=LaminaWarning), _preparing(terminal) as progress:
+            return load_data(source, preparation, progress=progress)
+    with _preparing(terminal) as progress:
+        dataset = load_data(source, preparation, progress=progress)
+    _print_dataset(dataset, reason, terminal)
+    if source not in NAMES:
+        terminal.remark(f"targets: {dataset.target_reason}")
+    if preparation.size_px is None and dataset.size_px is not None:
+        terminal.remark(
+            f"size: {dataset.size_px} px squares by {dataset.resize} "
+            "(pictures differ in size, or are over 256 px; --size sets another)"
+        )
+    return dataset
+
+
+def choose_other_data(
+    source: str, preparation: Preparation, target_names: tuple[str, ...], terminal: Terminal
+) -> Dataset:
+    """The data set of that name or path, to evaluate a model that was trained on another one."""
+    with _preparing(terminal) as progress:
+        dataset = load_to_evaluate(source, preparation, target_names, progress=progress)
+    _print_dataset(dataset, "as requested", terminal)
+    return dataset
+
+
+@contextmanager
+def _preparing(terminal: Terminal) -> Iterator[Callable[[int, int], None]]:
+    """Call what this gives with (done, total) to show progress."""
+    with terminal.progress() as show_progress:
+        yield lambda done, total: show_progress("preparing pictures", done, total)
+
+
+def _print_dataset(dataset: Dataset, reason: str, terminal: Terminal) -> None:
+    counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.splits.items())
+    shape = "×".join(map(str, dataset.train.shape))
+    terminal.remark(f"data: {dataset.name} ({reason}): {counts}; {shape}")
+    if dataset.split_rule != OWN_RULE:
+        terminal.remark(f"splits: {dataset.split_rule}")

@@ -1,0 +1,46 @@
+"""lamina data --duplicates: images that are nearly copies of others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lamina.cli.options.data import Options
+from lamina.cli.outliers import list_sights, show_outliers
+from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.data import Dataset
+from lamina.errors import plural
+from lamina.insight.duplicates import compute_signatures, find_near_duplicates, measure_isolation, shrink
+
+
+def list_duplicates(dataset: Dataset, options: Options, terminal: Terminal) -> None:
+    """Say which images are near-duplicates, and which are least like any other."""
+    # Shrunk split by split, as all pictures together may not fit into memory.
+    pixels = np.concatenate([shrink(images.pixels) for images in dataset.splits.values()])
+    sights = list_sights(dataset.splits.values())
+    with terminal.progress(QUIET_SECONDS) as show_progress:
+        pairs = find_near_duplicates(pixels, lambda done, total: show_progress("comparing pictures", done, total))
+        isolation = measure_isolation(compute_signatures(pixels))
+    across = sum(sights[pair.first].images is not sights[pair.second].images for pair in pairs)
+    terminal.say(f"{plural(len(pairs), 'pair', 'pairs')} of near-duplicates, {across:,} of them in two splits")
+    rows = []
+    for pair in pairs[: options.top]:
+        first, second = ((each.name, each.images.split) for each in (sights[pair.first], sights[pair.second]))
+        rows.append((*first, *second, "yes" if pair.mirrored else "no", f"{pair.distance:.3f}"))
+    terminal.tabulate(("image", "split", "near-duplicate", "split", "mirrored", "distance"), rows, texts=5)
+    if len(pairs) > len(rows):
+        terminal.say(f"and {len(pairs) - len(rows):,} more (--top N, --json)")
+    terminal.say("least like any other picture:")
+    outliers = show_outliers(sights, isolation, options.top, terminal)
+    terminal.emit(
+        "duplicates",
+        pairs=[
+            {
+                "first": sights[pair.first].name,
+                "second": sights[pair.second].name,
+                "distance": pair.distance,
+                "splits": [sights[pair.first].images.split, sights[pair.second].images.split],
+            }
+            for pair in pairs
+        ],
+        outliers=outliers,
+    )

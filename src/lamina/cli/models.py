@@ -1,0 +1,101 @@
+"""What RUN means on the command line: a run's model, and the data to use it on."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from torch import nn
+
+from lamina.cli.datasets import choose_data, choose_other_data
+from lamina.cli.nets import choose_net
+from lamina.cli.parsing import Given
+from lamina.cli.terminal import Terminal
+from lamina.data import NAMES, Dataset
+from lamina.data.load import full_source
+from lamina.errors import DataError, NetError
+from lamina.evaluation.predictor import Predictor
+from lamina.nets import Net
+from lamina.runs.nets import TIMM
+from lamina.runs.resume import find_source
+from lamina.runs.run import Run, load_run
+from lamina.training.activations import find_path, module_paths
+from lamina.training.device import choose_device
+from lamina.training.model import Model
+
+KEPT_FIELDS = {"size_px", "resize", "task", "val_fraction", "test_fraction", "split_seed"}
+"""How a run's model is used follows from its training: not to be given for other data."""
+
+
+def load_predictor(path: Path, net: str | None, device: str, terminal: Terminal) -> tuple[Run, Predictor]:
+    """A run, and its model on a device; ``net`` is the file that makes a user's own module."""
+    run = load_run(path)
+    module, place = make_module(run, net, terminal), choose_device(device)
+    terminal.remark(f"device: {place}")
+    return run, run.predictor(module, device=place.value)
+
+
+def make_module(run: Run, net: str | None, terminal: Terminal) -> nn.Module | None:
+    """The user's own module in the file that ``net`` names, with weights drawn from the run's seed."""
+    if net is None:
+        return None
+    record = run.record
+    is_own = not net.startswith(TIMM)
+    body = choose_net(net, terminal).make(record.recipe.seed, record.in_shape, record.task.outputs) if is_own else None
+    if body is None or isinstance(body, Net):
+        raise NetError(f"--net is for a module of your own, but {net} defines a net that the run already stores.")
+    return body
+
+
+def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset:
+    """The data set of a run, from where it was, or from its new place, ``source``."""
+    return choose_data(str(find_source(run.folder, run.record, source)), run.record.data.preparation, terminal)
+
+
+def choose_evaluated_data(
+    run: Run, source: str | None, predictor: Predictor, terminal: Terminal, given: Given | None = None
+) -> tuple[Dataset, bool]:
+    """The data set to use a run's model on, and whether it is the run's own; by default its own.
+
+    ``given`` says how to read other data; the run's own is read as for its training.
+    """
+    own, given = run.record.data, given or Given()
+    if source is not None and full_source(source) != own.source and not is_moved_to(run, source, terminal):
+        if kept := given.flags_of(KEPT_FIELDS):
+            raise DataError(f"{run.path} reads images as for its training, and draws no splits. Leave out {kept}.")
+        task = predictor.task
+        preparation = dataclasses.replace(own.preparation, **given)
+        preparation = dataclasses.replace(preparation, size_px=predictor.size_px, task=task.kind.name)
+        return choose_other_data(source, preparation, task.target_names, terminal), False
+    if given:
+        raise DataError(
+            f"{run.path} was trained on this data, which is read as it was then. Leave out {given.flags_of()}."
+        )
+    data = choose_run_data(run, source, terminal)
+    if data.fingerprint != own.fingerprint:
+        terminal.remark(
+            f"warning: {own.source} has changed since the run was trained: these may include images it was trained on"
+        )
+    return data, True
+
+
+def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
+    """Whether a run's data set, where it is no longer where it was, has moved to ``source``."""
+    own = run.record.data
+    if {own.source, source} & set(NAMES) or Path(own.source).exists():
+        return False
+    terminal.remark(f"data: {own.source} is no longer there; reading {source} to see whether it has moved")
+    try:
+        return choose_data(source, own.preparation, terminal, is_again=True).fingerprint == own.fingerprint
+    except DataError:
+        return False
+
+
+def choose_layer(model: Model, layer: str) -> str:
+    """The module path of a layer that is given by its place in the net, from 1, or by its path in the module."""
+    if not layer.isdecimal():
+        return find_path(model, layer if layer.startswith("body.") else f"body.{layer}")
+    paths = module_paths(model)
+    if paths and not 1 <= int(layer) <= len(paths):
+        raise NetError(f"There is no layer {layer}: the net has layers 1 to {len(paths)}.")
+    return paths[int(layer) - 1] if paths else find_path(model, int(layer))
