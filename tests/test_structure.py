@@ -1,0 +1,59 @@
+"""The rules of the house, checked for every file: names that say something, and no files that import each other."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import lamina
+
+SOURCE = Path(lamina.__file__).parent
+NAMES_THAT_SAY_NOTHING = {"base", "common", "helper", "helpers", "manager", "misc", "util", "utils"}
+
+
+def name_module(file: Path) -> str:
+    parts = file.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {name_module(file): ast.parse(file.read_text("utf-8")) for file in sorted(SOURCE.rglob("*.py"))}
+
+
+def find_imports(node: ast.AST) -> Iterator[str]:
+    """The modules of lamina that run with ``node``, also inside functions, but not for type checkers alone."""
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        return
+    if isinstance(node, ast.Import):
+        yield from (one.name for one in node.names if one.name in TREES)
+    if isinstance(node, ast.ImportFrom) and node.module in TREES:
+        for one in node.names:
+            inner = f"{node.module}.{one.name}"
+            yield inner if inner in TREES else node.module
+    for child in ast.iter_child_nodes(node):
+        yield from find_imports(child)
+
+
+def find_cycle(imports: dict[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_a_cycle_is_found():
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})
+    assert find_cycle({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    imports = {name: set(find_imports(tree)) - {name} for name, tree in TREES.items()}
+    assert imports["lamina.nets"] >= {"lamina.nets.layers", "lamina.nets.net"}
+    assert " ← ".join(find_cycle(imports)) == ""
+
+
+def test_every_module_has_a_name_that_says_something():
+    parts = {part.strip("_") for module in TREES for part in module.split(".")}
+    assert parts & NAMES_THAT_SAY_NOTHING == set()
