@@ -13,6 +13,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from processes import append_row
 from rich.console import Console
 from torch import nn
 
-from lamina import Diagnosis, Epoch, Images, Recipe, Training, load_data, load_net
+from lamina import Epoch, Images, Recipe, Training, load_data, load_net
 from lamina.errors import NotFiniteError
 from lamina.nets import (
     BatchNorm,
@@ -128,15 +129,17 @@ def train(name: str, planted: str, training: Training, change: Callable[[nn.Modu
 class Absent:
     """A doctor that does nothing."""
 
-    def begin_step(self, _step: int) -> None:
+    def watch(self, *_: object) -> AbstractContextManager[None]:
         """Nothing."""
+        return nullcontext()
 
-    def end_step(self, *_: object) -> None:
+    def examine(self, epoch: Epoch, _lr: float) -> Epoch:
         """Nothing."""
+        return epoch
 
-    def end_epoch(self, *_: object) -> tuple[None, list[Diagnosis]]:
+    def to_json(self) -> dict[str, object]:
         """Nothing."""
-        return None, []
+        return {}
 
 
 def time_epochs(name: str, images: Images, turns: int) -> tuple[float, float]:

@@ -33,10 +33,7 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
     "clipping": ("mlp", {"gradient_clip": 0.1}),
     "smoothing": ("mlp", {"label_smoothing": 0.1, "schedule": "one-cycle"}),
     "tiny-batches": ("mlp", {"batch_size": 3}),
-    "local": ("mlp", {"sync_every": 2, "batch_size": 8}),
-    "local-norms": ("cnn-s", {"sync_every": 3, "batch_size": 8, "optimizer": "muon", "lr": 0.02, "ema_decay": 0.9}),
     "freeze": ("timm", {"freeze": 1, "optimizer": "adamw", "lr": 0.01}),
-    "freeze-local": ("timm", {"freeze": 1, "optimizer": "sgd", "sync_every": 2, "batch_size": 8}),
     "warmup": ("cnn", {"optimizer": "adamw", "label_smoothing": 0.2, "warmup_fraction": 0.5}),
 }
 

@@ -1,8 +1,11 @@
 """Planted faults are found, each by its name, and healthy trainings are not disturbed."""
 
 import dataclasses
+import itertools
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import pytest
@@ -14,12 +17,14 @@ from lamina.data import Images
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Net, Output, ReLU, Sigmoid, Tanh
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.activations import activations
+from lamina.training.checkpoint import Standing
 from lamina.training.diagnosis import LIMITS, diagnose, find_overfitting
 from lamina.training.doctor import LOSS_STEPS, constant_loss, keep_buffers, look
-from lamina.training.events import Diagnosis
+from lamina.training.events import Diagnosis, Step
 from lamina.training.observation import Activity, Observation
 from lamina.training.task import task_of
 from lamina.training.tensors import digest_tensors
+from lamina.values import fields_to_json, from_json_values
 
 MLP = load_net("mlp")
 SMALL = Net(Conv2d(8, 3), BatchNorm(), ReLU(), MaxPool2d(4), Flatten(), Linear(32), ReLU(), Output())
@@ -152,18 +157,34 @@ def test_the_figures_of_an_epoch_are_those_of_its_last_step_and_of_the_weights_a
     assert layers.inactive_fractions[::2] == [None, None]
 
 
-def test_a_training_resumed_within_an_epoch_has_the_same_figures(images):
-    recipe = dataclasses.replace(RECIPE, epochs=3)
-    whole = [event.layers for event in Training(SMALL, images, recipe, device="cpu") if isinstance(event, Epoch)]
-    first = Training(SMALL, images, recipe, device="cpu")
-    for event in first:
-        if event.epoch == 3 and not isinstance(event, Epoch):
-            break
-    second = Training(SMALL, images, recipe, device="cpu")
-    second.restore(first.checkpoint())
-    (again,) = [event.layers for event in second if isinstance(event, Epoch)]
-    assert again == whole[-1]
-    assert again.names[:3] == ["1 Conv2d", "3 ReLU", "6 Linear"]
+def say(events: Iterable[Step | Epoch]) -> list[tuple[object, ...]]:
+    return [(event.epoch, event.layers, event.diagnoses) for event in events if isinstance(event, Epoch)]
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 9, 11])
+def test_a_training_that_was_stopped_and_resumed_says_the_same(images, stop):
+    some = images.take(range(1000))
+    some = Images(some.pixels, np.roll(some.targets, 1), some.target_names, some.names, "train")
+    recipe = dataclasses.replace(RECIPE, epochs=6, batch_size=25, lr=3e-5, schedule="constant")
+
+    def make() -> Training:
+        training = Training(MLP, some, recipe, device="cpu")
+        with torch.no_grad():
+            training.model.body[1].bias[:80] = -50.0  # most units are dead from the first epoch on
+        return training
+
+    expected = say(make())
+    first = make()
+    before = say(itertools.islice(first, stop))
+    checkpoint = first.checkpoint()
+    standing = from_json_values(Standing, json.loads(json.dumps(fields_to_json(checkpoint.standing))), "checkpoint")
+    second = make()
+    second.restore(dataclasses.replace(checkpoint, standing=standing))
+    assert before + say(second) == expected
+    kinds = [found.kind for _, _, diagnoses in expected for found in diagnoses]
+    assert kinds[0] == "dying-relu"
+    assert len(kinds) == len(set(kinds)) > 1
+    assert expected[0][1].names == ["2 Linear", "3 ReLU", "4 Output"]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -176,8 +197,8 @@ def test_a_healthy_training_gives_no_diagnosis(net, seed, images):
 @pytest.mark.parametrize(("steps", "is_told"), [(8, False), (40, True)])
 def test_a_loss_that_rises_in_the_first_steps_is_not_yet_a_fault(steps, is_told):
     seen = Observation(
-        epoch=1, steps=steps, recipe=Recipe(), layers=[], names={}, checks=[], raised=0, asked=0, looks=[],
-        losses=[3.8], initial_loss=2.4, constant_loss=2.3, guess_loss=2.3, lr=0.06, lr_fraction=0.5,
+        epoch=1, steps=steps, recipe=Recipe(), layers=[], names={}, checks=[], raised=0, asked=0, activity=None,
+        since={},        losses=[3.8], initial_loss=2.4, constant_loss=2.3, guess_loss=2.3, lr=0.06, lr_fraction=0.5,
         kind=SINGLE_LABEL, classes=10, images_seen=2000,
     )  # fmt: skip
     assert [one.kind for one in diagnose(seen, ())] == (["learning-rate-too-high"] if is_told else [])
@@ -188,8 +209,8 @@ def test_units_that_are_silent_while_norms_have_seen_few_batches_are_not_yet_dea
     activity = Activity(100, {}, {"body.2": 0.7}, {}, answers=10, classes=10)
     seen = Observation(
         epoch=1, steps=steps, recipe=Recipe(), layers=[], names={"body.2": "layer 3"}, checks=[], raised=0, asked=0,
-        looks=[(1, activity)], losses=[2.0], initial_loss=2.4, constant_loss=2.3, guess_loss=2.3, lr=0.06,
-        lr_fraction=0.5, kind=SINGLE_LABEL, classes=10, images_seen=400,
+        activity=activity, since={"body.2": 1}, losses=[2.0], initial_loss=2.4, constant_loss=2.3, guess_loss=2.3,
+        lr=0.06, lr_fraction=0.5, kind=SINGLE_LABEL, classes=10, images_seen=400,
     )  # fmt: skip
     assert [one.kind for one in diagnose(seen, ())] == (["dying-relu"] if is_told else [])
 
@@ -197,10 +218,14 @@ def test_units_that_are_silent_while_norms_have_seen_few_batches_are_not_yet_dea
 class Absent:
     """No doctor."""
 
-    def begin_step(self, _step: int) -> None: ...
-    def end_step(self, *_: object) -> None: ...
-    def end_epoch(self, *_: object) -> tuple[None, list[Diagnosis]]:
-        return None, []
+    def watch(self, *_: object) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def examine(self, epoch: Epoch, _lr: float) -> Epoch:
+        return epoch
+
+    def to_json(self) -> dict[str, object]:
+        return {}
 
 
 def test_the_weights_are_those_of_a_training_without_a_doctor(images):

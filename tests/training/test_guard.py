@@ -96,7 +96,7 @@ def test_targets_that_are_no_numbers_are_named():
     numbers = Images(images.pixels, targets, ("x", "y"), images.names, "train")
     training = Training(Net(Flatten(), Output()), numbers, Recipe())
     targets[3, 1] = np.nan
-    with pytest.raises(NotFiniteError, match="First not finite: the loss, or what the module itself computes"):
+    with pytest.raises(NotFiniteError, match="First not finite: the targets, which contain NaN or infinity"):
         next(iter(training))
 
 
@@ -163,12 +163,48 @@ def test_an_epoch_that_left_what_is_no_number_is_not_given(before, after, unsoun
     )
 
 
-def test_an_infinity_that_a_module_holds_on_purpose_is_no_fault():
+def test_logits_too_large_for_the_loss_are_named_with_their_layer():
+    training = Training(Net(Flatten(), Linear(4), ReLU(), Output()), make_images(), Recipe(precision="fp32"))
+    with torch.no_grad():
+        training.model.body[-1].weight.zero_()
+        training.model.body[-1].bias.copy_(torch.tensor([1e38, 0.0, -1e38]))
+    with pytest.raises(NotFiniteError) as stopped:
+        next(iter(training))
+    expected = "First not finite: the loss, of logits up to 1.0e+38, which come from layer 4 of 4, Output(units=3)."
+    assert expected in str(stopped.value)
+
+
+def test_what_a_module_computes_after_its_layers_is_named():
+    class Scaling(Own):
+        def forward(self, x):
+            return super().forward(x) * 1e39 if self.training else super().forward(x)
+
+    with pytest.raises(NotFiniteError, match=r"the logits, which the module computes after last \(Linear\)\."):
+        next(iter(Training(Scaling(nn.ReLU()), make_images(), Recipe(precision="fp32"))))
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.parametrize("is_weight", [False, True])
+def test_an_infinity_that_a_module_holds_on_purpose_is_no_fault(is_weight, ema_decay):
+    module, mask = Own(nn.ReLU()), torch.tensor([0.0, -float("inf")])
+    if is_weight:
+        module.mask = nn.Parameter(mask, requires_grad=False)
+    else:
+        module.register_buffer("mask", mask)
+    training = Training(module, make_images(), Recipe(epochs=2, precision="fp32", ema_decay=ema_decay))
+    list(training)
+    tensors = training.checkpoint().tensors
+    for kind in ("live", "averaged") if ema_decay else ("live",):
+        assert tensors[f"{kind}.body.mask"].tolist() == [0.0, -float("inf")]
+
+
+def test_what_becomes_no_number_where_an_infinity_was_is_a_fault():
     module = Own(nn.ReLU())
     module.register_buffer("mask", torch.tensor([0.0, -float("inf")]))
     training = Training(module, make_images(), Recipe(epochs=2, precision="fp32"))
-    list(training)
-    assert training.checkpoint().tensors["live.body.mask"].tolist() == [0.0, -float("inf")]
+    training.model.body.mask.fill_(float("nan"))
+    with pytest.raises(NotFiniteError, match=r"body\.mask of the model contains NaN or infinity"):
+        training.checkpoint()
 
 
 def test_large_finite_numbers_are_numbers():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from lamina import Epoch, Images, Recipe, Training, load_data, load_net
 from lamina.errors import RecipeError
@@ -124,6 +125,30 @@ def test_a_training_in_lanes_stopped_anywhere_continues_to_the_same_bits():
         for _ in second:
             pass
         assert digest_tensors(second.checkpoint().tensors) == straight
+
+
+class Unused(nn.Module):
+    """A module with a layer that its forward pass leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flatten, self.last, self.spare = nn.Flatten(), nn.Linear(3072, 10), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.last(self.flatten(x))
+
+
+def test_a_weight_that_no_lane_uses_is_left_alone_as_with_one_lane():
+    found = {}
+    for lanes in (1, 3):
+        module = Unused()
+        before = {name: weight.clone() for name, weight in module.spare.named_parameters()}
+        recipe = Recipe(epochs=2, batch_size=8, lanes=lanes, optimizer="adamw", weight_decay=0.5)
+        training = Training(module, images(), recipe, device="cpu")
+        list(training)
+        assert all(torch.equal(weight, before[name]) for name, weight in module.spare.named_parameters())
+        found[lanes] = training.checkpoint().tensors.keys()
+    assert found[1] == found[3]
 
 
 def test_each_process_needs_a_lane():

@@ -147,6 +147,25 @@ def test_lazy_layers_take_their_weights_from_the_seed():
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
+class WithState(nn.Flatten):
+    """Keeps something that is no tensor."""
+
+    def get_extra_state(self):
+        return {"seen": 1}
+
+    def set_extra_state(self, _): ...
+
+
+def with_waves(*, is_stored: bool) -> nn.Module:
+    module = head()
+    module.register_buffer("waves", torch.ones(3, dtype=torch.complex64), persistent=is_stored)
+    return module
+
+
+def test_complex_numbers_that_are_not_stored_are_no_fault():
+    list(Training(with_waves(is_stored=False), make_images(), Recipe(epochs=1, ema_decay=0.9), device="cpu"))
+
+
 END = "Remove the {0}."
 LOGITS = "The module should give logits, as the task itself makes probabilities of them, but it ends in a {0}. " + END
 NUMBERS = (
@@ -183,6 +202,12 @@ NUMBERS = (
          "The module's weights should be torch.float32, but 2.weight is torch.float64. Call module.float() first."),
         (lambda: lazy().half(), "single-label",
          "The module's weights should be torch.float32, but 0.weight is torch.float16. Call module.float() first."),
+        (lambda: nn.Sequential(WithState(), nn.Linear(3072, 3)), "single-label",
+         "lamina stores a model as tensors, but 0 has a state of its own (get_extra_state). Keep it in buffers: "
+         "self.register_buffer(name, tensor)."),
+        (lambda: with_waves(is_stored=True), "single-label",
+         "lamina stores tensors of real numbers, but waves is torch.complex64. Keep torch.view_as_real of it, or "
+         "register it with persistent=False if the module can compute it again."),
         (lambda: head().requires_grad_(False), "single-label",
          "The net has no weights to train. Give it a layer that learns, such as Output()."),
         (lambda: nn.Sequential(nn.LazyConv2d(4, 50), nn.Flatten(), nn.LazyLinear(3)), "single-label",

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina import Recipe, load_data
+from lamina import Recipe, Training, load_data, load_net, load_recipe
 from lamina.nets import parse_net
-from lamina.training.timing import SAVING_SECONDS, Pace, measure_pace
+from lamina.training.timing import SAVING_SECONDS, STEPS, Pace, choose_timed_batch, measure_pace
 
 SHARES = st.floats(1e-3, 1e-1)
 
@@ -40,6 +40,34 @@ def test_pictures_that_grow_have_more_epochs_in_the_same_time():
 def test_frozen_epochs_keep_their_share():
     fitted = Pace(0.001, 0.0).fit(Recipe(epochs=10, freeze=2), 900, 0, 20.5)
     assert (fitted.epochs, fitted.freeze) == (24, 5)  # frozen epochs cost next to nothing
+
+
+def test_frozen_epochs_pay_for_features_that_are_not_stored():
+    pace = Pace(train_seconds=0.0, evaluation_seconds=0.01)
+    stored, passed = (pace.total_seconds(Recipe(epochs=4, freeze=4, lanes=lanes), 100, 0) for lanes in (1, 2))
+    assert passed - stored == pytest.approx(3 * 100 * 0.01)
+
+
+def test_a_recipe_of_many_lanes_is_timed_in_lanes_of_its_size():
+    images = load_data("shapes").train.take_evenly(300)
+    recipe = Recipe(batch_size=300, lanes=100)
+    assert choose_timed_batch(recipe) == (99, 33)
+    assert measure_pace(parse_net("Flatten(), Output()"), images, recipe, "cpu").train_seconds > 0
+
+
+def test_only_steps_are_counted_where_the_net_is_ill(monkeypatch):
+    made = []
+
+    class Noted(Training):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr("lamina.training.timing.Training", Noted)
+    monkeypatch.setattr("lamina.training.timing.ENOUGH_SECONDS", 1e9)
+    ill = replace(load_recipe("mlp"), lr=10.0, batch_size=10)
+    measure_pace(load_net("mlp"), load_data("shapes").train.take(range(10)), ill, "cpu")
+    assert made[0].steps_done == STEPS
 
 
 def test_a_net_is_timed_and_left_as_it_was():

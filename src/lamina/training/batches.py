@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int64, Num, UInt8
@@ -77,10 +77,6 @@ class Batches:
         device: where the batches go.
         group: the processes that share the lanes out.
         resident_bytes: largest size of pixels to keep on the device; by default a quarter of a GPU's free memory.
-
-    Raises:
-        DataError: there are no images.
-        RecipeError: the recipe does not fit the images.
     """
 
     def __init__(
@@ -92,12 +88,6 @@ class Batches:
         *,
         resident_bytes: int | None = None,
     ) -> None:
-        if not len(images):
-            raise DataError(f"Expected images to train on, but the {images.split} split is empty.")
-        if recipe.translate_px >= (side := min(images.shape[1:])):
-            raise RecipeError(
-                f"translate_px was {recipe.translate_px}, but must be less than the side of the images, {side} px."
-            )
         self._recipe, self._device = recipe, device
         pixels, targets = torch.from_numpy(images.pixels), torch.from_numpy(images.targets)
         is_resident = pixels.nbytes <= (find_resident_bytes(device) if resident_bytes is None else resident_bytes)
@@ -115,21 +105,6 @@ class Batches:
     def sample(self, count: int) -> UInt8[Tensor, "b h w c"]:
         """The first images of the set, as they are."""
         return self._pixels[:count].to(self._device)
-
-    def blocks(self, epoch: int, first_step: int = 0) -> Iterator[list[DividedBatch]]:
-        """The batches of an epoch in order, from ``first_step`` on, as many together as the recipe's ``sync_every``.
-
-        A last batch with fewer lanes than the others joins the block before. ``first_step`` begins a block.
-        """
-        every = self._recipe.sync_every
-        starts = list(range(first_step, len(self), every))
-        rows = self._slices[-1]
-        is_alone = every > 1 and starts[-1] == len(self) - 1 and len(starts) > 1
-        if is_alone and rows.stop - rows.start < LEAST_IN_LANE * self._recipe.lanes:
-            starts.pop()
-        batches = self.epoch(epoch, first_step)
-        for start, stop in pairwise([*starts, len(self)]):
-            yield list(islice(batches, stop - start))
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[DividedBatch]:
         """The batches of an epoch in order, from ``first_step`` on; both count from 0."""
@@ -154,6 +129,18 @@ class Batches:
             lanes = divide_lanes(rows, recipe.lanes)
             own = range(self._own_lanes.start, min(self._own_lanes.stop, len(lanes)))
             yield DividedBatch(epoch, step, rows.stop - rows.start, len(lanes), own, partial(gather, step, lanes))
+
+
+def check_images(images: Images, recipe: Recipe) -> None:
+    """Raise ``DataError`` if there are no images, ``RecipeError`` if the recipe cannot make batches of them."""
+    if not len(images):
+        raise DataError(f"Expected images to train on, but the {images.split} split is empty.")
+    if recipe.translate_px >= (side := min(images.shape[1:])):
+        raise RecipeError(
+            f"translate_px was {recipe.translate_px}, but must be less than the side of the images, {side} px."
+        )
+    if recipe.balance == "on":
+        task_of(images).weigh(torch.from_numpy(images.targets))
 
 
 def find_resident_bytes(device: torch.device) -> float:

@@ -6,7 +6,7 @@ It needs no generator's state: what is random in a step follows from the seed an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,8 +26,10 @@ class Standing:
     images: int
     loss: float
     correct: float | None
-    """Right answers; ``None`` where answers are not right or wrong."""
+    """Correct predictions; ``None`` for regression."""
     seconds: float
+    doctor: dict[str, Any] = field(default_factory=dict)
+    """What the doctor remembers, as plain values."""
 
 
 @dataclass(frozen=True, eq=False)

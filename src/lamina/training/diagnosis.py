@@ -179,7 +179,7 @@ def find_dead(seen: Observation) -> Told | None:
     path, share = max(seen.activity.dead.items(), key=lambda pair: pair[1], default=("", 0.0))
     if share < limit:
         return None
-    since = find_since(seen.looks, lambda activity: activity.dead.get(path, 0.0) >= limit / 2)
+    since = seen.since[path]
     moved = f" Weights changed by up to {seen.largest_update:.2g} of their size in one step." if seen.checks else ""
     return (
         seen.names[path],
@@ -198,7 +198,7 @@ def find_saturation(seen: Observation) -> Told | None:
     path, share = max(pairs.items(), key=lambda pair: pair[1], default=("", 0.0))
     if share < limit:
         return None
-    since = find_since(seen.looks, lambda activity: activity.saturated.get(path, 0.0) >= limit / 2)
+    since = seen.since[path]
     return (
         seen.names[path],
         {"saturated_fraction": share, "since_epoch": float(since)},
@@ -208,14 +208,16 @@ def find_saturation(seen: Observation) -> Told | None:
     )
 
 
-def find_since(looks: Sequence[tuple[int, Activity]], holds: Callable[[Activity], bool]) -> int:
-    """The epoch since when something has held, without a break until the last look.
+def follow(since: Mapping[str, int], activity: Activity, epoch: int) -> dict[str, int]:
+    """For each layer that is half inactive or more in a look after ``epoch``, since when it has been.
 
     >>> quiet, loud = (Activity(9, {}, {"body.1": share}, {}, 0, 0) for share in (0.0, 0.5))
-    >>> find_since([(1, loud), (2, quiet), (3, loud), (4, loud)], lambda activity: activity.dead["body.1"] > 0.25)
-    3
+    >>> follow(follow({"body.1": 1}, quiet, 2), loud, 3), follow({"body.1": 3}, loud, 4)
+    ({'body.1': 3}, {'body.1': 3})
     """
-    return list(itertools.takewhile(lambda look: holds(look[1]), reversed(looks)))[-1][0]
+    parts = (activity.dead, LIMITS["dead units"]), (activity.saturated, LIMITS["saturated outputs"])
+    inactive = [path for shares, limit in parts for path, share in shares.items() if share >= limit.value / 2]
+    return {path: since.get(path, epoch) for path in inactive}
 
 
 def find_low_lr(seen: Observation) -> Told | None:

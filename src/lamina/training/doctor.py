@@ -6,11 +6,15 @@ with and without them.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import statistics
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +24,16 @@ from torch import Tensor, nn
 from lamina.data import Images
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.training.activations import describe_layer, innermost_paths, name_layer, watch
-from lamina.training.diagnosis import diagnose
+from lamina.training.batches import DividedBatch
+from lamina.training.diagnosis import SWINGS, diagnose, follow
 from lamina.training.events import Diagnosis, Epoch, LayerFigures
+from lamina.training.forward import Forward
+from lamina.training.group import ALONE, Group
 from lamina.training.model import Model, eval_mode, split_pixels
 from lamina.training.observation import Activity, Check, Moments, Observation
 from lamina.training.randomness import seeded
 from lamina.training.recipe import Recipe
+from lamina.training.schedule import lr_factor
 from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
 
 NORM_STEPS, NORM_IMAGES = 50, 5_000
@@ -35,111 +43,113 @@ LOSS_STEPS, MOST_ASKED = 100, 20
 MOST_FIXED, LEAST_FIXED, FIXED_FRACTION = 256, 100, 1 / 100
 """This fraction of the images is looked at after an epoch, which takes about 1 % of it, within these numbers; where
 that would be more, after the first and the last epoch and some between."""
+KEPT_LOSSES = SWINGS + 1
+"""As many as a rule looks at."""
 SATURATED_FRACTION = 0.03
 """How near an end of its range an output is saturated, as a fraction of half the range."""
 
 
+@dataclass
+class Memory:
+    """What a doctor remembers between steps, as a checkpoint holds it."""
+
+    found: list[Diagnosis] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    """Of the last epochs."""
+    initial_loss: float | None = None
+    checks: list[Check] = field(default_factory=list)
+    """Of this epoch's steps, of the weights of these ``names``."""
+    names: list[str] = field(default_factory=list)
+    raised: list[bool] = field(default_factory=list)
+    """Whether each of the last steps that were asked raised the loss of its own batch."""
+    since: dict[str, int] = field(default_factory=dict)
+    """The epoch since when a layer has been half inactive (:func:`~lamina.training.diagnosis.follow`)."""
+
+
 class Doctor:
-    """Follows a training, and says what goes wrong, each kind once.
+    """Follows a training, and says what goes wrong, each kind once."""
 
-    Args:
-        model: in training.
-        recipe: by which it is trained.
-        images: on which.
-        steps_per_epoch: how many it takes.
-    """
-
-    def __init__(self, model: Model, recipe: Recipe, images: Images, steps_per_epoch: int) -> None:
-        self._model, self._recipe, self._images, self._steps_per_epoch = model, recipe, images, steps_per_epoch
+    def __init__(
+        self, model: Model, forward: Forward, images: Images, recipe: Recipe, steps_per_epoch: int, group: Group = ALONE
+    ) -> None:
+        self._model, self._forward, self._recipe, self._group = model, forward, recipe, group
+        self._images, self._steps_per_epoch = images, steps_per_epoch
         affordable = max(1, min(MOST_FIXED, round(FIXED_FRACTION * len(images))))
         self._fixed = images.take_evenly(max(LEAST_FIXED, affordable))
         self._norm_steps = min(NORM_STEPS, math.ceil(NORM_IMAGES / recipe.batch_size))
         self._epochs_per_look = math.ceil(len(self._fixed) / affordable)
         self._constant_loss = constant_loss(model.task, images, recipe)
         self._guess_loss = guess_loss(model.task, images, recipe)
-        self._before: list[Tensor] | None = None
-        self.restart()
+        self._can_repeat = recipe.lanes == 1 and recipe.compile == "off" and model.net is not None
+        self._memory = Memory()
 
-    def restart(self) -> None:
-        """Forget what was seen, as where a training goes back."""
-        self._found: list[Diagnosis] = []
-        self._losses: list[float] = []
-        self._initial_loss: float | None = None
-        self._checks: list[Check] = []
-        self._asked: deque[bool] = deque(maxlen=MOST_ASKED)
-        self._looks: list[tuple[int, Activity]] = []
-        self._weights: dict[str, nn.Parameter] = {}
+    def to_json(self) -> dict[str, Any]:
+        """What it remembers, as plain values."""
+        return dataclasses.asdict(self._memory)
+
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Remember what :meth:`to_json` gave, and nothing else."""
+        memory = self._memory = Memory(**values)
+        memory.found = [Diagnosis(**one) for one in values.get("found", ())]
+        memory.checks = [Check(**one) for one in values.get("checks", ())]
 
     def _is_due(self, step: int, interval: int) -> bool:
-        """Whether a step is one of those, one in ``interval``, that end an epoch or a part of it.
-
-        A training that resumes within an epoch has the same figures at its end.
-        """
+        """Whether a step is one of those, one in ``interval``, that end an epoch or a part of it."""
         epoch, place = divmod(step, self._steps_per_epoch)
         left = self._steps_per_epoch - 1 - place
         return left % interval == 0 and (epoch + 1) % math.ceil(interval / self._steps_per_epoch) == 0
 
-    def begin_step(self, step: int) -> None:
-        """Remember the weights before one of the steps whose norms are taken; steps count from 0."""
-        self._before = None
+    @contextmanager
+    def watch(self, divided: DividedBatch, loss: Float[Tensor, ""]) -> Iterator[None]:
+        """Take the norms of the step inside the block, if they are due, and whether it lowers its batch's loss."""
+        step = divided.epoch * self._steps_per_epoch + divided.step
         ends = self._steps_per_epoch, self._steps_per_epoch * self._recipe.epochs  # of the first and the last epoch
-        if step == 0 or step + 1 in ends or self._is_due(step, self._norm_steps):
-            named = self._model.named_parameters()
-            self._weights = {name: weight for name, weight in named if weight.ndim >= 2 and weight.grad is not None}
-            self._before = [weight.detach().clone() for weight in self._weights.values()]
-
-    @torch.no_grad()
-    def end_step(
-        self,
-        step: int,
-        loss: Float[Tensor, ""],
-        repeat: Callable[[], tuple[Float[Tensor, "b k"], Float[Tensor, ""]]] | None,
-    ) -> None:
-        """Take the norms of such a step, and in some steps whether it lowered the loss of its batch.
-
-        Args:
-            step: as for :meth:`begin_step`.
-            loss: of the batch before the step.
-            repeat: gives the logits and the loss of the same batch, with the same dropout; ``None`` where that is
-                impossible.
-        """
         if step == 0:
-            self._initial_loss = loss.item()
-        if self._before:
-            weights = [weight.detach() for weight in self._weights.values()]
-            gradients = [weight.grad for weight in self._weights.values() if weight.grad is not None]
-            updates = torch._foreach_sub(weights, self._before)
-            gradient, size, update = (
-                torch.stack(torch._foreach_norm(part)).tolist() for part in (gradients, self._before, updates)
-            )
-            if math.isfinite(sum((*gradient, *size, *update))):
-                self._checks.append(Check(step, gradient, size, update))
-            self._before = None
-        if repeat is not None and self._is_due(step, LOSS_STEPS):
-            with keep_buffers(self._model):
-                _, loss_after = repeat()
-                self._asked.append(loss_after.item() > loss.item())
+            self._memory.initial_loss = loss.item()
+        if step == 0 or step + 1 in ends or self._is_due(step, self._norm_steps):
+            with self._check(step):
+                yield
+        else:
+            yield
+        if self._can_repeat and self._is_due(step, LOSS_STEPS):
+            with torch.no_grad(), keep_buffers(self._model):
+                _, loss_after = self._forward.repeat(next(divided.own))
+            self._memory.raised = [*self._memory.raised, loss_after.item() > loss.item()][-MOST_ASKED:]
 
-    def end_epoch(
-        self, epoch: Epoch, steps: int, lr: float, lr_fraction: float
-    ) -> tuple[LayerFigures | None, list[Diagnosis]]:
-        """What the layers did in an epoch, if that was looked at, and what is found at its end.
+    @contextmanager
+    def _check(self, step: int) -> Iterator[None]:
+        """Take the norms of a step: of the gradients, of the weights before it, and of their changes."""
+        named = self._model.named_parameters()
+        moving = {name: weight for name, weight in named if weight.ndim >= 2 and weight.grad is not None}
+        self._memory.names = list(moving)
+        before = [weight.detach().clone() for weight in moving.values()]
+        yield
+        if not moving:
+            return
+        gradients = [weight.grad for weight in moving.values() if weight.grad is not None]
+        updates = torch._foreach_sub([weight.detach() for weight in moving.values()], before)
+        gradient, size, update = (
+            torch.stack(torch._foreach_norm(part)).tolist() for part in (gradients, before, updates)
+        )
+        if math.isfinite(sum((*gradient, *size, *update))):
+            self._memory.checks.append(Check(step, gradient, size, update))
 
-        Args:
-            epoch: its record.
-            steps: since the beginning.
-            lr: the peak learning rate.
-            lr_fraction: what the schedule left of it, the mean of the epoch's first and last step.
-        """
-        self._losses.append(epoch.train_loss)
-        model, number = self._model, epoch.epoch
-        checks = [check for check in self._checks if len(check.weights) == len(self._weights)]
-        self._checks = []
+    def examine(self, epoch: Epoch, lr: float) -> Epoch:
+        """The epoch with what its layers did, if that was looked at, and what is found; ``lr`` is the peak."""
+        memory, model, number = self._memory, self._model, epoch.epoch
+        memory.losses = [*memory.losses, epoch.train_loss][-KEPT_LOSSES:]
+        checks = [check for check in memory.checks if len(check.weights) == len(memory.names)]
+        memory.checks = []
         if number <= self._recipe.freeze:  # only the head moves
-            return None, []
+            return epoch
+        activity = None
         if number in (1, self._recipe.epochs) or number % self._epochs_per_look == 0:
-            self._looks.append((number, look(model, self._fixed)))
-        layers = [name.rpartition(".")[0] for name in self._weights]
+            activity = look(model, self._fixed)
+            memory.since = follow(memory.since, activity, number)
+        layers = [name.rpartition(".")[0] for name in memory.names]
+        steps = number * self._steps_per_epoch
+        ends = (steps - self._steps_per_epoch, steps - 1)
+        factors = [lr_factor(self._recipe, step, self._recipe.epochs * self._steps_per_epoch) for step in ends]
         seen = Observation(
             epoch=number,
             steps=steps,
@@ -147,22 +157,26 @@ class Doctor:
             layers=layers,
             names={path: describe_layer(model, path) for path in (*layers, *innermost_paths(model))},
             checks=checks,
-            raised=sum(self._asked),
-            asked=len(self._asked),
-            looks=self._looks,
-            losses=self._losses,
-            initial_loss=self._initial_loss,
+            raised=sum(memory.raised),
+            asked=len(memory.raised),
+            activity=activity,
+            since=memory.since,
+            losses=memory.losses,
+            initial_loss=memory.initial_loss,
             constant_loss=self._constant_loss,
             guess_loss=self._guess_loss,
             lr=lr,
-            lr_fraction=lr_fraction,
+            lr_fraction=statistics.fmean(factors),
             kind=model.task.kind,
             classes=max(2, model.task.outputs),
             images_seen=number * len(self._images),
         )
-        found = list(diagnose(seen, tuple(self._found)))
-        self._found += found
-        return collect_figures(model, seen), found
+        found = list(diagnose(seen, memory.found))
+        if self._group.size > 1:  # what the leader finds
+            text = self._group.lead(lambda: json.dumps([dataclasses.asdict(one) for one in found]).encode())
+            found = [Diagnosis(**values) for values in json.loads(text)]
+        memory.found += found
+        return dataclasses.replace(epoch, layers=collect_figures(model, seen), diagnoses=tuple(found))
 
 
 def collect_figures(model: Model, seen: Observation) -> LayerFigures | None:

@@ -7,12 +7,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lamina.targets import Score
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 CauseKind = Literal[
     "inputs-out-of-scale",
@@ -211,31 +208,3 @@ class EarlyEnd(Event):
 
     def __str__(self) -> str:
         return f"ended after epoch {self.epoch}: {self.reason}"
-
-
-@dataclass
-class Tally:
-    """The sums of an epoch so far, kept on the device, so that no step waits for a number to be read."""
-
-    images: int = 0
-    loss: Tensor | float = 0.0
-    correct: Tensor | float | None = 0.0
-    seconds: float = 0.0
-
-    def add(self, loss: Tensor, correct: Tensor | None, images: int) -> None:
-        """Add a batch: its mean loss, its number of right answers, its size."""
-        self.images += images
-        self.loss = self.loss + loss.detach() * images
-        self.correct = None if correct is None or self.correct is None else self.correct + correct
-
-    def summarize(self, epoch: int, epochs: int, lr: float) -> Epoch:
-        """The record of the whole epoch."""
-        return Epoch(
-            epoch=epoch,
-            epochs=epochs,
-            train_loss=float(self.loss) / self.images,
-            train_accuracy=None if self.correct is None else float(self.correct) / self.images,
-            train_seconds=self.seconds,
-            images_per_second=self.images / self.seconds,
-            lr=lr,
-        )

@@ -29,11 +29,7 @@ COMPILER = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
 
 
 class Forward:
-    """From a batch to its logits. The layers of ``model`` are arranged for ``precision``.
-
-    Raises:
-        RecipeError: the recipe freezes a net that names no head, or compiles where that is impossible.
-    """
+    """From a batch to its logits. The layers of ``model`` are arranged for ``precision``."""
 
     def __init__(
         self, model: Model, batches: Batches, recipe: Recipe, precision: Precision, group: Group = ALONE
@@ -53,7 +49,9 @@ class Forward:
                 self._features = StoredFeatures(model, self._trunk.heads[0])
             if ends_in_head(model, self._trunk, sample):
                 self._seen = StoredFeatures(model, self._trunk.heads[0])
-        self._compute = compile_model(model, recipe)
+        # A kernel for each batch size: a general one could round differently, depending on which size came first.
+        compiles = recipe.compile == "on"
+        self._compute: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False) if compiles else model
 
     def __call__(self, batch: Batch) -> Float[Tensor, "b k"]:
         """The logits of a batch for its training step."""
@@ -65,11 +63,11 @@ class Forward:
             logits: Tensor = self._compute(batch.pixels)
             return logits
 
-    def pass_layers(self, batch: Batch) -> Float[Tensor, "b k"]:
-        """The same logits through every layer, so that hooks see them: nothing compiled, nothing stored."""
+    def repeat(self, batch: Batch) -> tuple[Float[Tensor, "b k"], Float[Tensor, ""]]:
+        """A batch's logits and loss through every layer, so that hooks see them: nothing compiled, nothing stored."""
         with self._arithmetic(batch):
             logits: Tensor = self._model(batch.pixels)
-            return logits
+        return logits, self._model.task.loss(logits, batch.targets, self._recipe.label_smoothing, batch.weights)
 
     def predict_logits(
         self, model: Model, pixels: UInt8[np.ndarray, "n h w c"], epochs_done: float
@@ -127,29 +125,21 @@ class Forward:
                         features.steps_found.add(missing.step)
 
 
-def compile_model(model: Model, recipe: Recipe) -> Callable[[Tensor], Tensor]:
-    """The model's forward pass, compiled at its first call if the recipe says so.
-
-    Raises:
-        RecipeError: ``compile`` is ``on``, but the recipe shows images of several sizes, or torch needs a C++ compiler,
-            as it does on a CPU, and there is none.
-    """
+def check_compile(recipe: Recipe, device: str) -> None:
+    """Raise ``RecipeError`` if the recipe compiles, but shows images of several sizes, or there is no C++ compiler."""
     if recipe.compile == "off":
-        return model
+        return
     if len(sizes_shown(recipe)) > 1:
         raise RecipeError(
             "compile on needs images of one size, but grow_from_fraction shows many, each of which would be compiled. "
             "Set compile to off, or grow_from_fraction to 0."
         )
-    if misses_compiler(model.device.type):
+    if misses_compiler(device):
         raise RecipeError(
             "compile on needs a C++ compiler, but "
             f"{os.environ.get('CXX') or COMPILER} is not on the PATH. "
             "Install it (Debian and Ubuntu: apt install g++), or leave compile off."
         )
-    # A kernel for each batch size: a general one could round differently, depending on which size came first.
-    compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False)
-    return compiled
 
 
 def misses_compiler(device: str) -> bool:

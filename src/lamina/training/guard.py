@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,7 @@ from torch.optim import Optimizer
 
 from lamina.errors import NotFiniteError
 from lamina.training.activations import describe_layer, innermost_paths, watch
-from lamina.training.batches import Batch, DividedBatch
+from lamina.training.batches import DividedBatch
 from lamina.training.checkpoint import name_tensors
 from lamina.training.forward import Forward
 from lamina.training.group import ALONE, Group
@@ -37,72 +38,54 @@ class Guard:
         recipe: Recipe,
         group: Group = ALONE,
     ) -> None:
-        self._models, self._optimizer, self._forward, self._recipe = models, optimizer, forward, recipe
-        self._group = group
+        self._models, self._optimizer, self._forward, self._group = models, optimizer, forward, group
+        self._clip_at = recipe.gradient_clip
         self._watched = choose_watched(models["live"])
         # A module of the user's own may hold infinities on purpose, as a mask does.
-        self._intended = frozenset(find_not_finite(name_tensors(models, optimizer)))
+        tensors = name_tensors(models, optimizer)
+        self._intended = {name: tensors[name].detach().clone() for name in find_not_finite(tensors)}
 
     def clip(self) -> None:
         """Scale the gradients so that their norm over all weights is within the recipe's limit, if it has one."""
-        if self._recipe.gradient_clip:
-            nn.utils.clip_grad_norm_(self._models["live"].parameters(), self._recipe.gradient_clip)
+        if self._clip_at:
+            nn.utils.clip_grad_norm_(self._models["live"].parameters(), self._clip_at)
 
     def check_step(self, loss: Float[Tensor, ""], divided: DividedBatch, lr: float) -> None:
-        """Check the loss and the gradients before the step is taken, which are the same in all processes.
+        """Raise ``NotFiniteError``, which names the layer where it began, if the loss or a gradient is not finite.
 
-        Raises:
-            NotFiniteError: one of them is not finite; the message names the layer where that began.
+        This comes before the step is taken; loss and gradients are the same in all processes.
         """
         if is_finite(loss, self._watched):
             return
-        places = self._group.gather(find_first(map(self._trace, divided.own)).encode())
-        where = find_first(place.decode() for place in places)
-        raise NotFiniteError(self._describe(loss.item(), divided, where, lr))
-
-    def find_problem(self, loss: Float[Tensor, ""], batch: Batch, lr: float) -> str | None:
-        """What is not finite before a step that one lane takes by itself, in words, if anything."""
-        return None if is_finite(loss, self._watched) else self._describe(loss.item(), batch, self._trace(batch), lr)
-
-    def _trace(self, batch: Batch) -> str:
-        model, smoothing = self._models["live"], self._recipe.label_smoothing
-
-        def repeat() -> Tensor:
-            return model.task.loss(self._forward.pass_layers(batch), batch.targets, smoothing, batch.weights)
-
-        return trace_not_finite(model, repeat)
-
-    def _describe(self, loss: float, batch: Batch | DividedBatch, where: str, lr: float) -> str:
+        model = self._models["live"]
+        found = (trace_not_finite(model, partial(self._forward.repeat, batch), batch.targets) for batch in divided.own)
+        places = self._group.gather(find_first(found).encode())
         not_finite = "NaN" if math.isnan(loss) else "infinity"
         what = "A gradient became NaN or infinity" if math.isfinite(loss) else f"The loss became {not_finite}"
-        norms = (nn.BatchNorm1d, nn.BatchNorm2d)
-        normalizes = any(isinstance(module, norms) for module in self._models["live"].modules())
+        normalizes = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules())
         remedies = " or gradient_clip 1" if normalizes else ", gradient_clip 1, or BatchNorm() in the net"
-        return (
-            f"{what} at step {batch.step + 1} of epoch {batch.epoch + 1}. "
-            f"First not finite: {where}. "
+        raise NotFiniteError(
+            f"{what} at step {divided.step + 1} of epoch {divided.epoch + 1}. "
+            f"First not finite: {find_first(place.decode() for place in places)}. "
             f"What usually helps: a lower lr (it is {lr:g}){remedies}."
         )
 
     def check_weights(self, lr: float) -> None:
-        """Check all weights, and the optimizer's state, in all processes before they are evaluated or saved.
-
-        Raises:
-            NotFiniteError: one of them is not finite in a process; the message names it.
-        """
+        """Raise ``NotFiniteError`` in all processes if a weight, or the optimizer's state, of one is not finite."""
         problems = self._group.gather((self.find_weights_problem(lr) or "").encode())
         if problem := next(filter(None, problems), None):
             raise NotFiniteError(problem.decode())
 
     def find_weights_problem(self, lr: float) -> str | None:
         """Which weight, or part of the optimizer's state, is not finite in this process, in words, if any."""
-        found = find_not_finite(name_tensors(self._models, self._optimizer))
-        if unintended := next((name for name in found if name not in self._intended), None):
-            holder, _, name = unintended.partition(".")
-            return (
-                f"{name} of {HOLDERS[holder]} contains NaN or infinity; checkpoint skipped. Lower lr "
-                f"(it is {lr:g}), or set gradient_clip to 1."
-            )
+        tensors = name_tensors(self._models, self._optimizer)
+        for place in find_not_finite(tensors):
+            if place not in self._intended or not has_same_infinities(tensors[place], self._intended[place]):
+                holder, _, name = place.partition(".")
+                return (
+                    f"{name} of {HOLDERS[holder]} contains NaN or infinity; checkpoint skipped. Lower lr "
+                    f"(it is {lr:g}), or set gradient_clip to 1."
+                )
         return None
 
 
@@ -140,10 +123,16 @@ def find_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
 
 
-def trace_not_finite(model: Model, take_step: Callable[[], Float[Tensor, ""]]) -> str:
-    """Where the first NaN or infinity is, in words: in weights, activations, the loss, or gradients.
+def has_same_infinities(tensor: Tensor, before: Tensor) -> bool:
+    """Whether whatever is not finite in a tensor was there before, with the same value."""
+    is_same = (tensor == before) | (tensor.isnan() & before.isnan())
+    return bool((is_same | tensor.isfinite()).all())
 
-    ``model`` has the weights from before the step; ``take_step`` makes its forward pass and returns the loss.
+
+def trace_not_finite(model: Model, repeat: Callable[[], tuple[Tensor, Tensor]], targets: Tensor) -> str:
+    """Where the first NaN or infinity is, in words: in weights, activations, logits, the loss, or gradients.
+
+    ``model`` has the weights from before the step; ``repeat`` makes its forward pass and gives logits and loss.
     """
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
@@ -158,12 +147,12 @@ def trace_not_finite(model: Model, take_step: Callable[[], Float[Tensor, ""]]) -
             output.register_hook(lambda gradient: gradients.__setitem__(index, bool(torch.isfinite(gradient).all())))
 
     with watch(model, innermost_paths(model), note):
-        loss = take_step()
+        logits, loss = repeat()
         for path, is_finite_output in outputs:
             if not is_finite_output:
                 return f"the activations of {describe_layer(model, path)}"
         if not torch.isfinite(loss):
-            return "the loss, or what the module itself computes after its layers: check the targets"
+            return describe_loss(logits, targets, describe_layer(model, outputs[-1][0]) if outputs else "its layers")
         model.zero_grad()
         loss.backward()
     for index, (path, _) in reversed(list(enumerate(outputs))):
@@ -171,3 +160,12 @@ def trace_not_finite(model: Model, take_step: Callable[[], Float[Tensor, ""]]) -
         if not gradients.get(index, True) or not all(bool(torch.isfinite(grad).all()) for grad in weights):
             return f"the gradients of {describe_layer(model, path)}"
     return UNKNOWN
+
+
+def describe_loss(logits: Float[Tensor, "b k"], targets: Tensor, last_layer: str) -> str:
+    """What makes the loss NaN or infinity where the outputs of all layers are finite."""
+    if not torch.isfinite(targets).all():
+        return "the targets, which contain NaN or infinity"
+    if not torch.isfinite(logits).all():
+        return f"the logits, which the module computes after {last_layer}"
+    return f"the loss, of logits up to {logits.detach().abs().max().item():.1e}, which come from {last_layer}"

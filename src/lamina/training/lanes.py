@@ -7,6 +7,7 @@ the same however they are dealt to processes. So the weights are the same to the
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from lamina.errors import RecipeError
 from lamina.targets import REGRESSION
-from lamina.training.batches import LEAST_IN_LANE, Batch, DividedBatch
+from lamina.training.batches import Batch, DividedBatch
+from lamina.training.events import Epoch
 from lamina.training.group import Group
 from lamina.training.model import Model
 from lamina.training.recipe import Recipe
@@ -109,36 +111,33 @@ def sum_lanes(
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """What the lanes of a step, or of several, add up to, besides what the model has taken.
-
-    Attributes:
-        loss: the mean over the images.
-        correct: right answers; ``None`` where answers are not right or wrong.
-        interrupts: how many processes were interrupted (:meth:`Group.interrupt`); ``None`` if there is one lane only.
-    """
+    """What the lanes of a step add up to, besides the gradients and statistics, which the model has got."""
 
     loss: Float[Tensor, ""]
+    """The mean over the images."""
     correct: Float[Tensor, ""] | None
-    interrupts: Float[Tensor, ""] | None = None
+    """Correct predictions; ``None`` for regression."""
+    interrupts: Float[Tensor, ""] | float = 0.0
+    """How many processes were interrupted (:meth:`Group.interrupt`)."""
 
 
 class OneLane:
     """The sums of a step whose batch is not divided: what its one lane gave."""
 
     def begin(self, _: DividedBatch) -> None:
-        """Begin a step."""
+        """Nothing to prepare."""
 
     def add(self, _: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
-        """Take the loss and the right answers; the gradients stay where backward left them."""
-        self._given = loss, correct
+        """Take the loss and the correct predictions; the gradients stay where backward left them."""
+        self._sums = Sums(loss.detach(), correct)
 
     def finish(self) -> Sums:
         """What the lane gave."""
-        return Sums(*self._given)
+        return self._sums
 
 
 class LaneSums:
-    """The sums of a step over its lanes: gradients, statistics of the norms, loss and right answers.
+    """The sums of a step over its lanes: gradients, statistics of the norms, loss and correct predictions.
 
     The loss of a batch is the mean over its images, so what a lane gives is weighted by its share of them. A running
     statistic becomes the mean of what the lanes would have made of it.
@@ -162,6 +161,7 @@ class LaneSums:
     def add(self, batch: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
         """Take what a lane gave, and put the model back to where the step began."""
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self._weights]
+        used = loss.new_tensor([weight.grad is not None for weight in self._weights])
         share = 1.0 if batch.share is None else batch.share
         # Their changes: those of a norm in eval mode are exactly 0 and add up to 0.
         changes = [share * (now - before) for now, before in zip(self._statistics, self._before, strict=False)]
@@ -169,7 +169,7 @@ class LaneSums:
         counts = [count - before for count, before in zip(self._counts, self._before[len(changes) :], strict=True)]
         answers = loss.new_zeros(()) if correct is None else correct
         interrupts = loss.new_tensor(float(not self._nodes and self._group.take_interrupt()))
-        parts = [*gradients, *changes, *counts, share * loss.detach(), answers, interrupts]
+        parts = [*gradients, *changes, *counts, used, share * loss.detach(), answers, interrupts]
         vector = torch.cat([part.reshape(-1).to(loss.dtype) for part in parts])
         insert(self._nodes, batch.lane, vector, self._divided.lanes)
         for weight in self._weights:
@@ -181,11 +181,15 @@ class LaneSums:
     def finish(self) -> Sums:
         """Give the model the gradients and statistics of all lanes."""
         tensors = [*self._weights, *self._statistics, *self._counts]
-        lengths = [*(tensor.numel() for tensor in tensors), 1, 1, 1]
+        lengths = [*(tensor.numel() for tensor in tensors), len(self._weights), 1, 1, 1]
         empty = torch.zeros(sum(lengths), device=self._model.device)
         total = sum_lanes(self._nodes, self._divided.lanes, self._lanes, empty, self._group)
-        *sums, loss, correct, interrupts = total.split(lengths)
-        for tensor, part in zip(tensors, sums, strict=True):
+        *sums, used, loss, correct, interrupts = total.split(lengths)
+        # A weight that no lane used has no gradient, as with one lane: zeros would let an optimizer decay it.
+        unused = {place for place, lanes in enumerate(used.tolist()) if not lanes}
+        for place, (tensor, part) in enumerate(zip(tensors, sums, strict=True)):
+            if place in unused:
+                continue
             if tensor.requires_grad:
                 # In the memory layout of its weight, which fused optimizers expect.
                 tensor.grad = torch.empty_like(tensor).copy_(part.view_as(tensor))
@@ -197,26 +201,57 @@ class LaneSums:
         return Sums(loss[0], correct[0] if is_counted else None, interrupts[0])
 
 
+@dataclass
+class Tally:
+    """The sums of an epoch so far, kept on the device, so that no step waits for a number to be read."""
+
+    images: int = 0
+    loss: Tensor | float = 0.0
+    correct: Tensor | float | None = 0.0
+    seconds: float = 0.0
+    _interrupts: Tensor | float = 0.0
+    _clock: float = 0.0
+
+    def start(self) -> None:
+        """Let the clock run."""
+        self._clock, self._interrupts = time.perf_counter(), 0.0
+
+    def pause(self) -> None:
+        """Stop the clock."""
+        self.seconds += time.perf_counter() - self._clock
+
+    def add(self, sums: Sums, images: int) -> None:
+        """Add a step of so many images."""
+        self.images += images
+        self.loss = self.loss + sums.loss * images
+        self.correct = None if sums.correct is None or self.correct is None else self.correct + sums.correct
+        self._interrupts = self._interrupts + sums.interrupts
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether a process was interrupted since the clock was started."""
+        return bool(self._interrupts)
+
+    def values(self) -> tuple[int, float, float | None, float]:
+        """Images, loss, correct predictions and seconds, as plain numbers."""
+        return self.images, float(self.loss), None if self.correct is None else float(self.correct), self.seconds
+
+    def summarize(self, epoch: int, epochs: int, lr: float) -> Epoch:
+        """The record of the whole epoch."""
+        images, loss, correct, seconds = self.values()
+        accuracy = None if correct is None else correct / images
+        return Epoch(epoch, epochs, loss / images, accuracy, seconds, images / seconds, lr)
+
+
 def build_sums(model: Model, recipe: Recipe, group: Group) -> OneLane | LaneSums:
     """What adds up the lanes of the recipe's batches over the processes of a group."""
     return OneLane() if recipe.lanes == 1 else LaneSums(model, recipe.lanes, group)
 
 
-def check_lanes(recipe: Recipe, images: int, group: Group) -> None:
-    """Raise ``RecipeError`` unless the recipe's lanes suit so many training images and the group."""
-    lanes, every = recipe.lanes, recipe.sync_every
-    if group.size > lanes:
+def check_lanes(recipe: Recipe, group: Group) -> None:
+    """Raise ``RecipeError`` unless there is a lane for each process."""
+    if group.size > recipe.lanes:
         raise RecipeError(
-            f"{group.size} processes train together, but lanes was {lanes}: each needs a lane of the batch. "
+            f"{group.size} processes train together, but lanes was {recipe.lanes}: each needs a lane of the batch. "
             f"Set lanes to {group.size} or more, such as {1 << (group.size - 1).bit_length()}."
-        )
-    if every > 1 and lanes == 1:
-        raise RecipeError(
-            f"sync_every was {every}, but lanes was 1: the weights of several lanes are averaged. Set lanes to the "
-            "number of processes or more, or leave sync_every at 1."
-        )
-    if every > 1 and (size := min(recipe.batch_size, images)) < LEAST_IN_LANE * lanes:
-        raise RecipeError(
-            f"sync_every was {every}, which needs {LEAST_IN_LANE} images for each of {lanes} lanes in a batch, but a "
-            f"batch has {size}. Set lanes to {max(2, size // LEAST_IN_LANE)} or fewer, or sync_every to 1."
         )

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import time
 from collections.abc import Iterator
-from copy import deepcopy
-from functools import partial
 
 import numpy as np
-import torch
 from jaxtyping import Float32, UInt8
-from torch import Tensor, nn
+from torch import nn
 
 from lamina.data import Images
 from lamina.errors import NotFiniteError
 from lamina.nets import Net
-from lamina.training.batches import Batch, Batches, DividedBatch
+from lamina.training.average import Average
+from lamina.training.batches import Batches, DividedBatch
 from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, name_tensors, restore_tensors
-from lamina.training.device import choose_device, keep_freed_memory
+from lamina.training.device import keep_freed_memory
 from lamina.training.doctor import Doctor
-from lamina.training.events import Diagnosis, Epoch, Step, Tally
+from lamina.training.events import Epoch, Step
 from lamina.training.forward import Forward
 from lamina.training.group import ALONE, Group
 from lamina.training.guard import Guard
-from lamina.training.lanes import Sums, build_sums, check_lanes
-from lamina.training.local_steps import LocalSteps
-from lamina.training.model import Model, build_model, check_model, update_average
+from lamina.training.lanes import Sums, Tally, build_sums
+from lamina.training.model import Model
 from lamina.training.optim import build_optimizer, set_lr
-from lamina.training.precision import Precision, choose_precision
-from lamina.training.randomness import derive_seed, seeded
+from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
+from lamina.training.setup import prepare_training
 from lamina.training.tensors import digest_tensors
 
 
@@ -62,8 +56,7 @@ class Training:
         NetError: the net does not take these images or does not give one logit for each target.
         RecipeError: the recipe does not fit the images or the net, or the device does not exist.
         NotFiniteError: while iterating, the loss or a gradient is NaN or infinity, and the weights are those from
-            before that step, or from before the block of steps that lanes take by themselves; or, at the end of an
-            epoch, a weight or the optimizer's state is.
+            before that step; or, at the end of an epoch, a weight or the optimizer's state is.
         DataError: there are no images.
 
     >>> from lamina import Net, load_data
@@ -84,23 +77,18 @@ class Training:
         steps_per_record: int = 10,
         group: Group = ALONE,
     ) -> None:
-        self.recipe = recipe = recipe or Recipe()
-        self.device = choose_device(device)
-        target = torch.device(self.device.value)
-        check_lanes(recipe, len(images), group)
-        self._batches = Batches(images, recipe, target, group)
-        with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
-            self._live = build_model(net, images, recipe).to(target)
-        check_model(self._live, recipe, len(images))
+        prepared = prepare_training(net, images, recipe, device, precision, group)
+        self.recipe, self.device, self.precision = prepared.recipe, prepared.device, prepared.precision
+        self._live, recipe = prepared.model, prepared.recipe
         keep_freed_memory()
-        self.precision = precision or choose_precision(recipe.precision, self._live)
+        self._batches = Batches(images, recipe, self._live.device, group)
         self._forward = Forward(self._live, self._batches, recipe, self.precision, group)
-        self._models = {"live": self._live} | ({"averaged": deepcopy(self._live)} if recipe.ema_decay else {})
+        self._average = Average(self._live, recipe.ema_decay) if recipe.ema_decay else None
+        self._models = {"live": self._live} | ({"averaged": self._average.model} if self._average else {})
         self._optimizer = build_optimizer(self._live, recipe, self.precision.value)
-        self._sums = build_sums(self._live, recipe, group)
-        self._local = LocalSteps(self._live, self._optimizer, recipe.lanes, group) if recipe.sync_every > 1 else None
+        self._lanes = build_sums(self._live, recipe, group)
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group)
-        self._doctor, self._group = Doctor(self._live, recipe, images, len(self._batches)), group
+        self._doctor = Doctor(self._live, self._forward, images, recipe, len(self._batches), group)
         self._steps_per_record, self._tally = steps_per_record, Tally()
         self.images, self.steps_per_epoch = len(images), len(self._batches)
         self.steps_done = self.rewinds = 0
@@ -126,14 +114,6 @@ class Training:
         """The peak learning rate: the recipe's, halved at each return to a checkpoint."""
         return self.recipe.lr * 0.5**self.rewinds
 
-    def predict_logits(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
-        """The logits of pictures from :attr:`model` in the training's number format, between two records.
-
-        They are quicker than :func:`lamina.predict_logits` and may round differently. While the trunk is frozen, its
-        features of the same array are computed once.
-        """
-        return self._forward.predict_logits(self.model, pixels, self.steps_done / self.steps_per_epoch)
-
     def __iter__(self) -> Iterator[Step | Epoch]:
         try:
             while not self.is_finished:
@@ -142,108 +122,76 @@ class Training:
             self._set_eval_mode()
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
-        recipe, tally = self.recipe, self._tally
+        """Forward, loss, backward, step: for each step that is left of an epoch."""
+        forward, task, lanes, optimizer = self._forward, self._live.task, self._lanes, self._optimizer
         epoch, first_step = divmod(self.steps_done, self.steps_per_epoch)
-        clock = time.perf_counter()
-        self._forward.set_mode(epoch)
-        interrupts: Tensor | float = 0.0
+        forward.set_mode(epoch)
+        self._tally.start()
 
-        for block in self._batches.blocks(epoch, first_step):  # of one step, unless the recipe's lanes go alone
-            begun, done = block[0].step, block[-1].step + 1
-            is_last = done == self.steps_per_epoch
-            is_recorded = is_last or begun // self._steps_per_record != done // self._steps_per_record
-            if self._local is None:
-                sums = self._take_step(block[0], is_recorded=is_recorded)
-            else:
-                sums = self._take_local_steps(self._local, block)
+        for step in self._batches.epoch(epoch, first_step):
+            set_lr(optimizer, self._lr_of(step))
+            optimizer.zero_grad()
+            lanes.begin(step)
+            for batch in step.own:  # one, unless the recipe divides batches into lanes
+                logits = forward(batch)
+                loss = task.loss(logits, batch.targets, self.recipe.label_smoothing, batch.weights)
+                loss.backward(batch.share)
+                lanes.add(batch, loss, task.correct(logits.detach(), batch.targets))
+            sums = lanes.finish()
 
-            if recipe.ema_decay:
-                update_average(self._models["averaged"], self._live, recipe.ema_decay ** len(block))
-            self.steps_done += len(block)
-            tally.add(sums.loss, sums.correct, sum(divided.images for divided in block))
-            if sums.interrupts is not None:
-                interrupts = interrupts + sums.interrupts
-            # A GPU would wait.
-            self.is_interrupted = (is_recorded or sums.loss.is_cpu) and bool(interrupts)
-            if is_recorded or self.is_interrupted:
-                interrupts = 0.0
-                loss = sums.loss.item()
-                tally.seconds += time.perf_counter() - clock
-                self._set_eval_mode()
-                if is_last:
-                    self._tally = Tally()
-                    self._guard.check_weights(self.lr)
-                    yield self._examine(tally.summarize(epoch + 1, recipe.epochs, self._lr_of(epoch, done - 1)))
-                else:
-                    yield Step(epoch + 1, done, self.steps_per_epoch, loss)
-                self._forward.set_mode(epoch)
-                clock = time.perf_counter()
+            if self._can_wait(step):
+                self._guard.check_step(sums.loss, step, self.lr)
+            self._guard.clip()
+            with self._doctor.watch(step, sums.loss):
+                optimizer.step()
+            if self._average:
+                self._average.update(self.steps_done)
+            yield from self._record(step, sums)
 
-    def _take_step(self, divided: DividedBatch, *, is_recorded: bool) -> Sums:
-        """Forward, loss, backward, step."""
-        set_lr(self._optimizer, self._lr_of(divided.epoch, divided.step))
-        self._optimizer.zero_grad()
-        self._sums.begin(divided)
-        for batch in divided.own:  # one, unless the recipe divides batches into lanes
-            self._sums.add(batch, *self._go_back(batch, batch.share))
-        sums = self._sums.finish()
-        if is_recorded or sums.loss.is_cpu:  # a GPU would wait for every check
-            self._guard.check_step(sums.loss, divided, self.lr)
-        self._guard.clip()
-        self._doctor.begin_step(self.steps_done)
-        self._optimizer.step()
-        can_repeat = self.recipe.lanes == 1 and self.recipe.compile == "off" and self._live.net is not None
-        repeat = partial(self._go_forward, batch) if can_repeat else None
-        self._doctor.end_step(self.steps_done, sums.loss, repeat)
-        return sums
+    def _record(self, step: DividedBatch, sums: Sums) -> Iterator[Step | Epoch]:
+        """Count a step; where a record is due, yield it with the model in eval mode and the clock stopped."""
+        self.steps_done += 1
+        self._tally.add(sums, step.images)
+        self.is_interrupted = self._can_wait(step) and self._tally.is_interrupted
+        if not (self._is_recorded(step) or self.is_interrupted):
+            return
+        loss = sums.loss.item()
+        self._tally.pause()
+        self._set_eval_mode()
+        if step.step + 1 < self.steps_per_epoch:
+            yield Step(step.epoch + 1, step.step + 1, self.steps_per_epoch, loss)
+        else:
+            self._guard.check_weights(self.lr)
+            epoch = self._tally.summarize(step.epoch + 1, self.recipe.epochs, self._lr_of(step))
+            self._tally = Tally()
+            yield self._doctor.examine(epoch, self.lr)
+        self._forward.set_mode(step.epoch)
+        self._tally.start()
 
-    def _take_local_steps(self, local: LocalSteps, block: list[DividedBatch]) -> Sums:
-        """The same several times for each lane by itself; then the mean of the lanes."""
-        for batches in local.each_lane(block):
-            for batch in batches:
-                set_lr(self._optimizer, self._lr_of(batch.epoch, batch.step))
-                self._optimizer.zero_grad()
-                loss, correct = self._go_back(batch)
-                if problem := self._guard.find_problem(loss, batch, self.lr):
-                    local.fail(problem)
-                    break
-                self._guard.clip()
-                self._optimizer.step()
-                local.add(batch, loss, correct)
-        sums, problem = local.finish()
-        if problem:
-            raise NotFiniteError(problem)
-        return sums
+    def _is_recorded(self, step: DividedBatch) -> bool:
+        done = step.step + 1
+        return done == self.steps_per_epoch or step.step // self._steps_per_record != done // self._steps_per_record
 
-    def _go_forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """A batch's logits and loss by the present weights."""
-        logits = self._forward(batch)
-        return logits, self._live.task.loss(logits, batch.targets, self.recipe.label_smoothing, batch.weights)
+    def _can_wait(self, step: DividedBatch) -> bool:
+        """Whether numbers may be read after this step: a GPU would have to finish it first."""
+        return self._live.device.type == "cpu" or self._is_recorded(step)
 
-    def _go_back(self, batch: Batch, share: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Forward and backward: a batch's loss and right answers; the gradients are those of ``share`` of its loss."""
-        logits, loss = self._go_forward(batch)
-        loss.backward(share)
-        return loss, self._live.task.correct(logits.detach(), batch.targets)
-
-    def _examine(self, epoch: Epoch) -> Epoch:
-        """An epoch's record with its layers' figures, and what the doctor says; in a group, what the leader's says."""
-        fraction = (self._lr_of(epoch.epoch - 1, 0) + epoch.lr) / (2 * self.lr) if self.lr else 1.0
-        layers, found = self._doctor.end_epoch(epoch, self.steps_done, self.lr, fraction)
-        if self._group.size > 1:
-            text = self._group.lead(lambda: json.dumps([dataclasses.asdict(one) for one in found]).encode())
-            found = [Diagnosis(**values) for values in json.loads(text)]
-        return dataclasses.replace(epoch, layers=layers, diagnoses=tuple(found))
-
-    def _lr_of(self, epoch: int, step: int) -> float:
-        """The learning rate of a step of an epoch."""
-        steps = self.steps_per_epoch
-        return self.lr * lr_factor(self.recipe, epoch * steps + step, self.recipe.epochs * steps)
+    def _lr_of(self, step: DividedBatch) -> float:
+        done, steps = step.epoch * self.steps_per_epoch + step.step, self.recipe.epochs * self.steps_per_epoch
+        return self.lr * lr_factor(self.recipe, done, steps)
 
     def _set_eval_mode(self) -> None:
         self._forward.set_eval_mode()
-        if self.model is not self._live:
-            self.model.eval()
+        if self._average:
+            self._average.model.eval()
+
+    def predict_logits(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
+        """The logits of images from :attr:`model` in the training's number format, between two records.
+
+        Faster than :func:`lamina.predict_logits`, but may round differently. While all layers below
+        the head are frozen, their outputs for the same array are computed once.
+        """
+        return self._forward.predict_logits(self.model, pixels, self.steps_done / self.steps_per_epoch)
 
     def check_weights(self) -> None:
         """Raise ``NotFiniteError`` in all processes if a weight, or an optimizer's state, of one is not finite."""
@@ -261,9 +209,7 @@ class Training:
         """
         if problem := self._guard.find_weights_problem(self.lr):
             raise NotFiniteError(problem)
-        tally = self._tally
-        correct = None if tally.correct is None else float(tally.correct)
-        standing = Standing(self.steps_done, self.rewinds, tally.images, float(tally.loss), correct, tally.seconds)
+        standing = Standing(self.steps_done, self.rewinds, *self._tally.values(), self._doctor.to_json())
         return Checkpoint(collect_tensors(self._models, self._optimizer), standing)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -273,7 +219,7 @@ class Training:
             RunError: the checkpoint's weights are not those of this net; nothing has been changed.
         """
         restore_tensors(checkpoint.tensors, self._models, self._optimizer)
-        self._doctor.restart()
         standing = checkpoint.standing
+        self._doctor.restore(standing.doctor)
         self.steps_done, self.rewinds = standing.steps_done, standing.rewinds
         self._tally = Tally(standing.images, standing.loss, standing.correct, standing.seconds)

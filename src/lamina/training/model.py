@@ -160,6 +160,7 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
             raise NetError(
                 f"The module's weights should be {expected}, but {name} is {weight.dtype}. Call module.float() first."
             )
+    _check_state(net)
     model = _build(net, None, task, images, recipe)
     _check_own_module(model, torch.from_numpy(images.take_evenly(2).pixels))
     return model
@@ -203,14 +204,6 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
                 f"{height}×{width}: {reason}. Begin with a larger fraction; only a net that "
                 "ends in GlobalMaxPool() or GlobalAvgPool() before Output() takes several sizes."
             ) from error
-
-
-@torch.no_grad()
-def update_average(averaged: Model, live: Model, decay: float) -> None:
-    """Move the averaged weights towards the live ones by the fraction ``1 - decay``; copy the norms' statistics."""
-    torch._foreach_lerp_(tuple(averaged.parameters()), tuple(live.parameters()), 1 - decay)
-    for kept, buffer in zip(averaged.buffers(), live.buffers(), strict=True):
-        kept.copy_(buffer)
 
 
 def split_pixels(pixels: UInt8[np.ndarray, "n h w c"]) -> list[UInt8[np.ndarray, "m h w c"]]:
@@ -262,6 +255,22 @@ def _materialize(body: nn.Module, in_shape: Shape) -> None:
         shape = (2, *in_shape)
         with eval_mode(body), torch.no_grad(), _explain_failure(shape):
             body(torch.zeros(shape))
+
+
+def _check_state(module: nn.Module) -> None:
+    """Raise ``NetError`` unless everything that a module keeps can be stored: as named tensors of real numbers."""
+    for name, value in module.state_dict().items():
+        if name.endswith("_extra_state"):
+            owner = name.removesuffix("_extra_state").rstrip(".") or "the module"
+            raise NetError(
+                f"lamina stores a model as tensors, but {owner} has a state of its own (get_extra_state). Keep it in "
+                "buffers: self.register_buffer(name, tensor)."
+            )
+        if value.is_complex():
+            raise NetError(
+                f"lamina stores tensors of real numbers, but {name} is {value.dtype}. Keep torch.view_as_real of it, "
+                "or register it with persistent=False if the module can compute it again."
+            )
 
 
 def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:

@@ -72,8 +72,9 @@ class Observation:
         names: each layer, by its module path, in words.
         checks: of this epoch's steps.
         raised: how many of the last ``asked`` steps that were asked raised the loss of their own batch.
-        looks: pairs of an epoch and the activity after it.
-        losses: of the epochs that were seen; ``initial_loss`` is that before the first step, if it was seen.
+        activity: after this epoch, if it was looked at.
+        since: for each layer that is half inactive or more, the epoch since when it has been, in all looks.
+        losses: of the last epochs; ``initial_loss`` is that before the first step, if it was seen.
         constant_loss: of the best constant answer; ``guess_loss`` is that of logits of 0.
         lr: the peak learning rate; ``lr_fraction`` is what the schedule left of it in this epoch.
         kind: of target; ``classes`` is how many answers there are.
@@ -88,7 +89,8 @@ class Observation:
     checks: Sequence[Check]
     raised: int
     asked: int
-    looks: Sequence[tuple[int, Activity]]
+    activity: Activity | None
+    since: Mapping[str, int]
     losses: Sequence[float]
     initial_loss: float | None
     constant_loss: float
@@ -98,12 +100,6 @@ class Observation:
     kind: Kind
     classes: int
     images_seen: int
-
-    @property
-    def activity(self) -> Activity | None:
-        """That after this epoch, if it was looked at."""
-        epoch, activity = self.looks[-1] if self.looks else (0, None)
-        return activity if epoch == self.epoch else None
 
     @property
     def loss_ratio(self) -> float:

@@ -60,15 +60,13 @@ class Recipe:
     normalization: Literal["unit", "channel"] = "unit"
     """unit: pixels to -1 … 1; channel: each channel to mean 0 and standard deviation 1 over the training images"""
     ema_decay: Fraction = 0.0
-    """decay per step of a moving average of the weights, which is evaluated instead of them; 0 for none"""
+    """decay per step of a moving average of the weights, which is evaluated instead of them: in step t, from 0, at most
+    (1 + t) / (10 + t); 0 for none"""
     gradient_clip: Annotated[float, Range(0)] = 0.0
     """upper limit of the global gradient norm; 0 for no limit"""
     lanes: Annotated[int, Range(1)] = 1
     """parts of each batch, each with batch norms and dropout of its own, which the processes of torchrun share out: any
     number of processes, up to this, gives the same weights"""
-    sync_every: Annotated[int, Range(1)] = 1
-    """steps that each lane takes by itself before the weights of all lanes are averaged (local SGD), for slow networks;
-    1: the gradients of all lanes are added in every step"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """number format of convolutions and linear layers; auto chooses by processor and layer size"""
     compile: Literal["off", "on"] = "off"

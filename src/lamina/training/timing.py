@@ -13,6 +13,7 @@ from torch import nn
 
 from lamina.data import Images
 from lamina.nets import Net
+from lamina.training.batches import LEAST_IN_LANE
 from lamina.training.features import predict_logits
 from lamina.training.loop import Training
 from lamina.training.model import Model
@@ -47,8 +48,8 @@ class Pace:
     def total_seconds(self, recipe: Recipe, images: int, evaluated: int) -> float:
         """The time of all epochs on ``images`` training images, including evaluations of ``evaluated`` images.
 
-        A step's time is taken to be proportional to the area of its pictures. While the trunk is frozen, the features
-        of all images are computed only once.
+        A step's time is taken to be proportional to the area of its images. While the layers below the head are
+        frozen, their outputs are computed once for all epochs, unless lanes or growing images forbid storing them.
         """
         area = 1.0
         if recipe.grow_from_fraction:
@@ -58,7 +59,8 @@ class Pace:
         whole = (self.train_seconds * images * area + evaluation) * (recipe.epochs - freeze)
         frozen = HEAD_SECONDS * images * freeze
         if recipe.freeze:
-            frozen += self.evaluation_seconds * (images + evaluated)
+            is_stored = recipe.lanes == 1 and not recipe.grow_from_fraction
+            frozen += self.evaluation_seconds * (images * (1 if is_stored else freeze) + evaluated)
         return self.start_seconds + whole + frozen + SAVING_SECONDS * recipe.epochs
 
     def epoch_seconds(self, recipe: Recipe, images: int, evaluated: int) -> list[float]:
@@ -85,11 +87,12 @@ class Pace:
 
 def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: str) -> Pace:
     """Time a few training steps of a copy of a net on ``images``, and an evaluation."""
-    batch = min(recipe.batch_size, TIMED_BATCH)
+    batch, lanes = choose_timed_batch(recipe)
     # If a trunk is frozen at first, an epoch has one step, so that all layers are trained from the second step on.
     sample = images.take_evenly(batch if recipe.freeze else STEPS * batch)
     # As many epochs as steps, in case all images fit into one batch.
-    trial = replace(recipe, epochs=STEPS, batch_size=batch, grow_from_fraction=0.0, freeze=min(recipe.freeze, 1))
+    same = replace(recipe, grow_from_fraction=0.0, freeze=min(recipe.freeze, 1))
+    trial = replace(same, epochs=STEPS, batch_size=batch, lanes=lanes)
     began = time.perf_counter()
     training = Training(deepcopy(net), sample, trial, device=device, steps_per_record=1)
     ended = []
@@ -101,6 +104,17 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: s
     trained = sum(itertools.islice(sizes, WARM_UP_STEPS, len(ended)))
     train_seconds = (ended[-1] - ended[WARM_UP_STEPS - 1]) / trained
     return Pace(train_seconds, _time_evaluation(training.model, images), ended[0] - began)
+
+
+def choose_timed_batch(recipe: Recipe) -> tuple[int, int]:
+    """The images and lanes of a timed step: as many lanes of the recipe's size as few images make up.
+
+    >>> [choose_timed_batch(Recipe(batch_size=500, lanes=lanes)) for lanes in (1, 4, 16, 250)]
+    [(100, 1), (100, 1), (93, 3), (100, 50)]
+    """
+    size = max(LEAST_IN_LANE, min(recipe.batch_size // recipe.lanes, TIMED_BATCH))
+    lanes = min(recipe.lanes, TIMED_BATCH // size)
+    return min(recipe.batch_size, lanes * size), lanes
 
 
 def _time_evaluation(model: Model, images: Images) -> float:

@@ -1,0 +1,73 @@
+"""Everything that can be checked and chosen before a training's first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lamina.data import Images
+from lamina.nets import Net
+from lamina.training.batches import check_images
+from lamina.training.device import Choice, choose_device
+from lamina.training.forward import check_compile
+from lamina.training.freezing import find_trunk
+from lamina.training.group import ALONE, Group
+from lamina.training.lanes import check_lanes
+from lamina.training.model import Model, build_model, check_model
+from lamina.training.precision import Precision, choose_precision
+from lamina.training.randomness import derive_seed, seeded
+from lamina.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model before its first step, with the recipe, and the device and the number format that were chosen."""
+
+    model: Model
+    recipe: Recipe
+    device: Choice
+    precision: Precision
+
+
+def prepare_training(
+    net: Net | nn.Module,
+    images: Images,
+    recipe: Recipe | None = None,
+    device: str = "auto",
+    precision: Precision | None = None,
+    group: Group = ALONE,
+) -> Prepared:
+    """Check a training as a whole, choose its device and number format, and build its model, once.
+
+    Nothing else of the training is built: no batches on the device, no optimizer.
+
+    Args:
+        net: a net, or a module from normalized float images (N, C, H, W) to logits, which becomes part of the model.
+        images: the training images.
+        recipe: how to train.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: the number format that a run recorded; by default it follows from the recipe.
+        group: the processes that train together.
+
+    Raises:
+        NetError: the net does not take these images or does not give one logit for each target.
+        RecipeError: the recipe does not fit the images, the net or the group, or the device does not exist.
+        DataError: there are no images.
+
+    >>> from lamina import load_data, load_net
+    >>> prepare_training(load_net("mlp"), load_data("shapes").train, Recipe(precision="fp32"), "cpu").precision.value
+    'fp32'
+    """
+    recipe = recipe or Recipe()
+    chosen = choose_device(device)
+    check_lanes(recipe, group)
+    check_images(images, recipe)
+    with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
+        model = build_model(net, images, recipe).to(chosen.value)
+    check_model(model, recipe, len(images))
+    if recipe.freeze:
+        find_trunk(model.body)
+    check_compile(recipe, chosen.value)
+    return Prepared(model, recipe, chosen, precision or choose_precision(recipe.precision, model))

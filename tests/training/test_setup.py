@@ -1,0 +1,70 @@
+"""Whatever can be checked before the first step is checked once, in one place."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lamina import Images, Recipe, Training, load_data, load_net
+from lamina.errors import DataError, NetError, RecipeError
+from lamina.nets import BatchNorm, Conv2d, Flatten, GlobalMaxPool, Linear, Net, Output
+from lamina.training.group import Group
+from lamina.training.setup import prepare_training
+from lamina.training.tensors import digest_tensors
+
+SMALL = Net(Flatten(), Output())
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    return load_data("shapes").train.take(range(40))
+
+
+def test_what_is_prepared_is_what_a_training_begins_with(images):
+    recipe = Recipe(epochs=1, ema_decay=0.9, precision="bf16")
+    prepared, training = (
+        prepare_training(load_net("cnn-s"), images, recipe, "cpu"),
+        Training(load_net("cnn-s"), images, recipe, device="cpu"),
+    )
+    assert digest_tensors(prepared.model.state_dict()) == digest_tensors(training.model.state_dict())
+    assert (prepared.recipe, prepared.device, prepared.precision) == (recipe, training.device, training.precision)
+    assert prepared.model.task == training.model.task
+    assert prepare_training(SMALL, images).recipe == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("net", "fields", "kind", "message"),
+    [
+        (SMALL, {"translate_px": 32}, RecipeError, "translate_px was 32, but must be less than the side"),
+        (SMALL, {"freeze": 1}, RecipeError, "this net names no head"),
+        (SMALL, {"dropout": 0.5}, RecipeError, "the net has no Dropout layer"),
+        (SMALL, {"grow_from_fraction": 0.5}, RecipeError, "the net does not take pictures of"),
+        (Net(Conv2d(4, 3), GlobalMaxPool(), Output()), {"grow_from_fraction": 0.5, "compile": "on"}, RecipeError,
+         "compile on needs images of one size"),
+        (Net(Flatten(), Linear(4), BatchNorm(), Output()), {"batch_size": 1}, RecipeError, "batch_size was 1"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3072, 9)), {}, NetError, "should give logits of shape"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).requires_grad_(False), {}, NetError, "no weights to train"),
+    ],
+)  # fmt: skip
+def test_a_training_that_cannot_begin_is_refused_by_both(net, fields, kind, message, images):
+    for begin in (prepare_training, Training):
+        with pytest.raises(kind, match=message):
+            begin(net, images, Recipe(**{"epochs": 4, **fields}), device="cpu")
+
+
+def test_images_devices_and_groups_are_checked(images):
+    with pytest.raises(DataError, match="the train split is empty"):
+        prepare_training(SMALL, images.take([]))
+    numbers = Images(images.pixels, np.ones((40, 1), np.float32), ("x",), images.names, "train")
+    with pytest.raises(RecipeError, match="balance on needs classes"):
+        prepare_training(SMALL, numbers, Recipe(balance="on"))
+    with pytest.raises(RecipeError, match="device was 'tpu'"):
+        prepare_training(SMALL, images, device="tpu")
+    with pytest.raises(RecipeError, match="each needs a lane"):
+        prepare_training(SMALL, images, Recipe(lanes=2), group=Group(0, 3))
+
+
+def test_the_generator_of_torch_is_left_alone(images):
+    before = torch.get_rng_state()
+    prepare_training(load_net("mlp"), images)
+    assert torch.equal(torch.get_rng_state(), before)
