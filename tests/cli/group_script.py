@@ -33,13 +33,32 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
     "clipping": ("mlp", {"gradient_clip": 0.1}),
     "smoothing": ("mlp", {"label_smoothing": 0.1, "schedule": "one-cycle"}),
     "tiny-batches": ("mlp", {"batch_size": 3}),
+    "unused": ("sometimes", {"optimizer": "adamw", "weight_decay": 0.5, "batch_size": 8}),
     "freeze": ("timm", {"freeze": 1, "optimizer": "adamw", "lr": 0.01}),
     "warmup": ("cnn", {"optimizer": "adamw", "label_smoothing": 0.2, "warmup_fraction": 0.5}),
 }
 
 
+class Sometimes(torch.nn.Module):
+    """A module that passes some lanes through a layer that others leave out, and none through a third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flatten, self.last = torch.nn.Flatten(), torch.nn.Linear(3072, 10)
+        self.sometimes, self.never = torch.nn.Linear(3072, 3072), torch.nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The logits."""
+        x = self.flatten(x)
+        logits: torch.Tensor = self.last(x + self.sometimes(x) if x[0].mean() > x[-1].mean() else x)
+        return logits
+
+
 def make_net(name: str) -> Net | torch.nn.Module:
-    """A net of the zoo, or timm's smallest with random weights."""
+    """A net of the zoo, one with layers that are not always used, or timm's smallest with random weights."""
+    if name == "sometimes":
+        torch.manual_seed(0)
+        return Sometimes()
     if name != "timm":
         return load_net(name)
     torch.manual_seed(0)
