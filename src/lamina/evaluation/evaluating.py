@@ -63,9 +63,8 @@ def evaluate_with_logits(
     _check_targets(task, images)
     started = time.perf_counter()
     predicted, reviewed = predict_views(model, images.pixels, views, group)
-    seconds = time.perf_counter() - started
-    report = replace(score_logits(task, predicted, images, seconds), views=len(views), reviewed_images=reviewed)
-    return report, predicted
+    report = score_logits(task, predicted, images, seconds=time.perf_counter() - started)
+    return replace(report, views=len(views), reviewed_images=reviewed), predicted
 
 
 def score_logits(task: Task, predicted: Float32[np.ndarray, "n k"], images: Images, seconds: float) -> Report:
@@ -73,12 +72,8 @@ def score_logits(task: Task, predicted: Float32[np.ndarray, "n k"], images: Imag
     _check_targets(task, images)
     _check_finite(predicted, images)
     logits, targets = torch.from_numpy(predicted).double(), torch.from_numpy(np.array(images.targets))
-    shared = {
-        "split": images.split,
-        "images": len(images),
-        "loss": task.loss(logits, targets).item(),
-        "seconds": seconds,
-    }
+    loss = task.loss(logits, targets).item()
+    shared = {"split": images.split, "images": len(images), "loss": loss, "seconds": seconds}
     match task:
         case SingleLabel():
             majority = int(np.argmax(task.shares))
