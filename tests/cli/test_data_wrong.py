@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -27,6 +28,16 @@ def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Image.open(folder / "train" / "dark" / "7.png") as picture:
         picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "test" / "dark" / "copy.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def squares(mislabelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was trained on them."""
+    runs = tmp_path_factory.mktemp("runs")
+    words = ("train", "mlp", "--data", mislabelled, "--epochs", "8", "--name", "squares", "--device", "cpu")
+    trained = run_lamina(*words, "--runs-dir", runs)
+    assert trained.returncode == 0, trained.stderr
+    return runs / "squares"
 
 
 def test_wrong_labels_are_found_by_nets_trained_for_it(mislabelled, tmp_path):
@@ -178,6 +189,44 @@ def test_large_pictures_are_not_copied_to_be_compared(tmp_path):
     assert peak_bytes < 0.75 * sum(array.nbytes for array in arrays.values())
 
 
+def test_the_contact_sheet_is_drawn_whatever_else_is_looked_for(mislabelled, squares, workplace):
+    for number, words in enumerate((("--labels", "--from", "scratch"), ("--duplicates",), ("--with", squares))):
+        told = run_lamina("data", mislabelled, *words, "--contact-sheet", f"{number}.png", "--json")
+        assert told.returncode == 0, told.stderr
+        assert f"contact sheet: {number}.png" in told.stderr.splitlines()
+        with Image.open(workplace / f"{number}.png") as sheet:
+            assert sheet.format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--size", "6"), "reads images as for its training, and draws no splits. Leave out --size."),
+        (("--val", "0.2", "--label-from", "name"), "and draws no splits. Leave out --val."),
+    ],
+)
+def test_what_a_run_fixes_cannot_be_given_for_other_data(mislabelled, squares, pictures, words, message):
+    told = run_lamina("data", pictures, "--with", squares, *words)
+    assert told.returncode == 2
+    assert told.stderr.splitlines()[-1].endswith(message)
+    own = run_lamina("data", mislabelled, "--with", squares, "--label-from", "name")
+    assert own.returncode == 2
+    assert own.stderr.splitlines()[-1].endswith(
+        "was trained on this data, which is read as it was then. Leave out --label-from."
+    )
+
+
+def test_other_data_can_be_read_in_its_own_way(squares, tmp_path):
+    folder = write_pictures(tmp_path / "flat", 4)
+    for file in sorted(folder.rglob("*.png")):
+        file.rename(folder / f"{file.parent.name}{file.name}")
+    for name in ("bright", "dark"):
+        (folder / name).rmdir()
+    told = run_lamina("data", folder, "--with", squares, "--label-from", "name", "--json")
+    assert told.returncode == 0, told.stderr
+    assert {"8 test"} <= set(re.findall(r"\d+ test", told.stderr))
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -189,6 +238,7 @@ def test_large_pictures_are_not_copied_to_be_compared(tmp_path):
         (("--labels", "--device", "mps"), "device was 'mps', but torch finds none here."),
         (("--labels", "--top", "0"), "must be at least 1"),
         (("--duplicates", "--net", "mine.py"), "Give --with RUN too."),
+        (("--duplicates", "--from", "scratch"), "Give --labels too."),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(mislabelled, flags, message):

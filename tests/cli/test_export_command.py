@@ -74,3 +74,12 @@ def test_what_cannot_be_exported_or_used_is_said(trained, workplace, pictures):
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1].startswith(f"lamina: {message}")
     assert Path("net.onnx").read_text() == "nothing"
+
+
+def test_the_certificate_of_an_earlier_file_stays_where_no_file_can_be_written(trained, workplace):
+    Path("net.onnx").mkdir()
+    Path("net.onnx.json").write_text("earlier")
+    done = run_lamina("export", trained, "net.onnx")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("lamina: Cannot write net.onnx: ")
+    assert Path("net.onnx.json").read_text() == "earlier"
