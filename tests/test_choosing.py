@@ -112,7 +112,7 @@ def test_the_first_is_taken_with_fewer_epochs_too_on_growing_pictures():
     assert chosen.recipe.grow_from_fraction > 0
 
 
-@pytest.mark.parametrize("given", [{"grow_from_fraction": 0.0}, {"compile": "on"}], ids=str)
+@pytest.mark.parametrize("given", [{"grow_from_fraction": 0.0}, {"compile": True}], ids=str)
 def test_pictures_do_not_grow_against_what_is_given(given):
     assert not any(one.can_grow for one in propose(noise(96), (32, 48), given))
     assert all(one.can_grow for one in propose(noise(96), (32, 48), {}))

@@ -44,7 +44,7 @@ def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_an
     scores = [row["val_accuracy"] for row in rows]
     best = scores.index(max(scores))
     assert len(rows) == best + 1 + PATIENT.patience < PATIENT.epochs
-    longer = start_run(NET, WITH_VAL, dataclasses.replace(PATIENT, patience=0), runs_dir=tmp_path)
+    longer = start_run(NET, WITH_VAL, dataclasses.replace(PATIENT, patience=None), runs_dir=tmp_path)
     for event in longer.iter_train():
         if isinstance(event, Epoch) and event.epoch == len(rows):
             break
@@ -80,6 +80,6 @@ def test_patience_without_val_is_rejected(tmp_path):
         start_run(NET, DATA, PATIENT, runs_dir=tmp_path)
     assert str(raised.value) == (
         "patience was 2, but pets has no val images to see an improvement on. "
-        "Draw some with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or set patience to 0."
+        "Draw some with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or leave patience out."
     )
     assert list(tmp_path.iterdir()) == []

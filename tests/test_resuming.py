@@ -66,11 +66,11 @@ def test_a_compiled_run_resumes_where_there_is_no_compiler(tmp_path, monkeypatch
     run, training = start(tmp_path)
     next(iter(training))
     run.folder.save_checkpoint(training.checkpoint())
-    compiled = dataclasses.replace(run.record, recipe=dataclasses.replace(run.record.recipe, compile="on"))
+    compiled = dataclasses.replace(run.record, recipe=dataclasses.replace(run.record.recipe, compile=True))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     resumed = resume(Run(run.path, compiled))
-    assert resumed.recipe.compile == "off"
+    assert resumed.recipe.compile is False
     assert [epoch.epoch for epoch in follow(resumed)] == [1, 2]
 
 

@@ -29,7 +29,7 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
     "crops": ("mlp", {"crop_from_fraction": 0.3, "jitter_fraction": 0.3}),
     "growing": ("cnn-s", {"grow_from_fraction": 0.5, "epochs": 4}),
     "bf16": ("mlp", {"precision": "bf16"}),
-    "balance": ("mlp", {"balance": "on"}),
+    "balance": ("mlp", {"balance": True}),
     "clipping": ("mlp", {"gradient_clip": 0.1}),
     "smoothing": ("mlp", {"label_smoothing": 0.1, "schedule": "one-cycle"}),
     "tiny-batches": ("mlp", {"batch_size": 3}),

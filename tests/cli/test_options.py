@@ -72,7 +72,7 @@ def test_every_field_of_a_recipe_and_a_preparation_has_a_flag(capsys):
         main(["train", "--help-all"])
     shown = capsys.readouterr().out
     for name in Recipe.__dataclass_fields__:
-        assert f"--{name.replace('_', '-')} " in shown
+        assert re.search(rf"--{name.replace('_', '-')}\b", shown)
     words = "--size 8 --resize pad --label-from name --task binary --image-column a --label-column b c "
     words += "--label-separator ; --split-column d --val 0.1 --test 0.2 --split-seed 3"
     assert Preparation(**parse_options(Options, "train", words.split()).preparation) == Preparation(

@@ -77,7 +77,7 @@ def test_a_report_of_a_model_that_does_no_better_than_one_answer_begins_with_tha
     assert report[0].endswith(" than always answering cat.")
     assert report[1] == (
         "90.0 % of the images are cat, so accuracy is misleading; a constant answer has a balanced accuracy of 50.0 %. "
-        "To raise the balanced accuracy, train with balance on."
+        "To raise the balanced accuracy, train with balance."
     )
     assert report[2].startswith("test accuracy ")
     assert report[3].startswith("always answering cat: 90.0 %, a gain of ")

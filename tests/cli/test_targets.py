@@ -215,16 +215,16 @@ def test_numbers_leave_out_what_a_nets_recipe_has_for_classes(workplace):
     assert asked.stderr.splitlines()[-1] == (
         "lamina: label_smoothing was 0.1, but numbers have no labels to smooth. Set it to 0."
     )
-    balanced = run_lamina("train", NET, "--data", "shapes-pose", "--balance", "on")
+    balanced = run_lamina("train", NET, "--data", "shapes-pose", "--balance")
     assert balanced.returncode == 2
     assert balanced.stderr.splitlines()[-1] == (
-        "lamina: balance on needs classes, but the targets are numbers. Set balance to off."
+        "lamina: balance needs classes, but the targets are numbers. Leave it out."
     )
 
 
 def test_a_balanced_run_is_the_same_again(workplace):
-    options = ("--data", "shapes-attributes", "--epochs", "1", "--balance", "on", "--name", "balanced")
+    options = ("--data", "shapes-attributes", "--epochs", "1", "--balance", "--name", "balanced")
     done = run_lamina("train", NET, *options)
     assert done.returncode == 0, done.stderr
-    assert json.loads((workplace / "runs/balanced/run.json").read_text())["recipe"]["balance"] == "on"
+    assert json.loads((workplace / "runs/balanced/run.json").read_text())["recipe"]["balance"] is True
     assert run_lamina("verify", "runs/balanced").returncode == 0

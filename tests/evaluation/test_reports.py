@@ -168,7 +168,7 @@ def test_a_report_of_a_model_that_does_not_beat_the_baseline_begins_with_that_an
     )
     assert verdict(CLASSES, 0.0, -0.002, 0.002)[1] == (
         "99.8 % of the images are [red]dog, so accuracy is misleading; a constant answer has a balanced accuracy of "
-        "50.0 %. To raise the balanced accuracy, train with balance on."
+        "50.0 %. To raise the balanced accuracy, train with balance."
     )
 
 

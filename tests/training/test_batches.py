@@ -22,7 +22,7 @@ RECIPE = Recipe(
     crop_from_fraction=0.4,
     jitter_fraction=0.3,
     grow_from_fraction=0.5,
-    balance="on",
+    balance=True,
 )
 
 

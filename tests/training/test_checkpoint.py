@@ -60,7 +60,7 @@ recipes = st.builds(
     crop_from_fraction=st.sampled_from([0.0, 0.5]),
     jitter_fraction=st.sampled_from([0.0, 0.3]),
     ema_decay=st.sampled_from([0.0, 0.9]),
-    gradient_clip=st.sampled_from([0.0, 0.5]),
+    gradient_clip=st.sampled_from([None, 0.5]),
     precision=st.sampled_from(["fp32", "bf16"]),
     seed=st.integers(0, 5),
 )

@@ -17,7 +17,7 @@ from lamina.nets import BatchNorm, Flatten, Linear, Output, ReLU
 
 net = Net(Flatten(), Linear(8), BatchNorm(), ReLU(), Output())
 images = load_data("shapes").train.take(range(64))
-recipes = [Recipe(epochs=2, batch_size=32, optimizer="sgd", compile=choice) for choice in ("off", "on")]
+recipes = [Recipe(epochs=2, batch_size=32, optimizer="sgd", compile=choice) for choice in (False, True)]
 plain, compiled = (Training(net, images, recipe, device="cpu") for recipe in recipes)
 for one, other in zip(list(plain), list(compiled), strict=True):
     assert abs(one.train_loss - other.train_loss) < 1e-5
@@ -41,10 +41,10 @@ def test_without_a_compiler_the_message_says_what_to_install(monkeypatch, tmp_pa
     monkeypatch.setitem(os.environ, "PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(RecipeError) as rejected:
-        Training(Net(Flatten(), Output()), load_data("shapes").train, Recipe(compile="on"), device="cpu")
+        Training(Net(Flatten(), Output()), load_data("shapes").train, Recipe(compile=True), device="cpu")
     assert str(rejected.value) == (
-        f"compile on needs a C++ compiler, but {COMPILER} is not on the PATH. "
-        "Install it (Debian and Ubuntu: apt install g++), or leave compile off."
+        f"compile needs a C++ compiler, but {COMPILER} is not on the PATH. "
+        "Install it (Debian and Ubuntu: apt install g++), or leave compile out."
     )
 
 
@@ -52,16 +52,16 @@ def test_a_single_epoch_has_no_growing_images(monkeypatch, tmp_path):
     monkeypatch.setitem(os.environ, "PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     net = Net(Conv2d(4, 3), GlobalMaxPool(), Output())
-    recipe = Recipe(epochs=1, grow_from_fraction=0.5, compile="on")
-    with pytest.raises(RecipeError, match=r"^compile on needs a C\+\+ compiler"):
+    recipe = Recipe(epochs=1, grow_from_fraction=0.5, compile=True)
+    with pytest.raises(RecipeError, match=r"^compile needs a C\+\+ compiler"):
         Training(net, load_data("shapes").train, recipe, device="cpu")
 
 
 def test_growing_images_are_not_compiled():
-    net, recipe = Net(Conv2d(4, 3), GlobalMaxPool(), Output()), Recipe(grow_from_fraction=0.5, compile="on")
+    net, recipe = Net(Conv2d(4, 3), GlobalMaxPool(), Output()), Recipe(grow_from_fraction=0.5, compile=True)
     with pytest.raises(RecipeError) as rejected:
         Training(net, load_data("shapes").train, recipe, device="cpu")
     assert str(rejected.value) == (
-        "compile on needs images of one size, but grow_from_fraction shows many, each of which would be compiled. "
-        "Set compile to off, or grow_from_fraction to 0."
+        "compile needs images of one size, but grow_from_fraction shows many, each of which would be compiled. "
+        "Leave out one of the two."
     )

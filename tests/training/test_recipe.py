@@ -18,7 +18,7 @@ recipes = st.builds(
     lr=st.floats(0, 10),
     momentum=st.floats(0, 0.99),
     schedule=st.sampled_from(["constant", "cosine", "linear", "one-cycle"]),
-    balance=st.sampled_from(["off", "on"]),
+    balance=st.booleans(),
     dropout=st.none() | st.floats(0, 0.99),
     flip=st.sampled_from(["off", "random", "alternating"]),
     seed=st.integers(0, 2**63 - 1),
@@ -35,7 +35,7 @@ def test_numbers_of_numpy_and_whole_numbers_become_the_field_s_type():
     recipe = Recipe(epochs=np.int64(3), lr=np.float64(1e-3), momentum=np.float32(0.5), dropout=0, seed=np.uint8(7))
     assert recipe == Recipe(epochs=3, lr=1e-3, momentum=0.5, dropout=0.0, seed=7)
     assert repr(recipe) == "Recipe(epochs=3, momentum=0.5, dropout=0.0, seed=7)"
-    assert {type(value) for value in dataclasses.astuple(recipe)} == {int, float, str}
+    assert {type(value) for value in dataclasses.astuple(recipe)} == {int, float, str, bool, type(None)}
     assert json.dumps(to_json_values(recipe)) == json.dumps(
         to_json_values(Recipe(epochs=3, momentum=0.5, dropout=0.0, seed=7))
     )

@@ -184,4 +184,4 @@ def test_a_weighed_loss_is_the_mean_of_each_targets_loss_times_its_weight(seed, 
 def test_numbers_have_nothing_to_weigh_by():
     with pytest.raises(RecipeError) as rejected:
         NUMBERS.weigh(torch.zeros(2, 2))
-    assert str(rejected.value) == "balance on needs classes, but the targets are numbers. Set balance to off."
+    assert str(rejected.value) == "balance needs classes, but the targets are numbers. Leave it out."

@@ -251,7 +251,7 @@ def _find_imbalance(train: Images) -> list[Finding]:
     largest, smallest = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     message = (
         f"train has {ratio:,.0f} times as many pictures of {largest} ({counts[largest]:,}) as of {smallest} "
-        f"({counts[smallest]:,}). Train with --balance on to weight them equally."
+        f"({counts[smallest]:,}). Train with --balance to weight them equally."
     )
     return [Finding("imbalance", "note", message, len(counts))]
 

@@ -49,7 +49,7 @@ def advise_on_classes(report: ClassReport) -> str:
         return (
             f"{format_percent(value)} of the images are {majority}, so accuracy is misleading; "
             f"a constant answer has a balanced accuracy of {guessed}. "
-            "To raise the balanced accuracy, train with balance on."
+            "To raise the balanced accuracy, train with balance."
         )
     counts = [sum(column) for column in zip(*report.confusion, strict=True)]
     most = max(counts)

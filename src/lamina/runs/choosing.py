@@ -125,7 +125,7 @@ def _propose_one(name: str, side_px: int, images: int, kind: Kind, given: dict[s
     own = load_recipe(name)
     fitted = fit_recipe(own, images, side_px, kind)
     # Numbers may depend on the size of things, and a compiled net takes one size.
-    may_grow = kind is not REGRESSION and "grow_from_fraction" not in given and given.get("compile") != "on"
+    may_grow = kind is not REGRESSION and "grow_from_fraction" not in given and not given.get("compile")
     can_grow = may_grow and name != QUICKEST and side_px >= SIDES_PX[0]
     fit = describe_fit(own, fitted, images, side_px)
     return Candidate(name, load_net(name), side_px, overlay(fitted, given), fit, can_grow=can_grow)

@@ -112,8 +112,8 @@ def resume_training(
     net = choose_net(folder, record, module)
     recipe = record.recipe if epochs is None else extend_recipe(record.recipe, epochs)
     device = choose_again(record.device).value
-    if group.any(recipe.compile == "on" and misses_compiler(device)):
-        recipe = dataclasses.replace(recipe, compile="off")
+    if group.any(recipe.compile and misses_compiler(device)):
+        recipe = dataclasses.replace(recipe, compile=False)
     checkpoint = share_checkpoint(folder, group)
 
     def check_history() -> bytes:

@@ -101,7 +101,7 @@ def start_run(
     if recipe.patience and not dataset.val:
         raise RecipeError(
             f"patience was {recipe.patience}, but {dataset.name} has no val images to see an improvement on. "
-            "Draw some with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or set patience to 0."
+            "Draw some with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or leave patience out."
         )
     made = choice.make(recipe.seed, train.shape, task_of(train).outputs)
     own = _copy(made) if isinstance(choice.origin, OwnModule) and isinstance(made, nn.Module) else None

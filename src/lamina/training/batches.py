@@ -93,7 +93,7 @@ class Batches:
         is_resident = pixels.nbytes <= (find_resident_bytes(device) if resident_bytes is None else resident_bytes)
         self._pixels = pixels.to(device) if is_resident else pixels
         self._targets = targets.to(device)
-        self._weights = task_of(images).weigh(targets).to(device) if recipe.balance == "on" else None
+        self._weights = task_of(images).weigh(targets).to(device) if recipe.balance else None
         self.images = len(images)
         self._slices = _divide(len(images), recipe.batch_size)
         self._own_lanes = group.deal(recipe.lanes)
@@ -139,7 +139,7 @@ def check_images(images: Images, recipe: Recipe) -> None:
         raise RecipeError(
             f"translate_px was {recipe.translate_px}, but must be less than the side of the images, {side} px."
         )
-    if recipe.balance == "on":
+    if recipe.balance:
         task_of(images).weigh(torch.from_numpy(images.targets))
 
 

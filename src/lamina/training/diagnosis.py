@@ -260,7 +260,7 @@ def find_one_class(seen: Observation) -> Told | None:
         return None
     if seen.epoch < 2 or seen.steps < LEAST_STEPS:
         return None
-    remedy = "a higher --lr" if seen.recipe.balance == "on" else "--balance on"
+    remedy = "a higher --lr" if seen.recipe.balance else "--balance"
     return (
         None,
         {"answers": 1.0, "classes": float(activity.classes)},

@@ -80,7 +80,7 @@ class Doctor:
         self._epochs_per_look = math.ceil(len(self._fixed) / affordable)
         self._constant_loss = constant_loss(model.task, images, recipe)
         self._guess_loss = guess_loss(model.task, images, recipe)
-        self._can_repeat = recipe.lanes == 1 and recipe.compile == "off" and model.net is not None
+        self._can_repeat = recipe.lanes == 1 and not recipe.compile and model.net is not None
         self._memory = Memory()
 
     def to_json(self) -> dict[str, Any]:
@@ -302,7 +302,7 @@ def constant_loss(task: Task, images: Images, recipe: Recipe) -> float:
     else:
         targets = torch.from_numpy(images.targets)
         return float(task.loss(torch.zeros(targets.shape), targets))
-    if recipe.balance == "on":
+    if recipe.balance:
         logits = torch.zeros_like(logits)  # all count alike
     return float(task.loss(logits.expand(len(targets), -1), targets, recipe.label_smoothing, weights))
 

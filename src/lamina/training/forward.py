@@ -50,7 +50,7 @@ class Forward:
             if ends_in_head(model, self._trunk, sample):
                 self._seen = StoredFeatures(model, self._trunk.heads[0])
         # A kernel for each batch size: a general one could round differently, depending on which size came first.
-        compiles = recipe.compile == "on"
+        compiles = recipe.compile
         self._compute: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False) if compiles else model
 
     def __call__(self, batch: Batch) -> Float[Tensor, "b k"]:
@@ -127,18 +127,18 @@ class Forward:
 
 def check_compile(recipe: Recipe, device: str) -> None:
     """Raise ``RecipeError`` if the recipe compiles, but shows images of several sizes, or there is no C++ compiler."""
-    if recipe.compile == "off":
+    if not recipe.compile:
         return
     if len(sizes_shown(recipe)) > 1:
         raise RecipeError(
-            "compile on needs images of one size, but grow_from_fraction shows many, each of which would be compiled. "
-            "Set compile to off, or grow_from_fraction to 0."
+            "compile needs images of one size, but grow_from_fraction shows many, each of which would be compiled. "
+            "Leave out one of the two."
         )
     if misses_compiler(device):
         raise RecipeError(
-            "compile on needs a C++ compiler, but "
+            "compile needs a C++ compiler, but "
             f"{os.environ.get('CXX') or COMPILER} is not on the PATH. "
-            "Install it (Debian and Ubuntu: apt install g++), or leave compile off."
+            "Install it (Debian and Ubuntu: apt install g++), or leave compile out."
         )
 
 

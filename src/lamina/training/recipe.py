@@ -39,8 +39,8 @@ class Recipe:
     """fraction of all steps in which the learning rate rises to its peak (for one-cycle, 0 means 0.3)"""
     label_smoothing: Fraction = 0.0
     """fraction of the target spread evenly over all classes"""
-    balance: Literal["off", "on"] = "off"
-    """on: weight the loss so that all classes, labels or answers count equally"""
+    balance: bool = False
+    """class weights: weight the loss so that all classes, labels or sides of a question count equally"""
     dropout: Fraction | None = None
     """fraction dropped by every Dropout layer of the net; by default each layer's own"""
     flip: Literal["off", "random", "alternating"] = "off"
@@ -50,31 +50,31 @@ class Recipe:
     cutout_px: Annotated[int, Range(0)] = 0
     """side of a square blanked at a random place in each image, in pixels"""
     crop_from_fraction: Fraction = 0.0
-    """random resized crop: smallest fraction of the area to keep; aspect ratio changes by at most 4/3; 0 for none"""
+    """random resized crop: smallest fraction of the area to keep; aspect ratio changes by at most 4/3"""
     jitter_fraction: Fraction = 0.0
     """largest random change of brightness, contrast and (in colour) saturation, each by a factor from 1 - this to
-    1 + this; 0 for none"""
+    1 + this"""
     grow_from_fraction: Fraction = 0.0
     """start with images shrunk to this fraction of their side (rounded to eighths), and let them grow to full size over
-    three quarters of the epochs; 0 for none. Needs a net that accepts any size, and several epochs"""
+    three quarters of the epochs; needs a net that accepts any size, and several epochs"""
     normalization: Literal["unit", "channel"] = "unit"
     """unit: pixels to -1 … 1; channel: each channel to mean 0 and standard deviation 1 over the training images"""
     ema_decay: Fraction = 0.0
     """decay per step of a moving average of the weights, which is evaluated instead of them: in step t, from 0, at most
-    (1 + t) / (10 + t); 0 for none"""
-    gradient_clip: Annotated[float, Range(0)] = 0.0
-    """upper limit of the global gradient norm; 0 for no limit"""
+    (1 + t) / (10 + t)"""
+    gradient_clip: Annotated[float, Range(0)] | None = None
+    """upper limit of the global gradient norm; by default none"""
     lanes: Annotated[int, Range(1)] = 1
     """parts of each batch, each with batch norms and dropout of its own, which the processes of torchrun share out: any
     number of processes, up to this, gives the same weights"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """number format of convolutions and linear layers; auto chooses by processor and layer size"""
-    compile: Literal["off", "on"] = "off"
+    compile: bool = False
     """compile the net first (10 to 30 seconds); this makes steps faster on some machines and slower on others"""
     freeze: Annotated[int, Range(0)] = 0
     """epochs at the start in which only the head of a pretrained net (timm's) is trained, without augmentation"""
-    patience: Annotated[int, Range(0)] = 0
-    """stop after this many epochs without a better score on val, and keep the weights of the last epoch; 0 for never"""
+    patience: Annotated[int, Range(1)] | None = None
+    """stop after this many epochs without a better score on val, and keep the weights of the last epoch"""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     """seed of every random choice"""
 

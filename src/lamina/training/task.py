@@ -224,7 +224,7 @@ class Regression(Task):
     def weigh(self, targets: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """Raise RecipeError: numbers have no classes."""
         del targets
-        raise RecipeError("balance on needs classes, but the targets are numbers. Set balance to off.")
+        raise RecipeError("balance needs classes, but the targets are numbers. Leave it out.")
 
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """The numbers in their own units."""
