@@ -39,13 +39,7 @@ class Choices:
 
 
 def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -> Choices:
-    """Draw the augmentation of each image in ``epoch`` (from 0); none while all but the head is frozen.
-
-    So the features below the head stay the same, and are computed once.
-
-    An ``alternating`` flip mirrors each image in every other epoch, a random half of them in the first: over two
-    epochs every image is seen both ways (Jordan, arXiv 2404.00498, section 3.6).
-    """
+    """Draw the augmentation of each image in ``epoch`` (from 0); none while all but the head is frozen."""
     if epoch < recipe.freeze:
         return Choices()
     count, height, width, _ = pixels.shape
@@ -61,7 +55,7 @@ def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -
     flips = crops = jitters = None
     if recipe.flip == "random":
         flips = draw("flip", 0, (2, 1))[:, 0] == 1
-    elif recipe.flip == "alternating":
+    elif recipe.flip == "alternating":  # each image both ways in two epochs (Jordan, arXiv 2404.00498, section 3.6)
         flips = (draw("flip", 0, (2, 1), index=0)[:, 0] + epoch) % 2 == 1
     if recipe.crop_from_fraction:
         crops = _place_crops(draw_uniform("crop", 4), recipe.crop_from_fraction).to(pixels.device)
@@ -84,13 +78,7 @@ def gather_batch(
     cutout_px: int = 0,
     device: torch.device | None = None,
 ) -> UInt8[Tensor, "b h w c"]:
-    """The images at ``indices``, cropped, flipped, shifted, recoloured and blanked by their ``choices``, on ``device``.
-
-    A crop is enlarged to the size of the image, bilinearly. A shift reflects the image at its border (the border row
-    itself is not doubled); a blank is mid-grey, 128. All is integer arithmetic, or rounds each number on its own, so
-    that an image is the same in any batch.
-    ``pixels``, ``indices`` and ``choices`` are on one device, which is the default.
-    """
+    """The images at ``indices``, changed as ``choices`` says, on ``device``; an image is the same in any batch."""
     device = device or pixels.device
     batch = pixels.index_select(0, indices)
     if batch.device != device:
@@ -142,10 +130,7 @@ def shrunk_size(length_px: int, fraction: float) -> int:
 
 
 def _place_crops(uniform: Float[Tensor, "n 4"], from_fraction: float) -> Float[Tensor, "n 4"]:
-    """Crops from numbers between 0 and 1: the area is uniform from ``from_fraction`` to 1, the proportions log-uniform.
-
-    Of Szegedy et al., arXiv 1409.4842, section 6; proportions for which an area does not fit are not drawn.
-    """
+    """Crops of uniform area and log-uniform aspect ratio (Szegedy et al., arXiv 1409.4842, section 6)."""
     area = from_fraction + (1 - from_fraction) * uniform[:, 0]
     largest_log = area.log().neg().clamp(max=math.log(CROP_RATIO))
     stretch = ((2 * uniform[:, 1] - 1) * largest_log).exp()
@@ -168,10 +153,7 @@ def _interpolate_rows(batch: UInt8[Tensor, "b h w c"], positions: Float[Tensor, 
 
 
 def _jitter(batch: UInt8[Tensor, "b h w c"], factors: Float[Tensor, "b 3"]) -> UInt8[Tensor, "b h w c"]:
-    """Brightness scales an image, contrast its distance from its mean grey, saturation each pixel's from its own grey.
-
-    The three together are one linear map of a pixel and its grey; what leaves 0 to 255 is cut off once, at the end.
-    """
+    """Scale an image, its distance from its mean grey, and that of each pixel from its own grey, at once."""
     brightness, contrast, saturation = factors.T[..., None, None]
     values = batch.float()
     weights = torch.ones_like(values[0, 0, 0])

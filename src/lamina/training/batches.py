@@ -149,11 +149,7 @@ def find_resident_bytes(device: torch.device) -> float:
 
 
 def divide_lanes(rows: slice, lanes: int) -> list[slice]:
-    """The rows of a batch in nearly equal parts: as many as there are lanes, or fewer, so that each has two rows.
-
-    >>> divide_lanes(slice(10, 17), 3)
-    [slice(10, 12, None), slice(12, 14, None), slice(14, 17, None)]
-    """
+    """The rows of a batch in nearly equal parts: one for each lane, or fewer, so that each has two rows."""
     count = rows.stop - rows.start
     parts = max(1, min(lanes, count // LEAST_IN_LANE))
     return [

@@ -58,11 +58,7 @@ def collect_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> di
 
 
 def restore_tensors(tensors: Mapping[str, Tensor], models: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
-    """Restore what :func:`collect_tensors` gave; if anything does not fit, nothing is changed.
-
-    Raises:
-        RunError: a tensor is missing, unknown or of another shape; the message names it.
-    """
+    """Restore what :func:`collect_tensors` gave; ``RunError``, and no change, if it does not fit."""
     states = {kind: model.state_dict() for kind, model in models.items()}
     expected = {f"{kind}.{name}": tensor for kind, state in states.items() for name, tensor in state.items()}
     weights = dict(_optimized(models, optimizer))

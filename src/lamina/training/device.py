@@ -65,12 +65,7 @@ def _find_devices() -> dict[str, bool]:
 
 
 def keep_freed_memory() -> bool:
-    """Make the process keep the memory it frees; returns whether that worked, which takes Linux with GNU's C library.
-
-    By default that library returns large blocks to the system as soon as they are freed. A training step frees and
-    allocates dozens, and the system clears every page again: a third of a step's time and more. The price is that the
-    process never shrinks.
-    """
+    """Make the process keep the memory it frees; returns whether that worked (Linux with GNU's C library)."""
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

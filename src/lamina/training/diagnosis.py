@@ -209,12 +209,7 @@ def find_saturation(seen: Observation) -> Told | None:
 
 
 def follow(since: Mapping[str, int], activity: Activity, epoch: int) -> dict[str, int]:
-    """For each layer that is half inactive or more in a look after ``epoch``, since when it has been.
-
-    >>> quiet, loud = (Activity(9, {}, {"body.1": share}, {}, 0, 0) for share in (0.0, 0.5))
-    >>> follow(follow({"body.1": 1}, quiet, 2), loud, 3), follow({"body.1": 3}, loud, 4)
-    ({'body.1': 3}, {'body.1': 3})
-    """
+    """For each layer that is half inactive or more in a look after ``epoch``, since when it has been."""
     parts = (activity.dead, LIMITS["dead units"]), (activity.saturated, LIMITS["saturated outputs"])
     inactive = [path for shares, limit in parts for path, share in shares.items() if share >= limit.value / 2]
     return {path: since.get(path, epoch) for path in inactive}

@@ -282,15 +282,7 @@ def keep_buffers(model: Model) -> Iterator[None]:
 
 
 def constant_loss(task: Task, images: Images, recipe: Recipe) -> float:
-    """The loss of the best constant answer on the images that the task was made of.
-
-    It follows from the shares of the answers: a row for each, weighted by its share, stands for all images.
-
-    >>> from lamina.training.task import task_of
-    >>> images = Images.from_arrays(np.zeros((4, 2, 2), np.uint8), [0, 1, 0, 1])
-    >>> round(constant_loss(task_of(images), images, Recipe()), 4)
-    0.6931
-    """
+    """The loss of the best constant prediction, from the shares of the targets, each weighted by its own."""
     if isinstance(task, SingleLabel):
         shares = torch.tensor(task.shares)
         logits, targets, weights = shares.clamp(min=1e-6).log(), torch.arange(len(shares)), len(shares) * shares

@@ -92,12 +92,7 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
 
 
 def describe_fit(recipe: Recipe, fitted: Recipe, images: int, side_px: int, home: Home = ZOO_HOME) -> str:
-    """What fitting changed, and why, in one line; empty if it changed nothing.
-
-    >>> recipe = Recipe(epochs=10, batch_size=500)
-    >>> describe_fit(recipe, dataclasses.replace(recipe, epochs=32), 500, 32)
-    'fitted to 500 images of 32 px (the recipe was tuned on 50,000 of 32 px): epochs 10 → 32'
-    """
+    """What fitting changed, and why, in one line; empty if it changed nothing."""
     changes = {field.name: (getattr(recipe, field.name), getattr(fitted, field.name))
                for field in dataclasses.fields(Recipe)}  # fmt: skip
     changed = ", ".join(f"{name} {old} → {new}" for name, (old, new) in changes.items() if old != new)

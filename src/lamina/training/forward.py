@@ -110,11 +110,7 @@ class Forward:
             yield
 
     def _find_features(self, features: StoredFeatures, batch: Batch) -> None:
-        """Compute those of the batch in the first epoch; later, all that are missing in a resumed training.
-
-        Always in the batches of the first epoch: others could round differently, and a resumed training would not
-        continue to bit-identical weights.
-        """
+        """Compute those of the batch in the first epoch; later, all that are missing in a resumed training."""
         if len(features.steps_found) < len(self._batches):
             for missing in (
                 (batch,) if batch.epoch == 0 else (one for step in self._batches.epoch(0) for one in step.own)

@@ -40,8 +40,6 @@ _joins = itertools.count()  # restarted processes count from 0 again, and so fin
 class Group:
     """The processes that train together, seen by one of them; by default it is alone.
 
-    All of them call its methods in the same order.
-
     The methods from :meth:`exchange` on are collective: every process calls them in the same order, and gets a
     ``GroupError`` if another one is lost. :meth:`wait` and :meth:`lead` wait for as long as heartbeats go on, the
     others for a minute.
@@ -69,10 +67,7 @@ class Group:
         return self.rank == 0
 
     def interrupt(self) -> None:
-        """Let all processes yield a record after the same step, the present one or the next.
-
-        A signal handler may call this. What the lanes add up carries it to the other processes.
-        """
+        """Let all processes yield a record after the same step; a signal handler may call this."""
         self._interrupts.append(True)
 
     def take_interrupt(self) -> bool:
@@ -83,11 +78,7 @@ class Group:
         return True
 
     def deal(self, count: int, rank: int | None = None) -> range:
-        """Which of ``count`` things a process has, by default this one: neighbours, and nearly as many for each.
-
-        >>> [list(Group(rank, 3).deal(4)) for rank in range(3)]
-        [[0], [1], [2, 3]]
-        """
+        """Which of ``count`` things a process has, by default this one: neighbours, nearly as many for each."""
         rank = self.rank if rank is None else rank
         return range(rank * count // self.size, (rank + 1) * count // self.size)
 
@@ -120,33 +111,27 @@ class Group:
             dist.all_gather(list(whole.chunk(self.size)), part)
         return whole[:length]
 
-    def share(self, message: bytes = b"", source: int = 0) -> bytes:
-        """The message of one process, by default the leader's, which the others wait for."""
-        if self.size == 1:
-            return message
+    def _share(self, message: bytes = b"") -> bytes:
+        """The leader's message, which the others wait for."""
         import torch
         import torch.distributed as dist
 
         with self._naming_the_lost():
             length = torch.tensor([len(message)])
-            dist.broadcast(length, source)
+            dist.broadcast(length, 0)
             content = torch.zeros(int(length), dtype=torch.uint8)
-            if self.rank == source and message:
+            if self.is_leader and message:
                 content = torch.frombuffer(bytearray(message), dtype=torch.uint8)
-            dist.broadcast(content, source)
+            dist.broadcast(content, 0)
         return content.numpy().tobytes()
 
     def lead(self, action: Callable[[], bytes]) -> bytes:
-        """What an action gives that the leader takes for all.
-
-        Raises:
-            LaminaError: that of the leader's action; the others get a ``LeaderError``.
-        """
+        """What an action gives that the leader takes for all; its error too, which is a ``LeaderError`` elsewhere."""
         if self.size == 1:
             return action()
         if not self.is_leader:
             self.wait()
-            answer = self.share()
+            answer = self._share()
             if answer[:1] == FAILED:
                 raise LeaderError(answer[1:].decode())
             return answer[1:]
@@ -155,10 +140,10 @@ class Group:
         except Exception as error:  # the others wait, whatever it is
             with suppress(GroupError):  # this error says more
                 self.wait()
-                self.share(FAILED + (str(error) or type(error).__name__).encode())
+                self._share(FAILED + (str(error) or type(error).__name__).encode())
             raise
         self.wait()
-        self.share(DONE + found)
+        self._share(DONE + found)
         return found
 
     def lead_once(self, action: Callable[[], bytes]) -> bytes:

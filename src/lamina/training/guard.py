@@ -25,10 +25,7 @@ HOLDERS = {"live": "the model", "averaged": "the averaged model", "optimizer": "
 
 
 class Guard:
-    """Stops a training that diverges, before a step or a checkpoint contains NaN or infinity.
-
-    ``models`` holds the trained model as ``live``, and its average, if there is one, as ``averaged``.
-    """
+    """Stops a training that diverges, before a step or a checkpoint contains NaN or infinity."""
 
     def __init__(
         self,
@@ -51,10 +48,7 @@ class Guard:
             nn.utils.clip_grad_norm_(self._models["live"].parameters(), self._clip_at)
 
     def check_step(self, loss: Float[Tensor, ""], divided: DividedBatch, lr: float) -> None:
-        """Raise ``NotFiniteError``, which names the layer where it began, if the loss or a gradient is not finite.
-
-        This comes before the step is taken; loss and gradients are the same in all processes.
-        """
+        """Raise ``NotFiniteError``, which names where it began, if the loss or a gradient is not finite."""
         if is_finite(loss, self._watched):
             return
         model = self._models["live"]
@@ -95,12 +89,8 @@ def find_first(places: Iterable[str]) -> str:
 
 
 def choose_watched(model: nn.Module) -> tuple[Tensor, ...]:
-    """The weights whose gradients show nearly every problem: for linear layers and convolutions the bias, if it exists.
-
-    The gradient of such a bias sums all that reaches the layer from above, so one NaN or infinity there makes it NaN or
-    infinity; the weight's takes a hundred times as long to read. The weight's can overflow alone, where the layer's
-    input is large: :func:`find_not_finite` sees that in the weights after the step.
-    """
+    """The weights whose gradients show nearly every problem: biases where there are, a hundredth of the reading."""
+    # A weight's gradient can overflow alone, where its input is large: check_weights sees that after the step.
     watched: list[Tensor] = []
     for module in model.modules():
         bias = module.bias if isinstance(module, nn.Linear | nn.Conv2d) else None
@@ -130,10 +120,7 @@ def has_same_infinities(tensor: Tensor, before: Tensor) -> bool:
 
 
 def trace_not_finite(model: Model, repeat: Callable[[], tuple[Tensor, Tensor]], targets: Tensor) -> str:
-    """Where the first NaN or infinity is, in words: in weights, activations, logits, the loss, or gradients.
-
-    ``model`` has the weights from before the step; ``repeat`` makes its forward pass and gives logits and loss.
-    """
+    """Where the first NaN or infinity is, in words; ``repeat`` makes the forward pass of the step that failed."""
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             return f"the weights of {describe_layer(model, name.rpartition('.')[0])}"

@@ -29,22 +29,14 @@ Span = tuple[int, int]
 
 
 def halve(span: Span) -> tuple[Span, Span]:
-    """The two nodes below one: the left has the largest power of two of its lanes that leaves some for the right.
-
-    >>> halve((0, 5))
-    ((0, 4), (4, 5))
-    """
+    """The two nodes below one: the left has the largest power of two of its lanes that leaves some for the right."""
     start, stop = span
     middle = start + (1 << ((stop - start - 1).bit_length() - 1))
     return (start, middle), (middle, stop)
 
 
 def cover(span: Span, own: range) -> list[Span]:
-    """The largest nodes below ``span`` whose lanes are all among ``own``, in order.
-
-    >>> cover((0, 4), range(1, 4))
-    [(1, 2), (2, 4)]
-    """
+    """The largest nodes below ``span`` whose lanes are all among ``own``, in order."""
     start, stop = span
     if stop <= own.start or own.stop <= start:
         return []
@@ -62,16 +54,7 @@ def add_up(span: Span, nodes: Mapping[Span, Float[Tensor, " n"]]) -> Float[Tenso
 
 
 def insert(nodes: dict[Span, Float[Tensor, " n"]], lane: int, vector: Float[Tensor, " n"], lanes: int) -> None:
-    """Add what a lane gives to the nodes that are known, and replace two halves by their sum as soon as both are there.
-
-    So only a few vectors are kept, however many lanes a process has.
-
-    >>> nodes = {}
-    >>> for lane in range(3):
-    ...     insert(nodes, lane, torch.ones(1), lanes=4)
-    >>> list(nodes)
-    [(0, 2), (2, 3)]
-    """
+    """Add what a lane gives, and replace two halves by their sum as soon as both are there: few vectors are kept."""
     above, span = [], (0, lanes)
     while span[1] - span[0] > 1:
         above.append(span)
@@ -88,15 +71,7 @@ def insert(nodes: dict[Span, Float[Tensor, " n"]], lane: int, vector: Float[Tens
 def sum_lanes(
     nodes: Mapping[Span, Float[Tensor, " n"]], lanes: int, owned: int, empty: Float[Tensor, " n"], group: Group
 ) -> Float[Tensor, " n"]:
-    """The sum of one vector for each of the first ``lanes`` of ``owned`` lanes, which are dealt to the processes.
-
-    Args:
-        nodes: what is known of this process's lanes (:func:`insert`).
-        lanes: how many take part, at least 1; the others have no images.
-        owned: how many are dealt.
-        empty: a vector of the same length, type and device, for a process without lanes.
-        group: the processes.
-    """
+    """The sum over the first ``lanes`` of ``owned`` lanes; ``empty`` is a vector of zeros for who has none."""
     whole: Span = (0, lanes)
     spans = [cover(whole, group.deal(owned, rank)) for rank in range(group.size)]
     own = [add_up(span, nodes) for span in spans[group.rank]]
@@ -137,11 +112,7 @@ class OneLane:
 
 
 class LaneSums:
-    """The sums of a step over its lanes: gradients, statistics of the norms, loss and correct predictions.
-
-    The loss of a batch is the mean over its images, so what a lane gives is weighted by its share of them. A running
-    statistic becomes the mean of what the lanes would have made of it.
-    """
+    """The sums of a step over its lanes, each weighted by its share of the images: gradients, statistics, loss."""
 
     def __init__(self, model: Model, lanes: int, group: Group) -> None:
         self._model, self._lanes, self._group = model, lanes, group
@@ -217,7 +188,8 @@ class Tally:
         self._clock, self._interrupts = time.perf_counter(), 0.0
 
     def pause(self) -> None:
-        """Stop the clock."""
+        """Stop the clock, once the device has computed the loss."""
+        float(self.loss)
         self.seconds += time.perf_counter() - self._clock
 
     def add(self, sums: Sums, images: int) -> None:

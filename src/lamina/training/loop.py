@@ -34,34 +34,29 @@ class Training:
     """A training in progress: iterate to train it; :attr:`model` is in eval mode whenever the loop is yours.
 
     Leaving the loop is safe, and iterating again resumes with the next step. From here on the process keeps the memory
-    that its steps free (:func:`keep_freed_memory`).
+    that its steps free (:func:`~lamina.training.device.keep_freed_memory`).
 
     Args:
         net: a net, or a module of your own from normalized float images (N, C, H, W) to logits, trained in place.
         images: the training images.
         recipe: how to train.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: the choice that a run recorded; by default it follows from the recipe.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``; ``precision``: the number format that a run recorded.
         steps_per_record: steps between Step records.
         group: the processes that train together, each with the same arguments; they share out the recipe's lanes.
 
     Attributes:
         recipe, device, precision: what is used, with what was chosen for ``auto``.
-        images, steps_per_epoch: how many of them an epoch has.
-        steps_done: steps since the beginning.
+        images, steps_per_epoch, steps_done: how many; steps since the beginning.
         rewinds: how often the training went back to a checkpoint and halved the learning rate.
         is_interrupted: whether a process of the group was interrupted before the last record.
 
     Raises:
-        NetError: the net does not take these images or does not give one logit for each target.
-        RecipeError: the recipe does not fit the images or the net, or the device does not exist.
+        LaminaError: net, recipe, images and device do not fit (:func:`~lamina.training.setup.prepare_training`).
         NotFiniteError: while iterating, the loss or a gradient is NaN or infinity, and the weights are those from
             before that step; or, at the end of an epoch, a weight or the optimizer's state is.
-        DataError: there are no images.
 
-    >>> from lamina import Net, load_data
-    >>> from lamina.nets import Flatten, Output
-    >>> training = Training(Net(Flatten(), Output()), load_data("shapes").train, Recipe(epochs=1))
+    >>> from lamina import load_data, load_net
+    >>> training = Training(load_net("mlp"), load_data("shapes").train, Recipe(epochs=1))
     >>> [event.epoch for event in training if isinstance(event, Epoch)]
     [1]
     """
@@ -78,8 +73,8 @@ class Training:
         group: Group = ALONE,
     ) -> None:
         prepared = prepare_training(net, images, recipe, device, precision, group)
-        self.recipe, self.device, self.precision = prepared.recipe, prepared.device, prepared.precision
         self._live, recipe = prepared.model, prepared.recipe
+        self.recipe, self.device, self.precision = recipe, prepared.device, prepared.precision
         keep_freed_memory()
         self._batches = Batches(images, recipe, self._live.device, group)
         self._forward = Forward(self._live, self._batches, recipe, self.precision, group)
@@ -91,8 +86,7 @@ class Training:
         self._doctor = Doctor(self._live, self._forward, images, recipe, len(self._batches), group)
         self._steps_per_record, self._tally = steps_per_record, Tally()
         self.images, self.steps_per_epoch = len(images), len(self._batches)
-        self.steps_done = self.rewinds = 0
-        self.is_interrupted = False
+        self.steps_done, self.rewinds, self.is_interrupted = 0, 0, False
 
     @property
     def model(self) -> Model:
@@ -119,19 +113,17 @@ class Training:
             while not self.is_finished:
                 yield from self._train_epoch()
         finally:
-            self._set_eval_mode()
+            self._forward.set_eval_mode()
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
         """Forward, loss, backward, step: for each step that is left of an epoch."""
         forward, task, lanes, optimizer = self._forward, self._live.task, self._lanes, self._optimizer
-        epoch, first_step = divmod(self.steps_done, self.steps_per_epoch)
-        forward.set_mode(epoch)
+        forward.set_mode(self.epochs_done)
         self._tally.start()
 
-        for step in self._batches.epoch(epoch, first_step):
-            set_lr(optimizer, self._lr_of(step))
-            optimizer.zero_grad()
+        for step in self._batches.epoch(*divmod(self.steps_done, self.steps_per_epoch)):
             lanes.begin(step)
+            optimizer.zero_grad()
             for batch in step.own:  # one, unless the recipe divides batches into lanes
                 logits = forward(batch)
                 loss = task.loss(logits, batch.targets, self.recipe.label_smoothing, batch.weights)
@@ -142,6 +134,7 @@ class Training:
             if self._can_wait(step):
                 self._guard.check_step(sums.loss, step, self.lr)
             self._guard.clip()
+            set_lr(optimizer, self._lr_of(step))
             with self._doctor.watch(step, sums.loss):
                 optimizer.step()
             if self._average:
@@ -155,11 +148,10 @@ class Training:
         self.is_interrupted = self._can_wait(step) and self._tally.is_interrupted
         if not (self._is_recorded(step) or self.is_interrupted):
             return
-        loss = sums.loss.item()
         self._tally.pause()
-        self._set_eval_mode()
+        self._forward.set_eval_mode()
         if step.step + 1 < self.steps_per_epoch:
-            yield Step(step.epoch + 1, step.step + 1, self.steps_per_epoch, loss)
+            yield Step(step.epoch + 1, step.step + 1, self.steps_per_epoch, sums.loss.item())
         else:
             self._guard.check_weights(self.lr)
             epoch = self._tally.summarize(step.epoch + 1, self.recipe.epochs, self._lr_of(step))
@@ -169,8 +161,7 @@ class Training:
         self._tally.start()
 
     def _is_recorded(self, step: DividedBatch) -> bool:
-        done = step.step + 1
-        return done == self.steps_per_epoch or step.step // self._steps_per_record != done // self._steps_per_record
+        return step.step + 1 == self.steps_per_epoch or (step.step + 1) % self._steps_per_record == 0
 
     def _can_wait(self, step: DividedBatch) -> bool:
         """Whether numbers may be read after this step: a GPU would have to finish it first."""
@@ -180,17 +171,8 @@ class Training:
         done, steps = step.epoch * self.steps_per_epoch + step.step, self.recipe.epochs * self.steps_per_epoch
         return self.lr * lr_factor(self.recipe, done, steps)
 
-    def _set_eval_mode(self) -> None:
-        self._forward.set_eval_mode()
-        if self._average:
-            self._average.model.eval()
-
     def predict_logits(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
-        """The logits of images from :attr:`model` in the training's number format, between two records.
-
-        Faster than :func:`lamina.predict_logits`, but may round differently. While all layers below
-        the head are frozen, their outputs for the same array are computed once.
-        """
+        """The logits from :attr:`model`, between two records; rounded as in training, and faster than elsewhere."""
         return self._forward.predict_logits(self.model, pixels, self.steps_done / self.steps_per_epoch)
 
     def check_weights(self) -> None:
@@ -202,22 +184,14 @@ class Training:
         return digest_tensors(name_tensors(self._models, self._optimizer))
 
     def checkpoint(self) -> Checkpoint:
-        """Everything that an exact continuation needs, between two records.
-
-        Raises:
-            NotFiniteError: a weight, or the optimizer's state, contains NaN or infinity.
-        """
+        """Everything that an exact continuation needs, between two records; ``NotFiniteError`` if a weight is NaN."""
         if problem := self._guard.find_weights_problem(self.lr):
             raise NotFiniteError(problem)
         standing = Standing(self.steps_done, self.rewinds, *self._tally.values(), self._doctor.to_json())
         return Checkpoint(collect_tensors(self._models, self._optimizer), standing)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint of the same recipe, seed and images; leave a loop in progress and begin a new one.
-
-        Raises:
-            RunError: the checkpoint's weights are not those of this net; nothing has been changed.
-        """
+        """Continue from a checkpoint of the same recipe and images, in a new loop; ``RunError`` if it does not fit."""
         restore_tensors(checkpoint.tensors, self._models, self._optimizer)
         standing = checkpoint.standing
         self._doctor.restore(standing.doctor)

@@ -100,10 +100,7 @@ class Model(nn.Module):
         return torch.channels_last if self._convolves else torch.contiguous_format
 
     def normalize(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
-        """Stored pixels as the body takes them: channels first, less the mean, divided by the standard deviation.
-
-        Images smaller than ``in_shape`` are accepted, as a training may begin with them.
-        """
+        """Stored pixels, of smaller images too, as the body takes them: channels first, normalized."""
         planes = images.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
         scale, shift = self._scale, self._shift
         if planes.shape[2:] != scale.shape[2:]:
@@ -113,11 +110,7 @@ class Model(nn.Module):
         return planes.to(scale.dtype).mul_(scale).add_(shift)
 
     def forward(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n k"]:
-        """The logits of stored images, in the dtype of the weights even if the arithmetic is in bf16.
-
-        Raises:
-            NetError: the body does not return one tensor.
-        """
+        """The logits of stored images, in the dtype of the weights even if the arithmetic is in bf16."""
         logits = self.body(self.normalize(images))
         if not isinstance(logits, Tensor):
             when = " in training mode" if self.training else ""
@@ -141,13 +134,7 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
-    """A model for the task of ``images`` in eval mode; a net's weights come from torch's default generator.
-
-    A module of timm's has its pixels normalized as its weights expect, whatever the recipe says.
-
-    Raises:
-        NetError: the net does not take such images, or does not give one logit for each target.
-    """
+    """A model for the task of ``images``, in eval mode; a net's weights come from torch's default generator."""
     task = task_of(images)
     if recipe.dropout is not None:
         net = _set_dropout(net, recipe.dropout)
@@ -176,12 +163,7 @@ def _build(body: nn.Module, net: Net | None, task: Task, images: Images, recipe:
 
 
 def check_model(model: Model, recipe: Recipe, images: int) -> None:
-    """Check that a model can be trained by the recipe on a number of images.
-
-    Raises:
-        NetError: it has no weights to train.
-        RecipeError: it does not fit the recipe.
-    """
+    """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train the model on so many images."""
     if not any(weight.requires_grad for weight in model.parameters()):
         raise NetError("The net has no weights to train. Give it a layer that learns, such as Output().")
     if recipe.label_smoothing and isinstance(model.task, Regression):
@@ -207,11 +189,7 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
 
 
 def split_pixels(pixels: UInt8[np.ndarray, "n h w c"]) -> list[UInt8[np.ndarray, "m h w c"]]:
-    """Pictures in batches whose activations fit into memory, as views.
-
-    >>> [len(batch) for batch in split_pixels(np.zeros((1200, 8, 8, 3), np.uint8))]
-    [500, 500, 200]
-    """
+    """Images in batches whose activations fit into memory, as views."""
     size = max(1, min(500, PREDICTED_PIXELS // math.prod(pixels.shape[1:3])))
     return [pixels[start : start + size] for start in range(0, len(pixels), size)]
 

@@ -42,16 +42,7 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class Activity:
-    """What the layers of a model give for some images; layers are named by their module paths.
-
-    Attributes:
-        images: how many.
-        inputs: the moments of what each layer with weights is given, in the order in which they are called.
-        dead: for each ReLU, the share of its units that are 0 for all images.
-        saturated: for each Sigmoid or Tanh, the share of its outputs at an end of its range.
-        answers: how many different classes are answered; 0 where an answer is not one class.
-        classes: how many the images have.
-    """
+    """What the layers of a model give for some images; layers are named by their module paths."""
 
     images: int
     inputs: Mapping[str, Moments]

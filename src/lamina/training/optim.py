@@ -20,10 +20,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def build_optimizer(model: Model, recipe: Recipe, precision: str = "fp32") -> Optimizer:
-    """The recipe's optimizer over the trainable weights; with ``precision`` bf16, Muon multiplies in that too.
-
-    Only weights of two dimensions or more decay: shrinking a bias or a norm's scale regularizes nothing.
-    """
+    """The recipe's optimizer; only weights of two dimensions or more decay, no biases and no scales of norms."""
     decay = recipe.weight_decay
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     matrices = [weight for weight in trained if weight.ndim >= 2]
@@ -123,18 +120,7 @@ class SGD(_QuickStart, torch.optim.SGD):
 
 
 class Muon(_QuickStart):
-    """Momentum, made orthogonal: every direction of a weight matrix moves equally far (Jordan et al., 2024).
-
-    The step of an m × n matrix is scaled by 0.2 √max(m, n), which gives it the length of an Adam step (Liu et al.,
-    arXiv 2502.16982, equation 4): one learning rate serves both. A convolution's weight is a matrix with a row for
-    each filter. Groups whose ``orthogonal`` is false (biases, norms, the head) take AdamW steps (betas 0.9, 0.999).
-
-    Args:
-        groups: parameter groups with ``orthogonal`` and ``weight_decay``.
-        lr: learning rate.
-        momentum: fraction of the last step kept in the next, 0 to 1.
-        dtype: what the orthogonal direction is computed in; its error in bfloat16 is within that of the iteration.
-    """
+    """Momentum, made orthogonal: every direction of a weight matrix moves equally far (Jordan et al., 2024)."""
 
     def __init__(
         self, groups: Iterable[dict[str, Any]], lr: float, momentum: float = 0.9, dtype: torch.dtype = torch.float32
@@ -144,7 +130,7 @@ class Muon(_QuickStart):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """Take one step along the gradients that backward has left."""
+        """AdamW's step (betas 0.9, 0.999) for groups whose ``orthogonal`` is false, as biases, norms and the head."""
         for group in self.param_groups:
             move = self._move_orthogonally if group["orthogonal"] else self._move_by_adam
             for weight in group["params"]:
@@ -160,6 +146,7 @@ class Muon(_QuickStart):
         buffer.lerp_(gradient, 1 - momentum)
         ahead = gradient.lerp(buffer, momentum)
         direction = orthogonalize(ahead.flatten(1).to(group["dtype"]))
+        # The length of an Adam step (Liu et al., arXiv 2502.16982, equation 4): one learning rate serves both.
         length = 0.2 * max(direction.shape) ** 0.5
         weight.add_(direction.view_as(weight), alpha=-group["lr"] * length)
 
@@ -177,14 +164,7 @@ class Muon(_QuickStart):
 
 
 def orthogonalize(matrix: Float[Tensor, "m n"], steps: int = 5) -> Float[Tensor, "m n"]:
-    """Nearly the orthogonal factor U Vᵀ of ``matrix`` = U S Vᵀ, by Newton-Schulz steps in place of a decomposition.
-
-    Five steps bring every singular value that is over a thousandth of the largest to between 0.7 and 1.2.
-
-    >>> turned = orthogonalize(torch.tensor([[3.0, 0.0], [0.0, 0.5]]))
-    >>> bool((torch.linalg.svdvals(turned) - 1).abs().max() < 0.35)
-    True
-    """
+    """Nearly U Vᵀ of ``matrix`` = U S Vᵀ: five Newton-Schulz steps bring singular values to between 0.7 and 1.2."""
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix

@@ -53,23 +53,14 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], model: Model) -> P
 
 
 def multiplies_bf16(device: str) -> bool:
-    """Whether a device (``cpu``, ``cuda``, ``mps``) multiplies matrices in bf16 clearly faster than in fp32.
-
-    x86 processors with AVX512_BF16 (those with AMX have it too) ran such products at 2.1 to 6.8 times the speed, others
-    at 0.01 to 0.7 times. ARM processors and MPS have not been measured and count as slow.
-    """
+    """Whether a device multiplies matrices in bf16 clearly faster than in fp32; ARM and MPS count as slow."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def arrange_layers(model: Model, precision: Precision) -> bool:
-    """Prepare the layers of ``model`` for training in this format; returns whether to train within torch's autocast.
-
-    Autocast keeps a layer's input and output in bf16, which saves memory traffic between convolutions but costs a net
-    of linear layers as much as it gains. There, each layer converts its own operands while it trains and returns
-    float32.
-    """
+    """Prepare the layers of ``model`` for this format; returns whether to train within torch's autocast."""
     if precision.value != "bf16" or not _is_linear(model):
         return precision.value == "bf16"
     for name, layer in _find_linear(model).items():

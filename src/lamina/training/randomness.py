@@ -30,11 +30,7 @@ def derive_generator(seed: int, purpose: str, index: int = 0) -> torch.Generator
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's own generators inside the block, and restore their state afterwards.
-
-    Like :func:`torch.random.fork_rng`, in a sixtieth of its time, so that every step can have its own seed. Only one
-    thread at a time is inside such a block; one that draws from torch's generators without it is not kept out.
-    """
+    """Seed torch's generators inside the block, and restore them after it; one thread at a time is inside."""
     generators = [torch.default_generator]
     if device.type == "cuda":
         torch.cuda.init()

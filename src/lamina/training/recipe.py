@@ -111,9 +111,5 @@ def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
 
 
 def scale_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe with another number of epochs, the same share of them frozen.
-
-    >>> scale_epochs(Recipe(epochs=24, freeze=16), 12)
-    Recipe(epochs=12, freeze=8)
-    """
+    """The recipe with another number of epochs, the same share of them frozen."""
     return dataclasses.replace(recipe, epochs=epochs, freeze=round(recipe.freeze * epochs / recipe.epochs))

@@ -26,11 +26,7 @@ and they are to say before that who was lost."""
 
 
 def name_ranks(ranks: Iterable[int]) -> str:
-    """Some ranks, in words.
-
-    >>> name_ranks([1]), name_ranks([0, 2])
-    ('rank 1', 'ranks 0, 2')
-    """
+    """Some ranks, in words, such as ``ranks 0, 2``."""
     found = [str(rank) for rank in ranks]
     return f"rank{'s' * (len(found) > 1)} {name_some(found)}"
 
@@ -100,14 +96,9 @@ def send_heartbeats(store: Store, rank: int, has_ended: threading.Event) -> None
 
 
 def count_start(store: Store, rank: int, size: int, timeout_seconds: float) -> int:
-    """Which start of the processes this is, from 1, as they agree through a store that keeps what earlier ones wrote.
-
-    torchrun's own count may differ from machine to machine. The leader answers each process by the secret that it left
-    under its rank, and lets all go on once each has taken the answer: a secret of an earlier start never does.
-
-    Raises:
-        GroupError: a process does not come in time.
-    """
+    """Which start of the processes this is, from 1, as they agree through a store that keeps earlier ones' entries."""
+    # torchrun's own count may differ from machine to machine. The leader answers each process by the secret that it
+    # left under its rank, and lets all go on once each has taken the answer: a secret of an earlier start never does.
     deadline = time.monotonic() + timeout_seconds
     secret = secrets.token_hex(8)
     number = store.add("starts", 1) if rank == 0 else 0

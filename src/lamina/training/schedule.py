@@ -59,14 +59,8 @@ def size_fraction(recipe: Recipe, epoch: int) -> float:
 
 
 def evaluation_interval(train_images: int, val_images: int) -> int:
-    """Every how many epochs to evaluate ``val``, so that this takes a fifth of the training's time at most.
-
-    An image's forward pass takes about a third of its training step, as the backward pass takes twice as long. The rule
-    counts images and reads no clock, so that a resumed training evaluates after the same epochs.
-
-    >>> evaluation_interval(9_000, 1_000), evaluation_interval(100, 1_000)
-    (1, 17)
-    """
+    """Every how many epochs to evaluate ``val``, so that it takes a fifth of the time at most; no clock is read."""
+    # A forward pass takes about a third of a training step.
     return max(1, math.ceil(5 * val_images / (3 * train_images)))
 
 
@@ -79,11 +73,7 @@ def sizes_shown(recipe: Recipe) -> list[float]:
 
 
 def extend_recipe(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe with another number of epochs, if the steps so far would have been the same with it.
-
-    Raises:
-        RecipeError: the schedule or the image size depends on the number of epochs.
-    """
+    """The recipe with more epochs; ``RecipeError`` where its steps so far would have been others with it."""
     spread = {
         "the growth of the images": recipe.grow_from_fraction,
         f"the schedule {recipe.schedule}": recipe.schedule != "constant",

@@ -41,15 +41,8 @@ def prepare_training(
 ) -> Prepared:
     """Check a training as a whole, choose its device and number format, and build its model, once.
 
-    Nothing else of the training is built: no batches on the device, no optimizer.
-
-    Args:
-        net: a net, or a module from normalized float images (N, C, H, W) to logits, which becomes part of the model.
-        images: the training images.
-        recipe: how to train.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: the number format that a run recorded; by default it follows from the recipe.
-        group: the processes that train together.
+    Nothing else of the training is built: no batches on the device, no optimizer. The arguments are those of
+    :class:`~lamina.training.loop.Training`.
 
     Raises:
         NetError: the net does not take these images or does not give one logit for each target.

@@ -49,13 +49,7 @@ class Task(ABC):
 
     @abstractmethod
     def weigh(self, targets: Num[Tensor, "n ..."] | Bool[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        """The weight of each target's loss with which all classes count alike; 1 on average.
-
-        It is inversely proportional to the number of ``targets`` of the same class.
-
-        Raises:
-            RecipeError: the task has no classes.
-        """
+        """The weight of each target's loss with which all classes count alike, 1 on average."""
 
     @abstractmethod
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
@@ -77,11 +71,7 @@ class Task(ABC):
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Task:
-        """The task that :meth:`to_json` wrote.
-
-        Raises:
-            RunError: the values are not those of a task.
-        """
+        """The task that :meth:`to_json` wrote; ``RunError`` if the values are not those of a task."""
         try:
             task = next(
                 task for task in (SingleLabel, MultiLabel, Binary, Regression) if task.kind.name == values["kind"]
@@ -138,13 +128,7 @@ class SingleLabel(Task):
 
 @dataclass(frozen=True)
 class _SigmoidTask(Task):
-    """A sigmoid and binary cross-entropy for each output.
-
-    Attributes:
-        shares: of the training images that have each label, or of yes, from 0 to 1.
-        temperatures: one for each output, by which the logits are divided for the probabilities, or none; the loss is
-            without.
-    """
+    """A sigmoid and binary cross-entropy for each output; fields as in :class:`SingleLabel`."""
 
     shares: tuple[float, ...]
     temperatures: tuple[float, ...] = ()
@@ -195,14 +179,7 @@ class Binary(_SigmoidTask):
 @final
 @dataclass(frozen=True)
 class Regression(Task):
-    """One or several numbers an image: mean squared error.
-
-    Numbers are standardized for training, so that degrees and millimetres count alike.
-
-    Attributes:
-        medians, means: of each number over the training images, in its own unit.
-        deviations: standard deviation of each, in its own unit; 1 for a constant.
-    """
+    """One or several numbers an image, standardized over the training images: mean squared error."""
 
     medians: tuple[float, ...]
     means: tuple[float, ...]
@@ -235,12 +212,7 @@ class Regression(Task):
 
 
 def task_of(images: Images) -> Task:
-    """The task for the targets of ``images``, which are those to train on.
-
-    >>> from lamina.data import load_data
-    >>> str(task_of(load_data("shapes").train).kind)
-    'single-label'
-    """
+    """The task for the targets of ``images``, which are those to train on."""
     names, values = tuple(images.target_names), images.targets
     if images.kind is targets.REGRESSION:
         medians = np.median(values.astype(np.float64), axis=0)

@@ -19,11 +19,7 @@ METADATA = "lamina"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Write tensors and plain values as one safetensors file, atomically, with a digest of both in it.
-
-    Raises:
-        OSError: the file cannot be written; what was there before is still there.
-    """
+    """Write tensors and plain values as one safetensors file, atomically, with a digest of both in it."""
     write_atomically(path, pack_tensors(tensors, values))
 
 
@@ -46,11 +42,7 @@ def pack_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> by
 
 
 def read_tensors(file: Path, remedy: str = RESTORE) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What :func:`write_tensors` wrote, on the CPU; of a file without any metadata, the tensors and no values.
-
-    Raises:
-        RunError: the file cannot be read, or is not as it was written; the message ends in ``remedy``.
-    """
+    """What :func:`write_tensors` wrote, on the CPU; ``RunError`` if the file is not as it was written."""
     return unpack_tensors(read_bytes(file), str(file), remedy)
 
 

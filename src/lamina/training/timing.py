@@ -36,21 +36,14 @@ SAVING_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Pace:
-    """Time per image on this machine: in a training step at full picture size, and in an evaluation.
-
-    ``start_seconds`` is the time before the first step: to build the model and, if the recipe says so, compile it.
-    """
+    """Seconds per image on this machine, in a training step at full size and in an evaluation; and before the first."""
 
     train_seconds: float
     evaluation_seconds: float
     start_seconds: float = 0.0
 
     def total_seconds(self, recipe: Recipe, images: int, evaluated: int) -> float:
-        """The time of all epochs on ``images`` training images, including evaluations of ``evaluated`` images.
-
-        A step's time is taken to be proportional to the area of its images. While the layers below the head are
-        frozen, their outputs are computed once for all epochs, unless lanes or growing images forbid storing them.
-        """
+        """The time of all epochs on ``images`` training images, with evaluations of ``evaluated`` images."""
         area = 1.0
         if recipe.grow_from_fraction:
             area = statistics.fmean(size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs))
@@ -107,11 +100,7 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: s
 
 
 def choose_timed_batch(recipe: Recipe) -> tuple[int, int]:
-    """The images and lanes of a timed step: as many lanes of the recipe's size as few images make up.
-
-    >>> [choose_timed_batch(Recipe(batch_size=500, lanes=lanes)) for lanes in (1, 4, 16, 250)]
-    [(100, 1), (100, 1), (93, 3), (100, 50)]
-    """
+    """The images and lanes of a timed step: as many lanes of the recipe's size as few images make up."""
     size = max(LEAST_IN_LANE, min(recipe.batch_size // recipe.lanes, TIMED_BATCH))
     lanes = min(recipe.lanes, TIMED_BATCH // size)
     return min(recipe.batch_size, lanes * size), lanes
