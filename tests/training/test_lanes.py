@@ -151,6 +151,23 @@ def test_a_weight_that_no_lane_uses_is_left_alone_as_with_one_lane():
     assert found[1] == found[3]
 
 
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_an_interrupt_is_seen_at_the_next_record_be_it_a_step_or_an_epoch(stop):
+    group = Group()
+    training = Training(PLAIN, images(), Recipe(epochs=2, batch_size=8, lanes=2), device="cpu", group=group,
+                        steps_per_record=1)  # fmt: skip
+    records = iter(training)
+    for _ in range(stop - 1):
+        next(records)
+        assert not training.is_interrupted
+    group.interrupt()
+    record = next(records)
+    assert isinstance(record, Epoch) == (stop == 3)
+    assert training.is_interrupted
+    next(records)
+    assert not training.is_interrupted
+
+
 def test_each_process_needs_a_lane():
     expected = (
         r"^3 processes train together, but lanes was 2: each needs a lane .* Set lanes to 3 or more, such as 4\.$"
