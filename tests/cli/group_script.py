@@ -1,6 +1,7 @@
 """Trains by several recipes with the group that torchrun makes, and prints a digest for each; a script for tests."""
 
 import json
+import os
 import sys
 
 import timm
@@ -9,7 +10,7 @@ import torch
 from lamina import Epoch, Net, Recipe, Training, load_data, load_net
 from lamina.data import draw_shapes
 from lamina.evaluation.evaluating import evaluate
-from lamina.training.group import join_group
+from lamina.training.group import ALONE, Group, join_group
 from lamina.training.tensors import digest_tensors
 
 # What a recipe can change in a step, each at least once.
@@ -66,27 +67,40 @@ def make_net(name: str) -> Net | torch.nn.Module:
     return module
 
 
-def main() -> None:
-    """Print one JSON object, by the leader."""
-    torch.set_num_threads(1)
+def train_all(group: Group) -> dict[str, object]:
+    """The digests of every recipe, and reports on several numbers of images."""
     data = load_data("shapes")
-    with join_group(60) as group:
-        found: dict[str, object] = {}
-        for name, (net, fields) in RECIPES.items():
-            recipe = Recipe(**{"epochs": 2, "batch_size": 13, "lanes": 4, **fields})  # type: ignore[arg-type]
-            images = data.train.take(range(27))
-            training = Training(make_net(net), images, recipe, device="cpu", group=group)
-            digests = [digest_tensors(training.checkpoint().tensors) for event in training if isinstance(event, Epoch)]
-            if group.find_deviating(" ".join(digests)):
-                raise ValueError(f"{name}: the processes have different weights")
-            found[name] = digests
-        pictures = draw_shapes("shapes", "test", count=10_000, seed=1)
-        for count in (1, 7, 101, 10_000):
-            report = evaluate(training.model, pictures.take(range(count)), group=group).to_json()
-            del report["seconds"]
-            found[f"report of {count}"] = report
-        if group.is_leader:
-            sys.stdout.write(json.dumps(found) + "\n")
+    found: dict[str, object] = {}
+    for name, (net, fields) in RECIPES.items():
+        recipe = Recipe(**{"epochs": 2, "batch_size": 13, "lanes": 4, **fields})  # type: ignore[arg-type]
+        training = Training(make_net(net), data.train.take(range(27)), recipe, device="cpu", group=group)
+        digests = [digest_tensors(training.checkpoint().tensors) for event in training if isinstance(event, Epoch)]
+        if group.find_deviating(" ".join(digests)):
+            raise ValueError(f"{name}: the processes have different weights")
+        found[name] = digests
+    images = draw_shapes("shapes", "test", count=10_000, seed=1)
+    for count in (1, 7, 101, 10_000):
+        report = evaluate(training.model, images.take(range(count)), group=group).to_json()
+        del report["seconds"]
+        found[f"report of {count}"] = report
+    return found
+
+
+def main() -> None:
+    """Print what groups of 1 to 4 of torchrun's four processes find, a JSON object each; the first is alone."""
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    for size in range(4, 1, -1):
+        if rank >= size:
+            return
+        os.environ["WORLD_SIZE"] = str(size)  # as torchrun would have set it for so many
+        with join_group(60) as group:
+            found = train_all(group)
+            if group.size != size:
+                raise ValueError(f"expected {size} processes, but {group.size} joined")
+            if group.is_leader:
+                sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps(train_all(ALONE)) + "\n")
 
 
 if __name__ == "__main__":
