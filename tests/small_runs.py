@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,19 @@ from lamina.training.recipe import Recipe
 
 NET = Net(Flatten(), Linear(4), ReLU(), Output())
 RECIPE = Recipe(epochs=2, batch_size=4, precision="fp32", seed=7)
+
+
+@contextlib.contextmanager
+def full_disk(limit_bytes: int) -> Iterator[None]:
+    """Let no file grow larger, as on a disk without room: Python makes an OSError of it."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def images_of(split: str) -> Images:

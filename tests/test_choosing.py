@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -5,24 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina import Dataset, Images, Recipe, load_data, zoo
+from lamina import Dataset, Images, Net, Recipe, load_data, zoo
 from lamina.errors import RecipeError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
+from lamina.insight.duplicates import estimate_seconds
 from lamina.nets import parse_net
-from lamina.runs.choosing import (
-    MOST_SHARE,
-    Candidate,
-    Clock,
-    choose_from_scratch,
-    find_sides,
-    find_slowdown,
-    fit_again,
-    is_better,
-    propose,
-    spend,
-    start_clock,
-)
+from lamina.runs.nets import NetChoice, find_sides
+from lamina.studies.candidates import choose_from_scratch, fit_candidate, has_time_to_tune, is_better, propose
+from lamina.studies.experiments import MOST_SHARE, Candidate, Deadline, Experiment, find_slowdown
 from lamina.training.task import task_of
 from lamina.training.timing import Pace
 
@@ -73,104 +65,123 @@ def test_enlarged_pictures_are_taken_at_the_size_that_holds_their_detail():
 
 @pytest.mark.parametrize(("sides", "ladder"), [((32, 48, 64), zoo.LADDER), ((96, 128, 160), zoo.PHOTO_LADDER)])
 def test_candidates_cost_more_and_more_and_what_is_given_stays(sides, ladder):
-    candidates = propose(noise(96), sides, {"lr": 0.5})
-    costs = [one.net.with_outputs(2).multiply_adds((3, one.side_px, one.side_px)) for one in candidates]
+    candidates = propose(noise(96), {"lr": 0.5}, sides)
+    costs = [one.make().multiply_adds(one.shape) for one in candidates]
     assert costs == sorted(costs)
-    assert {one.net_name for one in candidates} == set(ladder)
+    assert {one.experiment.net.name for one in candidates} == set(ladder)
     assert {one.side_px for one in candidates} == set(sides)
     assert all(one.recipe.lr == 0.5 for one in candidates)
     assert all(one.recipe.batch_size == 16 for one in candidates)  # fitted to 20 images
 
 
+def candidate(name: str, net: Net, recipe: Recipe, dataset: Dataset | None = None, **others: object) -> Candidate:
+    """A net that lamina may choose, for images of 32 px."""
+    experiment = Experiment(NetChoice(name, net, {"default": recipe}), recipe, dataset or load_data("shapes"))
+    return Candidate(experiment, 32, most_epochs=round(MOST_SHARE * recipe.epochs), **others)
+
+
+def far(seconds: float, spare_seconds: float = 0.0) -> Deadline:
+    return Deadline(time.perf_counter() + seconds, spare_seconds)
+
+
 def choose(seconds: float, *candidates: Candidate, given_epochs: bool = False):
-    dataset = load_data("shapes")
-    clock = start_clock(dataset, lambda: seconds)
-    chosen, considered = choose_from_scratch(dataset, candidates, clock, are_epochs_given=given_epochs, device="cpu")
-    return chosen if given_epochs else spend(chosen, clock), considered
+    deadline = far(seconds).with_reserve()
+    chosen, considered = choose_from_scratch(candidates, deadline, "cpu", are_epochs_given=given_epochs)
+    return chosen, chosen.recipe if given_epochs else chosen.spend(deadline), considered
 
 
 def test_the_last_that_has_time_for_its_recipe_is_taken_and_its_epochs_fill_the_time():
-    small, large = Candidate("small", SMALL, 32, Recipe(epochs=2)), Candidate("large", LARGE, 32, Recipe(epochs=3))
-    chosen, considered = choose(100_000, small, large)
-    assert chosen.net is LARGE
-    assert chosen.recipe == Recipe(epochs=round(3 * MOST_SHARE))  # more would hardly help
+    small, large = candidate("small", SMALL, Recipe(epochs=2)), candidate("large", LARGE, Recipe(epochs=3))
+    chosen, recipe, considered = choose(100_000, small, large)
+    assert chosen.experiment.net.net is LARGE
+    assert recipe == Recipe(epochs=round(3 * MOST_SHARE))  # more would hardly help
     assert [(one.net_name, one.verdict) for one in considered] == [("small", "fits"), ("large", "chosen")]
     assert 0 < considered[0].seconds < considered[1].seconds
 
 
 def test_one_without_the_time_for_its_recipe_is_passed_over():
-    small, large = Candidate("small", SMALL, 32, Recipe(epochs=2)), Candidate("large", LARGE, 32, Recipe(epochs=10**6))
-    chosen, considered = choose(1000, small, large)
-    assert chosen.net is SMALL
+    small, large = candidate("small", SMALL, Recipe(epochs=2)), candidate("large", LARGE, Recipe(epochs=10**6))
+    chosen, _, considered = choose(1000, small, large)
+    assert chosen.experiment.net.net is SMALL
     assert considered[0].verdict == "chosen"
     assert considered[1].verdict in ("too slow", "too slow (estimated)")
 
 
 def test_the_first_is_taken_with_fewer_epochs_too_on_growing_pictures():
-    chosen, _ = choose(1000, Candidate("small", SMALL, 32, Recipe(epochs=10**6), can_grow=True))
-    assert 2 <= chosen.recipe.epochs < 10**6
-    assert chosen.recipe.grow_from_fraction > 0
+    _, recipe, _ = choose(1000, candidate("small", SMALL, Recipe(epochs=10**6), can_grow=True))
+    assert 2 <= recipe.epochs < 10**6
+    assert recipe.grow_from_fraction > 0
 
 
 @pytest.mark.parametrize("given", [{"grow_from_fraction": 0.0}, {"compile": True}], ids=str)
 def test_pictures_do_not_grow_against_what_is_given(given):
-    assert not any(one.can_grow for one in propose(noise(96), (32, 48), given))
-    assert all(one.can_grow for one in propose(noise(96), (32, 48), {}))
+    assert not any(one.can_grow for one in propose(noise(96), given, (32, 48)))
+    assert all(one.can_grow for one in propose(noise(96), {}, (32, 48)))
+
+
+def blank(train: int, val: int = 0, test: int = 0) -> Dataset:
+    """So many images of a pixel each."""
+
+    def images(count: int) -> Images | None:
+        pixels = np.zeros((count, 1, 1, 1), np.uint8)
+        return Images.from_arrays(pixels, np.arange(count) % 2, ("no", "yes")) if count else None
+
+    return Dataset("blank", "abc", images(train), images(val), images(test))
 
 
 def test_on_a_machine_that_has_become_slower_fewer_epochs_fit():
     """A training that is cut short has not lowered its rate: it is begun again while that is worth it."""
-    pace, recipe = Pace(1e-3, 0.0), Recipe(epochs=20, schedule="linear")
-    clock = Clock(lambda: 25.0, images=1000, val=0, test=0, spare_seconds=1.0)
+    recipe = Recipe(epochs=20, schedule="linear")
+    named = replace(candidate("net", SMALL, recipe, blank(1000), pace=Pace(1e-3, 0.0)), most_epochs=None)
     start = 3.0  # to build the model, on all images: no measure of the steps
 
     def find(epochs_done: float, seconds: float) -> float | None:
-        watch = find_slowdown(recipe, pace, clock)
+        watch = find_slowdown(named, recipe, far(25.0, 1.0))
         assert watch(0.1, start + 0.1) is None
         return watch(epochs_done, start + seconds)
 
     assert find(2, 2.3) is None  # as it was measured
     assert find(2, 2.6) is None  # the spare time covers that
-    assert find(2, 6.0) == pytest.approx(5.9 / (1.9 / 20 * pace.total_seconds(recipe, 1000, 0)))
+    assert find(2, 6.0) == pytest.approx(5.9 / (1.9 / 20 * named.total_seconds()))
     assert find(0.2, 0.5) is None  # too early to tell
     assert find(12, 30.0) is None  # too late to begin again
     assert find(2, 200.0) is None  # not even an epoch would fit
-    constant = replace(recipe, schedule="constant")
-    assert find_slowdown(constant, pace, clock)(0.1, 0.1) is find_slowdown(constant, pace, clock)(2, 9.0) is None
+    assert find_slowdown(named, replace(recipe, schedule="constant"), far(25.0)) is None
 
 
 def test_on_a_machine_that_has_become_faster_more_epochs_fit():
     """Steps may be timed while another program takes the cores, and be far faster a second later."""
-    pace, recipe = Pace(0.02, 0.0), Recipe(epochs=4, schedule="linear")
-    clock = Clock(lambda: 100.0, images=1000, val=0, test=0, spare_seconds=1.0)
+    recipe = Recipe(epochs=4, schedule="linear")
+    wanted = replace(recipe, epochs=8)
+    chosen = candidate("small", SMALL, wanted, blank(1000), pace=Pace(0.02, 0.0), can_grow=True)
+    named = replace(chosen, most_epochs=None)
 
-    def find(epochs_done: float, seconds: float, candidate: Candidate | None = None) -> float | None:
-        watch = find_slowdown(recipe, pace, clock, candidate)
+    def find(epochs_done: float, seconds: float, one: Candidate = named) -> float | None:
+        watch = find_slowdown(one, recipe, far(100.0, 1.0))
         assert watch(0.01, 3.0) is None
         return watch(epochs_done, 3.0 + seconds)
 
-    assert find(0.3, 0.4) == pytest.approx(0.4 / (0.29 * pace.total_seconds(recipe, 1000, 0) / 4))
+    assert find(0.3, 0.4) == pytest.approx(0.4 / (0.29 * named.total_seconds(recipe) / 4))
     assert find(3.5, 4.0) is None  # most of it is done
     assert find(3.5, 2.0) is not None  # but in next to no time
     assert find(0.3, 0.1) is None  # too little was seen
     assert find(0.3, 4.0) is None  # not twice as fast
-    chosen = Candidate("small", SMALL, 32, Recipe(epochs=8, schedule="linear"), pace=pace, can_grow=True)
     assert find(0.3, 0.4, chosen) is not None
-    assert find(0.3, 0.4, replace(chosen, recipe=Recipe(epochs=2, schedule="linear"))) is None  # more hardly help
-    assert fit_again(recipe, 0.1, pace, clock, None)[0].epochs == 46
-    growing = replace(recipe, grow_from_fraction=0.625)
-    fitting, faster = fit_again(growing, 0.1, pace, clock, chosen)
+    few = candidate("small", SMALL, Recipe(epochs=2, schedule="linear"), blank(1000), pace=Pace(0.02, 0.0))
+    assert find(0.3, 0.4, few) is None  # more hardly help
+    faster = replace(chosen, pace=chosen.pace.slow_down(0.1))
+    fitting = faster.spend(far(100.0, 1.0))
     assert (fitting.epochs, fitting.grow_from_fraction) == (24, 0.0)  # what was chosen for want of time is not kept
-    assert faster.train_seconds == pytest.approx(0.002)
+    assert replace(faster, most_epochs=None).spend(far(100.0, 1.0)).epochs == 46
 
 
 def test_growing_pictures_are_expected_to_be_quicker_at_first():
-    pace, recipe = Pace(1e-3, 5e-4), Recipe(epochs=20, grow_from_fraction=0.5, schedule="linear")
-    clock = Clock(lambda: 19.0, images=1000, val=300, test=0, spare_seconds=1.0)
-    costs = pace.epoch_seconds(recipe, 1000, 300)
-    assert sum(costs) == pytest.approx(pace.total_seconds(recipe, 1000, 300))
+    recipe = Recipe(epochs=20, grow_from_fraction=0.5, schedule="linear")
+    named = replace(candidate("net", SMALL, recipe, blank(1000, 300), pace=Pace(1e-3, 5e-4)), most_epochs=None)
+    costs = named.pace.epoch_seconds(recipe, 1000, 300)
+    assert sum(costs) == pytest.approx(named.total_seconds())
     for seconds, expected in ((sum(costs[:4]), None), (2 * sum(costs[:4]), pytest.approx(2, abs=0.01))):
-        watch = find_slowdown(recipe, pace, clock)
+        watch = find_slowdown(named, recipe, far(19.0 + named.ending_seconds() - 2.0, 1.0))
         assert watch(0, 0.0) is None
         assert watch(4, seconds) == expected
 
@@ -195,20 +206,54 @@ def test_numbers_of_several_units_are_compared_in_standard_deviations():
 
 
 def test_where_more_epochs_fit_than_help_the_same_share_is_frozen():
-    clock = start_clock(load_data("shapes"), lambda: 100_000)
-    tuned = Candidate("tuned", SMALL, 32, Recipe(epochs=24, freeze=16), pace=Pace(1e-4, 1e-4))
-    recipe = spend(tuned, clock).recipe
+    tuned = candidate("tuned", SMALL, Recipe(epochs=24, freeze=16), pace=Pace(1e-4, 1e-4))
+    recipe = tuned.spend(far(100_000))
     assert (recipe.epochs, recipe.freeze) == (72, 48)
 
 
+def test_time_that_is_filled_to_the_last_is_time_enough_to_tune():
+    """It is less again by the time that it is looked at."""
+    tuned = candidate("tuned", SMALL, Recipe(epochs=4), blank(10), pace=Pace(1e-12, 0.0))
+    epoch_seconds = tuned.total_seconds() / 4
+    assert all(has_time_to_tune(tuned, far(tuned.ending_seconds() + 5 * epoch_seconds + 1e-4)) for _ in range(50))
+    assert not has_time_to_tune(tuned, far(tuned.ending_seconds() + epoch_seconds / 2))
+
+
 def test_given_epochs_stay():
-    small, large = Candidate("small", SMALL, 32, Recipe(epochs=7)), Candidate("large", LARGE, 32, Recipe(epochs=10**6))
-    assert choose(1000, small, large, given_epochs=True)[0].recipe == small.recipe
+    small, large = candidate("small", SMALL, Recipe(epochs=7)), candidate("large", LARGE, Recipe(epochs=10**6))
+    assert choose(1000, small, large, given_epochs=True)[1] == small.recipe
+
+
+def test_epochs_that_are_given_are_trained_however_little_time_is_left():
+    """There is no limit then: the time only chooses the net."""
+    small, large = candidate("small", SMALL, Recipe(epochs=7)), candidate("large", LARGE, Recipe(epochs=7))
+    chosen, recipe, considered = choose(-1.0, small, large, given_epochs=True)
+    assert (chosen.experiment.net.name, recipe.epochs) == ("small", 7)
+    assert [one.verdict for one in considered] == ["chosen"]
 
 
 def test_too_short_a_time_says_how_much_more_would_do():
-    with pytest.raises(RecipeError, match=r"^One epoch of small takes .* Increase --time by at least \d+ s\.$"):
-        choose(0.5, Candidate("small", SMALL, 32, Recipe()))
+    message = r"^One epoch of small takes .* Increase --time \(in Python, seconds\) by at least \d+ s\.$"
+    with pytest.raises(RecipeError, match=message):
+        choose(0.5, candidate("small", SMALL, Recipe()))
+
+
+def test_settings_that_are_given_are_not_called_fitted():
+    net, dataset = NetChoice("mlp", zoo.load_net("mlp"), zoo.load_recipes("mlp")), load_data("shapes")
+    assert "lr 0.001 → 0.00063" in fit_candidate(net, "", dataset, {}, 32).changes
+    given = fit_candidate(net, "", dataset, {"lr": 0.01, "epochs": 3}, 32)
+    assert given.changes.endswith("of 32 px): batch_size 100 → 40")
+    assert (given.recipe.lr, given.recipe.epochs, given.recipe.batch_size) == (0.01, 3, 40)
+
+
+def test_the_time_after_the_last_epoch_includes_val_and_the_search_for_near_duplicates():
+    pace = Pace(1e-3, 0.5)
+    alone, tested, both = (
+        candidate("net", SMALL, Recipe(), blank(1000, val, test), pace=pace).ending_seconds()
+        for val, test in ((0, 0), (0, 10), (20, 10))
+    )
+    assert tested - alone == pytest.approx(10 * 0.5 + estimate_seconds(10, 1000, 32 * 32))
+    assert both - tested == pytest.approx(20 * 0.5)
 
 
 @given(
@@ -216,7 +261,7 @@ def test_too_short_a_time_says_how_much_more_would_do():
     epochs=st.integers(1, 100),
 )  # fmt: skip
 def test_a_training_that_fits_ends_in_time(seconds, images, test, spare, epochs):
-    clock, pace = Clock(lambda: seconds, images, 0, test, spare), Pace(1e-4, 1e-4, 0.5)
-    recipe = clock.fit(pace, Recipe(epochs=epochs))
-    whole = clock.total_seconds(pace, recipe) + clock.ending_seconds(pace) + spare
+    one = candidate("net", SMALL, Recipe(epochs=epochs), blank(images, 0, test), pace=Pace(1e-4, 1e-4, 0.5))
+    recipe = one.fit(far(seconds, spare))
+    whole = one.total_seconds(recipe) + one.ending_seconds() + spare
     assert recipe.epochs == 1 or whole <= seconds

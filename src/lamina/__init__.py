@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lamina.runs.progress import show_progress
     from lamina.runs.run import Run, list_runs, load_run
     from lamina.runs.start import start_run
+    from lamina.studies.choose import choose
+    from lamina.studies.train import train
     from lamina.training.activations import activations
     from lamina.training.events import Diagnosis, Epoch, Step
     from lamina.training.features import predict_logits
@@ -46,6 +48,8 @@ _PACKAGES = {
     "lamina.runs.progress": ("show_progress",),
     "lamina.runs.run": ("Run", "list_runs", "load_run"),
     "lamina.runs.start": ("start_run",),
+    "lamina.studies.choose": ("choose",),
+    "lamina.studies.train": ("train",),
     "lamina.training.activations": ("activations",),
     "lamina.training.events": ("Diagnosis", "Epoch", "Step"),
     "lamina.training.features": ("predict_logits",),
@@ -76,6 +80,7 @@ __all__ = [
     "Task",
     "Training",
     "activations",
+    "choose",
     "evaluate",
     "list_runs",
     "load_data",
@@ -87,6 +92,7 @@ __all__ = [
     "show_progress",
     "start_run",
     "summarize",
+    "train",
 ]
 
 

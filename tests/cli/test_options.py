@@ -9,8 +9,8 @@ import pytest
 
 from lamina.cli import COMMANDS, main
 from lamina.cli.options.evaluate import Options as EvaluateOptions
+from lamina.cli.options.train import Options
 from lamina.cli.parsing import parse_options
-from lamina.cli.train import Options
 from lamina.data import Preparation
 from lamina.errors import LaminaError
 from lamina.training.recipe import Recipe, overlay

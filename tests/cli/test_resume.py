@@ -107,7 +107,7 @@ def test_a_signal_while_the_last_model_is_evaluated_is_reported_and_the_run_is_e
     Path("mine.py").write_text(EVALUATED.format(signals=True))
     assert main(["train", "mine.py", *flags]) == 143
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "lamina: stopped by SIGTERM; evaluate it with: lamina resume runs/run"
+        f"lamina: stopped by SIGTERM; evaluate it with: lamina resume runs/run --net {workplace / 'mine.py'}"
     )
     Path("mine.py").write_text(EVALUATED.format(signals=False))
     assert main(["resume", "runs/run", "--net", "mine.py"]) == 0

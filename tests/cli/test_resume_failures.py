@@ -6,7 +6,6 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from lamina import load_run
 from lamina.cli import main
 from lamina.training.events import Epoch
 from lamina.training.recipe import Recipe
-from small_runs import DATA, start
+from small_runs import DATA, full_disk, start
 
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 
@@ -50,19 +49,6 @@ def read_weights(run: Path) -> list[str]:
 
 def read_state(run: Path) -> bytes:
     return (run / "state.safetensors").read_bytes()
-
-
-@contextlib.contextmanager
-def full_disk(limit_bytes: int) -> Iterator[None]:
-    """Let no file grow larger, as on a disk without room: Python makes an OSError of it."""
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_a_warning_and_the_last_whole_checkpoint_stays(workplace, pictures, capsys):

@@ -12,11 +12,9 @@ import pytest
 from commands import events, run_lamina, write_pictures
 from PIL import Image
 
-from lamina.cli.session import start, train
-from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, load_data
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.runs.nets import NetChoice
+from lamina.runs.start import start_run
 from lamina.training.recipe import Recipe
 
 NET = "Flatten(), Linear(20), ReLU(), Output()"
@@ -58,10 +56,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> dict[s
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAMINA_CACHE", str(shared_cache))
         data = is_warm(load_data("shapes-attributes"))
-    net = NetChoice("net", Net(Flatten(), Linear(20), ReLU(), Output()), {"default": Recipe()})
-    terminal = Terminal(as_json=True)
-    run = start(net, Recipe(epochs=2), data, terminal, device="cpu", runs_dir=folder, name="binary")
-    train(run, data, terminal)
+    net = Net(Flatten(), Linear(20), ReLU(), Output())
+    start_run(net, data, Recipe(epochs=2), device="cpu", runs_dir=folder, name="binary").train(progress=False)
     return {kind: folder / kind for kind in KINDS}
 
 

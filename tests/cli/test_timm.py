@@ -40,12 +40,14 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, pi
     assert record["recipe"]["freeze"] == 1
     printed = trained.stderr.splitlines()
     assert printed[0] == f"weights: {file} ({digest})"
-    assert printed[4].startswith("fitted to 60 images of 32 px (the recipe was tuned on 500 of 96 px): epochs ")
-    assert printed[6:9] == [
+    assert printed[4].startswith("fitted to 60 images of 32 px (the recipe was tuned on 500 of 96 px): batch_size ")
+    assert printed[5] == (
+        "size: the pictures are 32 px, but the net was made for 160 px: a larger --size, such as 128, is usually "
+        "slower but more accurate"
+    )
+    assert printed[7:9] == [
         f"net: timm:{NET}, 99,710 parameters",
         "normalization: the net's own, mean 123.7, 116.3, 103.5, deviation 58.4, 57.1, 57.4",
-        "size: the pictures are 32 px, but the net was made for 160 px: a larger --size, such as 128, is usually "
-        "slower but more accurate",
     ]
 
     assert main(["verify", str(run), "--epochs", "2", "--json"]) == 0

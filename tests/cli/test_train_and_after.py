@@ -24,7 +24,8 @@ def test_a_net_is_trained_evaluated_listed_and_used(workplace, pictures):
     assert [event["epoch"] for event in epochs] == list(range(1, 31))
     assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
     assert set(epochs[0]) == {
-        "event", "run", "epoch", "train_loss", "train_accuracy", "train_seconds", "images_per_second", "lr",
+        "event", "run", "epoch", "epochs", "train_loss", "train_accuracy", "train_seconds", "images_per_second", "lr",
+        "weights",
     }  # fmt: skip
     assert result["event"] == "result"
     assert result["run"] == "runs/mine"
@@ -80,8 +81,7 @@ def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, pictur
     assert printed[1] == "splits: the source's own; no val: 10 % of the pictures is 6, fewer than 10"
     assert printed[2] == "targets: single-label, 2 classes, from the class folders"
     assert printed[3] == (
-        "fitted to 60 images of 12 px (the recipe was tuned on 50,000 of 32 px): epochs 5 → 27, batch_size 100 → 16, "
-        "lr 0.001 → 0.0004"
+        "fitted to 60 images of 12 px (the recipe was tuned on 50,000 of 32 px): batch_size 100 → 16, lr 0.001 → 0.0004"
     )
     assert printed[4] == "recipe: epochs 2, batch_size 16, optimizer adam, lr 0.0004, seed 3"
     assert printed[5] == "net: mlp, 43,502 parameters"

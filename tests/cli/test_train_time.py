@@ -123,6 +123,53 @@ def test_stopped_before_any_training_nothing_is_left(workplace, pictures, number
     assert (rest, list(workplace.glob("runs/*"))) == ("", [])
 
 
+def test_epochs_that_are_given_have_no_limit(workplace, pictures):
+    trained = run_lamina("train", "--data", pictures, "--epochs", "2", "--from", "scratch", "--json")
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stderr.startswith(
+        "time: no limit, because --epochs was given; net and size are chosen for about 300 s\n"
+    )
+    printed = events(trained.stdout)
+    assert [event["epoch"] for event in printed if event["event"] == "epoch"] == [1, 2]
+    assert printed[-1]["test_accuracy"] >= 0.5
+
+
+SLOWING = """
+import torch
+from torch import nn
+
+class Slowing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.flatten, self.linear, self.calls = nn.Flatten(), nn.Linear(432, 2), 0
+        self.register_buffer("ones", torch.ones(1000, 1000), persistent=False)
+
+    def forward(self, images):
+        self.calls += self.training
+        for _ in range(10 if self.calls > 40 else 0):  # it was timed in fewer calls
+            self.ones @ self.ones
+        return self.linear(self.flatten(images))
+"""
+
+
+@pytest.mark.slow
+def test_a_module_of_ones_own_is_evaluated_at_the_time_limit_and_its_file_is_in_the_advice(workplace, pictures):
+    Path("mine.py").write_text(SLOWING)
+    trained = run_from_now(7, "train", "mine.py", "--data", pictures, "--name", "slow", "--json")
+    assert trained.returncode == 0, trained.stderr
+    *_, ended, result = events(trained.stdout)
+    assert ended["event"] == "early_end"
+    assert (ended["run"], ended["diagnosis"]) == ("runs/slow", None)
+    command = f"lamina resume runs/slow --net {workplace / 'mine.py'}"
+    assert re.search(
+        rf"^ended after epoch \d+: time limit reached after \d+ of \d+ epochs; {command} trains the rest$",
+        trained.stderr,
+        re.MULTILINE,
+    )
+    assert result["test_accuracy"] >= 0
+    assert load_run("runs/slow").report.split == "test"
+
+
 @pytest.mark.slow
 def test_many_pictures_in_little_time_are_shrunk_rather_than_refused(workplace):
     """As many as no net of the ladder can see once in the time."""

@@ -109,9 +109,6 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
     name, *arguments = words
     # The terminal shows warnings as its remarks; what it sets for that ends with the command.
     with warnings.catch_warnings():
-        if name in ("train", "resume", "verify", "reproduce"):
-            old: int = import_module(f"lamina.cli.{name}").run(arguments)
-            return old
         options = parse_options(import_module(f"lamina.cli.options.{name}").Options, name, arguments)
         terminal = Terminal(as_json=options.json, command=("lamina", *words), is_quiet=is_quiet)
         status: int = import_module(f"lamina.cli.{name}").run(options, terminal)

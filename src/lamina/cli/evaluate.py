@@ -8,12 +8,12 @@ from typing import Any
 
 from lamina.cli.models import choose_evaluated_data, choose_run_data, load_predictor
 from lamina.cli.options.evaluate import Options
-from lamina.cli.overlap import UNASKED_SECONDS, say_overlap
+from lamina.cli.overlap import say_overlap
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import evaluate_with_logits
 from lamina.evaluation.views import ONE_VIEW, views_of
-from lamina.insight.duplicates import estimate_seconds
+from lamina.insight.duplicates import UNASKED_SECONDS, estimate_seconds
 
 
 def run(options: Options, terminal: Terminal) -> int:

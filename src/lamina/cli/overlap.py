@@ -12,9 +12,6 @@ from lamina.data import Images
 from lamina.insight.duplicates import find_overlap
 from lamina.training.task import Task
 
-UNASKED_SECONDS = 5.0
-"""A search that takes longer, on one core, is made only if asked for."""
-
 
 def say_overlap(
     task: Task, logits: Float32[np.ndarray, "n k"], images: Images, train: Images, terminal: Terminal

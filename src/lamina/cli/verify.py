@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import tyro
-
 from lamina.cli.models import choose_run_data, make_module
-from lamina.cli.options import Json
-from lamina.cli.parsing import parse_options
+from lamina.cli.options.verify import Options
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
-
-if TYPE_CHECKING:
-    from lamina.runs.run import Run
-
-
-@dataclass(frozen=True)
-class Options:
-    """Train the first epochs of a run again and compare the weights after each, bit by bit. The run is not changed.
-
-    The exit status is 0 if all are equal and 2 otherwise.
-    """
-
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """the run's folder"""
-    epochs: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """number of epochs, from the first"""
-    data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
-    """where the run's data set is now; by default where it was"""
-    net: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """file.py[:NAME] that makes your own module; a run stores only its weights"""
-    json: Json = False
+from lamina.runs.differences import find_changes
+from lamina.runs.resume import choose_net, find_dataset, make_training
+from lamina.runs.run import Run, load_run
+from lamina.training.events import Epoch, Step
+from lamina.training.tensors import digest_tensors
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(options: Options, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if the weights after an epoch differ."""
-    options = parse_options(Options, "verify", arguments)
-    terminal = Terminal(as_json=options.json)
-    from lamina.runs.differences import find_changes
-    from lamina.runs.resume import choose_net, find_dataset, make_training
-    from lamina.runs.run import load_run
-    from lamina.training.events import Epoch, Step
-    from lamina.training.tensors import digest_tensors
-
     run = load_run(options.run)
     digests = _read_digests(run, options.epochs)
     module = make_module(run, options.net, terminal)

@@ -12,6 +12,7 @@ import numpy as np
 
 from lamina.data.assembly import build_dataset
 from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
+from lamina.data.decoding import fit_pixels
 from lamina.data.findings import SINGLE_CLASS_REMEDY, find_gaps
 from lamina.data.images import Dataset, Images, Leak, Problem, Progress
 from lamina.data.preparation import Preparation
@@ -107,6 +108,38 @@ def load_to_evaluate(
         train=_renumber(dataset.train, target_names),
         val=dataset.val and _renumber(dataset.val, target_names),
         test=dataset.test and _renumber(dataset.test, target_names),
+    )
+
+
+def as_dataset(data: Dataset | Images | str | Path | None) -> Dataset:
+    """A data set as it is, of images to train on, or by its name or path; by default :func:`find_default_data`."""
+    if isinstance(data, Images):
+        return Dataset.from_images(data)
+    return data if isinstance(data, Dataset) else load_data(find_default_data()[0] if data is None else data)
+
+
+def resize_dataset(dataset: Dataset, side_px: int, progress: Progress | None = None) -> Dataset:
+    """The same data set as squares of another size: loaded again, or resized where it is not from a source alone.
+
+    >>> resize_dataset(load_data("shapes", Preparation(size_px=8)), 16).train.shape
+    (3, 16, 16)
+    """
+    preparation = replace(dataset.preparation, size_px=side_px)
+    if dataset.source and _has_same_targets(_read(dataset.source, dataset.preparation, progress), dataset):
+        return _read(dataset.source, preparation, progress)  # it was not changed since it was loaded
+    resized = {
+        split: replace(images, pixels=fit_pixels(images.pixels, side_px, dataset.resize), original_sizes_px=None)
+        for split, images in dataset.splits.items()
+    }
+    return replace(dataset, size_px=side_px, preparation=preparation, **resized)  # type: ignore[arg-type]
+
+
+def _has_same_targets(one: Dataset, other: Dataset) -> bool:
+    return one.splits.keys() == other.splits.keys() and all(
+        images.target_names == other.splits[split].target_names
+        and images.names == other.splits[split].names
+        and np.array_equal(images.targets, other.splits[split].targets)
+        for split, images in one.splits.items()
     )
 
 

@@ -26,6 +26,8 @@ from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
 from lamina.training.task import Task
 
+UNASKED_SECONDS = 5.0
+"""A search for near-duplicates that takes longer is made only if asked for."""
 SIDE_PX = 32
 """Pictures are compared at this size at most."""
 FREQUENCIES = 8

@@ -7,7 +7,7 @@ import json
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -19,7 +19,7 @@ from lamina.evaluation.reports import Report
 from lamina.runs.final import evaluate_final, score_split
 from lamina.runs.folder import RunFolder, WriteError
 from lamina.runs.processes import share_checkpoint
-from lamina.runs.record import RunRecord
+from lamina.runs.record import RunRecord, resume_command
 from lamina.training.device import is_out_of_memory
 from lamina.training.diagnosis import RISES, find_overfitting
 from lamina.training.events import Diagnosis, EarlyEnd, Epoch, Event, Rewind, Step
@@ -89,7 +89,7 @@ class Keeper:
     _scores: ValScores | None = None
     _known: set[str] = field(default_factory=set)
 
-    def train(self) -> Iterator[RunEvent]:
+    def train(self) -> Generator[RunEvent, None, None]:
         """The training's events, each once it is saved; then the final report."""
         if reason := self._lead(self.folder.history.early_end):
             self._early_end = EarlyEnd(self.training.epochs_done, reason)
@@ -134,7 +134,7 @@ class Keeper:
             yield event
         if self.until is not None and time.perf_counter() > self.until and not self.training.is_finished:
             done = f"{self.training.epochs_done} of {self.training.recipe.epochs} epochs"
-            reason = f"time limit reached after {done}; lamina resume {self.folder.path} trains the rest"
+            reason = f"time limit reached after {done}; {resume_command(self.folder.path, self.record)} trains the rest"
             self._early_end = self._early_end or EarlyEnd(event.epoch, reason)
 
     def _keep_epoch(self, event: Epoch) -> Iterator[RunEvent]:
@@ -157,7 +157,7 @@ class Keeper:
             if self.group.is_leader:
                 self._rows.append(self._early_end.to_json())
         elif new and self.stops_at_diagnosis and not self.training.is_finished:
-            reason = f"diagnosis {new[0].kind}; lamina resume {self.folder.path} trains the rest"
+            reason = f"diagnosis {new[0].kind}; {resume_command(self.folder.path, self.record)} trains the rest"
             self._early_end = EarlyEnd(event.epoch, reason, new[0].kind)
         if new or self.training.is_interrupted or self._is_worth_saving():
             self._try(self._save_all)

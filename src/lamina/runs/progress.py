@@ -46,9 +46,12 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None) ->
                 case Diagnosis():  # a line below its epoch, which has it too
                     pass
                 case Event():
-                    final = None
-                    for line in (event, *(event.diagnoses if isinstance(event, Epoch) else ())):
-                        console.print(Text(escape(str(line))), soft_wrap=True)
+                    texts = [str(event)]
+                    if isinstance(event, Epoch):
+                        final = None
+                        texts += map(str, event.diagnoses)
+                    for line in "\n".join(texts).split("\n"):
+                        console.print(Text(escape(line)), soft_wrap=True)
             yield event
     if final is not None:
         console.print(Text(f"{final.split} {final.score}"))

@@ -139,6 +139,12 @@ class RunRecord:
     considered: tuple[Considered, ...] = ()
 
 
+def resume_command(path: Path, record: RunRecord) -> str:
+    """What to type to resume a run, with the file of its own module."""
+    own = record.own_module
+    return f"lamina resume {path}" + (f" {own}" if own is not None and own.file else "")
+
+
 def find_versions(*, with_timm: bool) -> dict[str, str]:
     """The versions of the software that computes."""
     versions = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from lamina.data import NAMES, Dataset, load_data
+from lamina.data.load import resize_dataset
 from lamina.errors import DataError, LaminaWarning, RecipeError, RunError
 from lamina.nets import Net
 from lamina.runs.differences import find_changes
@@ -44,7 +45,10 @@ def find_source(folder: RunFolder, record: RunRecord, moved_to: str | Path | Non
 def find_dataset(folder: RunFolder, record: RunRecord, data: Dataset | str | Path | None) -> Dataset:
     """A run's data set: ``data``, or loaded from there, or from where the run had it; it must not have changed."""
     source = data if isinstance(data, Dataset) else find_source(folder, record, data)
-    dataset = source if isinstance(source, Dataset) else load_data(source, record.data.preparation)
+    preparation = record.data.preparation
+    dataset = source if isinstance(source, Dataset) else load_data(source, preparation)
+    if not (record.data.source or preparation.size_px in (None, dataset.size_px)):
+        dataset = resize_dataset(dataset, preparation.size_px)  # arrays, as they were for the training
     if dataset.fingerprint != record.data.fingerprint:
         raise RunError(
             f"{dataset.name} has changed since {folder.path} was trained (fingerprint {dataset.fingerprint}, was "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,7 +192,9 @@ class Run:
                 yield Resumed(training.steps_done, training.epochs_done, training.recipe.epochs)
             stops = on_diagnosis == "stop"
             keeper = Keeper(training, folder, record, dataset, save_every_seconds, until, stops, evaluates, group)
-            yield from keeper.train()
+            with closing(keeper.train()) as events:
+                for event in events:  # noqa: UP028  # what is thrown in here leaves the loop, and all is saved
+                    yield event
 
     def evaluate(self, module: nn.Module | None = None, *, data: Dataset | str | Path | None = None) -> Report | None:
         """Evaluate the saved model as it is now on ``test``, else on ``val``; save report, logits and figures.

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from torch import nn
 
-from lamina.data import Dataset, Images, find_default_data, load_data
-from lamina.data.load import check_learnable
+from lamina.data import Dataset, Images
+from lamina.data.load import as_dataset, check_learnable
 from lamina.data.splits import OWN_RULE
 from lamina.errors import LaminaWarning, NetError, RecipeError, RunError
 from lamina.files import sync_folder, write_json
@@ -89,11 +89,9 @@ def start_run(
     _check_type(net, (Net, nn.Module, NetChoice, str), "net", "a Net, a module, or the name or layers of a net")
     _check_type(data, (Dataset, Images, str, Path), "data", "a Dataset, Images, or the name or path of a data set")
     _check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives")
-    if isinstance(data, Images):
-        data = Dataset.from_images(data)
-    dataset = data if isinstance(data, Dataset) else load_data(find_default_data()[0] if data is None else data)
+    dataset = as_dataset(data)
     check_learnable(dataset)
-    choice = _choose_net(choose_by_images(dataset) if net is None else net)
+    choice = choose_net(choose_by_images(dataset) if net is None else net)
     train = dataset.train
     if recipe is None:
         own_recipe = next(iter(choice.recipes.values()))
@@ -118,7 +116,7 @@ def start_run(
     return Run(Path(begun["path"]), parse_record(begun["record"], "run.json"), dataset, own)
 
 
-def _choose_net(net: Net | nn.Module | NetChoice | str) -> NetChoice:
+def choose_net(net: Net | nn.Module | NetChoice | str) -> NetChoice:
     if isinstance(net, NetChoice):
         return net
     if isinstance(net, str):

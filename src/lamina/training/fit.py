@@ -91,11 +91,17 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
     )
 
 
-def describe_fit(recipe: Recipe, fitted: Recipe, images: int, side_px: int, home: Home = ZOO_HOME) -> str:
-    """What fitting changed, and why, in one line; empty if it changed nothing."""
-    changes = {field.name: (getattr(recipe, field.name), getattr(fitted, field.name))
-               for field in dataclasses.fields(Recipe)}  # fmt: skip
-    changed = ", ".join(f"{name} {old} → {new}" for name, (old, new) in changes.items() if old != new)
+def describe_fit(
+    recipe: Recipe, fitted: Recipe, images: int, side_px: int, home: Home = ZOO_HOME, used: Recipe | None = None
+) -> str:
+    """What fitting changed, and why, in one line; without what was given, so that the recipe ``used`` differs."""
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    before, after, last = ([getattr(one, name) for name in names] for one in (recipe, fitted, used or fitted))
+    changed = ", ".join(
+        f"{name} {old} → {new}"
+        for name, old, new, final in zip(names, before, after, last, strict=True)
+        if old != new == final
+    )
     if not changed:
         return ""
     tuned = f"the recipe was tuned on {home.images:,} of {home.side_px} px"

@@ -218,9 +218,11 @@ def own_statistics(body: nn.Module, channels: int) -> tuple[tuple[float, ...], t
     return tuple(255 * value for value in mean), tuple(255 * value for value in std)
 
 
-def native_side_px(body: nn.Module) -> int | None:
-    """The side of the pictures that a net of timm's was made for; ``None`` for other nets."""
-    config = getattr(body, "pretrained_cfg", None)
+def native_side_px(net: TimmNet | nn.Module | None) -> int | None:
+    """The side of the images that a net of timm's was made for; ``None`` for other nets."""
+    if isinstance(net, TimmNet):
+        return int(import_timm().get_pretrained_cfg(_complete_name(net.name)).input_size[-1])
+    config = getattr(net, "pretrained_cfg", None)
     return int(config["input_size"][-1]) if isinstance(config, Mapping) else None
 
 

