@@ -173,7 +173,7 @@ def test_what_happens_to_one_process_happens_to_all_at_the_same_step(workplace):
     )
     assert found[0]["stopped"] == [1, 2, 3]  # interrupted by rank 1 in step 2, though every tenth step has a record
     rewind = found[0]["rewound"]
-    assert rewind.startswith("The loss became NaN at step 1 of epoch 2. First not finite: the loss, ")
+    assert rewind.startswith("The loss became NaN at step 1 of epoch 2. First not finite: the logits, ")
     expected = "is not the same for all processes (none of them has a majority). Give every machine"
     assert all(expected in own["other data"] for own in found)
 

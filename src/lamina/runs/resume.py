@@ -42,13 +42,21 @@ def find_source(folder: RunFolder, record: RunRecord, moved_to: str | Path | Non
     return source
 
 
-def find_dataset(folder: RunFolder, record: RunRecord, data: Dataset | str | Path | None) -> Dataset:
+def find_dataset(
+    folder: RunFolder, record: RunRecord, data: Dataset | str | Path | None, group: Group = ALONE
+) -> Dataset:
     """A run's data set: ``data``, or loaded from there, or from where the run had it; it must not have changed."""
     source = data if isinstance(data, Dataset) else find_source(folder, record, data)
     preparation = record.data.preparation
     dataset = source if isinstance(source, Dataset) else load_data(source, preparation)
     if not (record.data.source or preparation.size_px in (None, dataset.size_px)):
         dataset = resize_dataset(dataset, preparation.size_px)  # arrays, as they were for the training
+    group.wait()  # others may have to decode their images first
+    if deviating := group.find_deviating(dataset.fingerprint):
+        raise DataError(
+            f"{dataset.name} is not the same for all processes ({deviating}). Give every machine the same images, on a "
+            "shared disk or copied."
+        )
     if dataset.fingerprint != record.data.fingerprint:
         raise RunError(
             f"{dataset.name} has changed since {folder.path} was trained (fingerprint {dataset.fingerprint}, was "

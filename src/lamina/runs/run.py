@@ -14,7 +14,7 @@ from torch import nn
 
 from lamina.data import Dataset
 from lamina.data.images import Split
-from lamina.errors import DataError, LaminaError, NetError, RunError, escape, suggest
+from lamina.errors import LaminaError, NetError, RunError, escape, suggest
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.pictures import find_pictures
@@ -158,13 +158,7 @@ class Run:
         if on_diagnosis not in ("continue", "stop"):
             raise RunError(f"on_diagnosis was {on_diagnosis!r:.60}, but is continue or stop.")
         folder, module = self.folder, self.module if module is None else module
-        dataset = find_dataset(folder, self.record, self.dataset if data is None else data)
-        group.wait()  # others may have to decode their images first
-        if deviating := group.find_deviating(dataset.fingerprint):
-            raise DataError(
-                f"{dataset.name} is not the same for all processes ({deviating}). Give every machine the same images, "
-                "on a shared disk or copied."
-            )
+        dataset = find_dataset(folder, self.record, self.dataset if data is None else data, group)
         check_place(self.path, group)
         with ExitStack() as stack:
 
