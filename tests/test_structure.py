@@ -1,4 +1,4 @@
-"""The rules of the house, checked for every file: names that say something, and no files that import each other."""
+"""The rules of the house, checked for every file: small files and functions, names that say something, no cycles."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import lamina
 
 SOURCE = Path(lamina.__file__).parent
+MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 NAMES_THAT_SAY_NOTHING = {"base", "common", "helper", "helpers", "manager", "misc", "util", "utils"}
 
 
@@ -43,6 +44,13 @@ def find_cycle(imports: dict[str, set[str]]) -> list[str]:
     return []
 
 
+def count_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function without those of its docstring, which public names have whole."""
+    first = function.body[0]
+    documented = first.end_lineno - first.lineno + 1 if ast.get_docstring(function) is not None else 0
+    return function.end_lineno - function.lineno + 1 - documented
+
+
 def test_a_cycle_is_found():
     assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})
     assert find_cycle({"a": {"b", "c"}, "b": {"c"}}) == []
@@ -52,6 +60,22 @@ def test_no_files_import_each_other_in_a_circle():
     imports = {name: set(find_imports(tree)) - {name} for name, tree in TREES.items()}
     assert imports["lamina.nets"] >= {"lamina.nets.layers", "lamina.nets.net"}
     assert " ← ".join(find_cycle(imports)) == ""
+
+
+def test_no_file_is_long():
+    lengths = {file: len(file.read_text("utf-8").splitlines()) for file in SOURCE.rglob("*.py")}
+    assert {str(file.relative_to(SOURCE)): lines for file, lines in lengths.items() if lines > MOST_LINES} == {}
+
+
+def test_no_function_is_long():
+    functions = {
+        f"{module}, line {node.lineno}: {node.name}": count_lines(node)
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert len(functions) > 500
+    assert {name: lines for name, lines in functions.items() if lines > MOST_FUNCTION_LINES} == {}
 
 
 def test_every_module_has_a_name_that_says_something():

@@ -24,7 +24,7 @@ from lamina.data.resizing import seen_box
 from lamina.drawing import draw_attributions
 from lamina.errors import DataError, NetError, NotFiniteError, suggest
 from lamina.evaluation.pictures import decode_ahead, find_pictures
-from lamina.evaluation.predictor import Prediction, make_prediction
+from lamina.evaluation.predictor import Prediction, describe, make_prediction
 from lamina.files import write_atomically
 from lamina.insight.attribution import (
     STEPS,
@@ -37,7 +37,6 @@ from lamina.insight.attribution import (
     window_side_px,
 )
 from lamina.insight.trust import Explain, Trust, judge
-from lamina.runs.run import describe
 from lamina.targets import MULTI_LABEL, SINGLE_LABEL
 from lamina.training.features import predict_logits
 from lamina.training.model import Model

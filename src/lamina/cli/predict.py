@@ -22,9 +22,8 @@ from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.deploy.export import open_onnx
 from lamina.errors import DataError
 from lamina.evaluation.pictures import find_pictures
-from lamina.evaluation.predictor import Prediction, Predictor
+from lamina.evaluation.predictor import Prediction, Predictor, describe
 from lamina.files import open_atomically
-from lamina.runs.run import describe
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.training.task import Task
 

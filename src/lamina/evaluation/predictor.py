@@ -17,10 +17,12 @@ from lamina.data.preparation import Resize
 from lamina.errors import DataError, NotFiniteError
 from lamina.evaluation.pictures import Picture, decode_ahead
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
+from lamina.text import format_table, html_table
 from lamina.training.features import predict_logits
 from lamina.training.model import Model
 from lamina.training.task import Task
 
+SHOWN_ROWS = 50
 Answer: TypeAlias = str | tuple[str, ...] | Mapping[str, float]
 
 
@@ -40,6 +42,20 @@ class Prediction:
     answer: Answer | None = None
     values: Mapping[str, float] = field(default_factory=dict)
     problem: str | None = None
+
+
+class Predictions(list[Prediction]):
+    """Predictions that print as a table."""
+
+    def _rows(self) -> list[tuple[str, str]]:
+        rows = [(prediction.name, describe(prediction)) for prediction in self[:SHOWN_ROWS]]
+        return rows if len(self) <= SHOWN_ROWS else [*rows, (f"… {len(self) - SHOWN_ROWS:,} more", "")]
+
+    def __repr__(self) -> str:
+        return format_table(("image", "answer"), self._rows(), texts=2)
+
+    def _repr_html_(self) -> str:
+        return html_table(("image", "answer"), self._rows(), texts=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,14 +91,14 @@ class Predictor:
         _, height, width = self.model.in_shape
         return height if height == width else None
 
-    def predict(self, pictures: Picture | Iterable[Picture]) -> list[Prediction]:
+    def predict(self, pictures: Picture | Iterable[Picture]) -> Predictions:
         """A prediction for each image, in order; an unreadable image gets a ``problem``.
 
         Args:
             pictures: paths, bytes of encoded files, PIL images, or uint8 arrays (H, W) or (H, W, C) of any size; one
                 of these or any number, also as one array (N, H, W, C).
         """
-        return list(self.iter_predict(pictures))
+        return Predictions(self.iter_predict(pictures))
 
     def iter_predict(self, pictures: Picture | Iterable[Picture]) -> Generator[Prediction, None, None]:
         """The predictions of :meth:`predict` one by one, for more images than fit in memory.
@@ -141,3 +157,16 @@ def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
     else:
         answer = max(named, key=named.__getitem__)
     return Prediction(name, answer, named)
+
+
+def describe(prediction: Prediction, top: int | None = None) -> str:
+    """The answer with its probability, or the ``top`` most likely classes or labels; numbers for regression."""
+    answer, values = prediction.answer, prediction.values
+    if answer is None:
+        return f"could not be read: {prediction.problem}"
+    if isinstance(answer, Mapping):
+        return ", ".join(f"{name} {value:.6g}" for name, value in answer.items())
+    answers = (answer,) if isinstance(answer, str) else answer
+    ranked = sorted(values, key=values.__getitem__, reverse=True)
+    shown = ranked[:top] if top else [name for name in ranked if name in answers]
+    return ", ".join(f"{name} {100 * values[name]:.1f} %" for name in shown) or "none"

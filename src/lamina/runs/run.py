@@ -18,7 +18,7 @@ from lamina.errors import LaminaError, NetError, RunError, escape, suggest
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.pictures import find_pictures
-from lamina.evaluation.predictor import Prediction, Predictor
+from lamina.evaluation.predictor import Prediction, Predictions, Predictor
 from lamina.evaluation.reports import Report
 from lamina.files import damaged
 from lamina.nets import Net
@@ -30,29 +30,13 @@ from lamina.runs.processes import check_place, check_processes, lead_record
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
 from lamina.runs.resume import choose_net, find_dataset, prepare_folder, resume_training
-from lamina.text import format_table, html_table
+from lamina.text import html_table
 from lamina.training.device import choose_again, choose_device
 from lamina.training.events import Resumed
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.task import Task
-
-SHOWN_ROWS = 50
-
-
-class Predictions(list[Prediction]):
-    """Predictions that print as a table."""
-
-    def _rows(self) -> list[tuple[str, str]]:
-        rows = [(prediction.name, describe(prediction)) for prediction in self[:SHOWN_ROWS]]
-        return rows if len(self) <= SHOWN_ROWS else [*rows, (f"… {len(self) - SHOWN_ROWS:,} more", "")]
-
-    def __repr__(self) -> str:
-        return format_table(("image", "answer"), self._rows(), texts=2)
-
-    def _repr_html_(self) -> str:
-        return html_table(("image", "answer"), self._rows(), texts=2)
 
 
 @dataclass(frozen=True)
@@ -374,19 +358,6 @@ def list_runs(folder: str | Path) -> list[Run | DamagedRun]:
             except RunError as error:
                 damaged_runs.append(DamagedRun(path, str(error)))
     return [*sorted(runs, key=lambda run: run.record.created), *damaged_runs]
-
-
-def describe(prediction: Prediction, top: int | None = None) -> str:
-    """The answer with its probability, or the ``top`` most likely classes or labels; numbers for regression."""
-    answer, values = prediction.answer, prediction.values
-    if answer is None:
-        return f"could not be read: {prediction.problem}"
-    if isinstance(answer, Mapping):
-        return ", ".join(f"{name} {value:.6g}" for name, value in answer.items())
-    answers = (answer,) if isinstance(answer, str) else answer
-    ranked = sorted(values, key=values.__getitem__, reverse=True)
-    shown = ranked[:top] if top else [name for name in ranked if name in answers]
-    return ", ".join(f"{name} {100 * values[name]:.1f} %" for name in shown) or "none"
 
 
 def summarize_run(run: Run, report: Report | None, rows: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
