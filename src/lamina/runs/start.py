@@ -35,9 +35,9 @@ from lamina.runs.record import (
 from lamina.runs.run import Run
 from lamina.training.fit import fit_recipe
 from lamina.training.group import ALONE, Group
-from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe
+from lamina.training.setup import Prepared, prepare_training
 from lamina.training.task import task_of
 
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
@@ -106,9 +106,8 @@ def start_run(
     group.wait()  # others may have to decode their images first
 
     def begin() -> bytes:
-        # The training checks and chooses everything.
-        training = Training(_copy(made), train, recipe, device=device, group=group)
-        record = _describe(training, dataset, choice, command)
+        prepared = prepare_training(_copy(made), train, recipe, device, group=group)
+        record = _describe(prepared, dataset, choice, command)
         path = create_folder(Path(runs_dir), record, name, dataset)
         return json.dumps({"path": str(path), "record": record_to_json(record)}).encode()
 
@@ -127,8 +126,8 @@ def choose_net(net: Net | nn.Module | NetChoice | str) -> NetChoice:
     return NetChoice(name, lambda *_: net, origin=OwnModule("", name))
 
 
-def _describe(training: Training, dataset: Dataset, choice: NetChoice, command: Sequence[str]) -> RunRecord:
-    model, origin = training.model, choice.origin
+def _describe(prepared: Prepared, dataset: Dataset, choice: NetChoice, command: Sequence[str]) -> RunRecord:
+    model, origin = prepared.model, choice.origin
     own_module = origin if isinstance(origin, OwnModule) else None
     timm = origin if isinstance(origin, TimmNet) else None
     return RunRecord(
@@ -136,15 +135,15 @@ def _describe(training: Training, dataset: Dataset, choice: NetChoice, command: 
         net=model.net,
         own_module=own_module,
         timm=timm,
-        recipe=training.recipe,
+        recipe=prepared.recipe,
         task=model.task,
         in_shape=tuple(model.in_shape),
         mean=model.mean,
         std=model.std,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         data=DataOrigin(dataset.source, dataset.name, dataset.fingerprint, dataset.preparation),
-        device=training.device,
-        precision=training.precision,
+        device=prepared.device,
+        precision=prepared.precision,
         rewind_on_nan=False,
         command=tuple(command),
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
