@@ -91,13 +91,17 @@ finally:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_summary_shows_the_articles_sizes_without_torch(capsys):
+def test_a_summary_shows_the_articles_sizes(capsys):
     assert main(["summary", "cnn"]) == 0
     assert "total\t\t591,914\t10,847,488\t\n" in capsys.readouterr().out
     assert main(["summary", "mlp", "--json"]) == 0
     (summary,) = events(capsys.readouterr().out)
     assert summary["parameters"] == 308_310
-    code = "import sys; from lamina.cli import main; main(['summary', 'cnn']); sys.exit('torch' in sys.modules)"
+
+
+@pytest.mark.parametrize("words", [["summary", "cnn"], ["data", "shapes", "--size", "8"]], ids=str)
+def test_what_needs_no_torch_does_not_load_it(words):
+    code = f"import sys; from lamina.cli import main; main({words}); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
 

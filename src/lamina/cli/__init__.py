@@ -100,6 +100,7 @@ def _print_usage() -> None:
 
 def _run(words: list[str], *, is_quiet: bool) -> int:
     """Parse a command's options with its light half, then load and run its heavy half."""
+    import signal
     import warnings
     from importlib import import_module
 
@@ -107,9 +108,14 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
     from lamina.cli.terminal import Terminal
 
     name, *arguments = words
-    # The terminal shows warnings as its remarks; what it sets for that ends with the command.
-    with warnings.catch_warnings():
-        options = parse_options(import_module(f"lamina.cli.options.{name}").Options, name, arguments)
-        terminal = Terminal(as_json=options.json, command=("lamina", *words), is_quiet=is_quiet)
-        status: int = import_module(f"lamina.cli.{name}").run(options, terminal)
-        return status
+    # As Ctrl-C does, SIGTERM unwinds what runs, so that nothing incomplete is left behind.
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        # The terminal shows warnings as its remarks; what it sets for that ends with the command.
+        with warnings.catch_warnings():
+            options = parse_options(import_module(f"lamina.cli.options.{name}").Options, name, arguments)
+            terminal = Terminal(as_json=options.json, command=("lamina", *words), is_quiet=is_quiet)
+            status: int = import_module(f"lamina.cli.{name}").run(options, terminal)
+            return status
+    finally:
+        signal.signal(signal.SIGTERM, before)

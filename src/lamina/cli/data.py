@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lamina.cli.datasets import choose_data
 from lamina.cli.options.data import Options
 from lamina.cli.output import save_sheet
-from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Preparation
 from lamina.data.findings import Finding, Sighting
@@ -22,32 +22,31 @@ from lamina.values import fields_to_json
 def run(options: Options, terminal: Terminal) -> int:
     """Run the command."""
     _check(options)
-    with end_on_sigterm():
-        if options.run is not None:
-            from lamina.cli.hard import judge_by_run
+    if options.run is not None:
+        from lamina.cli.hard import judge_by_run
 
-            dataset = judge_by_run(options.run, options, terminal)
-        else:
-            dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
-        if options.labels:
-            from lamina.cli.wrong import judge_by_folds
+        dataset = judge_by_run(options.run, options, terminal)
+    else:
+        dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
+    if options.labels:
+        from lamina.cli.wrong import judge_by_folds
 
-            judge_by_folds(dataset, options, terminal)
-        if options.duplicates:
-            from lamina.cli.duplicates import list_duplicates
+        judge_by_folds(dataset, options, terminal)
+    if options.duplicates:
+        from lamina.cli.duplicates import list_duplicates
 
-            list_duplicates(dataset, options, terminal)
-        is_alone = not (options.labels or options.run or options.duplicates)
-        if is_alone:
-            _inspect(dataset, options, terminal)
-        if options.contact_sheet is not None:
-            from lamina.drawing import build_contact_sheet
+        list_duplicates(dataset, options, terminal)
+    is_alone = not (options.labels or options.run or options.duplicates)
+    if is_alone:
+        _inspect(dataset, options, terminal)
+    if options.contact_sheet is not None:
+        from lamina.drawing import build_contact_sheet
 
-            images = next(images for images in dataset.splits.values() if len(images))
-            save_sheet(build_contact_sheet(images, options.samples), options.contact_sheet)
-            terminal.remark(f"contact sheet: {options.contact_sheet}")
-        elif is_alone:
-            terminal.remark("--contact-sheet FILE.png draws samples of each class.")
+        images = next(images for images in dataset.splits.values() if len(images))
+        save_sheet(build_contact_sheet(images, options.samples), options.contact_sheet)
+        terminal.remark(f"contact sheet: {options.contact_sheet}")
+    elif is_alone:
+        terminal.remark("--contact-sheet FILE.png draws samples of each class.")
     return 0
 
 
@@ -74,7 +73,7 @@ def _check(options: Options) -> None:
 
 def _inspect(dataset: Dataset, options: Options, terminal: Terminal) -> None:
     with terminal.progress(QUIET_SECONDS) as show_progress:
-        inspection = inspect(dataset, lambda done, total: show_progress("inspecting pictures", done, total))
+        inspection = inspect(dataset, partial(show_progress, "inspecting pictures"))
     _print_summary(dataset, inspection, terminal)
     sheet = options.contact_sheet
     terminal.emit("data", **_to_json(dataset, inspection), contact_sheet=None if sheet is None else str(sheet))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from lamina.cli.terminal import Terminal
 from lamina.data import NAMES, Dataset, Preparation, find_default_data, load_data, load_to_evaluate
@@ -50,7 +51,7 @@ def choose_other_data(
 def _preparing(terminal: Terminal) -> Iterator[Callable[[int, int], None]]:
     """Call what this gives with (done, total) to show progress."""
     with terminal.progress() as show_progress:
-        yield lambda done, total: show_progress("preparing pictures", done, total)
+        yield partial(show_progress, "preparing pictures")
 
 
 def _print_dataset(dataset: Dataset, reason: str, terminal: Terminal) -> None:

@@ -27,13 +27,7 @@ from lamina.training.task import Task
 
 @dataclass(frozen=True)
 class Doubt:
-    """What to do with an answer, by its probability.
-
-    Attributes:
-        limit: below which it is rejected.
-        threshold: from which a class belongs to the set that holds the right one.
-        margins: how far each number may be off; of regression.
-    """
+    """What a prediction must reach to be kept, what a class must to be in its set, and how far numbers may be off."""
 
     limit: float | None = None
     threshold: float | None = None

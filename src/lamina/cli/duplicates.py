@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from lamina.cli.options.data import Options
@@ -18,29 +20,18 @@ def list_duplicates(dataset: Dataset, options: Options, terminal: Terminal) -> N
     pixels = np.concatenate([shrink(images.pixels) for images in dataset.splits.values()])
     sights = list_sights(dataset.splits.values())
     with terminal.progress(QUIET_SECONDS) as show_progress:
-        pairs = find_near_duplicates(pixels, lambda done, total: show_progress("comparing pictures", done, total))
+        pairs = find_near_duplicates(pixels, partial(show_progress, "comparing pictures"))
         isolation = measure_isolation(compute_signatures(pixels))
     across = sum(sights[pair.first].images is not sights[pair.second].images for pair in pairs)
     terminal.say(f"{plural(len(pairs), 'pair', 'pairs')} of near-duplicates, {across:,} of them in two splits")
-    rows = []
-    for pair in pairs[: options.top]:
-        first, second = ((each.name, each.images.split) for each in (sights[pair.first], sights[pair.second]))
-        rows.append((*first, *second, "yes" if pair.mirrored else "no", f"{pair.distance:.3f}"))
-    terminal.tabulate(("image", "split", "near-duplicate", "split", "mirrored", "distance"), rows, texts=5)
-    if len(pairs) > len(rows):
-        terminal.say(f"and {len(pairs) - len(rows):,} more (--top N, --json)")
+    rows, values = [], []
+    for pair in pairs:
+        first, second = sights[pair.first], sights[pair.second]
+        splits, mirrored = [first.images.split, second.images.split], "yes" if pair.mirrored else "no"
+        rows.append((first.name, splits[0], second.name, splits[1], mirrored, f"{pair.distance:.3f}"))
+        values.append({"first": first.name, "second": second.name, "distance": pair.distance, "splits": splits})
+    heads = ("image", "split", "near-duplicate", "split", "mirrored", "distance")
+    terminal.tabulate(heads, rows, texts=5, top=options.top)
     terminal.say("least like any other picture:")
     outliers = show_outliers(sights, isolation, options.top, terminal)
-    terminal.emit(
-        "duplicates",
-        pairs=[
-            {
-                "first": sights[pair.first].name,
-                "second": sights[pair.second].name,
-                "distance": pair.distance,
-                "splits": [sights[pair.first].images.split, sights[pair.second].images.split],
-            }
-            for pair in pairs
-        ],
-        outliers=outliers,
-    )
+    terminal.emit("duplicates", pairs=values, outliers=outliers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -12,18 +11,16 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from lamina.cli.models import choose_layer, load_predictor
+from lamina.cli.models import choose_images, choose_layer, load_predictor
 from lamina.cli.options.explain import Options
 from lamina.cli.output import make_folder, save_sheet, writing
-from lamina.cli.predict import PICTURES_OF_ONE_THREAD
-from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data.decoding import decode_picture, read_file
 from lamina.data.preparation import Resize
 from lamina.data.resizing import seen_box
 from lamina.drawing import draw_attributions
 from lamina.errors import DataError, NetError, NotFiniteError, suggest
-from lamina.evaluation.pictures import decode_ahead, find_pictures
+from lamina.evaluation.pictures import decode_ahead
 from lamina.evaluation.predictor import Prediction, describe, make_prediction
 from lamina.files import write_atomically
 from lamina.insight.attribution import (
@@ -47,13 +44,9 @@ Maps: TypeAlias = dict[str, tuple[Float32[np.ndarray, "h w"], Trust]]
 
 def run(options: Options, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if an image could not be read; the others are explained all the same."""
-    if not options.images:
-        raise DataError("Expected pictures after the run, got none. Give their paths.")
+    paths, problems = choose_images(options.images)
     if options.layer is not None and options.method not in (None, "grad-cam"):
         raise NetError(f"--layer was {options.layer!r}, but {options.method} has no layer. Leave it out.")
-    paths, problems = find_pictures(options.images)
-    if len(paths) <= PICTURES_OF_ONE_THREAD:
-        torch.set_num_threads(1)
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model, task, resize = predictor.model, predictor.task, cast("Resize", predictor.resize)
     wanted = None if options.target is None else _find_output(task, options.target)
@@ -70,19 +63,12 @@ def run(options: Options, terminal: Terminal) -> int:
     for problem in problems:
         report(problem.path, problem.reason)
     used: set[str] = set()
-    with (
-        end_on_sigterm(),
-        terminal.progress(QUIET_SECONDS) as show_progress,
-        closing(decode_ahead(paths, model.in_shape, resize)) as chunks,
-    ):
-        for done, (path, pixels, reason) in enumerate(
-            (path, pixels, reason)
-            for chunk in chunks
-            for path, pixels, reason in _rows(chunk.names, chunk.pixels, chunk.reasons)
-        ):
+    with terminal.progress(QUIET_SECONDS) as show_progress:
+        for done, path in enumerate(map(str, paths)):
             show_progress("explaining", done, len(paths))
-            if pixels is None:
-                report(path, reason or "")
+            ((_, pixels, (reason,)),) = decode_ahead([path], model.in_shape, resize)
+            if reason is not None:
+                report(path, reason)
                 continue
             prediction, target = _predict(model, path, pixels, wanted)
             maps = {name: _explain(model, pixels, target, explain, quick) for name, (explain, quick) in methods.items()}
@@ -102,16 +88,6 @@ def run(options: Options, terminal: Terminal) -> int:
     return 2 if failed else 0
 
 
-def _rows(
-    names: list[str], pixels: UInt8[np.ndarray, "n h w c"], reasons: list[str | None]
-) -> list[tuple[str, UInt8[np.ndarray, "1 h w c"] | None, str | None]]:
-    following = iter(pixels)
-    return [
-        (name, next(following)[None] if reason is None else None, reason)
-        for name, reason in zip(names, reasons, strict=True)
-    ]
-
-
 def _find_output(task: Task, target: str) -> int:
     """The index of the output that a class, label, question or number has."""
     if target not in task.target_names:
@@ -128,10 +104,7 @@ def _choose_methods(
     side_px = window_side_px(height, width)
     found: dict[str, tuple[Explain, Explain]] = {
         "occlusion": (occlusion, partial(occlusion, stride_px=(side_px, side_px))),
-        "gradients": (
-            partial(integrated_gradients, steps=STEPS),
-            partial(integrated_gradients, steps=TRUST_STEPS),
-        ),
+        "gradients": (partial(integrated_gradients, steps=STEPS), partial(integrated_gradients, steps=TRUST_STEPS)),
     }
     if method is not None and method != "grad-cam":
         return {method: found[method]}

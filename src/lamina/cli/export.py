@@ -8,7 +8,6 @@ from typing import Literal
 from lamina.cli.models import choose_run_data, load_predictor
 from lamina.cli.options.export import Options
 from lamina.cli.output import writing
-from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.deploy.certificate import certify
 from lamina.deploy.export import describe_model, export_onnx, export_pt2
@@ -31,7 +30,7 @@ def run(options: Options, terminal: Terminal) -> int:
     run, predictor = load_predictor(options.run, options.net, "cpu", terminal)
     dataset = choose_run_data(run, options.data, terminal)
     images = dataset.test or dataset.val or dataset.train
-    with end_on_sigterm(), terminal.progress(QUIET_SECONDS) as show_progress:
+    with terminal.progress(QUIET_SECONDS) as show_progress:
         show_progress("exporting", 0, 2)
         export = export_onnx if file_format == "onnx" else export_pt2
         content = export(predictor.model, predictor.resize)

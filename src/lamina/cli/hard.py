@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,13 +49,8 @@ def judge_by_run(path: Path, options: Options, terminal: Terminal) -> Dataset:
     with terminal.progress(QUIET_SECONDS) as show_progress:
 
         def judge(images: Images) -> Judged:
-            what = f"looking at {images.split}"
-            return Judged(
-                images,
-                *predict_with_features(
-                    predictor.model, images.pixels, lambda done, total: show_progress(what, done, total)
-                ),
-            )
+            progress = partial(show_progress, f"looking at {images.split}")
+            return Judged(images, *predict_with_features(predictor.model, images.pixels, progress))
 
         judged = [judge(images) for images in dataset.splits.values()]
     if task.kind.has_classes:
@@ -63,7 +59,10 @@ def judge_by_run(path: Path, options: Options, terminal: Terminal) -> Dataset:
     if not held_out:
         terminal.remark("there is neither val nor test, so these are the pictures that the model was trained on")
     _say_hard(task, held_out or judged, escape(f"{dataset.name}: what {path} finds hard"), options, terminal)
-    _say_outliers(judged, options, terminal)
+    isolation = measure_isolation(torch.cat([one.features for one in judged]))
+    terminal.say("", "least like any other picture, to the model:")
+    sights = list_sights(one.images for one in judged)
+    terminal.emit("outliers", outliers=show_outliers(sights, isolation, options.top, terminal))
     return dataset
 
 
@@ -84,93 +83,62 @@ def _find_suspects(
 
 
 def _say_hard(task: Task, judged: Sequence[Judged], title: str, options: Options, terminal: Terminal) -> None:
-    """Say which classes, pairs and pictures a model finds hard, of splits that it was not trained on."""
+    """Say which classes, pairs and images a model finds hard, of splits that it was not trained on."""
     sights = list_sights(one.images for one in judged)
     logits = np.concatenate([one.logits for one in judged])
     targets = np.concatenate([one.images.targets for one in judged])
     losses = measure_losses(task, logits, targets)
     classes, pairs = find_confusions(task, logits, targets)
     order = np.argsort(-losses, kind="stable")[: max(options.top, DRAWN_LOSSES)]
-    answers = format_answers(task, logits[order])
     worst = [
         (sights[row], task.kind.format(targets[row], task.target_names), answer, float(losses[row]))
-        for row, answer in zip(order.tolist(), answers, strict=True)
+        for row, answer in zip(order.tolist(), format_answers(task, logits[order]), strict=True)
     ]
-    shown = worst[: options.top]
-    splits = " and ".join(one.images.split for one in judged)
-    terminal.say("", f"what the model finds hard, among {plural(len(sights), 'image', 'images')} of {splits}:")
-    if pairs and task.kind is SINGLE_LABEL and task.outputs > 2:  # of two, the pairs say the same
-        _tabulate_classes(classes, options, terminal)
-        terminal.say("")
-    if pairs:
-        _tabulate_pairs(pairs, sights, options, terminal)
-    elif task.kind.has_classes:
-        terminal.say("nothing is answered wrongly")
+    splits = [one.images.split for one in judged]
+    images = plural(len(sights), "image", "images")
+    terminal.say("", f"what the model finds hard, among {images} of {' and '.join(splits)}:")
+    _tabulate_confusions(task, classes, pairs, sights, options.top, terminal)
     terminal.say("", "largest losses:")
-    terminal.tabulate(
-        ("image", "split", "true", "answered", "loss"),
-        [(sight.name, sight.images.split, truth, answer, f"{loss:.3g}") for sight, truth, answer, loss in shown],
-        texts=4,
-    )
+    rows = [(sight.name, sight.images.split, truth, answer, f"{loss:.3g}") for sight, truth, answer, loss in worst]
+    terminal.tabulate(("image", "split", "true", "answered", "loss"), rows[: options.top], texts=4)
     if options.hard is not None:
         from lamina.drawing import build_hard_sheet
 
         drawn = [(*sight, truth, answer) for sight, truth, answer, _ in worst[:DRAWN_LOSSES]]
-        save_sheet(
-            build_hard_sheet(drawn, [(pair, [sights[row] for row in pair.rows]) for pair in pairs], title), options.hard
-        )
+        confused = [(pair, [sights[row] for row in pair.rows]) for pair in pairs]
+        save_sheet(build_hard_sheet(drawn, confused, title), options.hard)
         terminal.remark(f"hard pictures: {options.hard}")
     else:
         terminal.remark("--hard FILE.png draws them.")
     terminal.emit(
         "hard",
-        splits=[one.images.split for one in judged],
+        splits=splits,
         classes=[_to_json(one, sights) for one in classes],
         pairs=[_to_json(one, sights) for one in pairs],
         losses=[
-            {
-                "picture": sight.name,
-                "split": sight.images.split,
-                "true": truth,
-                "answered": answer,
-                "loss": round(loss, 4),
-            }
-            for sight, truth, answer, loss in shown
+            sight.to_json() | {"true": truth, "answered": answer, "loss": round(loss, 4)}
+            for sight, truth, answer, loss in worst[: options.top]
         ],
     )
 
 
-def _say_outliers(judged: Sequence[Judged], options: Options, terminal: Terminal) -> None:
-    """Say which pictures are furthest from their neighbours, in the features of a model."""
-    sights = list_sights(one.images for one in judged)
-    isolation = measure_isolation(torch.cat([one.features for one in judged]))
-    terminal.say("", "least like any other picture, to the model:")
-    terminal.emit("outliers", outliers=show_outliers(sights, isolation, options.top, terminal))
-
-
-def _tabulate_classes(classes: Sequence[Confusion], options: Options, terminal: Terminal) -> None:
-    terminal.tabulate(
-        ("true", "wrong", "of", "share", "95 % interval"),
-        [(one.target, *_figures(one)) for one in classes[: options.top]],
-    )
-    _say_rest(classes, options, terminal)
-
-
-def _tabulate_pairs(pairs: Sequence[Confusion], sights: Sequence[Sight], options: Options, terminal: Terminal) -> None:
-    terminal.tabulate(
-        ("true", "answered", "largest losses", "images", "of", "share", "95 % interval"),
-        [
-            (
-                one.target,
-                str(one.answer),
-                name_some([sights[row].name for row in one.rows], NAMED_PICTURES),
-                *_figures(one),
-            )
-            for one in pairs[: options.top]
-        ],
-        texts=3,
-    )
-    _say_rest(pairs, options, terminal)
+def _tabulate_confusions(
+    task: Task, classes: Sequence[Confusion], pairs: Sequence[Confusion], sights: Sequence[Sight], top: int,
+    terminal: Terminal,
+) -> None:  # fmt: skip
+    if not pairs:
+        if task.kind.has_classes:
+            terminal.say("nothing is answered wrongly")
+        return
+    figures = ("of", "share", "95 % interval")
+    if task.kind is SINGLE_LABEL and task.outputs > 2:  # of two, the pairs say the same
+        terminal.tabulate(("true", "wrong", *figures), [(one.target, *_figures(one)) for one in classes], top=top)
+        terminal.say("")
+    rows = []
+    for one in pairs:
+        names = name_some([sights[row].name for row in one.rows], NAMED_PICTURES)
+        rows.append((one.target, str(one.answer), names, *_figures(one)))
+    terminal.tabulate(("true", "answered", "largest losses", "images", *figures), rows, texts=3, top=top)
 
 
 def _figures(one: Confusion) -> tuple[str, str, str, str]:
@@ -179,18 +147,9 @@ def _figures(one: Confusion) -> tuple[str, str, str, str]:
     return f"{len(one.rows):,}", f"{one.images:,}", share, f"{low:.1f} to {high:.1f} %"
 
 
-def _say_rest(found: Sequence[Confusion], options: Options, terminal: Terminal) -> None:
-    if len(found) > options.top:
-        terminal.say(f"and {len(found) - options.top:,} more (--top N, --json)")
-
-
 def _to_json(one: Confusion, sights: Sequence[Sight]) -> dict[str, object]:
     answer = {} if one.answer is None else {"answered": one.answer}
-    return {
-        "true": one.target,
-        **answer,
-        "images": len(one.rows),
-        "of": one.images,
-        "interval": [round(one.interval.low, 4), round(one.interval.high, 4)],
-        "pictures": [{"picture": sights[row].name, "split": sights[row].images.split} for row in one.rows],
-    }
+    interval = [round(one.interval.low, 4), round(one.interval.high, 4)]
+    pictures = [sights[row].to_json() for row in one.rows]
+    return {"true": one.target, **answer, "images": len(one.rows), "of": one.images, "interval": interval,
+            "pictures": pictures}  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,8 @@ import numpy as np
 from lamina.cli.models import choose_layer, choose_run_data, load_predictor
 from lamina.cli.options.inspect import Options
 from lamina.cli.output import make_folder, save_sheet
-from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
-from lamina.data.images import Progress
 from lamina.drawing import build_unit_sheet, build_units_sheet, draw_probes, draw_similarity
 from lamina.errors import DataError, NetError
 from lamina.insight.concepts import Concept, find_concepts
@@ -56,7 +55,6 @@ def run(options: Options, terminal: Terminal) -> int:
         raise NetError(f"--unit was {options.unit}, but a unit belongs to a layer. Give --layer too.")
     if options.other is not None and options.layer is not None:
         raise NetError("--with compares all layers, and --layer shows one. Give one of the two.")
-
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model = predictor.model
     layer = None if options.layer is None else choose_layer(model, options.layer)
@@ -69,7 +67,7 @@ def run(options: Options, terminal: Terminal) -> int:
         raise DataError(
             "The run takes pictures of {}, but the data set has {}. Give the run's own data.".format(*shapes)
         )
-    with end_on_sigterm(), terminal.progress(QUIET_SECONDS) as show_progress:
+    with terminal.progress(QUIET_SECONDS) as show_progress:
         inspection = _Inspection(model, *_choose_pictures(dataset, terminal), folder, terminal, show_progress)
         if options.other is not None:
             _compare(inspection, run, options.other, options)
@@ -90,10 +88,6 @@ class _Inspection:
     folder: Path
     terminal: Terminal
     show_progress: Callable[[str, int, int], None]
-
-    def progress(self, what: str) -> Progress:
-        """What a function calls with (done, total)."""
-        return lambda done, total: self.show_progress(what, done, total)
 
 
 def _choose_pictures(dataset: Dataset, terminal: Terminal) -> tuple[Images, Images]:
@@ -116,10 +110,10 @@ def _show_all(inspection: _Inspection) -> None:
     """A sheet of each layer's units, how good a probe on each is, and the concepts found."""
     model, train, terminal = inspection.model, inspection.train, inspection.terminal
     layers = choose_layers(model)
-    responses = measure_responses(model, train.pixels, layers, inspection.progress("looking at pictures"))
+    responses = measure_responses(model, train.pixels, layers, partial(inspection.show_progress, "looking at pictures"))
     fitted = train.take_evenly(PROBE_PICTURES)
     trained, untrained = (
-        probe_layers(one, fitted, inspection.held_out, layers, inspection.progress(f"probing {what}"))
+        probe_layers(one, fitted, inspection.held_out, layers, partial(inspection.show_progress, f"probing {what}"))
         for one, what in ((model, "layers"), (untrain(model, fitted), "random weights"))
     )
     concepts = _find_concepts(inspection, layers, responses)
@@ -153,7 +147,7 @@ def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
     """The units of one layer, or one of them."""
     terminal = inspection.terminal
     responses = measure_responses(
-        inspection.model, inspection.train.pixels, [path], inspection.progress("looking at pictures")
+        inspection.model, inspection.train.pixels, [path], partial(inspection.show_progress, "looking at pictures")
     )[path]
     if unit is not None:
         _show_unit(inspection, path, responses, unit)
@@ -161,21 +155,14 @@ def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
     units, file = _draw_units(inspection, path, responses, MOST_UNITS)
     name = name_stage(inspection.model, path)
     terminal.say(f"layer {name}: {responses.strengths.shape[1]:,} units, each sees {_describe_field(responses)}")
-    rows = [
-        (
-            str(one.number + 1),
-            one.describe_best(),
-            "" if one.removal is None else one.removal.describe_score(),
-            "" if one.removal is None else one.removal.describe_loss(),
-        )
-        for one in units
-    ]
+    rows = []
+    for one in units:
+        changes = ("", "") if one.removal is None else (one.removal.describe_score(), one.removal.describe_loss())
+        rows.append((str(one.number + 1), one.describe_best(), *changes))
     metric = "score" if units[0].removal is None else units[0].removal.before.name.replace("_", " ")
     terminal.tabulate(("unit", "separates best (AUC)", f"{metric} without it", "loss"), rows, texts=2)
-    if len(units) < responses.strengths.shape[1]:
-        terminal.say(
-            f"and {responses.strengths.shape[1] - len(units):,} more that separate the classes less (--unit U)"
-        )
+    if rest := responses.strengths.shape[1] - len(units):
+        terminal.say(f"and {rest:,} more that separate the classes less (--unit U)")
     terminal.say(f"picture: {file}")
 
 
@@ -202,7 +189,7 @@ def _draw_units(inspection: _Inspection, path: str, responses: Responses, most: 
     name = name_stage(inspection.model, path)
     numbers = rank_units(responses, inspection.train)[:most]
     some = _take(inspection.held_out, REMOVAL_PICTURES)
-    progress = inspection.progress(f"removing units of {name}")
+    progress = partial(inspection.show_progress, f"removing units of {name}")
     units = inspect_units(inspection.model, path, responses, inspection.train, some, numbers, progress)
     chance = measure_chance(responses, inspection.train)
     count = responses.strengths.shape[1]
@@ -269,7 +256,9 @@ def _compare(inspection: _Inspection, run: Run, other_path: Path, options: Optio
         )
     some = _take(inspection.held_out, COMPARED_PICTURES)
     layers, others = choose_layers(model), choose_layers(other)
-    values = compare_layers(model, other, some.pixels, layers, others, inspection.progress("comparing layers"))
+    values = compare_layers(
+        model, other, some.pixels, layers, others, partial(inspection.show_progress, "comparing layers")
+    )
     names = [name_stage(model, path) for path in layers], [name_stage(other, path) for path in others]
     file = inspection.folder / f"similarity-{other_run.path.name}.png"
     save_sheet(draw_similarity(values, names, (run.path.name, other_run.path.name)), file)
@@ -286,18 +275,14 @@ def _compare(inspection: _Inspection, run: Run, other_path: Path, options: Optio
 
 
 def _emit_unit(inspection: _Inspection, path: str, unit: Unit, file: Path) -> None:
-    names = inspection.train.names
+    patches = []
+    for patch in unit.patches:
+        (left, right), (top, bottom) = patch.columns, patch.rows
+        name = inspection.train.names[patch.row]
+        patches.append({"picture": name, "box_px": [left, top, right, bottom], "strength": patch.strength})
     inspection.terminal.emit(
-        "unit", layer=path, unit=unit.number + 1, auc=dict(unit.aucs), file=str(file),
+        "unit", layer=path, unit=unit.number + 1, auc=dict(unit.aucs), file=str(file), patches=patches,
         cost=unit.removal and unit.removal.cost, loss_rise=unit.removal and unit.removal.loss_rise,
-        patches=[
-            {
-                "picture": names[patch.row],
-                "box_px": [patch.columns[0], patch.rows[0], patch.columns[1], patch.rows[1]],
-                "strength": patch.strength,
-            }
-            for patch in unit.patches
-        ],
     )  # fmt: skip
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from lamina.cli.datasets import choose_data, choose_other_data
 from lamina.cli.nets import choose_net
 from lamina.cli.parsing import Given
 from lamina.cli.terminal import Terminal
-from lamina.data import NAMES, Dataset
+from lamina.data import NAMES, Dataset, Problem
 from lamina.data.load import full_source
 from lamina.errors import DataError, NetError
+from lamina.evaluation.pictures import find_pictures
 from lamina.evaluation.predictor import Predictor
 from lamina.nets import Net
 from lamina.runs.nets import TIMM
@@ -23,6 +25,9 @@ from lamina.training.activations import find_path, module_paths
 from lamina.training.device import choose_device
 from lamina.training.model import Model
 
+PICTURES_OF_ONE_THREAD = 10
+"""Up to this many pictures are predicted by one thread: each takes a millisecond, but waiting for a second thread whose
+core another process is using takes eighty."""
 KEPT_FIELDS = {"size_px", "resize", "task", "val_fraction", "test_fraction", "split_seed"}
 """How a run's model is used follows from its training: not to be given for other data."""
 
@@ -89,6 +94,16 @@ def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
         return choose_data(source, own.preparation, terminal, is_again=True).fingerprint == own.fingerprint
     except DataError:
         return False
+
+
+def choose_images(given: tuple[Path, ...]) -> tuple[list[Path], list[Problem]]:
+    """The images that were given, and what is wrong with the others."""
+    if not given:
+        raise DataError("Expected pictures after the run, got none. Give their paths.")
+    paths, problems = find_pictures(given)
+    if len(paths) <= PICTURES_OF_ONE_THREAD:
+        torch.set_num_threads(1)
+    return paths, problems
 
 
 def choose_layer(model: Model, layer: str) -> str:

@@ -23,6 +23,10 @@ class Sight(NamedTuple):
         """Its file name."""
         return self.images.names[self.row]
 
+    def to_json(self) -> dict[str, object]:
+        """Its file name and split."""
+        return {"picture": self.name, "split": self.images.split}
+
 
 def list_sights(splits: Iterable[Images]) -> list[Sight]:
     """All images of some splits."""
@@ -36,7 +40,4 @@ def show_outliers(
     outliers = np.argsort(-isolation, kind="stable")[:top].tolist()
     rows = [(sights[row].name, sights[row].images.split, f"{isolation[row]:.3f}") for row in outliers]
     terminal.tabulate(("image", "split", "isolation"), rows, texts=2)
-    return [
-        {"picture": sights[row].name, "split": sights[row].images.split, "isolation": round(float(isolation[row]), 4)}
-        for row in outliers
-    ]
+    return [sights[row].to_json() | {"isolation": round(float(isolation[row]), 4)} for row in outliers]

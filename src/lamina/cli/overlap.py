@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,7 @@ def say_overlap(
 ) -> dict[str, Any]:
     """Say how many images are near-duplicates of training images, and the score without them; as JSON values."""
     with terminal.progress(QUIET_SECONDS) as show_progress:
-        overlap = find_overlap(
-            task, logits, images, train, lambda done, total: show_progress("comparing pictures", done, total)
-        )
+        overlap = find_overlap(task, logits, images, train, partial(show_progress, "comparing pictures"))
     if len(overlap.rows):
         terminal.say("", str(overlap))
     score = None if overlap.report is None else overlap.report.score.value

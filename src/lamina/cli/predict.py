@@ -11,42 +11,31 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lamina.cli.doubt import Doubt, check_doubt, make_doubt
-from lamina.cli.models import load_predictor
+from lamina.cli.models import choose_images, load_predictor
 from lamina.cli.options.predict import Options
 from lamina.cli.output import writing
-from lamina.cli.session import end_on_sigterm
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.deploy.export import open_onnx
 from lamina.errors import DataError
-from lamina.evaluation.pictures import find_pictures
 from lamina.evaluation.predictor import Prediction, Predictor, describe
 from lamina.files import open_atomically
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.training.task import Task
 
-PICTURES_OF_ONE_THREAD = 10
-"""Up to this many pictures are predicted by one thread: each takes a millisecond, but waiting for a second thread whose
-core another process is using takes eighty."""
 SHOWN_CLASSES = 3
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
 
 
 def run(options: Options, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if an image could not be read; the others are predicted all the same."""
-    if not options.images:
-        raise DataError("Expected pictures after the run, got none. Give their paths.")
+    paths, problems = choose_images(options.images)
     if options.top is not None and options.top < 1:
         raise DataError(f"--top was {options.top}, but must be at least 1.")
     if options.top is not None and options.coverage is not None:
         raise DataError("--coverage says what is shown of each picture, and so does --top. Leave out one of them.")
     if options.output is not None:
         _check_output(options.output)
-    paths, problems = find_pictures(options.images)
-    if len(paths) <= PICTURES_OF_ONE_THREAD:
-        torch.set_num_threads(1)
     if _is_exported(options.run):
         predictor, doubt = _load_file(options), Doubt(options.reject_below)
         check_doubt(predictor.task, options.reject_below, None)
@@ -60,7 +49,6 @@ def run(options: Options, terminal: Terminal) -> int:
     )
     failed = 0
     with (
-        end_on_sigterm(),
         output as write,
         terminal.progress(QUIET_SECONDS) as show_progress,
         closing(predictor.iter_predict(paths)) as predictions,

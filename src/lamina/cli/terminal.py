@@ -82,11 +82,18 @@ class Terminal:
         if self.as_json and not self.is_quiet:
             print(json.dumps({"event": event, **values}), flush=True)
 
-    def tabulate(self, heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> None:
-        """Print a table whose first ``texts`` columns are text and the others numbers; separated by tabs in a pipe."""
+    def tabulate(
+        self, heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1, top: int | None = None
+    ) -> None:
+        """Print a table whose first ``texts`` columns are text and the others numbers; separated by tabs in a pipe.
+
+        With ``top``, only that many rows, and how many more there are.
+        """
         with self.table(heads, texts) as add:
-            for row in rows:
+            for row in rows[:top]:
                 add(row)
+        if top is not None and len(rows) > top:
+            self.say(f"and {len(rows) - top:,} more (--top N, --json)")
 
     @contextmanager
     def table(self, heads: Sequence[str], texts: int = 1) -> Iterator[Callable[[Sequence[str]], None]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lamina.cli.options.data import Options
+from lamina.cli.outliers import Sight
 from lamina.cli.output import save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
@@ -40,7 +42,7 @@ def judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> No
         if len(train) > NEAR_DUPLICATES_IMAGES:
             groups = digest_rows(train.pixels)
         else:
-            groups = group_copies(train.pixels, lambda done, total: show_progress("comparing pictures", done, total))
+            groups = group_copies(train.pixels, partial(show_progress, "comparing pictures"))
         groups, divided = limit_groups(train, groups)
         if divided:
             terminal.remark(
@@ -51,14 +53,10 @@ def judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> No
         findings = find_wrong_labels(
             dataset,
             lambda images, others: predict_by(
-                plans,
-                images,
-                others,
-                groups=groups,
-                device=device.value,
-                progress=lambda done, total: show_progress("judging labels", done, total),
+                plans, images, others, groups=groups, device=device.value,
+                progress=partial(show_progress, "judging labels"),
             ),
-        )
+        )  # fmt: skip
     for split, suspects in findings.suspects.items():
         terminal.say(count_suspects(dataset.splits[split], suspects, findings.disagreements[split]))
         warn_if_weak("the nets agree", split, findings.agreements[split], terminal)
@@ -102,14 +100,9 @@ def report_suspects(
         ((dataset.splits[split], suspect) for split, found in suspects.items() for suspect in found),
         key=lambda pair: -pair[1].score,
     )
-    shown = ordered[: options.top]
-    terminal.tabulate(
-        ("image", "split", "given", "suggested", "score"),
-        [(images.names[one.row], images.split, one.given, one.suggested, f"{one.score:.3f}") for images, one in shown],
-        texts=4,
-    )
-    if len(ordered) > len(shown):
-        terminal.say(f"and {len(ordered) - len(shown):,} more (--top N, --json)")
+    found = [(Sight(images, one.row), one) for images, one in ordered]
+    rows = [(sight.name, sight.images.split, one.given, one.suggested, f"{one.score:.3f}") for sight, one in found]
+    terminal.tabulate(("image", "split", "given", "suggested", "score"), rows, texts=4, top=options.top)
     if options.suspects is not None:
         from lamina.drawing import build_suspects_sheet
 
@@ -125,14 +118,8 @@ def report_suspects(
     terminal.emit(
         "labels",
         suspects=[
-            {
-                "picture": images.names[one.row],
-                "split": images.split,
-                "given": one.given,
-                "suggested": one.suggested,
-                "score": one.score,
-            }
-            for images, one in ordered
+            sight.to_json() | {"given": one.given, "suggested": one.suggested, "score": one.score}
+            for sight, one in found
         ],
         agreement={split: agreement.value for split, agreement in agreements.items()},
         planted_recall=planted_recall,

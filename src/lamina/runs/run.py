@@ -366,7 +366,8 @@ def summarize_run(run: Run, report: Report | None, rows: Sequence[Mapping[str, A
     A finished run has no score where it had nothing to be evaluated on.
     """
     record = run.record
-    score = "no score" if rows is not None and run.is_finished else "not finished"
+    is_finished = rows is not None and (len(rows) == record.recipe.epochs or run.early_end is not None)
+    score = "no score" if is_finished else "not finished"
     return {
         "run": str(run.path),
         "net": record.net_name,
