@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -176,20 +175,6 @@ def _look_for_overlap(
     if answers is None or seconds > min(UNASKED_SECONDS, most_seconds):
         return {}
     return say_overlap(run.record.task, answers.logits, images, train, terminal)
-
-
-@contextmanager
-def end_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the block as Ctrl-C does, so that nothing incomplete is left behind."""
-
-    def end(number: int, _: object) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

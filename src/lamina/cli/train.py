@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -11,7 +10,7 @@ from lamina.cli import STARTED
 from lamina.cli.datasets import choose_data
 from lamina.cli.nets import choose_net
 from lamina.cli.options.train import Options
-from lamina.cli.session import end_on_sigterm, play, print_result
+from lamina.cli.session import play, print_result
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Preparation
 from lamina.errors import RecipeError
@@ -30,7 +29,7 @@ def run(options: Options, terminal: Terminal) -> int:
     preparation = Preparation(**options.preparation)
     if options.recipe == zoo.PUBLISHED and preparation.val_fraction is None:
         preparation = replace(preparation, val_fraction=0.0)
-    with join_group() as group, end_on_sigterm() if options.net is None else nullcontext():
+    with join_group() as group:
         _check(options, group)
         start = partial(
             start_run, runs_dir=options.runs_dir, device=options.device, command=terminal.command, group=group
