@@ -34,7 +34,7 @@ def test_in_a_terminal_there_is_a_bar():
 
 
 def test_a_notebook_without_widgets_gets_lines_and_no_warning(monkeypatch):
-    monkeypatch.setattr("lamina.cli.terminal.find_spec", lambda _: None)
+    monkeypatch.setattr("lamina.runs.progress.find_spec", lambda _: None)
     printed = io.StringIO()
     console = Console(file=printed, width=200, force_jupyter=False)
     console.is_jupyter = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -146,15 +147,10 @@ def choose_with_fallback(
     """The largest net and image size that fit into the time; the quickest ones if not one epoch fits."""
     ways = [propose(dataset, given)]
     if dataset.preparation.size_px is None:
-        first = ways[0][0]
-        names = (first.experiment.net.name, first.side_px)
-        quickest = propose_quickest(dataset, given)
-        ways += [[one] for one in quickest if (one.experiment.net.name, one.side_px) != names]
+        ways += [[one] for one in propose_quickest(dataset, given)]
     for candidates in ways[:-1]:
-        try:
+        with suppress(NoTimeError):
             return choose_from_scratch(candidates, deadline, device, are_epochs_given="epochs" in given)
-        except NoTimeError:
-            continue
     return choose_from_scratch(ways[-1], deadline, device, are_epochs_given="epochs" in given)
 
 

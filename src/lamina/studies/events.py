@@ -38,17 +38,10 @@ class Comparison(Event):
         return {"event": "considered", "candidates": [dataclasses.asdict(one) for one in self.candidates]}
 
     def __str__(self) -> str:
-        rows = [
-            (
-                one.net_name,
-                f"{one.side_px} px",
-                f"{one.epochs}",
-                f"{one.seconds:.0f}",
-                "" if one.score is None else str(one.score),
-                one.verdict,
-            )
-            for one in self.candidates
-        ]
+        rows = []
+        for one in self.candidates:
+            score = "" if one.score is None else str(one.score)
+            rows.append((one.net_name, f"{one.side_px} px", str(one.epochs), f"{one.seconds:.0f}", score, one.verdict))
         return format_table(("considered", "size", "epochs", "seconds", "val", "verdict"), rows)
 
 
