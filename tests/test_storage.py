@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lamina.errors import RunError
-from lamina.files import remove_leftovers, write_atomically
-from lamina.training.tensors import digest_tensors, read_tensors, write_tensors
+from lamina.files import RESTORE, read_bytes, remove_leftovers, write_atomically
+from lamina.training.tensors import digest_tensors, pack_tensors, unpack_tensors
 
 TENSORS = {
     "weight": torch.arange(24, dtype=torch.float32).reshape(2, 3, 2, 2).contiguous(memory_format=torch.channels_last),
@@ -28,6 +28,14 @@ TENSORS = {
 }
 PACKED = {name: tensor.contiguous() for name, tensor in TENSORS.items()}
 VALUES = {"steps_done": 12, "loss": 0.1 + 0.2, "correct": None}
+
+
+def write_tensors(file: Path, tensors: dict[str, torch.Tensor], values: dict[str, object]) -> None:
+    write_atomically(file, pack_tensors(tensors, values))
+
+
+def read_tensors(file: Path, remedy: str = RESTORE) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+    return unpack_tensors(read_bytes(file), str(file), remedy)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -142,20 +150,21 @@ def kill_at(number):
 file = Path(sys.argv[1]) / "state.safetensors"
 old, new = ({"weight": torch.full((50_000,), value)} for value in (1.0, 2.0))
 digests = {stored.digest_tensors(tensors): name for name, tensors in (("old", old), ("new", new))}
-stored.write_tensors(file, old, {})
+files.write_atomically(file, stored.pack_tensors(old, {}))
 kills, left = [], 0
 while True:
     child = os.fork()
     if child == 0:
         sys.settrace(kill_at(len(kills) + 1))
-        stored.write_tensors(file, new, {})
+        files.write_atomically(file, stored.pack_tensors(new, {}))
         os._exit(0)
     if os.waitpid(child, 0)[1] == 0:
         break
-    kills.append(digests[stored.digest_tensors(stored.read_tensors(file)[0])])
+    found, _ = stored.unpack_tensors(files.read_bytes(file), "", "")
+    kills.append(digests[stored.digest_tensors(found)])
     left += len(list(file.parent.iterdir())) - 1
     files.remove_leftovers(file.parent)
-    stored.write_tensors(file, old, {})
+    files.write_atomically(file, stored.pack_tensors(old, {}))
 print(" ".join(kills), left)
 """
 

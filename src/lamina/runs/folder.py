@@ -28,7 +28,7 @@ from lamina.targets import REGRESSION, SINGLE_LABEL, kind_of
 from lamina.training.checkpoint import Checkpoint, Standing
 from lamina.training.model import Model
 from lamina.training.task import Task
-from lamina.training.tensors import pack_tensors, read_tensors, unpack_tensors
+from lamina.training.tensors import pack_tensors, unpack_tensors
 from lamina.values import fields_to_json, from_json_values
 
 NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl: lamina resume then starts over."
@@ -114,7 +114,8 @@ class RunFolder:
                 f"{file} is missing: the training ended before its weights were saved, or they were deleted. "
                 f"Write it with lamina resume {self.path}"
             )
-        weights, _ = read_tensors(file, f"Restore it from a copy, or write it again with lamina resume {self.path}")
+        remedy = f"Restore it from a copy, or write it again with lamina resume {self.path}"
+        weights, _ = unpack_tensors(read_bytes(file), str(file), remedy)
         for name in sorted({*weights, *expected}):
             found, wanted = (
                 tuple(tensors[name].shape) if name in tensors else "none" for tensors in (weights, expected)

@@ -1,8 +1,4 @@
-"""The processes that train one model together, and what they exchange; :data:`ALONE` is a process without others.
-
-Every process holds the whole model and sees its own lanes of each batch (lanes.py). torchrun starts the processes and
-says in the environment which is which; gloo carries what CPUs exchange, NCCL what NVIDIA GPUs exchange.
-"""
+"""The processes that train one model together, and what they exchange; :data:`ALONE` is a process without others."""
 
 from __future__ import annotations
 
@@ -38,7 +34,7 @@ _joins = itertools.count()  # restarted processes count from 0 again, and so fin
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train together, seen by one of them; by default it is alone.
+    """The processes that torchrun has started, seen by one of them; by default it is alone.
 
     The methods from :meth:`exchange` on are collective: every process calls them in the same order, and gets a
     ``GroupError`` if another one is lost. :meth:`wait` and :meth:`lead` wait for as long as heartbeats go on, the
@@ -111,39 +107,25 @@ class Group:
             dist.all_gather(list(whole.chunk(self.size)), part)
         return whole[:length]
 
-    def _share(self, message: bytes = b"") -> bytes:
-        """The leader's message, which the others wait for."""
-        import torch
-        import torch.distributed as dist
-
-        with self._naming_the_lost():
-            length = torch.tensor([len(message)])
-            dist.broadcast(length, 0)
-            content = torch.zeros(int(length), dtype=torch.uint8)
-            if self.is_leader and message:
-                content = torch.frombuffer(bytearray(message), dtype=torch.uint8)
-            dist.broadcast(content, 0)
-        return content.numpy().tobytes()
-
     def lead(self, action: Callable[[], bytes]) -> bytes:
         """What an action gives that the leader takes for all; its error too, which is a ``LeaderError`` elsewhere."""
         if self.size == 1:
             return action()
         if not self.is_leader:
             self.wait()
-            answer = self._share()
-            if answer[:1] == FAILED:
-                raise LeaderError(answer[1:].decode())
-            return answer[1:]
+            message = self.gather(b"")[0]
+            if message[:1] == FAILED:
+                raise LeaderError(message[1:].decode())
+            return message[1:]
         try:
             found = action()
         except Exception as error:  # the others wait, whatever it is
             with suppress(GroupError):  # this error says more
                 self.wait()
-                self._share(FAILED + (str(error) or type(error).__name__).encode())
+                self.gather(FAILED + (str(error) or type(error).__name__).encode())
             raise
         self.wait()
-        self._share(DONE + found)
+        self.gather(DONE + found)
         return found
 
     def lead_once(self, action: Callable[[], bytes]) -> bytes:
@@ -185,15 +167,7 @@ class Group:
 
     def any(self, flag: bool) -> bool:
         """Whether it is true for at least one process."""
-        if self.size == 1:
-            return flag
-        import torch
-        import torch.distributed as dist
-
-        count = torch.tensor(int(flag))
-        with self._naming_the_lost():
-            dist.all_reduce(count)
-        return bool(count)
+        return b"1" in self.gather(b"1" if flag else b"0")
 
     def find_deviating(self, value: str) -> str:
         """Who has another ``value`` than most, in words, such as ``rank 1 deviates``; empty where all have the same."""
@@ -222,8 +196,6 @@ class Group:
 
     def _find_lost(self, error: RuntimeError) -> str:
         """Which processes are lost, in a sentence: those whose heartbeats have ended."""
-        if self._store is None:
-            return "Another process was lost."
         found: list[str] = []
         # In a thread: where the cable is cut, the store waits for an answer without end.
         asking = threading.Thread(target=self._ask, args=(self._store, error, found), daemon=True)

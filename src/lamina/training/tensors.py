@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -13,18 +12,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from lamina.files import RESTORE, damaged, parse_object, read_bytes, write_atomically
+from lamina.files import damaged, parse_object
 
 METADATA = "lamina"
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Write tensors and plain values as one safetensors file, atomically, with a digest of both in it."""
-    write_atomically(path, pack_tensors(tensors, values))
-
-
 def pack_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> bytes:
-    """What :func:`write_tensors` writes."""
+    """A safetensors file of tensors and plain values, with a digest of both in it."""
     written: dict[str, Tensor] = {}
     places: set[int] = set()
     for name, tensor in tensors.items():
@@ -37,17 +31,11 @@ def pack_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> by
     text = json.dumps(values)
     # One entry: safetensors writes several in an order that changes from process to process.
     metadata = {METADATA: json.dumps({"digest": _digest(written, text), "values": text})}
-    packed: bytes = safetensors.torch.save(written, metadata)
-    return packed
+    return bytes(safetensors.torch.save(written, metadata))
 
 
-def read_tensors(file: Path, remedy: str = RESTORE) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What :func:`write_tensors` wrote, on the CPU; ``RunError`` if the file is not as it was written."""
-    return unpack_tensors(read_bytes(file), str(file), remedy)
-
-
-def unpack_tensors(content: bytes, what: str, remedy: str = RESTORE) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What :func:`pack_tensors` packed; ``what`` names it in errors, which are those of :func:`read_tensors`."""
+def unpack_tensors(content: bytes, what: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What :func:`pack_tensors` packed, on the CPU; ``RunError``, which names it, if the content is another."""
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
     except (SafetensorError, KeyError) as error:  # a type that torch has no name for is a KeyError
