@@ -274,7 +274,8 @@ def test_a_checkpoint_is_read_as_it_was_saved(run, training):
         ),
         (
             lambda file: file.write_bytes(pack_tensors({}, {"steps_done": 1})),
-            "checkpoint lacks the field 'rewinds'; its fields are steps_done, rewinds, images, loss, correct, seconds, doctor",
+            "checkpoint lacks the field 'rewinds'; its fields are steps_done, rewinds, images, loss, correct, seconds, "
+            "doctor",
         ),
     ],
     ids=["overwritten", "other values"],
