@@ -4,11 +4,19 @@ import math
 import re
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.errors import LaminaError
-from lamina.evaluation.intervals import MeanInterval, mean_interval, t_quantile, wilson_interval
+from lamina.evaluation.intervals import (
+    MeanInterval,
+    influence_interval,
+    matched_interval,
+    mean_interval,
+    t_quantile,
+    wilson_interval,
+)
 
 # Two-sided 95 % quantiles of Student's t as printed in statistical tables, such as that of the
 # NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2.
@@ -92,3 +100,16 @@ def test_a_mean_of_nothing_or_of_nan_is_rejected(values, shown):
         LaminaError, match=f"^{re.escape(f'Expected at least one value, and finite ones, got {shown}.')}$"
     ):
         mean_interval(values)
+
+
+def test_the_interval_of_a_difference_on_the_same_images_is_agresti_and_mins():
+    interval = matched_interval(30, 10, 100)
+    assert (round(interval.low, 3), round(interval.high, 3)) == (0.079, 0.313)
+
+
+def test_the_influences_of_a_mean_give_students_interval():
+    values = torch.tensor([0.7512, 0.7548, 0.7560], dtype=torch.float64)
+    interval = influence_interval(values.mean().item(), (values - values.mean()) / 3)
+    expected = mean_interval(values.tolist())
+    assert (interval.low, interval.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    assert influence_interval(0.75, values[:1]) is None

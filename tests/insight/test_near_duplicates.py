@@ -10,16 +10,19 @@ import scipy.fft
 import torch
 from PIL import Image, ImageEnhance
 
+from lamina.data import load_data
 from lamina.insight import duplicates
 from lamina.insight.duplicates import (
     Pair,
     compute_signatures,
     find_near_duplicates,
     find_neighbours,
+    find_overlap,
     group_copies,
     group_pairs,
     measure_isolation,
 )
+from lamina.training.task import task_of
 
 CHANGES = ("shifted", "mirrored", "compressed", "recoloured")
 
@@ -141,3 +144,11 @@ def test_planted_copies_of_real_pictures_are_found(cifar10):
     found = {(pair.first, pair.second) for pair in find_near_duplicates(pixels)}
     assert len(found & set(planted)) >= 95
     assert len(found - set(planted)) <= 5  # the set has a few of its own
+
+
+def test_images_of_which_none_is_new_have_no_score():
+    train = load_data("shapes").train
+    images = train.take(range(3))
+    found = find_overlap(task_of(train), np.zeros((3, 10), np.float32), images, train)
+    assert found.rows.tolist() == [0, 1, 2]
+    assert str(found) == "3 of 3 train images are near-duplicates of training images; without them: none is left"

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lamina.nets import Conv2d, Flatten, Net, ReLU, Residual, Whiten
-from lamina.nets.modules import Whitening
+from lamina.nets.modules import LayoutFlatten, Whitening
 
 
 def correlated_images(count: int = 150, size_px: int = 10) -> torch.Tensor:
@@ -113,3 +113,9 @@ def test_flatten_turns_and_its_gradient_lies_as_its_input_did():
     assert torch.equal(rows, images.detach().contiguous().flatten(1))
     assert torch.equal(gradient, weights.view(3, 5, 4, 6))
     assert gradient.stride() == images.stride()
+
+
+def test_the_gradient_of_flatten_has_the_memory_layout_of_its_input():
+    images = torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
+    (gradient,) = torch.autograd.grad(LayoutFlatten()(images).sum(), images)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""A sheet for one picture: what each attribution method marks in it, and whether that can be believed."""
+"""A sheet for one image: what each attribution method marks in it, and whether that can be believed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ from lamina.insight.attribution import measure_strength
 from lamina.insight.trust import Trust
 
 PANEL_INCHES = 2.7
-LONGEST_SIDE_PX = 600
-"""Upper limit of the side of a picture on the sheet; larger ones are reduced."""
+LONGEST_SIDE_PX = 600  # of an image on the sheet; larger ones are reduced
 LETTERS_A_LINE = 42
-LONGEST_ANSWER = 90
-"""Upper limit of the letters of an answer of several labels or numbers."""
-DRAWN_SIDE_PX = 64
-"""Lower limit of the side of a map as drawn: of a larger one, blocks are averaged, as single pixels cannot be seen."""
+LONGEST_ANSWER = 90  # letters of a prediction of several labels or numbers
+DRAWN_SIDE_PX = 64  # of larger maps, blocks are averaged, as single pixels cannot be seen
 
 
 def draw_attributions(

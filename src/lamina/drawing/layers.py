@@ -15,8 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lamina.drawing.style import INK, label, percent_formatter
 
-MOST_NAMED = 14
-"""Where there are more layers, only some are named."""
+MOST_NAMED = 14  # of more layers, only some are named
 PANELS = (
     ("gradient_norms", "gradient norm"),
     ("weight_norms", "weight norm"),
@@ -25,7 +24,6 @@ PANELS = (
     ("input_means", "mean of the input"),
     ("input_deviations", "deviation of the input"),
 )
-"""Figure of a layer, and title; norms are on a logarithmic scale."""
 
 
 def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[str, Any]]) -> None:

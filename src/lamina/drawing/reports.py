@@ -17,13 +17,11 @@ from lamina.text import format_percent
 from lamina.training.task import Task
 
 POINTS_PER_INCH = 72
-LEGIBLE_CLASSES = 25
-"""Upper limit of the classes for which cells show their numbers; with more classes there is no room."""
+LEGIBLE_CLASSES = 25  # with more classes there is no room for numbers in the cells
 MOST_CLASSES = 100
 MOST_LABELS = 40
 MOST_SCATTERS, SCATTERS_A_ROW = 12, 3
 MOST_POINTS = 2000
-"""Upper limit of the points in a square."""
 
 
 def draw_confusion(report: ClassReport) -> Figure:

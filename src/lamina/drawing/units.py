@@ -16,15 +16,11 @@ from lamina.drawing.style import COLOURS, FAINT_INK, GRID, INK, label, new_figur
 from lamina.insight.units import Patch, Unit
 from lamina.text import shorten
 
-COLUMNS, COLUMNS_WITH_FILTERS = 6, 4
-"""Units in a row: about as wide with a filter beside each."""
-ACROSS = 3
-"""Patches of a unit in a row."""
+COLUMNS, COLUMNS_WITH_FILTERS = 6, 4  # about as wide with a filter beside each unit
+ACROSS = 3  # patches of a unit in a row
 PATCH_PX, FILTER_PX, LARGE_PATCH_PX = 64, 96, 120
-OUTSIDE = 216
-"""The grey of what a unit sees beyond the border of the image."""
-BARS = 12
-"""Upper limit of the classes whose area under the curve is drawn for a single unit."""
+OUTSIDE = 216  # the grey of what a unit sees beyond the border of the image
+BARS = 12  # classes whose area under the curve is drawn for a single unit, at most
 PATCH_GAP_PX = 2
 FRAME_PX = 3
 BAR_PX = 260

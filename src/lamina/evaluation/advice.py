@@ -10,10 +10,8 @@ from lamina.text import escape, format_percent
 if TYPE_CHECKING:
     from lamina.evaluation.reports import ClassReport, Report
 
-MAJORITY_FRACTION = 0.9
-"""If one class has this fraction of the images or more, accuracy is misleading."""
-SAME_ANSWER_FRACTION = 0.95
-"""A model that gives this fraction of the images or more the same answer has hardly begun to learn."""
+MAJORITY_FRACTION = 0.9  # of the images in one class: accuracy is misleading
+SAME_CLASS_FRACTION = 0.95  # of the predictions: the model has hardly begun to learn
 
 
 def find_verdict(report: Report) -> list[str]:
@@ -53,7 +51,7 @@ def advise_on_classes(report: ClassReport) -> str:
         )
     counts = [sum(column) for column in zip(*report.confusion, strict=True)]
     most = max(counts)
-    if report.baseline.gain <= 0 and most >= SAME_ANSWER_FRACTION * report.images:
+    if report.baseline.gain <= 0 and most >= SAME_CLASS_FRACTION * report.images:
         answer, share = escape(report.classes[counts.index(most)].name), format_percent(most / report.images)
         return (
             f"It answers {answer} for {share} of the images, so it has hardly begun to learn. "

@@ -1,4 +1,4 @@
-"""``Answers``: a model's logits for a split, kept beside its targets so that nobody runs the model again."""
+"""``Answers``: a model's logits for a split, stored with its targets so that the model need not run again."""
 
 from __future__ import annotations
 
@@ -50,12 +50,7 @@ def pack_answers(answers: Sequence[Answers]) -> bytes:
 
 
 def unpack_answers(content: bytes, what: str) -> dict[Split, Answers]:
-    """What :func:`pack_answers` packed, by split; ``what`` names it in the ``RunError`` for damaged content.
-
-    >>> answers = Answers("val", np.zeros((2, 3), np.float32), np.array([0, 2]), ("a.png", "b.png"))
-    >>> unpack_answers(pack_answers([answers]), "answers.npz")["val"].names
-    ('a.png', 'b.png')
-    """
+    """What :func:`pack_answers` packed, by split; ``what`` names it in the ``RunError`` for damaged content."""
     if not content.startswith(b"PK"):  # of which NumPy would say how to unpickle it
         raise damaged(what, "it is no .npz file", REMEDY)
     try:

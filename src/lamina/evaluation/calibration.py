@@ -1,7 +1,4 @@
-"""Probabilities that mean something: temperatures, what rejecting unsure answers gains, and sets that hold the answer.
-
-All of it is fitted to images that the model was not trained on, ``val``, and changes no order of the classes.
-"""
+"""Calibration on ``val``: temperatures, rejection of unsure predictions, prediction sets and intervals."""
 
 from __future__ import annotations
 
@@ -22,14 +19,11 @@ from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Target
 from lamina.training.task import Task
 from lamina.values import Range, check_fields
 
-LEAST_IMAGES = 50
-"""Lower limit of the images that a temperature is fitted to."""
-LEAST_OF_LABEL = 30
-"""Lower limit of the images with a label, and of those without, for a temperature of its own."""
+LEAST_IMAGES = 50  # that a temperature is fitted to
+LEAST_OF_LABEL = 30  # images with a label, and without, for a temperature of its own
 COOLEST, HOTTEST = 0.05, 20.0
 BISECTIONS = 40
-REJECTION_LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-"""Those that a report lists."""
+REJECTION_LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # that a report lists
 
 
 @dataclass(frozen=True)
@@ -60,20 +54,12 @@ def fit_temperatures(task: Task, logits: Float32[np.ndarray, "n k"], targets: Ta
     """The temperatures with the lowest loss (Guo et al., On calibration of modern neural networks, 2017, section 4.2).
 
     One for classes; one for each label that 30 images have and 30 do not, others share one; none for numbers, or below
-    50 images. Labels are softened by 1 in n + 2 (Platt, Probabilistic outputs for support vector machines, 1999), so
-    that a model without a mistake is not made infinitely sure.
-
-    >>> from lamina.training.task import Binary
-    >>> logits = np.repeat(np.float32([[4.0], [-4.0]]), 50, axis=0)
-    >>> wrong = np.arange(100) % 5 == 0
-    >>> temperature, = fit_temperatures(Binary(("cat",), (0.5,)), logits, (logits[:, 0] > 0) ^ wrong)
-    >>> round(temperature, 2), round(4 / float(np.log(4)), 2)
-    (2.96, 2.89)
+    50 images.
     """
     if task.kind is REGRESSION or len(logits) < LEAST_IMAGES:
         return ()
     values = torch.from_numpy(logits).double()
-    softening = 1 / (len(values) + 2)
+    softening = 1 / (len(values) + 2)  # so that a model without a mistake is not made infinitely sure (Platt, 1999)
     if task.kind is SINGLE_LABEL:
         classes = values.shape[1]
         if classes < 2:
@@ -110,7 +96,7 @@ def _fit(slope: Callable[[float], float]) -> float:
 
 
 def describe_answers(task: Task, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
-    """The probability of each answer, of no and of yes; numbers in their own units."""
+    """The probability of each class or label, of no and of yes; numbers in their own units."""
     probabilities = task.probabilities(logits)
     return torch.cat([1 - probabilities, probabilities], dim=1) if task.kind is BINARY else probabilities
 
@@ -145,14 +131,6 @@ def find_bins(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " n"]) -> 
 
 
 def measure_rejection(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " n"], limit: float) -> Rejection:
-    """What rejecting answers of a lower probability than ``limit`` gains.
-
-    >>> for limit in (0.5, 0.8, 0.99):
-    ...     print(measure_rejection(torch.tensor([0.55, 0.95]), torch.tensor([False, True]), limit))
-    Rejection(limit=0.5, coverage=1.0, accuracy=0.5)
-    Rejection(limit=0.8, coverage=0.5, accuracy=1.0)
-    Rejection(limit=0.99, coverage=0.0, accuracy=None)
-    """
     kept = confidence >= limit
     count = int(kept.sum())
     return Rejection(limit, count / len(kept), float(is_right[kept].double().mean()) if count else None)
@@ -161,14 +139,10 @@ def measure_rejection(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " 
 def fit_sets(
     probabilities: Float64[np.ndarray, "n k"], targets: Int64[np.ndarray, " n"], coverage: float
 ) -> float | None:
-    """The probability from which a class belongs to a prediction set, so that sets hold the true class that often.
+    """The probability from which a class belongs to a prediction set; ``None`` where there are too few images.
 
     Split conformal prediction: Sadinle, Lei and Wasserman, Least ambiguous set-valued classifiers with bounded error
-    levels, 2019. It holds for images like these, on average over them. ``None`` where there are too few.
-
-    >>> probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]])
-    >>> fit_sets(probabilities, np.array([0, 0, 0, 1]), 0.75)
-    0.3
+    levels, 2019.
     """
     own = np.sort(probabilities[np.arange(len(targets)), targets])[::-1]
     place = math.ceil((len(own) + 1) * coverage) - 1
@@ -185,10 +159,7 @@ def choose_sets(probabilities: Float64[np.ndarray, "n k"], threshold: float) -> 
 def fit_margins(
     predicted: Float64[np.ndarray, "n k"], targets: Float64[np.ndarray, "n k"], coverage: float
 ) -> Float64[np.ndarray, " k"]:
-    """How far each number may be off, so that the true one lies within that often; infinity where there are too few.
-
-    Split conformal prediction by absolute residuals (Lei et al., Distribution-free predictive inference, 2018).
-    """
+    """Half the width of each number's prediction interval (Lei et al., 2018); infinity for too few images."""
     residuals = np.sort(np.abs(predicted - targets), axis=0)
     place = math.ceil((len(residuals) + 1) * coverage) - 1
     return residuals[place] if place < len(residuals) else np.full(residuals.shape[1], np.inf)

@@ -1,4 +1,4 @@
-"""``evaluate``: a model's answers compared with the truth."""
+"""``evaluate``: a model's predictions compared with the targets."""
 
 from __future__ import annotations
 
@@ -207,7 +207,6 @@ def _score(right: int, predicted: int, support: int) -> tuple[float | None, floa
 
 
 def _mean_of_known(figures: Sequence[float | None]) -> float:
-    """The mean of the figures that are defined; at least one is."""
     known = [figure for figure in figures if figure is not None]
     return sum(known) / len(known)
 

@@ -1,4 +1,4 @@
-"""Pictures to predict: finding files, and decoding in threads while the model computes."""
+"""Images to predict: finding files, and decoding in threads while the model computes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ Picture: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
 """A file, an encoded file's bytes, a PIL image, or uint8 pixels (H, W) or (H, W, C) of any size."""
 
 CHUNK_PICTURES = 256
-CHUNK_BYTES = 64 * 2**20
-"""Upper limit of the decoded pixels in a chunk, in bytes: chunks of large pictures have fewer."""
+CHUNK_BYTES = 64 * 2**20  # of decoded pixels, at most: chunks of large images have fewer
 THREAD_PICTURES = 16
 
 
 class Chunk(NamedTuple):
-    """Some decoded pictures: ``reasons`` says why a picture has no row in ``pixels``, and is ``None`` where it has."""
+    """Some decoded images: ``reasons`` says why an image has no row in ``pixels``, and is ``None`` where it has."""
 
     names: list[str]
     pixels: UInt8[np.ndarray, "n h w c"]
@@ -41,11 +40,7 @@ class Chunk(NamedTuple):
 
 
 def find_pictures(inputs: Sequence[str | Path]) -> tuple[list[Path], list[Problem]]:
-    """The picture files that ``inputs`` name, each once and in order, and the inputs that name none.
-
-    A folder means all pictures in and below it; a pattern (``*``, ``?``, ``[…]``, ``**``) means the pictures and
-    folders that it matches. Both go by file suffix. Any other path is taken for a picture, whatever its suffix.
-    """
+    """The image files that files, folders and patterns name, each once and in order; the inputs that name none."""
     found: dict[str, Path] = {}
     problems: list[Problem] = []
     for given in map(Path, inputs):
@@ -62,10 +57,7 @@ def find_pictures(inputs: Sequence[str | Path]) -> tuple[list[Path], list[Proble
 
 
 def decode_ahead(pictures: Iterable[Picture], shape: Shape, resize: Resize) -> Generator[Chunk, None, None]:
-    """The pictures in chunks for a model of ``shape`` (C, H, W), decoding one chunk while the caller uses another.
-
-    Close it unless it is read to its end.
-    """
+    """The images in chunks, decoding one while the caller uses another; close it unless it is read to its end."""
     size = max(1, min(CHUNK_PICTURES, CHUNK_BYTES // math.prod(shape)))
     decode = partial(_decode_some, shape=shape, resize=resize)
     following, first, waiting = iter(pictures), 0, None
@@ -100,7 +92,7 @@ def _gather(
 
 
 def _decode_some(pictures: Sequence[Picture], shape: Shape, resize: Resize) -> list[UInt8[np.ndarray, "h w c"] | str]:
-    """Each picture's pixels, or why it has none."""
+    """Each image's pixels, or why it has none."""
     decoded: list[UInt8[np.ndarray, "h w c"] | str] = []
     for picture in pictures:
         try:

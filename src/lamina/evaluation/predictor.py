@@ -1,4 +1,4 @@
-"""``Predictor``: pictures in, answers out."""
+"""``Predictor``: images in, predictions out."""
 
 from __future__ import annotations
 

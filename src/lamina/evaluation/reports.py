@@ -37,7 +37,7 @@ class Baseline:
 
 
 class ScoreTable(NamedTuple):
-    """A row for each class, label or number, and a figure for each, by which they are ranked."""
+    """A row for each class, label or number, and a metric for each, by which they are ranked."""
 
     heads: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]

@@ -18,13 +18,7 @@ def count_confusion(
 
 
 def calibration_error(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " n"]) -> float:
-    """Mean distance between confidence and accuracy over 15 equal bins, weighted by their images.
-
-    Guo, Pleiss, Sun, Weinberger, On calibration of modern neural networks, 2017, equation 3.
-
-    >>> round(calibration_error(torch.tensor([0.99, 0.98, 0.5]), torch.tensor([True, True, False])), 4)
-    0.1767
-    """
+    """Mean distance between confidence and accuracy over 15 equal bins (Guo et al., 2017, equation 3)."""
     bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
     gaps.index_add_(0, bins, is_right.double() - confidence.double())
@@ -35,9 +29,6 @@ def average_precision(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) ->
     """Precision at each threshold, weighted by the recall it gains, and its derivatives by the weight of each image.
 
     Images of the same score share a threshold. At least one image must be true.
-
-    >>> average_precision(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([False, False, True, True]))[0]
-    0.8333333333333333
     """
     descending, order = scores.sort(descending=True)
     ties = descending.unique_consecutive(return_counts=True)[1]
@@ -55,23 +46,13 @@ def average_precision(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) ->
 
 
 def mean_ranks(values: Float[np.ndarray, "*shape"]) -> Float64[np.ndarray, " n"]:
-    """The rank of each value, from 1 for the lowest; equal values share their mean rank.
-
-    >>> mean_ranks(np.array([3.0, 1.0, 3.0])).tolist()
-    [2.5, 1.0, 2.5]
-    """
+    """The rank of each value, from 1 for the lowest; equal values share their mean rank."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     return np.take(counts.cumsum() - (counts - 1) / 2, places.ravel())
 
 
 def roc_auc(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:
-    """The fraction of pairs of a true and a false image in which the true one scores higher; a tie is half a pair.
-
-    Hanley and McNeil, The meaning and use of the area under a receiver operating characteristic curve, 1982.
-
-    >>> roc_auc(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([False, False, True, True]))
-    0.75
-    """
+    """The fraction of pairs of a true and a false image in which the true one scores higher; a tie is half a pair."""
     _, places, ties = scores.unique(return_inverse=True, return_counts=True)
     trues = torch.zeros(len(ties), dtype=torch.float64).index_add_(0, places, truth.double())
     falses = ties - trues

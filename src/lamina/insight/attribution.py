@@ -1,4 +1,4 @@
-"""What an answer rests on: maps of the pixels that speak for an output of the net (positive) or against it.
+"""Maps of the pixels that a prediction depends on: positive where they speak for an output of the net.
 
 Each function takes a model, images as they are stored and, for each image, the index of the output to explain: a class,
 a label, the question or a number. What is explained is its logit. None changes the model or torch's generators.
@@ -25,12 +25,9 @@ from lamina.training.model import PREDICTED_PIXELS, Model, eval_mode
 from lamina.training.randomness import seeded
 from lamina.training.task import Task
 
-WINDOW_FRACTION = 1 / 8
-"""Side of occlusion's window, of the image's shorter side."""
 STEPS, TRUST_STEPS = 32, 12
 """Steps of integrated gradients that commands and servers take: in a map, and in the maps that test it."""
-GRADIENT_PIXELS = 100 * 32 * 32
-"""Number of pixels differentiated at once; a backward pass keeps the outputs of all layers."""
+GRADIENT_PIXELS = 100 * 32 * 32  # differentiated at once; a backward pass keeps the outputs of all layers
 
 
 def occlusion(
@@ -40,9 +37,8 @@ def occlusion(
     *,
     window_px: Pair | None = None,
     stride_px: Pair | None = None,
-    baseline: Sequence[float] | None = None,
 ) -> Float32[np.ndarray, "n h w"]:
-    """How much the logit falls when a window over a pixel is covered, averaged over the windows that cover it.
+    """How much the logit falls when a window of the mean colour covers a pixel, averaged over the windows that do.
 
     Zeiler and Fergus, Visualizing and understanding convolutional networks, arXiv 1311.2901, section 4.2.
 
@@ -52,14 +48,6 @@ def occlusion(
         targets: the index of the output to explain, for each image.
         window_px: height and width of the window; by default an eighth of the shorter side.
         stride_px: how far it moves down and across; by default half the window.
-        baseline: the colour of the cover, a value from 0 to 255 for each channel; by default the model's mean.
-
-    >>> from lamina import Recipe, load_data, load_net
-    >>> from lamina.training.model import build_model
-    >>> images = load_data("shapes").test
-    >>> model = build_model(load_net("mlp"), images, Recipe())
-    >>> occlusion(model, images.pixels[:2], images.targets[:2]).shape
-    (2, 32, 32)
     """
     height, width = pixels.shape[1:3]
     side = window_side_px(height, width)
@@ -71,7 +59,7 @@ def occlusion(
     )
     places = list(product(rows, columns))
     total, covers = np.zeros(pixels.shape[:3]), np.zeros((height, width))
-    with torch.inference_mode(), float_inputs(model, pixels, baseline) as (inputs, cover):
+    with torch.inference_mode(), float_inputs(model, pixels, None) as (inputs, cover):
         outputs = torch.from_numpy(targets).to(model.device)
         before = pick(model.body(inputs), outputs)
         for image, chunk in product(range(len(pixels)), _chunks(len(places), PREDICTED_PIXELS // (height * width))):
@@ -107,15 +95,7 @@ def integrated_gradients(
         pixels: its images.
         targets: the index of the output to explain, for each image.
         steps: points on the straight way from the baseline to the image.
-        baseline: the colour of an image without content, a value from 0 to 255 for each channel; by default the
-            model's mean.
-
-    >>> from lamina import Recipe, load_data, load_net
-    >>> from lamina.training.model import build_model
-    >>> images = load_data("shapes").test
-    >>> model = build_model(load_net("mlp"), images, Recipe())
-    >>> integrated_gradients(model, images.pixels[:2], images.targets[:2]).shape
-    (2, 32, 32)
+        baseline: the colour of an empty image, 0 to 255 for each channel; by default the model's mean.
     """
     places, weights = np.polynomial.legendre.leggauss(steps)  # on -1 to 1
     maps = np.empty(pixels.shape[:3], np.float32)
@@ -151,13 +131,6 @@ def grad_cam(
 
     Raises:
         NetError: there is no such layer, or its output has no height and width.
-
-    >>> from lamina import Recipe, load_data, load_net
-    >>> from lamina.training.model import build_model
-    >>> images = load_data("shapes").test
-    >>> model = build_model(load_net("cnn-s"), images, Recipe())
-    >>> grad_cam(model, images.pixels[:2], images.targets[:2]).shape
-    (2, 32, 32)
     """
     chosen = find_spatial_layer(model) if layer is None else layer
     if chosen is None:
@@ -200,7 +173,7 @@ def find_spatial_layer(model: Model) -> str | None:
 
 def window_side_px(height: int, width: int) -> int:
     """Side of the window that occlusion moves over images of that size by default."""
-    return max(1, round(WINDOW_FRACTION * min(height, width)))
+    return max(1, round(min(height, width) / 8))
 
 
 def pick(logits: Float[Tensor, "n k"], outputs: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -1,8 +1,7 @@
 """Which unit stands for which attribute: the overlap of where it responds with where the attribute is.
 
-After Bau et al., Network dissection, arXiv 1704.05796, for whole images, as data sets have no labels for pixels. Two
-controls show what a unit reaches by chance: the best of any unit for shuffled labels, and the best of any with random
-weights, as many attributes, such as a colour, can be seen without learning.
+After Bau et al., Network dissection, arXiv 1704.05796, for whole images. Two controls show what is reached by chance:
+the best of any unit for shuffled labels, and the best of any with random weights, as colours need no learning.
 """
 
 from __future__ import annotations
@@ -18,11 +17,9 @@ from lamina.insight.units import memberships, name_memberships
 from lamina.training.randomness import derive_seed
 
 SHUFFLES = 50
-"""Number of times that the labels are shuffled."""
 LEAST_GAIN = 0.25
-"""Lower limit of a concept's overlap beyond both controls, as a fraction of what is left to 1. Random nets, looked at
-as if they were trained, reached up to 0.07 (36 nets, four sets, benchmarks/inside.py), and 0.20 where their norms had
-not seen pictures."""
+"""Lower limit of a concept's overlap beyond both controls, as a fraction of what is left to 1. Random nets reached up
+to 0.07, and 0.20 without recalibrated batch-norm statistics (36 nets, four sets, benchmarks/inside.py)."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +44,7 @@ def find_concepts(
     images: Images,
     seed: int = 0,
 ) -> tuple[Concept, ...]:
-    """For each class or attribute of ``images`` the unit that overlaps it most, and whether that means anything.
-
-    ``untrained`` has the layer's responses by models with random weights.
-
-    >>> strengths = np.array([[0.9, 0.1], [0.8, 0.9], [0.1, 0.2], [0.2, 0.8]] * 50, np.float32)
-    >>> images = Images.from_arrays(np.zeros((200, 8, 8), np.uint8), [[True], [True], [False], [False]] * 50, ["red"])
-    >>> concept, = find_concepts(strengths, [strengths[:, [1, 1]]], images)
-    >>> concept.unit, concept.overlap, round(concept.untrained, 2), concept.is_found
-    (0, 1.0, 0.33, True)
-    """
+    """For each class or attribute the unit that overlaps it most; ``untrained`` are responses by random weights."""
     truth = memberships(images) > 0
     generator = np.random.default_rng(derive_seed(seed, "concepts"))
     own, *others = (RankedStrengths(each) for each in (strengths, *untrained))

@@ -1,8 +1,7 @@
 """Near-duplicates: pictures that show the same, shifted, mirrored, recoloured or compressed again; and outliers.
 
-Each picture has a signature: the low frequencies of its brightness, which hardly change when a picture is copied in one
-of these ways (as in perceptual hashes, which keep only their signs). A picture's nearest neighbours by signature are
-its candidates. Those are compared pixel by pixel, at every small shift.
+An image's nearest neighbours by signature (the low frequencies of its brightness) are compared with it pixel by pixel,
+at every small shift.
 """
 
 from __future__ import annotations
@@ -28,30 +27,18 @@ from lamina.training.task import Task
 
 UNASKED_SECONDS = 5.0
 """A search for near-duplicates that takes longer is made only if asked for."""
-SIDE_PX = 32
-"""Pictures are compared at this size at most."""
-FREQUENCIES = 8
-"""Frequencies of a signature in each direction, the constant among them."""
-NEIGHBOURS = 8
-"""How many of a picture's nearest are compared with it, and as many of its mirror image's."""
-LEAST_LIKENESS = 0.7
-"""Cosine of two signatures from which on they are compared."""
-BLOCK = 1000
-"""Pictures whose neighbours are found at once: memory is that many times the number of all."""
-SHRUNK_AT_ONCE = 50
-"""Large pictures that are shrunk at once, so that they stay in the processor's cache."""
-MOST_SHIFT_PX = 3
-"""By how much one picture may be shifted, at the size of comparison."""
-MOST_COARSE_DISTANCE = 0.6
-"""Pairs that are further apart at half that size, in grey, are not compared at it, which takes 60 times as long."""
-MOST_GAIN, MOST_OFFSET_LEVELS = 1.33, 32.0
-"""By how much the contrast and the mean of a channel may differ between copies, of 255 levels."""
-FLATTEST_LEVELS = 8.0
-"""Differences count relative to a picture's contrast, or to this, of 255 levels, in flatter ones."""
-MOST_KNOWN = 10_000
-"""Upper limit of the pictures among which the neighbours of all are sought, to measure their isolation."""
-MOST_DISTANCE = 0.32
-"""Pairs up to this distance are near-duplicates."""
+SIDE_PX = 32  # images are compared at this size at most
+FREQUENCIES = 8  # of a signature in each direction, the constant among them
+NEIGHBOURS = 8  # of an image, and of its mirror image, that are compared with it
+LEAST_LIKENESS = 0.7  # cosine of two signatures from which on they are compared
+BLOCK = 1000  # images whose neighbours are found at once: memory is that many times the number of all
+SHRUNK_AT_ONCE = 50  # large images, so that they stay in the processor's cache
+MOST_SHIFT_PX = 3  # at the size of comparison
+MOST_COARSE_DISTANCE = 0.6  # pairs further apart at half size, in grey, are not compared at full size: 60 times as slow
+MOST_GAIN, MOST_OFFSET_LEVELS = 1.33, 32.0  # how much contrast and mean of a channel may differ, of 255 levels
+FLATTEST_LEVELS = 8.0  # differences count relative to an image's contrast, or to this in flatter ones
+MOST_KNOWN = 10_000  # images among which the nearest neighbours of all are sought, to measure their isolation
+MOST_DISTANCE = 0.32  # pairs up to this distance are near-duplicates
 
 
 class Pair(NamedTuple):
@@ -64,7 +51,7 @@ class Pair(NamedTuple):
 
 
 def shrink(pixels: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n s t c"]:
-    """The pictures at the size of comparison, at most 32 px; smaller ones are returned as they are."""
+    """The images at the size of comparison."""
     height, width = pixels.shape[1:3]
     if max(height, width) <= SIDE_PX:
         return pixels
@@ -86,7 +73,7 @@ def compute_signatures(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n
 
 
 def find_neighbours(
-    signatures: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int, progress: Progress | None = None
+    signatures: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int
 ) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
     """The cosine of each signature with its ``count`` nearest of the others (with all, if fewer), and their rows."""
     count = min(count, len(others))
@@ -94,8 +81,6 @@ def find_neighbours(
     for start in range(0, len(signatures), BLOCK):
         block = slice(start, start + BLOCK)
         likeness[block], rows[block] = (signatures[block] @ others.T).topk(count, dim=1)
-        if progress is not None:
-            progress(min(start + BLOCK, len(signatures)), len(signatures))
     return likeness, rows
 
 
@@ -104,17 +89,7 @@ def find_near_duplicates(
     progress: Progress | None = None,
     others: UInt8[np.ndarray, "m h w c"] | None = None,
 ) -> tuple[Pair, ...]:
-    """All pairs of near-duplicates, the nearest first; identical images are among them.
-
-    Of more than eight copies not every pair is listed, but each with some of the others. With ``others``, pairs are of
-    a row of ``pixels`` and one of ``others``.
-
-    >>> random = np.random.default_rng(0)
-    >>> pixels = random.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
-    >>> pixels[7] = pixels[3, :, ::-1]
-    >>> find_near_duplicates(pixels)
-    (Pair(first=3, second=7, distance=0.0, mirrored=True),)
-    """
+    """The pairs of near-duplicates in ``pixels``, or of a row of it and one of ``others``, the nearest first."""
     pixels = shrink(pixels)  # once, as a picture may be compared with sixteen others
     others = None if others is None else shrink(others)
     own = compute_signatures(pixels)
@@ -167,11 +142,7 @@ def group_copies(pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None
 
 
 def measure_isolation(features: Float[Tensor, "n d"], neighbours: int = 10) -> Float[np.ndarray, " n"]:
-    """How far each picture is from its nearest neighbours: one less the mean cosine of their features, from 0 to 2.
-
-    Outliers are the pictures with the largest (Sun et al., 2022, arXiv 2204.06507, with the features of a net's
-    penultimate layer). Of more than 10,000 pictures the neighbours are among 10,000, evenly taken.
-    """
+    """One less the mean cosine with each image's nearest neighbours (Sun et al., 2022, arXiv 2204.06507)."""
     unit = functional.normalize(features.float(), dim=1)
     known = torch.linspace(0, len(unit) - 1, min(len(unit), MOST_KNOWN), dtype=torch.float64).long()
     count = min(neighbours, len(known) - 1)
@@ -188,9 +159,7 @@ class Overlap:
 
     split: str
     images: int
-    """How many the split has."""
     rows: Int64[np.ndarray, " m"]
-    """Of the near-duplicates."""
     report: Report | None
     """On the others; ``None`` if none is left that can be scored."""
 
@@ -211,16 +180,7 @@ def estimate_seconds(images: int, train_images: int, image_bytes: int) -> float:
 def find_overlap(
     task: Task, logits: Float32[np.ndarray, "n k"], images: Images, train: Images, progress: Progress | None = None
 ) -> Overlap:
-    """Find the images that are near-duplicates of training images, and score the logits of the others.
-
-    >>> from lamina import load_data, load_net, Recipe, predict_logits
-    >>> from lamina.training.model import build_model
-    >>> data = load_data("shapes")
-    >>> model = build_model(load_net("mlp"), data.train, Recipe())
-    >>> images = data.train.take(range(3))
-    >>> str(find_overlap(model.task, predict_logits(model, images.pixels), images, data.train))
-    '3 of 3 train images are near-duplicates of training images; without them: none is left'
-    """
+    """Find the images that are near-duplicates of training images, and score the logits of the others."""
     pairs = find_near_duplicates(images.pixels, progress, train.pixels)
     rows = np.unique(np.array([pair.first for pair in pairs], np.int64))
     rest = np.setdiff1d(np.arange(len(images)), rows)
@@ -266,9 +226,8 @@ def _measure(
 
 def _halve(planes: Float[Tensor, "p c h w"]) -> Float[Tensor, "p 1 s t"]:
     height, width = planes.shape[2:]
-    return functional.adaptive_avg_pool2d(
-        planes.mean(dim=1, keepdim=True), (math.ceil(height / 2), math.ceil(width / 2))
-    )
+    size = math.ceil(height / 2), math.ceil(width / 2)
+    return functional.adaptive_avg_pool2d(planes.mean(dim=1, keepdim=True), size)
 
 
 def _compare(one: Float[Tensor, "p c h w"], two: Float[Tensor, "p c h w"], shift_px: int) -> Float[Tensor, " p"]:

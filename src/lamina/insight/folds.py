@@ -1,9 +1,8 @@
 """Probabilities for images from nets that were not trained on them: cross-validation.
 
-The images are dealt to four folds; for each, a net is trained on the other three. Identical images are in one fold, or
-else a net would have been told the label of an image's copy. The nets are small ones, trained from scratch, for many
-images; heads on the features of a pretrained net for few; between, both together find more wrong labels than either,
-as measured on CIFAR-10 (docs/measurements.md).
+The images are dealt to four folds; for each, a net is trained on the other three: a small one from scratch for many
+images, a head on pretrained features for few; between, both, which find more wrong labels than either
+(docs/measurements.md).
 """
 
 from __future__ import annotations
@@ -45,19 +44,15 @@ STEPS_PER_RECORD = 10
 FEATURES_ALONE_IMAGES, FEATURES_IMAGES = 1_000, 20_000
 """Up to how many images the features of a pretrained net serve alone, and with ``cnn-s``, if the net is at hand."""
 FEATURES_SIDE_PX = 96
-TRAINED_SIDE_PX = 64
-"""Larger images are made as small as this to train on."""
-HOME = Home(7_500, 32)
-"""What the recipe for ``cnn-s`` was chosen on: three quarters of 10,000 images."""
+TRAINED_SIDE_PX = 64  # at most
+HOME = Home(7_500, 32)  # what the recipe for ``cnn-s`` was chosen on: three quarters of 10,000 images
+# Without label smoothing the probabilities tell wrong labels from right ones better.
 RECIPE = dataclasses.replace(load_recipe("cnn-s"), epochs=5, batch_size=100, label_smoothing=0.0)
-"""Without label smoothing the probabilities tell wrong labels from right ones better."""
+# Beside features, in two fifths of the time.
 BRIEF_RECIPE = dataclasses.replace(RECIPE, epochs=3, batch_size=125, grow_from_fraction=0.625)
-"""Beside features, in two fifths of the time."""
 INDEPENDENCE = 0.75
-"""Exponent of each factor when probabilities are multiplied: 1 for independent witnesses, but these were told the same
-labels."""
-LEAST_PROBABILITY = 1e-6
-"""So that no witness alone decides."""
+"""Exponent of each factor when probabilities are multiplied: below 1, as all nets were told the same labels."""
+LEAST_PROBABILITY = 1e-6  # so that no net alone decides
 PROGRESS_PARTS = 1000
 
 
@@ -109,17 +104,9 @@ def draw_folds(
 
 
 def limit_groups(images: Images, groups: Sequence[Hashable]) -> tuple[list[Hashable], int]:
-    """The groups, with those too large for one fold divided, and how many images are in these.
-
-    Images that are alike two by two may form a chain that takes in a whole class, such as icons or the frames of a
-    film. A group of more than a quarter of all images, or with two or more that are over half of a class, or of a
-    label's yes or no, is divided into identical images; where these are too many as well, into single ones.
-
-    >>> images = Images.from_arrays(np.arange(8, dtype=np.uint8).reshape(8, 1, 1), [0, 0, 0, 1, 1, 1, 1, 1])
-    >>> groups, divided = limit_groups(images, ["a", "a", "b", "c", "c", "d", "e", "f"])
-    >>> groups[3:], len(set(groups[:3])), divided
-    (['c', 'c', 'd', 'e', 'f'], 3, 2)
-    """
+    """The groups, with those too large for one fold divided, and how many images are in these."""
+    # Images that are alike two by two may form a chain that takes in a whole class, such as the frames of a film. It is
+    # divided into groups of identical images; where these are too large as well, into single images.
     found = list(groups)
     divided = _find_too_large(images, found)
     for row, digest in zip(divided, digest_rows(images.pixels[divided]), strict=True):
@@ -162,21 +149,9 @@ def cross_predict(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> CrossPrediction:
-    """Train ``net`` once for each fold, and predict what it was not trained on.
+    """Train ``net``, or the head of a pretrained one, once for each fold, and predict what it was not trained on.
 
-    Args:
-        images: with classes or labels.
-        others: images of the same kind that nothing is trained on.
-        net: a net, which is trained from scratch, or a pretrained one, on whose features a linear head is fitted.
-        recipe: for three quarters of the images; its seed also draws the folds.
-        groups: images with the same value are in one fold, within :func:`limit_groups`; by default those with
-            identical pixels.
-        device: as for :class:`~lamina.training.loop.Training`.
-        progress: called with (parts done, all parts).
-
-    Raises:
-        DataError: the targets are numbers, there are too few images for the folds, or the pretrained net has two heads.
-        NetError: the pretrained weights are missing.
+    Images with the same value in ``groups`` are in one fold, within :func:`limit_groups`; by default identical ones.
     """
     check_dealable(images)
     limited, _ = limit_groups(images, digest_rows(images.pixels) if groups is None else groups)
@@ -248,13 +223,7 @@ def _to_probabilities(training: Training, pixels: np.ndarray) -> Float32[np.ndar
 
 
 def choose_plans(images: Images, pretrained: TimmNet | None, seed: int = 0) -> tuple[Plan, ...]:
-    """The plans for the number and size of ``images``; ``pretrained`` is a net at hand, if any.
-
-    >>> from lamina.data import load_data
-    >>> (plan,) = choose_plans(load_data("shapes").train, None)
-    >>> str(plan)
-    'cnn-s (from scratch, 5 epochs at 32 px)'
-    """
+    """The plans for the number and size of ``images``; ``pretrained`` is a net at hand, if any."""
     if pretrained is None or len(images) > FEATURES_IMAGES or images.shape[0] not in (1, 3):
         return (_train_small(images, RECIPE, seed),)
     if len(images) <= FEATURES_ALONE_IMAGES:
@@ -271,10 +240,7 @@ def predict_by(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> CrossPrediction:
-    """The probabilities of all plans together, each by :func:`cross_predict`, whose other arguments these are.
-
-    They are multiplied, as those of witnesses: this finds more wrong labels than their mean.
-    """
+    """The product of the probabilities of all plans, each by :func:`cross_predict`: better than their mean."""
     predictions = []
     for place, plan in enumerate(plans):
         report = None if progress is None else partial(_report_part, progress, place, len(plans))

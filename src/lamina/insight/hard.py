@@ -17,12 +17,10 @@ from lamina.training.task import Task
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """The images of a class with another prediction: a cell of the confusion matrix, or all of a row but its own."""
+    """The images of a class with another prediction, or with any other where ``answer`` is ``None``."""
 
     target: str
-    """The class; of a label ``no`` or ``yes``, after its name if there are several."""
     answer: str | None
-    """What is predicted instead; ``None`` for whatever it is."""
     rows: Int64[np.ndarray, " m"]
     """Of these images, the largest loss first."""
     images: int
@@ -32,8 +30,6 @@ class Confusion:
 
 
 class _Column(NamedTuple):
-    """A question that each picture is asked: its classes, the answers, the targets and their losses."""
-
     names: tuple[str, ...]
     answers: Int64[np.ndarray, " n"]
     targets: Int64[np.ndarray, " n"]
@@ -41,13 +37,7 @@ class _Column(NamedTuple):
 
 
 def measure_losses(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> Float[np.ndarray, " n"]:
-    """The loss of each picture, of which a report has the mean; of numbers, their mean squared standardized error.
-
-    >>> from lamina.training.task import SingleLabel
-    >>> task = SingleLabel(("cat", "dog"), shares=(0.5, 0.5))
-    >>> measure_losses(task, np.array([[0, 0], [9, 0]], np.float32), np.array([0, 1])).round(3)
-    array([0.693, 9.   ])
-    """
+    """The loss of each image, of which a report has the mean; of numbers, their mean squared standardized error."""
 
     def measure(one: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return task.loss(one[None], target[None])
@@ -61,18 +51,7 @@ def measure_losses(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targ
 def find_confusions(
     task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
 ) -> tuple[tuple[Confusion, ...], tuple[Confusion, ...]]:
-    """The classes of which pictures are answered wrongly, and the pairs of target and answer; none for numbers.
-
-    First come those of which the largest share is wrong for certain: by the lower end of their interval, so that one
-    picture of two does not outweigh a hundred of three hundred. Each of several labels is judged by itself.
-
-    >>> from lamina.training.task import SingleLabel
-    >>> task = SingleLabel(("cat", "dog", "owl"), shares=(0.4, 0.4, 0.2))
-    >>> logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 1, 2]]
-    >>> classes, pairs = find_confusions(task, logits, np.array([0, 0, 0, 1, 2]))
-    >>> [(pair.target, pair.answer, pair.rows.tolist(), pair.images) for pair in pairs]
-    [('cat', 'dog', [1, 2], 3)]
-    """
+    """The classes with wrong predictions, and the pairs of class and prediction, by the low end of their intervals."""
     if task.kind is REGRESSION:
         return (), ()
     classes, pairs = [], []
@@ -90,7 +69,7 @@ def find_confusions(
 
 
 def format_answers(task: Task, logits: Float32[np.ndarray, "n k"]) -> tuple[str, ...]:
-    """The answers of a model in words: the most likely class, the labels that are more likely than not, the numbers."""
+    """A model's predictions in words: the most likely class, the labels more likely than not, the numbers."""
     kind, names = task.kind, task.target_names
     if kind is REGRESSION:
         found = task.probabilities(torch.from_numpy(logits)).numpy()

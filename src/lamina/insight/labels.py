@@ -1,9 +1,7 @@
 """Likely wrong labels, by confident learning (Northcutt, Jiang and Chuang, 2021, arXiv 1911.00068).
 
-A net that was not trained on an image gives probabilities for it. Where it is surer of another class than it usually is
-of that class, the label may be wrong. How many labels of a class are wrong is estimated first, from counts over all
-images; then as many are named, those first that the net contradicts most. What share of wrong labels this finds is
-measured on labels that are exchanged for the purpose.
+How many labels of a class are wrong is estimated from the probabilities of nets that were not trained on the images;
+then as many are named, those first that the net contradicts most. What share this finds is measured on injected ones.
 """
 
 from __future__ import annotations
@@ -22,10 +20,8 @@ from lamina.errors import DataError
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, Targets
 from lamina.training.randomness import derive_seed
 
-TOLERANCE = 1e-6
-"""How far a probability may be below its threshold, so that rounding decides nothing."""
-PLANTED_FRACTION = 0.02
-"""Fraction of the training labels that are exchanged: few, as the nets learn from them."""
+TOLERANCE = 1e-6  # how far a probability may be below its threshold, so that rounding decides nothing
+PLANTED_FRACTION = 0.02  # of the training labels that are exchanged: few, as the nets learn from them
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,20 +80,8 @@ def find_label_issues(
 ) -> LabelIssues:
     """The likely wrong labels, found by pruning by noise rate (section 3.2, method 4).
 
-    For each given class and each other, as many images as ``joint`` says, those with the largest difference of the two
-    probabilities; left out are those for which the net too finds the given class most probable, and the only image of
-    a class.
-
-    Args:
-        probabilities: of each class, from nets that were not trained on the picture.
-        given: the labels, counted from 0.
-        joint: how many images of each given class (row) truly belong to each class (column), by default as estimated
-            from the probabilities (equation 3).
-
-    >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.95, 0.05]])
-    >>> issues = find_label_issues(probabilities, np.array([0, 0, 1, 1]))
-    >>> issues.rows.tolist(), issues.suggested.tolist(), issues.scores.round(2).tolist()
-    ([3], [0], [0.95])
+    For each given class and each other, as many images as ``joint`` says (:func:`estimate_joint`), those with the
+    largest difference of the two probabilities. The only image of a class is left out.
     """
     joint = estimate_joint(probabilities, given) if joint is None else joint
     found = np.zeros(len(given), bool)
@@ -111,7 +95,7 @@ def find_label_issues(
 
 
 def find_disagreements(probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]) -> LabelIssues:
-    """All images for which another class is more probable than the given one: the plain way, to compare with."""
+    """All images for which another class is more probable than the given one: a baseline."""
     return _rank(probabilities, given, np.ones(len(given), bool))
 
 
@@ -138,20 +122,7 @@ class Suspect:
 
 
 def find_suspects(images: Images, probabilities: Float[np.ndarray, "n k"]) -> tuple[Suspect, ...]:
-    """The likely wrong labels of ``images``, the most likely first.
-
-    Args:
-        images: with single-label, multi-label or binary targets; each label counts as two classes.
-        probabilities: of each class or label, or of yes, from nets that were not trained on the picture.
-
-    Raises:
-        DataError: the targets are numbers.
-
-    >>> from lamina.data import Images
-    >>> images = Images.from_arrays(np.zeros((4, 1, 1), np.uint8), ["cat", "cat", "dog", "dog"])
-    >>> find_suspects(images, np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.95, 0.05]]))
-    (Suspect(row=3, column=0, given='dog', suggested='cat', score=0.95),)
-    """
+    """The likely wrong labels of ``images``, the most likely first; each label counts as two classes."""
     check_kind(images.kind)
     kind, names = images.kind, images.target_names
     suspects = []
@@ -186,12 +157,7 @@ class Agreement(NamedTuple):
 
 
 def measure_agreement(images: Images, probabilities: Float[np.ndarray, "n k"]) -> Agreement:
-    """How often the labels of ``images`` are the most probable; classes that they lack do not count.
-
-    >>> images = Images.from_arrays(np.zeros((3, 1, 1), np.uint8), ["cat", "cat", "dog"])
-    >>> measure_agreement(images, np.array([[0.9, 0.1], [0.4, 0.6], [0.1, 0.9]]))
-    Agreement(value=0.75, guessed=0.5)
-    """
+    """How often the labels of ``images`` are the most probable; classes that they lack do not count."""
     shares, guessed = [], 1.0
     for columns, given in _split_columns(images.kind, probabilities, images.targets):
         classes = columns.shape[1]
@@ -216,7 +182,6 @@ class LabelFindings:
     """Likely wrong labels of each split, and how well injected ones were found."""
 
     suspects: Mapping[Split, tuple[Suspect, ...]]
-    """The most likely first."""
     disagreements: Mapping[Split, int]
     """How many labels are merely less probable than another."""
     agreements: Mapping[Split, Agreement]
@@ -233,20 +198,9 @@ class LabelFindings:
 def find_wrong_labels(
     dataset: Dataset, predict: Callable[[Images, Sequence[Images]], CrossPrediction], seed: int = 0
 ) -> LabelFindings:
-    """The likely wrong labels of every split, from nets trained once, on training pictures with planted flips.
-
-    A net's answer for a picture does not depend on that picture's own label, as it was not trained on it. So the same
-    probabilities serve twice: with the flipped labels, to count how many flips are found, and with the labels as they
-    are, to find those that are wrong. Nothing is trained on ``val`` and ``test``.
-
-    Args:
-        dataset: with classes or labels.
-        predict: such as :func:`~lamina.insight.folds.cross_predict`, with its arguments.
-        seed: of the flips.
-
-    Raises:
-        DataError: the targets are numbers, or all training pictures have the same.
-    """
+    """The likely wrong labels of every split, from nets trained once, on training images with injected flips."""
+    # A net's prediction does not depend on an image's own label, as it was not trained on it. So the probabilities
+    # serve twice: with the flipped labels, to count the flips that are found, and with the labels as they are.
     flipped = plant_flips(dataset.train, PLANTED_FRACTION, derive_seed(seed, "planted"))
     others = {split: images for split, images in dataset.splits.items() if split != "train"}
     prediction = predict(flipped, list(others.values()))
@@ -263,11 +217,7 @@ def find_wrong_labels(
 
 
 def plant_flips(images: Images, fraction: float, seed: int = 0) -> Images:
-    """The images with that fraction of their labels exchanged at random between images of different classes.
-
-    So each class keeps its number of images. Of multi-label and binary targets it is the fraction of each label's rarer
-    value, and as many of the other.
-    """
+    """The images with a fraction of their labels (of the rarer value of each label) exchanged between classes."""
     check_kind(images.kind)
     targets = np.array(images.targets)
     if (targets == targets[:1]).all():

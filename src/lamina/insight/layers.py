@@ -18,22 +18,14 @@ from lamina.training.activations import call_order, module_paths, name_layer, wa
 from lamina.training.model import FAILURES, Model, eval_mode
 from lamina.training.randomness import seeded
 
-NOISE_PICTURES = 4
-"""Number of pictures of noise from whose gradients a module's receptive field is read."""
-SCALES = (1, 2, 4)
-"""How much larger these may be than the model's own, for fields that its border cuts off."""
+NOISE_IMAGES = 4  # from whose gradients a module's receptive field is read
+SCALES = (1, 2, 4)  # how much larger these may be than the model's own, for fields that its border cuts off
 
 
 def choose_layers(model: Model) -> tuple[str, ...]:
-    """The module paths of the layers worth looking at: one for each layer with weights.
+    """The module paths of the layers worth looking at: each with weights, behind its normalization and activation.
 
-    A layer of a net is looked at behind its norm and its activation, before the next layer with weights. Of a module of
-    your own they are its direct parts with weights, and the blocks of those that are rows of blocks.
-
-    >>> from lamina import Recipe, load_data, load_net
-    >>> from lamina.training.model import build_model
-    >>> choose_layers(build_model(load_net("mlp"), load_data("shapes").test, Recipe()))
-    ('body.2', 'body.3')
+    Of a module of your own they are its direct parts with weights, and the blocks of those that are rows of blocks.
     """
     if model.net is not None:
         return tuple(f"body.{place}" for place in _choose_places(model.net, model.in_shape))
@@ -82,10 +74,9 @@ def name_stage(model: Model, path: str) -> str:
 
 
 def find_field(model: Model, path: str) -> Field | None:
-    """What a unit of a layer sees; ``None`` is the whole picture.
+    """What a unit of a layer sees; ``None`` is the whole image.
 
-    It follows from a net's layers. In other modules it is read from the gradients of two neighbouring units, for noise
-    in which both see all of their fields; a gradient that happens to be 0 makes it too small.
+    It follows from a net's layers. In other modules it is read from the gradients of two neighbouring units.
     """
     paths = module_paths(model)
     if model.net is not None and path in paths:
@@ -101,9 +92,9 @@ def find_field(model: Model, path: str) -> Field | None:
 
 
 def _measure_field(model: Model, path: str, scale: int) -> Field | Literal["cut off"] | None:
-    """The field, for pictures that are larger by ``scale``; ``None`` where there is none for all of them."""
+    """The field, for images that are larger by ``scale``; ``None`` where there is none for all of them."""
     channels, height, width = model.in_shape
-    shape = (NOISE_PICTURES, channels, scale * height, scale * width)
+    shape = (NOISE_IMAGES, channels, scale * height, scale * width)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
     kept: list[Tensor] = []
 
@@ -144,10 +135,7 @@ def _find_box(is_seen: Bool[Tensor, "h w"]) -> tuple[Pair, Pair]:
 
 
 def read_filters(model: Model, path: str) -> Float32[np.ndarray, "u c y x"] | None:
-    """The weights of the units at ``path`` as small pictures, if these are the first of the model and see its pixels.
-
-    Those of a linear layer have the size of the picture. ``None`` for all other layers.
-    """
+    """The weights of the units at ``path`` as small images; ``None`` unless they are the first and see the pixels."""
     with_weights = [each for each, module in model.named_modules() if list(module.parameters(recurse=False))]
     called = next(iter(call_order(model, with_weights)), "")
     first = model.get_submodule(called)

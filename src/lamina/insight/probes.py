@@ -1,8 +1,4 @@
-"""The accuracy of a linear probe on each layer's output, and how alike the layers of two models are.
-
-A probe is a linear classifier on a layer's output, trained in closed form, which cannot invent features itself (Alain
-and Bengio, Understanding intermediate layers using linear classifier probes, arXiv 1610.01644).
-"""
+"""The accuracy of a linear probe on each layer's output, and how alike the layers of two models are."""
 
 from __future__ import annotations
 
@@ -29,10 +25,9 @@ from lamina.training.model import Model, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.task import Regression
 
-NORM_PICTURES, NORM_BATCH = 500, 100
-"""Pictures that norms of random nets get their statistics from, and how many at once."""
+STATISTICS_IMAGES, STATISTICS_BATCH = 500, 100  # that batch norms of random nets get their statistics from
 MOST_FEATURES = 1024
-"""Upper limit of the numbers that a probe gets for a picture. Of a layer with more, neighbouring places are averaged;
+"""Upper limit of the numbers that a probe gets for an image. Of a layer with more, neighbouring places are averaged;
 vectors are projected at random."""
 LEAST_COMPARED = 4
 PENALTIES = tuple(10.0**power for power in range(-1, 7))
@@ -41,39 +36,26 @@ PENALTIES = tuple(10.0**power for power in range(-1, 7))
 
 @dataclass(frozen=True)
 class Probe:
-    """The score of a linear probe on a layer's output, for images that it was not fitted to."""
+    """The score of a linear classifier on a layer's output (Alain and Bengio, arXiv 1610.01644), on held-out images."""
 
     layer: str
     """The module path; empty for the image itself."""
     features: int
     """How many numbers the probe got for an image."""
-    penalty: float
-    """The L2 penalty that was chosen."""
     score: Score
 
 
 def probe_layers(
     model: Model, train: Images, held_out: Images, layers: Sequence[str], progress: Progress | None = None
 ) -> tuple[Probe, ...]:
-    """Fit a linear probe to ``train`` for the picture itself and for each layer, and score it on ``held_out``.
-
-    ``progress(layers done, all)`` is called meanwhile.
-
-    >>> from lamina import Recipe, load_data, load_net
-    >>> from lamina.training.model import build_model
-    >>> shapes = load_data("shapes")
-    >>> train, test = shapes.train.take_evenly(200), shapes.test.take_evenly(100)
-    >>> model = build_model(load_net("mlp"), train, Recipe())
-    >>> [(probe.layer, probe.features) for probe in probe_layers(model, train, test, ["body.2"])]
-    [('', 972), ('body.2', 100)]
-    """
+    """Fit a linear probe to ``train`` for the image itself and for each layer, and score it on ``held_out``."""
     goals = probe_targets(model, train)
     inputs = [reduce_outputs(model, images.pixels, layers) for images in (train, held_out)]
     probes = []
     for done, layer in enumerate(("", *layers), start=1):
-        predicted, penalty = fit_ridge(inputs[0][layer], goals, inputs[1][layer])
+        predicted, _ = fit_ridge(inputs[0][layer], goals, inputs[1][layer])
         report = score_logits(model.task, predicted.astype(np.float32), held_out, 0.0)
-        probes.append(Probe(layer, inputs[0][layer].shape[1], penalty, report.score))
+        probes.append(Probe(layer, inputs[0][layer].shape[1], report.score))
         if progress is not None:
             progress(done, len(layers) + 1)
     return tuple(probes)
@@ -81,9 +63,9 @@ def probe_layers(
 
 @torch.no_grad()
 def untrain(model: Model, images: Images, seed: int = 0) -> Model:
-    """A copy of the model with new random weights, as before training; filters that were never trained stay.
+    """A copy of the model with new random weights; its batch norms have the statistics of ``images``.
 
-    Its norms have the statistics of ``images``, so that it is not worse than random for want of them.
+    Filters that were never trained stay.
     """
     untrained = redraw(model, 1.0, seed)
     norms: list[_BatchNorm] = []
@@ -93,13 +75,13 @@ def untrain(model: Model, images: Images, seed: int = 0) -> Model:
         if isinstance(own, _BatchNorm) and own.track_running_stats:
             norms.append(own)
     momenta = [norm.momentum for norm in norms]
-    some = torch.from_numpy(np.ascontiguousarray(images.take_evenly(NORM_PICTURES).pixels))
+    some = torch.from_numpy(np.ascontiguousarray(images.take_evenly(STATISTICS_IMAGES).pixels))
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
     with seeded(0, untrained.device):
-        for part in some.split(NORM_BATCH) if norms and len(some) > 1 else ():
+        for part in some.split(STATISTICS_BATCH) if norms and len(some) > 1 else ():
             if len(part) > 1:
                 untrained(part.to(untrained.device))
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -108,7 +90,7 @@ def untrain(model: Model, images: Images, seed: int = 0) -> Model:
 
 
 def probe_targets(model: Model, images: Images) -> Float64[np.ndarray, "n k"]:
-    """What a probe should give: 1 for a class or label that a picture has, -1 for the others; numbers standardized."""
+    """What a probe should give: 1 for a class or label that an image has, -1 for the others; numbers standardized."""
     targets = np.asarray(images.targets, np.float64)
     if isinstance(model.task, Regression):
         standardized: Float64[np.ndarray, "n k"] = (targets - model.task.means) / np.array(model.task.deviations)
@@ -121,7 +103,7 @@ def probe_targets(model: Model, images: Images) -> Float64[np.ndarray, "n k"]:
 def reduce_outputs(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Sequence[str]
 ) -> dict[str, Float64[np.ndarray, "n d"]]:
-    """At most 1,024 numbers for each picture from each layer; those of ``""`` are of the picture itself."""
+    """At most 1,024 numbers for each image from each layer; those of ``""`` are of the image itself."""
     parts: dict[str, list[Tensor]] = {layer: [] for layer in ("", *layers)}
     for batch in split_pixels(pixels):
         chunk = torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)
@@ -152,11 +134,8 @@ def fit_ridge(
     others: Float64[np.ndarray, "m d"],
     penalties: Sequence[float] = PENALTIES,
 ) -> tuple[Float64[np.ndarray, "m k"], float]:
-    """Ridge regression: the predictions for other rows, and the penalty of the least leave-one-out error.
-
-    Both follow from one eigendecomposition (Hastie, Tibshirani, Friedman, The elements of statistical learning,
-    equation 7.64).
-    """
+    """Ridge regression: the predictions for other rows, and the penalty of the least leave-one-out error."""
+    # Both follow from one eigendecomposition (Hastie et al., The elements of statistical learning, equation 7.64).
     mean, std = features.mean(axis=0), features.std(axis=0)
     std = np.where(std > 1e-9 * (1 + np.abs(mean)), std, np.inf)
     own, other = (features - mean) / std, (others - mean) / std
@@ -184,15 +163,9 @@ def compare_layers(
     others: Sequence[str],
     progress: Progress | None = None,
 ) -> Float64[np.ndarray, "l m"]:
-    """How alike each layer of one model and each of another represent the pictures: unbiased linear CKA.
+    """How alike each layer of one model and each of another represent the images: unbiased linear CKA.
 
-    1: the same up to rotation and scale; 0, on average, for independent layers.
-
-    Kornblith et al., Similarity of neural network representations revisited, arXiv 1905.00414, with the unbiased
-    estimator of Nguyen, Raghu, Kornblith, arXiv 2010.15327, equation 3.
-
-    Raises:
-        DataError: there are fewer than four pictures.
+    Kornblith et al., arXiv 1905.00414, with the estimator of Nguyen et al., arXiv 2010.15327, equation 3.
     """
     if len(pixels) < LEAST_COMPARED:
         raise DataError(f"Layers are compared on at least {LEAST_COMPARED} pictures, but got {len(pixels)}. Give more.")
@@ -207,7 +180,7 @@ def compare_layers(
 
 
 def _compute_gram(model: Model, pixels: UInt8[np.ndarray, "n h w c"], path: str) -> Float64[np.ndarray, "n n"]:
-    """The products of all pairs of pictures, by a layer's output."""
+    """The products of all pairs of images, by a layer's output."""
     batches = (np.ascontiguousarray(batch) for batch in split_pixels(pixels))
     outputs = torch.cat([activations(model, batch, [path])[path].flatten(1) for batch in batches])
     outputs -= outputs.mean(dim=0)
@@ -216,7 +189,7 @@ def _compute_gram(model: Model, pixels: UInt8[np.ndarray, "n h w c"], path: str)
 
 
 def unbiased_cka(one: Float64[np.ndarray, "n n"], other: Float64[np.ndarray, "n n"]) -> float:
-    """Unbiased linear CKA of two Gram matrices of the same four pictures or more; 0 if one does not vary."""
+    """Unbiased linear CKA of two Gram matrices of the same four images or more; 0 if one does not vary."""
     both = _unbiased_hsic(one, other)
     spread = _unbiased_hsic(one, one) * _unbiased_hsic(other, other)
     return both / math.sqrt(spread) if spread > 0 else 0.0

@@ -1,10 +1,8 @@
-"""Whether an attribution map can be believed: it should depend on the weights, and on what the answer rests on.
+"""Whether an attribution map can be believed: it must depend on the weights, and the prediction on what it marks.
 
-The first of two tests redraws the weights, from the last layer down to the first: a map that stays the same shows the
-image, not the net (Adebayo et al., arXiv 1810.03292; rank correlation of the signed maps). The second covers the image
-cell by cell in the map's order: the probability should fall sooner than if the same map lay elsewhere, or from the
-centre outwards (after Samek et al., arXiv 1509.06321). Cells at random places would be no fair comparison: many holes
-confuse a net more than one covered area.
+The first test redraws the weights (Adebayo et al., arXiv 1810.03292). The second covers the image cell by cell in the
+map's order (after Samek et al., arXiv 1509.06321), compared with the same map at other places rather than with random
+cells: many holes confuse a net more than one covered area.
 """
 
 from __future__ import annotations
@@ -32,24 +30,19 @@ Explain: TypeAlias = Callable[
 """An attribution with all but the first three arguments set, as by ``functools.partial``."""
 
 MOST_SIMILAR = 0.7
-"""Upper limit of the least rank correlation, of either sign, with the maps of redrawn weights. Maps that depend on the
-picture alone have 1; of `cnn-s` on the built-in shapes, 95 % had less than 0.2 by occlusion and integrated gradients,
-and less than 0.51 by Grad-CAM, whose 3×3 places are alike by chance (benchmarks/attribution.py)."""
+"""Upper limit of the least rank correlation, of either sign, with the maps of redrawn weights. Of `cnn-s` on the
+built-in shapes, 95 % had less than 0.51 by each method (benchmarks/attribution.py)."""
 LEAST_ADVANTAGE = 0.05
-"""Lower limit of what the map's order takes from the answer more than the same map at random places does, and upper
-limit of what it takes less than the order from the centre. In mean probability; of a number, in standard deviations of
-the training targets."""
+"""Lower limit of what the map's order takes from the prediction more than the same map at random places does, and upper
+limit of what it takes less than the order from the centre: in probability, or in standard deviations of a number."""
 LEAST_GAIN = 2.0
 """Lower limit of that advantage, as a multiple of the redrawn net's with its own map. By integrated gradients, of
-30 pictures and 12 untrained nets (three kinds, two targets, two seeds), 95 % had less than 1.7, all less than 1.9."""
+30 images and 12 untrained nets (three kinds, two targets, two seeds), all had less than 1.9."""
 CASCADE = (0.0, 0.5, 1.0)
 """Fractions of the layers whose weights are redrawn, from the last one down; 0 is the last alone."""
-CELLS = 8
-"""Number of cells along the shorter side."""
-LEVELS = 12
-"""Number of parts in which the cells are covered, one after the other."""
-RANDOM_ORDERS = 6
-"""Number of random places that the map is moved to, turned over at random."""
+CELLS = 8  # along the shorter side
+LEVELS = 12  # parts in which the cells are covered, one after the other
+RANDOM_ORDERS = 6  # random places that the map is moved to, turned over at random
 GOLDEN_FRACTION = 0.6180339887498949
 
 
@@ -65,12 +58,6 @@ class Trust:
     """Probability of the prediction that is explained, or the number in standard deviations from the mean."""
     kept: float
     """The same, averaged while the cells are covered in the map's order."""
-    kept_random: float
-    """The same, in the order of the map at random places."""
-    kept_centre: float
-    """The same, from the centre outwards."""
-    redrawn_advantage: float
-    """By how much the map's order beats random places where all weights are redrawn."""
 
 
 def judge(
@@ -81,17 +68,7 @@ def judge(
     explain: Explain,
     seed: int = 0,
 ) -> tuple[Trust, ...]:
-    """Test the ``maps`` of the images' ``targets``, which ``explain`` made; for these tests it may do it more coarsely.
-
-    >>> from lamina import Recipe, load_data, load_net
-    >>> from lamina.insight.attribution import integrated_gradients
-    >>> from lamina.training.model import build_model
-    >>> images = load_data("shapes").test.take_evenly(2)
-    >>> model = build_model(load_net("mlp"), images, Recipe())
-    >>> maps = integrated_gradients(model, images.pixels, images.targets)
-    >>> [trust.is_trusted for trust in judge(model, images.pixels, images.targets, maps, integrated_gradients)]
-    [False, False]
-    """
+    """Test the ``maps`` of the images' ``targets``; ``explain`` is what made them, or does so more coarsely."""
     similarities = []
     for fraction in CASCADE:
         redrawn = redraw(model, fraction, seed)
@@ -128,17 +105,15 @@ def rank_correlation(one: Float[np.ndarray, "*shape"], other: Float[np.ndarray, 
 
 
 def hits(maps: Float32[np.ndarray, "n h w"], masks: Bool[np.ndarray, "n h w"]) -> Bool[np.ndarray, " n"]:
-    """Whether each map is largest inside its mask: the pointing game (Zhang et al., arXiv 1608.00507), to the pixel.
-
-    >>> hits(np.array([[[0.0, 2.0], [1.0, 0.0]]], np.float32), np.array([[[False, True], [True, False]]])).tolist()
-    [True]
-    """
+    """Whether each map is largest inside its mask: the pointing game (Zhang et al., arXiv 1608.00507), to the pixel."""
     largest = maps.reshape(len(maps), -1).argmax(axis=1)
     inside: Bool[np.ndarray, " n"] = masks.reshape(len(masks), -1)[np.arange(len(maps)), largest]
     return inside
 
 
 class _Covered(NamedTuple):
+    """A prediction, and its mean while cells are covered: by the map, by the map at random places, from the centre."""
+
     before: float
     kept: float
     kept_random: float
@@ -152,7 +127,6 @@ def _cover_cells(
     maps: Float32[np.ndarray, "n h w"],
     seed: int,
 ) -> list[_Covered]:
-    """Each image's answer as its cells are covered in its map's order, as if the map lay elsewhere, from the centre."""
     cells = _divide(pixels.shape[1], pixels.shape[2])
     count = int(cells.max()) + 1
     sizes = np.bincount(cells.ravel())
@@ -244,4 +218,4 @@ def _decide(
     else:
         is_trusted = True
         reason = f"{curves}; with random weights the map is another ({correlation})"
-    return Trust(is_trusted, reason, similarity, *covered, redrawn_advantage)
+    return Trust(is_trusted, reason, similarity, before, kept)

@@ -1,6 +1,6 @@
 """What a unit of a layer responds to: the patches that excite it, the classes it separates, what its loss would cost.
 
-A unit is a channel of a convolution, or a number of a vector. It sees a patch of the picture: its receptive field.
+A unit is a channel of a convolution, or a number of a vector. It sees a patch of the image: its receptive field.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ from lamina.training.activations import activations, find_path, module_paths, wa
 from lamina.training.model import Model, eval_mode, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 
-SHUFFLES = 20
-"""Number of times that the labels are shuffled, to see what is reached by chance."""
-PATCHES = 9
-"""Number of patches that are found for a unit, each in another picture."""
+SHUFFLES = 20  # of the labels, to see what is reached by chance
+PATCHES = 9  # of a unit, each in another image
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +53,6 @@ class Patch:
     rows: Pair
     columns: Pair
     strength: float
-    """The unit's output."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +70,12 @@ class Removal:
         return -change if self.before.lower_is_better else change
 
     def describe_score(self) -> str:
-        """The change of the score, such as ``-1.6 %``."""
         change = self.after.value - self.before.value
         if self.before.lower_is_better:
             return _signed(change, 4)
         return f"{_signed(100 * change, 1)} %"
 
     def describe_loss(self) -> str:
-        """The change of the loss, such as ``+0.102``."""
         return _signed(self.loss_rise, 3)
 
 
@@ -98,7 +93,6 @@ class Unit:
     aucs: Mapping[str, float]
     """How well its response alone separates each class or label from the rest, by name; 0.5 is chance."""
     removal: Removal | None = None
-    """What its removal costs, if that was measured."""
 
     @property
     def best(self) -> str:
@@ -116,21 +110,7 @@ class Unit:
 def measure_responses(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Iterable[int | str], progress: Progress | None = None
 ) -> dict[str, Responses]:
-    """The greatest output of each unit of some layers for each picture, by the layers' module paths.
-
-    ``progress(pictures done, all)`` is called meanwhile.
-
-    Raises:
-        NetError: there is no such layer, or it gives no tensor.
-
-    >>> from lamina import Recipe, load_data, load_net
-    >>> from lamina.training.model import build_model
-    >>> images = load_data("shapes").test.take_evenly(20)
-    >>> model = build_model(load_net("cnn-s"), images, Recipe())
-    >>> found = measure_responses(model, images.pixels, [1, -1])
-    >>> [(path, each.strengths.shape, each.size) for path, each in found.items()]
-    [('body.1', (20, 24), (31, 31)), ('body.24', (20, 10), (1, 1))]
-    """
+    """The greatest output of each unit of some layers for each image, by the layers' module paths."""
     paths = [find_path(model, layer) for layer in layers]
     parts: dict[str, list[tuple[Tensor, Tensor, Pair]]] = {path: [] for path in paths}
     done = 0
@@ -155,7 +135,7 @@ def _find_greatest(output: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n u"]
 
 
 def units_first(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n u p"]:
-    """A layer's output as pictures × units × places; tokens (N, T, D) have D units."""
+    """A layer's output as images × units × places; tokens (N, T, D) have D units."""
     if output.ndim == 3:
         return output.transpose(1, 2)
     return output.flatten(2) if output.ndim > 2 else output[:, :, None]
@@ -184,10 +164,7 @@ def inspect_units(
     numbers: Sequence[int],
     progress: Progress | None = None,
 ) -> tuple[Unit, ...]:
-    """What is known of some units of a layer, whose ``responses`` are to ``images``; removals cost on ``held_out``.
-
-    Without ``held_out`` removals are not measured. ``progress(units done, all)`` is called meanwhile.
-    """
+    """What is known of some units of a layer, whose ``responses`` are to ``images``; removals cost on ``held_out``."""
     aucs = measure_aucs(responses.strengths[:, numbers], images)
     removals: Sequence[Removal | None] = [None] * len(numbers)
     if held_out is not None:
@@ -292,7 +269,7 @@ def _count_calls(model: Model, path: str, images: UInt8[Tensor, "n h w c"]) -> i
 def _finish(
     model: Model, path: str, chunks: Sequence[UInt8[Tensor, "n h w c"]], outputs: Sequence[Float[Tensor, "n ..."]]
 ) -> Float32[np.ndarray, "n k"]:
-    """The logits that follow from a layer's outputs for chunks of pictures."""
+    """The logits that follow from a layer's outputs for chunks of images."""
     paths, logits = module_paths(model), []
     rest: nn.Module | None = None
     if path in paths and isinstance(model.body, nn.Sequential):

@@ -11,15 +11,10 @@ from lamina.nets import layers
 from lamina.nets.layer import Layer
 
 KINDS: dict[str, Callable[..., Layer]] = {name: getattr(layers, name) for name in layers.__all__}
-"""Every layer by its name."""
 
 
 def build_layer(name: str, by_place: Sequence[object], by_name: Mapping[str, object]) -> Layer:
-    """The layer called ``name`` with positional and named arguments.
-
-    >>> build_layer("Conv2d", [32], {"kernel_size": 3})
-    Conv2d(32, 3)
-    """
+    """The layer called ``name`` with positional and named arguments."""
     if name not in KINDS:
         raise NetError(f"{reprlib.repr(name)} is not a layer. {suggest(name, KINDS)}")
     signature = inspect.signature(KINDS[name])
@@ -36,11 +31,7 @@ def build_layer(name: str, by_place: Sequence[object], by_name: Mapping[str, obj
 
 
 def layer_from_json(data: object) -> Layer:
-    """The layer that ``Layer.to_json`` wrote.
-
-    >>> layer_from_json({"layer": "Dropout", "p": 0.2})
-    Dropout(p=0.2)
-    """
+    """The layer that ``Layer.to_json`` wrote."""
     if not isinstance(data, dict) or not all(isinstance(text, str) for text in (data.get("layer"), *data)):
         raise NetError(f'a layer in JSON must be {{"layer": name, ...}}, got {reprlib.repr(data)}.')
     kind = data["layer"]

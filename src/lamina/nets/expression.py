@@ -9,9 +9,7 @@ from lamina.nets.construction import build_layer
 from lamina.nets.layer import Layer
 from lamina.nets.net import Net
 
-LONGEST = 20_000
-"""Upper limit of the characters in an expression: longer ones could exhaust the stack of Python's parser."""
-
+LONGEST = 20_000  # characters; more could exhaust the stack of Python's parser
 _EXAMPLE = "Write layers such as: Flatten(), Linear(200), ReLU(), Output()."
 
 

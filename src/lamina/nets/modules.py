@@ -28,15 +28,9 @@ class SameConv2d(nn.Conv2d):
 
 
 class LayoutFlatten(nn.Flatten):
-    """``nn.Flatten`` whose gradient has the memory layout of its input.
+    """``nn.Flatten`` whose gradient has the memory layout of its input."""
 
-    torch's own gives channels-last activations a channels-first gradient; combining the two is twenty times slower.
-
-    >>> images = torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
-    >>> (gradient,) = torch.autograd.grad(LayoutFlatten()(images).sum(), images)
-    >>> gradient.is_contiguous(memory_format=torch.channels_last)
-    True
-    """
+    # torch's own gives channels-last activations a channels-first gradient; combining the two is twenty times slower.
 
     def forward(self, images: Float[Tensor, "n ..."]) -> Float[Tensor, "n f"]:
         is_turned = images.ndim == 4 and not images.is_contiguous() and images.requires_grad

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 DEEPEST = 20
-"""How deep ``Residual`` may be nested."""
 
 
 @dataclass(frozen=True, init=False, repr=False)

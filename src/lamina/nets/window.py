@@ -7,8 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from lamina.values import Range
 
-LARGEST = 1_000_000
-"""Upper limit of sizes and numbers of channels, so that a typo is rejected before memory runs out."""
+LARGEST = 1_000_000  # size or number of channels: a typo is rejected before memory runs out
 
 Pair: TypeAlias = tuple[int, int]
 """(height, width)"""
@@ -27,12 +26,6 @@ class Field:
 
     ``step_px`` is the distance between two neighbouring units; ``start_px`` is where the first unit's field begins,
     below 0 in a border. The border of a small image may cut a field short.
-
-    >>> field = Window(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1)).widen(Field(), (8, 8))
-    >>> field
-    Field(size_px=(3, 3), step_px=(2, 2), start_px=(-1, -1))
-    >>> field.box(0, 3)
-    ((-1, 2), (5, 8))
     """
 
     size_px: Pair = (1, 1)
@@ -52,11 +45,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window; everything is (height, width), in pixels of its input; ``"same"`` padding is Keras's.
-
-    >>> Window(kernel_size=(3, 3), stride=(2, 2), padding="same").out_size((32, 15))
-    (16, 8)
-    """
+    """A sliding window; everything is (height, width), in pixels of its input; ``"same"`` padding is Keras's."""
 
     kernel_size: Pair
     stride: Pair = (1, 1)
