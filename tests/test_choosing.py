@@ -81,7 +81,7 @@ def candidate(name: str, net: Net, recipe: Recipe, dataset: Dataset | None = Non
 
 
 def far(seconds: float, spare_seconds: float = 0.0) -> Deadline:
-    return Deadline(time.perf_counter() + seconds, spare_seconds)
+    return Deadline(time.perf_counter(), seconds, spare_seconds)
 
 
 def choose(seconds: float, *candidates: Candidate, given_epochs: bool = False):

@@ -64,7 +64,7 @@ def iter_two(
         for name, net, recipe in (("small", SMALL, first), ("large", LARGE, second))
     ]  # fmt: skip
     return iter_stages(
-        stages, 10.0, Deadline(perf_counter() + 100), {"weight_decay": 0.0},
+        stages, Deadline(perf_counter() + 90, 10.0), {"weight_decay": 0.0},
         start=partial(start_run, runs_dir=runs_dir, device="cpu"),
         train=partial(Run.iter_train, on_diagnosis=on_diagnosis), device="cpu", name="mine", progress=None,
     )  # fmt: skip
@@ -162,7 +162,7 @@ def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp
 
 def test_a_limit_that_is_over_once_the_data_are_read_does_not_concern_epochs_that_are_given(tmp_path):
     events = iter_chosen(
-        bright(16), 10.0, Deadline(perf_counter() - 1000), {"epochs": 1}, from_scratch=True,
+        bright(16), Deadline(perf_counter() - 1010, 10.0), {"epochs": 1}, from_scratch=True,
         start=partial(start_run, runs_dir=tmp_path, device="cpu"), train=Run.iter_train, device="cpu", name=None,
     )  # fmt: skip
     assert [event.epoch for event in events if isinstance(event, Epoch)] == [1]

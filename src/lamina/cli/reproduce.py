@@ -43,7 +43,7 @@ def run(options: Options, terminal: Terminal) -> int:
             net = choose_net(name, terminal)
             experiment = Experiment(net, dataclasses.replace(net.recipes["article"], seed=seed), dataset)
             terminal.say("", f"{name}, seed {seed}")
-            events = iter_named(experiment, None, None, start=start, train=Run.iter_train, device=options.device)
+            events = iter_named(experiment, None, start=start, train=Run.iter_train, device=options.device)
             with terminal.progress() as show_progress:
                 made, stopped_by = play(events, terminal, show_progress)
             if stopped_by is not None:

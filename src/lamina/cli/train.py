@@ -50,14 +50,14 @@ def run(options: Options, terminal: Terminal) -> int:
         with terminal.progress() as show_progress:
             if options.net is None:
                 events = iter_chosen(
-                    dataset, limit, Deadline(STARTED + limit), options.given,
+                    dataset, Deadline(STARTED, limit), options.given,
                     from_scratch=options.start_from == "scratch", start=start, train=train, device=options.device,
                     name=options.name, progress=partial(show_progress, "preparing pictures"),
                 )  # fmt: skip
             else:
-                deadline = None if seconds is None else Deadline(STARTED + seconds)
+                deadline = None if seconds is None else Deadline(STARTED, seconds)
                 events = iter_named(
-                    experiment, seconds, deadline, start=partial(start, name=options.name), train=train,
+                    experiment, deadline, start=partial(start, name=options.name), train=train,
                     device=options.device, decisions=decisions,
                 )  # fmt: skip
             made, stopped_by = play(events, terminal, show_progress, group=group)

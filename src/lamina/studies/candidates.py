@@ -181,7 +181,7 @@ def choose_pretrained(
         if needed > FROZEN_FRACTION * left:
             break
         frozen = head
-        later = replace(deadline, at=deadline.at - needed)
+        later = replace(deadline, seconds=deadline.seconds - needed)
         if whole.fit(later).epochs >= LEAST_SHARE * whole.recipe.epochs:
             tuned = whole
     if frozen is None:

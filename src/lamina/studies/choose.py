@@ -92,7 +92,7 @@ def choose(
     Raises:
         LaminaError: an argument is invalid, not even one epoch fits, or as ``load_data`` and ``Run.iter_train``.
     """
-    deadline = Deadline(time.perf_counter() + seconds)
+    deadline = Deadline(time.perf_counter(), seconds)
     given = dict(given or {})
     try:
         Recipe(**given)
@@ -102,14 +102,13 @@ def choose(
         raise RecipeError(f"seconds was {seconds}, but must be more than 0.")
     dataset, start = as_dataset(data), partial(start_run, runs_dir=runs_dir, device=device)
     return iter_chosen(
-        dataset, seconds, deadline, given, from_scratch=from_scratch, start=start, train=Run.iter_train, device=device,
+        dataset, deadline, given, from_scratch=from_scratch, start=start, train=Run.iter_train, device=device,
         name=name,
     )  # fmt: skip
 
 
 def iter_chosen(
     dataset: Dataset,
-    seconds: float,
     deadline: Deadline,
     given: Mapping[str, Any],
     *,
@@ -120,25 +119,25 @@ def iter_chosen(
     name: str | None,
     progress: Progress | None = None,
 ) -> Generator[RunEvent, None, None]:
-    """:func:`choose` before a deadline, that of a time limit of ``seconds``."""
+    """:func:`choose` before a deadline."""
     choose_device(device)  # one that is not here is an error, whatever net is chosen
     check_learnable(dataset)
     has_limit = "epochs" not in given
     if not has_limit:
-        deadline = Deadline(time.perf_counter() + seconds)
+        deadline = replace(deadline, began=time.perf_counter())
     deadline = deadline.with_reserve()
     stages: list[Candidate] = []
     if not from_scratch:
-        stages = yield from _propose_pretrained(dataset, seconds, deadline, given, device)
+        stages = yield from _propose_pretrained(dataset, deadline, given, device)
     if stages and dataset.val is not None:
         yield from iter_stages(
-            stages, seconds, deadline, given, start=start, train=train, device=device, name=name, progress=progress
+            stages, deadline, given, start=start, train=train, device=device, name=name, progress=progress
         )
         return
     if stages:
         candidate = yield from _prepare(stages[-1], progress)
         if candidate.recipe.freeze >= candidate.recipe.epochs and "weight_decay" not in given:
-            candidate = choose_penalty(candidate, TRIAL_FRACTION * seconds, device)
+            candidate = choose_penalty(candidate, TRIAL_FRACTION * deadline.seconds, device)
         considered: tuple[Considered, ...] = (remember(candidate, CHOSEN),)
     else:
         candidate, considered = choose_with_fallback(dataset, deadline, given, device)
@@ -153,7 +152,7 @@ def iter_chosen(
 
 
 def _propose_pretrained(
-    dataset: Dataset, seconds: float, deadline: Deadline, given: Mapping[str, Any], device: str
+    dataset: Dataset, deadline: Deadline, given: Mapping[str, Any], device: str
 ) -> Generator[Decision, None, list[Candidate]]:
     """The pretrained candidates to train, in order; none where there are none, with the reason if it is not obvious."""
     stages: list[Candidate] = []
@@ -162,7 +161,7 @@ def _propose_pretrained(
     if "epochs" in given:
         yield Decision("pretrained", "not considered, because --epochs was given")
         return stages
-    if seconds < LEAST_SECONDS:
+    if deadline.seconds < LEAST_SECONDS:
         yield Decision("pretrained", f"not considered with less than {LEAST_SECONDS:.0f} s")
         return stages
     try:
@@ -265,7 +264,6 @@ def _iter_on_val(
 
 def iter_stages(
     stages: Sequence[Candidate],
-    seconds: float,
     deadline: Deadline,
     given: Mapping[str, Any],
     *,
@@ -280,7 +278,7 @@ def iter_stages(
     The run that is better on ``val`` is evaluated on ``test`` and kept. If the second fails, the first is kept; if it
     is stopped, nothing is evaluated and both stay, so that it can be resumed.
     """
-    dataset, trial_seconds = stages[0].experiment.dataset, TRIAL_FRACTION * seconds
+    dataset, trial_seconds = stages[0].experiment.dataset, TRIAL_FRACTION * deadline.seconds
     frozen = yield from _prepare(stages[0], progress)
     began = time.perf_counter()
     if "weight_decay" not in given:

@@ -45,15 +45,18 @@ class NoTimeError(RecipeError):
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a training, and all that follows it, must be done.
+    """When a training, and all that follows it, must be done: ``seconds`` after ``began``, by ``time.perf_counter()``.
 
-    Attributes:
-        at: when, in the time of ``time.perf_counter()``.
-        spare_seconds: time held in reserve, in case the machine gets busier.
+    ``spare_seconds`` are held in reserve, in case the machine gets busier.
     """
 
-    at: float
+    began: float
+    seconds: float
     spare_seconds: float = 0.0
+
+    @property
+    def at(self) -> float:
+        return self.began + self.seconds
 
     def seconds_left(self) -> float:
         """The time left now, the reserve included."""

@@ -81,10 +81,8 @@ def train(
             experiment = Experiment(choice, recipe, dataset)
         else:
             experiment, decisions = fit_experiment(choice, dataset, recipe, {})
-        deadline = None if seconds is None else Deadline(began + seconds)
+        deadline = None if seconds is None else Deadline(began, seconds)
         start = partial(start_run, runs_dir=runs_dir, name=name, device=device)
-        events = iter_named(
-            experiment, seconds, deadline, start=start, train=Run.iter_train, device=device, decisions=decisions
-        )
+        events = iter_named(experiment, deadline, start=start, train=Run.iter_train, device=device, decisions=decisions)
     shown = show_progress(events) if progress else events
     return [event.run for event in shown if isinstance(event, Started | Kept | Renamed)][-1]

@@ -58,7 +58,6 @@ def fit_experiment(
 
 def iter_named(
     experiment: Experiment,
-    seconds: float | None,
     deadline: Deadline | None,
     *,
     start: StartRun,
@@ -73,7 +72,7 @@ def iter_named(
         deadline = deadline.with_reserve()
         candidate, recipe = fit_to_time(experiment, deadline, device)
         epoch_seconds = (candidate.total_seconds(recipe) - candidate.pace.start_seconds) / recipe.epochs
-        yield Decision("time", f"{seconds:.0f} s → {recipe.epochs} epochs of {epoch_seconds:.1f} s each")
+        yield Decision("time", f"{deadline.seconds:.0f} s → {recipe.epochs} epochs of {epoch_seconds:.1f} s each")
     yield from iter_candidate(candidate, recipe, deadline, start=start, train=train)
 
 
