@@ -25,13 +25,16 @@ def finish(folder, recipe=RECIPE, net=NET):
 
 
 def test_runs_of_the_same_recipe_differ_in_nothing(tmp_path):
-    assert compare_runs(finish(tmp_path), finish(tmp_path)) == []
+    assert compare_runs(finish(tmp_path).folder, finish(tmp_path).folder) == []
 
 
 def test_recipe_net_and_results_are_reported(tmp_path):
     first = finish(tmp_path)
     second = finish(tmp_path, dataclasses.replace(RECIPE, lr=0.01, epochs=1), Net(Flatten(), Linear(5), Output()))
-    found = {difference.what: (difference.first, difference.second) for difference in compare_runs(first, second)}
+    found = {
+        difference.what: (difference.first, difference.second)
+        for difference in compare_runs(first.folder, second.folder)
+    }
     assert found["net, layer 2"] == ("Linear(4), ReLU()", "Linear(5)")
     assert found["recipe.lr"] == ("0.001", "0.01")
     assert found["recipe.epochs"] == found["last epoch.epoch"] == ("2", "1")
@@ -54,7 +57,7 @@ def test_software_machine_threads_precision_and_data_are_reported(tmp_path):
     )
     base = dataclasses.replace(record, machine=dataclasses.replace(record.machine, flags="avx sse"))
     first, second = (load_run(create_folder(tmp_path, changed)) for changed in (base, other))
-    assert compare_runs(first, second) == [
+    assert compare_runs(first.folder, second.folder) == [
         Difference("net, layer 3", "ReLU()", "Tanh()"),
         Difference("data.fingerprint", "abc123", "def"),
         Difference("precision", "fp32", "bf16"),

@@ -57,7 +57,7 @@ def _find_run(path: Path, runs_dir: Path) -> Path:
 
 
 def _show_differences(first: Path, second: Path, terminal: Terminal) -> None:
-    differences = compare_runs(load_run(first), load_run(second))
+    differences = compare_runs(load_run(first).folder, load_run(second).folder)
     for difference in differences:
         terminal.emit("difference", what=difference.what, a=difference.first, b=difference.second)
     terminal.emit("result", runs=[str(first), str(second)], differences=len(differences))

@@ -6,15 +6,13 @@ import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lamina.nets import Net
+from lamina.runs.folder import RunFolder
 from lamina.runs.record import RunRecord, describe_machine, find_versions
 from lamina.training.device import choose_again
 from lamina.values import fields_to_json
-
-if TYPE_CHECKING:
-    from lamina.runs.run import Run
 
 ARITHMETIC = (
     *("versions.lamina", "versions.torch", "versions.timm"),
@@ -33,7 +31,7 @@ class Difference:
     second: str
 
 
-def compare_runs(first: Run, second: Run) -> list[Difference]:
+def compare_runs(first: RunFolder, second: RunFolder) -> list[Difference]:
     """What differs between two runs: net, recipe, data, software, machine, then the last epoch and the report.
 
     Names, command lines and times are left out.
@@ -44,9 +42,10 @@ def compare_runs(first: Run, second: Run) -> list[Difference]:
     Raises:
         RunError: a history or a report is damaged.
     """
+    records = first.read_record(), second.read_record()
     return [
-        *_compare_nets(first.record.net, second.record.net),
-        *_compare(_flatten_record(first.record), _flatten_record(second.record)),
+        *_compare_nets(*(record.net for record in records)),
+        *_compare(*map(_flatten_record, records)),
         *_compare(_flatten_results(first), _flatten_results(second)),
     ]
 
@@ -74,8 +73,8 @@ def _flatten_record(record: RunRecord) -> dict[str, Any]:
     return dict(_flatten(plain))
 
 
-def _flatten_results(run: Run) -> dict[str, Any]:
-    history, report = run.history.epochs(), run.report
+def _flatten_results(run: RunFolder) -> dict[str, Any]:
+    history, report = run.history.epochs(), run.read_report()
     last = history[-1] if history else {}
     results = {f"last epoch.{name}": value for name, value in last.items() if "second" not in name}
     results |= {"rewinds": len(run.history.rewinds())}
