@@ -20,7 +20,6 @@ from PIL import Image
 from lamina.data import Preparation, load_data
 from lamina.data.decoding import BadPictureError, PictureReader
 from lamina.data.sources.archive import list_zip, spool_tar
-from lamina.data.sources.members import Limits
 from lamina.errors import DataError
 
 
@@ -110,30 +109,33 @@ def test_a_hostile_archive_is_rejected_and_nothing_is_written(attack: str, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("limits", "fault"),
+    ("limit", "value", "fault"),
     [
-        (Limits(member_bytes=100), "'train/cat/0000.png' is larger than 100 bytes"),
-        (Limits(total_bytes=500), "'train/cat/0001.png' brings the archive over 500 bytes unpacked"),
+        ("MEMBER_BYTES", 100, "'train/cat/0000.png' is larger than 100 bytes"),
+        ("TOTAL_BYTES", 500, "'train/cat/0001.png' brings the archive over 500 bytes unpacked"),
     ],
 )
-def test_each_limit_holds_for_both_kinds(limits: Limits, fault: str, pictures, tmp_path: Path) -> None:
+def test_each_limit_holds_for_both_kinds(limit, value, fault, pictures, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(f"lamina.data.sources.members.{limit}", value)
     for read in (
-        lambda: list_zip(pictures.write_zip(tmp_path / "a.zip"), limits),
-        lambda: spool_tar(pictures.write_tar(tmp_path / "a.tar"), tmp_path / "spool", limits),
+        lambda: list_zip(pictures.write_zip(tmp_path / "a.zip")),
+        lambda: spool_tar(pictures.write_tar(tmp_path / "a.tar"), tmp_path / "spool"),
     ):
         with pytest.raises(DataError) as raised:
             read()
         assert fault in str(raised.value)
 
 
-def test_more_members_than_the_limit_are_rejected(pictures, tmp_path: Path) -> None:
-    assert len(list_zip(pictures.write_zip(tmp_path / "a.zip"), Limits(members=21))) == 21
+def test_more_members_than_the_limit_are_rejected(pictures, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("lamina.data.sources.members.MOST_MEMBERS", 21)
+    assert len(list_zip(pictures.write_zip(tmp_path / "a.zip"))) == 21
+    monkeypatch.setattr("lamina.data.sources.members.MOST_MEMBERS", 20)
     with pytest.raises(DataError) as raised:
-        list_zip(tmp_path / "a.zip", Limits(members=20))
+        list_zip(tmp_path / "a.zip")
     expected = f"{tmp_path / 'a.zip'} is rejected: it has more than 20 members. Unpack it and give lamina the folder."
     assert str(raised.value) == expected
     with pytest.raises(DataError, match=r"its member 'test/owl/0001\.png' is one more than 20 members"):
-        spool_tar(pictures.write_tar(tmp_path / "a.tar"), tmp_path / "spool", Limits(members=20))
+        spool_tar(pictures.write_tar(tmp_path / "a.tar"), tmp_path / "spool")
 
 
 def write_directory(path: Path, members: int, claimed: int) -> Path:
@@ -168,10 +170,11 @@ def test_two_million_members_are_rejected_before_they_become_objects(claimed: in
     assert peak_bytes < 2 * path.stat().st_size
 
 
-def test_a_directory_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+def test_a_directory_of_gigabytes_is_not_read(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("lamina.data.sources.members.DIRECTORY_BYTES", 4699)
     path = write_directory(tmp_path / "a.zip", 100, 100)
     with pytest.raises(DataError) as raised:
-        list_zip(path, Limits(directory_bytes=4699))
+        list_zip(path)
     assert str(raised.value) == (
         f"{path} is rejected: it has a directory of 4700 bytes. Unpack it and give lamina the folder."
     )

@@ -14,7 +14,6 @@ from table_sources import scan_table, write_encoded_parquet, write_shards
 from lamina.data import Problem
 from lamina.data.decoding import BadPictureError, PictureReader
 from lamina.data.preparation import Preparation
-from lamina.data.sources.members import Limits
 from lamina.data.sources.parquet import spool_table
 from lamina.data.workers import decode_pictures
 from lamina.errors import DataError
@@ -64,11 +63,12 @@ def test_the_names_of_two_shards_differ(pictures, tmp_path: Path) -> None:
     assert listing.splits[-1] == "val"
 
 
-def test_rows_without_bytes_are_problems(tmp_path: Path) -> None:
+def test_rows_without_bytes_are_problems(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("lamina.data.sources.parquet.MEMBER_BYTES", 8)
     path = write_images(
         tmp_path / "a.parquet", [{"bytes": data, "path": None} for data in (b"", None, b"xyz", b"x" * 9)]
     )
-    listing = spool_table(scan_table(path, DEFAULTS), tmp_path, Limits(member_bytes=8))
+    listing = spool_table(scan_table(path, DEFAULTS), tmp_path)
     assert listing.labels == {"label": [0, 2]}
     assert listing.problems == [
         Problem("a/0000001", "no bytes in the table"),
@@ -91,10 +91,11 @@ def test_a_table_whose_pictures_were_left_outside_says_so(tmp_path: Path) -> Non
     )
 
 
-def test_more_bytes_than_the_limit_are_rejected(tmp_path: Path) -> None:
+def test_more_bytes_than_the_limit_are_rejected(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("lamina.data.sources.parquet.TOTAL_BYTES", 1000)
     path = write_images(tmp_path / "a.parquet", [b"x" * 100] * 30)
     with pytest.raises(DataError) as raised:
-        spool_table(scan_table(path, DEFAULTS), tmp_path, Limits(total_bytes=1000))
+        spool_table(scan_table(path, DEFAULTS), tmp_path)
     assert str(raised.value) == f"The pictures in {path} are more than 1000 bytes."
     assert (tmp_path / "spool").stat().st_size <= 1000
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lamina.data import Dataset, Images, Preparation, Problem, load_data
-from lamina.data.findings import Finding, Sighting
-from lamina.data.inspection import Inspection, SizeSummary, SplitSummary, inspect
+from lamina.data.findings import Finding, Sighting, imbalance
+from lamina.data.inspection import Inspection, SizeSummary, inspect, measure_spread
 
 CLASSES = ("cat", "dog")
 
@@ -310,20 +310,22 @@ def test_channels_are_those_of_all_pixels_of_all_splits(side: int) -> None:
 
 
 def test_targets_are_counted_and_numbers_described_split_by_split() -> None:
-    assert inspect(CLEAN["labels"]).splits == (
-        SplitSummary("train", 40, {"wet": 20, "warm": 14, "wild": 20}, ()),
-        SplitSummary("val", 20, {"wet": 10, "warm": 7, "wild": 10}, ()),
-        SplitSummary("test", 24, {"wet": 12, "warm": 8, "wild": 12}, ()),
-    )
-    val = inspect(CLEAN["numbers"]).splits[1]
-    assert [(spread.name, spread.minimum, spread.mean, spread.maximum) for spread in val.numbers] == [
+    assert [(split, len(images), images.target_counts()) for split, images in CLEAN["labels"].splits.items()] == [
+        ("train", 40, {"wet": 20, "warm": 14, "wild": 20}),
+        ("val", 20, {"wet": 10, "warm": 7, "wild": 10}),
+        ("test", 24, {"wet": 12, "warm": 8, "wild": 12}),
+    ]
+    assert measure_spread(CLEAN["labels"].train) == ()
+    val = CLEAN["numbers"].val
+    numbers = measure_spread(val)
+    assert [(spread.name, spread.minimum, spread.mean, spread.maximum) for spread in numbers] == [
         ("x", 0.0, 9.5, 19.0),
         ("y", -4.75, -2.375, 0.0),
     ]
     # Of 0, 1, …, n - 1.
     deviation = np.sqrt((20**2 - 1) / 12)
-    assert [spread.deviation for spread in val.numbers] == pytest.approx([deviation, deviation / 4])
-    assert (val.counts, inspect(CLEAN["numbers"]).imbalance_ratio) == ({}, None)
+    assert [spread.deviation for spread in numbers] == pytest.approx([deviation, deviation / 4])
+    assert (val.target_counts(), imbalance(CLEAN["numbers"].train)) == ({}, None)
 
 
 def test_progress_is_complete_and_small_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

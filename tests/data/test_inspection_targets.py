@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lamina.data import Dataset, Images, Problem
-from lamina.data.findings import Finding
+from lamina.data.findings import Finding, imbalance
 from lamina.data.inspection import inspect
 
 CLASSES = ("cat", "dog")
@@ -111,7 +111,7 @@ def test_classes_are_tiny_below_ten_pictures_or_a_twentieth_of_the_median(
 def test_classes_of_very_different_size_are_noted() -> None:
     train = make_images("train", (10, 100, 30), ("cat", "dog", "owl"))
     inspection = inspect(Dataset("set", "0", train))
-    assert inspection.imbalance_ratio == 10
+    assert imbalance(train) == 10
     assert inspection.findings == (
         Finding(
             "imbalance",

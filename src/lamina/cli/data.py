@@ -12,10 +12,11 @@ from lamina.cli.options.data import Options
 from lamina.cli.output import save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Preparation
-from lamina.data.findings import Finding, Sighting
-from lamina.data.inspection import Inspection, SizeSummary, inspect
+from lamina.data.findings import Finding, Sighting, imbalance
+from lamina.data.inspection import Inspection, SizeSummary, inspect, measure_spread
 from lamina.data.load import EXAMPLES
 from lamina.errors import DataError, plural
+from lamina.targets import REGRESSION
 from lamina.values import fields_to_json
 
 
@@ -80,33 +81,33 @@ def _inspect(dataset: Dataset, options: Options, terminal: Terminal) -> None:
 
 
 def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal) -> None:
-    splits = inspection.splits
-    names = [split.split for split in splits]
-    images = ("images", *(f"{split.images:,}" for split in splits))
-    if splits[0].numbers:
-        terminal.tabulate(("split", *names), [images])
+    splits = dataset.splits
+    images = ("images", *(f"{len(one):,}" for one in splits.values()))
+    if dataset.train.kind is REGRESSION:
+        terminal.tabulate(("split", *splits), [images])
         rows = []
-        for place in range(len(splits[0].numbers)):
-            for split in splits:
-                for each in split.numbers[place : place + 1]:  # an empty split has none
-                    figures = (f"{value:.6g}" for value in (each.minimum, each.mean, each.deviation, each.maximum))
-                    rows.append((each.name, split.split, *figures))
+        for numbers in zip(*map(measure_spread, splits.values()), strict=True):
+            for split, each in zip(splits, numbers, strict=True):
+                figures = (f"{value:.6g}" for value in (each.minimum, each.mean, each.deviation, each.maximum))
+                rows.append((each.name, split, *figures))
         terminal.tabulate(("number", "split", "min", "mean", "deviation", "max"), rows, texts=2)
     else:
-        targets = [(name, *(f"{split.counts[name]:,}" for split in splits)) for name in splits[0].counts]
-        terminal.tabulate(("target", *names), [*targets, images])
-    if inspection.imbalance_ratio is not None:
-        terminal.say(f"imbalance: {inspection.imbalance_ratio:.3g} (largest class ÷ smallest, in train)")
+        each_split = [one.target_counts() for one in splits.values()]
+        targets = [(name, *(f"{counts[name]:,}" for counts in each_split)) for name in each_split[0]]
+        terminal.tabulate(("target", *splits), [*targets, images])
+    if (ratio := imbalance(dataset.train)) is not None:
+        terminal.say(f"imbalance: {ratio:.3g} (largest class ÷ smallest, in train)")
     if inspection.sizes is not None:
         print_sizes(inspection.sizes, terminal)
     terminal.say(f"input shape: {'×'.join(map(str, dataset.train.shape))}")
     channels = inspection.channels
     mean, deviation = (" ".join(f"{value:.1f}" for value in values) for values in (channels.mean, channels.deviation))
-    grey = f"; grey: {channels.grey:,} of {inspection.images:,} images" if len(channels.mean) == 3 else ""
+    total = sum(map(len, splits.values()))
+    grey = f"; grey: {channels.grey:,} of {total:,} images" if len(channels.mean) == 3 else ""
     terminal.say(f"channels: mean {mean}; deviation {deviation} (of 255){grey}")
     terminal.say(f"fingerprint: {dataset.fingerprint}")
-    counts = Counter(finding.severity for finding in inspection.findings)
-    found = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items())
+    severities = Counter(finding.severity for finding in inspection.findings)
+    found = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in severities.items())
     terminal.say("", f"found: {found or 'nothing wrong'}")
     for finding in inspection.findings:
         _print_finding(finding, terminal)
@@ -152,10 +153,13 @@ def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
         "data": dataset.name,
         "fingerprint": dataset.fingerprint,
         "shape": dataset.train.shape,
-        "images": {split.split: split.images for split in inspection.splits},
-        "counts": {split.split: split.counts for split in inspection.splits},
-        "numbers": {split.split: [fields_to_json(spread) for spread in split.numbers] for split in inspection.splits},
-        "imbalance_ratio": inspection.imbalance_ratio,
+        "images": {split: len(images) for split, images in dataset.splits.items()},
+        "counts": {split: images.target_counts() for split, images in dataset.splits.items()},
+        "numbers": {
+            split: [fields_to_json(spread) for spread in measure_spread(images)]
+            for split, images in dataset.splits.items()
+        },
+        "imbalance_ratio": imbalance(dataset.train),
         "sizes": None if inspection.sizes is None else fields_to_json(inspection.sizes),
         "channels": fields_to_json(inspection.channels),
         "split_rule": dataset.split_rule,

@@ -50,7 +50,6 @@ def cache_folder() -> Path:
 
 
 def digest_of(*parts: object) -> str:
-    """A short name for these parts."""
     text = json.dumps([str(part) for part in parts])
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -26,7 +26,7 @@ LEAKS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("val", "train"), (
 
 
 class Sighting(NamedTuple):
-    """A picture that a finding is about; ``split`` and ``target``, in words, are ``None`` if it could not be read."""
+    """An image that a finding is about; ``split`` and ``target``, in words, are ``None`` if it could not be read."""
 
     split: Split | None
     name: str
@@ -61,11 +61,9 @@ class Facts:
         return [(images, row) for images in self.dataset.splits.values() for row in range(len(images))]
 
     def split(self, place: int) -> Split:
-        """The split that a picture belongs to."""
         return self._rows[place][0].split
 
     def have_same_target(self, place: int, other: int) -> bool:
-        """Whether two pictures have the same target."""
         (images, row), (others, other_row) = self._rows[place], self._rows[other]
         return bool((images.targets[row] == others.targets[other_row]).all())
 
@@ -85,20 +83,21 @@ def find_faults(facts: Facts) -> tuple[Finding, ...]:
     train = facts.dataset.train
     found = [
         *_find_leaks(facts),
-        *_find_conflicts(facts),
+        _find_conflicts(facts),
         *_find_only_class(train),
         *find_gaps(facts.dataset),
         *_find_unreadable(facts.dataset),
         *_find_copies(facts),
-        *_find_marked(facts, facts.blank, "blank", "warning", blank),
+        _find_marked(facts, facts.blank, "blank", "warning", blank),
         *_find_constant(train),
         *_find_coarse(train),
-        *_find_tiny(train),
+        _find_tiny(train),
         *_find_imbalance(train),
         *_find_misfits(facts),
-        *_find_marked(facts, facts.grey & has_colour, "grey", "note", grey),
+        _find_marked(facts, facts.grey & has_colour, "grey", "note", grey),
     ]
-    return tuple(sorted(found, key=lambda finding: get_args(Severity).index(finding.severity)))
+    present = [finding for finding in found if finding.count]
+    return tuple(sorted(present, key=lambda finding: get_args(Severity).index(finding.severity)))
 
 
 def imbalance(images: Images) -> float | None:
@@ -107,19 +106,16 @@ def imbalance(images: Images) -> float | None:
     return max(counts) / min(counts) if counts else None
 
 
-def _find_marked(
-    facts: Facts, marked: Bool[np.ndarray, " n"], kind: str, severity: Severity, what: str
-) -> list[Finding]:
+def _find_marked(facts: Facts, marked: Bool[np.ndarray, " n"], kind: str, severity: Severity, what: str) -> Finding:
     places = np.flatnonzero(marked).tolist()
     message = f"{plural(len(places), 'picture is', 'pictures are')} {what}"
-    return [Finding(kind, severity, message, len(places), facts.sight(places))] if places else []
+    return Finding(kind, severity, message, len(places), facts.sight(places))
 
 
-def _find_twins(facts: Facts, twins: dict[int, int], kind: str, severity: Severity, what: str) -> list[Finding]:
+def _find_twins(facts: Facts, twins: dict[int, int], kind: str, severity: Severity, what: str) -> Finding:
     """A finding about the places that are keys, each identical to its value."""
     message = f"{plural(len(twins), 'picture is', 'pictures are')} {what}"
-    sighted = facts.sight(twins), facts.sight(twins.values())
-    return [Finding(kind, severity, message, len(twins), *sighted)] if twins else []
+    return Finding(kind, severity, message, len(twins), facts.sight(twins), facts.sight(twins.values()))
 
 
 def _find_leaks(facts: Facts) -> list[Finding]:
@@ -134,11 +130,11 @@ def _find_leaks(facts: Facts) -> list[Finding]:
             f"in both {split} and {earlier}, with identical pixels, which inflates the score on {split}. "
             "Remove each from one of the two."
         )
-        found += _find_twins(facts, twins, "leak", "error", what)
+        found.append(_find_twins(facts, twins, "leak", "error", what))
     return found
 
 
-def _find_conflicts(facts: Facts) -> list[Finding]:
+def _find_conflicts(facts: Facts) -> Finding:
     twins: dict[int, int] = {}
     for first, *others in facts.duplicates:
         differing = [place for place in others if not facts.have_same_target(place, first)]
@@ -193,27 +189,21 @@ def _find_copies(facts: Facts) -> list[Finding]:
             # Those with another target are conflicts.
             twins |= {place: first for place in others if facts.have_same_target(place, first)}
         what = f"pixel-identical to another in {split}, which then counts more than once. Keep one of each."
-        found += _find_twins(facts, twins, "duplicate", "warning", what)
+        found.append(_find_twins(facts, twins, "duplicate", "warning", what))
     return found
 
 
 def _find_constant(train: Images) -> list[Finding]:
     if train.kind is MULTI_LABEL and len(train) > 1:
         everywhere = [name for name, count in train.target_counts().items() if count == len(train)]
-        message = (
-            f"all pictures of train have {name_some(everywhere)}, so there is nothing to learn. "
-            "Add pictures without, or leave the column out."
-        )
-        return [Finding("label-constant", "warning", message, len(everywhere))] if everywhere else []
-    if train.kind is not REGRESSION or not len(train):
+        kind, have, remedy = "label-constant", name_some(everywhere), "Add pictures without"
+    elif train.kind is REGRESSION and len(train):
+        everywhere = _select(train, (train.targets == train.targets[0]).all(axis=0))
+        kind, have, remedy = "number-constant", f"the same {name_some(everywhere)}", "Check the table"
+    else:
         return []
-    constant = (train.targets == train.targets[0]).all(axis=0)
-    names = [name for name, same in zip(train.target_names, constant, strict=True) if same]
-    message = (
-        f"all pictures of train have the same {name_some(names)}, so there is nothing to learn. "
-        "Check the table, or leave the column out."
-    )
-    return [Finding("number-constant", "warning", message, len(names))] if names else []
+    message = f"all pictures of train have {have}, so there is nothing to learn. {remedy}, or leave the column out."
+    return [Finding(kind, "warning", message, len(everywhere))]
 
 
 def _find_coarse(train: Images) -> list[Finding]:
@@ -223,15 +213,19 @@ def _find_coarse(train: Images) -> list[Finding]:
     steps = np.spacing(np.abs(train.targets).max(axis=0)).astype(np.float64)
     deviations = train.targets.std(axis=0, dtype=np.float64)
     coarse = (deviations > 0) & (steps > COARSE_FRACTION * deviations)
-    names = [name for name, is_coarse in zip(train.target_names, coarse, strict=True) if is_coarse]
+    names = _select(train, coarse)
     message = (
         f"{name_some(names)} lies so far from 0 that its values are rounded to {steps[coarse].max(initial=0):.3g}, "
         "which is much of how they differ. Subtract a constant from it in the table."
     )
-    return [Finding("number-coarse", "warning", message, len(names))] if names else []
+    return [Finding("number-coarse", "warning", message, len(names))]
 
 
-def _find_tiny(train: Images) -> list[Finding]:
+def _select(train: Images, columns: Bool[np.ndarray, " k"]) -> list[str]:
+    return [name for name, is_selected in zip(train.target_names, columns, strict=True) if is_selected]
+
+
+def _find_tiny(train: Images) -> Finding:
     counts = {name: count for name, count in train.target_counts().items() if count}
     median = float(np.median(list(counts.values()))) if counts else 0.0
     least = max(TINY_CLASS_IMAGES, TINY_CLASS_FRACTION * median)
@@ -240,7 +234,7 @@ def _find_tiny(train: Images) -> list[Finding]:
         f"train has few pictures of {name_some(tiny)}; the median class has {median:,.0f}. "
         "Add more, or merge classes that belong together."
     )
-    return [Finding("class-tiny", "warning", message, len(tiny))] if tiny else []
+    return Finding("class-tiny", "warning", message, len(tiny))
 
 
 def _find_imbalance(train: Images) -> list[Finding]:
@@ -266,6 +260,6 @@ def _find_misfits(facts: Facts) -> list[Finding]:
     long = f"so long or tall that, resized to {height}×{width} by {facts.dataset.resize}, {effect}"
     small = f"smaller than {height}×{width} and enlarged, which adds no detail. A smaller --size trains faster."
     return [
-        *_find_marked(facts, facts.oblong, "oblong", "note", long),
-        *_find_marked(facts, facts.enlarged, "enlarged", "note", small),
+        _find_marked(facts, facts.oblong, "oblong", "note", long),
+        _find_marked(facts, facts.enlarged, "enlarged", "note", small),
     ]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from lamina.data.duplicates import digest_rows, group_duplicates
-from lamina.data.findings import Facts, Finding, Sighting, find_faults, imbalance
-from lamina.data.images import Dataset, Images, Progress, Split
+from lamina.data.findings import Facts, Finding, Sighting, find_faults
+from lamina.data.images import Dataset, Images, Progress
 from lamina.targets import REGRESSION
 
 CHUNK_VALUES = 2**18  # as floats, they fit into a core's own cache
@@ -28,16 +28,6 @@ class NumberSpread:
     mean: float
     deviation: float
     maximum: float
-
-
-@dataclass(frozen=True)
-class SplitSummary:
-    """The targets of a split: images by class, label, or ``no`` and ``yes``; the spread of each number."""
-
-    split: Split
-    images: int
-    counts: Mapping[str, int]
-    numbers: tuple[NumberSpread, ...]
 
 
 @dataclass(frozen=True)
@@ -64,11 +54,8 @@ class ChannelSummary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a data set."""
+    """What is in a data set, besides its targets."""
 
-    images: int
-    splits: tuple[SplitSummary, ...]
-    imbalance_ratio: float | None
     sizes: SizeSummary | None
     channels: ChannelSummary
     duplicates: tuple[tuple[Sighting, ...], ...]  # blank ones are left out
@@ -96,9 +83,6 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
     mean, square = means.mean(axis=0), squares.mean(axis=0)
     deviation = _deviation(mean, square)
     return Inspection(
-        images=len(blank),
-        splits=tuple(map(_summarize_targets, splits)),
-        imbalance_ratio=imbalance(dataset.train),
         sizes=_summarize_sizes(facts),
         channels=ChannelSummary(tuple(mean.tolist()), tuple(deviation.tolist()), int(facts.grey.sum())),
         duplicates=tuple(map(facts.sight, groups)),
@@ -138,7 +122,6 @@ def _measure(pixels: UInt8[np.ndarray, "n h w c"]) -> tuple[Float[np.ndarray, "n
 
 
 def _deviation(mean: Float[np.ndarray, "*n c"], square: Float[np.ndarray, "*n c"]) -> Float[np.ndarray, "*n c"]:
-    """The standard deviation, of the mean and the mean square."""
     return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)))
 
 
@@ -151,15 +134,14 @@ def _find_grey(pixels: UInt8[np.ndarray, "n h w c"], means: Float[np.ndarray, "n
     return grey
 
 
-def _summarize_targets(images: Images) -> SplitSummary:
-    numbers: tuple[NumberSpread, ...] = ()
-    if images.kind is REGRESSION and len(images):
-        columns = images.targets.astype(np.float64).T
-        numbers = tuple(
-            NumberSpread(name, float(each.min()), float(each.mean()), float(each.std()), float(each.max()))
-            for name, each in zip(images.target_names, columns, strict=True)
-        )
-    return SplitSummary(images.split, len(images), images.target_counts(), numbers)
+def measure_spread(images: Images) -> tuple[NumberSpread, ...]:
+    """The spread of each number; none for other kinds of target."""
+    if images.kind is not REGRESSION:
+        return ()
+    return tuple(
+        NumberSpread(name, float(each.min()), float(each.mean()), float(each.std()), float(each.max()))
+        for name, each in zip(images.target_names, images.targets.astype(np.float64).T, strict=True)
+    )
 
 
 def _find_scales(images: Images) -> Float[np.ndarray, "n 2"]:

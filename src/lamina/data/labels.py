@@ -31,9 +31,12 @@ def read_targets(listing: Listing, preparation: Preparation) -> tuple[Targets, t
         case "multi-label":
             targets, names = _read_labels(listing, preparation.label_separator)
         case "binary":
-            targets, names = _read_yes_no(listing)
+            names = tuple(labels)
+            truths = [_read_truth(value, names[0], listing) for value in _single(labels, "The answer")]
+            targets = np.array(truths, np.bool_)
         case "regression":
-            targets, names = _read_numbers(listing)
+            columns = [[_read_number(one, name, listing) for one in values] for name, values in labels.items()]
+            targets, names = np.array(columns, np.float32).T.copy(), tuple(labels)
     return targets, names, f"{find_kind(task).describe(names)}, from {listing.label_reason}"
 
 
@@ -127,17 +130,6 @@ def _read_labels(listing: Listing, separator: str | None) -> _Read:
     if not names:
         raise DataError("No picture has a label. Use --label-column to name a column with labels.")
     return np.array([[name in found for name in names] for found in sets], np.bool_), names
-
-
-def _read_yes_no(listing: Listing) -> _Read:
-    values = _single(listing.labels, "The answer")
-    (column,) = listing.labels
-    return np.array([_read_truth(value, column, listing) for value in values], np.bool_), (column,)
-
-
-def _read_numbers(listing: Listing) -> _Read:
-    columns = [[_read_number(value, column, listing) for value in values] for column, values in listing.labels.items()]
-    return np.array(columns, np.float32).T.copy(), tuple(listing.labels)
 
 
 def _single(labels: Mapping[str, Sequence[Any]], what: str) -> Sequence[Any]:

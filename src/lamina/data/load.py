@@ -14,11 +14,11 @@ from lamina.data.assembly import build_dataset
 from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
 from lamina.data.decoding import fit_pixels
 from lamina.data.findings import SINGLE_CLASS_REMEDY, find_gaps
-from lamina.data.images import Dataset, Images, Leak, Problem, Progress
+from lamina.data.images import Dataset, Images, Problem, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import open_archive
 from lamina.data.sources.cifar import open_batches
-from lamina.data.sources.downloads import PUBLISHED, download, downloaded_path, open_published
+from lamina.data.sources.downloads import PUBLISHED, download, downloaded_path, list_published
 from lamina.data.sources.drawn import SHAPES, open_shapes
 from lamina.data.sources.folder import open_folder
 from lamina.data.sources.idx import open_idx
@@ -63,7 +63,10 @@ def load_data(
     if not len(dataset.train):
         raise DataError(f"{source} has no training pictures. Put some into train/, or draw fewer as val and test.")
     messages = [_describe_problems(dataset.problems)] if dataset.problems else []
-    messages += [_describe_leaks(dataset.leaks)] if dataset.leaks else []
+    if leaks := [f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in dataset.leaks]:
+        count = plural(len(leaks), "picture is", "pictures are")
+        named = name_some(leaks, EXAMPLES)
+        messages.append(f"{count} in two splits, with identical pixels, which inflates the score: {named}")
     messages += [f"{dataset.name}: {gap.message}" for gap in find_gaps(dataset)]
     for message in messages:
         warnings.warn(message, LaminaWarning, stacklevel=2)
@@ -73,17 +76,9 @@ def load_data(
 def load_to_evaluate(
     source: str | Path, preparation: Preparation, target_names: tuple[str, ...], *, progress: Progress | None = None
 ) -> Dataset:
-    """Load a data set, as ``load_data`` does, to evaluate a model that was trained on another.
+    """Load a data set, as ``load_data`` does, to evaluate a model of these targets that was trained on another.
 
-    Its targets are numbered in the order of ``target_names``, the model's classes or labels, and
-    ``preparation.task`` is the model's. It may lack training pictures and some classes. No splits are drawn: where it
-    has neither ``val`` nor ``test``, all its images are the ``test`` split.
-
-    Warns:
-        LaminaWarning: pictures could not be read and were left out.
-
-    Raises:
-        DataError: it can't be read, or has a class or label that the model lacks.
+    It may lack training images and some classes. No splits are drawn: without ``val`` and ``test``, all is ``test``.
 
     >>> backwards = load_data("shapes").train.target_names[::-1]
     >>> load_to_evaluate("shapes", Preparation(task="single-label"), backwards).test.target_names == backwards
@@ -188,12 +183,6 @@ def _describe_problems(problems: Sequence[Problem]) -> str:
     return f"Left out {plural(len(problems), 'picture', 'pictures')} that could not be read: {named}"
 
 
-def _describe_leaks(leaks: Sequence[Leak]) -> str:
-    named = name_some([f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in leaks], EXAMPLES)
-    count = plural(len(leaks), "picture is", "pictures are")
-    return f"{count} in two splits, with identical pixels, which inflates the score: {named}"
-
-
 def _counted(dataset: Dataset) -> list[str]:
     """The classes, labels or answers that have images in any split."""
     counts = [images.target_counts() for images in dataset.splits.values()]
@@ -205,13 +194,13 @@ def find_prepared(source: str | Path, preparation: Preparation = Preparation()) 
     is_given = source == "cifar10" and "LAMINA_CIFAR10" in os.environ
     if source in ("cifar10", "cifar100") and not is_given and not downloaded_path(str(source)).exists():
         return None
-    name, where, opened, drawn = _open(source, preparation)
-    return find_cached(name, _key(name, where, drawn), digest_of(opened.state))
+    name, key, opened, _ = _open(source, preparation)
+    return find_cached(name, key, digest_of(opened.state))
 
 
 def _read(source: str | Path, preparation: Preparation, progress: Progress | None) -> Dataset:
     """A data set from the cache, or decoded now."""
-    name, where, opened, drawn = _open(source, preparation)
+    name, key, opened, drawn = _open(source, preparation)
 
     def build(folder: Path) -> Dataset:
         show = progress or (lambda *_: None)
@@ -219,26 +208,23 @@ def _read(source: str | Path, preparation: Preparation, progress: Progress | Non
         (folder / "spool").unlink(missing_ok=True)
         return dataset
 
-    dataset = load_cached(name, _key(name, where, drawn), digest_of(opened.state), build)
+    dataset = load_cached(name, key, digest_of(opened.state), build)
     return replace(dataset, source=full_source(source), preparation=preparation)
 
 
 def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Source, Preparation]:
-    """A data set's name, where it lies, its source, and how it is read."""
+    """A data set's name, its key in the cache, its source, and how it is read."""
     path = _find_path(source)
     if path is not None:
         name = str(source) if source in NAMES else path.stem if path.is_file() else path.resolve().name
         where, opened = str(path.resolve()), _open_path(path, preparation)
     else:
         where = name = str(source)
-        opened = open_shapes(name, preparation) if name in SHAPES else open_published(name)
+        published = Source(name, lambda *_: list_published(name))
+        opened = open_shapes(name, preparation) if name in SHAPES else published
     # A named set is trained on whole, as in what is published on it.
     drawn = replace(preparation, val_fraction=preparation.val_fraction or 0.0) if source in NAMES else preparation
-    return name, where, opened, drawn
-
-
-def _key(name: str, where: str, drawn: Preparation) -> str:
-    return digest_of(where, name, sorted(drawn.to_json().items()))
+    return name, digest_of(where, name, sorted(drawn.to_json().items())), opened, drawn
 
 
 def _find_path(source: str | Path) -> Path | None:

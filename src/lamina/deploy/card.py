@@ -14,15 +14,14 @@ from lamina.targets import MULTI_LABEL, REGRESSION
 from lamina.text import escape
 from lamina.training.pretrained import PRETRAINED
 
+# What Hugging Face calls the data sets that have a name in lamina; others have no page there.
 DATA_SETS = {
     "cifar10": "uoft-cs/cifar10",
     "cifar100": "uoft-cs/cifar100",
     "mnist": "ylecun/mnist",
     "fashion-mnist": "zalando-datasets/fashion_mnist",
 }
-"""What Hugging Face calls the data sets that have a name in lamina; others have no page there."""
-METRICS = ("accuracy", "f1", "mae")
-"""Those of the metrics here that have a page at https://hf.co/metrics; ``model-index`` has the others too."""
+METRICS = ("accuracy", "f1", "mae")  # those that have a page at https://hf.co/metrics
 NAMED_ANSWERS = 50
 
 
@@ -49,11 +48,7 @@ def build_card(run: Run) -> str:
 
 
 def to_yaml(value: Any) -> str:
-    """A value as JSON that YAML 1.1 reads alike.
-
-    >>> to_yaml({"value": 0.00001, "name": "no: {"})
-    '{"value": 1.0e-05, "name": "no: {"}'
-    """
+    """A value as JSON that YAML 1.1 reads alike."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{to_yaml(key)}: {to_yaml(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -94,7 +89,6 @@ def _collect_metadata(run: Run, report: Report | None, name: str) -> dict[str, A
 
 
 def _collect_metrics(report: Report) -> list[tuple[str, str, float]]:
-    """The type, the name and the value of each metric."""
     match report:
         case ClassReport():
             return [

@@ -22,15 +22,11 @@ from lamina.targets import REGRESSION, SINGLE_LABEL, Kind
 from lamina.training.features import predict_logits
 from lamina.training.model import Model
 
-PICTURES = 256
-"""Upper limit of the pictures compared, evenly spread; a black and a white one are added."""
-BATCHES = (1, 2, 7)
-"""Sizes of the batches, in turn: a frozen batch size would fail."""
-TOLERANCE = 1e-4
-"""Upper limit of the difference of a logit, as a fraction of the largest one, or of 1."""
-
+PICTURES = 256  # compared at most, evenly spread; a black and a white one are added
+BATCHES = (1, 2, 7)  # sizes, in turn: a frozen batch size would fail
+TOLERANCE = 1e-4  # of a logit, as a fraction of the largest one, or of 1
+# What an opened file gives for images: probabilities and logits.
 Answer: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], tuple[np.ndarray, np.ndarray]]
-"""What an exported file is, once it is opened: pictures in, probabilities and logits out."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +36,14 @@ class Certificate:
     format: Format
     opset: int | None
     sha256: str
-    pictures: int
-    """With the black and the white one."""
+    pictures: int  # with the black and the white one
     split: str
     batches: tuple[int, ...]
-    largest_difference: float
-    """Of a logit; ``limit`` is the most that is accepted."""
+    largest_difference: float  # of a logit; ``limit`` is the most that is accepted
     limit: float
     largest_probability_difference: float
     same_answers: int
-    close_calls: int
-    """Images with another prediction: the difference of logits being within its limit, the best two are that close."""
+    close_calls: int  # images with another prediction, the best two being within the limit
 
     def __str__(self) -> str:
         others = f", {self.close_calls} too close to call" if self.close_calls else ""
@@ -62,10 +55,7 @@ class Certificate:
 
 
 def certify(content: bytes, file_format: Format, model: Model, images: Images) -> Certificate:
-    """Compare an exported file with the model, on some of ``images``, a black image and a white one.
-
-    Raises ``NetError`` where the file cannot be run or predicts something else.
-    """
+    """Compare an exported file with the model, on some of ``images``; ``NetError`` if it predicts something else."""
     some = images.take_evenly(PICTURES)
     plain = np.stack([np.full(some.pixels.shape[1:], value, np.uint8) for value in (0, 255)])
     count = len(some) + len(plain)
@@ -114,12 +104,11 @@ def certify(content: bytes, file_format: Format, model: Model, images: Images) -
 def _answer_in_batches(
     answer: Answer, pixels: UInt8[np.ndarray, "n h w c"]
 ) -> tuple[Float32[np.ndarray, "n m"], Float32[np.ndarray, "n k"]]:
-    found, place = [], 0
-    for size in cycle(BATCHES):
+    found, place, sizes = [], 0, cycle(BATCHES)
+    while place < len(pixels):
+        size = next(sizes)
         found.append(answer(np.ascontiguousarray(pixels[place : place + size])))
         place += size
-        if place >= len(pixels):
-            break
     probabilities, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return probabilities, logits
 

@@ -1,8 +1,6 @@
 """Exported files: a model with its preprocessing inside, as ONNX or as PyTorch's own program, and ONNX files as models.
 
-What goes in is a batch of pictures as they are stored, ``images``, uint8 (N, H, W, C) at the model's size; what comes
-out are ``probabilities``, a column for each of the answers' names (for regression, the numbers), and ``logits``.
-Normalization, folded norms and temperatures are inside.
+In go ``images``, uint8 (N, H, W, C) at the model's size; out come ``probabilities`` (or numbers) and ``logits``.
 """
 
 from __future__ import annotations
@@ -31,12 +29,7 @@ from lamina.training.task import Task
 if TYPE_CHECKING:
     import onnxruntime
 
-OPSET = 20
-"""The ONNX operator set of exported files."""
-EXAMPLES = 2
-"""Pictures of the example batch: one would freeze the batch size."""
-KEYS = ("task", "in_shape", "resize")
-"""What a file's metadata must have to be used as a model."""
+OPSET = 20  # ONNX's operator set
 Format = Literal["onnx", "pt2"]
 
 
@@ -48,7 +41,6 @@ class Exported(nn.Module):
         self.model = model
 
     def forward(self, images: UInt8[Tensor, "n h w c"]) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n k"]]:
-        """Probabilities, or numbers, and logits."""
         logits = self.model(images)
         return describe_answers(self.model.task, logits), logits
 
@@ -66,9 +58,10 @@ def describe_model(model: Model, resize: str) -> dict[str, Any]:
     }
 
 
-def _to_texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """The values as metadata, which are texts; what is none becomes JSON."""
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+def _describe_in_texts(model: Model, resize: str) -> dict[str, str]:
+    """The same as metadata, which are texts; what is none becomes JSON."""
+    described = describe_model(model, resize)
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in described.items()}
 
 
 def export_onnx(model: Model, resize: str) -> bytes:
@@ -83,8 +76,7 @@ def export_onnx(model: Model, resize: str) -> bytes:
     with warnings.catch_warnings(action="ignore"):  # about torch's own old functions
         try:
             program = torch.onnx.export(
-                _prepare(model),
-                (_examples(model),),
+                *_prepare(model),
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("n")},),
                 input_names=["images"],
@@ -98,7 +90,7 @@ def export_onnx(model: Model, resize: str) -> bytes:
     if program is None:
         raise NetError("This net cannot be exported: the exporter gave nothing.")
     proto = program.model_proto
-    for key, value in _to_texts(describe_model(model, resize)).items():
+    for key, value in _describe_in_texts(model, resize).items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
     return cast(bytes, proto.SerializeToString())
@@ -109,23 +101,18 @@ def export_pt2(model: Model, resize: str) -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings(action="ignore"):
         try:
-            program = torch.export.export(
-                _prepare(model), (_examples(model),), dynamic_shapes=({0: torch.export.Dim("n")},)
-            )
-            torch.export.save(program, content, extra_files=_to_texts(describe_model(model, resize)))
+            program = torch.export.export(*_prepare(model), dynamic_shapes=({0: torch.export.Dim("n")},))
+            torch.export.save(program, content, extra_files=_describe_in_texts(model, resize))
         except Exception as error:  # exporters fail in many ways
             raise _cannot_export(error) from error
     return content.getvalue()
 
 
-def _prepare(model: Model) -> Exported:
+def _prepare(model: Model) -> tuple[Exported, tuple[Tensor]]:
+    """What is exported, and its example arguments: two images, as one would freeze the batch size."""
     folded = fold_model(copy.deepcopy(model).cpu())
-    return Exported(folded.eval()).eval()
-
-
-def _examples(model: Model) -> UInt8[Tensor, "n h w c"]:
     channels, height, width = model.in_shape
-    return torch.zeros(EXAMPLES, height, width, channels, dtype=torch.uint8)
+    return Exported(folded).eval(), (torch.zeros(2, height, width, channels, dtype=torch.uint8),)
 
 
 def _cannot_export(error: Exception) -> NetError:
@@ -148,7 +135,6 @@ class OnnxModel(Model):
         self._session = session
 
     def forward(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n k"]:
-        """The logits of stored images."""
         (logits,) = self._session.run(["logits"], {"images": images.numpy()})
         return torch.from_numpy(logits)
 
@@ -188,6 +174,6 @@ def open_onnx(file: Path) -> Predictor:
             raise ValueError("its metadata do not fit it")
     except (KeyError, ValueError, TypeError, IndexError, LaminaError) as error:
         raise RunError(
-            f"{file} was not exported by lamina: expected the metadata {', '.join(KEYS)}. Export the run again."
+            f"{file} was not exported by lamina: expected the metadata task, in_shape, resize. Export the run again."
         ) from error
     return Predictor(OnnxModel(session, task, (channels, height, width)), resize)

@@ -13,25 +13,16 @@ NOT_EVALUATED = "It has not been evaluated: its data had no val or test images, 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a run without its data and its weights.
-
-    Attributes:
-        about: what the model is for, in a sentence.
-        verdict: what is wrong with it as a whole, if anything.
-        figures: its metrics in words, the score first; none where it was not evaluated.
-        heads, rows: the table of its metrics.
-        diagnoses: what went wrong in its training.
-        origin: what is needed to train it again, by name.
-    """
+    """What is known of a run without its data and its weights."""
 
     name: str
     about: str
-    verdict: Sequence[str]
-    figures: Sequence[str]
+    verdict: Sequence[str]  # what is wrong with it as a whole, if anything
+    figures: Sequence[str]  # its metrics in words, the score first; none where it was not evaluated
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     diagnoses: Sequence[str]
-    origin: dict[str, str]
+    origin: dict[str, str]  # what is needed to train it again, by name
 
 
 def collect_facts(run: Run) -> Facts:

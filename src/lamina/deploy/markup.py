@@ -10,14 +10,11 @@ import hashlib
 import html
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
-from typing import Literal
 
 from lamina.text import escape, shorten
 
-SHADES = 10
-"""Number of shades of a table's cells, besides none."""
-MOST_WIDE = 10
-"""Tables of more columns of shaded cells are set in small print on paper."""
+SHADES = 10  # of a table's cells, besides none
+MOST_WIDE = 10  # tables of more columns of shaded cells are set in small print on paper
 LONGEST_NAME = 40
 
 
@@ -37,7 +34,6 @@ def show(content: str) -> Markup:
 
 
 def join(parts: Iterable[str]) -> Markup:
-    """Several parts, one after the other."""
     return Markup("".join(map(show, parts)))
 
 
@@ -93,13 +89,12 @@ def picture(encoded: bytes, description: str, kind: str = "") -> Markup:
     return Markup(f'<img{style} src="data:{media};base64,{data}" alt="{show(description)}">')
 
 
-def chart(encoded: bytes, description: str, kind: Literal["chart", "chart narrow", "sheet"] = "chart") -> Markup:
-    """A drawing as wide as the page, or ``narrow``, or a ``sheet`` in its own size; it scrolls where it has no room."""
+def chart(encoded: bytes, description: str, kind: str = "chart") -> Markup:
+    """A ``chart`` as wide as the page, a ``chart narrow``, or a ``sheet`` in its own size; it scrolls if need be."""
     return _scroll(picture(encoded, description, kind))
 
 
 def document(title: str, *parts: str) -> str:
-    """The whole page."""
     shades = (
         f".shade-{step} {{ background: rgba(var(--shade), {0.07 * step:.2f}); }}\n" for step in range(1, SHADES + 1)
     )

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping
-from typing import Literal
-
-import numpy as np
 
 from lamina.data import Dataset
 from lamina.data.images import Split
-from lamina.data.inspection import inspect
+from lamina.data.inspection import inspect, measure_spread
 from lamina.deploy.facts import Facts, collect_facts
 from lamina.deploy.markup import Markup, chart, document, join, link, table, wrap
 from lamina.deploy.report_pictures import Evidence, show_confusions, show_losses, show_units
@@ -19,7 +15,6 @@ from lamina.drawing import draw_curves, draw_labels, draw_reliability, draw_scat
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
-from lamina.insight.duplicates import estimate_seconds, find_overlap
 from lamina.nets.costs import summarize
 from lamina.runs.run import Run
 from lamina.targets import REGRESSION
@@ -27,10 +22,7 @@ from lamina.text import format_percent
 from lamina.training.model import Model
 from lamina.training.task import Task
 
-OVERLAP_SECONDS = 3.0
-"""Near-duplicates of training images are looked for where that takes less, on one core."""
-INSPECTED_BYTES = 2_000_000_000
-"""Pixels of a data set that is looked through for findings; larger ones would take long."""
+INSPECTED_BYTES = 2_000_000_000  # of pixels that are looked through for findings; more would take long
 MOST_NAMED = 5
 
 
@@ -57,7 +49,7 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
         evidence = Evidence.collect(task, own, images)
         confusions, losses = show_confusions(report, evidence), show_losses(evidence)
     sections = {
-        "results": ("Results", _show_results(facts, report, task, own, dataset)),
+        "results": ("Results", _show_results(facts, report, task, own)),
         "confusions": ("What is confused with what", confusions),
         "losses": ("Largest losses", losses),
         "training": ("Training", _show_training(run, facts, report)),
@@ -90,15 +82,11 @@ def _show_head(facts: Facts, dataset: Dataset | None) -> list[Markup]:
     return lines
 
 
-def _show_results(
-    facts: Facts, report: Report | None, task: Task, answers: Answers | None, dataset: Dataset | None
-) -> Markup:
+def _show_results(facts: Facts, report: Report | None, task: Task, answers: Answers | None) -> Markup:
     if report is None:
         return Markup("")
     parts = [wrap("p", line, kind="warning") for line in facts.verdict]
     parts += [wrap("p", line) for line in facts.figures[1:]]
-    if answers is not None and dataset is not None:
-        parts.append(wrap("p", _describe_overlap(task, answers, dataset)))
     parts.append(table(facts.heads, facts.rows))
     if isinstance(report, LabelReport) and any(one.average_precision is not None for one in report.labels):
         parts.append(chart(encode_png(draw_labels(report)), "average precision of each label"))
@@ -107,7 +95,7 @@ def _show_results(
     elif answers is not None:
         parts.append(wrap("h3", "Are its probabilities right?"))
         drawn = encode_png(draw_reliability(task, answers))
-        kind: Literal["chart", "chart narrow"] = "chart narrow" if isinstance(report, LabelReport) else "chart"
+        kind = "chart narrow" if isinstance(report, LabelReport) else "chart"
         parts.append(chart(drawn, "how often answers with a given probability are right", kind))
     if isinstance(report, ClassReport) and report.rejections:
         parts.append(wrap("h3", "Rejecting unsure answers"))
@@ -117,16 +105,6 @@ def _show_results(
         ]
         parts.append(table(("rejected below", "answers kept", "of these right"), lines, texts=0))
     return join(parts)
-
-
-def _describe_overlap(task: Task, answers: Answers, dataset: Dataset) -> str:
-    images, train = dataset.splits[answers.split], dataset.train
-    if estimate_seconds(len(images), len(train), math.prod(images.shape)) > OVERLAP_SECONDS:
-        return "Near-duplicates of training images were not looked for: lamina evaluate --near-duplicates does that."
-    found = find_overlap(task, answers.logits, images, train)
-    if not len(found.rows):
-        return f"None of the {found.split} images is a near-duplicate of a training image."
-    return f"{found}."
 
 
 def _show_training(run: Run, facts: Facts, report: Report | None) -> Markup:
@@ -143,10 +121,8 @@ def _show_training(run: Run, facts: Facts, report: Report | None) -> Markup:
         curves = draw_curves({name: [rows]}, report.score, reports={name: [report]})
         parts.append(chart(encode_png(curves), "learning curves, and what each layer did"))
     parts.append(wrap("h3", "Diagnoses"))
-    if facts.diagnoses:
-        parts.append(wrap("ul", *(wrap("li", line) for line in facts.diagnoses)))
-    else:
-        parts.append(wrap("p", "Nothing was found to go wrong."))
+    lines = [wrap("li", line) for line in facts.diagnoses]
+    parts.append(wrap("ul", *lines) if lines else wrap("p", "Nothing was found to go wrong."))
     return join(parts)
 
 
@@ -185,9 +161,9 @@ def _show_data(run: Run, dataset: Dataset | None, answers: Mapping[Split, Answer
 def _show_numbers(dataset: Dataset) -> Markup:
     rows = []
     for split, images in dataset.splits.items():
-        for name, column in zip(images.target_names, images.targets.T.astype(np.float64), strict=True):
-            figures = column.min(), column.mean(), column.std(), column.max()
-            rows.append((split, name, *(f"{figure:.4g}" for figure in figures)))
+        for one in measure_spread(images):
+            figures = one.minimum, one.mean, one.deviation, one.maximum
+            rows.append((split, one.name, *(f"{figure:.4g}" for figure in figures)))
     return table(("split", "number", "lowest", "mean", "deviation", "highest"), rows, texts=2)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from PIL import Image
 
 from lamina.data import Images
@@ -28,15 +28,14 @@ from lamina.text import format_percent, shorten
 from lamina.training.model import Model
 from lamina.training.task import Task
 
-PICTURES_BYTES = 6_000_000
-"""Upper limit of what the pictures behind the confusions add to a page; charts and sheets add about one more."""
+PICTURES_BYTES = 6_000_000  # of the images behind the confusions; charts and sheets add about one million more
 MOST_OF_CELL, MOST_LOSSES = 30, 24
-MOST_CLASSES, MOST_PAIRS = 25, 50
-"""Upper limits of the classes of a whole confusion table, and of the pairs that are listed where there are more."""
+MOST_CLASSES, MOST_PAIRS = (
+    25,
+    50,
+)  # of a whole confusion table, and of the pairs that are listed instead of a larger one
 PICTURE_PX, PICTURE_QUALITY = 96, 90
-"""Longest side of a picture in the page, and its JPEG quality."""
-SEEN_PICTURES, LEAST_SEEN, SEEN_PIXELS = 500, 50, 2_000_000
-"""Training pictures that patches are looked for in: fewer of large ones, by their pixels in all."""
+SEEN_PICTURES, LEAST_SEEN, SEEN_PIXELS = 500, 50, 2_000_000  # where patches are looked for: fewer of large images
 SHOWN_LAYERS, SHOWN_UNITS = 2, 12
 
 
@@ -225,19 +224,12 @@ def _describe_confidence(evidence: Evidence) -> list[str]:
 
 
 def _show_picture(images: Images, row: int, caption: str) -> Markup:
-    name = images.names[row]
+    name, image, encoded = images.names[row], to_pillow(images.pixels[row]), io.BytesIO()
+    image.thumbnail((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
+    image.save(encoded, "JPEG", quality=PICTURE_QUALITY, subsampling=0)
     lines = [shorten(caption, 100), Markup("<br>")] if caption else []
     text = wrap("figcaption", *lines, wrap("span", shorten(name.rsplit("/", 1)[-1]), kind="faint"))
-    return wrap("figure", picture(encode_picture(images.pixels[row]), name), text)
-
-
-def encode_picture(pixels: UInt8[np.ndarray, "h w c"]) -> bytes:
-    """A picture as a JPEG, reduced to at most 96 px."""
-    image = to_pillow(pixels)
-    image.thumbnail((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
-    encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=PICTURE_QUALITY, subsampling=0)
-    return encoded.getvalue()
+    return wrap("figure", picture(encoded.getvalue(), name), text)
 
 
 def show_units(model: Model, train: Images) -> Markup:

@@ -13,7 +13,7 @@ from lamina.data.preparation import Preparation
 from lamina.data.sources.cifar import is_batches_archive, list_batches
 from lamina.data.sources.folder import arrange, is_hidden, is_picture_path
 from lamina.data.sources.listing import READ_ERRORS, Listing, Source, mark_state, readable
-from lamina.data.sources.members import LIMITS, Limits, open_zip, tar_members, zip_members
+from lamina.data.sources.members import open_zip, tar_members, zip_members
 from lamina.data.sources.table import HEADER_BYTES, METADATA, SUFFIXES, names_files
 from lamina.errors import DataError
 
@@ -36,12 +36,12 @@ def open_archive(path: Path, preparation: Preparation) -> Source | None:
     return Source(mark_state(path.stat()), read)
 
 
-def list_zip(path: Path, limits: Limits = LIMITS) -> list[Picture]:
+def list_zip(path: Path) -> list[Picture]:
     """The pictures of a zip, to be read in place; DataError if it is damaged or unsafe, or has a table of them."""
     pictures: dict[str, Picture] = {}
     tables: list[str] = []
-    with readable(path), open_zip(path, limits) as archive:
-        for name, member in zip_members(archive, path, limits):
+    with readable(path), open_zip(path) as archive:
+        for name, member in zip_members(archive, path):
             if is_picture_path(name):
                 pictures[name] = Picture(name, str(path), member.filename, member.file_size)
             elif _is_table(name, archive.open(member).read(HEADER_BYTES) if _has_header(name) else None):
@@ -50,12 +50,12 @@ def list_zip(path: Path, limits: Limits = LIMITS) -> list[Picture]:
     return list(pictures.values())
 
 
-def spool_tar(path: Path, spool: Path, limits: Limits = LIMITS) -> list[Picture]:
+def spool_tar(path: Path, spool: Path) -> list[Picture]:
     """Copy the pictures of a tar into one file, from which they can be read in any order; DataError as for a zip."""
     pictures: dict[str, Picture] = {}
     tables: list[str] = []
     with spool.open("wb") as file:
-        for name, data in tar_members(path, lambda name: is_picture_path(name) or _has_header(name), limits):
+        for name, data in tar_members(path, lambda name: is_picture_path(name) or _has_header(name)):
             if data is not None and is_picture_path(name):
                 # If a name occurs twice, as after tar -r, the last counts.
                 pictures[name] = Picture(name, str(spool), size_bytes=len(data), offset_bytes=file.tell())

@@ -43,7 +43,6 @@ class Table:
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of columns with the numbers of classes
 
     def describe(self) -> str:
-        """The columns and their kinds, for a message."""
         return f"Its columns are {', '.join(f'{column} ({kind})' for column, kind in self.kinds.items())}."
 
 

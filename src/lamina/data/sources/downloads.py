@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from lamina.data.cache import cache_folder, lock_or_wait
 from lamina.data.preparation import Preparation
 from lamina.data.sources.idx import open_idx
-from lamina.data.sources.listing import Listing, Source, name_class
+from lamina.data.sources.listing import Listing, name_class
 from lamina.errors import DataError, LaminaWarning
 
 NETWORK_TIMEOUT_SECONDS = 10.0
@@ -98,11 +98,6 @@ def download(name: str) -> Path:
     return target
 
 
-def open_published(name: str) -> Source:
-    """``mnist`` or ``fashion-mnist``; reading it downloads it, and raises DataError where that fails."""
-    return Source(name, lambda *_: _list_published(name))
-
-
 def _fetch(published: Published, folder: Path) -> None:
     import pooch
 
@@ -121,7 +116,8 @@ def _find_reason(error: BaseException, handled: BaseException | None) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _list_published(name: str) -> Listing:
+def list_published(name: str) -> Listing:
+    """``mnist`` or ``fashion-mnist``, which is downloaded first."""
     folder, classes = download(name), PUBLISHED[name].classes
     source = open_idx(folder, Preparation())
     if source is None:
@@ -129,9 +125,5 @@ def _list_published(name: str) -> Listing:
     listing = source.read(folder, lambda *_: None)
     labels = [name_class(number, classes, str(folder)) for number in listing.labels["label"]]
     return replace(
-        listing,
-        labels={"class": labels},
-        target_names=classes,
-        label_reason="the published set",
-        kind="single-label",
+        listing, labels={"class": labels}, target_names=classes, label_reason="the published set", kind="single-label"
     )

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from lamina.data.images import SPLITS, Split
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing, Source, mark_state, name_rows, readable, stack_pixels
-from lamina.data.sources.members import LIMITS
+from lamina.data.sources.members import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO
 from lamina.errors import DataError
 
 IDX = re.compile(r"(.*?)(train|test|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
@@ -85,7 +85,7 @@ def _read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "_ ..."]:
         header_bytes = math.prod(sizes)
         limit_bytes = path.stat().st_size
         if is_packed:
-            limit_bytes = max(LIMITS.array_floor_bytes, LIMITS.compression_ratio * limit_bytes)
+            limit_bytes = max(ARRAY_FLOOR_BYTES, COMPRESSION_RATIO * limit_bytes)
         data = file.read(min(header_bytes, limit_bytes) + 1)
         if len(sizes) != dimensions or len(data) != header_bytes:
             shape = " x ".join(map(str, sizes))

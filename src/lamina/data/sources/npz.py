@@ -25,7 +25,7 @@ from lamina.data.sources.listing import (
     name_rows,
     readable,
 )
-from lamina.data.sources.members import LIMITS, open_zip
+from lamina.data.sources.members import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO, open_zip
 from lamina.errors import DataError
 
 IMAGE_WORDS = ("images", "x", "data", "pixels", "image")
@@ -131,10 +131,8 @@ def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> _Member:
                 f"Array {key} of {path} should have {array_bytes} bytes by its header, and has "
                 f"{info.file_size - file.tell()}. Create or download it again."
             )
-    if info.file_size > max(LIMITS.array_floor_bytes, LIMITS.compression_ratio * info.compress_size):
-        raise DataError(
-            f"Array {key} of {path} is compressed more than {LIMITS.compression_ratio}:1. Save it with np.savez."
-        )
+    if info.file_size > max(ARRAY_FLOOR_BYTES, COMPRESSION_RATIO * info.compress_size):
+        raise DataError(f"Array {key} of {path} is compressed more than {COMPRESSION_RATIO}:1. Save it with np.savez.")
     return _Member(path, key, shape, dtype, is_fortran)
 
 

@@ -15,7 +15,7 @@ from lamina.data.decoding import Picture
 from lamina.data.images import Problem
 from lamina.data.sources.columns import ColumnKind, Table
 from lamina.data.sources.listing import Listing, clean_label, name_class, readable
-from lamina.data.sources.members import LIMITS, Limits
+from lamina.data.sources.members import MEMBER_BYTES, TOTAL_BYTES
 from lamina.errors import DataError
 
 ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
@@ -44,7 +44,7 @@ def read_parquet_table(path: Path) -> Table:
     return Table(path, {column: find_kind(dtype) for column, dtype in schema.items()}, rows, read, class_names)
 
 
-def spool_table(listing: Listing, folder: Path, limits: Limits = LIMITS) -> Listing:
+def spool_table(listing: Listing, folder: Path) -> Listing:
     """Copy the images that a table holds encoded into ``folder/spool``; they keep its names, if these are unique."""
     kept: list[int] = []
     pictures: list[Picture] = []
@@ -59,10 +59,10 @@ def spool_table(listing: Listing, folder: Path, limits: Limits = LIMITS) -> List
                 offset_bytes = spool.tell()
                 if data is None:
                     problems.append(Problem(picture.name, "no bytes in the table"))
-                elif len(data) > limits.member_bytes:
-                    problems.append(Problem(picture.name, f"larger than {limits.member_bytes // 2**20} MiB"))
-                elif offset_bytes + len(data) > limits.total_bytes:
-                    raise DataError(f"The pictures in {file} are more than {limits.total_bytes} bytes.")
+                elif len(data) > MEMBER_BYTES:
+                    problems.append(Problem(picture.name, f"larger than {MEMBER_BYTES // 2**20} MiB"))
+                elif offset_bytes + len(data) > TOTAL_BYTES:
+                    raise DataError(f"The pictures in {file} are more than {TOTAL_BYTES} bytes.")
                 else:
                     spool.write(data)
                     kept.append(row)

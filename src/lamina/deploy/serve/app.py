@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -22,7 +23,6 @@ from lamina.errors import suggest
 
 
 def build_app(worker: Worker, metrics: Metrics) -> Starlette:
-    """The application, whose answers ``worker`` computes."""
     held = Held()
 
     async def tell_api(_: Request) -> Response:
@@ -48,9 +48,6 @@ def build_app(worker: Worker, metrics: Metrics) -> Starlette:
     async def tell_models(_: Request) -> Response:
         return AsciiJson({"models": worker.models})
 
-    async def compute(request: Request) -> Response:
-        return await _compute(request, worker, metrics, held)
-
     return Starlette(
         routes=[
             *(Route(path, _serve_asset(*asset)) for path, asset in ASSETS.items()),
@@ -59,14 +56,13 @@ def build_app(worker: Worker, metrics: Metrics) -> Starlette:
             Route("/readyz", tell_readiness),
             Route("/metrics", tell_metrics),
             Route("/v1/model", tell_models),
-            *(Route(f"/v1/{task}", compute, methods=["POST"]) for task in TASKS),
+            *(Route(f"/v1/{task}", partial(_compute, worker, metrics, held), methods=["POST"]) for task in TASKS),
         ],
         exception_handlers={HTTPException: _tell_error},
     )
 
 
-async def _compute(request: Request, worker: Worker, metrics: Metrics, held: Held) -> Response:
-    """The answer of one model to the images in a request."""
+async def _compute(worker: Worker, metrics: Metrics, held: Held, request: Request) -> Response:
     names, task = [model["model"] for model in worker.models], request.url.path.removeprefix("/v1/")
     name = request.query_params.get("model", names[0])
     if name not in names:

@@ -18,15 +18,12 @@ from starlette.responses import JSONResponse
 from lamina.errors import plural
 
 BODY_LIMIT_BYTES = 10 * 10**6
+# Up to here a body that is too large is read and dropped, as few clients read an answer before they have sent all.
 READ_LIMIT_BYTES = 4 * BODY_LIMIT_BYTES
-"""Up to here a body that is too large is read and dropped, as few clients read an answer before they have sent all."""
-HELD_LIMIT_BYTES = 64 * 10**6
-"""Upper limit of the bodies of all requests together."""
+HELD_LIMIT_BYTES = 64 * 10**6  # of all requests together
 BODY_SECONDS = 15.0
 REQUEST_PICTURES = 64
-"""Upper limit of the pictures in one request."""
-JSON_MARKS = 8 * REQUEST_PICTURES
-"""Upper limit of the commas, brackets and braces in JSON, which become objects many times their size."""
+JSON_MARKS = 8 * REQUEST_PICTURES  # commas, brackets and braces, which become objects many times their size
 RETRY_AFTER = {"Retry-After": "1"}
 
 
@@ -34,12 +31,10 @@ class AsciiJson(JSONResponse):
     """JSON in ASCII: names from data need not be UTF-8."""
 
     def render(self, content: Any) -> bytes:
-        """The bytes."""
         return json.dumps(content, allow_nan=False).encode()
 
 
 def refuse(status: int, reason: str, headers: Mapping[str, str] | None = None) -> AsciiJson:
-    """The answer where there is none."""
     return AsciiJson({"error": reason}, status, headers)
 
 

@@ -18,13 +18,11 @@ from lamina.insight.trust import judge
 from lamina.training.features import predict_logits
 from lamina.training.model import Model
 
-MAP_SECONDS = 40.0
-"""Time limit of a map, estimated from one step; a net that is slower gets none."""
+MAP_SECONDS = 40.0  # time limit of a map, estimated from one step; a net that is slower gets none
+# Time limit of the map's tests, which take two to four times as long as the map: of timm's resnet50 at 224 px with one
+# thread of an EPYC 45 s after 12 s, of efficientnet_lite0 6 s after 2 s. The worker's own limit is for both.
 TEST_SECONDS = 30.0
-"""Time limit of the map's tests, which take two to four times as long as the map: of timm's resnet50 at 224 px with one
-thread of an EPYC 45 s after 12 s, of efficientnet_lite0 6 s after 2 s. The worker's own limit is for both."""
-FOR, AGAINST = (178, 24, 43), (33, 102, 172)
-"""Colours, red and blue, of what speaks for an answer and against it."""
+FOR, AGAINST = (178, 24, 43), (33, 102, 172)  # red and blue
 
 
 def explain_picture(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
@@ -68,7 +66,6 @@ def paint_map(values: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 4"]:
 
 
 def encode_png(pixels: UInt8[np.ndarray, "h w c"]) -> str:
-    """The pixels as a PNG in base64."""
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()

@@ -1,8 +1,4 @@
-"""The worker process of ``lamina serve``: it alone loads torch, opens runs, decodes pictures and computes.
-
-The server starts it with what to serve as JSON in its argument, sends requests to its standard input and reads answers
-from its standard output; where the input ends, so does the process.
-"""
+"""The worker process of ``lamina serve``: it alone loads torch, decodes pictures and computes, until its input ends."""
 
 from __future__ import annotations
 
@@ -14,21 +10,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from lamina.data.preparation import Resize
+from lamina.deploy.serve.explanation import explain_picture
 from lamina.deploy.serve.messages import pack_values, read_request
+from lamina.deploy.serve.similar import TrainingPictures, open_training_pictures
 from lamina.errors import LaminaError, RunError
 from lamina.evaluation.pictures import decode_ahead
 from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.runs.run import Run, load_run
 from lamina.targets import BINARY, REGRESSION
-
-if TYPE_CHECKING:
-    from lamina.deploy.serve.similar import TrainingPictures
 
 
 @dataclass
@@ -42,8 +37,6 @@ class Served:
     @cached_property
     def similar(self) -> TrainingPictures | str:
         """The run's training pictures with their features, or why there are none."""
-        from lamina.deploy.serve.similar import open_training_pictures
-
         return open_training_pictures(self.run, self.predictor.model)
 
     def describe(self) -> dict[str, Any]:
@@ -103,8 +96,6 @@ def answer_request(served: Sequence[Served], task: str, model: int, pictures: Se
 
 
 def _look_closer(one: Served, task: str, picture: bytes) -> dict[str, Any]:
-    from lamina.deploy.serve.explanation import explain_picture
-
     model = one.predictor.model
     with closing(decode_ahead([picture], model.in_shape, cast(Resize, one.predictor.resize))) as chunks:
         chunk = next(chunks)

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 LENGTH = struct.Struct(">I")
 
 
 def pack_values(values: Any) -> bytes:
-    """A message: JSON, after its length."""
+    """JSON, after its length."""
     text = json.dumps(values).encode()
     return LENGTH.pack(len(text)) + text
-
-
-def pack_head(task: str, model: int, sizes: Sequence[int]) -> bytes:
-    """The head of a request: what to do with which model, and the sizes of the pictures that follow."""
-    return pack_values({"task": task, "model": model, "sizes": sizes})
 
 
 def read_request(file: BinaryIO) -> tuple[str, int, list[bytes]] | None:

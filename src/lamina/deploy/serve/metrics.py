@@ -24,11 +24,9 @@ class Metrics:
         self._buckets.update(limit for limit in BUCKETS_SECONDS if seconds <= limit)
 
     def count_pictures(self, model: str, task: str, count: int) -> None:
-        """Count pictures that were answered."""
         self._pictures[model, task] += count
 
     def format(self, gauges: Mapping[str, int]) -> str:
-        """All of them, with what is true at the moment."""
         total = sum(self._requests.values())
         lines = ["# TYPE lamina_requests_total counter"]
         lines += [

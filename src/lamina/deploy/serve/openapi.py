@@ -16,7 +16,6 @@ BINARY: Schema = {"type": "string", "format": "binary"}
 
 
 def describe_api() -> Schema:
-    """The document."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -45,7 +44,6 @@ def _describe_schemas() -> Schema:
     answers = [TEXT, _list(TEXT), {"type": "object", "additionalProperties": NUMBER}]
     probability = {**NUMBER, "minimum": 0, "maximum": 1}
     alike = _object(id=WHOLE, target=TEXT, similarity=NUMBER, picture=PNG)
-    explanation = _object(model=TEXT, target=TEXT, trusted=TRUTH, reason=TEXT, picture=PNG, map=PNG)
     answer = _object(
         model=TEXT,
         answer={"oneOf": answers},
@@ -58,7 +56,7 @@ def _describe_schemas() -> Schema:
         "Answer": answer,
         "ClassProbability": _object(**{"class": TEXT, "probability": probability}),
         "Number": _object(name=TEXT, value=NUMBER),
-        "Explanation": explanation,
+        "Explanation": _object(model=TEXT, target=TEXT, trusted=TRUTH, reason=TEXT, picture=PNG, map=PNG),
         "Similar": _object(model=TEXT, searched=WHOLE, pictures=_list(alike)),
         "Model": _object(
             model=TEXT,
@@ -107,19 +105,12 @@ def _post(summary: str, answer: str, limit: int) -> Schema:
     responses = {
         "200": _respond("for one picture, or a list", schema),
         "422": _respond("the picture cannot be read", _refer("Problem")),
-        **dict.fromkeys(
-            ("400", "401", "403", "404", "408", "413", "421", "500", "503"), _respond("why not", _refer("Error"))
-        ),
+        **_fail(400, 401, 403, 404, 408, 413, 421, 500, 503),
     }
-    content = {media: {"schema": given} for media, given in bodies.items()}
-    request = {"required": True, "content": content}
+    request = {"required": True, "content": {media: {"schema": given} for media, given in bodies.items()}}
     return {"post": {"summary": summary, "parameters": [model], "requestBody": request, "responses": responses}}
 
 
 def _get(summary: str, media: str, schema: Schema, *others: int) -> Schema:
-    given = _respond(summary, schema, media)
-    responses = {
-        **{str(status): given for status in (200, *others)},
-        **_fail(401, 421),
-    }
-    return {"get": {"summary": summary, "responses": responses}}
+    given = {str(status): _respond(summary, schema, media) for status in (200, *others)}
+    return {"get": {"summary": summary, "responses": given | _fail(401, 421)}}

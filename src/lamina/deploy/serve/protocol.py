@@ -13,12 +13,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lamina.deploy.serve.security import HEADERS, REQUEST_SECONDS, Guard
 
-CONNECTIONS = 256
-"""Upper limit of the connections that are open at once; others are closed with status 503."""
-HEAD_SECONDS = 10.0
-"""Time from the start of a connection, or from an answer on it, to the end of the next request's head."""
-TAKE_SECONDS = 30.0
-"""Time that a client has to take what is written for it."""
+CONNECTIONS = 256  # open at once; others are closed with status 503
+HEAD_SECONDS = 10.0  # from the start of a connection, or an answer on it, to the end of the next request's head
+TAKE_SECONDS = 30.0  # that a client has to take what is written for it
 
 
 class LimitedProtocol(H11Protocol):

@@ -15,8 +15,8 @@ from lamina.deploy.serve.bodies import RETRY_AFTER, AsciiJson, refuse
 from lamina.deploy.serve.metrics import Metrics
 
 TOKEN_VARIABLE = "LAMINA_TOKEN"  # noqa: S105  # its name
-REQUEST_SECONDS = 90.0
-"""Time from a request's head to the end of its answer."""
+REQUEST_SECONDS = 90.0  # from a request's head to the end of its answer
+# Everything that is read from files: by the path in the URL, a fixed file of this package.
 ASSETS = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -24,27 +24,15 @@ ASSETS = {
     "/api.js": ("api.js", "text/javascript"),
     "/view.js": ("view.js", "text/javascript"),
 }
-"""Everything that is read from files: by the path in the URL, a fixed file of this package."""
 TASKS = ("predict", "explain", "similar")
-OPEN_PATHS = (*ASSETS, "/openapi.json", "/healthz", "/readyz")
-"""Paths that need no token: they say nothing of the models."""
+OPEN_PATHS = (*ASSETS, "/openapi.json", "/healthz", "/readyz")  # without a token: they say nothing of the models
 PATHS = (*OPEN_PATHS, "/metrics", "/v1/model", *(f"/v1/{task}" for task in TASKS))
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-CONTENT_SECURITY_POLICY = "; ".join(
-    [
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob: data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-    ]
-)
 HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -100,7 +88,6 @@ class Guard:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
         if scope["type"] != "http":
             return
         began, status = time.perf_counter(), 0

@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from lamina.deploy.serve.worker import LostError, Worker
+from lamina.deploy.serve.worker import Worker
 from lamina.errors import DataError, LaminaError
 
 if TYPE_CHECKING:
     from lamina.deploy.serve.protocol import Server
 
-END_SECONDS = 5
-"""Time that requests have to end when the server ends."""
+END_SECONDS = 5  # that requests have to end when the server ends
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -48,11 +47,7 @@ async def serve(
     remark: Callable[[str], None],
     announce: Callable[[str], None],
 ) -> None:
-    """Serve runs until the task is cancelled.
-
-    ``runs`` holds the folder of each run by the name that requests call it. ``remark`` is called with a line about what
-    goes wrong meanwhile, ``announce`` with the URL once requests are answered.
-    """
+    """Serve runs until the task is cancelled; ``announce`` is called with the URL once requests are answered."""
     with open_socket(host, port) as listening:
         worker = Worker(runs, device, remark)
         try:
@@ -62,7 +57,7 @@ async def serve(
                 await worker.spawn()
                 server = _build_server(worker, host, port, token)
                 loop = await worker.start()
-            except (LostError, OSError) as error:
+            except OSError as error:
                 raise LaminaError(f"Cannot serve: {error}. Lines above may say more.") from error
             task = asyncio.create_task(server.serve([listening]))
             try:

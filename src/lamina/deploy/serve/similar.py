@@ -21,11 +21,10 @@ from lamina.training.features import features
 from lamina.training.folding import fold_model
 from lamina.training.model import Model
 
+# Time in which features are computed, once for each run; nothing else is computed meanwhile. Where it is too short for
+# all training pictures, a random part of them is searched: with one thread of an EPYC some 10,000 of 32 px by `cnn-s`.
 SECONDS = 5.0
-"""Time in which features are computed, once for each run; nothing else is computed meanwhile. Where it is too short for
-all training pictures, a random part of them is searched: with one thread of an EPYC some 10,000 of 32 px by `cnn-s`."""
-PICTURES_AT_ONCE = 50
-"""Reached from one by doubling: one picture of a large net may take seconds."""
+PICTURES_AT_ONCE = 50  # reached from one by doubling: one picture of a large net may take seconds
 SHOWN = 6
 
 
@@ -44,20 +43,14 @@ class TrainingPictures:
         # Training pictures whose features overflow are like none.
         cosines = (self.features @ own).nan_to_num(-1)
         nearest = cosines.topk(min(SHOWN, len(cosines))).indices.tolist()
-        rows = [self.rows[place] for place in nearest]
-        images = self.images
-        return {
-            "searched": len(self.rows),
-            "pictures": [
-                {
-                    "id": row,
-                    "target": images.kind.format(images.targets[row], images.target_names),
-                    "similarity": round(float(cosines[place]), 4),
-                    "picture": encode_png(np.asarray(images.pixels[row])),
-                }
-                for place, row in zip(nearest, rows, strict=True)
-            ],
-        }
+        images, found = self.images, []
+        for place in nearest:
+            row = self.rows[place]
+            target = images.kind.format(images.targets[row], images.target_names)
+            picture = encode_png(np.asarray(images.pixels[row]))
+            similarity = round(float(cosines[place]), 4)
+            found.append({"id": row, "target": target, "similarity": similarity, "picture": picture})
+        return {"searched": len(self.rows), "pictures": found}
 
 
 def open_training_pictures(run: Run, model: Model) -> TrainingPictures | str:

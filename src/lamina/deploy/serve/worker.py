@@ -13,29 +13,22 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from lamina.deploy.serve.messages import LENGTH, pack_head
+from lamina.deploy.serve.messages import LENGTH, pack_values
 from lamina.deploy.serve.security import TOKEN_VARIABLE
 from lamina.errors import LaminaError, RunError
 
-QUEUE_PICTURES = 128
-"""Upper limit of the pictures that wait; with more, requests are turned away."""
+QUEUE_PICTURES = 128  # that wait; with more, requests are turned away
+# Computed at once: ``decode_ahead`` decodes as many in one thread, so that one image's pixels are in memory at a time.
 BATCH_PICTURES = 16
-"""Upper limit of the pictures that are computed at once; ``decode_ahead`` decodes as many in one thread, so that one
-picture's decoded pixels are in memory at a time."""
+# Time limit of each task, for a batch; one of predictions is as large as takes about a quarter of it.
 SECONDS = {"predict": 20.0, "explain": 60.0, "similar": 60.0}
-"""Time limit of each task, for a batch; one of predictions is as large as takes about a quarter of it."""
 START_SECONDS = 120.0
-RETRY_SECONDS = 1.0
-"""Time between attempts to start the process again."""
+RETRY_SECONDS = 1.0  # between attempts to start the process again
 ANSWER_LIMIT_BYTES = 64 * 2**20
 
 
 class FullError(Exception):
     """The queue has no room for these pictures."""
-
-
-class LostError(Exception):
-    """The worker process ended before it was ready."""
 
 
 @dataclass(eq=False)
@@ -49,7 +42,6 @@ class Job:
     is_alone: bool = False
 
     def can_join(self, other: Job) -> bool:
-        """Whether both can be computed together."""
         is_alike = self.task == other.task == "predict" and self.model == other.model
         return is_alike and not (self.is_alone or other.is_alone)
 
@@ -63,29 +55,24 @@ class Job:
 class Worker:
     """The process that computes: :meth:`spawn` it, then :meth:`start` it; :meth:`close` it in any case."""
 
-    runs: Mapping[str, str]
-    """The folder of each run, by the name that requests call it."""
+    runs: Mapping[str, str]  # the folder of each, by the name that requests call it
     device: str
-    remark: Callable[[str], None]
-    """Called with a line about each loss of the process."""
-    models: list[dict[str, Any]] = field(default_factory=list)
-    """What the process says of each run, in their order."""
+    remark: Callable[[str], None]  # called with a line about each loss of the process
+    models: list[dict[str, Any]] = field(default_factory=list)  # what the process says of each run, in their order
     restarts: int = 0
     is_ready: bool = False
     _jobs: list[Job] = field(default_factory=list, repr=False)
     _has_jobs: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    # How many to compute at once, by model; one until it is known how long that takes.
     _batch_pictures: dict[int, int] = field(default_factory=dict, repr=False)
-    """How many pictures to compute at once, by model; one until it is known how long that takes."""
     _process: Process | None = field(default=None, repr=False)
     _loop: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
     def waiting(self) -> int:
-        """Number of pictures that wait."""
         return sum(not job.answer.done() for job in self._jobs)
 
     async def spawn(self) -> None:
-        """Start the process without waiting for it."""
         given = json.dumps({"runs": self.runs, "device": self.device})
         # What decodes strangers' images need not know the secret.
         inherited = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
@@ -122,7 +109,6 @@ class Worker:
         return [job.answer for job in jobs]
 
     async def close(self) -> None:
-        """End the process."""
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.wait([self._loop])
@@ -136,7 +122,7 @@ class Worker:
                 first = await self._read()
         except (OSError, EOFError):
             await self._kill()
-            raise LostError("the worker process ended before it was ready") from None
+            raise ConnectionError("the worker process ended before it was ready") from None
         if "error" in first:
             await self._kill()
             raise RunError(first["error"])
@@ -184,7 +170,8 @@ class Worker:
         process = self._process
         if process is None or process.stdin is None:
             raise EOFError
-        process.stdin.write(pack_head(batch[0].task, batch[0].model, [len(job.picture) for job in batch]))
+        sizes = [len(job.picture) for job in batch]
+        process.stdin.write(pack_values({"task": batch[0].task, "model": batch[0].model, "sizes": sizes}))
         for job in batch:  # one by one, as what the pipe does not take yet is copied
             process.stdin.write(job.picture)
             await process.stdin.drain()
@@ -224,7 +211,7 @@ class Worker:
             try:
                 await self.spawn()
                 await self._greet()
-            except (LaminaError, LostError, OSError, RuntimeError) as error:
+            except (LaminaError, OSError, RuntimeError) as error:
                 # RuntimeError: asyncio cannot start the thread that waits for the process.
                 self.remark(f"the worker process could not be started: {error}")
                 await asyncio.sleep(RETRY_SECONDS)
