@@ -88,8 +88,8 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
         rows = []
         for numbers in zip(*map(measure_spread, splits.values()), strict=True):
             for split, each in zip(splits, numbers, strict=True):
-                figures = (f"{value:.6g}" for value in (each.minimum, each.mean, each.deviation, each.maximum))
-                rows.append((each.name, split, *figures))
+                name, *figures = each
+                rows.append((name, split, *(f"{figure:.6g}" for figure in figures)))
         terminal.tabulate(("number", "split", "min", "mean", "deviation", "max"), rows, texts=2)
     else:
         each_split = [one.target_counts() for one in splits.values()]
@@ -156,8 +156,7 @@ def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
         "images": {split: len(images) for split, images in dataset.splits.items()},
         "counts": {split: images.target_counts() for split, images in dataset.splits.items()},
         "numbers": {
-            split: [fields_to_json(spread) for spread in measure_spread(images)]
-            for split, images in dataset.splits.items()
+            split: [spread._asdict() for spread in measure_spread(images)] for split, images in dataset.splits.items()
         },
         "imbalance_ratio": imbalance(dataset.train),
         "sizes": None if inspection.sizes is None else fields_to_json(inspection.sizes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -19,8 +20,7 @@ OBLONG_RATIO = 2.0  # of the factors by which the sides are scaled: cropping lea
 COMMON_SIZES = 5
 
 
-@dataclass(frozen=True)
-class NumberSpread:
+class NumberSpread(NamedTuple):
     """How one number is spread over the images of a split."""
 
     name: str

@@ -161,9 +161,8 @@ def _show_data(run: Run, dataset: Dataset | None, answers: Mapping[Split, Answer
 def _show_numbers(dataset: Dataset) -> Markup:
     rows = []
     for split, images in dataset.splits.items():
-        for one in measure_spread(images):
-            figures = one.minimum, one.mean, one.deviation, one.maximum
-            rows.append((split, one.name, *(f"{figure:.4g}" for figure in figures)))
+        for name, *figures in measure_spread(images):
+            rows.append((split, name, *(f"{figure:.4g}" for figure in figures)))
     return table(("split", "number", "lowest", "mean", "deviation", "highest"), rows, texts=2)
 
 
