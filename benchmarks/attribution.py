@@ -24,7 +24,7 @@ import tyro
 from lamina import Preparation, Training, load_data, load_net, load_recipe
 from lamina.data.sources.drawn import mask_shapes
 from lamina.insight.attribution import grad_cam, integrated_gradients, occlusion, window_side_px
-from lamina.insight.trust import hits, judge
+from lamina.insight.trust import judge
 from lamina.training.features import predict_logits
 from lamina.training.model import build_model
 
@@ -88,6 +88,12 @@ def main(
         json.write_text(json_format.dumps(results, indent=2))
 
 
+def _point(maps: np.ndarray, masks: np.ndarray) -> float:
+    """How often a map is largest inside its mask, to the pixel."""
+    largest = maps.reshape(len(maps), -1).argmax(axis=1)
+    return float(masks.reshape(len(masks), -1)[np.arange(len(maps)), largest].mean())
+
+
 def _play(model, net: str, methods: dict[str, tuple[Explain, Explain]], pointed: int) -> dict[str, object]:
     test, masks = load_data("shapes").test, mask_shapes("shapes", "test", pointed)
     pixels, targets = test.pixels[:pointed], test.targets[:pointed]
@@ -96,8 +102,8 @@ def _play(model, net: str, methods: dict[str, tuple[Explain, Explain]], pointed:
     results: dict[str, object] = {"area": float(masks.mean()), "centre": float(masks[:, 15:17, 15:17].mean())}
     print(f"pointing game: area {results['area']:.3f}, centre {results['centre']:.3f}")
     for name, (explain, _) in methods.items():
-        trained, random = (hits(explain(each, pixels, targets), masks).mean() for each in (model, untrained))
-        results[name] = {"trained": float(trained), "untrained": float(random)}
+        trained, random = (_point(explain(each, pixels, targets), masks) for each in (model, untrained))
+        results[name] = {"trained": trained, "untrained": random}
         print(f"{name:10} {trained:.3f}, untrained {random:.3f}", flush=True)
     return results
 

@@ -30,7 +30,7 @@ def collect_facts(run: Run) -> Facts:
     record, report, history = run.record, run.report, run.history
     channels, height, width = record.in_shape
     preparation = ", ".join(f"{name}={value!r}" for name, value in record.data.preparation.to_json().items())
-    heads, rows = ((), ()) if report is None else report.table()[:2]
+    heads, rows = ((), ()) if report is None else report.table()
     return Facts(
         name=run.path.resolve().name,
         about=(

@@ -95,7 +95,6 @@ def _show(axes: Axes, pixels: np.ndarray, size: tuple[int, int], title: str) -> 
 
 
 def _write(axes: Axes, text: str, colour: str, line: int) -> None:
-    """Text beneath the picture."""
     axes.annotate(
         text, (0, 0), (0, -5 - 11 * line), "axes fraction", "offset points", color=colour, fontsize=7, va="top",
     )  # fmt: skip

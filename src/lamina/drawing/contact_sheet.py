@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from PIL import Image
 
 from lamina.data import Images
-from lamina.drawing.sheets import SheetRow, lay_out, make_tile
+from lamina.drawing.sheets import SheetRow, break_rows, lay_out, make_tile
 from lamina.insight.hard import Confusion
 from lamina.insight.labels import Suspect
 from lamina.targets import REGRESSION
@@ -57,7 +57,7 @@ def build_suspects_sheet(found: Sequence[tuple[Images, Suspect]], title: str) ->
     tiles = [make_tile(images.pixels[suspect.row], SIDES_PX[0][1]) for images, suspect in drawn]
     captions = [(shorten(one.given), f"→ {shorten(one.suggested)}", f"{one.score:.2f}") for _, one in drawn]
     rest = f"and {len(found) - len(drawn):,} more, not drawn" if len(found) > len(drawn) else ""
-    return lay_out(_break_rows(tiles, captions), title, rest=rest)
+    return lay_out(break_rows(tiles, captions, COLUMNS), title, rest=rest)
 
 
 def build_hard_sheet(
@@ -73,9 +73,10 @@ def build_hard_sheet(
         title: above all.
     """
     side = _choose_side(-(-len(losses) // COLUMNS) + min(MOST_PAIRS, len(pairs)))
-    first, *more = _break_rows(
+    first, *more = break_rows(
         [make_tile(images.pixels[row], side) for images, row, _, _ in losses],
         [(shorten(target), f"→ {shorten(answer)}") for _, _, target, answer in losses],
+        COLUMNS,
     )
     rows = [replace(first, name="largest losses", remark="the true answer, → the model's"), *more]
     for pair, pictures in pairs[:MOST_PAIRS]:
@@ -85,11 +86,6 @@ def build_hard_sheet(
         rows.append(SheetRow(tiles, (), name, f"{len(pair.rows):,} of {pair.images:,}: {low:.1f} to {high:.1f} %"))
     rest = f"and {len(pairs) - MOST_PAIRS:,} more pairs, not drawn" if len(pairs) > MOST_PAIRS else ""
     return lay_out(rows, title, rest=rest)
-
-
-def _break_rows(tiles: Sequence[Image.Image], captions: Sequence[tuple[str, ...]]) -> list[SheetRow]:
-    starts = range(0, len(tiles), COLUMNS)
-    return [SheetRow(tiles[start : start + COLUMNS], captions[start : start + COLUMNS]) for start in starts]
 
 
 def _choose_side(rows: int) -> int:

@@ -89,7 +89,6 @@ def _list_nets(colours: Mapping[str, str]) -> list[Line2D]:
 
 
 def _read_series(history: History, column: str) -> dict[int, float]:
-    """The figure of each epoch that has one."""
     return {row["epoch"]: row[column] for row in history if row.get(column) is not None}
 
 

@@ -70,6 +70,12 @@ def lay_out(rows: Sequence[SheetRow], title: str, remark: str = "", rest: str = 
     return sheet
 
 
+def break_rows(tiles: Sequence[Image.Image], captions: Sequence[tuple[str, ...]], columns: int) -> list[SheetRow]:
+    """The tiles with their captions in rows of as many columns."""
+    starts = range(0, len(tiles), columns)
+    return [SheetRow(tiles[start : start + columns], captions[start : start + columns]) for start in starts]
+
+
 def make_tile(pixels: UInt8[np.ndarray, "h w c"], side: int) -> Image.Image:
     """An image enlarged a whole number of times to sharp squares of colour, or reduced to ``side`` pixels."""
     height, width = pixels.shape[:2]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageOps
 
 from lamina.data import Images
-from lamina.drawing.sheets import FRAME, GAP_PX, MARGIN_PX, TEXT_PX, SheetRow, lay_out, load_font, make_tile
+from lamina.drawing.sheets import FRAME, GAP_PX, MARGIN_PX, TEXT_PX, SheetRow, break_rows, lay_out, load_font, make_tile
 from lamina.drawing.style import COLOURS, FAINT_INK, GRID, INK, label, new_figure, percent_formatter
 from lamina.insight.units import Patch, Unit
 from lamina.text import shorten
@@ -42,9 +42,7 @@ def build_units_sheet(
     columns = COLUMNS if filters is None else COLUMNS_WITH_FILTERS
     tiles = [_compose(images, unit, None if filters is None else filters[unit.number]) for unit in units]
     captions = [(f"unit {unit.number + 1}", *_describe(unit)) for unit in units]
-    starts = range(0, len(units), columns)
-    rows = [SheetRow(tiles[start : start + columns], captions[start : start + columns]) for start in starts]
-    return lay_out(rows, title, remark)
+    return lay_out(break_rows(tiles, captions, columns), title, remark)
 
 
 def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Image.Image:
@@ -53,9 +51,10 @@ def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Ima
     If it sees whole images, these are its patches.
     """
     rows = []
-    are_crops = any(_extents(images, patch) != images.shape[1:] for patch in unit.patches)
+    crops = [cut_patch(images, patch) for patch in unit.patches]
+    are_crops = any(crop.shape[:2] != images.shape[1:] for crop in crops)
     if are_crops:
-        rows.append(SheetRow([make_tile(cut_patch(images, patch), LARGE_PATCH_PX) for patch in unit.patches]))
+        rows.append(SheetRow([make_tile(crop, LARGE_PATCH_PX) for crop in crops]))
     wholes = [make_tile(images.pixels[patch.row], LARGE_PATCH_PX) for patch in unit.patches]
     if are_crops:
         wholes = [_frame(tile, patch, images) for tile, patch in zip(wholes, unit.patches, strict=True)]
@@ -103,7 +102,6 @@ def _frame(tile: Image.Image, patch: Patch, images: Images) -> Image.Image:
 
 
 def _draw_bars(unit: Unit) -> Image.Image:
-    """How well a unit separates its best classes."""
     font, small = (load_font(round(TEXT_PX * scale)) for scale in (0.9, 0.75))
     best = sorted(unit.aucs.items(), key=lambda pair: -abs(pair[1] - 0.5))[:BARS]
     heading = (
@@ -137,12 +135,6 @@ def _describe(unit: Unit) -> tuple[str, ...]:
         metric = unit.removal.before.name.replace("_", " ")
         lines.append(f"{metric} {unit.removal.describe_score()}, loss {unit.removal.describe_loss()}")
     return tuple(lines)
-
-
-def _extents(images: Images, patch: Patch) -> tuple[int, int]:
-    sizes = zip((patch.rows, patch.columns), images.shape[1:], strict=True)
-    height, width = (min(after - first, size) for (first, after), size in sizes)
-    return height, width
 
 
 def cut_patch(images: Images, patch: Patch) -> UInt8[np.ndarray, "y x c"]:

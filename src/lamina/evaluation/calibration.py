@@ -139,11 +139,8 @@ def measure_rejection(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " 
 def fit_sets(
     probabilities: Float64[np.ndarray, "n k"], targets: Int64[np.ndarray, " n"], coverage: float
 ) -> float | None:
-    """The probability from which a class belongs to a prediction set; ``None`` where there are too few images.
-
-    Split conformal prediction: Sadinle, Lei and Wasserman, Least ambiguous set-valued classifiers with bounded error
-    levels, 2019.
-    """
+    """The probability from which a class belongs to a prediction set; ``None`` where there are too few images."""
+    # Sadinle, Lei and Wasserman, Least ambiguous set-valued classifiers with bounded error levels, 2019.
     own = np.sort(probabilities[np.arange(len(targets)), targets])[::-1]
     place = math.ceil((len(own) + 1) * coverage) - 1
     return float(own[place]) if place < len(own) else None

@@ -58,7 +58,6 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW, g
 def evaluate_with_logits(
     model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW, group: Group = ALONE
 ) -> tuple[Report, Float32[np.ndarray, "n k"]]:
-    """:func:`evaluate`, and the logits that it is of."""
     task = model.task
     _check_targets(task, images)
     started = time.perf_counter()

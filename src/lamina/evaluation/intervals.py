@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from jaxtyping import Float64
 from torch import Tensor
 
-from lamina.errors import LaminaError
-
 LEVEL = 0.95
+Z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
 MANY_DEGREES = 200  # of freedom: from here on an expansion gives t to nine digits
 
 
@@ -39,13 +38,10 @@ def wilson_interval(correct: int, total: int) -> Interval:
 
     E. B. Wilson, Probable inference, Journal of the American Statistical Association 22 (1927), 209-212.
     """
-    if not 0 <= correct <= total or total == 0:
-        raise LaminaError(f"Expected 0 ≤ correct ≤ total and a total of at least 1, got {correct} of {total}.")
-    z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
     fraction = correct / total
-    centre = fraction + z**2 / (2 * total)
-    half_width = z * math.sqrt(fraction * (1 - fraction) / total + z**2 / (4 * total**2))
-    scale = 1 + z**2 / total
+    centre = fraction + Z**2 / (2 * total)
+    half_width = Z * math.sqrt(fraction * (1 - fraction) / total + Z**2 / (4 * total**2))
+    scale = 1 + Z**2 / total
     # With none or all correct the end is exactly 0 or 1; rounding must not move it past the fraction.
     return Interval(
         low=min((centre - half_width) / scale, fraction) if correct else 0.0,
@@ -54,25 +50,18 @@ def wilson_interval(correct: int, total: int) -> Interval:
 
 
 def matched_interval(better: int, worse: int, total: int) -> Interval:
-    """The 95 % interval of the difference of two accuracies on the same ``total`` images.
-
-    ``better`` are the images that only the first is right about, ``worse`` those that only the second is. Wald's
-    interval with half an image added to each cell (Agresti, Min, Statistics in Medicine 24 (2005), 729-740).
-    """
+    """The 95 % interval of the difference of two accuracies: of images that only one, only the other has right."""
+    # Wald's, with half an image added to each cell (Agresti, Min, Statistics in Medicine 24 (2005), 729-740).
     better_share, worse_share = (better + 0.5) / (total + 2), (worse + 0.5) / (total + 2)
     difference = better_share - worse_share
-    z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
-    half_width = z * math.sqrt((better_share + worse_share - difference**2) / (total + 2))
+    half_width = Z * math.sqrt((better_share + worse_share - difference**2) / (total + 2))
     return Interval(max(difference - half_width, -1.0), min(difference + half_width, 1.0))
 
 
 def influence_interval(figure: float, influences: Float64[Tensor, " n"]) -> Interval | None:
-    """The 95 % interval of a metric of n images, by Student's t; ``None`` for one image.
-
-    ``influences`` are the derivatives of the metric by the weight of each image; of a mean, (x - mean) / n. Their
-    squares sum to its variance: the infinitesimal jackknife (Efron, The Jackknife, the Bootstrap and Other Resampling
-    Plans, 1982, chapter 6).
-    """
+    """The 95 % interval of a metric of n images, by Student's t; ``None`` for one image."""
+    # Influences are the derivatives of the metric by the weight of each image. Their squares sum to its variance: the
+    # infinitesimal jackknife (Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 6).
     count = len(influences)
     if count == 1:
         return None
@@ -82,8 +71,6 @@ def influence_interval(figure: float, influences: Float64[Tensor, " n"]) -> Inte
 
 def mean_interval(values: Sequence[float]) -> MeanInterval:
     """The mean of measurements such as the scores of several seeds, and Student's 95 % interval for normal ones."""
-    if not values or not all(math.isfinite(value) for value in values):
-        raise LaminaError(f"Expected at least one value, and finite ones, got {list(values)}.")
     count = len(values)
     mean = statistics.fmean(values)
     if count == 1:
@@ -95,7 +82,7 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
 def t_quantile(degrees_of_freedom: int) -> float:
     """The t for which Student's T lies between -t and t with probability 0.95."""
     if degrees_of_freedom >= MANY_DEGREES:  # expansion 26.7.5 of Abramowitz and Stegun
-        z, inverse = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2), 1 / degrees_of_freedom
+        z, inverse = Z, 1 / degrees_of_freedom
         terms = (
             (z**3 + z) / 4,
             (5 * z**5 + 16 * z**3 + 3 * z) / 96,

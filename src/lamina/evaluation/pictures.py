@@ -92,7 +92,6 @@ def _gather(
 
 
 def _decode_some(pictures: Sequence[Picture], shape: Shape, resize: Resize) -> list[UInt8[np.ndarray, "h w c"] | str]:
-    """Each image's pixels, or why it has none."""
     decoded: list[UInt8[np.ndarray, "h w c"] | str] = []
     for picture in pictures:
         try:

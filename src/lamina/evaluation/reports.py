@@ -5,9 +5,9 @@ from __future__ import annotations
 import heapq
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from lamina.errors import LaminaError
 from lamina.evaluation.advice import advise, advise_on_classes, find_verdict
@@ -17,7 +17,7 @@ from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, 
 from lamina.text import escape, format_percent, format_table, html_table
 from lamina.values import fields_to_json, from_json_values
 
-HTML_ROWS = 10
+HTML_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,6 @@ class Baseline:
     def is_beaten(self) -> bool:
         """Whether the model is better by more than chance: its interval lies above 0."""
         return self.gain_interval is not None and self.gain_interval.low > 0
-
-
-class ScoreTable(NamedTuple):
-    """A row for each class, label or number, and a metric for each, by which they are ranked."""
-
-    heads: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    ranks: Sequence[float | None]
-    ranked_by: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +83,8 @@ class Report(ABC):
         """The baseline in words."""
 
     @abstractmethod
-    def table(self) -> ScoreTable:
-        """The metrics of each class, label or number."""
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """The heads, and a row for each class, label or number."""
 
     def advice(self) -> str:
         """What to try where the model does not beat the baseline."""
@@ -120,21 +111,14 @@ class Report(ABC):
         return {f"{self.split}_{self.score.name}": self.score.value}
 
     def __str__(self) -> str:
-        table = self.table()
-        lines = [*find_verdict(self), *self.figures(), "", format_table(table.heads, table.rows)]
+        lines = [*find_verdict(self), *self.figures(), "", format_table(*self.table())]
         return "\n".join([*lines, "", remarks] if (remarks := self._remarks()) else lines)
 
     def _repr_html_(self) -> str:
-        """The headlines and a table, for notebooks; of many classes the best and the worst."""
-        table = self.table()
-        rows, remark = table.rows, ""
-        if len(rows) > HTML_ROWS:
-            ranked = sorted((-rank, place) for place, rank in enumerate(table.ranks) if rank is not None)
-            chosen = ranked if len(ranked) <= HTML_ROWS else ranked[: HTML_ROWS // 2] + ranked[-HTML_ROWS // 2 :]
-            rows = [table.rows[place] for _, place in chosen]
-            remark = f"<p>The best and the worst of {len(table.rows):,} by {table.ranked_by}.</p>"
+        heads, rows = self.table()
         lines = "<br>".join(html.escape(line) for line in (*find_verdict(self), *self.figures()))
-        return f"<p>{lines}</p>{html_table(table.heads, rows)}{remark}"
+        remark = f"<p>and {len(rows) - HTML_ROWS:,} more</p>" if len(rows) > HTML_ROWS else ""
+        return f"<p>{lines}</p>{html_table(heads, rows[:HTML_ROWS])}{remark}"
 
     def _format_images(self) -> str:
         count = "1 image" if self.images == 1 else f"{self.images:,} images"
@@ -256,12 +240,10 @@ class ClassReport(Report):
     def advice(self) -> str:
         return advise_on_classes(self)
 
-    def table(self) -> ScoreTable:
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         rows = [(each.name, *map(format_percent, (each.precision, each.recall, each.f1)), f"{each.support:,}")
                 for each in self.classes]  # fmt: skip
-        return ScoreTable(
-            ("class", "precision", "recall", "F1", "images"), rows, [each.f1 for each in self.classes], "F1"
-        )
+        return ("class", "precision", "recall", "F1", "images"), rows
 
     def _remarks(self) -> str:
         support = {scores.name: scores.support for scores in self.classes}
@@ -322,13 +304,12 @@ class LabelReport(Report):
     def constant_answer(self) -> str:
         return "answering with the labels' frequencies"
 
-    def table(self) -> ScoreTable:
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         rows = [
             (each.name, *map(format_percent, (each.average_precision, each.precision, each.recall, each.f1)),
              f"{each.support:,}") for each in self.labels
         ]  # fmt: skip
-        heads = ("label", "average precision", "precision", "recall", "F1", "images")
-        return ScoreTable(heads, rows, [each.average_precision for each in self.labels], "average precision")
+        return ("label", "average precision", "precision", "recall", "F1", "images"), rows
 
     def _remarks(self) -> str:
         absent = ", ".join(escape(scores.name) for scores in self.labels if not scores.support)
@@ -369,13 +350,12 @@ class NumberReport(Report):
     def constant_answer(self) -> str:
         return f"always answering the {'medians' if len(self.numbers) > 1 else 'median'}"
 
-    def table(self) -> ScoreTable:
-        rows = [
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        rows: list[tuple[str, ...]] = [
             (each.name, f"{each.mean_absolute_error:.4g}", f"{each.baseline_error:.4g}",
              f"{each.root_mean_squared_error:.4g}", _format(each.r2, ".3f")) for each in self.numbers
         ]  # fmt: skip
-        heads = ("number", "mean absolute error", "error of the median", "RMSE", "R²")
-        return ScoreTable(heads, rows, [each.r2 for each in self.numbers], "R²")
+        return ("number", "mean absolute error", "error of the median", "RMSE", "R²"), rows
 
 
 def _describe_calibration(report: Report, error: float, uncalibrated: float | None) -> str:

@@ -26,12 +26,9 @@ def calibration_error(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " 
 
 
 def average_precision(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> tuple[float, Float64[Tensor, " n"]]:
-    """Precision at each threshold, weighted by the recall it gains, and its derivatives by the weight of each image.
-
-    Images of the same score share a threshold. At least one image must be true.
-    """
+    """Precision at each threshold, weighted by the recall it gains, and its derivatives by the weight of each image."""
     descending, order = scores.sort(descending=True)
-    ties = descending.unique_consecutive(return_counts=True)[1]
+    ties = descending.unique_consecutive(return_counts=True)[1]  # images of the same score share a threshold
     seen = ties.cumsum(0)
     found = truth[order].double().cumsum(0)[seen - 1]
     hits = found.diff(prepend=found.new_zeros(1))

@@ -43,10 +43,7 @@ def views_of(recipe: Recipe) -> tuple[View, ...]:
 def predict_views(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], views: tuple[View, ...], group: Group = ALONE
 ) -> tuple[Float32[np.ndarray, "n k"], int]:
-    """The logits of images, averaged over ``views`` where the model is unsure, and the number of those images.
-
-    A single-label model is unsure where its most likely class is less than 0.5 ahead, other models everywhere.
-    """
+    """The logits of images, averaged over ``views`` where the model is unsure, and the number of those images."""
     logits = predict_logits(model, pixels, group=group)
     if len(views) == 1:
         return logits, 0
@@ -59,7 +56,7 @@ def predict_views(
 
 
 def _is_unsure(task: Task, logits: Float32[np.ndarray, "n k"]) -> Bool[np.ndarray, " n"]:
-    if not isinstance(task, SingleLabel) or logits.shape[1] < 2:
+    if not isinstance(task, SingleLabel) or logits.shape[1] < 2:  # others are unsure everywhere
         return np.ones(len(logits), np.bool_)
     likeliest = torch.from_numpy(logits).softmax(dim=1).topk(2, dim=1).values  # calibrated or not, the same images
     return (likeliest[:, 0] - likeliest[:, 1] < UNSURE_BELOW).numpy()

@@ -177,7 +177,6 @@ def window_side_px(height: int, width: int) -> int:
 
 
 def pick(logits: Float[Tensor, "n k"], outputs: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """The logit of one output for each image."""
     return logits.gather(1, outputs[:, None])[:, 0]
 
 
@@ -195,6 +194,5 @@ def float_inputs(
 
 
 def _chunks(count: int, size: int) -> list[slice]:
-    """The places from 0 in slices of at most ``size``."""
     size = max(1, size)
     return [slice(start, start + size) for start in range(0, count, size)]

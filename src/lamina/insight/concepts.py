@@ -39,14 +39,11 @@ class Concept:
 
 
 def find_concepts(
-    strengths: Float32[np.ndarray, "n u"],
-    untrained: Sequence[Float32[np.ndarray, "n u"]],
-    images: Images,
-    seed: int = 0,
+    strengths: Float32[np.ndarray, "n u"], untrained: Sequence[Float32[np.ndarray, "n u"]], images: Images
 ) -> tuple[Concept, ...]:
     """For each class or attribute the unit that overlaps it most; ``untrained`` are responses by random weights."""
     truth = memberships(images) > 0
-    generator = np.random.default_rng(derive_seed(seed, "concepts"))
+    generator = np.random.default_rng(derive_seed(0, "concepts"))
     own, *others = (RankedStrengths(each) for each in (strengths, *untrained))
     found = []
     for name, has in zip(name_memberships(images), truth.T, strict=True):

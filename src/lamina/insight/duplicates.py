@@ -51,7 +51,6 @@ class Pair(NamedTuple):
 
 
 def shrink(pixels: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n s t c"]:
-    """The images at the size of comparison."""
     height, width = pixels.shape[1:3]
     if max(height, width) <= SIDE_PX:
         return pixels
@@ -193,7 +192,6 @@ def find_overlap(
 
 
 def _center(pixels: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
-    """The pictures as floats around zero, channels first."""
     return (pixels.permute(0, 3, 1, 2).float() - 128).contiguous()
 
 

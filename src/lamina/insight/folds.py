@@ -200,7 +200,6 @@ def _predict_by_heads(
     device: str,
     progress: Progress | None,
 ) -> CrossPrediction:
-    """By heads on features that are computed once for all folds."""
     task = task_of(images)
     place = choose_device(device).value
     model = build_model(net.module(images.shape, task.outputs), images, recipe).to(place)
@@ -222,13 +221,13 @@ def _to_probabilities(training: Training, pixels: np.ndarray) -> Float32[np.ndar
     return training.model.task.probabilities(logits).numpy()
 
 
-def choose_plans(images: Images, pretrained: TimmNet | None, seed: int = 0) -> tuple[Plan, ...]:
+def choose_plans(images: Images, pretrained: TimmNet | None) -> tuple[Plan, ...]:
     """The plans for the number and size of ``images``; ``pretrained`` is a net at hand, if any."""
     if pretrained is None or len(images) > FEATURES_IMAGES or images.shape[0] not in (1, 3):
-        return (_train_small(images, RECIPE, seed),)
+        return (_train_small(images, RECIPE),)
     if len(images) <= FEATURES_ALONE_IMAGES:
-        return (_take_features(images, pretrained, seed),)
-    return _take_features(images, pretrained, seed), _train_small(images, BRIEF_RECIPE, seed)
+        return (_take_features(images, pretrained),)
+    return _take_features(images, pretrained), _train_small(images, BRIEF_RECIPE)
 
 
 def predict_by(
@@ -271,20 +270,20 @@ def _report_part(progress: Progress, place: int, plans: int, done: int, total: i
     progress(place * PROGRESS_PARTS + done * PROGRESS_PARTS // max(1, total), plans * PROGRESS_PARTS)
 
 
-def _take_features(images: Images, net: TimmNet, seed: int) -> Plan:
+def _take_features(images: Images, net: TimmNet) -> Plan:
     recipe = fit_recipe(RECIPES["frozen"], _kept(images), FEATURES_SIDE_PX, images.kind, PRETRAINED_HOME)
     reason = f"a head on its features at {FEATURES_SIDE_PX} px"
-    return Plan(net.net_name, net, dataclasses.replace(recipe, seed=seed), FEATURES_SIDE_PX, reason)
+    return Plan(net.net_name, net, recipe, FEATURES_SIDE_PX, reason)
 
 
-def _train_small(images: Images, recipe: Recipe, seed: int) -> Plan:
+def _train_small(images: Images, recipe: Recipe) -> Plan:
     side_px = min(images.shape[1:])
     if side_px < LEAST_CONVOLVED_PX:
         name, own, home = "mlp", load_recipe("mlp"), ZOO_HOME
     else:
         name, own, home = "cnn-s", recipe, HOME
     smaller = min(side_px, TRAINED_SIDE_PX)
-    fitted = dataclasses.replace(fit_recipe(own, _kept(images), smaller, images.kind, home), seed=seed)
+    fitted = fit_recipe(own, _kept(images), smaller, images.kind, home)
     return Plan(name, load_net(name), fitted, smaller, f"from scratch, {fitted.epochs} epochs at {smaller} px")
 
 

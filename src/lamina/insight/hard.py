@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,23 +28,12 @@ class Confusion:
     """Of the fraction of them with this prediction (Wilson, 95 %)."""
 
 
-class _Column(NamedTuple):
-    names: tuple[str, ...]
-    answers: Int64[np.ndarray, " n"]
-    targets: Int64[np.ndarray, " n"]
-    losses: Float[np.ndarray, " n"]
-
-
 def measure_losses(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> Float[np.ndarray, " n"]:
     """The loss of each image, of which a report has the mean; of numbers, their mean squared standardized error."""
-
-    def measure(one: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return task.loss(one[None], target[None])
-
     if not len(logits):
         return np.empty(0)
-    losses = torch.vmap(measure)(torch.from_numpy(logits).double(), torch.from_numpy(np.array(targets)))
-    return np.asarray(losses.numpy())
+    measure = torch.vmap(lambda one, target: task.loss(one[None], target[None]))
+    return np.asarray(measure(torch.from_numpy(logits).double(), torch.from_numpy(np.array(targets))).numpy())
 
 
 def find_confusions(
@@ -80,15 +68,18 @@ def format_answers(task: Task, logits: Float32[np.ndarray, "n k"]) -> tuple[str,
     return tuple(kind.format(one, names) for one in found)
 
 
-def _split_columns(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> Iterator[_Column]:
+def _split_columns(
+    task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
+) -> Iterator[tuple[tuple[str, ...], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
+    """The questions that each image is asked: their classes, the predictions, the targets and their losses."""
     if task.kind is SINGLE_LABEL:
-        yield _Column(task.target_names, logits.argmax(axis=1), targets, measure_losses(task, logits, targets))
+        yield task.target_names, logits.argmax(axis=1), targets, measure_losses(task, logits, targets)
         return
     columns = targets[:, None] if task.kind is BINARY else targets
     for name, own, truth in zip(task.target_names, logits.T, columns.T, strict=True):
         prefix = "" if task.kind is BINARY else f"{name}: "
         losses = np.logaddexp(0, np.where(truth, -own, own), dtype=np.float64)
-        yield _Column((f"{prefix}no", f"{prefix}yes"), (own > 0).astype(np.int64), truth.astype(np.int64), losses)
+        yield (f"{prefix}no", f"{prefix}yes"), (own > 0).astype(np.int64), truth.astype(np.int64), losses
 
 
 def _group(rows: Int64[np.ndarray, " m"], keys: Int64[np.ndarray, " m"]) -> list[Int64[np.ndarray, " _"]]:

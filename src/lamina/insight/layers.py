@@ -128,7 +128,6 @@ def _measure_field(model: Model, path: str, scale: int) -> Field | Literal["cut 
 
 
 def _find_box(is_seen: Bool[Tensor, "h w"]) -> tuple[Pair, Pair]:
-    """The rows and columns from the first to after the last that is seen."""
     places = (is_seen.any(dim=1 - axis).nonzero() for axis in range(2))
     rows, columns = ((int(found.min()), int(found.max()) + 1) for found in places)
     return rows, columns

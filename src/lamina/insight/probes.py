@@ -180,7 +180,6 @@ def compare_layers(
 
 
 def _compute_gram(model: Model, pixels: UInt8[np.ndarray, "n h w c"], path: str) -> Float64[np.ndarray, "n n"]:
-    """The products of all pairs of images, by a layer's output."""
     batches = (np.ascontiguousarray(batch) for batch in split_pixels(pixels))
     outputs = torch.cat([activations(model, batch, [path])[path].flatten(1) for batch in batches])
     outputs -= outputs.mean(dim=0)

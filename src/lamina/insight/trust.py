@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from lamina.evaluation.scores import mean_ranks
@@ -66,16 +66,15 @@ def judge(
     targets: Int64[np.ndarray, " n"],
     maps: Float32[np.ndarray, "n h w"],
     explain: Explain,
-    seed: int = 0,
 ) -> tuple[Trust, ...]:
     """Test the ``maps`` of the images' ``targets``; ``explain`` is what made them, or does so more coarsely."""
     similarities = []
     for fraction in CASCADE:
-        redrawn = redraw(model, fraction, seed)
+        redrawn = redraw(model, fraction)
         redrawn_maps = explain(redrawn, pixels, targets)
         similarities.append([rank_correlation(*pair) for pair in zip(maps, redrawn_maps, strict=True)])
-    covered = _cover_cells(model, pixels, targets, maps, seed)
-    controls = _cover_cells(redrawn, pixels, targets, redrawn_maps, seed)
+    covered = _cover_cells(model, pixels, targets, maps)
+    controls = _cover_cells(redrawn, pixels, targets, redrawn_maps)
     return tuple(
         _decide(*parts, is_number=model.task.kind is REGRESSION)
         for parts in zip(maps, zip(*similarities, strict=True), covered, controls, strict=True)
@@ -104,13 +103,6 @@ def rank_correlation(one: Float[np.ndarray, "*shape"], other: Float[np.ndarray, 
     return float(ranks.prod(axis=0).sum() / spread) if spread else 0.0
 
 
-def hits(maps: Float32[np.ndarray, "n h w"], masks: Bool[np.ndarray, "n h w"]) -> Bool[np.ndarray, " n"]:
-    """Whether each map is largest inside its mask: the pointing game (Zhang et al., arXiv 1608.00507), to the pixel."""
-    largest = maps.reshape(len(maps), -1).argmax(axis=1)
-    inside: Bool[np.ndarray, " n"] = masks.reshape(len(masks), -1)[np.arange(len(maps)), largest]
-    return inside
-
-
 class _Covered(NamedTuple):
     """A prediction, and its mean while cells are covered: by the map, by the map at random places, from the centre."""
 
@@ -125,7 +117,6 @@ def _cover_cells(
     pixels: UInt8[np.ndarray, "n h w c"],
     targets: Int64[np.ndarray, " n"],
     maps: Float32[np.ndarray, "n h w"],
-    seed: int,
 ) -> list[_Covered]:
     cells = _divide(pixels.shape[1], pixels.shape[2])
     count = int(cells.max()) + 1
@@ -134,7 +125,7 @@ def _cover_cells(
     y, x = np.ogrid[:height, :width]
     distance = np.hypot(y - (height - 1) / 2, x - (width - 1) / 2)
     from_centre = np.bincount(cells.ravel(), distance.ravel()) / sizes
-    generator = np.random.default_rng(derive_seed(seed, "cover"))
+    generator = np.random.default_rng(derive_seed(0, "cover"))
     # A lattice, so that the places are spread evenly.
     start, numbers = generator.random(2), np.arange(RANDOM_ORDERS)
     lattice = (start + np.stack([numbers / RANDOM_ORDERS, numbers * GOLDEN_FRACTION], axis=1)) % 1
@@ -177,7 +168,6 @@ def _divide(height: int, width: int) -> Int64[np.ndarray, "h w"]:
 
 
 def _answer(model: Model, logits: Float[Tensor, "n k"], target: int, sign: int) -> Float[Tensor, " n"]:
-    """The probability of the answer, or the number in standard deviations."""
     if model.task.kind is SINGLE_LABEL:
         return model.task.probabilities(logits)[:, target]
     signed = sign * logits[:, target]

@@ -31,7 +31,6 @@ def build_layer(name: str, by_place: Sequence[object], by_name: Mapping[str, obj
 
 
 def layer_from_json(data: object) -> Layer:
-    """The layer that ``Layer.to_json`` wrote."""
     if not isinstance(data, dict) or not all(isinstance(text, str) for text in (data.get("layer"), *data)):
         raise NetError(f'a layer in JSON must be {{"layer": name, ...}}, got {reprlib.repr(data)}.')
     kind = data["layer"]

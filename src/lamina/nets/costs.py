@@ -35,11 +35,9 @@ class Summary:
     multiply_adds: int
 
     def __str__(self) -> str:
-        """As plain text."""
         return format_table(*self.table())
 
     def _repr_html_(self) -> str:
-        """As HTML, for notebooks."""
         return html_table(*self.table())
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -58,7 +56,6 @@ class Summary:
         return ("layer", "output", "parameters", "multiply-adds", "receptive field"), [*rows, total]
 
     def to_json(self) -> dict[str, object]:
-        """As JSON values."""
         return asdict(self)
 
 

@@ -142,7 +142,6 @@ def trace_shapes(layers: Sequence[Layer], in_shape: Shape) -> tuple[Shape, ...]:
 
 
 def pair_shapes(layers: Sequence[Layer], in_shape: Shape) -> Iterable[tuple[Layer, Shape]]:
-    """Each of ``layers`` with the shape of its input."""
     return zip(layers, trace_shapes(layers, in_shape), strict=False)
 
 
@@ -155,7 +154,6 @@ def trace_fields(layers: Sequence[Layer], in_shape: Shape, field: Field | None) 
 
 
 def build_modules(layers: Sequence[Layer], in_shape: Shape) -> nn.Sequential:
-    """The torch modules of layers in a row."""
     from torch import nn
 
     return nn.Sequential(*(layer.module(shape) for layer, shape in pair_shapes(layers, in_shape)))

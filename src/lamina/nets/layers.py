@@ -137,14 +137,12 @@ class Whiten(DerivedLayer):
     stride: Size = 1
 
     def counterpart(self, in_shape: Shape) -> Conv2d:
-        """The convolution of the same shape."""
         channels, *_ = require_image(self, in_shape)
         kernel_size = as_pair(self.kernel_size)
         slide(self, Window(kernel_size, as_pair(self.stride)), in_shape)
         return Conv2d(2 * math.prod(kernel_size) * channels, kernel_size, self.stride)
 
     def module(self, in_shape: Shape) -> nn.Conv2d:
-        """A ``Whitening``, random until fitted."""
         from lamina.nets.modules import Whitening
 
         channels, *_ = require_image(self, in_shape)
@@ -195,7 +193,6 @@ class Output(DerivedLayer):
     units: Whole | None = None
 
     def counterpart(self, in_shape: Shape) -> Linear:
-        """The linear layer with as many units."""
         if self.units is None:
             raise NetError(f"{self}: the number of outputs is not known yet. Call net.with_outputs(10) for 10.")
         require_vector(self, in_shape)

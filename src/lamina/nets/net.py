@@ -17,11 +17,10 @@ from lamina.text import html_table
 if TYPE_CHECKING:
     from torch import nn
 
-WANTED_OUTPUT = {
+WANTED_OUTPUT = {  # by whether the net predicts numbers
     False: "logits, as the task itself makes probabilities of them",
     True: "unbounded numbers, as they are predicted in standard deviations",
 }
-"""What a net must give, and why, for messages: where it predicts numbers, and where not."""
 
 
 @dataclass(frozen=True, init=False, repr=False)

@@ -79,7 +79,6 @@ class Residual(Layer):
         return Field((bottom - top, right - left), made.step_px, (top, left))
 
     def module(self, in_shape: Shape) -> nn.Module:
-        """A ``ResidualSum`` of both paths."""
         from lamina.nets.modules import ResidualSum
 
         self.out_shape(in_shape)
