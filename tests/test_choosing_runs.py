@@ -199,8 +199,8 @@ def test_train_shows_what_it_does(tmp_path, capsys):
     [
         ({"recipe": "best"}, r'^recipe needs a net, as in train\(data, net="cnn-s", recipe="best"\)\.$'),
         ({"net": "cnn", "recipe": "bst"}, r"^cnn has no recipe 'bst'\. Did you mean best\?"),
-        ({"net": "cnn", "seconds": 0.0}, r"^seconds was 0\.0, but must be more than 0\.$"),
-        ({"seconds": -1.0}, r"^seconds was -1\.0, but must be more than 0\.$"),
+        ({"net": "cnn", "seconds": 0.0}, r"^seconds is 0\.0, but must be more than 0"),
+        ({"seconds": -1.0}, r"^seconds is -1\.0, but must be more than 0"),
         ({"net": "none"}, r"^There is no net 'none' in the zoo\."),
     ],
 )

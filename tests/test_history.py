@@ -14,6 +14,7 @@ from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.runs.record import RunRecord
 from lamina.runs.run import Run, load_run
 from lamina.runs.start import create_folder
+from lamina.training.events import Epoch
 from lamina.training.recipe import Recipe
 from small_runs import DATA, begin_run
 
@@ -51,14 +52,14 @@ def test_the_history_grows_by_a_line_an_epoch(run):
 
 
 def test_nan_and_infinity_become_null(run):
-    run.history.append({"event": "epoch", "epoch": 1, "train_loss": math.nan, "test_loss": math.inf})
-    assert (
-        run.path / "history.jsonl"
-    ).read_text() == '{"event": "epoch", "epoch": 1, "train_loss": null, "test_loss": null}\n'
+    epoch = Epoch(1, 2, math.nan, None, 1.0, 12.0, 0.1, metrics={"val_loss": math.inf})
+    run.history.append(epoch.to_json())
+    row = json.loads((run.path / "history.jsonl").read_text())
+    assert (row["train_loss"], row["val_loss"]) == (None, None)
 
 
 def test_figures_of_layers_are_kept_and_a_bad_one_is_named(run):
-    figures = {"names": ["1 Linear", "2 ReLU"], "gradient_norms": (0.5, None), "weight_norms": (math.inf, None)}
+    figures = {"names": ["1 Linear", "2 ReLU"], "gradient_norms": (0.5, None), "weight_norms": (None, None)}
     figures |= dict.fromkeys(("update_norms", "input_means", "input_deviations", "inactive_fractions"), (1, 0.25))
     run.history.append({"event": "epoch", "epoch": 1, "layers": figures})
     (row,) = run.history.epochs()

@@ -78,6 +78,17 @@ def test_a_finished_run_that_is_resumed_on_a_full_disk_keeps_its_report_and_logi
     assert {file.name: file.read_bytes() for file in run.path.iterdir()} == before
 
 
+def test_a_disk_that_is_full_from_the_start_leaves_a_run_that_can_be_resumed(tmp_path):
+    straight = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    straight.train(progress=False)
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="full")
+    with full_disk(1500), pytest.warns(LaminaWarning, match="^cannot write to "), pytest.raises(RunError):
+        run.train(progress=False)
+    assert run.history.epochs() == []
+    run.train(progress=False)
+    assert digests(run) == digests(straight)
+
+
 class Unreadable(nn.Module):
     """Fails as a module that reads a file of its own may."""
 
@@ -142,7 +153,7 @@ def test_a_time_limit_ends_within_an_epoch_evaluates_and_can_be_resumed(tmp_path
     first, ended, report = run.iter_train(until=time.perf_counter())
     assert (type(first), first.step) == (Step, 1)
     reason = f"time limit reached after 0 of 2 epochs; lamina resume {run.path} trains the rest"
-    assert ended == EarlyEnd(1, reason)
+    assert ended == EarlyEnd(0, reason)
     assert (report.split, run.report, run.is_finished) == ("test", report, False)
     assert run.train(progress=False) is not None
     assert digests(run) == digests(straight)

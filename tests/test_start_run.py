@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+import lamina
 from lamina import Recipe, load_recipe, load_run, start_run
 from lamina.data import Dataset, Images
-from lamina.errors import NetError, RunError
+from lamina.errors import LaminaError, NetError
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
 from lamina.training.pretrained import RECIPES
 from small_runs import DATA, NET, RECIPE
@@ -86,10 +87,36 @@ def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
 )  # fmt: skip
 def test_arguments_of_other_types_are_rejected_in_one_message(arguments, message, tmp_path, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(RunError) as rejected:
+    with pytest.raises(LaminaError) as rejected:
         start_run(**arguments, runs_dir=tmp_path / "runs")
     assert str(rejected.value) == message
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda run: lamina.train(DATA, net=3), "net must be a Net, a module, or the name or layers of a net, got "
+         "int."),
+        (lambda run: lamina.train(DATA, net=NET, recipe=3), "recipe must be a Recipe, or the name of one of the net's, "
+         "got int."),
+        (lambda run: lamina.train(5), "data must be a Dataset, Images, or the name or path of a data set, got int."),
+        (lambda run: lamina.train(DATA, seconds="3m"), "seconds must be a number, such as 180, got str."),
+        (lambda run: lamina.train(DATA, seconds=0), "seconds is 0, but must be more than 0. Try seconds=180."),
+        (lambda run: lamina.train(DATA, recipe="best"), 'recipe needs a net, as in train(data, net="cnn-s", '
+         'recipe="best").'),
+        (lambda run: lamina.choose(DATA, seconds="3m"), "seconds must be a number, such as 180, got str."),
+        (lambda run: run.train(data=5), "data must be a Dataset, or the name or path of a data set, got int."),
+        (lambda run: run.train(until="now"), "until must be a time of time.perf_counter(), got str."),
+    ],
+)  # fmt: skip
+def test_arguments_of_other_types_are_named(call, message, tmp_path, monkeypatch):
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LaminaError) as rejected:
+        call(run)
+    assert str(rejected.value) == message
 
 
 def test_a_module_that_cannot_be_copied_is_rejected(tmp_path):

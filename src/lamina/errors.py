@@ -88,6 +88,12 @@ def find_nearest(name: str, choices: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, list(choices), n=1)), None)
 
 
+def check_type(value: object, types: tuple[type, ...], name: str, expected: str) -> None:
+    """Raise ``LaminaError`` unless an argument is ``None`` or of one of the types."""
+    if value is not None and not isinstance(value, types):
+        raise LaminaError(f"{name} must be {expected}, got {type(value).__name__}.")
+
+
 def suggest(name: str, choices: Iterable[str]) -> str:
     """A sentence with the nearest of ``choices`` to a misspelt ``name``, else all of them.
 

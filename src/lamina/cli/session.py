@@ -24,15 +24,13 @@ from lamina.insight.duplicates import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.keep import RunEvent
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run, load_run
-from lamina.studies.events import Decision, Kept, Renamed, Started
+from lamina.studies.events import Kept, Renamed, Started
 from lamina.targets import REGRESSION
 from lamina.training.events import Diagnosis, Epoch, Resumed, Rewind, Step
 from lamina.training.group import ALONE, Group
 
 IN_TRAINING = (Started, Resumed, Step, Report, Epoch, Diagnosis, Rewind)
 """After these, a signal lets the current step finish; after others, as while images are loaded, it ends at once."""
-UNPRINTED = ("layers", "diagnoses")
-"""Fields of an epoch that ``--json`` leaves out: they are in the history, and diagnoses have lines of their own."""
 
 
 def print_group(group: Group, lanes: int, terminal: Terminal) -> None:
@@ -90,9 +88,7 @@ def _until_stopped(
 
 def _print_event(event: Any, run: Run | None, terminal: Terminal) -> None:
     text = str(event)
-    if not isinstance(event, Decision | Started | Resumed):
-        values = {name: value for name, value in event.to_json().items() if name not in UNPRINTED}
-        terminal.emit(values.pop("event"), **({} if run is None else {"run": str(run.path)}) | values)
+    terminal.emit(**({} if run is None else {"run": str(run.path)}) | event.to_json())
     if isinstance(event, Epoch):
         terminal.say(text)
         return

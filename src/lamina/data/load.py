@@ -25,7 +25,7 @@ from lamina.data.sources.idx import open_idx
 from lamina.data.sources.listing import Source
 from lamina.data.sources.npz import open_npz
 from lamina.data.sources.table import open_table
-from lamina.errors import DataError, LaminaWarning, name_some, plural, suggest
+from lamina.errors import DataError, LaminaWarning, check_type, name_some, plural, suggest
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 
 NAMES = (*PUBLISHED, *SHAPES)
@@ -108,6 +108,7 @@ def load_to_evaluate(
 
 def as_dataset(data: Dataset | Images | str | Path | None) -> Dataset:
     """A data set as it is, of images to train on, or by its name or path; by default :func:`find_default_data`."""
+    check_type(data, (Dataset, Images, str, Path), "data", "a Dataset, Images, or the name or path of a data set")
     if isinstance(data, Images):
         return Dataset.from_images(data)
     return data if isinstance(data, Dataset) else load_data(find_default_data()[0] if data is None else data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -32,12 +31,12 @@ class History:
     file: Path
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add an event's values; on disk when this returns. NaN and infinity become null.
+        """Add an event's values; on disk when this returns.
 
         Raises:
             OSError: the file cannot be written; it is unchanged.
         """
-        line = (json.dumps(_replace_not_finite(row)) + "\n").encode()
+        line = (json.dumps(row, allow_nan=False) + "\n").encode()
         with open(self.file, "ab", buffering=0, opener=_open_no_link) as history:
             end = history.tell()
             try:
@@ -96,14 +95,6 @@ class History:
                 stacklevel=3,
             )
         return [_parse_row(line, f"Line {number} of {self.file}") for number, line in enumerate(lines, start=1)]
-
-
-def _replace_not_finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _replace_not_finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_replace_not_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _open_no_link(path: str, flags: int) -> int:

@@ -135,7 +135,7 @@ class Keeper:
         if self.until is not None and time.perf_counter() > self.until and not self.training.is_finished:
             done = f"{self.training.epochs_done} of {self.training.recipe.epochs} epochs"
             reason = f"time limit reached after {done}; {resume_command(self.folder.path, self.record)} trains the rest"
-            self._early_end = self._early_end or EarlyEnd(event.epoch, reason)
+            self._early_end = self._early_end or EarlyEnd(self.training.epochs_done, reason)
 
     def _keep_epoch(self, event: Epoch) -> Iterator[RunEvent]:
         report = self._evaluate_val(event)
@@ -245,14 +245,20 @@ class Keeper:
     def _save_checkpoint(self, *, with_model: bool = False) -> None:
         if not self.group.is_leader:
             return
-        began = time.perf_counter()
+        began, rows = time.perf_counter(), list(self._rows)
         checkpoint = self.training.checkpoint()  # first, since it rejects NaN and infinity
-        while self._rows:
-            self.folder.append_row(self._rows[0])
-            del self._rows[0]
-        if with_model:
-            self.folder.save_model(self.training.model)
-        self.folder.save_checkpoint(checkpoint)
+        try:
+            while self._rows:
+                self.folder.append_row(self._rows[0])
+                del self._rows[0]
+            if with_model:
+                self.folder.save_model(self.training.model)
+            self.folder.save_checkpoint(checkpoint)
+        except (WriteError, RuntimeError, MemoryError):
+            if not self.folder.checkpoint_file.exists():  # without one, a history could not be resumed
+                self.folder.history.trim(0, 0)
+                self._rows = rows
+            raise
         self._saved_at = time.perf_counter()
         self._saving_seconds = self._saved_at - began
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from lamina.data import Dataset
 from lamina.data.images import Split
-from lamina.errors import LaminaError, NetError, RunError, escape, suggest
+from lamina.errors import LaminaError, NetError, RunError, check_type, escape, suggest
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.pictures import find_pictures
@@ -139,6 +139,8 @@ class Run:
             LaminaError: an argument is invalid, a file is damaged, another process trains the run, or there is no
                 room; what was saved before stays.
         """
+        check_type(data, (Dataset, str, Path), "data", "a Dataset, or the name or path of a data set")
+        check_type(until, (float, int), "until", "a time of time.perf_counter()")
         if on_diagnosis not in ("continue", "stop"):
             raise RunError(f"on_diagnosis was {on_diagnosis!r:.60}, but is continue or stop.")
         folder, module = self.folder, self.module if module is None else module

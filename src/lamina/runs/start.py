@@ -19,7 +19,7 @@ from torch import nn
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset, check_learnable
 from lamina.data.splits import OWN_RULE
-from lamina.errors import LaminaWarning, NetError, RecipeError, RunError
+from lamina.errors import LaminaWarning, NetError, RecipeError, RunError, check_type
 from lamina.files import sync_folder, write_json
 from lamina.nets import Net
 from lamina.runs.nets import NetChoice, choose_by_images, find_net
@@ -86,12 +86,11 @@ def start_run(
     >>> load_run(run.path).train(progress=False).split
     'test'
     """
-    _check_type(net, (Net, nn.Module, NetChoice, str), "net", "a Net, a module, or the name or layers of a net")
-    _check_type(data, (Dataset, Images, str, Path), "data", "a Dataset, Images, or the name or path of a data set")
-    _check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives")
+    check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives")
+    choice = None if net is None else choose_net(net)
     dataset = as_dataset(data)
     check_learnable(dataset)
-    choice = choose_net(choose_by_images(dataset) if net is None else net)
+    choice = choice or choose_net(choose_by_images(dataset))
     train = dataset.train
     if recipe is None:
         own_recipe = next(iter(choice.recipes.values()))
@@ -116,6 +115,7 @@ def start_run(
 
 
 def choose_net(net: Net | nn.Module | NetChoice | str) -> NetChoice:
+    check_type(net, (Net, nn.Module, NetChoice, str), "net", "a Net, a module, or the name or layers of a net")
     if isinstance(net, NetChoice):
         return net
     if isinstance(net, str):
@@ -150,11 +150,6 @@ def _describe(prepared: Prepared, dataset: Dataset, choice: NetChoice, command: 
         versions=find_versions(with_timm=timm is not None),
         machine=describe_machine(),
     )
-
-
-def _check_type(value: object, types: tuple[type, ...], name: str, expected: str) -> None:
-    if value is not None and not isinstance(value, types):
-        raise RunError(f"{name} must be {expected}, got {type(value).__name__}.")
 
 
 def _copy(net: AnyNet) -> AnyNet:

@@ -191,7 +191,7 @@ def choose_pretrained(
     return [replace(propose_at(tuned.side_px, "frozen"), pace=tuned.pace), tuned]
 
 
-def choose_penalty(frozen: Candidate, seconds: float, device: str) -> Candidate:
+def tune_penalty(frozen: Candidate, seconds: float, device: str) -> Candidate:
     """The candidate with a weight decay chosen by cross-validation, if that fits into ``seconds`` and runs on a CPU."""
     images, pace = frozen.experiment.dataset.train, frozen.pace
     needed = PENALTY_SECONDS + pace.start_seconds + pace.evaluation_seconds * min(len(images), CHOOSING_IMAGES)

@@ -24,7 +24,6 @@ from lamina.runs.run import Run
 from lamina.runs.start import start_run
 from lamina.studies.candidates import (
     CHOSEN,
-    choose_penalty,
     choose_pretrained,
     choose_with_fallback,
     has_time_to_tune,
@@ -32,9 +31,10 @@ from lamina.studies.candidates import (
     propose,
     remember,
     try_briefly,
+    tune_penalty,
 )
 from lamina.studies.events import Comparison, Decision, Kept, Renamed, Started, Trial
-from lamina.studies.experiments import Candidate, Deadline
+from lamina.studies.experiments import Candidate, Deadline, check_seconds
 from lamina.studies.training import IterTrain, StartRun, iter_candidate, remove_run
 from lamina.training.device import choose_device
 from lamina.training.events import EarlyEnd
@@ -92,14 +92,13 @@ def choose(
     Raises:
         LaminaError: an argument is invalid, not even one epoch fits, or as ``load_data`` and ``Run.iter_train``.
     """
+    check_seconds(seconds)
     deadline = Deadline(time.perf_counter(), seconds)
     given = dict(given or {})
     try:
         Recipe(**given)
     except TypeError as error:
         raise RecipeError(f"given takes the fields of a Recipe, such as lr or epochs, but: {error}") from error
-    if not seconds > 0:
-        raise RecipeError(f"seconds was {seconds}, but must be more than 0.")
     dataset, start = as_dataset(data), partial(start_run, runs_dir=runs_dir, device=device)
     return iter_chosen(
         dataset, deadline, given, from_scratch=from_scratch, start=start, train=Run.iter_train, device=device,
@@ -137,7 +136,7 @@ def iter_chosen(
     if stages:
         candidate = yield from _prepare(stages[-1], progress)
         if candidate.recipe.freeze >= candidate.recipe.epochs and "weight_decay" not in given:
-            candidate = choose_penalty(candidate, TRIAL_FRACTION * deadline.seconds, device)
+            candidate = tune_penalty(candidate, TRIAL_FRACTION * deadline.seconds, device)
         considered: tuple[Considered, ...] = (remember(candidate, CHOSEN),)
     else:
         candidate, considered = choose_with_fallback(dataset, deadline, given, device)
@@ -282,7 +281,7 @@ def iter_stages(
     frozen = yield from _prepare(stages[0], progress)
     began = time.perf_counter()
     if "weight_decay" not in given:
-        frozen = choose_penalty(frozen, trial_seconds, device)
+        frozen = tune_penalty(frozen, trial_seconds, device)
     spent = time.perf_counter() - began
     named = partial(start, name=name)
     first = yield from _iter_on_val(frozen, frozen.spend(deadline), deadline, start=named, train=train)

@@ -12,7 +12,7 @@ from torch import nn
 from lamina.data import Dataset, Images
 from lamina.data.decoding import fit_pixels
 from lamina.data.preparation import Resize
-from lamina.errors import RecipeError
+from lamina.errors import RecipeError, check_type
 from lamina.insight.duplicates import UNASKED_SECONDS, estimate_seconds
 from lamina.nets import Net, Shape
 from lamina.runs.nets import NetChoice
@@ -165,6 +165,13 @@ def fit_to_time(experiment: Experiment, deadline: Deadline, device: str) -> tupl
     candidate = Candidate(experiment, min(experiment.dataset.train.shape[1:])).time(device)
     check_one_epoch(candidate, deadline)
     return candidate, candidate.fit(deadline)
+
+
+def check_seconds(seconds: float | None) -> None:
+    """Raise ``LaminaError`` unless a time limit is a positive number, or there is none."""
+    check_type(seconds, (float, int), "seconds", "a number, such as 180")
+    if seconds is not None and not seconds > 0:
+        raise RecipeError(f"seconds is {seconds}, but must be more than 0. Try seconds=180.")
 
 
 def check_one_epoch(candidate: Candidate, deadline: Deadline) -> None:

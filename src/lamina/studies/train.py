@@ -10,14 +10,14 @@ from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
-from lamina.errors import RecipeError
+from lamina.errors import RecipeError, check_type
 from lamina.nets import Net
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
 from lamina.runs.start import choose_net, start_run
 from lamina.studies.choose import DEFAULT_SECONDS, choose
 from lamina.studies.events import Decision, Kept, Renamed, Started
-from lamina.studies.experiments import Deadline, Experiment
+from lamina.studies.experiments import Deadline, Experiment, check_seconds
 from lamina.studies.training import fit_experiment, iter_named
 from lamina.training.recipe import Recipe
 
@@ -67,8 +67,8 @@ def train(
     'test'
     """
     began = time.perf_counter()
-    if seconds is not None and not seconds > 0:
-        raise RecipeError(f"seconds was {seconds}, but must be more than 0.")
+    check_seconds(seconds)
+    check_type(recipe, (Recipe, str), "recipe", "a Recipe, or the name of one of the net's")
     if net is None and recipe is not None:
         raise RecipeError('recipe needs a net, as in train(data, net="cnn-s", recipe="best").')
     if net is None:
