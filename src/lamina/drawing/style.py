@@ -35,7 +35,6 @@ def save_figure(figure: Figure | Image.Image, path: Path) -> None:
 
 
 def encode_png(figure: Figure | Image.Image) -> bytes:
-    """A picture as the bytes of a PNG."""
     encoded = io.BytesIO()
     if isinstance(figure, Figure):
         figure.savefig(encoded, dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight", pad_inches=0.2)

@@ -14,7 +14,6 @@ KINDS: dict[str, Callable[..., Layer]] = {name: getattr(layers, name) for name i
 
 
 def build_layer(name: str, by_place: Sequence[object], by_name: Mapping[str, object]) -> Layer:
-    """The layer called ``name`` with positional and named arguments."""
     if name not in KINDS:
         raise NetError(f"{reprlib.repr(name)} is not a layer. {suggest(name, KINDS)}")
     signature = inspect.signature(KINDS[name])

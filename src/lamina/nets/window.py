@@ -90,5 +90,4 @@ class Window:
 
 
 def as_pair(size: int | Pair) -> Pair:
-    """(height, width) of a size."""
     return (size, size) if isinstance(size, int) else size
