@@ -113,8 +113,7 @@ def test_a_killed_worker_is_named_and_resuming_with_others_gives_the_same_weight
         torchrun(3, *TRAIN, "--name", "killed", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as process:  # fmt: skip
-        while json.loads(process.stdout.readline())["event"] != "epoch":
-            pass
+        assert json.loads(process.stdout.readline())["event"] == "epoch"
         os.kill(find_workers(process.pid)[1], signal.SIGKILL)
         _, printed = process.communicate(timeout=120)
     assert "lamina: No answer from rank 1 of 3 processes: killed, stopped or cut off. Nothing is lost" in printed
@@ -151,8 +150,7 @@ def test_torchrun_starts_a_training_again_that_lost_a_worker(workplace, undistur
         torchrun(2, *TRAIN, "--name", "again", "--json", restarts=1),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as process:  # fmt: skip
-        while json.loads(process.stdout.readline())["event"] != "epoch":
-            pass
+        assert json.loads(process.stdout.readline())["event"] == "epoch"
         os.kill(find_workers(process.pid)[1], signal.SIGKILL)
         rest, printed = process.communicate(timeout=180)
     assert process.returncode == 0, printed

@@ -88,7 +88,8 @@ def _until_stopped(
 
 def _print_event(event: Any, run: Run | None, terminal: Terminal) -> None:
     text = str(event)
-    terminal.emit(**({} if run is None else {"run": str(run.path)}) | event.to_json())
+    if not isinstance(event, Decision | Started | Resumed):  # what is said on stderr before the first epoch
+        terminal.emit(**({} if run is None else {"run": str(run.path)}) | event.to_json())
     if isinstance(event, Epoch):
         terminal.say(text)
         return
