@@ -94,7 +94,7 @@ def main() -> None:
         if rank >= size:
             return
         os.environ["WORLD_SIZE"] = str(size)  # as torchrun would have set it for so many
-        with join_group(60) as group:
+        with join_group() as group:
             found = train_all(group)
             if group.size != size:
                 raise ValueError(f"expected {size} processes, but {group.size} joined")

@@ -18,7 +18,7 @@ from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Net, Outp
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.activations import activations
 from lamina.training.checkpoint import Standing
-from lamina.training.diagnosis import LIMITS, diagnose, find_overfitting
+from lamina.training.diagnosis import diagnose, find_overfitting
 from lamina.training.doctor import LOSS_STEPS, constant_loss, keep_buffers, look
 from lamina.training.events import Diagnosis, Step
 from lamina.training.observation import Activity, Observation
@@ -279,10 +279,6 @@ def test_overfitting_needs_a_falling_training_loss_and_several_worse_epochs():
     assert find_overfitting([row | {"train_loss": 1.0} for row in rows]) is None
     assert find_overfitting([row | {"val_loss": min(0.85, row["val_loss"])} for row in rows]) is None
     assert find_overfitting([]) is None
-
-
-def test_every_limit_has_a_source():
-    assert all(limit.source for limit in LIMITS.values())
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

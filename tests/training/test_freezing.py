@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ import torch
 from torch import nn
 
 from lamina.data import Images
-from lamina.errors import RecipeError
+from lamina.errors import DataError, RecipeError
 from lamina.nets import Flatten, Net, Output
+from lamina.training import freezing
 from lamina.training.batches import Batches
 from lamina.training.events import Epoch
 from lamina.training.features import FOLDED_PICTURES, predict_logits
@@ -218,6 +221,32 @@ def test_a_net_with_two_heads_is_predicted_whole():
     np.testing.assert_array_equal(training.predict_logits(pixels), predict_logits(training.model, pixels))
 
 
+def mapped_files(folder: Path) -> int:
+    """How many files of a folder are mapped into this process's memory; they have no name there any more."""
+    assert not list(folder.iterdir())
+    return sum(str(folder) in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}], ids=str)
+def test_features_beyond_the_limit_are_in_a_file_until_all_layers_learn(changes, tmp_path, monkeypatch):
+    recipe, val = dataclasses.replace(RECIPE, **changes), make_images(7).pixels
+    expected = [start(recipe), []]
+    for event in expected[0]:
+        if isinstance(event, Epoch):
+            expected[1].append(expected[0].predict_logits(val))
+    monkeypatch.setenv("LAMINA_CACHE", str(tmp_path))
+    monkeypatch.setattr(freezing, "MEMORY_BYTES", 100)
+    training, logits, files = start(recipe), [], []
+    for event in training:
+        if isinstance(event, Epoch):
+            logits.append(training.predict_logits(val))
+            files.append(mapped_files(tmp_path))
+    assert files == [2, 2, 0]  # of the training images and of the evaluated ones
+    np.testing.assert_array_equal(logits, expected[1])
+    assert not changed(weights(training), weights(expected[0]))
+
+
 def test_features_are_freed_when_all_layers_learn_and_found_again_after_a_return_to_frozen_epochs():
     training, val, found = start(), make_images(7).pixels, []
     checkpoint = copy.deepcopy(training.checkpoint())
@@ -234,3 +263,11 @@ def test_features_are_freed_when_all_layers_learn_and_found_again_after_a_return
     for _ in training:
         pass
     assert not changed(weights(training), expected)
+
+
+def test_features_that_cannot_be_stored_say_where_they_should_be(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(freezing, "MEMORY_BYTES", 100)
+    with pytest.raises(DataError, match=r"images take 0.0 GB, which cannot be stored in .*file .File exists"):
+        next(iter(start()))

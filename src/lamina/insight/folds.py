@@ -40,7 +40,6 @@ from lamina.zoo import LEAST_CONVOLVED_PX, load_net, load_recipe
 FOLDS = 4
 MOST_OF_ALL, MOST_OF_A_CLASS = 1 / FOLDS, 0.5
 """A group with a larger share is not kept in one fold: it would be too large, or its net would hardly see the class."""
-STEPS_PER_RECORD = 10
 FEATURES_ALONE_IMAGES, FEATURES_IMAGES = 1_000, 20_000
 """Up to how many images the features of a pretrained net serve alone, and with ``cnn-s``, if the net is at hand."""
 FEATURES_SIDE_PX = 96
@@ -177,9 +176,7 @@ def _predict_by_nets(
     for fold in range(FOLDS):
         held, kept = (np.flatnonzero(is_in) for is_in in (folds == fold, folds != fold))
         seeded = dataclasses.replace(recipe, seed=derive_seed(recipe.seed, "fold", fold))
-        training = Training(
-            net.with_outputs(task.outputs), images.take(kept), seeded, device=device, steps_per_record=STEPS_PER_RECORD
-        )
+        training = Training(net.with_outputs(task.outputs), images.take(kept), seeded, device=device)
         steps = training.steps_per_epoch
         for event in training:
             if progress is not None:

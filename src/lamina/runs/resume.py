@@ -83,7 +83,6 @@ def make_training(
     record: RunRecord,
     dataset: Dataset,
     net: Net | TimmNet | nn.Module,
-    steps_per_record: int = 10,
     group: Group = ALONE,
     *,
     initial_weights: bool = True,
@@ -103,7 +102,6 @@ def make_training(
         record.recipe,
         device=choose_again(record.device).value,
         precision=record.precision,
-        steps_per_record=steps_per_record,
         group=group,
     )
 
@@ -137,14 +135,10 @@ def resume_training(
         return b""
 
     group.lead(check_history)
-    # A loop can be left at its next record: after any step on a CPU; a GPU would wait for each record.
-    # All processes of a group agree at each record whether to leave, and a signal makes one.
-    steps_per_record = 1 if group.size == 1 and device == "cpu" else 10
     training = make_training(
         dataclasses.replace(record, recipe=recipe),
         dataset,
         net,
-        steps_per_record,
         group,
         initial_weights=checkpoint is None,
     )

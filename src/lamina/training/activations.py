@@ -29,10 +29,9 @@ class Call(NamedTuple):
 def activations(
     model: Model, images: UInt8[Tensor, "n h w c"] | UInt8[np.ndarray, "n h w c"], layers: Iterable[Place]
 ) -> dict[Place, Float[Tensor, "n ..."]]:
-    """The outputs of some layers for ``images``; a layer is given by its index in the net or its module path.
+    """The outputs of some layers, given by index in the net or module path, for ``images`` as one batch in eval mode.
 
-    The model is in eval mode meanwhile and does not change; torch's generators stay as they are. All images are one
-    batch. Of a module that is called several times, the last output counts.
+    Of a module that is called several times, the last output counts.
 
     Raises:
         NetError: there is no such layer, or it gave no tensor.
@@ -99,25 +98,24 @@ def find_path(model: Model, layer: int | str) -> str:
 
 
 def path_of(model: Model, module: nn.Module) -> str:
-    """The path of a module that is part of the model."""
     return next(str(path) for path, found in model.named_modules() if found is module)
 
 
 def describe_layer(model: Model, path: str) -> str:
     """A layer of the net by its place and arguments; a module of a user's own by its name and class."""
     kind = type(model.get_submodule(path)).__name__
-    _, _, name = path.partition(".")
+    name = path.partition(".")[2]
     place, _, inside = name.partition(".")
-    if model.net is not None and place.isdecimal():
-        layer = f"layer {int(place) + 1} of {len(model.net)}, {model.net.layers[int(place)]}"
-        return f"{layer} (in it: {kind})" if inside else layer
-    return f"{name or 'the module'} ({kind})"
+    if model.net is None or not place.isdecimal():
+        return f"{name or 'the module'} ({kind})"
+    layer = f"layer {int(place) + 1} of {len(model.net)}, {model.net.layers[int(place)]}"
+    return f"{layer} (in it: {kind})" if inside else layer
 
 
 def name_layer(model: Model, path: str) -> str:
     """A layer in a word or two: its number in the net, from 1, and its kind, or its name in a user's own module."""
     kind = type(model.get_submodule(path)).__name__
-    _, _, name = path.partition(".")
+    name = path.partition(".")[2]
     place, dot, inside = name.partition(".")
     if model.net is None or not place.isdecimal():
         return f"{name or 'the module'} {kind}"

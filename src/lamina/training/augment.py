@@ -1,7 +1,4 @@
-"""Crop, flip, shift, recolour, blank and shrink whole batches of bytes at once.
-
-The choices for every image of an epoch are drawn at its start from (seed, epoch), so they do not depend on the batches.
-"""
+"""Crop, flip, shift, recolour, blank and shrink whole batches of bytes at once, by choices drawn for a whole epoch."""
 
 from __future__ import annotations
 
@@ -16,8 +13,7 @@ from torch.nn import functional
 from lamina.training.randomness import derive_generator
 from lamina.training.recipe import Recipe
 
-CROP_RATIO = 4 / 3
-"""Upper limit of the change of the aspect ratio in a random resized crop."""
+CROP_RATIO = 4 / 3  # upper limit of the change of the aspect ratio in a random resized crop
 _PART_BITS = 7  # parts of a pixel, 128: the most by which a difference of two bytes can be multiplied in 16 bits
 _GREY_WEIGHTS = (77, 150, 29)  # of red, green and blue: ITU-R BT.601 in 256ths
 
@@ -26,16 +22,12 @@ _GREY_WEIGHTS = (77, 150, 29)  # of red, green and blue: ITU-R BT.601 in 256ths
 class Choices:
     """The augmentation of each image of a training set in one epoch; ``None`` where there is none."""
 
-    flips: Bool[Tensor, " n"] | None = None
-    """Whether the image is mirrored left to right."""
-    shifts_px: Int64[Tensor, "n 2"] | None = None
-    """How far it is moved down and right."""
-    holes_px: Int64[Tensor, "n 2"] | None = None
-    """Row and column of the middle of the blanked square."""
+    flips: Bool[Tensor, " n"] | None = None  # whether the image is mirrored left to right
+    shifts_px: Int64[Tensor, "n 2"] | None = None  # how far it is moved down and right
+    holes_px: Int64[Tensor, "n 2"] | None = None  # row and column of the middle of the blanked square
     crops: Float[Tensor, "n 4"] | None = None
     """Top, left, height and width of the part that is shown, in fractions of the image's sides."""
-    jitters: Float[Tensor, "n 3"] | None = None
-    """Factors of brightness, contrast and saturation."""
+    jitters: Float[Tensor, "n 3"] | None = None  # factors of brightness, contrast and saturation
 
 
 def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -> Choices:
@@ -125,7 +117,6 @@ def shrink_batch(images: UInt8[Tensor, "b h w c"], fraction: float) -> UInt8[Ten
 
 
 def shrunk_size(length_px: int, fraction: float) -> int:
-    """The height or width of a shrunk image, at least a pixel."""
     return max(1, round(length_px * fraction))
 
 

@@ -20,11 +20,8 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the weights after ``step`` (from 0); copy the statistics of batch norms, and other buffers.
-
-        The decay is at most (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage: with few steps, the
-        average would otherwise consist of the initial weights.
-        """
+        """Move towards the weights after ``step`` (from 0); copy the statistics of batch norms, and other buffers."""
+        # As in TensorFlow's ExponentialMovingAverage, so that few steps do not leave the initial weights.
         share = 1 - min(self._decay, (1 + step) / (10 + step))
         pairs = list(zip(self.model.parameters(), self._live.parameters(), self._with_infinities, strict=True))
         kept, weights = zip(*(pair[:2] for pair in pairs if not pair[2]), strict=True)

@@ -20,11 +20,8 @@ from lamina.training.recipe import Recipe
 from lamina.training.schedule import size_fraction
 from lamina.training.task import task_of
 
-LEAST_IN_LANE = 2
-"""Images, as a batch norm cannot normalize one."""
-RESIDENT_FRACTION = 0.25
-"""Images are kept on a GPU if they take at most this fraction of its free memory; weights and activations need the
-rest."""
+LEAST_IN_LANE = 2  # images, as a batch norm cannot normalize one
+RESIDENT_FRACTION = 0.25  # of a GPU's free memory, for images; weights and activations need the rest
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,50 +30,35 @@ class Batch:
 
     epoch: int
     step: int
-    indices: Int64[Tensor, " b"]
-    """Which images of the set they are."""
+    indices: Int64[Tensor, " b"]  # which images of the set they are
     pixels: UInt8[Tensor, "b h w c"]
     targets: Num[Tensor, "b ..."] | Bool[Tensor, "b ..."]
-    weights: Float[Tensor, "b ..."] | None
-    """Factors for the loss of each target; ``None`` where all count alike."""
-    lane: int = 0
-    """Which part of the step's images they are."""
-    share: Float[Tensor, ""] | None = None
-    """Their fraction of the step's images; ``None`` where they are all of them."""
+    weights: Float[Tensor, "b ..."] | None  # factors for the loss of each target; `None` where all count alike
+    lane: int = 0  # which part of the step's images they are
+    share: Float[Tensor, ""] | None = None  # their fraction of the step's images; `None` where they are all of them
 
 
 @dataclass(frozen=True, eq=False)
 class DividedBatch:
-    """The lanes of one step; ``epoch`` and ``step`` in it count from 0."""
+    """The lanes of one step, of which ``lanes`` have images; ``epoch`` and ``step`` in it count from 0."""
 
     epoch: int
     step: int
-    images: int
-    """In all lanes."""
+    images: int  # in all lanes
     lanes: int
-    """How many have images."""
-    own_lanes: range
-    """Those of them that are this process's."""
-    gather: Callable[[int], Batch]
-    """The batch of one of these; its pixels are gathered and augmented at each call."""
+    own_lanes: range  # those that are this process's
+    gather: Callable[[int], Batch]  # the batch of one of these; its pixels are gathered and augmented at each call
 
     @property
     def own(self) -> Iterator[Batch]:
-        """The batches of this process, one after another."""
         return map(self.gather, self.own_lanes)
 
 
 class Batches:
     """The batches of every epoch; each follows from the seed, the epoch and the step alone.
 
-    The pixels of small sets are copied to the device once; of larger sets, each batch is, through pinned memory.
-
-    Args:
-        images: the training images.
-        recipe: batch size, augmentation, balance and seed.
-        device: where the batches go.
-        group: the processes that share the lanes out.
-        resident_bytes: largest size of pixels to keep on the device; by default a quarter of a GPU's free memory.
+    Sets of up to ``resident_bytes``, by default a quarter of a GPU's free memory, are copied to the device once; of
+    larger sets, each batch is, through pinned memory.
     """
 
     def __init__(
@@ -99,11 +81,9 @@ class Batches:
         self._own_lanes = group.deal(recipe.lanes)
 
     def __len__(self) -> int:
-        """Steps in an epoch."""
         return len(self._slices)
 
     def sample(self, count: int) -> UInt8[Tensor, "b h w c"]:
-        """The first images of the set, as they are."""
         return self._pixels[:count].to(self._device)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[DividedBatch]:

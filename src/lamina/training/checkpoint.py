@@ -1,7 +1,4 @@
-"""Everything that an exact continuation needs: weights, their average, the optimizer's state, and the progress.
-
-It needs no generator's state: what is random in a step follows from the seed and the step's number alone.
-"""
+"""Everything that an exact continuation needs; no generator's state, as randomness follows from seed and step alone."""
 
 from __future__ import annotations
 
@@ -21,15 +18,12 @@ class Standing:
     """The progress of a training between two steps, and the sums of the current epoch so far."""
 
     steps_done: int
-    rewinds: int
-    """How often the training went back to a checkpoint, halving the learning rate each time."""
+    rewinds: int  # how often the training went back to a checkpoint, halving the learning rate each time
     images: int
     loss: float
-    correct: float | None
-    """Correct predictions; ``None`` for regression."""
+    correct: float | None  # correct predictions; `None` for regression
     seconds: float
-    doctor: dict[str, Any] = field(default_factory=dict)
-    """What the doctor remembers, as plain values."""
+    doctor: dict[str, Any] = field(default_factory=dict)  # what the doctor remembers, as plain values
 
 
 @dataclass(frozen=True, eq=False)

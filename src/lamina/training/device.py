@@ -14,7 +14,6 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # mallopt(3)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that a device has no memory left."""
     # torch has no class of its own for a CPU's.
     is_on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     return is_on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)

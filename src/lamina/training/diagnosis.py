@@ -1,15 +1,11 @@
-"""What the figures of a training say about what goes wrong: rules, their limits, and the sentences for people.
-
-Everything here is a function of an :class:`~lamina.training.observation.Observation`; doctor.py takes the figures.
-:data:`LIMITS` holds the limits and where they come from.
-"""
+"""What an observation of a training says about what goes wrong: rules, their limits, and the sentences for people."""
 
 from __future__ import annotations
 
 import itertools
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 from lamina.errors import plural
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
@@ -20,34 +16,25 @@ CAUSES: frozenset[str] = frozenset(get_args(CauseKind))
 """Why a net does not learn. What follows from that is not looked for where one of these was found."""
 
 
-class Limit(NamedTuple):
-    """A limit, and what it limits and comes from."""
-
-    value: float
-    source: str
-
-
 LIMITS = {
-    "input deviation": Limit(0.1, "of the first layer's input, or ten; LeCun et al., Efficient BackProp, 1998"),
-    "initial loss": Limit(3.0, "before the first step, by ln K, that of a guess; CS231n: they are equal; chosen here"),
-    "update": Limit(0.5, "of all weights in a step, by their size; CS231n: a thousandth is usual; chosen here"),
-    "small update": Limit(1e-3, "of the layer that changes most; CS231n: the usual one"),
-    "worse loss": Limit(1.2, "of an epoch, by that of the first step or of a constant answer; chosen here"),
-    "schedule": Limit(0.5, "of the peak learning rate: later, steps are small on purpose; chosen here"),
-    "stagnation": Limit(0.9, "the same; chosen here"),
-    "raised losses": Limit(
-        0.5, "share of steps that raised their batch's loss, as in Cockpit (Schneider et al., 2021)"
-    ),
-    "gradient": Limit(70.0, "norm of a layer's; AutoTrainer (Zhang et al., ICSE 2021), beta_3"),
-    "gradient ratio": Limit(1e-3, "first layer's by the last's; AutoTrainer, beta_1"),
-    "gradient floor": Limit(1e-4, "of the first layer at the same time; AutoTrainer, beta_2"),
-    "dead units": Limit(0.5, "share of a layer's; AutoTrainer, gamma: 0.7 of the gradients"),
-    "dead layer": Limit(0.9, "the same: fewer let a net learn; chosen here"),
-    "saturated outputs": Limit(0.5, "share of a layer's at an end of its range; chosen here"),
-    "constant loss": Limit(0.995, "of an epoch, by that of the best constant answer; chosen here"),
-    "worse than constant": Limit(1.1, "the same: a larger loss is not stuck there; chosen here"),
-    "swing": Limit(0.1, "mean change of the loss between epochs, by its mean; chosen here"),
-    "rise": Limit(1.1, "loss on val by its lowest; Prechelt, Early Stopping, 1998, generalization loss; chosen here"),
+    "input deviation": 0.1,  # of the first layer's input, or ten; LeCun et al., Efficient BackProp, 1998
+    "initial loss": 3.0,  # before the first step, by ln K, that of a guess; CS231n: they are equal; chosen here
+    "update": 0.5,  # of all weights in a step, by their size; CS231n: a thousandth is usual; chosen here
+    "small update": 1e-3,  # of the layer that changes most; CS231n: the usual one
+    "worse loss": 1.2,  # of an epoch, by that of the first step or of a constant answer; chosen here
+    "schedule": 0.5,  # of the peak learning rate: later, steps are small on purpose; chosen here
+    "stagnation": 0.9,  # the same; chosen here
+    "raised losses": 0.5,  # share of steps that raised their batch's loss, as in Cockpit (Schneider et al., 2021)
+    "gradient": 70.0,  # norm of a layer's; AutoTrainer (Zhang et al., ICSE 2021), beta_3
+    "gradient ratio": 1e-3,  # first layer's by the last's; AutoTrainer, beta_1
+    "gradient floor": 1e-4,  # of the first layer at the same time; AutoTrainer, beta_2
+    "dead units": 0.5,  # share of a layer's; AutoTrainer, gamma: 0.7 of the gradients
+    "dead layer": 0.9,  # the same: fewer let a net learn; chosen here
+    "saturated outputs": 0.5,  # share of a layer's at an end of its range; chosen here
+    "constant loss": 0.995,  # of an epoch, by that of the best constant answer; chosen here
+    "worse than constant": 1.1,  # the same: a larger loss is not stuck there; chosen here
+    "swing": 0.1,  # mean change of the loss between epochs, by its mean; chosen here
+    "rise": 1.1,  # loss on val by its lowest; Prechelt, Early Stopping, 1998, generalization loss; chosen here
 }
 LEAST_STEPS, FIRST_STEPS = 64, 20
 """In fewer steps a net need not have learned anything; in so many first ones the loss of a healthy net may rise, and
@@ -78,17 +65,15 @@ def diagnose(seen: Observation, found: Sequence[Diagnosis]) -> Iterator[Diagnosi
 def explains(diagnosis: Diagnosis) -> bool:
     """Whether a net that does not learn is explained by this."""
     if diagnosis.kind == "dying-relu":
-        return diagnosis.evidence["dead_fraction"] >= LIMITS["dead layer"].value
+        return diagnosis.evidence["dead_fraction"] >= LIMITS["dead layer"]
     return diagnosis.kind in CAUSES
 
 
-Told = tuple[str | None, dict[str, float], str, str]
-"""Layer, evidence, finding and advice."""
+Told = tuple[str | None, dict[str, float], str, str]  # layer, evidence, finding and advice
 
 
 def find_odd_inputs(seen: Observation) -> Told | None:
-    """Inputs of the first layer that vary far less or more than is usual."""
-    limit = LIMITS["input deviation"].value
+    limit = LIMITS["input deviation"]
     path, moments = next(iter(seen.activity.inputs.items() if seen.activity else ()), (None, None))
     if path is None or moments is None or limit <= moments.deviation <= 1 / limit:
         return None
@@ -102,8 +87,7 @@ def find_odd_inputs(seen: Observation) -> Told | None:
 
 
 def find_high_initial_loss(seen: Observation) -> Told | None:
-    """A loss before the first step far above that of a guess."""
-    if seen.initial_loss is None or seen.initial_loss <= LIMITS["initial loss"].value * seen.guess_loss:
+    if seen.initial_loss is None or seen.initial_loss <= LIMITS["initial loss"] * seen.guess_loss:
         return None
     if seen.kind is REGRESSION:  # one batch may hold numbers far from all others
         return None
@@ -117,11 +101,10 @@ def find_high_initial_loss(seen: Observation) -> Told | None:
 
 
 def find_high_lr(seen: Observation) -> Told | None:
-    """Steps that are too long: the weights change by much of their size, or the loss rises."""
     update = max((check.update for check in seen.checks), default=0.0)
-    raises = seen.asked >= LEAST_ASKED and seen.raised > LIMITS["raised losses"].value * seen.asked
-    is_worse = seen.loss_ratio > LIMITS["worse loss"].value and seen.steps >= FIRST_STEPS
-    if not (update > LIMITS["update"].value or raises or is_worse):
+    raises = seen.asked >= LEAST_ASKED and seen.raised > LIMITS["raised losses"] * seen.asked
+    is_worse = seen.loss_ratio > LIMITS["worse loss"] and seen.steps >= FIRST_STEPS
+    if not (update > LIMITS["update"] or raises or is_worse):
         return None
     parts = [f"The weights changed by up to {update:.2g} of their size in one step"]
     if raises:
@@ -137,10 +120,9 @@ def find_high_lr(seen: Observation) -> Told | None:
 
 
 def find_explosion(seen: Observation) -> Told | None:
-    """A gradient whose norm is too large."""
     pairs = [(norm, place) for check in seen.checks for place, norm in enumerate(check.gradients)]
     norm, place = max(pairs, default=(0.0, 0))
-    limit = LIMITS["gradient"].value
+    limit = LIMITS["gradient"]
     if norm <= limit or seen.losses[-1] <= seen.constant_loss:  # large gradients did no harm
         return None
     return (
@@ -153,14 +135,13 @@ def find_explosion(seen: Observation) -> Told | None:
 
 
 def find_vanishing(seen: Observation) -> Told | None:
-    """A first layer that gets next to no gradient."""
     # A last layer that begins at 0 passes nothing on in the first step.
     checks = [check for check in seen.checks if check.step > 0]
     if not checks or not seen.layers:
         return None
     first, last = (statistics.median(check.gradients[place] for check in checks) for place in (0, -1))
     ratio = first / last if last else 1.0
-    if ratio >= LIMITS["gradient ratio"].value or first >= LIMITS["gradient floor"].value:
+    if ratio >= LIMITS["gradient ratio"] or first >= LIMITS["gradient floor"]:
         return None
     return (
         seen.names[seen.layers[0]],
@@ -172,10 +153,9 @@ def find_vanishing(seen: Observation) -> Told | None:
 
 
 def find_dead(seen: Observation) -> Told | None:
-    """A layer most of whose units answer no picture."""
     if seen.activity is None or seen.activity.images < LEAST_PICTURES or seen.steps < FIRST_STEPS:
         return None
-    limit = LIMITS["dead units"].value
+    limit = LIMITS["dead units"]
     path, share = max(seen.activity.dead.items(), key=lambda pair: pair[1], default=("", 0.0))
     if share < limit:
         return None
@@ -192,9 +172,8 @@ def find_dead(seen: Observation) -> Told | None:
 
 
 def find_saturation(seen: Observation) -> Told | None:
-    """A Sigmoid or Tanh most of whose outputs are at an end of its range."""
     pairs = {} if seen.activity is None else seen.activity.saturated
-    limit = LIMITS["saturated outputs"].value
+    limit = LIMITS["saturated outputs"]
     path, share = max(pairs.items(), key=lambda pair: pair[1], default=("", 0.0))
     if share < limit:
         return None
@@ -211,16 +190,15 @@ def find_saturation(seen: Observation) -> Told | None:
 def follow(since: Mapping[str, int], activity: Activity, epoch: int) -> dict[str, int]:
     """For each layer that is half inactive or more in a look after ``epoch``, since when it has been."""
     parts = (activity.dead, LIMITS["dead units"]), (activity.saturated, LIMITS["saturated outputs"])
-    inactive = [path for shares, limit in parts for path, share in shares.items() if share >= limit.value / 2]
+    inactive = [path for shares, limit in parts for path, share in shares.items() if share >= limit / 2]
     return {path: since.get(path, epoch) for path in inactive}
 
 
 def find_low_lr(seen: Observation) -> Told | None:
-    """Weights that hardly move while the loss stands still."""
     update = seen.largest_update
-    if not 0 < update <= LIMITS["small update"].value or seen.loss_ratio <= LIMITS["stagnation"].value:
+    if not 0 < update <= LIMITS["small update"] or seen.loss_ratio <= LIMITS["stagnation"]:
         return None
-    if seen.steps < LEAST_STEPS or seen.lr_fraction < LIMITS["schedule"].value:
+    if seen.steps < LEAST_STEPS or seen.lr_fraction < LIMITS["schedule"]:
         return None
     return (
         None,
@@ -231,8 +209,7 @@ def find_low_lr(seen: Observation) -> Told | None:
 
 
 def find_shuffled(seen: Observation) -> Told | None:
-    """A loss no better than without looking, although the weights move."""
-    least, most = (LIMITS[name].value * seen.constant_loss for name in ("constant loss", "worse than constant"))
+    least, most = (LIMITS[name] * seen.constant_loss for name in ("constant loss", "worse than constant"))
     recent = seen.losses[-2:]
     if len(recent) < 2 or not all(least <= loss <= most for loss in recent) or seen.kind not in (SINGLE_LABEL, BINARY):
         return None
@@ -249,7 +226,6 @@ def find_shuffled(seen: Observation) -> Told | None:
 
 
 def find_one_class(seen: Observation) -> Told | None:
-    """The same answer for all pictures."""
     activity = seen.activity
     if activity is None or activity.answers != 1 or activity.classes < 2:
         return None
@@ -265,13 +241,12 @@ def find_one_class(seen: Observation) -> Told | None:
 
 
 def find_oscillation(seen: Observation) -> Told | None:
-    """A loss that goes up and down from epoch to epoch."""
     recent = seen.losses[-SWINGS - 1 :]
     changes = [after - before for before, after in itertools.pairwise(recent)]
     if len(changes) < SWINGS or any(one * other >= 0 for one, other in itertools.pairwise(changes)):
         return None
     swing = statistics.fmean(map(abs, changes)) / seen.constant_loss
-    if swing <= LIMITS["swing"].value:
+    if swing <= LIMITS["swing"]:
         return None
     return (
         None,
@@ -309,7 +284,7 @@ def find_overfitting(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
     if best is None or known[-1]["epoch"] <= best["epoch"] or len(known) <= RISES:
         return None
     last, lowest = known[-1], best["val_loss"]
-    is_high = all(row["val_loss"] > LIMITS["rise"].value * lowest for row in known[-RISES:])
+    is_high = all(row["val_loss"] > LIMITS["rise"] * lowest for row in known[-RISES:])
     is_better = last.get("val_accuracy", 0.0) > best.get("val_accuracy", 0.0)
     if not is_high or is_better or last["train_loss"] >= best["train_loss"]:
         return None

@@ -1,8 +1,4 @@
-"""The figures of a training that diagnosis.py judges, taken at fixed steps and after each epoch.
-
-They draw no random numbers and leave the statistics of norms as they are, so that a training gives the same weights
-with and without them.
-"""
+"""The figures of a training that diagnosis.py judges, taken so that they change neither weights nor statistics."""
 
 from __future__ import annotations
 
@@ -43,10 +39,7 @@ LOSS_STEPS, MOST_ASKED = 100, 20
 MOST_FIXED, LEAST_FIXED, FIXED_FRACTION = 256, 100, 1 / 100
 """This fraction of the images is looked at after an epoch, which takes about 1 % of it, within these numbers; where
 that would be more, after the first and the last epoch and some between."""
-KEPT_LOSSES = SWINGS + 1
-"""As many as a rule looks at."""
-SATURATED_FRACTION = 0.03
-"""How near an end of its range an output is saturated, as a fraction of half the range."""
+SATURATED_FRACTION = 0.03  # of half the range: how near an end of it an output is saturated
 
 
 @dataclass
@@ -55,15 +48,12 @@ class Memory:
 
     found: list[Diagnosis] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    """Of the last epochs."""
     initial_loss: float | None = None
-    checks: list[Check] = field(default_factory=list)
-    """Of this epoch's steps, of the weights of these ``names``."""
+    checks: list[Check] = field(default_factory=list)  # of this epoch's steps, of the weights of these `names`
     names: list[str] = field(default_factory=list)
     raised: list[bool] = field(default_factory=list)
     """Whether each of the last steps that were asked raised the loss of its own batch."""
-    since: dict[str, int] = field(default_factory=dict)
-    """The epoch since when a layer has been half inactive (:func:`~lamina.training.diagnosis.follow`)."""
+    since: dict[str, int] = field(default_factory=dict)  # the epoch since when a layer has been half inactive (follow)
 
 
 class Doctor:
@@ -84,11 +74,9 @@ class Doctor:
         self._memory = Memory()
 
     def to_json(self) -> dict[str, Any]:
-        """What it remembers, as plain values."""
         return dataclasses.asdict(self._memory)
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        """Remember what :meth:`to_json` gave, and nothing else."""
         memory = self._memory = Memory(**values)
         memory.found = [Diagnosis(**one) for one in values.get("found", ())]
         memory.checks = [Check(**one) for one in values.get("checks", ())]
@@ -137,7 +125,7 @@ class Doctor:
     def examine(self, epoch: Epoch, lr: float) -> Epoch:
         """The epoch with what its layers did, if that was looked at, and what is found; ``lr`` is the peak."""
         memory, model, number = self._memory, self._model, epoch.epoch
-        memory.losses = [*memory.losses, epoch.train_loss][-KEPT_LOSSES:]
+        memory.losses = [*memory.losses, epoch.train_loss][-SWINGS - 1 :]
         checks = [check for check in memory.checks if len(check.weights) == len(memory.names)]
         memory.checks = []
         if number <= self._recipe.freeze:  # only the head moves
@@ -180,7 +168,6 @@ class Doctor:
 
 
 def collect_figures(model: Model, seen: Observation) -> LayerFigures | None:
-    """The figures of the layers after an epoch, from its last step and the look at its end."""
     check = next((check for check in seen.checks if check.step == seen.steps - 1), None)
     activity = seen.activity
     if check is None and activity is None:
@@ -271,7 +258,6 @@ def look(model: Model, images: Images) -> Activity:
 
 @contextmanager
 def keep_buffers(model: Model) -> Iterator[None]:
-    """Put the statistics of norms, and other buffers, back after the block."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         yield

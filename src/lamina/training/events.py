@@ -71,9 +71,7 @@ class Step(Event):
 
 @dataclass(frozen=True)
 class LayerFigures:
-    """What the layers of a net did in an epoch, to four digits: in each sequence a figure for each of the ``names``.
-
-    A figure is ``None`` where a layer has none, or where it was not taken in this epoch.
+    """What the layers of a net did in an epoch, to four digits: for each of ``names`` a value, or ``None``.
 
     Attributes:
         names: of the layers, such as ``2 Linear``, in the order of the net.
@@ -151,7 +149,6 @@ class Epoch(Event):
     weights: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As for every event, with the metrics among the fields, and without what is empty."""
         values = super().to_json()
         del values["score"]
         metrics = values.pop("metrics")

@@ -128,14 +128,7 @@ def trace_weights(model: Model) -> Iterator[Tensor]:
 def features(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None, at_once: int | None = None
 ) -> Float[Tensor, "n d"]:
-    """The input of the model's head for each image, on the CPU.
-
-    Args:
-        model: the model; it does not change.
-        pixels: images of its shape.
-        progress: called with (images done, all images).
-        at_once: how many images are one batch; by default as many as :func:`predict_logits`
-            takes.
+    """The input of the model's head for each image, on the CPU; ``progress`` is called with (images done, all images).
 
     Raises:
         NetError: the images are not of the model's shape, or no layer gives the logits.

@@ -1,20 +1,4 @@
-"""A recipe fitted to the number, the size and the targets of the images.
-
-Steps matter to a net, not epochs. These rules adapt a recipe that was tuned on one number of images to another; they
-were chosen on held-out training pictures (docs/experiments.md, docs/measurements.md):
-
-- **Epochs** are inversely proportional to the fourth root of the number of images.
-- **The batch size** shrinks with the square root of the number of images, and stays the same if there are more images
-  than in tuning: with a hundredth of the images, batches have a tenth of the size and there are three times as many
-  epochs, so a third of the steps.
-- **The learning rate** follows the batch size: in proportion for SGD (Goyal et al., arXiv 1706.02677, section 2.1), by
-  its square root for Adam and its variants (Malladi et al., arXiv 2205.10287), and by its fourth root for Muon, as
-  measured.
-- **Augmentation** gets stronger with fewer images, if the recipe augments, and scales with the side of the images.
-- **A head on frozen features** is trained for at least 500 steps and 10 epochs. Its penalty is inversely proportional
-  to the square root of the number of images.
-- **Large images** come in smaller batches, so that a batch fits into memory.
-"""
+"""A recipe fitted to the number, the size and the targets of the images, by rules chosen on held-out images."""
 
 from __future__ import annotations
 
@@ -25,18 +9,15 @@ from dataclasses import dataclass
 from lamina.targets import REGRESSION, Kind
 from lamina.training.recipe import Recipe, scale_epochs
 
-LEAST_BATCH = 16
-"""Lower limit to which a batch is shrunk: batch norm needs as many images for useful statistics."""
+LEAST_BATCH = 16  # lower limit to which a batch is shrunk: batch norm needs as many images for useful statistics
 LR_EXPONENTS = {"sgd": 1.0, "adam": 0.5, "adamw": 0.5, "rmsprop": 0.5, "muon": 0.25}
-"""Exponent of the batch size in the learning rate, by optimizer."""
+"""Exponent of the batch size in the learning rate, by optimizer: Goyal et al., arXiv 1706.02677, section 2.1, for SGD,
+Malladi et al., arXiv 2205.10287, for Adam, as measured for Muon."""
 LEAST_HEAD_STEPS, LEAST_HEAD_EPOCHS, LEAST_HEAD_BATCH = 500, 10, 8
-"""Lower limits of steps, epochs and batch size when only the head is trained on frozen features, which is cheap."""
-FEW_SHARE = 0.1
-"""Below this fraction of the images that a recipe was tuned on, cutout helps."""
-CUTOUT_PX = 8
-"""Side of the square that cutout blanks then, in images of 32 px."""
-MOST_PIXELS = 2000 * 32 * 32
-"""Upper limit of the pixels in a batch, because the activations of larger images need more memory."""
+"""When only the head is trained on frozen features, which is cheap."""
+FEW_SHARE = 0.1  # below this fraction of the images that a recipe was tuned on, cutout helps
+CUTOUT_PX = 8  # in images of 32 px
+MOST_PIXELS = 2000 * 32 * 32  # in a batch: the activations of larger images need more memory
 
 
 @dataclass(frozen=True)
@@ -58,7 +39,7 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
         recipe: as it was tuned on the images of ``home``.
         images: number of training images, at least 1.
         side_px: the smaller side of an image.
-        kind: kind of target; numbers have no labels to smooth, and any augmentation but a shift may change them.
+        kind: of target; numbers have no labels to smooth, and any augmentation but a shift may change them.
         home: the images that the recipe was tuned on.
 
     >>> from lamina.targets import SINGLE_LABEL
@@ -73,6 +54,7 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
     if share < 1:
         batch_size = max(min(batch_size, LEAST_BATCH), round(batch_size * share**0.5))
     batch_size = max(1, min(batch_size, MOST_PIXELS // side_px**2))
+    # Steps matter, not epochs: a hundredth of the images takes three times the epochs, which are a third of the steps.
     epochs = max(1, round(recipe.epochs * share**-0.25))
     scale, augments = side_px / home.side_px, recipe.flip != "off"
     strength = min(2.0, share**-0.15) if share < 1 and augments else 1.0
@@ -95,12 +77,11 @@ def describe_fit(
     recipe: Recipe, fitted: Recipe, images: int, side_px: int, home: Home = ZOO_HOME, used: Recipe | None = None
 ) -> str:
     """What fitting changed, and why, in one line; without what was given, so that the recipe ``used`` differs."""
-    names = [field.name for field in dataclasses.fields(Recipe)]
-    before, after, last = ([getattr(one, name) for name in names] for one in (recipe, fitted, used or fitted))
+    before, last = vars(recipe), vars(used or fitted)
     changed = ", ".join(
-        f"{name} {old} → {new}"
-        for name, old, new, final in zip(names, before, after, last, strict=True)
-        if old != new == final
+        f"{name} {before[name]} → {value}"
+        for name, value in vars(fitted).items()
+        if before[name] != value == last[name]
     )
     if not changed:
         return ""

@@ -1,8 +1,7 @@
 """Batch norms folded into the convolutions and linear layers before them, for faster prediction.
 
-Two ways find what can be folded. ``fold_norms`` reads the structure of lamina's own nets: it is exact, takes a
-millisecond, and serves each evaluation. ``fold_model`` watches a forward pass, as the structure of timm's nets does not
-show what follows what, and compares logits, as their layers may do more than their class tells.
+``fold_norms`` reads the structure of lamina's own nets. That of timm's does not show what follows what, so
+``fold_model`` watches a forward pass, and compares logits, as layers may do more than their class says.
 """
 
 from __future__ import annotations
@@ -74,7 +73,6 @@ def _fold_row(row: nn.Sequential) -> nn.Sequential:
 
 
 def _fuse(layer: nn.Module, norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter] | None:
-    """Weight and bias of one layer that is equal to both in prediction, if they fit together."""
     if not isinstance(norm, NORMS) or norm.running_mean is None or norm.running_var is None:
         return None
     # A norm without weights scales by 1 and shifts by 0.

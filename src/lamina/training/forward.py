@@ -24,9 +24,6 @@ from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
 
-COMPILER = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-"""The C++ compiler that torch calls unless the environment variable CXX names another."""
-
 
 class Forward:
     """From a batch to its logits. The layers of ``model`` are arranged for ``precision``."""
@@ -54,7 +51,6 @@ class Forward:
         self._compute: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False) if compiles else model
 
     def __call__(self, batch: Batch) -> Float[Tensor, "b k"]:
-        """The logits of a batch for its training step."""
         if self._features is not None and batch.epoch < self._recipe.freeze:
             self._find_features(self._features, batch)
             with self._arithmetic(batch):
@@ -78,7 +74,6 @@ class Forward:
         return predict_logits(model, pixels, autocasts=self._autocasts, group=self._group)
 
     def set_mode(self, epoch: int) -> None:
-        """Put all layers into training mode, or the head alone while the rest is frozen."""
         is_frozen = epoch < self._recipe.freeze
         if self._trunk is not None and is_frozen and self._is_frozen and not self._model.training:
             self._trunk.set_head_mode(True)
@@ -92,7 +87,6 @@ class Forward:
         self._is_frozen = is_frozen
 
     def set_eval_mode(self) -> None:
-        """Put all layers into eval mode."""
         if self._trunk is not None and self._is_frozen and not self._model.training:
             self._trunk.set_head_mode(False)
         else:
@@ -132,12 +126,16 @@ def check_compile(recipe: Recipe, device: str) -> None:
         )
     if misses_compiler(device):
         raise RecipeError(
-            "compile needs a C++ compiler, but "
-            f"{os.environ.get('CXX') or COMPILER} is not on the PATH. "
+            f"compile needs a C++ compiler, but {find_compiler()} is not on the PATH. "
             "Install it (Debian and Ubuntu: apt install g++), or leave compile out."
         )
 
 
 def misses_compiler(device: str) -> bool:
     """Whether torch needs a C++ compiler to compile for such a device, and there is none."""
-    return device == "cpu" and shutil.which(os.environ.get("CXX") or COMPILER) is None
+    return device == "cpu" and shutil.which(find_compiler()) is None
+
+
+def find_compiler() -> str:
+    """The C++ compiler that torch calls."""
+    return os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")

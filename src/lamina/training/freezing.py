@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import tempfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +13,8 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lamina.errors import RecipeError
+from lamina.data.cache import cache_folder
+from lamina.errors import DataError, RecipeError
 from lamina.training.activations import path_of, record_calls
 from lamina.training.features import named_heads
 from lamina.training.folding import fold_model
@@ -18,8 +22,8 @@ from lamina.training.model import Model, eval_mode, split_pixels
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
 
-STORED_BYTES = 16_384
-"""Features of this many bytes per image or fewer are stored, even if the image itself is smaller."""
+STORED_BYTES = 16_384  # features of so many bytes per image or fewer are stored, even if the image itself is smaller
+MEMORY_BYTES = 2**30  # of the features of the training images, and of those that are evaluated; more are in a file
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +31,10 @@ class Trunk:
     """The layers of ``body``, a whole net, below its head."""
 
     body: nn.Module
-    heads: tuple[nn.Module, ...]
-    """The layers that give its logits: one, or two in distilled nets."""
-    weights: tuple[Tensor, ...]
-    """All trainable weights but the heads'."""
+    heads: tuple[nn.Module, ...]  # the layers that give its logits: one, or two in distilled nets
+    weights: tuple[Tensor, ...]  # all trainable weights but the heads'
 
     def set_head_mode(self, is_training: bool) -> None:
-        """Put the head alone into training mode, or into eval mode."""
         for head in self.heads:
             head.train(is_training)
 
@@ -56,6 +57,7 @@ class StoredFeatures:
         self.clear()
 
     def clear(self) -> None:
+        """Free the features, in memory or on disk."""
         self._folded: Model | None = None
         self._features: Tensor | None = None
         self._pixels: UInt8[np.ndarray, "n h w c"] | None = None
@@ -71,16 +73,15 @@ class StoredFeatures:
                 self._folded = fold_model(model)
         found = record_calls(self._folded, pixels, [self._path])[self._path].input
         if self._features is None:
-            # Not on a GPU, whose memory may be too small for them.
-            self._features = torch.empty((images, *found.shape[1:]), dtype=found.dtype, device="cpu")
-        self._features[rows] = found.cpu()
+            self._features = _reserve((images, *found.shape[1:]), found)
+        self._features[rows] = found.to(self._features.device)
 
     def logits(self, model: Model, rows: Int64[Tensor, " b"] | slice) -> Float[Tensor, "b k"]:
         """The head's logits of some images, whose features were found before."""
         if self._features is None:
             raise ValueError("no features were found yet")
         if isinstance(rows, Tensor):
-            rows = rows.cpu()
+            rows = rows.to(self._features.device)
         logits: Tensor = model.get_submodule(self._path)(self._features[rows].to(model.device))
         return logits.float()
 
@@ -101,6 +102,27 @@ class StoredFeatures:
                     self.find(model, torch.from_numpy(np.ascontiguousarray(batch)), rows, len(pixels))
                 self._pixels = pixels
             return self.logits(model, slice(None)).cpu().numpy()
+
+
+def _reserve(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """An empty tensor, where it would take too much memory in a file, which vanishes with it."""
+    size = math.prod(shape) * like.element_size()
+    if size <= MEMORY_BYTES:
+        return like.new_empty(shape)
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # writing to a mapped file on a full disk would kill the process
+                os.posix_fallocate(file.fileno(), 0, size)
+            mapped = np.memmap(file, np.uint8, "w+", shape=(size,))
+    except OSError as error:
+        raise DataError(
+            f"The outputs of the frozen layers for {shape[0]:,} images take {size / 1e9:.1f} GB, which cannot be "
+            f"stored in {folder} ({error.strerror}). Make room there, set LAMINA_CACHE to another folder, or set "
+            "freeze to 0."
+        ) from error
+    return torch.from_numpy(mapped).view(like.dtype).view(shape)
 
 
 @torch.no_grad()

@@ -79,11 +79,9 @@ class Group:
         return range(rank * count // self.size, (rank + 1) * count // self.size)
 
     def exchange(self, own: Float[Tensor, "own length"], counts: Sequence[int]) -> Float[Tensor, "all part"]:
-        """The part of every process's vectors that is this one's to add up.
+        """Part number :attr:`rank` of all processes' vectors, of which each has so many as ``counts`` says.
 
-        Vectors are cut into as many parts as there are processes, all of one length, the last one filled with zeros.
-        The result has part number :attr:`rank` of all vectors, those of the first rank first; ``counts`` says how many
-        vectors each process has.
+        Parts are all of one length, the last one filled with zeros.
         """
         import torch.distributed as dist
 
@@ -111,22 +109,20 @@ class Group:
         """What an action gives that the leader takes for all; its error too, which is a ``LeaderError`` elsewhere."""
         if self.size == 1:
             return action()
-        if not self.is_leader:
-            self.wait()
-            message = self.gather(b"")[0]
-            if message[:1] == FAILED:
-                raise LeaderError(message[1:].decode())
-            return message[1:]
-        try:
-            found = action()
-        except Exception as error:  # the others wait, whatever it is
-            with suppress(GroupError):  # this error says more
-                self.wait()
-                self.gather(FAILED + (str(error) or type(error).__name__).encode())
-            raise
+        own = b""
+        if self.is_leader:
+            try:
+                own = DONE + action()
+            except Exception as error:  # the others wait, whatever it is
+                with suppress(GroupError):  # this error says more
+                    self.wait()
+                    self.gather(FAILED + (str(error) or type(error).__name__).encode())
+                raise
         self.wait()
-        self.gather(DONE + found)
-        return found
+        message = self.gather(own)[0]
+        if message[:1] == FAILED:
+            raise LeaderError(message[1:].decode())
+        return message[1:]
 
     def lead_once(self, action: Callable[[], bytes]) -> bytes:
         """:meth:`lead` of text; where torchrun has started the processes again, what the action gave at first."""
@@ -151,7 +147,6 @@ class Group:
             waiting.finish()
 
     def gather(self, message: bytes) -> list[bytes]:
-        """The messages of all processes, in the order of the ranks."""
         if self.size == 1:
             return [message]
         import torch
@@ -166,7 +161,6 @@ class Group:
         return [each.numpy().tobytes()[: int(length)] for each, length in zip(found, lengths, strict=True)]
 
     def any(self, flag: bool) -> bool:
-        """Whether it is true for at least one process."""
         return b"1" in self.gather(b"1" if flag else b"0")
 
     def find_deviating(self, value: str) -> str:
@@ -176,7 +170,7 @@ class Group:
         deviating = [rank for rank, one in enumerate(values) if one != most]
         if not deviating:
             return ""
-        if 2 * values.count(most) <= len(values):
+        if 2 * len(deviating) >= len(values):
             return "none of them has a majority"
         return f"{name_ranks(deviating)} deviate{'s' * (len(deviating) == 1)}"
 
@@ -201,15 +195,13 @@ class Group:
         asking = threading.Thread(target=self._ask, args=(self._store, error, found), daemon=True)
         asking.start()
         asking.join(3 * SILENT_SECONDS)
-        if found:
-            return found[0]
-        return (
+        found.append(
             f"The rendezvous host at {find_host()} does not answer: its machine or torchrun there has ended, or this "
             "machine is cut off from it."
         )
+        return found[0]
 
     def _ask(self, store: Store, error: RuntimeError, found: list[str]) -> None:
-        """Add the sentence to ``found``, if the store answers."""
         with suppress(RuntimeError):
             before = [store.get(f"heartbeat/{rank}") for rank in range(self.size)]
             time.sleep(SILENT_SECONDS)
@@ -235,12 +227,8 @@ ALONE = Group()
 
 
 @contextmanager
-def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
-    """The group that torchrun has put this process into; :data:`ALONE` without torchrun.
-
-    Raises:
-        GroupError: the others cannot be reached.
-    """
+def join_group() -> Iterator[Group]:
+    """The group that torchrun has put this process into; ``GroupError`` if the others cannot be reached."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield ALONE
         return
@@ -249,7 +237,7 @@ def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    timeout = timedelta(seconds=timeout_seconds)
+    timeout = timedelta(seconds=TIMEOUT_SECONDS)
     local_rank = int(os.environ["LOCAL_RANK"])
     has_gpu = torch.cuda.is_available() and local_rank < torch.cuda.device_count()
     if has_gpu:
@@ -260,7 +248,7 @@ def join_group(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Group]:
             common, rank, size = next(rendezvous("env://", timeout=timeout))
             # torchrun keeps this store when it starts the processes again.
             kept = PrefixStore(f"join {next(_joins)}", common)
-            start = count_start(PrefixStore("starts", kept), rank, size, timeout_seconds)
+            start = count_start(PrefixStore("starts", kept), rank, size, TIMEOUT_SECONDS)
             store = PrefixStore(f"start {start}", kept)
             backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
             dist.init_process_group(

@@ -28,12 +28,7 @@ class Guard:
     """Stops a training that diverges, before a step or a checkpoint contains NaN or infinity."""
 
     def __init__(
-        self,
-        models: Mapping[str, Model],
-        optimizer: Optimizer,
-        forward: Forward,
-        recipe: Recipe,
-        group: Group = ALONE,
+        self, models: Mapping[str, Model], optimizer: Optimizer, forward: Forward, recipe: Recipe, group: Group = ALONE
     ) -> None:
         self._models, self._optimizer, self._forward, self._group = models, optimizer, forward, group
         self._clip_at = recipe.gradient_clip
@@ -43,7 +38,6 @@ class Guard:
         self._intended = {name: tensors[name].detach().clone() for name in find_not_finite(tensors)}
 
     def clip(self) -> None:
-        """Scale the gradients so that their norm over all weights is within the recipe's limit, if it has one."""
         if self._clip_at:
             nn.utils.clip_grad_norm_(self._models["live"].parameters(), self._clip_at)
 
@@ -65,7 +59,6 @@ class Guard:
         )
 
     def check_weights(self, lr: float) -> None:
-        """Raise ``NotFiniteError`` in all processes if a weight, or the optimizer's state, of one is not finite."""
         problems = self._group.gather((self.find_weights_problem(lr) or "").encode())
         if problem := next(filter(None, problems), None):
             raise NotFiniteError(problem.decode())
@@ -84,7 +77,6 @@ class Guard:
 
 
 def find_first(places: Iterable[str]) -> str:
-    """The first place that is known."""
     return next((place for place in places if place != UNKNOWN), UNKNOWN)
 
 
@@ -109,7 +101,6 @@ def is_finite(loss: Float[Tensor, ""], weights: Iterable[Tensor]) -> bool:
 
 
 def find_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The names of the tensors that contain NaN or infinity."""
     return [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
 
 

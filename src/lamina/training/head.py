@@ -21,16 +21,12 @@ from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
 from lamina.training.task import Task
 
-CHOOSING_STEPS = 250
-"""Number of steps in each training of the cross-validation: enough to rank the penalties."""
+CHOOSING_STEPS = 250  # enough to rank the penalties
 PENALTIES = (0.01, 0.1, 0.3, 1.0, 3.0)
 """Weight decays to choose from: Adam adds them to the gradient, so that each is an L2 penalty on the head's weights."""
-CHOOSING_IMAGES = 1000
-"""Upper limit of the images used for choosing, because computing their features takes most of the time."""
+CHOOSING_IMAGES = 1000  # computing their features takes most of the time
 FOLDS = 3
-"""Number of folds of the cross-validation."""
-IMAGES_AT_ONCE = 32
-"""Number of images whose features a pretrained net computes at once; on a CPU, larger batches are slower."""
+IMAGES_AT_ONCE = 32  # on a CPU, larger batches are slower
 
 
 class Heads(NamedTuple):
@@ -40,17 +36,11 @@ class Heads(NamedTuple):
     bias: Float[Tensor, "penalties k"]
 
     def logits(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "penalties n k"]:
-        """The logits of each head."""
         return torch.einsum("nd,dgk->gnk", features, self.weights) + self.bias[:, None]
 
 
 def choose_frozen_recipe(body: nn.Module, images: Images, seed: int = 0) -> Recipe:
-    """The recipe for training only the head of ``body``, with the weight decay of the lowest cross-validated loss.
-
-    The head is linear in its features, so given enough steps the penalty alone decides where training ends. In
-    threefold cross-validation on at most 1,000 of the images, heads for all penalties are trained at once. For more
-    images than that, the penalty falls with the square root of their number.
-    """
+    """The recipe for training only the head of ``body``, with the weight decay of the lowest cross-validated loss."""
     side_px = min(images.shape[1:])
     recipe = replace(fit_recipe(RECIPES["frozen"], len(images), side_px, images.kind, PRETRAINED_HOME), seed=seed)
     sample = images.take_evenly(CHOOSING_IMAGES)
@@ -89,7 +79,6 @@ def choose_penalty(
 
 @torch.enable_grad()
 def fit_heads(features: Float[Tensor, "n d"], targets: Num[Tensor, "n ..."], task: Task, recipe: Recipe) -> Heads:
-    """Heads on features, all trained in the same 250 steps."""
     groups = len(PENALTIES)
     weights = torch.zeros(features.shape[1], groups, task.outputs, requires_grad=True)
     bias = torch.zeros(groups, task.outputs, requires_grad=True)

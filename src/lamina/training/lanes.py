@@ -1,8 +1,6 @@
-"""Batches divided into lanes, and what the lanes of a step add up to, in an order that no number of processes changes.
+"""What the lanes of a step add up to, along a binary tree that no number of processes changes.
 
-A recipe with ``lanes`` V divides each batch into V nearly equal parts. Each has its own forward and backward pass, its
-own dropout, and batch norms over its own images. What they give is added along a binary tree over the lanes, which is
-the same however they are dealt to processes. So the weights are the same to the bit with any number of them.
+So the weights are the same to the bit with any number of them.
 """
 
 from __future__ import annotations
@@ -24,8 +22,7 @@ from lamina.training.group import Group
 from lamina.training.model import Model
 from lamina.training.recipe import Recipe
 
-Span = tuple[int, int]
-"""Neighbouring lanes, from the first to before the last: a node of the tree."""
+Span = tuple[int, int]  # neighbouring lanes, from the first to before the last: a node of the tree
 
 
 def halve(span: Span) -> tuple[Span, Span]:
@@ -88,12 +85,9 @@ def sum_lanes(
 class Sums:
     """What the lanes of a step add up to, besides the gradients and statistics, which the model has got."""
 
-    loss: Float[Tensor, ""]
-    """The mean over the images."""
+    loss: Float[Tensor, ""]  # the mean over the images
     correct: Float[Tensor, ""] | None
-    """Correct predictions; ``None`` for regression."""
-    interrupts: Float[Tensor, ""] | float = 0.0
-    """How many processes were interrupted (:meth:`Group.interrupt`)."""
+    interrupts: Float[Tensor, ""] | float = 0.0  # how many processes were interrupted (interrupt)
 
 
 class OneLane:
@@ -103,11 +97,9 @@ class OneLane:
         """Nothing to prepare."""
 
     def add(self, _: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
-        """Take the loss and the correct predictions; the gradients stay where backward left them."""
         self._sums = Sums(loss.detach(), correct)
 
     def finish(self) -> Sums:
-        """What the lane gave."""
         return self._sums
 
 
@@ -122,7 +114,6 @@ class LaneSums:
         self._counts = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
 
     def begin(self, divided: DividedBatch) -> None:
-        """Begin a step."""
         self._divided = divided
         self._weights = [weight for weight in self._model.parameters() if weight.requires_grad]
         self._before = [buffer.clone() for buffer in (*self._statistics, *self._counts)]
@@ -134,9 +125,7 @@ class LaneSums:
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self._weights]
         used = loss.new_tensor([weight.grad is not None for weight in self._weights])
         share = 1.0 if batch.share is None else batch.share
-        # Their changes: those of a norm in eval mode are exactly 0 and add up to 0.
         changes = [share * (now - before) for now, before in zip(self._statistics, self._before, strict=False)]
-        # A norm in eval mode counts nothing.
         counts = [count - before for count, before in zip(self._counts, self._before[len(changes) :], strict=True)]
         answers = loss.new_zeros(()) if correct is None else correct
         interrupts = loss.new_tensor(float(not self._nodes and self._group.take_interrupt()))
@@ -184,16 +173,13 @@ class Tally:
     _clock: float = 0.0
 
     def start(self) -> None:
-        """Let the clock run."""
         self._clock, self._interrupts = time.perf_counter(), 0.0
 
     def pause(self) -> None:
-        """Stop the clock, once the device has computed the loss."""
         float(self.loss)
         self.seconds += time.perf_counter() - self._clock
 
     def add(self, sums: Sums, images: int) -> None:
-        """Add a step of so many images."""
         self.images += images
         self.loss = self.loss + sums.loss * images
         self.correct = None if sums.correct is None or self.correct is None else self.correct + sums.correct
@@ -201,27 +187,22 @@ class Tally:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether a process was interrupted since the clock was started."""
         return bool(self._interrupts)
 
     def values(self) -> tuple[int, float, float | None, float]:
-        """Images, loss, correct predictions and seconds, as plain numbers."""
         return self.images, float(self.loss), None if self.correct is None else float(self.correct), self.seconds
 
     def summarize(self, epoch: int, epochs: int, lr: float) -> Epoch:
-        """The record of the whole epoch."""
         images, loss, correct, seconds = self.values()
         accuracy = None if correct is None else correct / images
         return Epoch(epoch, epochs, loss / images, accuracy, seconds, images / seconds, lr)
 
 
 def build_sums(model: Model, recipe: Recipe, group: Group) -> OneLane | LaneSums:
-    """What adds up the lanes of the recipe's batches over the processes of a group."""
     return OneLane() if recipe.lanes == 1 else LaneSums(model, recipe.lanes, group)
 
 
 def check_lanes(recipe: Recipe, group: Group) -> None:
-    """Raise ``RecipeError`` unless there is a lane for each process."""
     if group.size > recipe.lanes:
         raise RecipeError(
             f"{group.size} processes train together, but lanes was {recipe.lanes}: each needs a lane of the batch. "

@@ -33,15 +33,15 @@ from lamina.training.tensors import digest_tensors
 class Training:
     """A training in progress: iterate to train it; :attr:`model` is in eval mode whenever the loop is yours.
 
-    Leaving the loop is safe, and iterating again resumes with the next step. From here on the process keeps the memory
-    that its steps free (:func:`~lamina.training.device.keep_freed_memory`).
+    Leaving the loop is safe, and iterating again resumes with the next step.
 
     Args:
         net: a net, or a module of your own from normalized float images (N, C, H, W) to logits, trained in place.
         images: the training images.
         recipe: how to train.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; ``precision``: the number format that a run recorded.
-        steps_per_record: steps between Step records.
+        steps_per_record: steps between Step records, at which the loop can be left: by default 1 on a CPU, and 10 on a
+            GPU, which would wait for each, and in a group, which agrees at each.
         group: the processes that train together, each with the same arguments; they share out the recipe's lanes.
 
     Attributes:
@@ -69,7 +69,7 @@ class Training:
         *,
         device: str = "auto",
         precision: Precision | None = None,
-        steps_per_record: int = 10,
+        steps_per_record: int | None = None,
         group: Group = ALONE,
     ) -> None:
         prepared = prepare_training(net, images, recipe, device, precision, group)
@@ -84,7 +84,8 @@ class Training:
         self._lanes = build_sums(self._live, recipe, group)
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group)
         self._doctor = Doctor(self._live, self._forward, images, recipe, len(self._batches), group)
-        self._steps_per_record, self._tally = steps_per_record, Tally()
+        self._steps_per_record = steps_per_record or (1 if group.size == 1 and self.device.value == "cpu" else 10)
+        self._tally = Tally()
         self.images, self.steps_per_epoch = len(images), len(self._batches)
         self.steps_done, self.rewinds, self.is_interrupted = 0, 0, False
 
@@ -116,7 +117,6 @@ class Training:
             self._forward.set_eval_mode()
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
-        """Forward, loss, backward, step: for each step that is left of an epoch."""
         forward, task, lanes, optimizer = self._forward, self._live.task, self._lanes, self._optimizer
         forward.set_mode(self.epochs_done)
         self._tally.start()

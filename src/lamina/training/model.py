@@ -24,40 +24,25 @@ from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
 from lamina.training.task import Regression, Task, task_of
 
-WHITENING_PIXELS = 5000 * 32 * 32
-"""Number of pixels to fit a whitening layer to: 5,000 small images, or fewer large ones, evenly spread."""
-COUNTED_PIXELS = 1000 * 32 * 32
-"""Number of pixels counted at once; each takes eight bytes."""
-PREDICTED_PIXELS = 500 * 32 * 32
-"""Number of pixels predicted at once: 500 small images, or fewer large ones, whose activations need more memory."""
+WHITENING_PIXELS = 5000 * 32 * 32  # a whitening layer is fitted to 5,000 small images, or fewer large ones
+COUNTED_PIXELS = 1000 * 32 * 32  # at once; each takes eight bytes
+PREDICTED_PIXELS = 500 * 32 * 32  # at once: the activations of large images need more memory
 FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
-"""Exceptions that a module may raise for images that it cannot process."""
-FINAL_ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid")
-"""Functions that return probabilities or their logarithms, by autograd's names."""
+"""What a module may raise for images that it cannot process."""
+FINAL_ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid")  # by autograd's names
 RESHAPING = (
-    "View",
-    "UnsafeView",
-    "Reshape",
-    "Squeeze",
-    "Unsqueeze",
-    "ToCopy",
-    "Alias",
-    "Clone",
-    "TBackward",
-    "Transpose",
-    "Permute",
-    "Expand",
-)
+    "View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "ToCopy", "Alias", "Clone", "TBackward", "Transpose",
+    "Permute", "Expand",
+)  # fmt: skip
 """Prefixes of autograd's names for operations that only reshape."""
 
 
 class Model(nn.Module):
-    """A net with weights and everything needed to use it on images as they are stored; in eval mode at first.
+    """A net with weights, which takes images as they are stored; in eval mode at first.
 
     Attributes:
         body: from normalized float images (N, C, H, W) to logits.
-        net: the net that the body was built from; ``None`` for a user's own module.
-        task: what the logits mean.
+        net: that the body was built from; ``None`` for a user's own module.
         in_shape: channels, height and width of an image.
         mean, std: of each channel, in pixel values 0 to 255.
     """
@@ -92,7 +77,6 @@ class Model(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are, and where it takes images."""
         return self._scale.device
 
     @property

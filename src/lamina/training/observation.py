@@ -57,19 +57,13 @@ class Observation:
     """What is known at the end of an epoch.
 
     Attributes:
-        epoch: from 1; ``steps`` have been taken since the beginning.
-        recipe: by which the net is trained.
         layers: the module paths of those whose norms the checks have, in the order of the net.
         names: each layer, by its module path, in words.
-        checks: of this epoch's steps.
         raised: how many of the last ``asked`` steps that were asked raised the loss of their own batch.
-        activity: after this epoch, if it was looked at.
         since: for each layer that is half inactive or more, the epoch since when it has been, in all looks.
-        losses: of the last epochs; ``initial_loss`` is that before the first step, if it was seen.
-        constant_loss: of the best constant answer; ``guess_loss`` is that of logits of 0.
-        lr: the peak learning rate; ``lr_fraction`` is what the schedule left of it in this epoch.
-        kind: of target; ``classes`` is how many answers there are.
-        images_seen: in all steps.
+        initial_loss: before the first step, if it was seen.
+        guess_loss: of logits of 0.
+        lr: at its peak; ``lr_fraction`` is what the schedule left of it in this epoch.
     """
 
     epoch: int
@@ -99,5 +93,4 @@ class Observation:
 
     @property
     def largest_update(self) -> float:
-        """The largest change of a layer in one step, as a fraction of its size."""
         return max((check.largest_update for check in self.checks), default=0.0)

@@ -15,8 +15,7 @@ from lamina.training.features import trace_weights
 from lamina.training.model import Model
 from lamina.training.recipe import Recipe
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic step, steep at zero (Jordan et al., "Muon", 2024)."""
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of the quintic step, steep at zero (Jordan et al., "Muon", 2024)
 
 
 def build_optimizer(model: Model, recipe: Recipe, precision: str = "fp32") -> Optimizer:
@@ -24,26 +23,18 @@ def build_optimizer(model: Model, recipe: Recipe, precision: str = "fp32") -> Op
     decay = recipe.weight_decay
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     matrices = [weight for weight in trained if weight.ndim >= 2]
-    vectors = [weight for weight in trained if weight.ndim < 2]
-    groups: list[dict[str, Any]]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": decay},
+        {"params": [weight for weight in trained if weight.ndim < 2], "weight_decay": 0.0},
+    ]
     if recipe.optimizer == "muon":
         # The head's rows are classes, each with a scale of its own, which Adam keeps and Muon would not.
         head = next(trace_weights(model), None)
-        groups = [
-            {
-                "params": [weight for weight in matrices if weight is not head],
-                "orthogonal": True,
-                "weight_decay": decay,
-            },
-            {"params": [weight for weight in matrices if weight is head], "orthogonal": False, "weight_decay": decay},
-            {"params": vectors, "orthogonal": False, "weight_decay": 0.0},
-        ]
-    elif decay:
-        groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
-    else:
-        groups = [
-            {"params": trained, "weight_decay": 0.0}
-        ]  # one call of the fused kernel: a tenth of a small MLP's step
+        hidden = [weight for weight in matrices if weight is not head]
+        groups[0]["params"] = [weight for weight in matrices if weight is head]
+        groups = [{"params": hidden, "weight_decay": decay}, *({**group, "orthogonal": False} for group in groups)]
+    elif not decay:  # one call of the fused kernel: a tenth of a small MLP's step
+        groups = [{"params": trained, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     match recipe.optimizer:
         case "adam":
@@ -60,7 +51,6 @@ def build_optimizer(model: Model, recipe: Recipe, precision: str = "fp32") -> Op
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Give all groups of weights the learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
@@ -73,7 +63,6 @@ class _QuickStart(Optimizer):
     load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Discard the gradients of the previous step."""
         del set_to_none  # zeros would have to be read
         for group in self.param_groups:
             for weight in group["params"]:
@@ -109,7 +98,6 @@ class SGD(_QuickStart, torch.optim.SGD):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """Take one step along the gradients that backward has left."""
         for group in self.param_groups:
             moved = [weight for weight in group["params"] if weight.grad is not None]
             late = [weight for weight in moved if self.state[weight].get("momentum_buffer") is None]
@@ -123,7 +111,7 @@ class Muon(_QuickStart):
     """Momentum, made orthogonal: every direction of a weight matrix moves equally far (Jordan et al., 2024)."""
 
     def __init__(
-        self, groups: Iterable[dict[str, Any]], lr: float, momentum: float = 0.9, dtype: torch.dtype = torch.float32
+        self, groups: Iterable[Any], lr: float, momentum: float = 0.9, dtype: torch.dtype = torch.float32
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "orthogonal": True, "weight_decay": 0.0, "dtype": dtype}
         super().__init__(groups, defaults)
@@ -163,13 +151,13 @@ class Muon(_QuickStart):
         weight.addcdiv_(state["exp_avg"], deviation, value=-group["lr"] / (1 - 0.9**step))
 
 
-def orthogonalize(matrix: Float[Tensor, "m n"], steps: int = 5) -> Float[Tensor, "m n"]:
+def orthogonalize(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
     """Nearly U Vᵀ of ``matrix`` = U S Vᵀ: five Newton-Schulz steps bring singular values to between 0.7 and 1.2."""
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / x.norm().clamp(min=1e-7)
-    for _ in range(steps):
+    for _ in range(5):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.T if tall else x

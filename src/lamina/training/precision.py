@@ -13,10 +13,9 @@ from lamina.training.activations import record_calls
 from lamina.training.device import Choice
 from lamina.training.model import Model
 
+# Below these limits, conversion to bf16 costs what the products save: of a net, and of a linear layer.
 LEAST_MULTIPLY_ADDS = 1_000_000
-"""Lower limit of a net's multiply-adds per image for bf16: in smaller nets, conversion costs what the products save."""
 LEAST_WEIGHTS = 100_000
-"""Lower limit of a linear layer's weights for bf16 in a net without convolutions, for the same reason."""
 DEVICES = {"cpu": "CPU", "cuda": "GPU", "mps": "MPS device"}
 
 
@@ -28,12 +27,7 @@ class Precision(Choice):
 
 
 def choose_precision(wanted: Literal["auto", "fp32", "bf16"], model: Model) -> Precision:
-    """The number format to train ``model`` in; weights, loss and optimizer are in float32 either way.
-
-    ``auto`` depends on the device and the sizes of the layers alone, so it gives the same answer each time. Where the
-    device has bf16 arithmetic, it takes bf16 for nets of a million multiply-adds an image or more; in a net of
-    lamina's own layers without convolutions, on a CPU, for the linear layers of 100,000 weights or more.
-    """
+    """The number format of products; ``auto`` depends on the device and the sizes of the layers alone."""
     if wanted != "auto":
         return Precision(wanted, "as requested")
     device = model.device.type

@@ -23,7 +23,10 @@ from lamina.training.tensors import digest_tensors
 NONE, PRETRAINED, PACKAGED = "none", "pretrained", "packaged"
 """Values of ``weights`` other than a path: random weights, those that timm's authors publish, or the package's."""
 HUB_FILE = "model.safetensors"
+HUB_PREFIX = "models--timm--"  # of the folder of a net of timm's in the hub's cache
 HUB_TIMEOUT_SECONDS = 10
+SMALL_BYTES = 10_000_000, 50_000_000
+"""Of cached nets' weights that are worth trying unasked: smaller ones are test nets, larger ones slow on a CPU."""
 
 RECIPES = {
     "default": Recipe(
@@ -54,13 +57,11 @@ FRESH_RECIPES = {"default": Recipe(optimizer="adamw", weight_decay=0.05, schedul
 class TimmNet:
     """A net of timm's, and where its first weights come from."""
 
-    name: str
-    """timm's, with the tag of its pretrained weights, as ``efficientnet_lite0.ra_in1k``."""
+    name: str  # timm's, with the tag of its pretrained weights, as `efficientnet_lite0.ra_in1k`
     weights: str
     """``none`` for random ones, ``pretrained`` for those of that tag, ``packaged`` for those that the extra
     ``lamina[pretrained]`` installs, or the path of a safetensors file."""
-    digest: str
-    """Of the first weights; empty for random ones."""
+    digest: str  # of the first weights; empty for random ones
 
     @property
     def net_name(self) -> str:
@@ -73,7 +74,6 @@ class TimmNet:
         return f"{where.get(self.weights, self.weights)} ({self.digest})"
 
     def module(self, shape: Shape, outputs: int) -> nn.Module:
-        """The net with its first weights, and a fresh head drawn from torch's default generator."""
         if self.weights == NONE:
             return self.empty_module(shape, outputs)
         source, tensors = self._read()
@@ -86,7 +86,6 @@ class TimmNet:
         return _build(self.name, shape, outputs, None)
 
     def _read(self) -> tuple[str, dict[str, Tensor]]:
-        """The first weights, and where they are."""
         if self.weights == PACKAGED:
             return DISTRIBUTION, read_packaged()
         file = find_pretrained(self.name) if self.weights == PRETRAINED else Path(self.weights)
@@ -117,10 +116,30 @@ def open_timm_net(name: str, weights: str | None, report: Callable[[str], None])
 
 
 def find_at_hand() -> TimmNet | None:
-    """The packaged net, to try if the user named none; ``None`` where the extra is not installed."""
-    if importlib.util.find_spec("timm") is None or find_packaged() is None:
+    """The net to try if the user named none: the packaged one, else a small one of the hub's cache, if any is there."""
+    if importlib.util.find_spec("timm") is None:
         return None
-    return _check_weights(PACKAGED_NET, PACKAGED, read_packaged())
+    if find_packaged() is not None:
+        return _check_weights(PACKAGED_NET, PACKAGED, read_packaged())
+    least, most = SMALL_BYTES
+    files = {name: file for name, file in find_cached().items() if least <= file.stat().st_size <= most}
+    if not files:
+        return None
+    name = min(files, key=lambda name: files[name].stat().st_size)
+    return _check_weights(name, PRETRAINED, read_weights(files[name]))
+
+
+def find_cached() -> dict[str, Path]:
+    """The nets whose published weights are in the hub's cache, by name, and their files; the network is not used."""
+    if importlib.util.find_spec("timm") is None:
+        return {}
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    names = sorted(folder.name.removeprefix(HUB_PREFIX) for folder in Path(HF_HUB_CACHE).glob(f"{HUB_PREFIX}*"))
+    known = set(import_timm().list_pretrained()) if names else set()  # its authors publish other libraries' nets too
+    files = {name: find_pretrained(name) for name in names if name in known}
+    return {name: file for name, file in files.items() if file is not None}
 
 
 def find_pretrained(name: str) -> Path | None:
@@ -251,7 +270,6 @@ def _complete_name(name: str) -> str:
 
 
 def import_timm() -> ModuleType:
-    """Import timm, or raise ``NetError``."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before the hub's library is imported
     try:
         import timm

@@ -1,8 +1,4 @@
-"""Random choices that depend on their purpose, not on how many were made before.
-
-The order of epoch 7 does not depend on whether epochs 1 to 6 have just run, so a resumed training, or one split over
-processes, sees the same batches.
-"""
+"""Random choices that depend on their purpose, not on how many were made before, so that a training resumes exactly."""
 
 from __future__ import annotations
 
@@ -24,7 +20,6 @@ def derive_seed(seed: int, purpose: str, index: int = 0) -> int:
 
 
 def derive_generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
-    """A generator of random numbers for one ``purpose`` and ``index``."""
     return torch.Generator().manual_seed(derive_seed(seed, purpose, index))
 
 

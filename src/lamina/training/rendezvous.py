@@ -15,8 +15,7 @@ from lamina.errors import GroupError, name_some
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-TIMEOUT_SECONDS = 60.0
-"""A process that does not answer for so long counts as lost."""
+TIMEOUT_SECONDS = 60.0  # a process that does not answer for so long counts as lost
 POLL_SECONDS = 0.02
 HEARTBEAT_SECONDS, SILENT_SECONDS = 1.0, 3.5
 """Each process sends a heartbeat so often; when exchanges fail, one that sends none for the longer time is lost."""
@@ -32,7 +31,6 @@ def name_ranks(ranks: Iterable[int]) -> str:
 
 
 def find_host() -> str:
-    """Where the processes meet, by torchrun's environment."""
     return f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
 
 

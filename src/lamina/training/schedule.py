@@ -13,12 +13,10 @@ ONE_CYCLE_WARMUP_FRACTION = 0.3
 
 
 def lr_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """The fraction of ``recipe.lr`` at ``step`` (from 0) of ``steps``.
+    """The fraction of ``recipe.lr`` at ``step`` (from 0) of ``steps``, zero just after the last.
 
-    The rate rises linearly over ``warmup_fraction`` of all steps, then stays (``constant``), or falls to zero just
-    after the last step, linearly (``linear``) or along half a cosine (``cosine``, Loshchilov and Hutter, arXiv
-    1608.03983, equation 5, without restarts). ``one-cycle`` rises from a twenty-fifth along half a cosine and falls
-    along another (Smith and Topin, arXiv 1708.07120, with a constant momentum).
+    ``cosine`` is from Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts; ``one-cycle`` from Smith
+    and Topin, arXiv 1708.07120, with a constant momentum.
 
     >>> recipe = Recipe(schedule="linear", warmup_fraction=0.5)
     >>> [lr_factor(recipe, step, 8) for step in range(8)]
@@ -44,8 +42,7 @@ def lr_factor(recipe: Recipe, step: int, steps: int) -> float:
 def size_fraction(recipe: Recipe, epoch: int) -> float:
     """The fraction of their side that images have in ``epoch`` (from 0), in eighths: 1 in the last quarter of all.
 
-    Early epochs on small images cost less and teach nearly as much; the last ones use the size of prediction (Howard,
-    "Now anyone can train ImageNet in 18 minutes", 2018).
+    From Howard, "Now anyone can train ImageNet in 18 minutes", 2018.
 
     >>> [size_fraction(Recipe(epochs=8, grow_from_fraction=0.5), epoch) for epoch in range(8)]
     [0.5, 0.625, 0.625, 0.75, 0.875, 0.875, 1.0, 1.0]

@@ -23,7 +23,7 @@ from lamina.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model before its first step, with the recipe, and the device and the number format that were chosen."""
+    """A model before its first step, and what was chosen for it."""
 
     model: Model
     recipe: Recipe
@@ -39,10 +39,7 @@ def prepare_training(
     precision: Precision | None = None,
     group: Group = ALONE,
 ) -> Prepared:
-    """Check a training as a whole, choose its device and number format, and build its model, once.
-
-    Nothing else of the training is built: no batches on the device, no optimizer. The arguments are those of
-    :class:`~lamina.training.loop.Training`.
+    """Check a training as a whole, choose its device and number format, and build its model, but nothing else.
 
     Raises:
         NetError: the net does not take these images or does not give one logit for each target.

@@ -19,46 +19,38 @@ from lamina.errors import RecipeError, RunError
 from lamina.targets import Kind
 from lamina.values import fields_to_json, from_json_values
 
+Logits = Float[Tensor, "n k"]
+Targets = Num[Tensor, "n ..."] | Bool[Tensor, "n ..."]
+Weights = Float[Tensor, "n ..."]
+
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """The loss of logits, what they mean, and how many answers are right.
+    """The loss of logits and what they mean, with the statistics of the training targets for a report's baseline."""
 
-    It holds the statistics of the training targets from which the best answer without looking follows: the baseline of
-    every report.
-    """
-
-    target_names: tuple[str, ...]
-    """The classes, the labels, the question or the numbers."""
+    target_names: tuple[str, ...]  # the classes, the labels, the question or the numbers
     kind: ClassVar[Kind]
 
     @property
     def outputs(self) -> int:
-        """Logits an image gets."""
         return len(self.target_names)
 
     @abstractmethod
     def loss(
-        self,
-        logits: Float[Tensor, "n k"],
-        targets: Num[Tensor, "n ..."] | Bool[Tensor, "n ..."],
-        label_smoothing: float = 0.0,
-        weights: Float[Tensor, "n ..."] | None = None,
+        self, logits: Logits, targets: Targets, label_smoothing: float = 0.0, weights: Weights | None = None
     ) -> Float[Tensor, ""]:
         """The mean loss of a batch; ``weights`` multiply the loss of each target."""
 
     @abstractmethod
-    def weigh(self, targets: Num[Tensor, "n ..."] | Bool[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+    def weigh(self, targets: Targets) -> Weights:
         """The weight of each target's loss with which all classes count alike, 1 on average."""
 
     @abstractmethod
-    def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
         """Probabilities of the logits, calibrated if there are temperatures; for regression, numbers in own units."""
 
     @abstractmethod
-    def correct(
-        self, logits: Float[Tensor, "n k"], targets: Num[Tensor, "n ..."] | Bool[Tensor, "n ..."]
-    ) -> Float[Tensor, ""] | None:
+    def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""] | None:
         """Right answers in a batch; ``None`` for regression."""
 
     def with_temperatures(self, temperatures: tuple[float, ...]) -> Task:
@@ -66,16 +58,14 @@ class Task(ABC):
         return replace(self, temperatures=temperatures)  # type: ignore[call-arg]
 
     def to_json(self) -> dict[str, Any]:
-        """The task as JSON values."""
         return {"kind": self.kind.name, **fields_to_json(self)}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Task:
         """The task that :meth:`to_json` wrote; ``RunError`` if the values are not those of a task."""
+        kinds = SingleLabel, MultiLabel, Binary, Regression
         try:
-            task = next(
-                task for task in (SingleLabel, MultiLabel, Binary, Regression) if task.kind.name == values["kind"]
-            )
+            task = next(task for task in kinds if task.kind.name == values["kind"])
             return from_json_values(task, {name: value for name, value in values.items() if name != "kind"}, "task")
         except (StopIteration, KeyError, ValueError) as error:
             raise RunError(f"Expected a task such as {{'kind': 'single-label', …}}, got {values!r}.") from error
@@ -99,13 +89,8 @@ class SingleLabel(Task):
     kind = targets.SINGLE_LABEL
 
     def loss(
-        self,
-        logits: Float[Tensor, "n k"],
-        targets: Int64[Tensor, " n"],
-        label_smoothing: float = 0.0,
-        weights: Float[Tensor, " n"] | None = None,
+        self, logits: Logits, targets: Targets, label_smoothing: float = 0.0, weights: Weights | None = None
     ) -> Float[Tensor, ""]:
-        """Cross-entropy of the softmax."""
         if weights is None:
             return functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
         # torch's own class weights divide by their sum over the batch, so a rare class would count less in the batches
@@ -113,16 +98,14 @@ class SingleLabel(Task):
         losses = functional.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
         return (losses * weights).mean()
 
-    def weigh(self, targets: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+    def weigh(self, targets: Targets) -> Weights:
         """By class: 1 for a class with an average number of images."""
         return _inverse_shares(torch.bincount(targets, minlength=self.outputs))[targets]
 
-    def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """Softmax: positive, summing to one."""
+    def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
         return _soften(logits, self.temperatures).softmax(dim=1)
 
-    def correct(self, logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"]) -> Float[Tensor, ""]:
-        """Images whose largest logit is that of their class."""
+    def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""]:
         return (logits.argmax(dim=1) == targets).sum(dtype=torch.float32)
 
 
@@ -134,28 +117,22 @@ class _SigmoidTask(Task):
     temperatures: tuple[float, ...] = ()
 
     def loss(
-        self,
-        logits: Float[Tensor, "n k"],
-        targets: Bool[Tensor, "n ..."],
-        label_smoothing: float = 0.0,
-        weights: Float[Tensor, "n ..."] | None = None,
+        self, logits: Logits, targets: Targets, label_smoothing: float = 0.0, weights: Weights | None = None
     ) -> Float[Tensor, ""]:
-        """Binary cross-entropy, averaged over images and outputs."""
         smoothed = targets.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
         weights = None if weights is None else weights.view_as(logits)
         return functional.binary_cross_entropy_with_logits(logits, smoothed.view_as(logits), weights)
 
-    def weigh(self, targets: Bool[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+    def weigh(self, targets: Targets) -> Weights:
         """By output: the images of yes count as much, together, as those of no."""
         columns = targets.long().view(len(targets), -1).T
         weights = [_inverse_shares(torch.bincount(answers, minlength=2))[answers] for answers in columns]
         return torch.stack(weights, dim=1).view_as(targets)
 
-    def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """Sigmoid: the probability of each label, or of yes."""
+    def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
         return _soften(logits, self.temperatures).sigmoid()
 
-    def correct(self, logits: Float[Tensor, "n k"], targets: Bool[Tensor, "n ..."]) -> Float[Tensor, ""]:
+    def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""]:
         """The fraction of right answers of each image, summed over the batch."""
         return ((logits > 0) == targets.view_as(logits)).float().mean(dim=1).sum()
 
@@ -187,27 +164,21 @@ class Regression(Task):
     kind = targets.REGRESSION
 
     def loss(
-        self,
-        logits: Float[Tensor, "n k"],
-        targets: Float[Tensor, "n k"],
-        label_smoothing: float = 0.0,
-        weights: Float[Tensor, "n k"] | None = None,
+        self, logits: Logits, targets: Targets, label_smoothing: float = 0.0, weights: Weights | None = None
     ) -> Float[Tensor, ""]:
         """Mean squared error of the standardized numbers; smoothing and weights do not apply."""
         del label_smoothing, weights
         means, deviations = logits.new_tensor(self.means), logits.new_tensor(self.deviations)
         return functional.mse_loss(logits, (targets - means) / deviations)
 
-    def weigh(self, targets: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """Raise RecipeError: numbers have no classes."""
+    def weigh(self, targets: Targets) -> Weights:
         del targets
         raise RecipeError("balance needs classes, but the targets are numbers. Leave it out.")
 
-    def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """The numbers in their own units."""
+    def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
         return logits * logits.new_tensor(self.deviations) + logits.new_tensor(self.means)
 
-    def correct(self, logits: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]) -> None:
+    def correct(self, logits: Logits, targets: Targets) -> None:
         """None: numbers are more or less close, not right or wrong."""
 
 
@@ -225,7 +196,7 @@ def task_of(images: Images) -> Task:
     return sigmoid(names, tuple(values.reshape(len(values), -1).mean(axis=0).tolist()))
 
 
-def _soften(logits: Float[Tensor, "n k"], temperatures: tuple[float, ...]) -> Float[Tensor, "n k"]:
+def _soften(logits: Logits, temperatures: tuple[float, ...]) -> Logits:
     return logits / logits.new_tensor(temperatures) if temperatures else logits
 
 

@@ -21,17 +21,11 @@ from lamina.training.recipe import Recipe, scale_epochs
 from lamina.training.schedule import evaluation_interval, size_fraction
 
 STEPS, WARM_UP_STEPS = 6, 2
-"""Number of timed steps, and how many of them are warm-up."""
-TIMED_BATCH = 100
-"""Upper limit of the images in a timed step: the time per image is about the same in larger batches."""
-TIMED_EVALUATION, EVALUATED_IMAGES = 40, 200
-"""Number of images in a timed evaluation, and in a second, more precise one if the net is fast."""
-ENOUGH_SECONDS = 0.4
-"""Timing stops after the first step or batch that takes it past this total: one step of a slow net is enough."""
-HEAD_SECONDS = 1.5e-4
-"""Time per image of a training step of the head alone, once the features are computed."""
-SAVING_SECONDS = 0.1
-"""Time to save an epoch's record and weights."""
+TIMED_BATCH = 100  # the time per image is about the same in larger batches
+TIMED_EVALUATION, EVALUATED_IMAGES = 40, 200  # the second, more precise, only if the net is fast
+ENOUGH_SECONDS = 0.4  # one step of a slow net is enough
+HEAD_SECONDS = 1.5e-4  # per image of a training step of the head alone, once the features are computed
+SAVING_SECONDS = 0.1  # an epoch's record and weights
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,6 @@ class Pace:
         return [self.train_seconds * images * area + same for area in areas]
 
     def slow_down(self, factor: float) -> Pace:
-        """The pace on a machine that takes so many times as long."""
         train_seconds, evaluation_seconds = factor * self.train_seconds, factor * self.evaluation_seconds
         return replace(self, train_seconds=train_seconds, evaluation_seconds=evaluation_seconds)
 
