@@ -24,7 +24,7 @@ from lamina.insight.duplicates import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.keep import RunEvent
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run, load_run
-from lamina.studies.events import Kept, Renamed, Started
+from lamina.studies.events import Decision, Kept, Renamed, Started
 from lamina.targets import REGRESSION
 from lamina.training.events import Diagnosis, Epoch, Resumed, Rewind, Step
 from lamina.training.group import ALONE, Group
