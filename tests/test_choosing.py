@@ -240,9 +240,9 @@ def test_too_short_a_time_says_how_much_more_would_do():
 
 def test_settings_that_are_given_are_not_called_fitted():
     net, dataset = NetChoice("mlp", zoo.load_net("mlp"), zoo.load_recipes("mlp")), load_data("shapes")
-    assert "lr 0.001 → 0.00063" in fit_candidate(net, "", dataset, {}, 32).changes
+    assert "lr 0.001 → 0.00063" in fit_candidate(net, "", dataset, {}, 32).changes[1]
     given = fit_candidate(net, "", dataset, {"lr": 0.01, "epochs": 3}, 32)
-    assert given.changes.endswith("of 32 px): batch_size 100 → 40")
+    assert given.changes[1] == "batch_size 100 → 40"
     assert (given.recipe.lr, given.recipe.epochs, given.recipe.batch_size) == (0.01, 3, 40)
 
 

@@ -25,7 +25,7 @@ def test_a_net_is_trained_evaluated_listed_and_used(workplace, pictures):
     assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
     assert set(epochs[0]) == {
         "event", "run", "epoch", "epochs", "train_loss", "train_accuracy", "train_seconds", "images_per_second", "lr",
-        "weights",
+        "weights", "layers",
     }  # fmt: skip
     assert result["event"] == "result"
     assert result["run"] == "runs/mine"

@@ -15,7 +15,7 @@ COUNTS, SIDES = st.integers(1, 2_000_000), st.sampled_from([8, 28, 32, 64, 96, 2
 @pytest.mark.parametrize(("net", "name", "recipe"), ZOO, ids=lambda value: value if isinstance(value, str) else "")
 def test_at_its_home_every_recipe_of_the_zoo_is_what_it_is(net, name, recipe):
     assert fit_recipe(recipe, 50_000, 32, SINGLE_LABEL) == recipe
-    assert describe_fit(recipe, recipe, 50_000, 32) == ""
+    assert describe_fit(recipe, recipe, 50_000, 32) == ("", "")
 
 
 def steps(recipe: Recipe, images: int) -> int:
@@ -83,6 +83,6 @@ def test_a_head_alone_gets_enough_steps_and_a_penalty_that_more_images_need_less
 def test_fitting_says_what_it_has_changed():
     recipe = zoo.load_recipe("cnn-s")
     assert describe_fit(recipe, fit_recipe(recipe, 500, 96, SINGLE_LABEL), 500, 96) == (
-        "fitted to 500 images of 96 px (the recipe was tuned on 50,000 of 32 px): epochs 10 → 32, batch_size 500 → 50, "
-        "lr 0.06 → 0.034, translate_px 2 → 12, cutout_px 0 → 24"
+        "fitted to 500 images of 96 px (the recipe was tuned on 50,000 of 32 px)",
+        "epochs 10 → 32, batch_size 500 → 50, lr 0.06 → 0.034, translate_px 2 → 12, cutout_px 0 → 24",
     )

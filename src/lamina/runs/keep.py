@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 import warnings
 from collections import deque
@@ -91,7 +90,7 @@ class Keeper:
 
     def train(self) -> Generator[RunEvent, None, None]:
         """The training's events, each once it is saved; then the final report."""
-        if reason := self._lead(self.folder.history.early_end):
+        if reason := self.group.lead_json(self.folder.history.early_end):
             self._early_end = EarlyEnd(self.training.epochs_done, reason)
         self._known = self._find_known()
         try:
@@ -144,9 +143,8 @@ class Keeper:
         if report is not None:
             metrics = {**report.headline(), f"{report.split}_loss": report.loss}
             event = dataclasses.replace(event, score=report.score, metrics=metrics)
-        patience_ends = self._lead(lambda: self._judge(event, report))
-        overfitting, _, reason = patience_ends.partition("\n") if patience_ends else ("", "", "")
-        found = [*event.diagnoses, *([Diagnosis(**json.loads(overfitting))] if overfitting else [])]
+        overfitting, reason = self.group.lead_json(lambda: self._judge(event, report))
+        found = [*event.diagnoses, *([Diagnosis(**overfitting)] if overfitting else [])]
         new = tuple(one for one in found if one.kind not in self._known)
         self._known |= {one.kind for one in new}
         event = dataclasses.replace(event, diagnoses=new)
@@ -166,10 +164,10 @@ class Keeper:
         yield event
         yield from new
 
-    def _judge(self, event: Epoch, report: Report | None) -> str | None:
-        """What the scores on ``val`` say: a line with an overfitting as JSON, and one with a reason to end."""
+    def _judge(self, event: Epoch, report: Report | None) -> tuple[dict[str, Any] | None, str]:
+        """What the scores on ``val`` say: a diagnosis of overfitting, as plain values, and a reason to end."""
         if report is None:
-            return None
+            return None, ""
         sign = 1 if report.score.lower_is_better else -1
         if self._scores is None:
             self._scores = ValScores()
@@ -182,16 +180,16 @@ class Keeper:
         if recipe.patience and event.epoch < recipe.epochs and event.epoch - best >= recipe.patience:
             name = f"{report.split} {report.score.name}".replace("_", " ")
             reason = f"no better {name} than after epoch {best}, with a patience of {recipe.patience}"
-        return f"{json.dumps(dataclasses.asdict(overfitting)) if overfitting else ''}\n{reason}"
+        return dataclasses.asdict(overfitting) if overfitting else None, reason
 
     def _find_known(self) -> set[str]:
         """The kinds of diagnosis that the run's history has, or will have."""
 
-        def find() -> str:
+        def find() -> list[str]:
             pending = (one for row in self._rows for one in row.get("diagnoses", ()))
-            return " ".join(str(one["kind"]) for one in (*self.folder.history.diagnoses(), *pending))
+            return [str(one["kind"]) for one in (*self.folder.history.diagnoses(), *pending)]
 
-        return set((self._lead(find) or "").split())
+        return set(self.group.lead_json(find))
 
     def _is_worth_saving(self) -> bool:
         """Whether to save after this epoch: always, unless epochs are so short that saving would dominate."""
@@ -233,10 +231,6 @@ class Keeper:
                 "or the module keeps something of its own from step to step. Nothing of this is saved; lamina resume "
                 "continues from the last checkpoint."
             )
-
-    def _lead(self, action: Callable[[], str | None]) -> str | None:
-        """What the leader finds in the run's files, for all processes."""
-        return self.group.lead(lambda: (action() or "").encode()).decode() or None
 
     def _save_all(self) -> None:
         self._save_checkpoint(with_model=True)

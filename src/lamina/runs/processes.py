@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ def lead_record(group: Group, action: Callable[[], RunRecord]) -> RunRecord:
     """The record that an action of the leader's gives, for all processes."""
     if group.size == 1:
         return action()
-    return parse_record(json.loads(group.lead(lambda: json.dumps(record_to_json(action())).encode())), "run.json")
+    return parse_record(group.lead_json(lambda: record_to_json(action())), "run.json")
 
 
 def share_checkpoint(folder: RunFolder, group: Group) -> Checkpoint | None:

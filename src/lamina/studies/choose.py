@@ -200,8 +200,8 @@ def _prepare(candidate: Candidate, progress: Progress | None) -> Generator[Decis
             own, change = int(np.median(sizes.min(axis=1))), ""
         yield Decision("size", f"{side} px", f"the pictures have {own} px" + (", enlarged" if side > own else change))
         dataset = resize_dataset(dataset, side, progress)
-    if candidate.changes:
-        yield Decision(*candidate.changes.split(": ", 1))
+    if candidate.changes[1]:
+        yield Decision(*candidate.changes)
     return replace(candidate, experiment=replace(candidate.experiment, dataset=dataset))
 
 

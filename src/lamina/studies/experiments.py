@@ -84,7 +84,7 @@ class Candidate:
         experiment: what to train; its recipe is fitted to images of ``side_px``, which its data set may not have yet.
         side_px: the size of the images.
         pace: time per image; zero if it was not timed.
-        changes: what fitting the net's recipe to the images has changed, in a line.
+        changes: to what the net's recipe was fitted, and what that changed.
         can_grow: whether images may grow during training, if time is short.
         most_epochs: upper limit of the epochs, however much time there is; ``None`` for no limit.
     """
@@ -92,7 +92,7 @@ class Candidate:
     experiment: Experiment
     side_px: int
     pace: Pace = UNTIMED
-    changes: str = ""
+    changes: tuple[str, str] = ("", "")
     can_grow: bool = False
     most_epochs: int | None = None
 

@@ -42,8 +42,8 @@ def fit_experiment(
     experiment, decisions = candidate.experiment, []
     if recipe_name == zoo.PUBLISHED:
         experiment = replace(experiment, recipe=overlay(own, dict(given)))
-    elif candidate.changes:
-        decisions.append(Decision(*candidate.changes.split(": ", 1)))
+    elif candidate.changes[1]:
+        decisions.append(Decision(*candidate.changes))
     recipe, native_px = experiment.recipe, native_side_px(net.origin if isinstance(net.origin, TimmNet) else None)
     if native_px is not None and 2 * side_px <= native_px:
         advice = f"a larger --size, such as {min(native_px, 4 * side_px)}, is usually slower but more accurate"

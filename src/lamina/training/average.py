@@ -14,19 +14,21 @@ class Average:
 
     def __init__(self, live: Model, decay: float) -> None:
         self.model = deepcopy(live)
-        self._live, self._decay = live, decay
+        self._decay = decay
+        pairs = list(zip(self.model.parameters(), live.parameters(), strict=True))
         # From an infinity to the same infinity there is no way in between, only NaN.
-        self._with_infinities = [not bool(torch.isfinite(weight).all()) for weight in live.parameters()]
+        self._finite = [pair for pair in pairs if torch.isfinite(pair[1]).all()]
+        self._with_infinities = [pair for pair in pairs if not torch.isfinite(pair[1]).all()]
+        self._buffers = list(zip(self.model.buffers(), live.buffers(), strict=True))
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the weights after ``step`` (from 0); copy the statistics of batch norms, and other buffers."""
         # As in TensorFlow's ExponentialMovingAverage, so that few steps do not leave the initial weights.
         share = 1 - min(self._decay, (1 + step) / (10 + step))
-        pairs = list(zip(self.model.parameters(), self._live.parameters(), self._with_infinities, strict=True))
-        kept, weights = zip(*(pair[:2] for pair in pairs if not pair[2]), strict=True)
+        kept, weights = zip(*self._finite, strict=True)
         torch._foreach_lerp_(kept, weights, share)
-        for averaged, weight in (pair[:2] for pair in pairs if pair[2]):
+        for averaged, weight in self._with_infinities:
             averaged.copy_(torch.where(averaged == weight, averaged, averaged.lerp(weight, share)))
-        for copied, buffer in zip(self.model.buffers(), self._live.buffers(), strict=True):
+        for copied, buffer in self._buffers:
             copied.copy_(buffer)

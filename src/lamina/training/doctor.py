@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import statistics
 from collections import Counter
@@ -18,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.data import Images
+from lamina.errors import RunError
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.training.activations import describe_layer, innermost_paths, name_layer, watch
 from lamina.training.batches import DividedBatch
@@ -77,9 +77,14 @@ class Doctor:
         return dataclasses.asdict(self._memory)
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        memory = self._memory = Memory(**values)
-        memory.found = [Diagnosis(**one) for one in values.get("found", ())]
-        memory.checks = [Check(**one) for one in values.get("checks", ())]
+        try:
+            memory = Memory(**values)
+            memory.found = [Diagnosis(**one) for one in values.get("found", ())]
+            memory.checks = [Check(**one) for one in values.get("checks", ())]
+            memory.losses = [float(loss) for loss in memory.losses]
+        except (TypeError, ValueError) as error:
+            raise RunError(f"the doctor's memory in the checkpoint is not as it was saved: {error}") from error
+        self._memory = memory
 
     def _is_due(self, step: int, interval: int) -> bool:
         """Whether a step is one of those, one in ``interval``, that end an epoch or a part of it."""
@@ -161,8 +166,8 @@ class Doctor:
         )
         found = list(diagnose(seen, memory.found))
         if self._group.size > 1:  # what the leader finds
-            text = self._group.lead(lambda: json.dumps([dataclasses.asdict(one) for one in found]).encode())
-            found = [Diagnosis(**values) for values in json.loads(text)]
+            leaders = self._group.lead_json(lambda: [dataclasses.asdict(one) for one in found])
+            found = [Diagnosis(**values) for values in leaders]
         memory.found += found
         return dataclasses.replace(epoch, layers=collect_figures(model, seen), diagnoses=tuple(found))
 

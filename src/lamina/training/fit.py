@@ -75,8 +75,8 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
 
 def describe_fit(
     recipe: Recipe, fitted: Recipe, images: int, side_px: int, home: Home = ZOO_HOME, used: Recipe | None = None
-) -> str:
-    """What fitting changed, and why, in one line; without what was given, so that the recipe ``used`` differs."""
+) -> tuple[str, str]:
+    """To what the recipe was fitted, and what that changed; without what was given, so that ``used`` differs."""
     before, last = vars(recipe), vars(used or fitted)
     changed = ", ".join(
         f"{name} {before[name]} → {value}"
@@ -84,9 +84,9 @@ def describe_fit(
         if before[name] != value == last[name]
     )
     if not changed:
-        return ""
+        return "", ""
     tuned = f"the recipe was tuned on {home.images:,} of {home.side_px} px"
-    return f"fitted to {images:,} images of {side_px} px ({tuned}): {changed}"
+    return f"fitted to {images:,} images of {side_px} px ({tuned})", changed
 
 
 def _fit_head(recipe: Recipe, images: int, home: Home) -> Recipe:

@@ -118,12 +118,14 @@ class LaneSums:
         self._weights = [weight for weight in self._model.parameters() if weight.requires_grad]
         self._before = [buffer.clone() for buffer in (*self._statistics, *self._counts)]
         self._nodes: dict[Span, Tensor] = {}
+        self._used: set[int] = set()  # places of the weights that a lane of this process used
 
     @torch.no_grad()
     def add(self, batch: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
         """Take what a lane gave, and put the model back to where the step began."""
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self._weights]
         used = loss.new_tensor([weight.grad is not None for weight in self._weights])
+        self._used |= {place for place, weight in enumerate(self._weights) if weight.grad is not None}
         share = 1.0 if batch.share is None else batch.share
         changes = [share * (now - before) for now, before in zip(self._statistics, self._before, strict=False)]
         counts = [count - before for count, before in zip(self._counts, self._before[len(changes) :], strict=True)]
@@ -146,7 +148,10 @@ class LaneSums:
         total = sum_lanes(self._nodes, self._divided.lanes, self._lanes, empty, self._group)
         *sums, used, loss, correct, interrupts = total.split(lengths)
         # A weight that no lane used has no gradient, as with one lane: zeros would let an optimizer decay it.
-        unused = {place for place, lanes in enumerate(used.tolist()) if not lanes}
+        # A process that is alone knows it without waiting for a GPU.
+        if self._group.size > 1:
+            self._used = {place for place, lanes in enumerate(used.tolist()) if lanes}
+        unused = set(range(len(self._weights))) - self._used
         for place, (tensor, part) in enumerate(zip(tensors, sums, strict=True)):
             if place in unused:
                 continue
