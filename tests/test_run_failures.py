@@ -89,6 +89,15 @@ def test_a_disk_that_is_full_from_the_start_leaves_a_run_that_can_be_resumed(tmp
     assert digests(run) == digests(straight)
 
 
+def test_a_history_that_a_kill_left_before_the_first_weights_is_cut_off(tmp_path):
+    straight = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    straight.train(progress=False)
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    run.history.append(straight.history.epochs()[0])
+    run.train(progress=False)
+    assert digests(run) == digests(straight)
+
+
 class Unreadable(nn.Module):
     """Fails as a module that reads a file of its own may."""
 

@@ -102,7 +102,8 @@ def test_arguments_of_other_types_are_rejected_in_one_message(arguments, message
          "got int."),
         (lambda run: lamina.train(5), "data must be a Dataset, Images, or the name or path of a data set, got int."),
         (lambda run: lamina.train(DATA, seconds="3m"), "seconds must be a number, such as 180, got str."),
-        (lambda run: lamina.train(DATA, seconds=0), "seconds is 0, but must be more than 0. Try seconds=180."),
+        (lambda run: lamina.train(DATA, seconds=0), "seconds is 0, but must be more than 0 and finite. Try "
+         "seconds=180."),
         (lambda run: lamina.train(DATA, recipe="best"), 'recipe needs a net, as in train(data, net="cnn-s", '
          'recipe="best").'),
         (lambda run: lamina.choose(DATA, seconds="3m"), "seconds must be a number, such as 180, got str."),

@@ -132,6 +132,10 @@ def test_cifar100_is_read_from_its_own_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.test.pixels, pixels[4:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
+def test_a_pickle_that_numbers_its_parts_high_takes_no_memory() -> None:
+    assert read_pickle(b"\x80\x02}r\xff\xff\xff\x3f.", "damaged") == {}  # 8 GiB in the unpickler that is written in C
+
+
 @given(st.data())
 def test_damaged_pickles_never_raise_anything_else(data: st.DataObject) -> None:
     pickled = bytearray(pickle.dumps({b"data": np.arange(6, dtype=np.uint8), b"labels": [1, 2], b"names": ["a"]}, 2))

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lamina.data import Images, load_data
 from lamina.errors import DataError, RecipeError
@@ -372,3 +372,23 @@ def test_a_caller_that_leaves_the_model_predicting_changes_nothing():
     for step, _ in enumerate(watched):
         (watched.model if step % 2 else watched.model.body).eval()
     assert same_weights(weights_of(plain), weights_of(watched))
+
+
+class Counting(nn.Module):
+    """Puts another tensor in its buffer's place at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flatten, self.linear = nn.Flatten(), nn.LazyLinear(4)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.steps = self.steps + 1
+        return self.linear(self.flatten(images))
+
+
+def test_the_average_has_the_newest_buffers_also_where_a_module_replaces_them():
+    training = Training(Counting(), random_images(), Recipe(epochs=1, batch_size=20, ema_decay=0.9), device="cpu")
+    list(training)
+    assert training.model.body.steps == training.steps_per_epoch

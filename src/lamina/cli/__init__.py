@@ -101,6 +101,7 @@ def _print_usage() -> None:
 def _run(words: list[str], *, is_quiet: bool) -> int:
     """Parse a command's options with its light half, then load and run its heavy half."""
     import signal
+    import threading
     import warnings
     from importlib import import_module
 
@@ -109,7 +110,9 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
 
     name, *arguments = words
     # As Ctrl-C does, SIGTERM unwinds what runs, so that nothing incomplete is left behind.
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    # torchrun's own processes end at once: while they wait for each other, no Python code runs.
+    is_alone = "TORCHELASTIC_RUN_ID" not in os.environ and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number)) if is_alone else None
     try:
         # The terminal shows warnings as its remarks; what it sets for that ends with the command.
         with warnings.catch_warnings():
@@ -118,4 +121,5 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
             status: int = import_module(f"lamina.cli.{name}").run(options, terminal)
             return status
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)

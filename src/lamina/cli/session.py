@@ -88,8 +88,10 @@ def _until_stopped(
 
 def _print_event(event: Any, run: Run | None, terminal: Terminal) -> None:
     text = str(event)
-    if not isinstance(event, Decision | Started | Resumed):  # what is said on stderr before the first epoch
-        terminal.emit(**({} if run is None else {"run": str(run.path)}) | event.to_json())
+    if not isinstance(event, Decision | Started | Resumed):  # these are printed on stderr only
+        values = event.to_json()
+        values.pop("diagnoses", None)  # each has a line of its own
+        terminal.emit(**({} if run is None else {"run": str(run.path)}) | values)
     if isinstance(event, Epoch):
         terminal.say(text)
         return

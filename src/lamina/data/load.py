@@ -78,7 +78,15 @@ def load_to_evaluate(
 ) -> Dataset:
     """Load a data set, as ``load_data`` does, to evaluate a model of these targets that was trained on another.
 
-    It may lack training images and some classes. No splits are drawn: without ``val`` and ``test``, all is ``test``.
+    Its targets are numbered in the order of ``target_names``, the model's classes or labels, and
+    ``preparation.task`` is the model's. It may lack training images and some classes. No splits are drawn: without
+    ``val`` and ``test``, all is ``test``.
+
+    Warns:
+        LaminaWarning: images could not be read and were left out.
+
+    Raises:
+        DataError: it cannot be read, or has a class or label that the model lacks.
 
     >>> backwards = load_data("shapes").train.target_names[::-1]
     >>> load_to_evaluate("shapes", Preparation(task="single-label"), backwards).test.target_names == backwards

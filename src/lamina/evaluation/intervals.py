@@ -50,7 +50,10 @@ def wilson_interval(correct: int, total: int) -> Interval:
 
 
 def matched_interval(better: int, worse: int, total: int) -> Interval:
-    """The 95 % interval of the difference of two accuracies: of images that only one, only the other has right."""
+    """The 95 % interval of the difference of two accuracies on the same ``total`` images.
+
+    ``better`` of these only the first model predicts correctly, ``worse`` only the second.
+    """
     # Wald's, with half an image added to each cell (Agresti, Min, Statistics in Medicine 24 (2005), 729-740).
     better_share, worse_share = (better + 0.5) / (total + 2), (worse + 0.5) / (total + 2)
     difference = better_share - worse_share

@@ -131,7 +131,8 @@ class Keeper:
                 self.training.check_weights()
                 self._try(self._save_all if self.training.is_interrupted else self._save_checkpoint)
             yield event
-        if self.until is not None and time.perf_counter() > self.until and not self.training.is_finished:
+        is_over = self.until is not None and time.perf_counter() > self.until
+        if self.until is not None and self.group.any(is_over) and not self.training.is_finished:
             done = f"{self.training.epochs_done} of {self.training.recipe.epochs} epochs"
             reason = f"time limit reached after {done}; {resume_command(self.folder.path, self.record)} trains the rest"
             self._early_end = self._early_end or EarlyEnd(self.training.epochs_done, reason)
@@ -250,8 +251,9 @@ class Keeper:
             self.folder.save_checkpoint(checkpoint)
         except (WriteError, RuntimeError, MemoryError):
             if not self.folder.checkpoint_file.exists():  # without one, a history could not be resumed
-                self.folder.history.trim(0, 0)
                 self._rows = rows
+                with self.folder.writing():
+                    self.folder.history.trim(0, 0)
             raise
         self._saved_at = time.perf_counter()
         self._saving_seconds = self._saved_at - began

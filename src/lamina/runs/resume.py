@@ -96,12 +96,15 @@ def make_training(
         net = draw_module(make, record.recipe.seed, dataset.train.shape, record.task.outputs)
     elif isinstance(net, nn.Module):
         net = deepcopy(net)
+    device = choose_again(record.device).value
     return Training(
         net,
         dataset.train,
         record.recipe,
-        device=choose_again(record.device).value,
+        device=device,
         precision=record.precision,
+        # After any step on a CPU; a GPU would wait for each record, and a group agrees at each whether to leave.
+        steps_per_record=1 if group.size == 1 and device == "cpu" else 10,
         group=group,
     )
 
@@ -127,7 +130,8 @@ def resume_training(
     checkpoint = share_checkpoint(folder, group)
 
     def check_history() -> bytes:
-        if checkpoint is None and (done := len(folder.history.epochs())):
+        # Without weights, a training was killed before it could save any; what its history has is cut off.
+        if checkpoint is None and folder.weights_file.exists() and (done := len(folder.history.epochs())):
             raise RunError(
                 f"{folder.path} has {done} epochs in its history, but no state.safetensors to resume from. "
                 "Restore that file from a copy, or delete history.jsonl: lamina resume then starts over."

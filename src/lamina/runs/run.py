@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ class Run:
                 room; what was saved before stays.
         """
         check_type(data, (Dataset, str, Path), "data", "a Dataset, or the name or path of a data set")
-        check_type(until, (float, int), "until", "a time of time.perf_counter()")
+        check_type(until, (Real,), "until", "a time of time.perf_counter()")
         if on_diagnosis not in ("continue", "stop"):
             raise RunError(f"on_diagnosis was {on_diagnosis!r:.60}, but is continue or stop.")
         folder, module = self.folder, self.module if module is None else module

@@ -147,7 +147,8 @@ def choose_with_fallback(
     """The largest net and image size that fit into the time; the quickest ones if not one epoch fits."""
     ways = [propose(dataset, given)]
     if dataset.preparation.size_px is None:
-        ways += [[one] for one in propose_quickest(dataset, given)]
+        tried = Considered(ways[0][0].experiment.net.name, ways[0][0].side_px, 0, 0.0, "")
+        ways += [[one] for one in propose_quickest(dataset, given) if not is_of(tried, one)]
     for candidates in ways[:-1]:
         with suppress(NoTimeError):
             return choose_from_scratch(candidates, deadline, device, are_epochs_given="epochs" in given)

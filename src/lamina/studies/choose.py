@@ -57,7 +57,7 @@ LEAST_TRIAL_SECONDS = 3.0
 def choose(
     data: Dataset | Images | str | Path | None = None,
     *,
-    seconds: float = DEFAULT_SECONDS,
+    seconds: float | None = None,
     given: Mapping[str, Any] | None = None,
     from_scratch: bool = False,
     name: str | None = None,
@@ -73,8 +73,8 @@ def choose(
     Args:
         data: a data set, its name or path, or images to train on; by default CIFAR-10 where it is available, else the
             built-in shapes. The image size is chosen unless ``Preparation(size_px=…)`` was given.
-        seconds: from now to the end of the evaluation. With ``epochs`` in ``given``, there is no limit, and net and
-            size are chosen so that the training takes about this long.
+        seconds: from now to the end of the evaluation, by default 300. With ``epochs`` in ``given``, there is no
+            limit, and net and size are chosen so that the training takes about this long.
         given: settings of the recipe that are not to be chosen, such as ``{"lr": 0.01}``.
         from_scratch: do not try pretrained weights.
         name: of the run; by default the date, the net and a number.
@@ -93,7 +93,7 @@ def choose(
         LaminaError: an argument is invalid, not even one epoch fits, or as ``load_data`` and ``Run.iter_train``.
     """
     check_seconds(seconds)
-    deadline = Deadline(time.perf_counter(), seconds)
+    deadline = Deadline(time.perf_counter(), DEFAULT_SECONDS if seconds is None else seconds)
     given = dict(given or {})
     try:
         Recipe(**given)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 
 from torch import nn
 
@@ -169,9 +170,9 @@ def fit_to_time(experiment: Experiment, deadline: Deadline, device: str) -> tupl
 
 def check_seconds(seconds: float | None) -> None:
     """Raise ``LaminaError`` unless a time limit is a positive number, or there is none."""
-    check_type(seconds, (float, int), "seconds", "a number, such as 180")
-    if seconds is not None and not seconds > 0:
-        raise RecipeError(f"seconds is {seconds}, but must be more than 0. Try seconds=180.")
+    check_type(seconds, (Real,), "seconds", "a number, such as 180")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise RecipeError(f"seconds is {seconds}, but must be more than 0 and finite. Try seconds=180.")
 
 
 def check_one_epoch(candidate: Candidate, deadline: Deadline) -> None:

@@ -15,7 +15,7 @@ from lamina.nets import Net
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
 from lamina.runs.start import choose_net, start_run
-from lamina.studies.choose import DEFAULT_SECONDS, choose
+from lamina.studies.choose import choose
 from lamina.studies.events import Decision, Kept, Renamed, Started
 from lamina.studies.experiments import Deadline, Experiment, check_seconds
 from lamina.studies.training import fit_experiment, iter_named
@@ -72,8 +72,7 @@ def train(
     if net is None and recipe is not None:
         raise RecipeError('recipe needs a net, as in train(data, net="cnn-s", recipe="best").')
     if net is None:
-        limit = DEFAULT_SECONDS if seconds is None else seconds
-        events = choose(data, seconds=limit, name=name, runs_dir=runs_dir, device=device)
+        events = choose(data, seconds=seconds, name=name, runs_dir=runs_dir, device=device)
     else:
         choice, dataset = choose_net(net), as_dataset(data)
         decisions: list[Decision] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 
 import torch
+from torch import Tensor
 
 from lamina.training.model import Model
 
@@ -14,12 +15,12 @@ class Average:
 
     def __init__(self, live: Model, decay: float) -> None:
         self.model = deepcopy(live)
-        self._decay = decay
-        pairs = list(zip(self.model.parameters(), live.parameters(), strict=True))
+        self._live, self._decay = live, decay
+        self._finite: list[tuple[Tensor, Tensor]] = []
         # From an infinity to the same infinity there is no way in between, only NaN.
-        self._finite = [pair for pair in pairs if torch.isfinite(pair[1]).all()]
-        self._with_infinities = [pair for pair in pairs if not torch.isfinite(pair[1]).all()]
-        self._buffers = list(zip(self.model.buffers(), live.buffers(), strict=True))
+        self._with_infinities: list[tuple[Tensor, Tensor]] = []
+        for averaged, weight in zip(self.model.parameters(), live.parameters(), strict=True):
+            (self._finite if torch.isfinite(weight).all() else self._with_infinities).append((averaged, weight))
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -30,5 +31,6 @@ class Average:
         torch._foreach_lerp_(kept, weights, share)
         for averaged, weight in self._with_infinities:
             averaged.copy_(torch.where(averaged == weight, averaged, averaged.lerp(weight, share)))
-        for copied, buffer in self._buffers:
+        # A module may put another tensor in a buffer's place.
+        for copied, buffer in zip(self.model.buffers(), self._live.buffers(), strict=True):
             copied.copy_(buffer)

@@ -137,7 +137,9 @@ class Group:
         with self._naming_the_lost():
             length = torch.tensor([len(message)])
             dist.broadcast(length, 0)
-            content = torch.frombuffer(bytearray(message or int(length) * b"\0"), dtype=torch.uint8)
+            content = torch.zeros(int(length), dtype=torch.uint8)
+            if self.is_leader:
+                content = torch.frombuffer(bytearray(message), dtype=torch.uint8)
             dist.broadcast(content, 0)
         return content.numpy().tobytes()
 
@@ -212,11 +214,12 @@ class Group:
         asking = threading.Thread(target=self._ask, args=(self._store, error, found), daemon=True)
         asking.start()
         asking.join(3 * SILENT_SECONDS)
-        found.append(
+        if found:
+            return found[0]
+        return (
             f"The rendezvous host at {find_host()} does not answer: its machine or torchrun there has ended, or this "
             "machine is cut off from it."
         )
-        return found[0]
 
     def _ask(self, store: Store, error: RuntimeError, found: list[str]) -> None:
         with suppress(RuntimeError):

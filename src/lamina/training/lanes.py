@@ -1,6 +1,7 @@
 """What the lanes of a step add up to, along a binary tree that no number of processes changes.
 
-So the weights are the same to the bit with any number of them.
+Lanes are micro-batches with a fixed place in that sum. The weights are therefore bit-identical for any number of
+processes, on the same processor and version of torch.
 """
 
 from __future__ import annotations

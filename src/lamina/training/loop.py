@@ -40,8 +40,7 @@ class Training:
         images: the training images.
         recipe: how to train.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; ``precision``: the number format that a run recorded.
-        steps_per_record: steps between Step records, at which the loop can be left: by default 1 on a CPU, and 10 on a
-            GPU, which would wait for each, and in a group, which agrees at each.
+        steps_per_record: steps between Step records, at which the loop can be left.
         group: the processes that train together, each with the same arguments; they share out the recipe's lanes.
 
     Attributes:
@@ -69,7 +68,7 @@ class Training:
         *,
         device: str = "auto",
         precision: Precision | None = None,
-        steps_per_record: int | None = None,
+        steps_per_record: int = 10,
         group: Group = ALONE,
     ) -> None:
         prepared = prepare_training(net, images, recipe, device, precision, group)
@@ -84,8 +83,7 @@ class Training:
         self._lanes = build_sums(self._live, recipe, group)
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group)
         self._doctor = Doctor(self._live, self._forward, images, recipe, len(self._batches), group)
-        self._steps_per_record = steps_per_record or (1 if group.size == 1 and self.device.value == "cpu" else 10)
-        self._tally = Tally()
+        self._steps_per_record, self._tally = steps_per_record, Tally()
         self.images, self.steps_per_epoch = len(images), len(self._batches)
         self.steps_done, self.rewinds, self.is_interrupted = 0, 0, False
 

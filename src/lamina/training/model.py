@@ -77,6 +77,7 @@ class Model(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where its weights are."""
         return self._scale.device
 
     @property

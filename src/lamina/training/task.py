@@ -33,6 +33,7 @@ class Task(ABC):
 
     @property
     def outputs(self) -> int:
+        """How many logits an image has."""
         return len(self.target_names)
 
     @abstractmethod
@@ -58,6 +59,7 @@ class Task(ABC):
         return replace(self, temperatures=temperatures)  # type: ignore[call-arg]
 
     def to_json(self) -> dict[str, Any]:
+        """Its fields as JSON values, and its kind."""
         return {"kind": self.kind.name, **fields_to_json(self)}
 
     @staticmethod

@@ -35,7 +35,7 @@ def pack_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> by
 
 
 def unpack_tensors(content: bytes, what: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What :func:`pack_tensors` packed, on the CPU; ``RunError``, which names it, if the content is another."""
+    """What :func:`pack_tensors` packed, on the CPU; ``RunError`` that names it by ``what`` if it is damaged."""
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
     except (SafetensorError, KeyError) as error:  # a type that torch has no name for is a KeyError

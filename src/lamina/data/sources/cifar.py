@@ -100,6 +100,8 @@ def list_batches(path: Path) -> Listing:
 def read_pickle(data: bytes, name: str) -> dict[str, Any]:
     """Read a pickled dictionary of plain values and byte arrays; nothing that a pickle names is ever called."""
     try:
+        if not data.endswith(pickle.STOP):
+            raise EOFError("pickle data was truncated")
         content = _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
         return {_text(key): value for key, value in content.items()}
     except DataError as error:
@@ -170,7 +172,7 @@ _ADMITTED: dict[tuple[str, str], type[_StandIn]] = {
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(pickle._Unpickler):  # in Python: the one in C makes a list as long as any number in the file says
     def find_class(self, module: str, name: str) -> type[_StandIn]:
         try:
             return _ADMITTED[module, name]
