@@ -304,3 +304,10 @@ def test_another_record_is_written_and_removes_the_report_of_what_was(run, train
 def test_a_folder_left_without_run_json_by_a_crash_does_not_take_the_name(tmp_path, record):
     (tmp_path / "first").mkdir()
     assert load_run(create_folder(tmp_path, record, "first")).record == record
+
+
+def test_a_side_beyond_any_memory_is_damage(run, training):
+    run.folder.save_model(training.model)
+    edit(run.path / "run.json", in_shape=[3, 512_409_557_603_043_101, 6])
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        load_run(run.path).load_model()

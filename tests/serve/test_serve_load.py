@@ -23,7 +23,7 @@ from small_runs import DATA, NET, RECIPE, begin_run
 
 LIMITS = """
 from lamina.deploy.serve import bodies, protocol, worker
-protocol.CONNECTIONS, protocol.HEAD_SECONDS, protocol.TAKE_SECONDS = 8, 1.0, 2.0
+protocol.CONNECTIONS, protocol.HEAD_SECONDS, protocol.TAKE_SECONDS = 8, 3.0, 2.0
 bodies.BODY_SECONDS, worker.SECONDS["predict"], worker.RETRY_SECONDS = 1.5, 3.0, 0.1
 worker.ANSWER_LIMIT_BYTES = 300_000
 """

@@ -296,7 +296,7 @@ class Run:
             else:
                 body = deepcopy(net) if module is None else module
             model = Model(body, net=record.net, task=task, in_shape=record.in_shape, mean=record.mean, std=record.std)
-        except (NetError, RuntimeError, ValueError) as error:
+        except (NetError, RuntimeError, TypeError, ValueError) as error:  # sizes beyond 64 bits are of a wrong type
             raise damaged(str(self.folder.record_file), error) from error
         model.load_state_dict(self.folder.read_weights(model.state_dict()))
         return model.eval()
