@@ -6,8 +6,6 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from lamina.errors import LaminaWarning, RunError
 from lamina.runs.run import Run
 from lamina.training.events import EarlyEnd, Rewind
 from lamina.training.group import ALONE
-from small_runs import DATA, NET, RECIPE
+from small_runs import DATA, NET, RECIPE, full_disk
 
 WITH_VAL = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test.take(range(6)), split="val"))
 opened: list[str] = []
@@ -34,19 +32,6 @@ def note_opening(event: str, arguments: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(note_opening)
-
-
-@contextmanager
-def full_disk(limit_bytes: int) -> Iterator[None]:
-    """Let no file grow larger, as on a disk without room: Python makes an OSError of it."""
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def digests(run: Run) -> list[str]:
