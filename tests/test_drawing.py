@@ -23,7 +23,6 @@ from lamina.evaluation.reports import (
     NumberScores,
     Score,
 )
-from lamina.training.task import task_of
 
 BASELINE = Baseline(0.3, 0.2, Interval(0.1, 0.3))
 
@@ -198,9 +197,7 @@ def test_each_number_has_a_square_with_the_answers_over_the_truth(tmp_path, coun
     truth = np.random.default_rng(0).normal(size=(50, count)).astype(np.float32)
     truth[:, 0] = 3.0  # the same everywhere, and predicted so
     images = Images(np.zeros((50, 2, 2, 3), np.uint8), truth, tuple(map(str, range(count))), ("",) * 50, "test")
-    task = task_of(images)
-    logits = ((truth - task.means) / task.deviations).astype(np.float32)
-    save_figure(draw_scatter(report, task, Answers("test", logits, truth, images.names)), tmp_path / "scatter.png")
+    save_figure(draw_scatter(report, Answers("test", truth, truth, images.names)), tmp_path / "scatter.png")
     with Image.open(tmp_path / "scatter.png") as picture:
         columns, lines = min(count, 3), -(-min(count, 12) // 3)
         assert picture.width / picture.height == pytest.approx(columns / lines, rel=0.15)

@@ -12,7 +12,9 @@ from lamina import Recipe, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import RunError
 from lamina.evaluation.answers import Answers
+from lamina.insight.hard import measure_losses
 from lamina.runs.run import Run
+from lamina.training.features import predict_logits
 from small_runs import DATA, NET, RECIPE, images_of
 
 VAL = images_of("val").take(range(7))
@@ -62,12 +64,19 @@ def test_other_weights_outdate_the_answers(tmp_path):
     assert run.answers.keys() == {"val", "test"}
 
 
-def test_numbers_are_drawn_from_the_answers(tmp_path):
+def test_predicted_numbers_are_kept_in_the_units_of_their_targets(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), dtype=np.uint8)
-    images = Images.from_arrays(pixels, pixels.mean((1, 2, 3)))
+    images = Images.from_arrays(pixels, 1000 * pixels.mean((1, 2, 3)))
     run = train(tmp_path, Dataset.from_images(images, test=images))
     assert (run.path / "scatter.png").exists()
-    assert run.answers["test"].targets.dtype == np.float32
+    with np.load(run.path / "answers.npz") as stored:
+        numbers, truth = stored["test_logits"], stored["test_targets"]
+    assert truth.dtype == np.float32
+    assert np.abs(numbers - truth).mean() == pytest.approx(run.report.mean_absolute_error)
+    answers = run.answers["test"]
+    assert np.allclose(answers.raw_logits(run.task), predict_logits(run.load_model(), pixels), atol=1e-5)
+    losses = measure_losses(run.task, answers.raw_logits(run.task), answers.targets)
+    assert losses.mean() == pytest.approx(run.report.loss)
 
 
 def test_answers_that_are_not_the_runs_are_refused(run, tmp_path):

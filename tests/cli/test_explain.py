@@ -71,6 +71,10 @@ def test_json_has_an_object_for_each_method_and_problem(trained, workplace, pict
         assert event["file"] == str(workplace / "out/1-explained.png")
         assert event["target"] == "bright"
         assert isinstance(event["trusted"], bool)
+    folder = workplace / "none"
+    nothing = run_lamina("explain", trained, "nosuch.png", workplace / "text.png", "--output", folder)
+    assert nothing.returncode == 2
+    assert not folder.exists()
     only = run_lamina(*words, "--method", "gradients", "--output", workplace / "out")
     assert [event["method"] for event in events(only.stdout)[2:]] == ["gradients"]
 

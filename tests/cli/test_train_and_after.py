@@ -12,6 +12,7 @@ import pytest
 from commands import SIDE_PX, events, run_lamina, run_process, write_pictures
 from PIL import Image
 
+from lamina import load_run
 from lamina.cli import main
 
 NET = "Flatten(), Linear(8), ReLU(), Output()"
@@ -114,6 +115,7 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, pictures):
     assert run_lamina("evaluate", "runs/net").returncode == 0
     as_module = run_lamina("train", "mine.py:build", "--data", pictures, "--epochs", "1", "--name", "module")
     assert as_module.returncode == 0, as_module.stderr
+    assert [load_run(f"runs/{name}").record.net_name for name in ("net", "module")] == ["mine-small", "mine-build"]
     rejected = run_lamina("evaluate", "runs/module")
     assert rejected.returncode == 2
     assert "lamina never runs code that a run names. Give it again with --net" in rejected.stderr

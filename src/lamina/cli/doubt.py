@@ -79,12 +79,11 @@ def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: T
     val, test = answers["val"], answers.get("test")
     words = f"coverage: {100 * coverage:g} %, fitted to {len(val.logits):,} pictures of val"
     if task.kind is REGRESSION:
-        numbers = _probabilities(task, val)
-        margins = fit_margins(numbers, np.asarray(val.targets, np.float64), coverage)
+        margins = fit_margins(val.logits.astype(np.float64), np.asarray(val.targets, np.float64), coverage)
         if not np.isfinite(margins).all():
             raise _too_few(len(val.logits), coverage)
         if test is not None:
-            are_inside = (np.abs(_probabilities(task, test) - test.targets) <= margins).mean(axis=0)
+            are_inside = (np.abs(test.logits - test.targets) <= margins).mean(axis=0)
             shares = ", ".join(f"{100 * share:.1f} %" for share in are_inside)
             words += f"; on {len(test.logits):,} of test, {shares} of the true numbers lie within the margins"
         terminal.remark(words)

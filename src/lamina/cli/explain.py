@@ -51,8 +51,7 @@ def run(options: Options, terminal: Terminal) -> int:
     model, task, resize = predictor.model, predictor.task, cast("Resize", predictor.resize)
     wanted = None if options.target is None else _find_output(task, options.target)
     methods = _choose_methods(model, options.method, options.layer, terminal)
-    folder = make_folder(options.output or run.path / "explanations")
-    failed = 0
+    folder, failed = options.output or run.path / "explanations", 0
 
     def report(name: str, reason: str) -> None:
         nonlocal failed
@@ -70,6 +69,7 @@ def run(options: Options, terminal: Terminal) -> int:
             if reason is not None:
                 report(path, reason)
                 continue
+            make_folder(folder)  # only now, so that none is left empty where no image can be read
             prediction, target = _predict(model, path, pixels, wanted)
             maps = {name: _explain(model, pixels, target, explain, quick) for name, (explain, quick) in methods.items()}
             target_name = task.target_names[target]

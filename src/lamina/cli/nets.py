@@ -37,12 +37,13 @@ def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
     found = _find_own(file, name)
     made = found if isinstance(found, Net) else _call_own(file, found)
     recipes = {"default": Recipe()}
+    title = f"{file.stem}-{name}" if name else file.stem  # a file may hold several nets
     if isinstance(made, Net):
-        return NetChoice(file.stem, made, recipes)
+        return NetChoice(title, made, recipes)
     from lamina.runs.record import OwnModule
 
     # Called again for each training, after its seed is set.
-    return NetChoice(file.stem, lambda *_: _call_own(file, found), recipes, OwnModule(str(file.resolve()), name))
+    return NetChoice(title, lambda *_: _call_own(file, found), recipes, OwnModule(str(file.resolve()), name))
 
 
 def _find_own(path: Path, name: str) -> Any:

@@ -173,7 +173,7 @@ def _look_for_overlap(
     seconds = estimate_seconds(len(images), len(train), math.prod(images.shape))
     if answers is None or seconds > min(UNASKED_SECONDS, most_seconds):
         return {}
-    return say_overlap(run.record.task, answers.logits, images, train, terminal)
+    return say_overlap(run.record.task, answers.raw_logits(run.record.task), images, train, terminal)
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def _show_results(facts: Facts, report: Report | None, task: Task, answers: Answ
     if isinstance(report, LabelReport) and any(one.average_precision is not None for one in report.labels):
         parts.append(chart(encode_png(draw_labels(report)), "average precision of each label"))
     if answers is not None and isinstance(report, NumberReport):
-        parts.append(chart(encode_png(draw_scatter(report, task, answers)), "predicted numbers over the true ones"))
+        parts.append(chart(encode_png(draw_scatter(report, answers)), "predicted numbers over the true ones"))
     elif answers is not None:
         parts.append(wrap("h3", "Are its probabilities right?"))
         drawn = encode_png(draw_reliability(task, answers))

@@ -52,7 +52,8 @@ class Evidence:
     def collect(task: Task, answers: Answers, images: Images | None) -> Evidence:
         """The evidence, without images that are others than those predicted."""
         fits = images is not None and images.names == answers.names
-        return Evidence(task, answers, images if fits else None, measure_losses(task, answers.logits, answers.targets))
+        losses = measure_losses(task, answers.raw_logits(task), answers.targets)
+        return Evidence(task, answers, images if fits else None, losses)
 
 
 class _Cell(NamedTuple):
@@ -183,7 +184,7 @@ def show_losses(evidence: Evidence) -> Markup:
     """The pictures with the largest losses, or their names where they are no longer there."""
     answers, task = evidence.answers, evidence.task
     order = np.argsort(-evidence.losses, kind="stable")[:MOST_LOSSES]
-    given = format_answers(task, answers.logits[order])
+    given = format_answers(task, answers.raw_logits(task)[order])
     true = [task.kind.format(answers.targets[row], task.target_names) for row in order]
     if evidence.images is None:
         lines = [
@@ -208,8 +209,7 @@ def show_losses(evidence: Evidence) -> Markup:
 
 
 def _pair_numbers(evidence: Evidence, row: int) -> str:
-    predicted = evidence.task.probabilities(torch.from_numpy(evidence.answers.logits[row : row + 1]))[0].tolist()
-    pairs = zip(evidence.answers.targets[row].tolist(), predicted, strict=True)
+    pairs = zip(evidence.answers.targets[row].tolist(), evidence.answers.logits[row].tolist(), strict=True)
     return ", ".join(f"{true:.3g} → {number:.3g}" for true, number in pairs)
 
 

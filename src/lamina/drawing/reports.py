@@ -146,15 +146,14 @@ def draw_labels(report: LabelReport) -> Figure:
     return figure
 
 
-def draw_scatter(report: NumberReport, task: Task, answers: Answers) -> Figure:
+def draw_scatter(report: NumberReport, answers: Answers) -> Figure:
     """Draw predicted numbers over the true ones, of at most 2,000 images; right answers lie on the diagonal.
 
     Each number has a square, the first 12 where there are more.
     """
     count = len(answers.logits)
     rows = np.linspace(0, count - 1, min(count, MOST_POINTS), dtype=np.int64)
-    numbers = task.probabilities(torch.from_numpy(answers.logits[rows])).numpy()
-    truth = answers.targets[rows]
+    numbers, truth = answers.logits[rows], answers.targets[rows]
     shown = report.numbers[:MOST_SCATTERS]
     columns = min(len(shown), SCATTERS_A_ROW)
     lines = -(-len(shown) // columns)

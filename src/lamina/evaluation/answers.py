@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
+from torch import from_numpy
 
-from lamina.data.images import SPLITS, Split
+from lamina.data.images import SPLITS, Images, Split
 from lamina.errors import DataError
 from lamina.files import damaged
 from lamina.targets import Targets, kind_of
+from lamina.training.task import Regression, Task
 
 REMEDY = "lamina resume writes it again."
 FAILURES = (
@@ -27,12 +29,29 @@ FAILURES = (
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """A model's logits for the images of a split, with the images' targets and names."""
+    """A model's logits for the images of a split, with the images' targets and names.
+
+    Of a regression, ``logits`` are the predicted numbers, in the units of the targets.
+    """
 
     split: Split
     logits: Float32[np.ndarray, "n k"]
     targets: Targets
     names: tuple[str, ...]
+
+    @staticmethod
+    def collect(task: Task, logits: Float32[np.ndarray, "n k"], images: Images) -> Answers:
+        """What to store of the logits that a model gave for ``images``."""
+        if isinstance(task, Regression):
+            logits = task.probabilities(from_numpy(logits).double()).float().numpy()
+        return Answers(images.split, logits, images.targets, images.names)
+
+    def raw_logits(self, task: Task) -> Float32[np.ndarray, "n k"]:
+        """The logits as the task's loss takes them: of a regression, in standard deviations."""
+        if isinstance(task, Regression):
+            standardized: Float32[np.ndarray, "n k"] = (self.logits - np.array(task.means)) / np.array(task.deviations)
+            return standardized.astype(np.float32)
+        return self.logits
 
 
 def pack_answers(answers: Sequence[Answers]) -> bytes:

@@ -53,7 +53,7 @@ def evaluate_final(
         if report is None:
             report = score_split(dataset, images, partial(score_logits, task, logits, seconds=seconds))
         if report is not None:
-            answers.append(Answers(images.split, logits, images.targets, images.names))
+            answers.append(Answers.collect(record.task, logits, images))
     if report is not None and group.is_leader:
         folder.save_answers(answers)
         folder.save_calibration(calibration)
@@ -102,4 +102,4 @@ def _draw(folder: RunFolder, record: RunRecord, report: Report, task: Task, answ
     elif isinstance(report, LabelReport):
         save_figure(draw_labels(report), path / "labels.png")
     elif isinstance(report, NumberReport):
-        save_figure(draw_scatter(report, task, answers), path / "scatter.png")
+        save_figure(draw_scatter(report, answers), path / "scatter.png")

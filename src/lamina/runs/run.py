@@ -208,6 +208,8 @@ class Run:
     def answers(self) -> dict[Split, Answers]:
         """The logits of the saved model for ``test`` and ``val``, by split; empty while there is no report.
 
+        Of a regression, they are the predicted numbers, in the units of the targets.
+
         Raises:
             RunError: the file is damaged, or does not fit the run.
         """
