@@ -227,13 +227,25 @@ def test_a_damaged_report_is_named(run, training):
 
 
 def test_a_mistyped_run_suggests_one_beside_it(run):
-    with raises(f"There is no run frist in {run.path.parent}. Did you mean first?"):
+    with raises(f"No run named frist in {run.path.parent}. Did you mean first?"):
         load_run(run.path.parent / "frist")
 
 
 def test_a_run_where_there_are_none_says_how_to_make_one(tmp_path):
-    with raises(f"There is no run first in {tmp_path}, nor any other. Make one with lamina train."):
+    with raises(f"No run named first in {tmp_path}. There are no runs there. Make one with lamina train."):
         load_run(tmp_path / "first")
+
+
+def test_a_run_is_found_by_its_name_in_runs(run, monkeypatch):
+    """Also beside a folder of that name which is no run, as of the data it was trained on."""
+    monkeypatch.chdir(run.path.parent.parent)
+    runs_dir = Path(run.path.parent.name)
+    Path("first").mkdir()
+    assert load_run("first", runs_dir=runs_dir).path == runs_dir / "first"
+    with raises(f"No run named frist in this folder or {runs_dir}. Did you mean first?"):
+        load_run("frist", runs_dir=runs_dir)
+    monkeypatch.chdir(run.path.parent)
+    assert load_run("first").path == Path("first")
 
 
 def test_a_file_of_a_run_is_not_a_run(run):

@@ -117,7 +117,7 @@ MESSAGES = {
     ),
     "no run": (
         ("--with", "nowhere"),
-        "There is no run nowhere in this folder, nor any other. Make one with lamina train.",
+        "No run named nowhere in this folder or runs. There are no runs there. Make one with lamina train.",
     ),
     "a folder that is a file": (
         ("--output", "RUNS/one/run.json"),

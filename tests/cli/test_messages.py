@@ -19,8 +19,8 @@ CASES = {
     "Check the path.",
     "train mlp --data shapse": "There is no data set named shapse, and no file or folder of that path. "
     "Did you mean shapes?",
-    "evaluate runs/none": "There is no run none in runs, nor any other. Make one with lamina train.",
-    "evaluate none": "There is no run none in this folder, nor any other. Make one with lamina train.",
+    "evaluate runs/none": "No run named none in runs. There are no runs there. Make one with lamina train.",
+    "evaluate none": "No run named none in this folder or runs. There are no runs there. Make one with lamina train.",
     "predict runs/none": "Expected pictures after the run, got none. Give their paths.",
     "serve": "Expected the folder of a run, or of several, got none. Give their paths.",
     "serve none --port 70000": "--port was 70000, but must be from 0 to 65535.",
@@ -41,7 +41,7 @@ def test_a_warning_is_one_line_without_a_place_in_the_source(workplace, pictures
         "warning: The last line of runs/second/history.jsonl is incomplete, as after a crash, and is ignored. "
         "lamina resume repeats that epoch."
     )
-    for command in (("verify", "runs/second"), ("runs", "--diff", "runs/first", "runs/second"), ("runs",)):
+    for command in (("verify", "second"), ("runs", "--diff", "runs/first", "runs/second"), ("runs",)):
         done = run_lamina(*command)
         assert done.returncode == 0, done.stderr
         assert done.stderr.splitlines().count(warning) == 1

@@ -218,7 +218,9 @@ def test_what_differs_between_two_runs_is_shown(workplace, pictures, capsys):
     assert capsys.readouterr().out == "runs/one and runs/three differ in nothing but their time and name\n"
     Path("runs").rename("old")
     assert main(["runs", "--diff", "one", "zebra", "--runs-dir", "old"]) == 2
-    assert capsys.readouterr().err == "lamina: There is no run zebra in old. Choose from: one, three, two.\n"
+    assert (
+        capsys.readouterr().err == "lamina: No run named zebra in this folder or old. Choose from: one, three, two.\n"
+    )
     Path("old").rename("runs")
     assert main(["runs", "--diff", "runs/one", "runs/two", "--json"]) == 0
     *differences, result = events(capsys.readouterr().out)
@@ -229,9 +231,9 @@ def test_what_differs_between_two_runs_is_shown(workplace, pictures, capsys):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("resume runs/none", "There is no run none in runs, nor any other. Make one with lamina train."),
-        ("verify runs/none", "There is no run none in runs, nor any other. Make one with lamina train."),
-        ("runs --diff runs/a runs/b", "There is no run a in runs, nor any other. Make one with lamina train."),
+        ("resume runs/none", "No run named none in runs. There are no runs there. Make one with lamina train."),
+        ("verify runs/none", "No run named none in runs. There are no runs there. Make one with lamina train."),
+        ("runs --diff runs/a runs/b", "No run named a in runs. There are no runs there. Make one with lamina train."),
         ("resume runs/x --save-every 60", "--save-every was '60', but takes a time such as 30s, 5m or 1h."),
         ("train mlp --data shapes --save-every often", "--save-every was 'often', but takes a time such as 30s, 5m or "
          "1h."),

@@ -112,6 +112,32 @@ def test_a_connection_that_breaks_leaves_nothing_and_can_be_tried_again(
     assert len(load_data("cifar10").train) == 50
 
 
+def test_a_process_that_cannot_download_the_default_data_tries_once(served_cifar10: Path, server: Server) -> None:
+    server.cut.add(served_cifar10.name)
+    with pytest.warns(LaminaWarning, match="^Downloading cifar10") as warned:
+        first = find_default_data()
+        assert find_default_data() == first
+    assert first[1].startswith(
+        "the built-in set, because cifar10 could not be downloaded from 127.0.0.1: IncompleteRea"
+    )
+    assert [one.category for one in warned].count(LaminaWarning) == 1
+
+
+def test_offline_nothing_is_asked_of_the_network(
+    served_cifar10: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAMINA_OFFLINE", "1")
+    reason = "cifar10 was not downloaded before, and LAMINA_OFFLINE forbids downloads. Unset it. Or set LAMINA_CIFAR10"
+    with pytest.raises(DataError, match=f"^{reason}"):
+        load_data("cifar10")
+    with pytest.raises(DataError, match=r"^mnist was not downloaded before"):
+        load_data("mnist")
+    assert find_default_data()[1].startswith(f"the built-in set, because {reason}")
+    monkeypatch.setenv("LAMINA_OFFLINE", "0")
+    with pytest.warns(LaminaWarning, match="^Downloading cifar10"):
+        assert find_default_data() == ("cifar10", "downloaded just now")
+
+
 @pytest.mark.filterwarnings("ignore:Downloading")
 def test_a_server_that_never_answers_is_given_up(
     monkeypatch: pytest.MonkeyPatch, cache: Path, batches, tmp_path

@@ -229,7 +229,7 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(runs, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none"], "There is no run none in this folder, nor any other. Make one with lamina train."),
+        (["none"], "No run named none in this folder or runs. There are no runs there. Make one with lamina train."),
         (
             ["RUN", "--host", "0.0.0.0"],
             "--host was 0.0.0.0, which others can reach, but there is no token. Set LAMINA_TOKEN to a secret, or give "

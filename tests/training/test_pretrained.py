@@ -257,6 +257,15 @@ def test_names_unknown_to_timm_are_rejected(name, message):
         TimmNet(name, "none", "").empty_module((3, 32, 32), 2)
 
 
+def test_offline_weights_are_not_asked_for(hub, monkeypatch):
+    monkeypatch.setenv("LAMINA_OFFLINE", "1")
+    with rejects(
+        "The weights of test_resnet.r160_in1k were not downloaded before, and LAMINA_OFFLINE forbids downloads. Unset "
+        "it, use --weights FILE.safetensors, or train from random ones with --weights none."
+    ):
+        open_timm_net("test_resnet", None, keep_silent)
+
+
 def test_weights_that_changed_since_are_rejected(small):
     net = open_timm_net("test_efficientnet", str(small), keep_silent)
     save_random("test_efficientnet", small, seed=1)

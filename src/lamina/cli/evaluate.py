@@ -45,5 +45,5 @@ def run(options: Options, terminal: Terminal) -> int:
             "near-duplicates of training images were not looked for, as that may take "
             f"{seconds:.0f} s. Use --near-duplicates."
         )
-    terminal.emit("report", run=str(options.run), **report.to_json(), **found)
+    terminal.emit("report", run=str(run.path), **report.to_json(), **found)
     return 0

@@ -41,7 +41,7 @@ def run(options: Options, terminal: Terminal) -> int:
         write_atomically(file, content)
         proof.unlink(missing_ok=True)  # of an earlier file
         described = describe_model(predictor.model, predictor.resize)
-        write_json(proof, {"run": str(options.run), "data": dataset.fingerprint, **asdict(certificate), **described})
+        write_json(proof, {"run": str(run.path), "data": dataset.fingerprint, **asdict(certificate), **described})
     terminal.say(f"{file}: {len(content) / 1e6:.1f} MB, {certificate}", f"certificate: {proof}")
-    terminal.emit("export", run=str(options.run), file=str(file), bytes=len(content), **asdict(certificate))
+    terminal.emit("export", run=str(run.path), file=str(file), bytes=len(content), **asdict(certificate))
     return 0

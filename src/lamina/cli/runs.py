@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lamina.cli.options.runs import Options
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
@@ -14,7 +12,7 @@ from lamina.runs.run import DamagedRun, Run, list_runs, load_run, summarize_run
 def run(options: Options, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if a run is damaged; the others are listed all the same."""
     if options.diff is not None:
-        first, second = (_find_run(path, options.runs_dir) for path in options.diff)
+        first, second = (load_run(path, runs_dir=options.runs_dir) for path in options.diff)
         _show_differences(first, second, terminal)
         return 0
     rows, problems = [], []
@@ -51,18 +49,13 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
     return summarize_run(run, report, history)
 
 
-def _find_run(path: Path, runs_dir: Path) -> Path:
-    """A run's folder, which a bare name has in ``runs_dir``."""
-    return runs_dir / path if str(path) == path.name and not path.exists() else path
-
-
-def _show_differences(first: Path, second: Path, terminal: Terminal) -> None:
-    differences = compare_runs(load_run(first).folder, load_run(second).folder)
+def _show_differences(first: Run, second: Run, terminal: Terminal) -> None:
+    differences = compare_runs(first.folder, second.folder)
     for difference in differences:
         terminal.emit("difference", what=difference.what, a=difference.first, b=difference.second)
-    terminal.emit("result", runs=[str(first), str(second)], differences=len(differences))
+    terminal.emit("result", runs=[str(first.path), str(second.path)], differences=len(differences))
     if differences:
         rows = [(difference.what, difference.first, difference.second) for difference in differences]
-        terminal.tabulate(("what", str(first), str(second)), rows, texts=3)
+        terminal.tabulate(("what", str(first.path), str(second.path)), rows, texts=3)
     else:
-        terminal.say(f"{first} and {second} differ in nothing but their time and name")
+        terminal.say(f"{first.path} and {second.path} differ in nothing but their time and name")

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from lamina.data.images import Dataset, Images, Problem, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import open_archive
 from lamina.data.sources.cifar import open_batches
-from lamina.data.sources.downloads import PUBLISHED, download, downloaded_path, list_published
+from lamina.data.sources.downloads import PUBLISHED, download, downloaded_path, is_offline, list_published
 from lamina.data.sources.drawn import SHAPES, open_shapes
 from lamina.data.sources.folder import open_folder
 from lamina.data.sources.idx import open_idx
@@ -180,11 +181,19 @@ def find_default_data() -> tuple[str, str]:
         return "cifar10", f"LAMINA_CIFAR10 is {path}"
     if downloaded_path("cifar10").exists():
         return "cifar10", f"downloaded before, in {cache_folder()}"
+    if failure := _find_failure(downloaded_path("cifar10"), is_offline()):
+        return "shapes", f"the built-in set, because {failure}"
+    return "cifar10", "downloaded just now"
+
+
+@cache  # so that a process without a network asks it, and announces the download, only once
+def _find_failure(_target: Path, _is_offline: bool) -> str:
+    """Why CIFAR-10 cannot be downloaded; empty where it now is."""
     try:
         download("cifar10")
     except DataError as error:
-        return "shapes", f"the built-in set, because {error}"
-    return "cifar10", "downloaded just now"
+        return str(error)
+    return ""
 
 
 def _describe_problems(problems: Sequence[Problem]) -> str:

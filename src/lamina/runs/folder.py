@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from lamina.data.images import Split
-from lamina.errors import LaminaError, RunError, plural
+from lamina.errors import LaminaError, RunError, plural, suggest
 from lamina.evaluation.answers import REMEDY, Answers, pack_answers, unpack_answers
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.reports import Report
@@ -195,6 +195,31 @@ class RunFolder:
     def _remove_outdated(self) -> None:
         for name in ("report.json", "calibration.json", "answers.npz"):
             (self.path / name).unlink(missing_ok=True)
+
+
+def resolve_run(path: Path, runs_dir: Path) -> Path:
+    """The path itself, or where that is a name without a run in this folder, the run of that name in ``runs_dir``."""
+    if str(path) != path.name or (path / "run.json").exists():
+        return path
+    named = runs_dir / path
+    return named if (named / "run.json").exists() else path
+
+
+def find_run(path: Path, runs_dir: Path) -> Path:
+    """A run's folder, by its path or its name in ``runs_dir``; ``RunError`` with suggestions where there is none."""
+    path = resolve_run(path, runs_dir)
+    if path.is_file():
+        folder = path.parent if (path.parent / "run.json").exists() else "the folder that lamina train wrote"
+        raise RunError(f"Expected the folder of a run, got the file {path}. Give {folder}.")
+    if not path.is_dir():
+        places = [path.parent] if str(path) != path.name else [Path(), runs_dir]
+        where = " or ".join("this folder" if place == Path() else str(place) for place in places)
+        known = sorted({file.parent.name for place in places for file in place.glob("*/run.json")})
+        others = suggest(path.name, known) if known else "There are no runs there. Make one with lamina train."
+        raise RunError(f"No run named {path.name} in {where}. {others}")
+    if not (path / "run.json").exists():
+        raise RunError(f"{path} is not a run: it has no run.json. Give the folder of a run.")
+    return path
 
 
 def pack_checkpoint(checkpoint: Checkpoint) -> bytes:

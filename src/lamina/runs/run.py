@@ -15,7 +15,7 @@ from torch import nn
 
 from lamina.data import Dataset
 from lamina.data.images import Split
-from lamina.errors import LaminaError, NetError, RunError, check_type, escape, suggest
+from lamina.errors import LaminaError, NetError, RunError, check_type, escape
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.pictures import find_pictures
@@ -24,7 +24,7 @@ from lamina.evaluation.reports import Report
 from lamina.files import damaged
 from lamina.nets import Net
 from lamina.runs.final import evaluate_final
-from lamina.runs.folder import RunFolder
+from lamina.runs.folder import RunFolder, find_run, resolve_run
 from lamina.runs.history import History
 from lamina.runs.keep import Keeper, RunEvent, explain_lack_of_memory
 from lamina.runs.processes import check_place, check_processes, lead_record
@@ -326,30 +326,21 @@ class DamagedRun:
     problem: str
 
 
-def load_run(path: str | Path) -> Run:
-    """The run in a folder.
+def load_run(path: str | Path, *, runs_dir: str | Path = "runs") -> Run:
+    """The run in a folder, or of a name in ``runs_dir``.
 
     Raises:
         RunError: there is none, or its ``run.json`` is damaged or of another format.
     """
-    path = Path(path)
-    if path.is_file():
-        folder = path.parent if (path.parent / "run.json").exists() else "the folder that lamina train wrote"
-        raise RunError(f"Expected the folder of a run, got the file {path}. Give {folder}.")
-    if not path.is_dir():
-        siblings = sorted(file.parent.name for file in path.parent.glob("*/run.json"))
-        where = "this folder" if path.parent == Path() else path.parent
-        others = f". {suggest(path.name, siblings)}" if siblings else ", nor any other. Make one with lamina train."
-        raise RunError(f"There is no run {path.name} in {where}{others}")
-    if not (path / "run.json").exists():
-        raise RunError(f"{path} is not a run: it has no run.json. Give the folder of a run.")
+    path = find_run(Path(path), Path(runs_dir))
     return Run(path, RunFolder(path).read_record())
 
 
 def share_run(path: str | Path, group: Group) -> Run:
     """The run in a folder that the leader has, for all processes; errors as for :func:`load_run`."""
-    check_place(Path(path), group)
-    return Run(Path(path), lead_record(group, lambda: load_run(path).record))
+    place = resolve_run(Path(path), Path("runs"))
+    check_place(place, group)
+    return Run(place, lead_record(group, lambda: load_run(place).record))
 
 
 def list_runs(folder: str | Path) -> list[Run | DamagedRun]:

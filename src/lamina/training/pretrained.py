@@ -14,6 +14,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from lamina.data.sources.downloads import is_offline
 from lamina.errors import NetError, find_nearest, name_some, suggest
 from lamina.nets import Shape
 from lamina.training.packaged import DISTRIBUTION, PACKAGED_NET, find_packaged, read_packaged
@@ -151,6 +152,11 @@ def find_pretrained(name: str) -> Path | None:
 
 def fetch_pretrained(name: str, report: Callable[[str], None]) -> Path:
     """Download a net's pretrained weights from the Hugging Face hub; ``report`` gets their size before."""
+    if is_offline():
+        raise NetError(
+            f"The weights of {name} were not downloaded before, and LAMINA_OFFLINE forbids downloads. Unset it, use "
+            f"--weights FILE.safetensors, or train from random ones with --weights {NONE}."
+        )
     hub, repository = _find_hub(name)
     url = hub.hf_hub_url(repository, HUB_FILE)
     report(f"weights: checking {url} (--weights FILE or {NONE} needs no network)")

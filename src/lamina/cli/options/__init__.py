@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="the run's folder")]
+RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="the run's folder, or its name in runs/")]
 Images = Annotated[
     Positional[tuple[Path, ...]],
     arg(

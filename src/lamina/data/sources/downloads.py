@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import warnings
@@ -70,6 +71,11 @@ PUBLISHED = {
 }
 
 
+def is_offline() -> bool:
+    """Whether ``LAMINA_OFFLINE`` in the environment forbids all downloads."""
+    return os.environ.get("LAMINA_OFFLINE", "0") not in ("", "0")
+
+
 def downloaded_path(name: str) -> Path:
     """Where a set lies once it has been downloaded: its only file, or a folder of its files."""
     files = list(PUBLISHED[name].files)
@@ -81,6 +87,10 @@ def download(name: str) -> Path:
     target, published = downloaded_path(name), PUBLISHED[name]
     if target.exists():
         return target
+    if is_offline():
+        raise DataError(
+            f"{name} was not downloaded before, and LAMINA_OFFLINE forbids downloads. Unset it.{published.remedy}"
+        )
     host, handled = urlsplit(published.url).hostname, sys.exception()
     try:
         with lock_or_wait(target.parent / f"{name}.lock", name):
