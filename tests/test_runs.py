@@ -15,7 +15,7 @@ from lamina.data import Preparation
 from lamina.errors import RunError
 from lamina.evaluation.evaluating import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
-from lamina.runs.record import FORMAT, OwnModule, RunRecord
+from lamina.runs.record import FORMAT, OwnModule, RunRecord, resume_command
 from lamina.runs.run import DamagedRun, Run, list_runs, load_run
 from lamina.runs.start import create_folder
 from lamina.training.loop import Training
@@ -62,6 +62,12 @@ def raises(message: str):
 def edit(file: Path, **changes: object) -> None:
     """Change fields of a JSON file."""
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_what_to_type_to_resume_quotes_spaces(record):
+    own = dataclasses.replace(record, net=None, own_module=OwnModule("/my nets/net.py", "make"))
+    assert resume_command(Path("runs/a b"), own) == "lamina resume 'runs/a b' --net '/my nets/net.py:make'"
+    assert resume_command(Path("runs/a"), record) == "lamina resume runs/a"
 
 
 def test_a_record_says_what_was_trained_where_and_how(record, training):

@@ -27,7 +27,7 @@ _NOUNS = {int: "a whole number", float: "a number", bool: "True or False", str: 
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers from ``low`` to ``high``, both included, that are less than ``below``.
+    """The finite numbers from ``low`` to ``high``, both included, that lie between ``above`` and ``below``.
 
     >>> 0.5 in Range(0, below=1), 1.0 in Range(0, below=1), float("nan") in Range()
     (True, False, False)
@@ -36,11 +36,14 @@ class Range:
     low: float = -math.inf
     high: float = math.inf
     below: float = math.inf
+    above: float = -math.inf
 
     def __contains__(self, number: float) -> bool:
-        return self.low <= number <= self.high and -math.inf < number < self.below
+        return self.low <= number <= self.high and self.above < number < self.below
 
     def __str__(self) -> str:
+        if self.above > -math.inf:
+            return f"above {self.above:,}"
         if self.high < math.inf:
             return f"from {self.low:,} to {self.high:,}"
         return f"of at least {self.low:,}" if self.below == math.inf else f"from {self.low:,} to below {self.below:,}"

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from lamina.cli import COMMANDS, main
-from lamina.cli.options.evaluate import Options as EvaluateOptions
-from lamina.cli.options.train import Options
+from lamina.cli.options.evaluate import EvaluateOptions
+from lamina.cli.options.train import TrainOptions
 from lamina.cli.parsing import parse_options
 from lamina.data import Preparation
 from lamina.errors import LaminaError
@@ -40,9 +40,9 @@ def test_epochs_and_time_exclude_each_other_however_epochs_is_spelt(capsys):
 
 
 def test_nothing_given_is_nothing():
-    options = parse_options(Options, "train", [])
+    options = parse_options(TrainOptions, "train", [])
     assert (options.given, options.preparation) == ({}, {})
-    given = parse_options(Options, "train", ["--lr", "0.001", "--val", "0.1"])
+    given = parse_options(TrainOptions, "train", ["--lr", "0.001", "--val", "0.1"])
     assert given.given == {"lr": 0.001}  # also where it is the default
     assert given.preparation == {"val_fraction": 0.1}
 
@@ -50,21 +50,34 @@ def test_nothing_given_is_nothing():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--lr", "-1"], "lr must be a number of at least 0, got -1.0."),
-        (["--val", "2"], "val_fraction must be a number from 0 to below 1, got 2.0."),
+        (["--lr", "-1"], "lr must be a number of at least 0, got -1.0. Try --lr 0.001."),
+        (["--val", "2"], "val_fraction must be a number from 0 to below 1, got 2.0. Leave out --val for the default."),
     ],
 )
 def test_an_option_s_value_is_checked_as_it_is_read(words, message):
     with pytest.raises(LaminaError) as raised:
-        parse_options(Options, "train", words)
+        parse_options(TrainOptions, "train", words)
     assert str(raised.value) == message
 
 
-def test_what_none_means_cannot_be_typed(capsys):
-    with pytest.raises(SystemExit):
-        parse_options(Options, "train", ["--task", "None"])
-    message = re.sub(r"[│\s]+", " ", capsys.readouterr().err)
-    assert "Expected one of ('single-label', 'multi-label', 'binary', 'regression')" in message
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train --epoch 3", "There is no option --epoch. Did you mean --epochs? Type lamina train --help "),
+        ("summary cnn mlp", "There is no place for mlp. Type lamina summary --help "),
+        ("train --epochs x", "--epochs was 'x', but takes a whole number."),
+        ("train --lr fast", "--lr was 'fast', but takes a number."),
+        ("train --task None", "--task was 'None', but takes one of 'single-label', 'multi-label', 'binary', 'regress"),
+        ("runs --diff one", "--diff takes 2 values, got fewer."),
+        ("summary", "lamina summary needs NET: a net of the zoo by name"),
+    ],
+)
+def test_options_that_cannot_be_read_are_one_message(words, message, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "50")
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"lamina: {message}")
+    assert error.count("\n") == 1
 
 
 def test_every_field_of_a_recipe_and_a_preparation_has_a_flag(capsys):
@@ -75,7 +88,7 @@ def test_every_field_of_a_recipe_and_a_preparation_has_a_flag(capsys):
         assert re.search(rf"--{name.replace('_', '-')}\b", shown)
     words = "--size 8 --resize pad --label-from name --task binary --image-column a --label-column b c "
     words += "--label-separator ; --split-column d --val 0.1 --test 0.2 --split-seed 3"
-    assert Preparation(**parse_options(Options, "train", words.split()).preparation) == Preparation(
+    assert Preparation(**parse_options(TrainOptions, "train", words.split()).preparation) == Preparation(
         size_px=8,
         resize="pad",
         label_from="name",

@@ -135,7 +135,7 @@ def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(wo
     rewinds = [json.loads(line) for line in Path("runs/wild/history.jsonl").read_text().splitlines()]
     assert [(row["rewind"], row["lr"]) for row in rewinds] == [(1, 5e29), (2, 2.5e29), (3, 1.25e29)]
     assert [event["rewind"] for event in events(out)] == [1, 2, 3]
-    assert "Rewind 1: back to step 0 with half the lr, 5e+29." in err
+    assert "Back to step 0 with half the lr, 5e+29 (1 of 3 times)." in err
     assert err.splitlines()[-1].endswith(
         "The training has already been rewound 3 times and stops here; runs/wild keeps its last checkpoint."
     )

@@ -73,7 +73,7 @@ CASES: list[tuple[Event, dict[str, object], str]] = [
             "event": "rewind", "rewind": 1, "to_epochs_done": 1, "to_steps_done": 4, "lr": 0.05,
             "reason": "The loss became NaN.",
         },
-        "The loss became NaN. Rewind 1: back to step 4 with half the lr, 0.05.",
+        "The loss became NaN. Back to step 4 with half the lr, 0.05 (1 of 3 times).",
     ),
     (
         EarlyEnd(3, "time limit"),

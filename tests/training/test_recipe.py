@@ -53,6 +53,7 @@ def test_numbers_of_numpy_and_whole_numbers_become_the_field_s_type():
         ({"lr": float("nan")}, "lr must be a number of at least 0, got nan."),
         ({"lr": np.float32("inf")}, "lr must be a number of at least 0, got inf."),
         ({"lr": 10**400}, "lr must be a number of at least 0, got 100000000000000000...0000000000000000000."),
+        ({"gradient_clip": 0.0}, "gradient_clip must be a number above 0, got 0.0."),
         ({"lr": "fast"}, "lr must be a number of at least 0, got 'fast'."),
         ({"lr": None}, "lr must be a number of at least 0, got None."),
         ({"momentum": 1.0}, "momentum must be a number from 0 to below 1, got 1.0."),

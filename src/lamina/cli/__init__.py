@@ -109,6 +109,7 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
     from lamina.cli.terminal import Terminal
 
     name, *arguments = words
+    group = next(group for group, commands in GROUPS.items() if name in commands)
     # As Ctrl-C does, SIGTERM unwinds what runs, so that nothing incomplete is left behind.
     # torchrun's own processes end at once: while they wait for each other, no Python code runs.
     is_alone = "TORCHELASTIC_RUN_ID" not in os.environ and threading.current_thread() is threading.main_thread()
@@ -116,7 +117,8 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
     try:
         # The terminal shows warnings as its remarks; what it sets for that ends with the command.
         with warnings.catch_warnings():
-            options = parse_options(import_module(f"lamina.cli.options.{name}").Options, name, arguments)
+            kind = getattr(import_module(f"lamina.cli.options.{group}"), f"{name.title()}Options")
+            options = parse_options(kind, name, arguments)
             terminal = Terminal(as_json=options.json, command=("lamina", *words), is_quiet=is_quiet)
             status: int = import_module(f"lamina.cli.{name}").run(options, terminal)
             return status

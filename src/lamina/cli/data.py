@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from lamina.cli.datasets import choose_data
-from lamina.cli.options.data import Options
+from lamina.cli.options.data import DataOptions
 from lamina.cli.output import save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Preparation
@@ -20,7 +20,7 @@ from lamina.targets import REGRESSION
 from lamina.values import fields_to_json
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: DataOptions, terminal: Terminal) -> int:
     """Run the command."""
     _check(options)
     if options.run is not None:
@@ -51,7 +51,7 @@ def run(options: Options, terminal: Terminal) -> int:
     return 0
 
 
-def _check(options: Options) -> None:
+def _check(options: DataOptions) -> None:
     if options.labels and options.run is not None:
         raise DataError("--labels trains nets of its own, and --with uses a run's model. Give one of the two.")
     if options.net is not None and options.run is None:
@@ -72,7 +72,7 @@ def _check(options: Options) -> None:
             raise DataError(f"{flag} was {file}, but must end in .png.")
 
 
-def _inspect(dataset: Dataset, options: Options, terminal: Terminal) -> None:
+def _inspect(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None:
     with terminal.progress(QUIET_SECONDS) as show_progress:
         inspection = inspect(dataset, partial(show_progress, "inspecting pictures"))
     _print_summary(dataset, inspection, terminal)

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from lamina.cli.options.data import Options
+from lamina.cli.options.data import DataOptions
 from lamina.cli.outliers import list_sights, show_outliers
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset
@@ -14,7 +14,7 @@ from lamina.errors import plural
 from lamina.insight.duplicates import compute_signatures, find_near_duplicates, measure_isolation, shrink
 
 
-def list_duplicates(dataset: Dataset, options: Options, terminal: Terminal) -> None:
+def list_duplicates(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None:
     """Say which images are near-duplicates, and which are least like any other."""
     # Shrunk split by split, as all pictures together may not fit into memory.
     pixels = np.concatenate([shrink(images.pixels) for images in dataset.splits.values()])

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from lamina.cli.models import choose_evaluated_data, choose_run_data, load_predictor
-from lamina.cli.options.evaluate import Options
+from lamina.cli.options.evaluate import EvaluateOptions
 from lamina.cli.overlap import say_overlap
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
@@ -16,7 +16,7 @@ from lamina.evaluation.views import ONE_VIEW, views_of
 from lamina.insight.duplicates import UNASKED_SECONDS, estimate_seconds
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: EvaluateOptions, terminal: Terminal) -> int:
     """Run the command."""
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     data, is_own = choose_evaluated_data(run, options.data, predictor, terminal)

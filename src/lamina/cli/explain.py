@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from lamina.cli.models import choose_images, choose_layer, load_predictor
-from lamina.cli.options.explain import Options
+from lamina.cli.options.inspect import ExplainOptions
 from lamina.cli.output import make_folder, save_sheet, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data.decoding import decode_picture, read_file
@@ -42,7 +42,7 @@ from lamina.training.task import Task
 Maps: TypeAlias = dict[str, tuple[Float32[np.ndarray, "h w"], Trust]]
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: ExplainOptions, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if an image could not be read; the others are explained all the same."""
     paths, problems = choose_images(options.images)
     if options.layer is not None and options.method not in (None, "grad-cam"):

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Literal
 
 from lamina.cli.models import choose_run_data, load_predictor
-from lamina.cli.options.export import Options
+from lamina.cli.options.use import ExportOptions
 from lamina.cli.output import writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.deploy.certificate import certify
@@ -17,7 +17,7 @@ from lamina.files import write_atomically, write_json
 SUFFIXES: dict[str, Literal["onnx", "pt2"]] = {".onnx": "onnx", ".pt2": "pt2"}
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: ExportOptions, terminal: Terminal) -> int:
     """Run the command."""
     file = options.file
     file_format = SUFFIXES.get(file.suffix.lower()) if options.to == "auto" else options.to

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float32
 
 from lamina.cli.models import choose_evaluated_data, load_predictor
-from lamina.cli.options.data import Options
+from lamina.cli.options.data import DataOptions
 from lamina.cli.outliers import Sight, list_sights, show_outliers
 from lamina.cli.output import save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
@@ -41,7 +41,7 @@ class Judged(NamedTuple):
     features: torch.Tensor
 
 
-def judge_by_run(path: Path, options: Options, terminal: Terminal) -> Dataset:
+def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Dataset:
     """Say what a run's model makes of a data set: likely wrong labels, what it finds hard, and outliers."""
     run, predictor = load_predictor(path, options.net, options.device, terminal)
     task = predictor.task
@@ -67,7 +67,7 @@ def judge_by_run(path: Path, options: Options, terminal: Terminal) -> Dataset:
 
 
 def _find_suspects(
-    dataset: Dataset, judged: Sequence[Judged], task: Task, is_own: bool, options: Options, terminal: Terminal
+    dataset: Dataset, judged: Sequence[Judged], task: Task, is_own: bool, options: DataOptions, terminal: Terminal
 ) -> None:
     suspects: dict[Split, tuple[Suspect, ...]] = {}
     agreements: dict[Split, Agreement] = {}
@@ -82,7 +82,7 @@ def _find_suspects(
     report_suspects(dataset, suspects, agreements, None, options, terminal)
 
 
-def _say_hard(task: Task, judged: Sequence[Judged], title: str, options: Options, terminal: Terminal) -> None:
+def _say_hard(task: Task, judged: Sequence[Judged], title: str, options: DataOptions, terminal: Terminal) -> None:
     """Say which classes, pairs and images a model finds hard, of splits that it was not trained on."""
     sights = list_sights(one.images for one in judged)
     logits = np.concatenate([one.logits for one in judged])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lamina.cli.models import choose_layer, choose_run_data, load_predictor
-from lamina.cli.options.inspect import Options
+from lamina.cli.options.inspect import InspectOptions
 from lamina.cli.output import make_folder, save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
@@ -49,7 +49,7 @@ SHOWN_CONCEPTS = 5
 """Upper limit of the concepts of a layer that are printed; ``--json`` has all."""
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: InspectOptions, terminal: Terminal) -> int:
     """Run the command."""
     if options.unit is not None and options.layer is None:
         raise NetError(f"--unit was {options.unit}, but a unit belongs to a layer. Give --layer too.")
@@ -244,7 +244,7 @@ def _report_concepts(inspection: _Inspection, concepts: Mapping[str, Sequence[Co
             )  # fmt: skip
 
 
-def _compare(inspection: _Inspection, run: Run, other_path: Path, options: Options) -> None:
+def _compare(inspection: _Inspection, run: Run, other_path: Path, options: InspectOptions) -> None:
     model, terminal = inspection.model, inspection.terminal
     net = options.net if load_run(other_path).record.own_module is not None else None
     other_run, predictor = load_predictor(other_path, net, options.device, terminal)

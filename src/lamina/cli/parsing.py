@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import inspect
+import io
 import itertools
+import re
 import shutil
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
@@ -24,7 +27,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, plural
 from lamina.values import check_values
 
 Options = TypeVar("Options")
@@ -39,21 +42,27 @@ class Further:
 
 
 class Given(dict[str, Any]):
-    """An option's type: flags for the fields of the dataclass ``kind``; its value has those given, each checked.
-
-    ``--help`` shows those in ``shown``; ``flags`` holds ``tyro.conf.arg`` for some.
-    """
+    """Flags for a dataclass's fields, of which ``--help`` shows those in ``shown``; it holds those given, checked."""
 
     kind: ClassVar[type]
     error: ClassVar[type[LaminaError]]
     shown: ClassVar[tuple[str, ...]]
-    flags: ClassVar[Mapping[str, Any]] = {}
+    flags: ClassVar[Mapping[str, Any]] = {}  # ``tyro.conf.arg`` for some
 
     @classmethod
     def check(cls, **values: Any) -> Given:
         """Those that are given."""
-        given = {name: value for name, value in values.items() if value is not None}
-        return cls(check_values(cls.kind, given, cls.error))
+        defaults = {field.name: field.default for field in dataclasses.fields(cls.kind)}
+        given = cls()
+        for name, value in values.items():
+            if value is not None:
+                try:
+                    given |= check_values(cls.kind, {name: value}, cls.error)
+                except LaminaError as error:
+                    flag, default = cls({name: value}).flags_of(), defaults[name]
+                    advice = f"Try {flag} {default}." if default else f"Leave out {flag} for the default."
+                    raise cls.error(f"{error} {advice}") from None
+        return given
 
     def flags_of(self, names: Collection[str] | None = None) -> str:
         """The flags of those given, or of those among ``names``, in words."""
@@ -69,7 +78,7 @@ class _Box:
 
 
 def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -> Options:
-    """Read a command's arguments into its dataclass; invalid ones end the process with status 2 and a message."""
+    """Read a command's arguments into its dataclass; ``LaminaError`` for invalid ones."""
     width = shutil.get_terminal_size().columns
     # tyro does not wrap a description, and joins its lines unless they begin with a space.
     text = _join_lines(inspect.getdoc(kind) or "")
@@ -79,14 +88,40 @@ def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -
     registry = ConstructorRegistry()
     registry.primitive_rule(_read_optional)
     registry.struct_rule(partial(_read_struct, shows_further=shows_all if asks_help else None))
-    return tyro.cli(
-        kind,
-        prog=f"lamina {command}",
-        description=description,
-        args=["--help"] if asks_help else list(arguments),
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
-        registry=registry,
-    )
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(
+                kind,
+                prog=f"lamina {command}",
+                description=description,
+                args=["--help"] if asks_help else list(arguments),
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
+                registry=registry,
+            )
+    except SystemExit as end:
+        if not end.code:  # of --help
+            raise
+        raise LaminaError(_explain(box.getvalue(), command)) from None
+
+
+def _explain(box: str, command: str) -> str:
+    """What tyro says in a box, as one message."""
+    text = _join_lines(re.sub(r"[│╭╮╰╯]", "", box.partition("\n")[2]))  # without its title
+    problem, *others = filter(None, (part.strip() for part in re.split("[─-]{8,}", text)))
+    if found := re.match(r"Unrecognized options: ([^\s,]+)", problem):
+        nearest = re.search(r"--[\w-]+", others[0]) if "Perhaps" in others[0] else None
+        what = "option" if found[1].startswith("-") else "place for"
+        problem = f"There is no {what} {found[1]}." + (f" Did you mean {nearest[0]}?" if nearest else "")
+    elif found := re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*?),?\)", problem):
+        problem = f"{found[2]} was {found[1]!r}, but takes one of {found[3]}."
+    elif found := re.match(r"Error parsing (\S+): .*?(int\(\)|float).*: ('.*')", problem):
+        problem = f"{found[1]} was {found[3]}, but takes a {'whole ' * (found[2] == 'int()')}number."
+    elif found := re.match(r"Missing from (lamina \w+): (\S+) (.*) \(required\)", problem):
+        problem = f"{found[1]} needs {found[2]}: {found[3]}."
+    elif found := re.match(r"Missing value for argument '(.*)'\. Expected (\d+)", problem):
+        problem = f"{found[1]} takes {plural(int(found[2]), 'value', 'values')}, got fewer."
+    return f"{problem} Type lamina {command} --help for the options."
 
 
 def _read_optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:

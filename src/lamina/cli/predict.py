@@ -13,7 +13,7 @@ from typing import Any
 
 from lamina.cli.doubt import Doubt, check_doubt, make_doubt
 from lamina.cli.models import choose_images, load_predictor
-from lamina.cli.options.predict import Options
+from lamina.cli.options.use import PredictOptions
 from lamina.cli.output import writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.deploy.export import open_onnx
@@ -27,7 +27,7 @@ SHOWN_CLASSES = 3
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: PredictOptions, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if an image could not be read; the others are predicted all the same."""
     paths, problems = choose_images(options.images)
     if options.top is not None and options.top < 1:
@@ -71,7 +71,7 @@ def _is_exported(path: Path) -> bool:
     return path.suffix.lower() == ".onnx" or (path.is_file() and proof.is_file() and b'"sha256"' in proof.read_bytes())
 
 
-def _load_file(options: Options) -> Predictor:
+def _load_file(options: PredictOptions) -> Predictor:
     if options.coverage is not None:
         raise DataError("--coverage is fitted to val pictures, which an exported file does not have. Give the run.")
     if options.net is not None:

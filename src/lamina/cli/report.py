@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lamina.cli.models import choose_run_data, make_module
-from lamina.cli.options.report import Options
+from lamina.cli.options.evaluate import ReportOptions
 from lamina.cli.output import writing
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset
@@ -16,7 +16,7 @@ from lamina.runs.run import Run, load_run
 from lamina.training.model import Model
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: ReportOptions, terminal: Terminal) -> int:
     """Run the command."""
     run = load_run(options.run)
     if options.card:
@@ -72,7 +72,7 @@ def _find_model(run: Run, net: str | None, terminal: Terminal) -> Model | None:
         return None
 
 
-def _check_card(file: Path, options: Options) -> None:
+def _check_card(file: Path, options: ReportOptions) -> None:
     given = [flag for flag, value in (("--data", options.data), ("--net", options.net)) if value is not None]
     if given:
         raise RunError(f"A model card needs neither data nor model. Leave out {' and '.join(given)}.")

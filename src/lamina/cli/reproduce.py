@@ -10,7 +10,7 @@ from statistics import median
 from lamina.cli import STARTED
 from lamina.cli.datasets import choose_data
 from lamina.cli.nets import choose_net
-from lamina.cli.options.reproduce import Options
+from lamina.cli.options.train import ReproduceOptions
 from lamina.cli.session import play
 from lamina.cli.terminal import Terminal
 from lamina.data import Preparation
@@ -27,7 +27,7 @@ CLAIMED = {"mlp": 0.4996, "cnn": 0.7552}
 """The article's test accuracy on CIFAR-10."""
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: ReproduceOptions, terminal: Terminal) -> int:
     """Run the command."""
     if options.seeds < 1:
         raise RecipeError(f"--seeds was {options.seeds}, but takes 1 or more.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lamina.cli.models import choose_run_data, make_module
-from lamina.cli.options.resume import Options
+from lamina.cli.options.train import ResumeOptions
 from lamina.cli.session import play, print_group, print_result
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.runs.run import share_run
@@ -13,7 +13,7 @@ from lamina.training.device import choose_again
 from lamina.training.group import join_group
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: ResumeOptions, terminal: Terminal) -> int:
     """Run the command."""
     save_every_seconds = read_seconds("--save-every", options.save_every)
     with join_group() as group:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from lamina.cli.options.runs import Options
+from lamina.cli.options.evaluate import RunsOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 from lamina.runs.differences import compare_runs
 from lamina.runs.run import DamagedRun, Run, list_runs, load_run, summarize_run
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: RunsOptions, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if a run is damaged; the others are listed all the same."""
     if options.diff is not None:
         first, second = (load_run(path, runs_dir=options.runs_dir) for path in options.diff)

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from lamina.cli.options.serve import Options
+from lamina.cli.options.use import ServeOptions
 from lamina.cli.terminal import Terminal
 from lamina.deploy.serve.security import TOKEN_VARIABLE, is_loopback
 from lamina.deploy.serve.server import serve
 from lamina.errors import DataError, escape
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: ServeOptions, terminal: Terminal) -> int:
     """Run the command."""
     if not options.runs:
         raise DataError("Expected the folder of a run, or of several, got none. Give their paths.")

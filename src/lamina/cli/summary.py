@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 from lamina.cli.nets import choose_net
-from lamina.cli.options.summary import Options
+from lamina.cli.options.inspect import SummaryOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import NetError
 from lamina.nets import Net, Shape, summarize
 from lamina.runs.nets import TIMM
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: SummaryOptions, terminal: Terminal) -> int:
     """Run the command."""
     net = None if options.net.startswith(TIMM) else choose_net(options.net, terminal).net
     if not isinstance(net, Net):

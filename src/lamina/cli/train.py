@@ -9,7 +9,7 @@ from lamina import zoo
 from lamina.cli import STARTED
 from lamina.cli.datasets import choose_data
 from lamina.cli.nets import choose_net
-from lamina.cli.options.train import Options
+from lamina.cli.options.train import TrainOptions
 from lamina.cli.session import play, print_result
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Preparation
@@ -22,7 +22,7 @@ from lamina.studies.training import fit_experiment, iter_named
 from lamina.training.group import Group, join_group
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: TrainOptions, terminal: Terminal) -> int:
     """Run the command."""
     save_every_seconds = read_seconds("--save-every", options.save_every)
     seconds = None if options.time is None else read_seconds("--time", options.time)
@@ -64,7 +64,7 @@ def run(options: Options, terminal: Terminal) -> int:
         return print_result(made, stopped_by, terminal)
 
 
-def _check(options: Options, group: Group) -> None:
+def _check(options: TrainOptions, group: Group) -> None:
     """Reject options that do not go together."""
     if group.size > 1 and (options.net is None or options.time is not None):
         raise RecipeError(
@@ -82,7 +82,7 @@ def _check(options: Options, group: Group) -> None:
                 raise RecipeError(f"--{name} needs a net, as in: lamina train cnn-s --{name} {value}")
 
 
-def _print_limit(options: Options, seconds: float, terminal: Terminal) -> None:
+def _print_limit(options: TrainOptions, seconds: float, terminal: Terminal) -> None:
     limit = f"{seconds:.0f} s for the whole command ({'the default' if options.time is None else 'as requested'})"
     if "epochs" in options.given:
         limit = f"no limit, because --epochs was given; net and size are chosen for about {seconds:.0f} s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina.cli.models import choose_run_data, make_module
-from lamina.cli.options.verify import Options
+from lamina.cli.options.train import VerifyOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 from lamina.runs.differences import find_changes
@@ -13,7 +13,7 @@ from lamina.training.events import Epoch, Step
 from lamina.training.tensors import digest_tensors
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: VerifyOptions, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if the weights after an epoch differ."""
     run = load_run(options.run)
     digests = _read_digests(run, options.epochs)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from lamina.cli.options.data import Options
+from lamina.cli.options.data import DataOptions
 from lamina.cli.outliers import Sight
 from lamina.cli.output import save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
@@ -26,7 +26,7 @@ NEAR_DUPLICATES_IMAGES = 20_000
 """Up to this many pictures, near-duplicates are found first and are in one fold; among more, identical pictures are."""
 
 
-def judge_by_folds(dataset: Dataset, options: Options, terminal: Terminal) -> None:
+def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None:
     """Say which labels nets that were trained on other images find wrong."""
     train = dataset.train
     check_dealable(train)
@@ -92,7 +92,7 @@ def report_suspects(
     suspects: Mapping[Split, Sequence[Suspect]],
     agreements: Mapping[Split, Agreement],
     planted_recall: float | None,
-    options: Options,
+    options: DataOptions,
     terminal: Terminal,
 ) -> None:
     """Print the labels that are likely wrong, and draw them if that was asked for."""

@@ -21,14 +21,13 @@ from lamina.runs.processes import share_checkpoint
 from lamina.runs.record import RunRecord, resume_command
 from lamina.training.device import is_out_of_memory
 from lamina.training.diagnosis import RISES, find_overfitting
-from lamina.training.events import Diagnosis, EarlyEnd, Epoch, Event, Rewind, Step
+from lamina.training.events import MOST_REWINDS, Diagnosis, EarlyEnd, Epoch, Event, Rewind, Step
 from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
 from lamina.training.schedule import evaluation_interval
 from lamina.training.tensors import digest_tensors
 
 RunEvent: TypeAlias = Event | Report
-MOST_REWINDS = 3
 QUICK_SECONDS = 0.05
 """A checkpoint that takes less time than this is written after every epoch."""
 SAVING_FRACTION = 0.05

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class OwnModule:
         """How to give it again."""
         if not self.file:
             return f"train(module={self.name}(…))"
-        return f"--net {self.file}:{self.name}" if self.name else f"--net {self.file}"
+        return "--net " + shlex.quote(f"{self.file}:{self.name}" if self.name else self.file)
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class RunRecord:
 def resume_command(path: Path, record: RunRecord) -> str:
     """What to type to resume a run, with the file of its own module."""
     own = record.own_module
-    return f"lamina resume {path}" + (f" {own}" if own is not None and own.file else "")
+    return f"lamina resume {shlex.quote(str(path))}" + (f" {own}" if own is not None and own.file else "")
 
 
 def find_versions(*, with_timm: bool) -> dict[str, str]:

@@ -178,6 +178,9 @@ class Resumed(Event):
         return f"resumes after step {self.steps_done}, with {self.epochs_done} of {self.epochs} epochs done"
 
 
+MOST_REWINDS = 3
+
+
 @dataclass(frozen=True)
 class Rewind(Event):
     """The return number ``rewind`` to the last checkpoint, on NaN or infinity; ``lr`` is the new peak learning rate."""
@@ -189,7 +192,8 @@ class Rewind(Event):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.reason} Rewind {self.rewind}: back to step {self.to_steps_done} with half the lr, {self.lr:g}."
+        back = f"Back to step {self.to_steps_done} with half the lr, {self.lr:g}"
+        return f"{self.reason} {back} ({self.rewind} of {MOST_REWINDS} times)."
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Recipe:
     ema_decay: Fraction = 0.0
     """decay per step of a moving average of the weights, which is evaluated instead of them: in step t, from 0, at most
     (1 + t) / (10 + t)"""
-    gradient_clip: Annotated[float, Range(0)] | None = None
+    gradient_clip: Annotated[float, Range(above=0)] | None = None
     """upper limit of the global gradient norm; by default none"""
     lanes: Annotated[int, Range(1)] = 1
     """parts of each batch, each with batch norms and dropout of its own, which the processes of torchrun share out: any

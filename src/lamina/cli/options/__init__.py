@@ -1,4 +1,4 @@
-"""The options of each command, in a file of its name that loads quickly; here those that several commands share."""
+"""The options of each group of commands, in a file that loads quickly; here those that several commands share."""
 
 from __future__ import annotations
 

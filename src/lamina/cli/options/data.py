@@ -31,7 +31,7 @@ class PreparationFields(Given):
 
 
 @dataclass(frozen=True)
-class Options:
+class DataOptions:
     """Show what is in a data set and what is wrong with it. Nothing is changed.
 
     Prints splits, classes, counts, sizes and channels, then findings, worst first: images in two splits or with two

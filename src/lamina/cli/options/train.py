@@ -1,4 +1,4 @@
-"""The options of lamina train."""
+"""The options of the commands that train: train, resume, reproduce, verify."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from lamina.cli.options import Data, Device, Json, OnDiagnosis, OnNan, RunsFolder, SaveEvery
+from lamina.cli.options import (
+    ON_NAN,
+    Data,
+    Device,
+    Json,
+    MovedData,
+    OnDiagnosis,
+    OnNan,
+    OwnModule,
+    RunFolder,
+    RunsFolder,
+    SaveEvery,
+)
 from lamina.cli.options.data import PreparationFields
 from lamina.cli.parsing import Further, Given
 from lamina.errors import RecipeError
@@ -23,7 +35,7 @@ class RecipeFields(Given):
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainOptions:
     """Train a net, evaluate it on val during training and on test at the end, and save it as a run."""
 
     net: Annotated[Positional[str | None], arg(metavar="[NET]", help_behavior_hint="")] = None
@@ -54,3 +66,45 @@ class Options:
     """how the net is trained; the defaults shown are for nets without a recipe of their own"""
     preparation: Annotated[PreparationFields, arg(name="data")] = field(default_factory=PreparationFields)
     """how to read the images and their targets"""
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    """Resume a run where it was last saved; its weights become bit-identical to those of an uninterrupted run."""
+
+    run: RunFolder
+    epochs: Annotated[int | None, arg(metavar="N")] = None
+    """new total number of epochs; needs a constant schedule without warmup"""
+    save_every: SaveEvery = "60s"
+    on_nan: Annotated[Literal["stop", "rewind"] | None, arg(help=f"{ON_NAN}; by default as before")] = None
+    on_diagnosis: OnDiagnosis = "continue"
+    data: MovedData = None
+    net: OwnModule = None
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """Train the article's two nets as the article does, and print its claims beside the measurements."""
+
+    data: Data = None
+    seeds: int = 1
+    """how many times to train each net, with seeds 0, 1, 2 …"""
+    device: Device = "auto"
+    runs_dir: RunsFolder = Path("runs")
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Train the first epochs of a run again and compare the weights after each, bit by bit. The run is not changed.
+
+    The exit status is 0 if all are equal and 2 otherwise.
+    """
+
+    run: RunFolder
+    epochs: Annotated[int, arg(metavar="N")] = 1
+    """number of epochs, from the first"""
+    data: MovedData = None
+    net: OwnModule = None
+    json: Json = False
