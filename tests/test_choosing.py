@@ -13,7 +13,14 @@ from lamina.evaluation.reports import Report
 from lamina.insight.duplicates import estimate_seconds
 from lamina.nets import parse_net
 from lamina.runs.nets import NetChoice, find_sides
-from lamina.studies.candidates import choose_from_scratch, fit_candidate, has_time_to_tune, is_better, propose
+from lamina.studies.candidates import (
+    choose_from_scratch,
+    explain_loss,
+    fit_candidate,
+    has_time_to_tune,
+    is_better,
+    propose,
+)
 from lamina.studies.experiments import MOST_SHARE, Candidate, Deadline, Experiment, find_slowdown
 from lamina.training.task import task_of
 from lamina.training.timing import Pace
@@ -199,6 +206,10 @@ def test_of_two_equal_accuracies_the_one_with_less_loss_is_better():
     assert not is_better(report_of(0.9, accuracy=0.8), report_of(0.1, accuracy=0.8))
     assert is_better(report_of(0.9, accuracy=0.8), None)
     assert not is_better(None, report_of(0.9, accuracy=0.8))
+    assert explain_loss(report_of(0.9, accuracy=0.7), report_of(0.9, accuracy=0.8)) == "less accurate"
+    assert explain_loss(report_of(0.9, accuracy=0.8), report_of(0.1, accuracy=0.8)) == "higher loss"
+    assert explain_loss(report_of(0.9, accuracy=0.8), report_of(0.9, accuracy=0.8)) == "equally good"
+    assert explain_loss(None, report_of(0.9, accuracy=0.8)) == "no score"
 
 
 def test_numbers_of_several_units_are_compared_in_standard_deviations():

@@ -29,7 +29,7 @@ from lamina.runs.nets import NetChoice
 from lamina.runs.run import Run
 from lamina.runs.start import start_run
 from lamina.studies.choose import choose, iter_chosen, iter_stages
-from lamina.studies.events import Comparison, Decision, Kept, Renamed, Started
+from lamina.studies.events import Comparison, Decision, Kept, Started
 from lamina.studies.experiments import Candidate, Deadline, Experiment
 from lamina.studies.train import train
 from lamina.training.events import EarlyEnd
@@ -73,9 +73,11 @@ def iter_two(
 def test_the_better_run_is_evaluated_once_and_gets_the_name(tmp_path):
     events = list(iter_two(tmp_path))
     first, second = (event.run for event in events if isinstance(event, Started))
-    (kept,), (renamed,) = ([event for event in events if isinstance(event, kind)] for kind in (Kept, Renamed))
+    (kept,) = (event for event in events if isinstance(event, Kept))
     (test,) = (event for event in events if isinstance(event, Report) and event.split == "test")
-    assert (kept.run.path, renamed.was, renamed.run.path) == (second.path, second.path, tmp_path / "mine")
+    assert (kept.run.path, kept.was) == (tmp_path / "mine", second.path)
+    printed = [line for event in events for line in str(event).split("\n") if str(tmp_path) in line]
+    assert printed == [f"run: {tmp_path / 'mine'}"]  # of the run that stays, and no other
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     run = load_run(tmp_path / "mine")
     assert run.report == test
@@ -120,7 +122,7 @@ def test_stopped_in_the_second_training_the_better_so_far_is_named_and_both_stay
     with pytest.raises(interrupt):
         next(events)
     assert (kept.run.path, kept.stopped) == (started[0].path, started[1].path)
-    assert [one.verdict for one in comparison.candidates] == ["chosen", "less accurate"]
+    assert [one.verdict for one in comparison.candidates] == ["chosen", "higher loss"]  # their accuracies are equal
     best, stopped = load_run(started[0].path), load_run(started[1].path)
     assert best.record.considered == comparison.candidates
     assert best.report is None  # test is read once, for the better of two whole runs

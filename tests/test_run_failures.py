@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lamina import Epoch, Recipe, Report, Step, load_run, start_run
+from lamina.deploy.facts import collect_facts
 from lamina.errors import LaminaWarning, RunError
 from lamina.runs.run import Run
 from lamina.training.events import EarlyEnd, Rewind
@@ -146,9 +147,10 @@ def test_a_time_limit_ends_within_an_epoch_evaluates_and_can_be_resumed(tmp_path
     run = start_run(NET, WITH_VAL, RECIPE, runs_dir=tmp_path, name="limited")
     first, ended, report = run.iter_train(until=time.perf_counter())
     assert (type(first), first.step) == (Step, 1)
-    reason = f"time limit reached after 0 of 2 epochs; lamina resume {run.path} trains the rest"
-    assert ended == EarlyEnd(0, reason)
+    assert ended == EarlyEnd(0, "time limit reached after 0 of 2 epochs")
     assert (report.split, run.report, run.is_finished) == ("test", report, False)
+    assert f"epochs 0/2, test {report.score}, not finished)" in repr(run)
+    assert "Its training ended after 0 of 2 epochs." in collect_facts(run).about  # on the report page and the card
     assert run.train(progress=False) is not None
     assert digests(run) == digests(straight)
     assert run.is_finished

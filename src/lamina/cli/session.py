@@ -24,7 +24,7 @@ from lamina.insight.duplicates import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.keep import RunEvent
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run, load_run
-from lamina.studies.events import Decision, Kept, Renamed, Started
+from lamina.studies.events import Decision, Kept, Started
 from lamina.targets import REGRESSION
 from lamina.training.events import Diagnosis, Epoch, Resumed, Rewind, Step
 from lamina.training.group import ALONE, Group
@@ -56,7 +56,7 @@ def play(
     with _stop_signals(lambda: group.size > 1 or isinstance(event, IN_TRAINING), group) as received:
         try:
             for event in _until_stopped(events, received, group):
-                if isinstance(event, Started | Kept | Renamed):
+                if isinstance(event, Started | Kept):
                     runs.append(event.run)
                 if isinstance(event, Started):
                     print_group(group, event.run.record.recipe.lanes, terminal)
@@ -114,6 +114,10 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
     report = run.report if stopped_by is None else None
     times = [row["train_seconds"] for row in rows if row.get("train_seconds")]
     overlap: Mapping[str, Any] = {}
+    done, planned = len(rows), record.recipe.epochs
+    if stopped_by is None and not run.is_finished:
+        remedy = f"{resume_command(run.path, record)} trains the rest"
+        terminal.remark(f"epochs: trained {done:,} of {planned:,}; {remedy}")
     if report is not None:
         terminal.say("", *str(report).split("\n"))
         overlap = _look_for_overlap(run, dataset, report, sum(times) / 5, terminal)
@@ -131,6 +135,8 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
         size_px=min(record.in_shape[1:]),
         parameters=record.parameters,
         kind=record.task.kind.name,
+        epochs_done=done,
+        epochs=planned,
         **_last_on_val(rows),
         **({} if report is None else report.headline() | {"baseline": dataclasses.asdict(report.baseline)}),
         **overlap,

@@ -30,13 +30,17 @@ def collect_facts(run: Run) -> Facts:
     record, report, history = run.record, run.report, run.history
     channels, height, width = record.in_shape
     preparation = ", ".join(f"{name}={value!r}" for name, value in record.data.preparation.to_json().items())
+    done, planned = len(history.epochs()), record.recipe.epochs
+    ended = "" if done == planned else f" Its training ended after {done:,} of {planned:,} epochs"
+    if ended:
+        ended += f": {run.early_end}." if run.early_end else "."
     heads, rows = ((), ()) if report is None else report.table()
     return Facts(
         name=run.path.resolve().name,
         about=(
             f"{record.net_name}, {record.parameters:,} parameters, for {'grey' if channels == 1 else 'colour'} images "
             f"of {height}×{width} px: {record.task.kind.describe(record.task.target_names)}. Trained on "
-            f"{record.data.name} by lamina {record.versions.get('lamina', '')}, {record.created[:10]}."
+            f"{record.data.name} by lamina {record.versions.get('lamina', '')}, {record.created[:10]}.{ended}"
         ),
         verdict=[NOT_EVALUATED] if report is None else find_verdict(report),
         figures=[] if report is None else report.figures(),
@@ -47,7 +51,7 @@ def collect_facts(run: Run) -> Facts:
         ],
         origin={
             "recipe": repr(record.recipe),
-            "epochs trained": f"{len(history.epochs()):,} of {record.recipe.epochs:,}",
+            "epochs trained": f"{done:,} of {planned:,}",
             "seed": str(record.recipe.seed),
             "data": record.data.name,
             "fingerprint of the data": record.data.fingerprint,

@@ -18,7 +18,7 @@ from lamina.evaluation.reports import Report
 from lamina.runs.final import evaluate_final, score_split
 from lamina.runs.folder import RunFolder, WriteError
 from lamina.runs.processes import share_checkpoint
-from lamina.runs.record import RunRecord, resume_command
+from lamina.runs.record import RunRecord
 from lamina.training.device import is_out_of_memory
 from lamina.training.diagnosis import RISES, find_overfitting
 from lamina.training.events import MOST_REWINDS, Diagnosis, EarlyEnd, Epoch, Event, Rewind, Step
@@ -132,8 +132,7 @@ class Keeper:
             yield event
         is_over = self.until is not None and time.perf_counter() > self.until
         if self.until is not None and self.group.any(is_over) and not self.training.is_finished:
-            done = f"{self.training.epochs_done} of {self.training.recipe.epochs} epochs"
-            reason = f"time limit reached after {done}; {resume_command(self.folder.path, self.record)} trains the rest"
+            reason = f"time limit reached after {self.training.epochs_done} of {self.training.recipe.epochs} epochs"
             self._early_end = self._early_end or EarlyEnd(self.training.epochs_done, reason)
 
     def _keep_epoch(self, event: Epoch) -> Iterator[RunEvent]:
@@ -155,8 +154,7 @@ class Keeper:
             if self.group.is_leader:
                 self._rows.append(self._early_end.to_json())
         elif new and self.stops_at_diagnosis and not self.training.is_finished:
-            reason = f"diagnosis {new[0].kind}; {resume_command(self.folder.path, self.record)} trains the rest"
-            self._early_end = EarlyEnd(event.epoch, reason, new[0].kind)
+            self._early_end = EarlyEnd(event.epoch, f"diagnosis {new[0].kind}", new[0].kind)
         if new or self.training.is_interrupted or self._is_worth_saving():
             self._try(self._save_all)
         if report is not None:

@@ -368,7 +368,7 @@ def summarize_run(run: Run, report: Report | None, rows: Sequence[Mapping[str, A
         "run": str(run.path),
         "net": record.net_name,
         "data": record.data.name,
-        "score": score if report is None else f"{report.split} {report.score}",
+        "score": score if report is None else f"{report.split} {report.score}" + ", not finished" * (not is_finished),
         "epochs": f"{'?' if rows is None else len(rows)}/{record.recipe.epochs}",
         "parameters": f"{record.parameters:,}",
         "train seconds": f"{sum(row.get('train_seconds') or 0.0 for row in rows or ()):.1f}",

@@ -246,6 +246,15 @@ def is_better(report: Report | None, other: Report | None) -> bool:
     return first.value < second.value if first.lower_is_better else first.value > second.value
 
 
+def explain_loss(report: Report | None, better: Report | None) -> str:
+    """The verdict on a candidate whose report is not the better one, by what :func:`is_better` compares."""
+    if report is None or better is None:
+        return "no score"
+    if isinstance(report, NumberReport) or str(report.score) == str(better.score):
+        return "higher loss" if report.loss > better.loss else "equally good"
+    return "less accurate"
+
+
 def is_of(one: Considered, candidate: Candidate) -> bool:
     return (one.net_name, one.side_px) == (candidate.experiment.net.name, candidate.side_px)
 

@@ -26,6 +26,7 @@ from lamina.studies.candidates import (
     CHOSEN,
     choose_pretrained,
     choose_with_fallback,
+    explain_loss,
     has_time_to_tune,
     is_better,
     propose,
@@ -33,7 +34,7 @@ from lamina.studies.candidates import (
     try_briefly,
     tune_penalty,
 )
-from lamina.studies.events import Comparison, Decision, Kept, Renamed, Started, Trial
+from lamina.studies.events import Comparison, Decision, Kept, Started, Trial
 from lamina.studies.experiments import Candidate, Deadline, check_seconds
 from lamina.studies.training import IterTrain, StartRun, iter_candidate, remove_run
 from lamina.training.device import choose_device
@@ -83,7 +84,7 @@ def choose(
 
     Yields:
         ``Decision``, ``Comparison`` (of the candidates), ``Trial``, ``Started`` (with the run), the events of
-        :meth:`~lamina.Run.iter_train`, ``Restart``, ``Kept`` and ``Renamed``, all from :mod:`lamina.studies.events`;
+        :meth:`~lamina.Run.iter_train`, ``Restart`` and ``Kept``, all from :mod:`lamina.studies.events`;
         last the ``Report`` on ``test``.
 
     Warns:
@@ -324,20 +325,26 @@ def iter_stages(
 def _keep_better(
     first: _Trained, second: _Trained | None, considered: Sequence[Considered], name: str | None
 ) -> Generator[RunEvent, None, None]:
-    """Keep the run that is better on ``val``, evaluate it on ``test``, and remove the other."""
+    """Keep the run that is better on ``val``, remove the other unless it was stopped, and evaluate on ``test``."""
     best, other = first, second
     if second is not None and second.val is not None and not is_better(first.val, second.val):
         best, other = second, first
     trained = [one for one in (first, second) if one is not None]
-    considered = (*considered, *(one.remember(CHOSEN if one is best else "less accurate") for one in trained))
-    run = best.run
+    considered = (
+        *considered,
+        *(one.remember(CHOSEN if one is best else explain_loss(one.val, best.val)) for one in trained),
+    )
+    run, was = best.run, best.run.path
     try:
         run = run.replace_record(replace(run.record, considered=considered))
     except LaminaError as error:
         warnings.warn(str(error), LaminaWarning, stacklevel=2)
     stopped = None if second is None else second.stopped
-    if second is not None:
-        yield Kept(run, second.run.path if stopped else None)
+    if other is not None and not stopped:
+        remove_run(other.run.path)
+        if name is not None and was.name != name:
+            run = replace(run, path=was.rename(was.with_name(name)))
+    yield Kept(run, was, second.run.path if second is not None and stopped else None)
     yield Comparison(considered)
     if isinstance(stopped, BaseException):
         raise stopped
@@ -345,8 +352,3 @@ def _keep_better(
         return
     if (report := run.evaluate()) is not None:
         yield report
-    if other is None:
-        return
-    remove_run(other.run.path)
-    if name is not None and run.path.name != name:
-        yield Renamed(replace(run, path=run.path.rename(run.path.with_name(name))), run.path)

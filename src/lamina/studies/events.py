@@ -47,9 +47,10 @@ class Comparison(Event):
 
 @dataclass(frozen=True)
 class Started(Event):
-    """A run that was begun; its events follow."""
+    """A run that was begun; its events follow. Of several candidates that are trained, only one run stays."""
 
     run: Run
+    is_candidate: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The run's folder, net, parameters, device and number format."""
@@ -66,7 +67,7 @@ class Started(Event):
             mean, std = (", ".join(f"{value:.1f}" for value in values) for values in (record.mean, record.std))
             lines.append(f"normalization: the net's own, mean {mean}, deviation {std}")
         lines.append(f"device: {record.device}; precision: {record.precision}")
-        return "\n".join([*lines, f"run: {escape(str(self.run.path))}"])
+        return "\n".join(lines if self.is_candidate else [*lines, f"run: {escape(str(self.run.path))}"])
 
     @property
     def native_side_px(self) -> int | None:
@@ -103,32 +104,19 @@ class Trial(Event):
 
 @dataclass(frozen=True)
 class Kept(Event):
-    """The better of the runs on ``val``, and the one that was stopped, if one was; else it is evaluated next."""
+    """The run that is better on ``val``, and where it was trained; another is removed unless it was stopped."""
 
     run: Run
+    was: Path
     stopped: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The folders of both."""
-        return {"event": "kept", "run": str(self.run.path), "stopped": self.stopped and str(self.stopped)}
+        """The folders."""
+        stopped = self.stopped and str(self.stopped)
+        return {"event": "kept", "run": str(self.run.path), "was": str(self.was), "stopped": stopped}
 
     def __str__(self) -> str:
         path = escape(str(self.run.path))
         if self.stopped is None:
-            return f"the best run is {path}"
+            return f"run: {path}"
         return f"the best run so far is {path}; the training that was stopped is {escape(str(self.stopped))}"
-
-
-@dataclass(frozen=True)
-class Renamed(Event):
-    """The run that was kept has got the name that was asked for."""
-
-    run: Run
-    was: Path
-
-    def to_json(self) -> dict[str, Any]:
-        """Its folder now, and before."""
-        return {"event": "renamed", "run": str(self.run.path), "was": str(self.was)}
-
-    def __str__(self) -> str:
-        return f"run: {escape(str(self.was))} is now {escape(str(self.run.path))}"

@@ -16,7 +16,7 @@ from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
 from lamina.runs.start import choose_net, start_run
 from lamina.studies.choose import choose
-from lamina.studies.events import Decision, Kept, Renamed, Started
+from lamina.studies.events import Decision, Kept, Started
 from lamina.studies.experiments import Deadline, Experiment, check_seconds
 from lamina.studies.training import fit_experiment, iter_named
 from lamina.training.recipe import Recipe
@@ -84,4 +84,4 @@ def train(
         start = partial(start_run, runs_dir=runs_dir, name=name, device=device)
         events = iter_named(experiment, deadline, start=start, train=Run.iter_train, device=device, decisions=decisions)
     shown = show_progress(events) if progress else events
-    return [event.run for event in shown if isinstance(event, Started | Kept | Renamed)][-1]
+    return [event.run for event in shown if isinstance(event, Started | Kept)][-1]

@@ -102,7 +102,7 @@ def iter_candidate(
                 for one in considered
             ]
             run = run.replace_record(replace(run.record, considered=tuple(considered)))
-        yield Started(run)
+        yield Started(run, is_candidate=not evaluates)
         watch = None if deadline is None else find_slowdown(candidate, recipe, deadline)
         until = None if deadline is None else deadline.at - candidate.ending_seconds()
         slowdown, began = None, time.perf_counter()
