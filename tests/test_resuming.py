@@ -161,7 +161,7 @@ def test_a_module_of_ones_own_is_given_again_and_resumes(tmp_path):
     run.folder.save_checkpoint(training.checkpoint())
     with raises(
         RunError,
-        f"{run.path} uses your own module, and lamina never runs code that a run names. "
+        f"{run.path} uses code of your own, and lamina never runs code that a run names. "
         "Give it again with --net mine.py:build.",
     ):
         resume(run)

@@ -165,7 +165,7 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
     training = train(tied)
     run.folder.save_model(training.model)
     with raises(
-        f"{run.path} uses your own module, and lamina never runs code that a run names. "
+        f"{run.path} uses code of your own, and lamina never runs code that a run names. "
         "Give it again with --net my_net.py:build."
     ):
         run.load_model()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
 import threading
+from dataclasses import dataclass
 
 import jaxtyping
 import numpy as np
@@ -12,12 +15,14 @@ import torch
 from torch import nn
 
 import lamina
-from lamina import Recipe, load_recipe, load_run, start_run
+from lamina import Epoch, Recipe, load_recipe, load_run, start_run
 from lamina.data import Dataset, Images
-from lamina.errors import LaminaError, NetError
+from lamina.errors import LaminaError, NetError, RunError
+from lamina.nets import Flatten, Layer, Net, Output, Residual
+from lamina.runs.run import list_runs
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
 from lamina.training.pretrained import RECIPES
-from small_runs import DATA, NET, RECIPE
+from small_runs import DATA, NET, RECIPE, same
 
 
 def own_module() -> nn.Module:
@@ -118,6 +123,54 @@ def test_arguments_of_other_types_are_named(call, message, tmp_path, monkeypatch
     with pytest.raises(LaminaError) as rejected:
         call(run)
     assert str(rejected.value) == message
+
+
+@dataclass(frozen=True)
+class Power(Layer):
+    """A layer of one's own, under the name of none of lamina's."""
+
+    exponent: float = 2.0
+
+    def module(self, in_shape):
+        return Raise(self.exponent)
+
+
+class Raise(nn.Module):
+    def __init__(self, exponent):
+        super().__init__()
+        self.exponent = exponent
+
+    def forward(self, given):
+        return given**self.exponent
+
+
+@dataclass(frozen=True)
+class Tanh(Power):
+    """Another, under the name of one of lamina's."""
+
+
+@pytest.mark.parametrize("own", [(Power(),), (Residual(Power(3.0)),), (Tanh(),)])
+def test_a_net_with_layers_of_ones_own_is_given_again_as_a_module_is(own, tmp_path):
+    net = Net(Flatten(), *own, Output())
+    with pytest.raises(NetError, match=r"JSON holds lamina's layers alone, but (Power|Tanh)\("):
+        net.to_json()
+    begun = start_run(net, DATA, RECIPE, runs_dir=tmp_path)
+    with contextlib.closing(begun.iter_train()) as events:
+        next(event for event in events if isinstance(event, Epoch))
+    run = load_run(begun.path)
+    assert [one.path for one in list_runs(tmp_path)] == [run.path]
+    given_again = f"Give it again with train(module={net!r})."
+    for use in (run.train, run.load_model, run.evaluate):
+        arguments = {} if use == run.load_model else {"data": DATA}
+        with pytest.raises(RunError, match=re.escape(given_again)):
+            use(**arguments)
+    with pytest.raises(RunError, match=r"was trained with Net\(.*, but module was Net\(.*Power\(exponent=4.0\)"):
+        run.train(Net(Flatten(), Power(4.0), Output()), data=DATA)
+    run.train(net, data=DATA, progress=False)
+    whole = start_run(net, DATA, RECIPE, runs_dir=tmp_path)
+    whole.train(progress=False)
+    assert same(*(one.load_model(net).state_dict() for one in (run, whole)))
+    assert run.load_model(net).net == net.with_outputs(3)
 
 
 def test_a_module_that_cannot_be_copied_is_rejected(tmp_path):

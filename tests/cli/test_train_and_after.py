@@ -100,15 +100,17 @@ def test_a_change_of_optimizer_brings_its_usual_lr_unless_one_is_given(workplace
 def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, pictures):
     (workplace / "mine.py").write_text(
         "from torch import nn\n"
-        "from lamina.nets import Flatten, Net, Output\n"
+        "from lamina.nets import Flatten, Layer, Net, Output\n"
         "small = Net(Flatten(), Output())\n"
+        "class Double(Layer):\n    def module(self, in_shape):\n        return nn.Hardtanh()\n"
+        "odd = Net(Flatten(), Double(), Output())\n"
         f"def build():\n    return nn.Sequential(nn.Flatten(), nn.Linear({3 * SIDE_PX**2}, 2))\n"
     )
     ambiguous = run_lamina("train", "mine.py", "--data", pictures)
     assert ambiguous.returncode == 2
     assert ambiguous.stderr.splitlines()[-1] == (
         "lamina: mine.py should hold one Net, or one function that makes a module, or be given as mine.py:NAME. "
-        "It holds: small, build."
+        "It holds: small, odd, build."
     )
     as_net = run_lamina("train", "mine.py:small", "--data", pictures, "--epochs", "1", "--name", "net")
     assert "net: running mine.py, which can do anything you can\n" in as_net.stderr
@@ -120,6 +122,14 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, pictures):
     assert rejected.returncode == 2
     assert "lamina never runs code that a run names. Give it again with --net" in rejected.stderr
     assert run_lamina("evaluate", "runs/module", "--net", "mine.py:build").returncode == 0
+    with_own_layer = run_lamina("train", "mine.py:odd", "--data", pictures, "--epochs", "1", "--name", "odd")
+    assert with_own_layer.returncode == 0, with_own_layer.stderr
+    rejected = run_lamina("evaluate", "runs/odd")
+    assert rejected.stderr.endswith(f"Give it again with --net {workplace / 'mine.py'}:odd.\n")
+    assert run_lamina("evaluate", "runs/odd", "--net", "mine.py:odd").returncode == 0
+    assert run_lamina("runs").returncode == 0
+    rejected = run_lamina("evaluate", "runs/net", "--net", "mine.py:small")
+    assert "mine.py:small defines a net that the run already stores." in rejected.stderr
     again = run_lamina("train", "mine.py:build", "--data", pictures, "--epochs", "1", "--name", "again")
     assert again.returncode == 0
     weights = [(workplace / "runs" / name / "model.safetensors").read_bytes() for name in ("module", "again")]
@@ -164,8 +174,9 @@ def test_damaged_runs_are_reported_and_do_not_hide_the_others(workplace, picture
     (workplace / "runs" / "broken").mkdir()
     (workplace / "runs" / "broken" / "run.json").write_text("{")
     listed = run_lamina("runs")
-    assert listed.returncode == 2
+    assert listed.returncode == 0
     assert "runs/whole\tnet\t" in listed.stdout
+    assert "runs/broken\t\t\tdamaged\t" in listed.stdout
     assert "broken/run.json is damaged" in listed.stderr
     assert "no runs in elsewhere: lamina train makes one" in run_lamina("runs", "--runs-dir", "elsewhere").stderr
 

@@ -178,7 +178,7 @@ def test_what_a_server_lacks_is_said_in_one_message(tmp_path):
     for code, message in (
         (
             "import sys; from lamina.cli import main; sys.exit(main(sys.argv[1:]))",
-            f"{own.path} uses your own module, and lamina never runs code that a run names. "
+            f"{own.path} uses code of your own, and lamina never runs code that a run names. "
             "lamina serve takes runs of nets of lamina and timm.",
         ),
         (bare, "lamina serve needs uvicorn, which is not installed. Run pip install 'lamina[serve]'"),

@@ -40,14 +40,14 @@ def load_predictor(path: Path, net: str | None, device: str, terminal: Terminal)
     return run, run.predictor(module, device=place.value)
 
 
-def make_module(run: Run, net: str | None, terminal: Terminal) -> nn.Module | None:
-    """The user's own module in the file that ``net`` names, with weights drawn from the run's seed."""
+def make_module(run: Run, net: str | None, terminal: Terminal) -> Net | nn.Module | None:
+    """The user's own net or module in the file that ``net`` names, its weights drawn from the run's seed."""
     if net is None:
         return None
     record = run.record
     is_own = not net.startswith(TIMM)
     body = choose_net(net, terminal).make(record.recipe.seed, record.in_shape, record.task.outputs) if is_own else None
-    if body is None or isinstance(body, Net):
+    if body is None or (isinstance(body, Net) and record.own_module is None):
         raise NetError(f"--net is for a module of your own, but {net} defines a net that the run already stores.")
     return body
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from lamina.cli.terminal import Terminal
 from lamina.errors import NetError
-from lamina.nets import Net
+from lamina.nets import Layer, Net
 from lamina.runs.nets import TIMM, NetChoice, find_net
 from lamina.training.recipe import Recipe
 
@@ -38,12 +38,11 @@ def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
     made = found if isinstance(found, Net) else _call_own(file, found)
     recipes = {"default": Recipe()}
     title = f"{file.stem}-{name}" if name else file.stem  # a file may hold several nets
-    if isinstance(made, Net):
-        return NetChoice(title, made, recipes)
     from lamina.runs.record import OwnModule
 
-    # Called again for each training, after its seed is set.
-    return NetChoice(title, lambda *_: _call_own(file, found), recipes, OwnModule(str(file.resolve()), name))
+    # A module is made again for each training, after its seed is set.
+    net = made if isinstance(made, Net) else lambda *_: _call_own(file, found)
+    return NetChoice(title, net, recipes, OwnModule(str(file.resolve()), name))
 
 
 def _find_own(path: Path, name: str) -> Any:
@@ -55,7 +54,7 @@ def _find_own(path: Path, name: str) -> Any:
     own = {key: value for key, value in named.items() if getattr(value, "__module__", "") == module.__name__}
     values = {key: value for key, value in named.items() if isinstance(value, Net)}
     functions = {key: value for key, value in own.items() if inspect.isfunction(value)}
-    classes = {key: value for key, value in own.items() if inspect.isclass(value)}
+    classes = {key: value for key, value in own.items() if inspect.isclass(value) and not issubclass(value, Layer)}
     candidates = values | functions or classes
     chosen = (candidates | classes).get(name) if name else next(iter(candidates.values()), None)
     held = f"It holds: {', '.join(candidates | classes)}." if candidates | classes else "It holds none."

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from lamina.cli.options.evaluate import RunsOptions
 from lamina.cli.terminal import Terminal
-from lamina.errors import RunError
+from lamina.errors import LaminaError, RunError
 from lamina.runs.differences import compare_runs
 from lamina.runs.run import DamagedRun, Run, list_runs, load_run, summarize_run
 
 
 def run(options: RunsOptions, terminal: Terminal) -> int:
-    """Run the command; the exit status is 2 if a run is damaged; the others are listed all the same."""
+    """Run the command; a damaged run is listed as such, and why."""
     if options.diff is not None:
         first, second = (load_run(path, runs_dir=options.runs_dir) for path in options.diff)
         _show_differences(first, second, terminal)
@@ -21,16 +21,18 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
             if isinstance(entry, DamagedRun):
                 raise RunError(entry.problem)
             rows.append(_show_run(entry, terminal))
-        except RunError as error:
+        except LaminaError as error:
             problems.append((entry.path, str(error)))
     if rows:
+        blank = dict.fromkeys(rows[0], "")
+        rows += [blank | {"run": str(path), "score": "damaged"} for path, _ in problems]
         terminal.tabulate(tuple(rows[0]), [tuple(row.values()) for row in rows], texts=4)
     elif not problems:
         terminal.remark(f"no runs in {options.runs_dir}: lamina train makes one")
     for path, problem in problems:
         terminal.emit("problem", run=str(path), reason=problem)
         terminal.remark(f"lamina: {problem}")
-    return 2 if problems else 0
+    return 0
 
 
 def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:

@@ -29,6 +29,11 @@ def build_layer(name: str, by_place: Sequence[object], by_name: Mapping[str, obj
     return KINDS[name](*by_place, **by_name)
 
 
+def is_own(layer: Layer) -> bool:
+    """Whether the layer's class is not one of lamina's, even if its name is."""
+    return KINDS.get(type(layer).__name__) is not type(layer)
+
+
 def layer_from_json(data: object) -> Layer:
     if not isinstance(data, dict) or not all(isinstance(text, str) for text in (data.get("layer"), *data)):
         raise NetError(f'a layer in JSON must be {{"layer": name, ...}}, got {reprlib.repr(data)}.')

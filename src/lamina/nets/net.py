@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 from lamina.errors import NetError
-from lamina.nets.construction import layer_from_json
+from lamina.nets.construction import is_own, layer_from_json
 from lamina.nets.layer import Layer, Shape, build_modules, check_layers, trace_fields, trace_shapes
 from lamina.nets.layers import Output, Residual, Sigmoid, Softmax, Tanh, Whiten
 from lamina.nets.window import Field
@@ -102,7 +102,7 @@ Put Flatten() or GlobalAvgPool() before it.
         if len(in_shape) not in (1, 3) or any(size < 1 for size in in_shape):
             raise NetError(f"a net takes images (C, H, W) or vectors (F,), each size at least 1, got {in_shape}.")
         for place, layer in enumerate(self.layers, start=1):
-            inside = [inner for inner in _innermost((layer,)) if isinstance(inner, Whiten)]
+            inside = [inner for inner in _walk((layer,)) if isinstance(inner, Whiten)]
             if inside and (place > 1 or isinstance(layer, Residual)):
                 raise NetError(
                     f"layer {place} of {len(self)}, {inside[0]}: must be the first layer of the net. "
@@ -166,13 +166,20 @@ Put Flatten() or GlobalAvgPool() before it.
             raise NetError(f"replace: expected a net with {name}, got {self}. Name a layer that it has.")
         return net
 
+    @property
+    def own_layers(self) -> tuple[Layer, ...]:
+        """The layers that are not lamina's, also inside ``Residual``: JSON cannot hold the code of their classes."""
+        return tuple(layer for layer in _walk(self.layers) if is_own(layer))
+
     def to_json(self) -> dict[str, object]:
-        """The net as plain JSON values, which ``from_json`` reads back.
+        """The net as plain JSON values, which ``from_json`` reads back. Raises ``NetError`` for :attr:`own_layers`.
 
         >>> from lamina.nets import Linear
         >>> Net(Linear(10)).to_json()
         {'layers': [{'layer': 'Linear', 'out_features': 10, 'bias': True}]}
         """
+        if own := self.own_layers:
+            raise NetError(f"JSON holds lamina's layers alone, but {own[0]} is one of your own. Keep its Python file.")
         return {"layers": [layer.to_json() for layer in self.layers]}
 
     @classmethod
@@ -198,10 +205,9 @@ def _rebuild(layers: Sequence[Layer], change: Callable[[Layer], tuple[Layer, ...
     return tuple(rebuilt)
 
 
-def _innermost(layers: Sequence[Layer]) -> Iterator[Layer]:
-    """All layers, a ``Residual`` replaced by those inside it."""
+def _walk(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """All layers, each ``Residual`` before those inside it."""
     for layer in layers:
+        yield layer
         if isinstance(layer, Residual):
-            yield from _innermost((*layer.layers, *layer.shortcut))
-        else:
-            yield layer
+            yield from _walk((*layer.layers, *layer.shortcut))

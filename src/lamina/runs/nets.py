@@ -42,7 +42,7 @@ class NetChoice:
         name: in tables and in the run's name.
         net: a net, or a function from the shape of an image and the number of outputs to a module.
         recipes: how to train it, the default first.
-        origin: where a module comes from: the user's file, or timm's net and its initial weights.
+        origin: where the net comes from: the user's code, or timm's net and its initial weights.
         home: the images that the recipes were tuned on.
     """
 

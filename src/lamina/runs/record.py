@@ -35,11 +35,11 @@ COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", 
 
 @dataclass(frozen=True)
 class OwnModule:
-    """Where a user's own module comes from, for people: lamina never runs a file because a run names it.
+    """Where a module, or a net with layers, of one's own comes from: lamina never runs a file because a run names it.
 
     Attributes:
-        file: the file it was defined in; empty for a module that was given in Python.
-        name: of the function or class.
+        file: the file it was defined in; empty if it was given in Python.
+        name: of the function, class or net in that file; without a file, of the class, or the net's ``repr``.
     """
 
     file: str
@@ -48,7 +48,7 @@ class OwnModule:
     def __str__(self) -> str:
         """How to give it again."""
         if not self.file:
-            return f"train(module={self.name}(…))"
+            return f"train(module={self.name if self.name.endswith(')') else f'{self.name}(…)'})"
         return "--net " + shlex.quote(f"{self.file}:{self.name}" if self.name else self.file)
 
 
@@ -106,8 +106,8 @@ class RunRecord:
 
     Attributes:
         net_name: in tables and in the run's name.
-        net: its layers; ``None`` for a module.
-        own_module: where a user's own module comes from; ``None`` for other nets.
+        net: its layers; ``None`` for a module, or if layers are not lamina's.
+        own_module: where a module, or a net with layers, of one's own comes from; ``None`` for other nets.
         timm: the timm net and its initial weights; ``None`` for other nets.
         in_shape: channels, height and width of an image.
         mean, std: of each channel, in pixel values 0 to 255.

@@ -65,17 +65,20 @@ def find_dataset(
     return dataset
 
 
-def choose_net(folder: RunFolder, record: RunRecord, module: nn.Module | None) -> Net | TimmNet | nn.Module:
-    """The net that the run holds, or the user's own module, which the caller has to give."""
+def choose_net(folder: RunFolder, record: RunRecord, module: Net | nn.Module | None) -> Net | TimmNet | nn.Module:
+    """The net that the run holds, or the user's own net or module, which the caller has to give."""
     if (net := record.net or record.timm) is not None:
         if module is not None:
             raise RunError(f"{folder.path} holds its own net, {record.net_name}. Leave out --net and module.")
         return net
     if module is None:
         raise RunError(
-            f"{folder.path} uses your own module, and lamina never runs code that a run names. "
+            f"{folder.path} uses code of your own, and lamina never runs code that a run names. "
             f"Give it again with {record.own_module}."
         )
+    own = record.own_module
+    if isinstance(module, Net) and own is not None and not own.file and repr(module) != own.name:
+        raise RunError(f"{folder.path} was trained with {own.name}, but module was {module!r}. Give that net again.")
     return module
 
 
@@ -113,7 +116,7 @@ def resume_training(
     folder: RunFolder,
     record: RunRecord,
     dataset: Dataset,
-    module: nn.Module | None = None,
+    module: Net | nn.Module | None = None,
     epochs: int | None = None,
     group: Group = ALONE,
 ) -> Training:

@@ -48,13 +48,13 @@ class Run:
         path: the folder.
         record: the content of ``run.json``.
         dataset: what it trains on, where this process has it.
-        module: the user's own module as it was before the first step, where this process has it.
+        module: the user's own module, or net with own layers, before the first step, where this process has it.
     """
 
     path: Path
     record: RunRecord
     dataset: Dataset | None = field(default=None, repr=False, compare=False)
-    module: nn.Module | None = field(default=None, repr=False, compare=False)
+    module: Net | nn.Module | None = field(default=None, repr=False, compare=False)
 
     @property
     def folder(self) -> RunFolder:
@@ -63,7 +63,7 @@ class Run:
 
     def train(
         self,
-        module: nn.Module | None = None,
+        module: Net | nn.Module | None = None,
         *,
         data: Dataset | str | Path | None = None,
         epochs: int | None = None,
@@ -96,7 +96,7 @@ class Run:
 
     def iter_train(
         self,
-        module: nn.Module | None = None,
+        module: Net | nn.Module | None = None,
         *,
         data: Dataset | str | Path | None = None,
         epochs: int | None = None,
@@ -121,7 +121,8 @@ class Run:
         again then trains the rest.
 
         Args:
-            module: for a user's own module, the same one, made anew; not needed where ``start_run`` was given it.
+            module: for a user's own module, or net with own layers, the same one, made anew; not needed where
+                ``start_run`` was given it.
             data: the run's data set, or where it is now; by default where it was.
             epochs: of the whole training, to make it longer: with a constant schedule without warmup.
             until: when the last step ends, as ``time.perf_counter()`` counts seconds; by default there is no limit.
@@ -177,7 +178,9 @@ class Run:
                 for event in events:  # noqa: UP028  # what is thrown in here leaves the loop, and all is saved
                     yield event
 
-    def evaluate(self, module: nn.Module | None = None, *, data: Dataset | str | Path | None = None) -> Report | None:
+    def evaluate(
+        self, module: Net | nn.Module | None = None, *, data: Dataset | str | Path | None = None
+    ) -> Report | None:
         """Evaluate the saved model as it is now on ``test``, else on ``val``; save report, logits and figures.
 
         :meth:`train` ends with this; here it is for a training that was stopped before its last epoch. ``None`` if
@@ -249,7 +252,7 @@ class Run:
         """Whether all epochs are done, or ``Recipe.patience`` ended the training."""
         return self.early_end is not None or len(self.history.epochs()) == self.record.recipe.epochs
 
-    def predictor(self, module: nn.Module | None = None, *, device: str = "auto") -> Predictor:
+    def predictor(self, module: Net | nn.Module | None = None, *, device: str = "auto") -> Predictor:
         """The trained model with everything needed to use it on pictures.
 
         ``module`` is as for :meth:`load_model`; ``device`` is ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -276,11 +279,12 @@ class Run:
             self.folder.replace_record(record)
         return dataclasses.replace(self, record=record)
 
-    def load_model(self, module: nn.Module | None = None) -> Model:
+    def load_model(self, module: Net | nn.Module | None = None) -> Model:
         """The trained model, on the CPU, in eval mode; its task's probabilities are calibrated if the run is.
 
         Args:
-            module: for a user's own module, the same one, made anew; it takes the trained weights.
+            module: for a user's own module, or net with own layers, the same one, made anew; a module takes
+                the trained weights.
 
         Raises:
             RunError: the weights are missing, damaged or do not fit, or a module is missing.
@@ -294,11 +298,15 @@ class Run:
             if isinstance(net, TimmNet):
                 body = net.empty_module(record.in_shape, record.task.outputs)
             elif isinstance(net, Net):
-                body = net.check(record.in_shape, record.task.outputs).module(record.in_shape)
+                net = net.check(record.in_shape, record.task.outputs)
+                body = net.module(record.in_shape)
             else:
-                body = deepcopy(net) if module is None else module
-            model = Model(body, net=record.net, task=task, in_shape=record.in_shape, mean=record.mean, std=record.std)
+                body = deepcopy(net) if module is None else net
+            layers = net if isinstance(net, Net) else None
+            model = Model(body, net=layers, task=task, in_shape=record.in_shape, mean=record.mean, std=record.std)
         except (NetError, RuntimeError, TypeError, ValueError) as error:  # sizes beyond 64 bits are of a wrong type
+            if record.own_module is not None and isinstance(error, NetError):
+                raise  # about what was given
             raise damaged(str(self.folder.record_file), error) from error
         model.load_state_dict(self.folder.read_weights(model.state_dict()))
         return model.eval()
@@ -351,7 +359,7 @@ def list_runs(folder: str | Path) -> list[Run | DamagedRun]:
         if path.is_dir() and not path.name.startswith("."):
             try:
                 runs.append(load_run(path))
-            except RunError as error:
+            except LaminaError as error:
                 damaged_runs.append(DamagedRun(path, str(error)))
     return [*sorted(runs, key=lambda run: run.record.created), *damaged_runs]
 

@@ -59,7 +59,7 @@ def start_run(
     Args:
         net: a net, a name in the zoo, ``timm:NAME``, layers as text, what ``find_net`` gives, or a module of your own
             from normalized float images (N, C, H, W) to logits, of which a copy is trained; by default what suits the
-            images (:func:`~lamina.runs.nets.choose_by_images`).
+            images (:func:`~lamina.runs.nets.choose_by_images`). A module or layers of your own are not stored.
         data: a data set, its name or path, or images to train on; by default CIFAR-10 where it is available, else the
             built-in shapes.
         recipe: how to train; by default the first of that net, or ``Recipe()`` where it has none, fitted to the images
@@ -101,14 +101,16 @@ def start_run(
             "Draw some with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or leave patience out."
         )
     made = choice.make(recipe.seed, train.shape, task_of(train).outputs)
-    own = _copy(made) if isinstance(choice.origin, OwnModule) and isinstance(made, nn.Module) else None
+    own = _copy(made) if isinstance(choice.origin, OwnModule) and not _is_stored(made) else None
     group.wait()  # others may have to decode their images first
 
     def begin() -> bytes:
         prepared = prepare_training(_copy(made), train, recipe, device, group=group)
         record = _describe(prepared, dataset, choice, command)
+        values = record_to_json(record)
+        parse_record(dict(values), "run.json")  # before there is a folder that nobody could read
         path = create_folder(Path(runs_dir), record, name, dataset)
-        return json.dumps({"path": str(path), "record": record_to_json(record)}).encode()
+        return json.dumps({"path": str(path), "record": values}).encode()
 
     begun = json.loads(group.lead_once(begin))  # torchrun starts the command again if a process was lost
     return Run(Path(begun["path"]), parse_record(begun["record"], "run.json"), dataset, own)
@@ -121,19 +123,24 @@ def choose_net(net: Net | nn.Module | NetChoice | str) -> NetChoice:
     if isinstance(net, str):
         return find_net(net, report=lambda message: warnings.warn(message, LaminaWarning, stacklevel=2))
     if isinstance(net, Net):
-        return NetChoice("net", net)
+        return NetChoice("net", net, origin=OwnModule("", repr(net)))
     name = type(net).__name__
     return NetChoice(name, lambda *_: net, origin=OwnModule("", name))
 
 
+def _is_stored(net: Net | nn.Module | None) -> bool:
+    """Whether a run holds the net itself."""
+    return isinstance(net, Net) and not net.own_layers
+
+
 def _describe(prepared: Prepared, dataset: Dataset, choice: NetChoice, command: Sequence[str]) -> RunRecord:
     model, origin = prepared.model, choice.origin
-    own_module = origin if isinstance(origin, OwnModule) else None
+    is_stored = _is_stored(model.net)
     timm = origin if isinstance(origin, TimmNet) else None
     return RunRecord(
         net_name=choice.name,
-        net=model.net,
-        own_module=own_module,
+        net=model.net if is_stored else None,
+        own_module=origin if isinstance(origin, OwnModule) and not is_stored else None,
         timm=timm,
         recipe=prepared.recipe,
         task=model.task,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lamina.data.sources.downloads import is_offline
 from lamina.errors import NetError, find_nearest, name_some, suggest
-from lamina.nets import Shape
+from lamina.nets import Net, Shape
 from lamina.training.packaged import DISTRIBUTION, PACKAGED_NET, find_packaged, read_packaged
 from lamina.training.recipe import Recipe
 from lamina.training.tensors import digest_tensors
@@ -203,7 +203,7 @@ def own_statistics(body: nn.Module, channels: int) -> tuple[tuple[float, ...], t
     return tuple(255 * value for value in mean), tuple(255 * value for value in std)
 
 
-def native_side_px(net: TimmNet | nn.Module | None) -> int | None:
+def native_side_px(net: TimmNet | Net | nn.Module | None) -> int | None:
     """The side of the images that a net of timm's was made for; ``None`` for other nets."""
     if isinstance(net, TimmNet):
         return int(import_timm().get_pretrained_cfg(_complete_name(net.name)).input_size[-1])

@@ -116,7 +116,7 @@ def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
         run = load_run(path)
         if run.record.own_module is not None:
             raise RunError(
-                f"{path} uses your own module, and lamina never runs code that a run names. "
+                f"{path} uses code of your own, and lamina never runs code that a run names. "
                 "lamina serve takes runs of nets of lamina and timm."
             )
         predictor = run.predictor(device=device)
