@@ -22,11 +22,6 @@ SMALLEST_STRATUM = 5
 class Kind:
     """One kind of target. ``target_names`` are the names of the classes or labels, the question, or the numbers.
 
-    Attributes:
-        name: as in ``--task`` and stored files.
-        dtype: of the array of targets.
-        ndim: its dimensions, the first of which is the images.
-
     >>> SINGLE_LABEL.count(np.array([0, 1, 1]), ("cat", "dog"))
     {'cat': 1, 'dog': 2}
     """
@@ -129,16 +124,10 @@ class Kind:
 
 @dataclass(frozen=True)
 class Score:
-    """The main metric of a report.
+    """The main metric of a report."""
 
-    Attributes:
-        name: the report's field that holds it, such as ``accuracy``.
-        value: a fraction from 0 to 1; for regression an error in the unit of the numbers.
-        lower_is_better: whether it is an error.
-    """
-
-    name: str
-    value: float
+    name: str  # the report's field that holds it, such as ``accuracy``
+    value: float  # a fraction from 0 to 1; for regression an error in the unit of the numbers
     lower_is_better: bool = False
 
     def __str__(self) -> str:
@@ -158,14 +147,7 @@ KINDS = (SINGLE_LABEL, MULTI_LABEL, BINARY, REGRESSION)
 
 
 def kind_of(targets: np.ndarray) -> Kind:
-    """The kind of an array of targets, by its dtype and dimensions.
-
-    Raises:
-        DataError: no kind has them.
-
-    >>> str(kind_of(np.array([0, 2, 1])))
-    'single-label'
-    """
+    """The kind of an array of targets, by its dtype and dimensions; ``DataError`` if no kind has them."""
     for kind in KINDS:
         if (str(targets.dtype), targets.ndim) == (kind.dtype, kind.ndim):
             return kind
@@ -176,14 +158,7 @@ def kind_of(targets: np.ndarray) -> Kind:
 
 
 def find_kind(name: str) -> Kind:
-    """The kind of that name.
-
-    Raises:
-        DataError: there is none.
-
-    >>> find_kind("binary") is BINARY
-    True
-    """
+    """The kind of that name; ``DataError`` if there is none."""
     named: dict[str, Kind] = {kind.name: kind for kind in KINDS}
     if name not in named:
         raise DataError(f"There is no kind of target {name!r}. {suggest(name, named)}")

@@ -14,10 +14,7 @@ from lamina.errors import LaminaWarning
 
 
 def choose_data(source: str | None, preparation: Preparation, terminal: Terminal, *, is_again: bool = False) -> Dataset:
-    """The data set of that name or path; by default CIFAR-10 where it is available, else the built-in shapes.
-
-    Of one that is loaded again, nothing is printed but progress.
-    """
+    """The data set of that name or path, or the default one; of one that is loaded again, only progress is printed."""
     reason = "as requested"
     if source is None:
         source, reason = find_default_data()

@@ -60,10 +60,7 @@ def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset
 def choose_evaluated_data(
     run: Run, source: str | None, predictor: Predictor, terminal: Terminal, given: Given | None = None
 ) -> tuple[Dataset, bool]:
-    """The data set to use a run's model on, and whether it is the run's own; by default its own.
-
-    ``given`` says how to read other data; the run's own is read as for its training.
-    """
+    """The data set to use a run's model on, read as ``given`` says unless it is the run's own, and whether it is."""
     own, given = run.record.data, given or Given()
     if source is not None and full_source(source) != own.source and not is_moved_to(run, source, terminal):
         if kept := given.flags_of(KEPT_FIELDS):

@@ -121,10 +121,7 @@ def _check_output(file: Path) -> None:
 
 @contextmanager
 def _open_file(file: Path, task: Task, doubt: Doubt) -> Iterator[Callable[[Prediction], None]]:
-    """Open a table or a file of JSON lines, by its suffix; call what this gives with each prediction.
-
-    The file is replaced when the block ends without an error.
-    """
+    """A table or a file of JSON lines, replaced at the end of the block; call what this gives with each prediction."""
     delimiter = DELIMITERS[file.suffix.lower()]
     with writing(file, "The file is unchanged."), open_atomically(file) as opened:
 

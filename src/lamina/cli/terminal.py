@@ -85,10 +85,7 @@ class Terminal:
     def tabulate(
         self, heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1, top: int | None = None
     ) -> None:
-        """Print a table whose first ``texts`` columns are text and the others numbers; separated by tabs in a pipe.
-
-        With ``top``, only that many rows, and how many more there are.
-        """
+        """Print a table, or its first ``top`` rows: columns of text, then numbers; separated by tabs in a pipe."""
         with self.table(heads, texts) as add:
             for row in rows[:top]:
                 add(row)

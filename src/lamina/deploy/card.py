@@ -26,13 +26,7 @@ NAMED_ANSWERS = 50
 
 
 def build_card(run: Run) -> str:
-    """A model card for a run, in Markdown; its license is ``unknown``, as only its owner can say.
-
-    The metadata are those of https://huggingface.co/docs/hub/model-cards, as JSON values, which are YAML too.
-
-    Raises:
-        RunError: a file of the run is damaged.
-    """
+    """A model card in Markdown, with the metadata of https://huggingface.co/docs/hub/model-cards as JSON values."""
     facts, report = collect_facts(run), run.report
     metadata = (f"{key}: {to_yaml(value)}" for key, value in _collect_metadata(run, report, facts.name).items())
     sections = {

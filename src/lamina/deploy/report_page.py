@@ -27,18 +27,7 @@ MOST_NAMED = 5
 
 
 def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | None = None) -> str:
-    """A page of HTML about a run, complete in itself: pictures and style are inside, and there is no script.
-
-    Of 10,000 pictures it has less than 15 MB: a part of the pictures, reduced, and it says how many were left out.
-
-    Args:
-        run: what it is about.
-        dataset: what the run was trained on; without it, or if it is another by now, the page has no pictures.
-        model: the run's model, to show what its first layers see.
-
-    Raises:
-        RunError: a file of the run is damaged.
-    """
+    """A page of HTML about a run, complete in itself; without data and model, it lacks the images and the units."""
     if dataset is not None and dataset.fingerprint != run.record.data.fingerprint:
         dataset = None
     facts, report, answers, task = collect_facts(run), run.report, run.answers, run.task

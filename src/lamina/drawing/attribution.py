@@ -31,16 +31,7 @@ def draw_attributions(
     answer: str,
     target: str,
 ) -> Figure:
-    """Draw a picture, and over it the map of each method with what was found about it.
-
-    Args:
-        picture: in its own size, grey or RGB.
-        box: left, top, right and bottom of the maps, in pixels of the picture.
-        maps: of each method by name, with its trust.
-        name: of the picture.
-        answer: the model's, in words.
-        target: what the maps speak for.
-    """
+    """Draw a picture, and over ``box`` of it, in its pixels, the map of each method with what was found about it."""
     height, width = picture.shape[:2]
     image = to_pillow(picture)
     image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))

@@ -23,11 +23,7 @@ MOST_SUSPECTS, MOST_PAIRS = 80, 10
 
 
 def build_contact_sheet(images: Images, samples: int) -> Image.Image:
-    """A sheet of ``samples`` images of each class or label, evenly spread over the split; of numbers, low to high.
-
-    Small images are enlarged to sharp squares of colour, large ones reduced. Of more than 200 classes the first 200 are
-    drawn, and the sheet says so.
-    """
+    """A sheet of ``samples`` images of each class or label, evenly spread over the split; of numbers, low to high."""
     targets, names = images.targets, list(images.target_names)
     if images.kind is REGRESSION:
         spread = [_spread(np.argsort(column, kind="stable"), samples) for column in targets.T]
@@ -49,10 +45,7 @@ def build_contact_sheet(images: Images, samples: int) -> Image.Image:
 
 
 def build_suspects_sheet(found: Sequence[tuple[Images, Suspect]], title: str) -> Image.Image:
-    """A sheet of at most 80 likely wrong labels, the most likely first.
-
-    Under each image are the given label, the suggested one, and the score.
-    """
+    """A sheet of the first likely wrong labels: under each image the given label, the suggested one, and the score."""
     drawn = found[:MOST_SUSPECTS]
     tiles = [make_tile(images.pixels[suspect.row], SIDES_PX[0][1]) for images, suspect in drawn]
     captions = [(shorten(one.given), f"→ {shorten(one.suggested)}", f"{one.score:.2f}") for _, one in drawn]
@@ -65,13 +58,7 @@ def build_hard_sheet(
     pairs: Sequence[tuple[Confusion, Sequence[tuple[Images, int]]]],
     title: str,
 ) -> Image.Image:
-    """A sheet of the images with the largest losses, and of at most 10 pairs of classes, at most 8 images each.
-
-    Args:
-        losses: each image by its images and row, with its target and the prediction in words; the largest loss first.
-        pairs: each with its images, the largest loss first.
-        title: above all.
-    """
+    """A sheet of the images with the largest losses, and of some pairs of classes; images by their rows."""
     side = _choose_side(-(-len(losses) // COLUMNS) + min(MOST_PAIRS, len(pairs)))
     first, *more = break_rows(
         [make_tile(images.pixels[row], side) for images, row, _, _ in losses],

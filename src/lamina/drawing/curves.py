@@ -27,16 +27,7 @@ def draw_curves(
     claimed: Mapping[str, float] | None = None,
     reports: Mapping[str, Sequence[Report]] | None = None,
 ) -> Figure:
-    """Draw learning curves: score and loss by epoch, on the training images and, where it was evaluated, on ``val``.
-
-    Each seed is a thin line, their mean a thick one. Of a single history, the figures of its layers are drawn below.
-
-    Args:
-        curves: for each net, the histories of its seeds.
-        score: a report's score, for its name and unit; its value is not drawn.
-        claimed: for some nets, a score to compare with, drawn as a level line.
-        reports: for some nets, the final report of each seed, drawn as a point at its last epoch.
-    """
+    """Draw score and loss by epoch: thin lines for seeds, a thick one for the mean; of one history, its layers."""
     claimed, reports = claimed or {}, reports or {}
     rows = [row for histories in curves.values() for history in histories for row in history]
     colours = dict(zip(curves, itertools.cycle(COLOURS), strict=False))

@@ -25,10 +25,7 @@ MOST_POINTS = 2000
 
 
 def draw_confusion(report: ClassReport) -> Figure:
-    """Draw a report's confusion matrix: the numbers are images, and shades grow with the share of the class.
-
-    Of more than 100 classes, the 100 in the most mistakes are drawn, so that their names can be read.
-    """
+    """Draw a report's confusion matrix; of more than 100 classes, the 100 in the most mistakes."""
     counts = np.array(report.confusion)
     support = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
@@ -70,11 +67,7 @@ def draw_confusion(report: ClassReport) -> Figure:
 
 
 def draw_reliability(task: Task, answers: Answers) -> Figure:
-    """Draw how often answers with a given probability are right, before and after calibration.
-
-    Answers on the diagonal mean what they say. Beside it, of classes: accuracy against coverage, where the least sure
-    answers are rejected.
-    """
+    """Draw how often answers with a given probability are right, and for classes the accuracy against the coverage."""
     logits, truth = torch.from_numpy(answers.logits).double(), torch.from_numpy(np.array(answers.targets))
     raw = task.with_temperatures(())
     series = {"calibrated": task, "before": raw} if task != raw else {"as trained": raw}
@@ -147,10 +140,7 @@ def draw_labels(report: LabelReport) -> Figure:
 
 
 def draw_scatter(report: NumberReport, answers: Answers) -> Figure:
-    """Draw predicted numbers over the true ones, of at most 2,000 images; right answers lie on the diagonal.
-
-    Each number has a square, the first 12 where there are more.
-    """
+    """Draw predicted numbers over the true ones, a square for each number; right answers lie on the diagonal."""
     count = len(answers.logits)
     rows = np.linspace(0, count - 1, min(count, MOST_POINTS), dtype=np.int64)
     numbers, truth = answers.logits[rows], answers.targets[rows]

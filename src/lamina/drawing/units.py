@@ -34,11 +34,7 @@ def build_units_sheet(
     remark: str,
     filters: Float32[np.ndarray, "u c y x"] | None = None,
 ) -> Image.Image:
-    """A sheet of some units of a layer: nine patches of each, its number, its best class, and what its removal costs.
-
-    The first layer's own weights stand beside its patches, if ``filters`` are given, mid-grey where they are 0. Each
-    filter has its own scale: those of a whitening differ a hundredfold.
-    """
+    """A sheet of units: patches that excite each, its best class, the cost of removing it, and its own ``filters``."""
     columns = COLUMNS if filters is None else COLUMNS_WITH_FILTERS
     tiles = [_compose(images, unit, None if filters is None else filters[unit.number]) for unit in units]
     captions = [(f"unit {unit.number + 1}", *_describe(unit)) for unit in units]
@@ -46,10 +42,7 @@ def build_units_sheet(
 
 
 def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Image.Image:
-    """A sheet of one unit: its patches, the images that they are from, and how well it separates each class.
-
-    If it sees whole images, these are its patches.
-    """
+    """A sheet of one unit: its patches, the images that they are from, and how well it separates each class."""
     rows = []
     crops = [cut_patch(images, patch) for patch in unit.patches]
     are_crops = any(crop.shape[:2] != images.shape[1:] for crop in crops)

@@ -51,11 +51,7 @@ class Rejection:
 
 
 def fit_temperatures(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> tuple[float, ...]:
-    """The temperatures with the lowest loss (Guo et al., On calibration of modern neural networks, 2017, section 4.2).
-
-    One for classes; one for each label that 30 images have and 30 do not, others share one; none for numbers, or below
-    50 images.
-    """
+    """The temperatures with the lowest loss (Guo et al., On calibration of modern neural networks, 2017, 4.2)."""
     if task.kind is REGRESSION or len(logits) < LEAST_IMAGES:
         return ()
     values = torch.from_numpy(logits).double()

@@ -34,10 +34,7 @@ class MeanInterval:
 
 
 def wilson_interval(correct: int, total: int) -> Interval:
-    """Wilson's 95 % score interval of the fraction ``correct / total``, valid near 0 and 1 and for few images.
-
-    E. B. Wilson, Probable inference, Journal of the American Statistical Association 22 (1927), 209-212.
-    """
+    """Wilson's 95 % score interval (1927) of ``correct / total``, valid near 0 and 1 and for few images."""
     fraction = correct / total
     centre = fraction + Z**2 / (2 * total)
     half_width = Z * math.sqrt(fraction * (1 - fraction) / total + Z**2 / (4 * total**2))
@@ -50,10 +47,7 @@ def wilson_interval(correct: int, total: int) -> Interval:
 
 
 def matched_interval(better: int, worse: int, total: int) -> Interval:
-    """The 95 % interval of the difference of two accuracies on the same ``total`` images.
-
-    ``better`` of these only the first model predicts correctly, ``worse`` only the second.
-    """
+    """The 95 % interval of the difference of two accuracies: so many images only the one or the other gets right."""
     # Wald's, with half an image added to each cell (Agresti, Min, Statistics in Medicine 24 (2005), 729-740).
     better_share, worse_share = (better + 0.5) / (total + 2), (worse + 0.5) / (total + 2)
     difference = better_share - worse_share

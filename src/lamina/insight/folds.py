@@ -148,10 +148,7 @@ def cross_predict(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> CrossPrediction:
-    """Train ``net``, or the head of a pretrained one, once for each fold, and predict what it was not trained on.
-
-    Images with the same value in ``groups`` are in one fold, within :func:`limit_groups`; by default identical ones.
-    """
+    """Train ``net``, or a pretrained one's head, for each fold, and predict the others; ``groups`` stay together."""
     check_dealable(images)
     limited, _ = limit_groups(images, digest_rows(images.pixels) if groups is None else groups)
     seed = derive_seed(recipe.seed, "folds")

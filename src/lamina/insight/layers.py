@@ -23,10 +23,7 @@ SCALES = (1, 2, 4)  # how much larger these may be than the model's own, for fie
 
 
 def choose_layers(model: Model) -> tuple[str, ...]:
-    """The module paths of the layers worth looking at: each with weights, behind its normalization and activation.
-
-    Of a module of your own they are its direct parts with weights, and the blocks of those that are rows of blocks.
-    """
+    """The module paths of the layers worth looking at: each with weights, behind its normalization and activation."""
     if model.net is not None:
         return tuple(f"body.{place}" for place in _choose_places(model.net, model.in_shape))
     name, module = "body", model.body
@@ -74,10 +71,7 @@ def name_stage(model: Model, path: str) -> str:
 
 
 def find_field(model: Model, path: str) -> Field | None:
-    """What a unit of a layer sees; ``None`` is the whole image.
-
-    It follows from a net's layers. In other modules it is read from the gradients of two neighbouring units.
-    """
+    """What a unit sees, by its net or from the gradients of two neighbouring units; ``None`` is the whole image."""
     paths = module_paths(model)
     if model.net is not None and path in paths:
         return model.net.fields(model.in_shape)[paths.index(path)]

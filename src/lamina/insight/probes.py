@@ -63,10 +63,7 @@ def probe_layers(
 
 @torch.no_grad()
 def untrain(model: Model, images: Images, seed: int = 0) -> Model:
-    """A copy of the model with new random weights; its batch norms have the statistics of ``images``.
-
-    Filters that were never trained stay.
-    """
+    """A copy with new random weights and batch-norm statistics of ``images``; what is never trained stays."""
     untrained = redraw(model, 1.0, seed)
     norms: list[_BatchNorm] = []
     for module, own in zip(model.modules(), untrained.modules(), strict=True):

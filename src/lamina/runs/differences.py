@@ -32,16 +32,7 @@ class Difference:
 
 
 def compare_runs(first: RunFolder, second: RunFolder) -> list[Difference]:
-    """What differs between two runs: net, recipe, data, software, machine, then the last epoch and the report.
-
-    Names, command lines and times are left out.
-
-    Warns:
-        LaminaWarning: the last line of a history is incomplete.
-
-    Raises:
-        RunError: a history or a report is damaged.
-    """
+    """What differs between two runs, but for names, commands and times; ``RunError`` if a file is damaged."""
     records = first.read_record(), second.read_record()
     return [
         *_compare_nets(*(record.net for record in records)),

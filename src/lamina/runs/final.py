@@ -29,10 +29,7 @@ from lamina.training.task import Task
 def evaluate_final(
     folder: RunFolder, record: RunRecord, model: Model, dataset: Dataset, group: Group = ALONE
 ) -> Report | None:
-    """Evaluate a run's model on ``test``, else on ``val``; save the report, the logits of both, and the figures.
-
-    ``None``, and nothing is saved, if neither can be scored.
-    """
+    """Evaluate a model on ``test``, else ``val``; save report, logits and figures; ``None`` without a score."""
     answers: list[Answers] = []
     report: Report | None = None
     calibration: Calibration | None = None

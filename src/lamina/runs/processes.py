@@ -37,11 +37,7 @@ def share_checkpoint(folder: RunFolder, group: Group) -> Checkpoint | None:
 
 
 def check_place(path: Path, group: Group) -> None:
-    """Check that the leader has the run, on a disk of its own or one that the machines share.
-
-    Raises:
-        RunError: another process's machine has it, and the leader's has not.
-    """
+    """Raise ``RunError`` if another process's machine has the run, but the leader's, which writes it, has not."""
     if group.size == 1:
         return
     found = [text == b"1" for text in group.gather(b"1" if (path / "run.json").exists() else b"0")]

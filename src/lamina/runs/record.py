@@ -35,15 +35,10 @@ COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", 
 
 @dataclass(frozen=True)
 class OwnModule:
-    """Where a module, or a net with layers, of one's own comes from: lamina never runs a file because a run names it.
+    """Where a module, or a net with layers, of one's own comes from: lamina never runs a file because a run names it."""
 
-    Attributes:
-        file: the file it was defined in; empty if it was given in Python.
-        name: of the function, class or net in that file; without a file, of the class, or the net's ``repr``.
-    """
-
-    file: str
-    name: str
+    file: str  # empty for what was given in Python
+    name: str  # of the function or class
 
     def __str__(self) -> str:
         """How to give it again."""
@@ -64,80 +59,51 @@ class DataOrigin:
 
 @dataclass(frozen=True)
 class Machine:
-    """The hardware of a training.
-
-    Attributes:
-        instructions: the widest vector instructions that torch uses, such as ``AVX512``.
-        flags: the processor's flags that decide how it computes; empty where the system does not list them.
-        cores: logical cores.
-        threads: threads that torch computes with.
-    """
+    """The hardware of a training."""
 
     processor: str
-    instructions: str
-    flags: str
-    cores: int
-    threads: int
+    instructions: str  # the widest vector instructions that torch uses, such as AVX512
+    flags: str  # of the processor, on which its sums depend; empty where the system does not list them
+    cores: int  # logical ones
+    threads: int  # that torch computes with
     platform: str
 
 
 @dataclass(frozen=True)
 class Considered:
-    """A candidate that lamina considered when it chose the net.
-
-    Attributes:
-        epochs: of its training.
-        seconds: estimated or measured time of that training, including evaluations.
-        verdict: whether it was chosen, and if not, why.
-        score: on ``val``, if it was trained.
-    """
+    """A candidate that lamina considered when it chose the net."""
 
     net_name: str
     side_px: int
     epochs: int
-    seconds: float
-    verdict: str
-    score: Score | None = None
+    seconds: float  # of that training, estimated or measured, with evaluations
+    verdict: str  # whether it was chosen, and if not, why
+    score: Score | None = None  # on ``val``, if it was trained
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What ``run.json`` holds.
+    """What ``run.json`` holds."""
 
-    Attributes:
-        net_name: in tables and in the run's name.
-        net: its layers; ``None`` for a module, or if layers are not lamina's.
-        own_module: where a module, or a net with layers, of one's own comes from; ``None`` for other nets.
-        timm: the timm net and its initial weights; ``None`` for other nets.
-        in_shape: channels, height and width of an image.
-        mean, std: of each channel, in pixel values 0 to 255.
-        device, precision: where and in which number format it is trained, and why.
-        rewind_on_nan: whether it returns to its last checkpoint on NaN or infinity instead of ending.
-        command: the words of the command line; empty in Python.
-        considered: the candidates that were considered; empty where the net was named.
-        created: when, by ISO 8601 in UTC.
-        versions: of lamina, Python, torch and NumPy, and of timm where the net is timm's.
-    """
-
-    net_name: str
-    net: Net | None
-    own_module: OwnModule | None
-    timm: TimmNet | None
+    net_name: str  # in tables and in the run's name
+    net: Net | None  # ``None`` for a module, or if layers are not lamina's
+    own_module: OwnModule | None  # for a module, or a net with layers, of one's own
+    timm: TimmNet | None  # ``None`` for other nets
     recipe: Recipe
     task: Task
-    in_shape: Shape
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    in_shape: Shape  # channels, height and width of an image
+    mean: tuple[float, ...]  # of each channel, in pixel values 0 to 255
+    std: tuple[float, ...]  # the same
     parameters: int
     data: DataOrigin
     device: Choice
     precision: Precision
-    rewind_on_nan: bool
-    command: tuple[str, ...]
-    created: str
-    versions: dict[str, str]
+    rewind_on_nan: bool  # whether it returns to its last checkpoint on NaN or infinity instead of ending
+    command: tuple[str, ...]  # the words of the command line; empty in Python
+    created: str  # by ISO 8601 in UTC
+    versions: dict[str, str]  # of lamina, Python, torch and NumPy, and of timm where the net is timm's
     machine: Machine
-    considered: tuple[Considered, ...] = ()
+    considered: tuple[Considered, ...] = ()  # empty where the net was named
 
 
 def resume_command(path: Path, record: RunRecord) -> str:

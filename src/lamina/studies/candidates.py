@@ -66,10 +66,7 @@ HOPELESS = 2.0
 
 
 def propose(dataset: Dataset, given: Mapping[str, Any], sides_px: Sequence[int] | None = None) -> list[Candidate]:
-    """The candidates from cheapest to most expensive, alternating between a larger net and larger images.
-
-    By default at the size that the data set was loaded at, if one was asked for, or at those that suit its images.
-    """
+    """The candidates, cheapest first, alternating between a larger net and larger images of ``sides_px`` that suit."""
     asked = dataset.preparation.size_px
     sides = sides_px or (find_sides(dataset) if asked is None else (asked,))
     nets = PHOTO_LADDER if sides[0] >= PHOTO_SIDES_PX[0] else LADDER
@@ -109,13 +106,7 @@ def fit_candidate(
 def choose_from_scratch(
     candidates: Sequence[Candidate], deadline: Deadline, device: str, *, are_epochs_given: bool
 ) -> tuple[Candidate, tuple[Considered, ...]]:
-    """The last of ``candidates``, in ascending cost, whose recipe fits into the time.
-
-    The first is chosen even if only some of its recipe's epochs fit; and if none does, where the epochs are given.
-
-    Raises:
-        RecipeError: not even one epoch of the first candidate fits.
-    """
+    """The last of ``candidates``, in ascending cost, that fits; ``NoTimeError`` if not one epoch of the first does."""
     considered: list[Considered] = []
     chosen, seconds_per_multiply_add = candidates[0], 0.0
     for candidate in candidates:
@@ -158,11 +149,7 @@ def choose_with_fallback(
 def choose_pretrained(
     net: TimmNet, dataset: Dataset, deadline: Deadline, given: Mapping[str, Any], device: str
 ) -> list[Candidate]:
-    """A head on a net's frozen features, then all its layers if there is time, at the largest size that fits.
-
-    The list is empty if not even the features of small images fit. The net is timed at one size, and its time is taken
-    to be proportional to the images' area.
-    """
+    """A head on a net's frozen features, then all its layers, at the largest size that fits; none if nothing fits."""
     choice = choice_of_timm(net)
 
     def propose_at(side_px: int, recipe_name: str) -> Candidate:

@@ -273,11 +273,7 @@ def iter_stages(
     name: str | None,
     progress: Progress | None,
 ) -> Generator[RunEvent, None, None]:
-    """Train a head on frozen features, then all layers, or a net from scratch if its trial does better on ``val``.
-
-    The run that is better on ``val`` is evaluated on ``test`` and kept. If the second fails, the first is kept; if it
-    is stopped, nothing is evaluated and both stay, so that it can be resumed.
-    """
+    """Train a head on frozen features, then all layers or a net from scratch, and keep what is better on ``val``."""
     dataset, trial_seconds = stages[0].experiment.dataset, TRIAL_FRACTION * deadline.seconds
     frozen = yield from _prepare(stages[0], progress)
     began = time.perf_counter()

@@ -46,10 +46,7 @@ class NoTimeError(RecipeError):
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a training, and all that follows it, must be done: ``seconds`` after ``began``, by ``time.perf_counter()``.
-
-    ``spare_seconds`` are held in reserve, in case the machine gets busier.
-    """
+    """When all must be done: ``seconds`` after ``began``, by ``time.perf_counter()``, some of them held in reserve."""
 
     began: float
     seconds: float
@@ -79,23 +76,14 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An experiment with its pace on this machine.
+    """An experiment with its pace on this machine."""
 
-    Attributes:
-        experiment: what to train; its recipe is fitted to images of ``side_px``, which its data set may not have yet.
-        side_px: the size of the images.
-        pace: time per image; zero if it was not timed.
-        changes: to what the net's recipe was fitted, and what that changed.
-        can_grow: whether images may grow during training, if time is short.
-        most_epochs: upper limit of the epochs, however much time there is; ``None`` for no limit.
-    """
-
-    experiment: Experiment
+    experiment: Experiment  # its recipe is fitted to images of ``side_px``, which its data set may not have yet
     side_px: int
-    pace: Pace = UNTIMED
-    changes: tuple[str, str] = ("", "")
-    can_grow: bool = False
-    most_epochs: int | None = None
+    pace: Pace = UNTIMED  # zero if it was not timed
+    changes: tuple[str, str] = ("", "")  # to what the net's recipe was fitted, and what that changed
+    can_grow: bool = False  # whether images may grow during training, if time is short
+    most_epochs: int | None = None  # however much time there is
 
     @property
     def recipe(self) -> Recipe:
@@ -158,11 +146,7 @@ def resize_images(images: Images, side_px: int, resize: Resize = "crop") -> Imag
 
 
 def fit_to_time(experiment: Experiment, deadline: Deadline, device: str) -> tuple[Candidate, Recipe]:
-    """The experiment with its pace, and its recipe with as many epochs as fit.
-
-    Raises:
-        RecipeError: not even one epoch fits.
-    """
+    """The experiment with its pace, and its recipe with as many epochs as fit; ``NoTimeError`` if not one does."""
     candidate = Candidate(experiment, min(experiment.dataset.train.shape[1:])).time(device)
     check_one_epoch(candidate, deadline)
     return candidate, candidate.fit(deadline)

@@ -159,10 +159,7 @@ def layer_gradients(
 def watch(
     model: nn.Module, paths: Iterable[str], see: Callable[[str, Tensor, Tensor], Tensor | None]
 ) -> Iterator[None]:
-    """Inside the block, call ``see(path, input, output)`` after each call of a module at one of ``paths``.
-
-    A tensor that it returns takes the place of the output. Modules that do not take and give a tensor are left out.
-    """
+    """Inside the block, call ``see(path, input, output)`` after such modules; a tensor from it is the output."""
 
     def note(
         path: str, _: nn.Module, given: tuple[object, ...], named: dict[str, object], output: object

@@ -31,16 +31,7 @@ class Choice:
 
 
 def choose_device(wanted: str) -> Choice:
-    """The device to train on; ``auto`` takes CUDA if there is one, else the CPU.
-
-    Apple's MPS is used only on request: lamina is not tested there, and dropout does not follow the seed.
-
-    Raises:
-        RecipeError: the device is unknown or not available; it is never replaced by another.
-
-    >>> choose_device("cpu")
-    Choice(value='cpu', reason='as requested')
-    """
+    """The device to train on, never replaced by another; ``auto`` takes CUDA, else the CPU; MPS only on request."""
     there = _find_devices()
     if wanted == "auto":
         if there["cuda"]:

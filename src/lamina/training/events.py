@@ -71,26 +71,15 @@ class Step(Event):
 
 @dataclass(frozen=True)
 class LayerFigures:
-    """What the layers of a net did in an epoch, to four digits: for each of ``names`` a value, or ``None``.
+    """What the layers of a net did in an epoch, to four digits: for each of ``names`` a value, or ``None``."""
 
-    Attributes:
-        names: of the layers, such as ``2 Linear``, in the order of the net.
-        gradient_norms: of the weights' gradient in the epoch's last step.
-        weight_norms: of the weights before it.
-        update_norms: of their change by it.
-        input_means: of what the layer is given for some fixed images after the epoch.
-        input_deviations: its standard deviation.
-        inactive_fractions: units of a ReLU that are 0 for all of these images, or outputs of a Sigmoid or Tanh at an
-            end of its range.
-    """
-
-    names: Sequence[str]
-    gradient_norms: Sequence[float | None]
-    weight_norms: Sequence[float | None]
-    update_norms: Sequence[float | None]
-    input_means: Sequence[float | None]
-    input_deviations: Sequence[float | None]
-    inactive_fractions: Sequence[float | None]
+    names: Sequence[str]  # of the layers, such as ``2 Linear``, in the order of the net
+    gradient_norms: Sequence[float | None]  # of the weights' gradient in the epoch's last step
+    weight_norms: Sequence[float | None]  # before it
+    update_norms: Sequence[float | None]  # of their change by it
+    input_means: Sequence[float | None]  # for some fixed images, after the epoch
+    input_deviations: Sequence[float | None]  # standard deviations
+    inactive_fractions: Sequence[float | None]  # of a ReLU that is 0 for all of these, of other outputs at an end
 
 
 @dataclass(frozen=True)

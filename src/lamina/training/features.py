@@ -64,16 +64,7 @@ def predict_logits(
 
 
 def find_head(model: Model) -> str:
-    """The module path of the head: of the linear layer or convolution whose weight is nearest to the logits.
-
-    Raises:
-        NetError: there is none.
-
-    >>> from lamina import Recipe, load_data, load_net
-    >>> from lamina.training.model import build_model
-    >>> find_head(build_model(load_net("mlp"), load_data("shapes").train, Recipe()))
-    'body.3'
-    """
+    """The module path of the linear layer or convolution nearest to the logits; ``NetError`` if there is none."""
     owners: dict[Tensor, str] = {
         weight: path
         for path, module in model.named_modules()
@@ -94,11 +85,7 @@ def named_heads(body: nn.Module) -> tuple[nn.Module, ...]:
 
 
 def trace_weights(model: Model) -> Iterator[Tensor]:
-    """The trainable matrices, the nearest to the logits first, wherever they were declared.
-
-    A weight with a single row or column is one only where activations are multiplied by it: else it is a scale for
-    each class or a position's embedding, and comes after all others.
-    """
+    """The trainable matrices, nearest to the logits first; those that only scale or embed come last."""
     channels, height, width = model.in_shape
     with eval_mode(model), torch.enable_grad():
         logits = model(torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device))

@@ -40,18 +40,12 @@ class Group:
     The methods from :meth:`exchange` on are collective: every process calls them in the same order, and gets a
     ``GroupError`` if another one is lost. :meth:`wait` and :meth:`lead` wait for as long as heartbeats go on, the
     others for a minute.
-
-    Attributes:
-        rank: this process's number, from 0.
-        size: how many there are.
-        restarts: how often torchrun has started them again.
-        local_rank: this process's number among those of its machine, from 0.
     """
 
     rank: int = 0
     size: int = 1
-    restarts: int = 0
-    local_rank: int = 0
+    restarts: int = 0  # how often torchrun has started them again
+    local_rank: int = 0  # among those of its machine
     _store: Store | None = field(default=None, compare=False, repr=False)
     _kept: Store | None = field(default=None, compare=False, repr=False)
     _waits: Iterator[int] = field(default_factory=itertools.count, compare=False, repr=False)

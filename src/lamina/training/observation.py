@@ -54,34 +54,24 @@ class Activity:
 
 @dataclass(frozen=True)
 class Observation:
-    """What is known at the end of an epoch.
-
-    Attributes:
-        layers: the module paths of those whose norms the checks have, in the order of the net.
-        names: each layer, by its module path, in words.
-        raised: how many of the last ``asked`` steps that were asked raised the loss of their own batch.
-        since: for each layer that is half inactive or more, the epoch since when it has been, in all looks.
-        initial_loss: before the first step, if it was seen.
-        guess_loss: of logits of 0.
-        lr: at its peak; ``lr_fraction`` is what the schedule left of it in this epoch.
-    """
+    """What is known at the end of an epoch."""
 
     epoch: int
     steps: int
     recipe: Recipe
-    layers: Sequence[str]
-    names: Mapping[str, str]
+    layers: Sequence[str]  # the module paths of those whose norms the checks have, in the order of the net
+    names: Mapping[str, str]  # each layer, by its module path, in words
     checks: Sequence[Check]
-    raised: int
+    raised: int  # how many of the last ``asked`` steps that were asked raised the loss of their own batch
     asked: int
     activity: Activity | None
-    since: Mapping[str, int]
+    since: Mapping[str, int]  # of each layer that is half inactive or more, the epoch since when it has been
     losses: Sequence[float]
-    initial_loss: float | None
+    initial_loss: float | None  # before the first step, if it was seen
     constant_loss: float
-    guess_loss: float
-    lr: float
-    lr_fraction: float
+    guess_loss: float  # of logits of 0
+    lr: float  # at its peak
+    lr_fraction: float  # what the schedule left of it in this epoch
     kind: Kind
     classes: int
     images_seen: int

@@ -75,10 +75,7 @@ def is_own_page(headers: Mapping[bytes, bytes], origin: bytes) -> bool:
 
 
 class Guard:
-    """Lets through to ``app`` only what has the right host, origin and token, adds headers, and counts.
-
-    ``names`` are the hosts that requests may name: a page of another name, which was made to lead here, is turned away.
-    """
+    """Lets through to ``app`` what has the right host (one of ``names``), origin and token; adds headers, counts."""
 
     def __init__(self, app: ASGIApp, names: Iterable[str], port: int, token: str | None, metrics: Metrics) -> None:
         self._app = app
