@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import tyro
+from shape_masks import mask_shapes
 
 from lamina import Preparation, Training, load_data, load_net, load_recipe
-from lamina.data.sources.drawn import mask_shapes
 from lamina.insight.attribution import grad_cam, integrated_gradients, occlusion, window_side_px
 from lamina.insight.trust import judge
 from lamina.training.features import predict_logits

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from lamina.data import Images
-from lamina.drawing import build_contact_sheet, save_figure
+from lamina.drawing.contact_sheet import build_contact_sheet
+from lamina.drawing.style import save_figure
 
 COLOURS = np.array([(200, 0, 0), (0, 160, 0), (0, 0, 220), (250, 150, 0)], np.uint8)
 

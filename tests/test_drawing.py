@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from lamina.data import Images
-from lamina.drawing import draw_confusion, draw_curves, draw_labels, draw_scatter, save_figure
-from lamina.drawing.style import COLOURS
+from lamina.drawing.curves import draw_curves
+from lamina.drawing.reports import draw_confusion, draw_labels, draw_scatter
+from lamina.drawing.style import COLOURS, save_figure
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.intervals import Interval
 from lamina.evaluation.reports import (

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from lamina.drawing import draw_curves, save_figure
+from lamina.drawing.curves import draw_curves
+from lamina.drawing.style import save_figure
 from lamina.evaluation.reports import Score
 from test_drawing import history
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from lamina.data import Images
-from lamina.drawing import build_unit_sheet, build_units_sheet
 from lamina.drawing.sheets import TEXT_PX, load_font
-from lamina.drawing.units import FILTER_PX, LARGE_PATCH_PX, SAME_FOR_ALL
+from lamina.drawing.units import FILTER_PX, LARGE_PATCH_PX, SAME_FOR_ALL, build_unit_sheet, build_units_sheet
 from lamina.insight.units import Patch, Unit
 from lamina.text import shorten
 

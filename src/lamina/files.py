@@ -15,8 +15,7 @@ from filelock import FileLock, Timeout
 
 from lamina.errors import RunError
 
-RESTORE = "Restore it from a copy, or train again."
-"""What to do about most damaged files of a run."""
+RESTORE = "Restore it from a copy, or train again."  # what to do about most damaged files of a run
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:

@@ -14,8 +14,7 @@ from lamina.errors import DataError, plural, suggest
 KindName = Literal["single-label", "multi-label", "binary", "regression"]
 Targets = Int64[np.ndarray, " n"] | Bool[np.ndarray, " n"] | Bool[np.ndarray, "n k"] | Float32[np.ndarray, "n k"]
 
-SMALLEST_STRATUM = 5
-"""Lower limit of the images in a stratum of numbers, so that a fifth of them can be drawn."""
+SMALLEST_STRATUM = 5  # lower limit of the images in a stratum of numbers, so that a fifth of them can be drawn
 
 
 @dataclass(frozen=True)
@@ -135,12 +134,10 @@ class Score:
         return f"{self.name.replace('_', ' ')} {value}"
 
 
-SINGLE_LABEL = Kind("single-label", "int64", 1)
-"""One class per image: int64 (N,), an index into ``target_names``."""
+SINGLE_LABEL = Kind("single-label", "int64", 1)  # one class per image: int64 (N,), an index into ``target_names``
 MULTI_LABEL = Kind("multi-label", "bool", 2)
 """Any number of labels per image: bool (N, K), a column for each of ``target_names``."""
-BINARY = Kind("binary", "bool", 1)
-"""Yes or no to one question: bool (N,); ``target_names`` holds the question alone."""
+BINARY = Kind("binary", "bool", 1)  # yes or no to one question: bool (N,); ``target_names`` holds the question alone
 REGRESSION = Kind("regression", "float32", 2)
 """One or several numbers per image: float32 (N, K), a column for each of ``target_names``."""
 KINDS = (SINGLE_LABEL, MULTI_LABEL, BINARY, REGRESSION)

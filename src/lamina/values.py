@@ -19,8 +19,7 @@ from lamina.errors import LaminaError, find_nearest
 
 Value = TypeVar("Value")
 
-LARGEST_FLOAT = 2**1023
-"""Integers below this are accepted where a float is expected."""
+LARGEST_FLOAT = 2**1023  # integers below this are accepted where a float is expected
 
 _NOUNS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shape_masks import mask_shapes
 
 from lamina.data import draw_shapes, load_data
-from lamina.data.sources.drawn import KINDS, Figures, draw_figures, hsv_to_rgb, mask_shapes, outline, polygon_distance
+from lamina.data.sources.drawn import KINDS, Figures, draw_figures, hsv_to_rgb, outline, polygon_distance
 
 
 def test_the_same_seed_draws_the_same_and_another_draws_others() -> None:

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import spearmanr
+from shape_masks import mask_shapes
 from torch import nn
 
 from lamina.data import Images, load_data
-from lamina.data.sources.drawn import mask_shapes
 from lamina.insight.attribution import find_spatial_layer, grad_cam, integrated_gradients, occlusion
 from lamina.insight.trust import judge, rank_correlation, redraw
 from lamina.training.features import predict_logits

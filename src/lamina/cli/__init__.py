@@ -9,8 +9,7 @@ import os
 import sys
 import time
 
-STARTED = time.perf_counter()
-"""When the process began, before anything large is imported."""
+STARTED = time.perf_counter()  # when the process began, before anything large is imported
 
 GROUPS = {
     "data": {

@@ -41,7 +41,7 @@ def run(options: DataOptions, terminal: Terminal) -> int:
     if is_alone:
         _inspect(dataset, options, terminal)
     if options.contact_sheet is not None:
-        from lamina.drawing import build_contact_sheet
+        from lamina.drawing.contact_sheet import build_contact_sheet
 
         images = next(images for images in dataset.splits.values() if len(images))
         save_sheet(build_contact_sheet(images, options.samples), options.contact_sheet)
@@ -82,7 +82,7 @@ def _inspect(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None
 
 def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal) -> None:
     splits = dataset.splits
-    images = ("images", *(f"{len(one):,}" for one in splits.values()))
+    images, *targets = dataset.count_rows()
     if dataset.train.kind is REGRESSION:
         terminal.tabulate(("split", *splits), [images])
         rows = []
@@ -92,8 +92,6 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
                 rows.append((name, split, *(f"{figure:.6g}" for figure in figures)))
         terminal.tabulate(("number", "split", "min", "mean", "deviation", "max"), rows, texts=2)
     else:
-        each_split = [one.target_counts() for one in splits.values()]
-        targets = [(name, *(f"{counts[name]:,}" for counts in each_split)) for name in each_split[0]]
         terminal.tabulate(("target", *splits), [*targets, images])
     if (ratio := imbalance(dataset.train)) is not None:
         terminal.say(f"imbalance: {ratio:.3g} (largest class ÷ smallest, in train)")

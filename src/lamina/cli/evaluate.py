@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 from lamina.cli.models import choose_evaluated_data, choose_run_data, load_predictor
@@ -33,7 +32,7 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
     report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
     terminal.say(*str(report).split("\n"))
     found: dict[str, Any] = {}
-    seconds = estimate_seconds(len(images), len(data.train), math.prod(images.shape))
+    seconds = estimate_seconds(len(images), len(data.train), images.shape)
     is_unasked = options.near_duplicates is None and is_own and split != "train"
     if options.near_duplicates or (is_unasked and seconds <= UNASKED_SECONDS):
         train = data.train if is_own else choose_run_data(run, None, terminal).train

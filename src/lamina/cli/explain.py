@@ -18,7 +18,7 @@ from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data.decoding import decode_picture, read_file
 from lamina.data.preparation import Resize
 from lamina.data.resizing import seen_box
-from lamina.drawing import draw_attributions
+from lamina.drawing.attribution import draw_attributions
 from lamina.errors import DataError, NetError, NotFiniteError, suggest
 from lamina.evaluation.pictures import decode_ahead
 from lamina.evaluation.predictor import Prediction, describe, make_prediction

@@ -29,8 +29,7 @@ from lamina.training.features import predict_with_features
 from lamina.training.task import Task
 
 DRAWN_LOSSES = 16
-NAMED_PICTURES = 3
-"""Names that stand beside a pair of classes; --json has all."""
+NAMED_PICTURES = 3  # names that stand beside a pair of classes; --json has all
 
 
 class Judged(NamedTuple):
@@ -102,7 +101,7 @@ def _say_hard(task: Task, judged: Sequence[Judged], title: str, options: DataOpt
     rows = [(sight.name, sight.images.split, truth, answer, f"{loss:.3g}") for sight, truth, answer, loss in worst]
     terminal.tabulate(("image", "split", "true", "answered", "loss"), rows[: options.top], texts=4)
     if options.hard is not None:
-        from lamina.drawing import build_hard_sheet
+        from lamina.drawing.contact_sheet import build_hard_sheet
 
         drawn = [(*sight, truth, answer) for sight, truth, answer, _ in worst[:DRAWN_LOSSES]]
         confused = [(pair, [sights[row] for row in pair.rows]) for pair in pairs]

@@ -15,7 +15,7 @@ from lamina.cli.options.inspect import InspectOptions
 from lamina.cli.output import make_folder, save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
-from lamina.drawing import build_unit_sheet, build_units_sheet, draw_probes, draw_similarity
+from lamina.drawing.units import build_unit_sheet, build_units_sheet, draw_probes, draw_similarity
 from lamina.errors import DataError, NetError
 from lamina.insight.concepts import Concept, find_concepts
 from lamina.insight.layers import choose_layers, name_stage, read_filters
@@ -41,12 +41,9 @@ looked for in, and layers are compared on."""
 LEAST_PICTURES, MOST_PIXELS = 50, 2_000_000
 """Of large pictures, removals and comparisons take fewer: the first run the net once for each unit, the second keep the
 outputs for all pictures."""
-SHOWN_UNITS, MOST_UNITS = 24, 96
-"""Units on a sheet: of each layer, and of one that ``--layer`` names."""
-UNTRAINED_NETS = 5
-"""Number of nets with random weights that concepts are compared with."""
-SHOWN_CONCEPTS = 5
-"""Upper limit of the concepts of a layer that are printed; ``--json`` has all."""
+SHOWN_UNITS, MOST_UNITS = 24, 96  # units on a sheet: of each layer, and of one that ``--layer`` names
+UNTRAINED_NETS = 5  # number of nets with random weights that concepts are compared with
+SHOWN_CONCEPTS = 5  # upper limit of the concepts of a layer that are printed; ``--json`` has all
 
 
 def run(options: InspectOptions, terminal: Terminal) -> int:

@@ -39,7 +39,7 @@ def make_folder(folder: Path) -> Path:
 
 def save_sheet(sheet: Figure | Image, file: Path) -> None:
     """Write a drawing."""
-    from lamina.drawing import save_figure  # matplotlib, only where something is drawn
+    from lamina.drawing.style import save_figure  # matplotlib, only where something is drawn
 
     with writing(file):
         save_figure(sheet, file)

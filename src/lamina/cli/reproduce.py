@@ -14,7 +14,8 @@ from lamina.cli.options.train import ReproduceOptions
 from lamina.cli.session import play
 from lamina.cli.terminal import Terminal
 from lamina.data import Preparation
-from lamina.drawing import draw_curves, save_figure
+from lamina.drawing.curves import draw_curves
+from lamina.drawing.style import save_figure
 from lamina.errors import DataError, RecipeError
 from lamina.evaluation.intervals import mean_interval
 from lamina.runs.run import Run, load_run
@@ -23,8 +24,7 @@ from lamina.studies.experiments import Experiment
 from lamina.studies.training import iter_named
 from lamina.targets import SINGLE_LABEL, Score
 
-CLAIMED = {"mlp": 0.4996, "cnn": 0.7552}
-"""The article's test accuracy on CIFAR-10."""
+CLAIMED = {"mlp": 0.4996, "cnn": 0.7552}  # the article's test accuracy on CIFAR-10
 
 
 def run(options: ReproduceOptions, terminal: Terminal) -> int:

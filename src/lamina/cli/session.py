@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -176,7 +175,7 @@ def _look_for_overlap(
     """Look for near-duplicates of training images where that takes little of the time that training took."""
     train, images = dataset.train, next(one for split, one in dataset.splits.items() if split == report.split)
     answers = run.answers.get(images.split)
-    seconds = estimate_seconds(len(images), len(train), math.prod(images.shape))
+    seconds = estimate_seconds(len(images), len(train), images.shape)
     if answers is None or seconds > min(UNASKED_SECONDS, most_seconds):
         return {}
     return say_overlap(run.record.task, answers.raw_logits(run.record.task), images, train, terminal)

@@ -17,8 +17,7 @@ from rich.text import Text
 from lamina.errors import RecipeError
 from lamina.text import build_table, escape, make_bar
 
-QUIET_SECONDS = 2.0
-"""Time before a progress bar is shown, in commands that are usually done by then."""
+QUIET_SECONDS = 2.0  # time before a progress bar is shown, in commands that are usually done by then
 
 
 def read_seconds(flag: str, text: str) -> float:

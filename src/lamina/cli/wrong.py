@@ -104,7 +104,7 @@ def report_suspects(
     rows = [(sight.name, sight.images.split, one.given, one.suggested, f"{one.score:.3f}") for sight, one in found]
     terminal.tabulate(("image", "split", "given", "suggested", "score"), rows, texts=4, top=options.top)
     if options.suspects is not None:
-        from lamina.drawing import build_suspects_sheet
+        from lamina.drawing.contact_sheet import build_suspects_sheet
 
         title = f"{dataset.name}: {plural(len(ordered), 'label that is', 'labels that are')} likely wrong"
         save_sheet(build_suspects_sheet(ordered, title), options.suspects)

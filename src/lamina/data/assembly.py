@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from lamina.data.cache import map_pixels, split_images
-from lamina.data.images import SPLITS, Dataset, Problem, Progress
+from lamina.data.duplicates import group_duplicates
+from lamina.data.images import SPLITS, Dataset, Leak, Problem, Progress
 from lamina.data.labels import read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing
@@ -68,5 +69,9 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
         resize=resize,
         split_rule=rule,
         target_reason=reason,
-        leaks=find_leaks(splits, names, [one.pixel_digest for one in kept]),
+        leaks=tuple(
+            Leak(names[place], split, names[twin], earlier)
+            for split, earlier, twins in find_leaks(splits, group_duplicates([one.pixel_digest for one in kept]))
+            for place, twin in twins.items()
+        ),
     )

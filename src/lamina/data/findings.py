@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from lamina.data.images import SPLITS, Dataset, Images, Problem, Split
+from lamina.data.splits import find_leaks
 from lamina.errors import name_some, plural
 from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
@@ -21,8 +22,6 @@ TINY_CLASS_IMAGES, TINY_CLASS_FRACTION = 10, 1 / 20
 COARSE_FRACTION = 1 / 100  # error of rounding numbers to float32, of their standard deviation
 IMBALANCE_RATIO = 10.0  # of the largest class to the smallest
 SINGLE_CLASS_REMEDY = "Add pictures of another, or choose other classes with --label-from or --label-column."
-# A split to evaluate on, and one that was used before, for training or choosing.
-LEAKS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("val", "train"), ("test", "val"))
 
 
 class Sighting(NamedTuple):
@@ -60,8 +59,9 @@ class Facts:
     def _rows(self) -> list[tuple[Images, int]]:
         return [(images, row) for images in self.dataset.splits.values() for row in range(len(images))]
 
-    def split(self, place: int) -> Split:
-        return self._rows[place][0].split
+    @cached_property
+    def splits(self) -> list[Split]:
+        return [images.split for images, _ in self._rows]
 
     def have_same_target(self, place: int, other: int) -> bool:
         (images, row), (others, other_row) = self._rows[place], self._rows[other]
@@ -120,12 +120,7 @@ def _find_twins(facts: Facts, twins: dict[int, int], kind: str, severity: Severi
 
 def _find_leaks(facts: Facts) -> list[Finding]:
     found = []
-    for split, earlier in LEAKS:
-        twins: dict[int, int] = {}
-        for group in facts.duplicates:
-            twin = next((place for place in group if facts.split(place) == earlier), None)
-            if twin is not None:
-                twins |= {place: twin for place in group if facts.split(place) == split}
+    for split, earlier, twins in find_leaks(facts.splits, facts.duplicates):
         what = (
             f"in both {split} and {earlier}, with identical pixels, which inflates the score on {split}. "
             "Remove each from one of the two."
@@ -185,7 +180,7 @@ def _find_copies(facts: Facts) -> list[Finding]:
     for split in SPLITS:
         twins: dict[int, int] = {}
         for group in facts.duplicates:
-            first, *others = [place for place in group if facts.split(place) == split] or [-1]
+            first, *others = [place for place in group if facts.splits[place] == split] or [-1]
             # Those with another target are conflicts.
             twins |= {place: first for place in others if facts.have_same_target(place, first)}
         what = f"pixel-identical to another in {split}, which then counts more than once. Keep one of each."

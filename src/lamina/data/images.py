@@ -227,13 +227,16 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         """The images of each split and class as a table, for notebooks."""
-        counts = {split: images.target_counts() for split, images in self.splits.items()}
-        answers = list(self.train.target_counts())
-        rows = [["images", *(f"{len(images):,}" for images in self.splits.values())]]
-        rows += [[answer, *(f"{count[answer]:,}" for count in counts.values())] for answer in answers[:HTML_ROWS]]
-        if len(answers) > HTML_ROWS:
-            rows.append([f"and {len(answers) - HTML_ROWS} more", *("" for _ in counts)])
-        return html_table(["", *counts], rows, caption=f"{self.name}: {self.train._describe()}")
+        rows = self.count_rows()
+        if (more := len(rows) - 1 - HTML_ROWS) > 0:
+            rows[1 + HTML_ROWS :] = [(f"and {more} more", *("" for _ in self.splits))]
+        return html_table(["", *self.splits], rows, caption=f"{self.name}: {self.train._describe()}")
+
+    def count_rows(self) -> list[tuple[str, ...]]:
+        """The number of images in each split: of all of them, then with each class, label or answer."""
+        rows = [("images", *(f"{len(images):,}" for images in self.splits.values()))]
+        each = [images.target_counts() for images in self.splits.values()]
+        return rows + [(name, *(f"{count[name]:,}" for count in each)) for name in self.train.target_counts()]
 
 
 def _describe_shape(images: Images) -> str:

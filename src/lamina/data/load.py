@@ -16,7 +16,7 @@ from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
 from lamina.data.decoding import fit_pixels
 from lamina.data.findings import SINGLE_CLASS_REMEDY, find_gaps
 from lamina.data.images import Dataset, Images, Problem, Progress
-from lamina.data.preparation import Preparation
+from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import open_archive
 from lamina.data.sources.cifar import open_batches
 from lamina.data.sources.downloads import PUBLISHED, download, downloaded_path, is_offline, list_published
@@ -137,6 +137,13 @@ def resize_dataset(dataset: Dataset, side_px: int, progress: Progress | None = N
         for split, images in dataset.splits.items()
     }
     return replace(dataset, size_px=side_px, preparation=preparation, **resized)  # type: ignore[arg-type]
+
+
+def resize_images(images: Images, side_px: int, resize: Resize = "crop") -> Images:
+    """The images as squares; those whose shorter side is that long stay as they are."""
+    if min(images.shape[1:]) == side_px:
+        return images
+    return replace(images, pixels=fit_pixels(images.pixels, side_px, resize), original_sizes_px=None)
 
 
 def _has_same_targets(one: Dataset, other: Dataset) -> bool:

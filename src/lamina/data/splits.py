@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
-from lamina.data.images import SPLITS, Leak, Split
+from lamina.data.images import SPLITS, Split
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError
 
+LEAKS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("val", "train"), ("test", "val"))
 OWN_RULE = "the source's own"
 TEST_FRACTION = 0.2  # drawn if the source has neither val nor test
 VAL_FRACTION = 0.1  # drawn if the source has no val
@@ -67,15 +68,17 @@ def order_by_split(splits: Sequence[Split]) -> list[int]:
     return sorted(range(len(splits)), key=lambda place: SPLITS.index(splits[place]))
 
 
-def find_leaks(splits: Sequence[Split], names: Sequence[str], digests: Sequence[Hashable]) -> tuple[Leak, ...]:
-    """The images with the same digest as one in an earlier split, each with the first such twin."""
-    first: dict[Hashable, int] = {}
-    leaks = []
-    for place, (split, name, digest) in enumerate(zip(splits, names, digests, strict=True)):
-        twin = first.setdefault(digest, place)
-        if splits[twin] != split:
-            leaks.append(Leak(name, split, names[twin], splits[twin]))
-    return tuple(leaks)
+def find_leaks(
+    splits: Sequence[Split], duplicates: Sequence[Sequence[int]]
+) -> Iterator[tuple[Split, Split, dict[int, int]]]:
+    """Each split to evaluate on and one used before it, with the places that are in both, each with its first twin."""
+    for split, earlier in LEAKS:
+        twins: dict[int, int] = {}
+        for group in duplicates:
+            first = next((place for place in group if splits[place] == earlier), None)
+            if first is not None:
+                twins |= {place: first for place in group if splits[place] == split}
+        yield split, earlier, twins
 
 
 def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[Split, float, bool]]:

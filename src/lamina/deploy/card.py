@@ -110,8 +110,9 @@ def _describe_model(run: Run, facts: Facts) -> list[str]:
 def _describe_results(run: Run, report: Report | None, facts: Facts) -> list[str]:
     if report is None:
         return list(facts.verdict)
-    lines = [f"- {_quote(line)}" for line in (*facts.verdict, *facts.figures)]
-    table = [facts.heads, ["---", *("---:" for _ in facts.heads[1:])], *(map(_quote, row) for row in facts.rows)]
+    lines = [f"- {_quote(line)}" for line in (*facts.verdict, *report.figures())]
+    heads, rows = report.table()
+    table = [heads, ["---", *("---:" for _ in heads[1:])], *(map(_quote, row) for row in rows)]
     where = f"Measured on {report.images:,} images of {_quote(run.record.data.name)} that it was not trained on"
     where += ", by which it may have been chosen (val)." if report.split == "val" else f" ({report.split})."
     return [where, "", *lines, "", *(f"| {' | '.join(row)} |" for row in table)]

@@ -18,9 +18,6 @@ class Facts:
     name: str
     about: str
     verdict: Sequence[str]  # what is wrong with it as a whole, if anything
-    figures: Sequence[str]  # its metrics in words, the score first; none where it was not evaluated
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
     diagnoses: Sequence[str]
     origin: dict[str, str]  # what is needed to train it again, by name
 
@@ -34,7 +31,6 @@ def collect_facts(run: Run) -> Facts:
     ended = "" if done == planned else f" Its training ended after {done:,} of {planned:,} epochs"
     if ended:
         ended += f": {run.early_end}." if run.early_end else "."
-    heads, rows = ((), ()) if report is None else report.table()
     return Facts(
         name=run.path.resolve().name,
         about=(
@@ -43,9 +39,6 @@ def collect_facts(run: Run) -> Facts:
             f"{record.data.name} by lamina {record.versions.get('lamina', '')}, {record.created[:10]}.{ended}"
         ),
         verdict=[NOT_EVALUATED] if report is None else find_verdict(report),
-        figures=[] if report is None else report.figures(),
-        heads=heads,
-        rows=rows,
         diagnoses=[
             f"{one['kind']} (epoch {one['epoch']}): {one['finding']} {one['advice']}" for one in history.diagnoses()
         ],

@@ -11,7 +11,9 @@ from lamina.data.inspection import inspect, measure_spread
 from lamina.deploy.facts import Facts, collect_facts
 from lamina.deploy.markup import Markup, chart, document, join, link, table, wrap
 from lamina.deploy.report_pictures import Evidence, show_confusions, show_losses, show_units
-from lamina.drawing import draw_curves, draw_labels, draw_reliability, draw_scatter, encode_png
+from lamina.drawing.curves import draw_curves
+from lamina.drawing.reports import draw_labels, draw_reliability, draw_scatter
+from lamina.drawing.style import encode_png
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
@@ -50,7 +52,7 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
     shown = {name: section for name, section in sections.items() if section[1]}
     return document(
         f"{facts.name}: a report by lamina",
-        wrap("header", wrap("h1", facts.name), *_show_head(facts, dataset)),
+        wrap("header", wrap("h1", facts.name), *_show_head(facts, report, dataset)),
         wrap("nav", *(link(title, target) for target, (title, _) in shown.items())),
         wrap(
             "main",
@@ -60,10 +62,10 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
     )
 
 
-def _show_head(facts: Facts, dataset: Dataset | None) -> list[Markup]:
-    lines = [wrap("p", line, kind="headline") for line in facts.figures[:1]]
+def _show_head(facts: Facts, report: Report | None, dataset: Dataset | None) -> list[Markup]:
+    lines = [wrap("p", line, kind="headline") for line in report.figures()[:1]] if report else []
     lines.append(wrap("p", facts.about, kind="faint"))
-    if not facts.figures:
+    if report is None:
         lines.append(wrap("p", *facts.verdict, kind="warning"))
     if dataset is None:
         reason = "the data that the run was trained on is no longer where it was, or has changed."
@@ -75,8 +77,8 @@ def _show_results(facts: Facts, report: Report | None, task: Task, answers: Answ
     if report is None:
         return Markup("")
     parts = [wrap("p", line, kind="warning") for line in facts.verdict]
-    parts += [wrap("p", line) for line in facts.figures[1:]]
-    parts.append(table(facts.heads, facts.rows))
+    parts += [wrap("p", line) for line in report.figures()[1:]]
+    parts.append(table(*report.table()))
     if isinstance(report, LabelReport) and any(one.average_precision is not None for one in report.labels):
         parts.append(chart(encode_png(draw_labels(report)), "average precision of each label"))
     if answers is not None and isinstance(report, NumberReport):
@@ -137,11 +139,7 @@ def _show_data(run: Run, dataset: Dataset | None, answers: Mapping[Split, Answer
             parts.append(wrap("p", f"It was evaluated on {' and '.join(known)} images."))
         return join(parts)
     parts.append(wrap("p", f"Splits: {dataset.split_rule}."))
-    splits = dataset.splits
-    counts = [images.target_counts() for images in splits.values()]
-    rows = [("all", *(f"{len(images):,}" for images in splits.values()))]
-    rows += [(name, *(f"{each[name]:,}" for each in counts)) for name in counts[0]]
-    parts.append(table(("images", *splits), rows))
+    parts.append(table(("", *dataset.splits), dataset.count_rows()))
     if kind is REGRESSION:
         parts.append(_show_numbers(dataset))
     return join([*parts, wrap("h3", "Findings"), _show_findings(dataset)])

@@ -14,8 +14,9 @@ from PIL import Image
 
 from lamina.data import Images
 from lamina.deploy.markup import LONGEST_NAME, Markup, chart, join, link, matrix, picture, table, wrap
-from lamina.drawing import build_units_sheet, encode_png
 from lamina.drawing.sheets import to_pillow
+from lamina.drawing.style import encode_png
+from lamina.drawing.units import build_units_sheet
 from lamina.errors import plural
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import judge_answers

@@ -17,8 +17,7 @@ from lamina.drawing.style import COLOURS, GRID, INK, label, new_figure, percent_
 from lamina.evaluation.reports import Report
 from lamina.targets import Score
 
-History: TypeAlias = Sequence[Mapping[str, Any]]
-"""The rows of a run's history, one an epoch."""
+History: TypeAlias = Sequence[Mapping[str, Any]]  # the rows of a run's history, one an epoch
 
 
 def draw_curves(

@@ -44,10 +44,8 @@ class Rejection:
     """What is left where predictions of a lower probability than ``limit`` are rejected."""
 
     limit: float
-    coverage: float
-    """The fraction of images that keep their prediction."""
-    accuracy: float | None
-    """Of these, the fraction that is right; ``None`` if there are none."""
+    coverage: float  # the fraction of images that keep their prediction
+    accuracy: float | None  # of these, the fraction that is right; ``None`` if there are none
 
 
 def fit_temperatures(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> tuple[float, ...]:

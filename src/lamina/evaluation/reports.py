@@ -25,10 +25,8 @@ class Baseline:
     """What always predicting the same reaches on the same images, in the metric of :attr:`Report.score`."""
 
     value: float
-    gain: float
-    """How much better the model is: by how much its score is higher, or lower if it is an error."""
-    gain_interval: Interval | None
-    """The 95 % interval of the gain, over the same images; ``None`` for one image."""
+    gain: float  # how much better the model is: by how much its score is higher, or lower if it is an error
+    gain_interval: Interval | None  # the 95 % interval of the gain, over the same images; ``None`` for one image
 
     @property
     def is_beaten(self) -> bool:
@@ -159,8 +157,7 @@ class ClassScores:
     precision: float | None
     recall: float | None
     f1: float | None
-    support: int
-    """Images of this class."""
+    support: int  # images of this class
 
 
 @dataclass(frozen=True)
@@ -168,10 +165,8 @@ class QuestionScores:
     """The metrics of a yes-or-no question that need no threshold; ``None`` where they are not defined."""
 
     name: str
-    average_precision: float | None
-    """From 0 to 1; guessing gets the fraction of yes."""
-    roc_auc: float | None
-    """How often an image of yes scores higher than one of no, from 0 to 1; guessing gets 0.5."""
+    average_precision: float | None  # from 0 to 1; guessing gets the fraction of yes
+    roc_auc: float | None  # how often an image of yes scores higher than one of no, from 0 to 1; guessing gets 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,8 +254,7 @@ class LabelScores:
     """The metrics of one label, as for a class. A label is predicted where it is more likely than not."""
 
     name: str
-    average_precision: float | None
-    """Over all thresholds; guessing gets the fraction of images that have the label."""
+    average_precision: float | None  # over all thresholds; guessing gets the fraction of images that have the label
     precision: float | None
     recall: float | None
     f1: float | None
@@ -322,19 +316,16 @@ class NumberScores:
 
     name: str
     mean_absolute_error: float
-    baseline_error: float
-    """The mean absolute error of always predicting the median of the training images."""
+    baseline_error: float  # the mean absolute error of always predicting the median of the training images
     root_mean_squared_error: float
-    r2: float | None
-    """Coefficient of determination, at most 1; always predicting the mean of these images gets 0."""
+    r2: float | None  # coefficient of determination, at most 1; always predicting the mean of these images gets 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class NumberReport(Report):
     """The report of a regression model."""
 
-    mean_absolute_error: float
-    """The mean of the numbers' errors, each in its own unit."""
+    mean_absolute_error: float  # the mean of the numbers' errors, each in its own unit
     numbers: tuple[NumberScores, ...]
     _kind = REGRESSION
     _score_name = "mean_absolute_error"

@@ -15,8 +15,7 @@ from lamina.training.model import Model
 from lamina.training.recipe import Recipe
 from lamina.training.task import SingleLabel, Task
 
-UNSURE_BELOW = 0.5
-"""The model is unsure if the probabilities of the two most likely classes differ by less."""
+UNSURE_BELOW = 0.5  # the model is unsure if the probabilities of the two most likely classes differ by less
 PIXELS_AT_ONCE = 2000 * 32 * 32
 
 
@@ -24,8 +23,7 @@ PIXELS_AT_ONCE = 2000 * 32 * 32
 class View:
     """One view of an image: mirrored left to right, or shifted down and to the right by as much, or neither."""
 
-    weight: float
-    """Of its logits in the mean; the weights of all views sum to 1."""
+    weight: float  # of its logits in the mean; the weights of all views sum to 1
     is_mirrored: bool = False
     shift_px: int = 0
 

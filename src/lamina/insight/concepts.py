@@ -30,12 +30,9 @@ class Concept:
     unit: int
     overlap: float
     """Intersection over union of the images that have the attribute and as many that the unit responds to most."""
-    shuffled: float
-    """The highest of any unit in 50 shuffles of the labels."""
-    untrained: float
-    """The highest of any unit with random weights."""
-    is_found: bool
-    """Whether the overlap is clearly beyond both."""
+    shuffled: float  # the highest of any unit in 50 shuffles of the labels
+    untrained: float  # the highest of any unit with random weights
+    is_found: bool  # whether the overlap is clearly beyond both
 
 
 def find_concepts(

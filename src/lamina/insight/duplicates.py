@@ -1,8 +1,4 @@
-"""Near-duplicates: pictures that show the same, shifted, mirrored, recoloured or compressed again; and outliers.
-
-An image's nearest neighbours by signature (the low frequencies of its brightness) are compared with it pixel by pixel,
-at every small shift.
-"""
+"""Near-duplicates: nearest by signature (low frequencies), compared pixel by pixel at small shifts; and outliers."""
 
 from __future__ import annotations
 
@@ -23,10 +19,10 @@ from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
+from lamina.nets import Shape
 from lamina.training.task import Task
 
-UNASKED_SECONDS = 5.0
-"""A search for near-duplicates that takes longer is made only if asked for."""
+UNASKED_SECONDS = 5.0  # A search for near-duplicates that takes longer is made only if asked for
 SIDE_PX = 32  # images are compared at this size at most
 FREQUENCIES = 8  # of a signature in each direction, the constant among them
 NEIGHBOURS = 8  # of an image, and of its mirror image, that are compared with it
@@ -159,8 +155,7 @@ class Overlap:
     split: str
     images: int
     rows: Int64[np.ndarray, " m"]
-    report: Report | None
-    """On the others; ``None`` if none is left that can be scored."""
+    report: Report | None  # on the others; ``None`` if none is left that can be scored
 
     def __str__(self) -> str:
         are = "is a near-duplicate" if len(self.rows) == 1 else "are near-duplicates"
@@ -170,9 +165,9 @@ class Overlap:
         return f"{found}; without them: {'none is left' if self.report is None else self.report.figures()[0]}"
 
 
-def estimate_seconds(images: int, train_images: int, image_bytes: int) -> float:
-    """About how long :func:`find_overlap` takes on one core, for images of that many bytes that are in memory."""
-    shrunk_bytes = max(0, image_bytes - SIDE_PX**2 * 3) * (images + train_images)
+def estimate_seconds(images: int, train_images: int, shape: Shape) -> float:
+    """About how long :func:`find_overlap` takes on one core, for images of that shape that are in memory."""
+    shrunk_bytes = max(0, math.prod(shape) - SIDE_PX**2 * 3) * (images + train_images)
     return 3.5e-4 * images + 1.3e-8 * images * train_images + 3e-9 * shrunk_bytes
 
 

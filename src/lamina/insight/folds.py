@@ -1,9 +1,4 @@
-"""Probabilities for images from nets that were not trained on them: cross-validation.
-
-The images are dealt to four folds; for each, a net is trained on the other three: a small one from scratch for many
-images, a head on pretrained features for few; between, both, which find more wrong labels than either
-(docs/measurements.md).
-"""
+"""Probabilities from nets that were not trained on the image: cross-validation over four folds."""
 
 from __future__ import annotations
 
@@ -17,9 +12,9 @@ import torch
 from jaxtyping import Float32, Int64
 
 from lamina.data import Images
-from lamina.data.decoding import fit_pixels
 from lamina.data.duplicates import digest_rows
 from lamina.data.images import Progress
+from lamina.data.load import resize_images
 from lamina.errors import DataError
 from lamina.insight.labels import CrossPrediction, check_kind
 from lamina.nets import Net
@@ -237,7 +232,7 @@ def predict_by(
     predictions = []
     for place, plan in enumerate(plans):
         report = None if progress is None else partial(_report_part, progress, place, len(plans))
-        own, *rest = (_resize(each, plan.side_px) for each in (images, *others))
+        own, *rest = (resize_images(each, plan.side_px) for each in (images, *others))
         predictions.append(
             cross_predict(own, rest, net=plan.net, recipe=plan.recipe, groups=groups, device=device, progress=report)
         )
@@ -284,9 +279,3 @@ def _train_small(images: Images, recipe: Recipe) -> Plan:
 def _kept(images: Images) -> int:
     """How many of the images are in a training."""
     return len(images) * (FOLDS - 1) // FOLDS
-
-
-def _resize(images: Images, side_px: int) -> Images:
-    if min(images.shape[1:]) == side_px:
-        return images
-    return dataclasses.replace(images, pixels=fit_pixels(images.pixels, side_px), original_sizes_px=None)

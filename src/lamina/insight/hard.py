@@ -20,12 +20,9 @@ class Confusion:
 
     target: str
     answer: str | None
-    rows: Int64[np.ndarray, " m"]
-    """Of these images, the largest loss first."""
-    images: int
-    """All images of the class."""
-    interval: Interval
-    """Of the fraction of them with this prediction (Wilson, 95 %)."""
+    rows: Int64[np.ndarray, " m"]  # of these images, the largest loss first
+    images: int  # all images of the class
+    interval: Interval  # of the fraction of them with this prediction (Wilson, 95 %)
 
 
 def measure_losses(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> Float[np.ndarray, " n"]:

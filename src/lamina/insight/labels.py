@@ -37,8 +37,7 @@ class LabelIssues:
     """Likely wrong labels, the most likely first, by the rows of their images."""
 
     rows: Int64[np.ndarray, " m"]
-    suggested: Int64[np.ndarray, " m"]
-    """The most probable class of each."""
+    suggested: Int64[np.ndarray, " m"]  # the most probable class of each
     scores: Float[np.ndarray, " m"]
     """From 0.5 to 1: half of one, plus half of how much more probable the suggested class is than the given."""
 
@@ -114,8 +113,7 @@ class Suspect:
     """An image with a label that is likely wrong, in words, and its score as in :class:`LabelIssues`."""
 
     row: int
-    column: int
-    """Of the label in multi-label targets, else 0."""
+    column: int  # of the label in multi-label targets, else 0
     given: str
     suggested: str
     score: float
@@ -145,10 +143,8 @@ def count_disagreements(images: Images, probabilities: Float[np.ndarray, "n k"])
 class Agreement(NamedTuple):
     """How often the given labels are a net's most probable ones."""
 
-    value: float
-    """Averaged over the classes; of multi-label and binary targets, over yes and no of each label."""
-    guessed: float
-    """The same for a net that predicts at random."""
+    value: float  # averaged over the classes; of multi-label and binary targets, over yes and no of each label
+    guessed: float  # the same for a net that predicts at random
 
     @property
     def is_weak(self) -> bool:
@@ -182,8 +178,7 @@ class LabelFindings:
     """Likely wrong labels of each split, and how well injected ones were found."""
 
     suspects: Mapping[Split, tuple[Suspect, ...]]
-    disagreements: Mapping[Split, int]
-    """How many labels are merely less probable than another."""
+    disagreements: Mapping[Split, int]  # how many labels are merely less probable than another
     agreements: Mapping[Split, Agreement]
     planted: int  # training labels that were exchanged before the nets were trained
     planted_found: int

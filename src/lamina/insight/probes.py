@@ -38,10 +38,8 @@ PENALTIES = tuple(10.0**power for power in range(-1, 7))
 class Probe:
     """The score of a linear classifier on a layer's output (Alain and Bengio, arXiv 1610.01644), on held-out images."""
 
-    layer: str
-    """The module path; empty for the image itself."""
-    features: int
-    """How many numbers the probe got for an image."""
+    layer: str  # the module path; empty for the image itself
+    features: int  # how many numbers the probe got for an image
     score: Score
 
 

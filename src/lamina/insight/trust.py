@@ -54,10 +54,8 @@ class Trust:
     reason: str
     similarity: tuple[float, ...]
     """Rank correlation with the maps of redrawn weights: of the last layer, half of the layers, all."""
-    before: float
-    """Probability of the prediction that is explained, or the number in standard deviations from the mean."""
-    kept: float
-    """The same, averaged while the cells are covered in the map's order."""
+    before: float  # probability of the prediction that is explained, or the number in standard deviations from the mean
+    kept: float  # the same, averaged while the cells are covered in the map's order
 
 
 def judge(

@@ -1,7 +1,4 @@
-"""What a unit of a layer responds to: the patches that excite it, the classes it separates, what its loss would cost.
-
-A unit is a channel of a convolution, or a number of a vector. It sees a patch of the image: its receptive field.
-"""
+"""What a unit (a channel, or a number of a vector) responds to, the classes it separates, what its loss would cost."""
 
 from __future__ import annotations
 
@@ -37,12 +34,9 @@ class Responses:
     """How strongly each unit of a layer responds to each image: its greatest output, and where that is."""
 
     strengths: Float32[np.ndarray, "n u"]
-    places: Int64[np.ndarray, "n u"]
-    """As row · width + column in the layer's output."""
-    size: Pair
-    """Height and width of the output; (1, 1) for a vector."""
-    field: Field | None
-    """What a unit sees; ``None`` is the whole image."""
+    places: Int64[np.ndarray, "n u"]  # as row · width + column in the layer's output
+    size: Pair  # height and width of the output; (1, 1) for a vector
+    field: Field | None  # what a unit sees; ``None`` is the whole image
 
 
 @dataclass(frozen=True)

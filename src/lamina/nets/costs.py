@@ -17,13 +17,11 @@ class Row:
     """One layer. Layers inside a ``Residual`` have rows of their own, which alone hold their costs."""
 
     layer: str
-    depth: int
-    """How many ``Residual`` and shortcuts the layer is nested in, for indentation."""
+    depth: int  # how many ``Residual`` and shortcuts the layer is nested in, for indentation
     out_shape: Shape
     parameters: int
     multiply_adds: int
-    field: Field | None
-    """The receptive field of a unit, in pixels of the input; ``None`` is the whole image."""
+    field: Field | None  # the receptive field of a unit, in pixels of the input; ``None`` is the whole image
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from lamina.values import check_fields, fields_to_json
 if TYPE_CHECKING:
     from torch import nn
 
-Shape: TypeAlias = tuple[int, ...]
-"""The shape of one image without the batch: (C, H, W), or (F,) for a vector."""
+Shape: TypeAlias = tuple[int, ...]  # the shape of one image without the batch: (C, H, W), or (F,) for a vector
 
 
 @dataclass(frozen=True, repr=False)

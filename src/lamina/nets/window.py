@@ -9,8 +9,7 @@ from lamina.values import Range
 
 LARGEST = 1_000_000  # size or number of channels: a typo is rejected before memory runs out
 
-Pair: TypeAlias = tuple[int, int]
-"""(height, width)"""
+Pair: TypeAlias = tuple[int, int]  # (height, width)
 
 Whole: TypeAlias = Annotated[int, Range(1, LARGEST)]
 WholeOrZero: TypeAlias = Annotated[int, Range(0, LARGEST)]

@@ -80,14 +80,9 @@ def score_split(dataset: Dataset, images: Images, score: Callable[[Images], Repo
 
 
 def _draw(folder: RunFolder, record: RunRecord, report: Report, task: Task, answers: Answers) -> None:
-    from lamina.drawing import (  # loads matplotlib
-        draw_confusion,
-        draw_curves,
-        draw_labels,
-        draw_reliability,
-        draw_scatter,
-        save_figure,
-    )
+    from lamina.drawing.curves import draw_curves  # loads matplotlib
+    from lamina.drawing.reports import draw_confusion, draw_labels, draw_reliability, draw_scatter
+    from lamina.drawing.style import save_figure
 
     name, path = record.net_name, folder.path
     curves = draw_curves({name: [folder.history.epochs()]}, report.score, reports={name: [report]})

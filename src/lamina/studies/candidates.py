@@ -1,8 +1,4 @@
-"""The candidates that suit the data, this machine and the time: nets, image sizes and recipes.
-
-Nets and sizes are tried from the cheapest upwards, timing a few training steps of each, until one is too slow for its
-recipe.
-"""
+"""The candidates that suit data, machine and time, tried from the cheapest upwards until one is too slow."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ from typing import Any, cast
 from torch import nn
 
 from lamina.data import Dataset
+from lamina.data.load import resize_images
 from lamina.errors import DataError, NotFiniteError
 from lamina.evaluation.evaluating import evaluate
 from lamina.evaluation.reports import NumberReport, Report
@@ -37,7 +34,6 @@ from lamina.studies.experiments import (
     Experiment,
     NoTimeError,
     check_one_epoch,
-    resize_images,
 )
 from lamina.targets import REGRESSION
 from lamina.training.device import choose_device
@@ -49,20 +45,16 @@ from lamina.training.recipe import Recipe, overlay
 from lamina.training.timing import Pace
 from lamina.zoo import LADDER, PHOTO_LADDER
 
-CHOSEN = "chosen"
-"""Verdict on the candidate that is trained, or on the better one of two."""
+CHOSEN = "chosen"  # verdict on the candidate that is trained, or on the better one of two
 LEAST_SHARE = 0.7
 """Lower limit, as a multiple of the recipe's epochs: if fewer fit into the time, a smaller net is used."""
 FROZEN_FRACTION = 0.75
 """Upper limit for training a head on frozen features, as a fraction of the time left for training."""
-PENALTY_SECONDS = 3.0
-"""Time to train a head with each penalty, once the features are computed."""
+PENALTY_SECONDS = 3.0  # time to train a head with each penalty, once the features are computed
 PRETRAINED_SIDES_PX = (64, 96, 128, 160, 192, 224)
 """Image sizes to consider for a pretrained net; enlarging smaller images helps too."""
-TIMED_SIDE_PX = 96
-"""Image size at which a pretrained net is timed."""
-HOPELESS = 2.0
-"""A candidate is not even timed if its estimated time is more than this multiple of the time left."""
+TIMED_SIDE_PX = 96  # image size at which a pretrained net is timed
+HOPELESS = 2.0  # A candidate is not even timed if its estimated time is more than this multiple of the time left
 
 
 def propose(dataset: Dataset, given: Mapping[str, Any], sides_px: Sequence[int] | None = None) -> list[Candidate]:

@@ -42,17 +42,14 @@ from lamina.training.events import EarlyEnd
 from lamina.training.pretrained import find_at_hand
 from lamina.training.recipe import Recipe
 
-DEFAULT_SECONDS = 300.0
-"""Time limit if neither a net nor a time is given."""
+DEFAULT_SECONDS = 300.0  # time limit if neither a net nor a time is given
 MOST_IMAGES, VERY_FEW_IMAGES = 20_000, 100
 """A pretrained net is considered for at most the first number of training images. For at most the second number it is
 used even without a val split to compare on."""
-LEAST_SECONDS = 15.0
-"""With a shorter time limit, a pretrained net is not even loaded."""
+LEAST_SECONDS = 15.0  # with a shorter time limit, a pretrained net is not even loaded
 TRIAL_FRACTION = 0.08
 """Fraction of the time limit for a trial from scratch when a pretrained net is used, and for choosing its penalty."""
-LEAST_TRIAL_SECONDS = 3.0
-"""A trial shorter than this would tell nothing, and is skipped."""
+LEAST_TRIAL_SECONDS = 3.0  # A trial shorter than this would tell nothing, and is skipped
 
 
 def choose(

@@ -10,9 +10,8 @@ from numbers import Real
 
 from torch import nn
 
-from lamina.data import Dataset, Images
-from lamina.data.decoding import fit_pixels
-from lamina.data.preparation import Resize
+from lamina.data import Dataset
+from lamina.data.load import resize_images
 from lamina.errors import RecipeError, check_type
 from lamina.insight.duplicates import UNASKED_SECONDS, estimate_seconds
 from lamina.nets import Net, Shape
@@ -25,10 +24,8 @@ MOST_SHARE = 3.0
 """Upper limit of the epochs of a net that lamina chooses, as a multiple of its recipe's: more hardly help."""
 GROW_FROM_FRACTION = 0.625
 """``grow_from_fraction`` if not all epochs fit into the time; the same as in the recipe ``quick`` of ``cnn-s``."""
-ENDING_SECONDS = 2.0
-"""Time reserved for drawing the plots and saving the run."""
-SPARE_FRACTION = 0.04
-"""Fraction of the time limit held in reserve, in case the machine gets busier."""
+ENDING_SECONDS = 2.0  # time reserved for drawing the plots and saving the run
+SPARE_FRACTION = 0.04  # fraction of the time limit held in reserve, in case the machine gets busier
 WATCHED_SECONDS, LEAST_WATCHED, WATCHED_SHARE = 1.0, 0.03, 0.4
 """A training is compared with its pace after so many seconds and this share of its time, up to that share."""
 LATE = 1.05
@@ -111,7 +108,7 @@ class Candidate:
         dataset = self.experiment.dataset
         evaluated = [len(images) for images in (dataset.test, dataset.val) if images is not None]
         seconds = ENDING_SECONDS + self.pace.evaluation_seconds * sum(evaluated)
-        search = estimate_seconds(evaluated[0], len(dataset.train), math.prod(self.shape)) if evaluated else 0.0
+        search = estimate_seconds(evaluated[0], len(dataset.train), self.shape) if evaluated else 0.0
         return seconds + (search if search <= UNASKED_SECONDS else 0.0)
 
     def left_to_train(self, deadline: Deadline) -> float:
@@ -136,13 +133,6 @@ class Candidate:
         images = self.experiment.dataset.train.take_evenly(STEPS * TIMED_BATCH)
         pace = measure_pace(self.make(), resize_images(images, self.side_px), self.recipe, device)
         return replace(self, pace=pace)
-
-
-def resize_images(images: Images, side_px: int, resize: Resize = "crop") -> Images:
-    """The images as squares; those whose shorter side is that long stay as they are."""
-    if min(images.shape[1:]) == side_px:
-        return images
-    return replace(images, pixels=fit_pixels(images.pixels, side_px, resize), original_sizes_px=None)
 
 
 def fit_to_time(experiment: Experiment, deadline: Deadline, device: str) -> tuple[Candidate, Recipe]:

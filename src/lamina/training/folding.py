@@ -1,8 +1,4 @@
-"""Batch norms folded into the convolutions and linear layers before them, for faster prediction.
-
-``fold_norms`` reads the structure of lamina's own nets. That of timm's does not show what follows what, so
-``fold_model`` watches a forward pass, and compares logits, as layers may do more than their class says.
-"""
+"""Batch norms folded into the layers before them: by a net's structure, or for timm's by watching a forward pass."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def draw_figures(random: np.random.Generator, figures: Figures, size_px: int) ->
     _, outlined, striped, _ = figures.attributes.T[..., None, None]
     light = random.random(count) < 0.5
     canvas = _background(random, light, size_px)
-    distance_px, x, radius_px = _place_figures(figures, size_px)
+    distance_px, x, radius_px = place_figures(figures, size_px)
     stroke_px = size_px * 0.07
     distance_px = np.where(outlined, np.abs(distance_px + stroke_px / 2) - stroke_px / 2, distance_px)
     covered = np.clip(0.5 - distance_px, 0, 1)
@@ -180,20 +180,7 @@ def draw_figures(random: np.random.Generator, figures: Figures, size_px: int) ->
     return np.ascontiguousarray(np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def mask_shapes(
-    target: ShapesTarget, split: Split, count: int | None = None, size_px: int = 32
-) -> Bool[np.ndarray, "n h w"]:
-    """The pixels whose centre lies in the figure or its hollow, of the first images of a split of the built-in set."""
-    random = np.random.default_rng(SEEDS[split])
-    masks = np.empty((COUNTS[split] if count is None else count, size_px, size_px), np.bool_)
-    for start in range(0, len(masks), CHUNK):
-        figures = choose_figures(random, min(CHUNK, COUNTS[split] - start), posed=target == "shapes-pose")
-        masks[start : start + CHUNK] = (_place_figures(figures, size_px)[0] <= 0)[: len(masks) - start]
-        draw_figures(random, figures, size_px)  # takes the random numbers before those of the next figures
-    return masks
-
-
-def _place_figures(
+def place_figures(
     figures: Figures, size_px: int
 ) -> tuple[Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n 1 1"]]:
     """The pixels' distance in px to the edge, negative inside; their place to the right, in radii; the radius in px."""
