@@ -34,10 +34,10 @@ COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", 
 
 @dataclass(frozen=True)
 class OwnModule:
-    """Where a module, or a net with layers, of one's own comes from: lamina never runs a file because a run names it."""
+    """Where a module, or a net with one's own layers, comes from: lamina never runs a file because a run names it."""
 
     file: str  # empty for what was given in Python
-    name: str  # of the function or class
+    name: str  # of the function, class or net in that file; without one, of the class, or the net's repr
 
     def __str__(self) -> str:
         """How to give it again."""
