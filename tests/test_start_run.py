@@ -84,8 +84,8 @@ def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
     ("arguments", "message"),
     [
         ({"net": 3}, "net must be a Net, a module, or the name or layers of a net, got int."),
-        ({"net": NET, "data": [1]}, "data must be a Dataset, Images, or the name or path of a data set, got "
-         "list."),
+        ({"net": NET, "data": [1]}, "data must be a Dataset, Images, or the name or path of a data set "
+         "(for arrays, use Images.from_arrays(x, y)), got list."),
         ({"net": NET, "data": DATA, "recipe": "quick"}, "recipe must be a Recipe, as load_recipe(NET, NAME) gives, got "
          "str."),
     ],
@@ -105,7 +105,8 @@ def test_arguments_of_other_types_are_rejected_in_one_message(arguments, message
          "int."),
         (lambda run: lamina.train(DATA, net=NET, recipe=3), "recipe must be a Recipe, or the name of one of the net's, "
          "got int."),
-        (lambda run: lamina.train(5), "data must be a Dataset, Images, or the name or path of a data set, got int."),
+        (lambda run: lamina.train(5), "data must be a Dataset, Images, or the name or path of a data set "
+         "(for arrays, use Images.from_arrays(x, y)), got int."),
         (lambda run: lamina.train(DATA, seconds="3m"), "seconds must be a number, such as 180, got str."),
         (lambda run: lamina.train(DATA, seconds=0), "seconds is 0, but must be more than 0 and finite. Try "
          "seconds=180."),

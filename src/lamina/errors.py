@@ -84,14 +84,29 @@ def plural(count: int, one: str, many: str) -> str:
 
 
 def find_nearest(name: str, choices: Iterable[str]) -> str | None:
-    """The one of ``choices`` that ``name`` may be a misspelling of."""
-    return next(iter(difflib.get_close_matches(name, list(choices), n=1)), None)
+    """The one of ``choices`` that ``name`` may be a misspelling, the long form or the first word of.
+
+    >>> [find_nearest(name, ["resize", "lr", "size_px"]) for name in ("learning_rate", "size", "rezise")]
+    ['lr', 'size_px', 'resize']
+    """
+    known = list(choices)
+    initials = "".join(word[:1] for word in name.split("_"))
+    meant = [each for each in known if each.startswith(f"{name}_") or ("_" in name and each == initials)]
+    return next(iter(meant or difflib.get_close_matches(name, known, n=1)), None)
 
 
-def check_type(value: object, types: tuple[type, ...], name: str, expected: str) -> None:
-    """Raise ``LaminaError`` unless an argument is ``None`` or of one of the types."""
-    if value is not None and not isinstance(value, types):
-        raise LaminaError(f"{name} must be {expected}, got {type(value).__name__}.")
+def check_type(value: object, types: tuple[type, ...], name: str, expected: str, *, is_optional: bool = True) -> None:
+    """Raise ``LaminaError`` unless an argument is of one of the types, or ``None`` where it ``is_optional``."""
+    if not (is_optional and value is None) and not isinstance(value, types):
+        raise LaminaError(f"{name} must be {expected}, got {describe_type(value)}.")
+
+
+def describe_type(value: object) -> str:
+    """What a value of a wrong type is, in a message: an array with its shape, ``None``, or the name of its class."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and not isinstance(value, type):
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    return "None" if value is None else type(value).__name__
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:

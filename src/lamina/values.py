@@ -7,15 +7,16 @@ dicts and unions of these. ``Annotated`` adds a :class:`Range`, or a text that n
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from lamina.errors import LaminaError, find_nearest
+from lamina.errors import LaminaError, find_nearest, name_some, suggest
 
 Value = TypeVar("Value")
 
@@ -60,6 +61,63 @@ class _MismatchError(ValueError):
 
     def inside(self, part: str) -> _MismatchError:
         return _MismatchError(self.problem, part + self.path, self.hint)
+
+
+def explain_arguments(error: type[LaminaError], hint: str = "") -> Callable[[type[Value]], type[Value]]:
+    """Make a dataclass raise ``error`` for arguments that are none of its fields, as it does for wrong values.
+
+    ``hint`` is a sentence for too many arguments by position: ``{given}`` is a call with these, ``{rest}`` one without
+    the first.
+
+    >>> @explain_arguments(LaminaError)
+    ... @dataclass(frozen=True)
+    ... class Wait:
+    ...     seconds: float
+    >>> Wait(second=3)
+    Traceback (most recent call last):
+    lamina.errors.LaminaError: Wait: 'second' is not one of its arguments. Did you mean seconds?
+    """
+
+    def change(kind: type[Value]) -> type[Value]:
+        made: Any = kind
+        init, signature = made.__init__, inspect.signature(kind)
+
+        @wraps(init)
+        def check(self: Value, *by_place: object, **by_name: object) -> None:
+            try:
+                signature.bind(*by_place, **by_name)
+            except TypeError as mismatch:
+                problem = _explain_mismatch(str(mismatch), kind.__name__, signature, by_place, by_name, hint)
+                raise error(f"{kind.__name__}: {problem}") from None
+            init(self, *by_place, **by_name)
+
+        made.__init__ = check
+        return kind
+
+    return change
+
+
+def _explain_mismatch(
+    problem: str,
+    owner: str,
+    signature: inspect.Signature,
+    by_place: Sequence[object],
+    by_name: Mapping[str, object],
+    hint: str,
+) -> str:
+    """What is wrong with the arguments of a call, and what would be right."""
+    if unknown := [name for name in by_name if name not in signature.parameters]:
+        known = suggest(unknown[0], signature.parameters) if signature.parameters else "It has none."
+        return f"{reprlib.repr(unknown[0])} is not one of its arguments. {known}"
+    named = [name for name, one in signature.parameters.items() if one.kind is one.KEYWORD_ONLY]
+    placed = [name for name in signature.parameters if name not in named]
+    takes = ", ".join([*placed, f"{'and ' if placed else ''}by name {name_some(named)}"])
+    problem += f". Its arguments are: {takes if named else ', '.join(placed) or 'none'}."
+    if hint and (len(by_place) > len(placed) or set(placed[: len(by_place)]) & set(by_name)):
+        values, others = list(map(reprlib.repr, by_place)), [f"{name}={item!r}" for name, item in by_name.items()]
+        rest = [*values[1 : len(placed) + 1], *others]
+        problem += " " + hint.format(given=f"{owner}({', '.join(values + others)})", rest=f"{owner}({', '.join(rest)})")
+    return problem
 
 
 def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None:

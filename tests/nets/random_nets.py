@@ -72,7 +72,7 @@ EXAMPLES: list[tuple[Layer, tuple[Shape, ...]]] = [
     (GlobalAvgPool(), IMAGES),
     (GlobalMaxPool(), IMAGES),
     (Residual(Conv2d(3, 3, padding="same"), BatchNorm(), ReLU()), ((3, 32, 32), (3, 5, 8))),
-    (Residual(ReLU(), Conv2d(6, 3, 2, "same"), shortcut=(Conv2d(6, 1, 2),)), IMAGES),
+    (Residual(ReLU(), Conv2d(6, 3, stride=2, padding="same"), shortcut=(Conv2d(6, 1, stride=2),)), IMAGES),
     (Residual(Linear(17), Residual(Tanh())), ((17,),)),
 ]
 
@@ -119,8 +119,8 @@ def residuals(draw: st.DrawFn, shape: Shape) -> Residual:
     stride = draw(st.integers(1, 3))
     wider = Residual(
         draw(activations),
-        Conv2d(channels + 1, 3, stride, "same"),
-        shortcut=(Conv2d(channels + 1, 1, stride), BatchNorm()),
+        Conv2d(channels + 1, 3, stride=stride, padding="same"),
+        shortcut=(Conv2d(channels + 1, 1, stride=stride), BatchNorm()),
     )
     return draw(st.sampled_from([same, wider, Residual(same, BatchNorm())]))
 

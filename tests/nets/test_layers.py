@@ -75,7 +75,11 @@ class TestEveryLayer:
 
 def test_module_is_the_one_of_torch_with_the_same_arguments():
     made = Net(
-        Conv2d(8, 3, 2, 1, 1, 1, False), BatchNorm(momentum=0.3, eps=1e-4), LeakyReLU(0.2), Dropout(0.1), Flatten()
+        Conv2d(8, 3, stride=2, padding=1, bias=False),
+        BatchNorm(momentum=0.3, eps=1e-4),
+        LeakyReLU(0.2),
+        Dropout(0.1),
+        Flatten(),
     ).module((3, 8, 8))
     by_hand = nn.Sequential(
         nn.Conv2d(3, 8, (3, 3), (2, 2), (1, 1), bias=False),
@@ -108,12 +112,12 @@ class TestSamePadding:
     @pytest.mark.parametrize("size", [(8, 8), (9, 7), (10, 11)])
     def test_output_is_input_over_stride_rounded_up(self, kernel_size, stride, size):
         down, across = stride if isinstance(stride, tuple) else (stride, stride)
-        layer = Conv2d(2, kernel_size, stride, "same")
+        layer = Conv2d(2, kernel_size, stride=stride, padding="same")
         assert layer.out_shape((3, *size)) == (2, -(-size[0] // down), -(-size[1] // across))
 
     def test_odd_pixel_is_added_at_the_bottom_and_right(self):
         # Keras: Conv2D(1, 3, strides=2, padding="same") on 4x4 pads nothing at the top and left.
-        module = Conv2d(1, 3, 2, "same").module((1, 4, 4))
+        module = Conv2d(1, 3, stride=2, padding="same").module((1, 4, 4))
         images = torch.randn(2, 1, 4, 4)
         by_hand = functional.conv2d(functional.pad(images, (0, 1, 0, 1)), module.weight, module.bias, stride=2)
         torch.testing.assert_close(module(images), by_hand)
@@ -127,7 +131,7 @@ class TestSamePadding:
         torch.testing.assert_close(module(images), by_torch)
 
     def test_weights_have_the_names_of_a_plain_convolution(self):
-        assert list(Conv2d(5, 3, 2, "same").module((3, 8, 8)).state_dict()) == ["weight", "bias"]
+        assert list(Conv2d(5, 3, stride=2, padding="same").module((3, 8, 8)).state_dict()) == ["weight", "bias"]
 
 
 class TestReceptiveField:

@@ -95,7 +95,9 @@ def test_residual_adds_what_came_in():
 
 
 def test_residual_adds_what_the_shortcut_makes():
-    module = Residual(Conv2d(5, 3, 2, "same"), ReLU(), shortcut=(Conv2d(5, 1, 2),)).module((3, 8, 8))
+    module = Residual(Conv2d(5, 3, stride=2, padding="same"), ReLU(), shortcut=(Conv2d(5, 1, stride=2),)).module(
+        (3, 8, 8)
+    )
     images = torch.randn(2, 3, 8, 8)
     weights = module.state_dict()
     body = nn.functional.conv2d(

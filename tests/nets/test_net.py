@@ -249,7 +249,7 @@ class TestCheck:
 
 class TestWithout:
     def test_drops_every_layer_of_a_kind_also_inside_residual(self):
-        net = Net(Conv2d(8, 3), BatchNorm(), Residual(BatchNorm(), ReLU(), shortcut=(BatchNorm(0.5),)))
+        net = Net(Conv2d(8, 3), BatchNorm(), Residual(BatchNorm(), ReLU(), shortcut=(BatchNorm(momentum=0.5),)))
         assert net.without(BatchNorm) == Net(Conv2d(8, 3), Residual(ReLU()))
 
     def test_drops_residuals_whole(self):
@@ -347,7 +347,8 @@ class TestJson:
             ({"layers": [{"layer": "ReLU", "p": 0.5}]}, "ReLU: 'p' is not one of its arguments. It has none."),
             (
                 {"layers": [{"layer": "Linear"}]},
-                "Linear: missing a required argument: 'out_features'. Its arguments are: out_features, bias.",
+                "Linear: missing a required argument: 'out_features'. Its arguments are: out_features, and by "
+                "name bias.",
             ),
             (
                 {"layers": [{"layer": "Linear", "out_features": "10"}]},

@@ -22,7 +22,7 @@ from lamina.nets import (
 
 NET = Net(
     Conv2d(8, 3, padding="same"),
-    Residual(Conv2d(16, 3, 2, "same"), ReLU(), shortcut=(Conv2d(16, 1, 2),)),
+    Residual(Conv2d(16, 3, stride=2, padding="same"), ReLU(), shortcut=(Conv2d(16, 1, stride=2),)),
     GlobalAvgPool(),
     Output(),
 )

@@ -85,7 +85,7 @@ class TestRejectedShapes:
                 "for 4 and 8. Choose from: 1, 2, 4.",
             ),
             (
-                Residual(Conv2d(64, 3, 2, "same"), ReLU()),
+                Residual(Conv2d(64, 3, stride=2, padding="same"), ReLU()),
                 (32, 15, 16),
                 "Residual: its layers make (64, 8, 8) and its shortcut (32, 15, 16), which do not add up. "
                 "Give it shortcut=(Conv2d(64, 1, stride=2),).",
@@ -142,8 +142,8 @@ class TestRejectedShapes:
     @pytest.mark.parametrize(
         ("layer", "shape", "shortcut"),
         [
-            (Residual(Conv2d(64, 3, 2, "same")), (32, 15, 16), (Conv2d(64, 1, stride=2),)),
-            (Residual(Conv2d(64, 3, (3, 1), "same")), (32, 15, 16), (Conv2d(64, 1, stride=(3, 1)),)),
+            (Residual(Conv2d(64, 3, stride=2, padding="same")), (32, 15, 16), (Conv2d(64, 1, stride=2),)),
+            (Residual(Conv2d(64, 3, stride=(3, 1), padding="same")), (32, 15, 16), (Conv2d(64, 1, stride=(3, 1)),)),
             (Residual(Linear(9)), (4,), (Linear(9),)),
         ],
         ids=repr,

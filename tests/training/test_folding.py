@@ -75,7 +75,7 @@ def test_any_net_gives_the_same_logits_and_stays_as_it_is(net: Net, seed: int, d
     [
         (Net(Conv2d(4, 3), BatchNorm(), ReLU()), 0),
         (Net(Conv2d(4, 3, bias=False), BatchNorm(), BatchNorm()), 0),
-        (Net(Conv2d(4, 3, 2, "same"), BatchNorm()), 0),
+        (Net(Conv2d(4, 3, stride=2, padding="same"), BatchNorm()), 0),
         (Net(Conv2d(6, 3, groups=3), BatchNorm()), 0),
         (Net(Whiten(), BatchNorm()), 0),
         (Net(Flatten(), Linear(9), BatchNorm(), LeakyReLU(), Output(2)), 0),

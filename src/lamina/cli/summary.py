@@ -8,7 +8,7 @@ from lamina.cli.nets import choose_net
 from lamina.cli.options.inspect import SummaryOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import NetError
-from lamina.nets import Net, Shape, summarize
+from lamina.nets import Net, Output, Shape, summarize
 from lamina.runs.nets import TIMM
 
 
@@ -17,7 +17,9 @@ def run(options: SummaryOptions, terminal: Terminal) -> int:
     net = None if options.net.startswith(TIMM) else choose_net(options.net, terminal).net
     if not isinstance(net, Net):
         raise NetError(f"{options.net} is an nn.Module; summary needs a Net.")
-    summary = summarize(net, _read_shape(options.input), options.outputs)
+    own = net[-1].units if len(net) and isinstance(net[-1], Output) else None
+    outputs = own or 10 if options.outputs is None else options.outputs
+    summary = summarize(net, _read_shape(options.input), outputs)
     terminal.tabulate(*summary.table())
     terminal.emit("summary", **dataclasses.asdict(summary))
     return 0

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
+from lamina.data.arrays import to_pixels, to_targets
 from lamina.data.preparation import Preparation, Resize
-from lamina.errors import DataError, name_some
-from lamina.targets import SINGLE_LABEL, Kind, Targets, kind_of
+from lamina.errors import DataError, check_type, name_some
+from lamina.targets import Kind, KindName, Targets, kind_of
 from lamina.text import escape, html_table
 
 Split = Literal["train", "val", "test"]
@@ -30,7 +31,6 @@ SPLIT_WORDS: dict[str, Split] = {
 Progress = Callable[[int, int], None]
 
 HTML_ROWS = 20
-LEAST_CLASSES = 1000  # class numbers up to this are accepted; larger ones only up to the number of images
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,10 @@ class Images:
     original_sizes_px: Int32[np.ndarray, "n 2"] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("pixels", "targets"):
+            check_type(
+                getattr(self, name), (np.ndarray,), name, "an array; Images.from_arrays takes others", is_optional=False
+            )
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4:
             raise DataError(
                 "Expected pixels as a uint8 array of four dimensions (N, H, W, C), "
@@ -94,16 +98,26 @@ class Images:
         self.kind.check(self.targets, self.target_names)
 
     @classmethod
-    def from_arrays(cls, x: Any, y: Any, names: Sequence[str] | None = None, *, split: Split = "train") -> Images:
-        """Images from arrays, or from what :func:`numpy.asarray` takes, such as tensors on the CPU.
+    def from_arrays(
+        cls,
+        x: Any,
+        y: Any,
+        names: Sequence[str] | None = None,
+        *,
+        split: Split = "train",
+        task: KindName | None = None,
+    ) -> Images:
+        """Images from arrays, tensors, or lists of them.
 
         Args:
             x: uint8 (N, H, W) or (N, H, W, C), 0 to 255.
-            y: one target an image. Whole numbers (N,) are classes counted from 0, texts (N,) the names of classes;
-                booleans (N,) are yes or no, and (N, K) are labels; floats (N,) or (N, K) are numbers to predict.
+            y: one target an image. Whole numbers (N,) are classes counted from 0 without gaps, texts (N,) the names of
+                classes; booleans (N,) are yes or no, and (N, K) are labels; floats (N,) or (N, K) are numbers to
+                predict. Floats without a fraction are none of these unless ``task`` says which.
             names: of the classes, the labels, the question or the numbers. By default, classes are named by their
                 numbers or texts; give them where a split may lack a class.
             split: the split they belong to.
+            task: ``regression`` where ``y`` has whole numbers to predict; by default the kind follows from ``y``.
 
         Raises:
             DataError: the arrays are of other types or do not fit each other; the message says how to convert them.
@@ -111,7 +125,13 @@ class Images:
         >>> Images.from_arrays(np.zeros((3, 8, 8), np.uint8), ["cat", "dog", "cat"])
         Images(train: 3 images of 8×8×1, single-label, 2 classes)
         """
-        pixels, (targets, target_names) = _to_pixels(np.asarray(x)), _to_targets(np.asarray(y), names)
+        if split not in SPLITS:
+            raise DataError(f"split was {split!r}, but must be {', '.join(SPLITS[:2])} or {SPLITS[2]}.")
+        pixels, (targets, target_names) = to_pixels(x, "x"), to_targets(y, names, task)
+        if len(pixels) != len(targets):
+            raise DataError(
+                f"Expected one target for each image, got {len(pixels)} images in x and {len(targets)} targets in y."
+            )
         return cls(pixels, targets, target_names, tuple(f"{row:05d}" for row in range(len(pixels))), split)
 
     def __len__(self) -> int:
@@ -200,10 +220,21 @@ class Dataset:
     def from_images(cls, train: Images, val: Images | None = None, test: Images | None = None) -> Dataset:
         """The data set of images in memory; its fingerprint is a digest of all of them.
 
+        Raises:
+            DataError: images that were made as ``val`` or ``test`` are given as another split, or as :class:`Dataset`.
+
         >>> images = Images.from_arrays(np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1])
         >>> Dataset.from_images(images, test=images)
         Dataset(arrays: 8×8×1, single-label, 2 classes: train 4, test 4)
         """
+        for split, images in zip(SPLITS, (train, val, test), strict=True):
+            check_type(images, (Images,), split, "Images", is_optional=split != "train")
+            if images is not None and images.split not in ("train", split):
+                raise DataError(
+                    f'{split} was given images of the split "{images.split}". Give them by name, as in '
+                    f"Dataset.from_images(train, {images.split}=images), or make them for the split that they are "
+                    f'to be, as in Images.from_arrays(x, y, split="{split}").'
+                )
         digest = hashlib.blake2b(digest_size=16)
         for split, images in zip(SPLITS, (train, val, test), strict=True):
             if images is not None:
@@ -257,54 +288,3 @@ def _find_difference(one: Images, other: Images) -> tuple[str, str, str, str] | 
         remedy = "Give all of them the same names, as in Images.from_arrays(x, y, names)."
         return "target names", expected, found, remedy
     return None
-
-
-def _to_pixels(x: np.ndarray) -> UInt8[np.ndarray, "n h w c"]:
-    if x.dtype != np.uint8:
-        remedy = "(x * 255).round().astype(np.uint8)" if x.dtype.kind == "f" else "x.astype(np.uint8)"
-        which = "fractions from 0 to 1" if x.dtype.kind == "f" else "values from 0 to 255"
-        raise DataError(f"Expected x of uint8, 0 to 255, got {x.dtype}. Convert {which} by {remedy}.")
-    if x.ndim not in (3, 4):
-        raise DataError(f"Expected x of shape (N, H, W) or (N, H, W, C), got {x.shape}.")
-    if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] not in (1, 3):
-        raise DataError(f"Expected x with channels last, got shape {x.shape}. Use x.transpose(0, 2, 3, 1).")
-    return x[..., None] if x.ndim == 3 else x
-
-
-def _to_targets(y: np.ndarray, names: Sequence[str] | None) -> tuple[Targets, tuple[str, ...]]:
-    given = None if names is None else tuple(names)
-    if given and len(set(given)) < len(given):
-        raise DataError(f"Expected names that differ, got {', '.join(given)}.")
-    if y.ndim not in (1, 2) or (y.ndim == 2 and y.dtype.kind not in "bf") or y.dtype.kind not in "biufUTO":
-        raise DataError(
-            "Expected y of whole numbers or texts (N,) for classes, booleans (N,) or (N, K), or floats (N,) or (N, K), "
-            f"got {y.dtype} of shape {y.shape}. Convert one-hot rows by y.argmax(axis=1), labels by y.astype(bool)."
-        )
-    columns = tuple(f"label_{column}" for column in range(y.shape[1])) if y.ndim == 2 else ("target",)
-    if y.dtype.kind == "b":
-        return y, given or columns
-    if y.dtype.kind == "f":
-        if not np.isfinite(y).all():
-            raise DataError("y contains NaN or infinity. Correct these targets, or leave out their images.")
-        return y.reshape(len(y), len(columns)).astype(np.float32), given or columns
-    if y.dtype.kind in "iu":
-        if len(y) and y.min() < 0:
-            raise DataError(f"Expected classes counted from 0, got {y.min()}.")
-        targets = y.astype(np.int64)
-        count = int(targets.max(initial=-1)) + 1
-        if given is None and count > max(LEAST_CLASSES, len(targets)):
-            raise DataError(
-                f"Expected classes counted from 0, got {count - 1} among {len(targets):,} images. "
-                "Number them with np.unique(y, return_inverse=True), or give their names."
-            )
-        classes = given or tuple(str(number) for number in range(count))
-        SINGLE_LABEL.check(targets, classes)
-        return targets, classes
-    texts: list[str] = y.tolist()
-    if others := [text for text in texts if not isinstance(text, str)]:
-        raise DataError(f"Expected y of texts, got {others[0]!r} among them. Leave such images out.")
-    classes = given or tuple(sorted(set(texts)))
-    if unknown := sorted(set(texts) - set(classes)):
-        raise DataError(f"y has {name_some(unknown)}, which names does not list: {', '.join(classes)}.")
-    places = {name: place for place, name in enumerate(classes)}
-    return np.array([places[text] for text in texts], np.int64), classes

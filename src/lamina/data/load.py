@@ -33,6 +33,7 @@ NAMES = (*PUBLISHED, *SHAPES)
 # The first that recognises a path reads it: an .npz is a zip, too, and a folder of images may hold a table.
 PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_archive)
 WHOLE_RULE = "none; all images are evaluated"
+ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
 EXAMPLES = 3  # images named for each finding
 
 
@@ -60,6 +61,8 @@ def load_data(
     >>> len(data.train), data.train.shape, len(data.val)
     (7200, (3, 8, 8), 800)
     """
+    check_type(source, (str, Path), "source", f"the name or path of a data set{ARRAYS}", is_optional=False)
+    check_type(preparation, (Preparation,), "preparation", "a Preparation, as in Preparation(size_px=64)")
     dataset = _read(source, preparation, progress)
     if not len(dataset.train):
         raise DataError(f"{source} has no training pictures. Put some into train/, or draw fewer as val and test.")
@@ -117,9 +120,11 @@ def load_to_evaluate(
 
 def as_dataset(data: Dataset | Images | str | Path | None) -> Dataset:
     """A data set as it is, of images to train on, or by its name or path; by default :func:`find_default_data`."""
-    check_type(data, (Dataset, Images, str, Path), "data", "a Dataset, Images, or the name or path of a data set")
+    check_type(
+        data, (Dataset, Images, str, Path), "data", f"a Dataset, Images, or the name or path of a data set{ARRAYS}"
+    )
     if isinstance(data, Images):
-        return Dataset.from_images(data)
+        return Dataset.from_images(data)  # where images of another split are rejected
     return data if isinstance(data, Dataset) else load_data(find_default_data()[0] if data is None else data)
 
 

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 
 from lamina.errors import DataError
 from lamina.targets import KindName
-from lamina.values import Fraction, Range, check_fields
+from lamina.values import Fraction, Range, check_fields, explain_arguments
 
 Resize = Literal["crop", "pad", "stretch"]
 LabelFrom = Literal["folder", "parent", "name"]
 
 
+@explain_arguments(DataError)
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
     """How to read a source. Whatever is not given is inferred from the source itself.

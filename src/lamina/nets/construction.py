@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,16 +15,6 @@ KINDS: dict[str, Callable[..., Layer]] = {name: getattr(layers, name) for name i
 def build_layer(name: str, by_place: Sequence[object], by_name: Mapping[str, object]) -> Layer:
     if name not in KINDS:
         raise NetError(f"{reprlib.repr(name)} is not a layer. {suggest(name, KINDS)}")
-    signature = inspect.signature(KINDS[name])
-    for argument in by_name:
-        if argument not in signature.parameters:
-            hint = suggest(argument, signature.parameters) if signature.parameters else "It has none."
-            raise NetError(f"{name}: {reprlib.repr(argument)} is not one of its arguments. {hint}")
-    try:
-        signature.bind(*by_place, **by_name)
-    except TypeError as error:
-        takes = ", ".join(signature.parameters) or "none"
-        raise NetError(f"{name}: {error}. Its arguments are: {takes}.") from None
     return KINDS[name](*by_place, **by_name)
 
 

@@ -6,16 +6,19 @@ import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, dataclass_transform
 
 from lamina.errors import NetError
 from lamina.nets.window import Field, Pair, Window
-from lamina.values import check_fields, fields_to_json
+from lamina.values import check_fields, explain_arguments, fields_to_json
 
 if TYPE_CHECKING:
     from torch import nn
 
 Shape: TypeAlias = tuple[int, ...]  # the shape of one image without the batch: (C, H, W), or (F,) for a vector
+
+AnyLayer = TypeVar("AnyLayer", bound="Layer")
+TORCH_HINT = "If you mean torch's {given}, write {rest}: the size of the input follows from the layer before."
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,6 +100,18 @@ class DerivedLayer(Layer):
         return self.counterpart(in_shape).receptive_field(field, in_shape)
 
 
+@dataclass_transform(frozen_default=True)
+def layer_class(kind: type[AnyLayer]) -> type[AnyLayer]:
+    """Make a class with fields a layer: frozen, printed as the Python that makes it, and strict about its arguments.
+
+    Layers whose class in torch takes the size of its input first have fields by name alone, so that none is taken for
+    another.
+    """
+    made = dataclass(frozen=True, repr=False)(kind)
+    is_sized_in_torch = any(field.kw_only for field in fields(made))
+    return explain_arguments(NetError, TORCH_HINT if is_sized_in_torch else "")(made)
+
+
 def require_image(layer: Layer, in_shape: Shape) -> tuple[int, int, int]:
     """The channels, height and width of an image; ``NetError`` for anything else."""
     if len(in_shape) != 3:
@@ -167,7 +182,13 @@ def check_layers(owner: str, layers: Sequence[object]) -> None:
                 f"Write {layer.__name__}(...) with its arguments."
             )
         if not isinstance(layer, Layer):
+            is_torchs = type(layer).__module__.startswith("torch.nn")
             raise NetError(
-                f"{owner}: layer {place} must be a layer such as ReLU(), got {reprlib.repr(layer)}. "
-                "Give the layers one by one, as in Net(Flatten(), Output())."
+                f"{owner}: layer {place} must be a layer such as ReLU(), got {'torch' if is_torchs else ''}"
+                f"{'.nn.' if is_torchs else ''}{reprlib.repr(layer)}. "
+                + (
+                    "Import it from lamina.nets, or train the module itself: start_run(nn.Sequential(...), data)."
+                    if is_torchs
+                    else "Give the layers one by one, as in Net(Flatten(), Output())."
+                )
             )

@@ -6,11 +6,20 @@ A new layer is a class here and its name in ``__all__``: JSON, expressions and t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from lamina.errors import NetError
-from lamina.nets.layer import DerivedLayer, ElementwiseLayer, Layer, Shape, require_image, require_vector, slide
+from lamina.nets.layer import (
+    DerivedLayer,
+    ElementwiseLayer,
+    Layer,
+    Shape,
+    layer_class,
+    require_image,
+    require_vector,
+    slide,
+)
 from lamina.nets.pools import AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool2d
 from lamina.nets.residual import Residual
 from lamina.nets.window import Field, Padding, Size, Whole, Window, as_pair
@@ -42,7 +51,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class Conv2d(Layer):
     """A convolution: each of ``out_channels`` filters slides over the image.
 
@@ -56,6 +65,7 @@ class Conv2d(Layer):
 
     out_channels: Whole
     kernel_size: Size
+    _: KW_ONLY
     stride: Size = 1
     padding: Literal["valid", "same"] | Padding = "valid"
     dilation: Size = 1
@@ -118,7 +128,7 @@ class Conv2d(Layer):
         return channels // self.groups * math.prod(as_pair(self.kernel_size))
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class Whiten(DerivedLayer):
     """A fixed convolution that decorrelates the pixels of a patch; it must be the first layer of a net.
 
@@ -140,7 +150,7 @@ class Whiten(DerivedLayer):
         channels, *_ = require_image(self, in_shape)
         kernel_size = as_pair(self.kernel_size)
         slide(self, Window(kernel_size, as_pair(self.stride)), in_shape)
-        return Conv2d(2 * math.prod(kernel_size) * channels, kernel_size, self.stride)
+        return Conv2d(2 * math.prod(kernel_size) * channels, kernel_size, stride=self.stride)
 
     def module(self, in_shape: Shape) -> nn.Conv2d:
         from lamina.nets.modules import Whitening
@@ -149,7 +159,7 @@ class Whiten(DerivedLayer):
         return Whitening(channels, as_pair(self.kernel_size), as_pair(self.stride))
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class Linear(Layer):
     """Each of ``out_features`` units is a weighted sum of all inputs.
 
@@ -158,6 +168,7 @@ class Linear(Layer):
     """
 
     out_features: Whole
+    _: KW_ONLY
     bias: bool = True
 
     def out_shape(self, in_shape: Shape) -> Shape:
@@ -179,7 +190,7 @@ class Linear(Layer):
         return nn.Linear(require_vector(self, in_shape), self.out_features, self.bias)
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class Output(DerivedLayer):
     """The last layer: a ``Linear`` whose ``units`` are the task's logits.
 
@@ -202,7 +213,7 @@ class Output(DerivedLayer):
         return self.counterpart(in_shape).module(in_shape)
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class BatchNorm(Layer):
     """Normalizes each channel to mean 0 and variance 1 over the batch, then applies a learned scale and shift.
 
@@ -213,6 +224,7 @@ class BatchNorm(Layer):
     64
     """
 
+    _: KW_ONLY
     momentum: Annotated[float, Range(0, 1)] = 0.1
     eps: Annotated[float, Range(1e-12, 1)] = 1e-5
 
@@ -231,46 +243,46 @@ class BatchNorm(Layer):
         return (nn.BatchNorm2d if size else nn.BatchNorm1d)(channels, self.eps, self.momentum)
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class Dropout(ElementwiseLayer):
     """In training, zeroes each number with probability ``p`` (0 to below 1) and scales up the rest."""
 
     p: Annotated[float, Range(0, below=1)] = 0.5
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class ReLU(ElementwiseLayer):
     """max(0, x)."""
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class LeakyReLU(ElementwiseLayer):
     """x where positive, ``negative_slope`` (0 to 1) times x elsewhere."""
 
     negative_slope: Annotated[float, Range(0, 1)] = 0.01
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class Sigmoid(ElementwiseLayer):
     """1 / (1 + exp(-x))."""
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class Tanh(ElementwiseLayer):
     """The hyperbolic tangent."""
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class GELU(ElementwiseLayer):
     """x times the normal distribution's probability below x. Hendrycks, Gimpel, arXiv 1606.08415."""
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class SiLU(ElementwiseLayer):
     """x · sigmoid(x), also called swish."""
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class Softmax(Layer):
     """exp(x), scaled to sum to 1 over the channels of each pixel, or over a vector."""
 
@@ -284,7 +296,7 @@ class Softmax(Layer):
         return nn.Softmax(dim=1)
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class Flatten(Layer):
     """All numbers of an image as a vector.
 

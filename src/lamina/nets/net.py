@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
-from lamina.errors import NetError
+from lamina.errors import NetError, plural
 from lamina.nets.construction import is_own, layer_from_json
 from lamina.nets.layer import Layer, Shape, build_modules, check_layers, trace_fields, trace_shapes
 from lamina.nets.layers import Output, Residual, Sigmoid, Softmax, Tanh, Whiten
@@ -74,7 +74,8 @@ class Net(Sequence[Layer]):
     def check(self, in_shape: Shape, outputs: int, *, predicts_numbers: bool = False) -> Net:
         """The net with its outputs, checked for training on images of ``in_shape``.
 
-        Raises ``NetError`` also where the net does not end with the task's outputs.
+        Raises ``NetError`` also where the net does not end with the task's outputs, or has an ``Output`` of another
+        number.
 
         >>> from lamina.nets import Linear, Output
         >>> Net(Linear(20), Output()).check((3, 8, 8), 10)
@@ -82,6 +83,13 @@ class Net(Sequence[Layer]):
         lamina.errors.NetError: layer 1 of 2, Linear(20): expected a vector (F,), got (3, 8, 8). \
 Put Flatten() or GlobalAvgPool() before it.
         """
+        for place, layer in enumerate(self.layers, start=1):
+            if isinstance(layer, Output) and layer.units not in (None, outputs):
+                raise NetError(
+                    f"layer {place} of {len(self)}, {layer}: the task has {plural(outputs, 'output', 'outputs')}, "
+                    f"not {layer.units}. Write Output(), which takes the number from the data, or call "
+                    f"net.with_outputs({outputs})."
+                )
         net = self.with_outputs(outputs)
         made = net.out_shape(in_shape)
         bounded = (Softmax, Sigmoid, Tanh) if predicts_numbers else (Softmax, Sigmoid)

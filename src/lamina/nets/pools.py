@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamina.errors import NetError
-from lamina.nets.layer import Layer, Shape, require_image, slide
+from lamina.nets.layer import Layer, Shape, layer_class, require_image, slide
 from lamina.nets.window import Field, Padding, Size, Window, as_pair
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class _Pool(Layer):
     """A window that reduces the numbers it covers to one; ``stride`` is ``kernel_size`` unless given."""
 
@@ -50,12 +49,12 @@ class _Pool(Layer):
         return torch_pool(self.kernel_size, self.stride, self.padding)
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class MaxPool2d(_Pool):
     """The largest number in each window."""
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class AvgPool2d(_Pool):
     """The mean of each window, including the zeros of the padding.
 
@@ -64,7 +63,7 @@ class AvgPool2d(_Pool):
     """
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class _GlobalPool(Layer):
     """One number per channel, whatever the size of the image."""
 
@@ -83,11 +82,11 @@ class _GlobalPool(Layer):
         return nn.Sequential(torch_pool(1), nn.Flatten())
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class GlobalAvgPool(_GlobalPool):
     """The mean of each channel."""
 
 
-@dataclass(frozen=True, repr=False)
+@layer_class
 class GlobalMaxPool(_GlobalPool):
     """The largest number of each channel."""

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from lamina.errors import NetError
-from lamina.nets.layer import Layer, Shape, build_modules, check_layers, pair_shapes, trace_fields, trace_shapes
+from lamina.nets.layer import (
+    Layer,
+    Shape,
+    build_modules,
+    check_layers,
+    layer_class,
+    pair_shapes,
+    trace_fields,
+    trace_shapes,
+)
 from lamina.nets.window import Field
 
 if TYPE_CHECKING:
@@ -17,14 +25,14 @@ if TYPE_CHECKING:
 DEEPEST = 20
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@layer_class
 class Residual(Layer):
     """x + f(x), where f is ``layers`` in sequence; where f changes the shape, ``shortcut`` maps x to it.
 
     He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, arXiv 1512.03385, equations 1 and 2.
 
     >>> from lamina.nets import BatchNorm, Conv2d
-    >>> block = Residual(Conv2d(64, 3, 2, "same"), BatchNorm(), shortcut=(Conv2d(64, 1, 2),))
+    >>> block = Residual(Conv2d(64, 3, stride=2, padding="same"), BatchNorm(), shortcut=(Conv2d(64, 1, stride=2),))
     >>> block.out_shape((32, 16, 16))
     (64, 8, 8)
     """

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from lamina.errors import RecipeError
-from lamina.values import Fraction, Range, check_fields
+from lamina.values import Fraction, Range, check_fields, explain_arguments
 
 
+@explain_arguments(RecipeError)
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a net is trained.

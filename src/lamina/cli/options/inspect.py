@@ -57,6 +57,6 @@ class SummaryOptions:
     """a net of the zoo by name, layers as Python, or file.py[:NAME]"""
     input: Annotated[str, arg(metavar="CxHxW")] = "3x32x32"
     """channels, height and width of an image"""
-    outputs: int = 10
-    """number of outputs"""
+    outputs: int | None = None
+    """number of outputs; by default the net's own, else 10"""
     json: Json = False
