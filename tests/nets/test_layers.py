@@ -143,7 +143,11 @@ class TestReceptiveField:
             Net(Conv2d(2, (5, 3), stride=(2, 1)), AvgPool2d((2, 3), stride=1), Conv2d(2, 2, dilation=3)),
             Net(Whiten(2), ReLU(), Conv2d(4, 3, padding="same"), BatchNorm(), AvgPool2d(3, stride=2)),
             Net(Residual(Conv2d(3, 3, padding="same"), ReLU(), Conv2d(3, 3, padding="same")), AvgPool2d(2)),
-            Net(Conv2d(2, 3), Residual(Conv2d(4, 3, 2, 1), shortcut=(Conv2d(4, 1, 2),)), Conv2d(1, 3)),
+            Net(
+                Conv2d(2, 3),
+                Residual(Conv2d(4, 3, stride=2, padding=1), shortcut=(Conv2d(4, 1, stride=2),)),
+                Conv2d(1, 3),
+            ),
         ],
         ids=repr,
     )
