@@ -82,7 +82,7 @@ activations = st.one_of(
     st.sampled_from([ReLU(), Sigmoid(), Tanh(), GELU(), SiLU(), Softmax(), BatchNorm()]),
     st.builds(LeakyReLU, st.floats(0, 1)),
     st.builds(Dropout, st.floats(0, 0.99)),
-    st.builds(BatchNorm, st.floats(0, 1), st.floats(1e-12, 1)),
+    st.builds(BatchNorm, momentum=st.floats(0, 1), eps=st.floats(1e-12, 1)),
 )
 small = st.integers(1, 4)
 sizes = small | st.tuples(small, small)
