@@ -66,7 +66,7 @@ def test_enlarged_pictures_are_taken_at_the_size_that_holds_their_detail():
     blurred = (
         sum(np.roll(pixels, (down, right), (1, 2)).astype(int) for down in (-1, 0, 1) for right in (-1, 0, 1)) // 9
     )
-    enlarged = Images.from_arrays(blurred.astype(np.uint8), images.targets)
+    enlarged = Images.from_arrays(blurred.astype(np.uint8), images.targets, images.target_names)
     assert find_sides(Dataset.from_images(enlarged)) == (32,)
 
 

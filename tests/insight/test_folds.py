@@ -253,6 +253,6 @@ def test_labels_are_multiplied_as_yes_and_no():
 def test_too_few_pictures_and_numbers_are_refused():
     with pytest.raises(DataError, match=f"at least {2 * FOLDS} training pictures"):
         cross_predict(draw_squares(7), net=NET, recipe=RECIPE)
-    numbers = Images.from_arrays(np.zeros((20, 2, 2), np.uint8), np.arange(20.0))
+    numbers = Images.from_arrays(np.zeros((20, 2, 2), np.uint8), np.arange(20.0), task="regression")
     with pytest.raises(DataError, match="a number is not right or wrong"):
         cross_predict(numbers, net=NET, recipe=RECIPE)

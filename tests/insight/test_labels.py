@@ -113,7 +113,9 @@ def test_binary_targets_are_two_classes():
 
 
 def agree(probabilities: np.ndarray, targets: np.ndarray):
-    return measure_agreement(Images.from_arrays(np.zeros((len(targets), 1, 1), np.uint8), targets), probabilities)
+    names = None if targets.dtype == bool else [str(number) for number in range(probabilities.shape[1])]
+    images = Images.from_arrays(np.zeros((len(targets), 1, 1), np.uint8), targets, names)
+    return measure_agreement(images, probabilities)
 
 
 def test_a_net_that_knows_little_is_weak_however_rare_a_class_is():

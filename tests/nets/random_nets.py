@@ -141,6 +141,6 @@ def nets(draw: st.DrawFn, in_shape: Shape = (3, 16, 13)) -> Net:
     layers.append(draw(st.sampled_from([Flatten(), GlobalAvgPool(), GlobalMaxPool()])))
     shape = layers[-1].out_shape(shape)
     for _ in range(draw(st.integers(0, 3))):
-        layers.append(draw(activations | st.builds(Linear, st.integers(1, 9), st.booleans()) | residuals(shape)))
+        layers.append(draw(activations | st.builds(Linear, st.integers(1, 9), bias=st.booleans()) | residuals(shape)))
         shape = layers[-1].out_shape(shape)
     return Net(*layers, Output())
