@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lamina import Epoch, Images, Recipe, Training, load_data, load_net
-from lamina.errors import RecipeError
+from lamina.errors import NetError, RecipeError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.training.batches import LEAST_IN_LANE, divide_lanes
 from lamina.training.group import Group
@@ -149,6 +149,42 @@ def test_a_weight_that_no_lane_uses_is_left_alone_as_with_one_lane():
         assert all(torch.equal(weight, before[name]) for name, weight in module.spare.named_parameters())
         found[lanes] = training.checkpoint().tensors.keys()
     assert found[1] == found[3]
+
+
+class Remembering(nn.Module):
+    """Keeps a buffer from step to step, in place, anew, or past torch's record of changes."""
+
+    def __init__(self, how) -> None:
+        super().__init__()
+        self.head, self.how = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), how
+        self.register_buffer("state", torch.zeros(10))
+
+    def forward(self, x):
+        logits = self.head(x)
+        if self.training:
+            self.how(self, logits.detach().mean(dim=0))
+        return logits + self.state
+
+
+CHANGES = {
+    "a counter": lambda module, _: module.state.add_(1),
+    "another tensor": lambda module, mean: setattr(module, "state", 0.9 * module.state + mean),
+    "through data": lambda module, mean: module.state.data.copy_(mean),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_a_buffer_that_a_lane_changes_is_rejected_as_processes_would_disagree(how):
+    """The model would depend on how many processes share the lanes out."""
+    module = Remembering(CHANGES[how])
+    with pytest.raises(NetError) as rejected:
+        train(Recipe(epochs=1, batch_size=8, lanes=2), module)
+    assert str(rejected.value) == (
+        "lanes was 2, but the forward pass changes the buffer state: the model would depend on the number of "
+        "processes. Set lanes to 1, or leave the buffer as it is in training."
+    )
+    train(Recipe(epochs=1, batch_size=8), module)
+    train(Recipe(epochs=1, batch_size=8, lanes=2), Remembering(lambda *_: None))
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])

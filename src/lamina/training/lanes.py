@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
-from lamina.errors import RecipeError
+from lamina.errors import NetError, RecipeError
 from lamina.targets import REGRESSION
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.events import Epoch
@@ -23,6 +23,7 @@ from lamina.training.group import Group
 from lamina.training.model import Model
 from lamina.training.recipe import Recipe
 
+WATCHED_STEPS = 3  # of each epoch, in which no lane may change a buffer
 Span = tuple[int, int]  # neighbouring lanes, from the first to before the last: a node of the tree
 
 
@@ -113,9 +114,13 @@ class LaneSums:
         found = [(norm.running_mean, norm.running_var) for norm in norms]
         self._statistics = [statistic for pair in found for statistic in pair if statistic is not None]
         self._counts = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+        summed = {id(buffer) for buffer in (*self._statistics, *self._counts)}
+        self._constants = [name for name, buffer in model.body.named_buffers() if id(buffer) not in summed]
 
     def begin(self, divided: DividedBatch) -> None:
         self._divided = divided
+        watched = self._constants if divided.step < WATCHED_STEPS else []
+        self._expected = {name: self._model.body.get_buffer(name).clone() for name in watched}
         self._weights = [weight for weight in self._model.parameters() if weight.requires_grad]
         self._before = [buffer.clone() for buffer in (*self._statistics, *self._counts)]
         self._nodes: dict[Span, Tensor] = {}
@@ -124,6 +129,7 @@ class LaneSums:
     @torch.no_grad()
     def add(self, batch: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
         """Take what a lane gave, and put the model back to where the step began."""
+        self._check_constants()
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self._weights]
         used = loss.new_tensor([weight.grad is not None for weight in self._weights])
         self._used |= {place for place, weight in enumerate(self._weights) if weight.grad is not None}
@@ -139,6 +145,15 @@ class LaneSums:
             weight.grad = None
         for buffer, before in zip((*self._statistics, *self._counts), self._before, strict=True):
             buffer.copy_(before)
+
+    def _check_constants(self) -> None:
+        """Raise ``NetError`` if a lane changed a buffer: the model would depend on which process has which lanes."""
+        for name, expected in self._expected.items():
+            if not torch.equal(self._model.body.get_buffer(name), expected):
+                raise NetError(
+                    f"lanes was {self._lanes}, but the forward pass changes the buffer {name}: the model would depend "
+                    "on the number of processes. Set lanes to 1, or leave the buffer as it is in training."
+                )
 
     @torch.no_grad()
     def finish(self) -> Sums:
