@@ -106,15 +106,15 @@ def test_grad_cam_takes_any_layer_with_height_and_width():
     images = make_images(12)
     model = build(Net(Conv2d(4, 3), BatchNorm(), ReLU(), Conv2d(5, 3), GlobalAvgPool(), Output()), images)
     pixels = images.pixels[:COUNT]
-    for layer in (0, 2, "body.3"):
-        module = model.body[layer] if isinstance(layer, int) else model.get_submodule(layer)
+    for layer in (1, 3, "body.3"):
+        module = model.body[layer - 1] if isinstance(layer, int) else model.get_submodule(layer)
         inputs = model.normalize(torch.from_numpy(pixels)).contiguous()
         maps = LayerGradCam(model.body, module).attribute(inputs, torch.from_numpy(TARGETS))
         expected = LayerAttribution.interpolate(maps, (12, 12), "bilinear")[:, 0].detach()
         assert relative(grad_cam(model, pixels, TARGETS, layer), expected) < 1e-4
     with pytest.raises(NetError) as rejected:
-        grad_cam(model, pixels, TARGETS, 4)
-    assert str(rejected.value) == ("Grad-CAM needs a layer whose output has channels, height and width, but 4 gives 5.")
+        grad_cam(model, pixels, TARGETS, 5)
+    assert str(rejected.value) == ("Grad-CAM needs a layer whose output has channels, height and width, but 5 gives 5.")
 
 
 class InPlace(nn.Module):

@@ -94,7 +94,7 @@ def test_a_patch_is_exactly_what_the_unit_sees(first, second, pools, seed):
     torch.manual_seed(seed)
     model = build_model(net, images, Recipe())
     place = len(net) - 3
-    responses = measure_responses(model, pixels, [place])[f"body.{place}"]
+    responses = measure_responses(model, pixels, [place + 1])[f"body.{place}"]
     patches = find_patches(responses, 1, (31, 28))
     assume(patches)  # all pictures may have one and the same largest value
     patch = patches[0]
@@ -225,7 +225,7 @@ def test_all_kinds_of_target_have_areas():
     ):
         images = load_data(name).test.take_evenly(100)
         model = build_model(load_net("mlp"), images, Recipe())
-        responses = measure_responses(model, images.pixels, [2])["body.2"]
+        responses = measure_responses(model, images.pixels, [3])["body.2"]
         assert name_memberships(images) == names
         (unit,) = inspect_units(model, "body.2", responses, images, images, [rank_units(responses, images)[0]])
         assert tuple(unit.aucs) == names

@@ -45,13 +45,13 @@ class Own(nn.Module):
 
 def test_every_layer_gives_what_the_next_one_takes():
     model, images = build(), make_images()
-    found = activations(model, images.pixels, range(len(NET)))
+    found = activations(model, images.pixels, range(1, len(NET) + 1))
     model.eval()
     x = model.normalize(torch.from_numpy(images.pixels))
     with torch.no_grad():
-        for index, layer in enumerate(model.body):
+        for number, layer in enumerate(model.body, start=1):
             x = layer(x)
-            assert torch.equal(found[index], x)
+            assert torch.equal(found[number], x)
 
 
 def test_a_layer_inside_another_is_given_by_its_path():
@@ -59,7 +59,7 @@ def test_a_layer_inside_another_is_given_by_its_path():
     assert module_paths(model) == tuple(f"body.{index}" for index in range(7))
     found = activations(model, images.pixels, ["body.3.body.0", "body.2", "body.3"])
     assert torch.equal(found["body.3"], found["body.2"] + found["body.3.body.0"])
-    assert torch.equal(activations(model, images.pixels, [-1])[-1], activations(model, images.pixels, [6])[6])
+    assert torch.equal(activations(model, images.pixels, [-1])[-1], activations(model, images.pixels, [7])[7])
 
 
 def test_looking_changes_nothing():
@@ -70,7 +70,7 @@ def test_looking_changes_nothing():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    activations(model, make_images().pixels, range(len(NET)))
+    activations(model, make_images().pixels, range(1, len(NET) + 1))
     assert torch.equal(torch.rand(4), expected)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [layer.training for layer in model.modules()] == modes
@@ -98,10 +98,11 @@ def test_inputs_are_recorded_too_of_the_modules_that_are_called():
 @pytest.mark.parametrize(
     ("net", "layer", "message"),
     [
-        (NET, 7, "There is no layer 7: the net has layers 0 to 6."),
-        (NET, -8, "There is no layer -8: the net has layers 0 to 6."),
+        (NET, 0, "There is no layer 0: the net has layers 1 to 7."),
+        (NET, 8, "There is no layer 8: the net has layers 1 to 7."),
+        (NET, -8, "There is no layer -8: the net has layers 1 to 7."),
         (NET, "body.3.bodi.0", "The model has no module 'body.3.bodi.0'. Did you mean body.3.body.0?"),
-        (Own(), 0, "There is no layer 0: the net is a module of your own: give a path such as 'body.conv1'."),
+        (Own(), 1, "There is no layer 1: the net is a module of your own: give a path such as 'body.conv1'."),
         (Own(), "body.unused",
          "Layer 'body.unused' gave no tensor: the forward pass does not call it, or it returns a tuple."),
     ],

@@ -150,7 +150,7 @@ def test_the_figures_of_an_epoch_are_those_of_its_last_step_and_of_the_weights_a
         layers.update_norms, (float((new.detach() - old).norm()) for new, old in zip(weights, before, strict=True))
     )
     is_close(layers.gradient_norms, (float(weight.grad.norm()) for weight in weights))
-    hidden = activations(training.model, seen, [2])[2].numpy()
+    hidden = activations(training.model, seen, [3])[3].numpy()
     is_close(layers.input_means, (part.mean() for part in (seen / 127.5 - 1, hidden)))
     is_close(layers.input_deviations, (part.std() for part in (seen / 127.5 - 1, hidden)))
     assert layers.inactive_fractions[1] == pytest.approx(np.mean(hidden.max(axis=0) == 0), abs=1e-4)

@@ -21,7 +21,7 @@ from lamina.nets import Net
 from lamina.runs.nets import TIMM
 from lamina.runs.resume import find_source
 from lamina.runs.run import Run, load_run
-from lamina.training.activations import find_path, module_paths
+from lamina.training.activations import find_path
 from lamina.training.device import choose_device
 from lamina.training.model import Model
 
@@ -104,10 +104,8 @@ def choose_images(given: tuple[Path, ...]) -> tuple[list[Path], list[Problem]]:
 
 
 def choose_layer(model: Model, layer: str) -> str:
-    """The module path of a layer that is given by its place in the net, from 1, or by its path in the module."""
-    if not layer.isdecimal():
-        return find_path(model, layer if layer.startswith("body.") else f"body.{layer}")
-    paths = module_paths(model)
-    if paths and not 1 <= int(layer) <= len(paths):
-        raise NetError(f"There is no layer {layer}: the net has layers 1 to {len(paths)}.")
-    return paths[int(layer) - 1] if paths else find_path(model, int(layer))
+    """The module path of a layer that is given by its number in the net, from 1, or by its path in the module."""
+    number, dot, inside = layer.partition(".")
+    if number.isdecimal() and (model.net is not None or not dot):  # 4.body.0 is in layer 4, as in figures
+        return find_path(model, f"{find_path(model, int(number))}{dot}{inside}")
+    return find_path(model, layer if layer.startswith("body.") else f"body.{layer}")

@@ -127,7 +127,7 @@ def grad_cam(
         model: the model to explain.
         pixels: its images.
         targets: the index of the output to explain, for each image.
-        layer: an index in the net or a module path; by default the last with height and width.
+        layer: its number in the net, from 1, or its module path; by default the last with height and width.
 
     Raises:
         NetError: there is no such layer, or its output has no height and width.

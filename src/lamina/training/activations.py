@@ -29,9 +29,11 @@ class Call(NamedTuple):
 def activations(
     model: Model, images: UInt8[Tensor, "n h w c"] | UInt8[np.ndarray, "n h w c"], layers: Iterable[Place]
 ) -> dict[Place, Float[Tensor, "n ..."]]:
-    """The outputs of some layers, given by index in the net or module path, for ``images`` as one batch in eval mode.
+    """The outputs of some layers for ``images`` as one batch in eval mode.
 
-    Of a module that is called several times, the last output counts.
+    A layer is given by its number in the net, counted from 1 as in :func:`summarize` and ``lamina inspect`` (-1 is the
+    last), or by its module path, such as ``"body.0"`` for layer 1. Of a module that is called several times, the last
+    output counts.
 
     Raises:
         NetError: there is no such layer, or it gave no tensor.
@@ -40,8 +42,8 @@ def activations(
     >>> from lamina.training.model import build_model
     >>> images = load_data("shapes").test
     >>> model = build_model(load_net("mlp"), images, Recipe())
-    >>> {layer: output.shape for layer, output in activations(model, images.pixels[:5], [0, -1]).items()}
-    {0: torch.Size([5, 3072]), -1: torch.Size([5, 10])}
+    >>> {layer: output.shape for layer, output in activations(model, images.pixels[:5], [1, -1]).items()}
+    {1: torch.Size([5, 3072]), -1: torch.Size([5, 10])}
     """
     paths = {layer: find_path(model, layer) for layer in layers}
     calls = record_calls(model, torch.as_tensor(images), paths.values())
@@ -84,17 +86,17 @@ def call_order(model: Model, paths: Iterable[str]) -> dict[str, torch.Size]:
 
 
 def find_path(model: Model, layer: int | str) -> str:
-    """The module path of a layer, given by its index in the net or by that path; ``NetError`` if there is none."""
+    """The module path of a layer, given by its number in the net, from 1 or from -1 backwards, or by that path."""
     if isinstance(layer, str):
         known = [name for name, _ in model.named_modules() if name]
         if layer not in known:
             raise NetError(f"The model has no module {layer!r}. {suggest(layer, known)}")
         return layer
     paths = module_paths(model)
-    if not -len(paths) <= layer < len(paths):
+    if not 1 <= abs(layer) <= len(paths):
         own = "is a module of your own: give a path such as 'body.conv1'"
-        raise NetError(f"There is no layer {layer}: the net {f'has layers 0 to {len(paths) - 1}' if paths else own}.")
-    return paths[layer]
+        raise NetError(f"There is no layer {layer}: the net {f'has layers 1 to {len(paths)}' if paths else own}.")
+    return paths[layer - 1 if layer > 0 else layer]
 
 
 def path_of(model: Model, module: nn.Module) -> str:
