@@ -1,8 +1,14 @@
-"""What may happen to one of two processes, each in a folder of its own as on its own machine; a script for tests."""
+"""What may happen to one of three processes, each in a folder of its own as on its own machine; a script for tests.
 
+In the end rank 1 dies, and the others say so.
+"""
+
+import contextlib
+import io
 import json
 import os
 import shutil
+import signal
 import sys
 import warnings
 from dataclasses import replace
@@ -13,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lamina import Dataset, Epoch, Recipe, Step, Training, load_data, start_run
+from lamina.cli import main as run_lamina
 from lamina.errors import DataError, RunError
 from lamina.runs.run import Run, share_run
 from lamina.training.events import Rewind
@@ -20,6 +27,7 @@ from lamina.training.group import Group, join_group
 
 RECIPE = Recipe(epochs=4, batch_size=50, lanes=4)
 NET = "Flatten(), Linear(20), ReLU(), Output()"
+TRAIN = ("--data", "shapes", "--epochs", "2")
 
 
 class Poisoned(nn.Module):
@@ -32,7 +40,7 @@ class Poisoned(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits."""
         self.passes += self.training
-        is_bad = 5 <= self.passes <= 8 and os.environ["RANK"] == "1"
+        is_bad = 3 <= self.passes <= 4 and os.environ["RANK"] == "1"
         return torch.relu(self.linear(inputs.flatten(1)) * (float("nan") if is_bad else 1.0))
 
 
@@ -45,12 +53,22 @@ def train(run: Run, data: Dataset | None, group: Group, **arguments: Any) -> lis
     return [str(warning.message) for warning in caught]
 
 
+def type_command(*words: str) -> tuple[int, str]:
+    """The status of a training that all processes were told to do, and what this one printed of it."""
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
+        return run_lamina(["train", *words]), printed.getvalue()
+
+
 def main() -> None:
     """Print a JSON list, with an object for each process, by the leader."""
     torch.set_num_threads(1)
     shapes = load_data("shapes")
     data = replace(shapes, train=shapes.train.take(range(100)), test=shapes.test.take(range(10)))
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {
+        "too few lanes": type_command("mlp", *TRAIN),
+        "a time": type_command("mlp", "--data", "shapes", "--lanes", "4", "--time", "20s"),
+        "flipped": type_command("flipped.py", *TRAIN, "--lanes", "3", "--name", "flipped"),
+    }
     with join_group() as group:
         place = Path(f"machine-{group.rank}")
         place.mkdir()
@@ -81,7 +99,7 @@ def main() -> None:
         found["rewound"] = next(event.reason for event in events if isinstance(event, Rewind))
         assert sum(isinstance(event, Epoch) for event in events) == 2
 
-        other = data.train if group.is_leader else shapes.train
+        other = shapes.train.take(range(100 + group.rank))
         try:
             train(run, Dataset.from_images(other), group)
         except DataError as error:
@@ -89,6 +107,13 @@ def main() -> None:
         everyone = [json.loads(text) for text in group.gather(json.dumps(found).encode())]
         if group.is_leader:
             sys.stdout.write(json.dumps(everyone) + "\n")
+            sys.stdout.flush()
+
+        group.wait()
+        if group.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        signal.signal(signal.SIGTERM, lambda *_: None)  # as a training does
+        group.wait()
 
 
 if __name__ == "__main__":

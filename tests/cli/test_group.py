@@ -9,18 +9,22 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from commands import run_lamina
 from torch.distributed import HashStore, Store
 
+from lamina import Epoch, load_data, start_run
 from lamina.errors import GroupError
 from lamina.runs.run import load_run
 from lamina.training.group import ALONE, Group
 from lamina.training.rendezvous import count_start
 
 SCRIPT = Path(__file__).parent / "group_script.py"
-TRAIN = ("-m", "lamina", "train", "mlp", "--data", "shapes", "--epochs", "6", "--batch-size", "100", "--lanes", "4")
+TRAIN = ("train", "mlp", "--data", "shapes", "--epochs", "4", "--batch-size", "100", "--lanes", "4")
 
 
 def torchrun(processes: int, *words: str | Path, restarts: int = 0) -> list[str]:
@@ -28,9 +32,9 @@ def torchrun(processes: int, *words: str | Path, restarts: int = 0) -> list[str]
     return [*launcher, "--max-restarts", str(restarts), *map(str, words)]
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
 
 
 def test_one_process_agrees_with_itself():
@@ -88,7 +92,8 @@ def digests(run: Path) -> list[str]:
 def undisturbed(tmp_path_factory) -> Path:
     """The run of TRAIN by one process."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert run([sys.executable, *TRAIN, "--name", "alone", "--runs-dir", str(folder)]).returncode == 0
+    done = run_lamina(*TRAIN, "--name", "alone", "--runs-dir", folder)
+    assert done.returncode == 0, done.stderr
     return folder / "alone"
 
 
@@ -107,75 +112,32 @@ def find_workers(launcher: int) -> dict[int, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
-def test_a_killed_worker_is_named_and_resuming_with_others_gives_the_same_weights(workplace, undisturbed):
-    with subprocess.Popen(
-        torchrun(3, *TRAIN, "--name", "killed", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:  # fmt: skip
-        assert json.loads(process.stdout.readline())["event"] == "epoch"
-        os.kill(find_workers(process.pid)[1], signal.SIGKILL)
-        _, printed = process.communicate(timeout=120)
-    assert "lamina: No answer from rank 1 of 3 processes: killed, stopped or cut off. Nothing is lost" in printed
-    assert printed.count("exitcode  : 75") == 2
-    resumed = run(torchrun(2, "-m", "lamina", "resume", "runs/killed"))
+def test_a_training_that_others_resume_ends_with_the_same_weights(workplace, undisturbed):
+    begun = start_run("mlp", load_data("shapes"), load_run(undisturbed).record.recipe, name="begun", device="cpu")
+    next(event for event in begun.iter_train() if isinstance(event, Epoch))
+    resumed = run(torchrun(3, "-m", "lamina", "resume", "runs/begun"))
     assert resumed.returncode == 0, resumed.stderr
-    assert "group: 2 processes of 1 thread each, for 4 lanes of every batch" in resumed.stderr
-    assert digests(Path("runs/killed")) == digests(undisturbed)
-    reports = [load_run(path).report for path in (undisturbed, Path("runs/killed"))]
+    assert "group: 3 processes of 1 thread each, for 4 lanes of every batch" in resumed.stderr
+    assert digests(Path("runs/begun")) == digests(undisturbed)
+    reports = [load_run(path).report for path in (undisturbed, Path("runs/begun"))]
     assert reports[0].to_json() | {"seconds": 0} == reports[1].to_json() | {"seconds": 0}
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_while_others_wait_for_it_is_named_before_torchrun_kills_them(tmp_path):
-    script = tmp_path / "dies.py"
-    script.write_text(
-        "import os, signal\n"
-        "from lamina.training.group import join_group\n"
-        "with join_group() as group:\n"
-        "    if group.rank == 1:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    signal.signal(signal.SIGTERM, lambda *_: None)  # as a training does\n"
-        "    group.wait()\n"
-    )
-    ended = run(torchrun(3, script))
-    assert ended.returncode == 1
-    assert ended.stderr.count("GroupError: No answer from rank 1 of 3 processes: killed, stopped or cut off.") == 2
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
-def test_torchrun_starts_a_training_again_that_lost_a_worker(workplace, undisturbed):
+def test_a_killed_worker_is_named_and_torchrun_starts_the_training_again(workplace, undisturbed):
     with subprocess.Popen(
-        torchrun(2, *TRAIN, "--name", "again", "--json", restarts=1),
+        torchrun(2, "-m", "lamina", *TRAIN, "--name", "again", "--json", restarts=1),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as process:  # fmt: skip
         assert json.loads(process.stdout.readline())["event"] == "epoch"
         os.kill(find_workers(process.pid)[1], signal.SIGKILL)
         rest, printed = process.communicate(timeout=180)
     assert process.returncode == 0, printed
+    assert "lamina: No answer from rank 1 of 2 processes: killed, stopped or cut off. Nothing is lost" in printed
     assert "group: started again by torchrun, 1 time so far" in printed
     assert json.loads(rest.splitlines()[-1])["event"] == "result"
     assert digests(Path("runs/again")) == digests(undisturbed)
-
-
-@pytest.mark.slow
-def test_what_happens_to_one_process_happens_to_all_at_the_same_step(workplace):
-    together = run(torchrun(2, SCRIPT.with_name("group_cases.py")))
-    assert together.returncode == 0, together.stderr
-    found = json.loads(together.stdout.splitlines()[-1])
-    for case in ("stopped", "rewound", "misplaced"):
-        assert found[0][case] == found[1][case], case
-    assert [own["has the run"] for own in found] == [True, False]  # the leader's disk has it
-    assert found[0]["misplaced"] == (
-        "Rank 1 has the run moved, but rank 0, which writes it, does not. Keep runs on a disk that the machines share, "
-        "or start torchrun with --node-rank 0 on the machine that has the run."
-    )
-    assert found[0]["stopped"] == [1, 2, 3]  # interrupted by rank 1 in step 2, though every tenth step has a record
-    rewind = found[0]["rewound"]
-    assert rewind.startswith("The loss became NaN at step 1 of epoch 2. First not finite: the logits, ")
-    expected = "is not the same for all processes (none of them has a majority). Give every machine"
-    assert all(expected in own["other data"] for own in found)
 
 
 FLIPPED = """
@@ -196,25 +158,67 @@ class Flipped(nn.Module):
 """
 
 
-@pytest.mark.slow
-def test_a_flipped_bit_is_found_at_the_end_of_the_epoch_and_its_rank_is_named(workplace):
-    Path("flipped.py").write_text(FLIPPED)
-    words = ("-m", "lamina", "train", "flipped.py", "--data", "shapes", "--epochs", "2", "--lanes", "3")
-    ended = run(torchrun(3, *words, "--name", "flipped"))
-    assert ended.returncode == 1
-    assert "lamina: After epoch 1 the weights differ between the processes (rank 1 deviates): memory" in ended.stderr
-    assert ended.stderr.count("exitcode  : 75") >= 1
-    assert digests(Path("runs/flipped")) == []
+@dataclass(frozen=True)
+class Cases:
+    """What each process has found in ``group_cases.py``, and what they left."""
+
+    folder: Path
+    found: list[dict[str, Any]]
+    status: int
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory) -> Cases:
+    folder = tmp_path_factory.mktemp("cases")
+    (folder / "flipped.py").write_text(FLIPPED)
+    ended = run(torchrun(3, SCRIPT.with_name("group_cases.py")), folder)
+    assert ended.stdout, ended.stderr
+    return Cases(folder, json.loads(ended.stdout.splitlines()[-1]), ended.returncode, ended.stderr)
 
 
 @pytest.mark.slow
-def test_what_several_processes_cannot_do_is_said_once(workplace):
-    for words, message in (
-        (TRAIN[:-2], "lamina: 2 processes train together, but lanes was 1: each needs a lane of the batch."),
-        ((*TRAIN, "--time", "20s"), "lamina: Each of several processes would measure another time"),
-    ):
-        rejected = run(torchrun(2, *[word for word in words if word not in ("--epochs", "6")]))
-        assert rejected.returncode == 1
-        assert rejected.stderr.count(message) == 1
-        ours = re.split(r"^[EW]\d{4} ", rejected.stderr, maxsplit=1, flags=re.MULTILINE)[0]
-        assert "Traceback" not in ours
+def test_what_happens_to_one_process_happens_to_all_at_the_same_step(cases):
+    found = cases.found
+    for case in ("stopped", "rewound", "misplaced"):
+        assert found[0][case] == found[1][case] == found[2][case], case
+    assert [own["has the run"] for own in found] == [True, False, False]  # the leader's disk has it
+    assert found[0]["misplaced"] == (
+        "Rank 1 has the run moved, but rank 0, which writes it, does not. Keep runs on a disk that the machines share, "
+        "or start torchrun with --node-rank 0 on the machine that has the run."
+    )
+    assert found[0]["stopped"] == [1, 2, 3]  # interrupted by rank 1 in step 2, though every tenth step has a record
+    rewind = found[0]["rewound"]
+    assert rewind.startswith("The loss became NaN at step 1 of epoch 2. First not finite: the logits, ")
+    expected = "is not the same for all processes (none of them has a majority). Give every machine"
+    assert all(expected in own["other data"] for own in found)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_while_others_wait_for_it_is_named_before_torchrun_kills_them(cases):
+    assert cases.status == 1
+    assert cases.printed.count("GroupError: No answer from rank 1 of 3 processes: killed, stopped or cut off.") == 2
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_is_found_at_the_end_of_the_epoch_and_its_rank_is_named(cases):
+    flipped = [own["flipped"] for own in cases.found]
+    assert [status for status, _ in flipped] == [75, 75, 75]
+    message = "lamina: After epoch 1 the weights differ between the processes (rank 1 deviates): memory"
+    assert message in flipped[0][1]
+    assert digests(cases.folder / "runs/flipped") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("too few lanes", "lamina: 3 processes train together, but lanes was 1: each needs a lane of the batch."),
+        ("a time", "lamina: Each of several processes would measure another time"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_said_once(cases, case, message):
+    found = [own[case] for own in cases.found]
+    assert [status for status, _ in found] == [2, 2, 2]
+    assert "".join(printed for _, printed in found).count("lamina: ") == 1
+    assert message in found[0][1]

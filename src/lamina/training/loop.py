@@ -125,7 +125,8 @@ class Training:
             for batch in step.own:  # one, unless the recipe divides batches into lanes
                 logits = forward(batch)
                 loss = task.loss(logits, batch.targets, self.recipe.label_smoothing, batch.weights)
-                loss.backward(batch.share)
+                # Not backward(share): torch would load its symbolic shapes, more than a second's work.
+                (loss if batch.share is None else loss * batch.share).backward()
                 lanes.add(batch, loss, task.correct(logits.detach(), batch.targets))
             sums = lanes.finish()
 
