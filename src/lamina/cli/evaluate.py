@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from lamina.cli.duplicates import say_overlap
 from lamina.cli.models import choose_evaluated_data, choose_run_data, load_predictor
 from lamina.cli.options.evaluate import EvaluateOptions
-from lamina.cli.overlap import say_overlap
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import evaluate_with_logits

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from lamina.cli.duplicates import Sight, list_sights, show_outliers
 from lamina.cli.models import choose_evaluated_data, load_predictor
 from lamina.cli.options.data import DataOptions
-from lamina.cli.outliers import Sight, list_sights, show_outliers
 from lamina.cli.output import save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.cli.wrong import count_suspects, report_suspects, warn_if_weak

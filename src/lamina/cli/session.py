@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lamina.cli import STARTED
-from lamina.cli.overlap import say_overlap
+from lamina.cli.duplicates import say_overlap
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset
 from lamina.errors import plural

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from lamina.cli.duplicates import Sight
 from lamina.cli.options.data import DataOptions
-from lamina.cli.outliers import Sight
 from lamina.cli.output import save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images

@@ -80,22 +80,7 @@ def load_data(
 def load_to_evaluate(
     source: str | Path, preparation: Preparation, target_names: tuple[str, ...], *, progress: Progress | None = None
 ) -> Dataset:
-    """Load a data set, as ``load_data`` does, to evaluate a model of these targets that was trained on another.
-
-    Its targets are numbered in the order of ``target_names``, the model's classes or labels, and
-    ``preparation.task`` is the model's. It may lack training images and some classes. No splits are drawn: without
-    ``val`` and ``test``, all is ``test``.
-
-    Warns:
-        LaminaWarning: images could not be read and were left out.
-
-    Raises:
-        DataError: it cannot be read, or has a class or label that the model lacks.
-
-    >>> backwards = load_data("shapes").train.target_names[::-1]
-    >>> load_to_evaluate("shapes", Preparation(task="single-label"), backwards).test.target_names == backwards
-    True
-    """
+    """Load data for a trained model, in the order of its targets; no splits are drawn: without any, all is ``test``."""
     dataset = _read(source, replace(preparation, val_fraction=0.0, test_fraction=0.0), progress)
     if dataset.problems:
         warnings.warn(_describe_problems(dataset.problems), LaminaWarning, stacklevel=2)
@@ -129,11 +114,7 @@ def as_dataset(data: Dataset | Images | str | Path | None) -> Dataset:
 
 
 def resize_dataset(dataset: Dataset, side_px: int, progress: Progress | None = None) -> Dataset:
-    """The same data set as squares of another size: loaded again, or resized where it is not from a source alone.
-
-    >>> resize_dataset(load_data("shapes", Preparation(size_px=8)), 16).train.shape
-    (3, 16, 16)
-    """
+    """The same data set as squares of another size: loaded again, or resized where it is not from a source alone."""
     preparation = replace(dataset.preparation, size_px=side_px)
     if dataset.source and _has_same_targets(_read(dataset.source, dataset.preparation, progress), dataset):
         return _read(dataset.source, preparation, progress)  # it was not changed since it was loaded

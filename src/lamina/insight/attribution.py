@@ -42,12 +42,7 @@ def occlusion(
 
     Zeiler and Fergus, Visualizing and understanding convolutional networks, arXiv 1311.2901, section 4.2.
 
-    Args:
-        model: the model to explain.
-        pixels: its images.
-        targets: the index of the output to explain, for each image.
-        window_px: height and width of the window; by default an eighth of the shorter side.
-        stride_px: how far it moves down and across; by default half the window.
+    By default the window's side is an eighth of the image's shorter side, and it moves by half of that.
     """
     height, width = pixels.shape[1:3]
     side = window_side_px(height, width)
@@ -90,12 +85,7 @@ def integrated_gradients(
 
     Sundararajan, Taly, Yan, Axiomatic attribution for deep networks, arXiv 1703.01365, equation 1.
 
-    Args:
-        model: the model to explain.
-        pixels: its images.
-        targets: the index of the output to explain, for each image.
-        steps: points on the straight way from the baseline to the image.
-        baseline: the colour of an empty image, 0 to 255 for each channel; by default the model's mean.
+    ``baseline`` is the colour of an empty image, 0 to 255 for each channel; by default the model's mean.
     """
     places, weights = np.polynomial.legendre.leggauss(steps)  # on -1 to 1
     maps = np.empty(pixels.shape[:3], np.float32)
@@ -123,14 +113,7 @@ def grad_cam(
     Selvaraju et al., Grad-CAM, arXiv 1610.02391, equations 1 and 2; without the rectifier of the second, so that what
     speaks against the output is seen too. Enlarged to the image's size bilinearly.
 
-    Args:
-        model: the model to explain.
-        pixels: its images.
-        targets: the index of the output to explain, for each image.
-        layer: its number in the net, from 1, or its module path; by default the last with height and width.
-
-    Raises:
-        NetError: there is no such layer, or its output has no height and width.
+    ``layer`` is its number in the net, from 1, or its module path; by default the last with height and width.
     """
     chosen = find_spatial_layer(model) if layer is None else layer
     if chosen is None:

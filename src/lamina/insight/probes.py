@@ -158,10 +158,7 @@ def compare_layers(
     others: Sequence[str],
     progress: Progress | None = None,
 ) -> Float64[np.ndarray, "l m"]:
-    """How alike each layer of one model and each of another represent the images: unbiased linear CKA.
-
-    Kornblith et al., arXiv 1905.00414, with the estimator of Nguyen et al., arXiv 2010.15327, equation 3.
-    """
+    """Unbiased linear CKA of each layer and each of another model (arXiv 1905.00414, and 2010.15327, equation 3)."""
     if len(pixels) < LEAST_COMPARED:
         raise DataError(f"Layers are compared on at least {LEAST_COMPARED} pictures, but got {len(pixels)}. Give more.")
     wanted = [(model, path) for path in layers] + [(other, path) for path in others]

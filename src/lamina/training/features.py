@@ -115,17 +115,7 @@ def trace_weights(model: Model) -> Iterator[Tensor]:
 def features(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None, at_once: int | None = None
 ) -> Float[Tensor, "n d"]:
-    """The input of the model's head for each image, on the CPU; ``progress`` is called with (images done, all images).
-
-    Raises:
-        NetError: the images are not of the model's shape, or no layer gives the logits.
-
-    >>> from lamina import Recipe, load_data, load_net
-    >>> from lamina.training.model import build_model
-    >>> images = load_data("shapes").test
-    >>> features(build_model(load_net("mlp"), images, Recipe()), images.pixels[:5]).shape
-    torch.Size([5, 100])
-    """
+    """The input of the model's head for each image, on the CPU; ``NetError`` where no layer gives the logits."""
     return predict_with_features(model, pixels, progress, at_once)[1]
 
 

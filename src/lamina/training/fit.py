@@ -33,14 +33,7 @@ PRETRAINED_HOME = Home(500, 96)
 
 
 def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home = ZOO_HOME) -> Recipe:
-    """The recipe adapted to another number of images, another size and a kind of target.
-
-    Args:
-        recipe: as it was tuned on the images of ``home``.
-        images: number of training images, at least 1.
-        side_px: the smaller side of an image.
-        kind: of target; numbers have no labels to smooth, and any augmentation but a shift may change them.
-        home: the images that the recipe was tuned on.
+    """The recipe, tuned on images of ``home``, adapted to a number of images, a smaller side and a kind of target.
 
     >>> from lamina.targets import SINGLE_LABEL
     >>> recipe = Recipe(epochs=10, batch_size=500, optimizer="muon", lr=0.06)
@@ -67,7 +60,7 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
         cutout_px=round(cutout_px * scale),
     )
     if kind is not REGRESSION:
-        return fitted
+        return fitted  # numbers have no labels to smooth, and any augmentation but a shift may change them
     return dataclasses.replace(
         fitted, label_smoothing=0.0, flip="off", cutout_px=0, crop_from_fraction=0.0, jitter_fraction=0.0
     )

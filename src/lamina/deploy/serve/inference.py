@@ -17,8 +17,8 @@ import torch
 
 from lamina.data.preparation import Resize
 from lamina.deploy.serve.explanation import explain_picture
-from lamina.deploy.serve.messages import pack_values, read_request
 from lamina.deploy.serve.similar import TrainingPictures, open_training_pictures
+from lamina.deploy.serve.worker import pack_values, read_request
 from lamina.errors import LaminaError, RunError
 from lamina.evaluation.pictures import decode_ahead
 from lamina.evaluation.predictor import Prediction, Predictor

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import struct
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
-from lamina.deploy.serve.messages import LENGTH, pack_values
 from lamina.deploy.serve.security import TOKEN_VARIABLE
 from lamina.errors import LaminaError, RunError
 
@@ -25,6 +25,22 @@ SECONDS = {"predict": 20.0, "explain": 60.0, "similar": 60.0}
 START_SECONDS = 120.0
 RETRY_SECONDS = 1.0  # between attempts to start the process again
 ANSWER_LIMIT_BYTES = 64 * 2**20
+LENGTH = struct.Struct(">I")  # of the JSON that follows; images follow as they are
+
+
+def pack_values(values: Any) -> bytes:
+    """JSON, after its length."""
+    text = json.dumps(values).encode()
+    return LENGTH.pack(len(text)) + text
+
+
+def read_request(file: BinaryIO) -> tuple[str, int, list[bytes]] | None:
+    """The next request; ``None`` where the server has closed the pipe."""
+    length = file.read(LENGTH.size)
+    if len(length) < LENGTH.size:
+        return None
+    head = json.loads(file.read(*LENGTH.unpack(length)))
+    return head["task"], head["model"], [file.read(size) for size in head["sizes"]]
 
 
 class FullError(Exception):
