@@ -10,8 +10,9 @@ from PIL import Image
 
 from lamina.data import Images
 from lamina.drawing.curves import draw_curves
-from lamina.drawing.reports import draw_confusion, draw_labels, draw_scatter
+from lamina.drawing.reports import draw_confusion, draw_labels, draw_reliability, draw_scatter
 from lamina.drawing.style import COLOURS, save_figure
+from lamina.drawing.units import draw_probes
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.intervals import Interval
 from lamina.evaluation.reports import (
@@ -24,6 +25,7 @@ from lamina.evaluation.reports import (
     NumberScores,
     Score,
 )
+from lamina.training.task import SingleLabel
 
 BASELINE = Baseline(0.3, 0.2, Interval(0.1, 0.3))
 
@@ -129,11 +131,27 @@ def test_seeds_of_different_length_and_epochs_without_figures_can_be_drawn(tmp_p
     assert count_pixels(tmp_path / "curves.png", COLOURS[0]) > 200
 
 
-def test_one_epoch_is_a_point(tmp_path):
-    save_figure(draw_curves({"mlp": [history(1)]}, ACCURACY), tmp_path / "curves.png")
-    with_points = count_pixels(tmp_path / "curves.png", COLOURS[0])
+def test_the_values_of_one_epoch_are_bars(tmp_path):
+    report = report_of([[9, 0], [0, 9]], ["cat", "dog"])
+    figure = draw_curves({"mlp": [history(1)]}, ACCURACY, reports={"mlp": [report]})
+    row = history(1)[0]
+    for axes, column in zip(figure.axes, ("accuracy", "loss"), strict=True):
+        assert [tick.get_text() for tick in axes.get_yticklabels()] == ["train", "val", "test"]
+        assert [bar.get_width() for bar in axes.patches] == [
+            row[f"train_{column}"], row[f"val_{column}"], getattr(report, column)
+        ]  # fmt: skip
+    save_figure(figure, tmp_path / "curves.png")
     save_figure(draw_curves({"mlp": [[]]}, ACCURACY), tmp_path / "empty.png")
-    assert with_points > count_pixels(tmp_path / "empty.png", COLOURS[0])
+
+
+def test_axes_of_fractions_end_at_100_percent():
+    rows = [row | {"val_accuracy": 1.0} for row in history(3)]
+    assert draw_curves({"mlp": [rows]}, ACCURACY).axes[0].get_ylim()[1] == 1
+    answers = Answers("test", np.eye(3, dtype=np.float32), np.arange(3), ("0", "1", "2"))
+    reliability, coverage = draw_reliability(SingleLabel(("a", "b", "c"), (0.3, 0.3, 0.4)), answers).axes
+    assert [reliability.get_xlim(), reliability.get_ylim(), coverage.get_xlim()] == [(0, 1)] * 3
+    assert coverage.get_ylim()[1] == 1
+    assert draw_probes(["a", "b"], [0.5, 1.0], [0.1, 0.2], "accuracy", is_fraction=True).axes[0].get_ylim() == (0, 1)
 
 
 def test_a_picture_is_replaced_whole(tmp_path):

@@ -22,7 +22,7 @@ def layers_of(names: list[str], epoch: int, **changes: list[float | None]) -> di
         column: [None if place % 2 else (place + 1) * 10.0**power * epoch for place in places]
         for power, column in enumerate(columns, start=-2)
     }
-    inactive = [0.1 * epoch if place % 2 else None for place in places]
+    inactive = [min(1.0, 0.1 * epoch) if place % 2 else None for place in places]
     return {"names": names, **figures, "inactive_fractions": inactive, **changes}
 
 
@@ -57,6 +57,24 @@ def test_a_norm_of_0_and_epochs_without_one_of_the_figures_can_be_drawn(tmp_path
     save_figure(figure, tmp_path / "curves.png")
     rows = [row | {"layers": layers_of(NAMES, 1, **only_looked)} for row in history(1)]
     save_figure(draw_curves({"mlp": [rows]}, ACCURACY), tmp_path / "one.png")
+
+
+@pytest.mark.parametrize(
+    "norms", [[0.5, None, 1.2], [3.0, None, 3.1], [3.0, None, 3.0], [0.01, None, 30.0], [1e-9, None, 1.0]], ids=str
+)
+def test_norms_have_several_ticks_however_near_or_far_they_are(norms):
+    rows = [row | {"layers": layers_of(NAMES, row["epoch"], gradient_norms=norms)} for row in history(2)]
+    axes = draw_curves({"mlp": [rows]}, ACCURACY).axes[2]
+    low, high = axes.get_ylim()
+    assert 3 <= sum(low <= tick <= high for tick in axes.get_yticks()) <= 12
+
+
+def test_of_one_epoch_each_panel_goes_from_layer_to_layer():
+    rows = [row | {"layers": layers_of(NAMES, row["epoch"])} for row in history(1)]
+    figure = draw_curves({"mlp": [rows]}, ACCURACY)
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    assert lines_of(panels["gradient norm"])[0] == ([0, 2], [0.01, 0.03])
+    assert panels["gradient norm"].get_xlabel() == "layer, from first to last"
 
 
 def test_of_many_layers_some_are_named(tmp_path):

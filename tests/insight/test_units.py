@@ -59,7 +59,7 @@ def test_a_detector_built_by_hand_says_what_it_sees(red_squares):
     assert unit.describe_best() == "red 1.00"
     assert unit.removal.before.value == 1.0
     assert unit.removal.cost == 0.5
-    assert unit.removal.describe_score() == "-50.0 %"
+    assert unit.removal.describe_score() == "-50.0 points"
     filters = read_filters(model, "body.1")
     assert filters.shape == (1, 3, 4, 4)
     assert (filters[0, 0] > 0).all()

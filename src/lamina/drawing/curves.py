@@ -7,13 +7,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lamina.drawing.layers import draw_layers
-from lamina.drawing.style import COLOURS, GRID, INK, label, new_figure, percent_formatter
+from lamina.drawing.style import COLOURS, GRID, INK, label, limit_fraction, new_figure, percent_formatter
 from lamina.evaluation.reports import Report
 from lamina.targets import Score
 
@@ -26,14 +27,49 @@ def draw_curves(
     claimed: Mapping[str, float] | None = None,
     reports: Mapping[str, Sequence[Report]] | None = None,
 ) -> Figure:
-    """Draw score and loss by epoch: thin lines for seeds, a thick one for the mean; of one history, its layers."""
+    """Draw score and loss by epoch: thin lines for seeds, a thick one for the mean; of one history, its layers.
+
+    The values of a single history of one epoch are bars, and those of its layers go from first to last.
+    """
     claimed, reports = claimed or {}, reports or {}
     rows = [row for histories in curves.values() for history in histories for row in history]
-    colours = dict(zip(curves, itertools.cycle(COLOURS), strict=False))
-    has_layers = sum(map(len, curves.values())) == 1 and any("layers" in row for row in rows)
-    figure = new_figure(11, 11 if has_layers else 5)
-    grid = figure.add_gridspec(3 if has_layers else 1, 6, height_ratios=(5, 3, 3) if has_layers else (1,))
+    has_one_history = sum(map(len, curves.values())) == 1
+    has_layers = has_one_history and any("layers" in row for row in rows)
+    has_bars = has_one_history and len(rows) == 1
+    top_inches = 2.2 if has_bars else 5.0
+    figure = new_figure(11, top_inches + 6 * has_layers)
+    grid = figure.add_gridspec(3 if has_layers else 1, 6, height_ratios=(top_inches, 3, 3) if has_layers else (1,))
     panels = [figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])]
+    if has_bars:
+        _draw_bars(figure, panels, rows[0], score, next(iter(curves)), next(iter(reports.values()), ())[:1])
+    else:
+        _draw_epochs(figure, panels, curves, score, claimed, reports)
+    if has_layers:
+        below = [figure.add_subplot(grid[1 + place // 3, 2 * (place % 3) : 2 * (place % 3) + 2]) for place in range(6)]
+        draw_layers(figure, below, rows)
+        panels += below
+    for axes in panels[2 * has_bars :]:
+        axes.set_xlabel("layer, from first to last" if has_bars else "epoch", color=INK)
+        axes.grid(color=GRID)
+        if not has_bars:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axes.set_xlim(0.5, max((row["epoch"] for row in rows), default=1) + 0.5)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _draw_epochs(
+    figure: Figure,
+    panels: Sequence[Axes],
+    curves: Mapping[str, Sequence[History]],
+    score: Score,
+    claimed: Mapping[str, float],
+    reports: Mapping[str, Sequence[Report]],
+) -> None:
+    """Draw score and loss by epoch."""
+    rows = [row for histories in curves.values() for history in histories for row in history]
+    colours = dict(zip(curves, itertools.cycle(COLOURS), strict=False))
     for axes, quantity in zip(panels, (score.name, "loss"), strict=True):
         for net_name, histories in curves.items():
             for column, style in ((f"train_{quantity}", "--"), (f"val_{quantity}", "-")):
@@ -43,21 +79,15 @@ def draw_curves(
                 value = report.loss if quantity == "loss" else report.score.value
                 axes.plot(last, value, color=colours[net_name], marker="D", linestyle="", clip_on=False)
         axes.set_title(quantity.replace("_", " "), loc="left", color=INK)
-    if has_layers:
-        below = [figure.add_subplot(grid[1 + place // 3, 2 * (place % 3) : 2 * (place % 3) + 2]) for place in range(6)]
-        draw_layers(figure, below, rows)
-        panels += below
-    for axes in panels:
-        axes.set_xlabel("epoch", color=INK)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set_xlim(0.5, max((row["epoch"] for row in rows), default=1) + 0.5)
-        axes.grid(color=GRID)
-        axes.spines[["top", "right"]].set_visible(False)
-    score_axes = figure.axes[0]
-    if not score.lower_is_better:
-        score_axes.yaxis.set_major_formatter(percent_formatter())
+    score_axes = panels[0]
     for net_name, value in claimed.items():
         score_axes.axhline(value, color=colours[net_name], linestyle=":", linewidth=1.5)
+    if not score.lower_is_better:
+        limit_fraction(score_axes)
+        columns = f"train_{score.name}", f"val_{score.name}"
+        if not any(row.get(column) is not None for row in rows for column in columns):
+            score_axes.set_ylim(0, 1)  # there are only final scores, around which nothing is to be seen
+        score_axes.yaxis.set_major_formatter(percent_formatter())
 
     keys = _list_nets(colours)
     keys.append(Line2D([], [], color=INK, linestyle="--", label="training images"))
@@ -69,7 +99,33 @@ def draw_curves(
     if claimed:
         keys.append(Line2D([], [], color=INK, linestyle=":", label="claimed"))
     figure.legend(handles=keys, loc="outside upper left", ncols=min(len(keys), 6), frameon=False)
-    return figure
+
+
+def _draw_bars(
+    figure: Figure, panels: Sequence[Axes], row: Mapping[str, Any], score: Score, net_name: str, final: Sequence[Report]
+) -> None:
+    """Draw score and loss of the only epoch: on the training images, on ``val`` and in the final report."""
+    for axes, quantity in zip(panels, (score.name, "loss"), strict=True):
+        bars = {
+            name: row[column]
+            for name, column in (("train", f"train_{quantity}"), ("val", f"val_{quantity}"))
+            if row.get(column) is not None
+        }
+        bars |= {one.split: one.loss if quantity == "loss" else one.score.value for one in final}
+        drawn = axes.barh(list(bars), list(bars.values()), height=0.6, color=COLOURS[0])
+        is_fraction = quantity != "loss" and not score.lower_is_better
+        texts = [f"{100 * value:.1f} %" if is_fraction else f"{value:.4g}" for value in bars.values()]
+        axes.bar_label(drawn, texts, padding=4, color=INK, fontsize=9)
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.tick_params(axis="y", length=0)
+        axes.set_title(quantity.replace("_", " "), loc="left", color=INK)
+        if is_fraction:
+            axes.set_xlim(0, 1.12)
+            axes.set_xticks(np.arange(0, 1.01, 0.2))
+            axes.spines["bottom"].set_bounds(0, 1)  # the room beyond is for the values
+            axes.xaxis.set_major_formatter(percent_formatter())
+    figure.legend(handles=_list_nets({net_name: COLOURS[0]}), loc="outside upper left", frameon=False)
 
 
 def _list_nets(colours: Mapping[str, str]) -> list[Line2D]:
@@ -91,4 +147,6 @@ def _draw_seeds(axes: Axes, seeds: Sequence[Mapping[int, float]], colour: str, s
     # A single epoch makes no line; its point is hollow where the line would be dashed.
     marker = "o" if len(epochs) == 1 else None
     fill = colour if style == "-" else "white"
-    axes.plot(epochs, means, color=colour, linestyle=style, linewidth=2.2, marker=marker, markerfacecolor=fill)
+    axes.plot(
+        epochs, means, color=colour, linestyle=style, linewidth=2.2, marker=marker, markerfacecolor=fill, clip_on=False
+    )

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lamina.drawing.style import COLOURS, FAINT_INK, GRID, INK, label, new_figure, percent_formatter
+from lamina.drawing.style import COLOURS, FAINT_INK, GRID, INK, label, limit_fraction, new_figure, percent_formatter
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import find_bins, judge_answers
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport
@@ -82,10 +82,11 @@ def draw_reliability(task: Task, answers: Answers) -> Figure:
         colour = COLOURS[0] if number == 0 else FAINT_INK
         axes.plot(
             [one_bin[0] for one_bin in bins], [one_bin[1] for one_bin in bins], marker="o", markersize=4,
-            linestyle="-" if number == 0 else "--", color=colour, label=f"{name}: error {format_percent(error)}",
+            linestyle="-" if number == 0 else "--", color=colour, clip_on=False,
+            label=f"{name}: error {format_percent(error)}",
         )  # fmt: skip
     axes.set_title(f"reliability on {answers.split}", loc="left", color=INK)
-    axes.set(xlim=(0, 1.01), ylim=(0, 1.01))
+    axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_xlabel("probability of the answer", color=INK)
     axes.set_ylabel("how often it is right" if has_coverage else "how often the label is there", color=INK)
     axes.legend(frameon=False, fontsize=8)
@@ -93,11 +94,11 @@ def draw_reliability(task: Task, answers: Answers) -> Figure:
         confidence, is_right = judge_answers(task, logits, truth)
         ordered = is_right[confidence.argsort(descending=True, stable=True)].double()
         kept = torch.arange(1, len(ordered) + 1)
-        coverage.plot(kept / len(ordered), ordered.cumsum(0) / kept, color=COLOURS[0])
+        coverage.plot(kept / len(ordered), ordered.cumsum(0) / kept, color=COLOURS[0], clip_on=False)
         coverage.set_title("accuracy if the least sure are rejected", loc="left", color=INK)
         coverage.set_xlabel("fraction of answers that is kept", color=INK)
-        coverage.set_xlim(0, 1.01)
-        coverage.set_ylim(top=1.01)
+        coverage.set_xlim(0, 1)
+        limit_fraction(coverage)
     for each in figure.axes:
         each.xaxis.set_major_formatter(percent_formatter())
         each.yaxis.set_major_formatter(percent_formatter())
@@ -130,6 +131,7 @@ def draw_labels(report: LabelReport) -> Figure:
     axes.xaxis.set_major_formatter(percent_formatter())
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_bounds(0, 1)  # the room beyond is for the values
     axes.set_title(title, loc="left", color=INK, pad=10)
     keys = [
         Line2D([], [], color=COLOURS[0], linewidth=6, label="average precision"),

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lamina.drawing.style import FAINT_INK, INK
 
 MARGIN_PX, GAP_PX, TEXT_PX = 24, 6, 17
+LEAST_WIDTH_PX = 480  # so that remarks have room
 FRAME = "#d8d8d8"
 
 
@@ -29,7 +30,7 @@ class SheetRow:
 
 
 def lay_out(rows: Sequence[SheetRow], title: str, remark: str = "", rest: str = "") -> Image.Image:
-    """Draw rows of tiles under a title and a remark, and above what is left out."""
+    """Draw rows of tiles under a title and a remark, which is wrapped, and above what is left out."""
     font, small, title_font = (load_font(round(TEXT_PX * scale)) for scale in (1, 0.8, 1.3))
     tiles = [tile for row in rows for tile in row.tiles]
     texts = [text for row in rows for caption in row.captions for text in caption]
@@ -41,18 +42,16 @@ def lay_out(rows: Sequence[SheetRow], title: str, remark: str = "", rest: str = 
     row_height = max(cell_height, 2 * TEXT_PX + 6 if name_width else 0) + GAP_PX
     heights = [row_height + max((len(caption) * TEXT_PX + 4 for caption in row.captions), default=0) for row in rows]
     left = MARGIN_PX + (name_width + MARGIN_PX if name_width else 0)
-    top = MARGIN_PX + (3 if remark else 2) * TEXT_PX
     columns = max((len(row.tiles) for row in rows), default=0)
-    widths = (
-        left + columns * (cell_width + GAP_PX),
-        MARGIN_PX + ceil(title_font.getlength(title)),
-        MARGIN_PX + ceil(small.getlength(remark)),
-    )
+    width = max(left + columns * (cell_width + GAP_PX), MARGIN_PX + ceil(title_font.getlength(title)), LEAST_WIDTH_PX)
+    remarks = _wrap(remark, small, width - MARGIN_PX)
+    top = MARGIN_PX + (2 + len(remarks)) * TEXT_PX
     rest_height = 2 * TEXT_PX if rest else 0
-    sheet = Image.new("RGB", (max(widths) + MARGIN_PX, top + sum(heights) + rest_height + MARGIN_PX), "white")
+    sheet = Image.new("RGB", (width + MARGIN_PX, top + sum(heights) + rest_height + MARGIN_PX), "white")
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN_PX, MARGIN_PX), title, INK, title_font, anchor="lm")
-    pen.text((MARGIN_PX, MARGIN_PX + 1.4 * TEXT_PX), remark, FAINT_INK, small, anchor="lm")
+    for line, text in enumerate(remarks):
+        pen.text((MARGIN_PX, MARGIN_PX + (1.4 + line) * TEXT_PX), text, FAINT_INK, small, anchor="lm")
     y = top
     for row, height in zip(rows, heights, strict=True):
         middle = y + cell_height / 2
@@ -68,6 +67,16 @@ def lay_out(rows: Sequence[SheetRow], title: str, remark: str = "", rest: str = 
         y += height
     pen.text((left, y + rest_height / 2), rest, FAINT_INK, font, anchor="lm")
     return sheet
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, most_px: int) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= most_px:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def break_rows(tiles: Sequence[Image.Image], captions: Sequence[tuple[str, ...]], columns: int) -> list[SheetRow]:

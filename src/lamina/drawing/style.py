@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -54,6 +55,12 @@ def label(name: str, longest: int = LONGEST_NAME) -> str:
 @cache
 def _letters(font_file: str) -> frozenset[int]:
     return frozenset(get_font(font_file).get_charmap())
+
+
+def limit_fraction(axes: Axes) -> None:
+    """End the axis of a fraction at 0 and 100 %, however much room is left around what is drawn."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0.0), min(high, 1.0))
 
 
 def percent_formatter() -> FuncFormatter:

@@ -67,7 +67,7 @@ class Removal:
         change = self.after.value - self.before.value
         if self.before.lower_is_better:
             return _signed(change, 4)
-        return f"{_signed(100 * change, 1)} %"
+        return f"{_signed(100 * change, 1)} points"
 
     def describe_loss(self) -> str:
         return _signed(self.loss_rise, 3)
