@@ -119,7 +119,7 @@ class Scene:
 
     def read_digests(self, name: str) -> tuple[str, ...]:
         """The digest of the weights after each epoch of a run."""
-        return tuple(str(row["weights"]) for row in load_run(self.folder / "runs" / name).history.epochs())
+        return tuple(str(row["weights"]) for row in load_run(self.folder / "runs" / name).folder.history.epochs())
 
     def log(self, name: str) -> Path:
         """A new file for what a torchrun prints."""

@@ -126,7 +126,7 @@ def test_stopped_in_the_second_training_the_better_so_far_is_named_and_both_stay
     best, stopped = load_run(started[0].path), load_run(started[1].path)
     assert best.record.considered == comparison.candidates
     assert best.report is None  # test is read once, for the better of two whole runs
-    assert [row["epoch"] for row in stopped.history.epochs()] == [1]
+    assert [row["epoch"] for row in stopped.folder.history.epochs()] == [1]
     assert stopped.train(data=bright(), progress=False).split == "test"
     assert best.evaluate(data=bright()).split == "test"
 
@@ -137,7 +137,7 @@ def test_a_loop_that_is_left_leaves_whole_runs(tmp_path):
             if isinstance(event, Started) and event.run.record.net_name == "large":
                 break
     first, second = sorted((load_run(path) for path in tmp_path.iterdir()), key=lambda run: run.record.created)
-    assert len(first.history.epochs()) == first.record.recipe.epochs == 2
+    assert len(first.folder.history.epochs()) == first.record.recipe.epochs == 2
     assert second.train(data=bright(), progress=False).split == "test"
 
 

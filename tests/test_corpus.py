@@ -169,8 +169,8 @@ def test_any_line_of_a_history_is_read_or_refused_by_its_name(tmp_path_factory, 
     (folder / "history.jsonl").write_bytes(text.encode("utf-8", "surrogatepass") + b"\n")
     run = load_run(folder)
     try:
-        run.history.epochs()
-        run.history.trim(1, 0)
+        run.folder.history.epochs()
+        run.folder.history.trim(1, 0)
     except LaminaError as error:
         assert str(folder / "history.jsonl") in str(error)
 

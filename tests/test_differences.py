@@ -19,7 +19,7 @@ def finish(folder, recipe=RECIPE, net=NET):
     run, training = start(folder, recipe, net)
     for epoch in follow(training):
         row = epoch.to_json()
-        run.history.append({name: row[name] for name in ("event", "epoch", "train_loss", "train_seconds", "lr")})
+        run.folder.history.append({name: row[name] for name in ("event", "epoch", "train_loss", "train_seconds", "lr")})
     run.folder.save_report(evaluate(training.model, DATA.test))
     return run
 

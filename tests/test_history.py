@@ -40,20 +40,37 @@ def raises(message: str):
     return pytest.raises(RunError, match=f"^{re.escape(message)}$")
 
 
+def test_the_history_is_a_frame_of_the_epochs_numbers(run):
+    assert run.history.shape == (0, 0)
+    for row in (
+        {"event": "epoch", "epoch": 1, "train_loss": 1, "weights": "ab", "diagnoses": []},
+        {"event": "rewind", "rewind": 1, "lr": 0.5},
+        {"event": "epoch", "epoch": 2, "train_loss": 0.5, "val_accuracy": 0.25},
+    ):
+        run.folder.history.append(row)
+    assert run.history.to_dict(as_series=False) == {
+        "epoch": [1, 2],
+        "train_loss": [1.0, 0.5],
+        "val_accuracy": [None, 0.25],
+    }
+    panels = {axes.get_title(loc="left"): axes for axes in run.plot().axes}
+    assert [list(line.get_ydata()) for line in panels["loss"].lines] == [[1.0, 0.5], []]
+
+
 def test_the_history_grows_by_a_line_an_epoch(run):
-    assert run.history.epochs() == []
+    assert run.folder.history.epochs() == []
     rows = [
         {"event": "epoch", "epoch": 1, "train_loss": 0.1 + 0.2, "train_accuracy": None},
         {"event": "epoch", "epoch": 2, "train_loss": 1e-9},
     ]
     for place, row in enumerate(rows, start=1):
-        run.history.append(row)
-        assert run.history.epochs() == rows[:place]
+        run.folder.history.append(row)
+        assert run.folder.history.epochs() == rows[:place]
 
 
 def test_nan_and_infinity_become_null(run):
     epoch = Epoch(1, 2, math.nan, None, 1.0, 12.0, 0.1, metrics={"val_loss": math.inf})
-    run.history.append(epoch.to_json())
+    run.folder.history.append(epoch.to_json())
     row = json.loads((run.path / "history.jsonl").read_text())
     assert (row["train_loss"], row["val_loss"]) == (None, None)
 
@@ -61,8 +78,8 @@ def test_nan_and_infinity_become_null(run):
 def test_figures_of_layers_are_kept_and_a_bad_one_is_named(run):
     figures = {"names": ["1 Linear", "2 ReLU"], "gradient_norms": (0.5, None), "weight_norms": (None, None)}
     figures |= dict.fromkeys(("update_norms", "input_means", "input_deviations", "inactive_fractions"), (1, 0.25))
-    run.history.append({"event": "epoch", "epoch": 1, "layers": figures})
-    (row,) = run.history.epochs()
+    run.folder.history.append({"event": "epoch", "epoch": 1, "layers": figures})
+    (row,) = run.folder.history.epochs()
     assert row["layers"]["gradient_norms"] == [0.5, None]
     assert row["layers"]["weight_norms"] == [None, None]
     file = run.path / "history.jsonl"
@@ -70,11 +87,11 @@ def test_figures_of_layers_are_kept_and_a_bad_one_is_named(run):
     for good, bad in (("0.25", '"x"'), ("[0.5, null]", "[0.5]"), ('"1 Linear"', "1"), ("[0.5, null]", "3")):
         file.write_text(whole.replace(good, bad))
         with pytest.raises(RunError, match="its layers should be names and a number or null for each"):
-            run.history.epochs()
+            run.folder.history.epochs()
 
 
 def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
-    run.history.append({"event": "epoch", "epoch": 1, "reason": "ü"})
+    run.folder.history.append({"event": "epoch", "epoch": 1, "reason": "ü"})
     file = run.path / "history.jsonl"
     whole = file.read_bytes()
     for length in range(1, len(whole)):
@@ -84,7 +101,7 @@ def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
             "lamina resume repeats that epoch."
         )
         with pytest.warns(LaminaWarning, match=f"^{re.escape(message)}$"):
-            assert run.history.epochs() == [{"event": "epoch", "epoch": 1, "reason": "ü"}]
+            assert run.folder.history.epochs() == [{"event": "epoch", "epoch": 1, "reason": "ü"}]
 
 
 @pytest.mark.parametrize(
@@ -123,36 +140,36 @@ def test_a_damaged_line_is_named(line, why, run):
         f"Line 2 of {file} is damaged: {why}. Restore it from a copy, or delete that line: the weights and the "
         "checkpoint are in other files."
     ):
-        run.history.epochs()
+        run.folder.history.epochs()
 
 
 def test_the_history_can_be_read_while_it_is_written(run):
     def write() -> None:
         for epoch in range(1, 51):
-            run.history.append({"event": "epoch", "epoch": epoch, "train_loss": 1 / epoch})
+            run.folder.history.append({"event": "epoch", "epoch": epoch, "train_loss": 1 / epoch})
 
     writer = threading.Thread(target=write)
     writer.start()
     lengths = []
     while writer.is_alive():
-        rows = run.history.epochs()
+        rows = run.folder.history.epochs()
         assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
         lengths.append(len(rows))
     writer.join()
     assert lengths == sorted(lengths)
-    assert len(run.history.epochs()) == 50
+    assert len(run.folder.history.epochs()) == 50
 
 
 def test_rewinds_stand_in_the_history_beside_the_epochs(run):
-    run.history.append({"event": "epoch", "epoch": 1})
-    run.history.append({"event": "rewind", "rewind": 1, "lr": 0.5})
-    run.history.append({"event": "epoch", "epoch": 2})
-    assert [row["epoch"] for row in run.history.epochs()] == [1, 2]
-    assert run.history.rewinds() == [{"event": "rewind", "rewind": 1, "lr": 0.5}]
+    run.folder.history.append({"event": "epoch", "epoch": 1})
+    run.folder.history.append({"event": "rewind", "rewind": 1, "lr": 0.5})
+    run.folder.history.append({"event": "epoch", "epoch": 2})
+    assert [row["epoch"] for row in run.folder.history.epochs()] == [1, 2]
+    assert run.folder.history.rewinds() == [{"event": "rewind", "rewind": 1, "lr": 0.5}]
 
 
 def test_what_a_crash_cut_off_from_its_checkpoint_is_trimmed(run):
-    run.history.trim(0, 0)
+    run.folder.history.trim(0, 0)
     rows = [
         {"event": "epoch", "epoch": 1},
         {"event": "rewind", "rewind": 1},
@@ -161,13 +178,13 @@ def test_what_a_crash_cut_off_from_its_checkpoint_is_trimmed(run):
         {"event": "epoch", "epoch": 3},
     ]
     for row in rows:
-        run.history.append(row)
+        run.folder.history.append(row)
     file = run.path / "history.jsonl"
     file.write_bytes(file.read_bytes() + b'{"event": "epoch", "epoch": 4, "tra')
-    run.history.trim(3, 2)
+    run.folder.history.trim(3, 2)
     assert [json.loads(line) for line in file.read_text().splitlines()] == rows
     before = file.stat().st_ino
-    run.history.trim(3, 2)
+    run.folder.history.trim(3, 2)
     assert file.stat().st_ino == before  # nothing to do, nothing written
-    run.history.trim(2, 1)
+    run.folder.history.trim(2, 1)
     assert [json.loads(line) for line in file.read_text().splitlines()] == rows[:3]

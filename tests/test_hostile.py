@@ -166,7 +166,7 @@ def test_a_link_that_comes_while_a_run_is_trained_is_not_written_through(tmp_pat
             (run.path / name).unlink(missing_ok=True)
             (run.path / name).symlink_to(mine)
         with pytest.raises(OSError, match=r"history\.jsonl"):
-            run.history.append({"epoch": 1})
+            run.folder.history.append({"epoch": 1})
         run.folder.save_model(training.model)
         run.folder.save_checkpoint(training.checkpoint())
         run.replace_record(dataclasses.replace(run.record, net_name="other"))

@@ -16,7 +16,7 @@ from small_runs import DATA, NET, RECIPE
 
 
 def digests(run: Path) -> list[str]:
-    return [row["weights"] for row in load_run(run).history.epochs()]
+    return [row["weights"] for row in load_run(run).folder.history.epochs()]
 
 
 def train(run: Run) -> list[str]:
@@ -40,7 +40,7 @@ def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_an
     if stop:
         for _ in load_run(run.path).iter_train(data=WITH_VAL):
             pass
-    rows = run.history.epochs()
+    rows = run.folder.history.epochs()
     scores = [row["val_accuracy"] for row in rows]
     best = scores.index(max(scores))
     assert len(rows) == best + 1 + PATIENT.patience < PATIENT.epochs
@@ -70,7 +70,7 @@ def test_an_error_that_falls_is_an_improvement(tmp_path):
     data = dataclasses.replace(DATA, **(splits | {"val": splits["val"].take(range(6))}))
     run = start_run(NET, data, dataclasses.replace(PATIENT, epochs=12), runs_dir=tmp_path)
     train(run)  # on the same images as in val
-    errors = [row["val_mean_absolute_error"] for row in run.history.epochs()]
+    errors = [row["val_mean_absolute_error"] for row in run.folder.history.epochs()]
     assert len(errors) > 4
     assert errors[-1] < errors[0]
 

@@ -186,8 +186,8 @@ def test_a_training_made_again_from_its_start_gives_the_same_weights(tmp_path):
 def test_a_history_without_its_checkpoint_is_rejected_with_the_remedy(tmp_path):
     run, training = start(tmp_path)
     run.folder.save_model(training.model)
-    run.history.append({"event": "epoch", "epoch": 1})
-    run.history.append({"event": "epoch", "epoch": 2})
+    run.folder.history.append({"event": "epoch", "epoch": 1})
+    run.folder.history.append({"event": "epoch", "epoch": 2})
     with raises(
         RunError,
         f"{run.path} has 2 epochs in its history, but no state.safetensors to resume from. "

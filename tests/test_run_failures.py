@@ -36,7 +36,7 @@ sys.addaudithook(note_opening)
 
 
 def digests(run: Run) -> list[str]:
-    return [row["weights"] for row in run.history.epochs()]
+    return [row["weights"] for row in run.folder.history.epochs()]
 
 
 def test_the_history_is_not_read_again_after_every_epoch(tmp_path):
@@ -70,7 +70,7 @@ def test_a_disk_that_is_full_from_the_start_leaves_a_run_that_can_be_resumed(tmp
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="full")
     with full_disk(1500), pytest.warns(LaminaWarning, match="^cannot write to "), pytest.raises(RunError):
         run.train(progress=False)
-    assert run.history.epochs() == []
+    assert run.folder.history.epochs() == []
     run.train(progress=False)
     assert digests(run) == digests(straight)
 
@@ -79,7 +79,7 @@ def test_a_history_that_a_kill_left_before_the_first_weights_is_cut_off(tmp_path
     straight = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
     straight.train(progress=False)
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
-    run.history.append(straight.history.epochs()[0])
+    run.folder.history.append(straight.folder.history.epochs()[0])
     run.train(progress=False)
     assert digests(run) == digests(straight)
 

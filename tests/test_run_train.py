@@ -47,7 +47,7 @@ thread.join()
 
 
 def digests(run: Path) -> list[str]:
-    return [row["weights"] for row in load_run(run).history.epochs()]
+    return [row["weights"] for row in load_run(run).folder.history.epochs()]
 
 
 def train(run: Run) -> list[str]:
@@ -141,14 +141,16 @@ def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
     events = []
     for event in run.iter_train():
         if isinstance(event, Epoch):
-            assert run.history.epochs()[-1]["epoch"] == event.epoch
+            assert run.folder.history.epochs()[-1]["epoch"] == event.epoch
         events.append(type(event) if not isinstance(event, Report) else event.split)
     assert events == [Step, Step, Epoch, Step, Step, Epoch, "test"]
     assert run.report == evaluate_again(run)
     assert repr(run) == f"Run('{run.path}': net on pets, epochs 2/2, test {run.report.score})"
     html = Run(tmp_path / "<b>", run.record)._repr_html_()
-    assert "&lt;b&gt;" in html
-    assert "<b>" not in html
+    assert f"<b>Run(&#x27;{tmp_path}/&lt;b&gt;&#x27;: net on pets, epochs 0/2, not finished)</b>" in html
+    assert run.report.figures()[0] in run._repr_html_()
+    assert run.history["epoch"].to_list() == [1, 2]
+    assert run.plot()._repr_png_().startswith(b"\x89PNG")
 
 
 def test_val_is_evaluated_after_each_epoch_and_test_after_the_last(tmp_path):
@@ -156,7 +158,7 @@ def test_val_is_evaluated_after_each_epoch_and_test_after_the_last(tmp_path):
     run = start_run(NET, data, RECIPE, runs_dir=tmp_path)
     reports = [event for event in run.iter_train() if isinstance(event, Report)]
     assert [report.split for report in reports] == ["val", "val", "test"]
-    rows = run.history.epochs()
+    rows = run.folder.history.epochs()
     assert [row["val_accuracy"] for row in rows] == [report.score.value for report in reports[:2]]
     assert not any("test" in name for row in rows for name in row)
     without_test = start_run(NET, dataclasses.replace(data, test=None), RECIPE, runs_dir=tmp_path)
@@ -170,14 +172,14 @@ def test_a_large_val_is_evaluated_after_fewer_epochs_and_after_the_last(tmp_path
     data = dataclasses.replace(DATA, val=dataclasses.replace(many, split="val"))
     run = start_run(NET, data, dataclasses.replace(RECIPE, epochs=11), runs_dir=tmp_path)
     straight = train(run)
-    assert [row["epoch"] for row in run.history.epochs() if "val_accuracy" in row] == [5, 10, 11]
+    assert [row["epoch"] for row in run.folder.history.epochs() if "val_accuracy" in row] == [5, 10, 11]
     other = start_run(NET, data, dataclasses.replace(RECIPE, epochs=11), runs_dir=tmp_path)
     for event in other.iter_train():
         if isinstance(event, Epoch) and event.epoch == 4:
             break
     assert train(other) == straight
     timeless = [
-        [{name: value for name, value in row.items() if "second" not in name} for row in each.history.epochs()]
+        [{name: value for name, value in row.items() if "second" not in name} for row in each.folder.history.epochs()]
         for each in (run, other)
     ]
     assert timeless[0] == timeless[1]
@@ -337,7 +339,7 @@ def test_pictures_are_predicted_as_a_table(pictures, tmp_path):
     assert "0.png" in lines[1]
     assert " dark " in lines[1]
     assert "could not be read" in lines[-1]
-    assert table._repr_html_().count("<tr>") == 12
+    assert table._repr_html_().count("<img ") == 10
     assert len(run.predict(pictures / "test" / "dark" / "0.png")) == 1
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina.text import escape, format_table, html_table
+from lamina.text import escape, format_table
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,3 @@ def test_a_table_is_as_wide_as_its_cells_and_wide_letters_count_twice() -> None:
         r"[red]a\nb" + " " * 296 + "22",
         "x" * 300 + " " * 6 + "3",
     ]
-
-
-def test_a_table_in_a_notebook_is_escaped() -> None:
-    shown = html_table(["<b>"], [["a & b\n"]], caption="<i>")
-    assert "<caption>&lt;i&gt;</caption>" in shown
-    assert "&lt;b&gt;" in shown
-    assert r"a &amp; b\n" in shown

@@ -37,6 +37,11 @@ class Kind:
         """Whether an answer is right or wrong; false for numbers."""
         return self.name != "regression"
 
+    @property
+    def score_name(self) -> str:
+        """The main metric: a report's field."""
+        return {"multi-label": "mean_average_precision", "regression": "mean_absolute_error"}.get(self.name, "accuracy")
+
     def check(self, targets: Targets, target_names: Sequence[str]) -> None:
         """Raise ``DataError`` unless the targets and their names fit each other."""
         if self.name == "single-label":

@@ -1,8 +1,7 @@
-"""Text for people: names made safe to show, tables as plain text, HTML and rich's own, and progress bars."""
+"""Text for people: names made safe to show, tables as plain text and rich's own, and progress bars."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -68,22 +67,6 @@ def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int
     with console.capture() as captured:
         console.print(build_table(heads, rows, texts))
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
-
-
-def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1, caption: str = "") -> str:
-    """The same table as HTML, for notebooks."""
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(cell(tag, place, text) for place, text in enumerate(cells)) + "</tr>"
-
-    def cell(tag: str, place: int, text: str) -> str:
-        side = "left" if place < texts else "right"
-        # Layers are indented by spaces, which HTML would drop.
-        return f'<{tag} style="text-align: {side}; white-space: pre">{html.escape(escape(text))}</{tag}>'
-
-    title = f"<caption>{html.escape(escape(caption))}</caption>" if caption else ""
-    body = "".join(line(row, "td") for row in rows)
-    return f"<table>{title}<thead>{line(heads, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
 def make_bar(console: Console, *, is_shown: bool) -> Progress:

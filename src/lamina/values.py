@@ -6,10 +6,13 @@ dicts and unions of these. ``Annotated`` adds a :class:`Range`, or a text that n
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
+import itertools
 import math
 import reprlib
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -149,6 +152,30 @@ def check_values(kind: type, values: Mapping[str, Any], error: type[LaminaError]
         except _MismatchError as mismatch:
             raise error(f"{prefix}{mismatch.inside(name)}.{mismatch.hint}") from None
     return checked
+
+
+def read_texts(kind: type) -> dict[str, str]:
+    """The text below each field of a dataclass, on one line."""
+    try:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    except OSError:  # a program that was packed without its source
+        return {}
+    texts = {}
+    for field, below in itertools.pairwise(getattr(definition, "body", [])):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = " ".join(text.split())
+    return texts
+
+
+def document_fields(kind: type[Value]) -> type[Value]:
+    """A class decorator: the texts below a dataclass's fields become part of its docstring, for ``help``."""
+    lines = (
+        textwrap.fill(f"{name}: {text}", 108, initial_indent=" " * 4, subsequent_indent=" " * 8)
+        for name, text in read_texts(kind).items()
+    )
+    kind.__doc__ = "\n".join([inspect.cleandoc(kind.__doc__ or ""), "", "Attributes:", *lines])
+    return kind
 
 
 def to_json_values(value: Any) -> Any:

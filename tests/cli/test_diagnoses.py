@@ -29,12 +29,13 @@ def test_a_diagnosis_is_printed_kept_and_not_repeated(workplace, capsys):
     assert high["evidence"]["loss_ratio"] > 1.2
     assert high["advice"] == "Likely the learning rate is too high. Try --lr 0.1."
     assert remarks.count("diagnosis: learning-rate-too-high: The weights changed by up to ") == 1
-    first = load_run("runs/high").history.epochs()[0]["layers"]
+    first = load_run("runs/high").folder.history.epochs()[0]["layers"]
     assert first["names"] == ["2 Linear", "3 ReLU", "4 Output"]
     assert [first[column][1] is None for column in ("update_norms", "input_means", "inactive_fractions")] == [1, 1, 0]
-    kept = load_run("runs/high").history.diagnoses()
+    kept = load_run("runs/high").folder.history.diagnoses()
     assert [row["kind"] for row in kept] == kinds
-    assert [len(load_run("runs/high").history.epochs()), len(load_run("runs/high").history.rewinds())] == [2, 0]
+    history = load_run("runs/high").folder.history
+    assert [len(history.epochs()), len(history.rewinds())] == [2, 0]
     assert main(["resume", "runs/high", "--epochs", "3", "--json"]) == 0
     again = [event["kind"] for event in events(capsys.readouterr()[0]) if event["event"] == "diagnosis"]
     assert not set(again) & set(kinds)
@@ -47,13 +48,13 @@ def test_a_training_can_stop_at_a_diagnosis_and_be_resumed(workplace, capsys):
     assert remarks.endswith("\nepochs: trained 1 of 3; lamina resume runs/high trains the rest\n")
     assert "test" not in printed
     assert not Path("runs/high/report.json").exists()
-    assert len(load_run("runs/high").history.epochs()) == 1
+    assert len(load_run("runs/high").folder.history.epochs()) == 1
     assert main(["resume", "runs/high", "--on-diagnosis", "stop", "--json"]) == 0
     ends = [event["diagnosis"] for event in events(capsys.readouterr()[0]) if event["event"] == "early_end"]
     assert "learning-rate-too-high" not in ends  # which the run has had before
-    assert len(load_run("runs/high").history.epochs()) > 1
+    assert len(load_run("runs/high").folder.history.epochs()) > 1
     assert main(["resume", "runs/high"]) == 0
-    assert len(load_run("runs/high").history.epochs()) == 3
+    assert len(load_run("runs/high").folder.history.epochs()) == 3
 
 
 def test_a_script_can_stop_at_a_diagnosis_and_go_on(workplace):

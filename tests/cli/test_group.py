@@ -85,7 +85,7 @@ def test_many_recipes_and_four_reports_are_the_same_for_any_number_of_processes(
 
 
 def digests(run: Path) -> list[str]:
-    return [row["weights"] for row in load_run(run).history.epochs()]
+    return [row["weights"] for row in load_run(run).folder.history.epochs()]
 
 
 @pytest.fixture(scope="module")

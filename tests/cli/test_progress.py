@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import io
+import re
 
 from rich.console import Console
 
 from lamina import Recipe, Training, evaluate, show_progress
 from small_runs import DATA, NET
 
+HIDE_CURSOR = "\x1b[?25l"  # as a bar does first
 RECIPE = Recipe(epochs=2, batch_size=4, precision="fp32", seed=7)
 
 
@@ -33,11 +35,14 @@ def test_in_a_terminal_there_is_a_bar():
     assert "━" in printed.getvalue()
 
 
-def test_a_notebook_without_widgets_gets_lines_and_no_warning(monkeypatch):
-    monkeypatch.setattr("lamina.runs.progress.find_spec", lambda _: None)
+def test_of_two_trainings_in_one_terminal_the_first_has_the_bar_and_both_print_lines():
     printed = io.StringIO()
-    console = Console(file=printed, width=200, force_jupyter=False)
-    console.is_jupyter = True
-    monkeypatch.setattr(console, "print", lambda text, **_: printed.write(f"{text}\n"))
+    console = Console(file=printed, width=200, force_terminal=True, color_system=None)
+    first, second = show_progress(events_of_a_run(), console), show_progress(events_of_a_run(), console)
+    for both in zip(first, second, strict=True):
+        assert type(both[0]) is type(both[1])
+    lines = re.sub(r"\x1b\[[\d?]*[a-zA-Z]", "", printed.getvalue()).replace("\r", "\n").splitlines()
+    assert sum(line.startswith("epoch 2/2  train loss ") for line in lines) == 2
+    assert printed.getvalue().count(HIDE_CURSOR) == 1
     list(show_progress(events_of_a_run(), console))
-    assert len(printed.getvalue().splitlines()) == 3
+    assert printed.getvalue().count(HIDE_CURSOR) == 2  # the next one has a bar again

@@ -100,7 +100,7 @@ def test_what_found_no_room_is_written_with_the_next_epoch_that_finds_some(tmp_p
                 continue
             disk.close()
             kept = [1, 1, 1, 4][event.epoch - 1]
-            assert [row["epoch"] for row in run.history.epochs()] == list(range(1, kept + 1))
+            assert [row["epoch"] for row in run.folder.history.epochs()] == list(range(1, kept + 1))
             assert run.folder.read_checkpoint().standing.steps_done == kept * steps_per_epoch
             if event.epoch in (1, 2):
                 disk.enter_context(full_disk(10))
@@ -208,7 +208,7 @@ def test_a_training_that_was_rewound_continues_and_is_resumed_at_its_lower_rate(
     assert [row["epoch"] for row in epochs] == [1, 2, 3]
     assert epochs[-1]["lr"] == rewinds[-1]["lr"]
     assert main(["resume", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 0
-    last = load_run(run).history.epochs()[-1]
+    last = load_run(run).folder.history.epochs()[-1]
     assert (last["epoch"], last["lr"]) == (4, rewinds[-1]["lr"])
     capsys.readouterr()
     assert main(["verify", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 2

@@ -229,14 +229,28 @@ def test_a_data_set_is_shown_as_a_small_table() -> None:
     dataset = Dataset("a & b", "0", images, test=images)
     assert repr(dataset) == "Dataset(a & b: 2×3×3, single-label, 100 classes: train 4, test 4)"
     shown = dataset._repr_html_()
-    cells = re.sub(r' style="[^"]*"', "", shown)
-    assert cells.startswith(
-        "<table><caption>a &amp; b: 2×3×3, single-label, 100 classes</caption>"
-        "<thead><tr><th></th><th>train</th><th>test</th></tr></thead>"
-        "<tbody><tr><td>images</td><td>4</td><td>4</td></tr><tr><td>&lt;b&gt;cat&lt;/b&gt;</td><td>1</td><td>1</td></tr>"
-    )
-    assert cells.endswith("<tr><td>and 80 more</td><td></td><td></td></tr></tbody></table>")
-    assert len(shown) < 6000
+    assert "<b>Dataset(a &amp; b: 2×3×3, single-label, 100 classes)</b>" in shown
+    rows = re.findall(r"<tr>(.*?)</tr>", re.sub(r"<img[^>]*>", "▪", re.sub(r' class="[^"]*"', "", shown)))
+    assert rows[:4] == [
+        "<th></th><th></th><th>train</th><th>test</th>",
+        "<td>all images</td><td></td><td>4</td><td>4</td>",
+        "<td>&lt;b&gt;cat&lt;/b&gt;</td><td>▪</td><td>1</td><td>1</td>",
+        "<td>class 0</td><td>▪▪</td><td>2</td><td>2</td>",
+    ]
+    assert rows[-1] == "<td>and 80 more</td><td></td><td></td><td></td>"
+    assert len(shown) < 9000
+
+
+def test_the_images_of_each_kind_of_target_are_shown_from_low_to_high_or_evenly_spread() -> None:
+    pixels = np.arange(12, dtype=np.uint8).reshape(12, 1, 1)
+    numbers = Images.from_arrays(pixels, np.arange(12.0)[::-1])
+    assert numbers.choose_samples(3) == {"target": [11, 6, 0]}
+    assert "low to high" in numbers._repr_html_()
+    question = Images.from_arrays(pixels, np.arange(12) < 2)
+    assert question.choose_samples(3) == {"no": [2, 6, 11], "yes": [0, 1]}
+    shown = question._repr_html_()
+    assert shown.count("<img") == 6 + 2
+    assert "script" not in shown
 
 
 def test_the_fingerprint_of_images_in_memory_is_of_their_content() -> None:

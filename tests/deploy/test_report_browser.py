@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from report_runs import NAMES
 
-from lamina.deploy.markup import document, link, matrix, table
+from lamina.deploy.document import document
 from lamina.deploy.report_page import build_report_page
+from lamina.markup import link, matrix, table
 
 pytestmark = pytest.mark.slow
 

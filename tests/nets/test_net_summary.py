@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
 
+import numpy as np
 import pytest
 
+from lamina import Dataset, Images
 from lamina.errors import NetError
 from lamina.nets import (
     BatchNorm,
@@ -109,7 +112,45 @@ def test_rejects_a_net_that_cannot_be_trained():
 
 
 def test_in_a_notebook_a_net_and_its_summary_are_tables():
+    summary = summarize(NET, (3, 32, 32), 10)
     shown = NET._repr_html_()
-    assert shown.count("<tr>") == len(NET) + 1
     assert "Conv2d(8, 3, padding=&#x27;same&#x27;)" in shown
-    assert "1,706" in summarize(NET, (3, 32, 32), 10)._repr_html_()
+    assert re.findall("<table.*</table>", shown) == re.findall("<table.*</table>", summary._repr_html_())
+    assert "1,706" in shown
+    assert "for images of 3×32×32 and 10 classes" in shown
+    assert repr(summary) == "Summary(4 layers, 1,706 parameters, 549,024 multiply-adds)"
+
+
+def test_in_a_notebook_a_net_that_fits_no_image_is_a_list_of_layers():
+    shown = Net(Linear(5), ReLU())._repr_html_()
+    assert re.findall(r"<td[^>]*>([^<]+)</td>", shown) == ["Linear(5)", "ReLU()"]
+
+
+def test_a_net_is_summarized_for_images_and_data_sets():
+    images = Images.from_arrays(np.zeros((4, 8, 8), np.uint8), [0, 1, 2, 0])
+    expected = summarize(NET, (1, 8, 8), 3)
+    assert summarize(NET, images) == summarize(NET, Dataset.from_images(images)) == expected
+    assert summarize(NET, images, 3) == expected
+    labels = Images.from_arrays(np.zeros((4, 8, 8), np.uint8), np.zeros((4, 5), bool))
+    assert summarize(NET, labels) == summarize(NET, (1, 8, 8), 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((NET, np.zeros((4, 8, 8))), "images must be Images, a Dataset, or a shape such as (3, 32, 32), got ndarray."),
+        ((NET, None, 10), "images must be Images, a Dataset, or a shape such as (3, 32, 32), got NoneType."),
+        (
+            (NET, (1, 8, 8)),
+            "outputs must be a number beside a shape, as in summarize(net, (1, 8, 8), 10), got None.",
+        ),
+        (("cnn", (1, 8, 8), 10), "net must be a Net, got str."),
+        (
+            (NET, Images.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 1]), 10),
+            "outputs was 10, but the images have 2 outputs. Leave outputs away.",
+        ),
+    ],
+)
+def test_what_cannot_be_summarized_is_named(arguments, message):
+    with pytest.raises(NetError, match=f"^{re.escape(message)}$"):
+        summarize(*arguments)

@@ -1,5 +1,7 @@
 import dataclasses
+import inspect
 import json
+import re
 
 import numpy as np
 import pytest
@@ -73,6 +75,18 @@ def test_an_invalid_value_is_rejected_with_what_was_expected(values, message):
     with pytest.raises(RecipeError) as rejected:
         Recipe(**values)
     assert str(rejected.value) == message
+
+
+def test_a_notebook_shows_the_changed_fields_with_their_texts_and_help_all_of_them():
+    cells = re.findall("<td[^>]*>(.*?)</td>", Recipe(lr=0.1, flip="random")._repr_html_())
+    assert cells[:3] == ["lr", "0.1", "peak learning rate"]
+    assert cells[3:5] == ["flip", "&#x27;random&#x27;"]
+    assert len(cells) == 6
+    assert "all fields have their defaults" in Recipe()._repr_html_()
+    shown = inspect.getdoc(Recipe)
+    for field in dataclasses.fields(Recipe):
+        assert f"\n    {field.name}: " in shown
+    assert "\n    lr: peak learning rate\n" in shown
 
 
 def test_every_optimizer_has_a_usual_learning_rate():

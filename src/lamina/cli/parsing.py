@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
 import inspect
 import io
-import itertools
 import re
 import shutil
 import textwrap
@@ -28,7 +26,7 @@ from tyro.constructors import (
 )
 
 from lamina.errors import LaminaError, plural
-from lamina.values import check_values
+from lamina.values import check_values, read_texts
 
 Options = TypeVar("Options")
 _HELP_ALL: Any = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
@@ -162,7 +160,7 @@ def _read_struct(info: StructTypeInfo, *, shows_further: bool | None) -> StructC
 
 def _list_fields(kind: Any) -> list[tuple[StructFieldSpec, str | None]]:
     """A dataclass's fields as tyro reads them, but each text on one line; and the groups of those in ``--help-all``."""
-    types, texts = get_type_hints(kind, include_extras=True), _read_texts(kind)
+    types, texts = get_type_hints(kind, include_extras=True), read_texts(kind)
     found = []
     for field in dataclasses.fields(kind):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
@@ -179,7 +177,7 @@ def _list_fields(kind: Any) -> list[tuple[StructFieldSpec, str | None]]:
 
 def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
     """The fields of the dataclass that ``kind`` is for, none of them given."""
-    types, texts = get_type_hints(kind.kind, include_extras=True), _read_texts(kind.kind)
+    types, texts = get_type_hints(kind.kind, include_extras=True), read_texts(kind.kind)
     found = []
     for field in dataclasses.fields(kind.kind):
         hint = "" if _is_unset(field.default) else f"(default: {field.default})"
@@ -192,17 +190,6 @@ def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
 def _is_unset(default: object) -> bool:
     """Whether a default says nothing that the option's text does not say."""
     return default is None or default is False or default == ()
-
-
-def _read_texts(kind: type) -> dict[str, str]:
-    """The text below each field of a dataclass."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    texts = {}
-    for field, below in itertools.pairwise(getattr(definition, "body", [])):
-        match field, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                texts[name] = _join_lines(text)
-    return texts
 
 
 def _join_lines(text: str) -> str:

@@ -52,7 +52,7 @@ def run(options: ReproduceOptions, terminal: Terminal) -> int:
             done.append(load_run(made.path))
     claimed = CLAIMED if dataset.source == "cifar10" else {}
     drawing = options.runs_dir / "reproduce-curves.png"
-    histories = {name: [one.history.epochs() for one in done] for name, done in runs.items()}
+    histories = {name: [one.folder.history.epochs() for one in done] for name, done in runs.items()}
     reports = {name: [report for one in done if (report := one.report)] for name, done in runs.items()}
     save_figure(draw_curves(histories, Score("accuracy", 0.0), claimed, reports), drawing)
     terminal.say("")
@@ -71,7 +71,7 @@ def _print_net(name: str, runs: list[Run], images: int, claimed: float | None, t
     reports = [report for one in runs if (report := one.report)]
     accuracies = [report.score.value for report in reports]
     measured, split = mean_interval(accuracies), reports[0].split
-    times = [[row["train_seconds"] for row in one.history.epochs()] for one in runs]
+    times = [[row["train_seconds"] for row in one.folder.history.epochs()] for one in runs]
     seconds = median(map(sum, times))
     speed = median(images * len(epochs) / sum(epochs) for epochs in times)
     terminal.emit(

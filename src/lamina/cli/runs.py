@@ -6,7 +6,8 @@ from lamina.cli.options.evaluate import RunsOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import LaminaError, RunError
 from lamina.runs.differences import compare_runs
-from lamina.runs.run import DamagedRun, Run, list_runs, load_run, summarize_run
+from lamina.runs.run import DamagedRun, Run, list_runs, load_run
+from lamina.runs.summary import summarize_run
 
 
 def run(options: RunsOptions, terminal: Terminal) -> int:
@@ -37,7 +38,7 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
 
 def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
     """Print a run as JSON, and give its row of the table."""
-    report, history, record = run.report, run.history.epochs(), run.record
+    report, history, record = run.report, run.folder.history.epochs(), run.record
     terminal.emit(
         "run",
         run=str(run.path),
@@ -48,7 +49,7 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
         train_seconds=sum(row.get("train_seconds") or 0.0 for row in history),
         **({} if report is None else report.headline()),
     )
-    return summarize_run(run, report, history)
+    return summarize_run(run.folder, record)
 
 
 def _show_differences(first: Run, second: Run, terminal: Terminal) -> None:

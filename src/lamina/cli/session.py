@@ -109,7 +109,7 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
     if terminal.is_quiet or dataset is None:
         return status
     run = load_run(run.path)
-    record, rows = run.record, run.history.epochs()
+    record, rows = run.record, run.folder.history.epochs()
     report = run.report if stopped_by is None else None
     times = [row["train_seconds"] for row in rows if row.get("train_seconds")]
     overlap: Mapping[str, Any] = {}

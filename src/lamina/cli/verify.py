@@ -57,8 +57,8 @@ def run(options: VerifyOptions, terminal: Terminal) -> int:
 
 def _read_digests(run: Run, epochs: int) -> list[str]:
     """The recorded digests of the weights after the first epochs, before any rewind."""
-    recorded = {row["epoch"]: row.get("weights") for row in run.history.epochs()}
-    rewinds = run.history.rewinds()
+    recorded = {row["epoch"]: row.get("weights") for row in run.folder.history.epochs()}
+    rewinds = run.folder.history.rewinds()
     done = max(recorded, default=0)
     if epochs < 1:
         raise RunError(f"--epochs was {epochs}, but takes 1 or more.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,9 +12,11 @@ from jaxtyping import Int32, Int64, UInt8
 
 from lamina.data.arrays import to_pixels, to_targets
 from lamina.data.preparation import Preparation, Resize
+from lamina.data.thumbnails import encode_png, make_tile
 from lamina.errors import DataError, check_type, name_some
-from lamina.targets import Kind, KindName, Targets, kind_of
-from lamina.text import escape, html_table
+from lamina.markup import MOST_ROWS, card, join, picture, table
+from lamina.targets import REGRESSION, Kind, KindName, Targets, kind_of
+from lamina.text import escape, shorten
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -30,7 +32,7 @@ SPLIT_WORDS: dict[str, Split] = {
 
 Progress = Callable[[int, int], None]
 
-HTML_ROWS = 20
+HTML_SAMPLES, HTML_PX = 6, 48  # images of each class in a notebook, and their side
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,19 @@ class Images:
         """How many images have each class or label, or no and yes; empty for regression."""
         return self.kind.count(self.targets, self.target_names)
 
+    def choose_samples(self, count: int) -> dict[str, list[int]]:
+        """The rows of ``count`` images of each class or label, evenly spread; for each number, from low to high."""
+        if self.kind is REGRESSION:
+            names, members = self.target_names, [np.argsort(column, kind="stable") for column in self.targets.T]
+        else:
+            names = self.kind.answers(self.target_names)
+            members = self.kind.members(self.targets, self.target_names)
+        places = [np.linspace(0, len(each) - 1, min(count, len(each)), dtype=np.int64) for each in members]
+        return {name: each[place].tolist() for name, each, place in zip(names, members, places, strict=True)}
+
+    def _repr_html_(self) -> str:
+        return _show(repr(self), {self.split: self})
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
@@ -257,17 +272,34 @@ class Dataset:
         return escape(f"Dataset({self.name}: {self.train._describe()}: {counts})")
 
     def _repr_html_(self) -> str:
-        """The images of each split and class as a table, for notebooks."""
-        rows = self.count_rows()
-        if (more := len(rows) - 1 - HTML_ROWS) > 0:
-            rows[1 + HTML_ROWS :] = [(f"and {more} more", *("" for _ in self.splits))]
-        return html_table(["", *self.splits], rows, caption=f"{self.name}: {self.train._describe()}")
+        return _show(f"Dataset({self.name}: {self.train._describe()})", self.splits)
 
     def count_rows(self) -> list[tuple[str, ...]]:
         """The number of images in each split: of all of them, then with each class, label or answer."""
-        rows = [("images", *(f"{len(images):,}" for images in self.splits.values()))]
-        each = [images.target_counts() for images in self.splits.values()]
-        return rows + [(name, *(f"{count[name]:,}" for count in each)) for name in self.train.target_counts()]
+        return _count_rows(self.splits)
+
+
+def _count_rows(splits: Mapping[Split, Images]) -> list[tuple[str, ...]]:
+    each = {split: images.target_counts() for split, images in splits.items()}
+    names = next(iter(each.values()), {})
+    rows = [("images", *(f"{len(images):,}" for images in splits.values()))]
+    return rows + [(name, *(f"{count[name]:,}" for count in each.values())) for name in names]
+
+
+def _show(title: str, splits: Mapping[Split, Images]) -> str:
+    """How many images each split has of each class, and some of the first split's, for a notebook."""
+    (head, *totals), *counted = _count_rows(splits)
+    counts = {name: count for name, *count in counted}
+    rows = [[head, "", *totals]]
+    for images in list(splits.values())[:1]:
+        chosen = images.choose_samples(HTML_SAMPLES)
+        for name, places in list(chosen.items())[:MOST_ROWS]:
+            tiles = (make_tile(images.pixels[place], HTML_PX) for place in places)
+            samples = join(picture(encode_png(tile), name) for tile in tiles)
+            rows.append([shorten(name), samples, *counts.get(name, ["low to high" for _ in splits])])
+        if (more := len(chosen) - MOST_ROWS) > 0:
+            rows.append([f"and {more:,} more", *("" for _ in range(1 + len(splits)))])
+    return card(title, table(["", "", *splits], rows, texts=2))
 
 
 def _describe_shape(images: Images) -> str:

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 
 from lamina.errors import DataError
 from lamina.targets import KindName
-from lamina.values import Fraction, Range, check_fields, explain_arguments
+from lamina.values import Fraction, Range, check_fields, document_fields, explain_arguments
 
 Resize = Literal["crop", "pad", "stretch"]
 LabelFrom = Literal["folder", "parent", "name"]
 
 
+@document_fields
 @explain_arguments(DataError)
 @dataclass(frozen=True, kw_only=True)
 class Preparation:

@@ -24,7 +24,7 @@ class Facts:
 
 def collect_facts(run: Run) -> Facts:
     """The facts of a run. Raises ``RunError`` where a file of the run is damaged."""
-    record, report, history = run.record, run.report, run.history
+    record, report, history = run.record, run.report, run.folder.history
     channels, height, width = record.in_shape
     preparation = ", ".join(f"{name}={value!r}" for name, value in record.data.preparation.to_json().items())
     done, planned = len(history.epochs()), record.recipe.epochs

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from lamina.data import Dataset
 from lamina.data.images import Split
 from lamina.data.inspection import inspect, measure_spread
+from lamina.deploy.document import document
 from lamina.deploy.facts import Facts, collect_facts
-from lamina.deploy.markup import Markup, chart, document, join, link, table, wrap
 from lamina.deploy.report_pictures import Evidence, show_confusions, show_losses, show_units
 from lamina.drawing.curves import draw_curves
 from lamina.drawing.reports import draw_labels, draw_reliability, draw_scatter
@@ -17,7 +17,8 @@ from lamina.drawing.style import encode_png
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
-from lamina.nets.costs import summarize
+from lamina.markup import Markup, chart, join, link, table, wrap
+from lamina.nets import summarize
 from lamina.runs.run import Run
 from lamina.targets import REGRESSION
 from lamina.text import format_percent
@@ -99,7 +100,7 @@ def _show_results(facts: Facts, report: Report | None, task: Task, answers: Answ
 
 
 def _show_training(run: Run, facts: Facts, report: Report | None) -> Markup:
-    rows = run.history.epochs()
+    rows = run.folder.history.epochs()
     if not rows:
         return wrap("p", "No epoch has been trained.")
     seconds = sum(row.get("train_seconds") or 0.0 for row in rows)

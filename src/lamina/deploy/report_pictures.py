@@ -13,8 +13,7 @@ from jaxtyping import Float, Int64
 from PIL import Image
 
 from lamina.data import Images
-from lamina.deploy.markup import LONGEST_NAME, Markup, chart, join, link, matrix, picture, table, wrap
-from lamina.drawing.sheets import to_pillow
+from lamina.data.thumbnails import to_pillow
 from lamina.drawing.style import encode_png
 from lamina.drawing.units import build_units_sheet
 from lamina.errors import plural
@@ -24,6 +23,7 @@ from lamina.evaluation.reports import ClassReport, Report
 from lamina.insight.hard import find_confusions, format_answers, measure_losses
 from lamina.insight.layers import choose_layers, name_stage, read_filters
 from lamina.insight.units import inspect_units, measure_chance, measure_responses, rank_units
+from lamina.markup import LONGEST_NAME, Markup, chart, join, link, matrix, picture, table, wrap
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.text import format_percent, shorten
 from lamina.training.model import Model

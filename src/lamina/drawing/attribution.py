@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lamina.drawing.sheets import to_pillow
+from lamina.data.thumbnails import to_pillow
 from lamina.drawing.style import COLOURS, FAINT_INK, INK, label, new_figure
 from lamina.insight.attribution import measure_strength
 from lamina.insight.trust import Trust

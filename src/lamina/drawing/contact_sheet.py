@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-from jaxtyping import Int64
 from PIL import Image
 
 from lamina.data import Images
-from lamina.drawing.sheets import SheetRow, break_rows, lay_out, make_tile
+from lamina.data.thumbnails import make_tile
+from lamina.drawing.sheets import SheetRow, break_rows, lay_out
 from lamina.insight.hard import Confusion
 from lamina.insight.labels import Suspect
 from lamina.targets import REGRESSION
@@ -24,20 +23,21 @@ MOST_SUSPECTS, MOST_PAIRS = 80, 10
 
 def build_contact_sheet(images: Images, samples: int) -> Image.Image:
     """A sheet of ``samples`` images of each class or label, evenly spread over the split; of numbers, low to high."""
-    targets, names = images.targets, list(images.target_names)
+    chosen, counts, most = images.choose_samples(samples), images.target_counts(), SIDES_PX[-1][0]
+    names = list(chosen)
+    captions: dict[str, list[tuple[str, ...]]] = {name: [] for name in names}
     if images.kind is REGRESSION:
-        spread = [_spread(np.argsort(column, kind="stable"), samples) for column in targets.T]
-        remarks = ["low to high"] * len(names)
-        captions = [[(f"{column[row]:.3g}",) for row in rows] for column, rows in zip(targets.T, spread, strict=True)]
-    else:
-        members = images.kind.members(targets, names)
-        spread, remarks = [_spread(each, samples) for each in members], [f"{len(each):,}" for each in members]
-        names, captions = list(images.kind.answers(names)), [[] for _ in members]
-    most = SIDES_PX[-1][0]
+        columns = dict(zip(names, images.targets.T, strict=True))
+        captions = {name: [(f"{columns[name][row]:.3g}",) for row in rows] for name, rows in chosen.items()}
     side = _choose_side(min(most, len(names)))
     rows = [
-        SheetRow([make_tile(images.pixels[row], side) for row in chosen], texts, shorten(name), remark)
-        for name, remark, chosen, texts in zip(names[:most], remarks, spread, captions, strict=False)
+        SheetRow(
+            [make_tile(images.pixels[row], side) for row in chosen[name]],
+            captions[name],
+            shorten(name),
+            f"{counts[name]:,}" if counts else "low to high",
+        )
+        for name in names[:most]
     ]
     described = images.kind.describe([shorten(name) for name in images.target_names])
     rest = f"and {len(names) - most:,} more, not drawn" if len(names) > most else ""
@@ -77,9 +77,3 @@ def build_hard_sheet(
 
 def _choose_side(rows: int) -> int:
     return next(side for most, side in SIDES_PX if rows <= most)
-
-
-def _spread(members: Int64[np.ndarray, " n"], samples: int) -> list[int]:
-    """That many members or all, evenly spread from the first to the last."""
-    chosen: list[int] = members[np.linspace(0, len(members) - 1, min(samples, len(members)), dtype=np.int64)].tolist()
-    return chosen

@@ -8,8 +8,6 @@ from math import ceil
 from pathlib import Path
 
 import matplotlib
-import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from lamina.drawing.style import FAINT_INK, INK
@@ -83,21 +81,6 @@ def break_rows(tiles: Sequence[Image.Image], captions: Sequence[tuple[str, ...]]
     """The tiles with their captions in rows of as many columns."""
     starts = range(0, len(tiles), columns)
     return [SheetRow(tiles[start : start + columns], captions[start : start + columns]) for start in starts]
-
-
-def make_tile(pixels: UInt8[np.ndarray, "h w c"], side: int) -> Image.Image:
-    """An image enlarged a whole number of times to sharp squares of colour, or reduced to ``side`` pixels."""
-    height, width = pixels.shape[:2]
-    longest = max(height, width)
-    scale = side // longest if longest <= side else side / longest
-    resample = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return to_pillow(pixels).resize(size, resample)
-
-
-def to_pillow(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
-    """Pixels of any number of channels as a grey or RGB image."""
-    return Image.fromarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0])
 
 
 def load_font(size_px: int) -> ImageFont.FreeTypeFont:

@@ -14,6 +14,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
+from lamina.data.thumbnails import encode_png as encode_image
 from lamina.files import write_atomically
 from lamina.text import LONGEST_NAME, shorten
 
@@ -23,9 +24,16 @@ INK, FAINT_INK, GRID = "#222222", "#8a8a8a", "#e6e6e6"
 DOTS_PER_INCH = 150
 
 
+class Chart(Figure):
+    """A figure that a notebook shows, though pyplot does not know it."""
+
+    def _repr_png_(self) -> bytes:
+        return encode_png(self)
+
+
 def new_figure(width_inches: float, height_inches: float) -> Figure:
     """An empty figure, which needs no screen and is unknown to pyplot."""
-    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    figure = Chart(figsize=(width_inches, height_inches), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -36,11 +44,10 @@ def save_figure(figure: Figure | Image.Image, path: Path) -> None:
 
 
 def encode_png(figure: Figure | Image.Image) -> bytes:
+    if not isinstance(figure, Figure):
+        return encode_image(figure)
     encoded = io.BytesIO()
-    if isinstance(figure, Figure):
-        figure.savefig(encoded, dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight", pad_inches=0.2)
-    else:
-        figure.save(encoded, "PNG")
+    figure.savefig(encoded, dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight", pad_inches=0.2)
     return encoded.getvalue()
 
 

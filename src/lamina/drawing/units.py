@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageOps
 
 from lamina.data import Images
-from lamina.drawing.sheets import FRAME, GAP_PX, MARGIN_PX, TEXT_PX, SheetRow, break_rows, lay_out, load_font, make_tile
+from lamina.data.thumbnails import make_tile
+from lamina.drawing.sheets import FRAME, GAP_PX, MARGIN_PX, TEXT_PX, SheetRow, break_rows, lay_out, load_font
 from lamina.drawing.style import COLOURS, FAINT_INK, GRID, INK, label, new_figure, percent_formatter
 from lamina.insight.units import Patch, Unit
 from lamina.text import shorten

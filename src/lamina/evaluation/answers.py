@@ -27,7 +27,7 @@ FAILURES = (
 """How reading a damaged file fails: a header may have any syntax, or ask for any amount of memory."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Answers:
     """A model's logits for the images of a split, with the images' targets and names.
 
@@ -38,6 +38,9 @@ class Answers:
     logits: Float32[np.ndarray, "n k"]
     targets: Targets
     names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Answers({self.split}: logits {self.logits.shape}, targets, names)"
 
     @staticmethod
     def collect(task: Task, logits: Float32[np.ndarray, "n k"], images: Images) -> Answers:

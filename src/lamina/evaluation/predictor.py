@@ -5,28 +5,30 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeAlias, cast, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from lamina.data.preparation import Resize
-from lamina.errors import DataError, NotFiniteError
-from lamina.evaluation.pictures import Picture, decode_ahead
+from lamina.data.thumbnails import encode_png, make_tile
+from lamina.errors import DataError, NotFiniteError, escape, plural
+from lamina.evaluation.pictures import Chunk, Picture, decode_ahead
+from lamina.markup import Markup, card, note, picture, table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
-from lamina.text import format_table, html_table
+from lamina.text import format_table, shorten
 from lamina.training.features import predict_logits
 from lamina.training.model import Model
 from lamina.training.task import Task
 
-SHOWN_ROWS = 50
+SHOWN_ROWS, SHOWN_IMAGES, TILE_PX = 50, 24, 96
 Answer: TypeAlias = str | tuple[str, ...] | Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """A model's answer for one picture.
 
@@ -43,9 +45,20 @@ class Prediction:
     values: Mapping[str, float] = field(default_factory=dict)
     problem: str | None = None
 
+    def __repr__(self) -> str:
+        return escape(f"Prediction({self.name!r}: {describe(self)})")
+
 
 class Predictions(list[Prediction]):
-    """Predictions that print as a table."""
+    """Predictions that print as a table; a notebook shows the first with their images.
+
+    Attributes:
+        tiles: the images of the first predictions, small; ``None`` where one could not be read.
+    """
+
+    def __init__(self, predictions: Iterable[Prediction] = (), tiles: Sequence[Image.Image | None] = ()) -> None:
+        super().__init__(predictions)
+        self.tiles = list(tiles)
 
     def _rows(self) -> list[tuple[str, str]]:
         rows = [(prediction.name, describe(prediction)) for prediction in self[:SHOWN_ROWS]]
@@ -55,7 +68,19 @@ class Predictions(list[Prediction]):
         return format_table(("image", "answer"), self._rows(), texts=2)
 
     def _repr_html_(self) -> str:
-        return html_table(("image", "answer"), self._rows(), texts=2)
+        title = f"Predictions({plural(len(self), 'image', 'images')})"
+        if not self.tiles:
+            return card(title, table(("image", "prediction"), self._rows(), texts=2))
+        figures = (_show_image(*pair) for pair in zip(self, self.tiles, strict=False))
+        more = len(self) - len(self.tiles)
+        rest = [note(f"and {more:,} more")] if more > 0 else []
+        return card(title, wrap("div", *figures, kind="pictures"), *rest)
+
+
+def _show_image(prediction: Prediction, tile: Image.Image | None) -> Markup:
+    shown = [picture(encode_png(tile), prediction.name)] if tile is not None else []
+    lines = (wrap("div", describe(prediction)), wrap("div", shorten(PurePath(prediction.name).name), kind="faint"))
+    return wrap("figure", *shown, wrap("figcaption", *lines))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,20 +123,32 @@ class Predictor:
             pictures: paths, bytes of encoded files, PIL images, or uint8 arrays (H, W) or (H, W, C) of any size; one
                 of these or any number, also as one array (N, H, W, C).
         """
-        return Predictions(self.iter_predict(pictures))
+        found = Predictions()
+        for prediction, pixels in self._predict(pictures):
+            if len(found) < SHOWN_IMAGES:
+                found.tiles.append(None if pixels is None else make_tile(pixels, TILE_PX))
+            found.append(prediction)
+        return found
 
     def iter_predict(self, pictures: Picture | Iterable[Picture]) -> Generator[Prediction, None, None]:
         """The predictions of :meth:`predict` one by one, for more images than fit in memory.
 
         Threads decode ahead; close the iterator if you do not read it to its end.
         """
-        for names, rows, reasons in self._answer(pictures):
-            following = iter(rows.tolist())
-            for name, reason in zip(names, reasons, strict=True):
+        for prediction, _ in self._predict(pictures):
+            yield prediction
+
+    def _predict(
+        self, pictures: Picture | Iterable[Picture]
+    ) -> Generator[tuple[Prediction, UInt8[np.ndarray, "h w c"] | None], None, None]:
+        for chunk, rows in self._answer(pictures):
+            following = iter(zip(rows.tolist(), chunk.pixels, strict=True))
+            for name, reason in zip(chunk.names, chunk.reasons, strict=True):
                 if reason is None:
-                    yield make_prediction(self.task, name, next(following))
+                    row, pixels = next(following)
+                    yield make_prediction(self.task, name, row), pixels
                 else:
-                    yield Prediction(name, problem=reason)
+                    yield Prediction(name, problem=reason), None
 
     def probabilities(self, pictures: Picture | Iterable[Picture]) -> Float32[np.ndarray, "n k"]:
         """The probability of each class or label, of yes (N, 1), or the numbers for regression, a row for each picture.
@@ -122,8 +159,8 @@ class Predictor:
             DataError: a picture cannot be read.
         """
         parts = [np.empty((0, self.task.outputs), np.float32)]
-        for names, rows, reasons in self._answer(pictures):
-            for name, reason in zip(names, reasons, strict=True):
+        for chunk, rows in self._answer(pictures):
+            for name, reason in zip(chunk.names, chunk.reasons, strict=True):
                 if reason is not None:
                     raise DataError(f"{name} could not be read: {reason}.")
             parts.append(rows)
@@ -131,7 +168,7 @@ class Predictor:
 
     def _answer(
         self, pictures: Picture | Iterable[Picture]
-    ) -> Generator[tuple[list[str], Float32[np.ndarray, "m k"], list[str | None]], None, None]:
+    ) -> Generator[tuple[Chunk, Float32[np.ndarray, "m k"]], None, None]:
         is_one = isinstance(pictures, str | Path | bytes | Image.Image) or (
             isinstance(pictures, np.ndarray) and pictures.ndim < 4
         )
@@ -141,7 +178,7 @@ class Predictor:
                 logits = torch.from_numpy(predict_logits(self.model, chunk.pixels))
                 if not torch.isfinite(logits).all():
                     raise NotFiniteError("The model's logits contain NaN or infinity: its training diverged.")
-                yield chunk.names, self.task.probabilities(logits).numpy(), chunk.reasons
+                yield chunk, self.task.probabilities(logits).numpy()
 
 
 def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import heapq
-import html
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, plural
 from lamina.evaluation.advice import advise, advise_on_classes, find_verdict
 from lamina.evaluation.calibration import Rejection
 from lamina.evaluation.intervals import Interval
+from lamina.markup import Markup, card, join, matrix, note, short_table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, Score
-from lamina.text import escape, format_percent, format_table, html_table
+from lamina.text import escape, format_percent, format_table
 from lamina.values import fields_to_json, from_json_values
 
-HTML_ROWS = 20
+MATRIX_CLASSES = 20  # that a notebook shows a confusion matrix of
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Baseline:
         return self.gain_interval is not None and self.gain_interval.low > 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Report(ABC):
     """What all kinds of report have; a metric that these images leave undefined is ``None``.
 
@@ -60,7 +60,6 @@ class Report(ABC):
     data_name: str | None = None
     data_fingerprint: str | None = None
     _kind: ClassVar[Kind]
-    _score_name: ClassVar[str]
 
     @property
     def kind(self) -> Kind:
@@ -70,7 +69,7 @@ class Report(ABC):
     @property
     def score(self) -> Score:
         """The headline figure."""
-        return Score(self._score_name, getattr(self, self._score_name), lower_is_better=self.kind is REGRESSION)
+        return Score(self.kind.score_name, getattr(self, self.kind.score_name), lower_is_better=self.kind is REGRESSION)
 
     @abstractmethod
     def figures(self) -> list[str]:
@@ -112,11 +111,16 @@ class Report(ABC):
         lines = [*find_verdict(self), *self.figures(), "", format_table(*self.table())]
         return "\n".join([*lines, "", remarks] if (remarks := self._remarks()) else lines)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.split} {self.score}, {plural(self.images, 'image', 'images')})"
+
     def _repr_html_(self) -> str:
-        heads, rows = self.table()
-        lines = "<br>".join(html.escape(line) for line in (*find_verdict(self), *self.figures()))
-        remark = f"<p>and {len(rows) - HTML_ROWS:,} more</p>" if len(rows) > HTML_ROWS else ""
-        return f"<p>{lines}</p>{html_table(heads, rows[:HTML_ROWS])}{remark}"
+        lines = (wrap("p", line) for line in (*find_verdict(self), *self.figures()))
+        return card(repr(self), *lines, short_table(*self.table()), self._show_mistakes())
+
+    def _show_mistakes(self) -> Markup:
+        """What a notebook shows below the table."""
+        return join([note(remarks)] if (remarks := self._remarks()) else [])
 
     def _format_images(self) -> str:
         count = "1 image" if self.images == 1 else f"{self.images:,} images"
@@ -169,7 +173,7 @@ class QuestionScores:
     roc_auc: float | None  # how often an image of yes scores higher than one of no, from 0 to 1; guessing gets 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ClassReport(Report):
     """The report of a single-label or binary model.
 
@@ -196,7 +200,6 @@ class ClassReport(Report):
     uncalibrated_error: float | None = None
     rejections: tuple[Rejection, ...] = ()
     question: QuestionScores | None = None
-    _score_name = "accuracy"
 
     @property
     def kind(self) -> Kind:
@@ -240,6 +243,16 @@ class ClassReport(Report):
                 for each in self.classes]  # fmt: skip
         return ("class", "precision", "recall", "F1", "images"), rows
 
+    def _show_mistakes(self) -> Markup:
+        if not 1 < len(self.classes) <= MATRIX_CLASSES:
+            return join([])
+        names = [scores.name for scores in self.classes]
+        rows = [
+            (name, [(f"{images:,}", images / max(1, sum(counts))) for images in counts])
+            for name, counts in zip(names, self.confusion, strict=True)
+        ]
+        return join([note("true classes by row, predicted classes by column"), matrix(names, rows, "")])
+
     def _remarks(self) -> str:
         support = {scores.name: scores.support for scores in self.classes}
         rows = [
@@ -261,7 +274,7 @@ class LabelScores:
     support: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LabelReport(Report):
     """The report of a multi-label model, whose baseline scores each label with its share of the training images.
 
@@ -283,7 +296,6 @@ class LabelReport(Report):
     labels: tuple[LabelScores, ...]
     uncalibrated_error: float | None = None
     _kind = MULTI_LABEL
-    _score_name = "mean_average_precision"
 
     def figures(self) -> list[str]:
         return [
@@ -321,14 +333,13 @@ class NumberScores:
     r2: float | None  # coefficient of determination, at most 1; always predicting the mean of these images gets 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class NumberReport(Report):
     """The report of a regression model."""
 
     mean_absolute_error: float  # the mean of the numbers' errors, each in its own unit
     numbers: tuple[NumberScores, ...]
     _kind = REGRESSION
-    _score_name = "mean_absolute_error"
 
     def figures(self) -> list[str]:
         mean_of = f", the mean of {len(self.numbers)} numbers" if len(self.numbers) > 1 else ""

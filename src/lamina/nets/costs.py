@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+from lamina.errors import plural
+from lamina.markup import card, table
 from lamina.nets.layer import Layer, Shape, trace_fields, trace_shapes
 from lamina.nets.layers import Residual
-from lamina.nets.net import Net
 from lamina.nets.window import Field
-from lamina.text import format_table, html_table
+from lamina.text import format_table
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Row:
     field: Field | None  # the receptive field of a unit, in pixels of the input; ``None`` is the whole image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """A row per layer, and the totals: all parameters, and multiply-adds for one image."""
 
@@ -35,8 +36,12 @@ class Summary:
     def __str__(self) -> str:
         return format_table(*self.table())
 
+    def __repr__(self) -> str:
+        layers = plural(sum(row.depth == 0 for row in self.rows), "layer", "layers")
+        return f"Summary({layers}, {self.parameters:,} parameters, {self.multiply_adds:,} multiply-adds)"
+
     def _repr_html_(self) -> str:
-        return html_table(*self.table())
+        return card(repr(self), table(*self.table()))
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """The heads and the rows, the totals last."""
@@ -57,26 +62,10 @@ class Summary:
         return asdict(self)
 
 
-def summarize(net: Net, in_shape: Shape, outputs: int) -> Summary:
-    """Summarize a net for images of ``in_shape``, (C, H, W), and a number of outputs.
-
-    Raises ``NetError`` where the net cannot be trained on them.
-
-    >>> from lamina.nets import Flatten, Linear, Output, ReLU
-    >>> print(summarize(Net(Flatten(), Linear(100), ReLU(), Output()), (3, 32, 32), 10))
-    layer             output  parameters  multiply-adds  receptive field
-    Flatten()           3072           0              0           1×1 px
-    Linear(100)          100     307,300        307,200      whole image
-    ReLU()               100           0              0      whole image
-    Output(units=10)      10       1,010          1,000      whole image
-    total                        308,310        308,200
-    """
-    net = net.check(in_shape, outputs)
-    return Summary(
-        rows=tuple(_rows(net.layers, in_shape, Field(), depth=0)),
-        parameters=net.parameter_count(in_shape),
-        multiply_adds=net.multiply_adds(in_shape),
-    )
+def summarize_layers(layers: Sequence[Layer], in_shape: Shape) -> Summary:
+    """Summarize layers for images of ``in_shape``; raises ``NetError`` where these do not fit."""
+    rows = tuple(_rows(layers, in_shape, Field(), depth=0))
+    return Summary(rows, sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows))
 
 
 def _rows(layers: Sequence[Layer], in_shape: Shape, field: Field | None, depth: int) -> Iterator[Row]:

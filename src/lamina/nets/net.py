@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from lamina.errors import NetError, plural
+from lamina.markup import card, note, table
 from lamina.nets.construction import is_own, layer_from_json
+from lamina.nets.costs import Summary, summarize_layers
 from lamina.nets.layer import Layer, Shape, build_modules, check_layers, trace_fields, trace_shapes
 from lamina.nets.layers import Output, Residual, Sigmoid, Softmax, Tanh, Whiten
 from lamina.nets.window import Field
-from lamina.text import html_table
 
 if TYPE_CHECKING:
     from torch import nn
 
+EXAMPLE_SHAPES, EXAMPLE_OUTPUTS = ((3, 32, 32), (3, 224, 224)), 10
+"""What a net without data is shown for in a notebook: the first shape that fits it."""
 WANTED_OUTPUT = {  # by whether the net predicts numbers
     False: "logits, as the task itself makes probabilities of them",
     True: "unbounded numbers, as they are predicted in standard deviations",
@@ -62,10 +66,15 @@ class Net(Sequence[Layer]):
         return f"Net({', '.join(map(repr, self.layers))})"
 
     def _repr_html_(self) -> str:
-        """The layers as a table, for notebooks; :func:`summarize` has their shapes and costs."""
-        return html_table(
-            ("", "layer"), [(str(place), repr(layer)) for place, layer in enumerate(self.layers)], texts=2
-        )
+        title = f"Net({plural(len(self), 'layer', 'layers')})"
+        net = Net(*_rebuild(self.layers, lambda layer: (Output(EXAMPLE_OUTPUTS),) if layer == Output() else (layer,)))
+        for in_shape in EXAMPLE_SHAPES:
+            with suppress(NetError):
+                summary = summarize_layers(net.layers, in_shape)
+                shape = "×".join(map(str, in_shape))
+                remark = f"for images of {shape} and {EXAMPLE_OUTPUTS} classes; for yours: summarize(net, images)"
+                return card(title, table(*summary.table()), note(remark))
+        return card(title, table(("layer",), [(repr(layer),) for layer in self.layers]))
 
     def with_outputs(self, outputs: int) -> Net:
         """The net whose ``Output()`` has as many units as the task has outputs."""
@@ -199,6 +208,61 @@ Put Flatten() or GlobalAvgPool() before it.
             return cls(*(layer_from_json(layer) for layer in data["layers"]))
         except RecursionError:
             raise NetError("a net in JSON must not be nested this deeply.") from None
+
+
+class _Images(Protocol):
+    """What :class:`~lamina.Images` have, which this package does not know."""
+
+    target_names: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+
+class _Dataset(Protocol):
+    train: _Images
+
+
+def summarize(net: Net, images: Shape | _Images | _Dataset, outputs: int | None = None) -> Summary:
+    """Summarize a net: a row for each layer, and totals.
+
+    Args:
+        net: the net.
+        images: ``Images`` or a ``Dataset`` that it is for, or the shape of one image, (C, H, W).
+        outputs: how many outputs the net has; only beside a shape, as images have targets.
+
+    Raises:
+        NetError: the net cannot be trained on them, or an argument is of another type.
+
+    >>> from lamina.nets import Flatten, Linear, Output, ReLU
+    >>> net = Net(Flatten(), Linear(100), ReLU(), Output())
+    >>> print(summarize(net, (3, 32, 32), 10))
+    layer             output  parameters  multiply-adds  receptive field
+    Flatten()           3072           0              0           1×1 px
+    Linear(100)          100     307,300        307,200      whole image
+    ReLU()               100           0              0      whole image
+    Output(units=10)      10       1,010          1,000      whole image
+    total                        308,310        308,200
+    >>> from lamina import load_data
+    >>> summarize(net, load_data("shapes"))
+    Summary(4 layers, 308,310 parameters, 308,200 multiply-adds)
+    """
+    if not isinstance(net, Net):
+        raise NetError(f"net must be a Net, got {type(net).__name__}.")
+    found: Any = getattr(images, "train", images)
+    if (names := getattr(found, "target_names", None)) is not None:
+        if outputs not in (None, len(names)):
+            raise NetError(f"outputs was {outputs}, but the images have {len(names)} outputs. Leave outputs away.")
+        in_shape, outputs = found.shape, len(names)
+    elif isinstance(images, tuple) and isinstance(outputs, int):
+        in_shape = images
+    elif isinstance(images, tuple):
+        raise NetError(f"outputs must be a number beside a shape, as in summarize(net, {images}, 10), got {outputs!r}.")
+    else:
+        raise NetError(
+            f"images must be Images, a Dataset, or a shape such as (3, 32, 32), got {type(images).__name__}."
+        )
+    return summarize_layers(net.check(in_shape, outputs).layers, in_shape)
 
 
 def _rebuild(layers: Sequence[Layer], change: Callable[[Layer], tuple[Layer, ...]]) -> tuple[Layer, ...]:

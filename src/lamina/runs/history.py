@@ -9,11 +9,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamina.errors import LaminaWarning
 from lamina.files import damaged, parse_object, read_bytes
 from lamina.training.events import LayerFigures
+
+if TYPE_CHECKING:
+    import polars
 
 BAD_LINE = "Restore it from a copy, or delete that line: the weights and the checkpoint are in other files."
 EVENTS = ("epoch", "rewind", "early_end")
@@ -66,6 +69,15 @@ class History:
     def early_end(self) -> str | None:
         """Why the training ended before its last epoch, where its recipe's patience ended it."""
         return next((str(row["reason"]) for row in self._rows() if row["event"] == "early_end"), None)
+
+    def frame(self) -> polars.DataFrame:
+        """The epochs so far, a row for each, with their numbers."""
+        import polars
+
+        rows = self.epochs()
+        names = dict.fromkeys(name for row in rows for name in row if name not in (*TEXTS, *NESTED))
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        return polars.DataFrame(columns, strict=False)
 
     def trim(self, epochs: int, rewinds: int) -> None:
         """Cut off what is ahead of a checkpoint of so many epochs and rewinds; this needs no room on the disk."""

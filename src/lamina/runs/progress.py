@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
-from typing import TypeVar
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from threading import Lock
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.text import Text
@@ -15,11 +19,15 @@ from lamina.training.events import Diagnosis, Epoch, Event, Step
 
 AnyEvent = TypeVar("AnyEvent")
 
+NOTEBOOK_SECONDS = 0.2  # between updates of a notebook's bar, which travel to the browser
+_terminal = Lock()  # a terminal has room for one bar, however many threads train
+
 
 def show_progress(events: Iterable[AnyEvent], console: Console | None = None) -> Iterator[AnyEvent]:
     """Pass on the events of a training, and print them: a line for each but steps, which a progress bar shows.
 
-    The bar is shown in a terminal, and in a notebook that has ``ipywidgets``.
+    The bar is shown in a terminal or a notebook. Of several trainings in threads of one terminal, the first to begin
+    has the bar, and the others print lines; in a notebook each has a bar.
 
     Args:
         events: a ``Training``, or what ``Run.iter_train`` or ``choose`` gives.
@@ -32,15 +40,14 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None) ->
     ...     pass
     epoch 1/1  train loss ...
     """
-    console = console or Console()
-    can_update = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+    is_notebook = (console or Console()).is_jupyter
+    console = console or _find_console()
     final: Report | None = None
-    with make_bar(console, is_shown=can_update) as bar:
-        task = bar.add_task("", total=None)
+    with _show_notebook_bar() if is_notebook else _show_terminal_bar(console) as update:
         for event in events:
             match event:
                 case Step():
-                    bar.update(task, description=f"epoch {event.epoch}", completed=event.step, total=event.steps)
+                    update(event)
                 case Report():
                     final = event  # the epoch that follows one on val has its score
                 case Diagnosis():  # a line below its epoch, which has it too
@@ -55,3 +62,49 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None) ->
             yield event
     if final is not None:
         console.print(Text(f"{final.split} {final.score}"))
+
+
+@cache
+def _find_console() -> Console:
+    """Stdout, for all trainings of this process: a line that one prints stands above the bar of another."""
+    return Console(force_jupyter=False)
+
+
+@contextmanager
+def _show_terminal_bar(console: Console) -> Iterator[Callable[[Step], None]]:
+    has_bar = console.is_terminal and _terminal.acquire(blocking=False)
+    try:
+        with make_bar(console, is_shown=has_bar) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda step: bar.update(
+                task, description=f"epoch {step.epoch}", completed=step.step, total=step.steps
+            )
+    finally:
+        if has_bar:
+            _terminal.release()
+
+
+@contextmanager
+def _show_notebook_bar() -> Iterator[Callable[[Step], None]]:
+    """A bar of HTML: rich's own is a widget, which needs a package and takes output from other threads."""
+    from IPython.display import display, update_display
+
+    handle: Any = None
+    shown_at = -math.inf
+
+    def update(step: Step) -> None:
+        nonlocal handle, shown_at
+        if (now := time.perf_counter()) - shown_at >= NOTEBOOK_SECONDS:
+            bar = f'epoch {step.epoch} <progress value="{step.step}" max="{step.steps}"></progress>'
+            content = {"text/html": f"{bar} {step.step}/{step.steps}", "text/plain": str(step)}
+            if handle is None:
+                handle = display(content, raw=True, display_id=True)
+            else:
+                update_display(content, raw=True, display_id=handle.display_id)
+            shown_at = now
+
+    try:
+        yield update
+    finally:
+        if handle is not None:
+            update_display({"text/html": "", "text/plain": ""}, raw=True, display_id=handle.display_id)

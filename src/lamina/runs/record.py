@@ -16,7 +16,7 @@ import torch
 
 from lamina import __version__
 from lamina.data import Preparation
-from lamina.errors import RunError
+from lamina.errors import RunError, escape
 from lamina.files import damaged
 from lamina.nets import Net, Shape
 from lamina.targets import Score
@@ -80,7 +80,7 @@ class Considered:
     score: Score | None = None  # on ``val``, if it was trained
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RunRecord:
     """What ``run.json`` holds."""
 
@@ -103,6 +103,9 @@ class RunRecord:
     versions: dict[str, str]  # of lamina, Python, torch and NumPy, and of timm where the net is timm's
     machine: Machine
     considered: tuple[Considered, ...] = ()  # empty where the net was named
+
+    def __repr__(self) -> str:
+        return escape(f"RunRecord({self.net_name} on {self.data.name}, {self.recipe}, {self.created})")
 
 
 def resume_command(path: Path, record: RunRecord) -> str:

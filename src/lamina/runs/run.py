@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+import math
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, closing
 from copy import deepcopy
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from lamina.data import Dataset
 from lamina.data.images import Split
-from lamina.errors import LaminaError, NetError, RunError, check_type, escape
+from lamina.errors import LaminaError, NetError, RunError, check_type
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.pictures import find_pictures
@@ -25,19 +26,23 @@ from lamina.files import damaged
 from lamina.nets import Net
 from lamina.runs.final import evaluate_final
 from lamina.runs.folder import RunFolder, find_run, resolve_run
-from lamina.runs.history import History
 from lamina.runs.keep import Keeper, RunEvent, explain_lack_of_memory
 from lamina.runs.processes import check_place, check_processes, lead_record
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
 from lamina.runs.resume import choose_net, find_dataset, prepare_folder, resume_training
-from lamina.text import html_table
+from lamina.runs.summary import describe_run, show_run
+from lamina.targets import Score
 from lamina.training.device import choose_again, choose_device
 from lamina.training.events import Resumed
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.task import Task
+
+if TYPE_CHECKING:
+    import polars
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -238,19 +243,38 @@ class Run:
         return self.record.task if calibration is None else self.record.task.with_temperatures(calibration.temperatures)
 
     @property
-    def history(self) -> History:
-        """The epochs so far, and the rewinds."""
-        return self.folder.history
+    def history(self) -> polars.DataFrame:
+        """The epochs so far: a row for each, a column for each number, such as ``train_loss`` and ``val_accuracy``.
+
+        What else an epoch has, its layers and diagnoses, is in ``history.jsonl``.
+
+        Raises:
+            RunError: a line of ``history.jsonl`` is damaged.
+        """
+        return self.folder.history.frame()
+
+    def plot(self) -> Figure:
+        """The learning curves as a matplotlib figure, which a notebook shows; ``figure.savefig(path)`` saves it.
+
+        Raises:
+            RunError: a file of the run is damaged.
+        """
+        from lamina.drawing.curves import draw_curves  # loads matplotlib
+
+        name, kind, report = self.record.net_name, self.record.task.kind, self.report
+        score = Score(kind.score_name, math.nan, not kind.has_classes) if report is None else report.score
+        reports = {} if report is None else {name: [report]}
+        return draw_curves({name: [self.folder.history.epochs()]}, score, reports=reports)
 
     @property
     def early_end(self) -> str | None:
         """Why the training ended before its last epoch, where ``Recipe.patience`` ended it; else ``None``."""
-        return self.history.early_end()
+        return self.folder.history.early_end()
 
     @property
     def is_finished(self) -> bool:
         """Whether all epochs are done, or ``Recipe.patience`` ended the training."""
-        return self.early_end is not None or len(self.history.epochs()) == self.record.recipe.epochs
+        return self.early_end is not None or len(self.folder.history.epochs()) == self.record.recipe.epochs
 
     def predictor(self, module: Net | nn.Module | None = None, *, device: str = "auto") -> Predictor:
         """The trained model with everything needed to use it on pictures.
@@ -270,8 +294,10 @@ class Run:
             LaminaError: as :meth:`load_model`.
         """
         files, problems = find_pictures([pictures] if isinstance(pictures, str | Path) else list(pictures))
-        not_found = (Prediction(problem.path, problem=problem.reason) for problem in problems)
-        return Predictions([*self.predictor().predict(files), *not_found])
+        not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
+        found = self.predictor().predict(files)
+        found.extend(not_found)
+        return found
 
     def replace_record(self, record: RunRecord) -> Run:
         """The run with another ``run.json``; report and logits, which it outdates, are removed."""
@@ -311,19 +337,11 @@ class Run:
         model.load_state_dict(self.folder.read_weights(model.state_dict()))
         return model.eval()
 
-    def _summary(self) -> dict[str, str]:
-        report, rows = None, None
-        with suppress(LaminaError):
-            report, rows = self.report, self.history.epochs()
-        return summarize_run(self, report, rows)
-
     def __repr__(self) -> str:
-        run, net, data, score, epochs, *_ = self._summary().values()
-        return escape(f"Run({run!r}: {net} on {data}, epochs {epochs}, {score})")
+        return describe_run(self.folder, self.record)
 
     def _repr_html_(self) -> str:
-        summary = self._summary()
-        return html_table(tuple(summary), [tuple(summary.values())], texts=4)
+        return show_run(self.folder, self.record)
 
 
 @dataclass(frozen=True)
@@ -362,22 +380,3 @@ def list_runs(folder: str | Path) -> list[Run | DamagedRun]:
             except LaminaError as error:
                 damaged_runs.append(DamagedRun(path, str(error)))
     return [*sorted(runs, key=lambda run: run.record.created), *damaged_runs]
-
-
-def summarize_run(run: Run, report: Report | None, rows: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
-    """A run's row in a table, under its heads; ``rows`` are the epochs so far, ``None`` if they cannot be read.
-
-    A finished run has no score where it had nothing to be evaluated on.
-    """
-    record = run.record
-    is_finished = rows is not None and (len(rows) == record.recipe.epochs or run.early_end is not None)
-    score = "no score" if is_finished else "not finished"
-    return {
-        "run": str(run.path),
-        "net": record.net_name,
-        "data": record.data.name,
-        "score": score if report is None else f"{report.split} {report.score}" + ", not finished" * (not is_finished),
-        "epochs": f"{'?' if rows is None else len(rows)}/{record.recipe.epochs}",
-        "parameters": f"{record.parameters:,}",
-        "train seconds": f"{sum(row.get('train_seconds') or 0.0 for row in rows or ()):.1f}",
-    }

@@ -213,7 +213,7 @@ class _Trained:
     stopped: BaseException | EarlyEnd | None
 
     def remember(self, verdict: str) -> Considered:
-        record, epochs = self.run.record, len(self.run.history.epochs())
+        record, epochs = self.run.record, len(self.run.folder.history.epochs())
         score = None if self.val is None else self.val.score
         side_px = min(record.in_shape[1:])
         return Considered(record.net_name, side_px, epochs, round(self.seconds, 1), verdict, score)

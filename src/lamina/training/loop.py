@@ -87,6 +87,10 @@ class Training:
         self.images, self.steps_per_epoch = len(images), len(self._batches)
         self.steps_done, self.rewinds, self.is_interrupted = 0, 0, False
 
+    def __repr__(self) -> str:
+        steps = f"{self.steps_done:,} of {self.recipe.epochs * self.steps_per_epoch:,} steps done"
+        return f"Training({self._live!r}, {self.recipe}: {steps}, on {self.device.value})"
+
     @property
     def model(self) -> Model:
         """The model to evaluate: the averaged one where the recipe keeps an average."""

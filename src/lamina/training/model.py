@@ -75,6 +75,11 @@ class Model(nn.Module):
     _scale: Tensor
     _shift: Tensor
 
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.in_shape))
+        parameters = sum(weights.numel() for weights in self.parameters())
+        return f"Model({self.task.kind.describe(self.task.target_names)}, images {shape}, {parameters:,} parameters)"
+
     @property
     def device(self) -> torch.device:
         """Where its weights are."""

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from lamina.errors import RecipeError
-from lamina.values import Fraction, Range, check_fields, explain_arguments
+from lamina.markup import card, note, table
+from lamina.values import Fraction, Range, check_fields, document_fields, explain_arguments, read_texts
 
 
+@document_fields
 @explain_arguments(RecipeError)
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -85,6 +87,12 @@ class Recipe:
     def __repr__(self) -> str:
         changed = (f"{name}={value!r}" for name, value in self.changes().items())
         return f"Recipe({', '.join(changed)})"
+
+    def _repr_html_(self) -> str:
+        texts = read_texts(Recipe)
+        rows = [(name, repr(value), texts.get(name, "")) for name, value in self.changes().items()]
+        rest = f"{'the other' if rows else 'all'} fields have their defaults; help(Recipe) explains them"
+        return card("Recipe", *([table(("field", "value", ""), rows, texts=3)] if rows else []), note(rest))
 
     def changes(self) -> dict[str, Any]:
         """The fields that differ from their default."""

@@ -24,7 +24,7 @@ Targets = Num[Tensor, "n ..."] | Bool[Tensor, "n ..."]
 Weights = Float[Tensor, "n ..."]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Task(ABC):
     """The loss of logits and what they mean, with the statistics of the training targets for a report's baseline."""
 
@@ -35,6 +35,9 @@ class Task(ABC):
     def outputs(self) -> int:
         """How many logits an image has."""
         return len(self.target_names)
+
+    def __repr__(self) -> str:
+        return f"Task({self.kind.describe(self.target_names)})"
 
     @abstractmethod
     def loss(
@@ -74,7 +77,7 @@ class Task(ABC):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SingleLabel(Task):
     """One class an image: softmax and cross-entropy.
 
@@ -111,7 +114,7 @@ class SingleLabel(Task):
         return (logits.argmax(dim=1) == targets).sum(dtype=torch.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _SigmoidTask(Task):
     """A sigmoid and binary cross-entropy for each output; fields as in :class:`SingleLabel`."""
 
@@ -140,7 +143,7 @@ class _SigmoidTask(Task):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MultiLabel(_SigmoidTask):
     """Any number of labels an image."""
 
@@ -148,7 +151,7 @@ class MultiLabel(_SigmoidTask):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Binary(_SigmoidTask):
     """Yes or no: one output."""
 
@@ -156,7 +159,7 @@ class Binary(_SigmoidTask):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Regression(Task):
     """One or several numbers an image, standardized over the training images: mean squared error."""
 

@@ -1,14 +1,14 @@
-"""The HTML of a page that stands alone: text that is never markup, tables, figures, and the style of all of it.
+"""HTML for pages and notebooks: text that is never markup, tables, figures, and the style of a notebook's outputs.
 
-The page has no script, and its Content-Security-Policy allows nothing but its own style and the images inside it.
+It has no script, and asks for nothing outside it.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.resources import files
 
 from lamina.text import escape, shorten
@@ -16,6 +16,7 @@ from lamina.text import escape, shorten
 SHADES = 10  # of a table's cells, besides none
 MOST_WIDE = 10  # tables of more columns of shaded cells are set in small print on paper
 LONGEST_NAME = 40
+MOST_ROWS = 20  # of a table in a notebook
 
 
 class Markup(str):
@@ -94,17 +95,30 @@ def chart(encoded: bytes, description: str, kind: str = "chart") -> Markup:
     return _scroll(picture(encoded, description, kind))
 
 
-def document(title: str, *parts: str) -> str:
-    shades = (
+def list_shades() -> str:
+    """The style of the shades of a :func:`matrix`."""
+    return "".join(
         f".shade-{step} {{ background: rgba(var(--shade), {0.07 * step:.2f}); }}\n" for step in range(1, SHADES + 1)
     )
-    style = files("lamina.deploy").joinpath("report.css").read_text("utf-8") + "".join(shades)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="referrer" content="no-referrer">\n'
-        f"<title>{show(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n{join(parts)}\n</body>\n</html>\n"
-    )
+
+
+@cache
+def _read_style() -> str:
+    return files("lamina").joinpath("notebook.css").read_text("utf-8") + list_shades()
+
+
+def card(title: str, *parts: str) -> str:
+    """What a notebook shows of a value. Its colours are those of the text around it, light or dark."""
+    return wrap("div", Markup(f"<style>{_read_style()}</style>"), wrap("p", wrap("b", title)), *parts, kind="lamina")
+
+
+def note(text: str) -> Markup:
+    """A remark below a value, in small print."""
+    return wrap("p", text, kind="faint")
+
+
+def short_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Markup:
+    """The first rows of a table, and how many more there are."""
+    more = len(rows) - MOST_ROWS
+    remark = [note(f"and {more:,} more")] if more > 0 else []
+    return join([table(heads, rows[:MOST_ROWS], texts), *remark])

@@ -1,0 +1,30 @@
+"""Small images for sheets and notebooks."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+
+def to_pillow(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
+    """Pixels of any number of channels as a grey or RGB image."""
+    return Image.fromarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0])
+
+
+def make_tile(pixels: UInt8[np.ndarray, "h w c"], side: int) -> Image.Image:
+    """An image enlarged a whole number of times to sharp squares of colour, or reduced to ``side`` pixels."""
+    height, width = pixels.shape[:2]
+    longest = max(height, width)
+    scale = side // longest if longest <= side else side / longest
+    resample = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return to_pillow(pixels).resize(size, resample)
+
+
+def encode_png(image: Image.Image) -> bytes:
+    encoded = io.BytesIO()
+    image.save(encoded, "PNG")
+    return encoded.getvalue()

@@ -1,0 +1,55 @@
+"""A run in a line: its row in a table, its ``repr`` and what a notebook shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from lamina.errors import LaminaError, escape
+from lamina.evaluation.reports import Report
+from lamina.markup import card, note, table, wrap
+from lamina.runs.folder import RunFolder
+from lamina.runs.record import RunRecord
+
+
+def summarize_run(folder: RunFolder, record: RunRecord) -> dict[str, str]:
+    """A run's row in a table, under its heads, with what of its files can be read.
+
+    A finished run has no score where it had nothing to be evaluated on.
+    """
+    report: Report | None = None
+    rows: list[Mapping[str, Any]] | None = None
+    is_finished = False
+    with suppress(LaminaError):
+        report = folder.read_report()
+        rows = [*folder.history.epochs()]
+        is_finished = len(rows) == record.recipe.epochs or folder.history.early_end() is not None
+    score = "no score" if is_finished else "not finished"
+    return {
+        "run": str(folder.path),
+        "net": record.net_name,
+        "data": record.data.name,
+        "score": score if report is None else f"{report.split} {report.score}" + ", not finished" * (not is_finished),
+        "epochs": f"{'?' if rows is None else len(rows)}/{record.recipe.epochs}",
+        "parameters": f"{record.parameters:,}",
+        "train seconds": f"{sum(row.get('train_seconds') or 0.0 for row in rows or ()):.1f}",
+    }
+
+
+def describe_run(folder: RunFolder, record: RunRecord) -> str:
+    """The ``repr`` of a run."""
+    run, net, data, score, epochs, *_ = summarize_run(folder, record).values()
+    return escape(f"Run({run!r}: {net} on {data}, epochs {epochs}, {score})")
+
+
+def show_run(folder: RunFolder, record: RunRecord) -> str:
+    """A run's row as a table, and the metrics of its report, for a notebook."""
+    rows = [*summarize_run(folder, record).items(), ("recipe", repr(record.recipe))]
+    lines: list[str] = []
+    with suppress(LaminaError):
+        report = folder.read_report()
+        lines = [] if report is None else report.figures()
+    more = note("more: run.report, run.history, run.plot(), run.predict(paths)")
+    figures = (wrap("p", line) for line in lines)
+    return card(describe_run(folder, record), table((), rows[1:], texts=2), *figures, more)

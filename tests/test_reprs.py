@@ -1,0 +1,54 @@
+"""What Python shows of lamina's values: a line, however much they hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lamina import Images, Predictor, Recipe, Training, evaluate
+from lamina.evaluation.answers import Answers
+from lamina.nets import Flatten, Net, Output
+
+MANY = 300
+LONG = "x" * 40
+
+
+@pytest.fixture(scope="module")
+def training():
+    pixels = np.zeros((MANY, 8, 8), np.uint8)
+    images = Images.from_arrays(pixels, np.arange(MANY), [f"{LONG} {number}" for number in range(MANY)])
+    return Training(Net(Flatten(), Output()), images, Recipe(epochs=2), device="cpu"), images
+
+
+def test_values_of_many_classes_have_a_short_repr(training):
+    training, images = training
+    model = training.model
+    predictor = Predictor(model)
+    report = evaluate(model, images)
+    answers = Answers("test", np.zeros((MANY, MANY), np.float32), images.targets, images.names)
+    shown = f"Model(single-label, {MANY} classes, images 1×8×8, 19,500 parameters)"
+    assert list(map(repr, (model, predictor, model.task, training, answers))) == [
+        shown,
+        f"Predictor(model={shown}, resize='crop')",
+        f"Task(single-label, {MANY} classes)",
+        f"Training({shown}, Recipe(epochs=2): 0 of 6 steps done, on cpu)",
+        f"Answers(test: logits ({MANY}, {MANY}), targets, names)",
+    ]
+    assert repr(report) == f"ClassReport(train {report.score}, {MANY} images)"
+    (prediction,) = predictor.predict(images.pixels[0])
+    assert (
+        repr(prediction)
+        == f"Prediction('picture 0': {prediction.answer} {100 * prediction.values[prediction.answer]:.1f} %)"
+    )
+
+
+def test_predictions_are_shown_with_their_images(training, tmp_path):
+    training, images = training
+    names = [tmp_path / "<i>.png", *images.pixels[:30]]
+    found = Predictor(training.model).predict(names)
+    shown = found._repr_html_()
+    assert shown.count("<figure>") == len(found.tiles) == 24
+    assert shown.count("<img ") == 23
+    assert "could not be read: no such file" in shown
+    assert "&lt;i&gt;.png" in shown
+    assert "and 7 more" in shown
