@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
@@ -40,8 +40,8 @@ class Finding:
     severity: Severity
     message: str
     count: int  # of images or classes
-    images: tuple[Sighting, ...] = ()  # all of them; none where it is about classes
-    twins: tuple[Sighting, ...] = ()  # for each of the images, the first that it is identical to
+    images: tuple[Sighting, ...] = field(default=(), repr=False)  # all of them; none where it is about classes
+    twins: tuple[Sighting, ...] = field(default=(), repr=False)  # of each image, the first that is identical
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +58,7 @@ class Inspection:
 
     sizes: SizeSummary | None
     channels: ChannelSummary
-    duplicates: tuple[tuple[Sighting, ...], ...]  # blank ones are left out
+    duplicates: tuple[tuple[Sighting, ...], ...] = field(repr=False)  # blank ones are left out
     findings: tuple[Finding, ...]  # the most important first
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +28,8 @@ PLANTED_FRACTION = 0.02  # of the training labels that are exchanged: few, as th
 class CrossPrediction:
     """Probabilities from nets that were not trained on the image: from one net, for ``others`` the mean over all."""
 
-    own: Float32[np.ndarray, "n k"]
-    others: tuple[Float32[np.ndarray, "_ k"], ...] = ()
+    own: Float32[np.ndarray, "n k"] = field(repr=False)
+    others: tuple[Float32[np.ndarray, "_ k"], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +177,7 @@ def check_kind(kind: Kind) -> None:
 class LabelFindings:
     """Likely wrong labels of each split, and how well injected ones were found."""
 
-    suspects: Mapping[Split, tuple[Suspect, ...]]
+    suspects: Mapping[Split, tuple[Suspect, ...]] = field(repr=False)
     disagreements: Mapping[Split, int]  # how many labels are merely less probable than another
     agreements: Mapping[Split, Agreement]
     planted: int  # training labels that were exchanged before the nets were trained

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
@@ -33,8 +33,8 @@ PATCHES = 9  # of a unit, each in another image
 class Responses:
     """How strongly each unit of a layer responds to each image: its greatest output, and where that is."""
 
-    strengths: Float32[np.ndarray, "n u"]
-    places: Int64[np.ndarray, "n u"]  # as row · width + column in the layer's output
+    strengths: Float32[np.ndarray, "n u"] = field(repr=False)
+    places: Int64[np.ndarray, "n u"] = field(repr=False)  # as row · width + column in the layer's output
     size: Pair  # height and width of the output; (1, 1) for a vector
     field: Field | None  # what a unit sees; ``None`` is the whole image
 
@@ -82,9 +82,9 @@ class Unit:
     """What is known of a unit."""
 
     number: int
-    patches: tuple[Patch, ...]
+    patches: tuple[Patch, ...] = field(repr=False)
     """That excite it most, the strongest first; none for one that responds to all images alike."""
-    aucs: Mapping[str, float]
+    aucs: Mapping[str, float] = field(repr=False)
     """How well its response alone separates each class or label from the rest, by name; 0.5 is chance."""
     removal: Removal | None = None
 
