@@ -233,7 +233,7 @@ def test_a_data_set_is_shown_as_a_small_table() -> None:
     rows = re.findall(r"<tr>(.*?)</tr>", re.sub(r"<img[^>]*>", "▪", re.sub(r' class="[^"]*"', "", shown)))
     assert rows[:4] == [
         "<th></th><th></th><th>train</th><th>test</th>",
-        "<td>all images</td><td></td><td>4</td><td>4</td>",
+        "<td>images</td><td></td><td>4</td><td>4</td>",
         "<td>&lt;b&gt;cat&lt;/b&gt;</td><td>▪</td><td>1</td><td>1</td>",
         "<td>class 0</td><td>▪▪</td><td>2</td><td>2</td>",
     ]
