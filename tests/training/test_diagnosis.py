@@ -14,17 +14,18 @@ from torch import nn
 
 from lamina import Epoch, Recipe, Training, load_data, load_net, load_recipe
 from lamina.data import Images
-from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Net, Output, ReLU, Sigmoid, Tanh
+from lamina.nets import BatchNorm, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d, Net, Output, ReLU, Sigmoid, Tanh
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.activations import activations
 from lamina.training.checkpoint import Standing
 from lamina.training.diagnosis import diagnose, find_overfitting
-from lamina.training.doctor import LOSS_STEPS, constant_loss, keep_buffers, look
+from lamina.training.doctor import LOSS_STEPS, constant_loss, fit_few, keep_buffers, look
 from lamina.training.events import Diagnosis, Step
 from lamina.training.observation import Activity, Observation
 from lamina.training.task import task_of
 from lamina.training.tensors import digest_tensors
 from lamina.values import fields_to_json, from_json_values
+from small_runs import same
 
 MLP = load_net("mlp")
 SMALL = Net(Conv2d(8, 3), BatchNorm(), ReLU(), MaxPool2d(4), Flatten(), Linear(32), ReLU(), Output())
@@ -299,3 +300,32 @@ def test_the_loss_of_a_constant_answer_is_that_over_all_images(targets, smoothin
         logits = given.float().view(60, -1).mean(dim=0).logit()
     expected = float(task.loss(logits.expand(60, -1), given, smoothing))
     assert constant_loss(task, images, Recipe(label_smoothing=smoothing)) == pytest.approx(expected, rel=1e-5)
+
+
+TINY = Net(Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output())
+
+
+@pytest.mark.parametrize(
+    ("net", "change"),
+    [
+        (TINY, {}),
+        (TINY, {"lr": 3e-4}),
+        (Net(Flatten(), Linear(4), ReLU(), Output()), {}),
+        (Net(Conv2d(4, 3), ReLU(), MaxPool2d(4), Flatten(), Output()), {"lr": 3e-4}),
+    ],
+)
+def test_a_small_net_that_has_not_learned_yet_does_not_blame_the_labels(net, change, images):
+    recipe = dataclasses.replace(RECIPE, epochs=2, batch_size=20, **change)
+    assert "labels-look-shuffled" not in [found.kind for found in train(net, images, recipe)]
+
+
+def test_fitting_a_few_images_leaves_the_model_as_it_was(images):
+    training = Training(SMALL, images, Recipe(lr=0.01), device="cpu")
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    torch.manual_seed(0)
+    assert fit_few(training.model, images, training.recipe) < 0.1
+    drawn = torch.rand(2)
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(2), drawn)
+    assert same(training.model.state_dict(), before)
+    assert not any(module.training for module in training.model.modules())

@@ -33,6 +33,7 @@ LIMITS = {
     "saturated outputs": 0.5,  # share of a layer's at an end of its range; chosen here
     "constant loss": 0.995,  # of an epoch, by that of the best constant answer; chosen here
     "worse than constant": 1.1,  # the same: a larger loss is not stuck there; chosen here
+    "fitted loss": 0.1,  # on a few images after steps on these alone, by that of a guess; chosen here
     "swing": 0.1,  # mean change of the loss between epochs, by its mean; chosen here
     "rise": 1.1,  # loss on val by its lowest; Prechelt, Early Stopping, 1998, generalization loss; chosen here
 }
@@ -208,18 +209,25 @@ def find_low_lr(seen: Observation) -> Told | None:
     )
 
 
-def find_shuffled(seen: Observation) -> Told | None:
+def learns_nothing(seen: Observation) -> bool:
+    """Whether the loss has been that of the best constant prediction for two epochs, and long enough."""
     least, most = (LIMITS[name] * seen.constant_loss for name in ("constant loss", "worse than constant"))
     recent = seen.losses[-2:]
-    if len(recent) < 2 or not all(least <= loss <= most for loss in recent) or seen.kind not in (SINGLE_LABEL, BINARY):
-        return None
-    if seen.steps < LEAST_STEPS or seen.images_seen < LEAST_SEEN * seen.classes:
+    is_long = seen.steps >= LEAST_STEPS and seen.images_seen >= LEAST_SEEN * seen.classes
+    is_constant = len(recent) == 2 and all(least <= loss <= most for loss in recent)
+    return is_long and is_constant and seen.kind in (SINGLE_LABEL, BINARY)
+
+
+def find_shuffled(seen: Observation) -> Told | None:
+    # Of a net that cannot even fit a few images, such a loss says nothing about the labels.
+    if seen.fitted_loss is None or not seen.fitted_loss < LIMITS["fitted loss"] * seen.guess_loss:
         return None
     return (
         None,
-        {"loss": seen.losses[-1], "constant_loss": seen.constant_loss},
+        {"loss": seen.losses[-1], "constant_loss": seen.constant_loss, "fitted_loss": seen.fitted_loss},
         f"After {plural(seen.epoch, 'epoch', 'epochs')} the training loss is {seen.losses[-1]:.4g}; the best constant "
-        f"answer has {seen.constant_loss:.4g}.",
+        f"prediction has {seen.constant_loss:.4g}. Yet the net can learn: on a few images alone it reaches "
+        f"{seen.fitted_loss:.2g}.",
         "Likely the labels do not belong to the pictures, or the pictures do not show them. Look at them: lamina data "
         "DATA --contact-sheet FILE.png.",
     )

@@ -21,13 +21,14 @@ from lamina.errors import RunError
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.training.activations import describe_layer, innermost_paths, name_layer, watch
 from lamina.training.batches import DividedBatch
-from lamina.training.diagnosis import SWINGS, diagnose, follow
+from lamina.training.diagnosis import SWINGS, diagnose, explains, follow, learns_nothing
 from lamina.training.events import Diagnosis, Epoch, LayerFigures
 from lamina.training.forward import Forward
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model, eval_mode, split_pixels
 from lamina.training.observation import Activity, Check, Moments, Observation
-from lamina.training.randomness import seeded
+from lamina.training.optim import build_optimizer
+from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
 from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
@@ -39,6 +40,8 @@ LOSS_STEPS, MOST_ASKED = 100, 20
 MOST_FIXED, LEAST_FIXED, FIXED_FRACTION = 256, 100, 1 / 100
 """This fraction of the images is looked at after an epoch, which takes about 1 % of it, within these numbers; where
 that would be more, after the first and the last epoch and some between."""
+FITTED_IMAGES, FITTING_STEPS = 16, 150
+"""So many images, of as many classes as possible, and steps on these show whether a net can learn at all."""
 SATURATED_FRACTION = 0.03  # of half the range: how near an end of it an output is saturated
 
 
@@ -54,6 +57,7 @@ class Memory:
     raised: list[bool] = field(default_factory=list)
     """Whether each of the last steps that were asked raised the loss of its own batch."""
     since: dict[str, int] = field(default_factory=dict)  # the epoch since when a layer has been half inactive (follow)
+    next_fit: int = 0  # the epoch from which on it is tried whether the net can learn at all
 
 
 class Doctor:
@@ -164,6 +168,9 @@ class Doctor:
             classes=max(2, model.task.outputs),
             images_seen=number * len(self._images),
         )
+        if number >= memory.next_fit and learns_nothing(seen) and not any(map(explains, memory.found)):
+            seen = dataclasses.replace(seen, fitted_loss=fit_few(model, self._images, self._recipe))
+            memory.next_fit = 2 * number
         found = list(diagnose(seen, memory.found))
         if self._group.size > 1:  # what the leader finds
             leaders = self._group.lead_json(lambda: [dataclasses.asdict(one) for one in found])
@@ -259,6 +266,33 @@ def look(model: Model, images: Images) -> Activity:
         answers=answers,
         classes=classes,
     )
+
+
+def fit_few(model: Model, images: Images, recipe: Recipe) -> float:
+    """The loss that a model reaches on a few images after steps on these alone; its weights are put back."""
+    targets = images.targets.astype(np.int64)
+    order = np.argsort(targets, kind="stable")
+    rank = np.empty_like(order)  # of each image within its class
+    rank[order] = np.arange(len(order)) - np.searchsorted(targets[order], targets[order])
+    few = images.take(np.lexsort((targets, rank))[:FITTED_IMAGES])
+    pixels, truth = (
+        torch.from_numpy(np.ascontiguousarray(part)).to(model.device) for part in (few.pixels, few.targets)
+    )
+    before = [weight.detach().clone() for weight in model.parameters()]
+    optimizer = build_optimizer(model, recipe)
+    with keep_buffers(model), seeded(derive_seed(recipe.seed, "fit"), model.device):
+        for _ in range(FITTING_STEPS):
+            model.train()
+            optimizer.zero_grad()
+            loss = model.task.loss(model(pixels), truth)
+            loss.backward()
+            optimizer.step()
+        optimizer.zero_grad()
+        model.eval()
+    with torch.no_grad():
+        for weight, value in zip(model.parameters(), before, strict=True):
+            weight.copy_(value)
+    return loss.item()
 
 
 @contextmanager

@@ -75,6 +75,7 @@ class Observation:
     kind: Kind
     classes: int
     images_seen: int
+    fitted_loss: float | None = None  # on a few images after steps on these alone, if that was tried
 
     @property
     def loss_ratio(self) -> float:
