@@ -32,15 +32,10 @@ from lamina.runs.run import Run, load_run
 from lamina.targets import MULTI_LABEL
 from lamina.training.model import Model
 
-SEEN_PICTURES, SEEN_PIXELS = 10_000, 40_000_000
-"""Upper limits of the training pictures among which patches are looked for, and that a unit's area under the curve is
-of, and of their pixels; evenly spread."""
+# Upper limits of the images, evenly spread, that each of these is measured on.
+SEEN_PICTURES, SEEN_PIXELS = 10_000, 40_000_000  # training images in which patches are looked for
 PROBE_PICTURES, SCORED_PICTURES, REMOVAL_PICTURES, CONCEPT_PICTURES, COMPARED_PICTURES = 4000, 2000, 500, 1000, 500
-"""Upper limits of the pictures that probes are fitted to, probes are scored on, removals are measured on, concepts are
-looked for in, and layers are compared on."""
-LEAST_PICTURES, MOST_PIXELS = 50, 2_000_000
-"""Of large pictures, removals and comparisons take fewer: the first run the net once for each unit, the second keep the
-outputs for all pictures."""
+LEAST_PICTURES, MOST_PIXELS = 50, 2_000_000  # large images are fewer, in removals (slow) and comparisons (memory)
 SHOWN_UNITS, MOST_UNITS = 24, 96  # units on a sheet: of each layer, and of one that ``--layer`` names
 UNTRAINED_NETS = 5  # number of nets with random weights that concepts are compared with
 SHOWN_CONCEPTS = 5  # upper limit of the concepts of a layer that are printed; ``--json`` has all
