@@ -2,8 +2,9 @@
 # make quick: lint, types and the tests that take moments, for every save.   make coverage: the tests, and what they reach.
 PYTHON ?= python3
 BIN := .venv/bin
-# Half of the slow tests are neighbours: whoever is done first takes from the other.
-WORKERS := --numprocesses auto --dist worksteal
+# One more than there are processors, as some tests wait. Half of the slow ones are neighbours: whoever is done first
+# takes from the others.
+WORKERS := --numprocesses $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)") --dist worksteal
 
 .PHONY: demo test quick coverage lint install clean
 

@@ -36,7 +36,7 @@ def test_a_run_is_exported_and_its_file_answers_alike(trained, workplace, pictur
         ("pt2", ("net.program", "--to", "pt2")),
         ("onnx", ("net.model", "--to", "onnx")),
     ):
-        (event,) = events(run_process("export", trained, *words, "--json").stdout)
+        (event,) = events(run_lamina("export", trained, *words, "--json").stdout)
         assert (event["event"], event["format"], event["file"]) == ("export", file_format, words[0])
         assert event["pictures"] == 258
         assert event["largest_difference"] <= event["limit"]

@@ -162,30 +162,36 @@ def say(events: Iterable[Step | Epoch]) -> list[tuple[object, ...]]:
     return [(event.epoch, event.layers, event.diagnoses) for event in events if isinstance(event, Epoch)]
 
 
-@pytest.mark.parametrize("stop", [1, 4, 5, 9, 11])
-def test_a_training_that_was_stopped_and_resumed_says_the_same(images, stop):
+def make_dying(images: Images) -> Training:
+    """A training at a low rate on wrong labels, most of whose units are dead from the first epoch on."""
     some = images.take(range(1000))
     some = Images(some.pixels, np.roll(some.targets, 1), some.target_names, some.names, "train")
     recipe = dataclasses.replace(RECIPE, epochs=6, batch_size=25, lr=3e-5, schedule="constant")
+    training = Training(MLP, some, recipe, device="cpu")
+    with torch.no_grad():
+        training.model.body[1].bias[:80] = -50.0
+    return training
 
-    def make() -> Training:
-        training = Training(MLP, some, recipe, device="cpu")
-        with torch.no_grad():
-            training.model.body[1].bias[:80] = -50.0  # most units are dead from the first epoch on
-        return training
 
-    expected = say(make())
-    first = make()
+@pytest.fixture(scope="module")
+def said(images) -> list[tuple[object, ...]]:
+    """What a dying training says that nobody stops."""
+    return say(make_dying(images))
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 9, 11])
+def test_a_training_that_was_stopped_and_resumed_says_the_same(images, said, stop):
+    first = make_dying(images)
     before = say(itertools.islice(first, stop))
     checkpoint = first.checkpoint()
     standing = from_json_values(Standing, json.loads(json.dumps(fields_to_json(checkpoint.standing))), "checkpoint")
-    second = make()
+    second = make_dying(images)
     second.restore(dataclasses.replace(checkpoint, standing=standing))
-    assert before + say(second) == expected
-    kinds = [found.kind for _, _, diagnoses in expected for found in diagnoses]
+    assert before + say(second) == said
+    kinds = [found.kind for _, _, diagnoses in said for found in diagnoses]
     assert kinds[0] == "dying-relu"
     assert len(kinds) == len(set(kinds)) > 1
-    assert expected[0][1].names == ["2 Linear", "3 ReLU", "4 Output"]
+    assert said[0][1].names == ["2 Linear", "3 ReLU", "4 Output"]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
