@@ -23,7 +23,7 @@ from lamina.insight.duplicates import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.keep import RunEvent
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run, load_run
-from lamina.studies.events import Decision, Kept, Started
+from lamina.studies.events import Decision, Kept, Seeds, Started
 from lamina.targets import REGRESSION
 from lamina.training.events import Diagnosis, Epoch, Resumed, Rewind, Step
 from lamina.training.group import ALONE, Group
@@ -90,9 +90,9 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal) -> None:
     if not isinstance(event, Decision | Started | Resumed):  # these are printed on stderr only
         values = event.to_json()
         values.pop("diagnoses", None)  # each has a line of its own
-        terminal.emit(**({} if run is None else {"run": str(run.path)}) | values)
-    if isinstance(event, Epoch):
-        terminal.say(text)
+        terminal.emit(**({} if run is None or isinstance(event, Seeds) else {"run": str(run.path)}) | values)
+    if isinstance(event, Epoch | Seeds):
+        terminal.say(*text.split("\n"))
         return
     if isinstance(event, Rewind):
         text = f"warning: {text}"

@@ -18,6 +18,7 @@ from lamina.runs.run import Run
 from lamina.runs.start import start_run
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen
 from lamina.studies.experiments import Deadline
+from lamina.studies.seeds import iter_seeds
 from lamina.studies.training import fit_experiment, iter_named
 from lamina.training.group import Group, join_group
 
@@ -54,6 +55,11 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
                     from_scratch=options.start_from == "scratch", start=start, train=train, device=options.device,
                     name=options.name, progress=partial(show_progress, "preparing pictures"),
                 )  # fmt: skip
+            elif options.seeds is not None:
+                events = iter_seeds(
+                    choice, dataset, experiment.recipe, seeds=options.seeds, name=options.name,
+                    runs_dir=options.runs_dir, start=start, train=train, group=group, decisions=decisions,
+                )  # fmt: skip
             else:
                 deadline = None if seconds is None else Deadline(STARTED, seconds)
                 events = iter_named(
@@ -61,7 +67,13 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
                     device=options.device, decisions=decisions,
                 )  # fmt: skip
             made, stopped_by = play(events, terminal, show_progress, group=group)
-        return print_result(made, stopped_by, terminal)
+        if options.seeds is not None and stopped_by is None:
+            return 0
+        status = print_result(made, stopped_by, terminal)
+        if options.seeds is not None:
+            name, _, _ = made.path.name.rpartition("-seed")
+            terminal.remark(f"lamina: the same command with --name {name} resumes it and trains the other seeds")
+        return status
 
 
 def _check(options: TrainOptions, group: Group) -> None:
@@ -71,6 +83,17 @@ def _check(options: TrainOptions, group: Group) -> None:
             "Each of several processes would measure another time, so for them name the net and leave out --time. "
             "--epochs sets how long they train."
         )
+    if options.seeds is not None:
+        if options.net is None:
+            raise RecipeError(
+                f"--seeds needs a net, as in: lamina train cnn-s --seeds {options.seeds}. Each seed on its own might "
+                "choose another net."
+            )
+        if options.time is not None:
+            raise RecipeError(
+                "--time sets the epochs by measuring, so that runs with --seeds would differ in more than their seed. "
+                "Use --epochs instead."
+            )
     if options.time is not None and "epochs" in options.given:
         raise RecipeError("--time sets the number of epochs, but --epochs was given too. Give only one.")
     if options.net is not None and options.start_from != "auto":

@@ -173,8 +173,7 @@ def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, da
     """Make a run's folder, which no two processes share, with ``run.json`` and, if splits were drawn, those."""
     if name is not None and (not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}):
         raise RunError(f"Expected a run name without / or \\, such as first-try, got {name!r}.")
-    net_name = re.sub(r"[^\w-]+", "-", record.net_name).strip("-") or "net"
-    numbered = (f"{record.created[:10]}-{net_name}-{number}" for number in itertools.count(1))
+    numbered = (f"{record.created[:10]}-{shorten_net_name(record.net_name)}-{number}" for number in itertools.count(1))
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         # Written under another name and renamed, so that the folder never lacks its files.
@@ -195,6 +194,11 @@ def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, da
             f"Cannot write a run to {runs_dir}: {error.strerror}. Choose another folder with --runs-dir."
         ) from error
     return path
+
+
+def shorten_net_name(name: str) -> str:
+    """A net's name as part of a folder's."""
+    return re.sub(r"[^\w-]+", "-", name).strip("-") or "net"
 
 
 def _rename_folder(folder: Path, names: Iterable[str]) -> Path:

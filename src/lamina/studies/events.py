@@ -10,6 +10,7 @@ from typing import Any
 from lamina.errors import escape
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
+from lamina.targets import Score
 from lamina.text import format_table
 from lamina.training.events import Event
 from lamina.training.pretrained import native_side_px
@@ -120,3 +121,82 @@ class Kept(Event):
         if self.stopped is None:
             return f"run: {path}"
         return f"the best run so far is {path}; the training that was stopped is {escape(str(self.stopped))}"
+
+
+@dataclass(frozen=True)
+class Seed(Event):
+    """The score of one of several runs that differ in their seed; ``None`` where it was not evaluated.
+
+    Attributes:
+        seed: of its recipe.
+        run: its folder.
+        split: what it was evaluated on.
+        metric: the name of the score.
+        score: such as an accuracy, from 0 to 1.
+        lower_is_better: as for an error.
+    """
+
+    seed: int
+    run: Path
+    split: str | None
+    metric: str | None
+    score: float | None
+    lower_is_better: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, with the folder as text."""
+        return super().to_json() | {"run": str(self.run)}
+
+    def format(self, value: float) -> str:
+        """A score of this metric, with its name."""
+        return str(Score(self.metric or "", value, lower_is_better=self.lower_is_better))
+
+    def __str__(self) -> str:
+        found = "no score" if self.score is None else f"{self.split} {self.format(self.score)}"
+        return f"seed {self.seed}: {found} ({escape(str(self.run))})"
+
+
+@dataclass(frozen=True)
+class Seeds(Event):
+    """The scores of several runs that differ in their seed.
+
+    Attributes:
+        runs: a ``Seed`` for each.
+        mean: of their scores; ``None`` where a run has none, as the mean of the others would be too good.
+        interval: the 95 % interval of the mean by Student's t; ``None`` for a single run.
+    """
+
+    runs: tuple[Seed, ...]
+    mean: float | None
+    interval: tuple[float, float] | None
+
+    @property
+    def scores(self) -> list[float | None]:
+        """One for each run."""
+        return [one.score for one in self.runs]
+
+    @property
+    def split(self) -> str | None:
+        """What they were evaluated on."""
+        return self.runs[0].split
+
+    def to_json(self) -> dict[str, Any]:
+        """Scores, mean and interval, and what they are of."""
+        first = self.runs[0]
+        return {
+            "event": "seeds", "scores": self.scores, "mean": self.mean,
+            "interval": self.interval and list(self.interval), "metric": first.metric, "split": first.split,
+            "seeds": [one.seed for one in self.runs], "runs": [str(one.run) for one in self.runs],
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        lines, first = [str(one) for one in self.runs], self.runs[0]
+        if self.mean is None:
+            lacking = ", ".join(str(one.seed) for one in self.runs if one.score is None)
+            return "\n".join([*lines, f"no mean, because these seeds have no score: {lacking}"])
+        text = f"mean {first.split} {first.format(self.mean)}"
+        if self.interval is None:
+            return "\n".join([*lines, f"{text} (one run gives no interval)"])
+        unit = "" if first.lower_is_better else " %"
+        low, high = (f"{end:.4g}" if first.lower_is_better else f"{100 * end:.2f}" for end in self.interval)
+        return "\n".join([*lines, f"{text} (95 % interval of the mean {low} to {high}{unit}, {len(self.runs)} runs)"])

@@ -48,11 +48,15 @@ class TrainOptions:
     given by name); the recipe options below override its settings"""
     time: Annotated[str | None, arg(metavar="TIME")] = None
     """time limit of the whole command (30s, 5m, 1h): as many epochs are trained as fit; without NET, 5m by default"""
-    start_from: Annotated[Literal["auto", "scratch"], arg(name="from")] = "auto"
+    seeds: Annotated[int | None, arg(metavar="N")] = None
+    """train N runs of NET, with seeds --seed, --seed + 1 and so on, and print the mean of their scores with its 95 %
+    interval"""
+    start_from: Annotated[Literal["auto", "scratch"], arg(name="from"), Further("net")] = "auto"
     """without NET: auto also tries locally available pretrained weights; scratch does not"""
     device: Device = "auto"
     name: Annotated[str | None, arg(metavar="RUN")] = None
-    """name of the run; by default the date, the net and a number"""
+    """name of the run; by default the date, the net and a number; with --seeds, -seed0 and so on are added, and runs of
+    that name that are there already are resumed or taken as they are"""
     json: Json = False
     weights: Annotated[str | None, arg(metavar="FILE"), Further("net")] = None
     """initial weights of timm:NAME: a safetensors file, "pretrained" (published by timm's authors, downloaded if
