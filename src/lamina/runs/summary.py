@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 from lamina.errors import LaminaError, escape
 from lamina.evaluation.reports import Report
@@ -12,19 +12,13 @@ from lamina.markup import card, note, table, wrap
 from lamina.runs.folder import RunFolder
 from lamina.runs.record import RunRecord
 
+Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
-def summarize_run(folder: RunFolder, record: RunRecord) -> dict[str, str]:
-    """A run's row in a table, under its heads, with what of its files can be read.
 
-    A finished run has no score where it had nothing to be evaluated on.
-    """
-    report: Report | None = None
-    rows: list[Mapping[str, Any]] | None = None
-    is_finished = False
-    with suppress(LaminaError):
-        report = folder.read_report()
-        rows = [*folder.history.epochs()]
-        is_finished = len(rows) == record.recipe.epochs or folder.history.early_end() is not None
+def summarize_run(folder: RunFolder, record: RunRecord, report: Report | None, rows: Rows | None) -> dict[str, str]:
+    """A run's row in a table, under its heads; ``rows`` are the epochs so far, ``None`` if they cannot be read."""
+    # A finished run has no score where it had nothing to be evaluated on.
+    is_finished = rows is not None and (len(rows) == record.recipe.epochs or folder.history.early_end() is not None)
     score = "no score" if is_finished else "not finished"
     return {
         "run": str(folder.path),
@@ -39,17 +33,24 @@ def summarize_run(folder: RunFolder, record: RunRecord) -> dict[str, str]:
 
 def describe_run(folder: RunFolder, record: RunRecord) -> str:
     """The ``repr`` of a run."""
-    run, net, data, score, epochs, *_ = summarize_run(folder, record).values()
+    run, net, data, score, epochs, *_ = summarize_run(folder, record, *_read(folder)).values()
     return escape(f"Run({run!r}: {net} on {data}, epochs {epochs}, {score})")
 
 
 def show_run(folder: RunFolder, record: RunRecord) -> str:
     """A run's row as a table, and the metrics of its report, for a notebook."""
-    rows = [*summarize_run(folder, record).items(), ("recipe", repr(record.recipe))]
-    lines: list[str] = []
-    with suppress(LaminaError):
-        report = folder.read_report()
-        lines = [] if report is None else report.figures()
+    report, epochs = _read(folder)
+    rows = [*summarize_run(folder, record, report, epochs).items(), ("recipe", repr(record.recipe))]
+    lines = [] if report is None else report.figures()
     more = note("more: run.report, run.history, run.plot(), run.predict(paths)")
     figures = (wrap("p", line) for line in lines)
     return card(describe_run(folder, record), table((), rows[1:], texts=2), *figures, more)
+
+
+def _read(folder: RunFolder) -> tuple[Report | None, Rows | None]:
+    """The report and the epochs, where they can be read."""
+    report, rows = None, None
+    with suppress(LaminaError):
+        report = folder.read_report()
+        rows = folder.history.epochs()
+    return report, rows
