@@ -18,8 +18,8 @@ from lamina.data.decoding import BadPictureError, decode_picture
 from lamina.data.sources.cifar import read_pickle
 from lamina.errors import DataError, LaminaError, NetError, RunError
 from lamina.nets import parse_net
+from lamina.runs.load import load_run
 from lamina.runs.record import Machine, RunRecord
-from lamina.runs.run import load_run
 from lamina.values import from_json_values
 from small_runs import start
 

@@ -10,7 +10,7 @@ import torch
 from lamina.evaluation.evaluating import evaluate
 from lamina.nets import Flatten, Linear, Net, Output, Tanh
 from lamina.runs.differences import Difference, compare_runs, find_changes
-from lamina.runs.run import load_run
+from lamina.runs.load import load_run
 from lamina.runs.start import create_folder
 from small_runs import DATA, NET, RECIPE, follow, start
 

@@ -11,8 +11,9 @@ import pytest
 
 from lamina.errors import LaminaWarning, RunError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
+from lamina.runs.load import load_run
 from lamina.runs.record import RunRecord
-from lamina.runs.run import Run, load_run
+from lamina.runs.run import Run
 from lamina.runs.start import create_folder
 from lamina.training.events import Epoch
 from lamina.training.recipe import Recipe

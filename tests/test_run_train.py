@@ -292,9 +292,9 @@ def test_an_own_module_is_copied_and_resumed_with_the_same_module_made_anew(tmp_
     for event in run.iter_train():
         if isinstance(event, Epoch):
             break
-    with pytest.raises(RunError, match=r"Give it again with train\(module=Sequential\(…\)\)\."):
+    with pytest.raises(RunError, match=r"Give it again with load_run\(path, module=Sequential\(…\)\)\."):
         next(load_run(run.path).iter_train(data=DATA))
-    for _ in load_run(run.path).iter_train(own_module(), data=DATA):
+    for _ in load_run(run.path, module=own_module()).iter_train(data=DATA):
         pass
     assert digests(run.path) == expected
     predicted = run.predictor().probabilities(DATA.test.pixels)

@@ -15,8 +15,9 @@ from lamina.data import Preparation
 from lamina.errors import RunError
 from lamina.evaluation.evaluating import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
+from lamina.runs.load import DamagedRun, list_runs, load_run
 from lamina.runs.record import FORMAT, OwnModule, RunRecord, resume_command
-from lamina.runs.run import DamagedRun, Run, list_runs, load_run
+from lamina.runs.run import Run
 from lamina.runs.start import create_folder
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
@@ -172,12 +173,12 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
     body = own_module().append(nn.Linear(3, 3, bias=False)).append(nn.Linear(3, 3, bias=False))
     batch = torch.from_numpy(DATA.test.pixels)
     with torch.inference_mode():
-        assert torch.equal(run.load_model(body)(batch), training.model.eval()(batch))
+        assert torch.equal(load_run(run.path, module=body).load_model()(batch), training.model.eval()(batch))
 
 
 def test_a_run_with_its_own_net_takes_no_other(run):
     with raises(f"{run.path} holds its own net, tiny. Leave out --net and module."):
-        run.load_model(own_module())
+        load_run(run.path, module=own_module()).load_model()
 
 
 def test_an_own_module_without_a_name_is_named_by_its_file():
@@ -293,7 +294,7 @@ def test_a_checkpoint_is_read_as_it_was_saved(run, training):
         (
             lambda file: file.write_bytes(pack_tensors({}, {"steps_done": 1})),
             "checkpoint lacks the field 'rewinds'; its fields are steps_done, rewinds, images, loss, correct, seconds, "
-            "doctor",
+            "doctor, optimizer",
         ),
     ],
     ids=["overwritten", "other values"],

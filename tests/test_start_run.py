@@ -19,7 +19,7 @@ from lamina import Epoch, Recipe, load_recipe, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import LaminaError, NetError, RunError
 from lamina.nets import Flatten, Layer, Net, Output, Residual
-from lamina.runs.run import list_runs
+from lamina.runs.load import list_runs
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
 from lamina.training.pretrained import RECIPES
 from small_runs import DATA, NET, RECIPE, same
@@ -160,18 +160,19 @@ def test_a_net_with_layers_of_ones_own_is_given_again_as_a_module_is(own, tmp_pa
         next(event for event in events if isinstance(event, Epoch))
     run = load_run(begun.path)
     assert [one.path for one in list_runs(tmp_path)] == [run.path]
-    given_again = f"Give it again with train(module={net!r})."
+    given_again = f"Give it again with load_run(path, module={net!r})."
     for use in (run.train, run.load_model, run.evaluate):
         arguments = {} if use == run.load_model else {"data": DATA}
         with pytest.raises(RunError, match=re.escape(given_again)):
             use(**arguments)
     with pytest.raises(RunError, match=r"was trained with Net\(.*, but module was Net\(.*Power\(exponent=4.0\)"):
-        run.train(Net(Flatten(), Power(4.0), Output()), data=DATA)
-    run.train(net, data=DATA, progress=False)
+        load_run(run.path, module=Net(Flatten(), Power(4.0), Output())).train(data=DATA)
+    run = load_run(run.path, module=net)
+    run.train(data=DATA, progress=False)
     whole = start_run(net, DATA, RECIPE, runs_dir=tmp_path)
     whole.train(progress=False)
-    assert same(*(one.load_model(net).state_dict() for one in (run, whole)))
-    assert run.load_model(net).net == net.with_outputs(3)
+    assert same(*(one.load_model().state_dict() for one in (run, whole)))
+    assert run.load_model().net == net.with_outputs(3)
 
 
 def test_a_module_that_cannot_be_copied_is_rejected(tmp_path):

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from lamina.evaluation.predictor import Prediction, Predictor
     from lamina.evaluation.reports import Report
     from lamina.nets import Net, parse_net, summarize
+    from lamina.runs.load import list_runs, load_run
     from lamina.runs.progress import show_progress
-    from lamina.runs.run import Run, list_runs, load_run
+    from lamina.runs.run import Run
     from lamina.runs.start import start_run
     from lamina.studies.choose import choose
     from lamina.studies.train import train
@@ -46,7 +47,8 @@ _PACKAGES = {
     "lamina.evaluation.reports": ("Report",),
     "lamina.nets": ("Net", "parse_net", "summarize"),
     "lamina.runs.progress": ("show_progress",),
-    "lamina.runs.run": ("Run", "list_runs", "load_run"),
+    "lamina.runs.load": ("list_runs", "load_run"),
+    "lamina.runs.run": ("Run",),
     "lamina.runs.start": ("start_run",),
     "lamina.studies.choose": ("choose",),
     "lamina.studies.train": ("train",),

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from commands import events, run_lamina, run_process
 
-from lamina.runs.run import load_run
+from lamina.runs.load import load_run
 
 
 @pytest.fixture(scope="module")

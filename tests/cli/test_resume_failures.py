@@ -27,7 +27,7 @@ FLAGS = ("--epochs", "40", "--batch-size", "20", "--precision", "fp32", "--flip"
 SMALL_MEMORY = """
 import resource, sys
 from lamina.cli import main
-from lamina.runs.run import load_run
+from lamina.runs.load import load_run
 limit, source, *arguments = sys.argv[1:]
 main(["train", "Flatten(), Output()", "--data", source, "--epochs", "1", "--precision", "fp32"])  # loads all there is
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -147,7 +147,7 @@ def test_a_module_of_ones_own(tmp_path):
     dataset = make_dataset("single-label", "test")
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     run = train(tmp_path, dataset, module)
-    page = build_report_page(run, dataset, run.load_model(module))
+    page = build_report_page(run, dataset, dataclasses.replace(run, module=module).load_model())
     assert "A module of its own, which lamina does not store" in page
     assert "Patches of 90 training pictures" in page
 

@@ -231,7 +231,7 @@ def test_any_name_and_figures_survive_json(name, fraction, loss, support):
         (
             {"colour": "red"},
             "This is not a report: report has no field 'colour'; its fields are split, images, loss, seconds, "
-            "baseline, views, reviewed_images, data_name, data_fingerprint, mean_average_precision, micro_f1, "
+            "baseline, metrics, views, reviewed_images, data_name, data_fingerprint, mean_average_precision, micro_f1, "
             "baseline_micro_f1, macro_f1, calibration_error, labels, uncalibrated_error. "
             "Evaluate the model again.",
         ),

@@ -20,8 +20,8 @@ from lamina.cli import main
 from lamina.data import Preparation, load_data
 from lamina.deploy.serve.openapi import describe_api
 from lamina.evaluation.calibration import Calibration
+from lamina.runs.load import load_run
 from lamina.runs.record import OwnModule
-from lamina.runs.run import load_run
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
 from small_runs import DATA, NET, RECIPE, begin_run

@@ -6,13 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from lamina.training.catalog import OPTIMIZERS, NamedOptimizer
 from lamina.training.features import trace_weights
 from lamina.training.model import Model
 from lamina.training.optim import Muon, build_optimizer, orthogonalize
 from lamina.training.recipe import Recipe
 from lamina.training.task import SingleLabel
-
-OPTIMIZERS = ["adam", "adamw", "rmsprop", "sgd", "muon"]
 
 
 def make_model(body):
@@ -231,3 +230,11 @@ def test_adam_leaves_weights_without_a_gradient_where_they_are():
     optimizer.zero_grad()
     optimizer.step()
     assert all(weight.grad is None for weight in net.parameters())
+
+
+def test_an_optimizer_of_torchs_is_one_entry_of_the_catalog(monkeypatch):
+    monkeypatch.setitem(OPTIMIZERS, "rmsprop", NamedOptimizer("torch.optim.Adamax", 2e-3, {"foreach": True}))
+    recipe = Recipe(optimizer="rmsprop", lr=2e-3)
+    ours, theirs = small_net(), small_net()
+    losses = train(ours, build(ours, recipe), 5)
+    assert losses == pytest.approx(train(theirs, torch.optim.Adamax(theirs.parameters(), lr=2e-3), 5), rel=1e-4)

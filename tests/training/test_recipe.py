@@ -2,6 +2,7 @@ import dataclasses
 import inspect
 import json
 import re
+import typing
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.errors import RecipeError
-from lamina.training.recipe import USUAL_LR, Recipe
+from lamina.training.catalog import OPTIMIZERS, SCHEDULES
+from lamina.training.recipe import Recipe, overlay
 from lamina.values import from_json_values, to_json_values
 
 recipes = st.builds(
@@ -89,7 +91,8 @@ def test_a_notebook_shows_the_changed_fields_with_their_texts_and_help_all_of_th
     assert "\n    lr: peak learning rate\n" in shown
 
 
-def test_every_optimizer_has_a_usual_learning_rate():
-    optimizer = next(field for field in dataclasses.fields(Recipe) if field.name == "optimizer")
-    assert all(repr(name) in str(optimizer.type) or name in str(optimizer.type) for name in USUAL_LR)
-    assert set(USUAL_LR) == {"adam", "adamw", "rmsprop", "sgd", "muon"}
+def test_the_choices_of_a_recipe_are_the_entries_of_the_catalog():
+    hints = typing.get_type_hints(Recipe)
+    assert typing.get_args(hints["optimizer"]) == tuple(OPTIMIZERS)
+    assert typing.get_args(hints["schedule"]) == tuple(SCHEDULES)
+    assert overlay(Recipe(), {"optimizer": "sgd"}).lr == OPTIMIZERS["sgd"].usual_lr

@@ -28,7 +28,8 @@ from lamina.insight.units import (
     measure_responses,
     rank_units,
 )
-from lamina.runs.run import Run, load_run
+from lamina.runs.load import load_run
+from lamina.runs.run import Run
 from lamina.targets import MULTI_LABEL
 from lamina.training.model import Model
 

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from lamina.cli.datasets import choose_data, choose_other_data
 from lamina.cli.nets import choose_net
@@ -18,9 +17,10 @@ from lamina.errors import DataError, NetError
 from lamina.evaluation.pictures import find_pictures
 from lamina.evaluation.predictor import Predictor
 from lamina.nets import Net
+from lamina.runs.load import load_run
 from lamina.runs.nets import TIMM
 from lamina.runs.resume import find_source
-from lamina.runs.run import Run, load_run
+from lamina.runs.run import Run
 from lamina.training.activations import find_path
 from lamina.training.device import choose_device
 from lamina.training.model import Model
@@ -35,21 +35,21 @@ KEPT_FIELDS = {"size_px", "resize", "task", "val_fraction", "test_fraction", "sp
 def load_predictor(path: Path, net: str | None, device: str, terminal: Terminal) -> tuple[Run, Predictor]:
     """A run, and its model on a device; ``net`` is the file that makes a user's own module."""
     run = load_run(path)
-    module, place = make_module(run, net, terminal), choose_device(device)
+    run, place = add_module(run, net, terminal), choose_device(device)
     terminal.remark(f"device: {place}")
-    return run, run.predictor(module, device=place.value)
+    return run, run.predictor(device=place.value)
 
 
-def make_module(run: Run, net: str | None, terminal: Terminal) -> Net | nn.Module | None:
-    """The user's own net or module in the file that ``net`` names, its weights drawn from the run's seed."""
+def add_module(run: Run, net: str | None, terminal: Terminal) -> Run:
+    """The run with the user's own net or module in the file ``net``, its weights drawn from the run's seed."""
     if net is None:
-        return None
+        return run
     record = run.record
     is_own = not net.startswith(TIMM)
     body = choose_net(net, terminal).make(record.recipe.seed, record.in_shape, record.task.outputs) if is_own else None
     if body is None or (isinstance(body, Net) and record.own_module is None):
         raise NetError(f"--net is for a module of your own, but {net} defines a net that the run already stores.")
-    return body
+    return dataclasses.replace(run, module=body)
 
 
 def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset:

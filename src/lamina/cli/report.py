@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lamina.cli.models import choose_run_data, make_module
+from lamina.cli.models import add_module, choose_run_data
 from lamina.cli.options.evaluate import ReportOptions
 from lamina.cli.output import writing
 from lamina.cli.terminal import Terminal
@@ -12,7 +12,8 @@ from lamina.data import Dataset
 from lamina.deploy.card import build_card
 from lamina.errors import DataError, LaminaError, RunError
 from lamina.files import write_atomically
-from lamina.runs.run import Run, load_run
+from lamina.runs.load import load_run
+from lamina.runs.run import Run
 from lamina.training.model import Model
 
 
@@ -62,9 +63,9 @@ def _find_data(run: Run, source: str | None, terminal: Terminal) -> Dataset | No
 
 def _find_model(run: Run, net: str | None, terminal: Terminal) -> Model | None:
     """The run's model on the CPU; ``None``, with a remark, where it cannot be loaded."""
-    module = make_module(run, net, terminal)
+    run = add_module(run, net, terminal)
     try:
-        return run.load_model(module)
+        return run.load_model()
     except LaminaError as error:
         if net is not None:
             raise

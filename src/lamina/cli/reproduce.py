@@ -18,7 +18,8 @@ from lamina.drawing.curves import draw_curves
 from lamina.drawing.style import save_figure
 from lamina.errors import DataError, RecipeError
 from lamina.evaluation.intervals import mean_interval
-from lamina.runs.run import Run, load_run
+from lamina.runs.load import load_run
+from lamina.runs.run import Run
 from lamina.runs.start import start_run
 from lamina.studies.experiments import Experiment
 from lamina.studies.training import iter_named

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lamina.cli.models import choose_run_data, make_module
+from lamina.cli.models import add_module, choose_run_data
 from lamina.cli.options.train import ResumeOptions
 from lamina.cli.session import play, print_group, print_result
 from lamina.cli.terminal import Terminal, read_seconds
-from lamina.runs.run import share_run
+from lamina.runs.load import share_run
 from lamina.training.device import choose_again
 from lamina.training.group import join_group
 
@@ -19,11 +19,10 @@ def run(options: ResumeOptions, terminal: Terminal) -> int:
     with join_group() as group:
         run = share_run(options.run, group)
         print_group(group, run.record.recipe.lanes, terminal)
-        module = make_module(run, options.net, terminal)
-        run = replace(run, dataset=choose_run_data(run, options.data, terminal))
+        run = replace(add_module(run, options.net, terminal), dataset=choose_run_data(run, options.data, terminal))
         terminal.remark(f"device: {choose_again(run.record.device)}; precision: {run.record.precision}")
         events = run.iter_train(
-            module, epochs=options.epochs, save_every_seconds=save_every_seconds,
+            epochs=options.epochs, save_every_seconds=save_every_seconds,
             rewind_on_nan=None if options.on_nan is None else options.on_nan == "rewind",
             on_diagnosis=options.on_diagnosis, group=group,
         )  # fmt: skip

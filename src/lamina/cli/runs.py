@@ -6,7 +6,8 @@ from lamina.cli.options.evaluate import RunsOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import LaminaError, RunError
 from lamina.runs.differences import compare_runs
-from lamina.runs.run import DamagedRun, Run, list_runs, load_run
+from lamina.runs.load import DamagedRun, list_runs, load_run
+from lamina.runs.run import Run
 from lamina.runs.summary import summarize_run
 
 

@@ -21,8 +21,9 @@ from lamina.evaluation.calibration import LEAST_IMAGES
 from lamina.evaluation.reports import Report
 from lamina.insight.duplicates import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.keep import RunEvent
+from lamina.runs.load import load_run
 from lamina.runs.record import resume_command
-from lamina.runs.run import Run, load_run
+from lamina.runs.run import Run
 from lamina.studies.events import Decision, Kept, Seeds, Started
 from lamina.targets import REGRESSION
 from lamina.training.events import Diagnosis, Epoch, Resumed, Rewind, Step

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from lamina.cli.models import choose_run_data, make_module
+from lamina.cli.models import add_module, choose_run_data
 from lamina.cli.options.train import VerifyOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 from lamina.runs.differences import find_changes
+from lamina.runs.load import load_run
 from lamina.runs.resume import choose_net, find_dataset, make_training
-from lamina.runs.run import Run, load_run
+from lamina.runs.run import Run
 from lamina.training.events import Epoch, Step
 from lamina.training.tensors import digest_tensors
 
@@ -17,9 +18,9 @@ def run(options: VerifyOptions, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if the weights after an epoch differ."""
     run = load_run(options.run)
     digests = _read_digests(run, options.epochs)
-    module = make_module(run, options.net, terminal)
+    run = add_module(run, options.net, terminal)
     dataset = find_dataset(run.folder, run.record, choose_run_data(run, options.data, terminal))
-    training = make_training(run.record, dataset, choose_net(run.folder, run.record, module))
+    training = make_training(run.record, dataset, choose_net(run.folder, run.record, run.module))
     rows = []
     is_same = True
     with terminal.progress() as show_progress:

@@ -145,16 +145,13 @@ def _describe_limits(run: Run, report: Report | None, facts: Facts) -> list[str]
 
 
 def _describe_use(run: Run) -> list[str]:
-    python = ["from lamina import load_run", "", 'run = load_run("PATH")  # this folder']
-    if run.record.own_module is None:
-        python.append('print(run.predict("photos/*.jpg"))')
-    else:
-        python += [
-            "predictor = run.predictor(module)  # its own module, made anew: the run stores only the weights",
-            'for prediction in predictor.predict(["photo.jpg"]):',
-            "    print(prediction)",
-        ]
-    return ["```python", *python, "```"]
+    load = 'load_run("PATH")  # this folder'
+    if run.record.own_module is not None:
+        load = 'load_run("PATH", module=module)  # this folder, and its own module, made anew'
+    return [
+        *("```python", "from lamina import load_run", "", f"run = {load}"),
+        *('print(run.predict("photos/*.jpg"))', "```"),
+    ]
 
 
 def _quote(text: str) -> str:

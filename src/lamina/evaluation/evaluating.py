@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,15 +31,22 @@ from lamina.evaluation.scores import average_precision, calibration_error, count
 from lamina.evaluation.views import ONE_VIEW, View, predict_views
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
+from lamina.training.parts import NO_PARTS, OwnMetric, OwnMetrics, collect_parts, measure
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 
 
-def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW, group: Group = ALONE) -> Report:
+def evaluate(
+    model: Model,
+    images: Images,
+    views: tuple[View, ...] = ONE_VIEW,
+    group: Group = ALONE,
+    metrics: OwnMetrics = (),
+) -> Report:
     """Evaluate a model on a split: a :class:`ClassReport`, :class:`LabelReport` or :class:`NumberReport`, by its task.
 
     With several ``views`` (:func:`views_of`), the logits of images that the model is unsure of are averaged over all.
     The processes of a ``group`` share the images out and get the same report. It lacks the name of the data set;
-    ``dataclasses.replace`` adds it.
+    ``dataclasses.replace`` adds it. ``metrics`` of your own (:class:`~lamina.training.parts.Parts`) are added to it.
 
     Raises:
         DataError: there are no images, or their targets are not the model's.
@@ -52,27 +59,38 @@ def evaluate(model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW, g
     >>> evaluate(build_model(load_net("mlp"), data.train, Recipe()), data.test).score.name
     'accuracy'
     """
-    return evaluate_with_logits(model, images, views, group)[0]
+    return evaluate_with_logits(model, images, views, group, collect_parts(metrics=metrics).metrics)[0]
 
 
 def evaluate_with_logits(
-    model: Model, images: Images, views: tuple[View, ...] = ONE_VIEW, group: Group = ALONE
+    model: Model,
+    images: Images,
+    views: tuple[View, ...] = ONE_VIEW,
+    group: Group = ALONE,
+    metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
 ) -> tuple[Report, Float32[np.ndarray, "n k"]]:
     task = model.task
     _check_targets(task, images)
     started = time.perf_counter()
     predicted, reviewed = predict_views(model, images.pixels, views, group)
-    report = score_logits(task, predicted, images, seconds=time.perf_counter() - started)
+    report = score_logits(task, predicted, images, time.perf_counter() - started, metrics)
     return replace(report, views=len(views), reviewed_images=reviewed), predicted
 
 
-def score_logits(task: Task, predicted: Float32[np.ndarray, "n k"], images: Images, seconds: float) -> Report:
+def score_logits(
+    task: Task,
+    predicted: Float32[np.ndarray, "n k"],
+    images: Images,
+    seconds: float,
+    metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
+) -> Report:
     """The report of logits that a model gave in ``seconds``; errors as for :func:`evaluate`."""
     _check_targets(task, images)
     _check_finite(predicted, images)
     logits, targets = torch.from_numpy(predicted).double(), torch.from_numpy(np.array(images.targets))
     loss = task.loss(logits, targets).item()
-    shared = {"split": images.split, "images": len(images), "loss": loss, "seconds": seconds}
+    own = measure(metrics, logits.float(), targets)
+    shared = {"split": images.split, "images": len(images), "loss": loss, "seconds": seconds, "metrics": own}
     match task:
         case SingleLabel():
             majority = int(np.argmax(task.shares))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lamina.errors import LaminaError, plural
@@ -44,6 +44,7 @@ class Report(ABC):
         loss: mean loss over them, without label smoothing.
         baseline: what a constant answer reaches on them: the majority class or the median of the training images, or
             the labels' frequencies.
+        metrics: the user's own, by name; ``None`` where one is undefined.
         seconds: how long the evaluation took.
         views: views of an image that were averaged where the model was unsure (:func:`views_of`).
         reviewed_images: images whose views were averaged.
@@ -55,6 +56,7 @@ class Report(ABC):
     loss: float
     seconds: float
     baseline: Baseline
+    metrics: dict[str, float | None] = field(default_factory=dict)
     views: int = 1
     reviewed_images: int = 0
     data_name: str | None = None
@@ -71,9 +73,14 @@ class Report(ABC):
         """The headline figure."""
         return Score(self.kind.score_name, getattr(self, self.kind.score_name), lower_is_better=self.kind is REGRESSION)
 
-    @abstractmethod
     def figures(self) -> list[str]:
-        """The model's figures in words, the score and the baseline first."""
+        """The metrics in words, the score and the baseline first, the user's own last."""
+        own = [f"{self.split} {name} {_format(value, '.4g')}" for name, value in self.metrics.items()]
+        return [*self._figures(), *own]
+
+    @abstractmethod
+    def _figures(self) -> list[str]:
+        """The metrics of lamina's own, in words."""
 
     @abstractmethod
     def constant_answer(self) -> str:
@@ -216,7 +223,7 @@ class ClassReport(Report):
         )
         return heapq.nlargest(count, mistakes, key=lambda mistake: mistake[2])
 
-    def figures(self) -> list[str]:
+    def _figures(self) -> list[str]:
         low, high = 100 * self.accuracy_interval.low, 100 * self.accuracy_interval.high
         lines = [
             f"{self.split} accuracy {format_percent(self.accuracy)} "
@@ -297,7 +304,7 @@ class LabelReport(Report):
     uncalibrated_error: float | None = None
     _kind = MULTI_LABEL
 
-    def figures(self) -> list[str]:
+    def _figures(self) -> list[str]:
         return [
             f"{self.split} mean average precision {format_percent(self.mean_average_precision)} "
             f"({self._format_images()})",
@@ -341,7 +348,7 @@ class NumberReport(Report):
     numbers: tuple[NumberScores, ...]
     _kind = REGRESSION
 
-    def figures(self) -> list[str]:
+    def _figures(self) -> list[str]:
         mean_of = f", the mean of {len(self.numbers)} numbers" if len(self.numbers) > 1 else ""
         return [
             f"{self.split} mean absolute error {self.mean_absolute_error:.4g}{mean_of} ({self._format_images()})",

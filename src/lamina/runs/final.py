@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
 from jaxtyping import Float32
 
 from lamina.data import Dataset, Images
-from lamina.errors import DataError, LaminaWarning
+from lamina.errors import DataError, LaminaWarning, name_some
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import Calibration, fit_temperatures
 from lamina.evaluation.evaluating import score_logits
@@ -23,13 +23,26 @@ from lamina.targets import MULTI_LABEL
 from lamina.training.features import predict_logits
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
+from lamina.training.parts import NO_PARTS, OwnMetric
 from lamina.training.task import Task
 
 
 def evaluate_final(
-    folder: RunFolder, record: RunRecord, model: Model, dataset: Dataset, group: Group = ALONE
+    folder: RunFolder,
+    record: RunRecord,
+    model: Model,
+    dataset: Dataset,
+    group: Group = ALONE,
+    metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
 ) -> Report | None:
     """Evaluate a model on ``test``, else ``val``; save report, logits and figures; ``None`` without a score."""
+    recorded = [name.removeprefix("metrics.") for name in record.parts if name.startswith("metrics.")]
+    if missing := [name for name in recorded if name not in metrics]:
+        warnings.warn(
+            f"{name_some(missing)} of your own is not computed: give it again, as in load_run(path, metrics=…)",
+            LaminaWarning,
+            stacklevel=3,
+        )
     answers: list[Answers] = []
     report: Report | None = None
     calibration: Calibration | None = None
@@ -48,7 +61,7 @@ def evaluate_final(
             continue
         logits, seconds = predicted[images.split]
         if report is None:
-            report = score_split(dataset, images, partial(score_logits, task, logits, seconds=seconds))
+            report = score_split(dataset, images, partial(score_logits, task, logits, seconds=seconds, metrics=metrics))
         if report is not None:
             answers.append(Answers.collect(record.task, logits, images))
     if report is not None and group.is_leader:

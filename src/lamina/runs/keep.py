@@ -24,6 +24,7 @@ from lamina.training.diagnosis import RISES, find_overfitting
 from lamina.training.events import MOST_REWINDS, Diagnosis, EarlyEnd, Epoch, Event, Rewind, Step
 from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
+from lamina.training.parts import OwnMetric
 from lamina.training.schedule import evaluation_interval
 from lamina.training.tensors import digest_tensors
 
@@ -79,6 +80,7 @@ class Keeper:
     stops_at_diagnosis: bool = False
     evaluates: bool = True
     group: Group = ALONE
+    metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _saved_at: float = field(default_factory=time.perf_counter)
     _saving_seconds: float = 0.0
@@ -108,8 +110,10 @@ class Keeper:
             if self._early_end:
                 yield self._early_end
             if self.evaluates and not (self._early_end and self._early_end.diagnosis):
-                model = self.training.model
-                if (report := evaluate_final(self.folder, self.record, model, self.dataset, self.group)) is not None:
+                report = evaluate_final(
+                    self.folder, self.record, self.training.model, self.dataset, self.group, self.metrics
+                )
+                if report is not None:
                     yield report
         except GeneratorExit:  # the caller leaves the loop; a group has compared and saved what an interrupt stopped
             if not self._is_saved and self.group.size == 1:
@@ -140,7 +144,8 @@ class Keeper:
         self._check_same(f"After epoch {event.epoch}")
         event = dataclasses.replace(event, weights=digest_tensors(self.training.model.state_dict()))
         if report is not None:
-            metrics = {**report.headline(), f"{report.split}_loss": report.loss}
+            own = {f"{report.split}_{name}": value for name, value in report.metrics.items()}
+            metrics = {**report.headline(), f"{report.split}_loss": report.loss, **own}
             event = dataclasses.replace(event, score=report.score, metrics=metrics)
         overfitting, reason = self.group.lead_json(lambda: self._judge(event, report))
         found = [*event.diagnoses, *([Diagnosis(**overfitting)] if overfitting else [])]
@@ -214,7 +219,7 @@ class Keeper:
     def _score(self, images: Images) -> Report:
         started = time.perf_counter()
         logits = self.training.predict_logits(images.pixels)
-        return score_logits(self.training.model.task, logits, images, time.perf_counter() - started)
+        return score_logits(self.training.model.task, logits, images, time.perf_counter() - started, self.metrics)
 
     def _is_time_to_save(self) -> bool:
         return self.group.is_leader and time.perf_counter() - self._saved_at >= self.save_every_seconds

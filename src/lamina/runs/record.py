@@ -7,7 +7,7 @@ import platform
 import shlex
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class OwnModule:
     def __str__(self) -> str:
         """How to give it again."""
         if not self.file:
-            return f"train(module={self.name if self.name.endswith(')') else f'{self.name}(…)'})"
+            return f"load_run(path, module={self.name if self.name.endswith(')') else f'{self.name}(…)'})"
         return "--net " + shlex.quote(f"{self.file}:{self.name}" if self.name else self.file)
 
 
@@ -103,6 +103,7 @@ class RunRecord:
     versions: dict[str, str]  # of lamina, Python, torch and NumPy, and of timm where the net is timm's
     machine: Machine
     considered: tuple[Considered, ...] = ()  # empty where the net was named
+    parts: dict[str, str] = field(default_factory=dict)  # one's own functions: what for → module and name
 
     def __repr__(self) -> str:
         return escape(f"RunRecord({self.net_name} on {self.data.name}, {self.recipe}, {self.created})")

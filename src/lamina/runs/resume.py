@@ -11,7 +11,7 @@ from torch import nn
 
 from lamina.data import NAMES, Dataset, load_data
 from lamina.data.load import resize_dataset
-from lamina.errors import DataError, LaminaWarning, RecipeError, RunError
+from lamina.errors import DataError, LaminaWarning, RecipeError, RunError, name_some
 from lamina.nets import Net
 from lamina.runs.differences import find_changes
 from lamina.runs.folder import NO_CHECKPOINT, RunFolder, pack_checkpoint, unpack_checkpoint
@@ -22,6 +22,7 @@ from lamina.training.device import choose_again
 from lamina.training.forward import misses_compiler
 from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
+from lamina.training.parts import NO_PARTS, Parts, describe_arguments
 from lamina.training.pretrained import TimmNet
 from lamina.training.schedule import extend_recipe
 from lamina.training.tensors import digest_tensors
@@ -87,6 +88,7 @@ def make_training(
     dataset: Dataset,
     net: Net | TimmNet | nn.Module,
     group: Group = ALONE,
+    parts: Parts = NO_PARTS,
     *,
     initial_weights: bool = True,
 ) -> Training:
@@ -109,7 +111,25 @@ def make_training(
         # After any step on a CPU; a GPU would wait for each record, and a group agrees at each whether to leave.
         steps_per_record=1 if group.size == 1 and device == "cpu" else 10,
         group=group,
+        parts=parts,
     )
+
+
+def check_parts_given(folder: RunFolder, record: RunRecord, parts: Parts) -> None:
+    """Raise ``RunError`` unless the user gave the functions of his own that the run was begun with."""
+    given = parts.describe()
+    if not record.parts.keys() <= given.keys():
+        raise RunError(
+            f"{folder.path} was begun with functions of your own, and lamina never runs code that a run names. Give "
+            f"them again in Python, as in load_run({str(folder.path)!r}, {describe_arguments(record.parts)}).train()."
+        )
+    if extra := [name for name in given if name not in record.parts]:
+        raise RunError(
+            f"{folder.path} was begun without {name_some(extra)} of your own. Leave it out, or start a new run with it."
+        )
+    for name, place in given.items():
+        if place != record.parts[name]:
+            _warn(f"{name} was {record.parts[name]} and is {place}: the weights may differ from those of one run")
 
 
 def resume_training(
@@ -119,6 +139,7 @@ def resume_training(
     module: Net | nn.Module | None = None,
     epochs: int | None = None,
     group: Group = ALONE,
+    parts: Parts = NO_PARTS,
 ) -> Training:
     """The training of a run where it was last saved, which continues to bit-identical weights; writes nothing.
 
@@ -126,7 +147,8 @@ def resume_training(
     training's recipe says so.
     """
     net = choose_net(folder, record, module)
-    recipe = record.recipe if epochs is None else extend_recipe(record.recipe, epochs)
+    check_parts_given(folder, record, parts)
+    recipe = record.recipe if epochs is None else extend_recipe(record.recipe, epochs, parts.schedule)
     device = choose_again(record.device).value
     if group.any(recipe.compile and misses_compiler(device)):
         recipe = dataclasses.replace(recipe, compile=False)
@@ -147,6 +169,7 @@ def resume_training(
         dataset,
         net,
         group,
+        parts,
         initial_weights=checkpoint is None,
     )
     if checkpoint is None and group.size > 1:  # a module of the user's own may begin at random in each process

@@ -16,7 +16,7 @@ from torch import nn
 
 from lamina.data import Dataset
 from lamina.data.images import Split
-from lamina.errors import LaminaError, NetError, RunError, check_type
+from lamina.errors import NetError, RunError, check_type
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.pictures import find_pictures
@@ -25,7 +25,7 @@ from lamina.evaluation.reports import Report
 from lamina.files import damaged
 from lamina.nets import Net
 from lamina.runs.final import evaluate_final
-from lamina.runs.folder import RunFolder, find_run, resolve_run
+from lamina.runs.folder import RunFolder
 from lamina.runs.keep import Keeper, RunEvent, explain_lack_of_memory
 from lamina.runs.processes import check_place, check_processes, lead_record
 from lamina.runs.progress import show_progress
@@ -37,6 +37,10 @@ from lamina.training.device import choose_again, choose_device
 from lamina.training.events import Resumed
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
+from lamina.training.parts import (
+    NO_PARTS,
+    Parts,
+)
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.task import Task
 
@@ -54,12 +58,14 @@ class Run:
         record: the content of ``run.json``.
         dataset: what it trains on, where this process has it.
         module: the user's own module, or net with own layers, before the first step, where this process has it.
+        parts: the user's own functions, where this process has them.
     """
 
     path: Path
     record: RunRecord
     dataset: Dataset | None = field(default=None, repr=False, compare=False)
     module: Net | nn.Module | None = field(default=None, repr=False, compare=False)
+    parts: Parts = field(default=NO_PARTS, repr=False, compare=False)
 
     @property
     def folder(self) -> RunFolder:
@@ -68,7 +74,6 @@ class Run:
 
     def train(
         self,
-        module: Net | nn.Module | None = None,
         *,
         data: Dataset | str | Path | None = None,
         epochs: int | None = None,
@@ -86,7 +91,6 @@ class Run:
         diagnosis ended the training.
         """
         events = self.iter_train(
-            module,
             data=data,
             epochs=epochs,
             until=until,
@@ -101,7 +105,6 @@ class Run:
 
     def iter_train(
         self,
-        module: Net | nn.Module | None = None,
         *,
         data: Dataset | str | Path | None = None,
         epochs: int | None = None,
@@ -126,8 +129,6 @@ class Run:
         again then trains the rest.
 
         Args:
-            module: for a user's own module, or net with own layers, the same one, made anew; not needed where
-                ``start_run`` was given it.
             data: the run's data set, or where it is now; by default where it was.
             epochs: of the whole training, to make it longer: with a constant schedule without warmup.
             until: when the last step ends, as ``time.perf_counter()`` counts seconds; by default there is no limit.
@@ -150,7 +151,7 @@ class Run:
         check_type(until, (Real,), "until", "a time of time.perf_counter()")
         if on_diagnosis not in ("continue", "stop"):
             raise RunError(f"on_diagnosis was {on_diagnosis!r:.60}, but is continue or stop.")
-        folder, module = self.folder, self.module if module is None else module
+        folder = self.folder
         dataset = find_dataset(folder, self.record, self.dataset if data is None else data, group)
         check_place(self.path, group)
         with ExitStack() as stack:
@@ -162,7 +163,7 @@ class Run:
             group.lead(lock)  # from here on, nobody else changes the run
             record = lead_record(group, folder.read_record)
             check_processes(record, group)
-            training = resume_training(folder, record, dataset, module, epochs, group)
+            training = resume_training(folder, record, dataset, self.module, epochs, group, self.parts)
             stack.enter_context(explain_lack_of_memory(training))
 
             def update() -> RunRecord:
@@ -178,21 +179,22 @@ class Run:
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.recipe.epochs)
             stops = on_diagnosis == "stop"
-            keeper = Keeper(training, folder, record, dataset, save_every_seconds, until, stops, evaluates, group)
+            keeper = Keeper(
+                *(training, folder, record, dataset, save_every_seconds, until, stops, evaluates, group),
+                metrics=self.parts.metrics,
+            )
             with closing(keeper.train()) as events:
                 for event in events:  # noqa: UP028  # what is thrown in here leaves the loop, and all is saved
                     yield event
 
-    def evaluate(
-        self, module: Net | nn.Module | None = None, *, data: Dataset | str | Path | None = None
-    ) -> Report | None:
+    def evaluate(self, *, data: Dataset | str | Path | None = None) -> Report | None:
         """Evaluate the saved model as it is now on ``test``, else on ``val``; save report, logits and figures.
 
         :meth:`train` ends with this; here it is for a training that was stopped before its last epoch. ``None`` if
-        there are no images that can be scored. The arguments are as for :meth:`iter_train`.
+        there are no images that can be scored. ``data`` is as for :meth:`iter_train`.
 
         Warns:
-            LaminaWarning: a split cannot be scored.
+            LaminaWarning: a split cannot be scored, or a metric of your own was not given to :func:`load_run`.
 
         Raises:
             LaminaError: as :meth:`load_model`, the data is not there or has changed, or another process trains the run.
@@ -200,8 +202,8 @@ class Run:
         dataset = find_dataset(self.folder, self.record, self.dataset if data is None else data)
         with self.folder.lock():
             run = dataclasses.replace(self, record=self.folder.read_record())
-            model = run.load_model(module).to(choose_again(run.record.device).value)
-            return evaluate_final(self.folder, run.record, model, dataset)
+            model = run.load_model().to(choose_again(run.record.device).value)
+            return evaluate_final(self.folder, run.record, model, dataset, metrics=self.parts.metrics)
 
     @property
     def report(self) -> Report | None:
@@ -276,15 +278,15 @@ class Run:
         """Whether all epochs are done, or ``Recipe.patience`` ended the training."""
         return self.early_end is not None or len(self.folder.history.epochs()) == self.record.recipe.epochs
 
-    def predictor(self, module: Net | nn.Module | None = None, *, device: str = "auto") -> Predictor:
-        """The trained model with everything needed to use it on pictures.
+    def predictor(self, *, device: str = "auto") -> Predictor:
+        """The trained model with everything needed to use it on images.
 
-        ``module`` is as for :meth:`load_model`; ``device`` is ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        ``device`` is ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
         Raises:
             LaminaError: as :meth:`load_model`, or the device is not there.
         """
-        model = self.load_model(module).to(choose_device(device).value)
+        model = self.load_model().to(choose_device(device).value)
         return Predictor(model, self.record.data.preparation.resize)
 
     def predict(self, pictures: str | Path | Iterable[str | Path]) -> Predictions:
@@ -305,19 +307,15 @@ class Run:
             self.folder.replace_record(record)
         return dataclasses.replace(self, record=record)
 
-    def load_model(self, module: Net | nn.Module | None = None) -> Model:
+    def load_model(self) -> Model:
         """The trained model, on the CPU, in eval mode; its task's probabilities are calibrated if the run is.
-
-        Args:
-            module: for a user's own module, or net with own layers, the same one, made anew; a module takes
-                the trained weights.
 
         Raises:
             RunError: the weights are missing, damaged or do not fit, or a module is missing.
             NetError: the net is timm's, which is not installed.
         """
         record, task = self.record, self.task
-        net = choose_net(self.folder, record, self.module if module is None else module)
+        net = choose_net(self.folder, record, self.module)
         if isinstance(net, TimmNet):
             import_timm()
         try:
@@ -327,7 +325,7 @@ class Run:
                 net = net.check(record.in_shape, record.task.outputs)
                 body = net.module(record.in_shape)
             else:
-                body = deepcopy(net) if module is None else net
+                body = deepcopy(net)
             layers = net if isinstance(net, Net) else None
             model = Model(body, net=layers, task=task, in_shape=record.in_shape, mean=record.mean, std=record.std)
         except (NetError, RuntimeError, TypeError, ValueError) as error:  # sizes beyond 64 bits are of a wrong type
@@ -342,41 +340,3 @@ class Run:
 
     def _repr_html_(self) -> str:
         return show_run(self.folder, self.record)
-
-
-@dataclass(frozen=True)
-class DamagedRun:
-    """A folder that cannot be read as a run, and why."""
-
-    path: Path
-    problem: str
-
-
-def load_run(path: str | Path, *, runs_dir: str | Path = "runs") -> Run:
-    """The run in a folder, or of a name in ``runs_dir``.
-
-    Raises:
-        RunError: there is none, or its ``run.json`` is damaged or of another format.
-    """
-    path = find_run(Path(path), Path(runs_dir))
-    return Run(path, RunFolder(path).read_record())
-
-
-def share_run(path: str | Path, group: Group) -> Run:
-    """The run in a folder that the leader has, for all processes; errors as for :func:`load_run`."""
-    place = resolve_run(Path(path), Path("runs"))
-    check_place(place, group)
-    return Run(place, lead_record(group, lambda: load_run(place).record))
-
-
-def list_runs(folder: str | Path) -> list[Run | DamagedRun]:
-    """The runs in a folder, oldest first, then the damaged ones; empty if the folder does not exist."""
-    runs: list[Run] = []
-    damaged_runs: list[DamagedRun] = []
-    for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else ():
-        if path.is_dir() and not path.name.startswith("."):
-            try:
-                runs.append(load_run(path))
-            except LaminaError as error:
-                damaged_runs.append(DamagedRun(path, str(error)))
-    return [*sorted(runs, key=lambda run: run.record.created), *damaged_runs]

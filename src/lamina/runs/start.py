@@ -35,6 +35,16 @@ from lamina.runs.record import (
 from lamina.runs.run import Run
 from lamina.training.fit import fit_recipe
 from lamina.training.group import ALONE, Group
+from lamina.training.parts import (
+    OwnAugment,
+    OwnLoss,
+    OwnMetrics,
+    OwnOptimizer,
+    OwnSchedule,
+    Parts,
+    collect_parts,
+    drop_ignored,
+)
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe
 from lamina.training.setup import Prepared, prepare_training
@@ -53,6 +63,11 @@ def start_run(
     device: str = "auto",
     command: Sequence[str] = (),
     group: Group = ALONE,
+    loss: OwnLoss | None = None,
+    optimizer: OwnOptimizer | None = None,
+    augment: OwnAugment | None = None,
+    schedule: OwnSchedule | None = None,
+    metrics: OwnMetrics = (),
 ) -> Run:
     """Make the folder of a new run; ``run.train()`` trains it.
 
@@ -70,6 +85,13 @@ def start_run(
         command: the words of the command line, for the record.
         group: the processes that train it together (:func:`~lamina.training.group.join_group`), all of which call this;
             the leader writes it.
+        loss: a function of your own from logits (N, K) and targets to the mean loss of a batch. This and the next four
+            are described in :class:`~lamina.training.parts.Parts`; the run records the names of these functions, and
+            :func:`load_run` needs them again to resume it.
+        optimizer: from the parameters, a list, and the recipe to a torch optimizer.
+        augment: from float images (N, C, H, W), 0 to 1, and targets to both, changed.
+        schedule: from the fraction of the steps that are done to the factor of the learning rate.
+        metrics: from the logits and targets of a split to a number; by name, or several named as they are.
 
     Warns:
         LaminaWarning: a timm net's weights are downloaded, or as :func:`load_data`.
@@ -87,6 +109,7 @@ def start_run(
     'test'
     """
     check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives")
+    parts = collect_parts(loss, optimizer, augment, schedule, metrics)
     choice = None if net is None else choose_net(net)
     dataset = as_dataset(data)
     check_learnable(dataset)
@@ -95,6 +118,7 @@ def start_run(
     if recipe is None:
         own_recipe = next(iter(choice.recipes.values()))
         recipe = fit_recipe(own_recipe, len(train), min(train.shape[1:]), train.kind, choice.home)
+        recipe = drop_ignored(recipe, parts)
     if recipe.patience and not dataset.val:
         raise RecipeError(
             f"patience was {recipe.patience}, but {dataset.name} has no val images to see an improvement on. "
@@ -105,15 +129,15 @@ def start_run(
     group.wait()  # others may have to decode their images first
 
     def begin() -> bytes:
-        prepared = prepare_training(_copy(made), train, recipe, device, group=group)
-        record = _describe(prepared, dataset, choice, command)
+        prepared = prepare_training(_copy(made), train, recipe, device, group=group, parts=parts)
+        record = _describe(prepared, dataset, choice, command, parts)
         values = record_to_json(record)
         parse_record(dict(values), "run.json")  # before there is a folder that nobody could read
         path = create_folder(Path(runs_dir), record, name, dataset)
         return json.dumps({"path": str(path), "record": values}).encode()
 
     begun = json.loads(group.lead_once(begin))  # torchrun starts the command again if a process was lost
-    return Run(Path(begun["path"]), parse_record(begun["record"], "run.json"), dataset, own)
+    return Run(Path(begun["path"]), parse_record(begun["record"], "run.json"), dataset, own, parts)
 
 
 def choose_net(net: Net | nn.Module | NetChoice | str) -> NetChoice:
@@ -133,7 +157,9 @@ def _is_stored(net: Net | nn.Module | None) -> bool:
     return isinstance(net, Net) and not net.own_layers
 
 
-def _describe(prepared: Prepared, dataset: Dataset, choice: NetChoice, command: Sequence[str]) -> RunRecord:
+def _describe(
+    prepared: Prepared, dataset: Dataset, choice: NetChoice, command: Sequence[str], parts: Parts
+) -> RunRecord:
     model, origin = prepared.model, choice.origin
     is_stored = _is_stored(model.net)
     timm = origin if isinstance(origin, TimmNet) else None
@@ -156,6 +182,7 @@ def _describe(prepared: Prepared, dataset: Dataset, choice: NetChoice, command: 
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
         versions=find_versions(with_timm=timm is not None),
         machine=describe_machine(),
+        parts=parts.describe(),
     )
 
 

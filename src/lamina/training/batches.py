@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64, Num, UInt8
@@ -15,7 +16,8 @@ from lamina.data import Images
 from lamina.errors import DataError, RecipeError
 from lamina.training.augment import draw_choices, gather_batch, shrink_batch
 from lamina.training.group import ALONE, Group
-from lamina.training.randomness import derive_generator
+from lamina.training.parts import OwnAugment, augment_batch
+from lamina.training.randomness import derive_generator, derive_seed
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import size_fraction
 from lamina.training.task import task_of
@@ -31,8 +33,9 @@ class Batch:
     epoch: int
     step: int
     indices: Int64[Tensor, " b"]  # which images of the set they are
-    pixels: UInt8[Tensor, "b h w c"]
-    targets: Num[Tensor, "b ..."] | Bool[Tensor, "b ..."]
+    pixels: UInt8[Tensor, "b h w c"] | Float[Tensor, "b h w c"]  # floats after an augmentation of the user's own
+    targets: Any  # what the loss takes: `labels`, or what such an augmentation made of them
+    labels: Num[Tensor, "b ..."] | Bool[Tensor, "b ..."] | None  # to count correct predictions; `None` if changed
     weights: Float[Tensor, "b ..."] | None  # factors for the loss of each target; `None` where all count alike
     lane: int = 0  # which part of the step's images they are
     share: Float[Tensor, ""] | None = None  # their fraction of the step's images; `None` where they are all of them
@@ -68,9 +71,10 @@ class Batches:
         device: torch.device,
         group: Group = ALONE,
         *,
+        augment: OwnAugment | None = None,
         resident_bytes: int | None = None,
     ) -> None:
-        self._recipe, self._device = recipe, device
+        self._recipe, self._device, self._augment = recipe, device, augment
         pixels, targets = torch.from_numpy(images.pixels), torch.from_numpy(images.targets)
         is_resident = pixels.nbytes <= (find_resident_bytes(device) if resident_bytes is None else resident_bytes)
         self._pixels = pixels.to(device) if is_resident else pixels
@@ -82,6 +86,11 @@ class Batches:
 
     def __len__(self) -> int:
         return len(self._slices)
+
+    @property
+    def are_augmented(self) -> bool:
+        """Whether a function of the user's own changes each batch."""
+        return self._augment is not None
 
     def sample(self, count: int) -> UInt8[Tensor, "b h w c"]:
         return self._pixels[:count].to(self._device)
@@ -98,12 +107,17 @@ class Batches:
             rows, part = self._slices[step], lanes[lane]
             pixels = gather_batch(self._pixels, order[part], choices, recipe.cutout_px, device)
             indices = order[part].to(device)
-            targets = self._targets.index_select(0, indices)
+            pixels = shrink_batch(pixels, fraction)
+            labels = targets = self._targets.index_select(0, indices)
+            if self._augment:
+                seed = derive_seed(recipe.seed, f"augment in epoch {epoch} lane {lane}", step)
+                pixels, targets = augment_batch(self._augment, pixels, labels, seed)
             weights = None if self._weights is None else self._weights[indices]
             share = None
             if recipe.lanes > 1:
                 share = torch.tensor(len(indices) / (rows.stop - rows.start), device=device)
-            return Batch(epoch, step, indices, shrink_batch(pixels, fraction), targets, weights, lane, share)
+            known = labels if targets is labels else None
+            return Batch(epoch, step, indices, pixels, targets, known, weights, lane, share)
 
         for step, rows in enumerate(self._slices[first_step:], start=first_step):
             lanes = divide_lanes(rows, recipe.lanes)

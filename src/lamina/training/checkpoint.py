@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lamina.errors import RunError
+from lamina.training.tensors import digest_tensors
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Standing:
     correct: float | None  # correct predictions; `None` for regression
     seconds: float
     doctor: dict[str, Any] = field(default_factory=dict)  # what the doctor remembers, as plain values
+    optimizer: dict[str, Any] = field(default_factory=dict)  # what :func:`collect_numbers` finds
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,30 +44,48 @@ def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[
     found = {f"{kind}.{name}": tensor for kind, model in models.items() for name, tensor in model.state_dict().items()}
     for name, weight in _optimized(models, optimizer):
         for key, value in optimizer.state.get(weight, {}).items():
-            if value is not None:
+            if isinstance(value, Tensor):
                 found[f"optimizer.{key}.{name}"] = value
     return found
 
 
-def collect_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
-    """Copies on the CPU of what :func:`name_tensors` finds."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in name_tensors(models, optimizer).items()}
+def digest_state(models: Mapping[str, nn.Module], optimizer: Optimizer) -> str:
+    """A digest of all weights and of the optimizer's state."""
+    return digest_tensors(name_tensors(models, optimizer))
 
 
-def restore_tensors(tensors: Mapping[str, Tensor], models: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
-    """Restore what :func:`collect_tensors` gave; ``RunError``, and no change, if it does not fit."""
+def collect_numbers(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, dict[str, float]]:
+    """The plain numbers that an optimizer keeps for its groups, by their place, and for weights, by their name."""
+    holders: dict[str, Mapping[str, Any]] = {str(place): group for place, group in enumerate(optimizer.param_groups)}
+    holders |= {name: optimizer.state.get(weight, {}) for name, weight in _optimized(models, optimizer)}
+    found = {
+        holder: {key: value for key, value in values.items() if isinstance(value, int | float)}
+        for holder, values in holders.items()
+    }
+    return {holder: values for holder, values in found.items() if values}
+
+
+def make_checkpoint(models: Mapping[str, nn.Module], optimizer: Optimizer, standing: Standing) -> Checkpoint:
+    """Copies of what :func:`name_tensors` finds, and of the optimizer's plain numbers."""
+    named = name_tensors(models, optimizer)
+    tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
+    return Checkpoint(tensors, dataclasses.replace(standing, optimizer=collect_numbers(models, optimizer)))
+
+
+def restore_checkpoint(checkpoint: Checkpoint, models: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
+    """Restore what :func:`make_checkpoint` copied; ``RunError``, and no change, if it does not fit."""
+    tensors, numbers = checkpoint.tensors, checkpoint.standing.optimizer
     states = {kind: model.state_dict() for kind, model in models.items()}
     expected = {f"{kind}.{name}": tensor for kind, state in states.items() for name, tensor in state.items()}
     weights = dict(_optimized(models, optimizer))
-    memory: dict[str, dict[str, Tensor]] = {name: {} for name in weights}
+    memory: dict[str, dict[str, Any]] = {name: dict(numbers.get(name, {})) for name in weights}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         key, _, weight_name = rest.partition(".")
         if kind == "optimizer" and weight_name in weights:
             weight = weights[weight_name]
             kept = tensor.clone()  # the optimizer counts its steps in it
-            if tensor.ndim:
-                _check_shape(name, tensor, weight)
+            if tensor.shape == weight.shape:
                 # In the memory layout of its weight: fused optimizers pair the two by their position in memory.
                 kept = torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
             memory[weight_name][key] = kept
@@ -80,6 +101,8 @@ def restore_tensors(tensors: Mapping[str, Tensor], models: Mapping[str, nn.Modul
     whole: dict[str, Any] = optimizer.state_dict()
     whole["state"] = {place: memory[name] for place, name in enumerate(weights) if memory[name]}
     optimizer.load_state_dict(whole)
+    for place, group in enumerate(optimizer.param_groups):
+        group.update(numbers.get(str(place), {}))
 
 
 def _optimized(models: Mapping[str, nn.Module], optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:

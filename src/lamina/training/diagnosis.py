@@ -88,7 +88,7 @@ def find_odd_inputs(seen: Observation) -> Told | None:
 
 
 def find_high_initial_loss(seen: Observation) -> Told | None:
-    if seen.initial_loss is None or seen.initial_loss <= LIMITS["initial loss"] * seen.guess_loss:
+    if seen.initial_loss is None or not seen.initial_loss > LIMITS["initial loss"] * seen.guess_loss:
         return None
     if seen.kind is REGRESSION:  # one batch may hold numbers far from all others
         return None
@@ -124,7 +124,7 @@ def find_explosion(seen: Observation) -> Told | None:
     pairs = [(norm, place) for check in seen.checks for place, norm in enumerate(check.gradients)]
     norm, place = max(pairs, default=(0.0, 0))
     limit = LIMITS["gradient"]
-    if norm <= limit or seen.losses[-1] <= seen.constant_loss:  # large gradients did no harm
+    if norm <= limit or not seen.losses[-1] > seen.constant_loss:  # large gradients did no harm
         return None
     return (
         seen.names[seen.layers[place]],
@@ -254,7 +254,7 @@ def find_oscillation(seen: Observation) -> Told | None:
     if len(changes) < SWINGS or any(one * other >= 0 for one, other in itertools.pairwise(changes)):
         return None
     swing = statistics.fmean(map(abs, changes)) / seen.constant_loss
-    if swing <= LIMITS["swing"]:
+    if not swing > LIMITS["swing"]:
         return None
     return (
         None,

@@ -28,6 +28,7 @@ from lamina.training.group import ALONE, Group
 from lamina.training.model import Model, eval_mode, split_pixels
 from lamina.training.observation import Activity, Check, Moments, Observation
 from lamina.training.optim import build_optimizer
+from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
@@ -64,7 +65,14 @@ class Doctor:
     """Follows a training, and says what goes wrong, each kind once."""
 
     def __init__(
-        self, model: Model, forward: Forward, images: Images, recipe: Recipe, steps_per_epoch: int, group: Group = ALONE
+        self,
+        model: Model,
+        forward: Forward,
+        images: Images,
+        recipe: Recipe,
+        steps_per_epoch: int,
+        group: Group = ALONE,
+        parts: Parts = NO_PARTS,
     ) -> None:
         self._model, self._forward, self._recipe, self._group = model, forward, recipe, group
         self._images, self._steps_per_epoch = images, steps_per_epoch
@@ -72,8 +80,11 @@ class Doctor:
         self._fixed = images.take_evenly(max(LEAST_FIXED, affordable))
         self._norm_steps = min(NORM_STEPS, math.ceil(NORM_IMAGES / recipe.batch_size))
         self._epochs_per_look = math.ceil(len(self._fixed) / affordable)
-        self._constant_loss = constant_loss(model.task, images, recipe)
-        self._guess_loss = guess_loss(model.task, images, recipe)
+        # Nothing is known of a loss of the user's own, nor of targets that he changes; comparisons with NaN are false.
+        is_known = parts.loss is None and parts.augment is None
+        self._constant_loss = constant_loss(model.task, images, recipe) if is_known else math.nan
+        self._guess_loss = guess_loss(model.task, images, recipe) if is_known else math.nan
+        self._schedule = parts.schedule
         self._can_repeat = recipe.lanes == 1 and not recipe.compile and model.net is not None
         self._memory = Memory()
 
@@ -146,7 +157,9 @@ class Doctor:
         layers = [name.rpartition(".")[0] for name in memory.names]
         steps = number * self._steps_per_epoch
         ends = (steps - self._steps_per_epoch, steps - 1)
-        factors = [lr_factor(self._recipe, step, self._recipe.epochs * self._steps_per_epoch) for step in ends]
+        factors = [
+            lr_factor(self._recipe, step, self._recipe.epochs * self._steps_per_epoch, self._schedule) for step in ends
+        ]
         seen = Observation(
             epoch=number,
             steps=steps,

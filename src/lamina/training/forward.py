@@ -18,6 +18,7 @@ from lamina.training.batches import Batch, Batches
 from lamina.training.features import predict_logits
 from lamina.training.freezing import StoredFeatures, can_store_features, ends_in_head, find_trunk
 from lamina.training.group import ALONE, Group
+from lamina.training.loss import BatchLoss
 from lamina.training.model import Model
 from lamina.training.precision import Precision, arrange_layers
 from lamina.training.randomness import derive_seed, seeded
@@ -26,12 +27,19 @@ from lamina.training.schedule import sizes_shown
 
 
 class Forward:
-    """From a batch to its logits. The layers of ``model`` are arranged for ``precision``."""
+    """From a batch to its logits and their ``loss``. The layers of ``model`` are arranged for ``precision``."""
 
     def __init__(
-        self, model: Model, batches: Batches, recipe: Recipe, precision: Precision, group: Group = ALONE
+        self,
+        model: Model,
+        batches: Batches,
+        recipe: Recipe,
+        precision: Precision,
+        loss: BatchLoss,
+        group: Group = ALONE,
     ) -> None:
         self._model, self._batches, self._recipe, self._group = model, batches, recipe, group
+        self.loss = loss
         self._device = model.device
         self._autocasts = arrange_layers(model, precision)
         self._trunk = find_trunk(model.body) if recipe.freeze else None
@@ -42,7 +50,8 @@ class Forward:
         if self._trunk is not None:
             sample = batches.sample(2)
             # Lanes meet other images in each epoch, whose features another process may have.
-            if recipe.lanes == 1 and can_store_features(recipe, model, self._trunk, sample):
+            is_fixed = recipe.lanes == 1 and not batches.are_augmented
+            if is_fixed and can_store_features(recipe, model, self._trunk, sample):
                 self._features = StoredFeatures(model, self._trunk.heads[0])
             if ends_in_head(model, self._trunk, sample):
                 self._seen = StoredFeatures(model, self._trunk.heads[0])
@@ -63,7 +72,7 @@ class Forward:
         """A batch's logits and loss through every layer, so that hooks see them: nothing compiled, nothing stored."""
         with self._arithmetic(batch):
             logits: Tensor = self._model(batch.pixels)
-        return logits, self._model.task.loss(logits, batch.targets, self._recipe.label_smoothing, batch.weights)
+        return logits, self.loss(logits, batch)
 
     def predict_logits(
         self, model: Model, pixels: UInt8[np.ndarray, "n h w c"], epochs_done: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -110,7 +111,7 @@ def has_same_infinities(tensor: Tensor, before: Tensor) -> bool:
     return bool((is_same | tensor.isfinite()).all())
 
 
-def trace_not_finite(model: Model, repeat: Callable[[], tuple[Tensor, Tensor]], targets: Tensor) -> str:
+def trace_not_finite(model: Model, repeat: Callable[[], tuple[Tensor, Tensor]], targets: Any) -> str:
     """Where the first NaN or infinity is, in words; ``repeat`` makes the forward pass of the step that failed."""
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
@@ -140,9 +141,9 @@ def trace_not_finite(model: Model, repeat: Callable[[], tuple[Tensor, Tensor]], 
     return UNKNOWN
 
 
-def describe_loss(logits: Float[Tensor, "b k"], targets: Tensor, last_layer: str) -> str:
+def describe_loss(logits: Float[Tensor, "b k"], targets: Any, last_layer: str) -> str:
     """What makes the loss NaN or infinity where the outputs of all layers are finite."""
-    if not torch.isfinite(targets).all():
+    if isinstance(targets, Tensor) and not torch.isfinite(targets).all():
         return "the targets, which contain NaN or infinity"
     if not torch.isfinite(logits).all():
         return f"the logits, which the module computes after {last_layer}"

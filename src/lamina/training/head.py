@@ -15,7 +15,7 @@ from lamina.training.features import features
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
 from lamina.training.freezing import find_trunk
 from lamina.training.model import build_model
-from lamina.training.optim import Adam
+from lamina.training.optim import quicken
 from lamina.training.pretrained import RECIPES
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
@@ -83,7 +83,7 @@ def fit_heads(features: Float[Tensor, "n d"], targets: Num[Tensor, "n ..."], tas
     weights = torch.zeros(features.shape[1], groups, task.outputs, requires_grad=True)
     bias = torch.zeros(groups, task.outputs, requires_grad=True)
     penalties = torch.tensor(PENALTIES)
-    optimizer = Adam([weights, bias], lr=recipe.lr, fused=True)
+    optimizer = quicken(torch.optim.Adam)([weights, bias], lr=recipe.lr, fused=True)
     generator = torch.Generator().manual_seed(recipe.seed)
     for step in range(CHOOSING_STEPS):
         rows = torch.randint(len(features), (recipe.batch_size,), generator=generator)

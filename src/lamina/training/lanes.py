@@ -6,6 +6,7 @@ processes, on the same processor and version of torch.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from lamina.errors import NetError, RecipeError
-from lamina.targets import REGRESSION
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.events import Epoch
 from lamina.training.group import Group
@@ -88,7 +88,7 @@ class Sums:
     """What the lanes of a step add up to, besides the gradients and statistics, which the model has got."""
 
     loss: Float[Tensor, ""]  # the mean over the images
-    correct: Float[Tensor, ""] | None
+    correct: Float[Tensor, ""] | None  # `None` or NaN where predictions are not counted
     interrupts: Float[Tensor, ""] | float = 0.0  # how many processes were interrupted (interrupt)
 
 
@@ -136,9 +136,9 @@ class LaneSums:
         share = 1.0 if batch.share is None else batch.share
         changes = [share * (now - before) for now, before in zip(self._statistics, self._before, strict=False)]
         counts = [count - before for count, before in zip(self._counts, self._before[len(changes) :], strict=True)]
-        answers = loss.new_zeros(()) if correct is None else correct
+        correct = loss.new_full((), math.nan) if correct is None else correct
         interrupts = loss.new_tensor(float(not self._nodes and self._group.take_interrupt()))
-        parts = [*gradients, *changes, *counts, used, share * loss.detach(), answers, interrupts]
+        parts = [*gradients, *changes, *counts, used, share * loss.detach(), correct, interrupts]
         vector = torch.cat([part.reshape(-1).to(loss.dtype) for part in parts])
         insert(self._nodes, batch.lane, vector, self._divided.lanes)
         for weight in self._weights:
@@ -178,8 +178,7 @@ class LaneSums:
                 tensor += part.view_as(tensor)
             else:
                 tensor += (part.view_as(tensor) > 0).to(tensor.dtype)
-        is_counted = self._model.task.kind is not REGRESSION
-        return Sums(loss[0], correct[0] if is_counted else None, interrupts[0])
+        return Sums(loss[0], correct[0], interrupts[0])
 
 
 @dataclass
@@ -211,7 +210,8 @@ class Tally:
         return bool(self._interrupts)
 
     def values(self) -> tuple[int, float, float | None, float]:
-        return self.images, float(self.loss), None if self.correct is None else float(self.correct), self.seconds
+        correct = math.nan if self.correct is None else float(self.correct)
+        return self.images, float(self.loss), None if math.isnan(correct) else correct, self.seconds
 
     def summarize(self, epoch: int, epochs: int, lr: float) -> Epoch:
         images, loss, correct, seconds = self.values()

@@ -13,7 +13,7 @@ from lamina.errors import NotFiniteError
 from lamina.nets import Net
 from lamina.training.average import Average
 from lamina.training.batches import Batches, DividedBatch
-from lamina.training.checkpoint import Checkpoint, Standing, collect_tensors, name_tensors, restore_tensors
+from lamina.training.checkpoint import Checkpoint, Standing, digest_state, make_checkpoint, restore_checkpoint
 from lamina.training.device import keep_freed_memory
 from lamina.training.doctor import Doctor
 from lamina.training.events import Epoch, Step
@@ -21,13 +21,14 @@ from lamina.training.forward import Forward
 from lamina.training.group import ALONE, Group
 from lamina.training.guard import Guard
 from lamina.training.lanes import Sums, Tally, build_sums
+from lamina.training.loss import choose_loss
 from lamina.training.model import Model
-from lamina.training.optim import build_optimizer, set_lr
+from lamina.training.optim import set_lr
+from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
 from lamina.training.setup import prepare_training
-from lamina.training.tensors import digest_tensors
 
 
 class Training:
@@ -37,11 +38,10 @@ class Training:
 
     Args:
         net: a net, or a module of your own from normalized float images (N, C, H, W) to logits, trained in place.
-        images: the training images.
-        recipe: how to train.
+        images: the training images; ``recipe``: how to train.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; ``precision``: the number format that a run recorded.
         steps_per_record: steps between Step records, at which the loop can be left.
-        group: the processes that train together, each with the same arguments; they share out the recipe's lanes.
+        group: the processes that train together; ``parts``: functions of your own: loss, optimizer and more.
 
     Attributes:
         recipe, device, precision: what is used, with what was chosen for ``auto``.
@@ -51,8 +51,8 @@ class Training:
 
     Raises:
         LaminaError: net, recipe, images and device do not fit (:func:`~lamina.training.setup.prepare_training`).
-        NotFiniteError: while iterating, the loss or a gradient is NaN or infinity, and the weights are those from
-            before that step; or, at the end of an epoch, a weight or the optimizer's state is.
+        NotFiniteError: the loss or a gradient is not finite, and the weights are those before that step; or, at the
+            end of an epoch, a weight or the optimizer's state is not.
 
     >>> from lamina import load_data, load_net
     >>> training = Training(load_net("mlp"), load_data("shapes").train, Recipe(epochs=1))
@@ -70,21 +70,22 @@ class Training:
         precision: Precision | None = None,
         steps_per_record: int = 10,
         group: Group = ALONE,
+        parts: Parts = NO_PARTS,
     ) -> None:
-        prepared = prepare_training(net, images, recipe, device, precision, group)
+        prepared = prepare_training(net, images, recipe, device, precision, group, parts)
         self._live, recipe = prepared.model, prepared.recipe
         self.recipe, self.device, self.precision = recipe, prepared.device, prepared.precision
         keep_freed_memory()
-        self._batches = Batches(images, recipe, self._live.device, group)
-        self._forward = Forward(self._live, self._batches, recipe, self.precision, group)
+        self._batches = Batches(images, recipe, self._live.device, group, augment=parts.augment)
+        loss = choose_loss(self._live.task, recipe, parts.loss)
+        self._forward = Forward(self._live, self._batches, recipe, self.precision, loss, group)
         self._average = Average(self._live, recipe.ema_decay) if recipe.ema_decay else None
         self._models = {"live": self._live} | ({"averaged": self._average.model} if self._average else {})
-        self._optimizer = build_optimizer(self._live, recipe, self.precision.value)
-        self._lanes = build_sums(self._live, recipe, group)
+        self._optimizer, self._schedule = prepared.optimizer, parts.schedule
+        self._lanes, self._tally = build_sums(self._live, recipe, group), Tally()
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group)
-        self._doctor = Doctor(self._live, self._forward, images, recipe, len(self._batches), group)
-        self._steps_per_record, self._tally = steps_per_record, Tally()
-        self.images, self.steps_per_epoch = len(images), len(self._batches)
+        self._doctor = Doctor(self._live, self._forward, images, recipe, len(self._batches), group, parts)
+        self.images, self.steps_per_epoch, self._steps_per_record = len(images), len(self._batches), steps_per_record
         self.steps_done, self.rewinds, self.is_interrupted = 0, 0, False
 
     def __repr__(self) -> str:
@@ -108,8 +109,8 @@ class Training:
 
     @property
     def lr(self) -> float:
-        """The peak learning rate: the recipe's, halved at each return to a checkpoint."""
-        return self.recipe.lr * 0.5**self.rewinds
+        """The peak learning rate of the optimizer's first group, halved at each return to a checkpoint."""
+        return float(self._optimizer.param_groups[0]["initial_lr"]) * 0.5**self.rewinds
 
     def __iter__(self) -> Iterator[Step | Epoch]:
         try:
@@ -120,24 +121,24 @@ class Training:
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
         forward, task, lanes, optimizer = self._forward, self._live.task, self._lanes, self._optimizer
+        steps = self.recipe.epochs * self.steps_per_epoch
         forward.set_mode(self.epochs_done)
         self._tally.start()
-
         for step in self._batches.epoch(*divmod(self.steps_done, self.steps_per_epoch)):
             lanes.begin(step)
             optimizer.zero_grad()
             for batch in step.own:  # one, unless the recipe divides batches into lanes
                 logits = forward(batch)
-                loss = task.loss(logits, batch.targets, self.recipe.label_smoothing, batch.weights)
+                loss = forward.loss(logits, batch)
                 # Not backward(share): torch would load its symbolic shapes, more than a second's work.
                 (loss if batch.share is None else loss * batch.share).backward()
-                lanes.add(batch, loss, task.correct(logits.detach(), batch.targets))
+                lanes.add(batch, loss, None if batch.labels is None else task.correct(logits.detach(), batch.labels))
             sums = lanes.finish()
 
             if self._can_wait(step):
                 self._guard.check_step(sums.loss, step, self.lr)
             self._guard.clip()
-            set_lr(optimizer, self._lr_of(step))
+            set_lr(optimizer, 0.5**self.rewinds * lr_factor(self.recipe, self.steps_done, steps, self._schedule))
             with self._doctor.watch(step, sums.loss):
                 optimizer.step()
             if self._average:
@@ -157,7 +158,7 @@ class Training:
             yield Step(step.epoch + 1, step.step + 1, self.steps_per_epoch, sums.loss.item())
         else:
             self._guard.check_weights(self.lr)
-            epoch = self._tally.summarize(step.epoch + 1, self.recipe.epochs, self._lr_of(step))
+            epoch = self._tally.summarize(step.epoch + 1, self.recipe.epochs, self._optimizer.param_groups[0]["lr"])
             self._tally = Tally()
             yield self._doctor.examine(epoch, self.lr)
         self._forward.set_mode(step.epoch)
@@ -167,12 +168,8 @@ class Training:
         return step.step + 1 == self.steps_per_epoch or (step.step + 1) % self._steps_per_record == 0
 
     def _can_wait(self, step: DividedBatch) -> bool:
-        """Whether numbers may be read after this step: a GPU would have to finish it first."""
+        """Whether numbers may be read after this step, which a GPU would have to finish first."""
         return self._live.device.type == "cpu" or self._is_recorded(step)
-
-    def _lr_of(self, step: DividedBatch) -> float:
-        done, steps = step.epoch * self.steps_per_epoch + step.step, self.recipe.epochs * self.steps_per_epoch
-        return self.lr * lr_factor(self.recipe, done, steps)
 
     def predict_logits(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
         """The logits from :attr:`model`, between two records; rounded as in training, and faster than elsewhere."""
@@ -184,19 +181,19 @@ class Training:
 
     def digest(self) -> str:
         """A digest of all weights and of the optimizer's state, to the last bit, between two records."""
-        return digest_tensors(name_tensors(self._models, self._optimizer))
+        return digest_state(self._models, self._optimizer)
 
     def checkpoint(self) -> Checkpoint:
         """Everything that an exact continuation needs, between two records; ``NotFiniteError`` if a weight is NaN."""
         if problem := self._guard.find_weights_problem(self.lr):
             raise NotFiniteError(problem)
         standing = Standing(self.steps_done, self.rewinds, *self._tally.values(), self._doctor.to_json())
-        return Checkpoint(collect_tensors(self._models, self._optimizer), standing)
+        return make_checkpoint(self._models, self._optimizer, standing)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint of the same recipe and images, in a new loop; ``RunError`` if it does not fit."""
-        restore_tensors(checkpoint.tensors, self._models, self._optimizer)
         standing = checkpoint.standing
+        restore_checkpoint(checkpoint, self._models, self._optimizer)
         self._doctor.restore(standing.doctor)
         self.steps_done, self.rewinds = standing.steps_done, standing.rewinds
         self._tally = Tally(standing.images, standing.loss, standing.correct, standing.seconds)

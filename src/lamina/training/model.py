@@ -89,17 +89,17 @@ class Model(nn.Module):
     def _layout(self) -> torch.memory_format:  # no attribute: torch.save cannot pickle one
         return torch.channels_last if self._convolves else torch.contiguous_format
 
-    def normalize(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
-        """Stored pixels, of smaller images too, as the body takes them: channels first, normalized."""
+    def normalize(self, images: UInt8[Tensor, "n h w c"] | Float[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
+        """Pixel values from 0 to 255, of smaller images too, as the body takes them: channels first, normalized."""
         planes = images.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
         scale, shift = self._scale, self._shift
         if planes.shape[2:] != scale.shape[2:]:
             height, width = planes.shape[2:]
             crops = (whole[..., :height, :width] for whole in (scale, shift))
             scale, shift = (crop.contiguous(memory_format=self._layout) for crop in crops)
-        return planes.to(scale.dtype).mul_(scale).add_(shift)
+        return planes.to(scale.dtype, copy=True).mul_(scale).add_(shift)
 
-    def forward(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n k"]:
+    def forward(self, images: UInt8[Tensor, "n h w c"] | Float[Tensor, "n h w c"]) -> Float[Tensor, "n k"]:
         """The logits of stored images, in the dtype of the weights even if the arithmetic is in bf16."""
         logits = self.body(self.normalize(images))
         if not isinstance(logits, Tensor):

@@ -68,7 +68,7 @@ class Observation:
     since: Mapping[str, int]  # of each layer that is half inactive or more, the epoch since when it has been
     losses: Sequence[float]
     initial_loss: float | None  # before the first step, if it was seen
-    constant_loss: float
+    constant_loss: float  # of the best constant prediction; this and the next are NaN where they are not known
     guess_loss: float  # of logits of 0
     lr: float  # at its peak
     lr_fraction: float  # what the schedule left of it in this epoch

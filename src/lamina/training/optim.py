@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,48 +13,92 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lamina.errors import LaminaWarning, RecipeError, name_some
+from lamina.training.catalog import OPTIMIZERS
 from lamina.training.features import trace_weights
 from lamina.training.model import Model
+from lamina.training.parts import OwnOptimizer, Parameters, describe_part
 from lamina.training.recipe import Recipe
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of the quintic step, steep at zero (Jordan et al., "Muon", 2024)
 
 
-def build_optimizer(model: Model, recipe: Recipe, precision: str = "fp32") -> Optimizer:
-    """The recipe's optimizer; only weights of two dimensions or more decay, no biases and no scales of norms."""
-    decay = recipe.weight_decay
+def build_optimizer(
+    model: Model, recipe: Recipe, precision: str = "fp32", own: OwnOptimizer | None = None
+) -> Optimizer:
+    """The recipe's optimizer, or the user's ``own``.
+
+    Of the recipe's, only weights of two dimensions or more decay, no biases and no scales of normalization layers.
+    """
     trained = [weight for weight in model.parameters() if weight.requires_grad]
+    if own is not None:
+        return keep_initial_lr(_build_own(own, model, recipe))
+    decay = recipe.weight_decay
     matrices = [weight for weight in trained if weight.ndim >= 2]
     groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": decay},
         {"params": [weight for weight in trained if weight.ndim < 2], "weight_decay": 0.0},
     ]
-    if recipe.optimizer == "muon":
+    entry = OPTIMIZERS[recipe.optimizer]
+    kind, options = quicken(pkgutil.resolve_name(entry.kind)), dict(entry.options)
+    if entry.takes_momentum:
+        options["momentum"] = recipe.momentum
+    if kind is Muon:
         # The head's rows are classes, each with a scale of its own, which Adam keeps and Muon would not.
         head = next(trace_weights(model), None)
         hidden = [weight for weight in matrices if weight is not head]
         groups[0]["params"] = [weight for weight in matrices if weight is head]
         groups = [{"params": hidden, "weight_decay": decay}, *({**group, "orthogonal": False} for group in groups)]
+        options["dtype"] = torch.bfloat16 if precision == "bf16" else torch.float32
     elif not decay:  # one call of the fused kernel: a tenth of a small MLP's step
         groups = [{"params": trained, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
-    match recipe.optimizer:
-        case "adam":
-            return Adam(groups, lr=recipe.lr, fused=True)
-        case "adamw":
-            return AdamW(groups, lr=recipe.lr, fused=True)
-        case "rmsprop":
-            return RMSprop(groups, lr=recipe.lr, foreach=True)
-        case "sgd":
-            return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
-        case "muon":
-            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-            return Muon(groups, lr=recipe.lr, momentum=recipe.momentum, dtype=dtype)
+    return keep_initial_lr(kind([group for group in groups if group["params"]], lr=recipe.lr, **options))
 
 
-def set_lr(optimizer: Optimizer, lr: float) -> None:
+def keep_initial_lr(optimizer: Optimizer) -> Optimizer:
+    """The optimizer, with each group's own learning rate beside it, of which :func:`set_lr` takes a fraction."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["initial_lr"] = float(group["lr"])
+    return optimizer
+
+
+def set_lr(optimizer: Optimizer, factor: float) -> None:
+    """Give each group this fraction of its initial learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+def _build_own(own: OwnOptimizer, model: Model, recipe: Recipe) -> Optimizer:
+    named = {name: weight for name, weight in model.body.named_parameters() if weight.requires_grad}
+    optimizer, name = own(Parameters(named), recipe), describe_part(own)
+    if not isinstance(optimizer, Optimizer):
+        raise RecipeError(
+            f"optimizer must return a torch.optim.Optimizer, but {name} returned {type(optimizer).__name__}. "
+            "Return one, such as torch.optim.SGD(parameters, lr=recipe.lr)."
+        )
+    try:
+        inspect.signature(optimizer.step).bind()
+    except TypeError as error:
+        raise RecipeError(
+            f"optimizer must take a step without a closure, but {type(optimizer).__name__} computes the loss several "
+            "times in a step. Choose another, or write the loop by hand (docs/extend.md)."
+        ) from error
+    if any("lr" not in group for group in optimizer.param_groups):
+        raise RecipeError(f"optimizer must have a learning rate, lr, in each group, but {name} returned one without.")
+    given = {weight for group in optimizer.param_groups for weight in group["params"]}
+    if strangers := len(given - set(named.values())):
+        raise RecipeError(
+            f"optimizer must train the parameters that it is given, but {name} returned one with {strangers} others. "
+            "Put weights of your own into the net, as parameters of a module."
+        )
+    if left_out := [path for path, weight in named.items() if weight not in given]:
+        warnings.warn(
+            f"the optimizer of {name} leaves out {len(left_out)} of {len(named)} parameters, which stay as they are: "
+            f"{name_some(left_out, 5)}",
+            LaminaWarning,
+            stacklevel=4,
+        )
+    return optimizer
 
 
 class _QuickStart(Optimizer):
@@ -69,32 +115,24 @@ class _QuickStart(Optimizer):
                 weight.grad = None
 
 
+def quicken(kind: type[Optimizer]) -> Any:
+    """A kind of optimizer that does not import torch's compiler."""
+    if issubclass(kind, _QuickStart):
+        return kind
+    return type(kind.__name__, (_QuickStart, kind), {"step": _unwrap_step(kind)})
+
+
 def _unwrap_step(kind: type[Optimizer]) -> Any:
     return torch.no_grad()(inspect.unwrap(kind.step))
-
-
-class Adam(_QuickStart, torch.optim.Adam):
-    """torch's Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1)."""
-
-    step = _unwrap_step(torch.optim.Adam)
-
-
-class AdamW(_QuickStart, torch.optim.AdamW):
-    """torch's AdamW (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2)."""
-
-    step = _unwrap_step(torch.optim.AdamW)
-
-
-class RMSprop(_QuickStart, torch.optim.RMSprop):
-    """torch's RMSprop."""
-
-    step = _unwrap_step(torch.optim.RMSprop)
 
 
 class SGD(_QuickStart, torch.optim.SGD):
     """torch's SGD, also of weights that were frozen at first, which have no momentum yet."""
 
     _step = _unwrap_step(torch.optim.SGD)
+
+    def __init__(self, groups: Iterable[Any], lr: float, momentum: float) -> None:
+        super().__init__(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from lamina.errors import RecipeError
 from lamina.markup import card, note, table
+from lamina.training.catalog import OPTIMIZERS, SCHEDULES
 from lamina.values import Fraction, Range, check_fields, document_fields, explain_arguments, read_texts
+
+if TYPE_CHECKING:
+    OptimizerName: TypeAlias = str
+    ScheduleName: TypeAlias = str
+else:
+    OptimizerName, ScheduleName = Literal[*OPTIMIZERS], Literal[*SCHEDULES]
 
 
 @document_fields
@@ -28,7 +35,7 @@ class Recipe:
     """passes over the training images"""
     batch_size: Annotated[int, Range(1)] = 100
     """images per step"""
-    optimizer: Literal["adam", "adamw", "rmsprop", "sgd", "muon"] = "adam"
+    optimizer: OptimizerName = "adam"
     """optimizer"""
     lr: Annotated[float, Range(0)] = 1e-3
     """peak learning rate"""
@@ -36,7 +43,7 @@ class Recipe:
     """momentum (sgd and muon)"""
     weight_decay: Annotated[float, Range(0)] = 0.0
     """weight decay, except for biases and norms: decoupled in adamw and muon, added to the gradient in the others"""
-    schedule: Literal["constant", "cosine", "linear", "one-cycle"] = "constant"
+    schedule: ScheduleName = "constant"
     """how the learning rate falls from its peak"""
     warmup_fraction: Fraction = 0.0
     """fraction of all steps in which the learning rate rises to its peak (for one-cycle, 0 means 0.3)"""
@@ -100,10 +107,6 @@ class Recipe:
         return {field.name: value for field, value in values if value != field.default}
 
 
-USUAL_LR: dict[str, float] = {"adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3, "sgd": 0.05, "muon": 2e-3}
-"""The learning rate of each optimizer if the user gives an optimizer but no learning rate."""
-
-
 def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     """The recipe with the given fields, and what follows from them unless it is given too.
 
@@ -115,7 +118,7 @@ def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     2
     """
     optimizer = given.get("optimizer", recipe.optimizer)
-    usual = {} if optimizer == recipe.optimizer else {"lr": USUAL_LR[optimizer]}
+    usual = {} if optimizer == recipe.optimizer else {"lr": OPTIMIZERS[optimizer].usual_lr}
     return dataclasses.replace(scale_epochs(recipe, given.get("epochs", recipe.epochs)), **usual | given)
 
 

@@ -6,37 +6,31 @@ import dataclasses
 import math
 
 from lamina.errors import RecipeError
+from lamina.training.catalog import SCHEDULES
+from lamina.training.parts import OwnSchedule, describe_part
 from lamina.training.recipe import Recipe
 
-ONE_CYCLE_START = 1 / 25
-ONE_CYCLE_WARMUP_FRACTION = 0.3
 
-
-def lr_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """The fraction of ``recipe.lr`` at ``step`` (from 0) of ``steps``, zero just after the last.
-
-    ``cosine`` is from Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts; ``one-cycle`` from Smith
-    and Topin, arXiv 1708.07120, with a constant momentum.
+def lr_factor(recipe: Recipe, step: int, steps: int, own: OwnSchedule | None = None) -> float:
+    """The factor of the learning rate at ``step`` (from 0) of ``steps``, by the recipe's schedule or the user's own.
 
     >>> recipe = Recipe(schedule="linear", warmup_fraction=0.5)
     >>> [lr_factor(recipe, step, 8) for step in range(8)]
     [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25]
     """
-    one_cycle = recipe.schedule == "one-cycle"
-    warmup_fraction = recipe.warmup_fraction or (ONE_CYCLE_WARMUP_FRACTION if one_cycle else 0.0)
-    warmup_steps = round(warmup_fraction * steps)
+    if own is not None:
+        factor = own(step / steps)
+        if not isinstance(factor, int | float) or not 0 <= factor < math.inf:
+            raise RecipeError(
+                f"schedule must return a factor of the learning rate, 0 or more, but {describe_part(own)} returned "
+                f"{factor!r:.60} for {step / steps:g} of the steps."
+            )
+        return float(factor)
+    schedule = SCHEDULES[recipe.schedule]
+    warmup_steps = round((recipe.warmup_fraction or schedule.warmup_fraction) * steps)
     if step < warmup_steps:
-        if one_cycle:
-            return ONE_CYCLE_START + (1 - ONE_CYCLE_START) * _half_cosine(step / warmup_steps)
-        return (step + 1) / warmup_steps
-    passed = (step - warmup_steps) / (steps - warmup_steps)
-    match recipe.schedule:
-        case "constant":
-            return 1.0
-        case "linear":
-            return 1 - passed
-        case "cosine" | "one-cycle":
-            return 1 - _half_cosine(passed)
+        return schedule.rise(step, warmup_steps)
+    return schedule.fall((step - warmup_steps) / (steps - warmup_steps))
 
 
 def size_fraction(recipe: Recipe, epoch: int) -> float:
@@ -69,11 +63,12 @@ def sizes_shown(recipe: Recipe) -> list[float]:
     return sorted({size_fraction(recipe, epoch) for epoch in (*sampled, recipe.epochs - 1)})
 
 
-def extend_recipe(recipe: Recipe, epochs: int) -> Recipe:
+def extend_recipe(recipe: Recipe, epochs: int, own: OwnSchedule | None = None) -> Recipe:
     """The recipe with more epochs; ``RecipeError`` where its steps so far would have been others with it."""
     spread = {
         "the growth of the images": recipe.grow_from_fraction,
         f"the schedule {recipe.schedule}": recipe.schedule != "constant",
+        "a schedule of your own": own is not None,
         "the warmup": recipe.warmup_fraction,
     }
     if epochs != recipe.epochs and any(spread.values()):
@@ -83,7 +78,3 @@ def extend_recipe(recipe: Recipe, epochs: int) -> Recipe:
             "would have been different. Resume without --epochs, or start a new run with that many epochs."
         )
     return dataclasses.replace(recipe, epochs=epochs)
-
-
-def _half_cosine(fraction: float) -> float:
-    return (1 - math.cos(math.pi * fraction)) / 2

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from lamina.data import Images
 from lamina.nets import Net
@@ -16,6 +17,8 @@ from lamina.training.freezing import find_trunk
 from lamina.training.group import ALONE, Group
 from lamina.training.lanes import check_lanes
 from lamina.training.model import Model, build_model, check_model
+from lamina.training.optim import build_optimizer
+from lamina.training.parts import NO_PARTS, Parts, check_parts
 from lamina.training.precision import Precision, choose_precision
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
@@ -26,6 +29,7 @@ class Prepared:
     """A model before its first step, and what was chosen for it."""
 
     model: Model
+    optimizer: Optimizer
     recipe: Recipe
     device: Choice
     precision: Precision
@@ -38,8 +42,9 @@ def prepare_training(
     device: str = "auto",
     precision: Precision | None = None,
     group: Group = ALONE,
+    parts: Parts = NO_PARTS,
 ) -> Prepared:
-    """Check a training as a whole, choose its device and number format, and build its model, but nothing else.
+    """Check a training as a whole, choose its device and number format, and build its model and optimizer.
 
     Raises:
         NetError: the net does not take these images or does not give one logit for each target.
@@ -53,6 +58,7 @@ def prepare_training(
     recipe = recipe or Recipe()
     chosen = choose_device(device)
     check_lanes(recipe, group)
+    check_parts(parts, recipe)
     check_images(images, recipe)
     with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
         model = build_model(net, images, recipe).to(chosen.value)
@@ -60,4 +66,5 @@ def prepare_training(
     if recipe.freeze:
         find_trunk(model.body)
     check_compile(recipe, chosen.value)
-    return Prepared(model, recipe, chosen, precision or choose_precision(recipe.precision, model))
+    precision = precision or choose_precision(recipe.precision, model)
+    return Prepared(model, build_optimizer(model, recipe, precision.value, parts.optimizer), recipe, chosen, precision)

@@ -57,6 +57,10 @@ class Task(ABC):
     def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""] | None:
         """Right answers in a batch; ``None`` for regression."""
 
+    def standardize(self, targets: Targets) -> Targets:
+        """Targets in the scale of the logits: numbers are standardized, labels stay as they are."""
+        return targets
+
     def with_temperatures(self, temperatures: tuple[float, ...]) -> Task:
         """The task whose probabilities are of logits that are divided by these; numbers have no temperature."""
         return replace(self, temperatures=temperatures)  # type: ignore[call-arg]
@@ -173,8 +177,10 @@ class Regression(Task):
     ) -> Float[Tensor, ""]:
         """Mean squared error of the standardized numbers; smoothing and weights do not apply."""
         del label_smoothing, weights
-        means, deviations = logits.new_tensor(self.means), logits.new_tensor(self.deviations)
-        return functional.mse_loss(logits, (targets - means) / deviations)
+        return functional.mse_loss(logits, self.standardize(targets))
+
+    def standardize(self, targets: Targets) -> Targets:
+        return (targets - targets.new_tensor(self.means)) / targets.new_tensor(self.deviations)
 
     def weigh(self, targets: Targets) -> Weights:
         del targets

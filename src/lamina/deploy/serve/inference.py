@@ -22,7 +22,8 @@ from lamina.deploy.serve.worker import pack_values, read_request
 from lamina.errors import LaminaError, RunError
 from lamina.evaluation.pictures import decode_ahead
 from lamina.evaluation.predictor import Prediction, Predictor
-from lamina.runs.run import Run, load_run
+from lamina.runs.load import load_run
+from lamina.runs.run import Run
 from lamina.targets import BINARY, REGRESSION
 
 

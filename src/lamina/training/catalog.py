@@ -1,0 +1,67 @@
+"""The optimizers and schedules that a recipe can name. A new one is an entry here; nothing loads torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class NamedOptimizer:
+    """An optimizer that a recipe can name.
+
+    Attributes:
+        kind: the module and the name of its class, which takes parameter groups, ``lr``, and the options below.
+        usual_lr: the learning rate where the user gives this optimizer but no learning rate.
+        options: further arguments of the class.
+        takes_momentum: whether ``Recipe.momentum`` is one of them.
+    """
+
+    kind: str
+    usual_lr: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+    takes_momentum: bool = False
+
+
+OPTIMIZERS = {
+    "adam": NamedOptimizer("torch.optim.Adam", 1e-3, {"fused": True}),
+    "adamw": NamedOptimizer("torch.optim.AdamW", 1e-3, {"fused": True}),
+    "rmsprop": NamedOptimizer("torch.optim.RMSprop", 1e-3, {"foreach": True}),
+    "sgd": NamedOptimizer("lamina.training.optim.SGD", 0.05, takes_momentum=True),
+    "muon": NamedOptimizer("lamina.training.optim.Muon", 2e-3, takes_momentum=True),
+}
+
+
+def half_cosine(fraction: float) -> float:
+    return (1 - math.cos(math.pi * fraction)) / 2
+
+
+@dataclass(frozen=True)
+class NamedSchedule:
+    """A schedule of the learning rate, as factors of its peak.
+
+    Attributes:
+        fall: from the fraction, from 0, of the steps after the warmup that are done, to the factor.
+        rise: from a step of the warmup, from 0, and the number of its steps, to the factor.
+        warmup_fraction: of all steps, where the recipe has 0.
+    """
+
+    fall: Callable[[float], float]
+    rise: Callable[[int, int], float] = lambda step, steps: (step + 1) / steps
+    warmup_fraction: float = 0.0
+
+
+SCHEDULES = {
+    "constant": NamedSchedule(lambda _: 1.0),
+    "cosine": NamedSchedule(lambda passed: 1 - half_cosine(passed)),
+    "linear": NamedSchedule(lambda passed: 1 - passed),
+    "one-cycle": NamedSchedule(
+        lambda passed: 1 - half_cosine(passed),
+        lambda step, steps: 1 / 25 + (1 - 1 / 25) * half_cosine(step / steps),
+        0.3,
+    ),
+}
+"""``cosine`` is from Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts; ``one-cycle`` from Smith
+and Topin, arXiv 1708.07120, with a constant momentum."""

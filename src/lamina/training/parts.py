@@ -1,0 +1,193 @@
+"""Parts of a training that are the user's own functions: loss, optimizer, augmentation, schedule and metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lamina.errors import RecipeError
+from lamina.training.randomness import seeded
+from lamina.training.recipe import Recipe
+
+
+class Parameters(list[nn.Parameter]):
+    """The trained parameters of a net, in its order.
+
+    Attributes:
+        named: the same by name, such as ``0.weight``.
+    """
+
+    def __init__(self, named: Mapping[str, nn.Parameter]) -> None:
+        super().__init__(named.values())
+        self.named = dict(named)
+
+    @property
+    def layers(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of each layer, by the layer's path in the net, such as ``0``."""
+        found: dict[str, list[nn.Parameter]] = {}
+        for name, weight in self.named.items():
+            found.setdefault(name.rpartition(".")[0], []).append(weight)
+        return found
+
+
+IGNORED = {"label_smoothing": ("loss", 0.0), "balance": ("loss", False), "warmup_fraction": ("schedule", 0.0)}
+"""Fields of a recipe that a part of the user's own takes the place of, and their value where they are unset."""
+TAKEN_NAMES = ("loss", "accuracy", "mean_average_precision", "mean_absolute_error")
+"""Metrics of lamina's own."""
+
+OwnLoss = Callable[[Tensor, Any], Tensor]
+OwnOptimizer = Callable[[Parameters, Recipe], Optimizer]
+OwnAugment = Callable[[Tensor, Any], tuple[Tensor, Any]]
+OwnSchedule = Callable[[float], float]
+OwnMetric = Callable[[Tensor, Tensor], Any]
+OwnMetrics = Mapping[str, OwnMetric] | Iterable[OwnMetric]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Functions of the user's own, in place of what a recipe names.
+
+    torch's random numbers inside ``loss`` and ``augment`` follow from the recipe's seed, the step and the lane, so that
+    a resumed training draws the same; those of NumPy and Python do not.
+
+    Attributes:
+        loss: from the logits of a batch, float32 (N, K), and its targets to their mean loss, a scalar. The targets are
+            as in ``Images.targets``, but as a tensor on the training's device, and standardized for regression, as the
+            logits are; or what ``augment`` returned.
+        optimizer: from the trained :class:`Parameters`, a list, and the recipe to a torch optimizer. The schedule
+            multiplies the learning rate of each of its groups.
+        augment: from the images of a batch, float32 (N, C, H, W) from 0 to 1, after the recipe's augmentation, and
+            their targets to images of the same shape and targets of any form that the loss takes.
+        schedule: from the fraction of the steps that are done, from 0 to below 1, to the factor of the learning rate,
+            0 or more; in place of ``Recipe.schedule``.
+        metrics: by name, functions from the logits, float32 (N, K), and targets of a whole split, on the CPU, to a
+            number; computed wherever ``val`` or ``test`` is evaluated.
+
+    Raises:
+        RecipeError: a part is no function, or a metric has a name that is taken.
+    """
+
+    loss: OwnLoss | None = None
+    optimizer: OwnOptimizer | None = None
+    augment: OwnAugment | None = None
+    schedule: OwnSchedule | None = None
+    metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, part in self._functions().items():
+            if not callable(part):
+                raise RecipeError(f"{name} must be a function, got {part!r:.60}. See docs/extend.md for its arguments.")
+        if isinstance(self.loss, nn.Module) and any(weight.requires_grad for weight in self.loss.parameters()):
+            raise RecipeError(
+                f"loss must not have parameters to train, but {describe_part(self.loss)} has. Put them into the net."
+            )
+        for name in self.metrics:
+            if not isinstance(name, str) or not name.isidentifier() or name in TAKEN_NAMES:
+                raise RecipeError(
+                    f"metrics must have names such as top_2, which lamina does not use for its own, got {name!r:.60}."
+                )
+
+    def _functions(self) -> dict[str, Any]:
+        given = {"loss": self.loss, "optimizer": self.optimizer, "augment": self.augment, "schedule": self.schedule}
+        metrics = {f"metrics.{name}": metric for name, metric in self.metrics.items()}
+        return {name: part for name, part in given.items() if part is not None} | metrics
+
+    def describe(self) -> dict[str, str]:
+        """Each part's module and name, such as ``{"loss": "losses.focal"}``, as a run records them."""
+        return {name: describe_part(part) for name, part in self._functions().items()}
+
+
+NO_PARTS = Parts()
+
+
+def collect_parts(
+    loss: OwnLoss | None = None,
+    optimizer: OwnOptimizer | None = None,
+    augment: OwnAugment | None = None,
+    schedule: OwnSchedule | None = None,
+    metrics: OwnMetrics = (),
+) -> Parts:
+    """Parts as arguments give them; metrics without a name have that of their function."""
+    if not isinstance(metrics, Mapping):
+        metrics = {describe_part(metric).rpartition(".")[2]: metric for metric in metrics}
+    return Parts(loss, optimizer, augment, schedule, metrics)
+
+
+def describe_part(part: Callable[..., Any]) -> str:
+    """A function's module and name, as in ``losses.focal``; of an object, those of its class."""
+    while isinstance(part, functools.partial):
+        part = part.func
+    named = part if hasattr(part, "__qualname__") else type(part)
+    return f"{named.__module__}.{named.__qualname__}".replace("<locals>.", "")
+
+
+def describe_arguments(described: Mapping[str, str]) -> str:
+    """Parts, as :meth:`Parts.describe` gives them, as the arguments of a call.
+
+    >>> describe_arguments({"loss": "losses.focal", "metrics.top_2": "scores.top_2", "metrics.f1": "scores.<lambda>"})
+    'loss=focal, metrics={"top_2": top_2, "f1": …}'
+    """
+    names = {
+        name: last if (last := place.rpartition(".")[2]).isidentifier() else "…" for name, place in described.items()
+    }
+    metrics = [f'"{name.partition(".")[2]}": {last}' for name, last in names.items() if name.startswith("metrics.")]
+    others = [f"{name}={last}" for name, last in names.items() if not name.startswith("metrics.")]
+    return ", ".join(others + [f"metrics={{{', '.join(metrics)}}}"] * bool(metrics))
+
+
+def check_parts(parts: Parts, recipe: Recipe) -> None:
+    """Raise ``RecipeError`` if the recipe sets what a part of the user's own would ignore."""
+    for name, (part, unset) in IGNORED.items():
+        if getattr(parts, part) is not None and (value := getattr(recipe, name)) != unset:
+            raise RecipeError(
+                f"{name} was {value}, but a {part} of your own does not use it. Do what it does in your {part}, and "
+                f"leave it out of the recipe: dataclasses.replace(recipe, {name}={unset})."
+            )
+
+
+def drop_ignored(recipe: Recipe, parts: Parts) -> Recipe:
+    """A recipe that lamina chose, without what a part of the user's own would ignore."""
+    unset: dict[str, Any] = {name: value for name, (part, value) in IGNORED.items() if getattr(parts, part) is not None}
+    return dataclasses.replace(recipe, **unset)
+
+
+def augment_batch(
+    own: OwnAugment, pixels: UInt8[Tensor, "b h w c"], targets: Tensor, seed: int
+) -> tuple[Float[Tensor, "b h w c"], Any]:
+    """Pixel values from 0 to 255, as floats, and targets, changed by the user's function."""
+    images = pixels.permute(0, 3, 1, 2).float().div_(255)
+    with seeded(seed, pixels.device):
+        changed = own(images, targets)
+    name, shape = describe_part(own), tuple(images.shape)
+    if not isinstance(changed, tuple | list) or len(changed) != 2:
+        raise RecipeError(f"augment must return images and targets, but {name} returned {type(changed).__name__}.")
+    images = changed[0]
+    if not isinstance(images, Tensor) or images.shape != shape or not images.is_floating_point():
+        found = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise RecipeError(f"augment must return images as it got them, float32 {shape}, but {name} returned {found}.")
+    return images.mul(255).permute(0, 2, 3, 1), changed[1]
+
+
+def measure(
+    metrics: Mapping[str, OwnMetric], logits: Float32[Tensor, "n k"], targets: Tensor
+) -> dict[str, float | None]:
+    """The user's own metrics of a split; ``None`` for NaN and infinity."""
+    found: dict[str, float | None] = {}
+    for name, metric in metrics.items():
+        value = metric(logits, targets)
+        try:
+            number = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise RecipeError(
+                f"metrics must return a number each, but {name} returned {type(value).__name__}."
+            ) from error
+        found[name] = number if math.isfinite(number) else None
+    return found

@@ -1,0 +1,348 @@
+"""Functions of the user's own in a training: docs/extend.md as it stands, exact resume, processes, errors."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lamina import Epoch, LaminaError, LaminaWarning, Recipe, Step, Training, evaluate, load_run, start_run
+from lamina.data import Dataset, Images
+from lamina.errors import RecipeError, RunError
+from lamina.nets import Dropout, Flatten, Linear, Net, Output, ReLU
+from lamina.runs.run import Run
+from lamina.training.parts import Parts
+from small_runs import DATA, RECIPE
+
+PAGE = Path(__file__).parents[1] / "docs" / "extend.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+EXAMPLES = {
+    "focal": {"loss": "focal"},
+    "mixup": {"augment": "mixup", "loss": "mixed_loss"},
+    "student": {"augment": "ask_teacher", "loss": "distillation"},
+    "slower": {"optimizer": "slower_below"},
+}
+NET = Net(Flatten(), Linear(8), ReLU(), Dropout(0.5), Output())
+IN_PROCESSES = """
+from lamina import Net, Recipe, load_run, start_run
+from lamina.nets import Dropout, Flatten, Linear, Output, ReLU
+from lamina.training.group import join_group
+
+EXAMPLES = {examples}
+NET = Net(Flatten(), Linear(8), ReLU(), Dropout(0.5), Output())
+if __name__ == "__main__":
+    with join_group() as group:
+        for name, parts in EXAMPLES.items():
+            own = {{part: globals()[function] for part, function in parts.items()}}
+            recipe = Recipe(epochs=1, batch_size=400, lanes=4, precision="fp32")
+            run = start_run(NET, data, recipe, runs_dir=RUNS, name=name, group=group, **own)
+            run.train(group=group, progress=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """What docs/extend.md defines, after all its code was run in an empty folder."""
+    folder = tmp_path_factory.mktemp("extend")
+    names: dict[str, Any] = {"__name__": "page"}
+    with contextlib.chdir(folder):
+        for block in BLOCKS:
+            exec(compile(block, str(PAGE), "exec"), names)  # the page's own code
+    names["folder"] = folder
+    yield names
+
+
+@pytest.mark.slow
+def test_the_page_runs_and_its_runs_are_whole(page: dict[str, Any]) -> None:
+    runs = {path.name: load_run(path) for path in sorted((page["folder"] / "runs").iterdir())}
+    assert set(runs) == {*EXAMPLES, "metrics", "many"}
+    for name, parts in EXAMPLES.items():
+        assert runs[name].record.parts == {part: f"page.{function}" for part, function in parts.items()}
+        assert runs[name].report.accuracy > 0.15  # a tenth is a guess; two epochs of an MLP
+    assert 0.2 < runs["metrics"].report.metrics["top_2"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_example_has_fifteen_lines_and_resumes_to_the_bit(name: str, page: dict[str, Any], tmp_path: Path) -> None:
+    block = next(block for block in BLOCKS if f'name="{name}"' in block)
+    own_lines = [line for line in block.splitlines() if line.strip() and not line.startswith(("import", "from"))]
+    assert len(own_lines) <= 15
+    own = {part: page[function] for part, function in EXAMPLES[name].items()}
+    train = page["data"].train
+    small = Dataset("small", "abc", train=train.take_evenly(600))
+    recipe = Recipe(epochs=2, batch_size=50, optimizer="sgd", lr=0.05, precision="fp32")
+    straight, stopped = (start_run(NET, small, recipe, runs_dir=tmp_path, **own) for _ in range(2))
+    straight.train(progress=False)
+    for event in stopped.iter_train():
+        if isinstance(event, Step) and event.epoch == 2 and event.step == 5:
+            break  # what is saved is all that is left of it, as after a kill
+    again = load_run(stopped.path, **own)
+    again.train(data=small, progress=False)
+    assert digests(again) == digests(straight)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_weights_as_one(page: dict[str, Any], tmp_path: Path) -> None:
+    definitions = "\n".join(re.sub(r"^(run = |run\.train|print|load_run\(\").*\n", "", block, flags=re.MULTILINE)
+                            for block in BLOCKS[:4])  # fmt: skip
+    teacher = page["folder"] / "runs" / "focal"
+    definitions = definitions.replace('load_run("focal")', f"load_run({str(teacher)!r})")
+    digests_of = {}
+    for processes in (1, 2):
+        script, runs = tmp_path / f"with_{processes}.py", tmp_path / f"runs{processes}"
+        text = IN_PROCESSES.format(examples=EXAMPLES)
+        script.write_text(f"{definitions}\nRUNS = {str(runs)!r}\n{text}", encoding="utf-8")
+        start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        ended = subprocess.run(
+            [*start, "--standalone", str(script)], capture_output=True, text=True, timeout=300,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        digests_of[processes] = {name: digests(load_run(runs / name)) for name in EXAMPLES}
+    assert digests_of[1] == digests_of[2]
+    assert len({tuple(found) for found in digests_of[1].values()}) == len(EXAMPLES)
+
+
+def digests(run: Run) -> list[str]:
+    return [row["weights"] for row in run.folder.history.epochs()]
+
+
+def train(run: Run) -> Run:
+    run.train(progress=False)
+    return run
+
+
+def test_the_parts_of_a_recipe_written_by_hand_give_the_same_weights(tmp_path: Path) -> None:
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(logits, targets)
+
+    own = {
+        "loss": loss,
+        "optimizer": lambda parameters, recipe: torch.optim.Adam(parameters, lr=recipe.lr, fused=True),
+        "augment": lambda images, targets: (images, targets),
+        "schedule": lambda done: 1 - done,
+    }
+    recipe = dataclasses.replace(RECIPE, precision="fp32")
+    named = train(start_run(NET, DATA, dataclasses.replace(recipe, schedule="linear"), runs_dir=tmp_path))
+    by_hand = train(start_run(NET, DATA, recipe, runs_dir=tmp_path, **{**own, "augment": None}))
+    assert digests(by_hand) == digests(named)
+    augmented = train(start_run(NET, DATA, recipe, runs_dir=tmp_path, **own))
+    weights = [run.load_model().state_dict() for run in (named, augmented)]
+    for name, value in weights[0].items():  # pixels go to 1 and back to 255, which rounds
+        torch.testing.assert_close(weights[1][name], value, atol=1e-4, rtol=1e-3)
+
+
+class Counting(torch.optim.Optimizer):
+    """Gradient descent that remembers a number in each group and for each weight."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, {"lr": lr, "scale": 1.0})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            group["scale"] *= 0.9
+            for weight in group["params"]:
+                state = self.state[weight]
+                state["steps"] = state.get("steps", 0) + 1
+                state["row"] = state.get("row", torch.zeros(3)) + 1
+                weight -= group["lr"] * group["scale"] / state["steps"] * weight.grad
+
+
+def test_what_an_optimizer_keeps_outside_tensors_is_resumed_too(tmp_path: Path) -> None:
+    def build(parameters: Any, recipe: Recipe) -> Counting:
+        return Counting(parameters, recipe.lr)
+
+    straight = train(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, optimizer=build))
+    stopped = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, optimizer=build)
+    next(event for event in stopped.iter_train() if isinstance(event, Epoch))
+    again = load_run(stopped.path, optimizer=build)
+    again.train(data=DATA, progress=False)
+    assert digests(again) == digests(straight)
+
+
+def test_metrics_are_in_history_and_report_and_an_undefined_one_is_none(tmp_path: Path) -> None:
+    data = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test, split="val"))
+    metrics = {
+        "top_2": lambda logits, targets: (logits.topk(2).indices == targets[:, None]).any(1).float().mean(),
+        "undefined": lambda logits, targets: float("nan"),
+    }
+    run = start_run(NET, data, RECIPE, runs_dir=tmp_path, metrics=metrics)
+    report = run.train(progress=False)
+    probabilities = run.predictor().probabilities(DATA.test.pixels)
+    best = np.argsort(probabilities, axis=1)[:, -2:]
+    assert report.metrics["top_2"] == pytest.approx(
+        np.mean([t in row for t, row in zip(DATA.test.targets, best, strict=True)])
+    )
+    assert report.metrics["undefined"] is None
+    assert "test top_2 " in str(report)
+    last = run.folder.history.epochs()[-1]
+    assert 0 < last["val_top_2"] <= 1
+    assert last["val_undefined"] is None
+    assert load_run(run.path).report.metrics == report.metrics
+    with pytest.warns(LaminaWarning, match=r"^top_2, undefined of your own is not computed: give it again, as in load"):
+        assert load_run(run.path).evaluate(data=data).metrics == {}
+    assert evaluate(run.load_model(), DATA.test, metrics=metrics).metrics == report.metrics
+
+
+def test_a_run_asks_for_its_parts_again_and_predicts_without(tmp_path: Path) -> None:
+    loss = functional.cross_entropy
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="own", loss=loss, schedule=lambda done: 1.0)
+    next(event for event in run.iter_train() if isinstance(event, Epoch))
+    alone = load_run(run.path)
+    with pytest.raises(RunError) as refused:
+        alone.train(data=DATA)
+    assert str(refused.value) == (
+        f"{run.path} was begun with functions of your own, and lamina never runs code that a run names. Give them "
+        f"again in Python, as in load_run({str(run.path)!r}, loss=cross_entropy, schedule=…).train()."
+    )
+    assert alone.predictor().probabilities(DATA.test.pixels).shape == (12, 3)
+    with pytest.raises(RunError, match=r"was begun without optimizer of your own\. Leave it out, or start a new run"):
+        load_run(run.path, loss=loss, schedule=lambda done: 1.0, optimizer=torch.optim.SGD).train(data=DATA)
+    with pytest.raises(RecipeError, match="a schedule of your own is spread over all epochs"):
+        load_run(run.path, loss=loss, schedule=lambda done: 1.0).train(data=DATA, epochs=4)
+    other = load_run(run.path, loss=functional.nll_loss, schedule=lambda done: 1.0)
+    with pytest.warns(
+        LaminaWarning, match=r"^loss was torch.nn.functional.cross_entropy and is torch.nn.functional.nll"
+    ):
+        other.train(data=DATA, progress=False)
+
+
+def use(**parts: Any) -> Callable[[Path], object]:
+    return lambda folder: train(start_run(NET, DATA, RECIPE, runs_dir=folder, **parts))
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (use(loss=3), "loss must be a function, got 3. See docs/extend.md for its arguments."),
+        (
+            use(metrics={"my score": len}),
+            "metrics must have names such as top_2, which lamina does not use for its own, got 'my score'.",
+        ),
+        (
+            use(metrics={"accuracy": len}),
+            "metrics must have names such as top_2, which lamina does not use for its own, got 'accuracy'.",
+        ),
+        (
+            use(metrics={"f1": lambda logits, targets: "high"}),
+            "metrics must return a number each, but f1 returned str.",
+        ),
+        (
+            use(loss=lambda logits, targets: functional.cross_entropy(logits, targets, reduction="none")),
+            "loss must return one number, the mean of the batch, but test_own_parts.<lambda> returned the shape (4,). "
+            "Return its mean().",
+        ),
+        (
+            use(loss=lambda logits, targets: 1.0),
+            "loss must return a tensor, but test_own_parts.<lambda> returned float.",
+        ),
+        (
+            use(loss=lambda logits, targets: functional.cross_entropy(logits.detach(), targets)),
+            "loss must depend on the logits, but test_own_parts.<lambda> returned a number without a gradient.",
+        ),
+        (
+            use(loss=nn.PReLU()),
+            "loss must not have parameters to train, but torch.nn.modules.activation.PReLU has. Put them into the net.",
+        ),
+        (
+            use(optimizer=lambda parameters, recipe: None),
+            "optimizer must return a torch.optim.Optimizer, but "
+            "test_own_parts.<lambda> returned NoneType. Return one, such as torch.optim.SGD(parameters, lr=recipe.lr).",
+        ),
+        (
+            use(optimizer=lambda parameters, recipe: torch.optim.LBFGS(parameters)),
+            "optimizer must take a step without a "
+            "closure, but LBFGS computes the loss several times in a step. Choose another, or write the loop by hand "
+            "(docs/extend.md).",
+        ),
+        (
+            use(optimizer=lambda parameters, recipe: torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)),
+            "optimizer must train the parameters that it is given, but test_own_parts.<lambda> returned one with 1 "
+            "others. Put weights of your own into the net, as parameters of a module.",
+        ),
+        (
+            use(augment=lambda images, targets: images),
+            "augment must return images and targets, but test_own_parts.<lambda> returned Tensor.",
+        ),
+        (
+            use(augment=lambda images, targets: (images[:2], targets)),
+            "augment must return images as it got them, float32 "
+            "(4, 3, 6, 6), but test_own_parts.<lambda> returned torch.float32 (2, 3, 6, 6).",
+        ),
+        (
+            use(schedule=lambda done: -1.0),
+            "schedule must return a factor of the learning rate, 0 or more, but "
+            "test_own_parts.<lambda> returned -1.0 for 0 of the steps.",
+        ),
+    ],
+)
+def test_a_part_that_does_not_fit_is_refused_in_its_own_words(
+    act: Callable[[Path], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(LaminaError) as refused:
+        act(tmp_path)
+    assert str(refused.value).replace("use.", "") == message
+
+
+def test_what_a_recipe_says_beside_a_part_is_refused_if_given_and_dropped_if_chosen(tmp_path: Path) -> None:
+    loss = functional.cross_entropy
+    for recipe, parts, message in (
+        (
+            Recipe(label_smoothing=0.1),
+            {"loss": loss},
+            "label_smoothing was 0.1, but a loss of your own does not use it.",
+        ),
+        (Recipe(balance=True), {"loss": loss}, "balance was True, but a loss of your own does not use it."),
+        (
+            Recipe(warmup_fraction=0.1),
+            {"schedule": abs},
+            "warmup_fraction was 0.1, but a schedule of your own does not",
+        ),
+    ):
+        with pytest.raises(RecipeError, match=re.escape(message)):
+            start_run(NET, DATA, recipe, runs_dir=tmp_path, **parts)
+    assert list(tmp_path.iterdir()) == []
+    chosen = start_run("cnn-s", DATA_16, runs_dir=tmp_path, loss=loss).record.recipe
+    assert chosen.label_smoothing == 0
+    assert start_run("cnn-s", DATA_16, runs_dir=tmp_path).record.recipe.label_smoothing > 0
+
+
+DATA_16 = Dataset.from_images(
+    Images.from_arrays(np.random.default_rng(1).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8), np.arange(12) % 3)
+)
+
+
+def test_an_optimizer_that_leaves_weights_out_is_allowed_and_told() -> None:
+    with pytest.warns(
+        LaminaWarning, match=r"leaves out 2 of 4 parameters, which stay as they are: 4\.weight, 4\.bias$"
+    ):
+        training = Training(
+            NET, DATA.train, RECIPE,
+            parts=Parts(optimizer=lambda parameters, recipe: torch.optim.SGD(parameters[:2], lr=0.1)),
+        )  # fmt: skip
+    before = training.model.body[4].weight.clone()
+    list(training)
+    assert torch.equal(training.model.body[4].weight, before)
+
+
+def test_a_bound_part_is_recorded_by_its_function() -> None:
+    parts = Parts(loss=functools.partial(functional.cross_entropy, label_smoothing=0.1))
+    assert parts.describe() == {"loss": "torch.nn.functional.cross_entropy"}
+    assert Parts(loss=nn.CrossEntropyLoss()).describe() == {"loss": "torch.nn.modules.loss.CrossEntropyLoss"}
