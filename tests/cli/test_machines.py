@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.runs.run import load_run
+from lamina.runs.load import load_run
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTED = "-m lamina train cnn-s --data photos --lanes 8 --name shared"

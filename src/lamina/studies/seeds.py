@@ -18,8 +18,9 @@ from lamina.errors import DataError, RecipeError, RunError, check_type
 from lamina.evaluation.intervals import mean_interval
 from lamina.nets import Net
 from lamina.runs.keep import RunEvent
+from lamina.runs.load import load_run, share_run
 from lamina.runs.nets import NetChoice
-from lamina.runs.run import Run, load_run, share_run
+from lamina.runs.run import Run
 from lamina.runs.start import choose_net, shorten_net_name, start_run
 from lamina.studies.events import Decision, Seed, Seeds, Started
 from lamina.studies.experiments import Experiment
