@@ -8,6 +8,7 @@ import pytest
 from lamina import Images, Predictor, Recipe, Training, evaluate
 from lamina.evaluation.answers import Answers
 from lamina.nets import Flatten, Net, Output
+from lamina.runs.nets import find_net
 
 MANY = 300
 LONG = "x" * 40
@@ -34,6 +35,7 @@ def test_values_of_many_classes_have_a_short_repr(training):
         f"Training({shown}, Recipe(epochs=2): 0 of 6 steps done, on cpu)",
         f"Answers(test: logits ({MANY}, {MANY}), targets, names)",
     ]
+    assert repr(find_net("cnn-s")) == "NetChoice(name='cnn-s', origin=None)"
     assert repr(report) == f"ClassReport(train {report.score}, {MANY} images)"
     (prediction,) = predictor.predict(images.pixels[0])
     assert (

@@ -54,7 +54,10 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -
     """A table, which scrolls where it is too large; the first ``texts`` columns hold text, the others numbers."""
 
     def line(tag: str, cells: Sequence[str]) -> Markup:
-        return wrap("tr", *(wrap(tag, cell, kind="text" if at < texts else "") for at, cell in enumerate(cells)))
+        kinds = ("text" if at < texts else "" for at in range(len(cells)))
+        # A head without text is none, for those who hear the page.
+        each = (wrap(tag if cell else "td", cell, kind=kind) for cell, kind in zip(cells, kinds, strict=True))
+        return wrap("tr", *each)
 
     body = wrap("tbody", *(line("td", row) for row in rows))
     return _scroll(wrap("table", *([wrap("thead", line("th", heads))] if heads else []), body), "wide tall")

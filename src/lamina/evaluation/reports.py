@@ -258,7 +258,7 @@ class ClassReport(Report):
             (name, [(f"{images:,}", images / max(1, sum(counts))) for images in counts])
             for name, counts in zip(names, self.confusion, strict=True)
         ]
-        return join([note("true classes by row, predicted classes by column"), matrix(names, rows, "")])
+        return join([note("true classes by row, predicted classes by column"), matrix(names, rows, "true class")])
 
     def _remarks(self) -> str:
         support = {scores.name: scores.support for scores in self.classes}

@@ -47,10 +47,10 @@ class NetChoice:
     """
 
     name: str
-    net: Net | Callable[[Shape, int], nn.Module]
-    recipes: dict[str, Recipe] = field(default_factory=lambda: {"default": Recipe()})
+    net: Net | Callable[[Shape, int], nn.Module] = field(repr=False)
+    recipes: dict[str, Recipe] = field(default_factory=lambda: {"default": Recipe()}, repr=False)
     origin: OwnModule | TimmNet | None = None
-    home: Home = ZOO_HOME
+    home: Home = field(default=ZOO_HOME, repr=False)
 
     def make(self, seed: int, shape: Shape, outputs: int) -> Net | nn.Module:
         """The net, or a module for images of that shape and ``outputs`` logits, with weights drawn from ``seed``."""
