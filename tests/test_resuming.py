@@ -101,7 +101,7 @@ def test_a_schedule_over_all_epochs_allows_no_other_number_of_them(changes, what
     with raises(
         RecipeError,
         f"epochs can't go from 2 to 4: {what} is spread over all epochs, so every step so far would have been "
-        "different. Resume without --epochs, or start a new run with that many epochs.",
+        "different. Leave out epochs, or start a new run with that many epochs.",
     ):
         resume(run, epochs=4)
 

@@ -102,9 +102,11 @@ def check_type(value: object, types: tuple[type, ...], name: str, expected: str,
 
 
 def describe_type(value: object) -> str:
-    """What a value of a wrong type is, in a message: an array with its shape, ``None``, or the name of its class."""
+    """What a value of a wrong type is, in a message: its class, an array's shape too."""
     shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple) and not isinstance(value, type):
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(shape, tuple) and hasattr(value, "dtype"):
         return f"{type(value).__name__} of shape {tuple(shape)}"
     return "None" if value is None else type(value).__name__
 

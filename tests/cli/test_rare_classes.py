@@ -54,7 +54,7 @@ def test_few_pictures_of_a_class_are_named_by_data_and_trained_on(workplace, cou
         (
             {"cat": 10},
             "pets has only one class to train on, cat. Add pictures of another, or choose other classes with "
-            "--label-from or --label-column.",
+            "--label-from or --label-column (in Python, label_from or label_columns).",
         ),
         (
             {"train/cat": 1, "test/cat": 2, "test/dog": 2},

@@ -128,7 +128,8 @@ def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(wo
     )
     assert printed.endswith(
         "What usually helps: a lower lr (it is 1e+30), gradient_clip 1, or BatchNorm() in the net. Nothing with NaN "
-        "was saved; `lamina resume runs/wild --on-nan rewind` continues from the last checkpoint with half the lr."
+        "was saved; `lamina resume runs/wild --on-nan rewind` (in Python, run.train(rewind_on_nan=True)) continues "
+        "from the last checkpoint with half the lr."
     )
     assert main(["resume", "runs/wild", "--on-nan", "rewind", "--json"]) == 2
     out, err = capsys.readouterr()
@@ -154,7 +155,8 @@ def test_weights_that_overflow_in_the_last_step_of_an_epoch_are_never_written(
     printed = capsys.readouterr().err.splitlines()[-1]
     if on_nan == "stop":
         assert printed.endswith(
-            "`lamina resume runs/run --on-nan rewind` continues from the last checkpoint with half the lr."
+            "`lamina resume runs/run --on-nan rewind` (in Python, run.train(rewind_on_nan=True)) continues from the "
+            "last checkpoint with half the lr."
         )
     else:
         rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]

@@ -135,7 +135,8 @@ def test_without_a_network_it_says_what_to_do_at_once(workplace, pictures):
     assert first == f"weights: checking {url} (--weights FILE or none needs no network)"
     assert last.startswith(f"lamina: The weights of test_resnet.r160_in1k cannot be downloaded from {url} (")
     assert last.endswith(
-        "). Without a network, use --weights FILE.safetensors, or train from random ones with --weights none."
+        "). Without a network, use --weights FILE.safetensors, or train from random ones with --weights none (in "
+        "Python, weights of find_net)."
     )
 
 

@@ -163,7 +163,7 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
         (
             ["a/1.png", "a/2.png"],
             "has only one class to train on, a. Add pictures of another, or choose other classes with "
-            "--label-from or --label-column.",
+            "--label-from or --label-column (in Python, label_from or label_columns).",
         ),
         (
             ["train/a/1.png", "train/b/1.png", "test/c/1.png"],
@@ -197,7 +197,8 @@ def test_targets_that_are_the_same_for_all_pictures_are_rejected(targets: np.nda
     with pytest.raises(DataError) as raised:
         check_learnable(Dataset("set", "0", train))
     assert str(raised.value) == (
-        f"set has nothing to learn: {what}. Add pictures with others, or choose another column with --label-column."
+        f"set has nothing to learn: {what}. Add pictures with others, or choose another column with --label-column "
+        f"(in Python, label_columns)."
     )
 
 

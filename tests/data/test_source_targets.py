@@ -133,12 +133,13 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
             {"kind": ["a", "b"], "age": [1, 2]},
             {},
             "Expected several label columns to hold 0 and 1, or numbers; of 'kind', 'age', 'kind' hold something else. "
-            "Use --label-column to name the column to learn.",
+            "Use --label-column (in Python, label_columns) to name the column to learn.",
         ),
         (
             {"kind": ["a", "b"], "age": [1, 2]},
             {"task": "single-label"},
-            "The class of a picture is in one column, but these are 'kind', 'age'. Name one with --label-column.",
+            "The class of a picture is in one column, but these are 'kind', 'age'. Name one with --label-column (in "
+            "Python, label_columns).",
         ),
         (
             {"tags": [["a"], ["a", "b"]]},
@@ -151,7 +152,11 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
             "1 picture has no value in column 'tags'; the first is 1.png. Fill in or remove those rows. "
             "Where an empty cell means no label, add --task multi-label (in Python, Preparation(task='multi-label')).",
         ),
-        ({"tags": [[], []]}, {}, "No picture has a label. Use --label-column to name a column with labels."),
+        (
+            {"tags": [[], []]},
+            {},
+            "No picture has a label. Use --label-column (in Python, label_columns) to name a column with labels.",
+        ),
     ],
 )
 def test_values_that_cannot_be_used_say_what_to_do(labels, options, message: str) -> None:
@@ -167,7 +172,8 @@ def test_class_folders_that_do_not_fit_the_task_are_not_called_a_column(task, ex
     with pytest.raises(DataError) as raised:
         read_targets(listing, Preparation(task=task))
     assert str(raised.value) == (
-        f"Expected {expected}, but the targets come from the class folders, such as 'airplane'. Leave out --task."
+        f"Expected {expected}, but the targets come from the class folders, such as 'airplane'. Leave out --task (in "
+        f"Python, task)."
     )
 
 

@@ -104,8 +104,8 @@ def test_a_val_split_that_leaves_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(DataError) as raised:
         draw(NAMES, CLASSES, [None] * 150, Preparation(val_fraction=0.8))
     assert str(raised.value) == (
-        "--val 0.8 and the 20 % that are drawn as test leave no training pictures. "
-        "Draw less as val, or give --test too."
+        "A val fraction of 0.8 and the 20 % that are drawn as test leave no training pictures. "
+        "Draw less as val, or give a test fraction too."
     )
 
 

@@ -272,13 +272,15 @@ COLUMNS = "Its columns are image (text), label (number)."
             "image,species\n1.png,cat\n",
             {},
             "DIR/pets.csv has no column with a name like label or class. "
-            "Use --label-column to name the one with the targets. Its columns are image (text), species (text).",
+            "Use --label-column (in Python, label_columns) to name the one with the targets. Its columns are image "
+            "(text), species (text).",
         ),
         (
             "image,split\n1.png,train\n",
             {},
             "DIR/pets.csv has no column with a name like label or class. "
-            "Use --label-column to name the one with the targets. Its columns are image (text), split (text).",
+            "Use --label-column (in Python, label_columns) to name the one with the targets. Its columns are image "
+            "(text), split (text).",
         ),
         (
             "image,label\n1.png,1\n",
@@ -316,13 +318,15 @@ COLUMNS = "Its columns are image (text), label (number)."
         (
             "a,b,label\n1.png,2.png,1\n",
             {},
-            "DIR/pets.csv has several columns that may hold the pictures: a, b. Use --image-column to name the one "
+            "DIR/pets.csv has several columns that may hold the pictures: a, b. Use --image-column (in Python, "
+            "image_column) to name the one "
             "with their paths or bytes. Its columns are a (text), b (text), label (number).",
         ),
         (
             "what,label\nred,1\n",
             {},
-            "DIR/pets.csv has no column of pictures. Use --image-column to name the one with their paths or bytes. "
+            "DIR/pets.csv has no column of pictures. Use --image-column (in Python, image_column) to name the one "
+            "with their paths or bytes. "
             "Its columns are what (text), label (number).",
         ),
         (

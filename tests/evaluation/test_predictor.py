@@ -85,6 +85,20 @@ def test_grey_colour_and_transparent_arrays_fit_grey_and_colour_models(channels:
         )
 
 
+def test_an_array_of_three_dimensions_is_read_as_from_arrays_reads_it() -> None:
+    grey = np.random.default_rng(3).integers(0, 256, (5, 9, 13), np.uint8)
+    for channels in (1, 3):
+        predictor = Predictor(model_of(np.array([0, 1]), ("a", "b"), channels))
+        expected = predictor.probabilities(list(grey))
+        assert len(expected) == 5
+        for given in (grey, grey[..., None], torch.from_numpy(grey), list(torch.from_numpy(grey))):
+            np.testing.assert_array_equal(predictor.probabilities(given), expected)
+        np.testing.assert_array_equal(
+            predictor.probabilities(torch.from_numpy(PICTURE)), predictor.probabilities(PICTURE)
+        )
+        assert len(predictor.predict(np.zeros((3, SIDE, SIDE), np.uint8))) == 3
+
+
 def test_an_image_of_the_caller_is_turned_upright_and_left_as_it_was() -> None:
     opened = io.BytesIO()
     exif = Image.Exif()

@@ -237,7 +237,8 @@ def test_pickled_weights_are_rejected_with_the_way_to_convert_them(tmp_path):
 def test_a_missing_file_is_reported(tmp_path):
     with rejects(
         f"There is no file {tmp_path / 'none'}. --weights takes a safetensors file, pretrained for those that timm's "
-        "authors publish, packaged for those that lamina[pretrained] installs, or none for random ones."
+        "authors publish, packaged for those that lamina[pretrained] installs, or none for random ones (in Python, "
+        "weights of find_net)."
     ):
         open_timm_net("test_resnet", str(tmp_path / "none"), keep_silent)
 
@@ -261,7 +262,8 @@ def test_offline_weights_are_not_asked_for(hub, monkeypatch):
     monkeypatch.setenv("LAMINA_OFFLINE", "1")
     with rejects(
         "The weights of test_resnet.r160_in1k were not downloaded before, and LAMINA_OFFLINE forbids downloads. Unset "
-        "it, use --weights FILE.safetensors, or train from random ones with --weights none."
+        "it, use --weights FILE.safetensors, or train from random ones with --weights none (in Python, weights of "
+        "find_net)."
     ):
         open_timm_net("test_resnet", None, keep_silent)
 

@@ -70,5 +70,5 @@ def test_a_training_with_growing_pictures_is_not_extended():
         extend_recipe(Recipe(epochs=4, grow_from_fraction=0.5), 8)
     assert str(rejected.value) == (
         "epochs can't go from 4 to 8: the growth of the images is spread over all epochs, so every step so far would "
-        "have been different. Resume without --epochs, or start a new run with that many epochs."
+        "have been different. Leave out epochs, or start a new run with that many epochs."
     )

@@ -33,6 +33,7 @@ def to_pixels(value: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
     x = to_array(value, name)
     if x.ndim not in (3, 4) or x.dtype.kind not in "biuf":
         remedy = f" Give one image as {name}[None]." if x.ndim == 2 else ""
+        remedy = " Give its pixels, as in images.pixels." if hasattr(value, "pixels") else remedy
         raise DataError(f"Expected {name} as uint8 (N, H, W) or (N, H, W, C), got {_describe_given(value, x)}.{remedy}")
     if x.dtype != np.uint8:
         raise DataError(f"Expected {name} of uint8, 0 to 255, got {x.dtype}. {_advise_scale(x, name)}")

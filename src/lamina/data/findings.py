@@ -21,7 +21,10 @@ Severity = Literal["error", "warning", "note"]
 TINY_CLASS_IMAGES, TINY_CLASS_FRACTION = 10, 1 / 20
 COARSE_FRACTION = 1 / 100  # error of rounding numbers to float32, of their standard deviation
 IMBALANCE_RATIO = 10.0  # of the largest class to the smallest
-SINGLE_CLASS_REMEDY = "Add pictures of another, or choose other classes with --label-from or --label-column."
+SINGLE_CLASS_REMEDY = (
+    "Add pictures of another, or choose other classes with --label-from or --label-column (in Python, label_from or "
+    "label_columns)."
+)
 
 
 class Sighting(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
-from lamina.data.arrays import to_pixels, to_targets
+from lamina.data.arrays import to_array, to_pixels, to_targets
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.thumbnails import encode_png, make_tile
 from lamina.errors import DataError, check_type, name_some
@@ -85,7 +86,11 @@ class Images:
     def __post_init__(self) -> None:
         for name in ("pixels", "targets"):
             check_type(
-                getattr(self, name), (np.ndarray,), name, "an array; Images.from_arrays takes others", is_optional=False
+                getattr(self, name),
+                (np.ndarray,),
+                name,
+                "an array (Images.from_arrays takes lists and tensors)",
+                is_optional=False,
             )
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4:
             raise DataError(
@@ -153,7 +158,16 @@ class Images:
 
     def take(self, indices: Sequence[int] | Int64[np.ndarray, " m"]) -> Images:
         """The images at ``indices``, in that order, copied."""
-        rows = np.asarray(indices, dtype=np.int64)
+        given = to_array(indices, "indices")
+        if given.ndim != 1 or (
+            len(given) and (given.dtype.kind not in "iu" or not -len(self) <= given.min() <= given.max() < len(self))
+        ):
+            hint = " Of a mask, take np.flatnonzero(mask)." if given.dtype.kind == "b" else ""
+            raise DataError(
+                f"indices must be whole numbers (M,), from 0 to {len(self) - 1}, got "
+                f"{reprlib.repr(given.tolist())}.{hint}"
+            )
+        rows = given.astype(np.int64)
         names = tuple(self.names[row] for row in rows)
         sizes = None if self.original_sizes_px is None else self.original_sizes_px[rows]
         return replace(self, pixels=self.pixels[rows], targets=self.targets[rows], names=names, original_sizes_px=sizes)
@@ -223,6 +237,8 @@ class Dataset:
     preparation: Preparation = Preparation()
 
     def __post_init__(self) -> None:
+        for split in SPLITS:
+            check_type(getattr(self, split), (Images,), split, "Images", is_optional=split != "train")
         for split, images in self.splits.items():
             if difference := _find_difference(self.train, images):
                 what, expected, found, remedy = difference

@@ -67,7 +67,7 @@ def _find_task(labels: Mapping[str, Sequence[object]], preparation: Preparation)
         others = ", ".join(repr(column) for column, kind in kinds.items() if kind in ("text", "list", "truth"))
         raise DataError(
             f"Expected several label columns to hold 0 and 1, or numbers; of {', '.join(map(repr, labels))}, {others} "
-            "hold something else. Use --label-column to name the column to learn."
+            "hold something else. Use --label-column (in Python, label_columns) to name the column to learn."
         )
     ((column, values),) = labels.items()
     if preparation.label_separator or kinds[column] == "list":
@@ -128,7 +128,9 @@ def _read_labels(listing: Listing, separator: str | None) -> _Read:
     sets = [_split_labels(value, separator) for value in values]
     names = _order_names([], sorted(set().union(*sets)), listing.target_names)
     if not names:
-        raise DataError("No picture has a label. Use --label-column to name a column with labels.")
+        raise DataError(
+            "No picture has a label. Use --label-column (in Python, label_columns) to name a column with labels."
+        )
     return np.array([[name in found for name in names] for found in sets], np.bool_), names
 
 
@@ -136,7 +138,7 @@ def _single(labels: Mapping[str, Sequence[Any]], what: str) -> Sequence[Any]:
     if len(labels) > 1:
         raise DataError(
             f"{what} of a picture is in one column, but these are {', '.join(map(repr, labels))}. "
-            "Name one with --label-column."
+            "Name one with --label-column (in Python, label_columns)."
         )
     (values,) = labels.values()
     return values
@@ -189,5 +191,6 @@ def _misfit(expected: str, value: object, column: str, listing: Listing) -> Data
         return DataError(f"Expected {expected} in column {column!r}, got {value!r}. Correct or remove that row.")
     # Only --task overrules the kind that a source gives.
     return DataError(
-        f"Expected {expected}, but the targets come from {listing.label_reason}, such as {value!r}. Leave out --task."
+        f"Expected {expected}, but the targets come from {listing.label_reason}, such as {value!r}. Leave out --task "
+        f"(in Python, task)."
     )

@@ -155,7 +155,7 @@ def check_learnable(dataset: Dataset) -> None:
             raise DataError(
                 f"{dataset.name} has nothing to learn: {plural(len(train), 'training picture', 'training pictures')} "
                 f"with the same {noun}, {train.kind.format(train.targets[0], train.target_names)}. "
-                "Add pictures with others, or choose another column with --label-column."
+                "Add pictures with others, or choose another column with --label-column (in Python, label_columns)."
             )
         return
     trained = [name for name, count in dataset.train.target_counts().items() if count]

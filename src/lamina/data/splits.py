@@ -97,8 +97,8 @@ def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[S
         val = 0.0 if "val" in own else min(VAL_FRACTION, (1 - test) / 4)
     if test + val >= 1:
         raise DataError(
-            f"--val {val:g} and the {100 * test:.0f} % that are drawn as test leave no training pictures. "
-            "Draw less as val, or give --test too."
+            f"A val fraction of {val:g} and the {100 * test:.0f} % that are drawn as test leave no training pictures. "
+            "Draw less as val, or give a test fraction too."
         )
     fractions: list[tuple[Split, float, bool]] = [
         ("test", test, preparation.test_fraction is not None),

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from lamina.data import Images
-from lamina.errors import DataError, NotFiniteError, name_some
+from lamina.errors import DataError, NotFiniteError, check_type, name_some
 from lamina.evaluation.calibration import REJECTION_LIMITS, measure_rejection
 from lamina.evaluation.intervals import influence_interval, matched_interval, wilson_interval
 from lamina.evaluation.reports import (
@@ -69,6 +69,8 @@ def evaluate_with_logits(
     group: Group = ALONE,
     metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
 ) -> tuple[Report, Float32[np.ndarray, "n k"]]:
+    check_type(model, (Model,), "model", "a Model, as run.load_model() gives", is_optional=False)
+    check_type(images, (Images,), "images", "Images, as dataset.test has", is_optional=False)
     task = model.task
     _check_targets(task, images)
     started = time.perf_counter()

@@ -15,17 +15,20 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+from torch import Tensor
 
-from lamina.data import Problem
+from lamina.data import Dataset, Images, Problem
+from lamina.data.arrays import CHANNELS, to_array, to_pixels
 from lamina.data.decoding import BadPictureError, decode_image, decode_picture, read_file
 from lamina.data.preparation import Resize
 from lamina.data.sources.folder import is_picture_path, scan_folder
-from lamina.errors import DataError
+from lamina.errors import DataError, describe_type
 from lamina.nets import Shape
 
-Picture: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
+Picture: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """A file, an encoded file's bytes, a PIL image, or uint8 pixels (H, W) or (H, W, C) of any size."""
 
+PICTURES = "paths, bytes, PIL images or arrays"
 CHUNK_PICTURES = 256
 CHUNK_BYTES = 64 * 2**20  # of decoded pixels, at most: chunks of large images have fewer
 THREAD_PICTURES = 16
@@ -77,6 +80,25 @@ def decode_ahead(pictures: Iterable[Picture], shape: Shape, resize: Resize) -> G
         pool.shutdown(cancel_futures=True)
 
 
+def list_pictures(pictures: Picture | Iterable[Picture], shape: Shape) -> Iterable[Picture]:
+    """One or many pictures as many; an array (H, W, C), and (N, H, W) of grey images, are told apart by their shape."""
+    if isinstance(pictures, str | Path | bytes | Image.Image):
+        return [pictures]
+    if isinstance(pictures, np.ndarray | Tensor):
+        array, (channels, height, width) = to_array(pictures, "pictures"), shape
+        if array.dtype.kind not in "biuf":
+            paths: list[str | Path] = array.tolist()
+            return paths
+        is_one = array.ndim == 2 or (
+            array.ndim == 3 and array.shape[1:] != (height, width) and array.shape[2] in (*CHANNELS, channels)
+        )
+        return list(to_pixels(array[None] if is_one else array, "pictures"))
+    if isinstance(pictures, Images | Dataset) or not isinstance(pictures, Iterable):
+        hint = " Give the pixels of its images." if isinstance(pictures, Images | Dataset) else ""
+        raise DataError(f"pictures must be {PICTURES}, got {describe_type(pictures)}.{hint}")
+    return pictures
+
+
 def _gather(
     pictures: Sequence[Picture], first: int, decoded: Iterable[list[UInt8[np.ndarray, "h w c"] | str]], shape: Shape
 ) -> Chunk:
@@ -103,6 +125,8 @@ def _decode_some(pictures: Sequence[Picture], shape: Shape, resize: Resize) -> l
 
 def _decode(picture: Picture, shape: Shape, resize: Resize) -> UInt8[np.ndarray, "h w c"]:
     channels, height, width = shape
+    if isinstance(picture, Tensor):
+        picture = to_array(picture, "picture")
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or not picture.size:
             raise BadPictureError(
@@ -120,7 +144,7 @@ def _decode(picture: Picture, shape: Shape, resize: Resize) -> UInt8[np.ndarray,
     if isinstance(picture, Image.Image):
         return decode_image(picture, (height, width), mode, resize)
     if not isinstance(picture, str | Path | bytes):
-        raise BadPictureError(f"expected a path, bytes, a PIL image or an array, got {type(picture).__name__}")
+        raise DataError(f"pictures must be {PICTURES}, got {describe_type(picture)} among them.")
     data = picture if isinstance(picture, bytes) else read_file(Path(picture))
     return decode_picture(data, (height, width), mode, resize)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TypeAlias, cast, get_args
 
 import numpy as np
@@ -15,8 +15,8 @@ from PIL import Image
 
 from lamina.data.preparation import Resize
 from lamina.data.thumbnails import encode_png, make_tile
-from lamina.errors import DataError, NotFiniteError, escape, plural
-from lamina.evaluation.pictures import Chunk, Picture, decode_ahead
+from lamina.errors import DataError, NotFiniteError, check_type, escape, plural
+from lamina.evaluation.pictures import Chunk, Picture, decode_ahead, list_pictures
 from lamina.markup import Markup, card, note, picture, table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 from lamina.text import format_table, shorten
@@ -102,6 +102,7 @@ class Predictor:
     """How pictures of another size are made to fit: ``crop``, ``pad`` or ``stretch``, as in training."""
 
     def __post_init__(self) -> None:
+        check_type(self.model, (Model,), "model", "a Model (run.predictor() makes a Predictor)", is_optional=False)
         if self.resize not in get_args(Resize):
             raise DataError(f"resize was {self.resize!r}, but must be one of {', '.join(get_args(Resize))}.")
 
@@ -120,8 +121,12 @@ class Predictor:
         """A prediction for each image, in order; an unreadable image gets a ``problem``.
 
         Args:
-            pictures: paths, bytes of encoded files, PIL images, or uint8 arrays (H, W) or (H, W, C) of any size; one
-                of these or any number, also as one array (N, H, W, C).
+            pictures: paths, bytes of encoded files, PIL images, or uint8 arrays or tensors (H, W) or (H, W, C) of any
+                size; one of these or any number, also as one array (N, H, W, C), or (N, H, W) of grey images. An array
+                of three dimensions is one image where the last is 1, 3 or 4.
+
+        Raises:
+            DataError: these are no pictures, or arrays that are not uint8.
         """
         found = Predictions()
         for prediction, pixels in self._predict(pictures):
@@ -169,10 +174,7 @@ class Predictor:
     def _answer(
         self, pictures: Picture | Iterable[Picture]
     ) -> Generator[tuple[Chunk, Float32[np.ndarray, "m k"]], None, None]:
-        is_one = isinstance(pictures, str | Path | bytes | Image.Image) or (
-            isinstance(pictures, np.ndarray) and pictures.ndim < 4
-        )
-        listed = cast(Iterable[Picture], [pictures] if is_one else pictures)
+        listed = list_pictures(pictures, self.model.in_shape)
         with closing(decode_ahead(listed, self.model.in_shape, cast(Resize, self.resize))) as chunks:
             for chunk in chunks:
                 logits = torch.from_numpy(predict_logits(self.model, chunk.pixels))

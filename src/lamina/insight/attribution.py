@@ -6,10 +6,12 @@ a label, the question or a number. What is explained is its logit. None changes 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from math import ceil, prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +19,12 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from lamina.errors import NetError
+from lamina.data.arrays import to_array
+from lamina.errors import DataError, NetError
 from lamina.nets.window import Pair
 from lamina.targets import MULTI_LABEL, SINGLE_LABEL
 from lamina.training.activations import call_order, layer_gradients, module_paths
-from lamina.training.model import PREDICTED_PIXELS, Model, eval_mode
+from lamina.training.model import PREDICTED_PIXELS, Model, check_input, eval_mode
 from lamina.training.randomness import seeded
 from lamina.training.task import Task
 
@@ -44,6 +47,7 @@ def occlusion(
 
     By default the window's side is an eighth of the image's shorter side, and it moves by half of that.
     """
+    pixels, targets = _check(model, pixels, targets)
     height, width = pixels.shape[1:3]
     side = window_side_px(height, width)
     window = window_px or (side, side)
@@ -87,6 +91,7 @@ def integrated_gradients(
 
     ``baseline`` is the colour of an empty image, 0 to 255 for each channel; by default the model's mean.
     """
+    pixels, targets = _check(model, pixels, targets)
     places, weights = np.polynomial.legendre.leggauss(steps)  # on -1 to 1
     maps = np.empty(pixels.shape[:3], np.float32)
     with torch.enable_grad(), float_inputs(model, pixels, baseline) as (inputs, empty):
@@ -115,6 +120,7 @@ def grad_cam(
 
     ``layer`` is its number in the net, from 1, or its module path; by default the last with height and width.
     """
+    pixels, targets = _check(model, pixels, targets)
     chosen = find_spatial_layer(model) if layer is None else layer
     if chosen is None:
         raise NetError("Grad-CAM needs a layer whose output has height and width, but no layer of this net has one.")
@@ -132,6 +138,17 @@ def grad_cam(
         enlarged = functional.interpolate(summed, pixels.shape[1:3], mode="bilinear")
         maps[rows] = enlarged[:, 0].cpu().numpy()
     return maps
+
+
+def _check(model: Model, pixels: Any, targets: Any) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"]]:
+    """The images and the outputs to explain, as the model takes them."""
+    pixels, found, outputs = check_input(model, pixels, "pixels"), to_array(targets, "targets"), model.task.outputs
+    if found.shape != (len(pixels),) or found.dtype.kind not in "iu" or not ((found >= 0) & (found < outputs)).all():
+        raise DataError(
+            f"targets must be the index of an output, from 0 to {outputs - 1}, for each of {len(pixels)} images, got "
+            f"{reprlib.repr(found.tolist())}."
+        )
+    return pixels, found.astype(np.int64)
 
 
 def measure_strength(values: Float32[np.ndarray, "h w"]) -> tuple[Float32[np.ndarray, "h w"], float]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lamina.data import Images
+from lamina.data.arrays import to_pixels
 from lamina.data.duplicates import digest_rows, group_duplicates
 from lamina.data.images import Progress
 from lamina.errors import DataError
@@ -85,8 +86,8 @@ def find_near_duplicates(
     others: UInt8[np.ndarray, "m h w c"] | None = None,
 ) -> tuple[Pair, ...]:
     """The pairs of near-duplicates in ``pixels``, or of a row of it and one of ``others``, the nearest first."""
-    pixels = shrink(pixels)  # once, as a picture may be compared with sixteen others
-    others = None if others is None else shrink(others)
+    pixels = shrink(to_pixels(pixels, "pixels"))  # once, as a picture may be compared with sixteen others
+    others = None if others is None else shrink(to_pixels(others, "others"))
     own = compute_signatures(pixels)
     known = own if others is None else compute_signatures(others)
     # Mirroring a picture negates its odd horizontal frequencies.

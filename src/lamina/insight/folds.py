@@ -15,7 +15,7 @@ from lamina.data import Images
 from lamina.data.duplicates import digest_rows
 from lamina.data.images import Progress
 from lamina.data.load import resize_images
-from lamina.errors import DataError
+from lamina.errors import DataError, check_type
 from lamina.insight.labels import CrossPrediction, check_kind
 from lamina.nets import Net
 from lamina.targets import SINGLE_LABEL, Kind
@@ -144,6 +144,7 @@ def cross_predict(
     progress: Progress | None = None,
 ) -> CrossPrediction:
     """Train ``net``, or a pretrained one's head, for each fold, and predict the others; ``groups`` stay together."""
+    check_type(images, (Images,), "images", "Images, as dataset.train has", is_optional=False)
     check_dealable(images)
     limited, _ = limit_groups(images, digest_rows(images.pixels) if groups is None else groups)
     seed = derive_seed(recipe.seed, "folds")

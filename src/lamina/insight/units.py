@@ -22,7 +22,7 @@ from lamina.nets.window import Field, Pair
 from lamina.targets import REGRESSION, Score
 from lamina.text import shorten
 from lamina.training.activations import activations, find_path, module_paths, watch
-from lamina.training.model import Model, eval_mode, split_pixels
+from lamina.training.model import Model, check_input, eval_mode, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 
 SHUFFLES = 20  # of the labels, to see what is reached by chance
@@ -105,6 +105,7 @@ def measure_responses(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Iterable[int | str], progress: Progress | None = None
 ) -> dict[str, Responses]:
     """The greatest output of each unit of some layers for each image, by the layers' module paths."""
+    pixels = check_input(model, pixels, "pixels")
     paths = [find_path(model, layer) for layer in layers]
     parts: dict[str, list[tuple[Tensor, Tensor, Pair]]] = {path: [] for path in paths}
     done = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from lamina.errors import NetError
+from lamina.errors import NetError, check_type
 from lamina.nets.construction import build_layer
 from lamina.nets.layer import Layer
 from lamina.nets.net import Net
@@ -22,6 +22,7 @@ def parse_net(text: str) -> Net:
     >>> parse_net("Flatten(), Linear(200), ReLU(), Output()")
     Net(Flatten(), Linear(200), ReLU(), Output())
     """
+    check_type(text, (str,), "text", 'layers as text, such as "Flatten(), Output()"', is_optional=False)
     if len(text) > LONGEST:
         raise NetError(f"the layers must be at most {LONGEST:,} characters, got {len(text):,}. Use a file.")
     # In brackets, so that the layers may stand on several lines.

@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from lamina.errors import NetError, plural
@@ -92,6 +93,12 @@ class Net(Sequence[Layer]):
         lamina.errors.NetError: layer 1 of 2, Linear(20): expected a vector (F,), got (3, 8, 8). \
 Put Flatten() or GlobalAvgPool() before it.
         """
+        if isinstance(in_shape, tuple) and len(in_shape) == 3 and in_shape[0] == in_shape[1] > in_shape[2] in (1, 3):
+            height, width, channels = in_shape
+            raise NetError(
+                f"an image's shape is (C, H, W), but {in_shape} has its channels last. "
+                f"Write {(channels, height, width)}."
+            )
         for place, layer in enumerate(self.layers, start=1):
             if isinstance(layer, Output) and layer.units not in (None, outputs):
                 raise NetError(
@@ -116,7 +123,8 @@ Put Flatten() or GlobalAvgPool() before it.
 
     def shapes(self, in_shape: Shape) -> tuple[Shape, ...]:
         """The input shape of each layer, and last the output shape."""
-        if len(in_shape) not in (1, 3) or any(size < 1 for size in in_shape):
+        sizes: Any = in_shape if isinstance(in_shape, tuple) else ()
+        if len(sizes) not in (1, 3) or not all(isinstance(size, Integral) and int(size) >= 1 for size in sizes):
             raise NetError(f"a net takes images (C, H, W) or vectors (F,), each size at least 1, got {in_shape}.")
         for place, layer in enumerate(self.layers, start=1):
             inside = [inner for inner in _walk((layer,)) if isinstance(inner, Whiten)]

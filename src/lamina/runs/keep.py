@@ -283,7 +283,8 @@ class Keeper:
         training, path = self.training, self.folder.path
         if not self.record.rewind_on_nan:
             raise NotFiniteError(
-                f"{error} Nothing with NaN was saved; `lamina resume {path} --on-nan rewind` continues from the "
+                f"{error} Nothing with NaN was saved; `lamina resume {path} --on-nan rewind` (in Python, "
+                f"run.train(rewind_on_nan=True)) continues from the "
                 "last checkpoint with half the lr."
             ) from error
         if training.rewinds == MOST_REWINDS:

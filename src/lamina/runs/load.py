@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, check_type
 from lamina.nets import Net
 from lamina.runs.folder import RunFolder, find_run, resolve_run
 from lamina.runs.processes import check_place, lead_record
@@ -51,6 +51,7 @@ def load_run(
         RunError: there is none, or its ``run.json`` is damaged or of another format.
         RecipeError: one of the functions is none.
     """
+    check_type(path, (str, Path), "path", "the folder or name of a run", is_optional=False)
     path = find_run(Path(path), Path(runs_dir))
     parts = collect_parts(loss, optimizer, augment, schedule, metrics)
     return Run(path, RunFolder(path).read_record(), module=module, parts=parts)
@@ -65,6 +66,7 @@ def share_run(path: str | Path, group: Group) -> Run:
 
 def list_runs(folder: str | Path) -> list[Run | DamagedRun]:
     """The runs in a folder, oldest first, then the damaged ones; empty if the folder does not exist."""
+    check_type(folder, (str, Path), "folder", "the folder of the runs", is_optional=False)
     runs: list[Run] = []
     damaged_runs: list[DamagedRun] = []
     for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else ():

@@ -11,7 +11,7 @@ from torch import nn
 
 from lamina.data import NAMES, Dataset, load_data
 from lamina.data.load import resize_dataset
-from lamina.errors import DataError, LaminaWarning, RecipeError, RunError, name_some
+from lamina.errors import DataError, LaminaWarning, RecipeError, RunError, check_type, name_some
 from lamina.nets import Net
 from lamina.runs.differences import find_changes
 from lamina.runs.folder import NO_CHECKPOINT, RunFolder, pack_checkpoint, unpack_checkpoint
@@ -47,6 +47,7 @@ def find_dataset(
     folder: RunFolder, record: RunRecord, data: Dataset | str | Path | None, group: Group = ALONE
 ) -> Dataset:
     """A run's data set: ``data``, or loaded from there, or from where the run had it; it must not have changed."""
+    check_type(data, (Dataset, str, Path), "data", "a Dataset, or the name or path of a data set")
     source = data if isinstance(data, Dataset) else find_source(folder, record, data)
     preparation = record.data.preparation
     dataset = source if isinstance(source, Dataset) else load_data(source, preparation)

@@ -19,7 +19,7 @@ from lamina.data.images import Split
 from lamina.errors import NetError, RunError, check_type
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import Calibration
-from lamina.evaluation.pictures import find_pictures
+from lamina.evaluation.pictures import Picture, find_pictures, list_pictures
 from lamina.evaluation.predictor import Prediction, Predictions, Predictor
 from lamina.evaluation.reports import Report
 from lamina.files import damaged
@@ -147,7 +147,7 @@ class Run:
             LaminaError: an argument is invalid, a file is damaged, another process trains the run, or there is no
                 room; what was saved before stays.
         """
-        check_type(data, (Dataset, str, Path), "data", "a Dataset, or the name or path of a data set")
+        check_type(save_every_seconds, (Real,), "save_every_seconds", "a number of seconds", is_optional=False)
         check_type(until, (Real,), "until", "a time of time.perf_counter()")
         if on_diagnosis not in ("continue", "stop"):
             raise RunError(f"on_diagnosis was {on_diagnosis!r:.60}, but is continue or stop.")
@@ -289,13 +289,19 @@ class Run:
         model = self.load_model().to(choose_device(device).value)
         return Predictor(model, self.record.data.preparation.resize)
 
-    def predict(self, pictures: str | Path | Iterable[str | Path]) -> Predictions:
+    def predict(self, pictures: Picture | Iterable[Picture]) -> Predictions:
         """The predictions for paths of pictures, folders of them, and patterns such as ``photos/*.jpg``, as a table.
+
+        Takes whatever else :meth:`Predictor.predict` takes, such as arrays.
 
         Raises:
             LaminaError: as :meth:`load_model`.
         """
-        files, problems = find_pictures([pictures] if isinstance(pictures, str | Path) else list(pictures))
+        given = [pictures] if isinstance(pictures, str | Path) else list(list_pictures(pictures, self.record.in_shape))
+        paths = [one for one in given if isinstance(one, str | Path)]
+        if len(paths) < len(given):
+            return self.predictor().predict(given)
+        files, problems = find_pictures(paths)
         not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
         found = self.predictor().predict(files)
         found.extend(not_found)
@@ -340,3 +346,43 @@ class Run:
 
     def _repr_html_(self) -> str:
         return show_run(self.folder, self.record)
+
+
+@dataclass(frozen=True)
+class DamagedRun:
+    """A folder that cannot be read as a run, and why."""
+
+    path: Path
+    problem: str
+
+
+def load_run(path: str | Path, *, runs_dir: str | Path = "runs") -> Run:
+    """The run in a folder, or of a name in ``runs_dir``.
+
+    Raises:
+        RunError: there is none, or its ``run.json`` is damaged or of another format.
+    """
+    check_type(path, (str, Path), "path", "the folder of a run", is_optional=False)
+    path = find_run(Path(path), Path(runs_dir))
+    return Run(path, RunFolder(path).read_record())
+
+
+def share_run(path: str | Path, group: Group) -> Run:
+    """The run in a folder that the leader has, for all processes; errors as for :func:`load_run`."""
+    place = resolve_run(Path(path), Path("runs"))
+    check_place(place, group)
+    return Run(place, lead_record(group, lambda: load_run(place).record))
+
+
+def list_runs(folder: str | Path) -> list[Run | DamagedRun]:
+    """The runs in a folder, oldest first, then the damaged ones; empty if the folder does not exist."""
+    check_type(folder, (str, Path), "folder", "the folder of the runs", is_optional=False)
+    runs: list[Run] = []
+    damaged_runs: list[DamagedRun] = []
+    for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else ():
+        if path.is_dir() and not path.name.startswith("."):
+            try:
+                runs.append(load_run(path))
+            except LaminaError as error:
+                damaged_runs.append(DamagedRun(path, str(error)))
+    return [*sorted(runs, key=lambda run: run.record.created), *damaged_runs]

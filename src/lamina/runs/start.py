@@ -108,6 +108,8 @@ def start_run(
     >>> load_run(run.path).train(progress=False).split
     'test'
     """
+    check_type(runs_dir, (str, Path), "runs_dir", "a folder", is_optional=False)
+    check_type(name, (str,), "name", "the name of the run")
     check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives")
     parts = collect_parts(loss, optimizer, augment, schedule, metrics)
     choice = None if net is None else choose_net(net)
@@ -218,7 +220,8 @@ def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, da
         sync_folder(runs_dir)
     except OSError as error:
         raise RunError(
-            f"Cannot write a run to {runs_dir}: {error.strerror}. Choose another folder with --runs-dir."
+            f"Cannot write a run to {runs_dir}: {error.strerror}. Choose another folder with --runs-dir (in Python, "
+            "runs_dir)."
         ) from error
     return path
 

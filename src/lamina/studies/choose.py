@@ -16,7 +16,7 @@ import numpy as np
 from lamina.data import Dataset, Images
 from lamina.data.images import Progress
 from lamina.data.load import as_dataset, check_learnable, resize_dataset
-from lamina.errors import LaminaError, LaminaWarning, NetError, RecipeError
+from lamina.errors import LaminaError, LaminaWarning, NetError, RecipeError, check_type
 from lamina.evaluation.reports import Report
 from lamina.runs.keep import RunEvent
 from lamina.runs.record import Considered
@@ -92,11 +92,9 @@ def choose(
     """
     check_seconds(seconds)
     deadline = Deadline(time.perf_counter(), DEFAULT_SECONDS if seconds is None else seconds)
+    check_type(given, (Mapping,), "given", 'settings of a recipe, such as {"lr": 0.01}')
     given = dict(given or {})
-    try:
-        Recipe(**given)
-    except TypeError as error:
-        raise RecipeError(f"given takes the fields of a Recipe, such as lr or epochs, but: {error}") from error
+    Recipe(**given)
     dataset, start = as_dataset(data), partial(start_run, runs_dir=runs_dir, device=device)
     return iter_chosen(
         dataset, deadline, given, from_scratch=from_scratch, start=start, train=Run.iter_train, device=device,

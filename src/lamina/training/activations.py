@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from lamina.errors import NetError, suggest
-from lamina.training.model import Model, eval_mode
+from lamina.training.model import Model, check_input, eval_mode
 from lamina.training.randomness import seeded
 
 Place = TypeVar("Place", int, str)
@@ -36,7 +36,8 @@ def activations(
     output counts.
 
     Raises:
-        NetError: there is no such layer, or it gave no tensor.
+        NetError: there is no such layer, it gave no tensor, or the images are not of the model's shape.
+        DataError: they are no pixels, uint8 (N, H, W, C).
 
     >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
@@ -45,8 +46,11 @@ def activations(
     >>> {layer: output.shape for layer, output in activations(model, images.pixels[:5], [1, -1]).items()}
     {1: torch.Size([5, 3072]), -1: torch.Size([5, 10])}
     """
+    pixels = check_input(model, images)
+    if isinstance(layers, int | str) or not isinstance(layers, Iterable):
+        raise NetError(f"layers must be a list, such as [1, -1], got {layers!r:.60}.")
     paths = {layer: find_path(model, layer) for layer in layers}
-    calls = record_calls(model, torch.as_tensor(images), paths.values())
+    calls = record_calls(model, torch.from_numpy(np.ascontiguousarray(pixels)), paths.values())
     for layer, path in paths.items():
         if path not in calls:
             raise NetError(f"Layer {layer!r} gave no tensor: the forward pass does not call it, or it returns a tuple.")
@@ -92,6 +96,8 @@ def find_path(model: Model, layer: int | str) -> str:
         if layer not in known:
             raise NetError(f"The model has no module {layer!r}. {suggest(layer, known)}")
         return layer
+    if not isinstance(layer, int):
+        raise NetError(f"A layer is given by its index or its module path, got {layer!r:.60}.")
     paths = module_paths(model)
     if not 1 <= abs(layer) <= len(paths):
         own = "is a module of your own: give a path such as 'body.conv1'"

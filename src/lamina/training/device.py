@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lamina.errors import RecipeError
+from lamina.errors import RecipeError, check_type
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # mallopt(3)
 
@@ -32,6 +32,7 @@ class Choice:
 
 def choose_device(wanted: str) -> Choice:
     """The device to train on, never replaced by another; ``auto`` takes CUDA, else the CPU; MPS only on request."""
+    check_type(wanted, (str,), "device", "auto, cpu, cuda or mps", is_optional=False)
     there = _find_devices()
     if wanted == "auto":
         if there["cuda"]:

@@ -16,7 +16,7 @@ from lamina.errors import NetError
 from lamina.training.activations import watch
 from lamina.training.folding import fold_model, fold_norms, has_hooks
 from lamina.training.group import ALONE, Group
-from lamina.training.model import RESHAPING, Model, eval_mode, split_pixels
+from lamina.training.model import RESHAPING, Model, check_input, eval_mode, split_pixels
 
 PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution", "MkldnnConvolution")
 """Prefixes of autograd's names for multiplications of activations by a weight."""
@@ -25,7 +25,11 @@ FOLDED_PICTURES = 100
 
 
 def predict_logits(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], *, autocasts: bool = False, group: Group = ALONE
+    model: Model,
+    pixels: UInt8[np.ndarray, "n h w c"] | UInt8[Tensor, "n h w c"],
+    *,
+    autocasts: bool = False,
+    group: Group = ALONE,
 ) -> Float32[np.ndarray, "n k"]:
     """The logits of pictures, in the order given, from the model in eval mode; in bf16 if it ``autocasts``.
 
@@ -35,16 +39,9 @@ def predict_logits(
 
     Raises:
         NetError: the pictures are not of the model's shape.
+        DataError: they are no pixels, uint8 (N, H, W, C).
     """
-    channels, height, width = model.in_shape
-    found = (pixels.shape[3], *pixels.shape[1:3])
-    if found != (channels, height, width):
-        can_resize = found[0] == channels and height == width
-        remedy = f"load the data with Preparation(size_px={height})" if can_resize else "give such pictures"
-        raise NetError(
-            f"The model was trained on pictures of {channels}×{height}×{width} (channels, height, width), "
-            f"but got {'×'.join(map(str, found))}: {remedy}."
-        )
+    pixels = check_input(model, pixels, "pixels")
     batches = split_pixels(pixels)
     own = group.deal(len(batches))
     with eval_mode(model), torch.inference_mode():

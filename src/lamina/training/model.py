@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lamina.data import Images
-from lamina.errors import NetError, RecipeError
+from lamina.data.arrays import to_pixels
+from lamina.errors import NetError, RecipeError, check_type
 from lamina.nets import Net, Shape
 from lamina.nets.layers import Dropout
 from lamina.nets.modules import Whitening
@@ -176,6 +178,24 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
                 f"{height}×{width}: {reason}. Begin with a larger fraction; only a net that "
                 "ends in GlobalMaxPool() or GlobalAvgPool() before Output() takes several sizes."
             ) from error
+
+
+def check_input(model: Model, images: Any, name: str = "images") -> UInt8[np.ndarray, "n h w c"]:
+    """The images as pixels of the model's shape; ``LaminaError`` names what is none or does not fit."""
+    check_type(model, (Model,), "model", "a Model, as run.load_model() gives", is_optional=False)
+    pixels = to_pixels(images, name)
+    channels, height, width = model.in_shape
+    found = (pixels.shape[3], *pixels.shape[1:3])
+    if found != (channels, height, width):
+        can_resize = found[0] == channels and height == width
+        remedy = f"load the data with Preparation(size_px={height})" if can_resize else "give such pictures"
+        if pixels.shape[:3] == (height, width, channels):
+            remedy = f"give one image as {name}[None]"
+        raise NetError(
+            f"The model was trained on pictures of {channels}×{height}×{width} (channels, height, width), "
+            f"but got {'×'.join(map(str, found))}: {remedy}."
+        )
+    return pixels
 
 
 def split_pixels(pixels: UInt8[np.ndarray, "n h w c"]) -> list[UInt8[np.ndarray, "m h w c"]]:

@@ -24,6 +24,7 @@ from lamina.training.tensors import digest_tensors
 NONE, PRETRAINED, PACKAGED = "none", "pretrained", "packaged"
 """Values of ``weights`` other than a path: random weights, those that timm's authors publish, or the package's."""
 HUB_FILE = "model.safetensors"
+IN_PYTHON = " (in Python, weights of find_net)"
 HUB_PREFIX = "models--timm--"  # of the folder of a net of timm's in the hub's cache
 HUB_TIMEOUT_SECONDS = 10
 SMALL_BYTES = 10_000_000, 50_000_000
@@ -155,7 +156,7 @@ def fetch_pretrained(name: str, report: Callable[[str], None]) -> Path:
     if is_offline():
         raise NetError(
             f"The weights of {name} were not downloaded before, and LAMINA_OFFLINE forbids downloads. Unset it, use "
-            f"--weights FILE.safetensors, or train from random ones with --weights {NONE}."
+            f"--weights FILE.safetensors, or train from random ones with --weights {NONE}{IN_PYTHON}."
         )
     hub, repository = _find_hub(name)
     url = hub.hf_hub_url(repository, HUB_FILE)
@@ -169,7 +170,7 @@ def fetch_pretrained(name: str, report: Callable[[str], None]) -> Path:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise NetError(
             f"The weights of {name} cannot be downloaded from {url} ({reason}). Without a network, use "
-            f"--weights FILE.safetensors, or train from random ones with --weights {NONE}."
+            f"--weights FILE.safetensors, or train from random ones with --weights {NONE}{IN_PYTHON}."
         ) from error
 
 
@@ -178,7 +179,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise NetError(
             f"There is no file {file}. --weights takes a safetensors file, {PRETRAINED} for those that timm's authors "
-            f"publish, {PACKAGED} for those that lamina[pretrained] installs, or {NONE} for random ones."
+            f"publish, {PACKAGED} for those that lamina[pretrained] installs, or {NONE} for random ones{IN_PYTHON}."
         )
     try:
         return dict(safetensors.torch.load_file(file))
@@ -293,7 +294,7 @@ def _find_hub(name: str) -> tuple[ModuleType, str]:
     if not repository:
         raise NetError(
             f"timm publishes no weights for {name} on the Hugging Face hub. Use --weights "
-            f"FILE.safetensors, or train from random ones with --weights {NONE}."
+            f"FILE.safetensors, or train from random ones with --weights {NONE}{IN_PYTHON}."
         )
     import huggingface_hub
 

@@ -75,6 +75,6 @@ def extend_recipe(recipe: Recipe, epochs: int, own: OwnSchedule | None = None) -
         what = next(what for what, is_so in spread.items() if is_so)
         raise RecipeError(
             f"epochs can't go from {recipe.epochs} to {epochs}: {what} is spread over all epochs, so every step so far "
-            "would have been different. Resume without --epochs, or start a new run with that many epochs."
+            "would have been different. Leave out epochs, or start a new run with that many epochs."
         )
     return dataclasses.replace(recipe, epochs=epochs)

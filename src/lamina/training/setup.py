@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lamina.data import Images
+from lamina.errors import check_type
 from lamina.nets import Net
 from lamina.training.batches import check_images
 from lamina.training.device import Choice, choose_device
@@ -55,6 +56,9 @@ def prepare_training(
     >>> prepare_training(load_net("mlp"), load_data("shapes").train, Recipe(precision="fp32"), "cpu").precision.value
     'fp32'
     """
+    check_type(net, (Net, nn.Module), "net", "a Net or a module (load_net gives one by its name)", is_optional=False)
+    check_type(images, (Images,), "images", "Images, as dataset.train has", is_optional=False)
+    check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives")
     recipe = recipe or Recipe()
     chosen = choose_device(device)
     check_lanes(recipe, group)

@@ -9,7 +9,7 @@ import pkgutil
 from collections.abc import Mapping
 from importlib import import_module
 
-from lamina.errors import NetError, RecipeError, suggest
+from lamina.errors import NetError, RecipeError, check_type, suggest
 from lamina.nets import Net
 from lamina.training.recipe import Recipe
 
@@ -29,6 +29,7 @@ def load_net(name: str) -> Net:
     >>> load_net("mlp")
     Net(Flatten(), Linear(100), ReLU(), Output())
     """
+    check_type(name, (str,), "name", "the name of a net, such as cnn", is_optional=False)
     if name not in NAMES:
         raise NetError(f"There is no net {name!r} in the zoo. {suggest(name, NAMES)}")
     net: Net = import_module(f"lamina.zoo.{name.replace('-', '_')}").NET
@@ -53,6 +54,7 @@ def load_recipe(net_name: str, recipe_name: str | None = None) -> Recipe:
 
 def choose_recipe(net_name: str, recipes: Mapping[str, Recipe], recipe_name: str | None = None) -> Recipe:
     """A net's recipe by name, by default the first; ``RecipeError`` if it has none of that name."""
+    check_type(recipe_name, (str,), "recipe_name", "the name of a recipe")
     chosen = recipe_name or next(iter(recipes))
     if chosen not in recipes:
         raise RecipeError(f"{net_name} has no recipe {chosen!r}. {suggest(chosen, recipes)}")

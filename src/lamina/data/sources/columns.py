@@ -96,7 +96,8 @@ def _find_image(table: Table) -> str:
         return found[0]
     which = f"several columns that may hold the pictures: {', '.join(found)}" if found else "no column of pictures"
     raise DataError(
-        f"{table.path} has {which}. Use --image-column to name the one with their paths or bytes. {table.describe()}"
+        f"{table.path} has {which}. Use --image-column (in Python, image_column) to name the one with their paths or "
+        f"bytes. {table.describe()}"
     )
 
 
@@ -129,7 +130,7 @@ def _find_labels(table: Table, others: set[str | None]) -> tuple[str, ...]:
     if not found:
         raise DataError(
             f"{table.path} has no column with a name like label or class. "
-            f"Use --label-column to name the one with the targets. {table.describe()}"
+            f"Use --label-column (in Python, label_columns) to name the one with the targets. {table.describe()}"
         )
     return tuple(found)
 
