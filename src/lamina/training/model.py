@@ -183,8 +183,10 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
 def check_input(model: Model, images: Any, name: str = "images") -> UInt8[np.ndarray, "n h w c"]:
     """The images as pixels of the model's shape; ``LaminaError`` names what is none or does not fit."""
     check_type(model, (Model,), "model", "a Model, as run.load_model() gives", is_optional=False)
-    pixels = to_pixels(images, name)
     channels, height, width = model.in_shape
+    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == (height, width, channels):
+        return images
+    pixels = to_pixels(images, name)
     found = (pixels.shape[3], *pixels.shape[1:3])
     if found != (channels, height, width):
         can_resize = found[0] == channels and height == width
