@@ -142,8 +142,8 @@ def test_a_name_that_is_a_path_is_rejected(name, tmp_path, record):
 def test_a_folder_that_cannot_be_made_is_rejected(tmp_path, record):
     (tmp_path / "file").touch()
     with raises(
-        f"Cannot write a run to {tmp_path}/file/runs: Not a directory. Choose another folder with --runs-dir (in Python, "
-        "runs_dir)."
+        f"Cannot write a run to {tmp_path}/file/runs: Not a directory. Choose another folder with --runs-dir (in "
+        "Python, runs_dir)."
     ):
         create_folder(tmp_path / "file" / "runs", record)
 
