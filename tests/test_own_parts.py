@@ -213,7 +213,9 @@ def test_a_run_asks_for_its_parts_again_and_predicts_without(tmp_path: Path) -> 
     )
     assert alone.predictor().probabilities(DATA.test.pixels).shape == (12, 3)
     with pytest.raises(RunError, match=r"was begun without optimizer of your own\. Leave it out, or start a new run"):
-        load_run(run.path, loss=loss, schedule=lambda done: 1.0, optimizer=torch.optim.SGD).train(data=DATA)
+        load_run(
+            run.path, loss=loss, schedule=lambda done: 1.0, optimizer=lambda weights, _: torch.optim.SGD(weights)
+        ).train(data=DATA)
     with pytest.raises(RecipeError, match="a schedule of your own is spread over all epochs"):
         load_run(run.path, loss=loss, schedule=lambda done: 1.0).train(data=DATA, epochs=4)
     other = load_run(run.path, loss=functional.nll_loss, schedule=lambda done: 1.0)

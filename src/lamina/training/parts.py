@@ -83,8 +83,9 @@ class Parts:
 
     def __post_init__(self) -> None:
         for name, part in self._functions().items():
-            if not callable(part):
-                raise RecipeError(f"{name} must be a function, got {part!r:.60}. See docs/extend.md for its arguments.")
+            if not callable(part) or isinstance(part, type):
+                what = f"the class {part.__name__}" if isinstance(part, type) else f"{part!r:.60}"
+                raise RecipeError(f"{name} must be a function, got {what}. See docs/extend.md for its arguments.")
         if isinstance(self.loss, nn.Module) and any(weight.requires_grad for weight in self.loss.parameters()):
             raise RecipeError(
                 f"loss must not have parameters to train, but {describe_part(self.loss)} has. Put them into the net."
@@ -116,6 +117,9 @@ def collect_parts(
     metrics: OwnMetrics = (),
 ) -> Parts:
     """Parts as arguments give them; metrics without a name have that of their function."""
+    given: Any = metrics
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise RecipeError(f"metrics must be a list of functions, or functions by name, got {metrics!r:.60}.")
     if not isinstance(metrics, Mapping):
         metrics = {describe_part(metric).rpartition(".")[2]: metric for metric in metrics}
     return Parts(loss, optimizer, augment, schedule, metrics)
