@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ def runs(tmp_path_factory, pictures) -> Path:
 def test_each_layer_gets_a_sheet_and_a_row(runs, workplace):
     done = run_process("inspect", runs / "one", "--output", "found")
     assert done.returncode == 0, done.stderr
+    assert re.search(r"looking at \d+ of \d+ training pictures, and scoring on \d+ of \d+ of (val|test)\n", done.stderr)
+    assert "probing 2 layers, trained and with random weights\n" in done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].split("\t") == ["layer", "units", "sees", "probe's accuracy", "random weights"]
     assert [line.split("\t")[:3] for line in lines[1:4]] == [

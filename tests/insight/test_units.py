@@ -17,7 +17,7 @@ from torch import nn
 from lamina import load_data
 from lamina.data import Images
 from lamina.drawing.units import cut_patch
-from lamina.insight.layers import choose_layers, find_field, name_stage, read_filters
+from lamina.insight.layers import choose_layers, find_field, find_fields, name_stage, read_filters
 from lamina.insight.units import (
     Patch,
     Responses,
@@ -276,6 +276,18 @@ def test_a_module_that_is_called_several_times_and_works_in_place_has_right_cost
                 outputs = body.pool(outputs)
             expected = accuracy_score(images.targets, body.head(outputs.flatten(1)).argmax(1))
         assert removal.after.value == pytest.approx(expected)
+
+
+def test_the_fields_of_many_layers_take_one_pass_for_each_size():
+    layers = [Conv2d(2, 3, padding="same") for _ in range(9)]
+    images = load_data("shapes").test.take_evenly(2)
+    torch.manual_seed(0)
+    own = build_model(Net(*layers, GlobalAvgPool(), Output(10)).module((3, 32, 32)), images, Recipe())
+    passes = []
+    own.body.register_forward_hook(lambda *_: passes.append(1))
+    fields = find_fields(own, [f"body.{place}" for place in range(9)])
+    assert [fields[f"body.{place}"].size_px for place in range(9)] == [(2 * n + 3,) * 2 for n in range(9)]
+    assert len(passes) <= 3
 
 
 def test_the_field_of_a_layer_that_sees_beyond_the_border_is_not_cut_off():

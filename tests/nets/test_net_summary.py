@@ -46,16 +46,16 @@ def test_layers_inside_a_residual_are_indented_and_counted_once():
     assert (
         str(summarize(NET, (3, 32, 32), 10))
         == """\
-layer                                        output  parameters  multiply-adds  receptive field
-Conv2d(8, 3, padding='same')                8×32×32         224        221,184           3×3 px
-Residual                                   16×16×16           0              0           5×5 px
-  Conv2d(16, 3, stride=2, padding='same')  16×16×16       1,168        294,912           5×5 px
-  ReLU()                                   16×16×16           0              0           5×5 px
-  shortcut                                 16×16×16           0              0           5×5 px
-    Conv2d(16, 1, stride=2)                16×16×16         144         32,768           3×3 px
-GlobalAvgPool()                                  16           0              0      whole image
-Output(units=10)                                 10         170            160      whole image
-total                                                     1,706        549,024"""
+layer                                          output  parameters  multiply-adds  receptive field
+1 Conv2d(8, 3, padding='same')                8×32×32         224        221,184           3×3 px
+2 Residual                                   16×16×16           0              0           5×5 px
+    Conv2d(16, 3, stride=2, padding='same')  16×16×16       1,168        294,912           5×5 px
+    ReLU()                                   16×16×16           0              0           5×5 px
+    shortcut                                 16×16×16           0              0           5×5 px
+      Conv2d(16, 1, stride=2)                16×16×16         144         32,768           3×3 px
+3 GlobalAvgPool()                                  16           0              0      whole image
+4 Output(units=10)                                 10         170            160      whole image
+total                                                       1,706        549,024"""
     )
 
 

@@ -9,10 +9,18 @@ import pytest
 import torch
 from torch import nn
 
+from lamina.cli.models import choose_layer
 from lamina.data import Images
 from lamina.errors import NetError
-from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU, Residual
-from lamina.training.activations import activations, module_paths, record_calls
+from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU, Residual, summarize
+from lamina.training.activations import (
+    activations,
+    describe_layer,
+    find_path,
+    module_paths,
+    name_layer,
+    record_calls,
+)
 from lamina.training.features import FOLDED_PICTURES
 from lamina.training.model import Model, build_model
 from lamina.training.recipe import Recipe
@@ -52,6 +60,20 @@ def test_every_layer_gives_what_the_next_one_takes():
         for number, layer in enumerate(model.body, start=1):
             x = layer(x)
             assert torch.equal(found[number], x)
+
+
+def test_a_number_means_the_same_layer_everywhere():
+    model = build()
+    rows = [row for row, *_ in summarize(NET, model.in_shape, model.task.outputs).table()[1] if row[0] != " "]
+    for number, row in enumerate(rows[:-1], start=1):
+        path = find_path(model, number)
+        assert row.startswith(f"{number} {type(model.net[number - 1]).__name__}")
+        assert name_layer(model, path).startswith(f"{number} ")
+        assert describe_layer(model, path).startswith(f"layer {number} of ")
+        assert choose_layer(model, str(number)) == path
+    inside = find_path(model, "body.3.body.0")
+    assert name_layer(model, inside).split()[0] == "4.body.0"
+    assert choose_layer(model, "4.body.0") == choose_layer(model, "body.3.body.0") == inside
 
 
 def test_a_layer_inside_another_is_given_by_its_path():

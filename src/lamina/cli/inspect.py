@@ -26,6 +26,7 @@ from lamina.insight.units import (
     inspect_units,
     measure_chance,
     measure_responses,
+    measure_strengths,
     rank_units,
 )
 from lamina.runs.load import load_run
@@ -36,6 +37,8 @@ from lamina.training.model import Model
 # Upper limits of the images, evenly spread, that each of these is measured on.
 SEEN_PICTURES, SEEN_PIXELS = 10_000, 40_000_000  # training images in which patches are looked for
 PROBE_PICTURES, SCORED_PICTURES, REMOVAL_PICTURES, CONCEPT_PICTURES, COMPARED_PICTURES = 4000, 2000, 500, 1000, 500
+MODULE_PIXELS = 5_000_000  # in place of SEEN_PIXELS for modules that are not nets: they run whole for each layer
+REMOVED_PIXELS = 25_000_000  # that such a module sees while units are removed, for all layers together
 LEAST_PICTURES, MOST_PIXELS = 50, 2_000_000  # large images are fewer, in removals (slow) and comparisons (memory)
 SHOWN_UNITS, MOST_UNITS = 24, 96  # units on a sheet: of each layer, and of one that ``--layer`` names
 UNTRAINED_NETS = 5  # number of nets with random weights that concepts are compared with
@@ -61,7 +64,7 @@ def run(options: InspectOptions, terminal: Terminal) -> int:
             "The run takes pictures of {}, but the data set has {}. Give the run's own data.".format(*shapes)
         )
     with terminal.progress(QUIET_SECONDS) as show_progress:
-        inspection = _Inspection(model, *_choose_pictures(dataset, terminal), folder, terminal, show_progress)
+        inspection = _Inspection(model, *_choose_pictures(model, dataset, terminal), folder, terminal, show_progress)
         if options.other is not None:
             _compare(inspection, run, options.other, options)
         elif layer is None:
@@ -83,15 +86,21 @@ class _Inspection:
     show_progress: Callable[[str, int, int], None]
 
 
-def _choose_pictures(dataset: Dataset, terminal: Terminal) -> tuple[Images, Images]:
-    """The training pictures to look at, and those that figures are measured on."""
+def _choose_pictures(model: Model, dataset: Dataset, terminal: Terminal) -> tuple[Images, Images]:
+    """The training pictures to look at, and those that figures are measured on; says how many these are."""
     for images in (dataset.val, dataset.test):
         if images is not None and (images.kind is not MULTI_LABEL or images.targets.any()):
             break
     else:
         terminal.remark("there are no val or test pictures with labels: scores are of training pictures")
         images = dataset.train
-    return _take(dataset.train, SEEN_PICTURES, SEEN_PIXELS), _take(images, SCORED_PICTURES, SEEN_PIXELS)
+    pixels = MODULE_PIXELS if model.net is None else SEEN_PIXELS
+    train, held_out = _take(dataset.train, SEEN_PICTURES, pixels), _take(images, SCORED_PICTURES, pixels)
+    terminal.remark(
+        f"looking at {len(train):,} of {len(dataset.train):,} training pictures, and scoring on {len(held_out):,} of "
+        f"{len(images):,} of {images.split}"
+    )
+    return train, held_out
 
 
 def _take(images: Images, most: int, pixels: int = MOST_PIXELS) -> Images:
@@ -105,12 +114,15 @@ def _show_all(inspection: _Inspection) -> None:
     layers = choose_layers(model)
     responses = measure_responses(model, train.pixels, layers, partial(inspection.show_progress, "looking at pictures"))
     fitted = train.take_evenly(PROBE_PICTURES)
+    terminal.remark(f"probing {len(layers)} layers, trained and with random weights")
     trained, untrained = (
         probe_layers(one, fitted, inspection.held_out, layers, partial(inspection.show_progress, f"probing {what}"))
         for one, what in ((model, "layers"), (untrain(model, fitted), "random weights"))
     )
+    terminal.remark(f"comparing units with those of {UNTRAINED_NETS} nets with random weights")
     concepts = _find_concepts(inspection, layers, responses)
-    sheets = [_draw_units(inspection, path, responses[path], SHOWN_UNITS)[1] for path in layers]
+    terminal.remark("removing units, and drawing them")
+    sheets = [_draw_units(inspection, path, responses[path], SHOWN_UNITS, len(layers))[1] for path in layers]
     names = ["picture", *(name_stage(model, path) for path in layers)]
     score = trained[0].score
     rows = [("picture", "", "", _format(trained[0]), "")]
@@ -177,13 +189,23 @@ def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: i
     _emit_unit(inspection, path, found, file)
 
 
-def _draw_units(inspection: _Inspection, path: str, responses: Responses, most: int) -> tuple[tuple[Unit, ...], Path]:
-    """The units of a layer that separate some class best, and the sheet that shows them."""
+def _draw_units(
+    inspection: _Inspection, path: str, responses: Responses, most: int, layers: int = 1
+) -> tuple[tuple[Unit, ...], Path]:
+    """The units of a layer, one of ``layers``, that separate some class best, and the sheet that shows them."""
     name = name_stage(inspection.model, path)
     numbers = rank_units(responses, inspection.train)[:most]
     some = _take(inspection.held_out, REMOVAL_PICTURES)
     progress = partial(inspection.show_progress, f"removing units of {name}")
-    units = inspect_units(inspection.model, path, responses, inspection.train, some, numbers, progress)
+    removed = len(numbers)
+    if inspection.model.net is None:
+        removed = min(removed, REMOVED_PIXELS // (layers * some.pixels[..., 0].size))
+    units = tuple(
+        unit
+        for held_out, part in ((some, numbers[:removed]), (None, numbers[removed:]))
+        if part
+        for unit in inspect_units(inspection.model, path, responses, inspection.train, held_out, part, progress)
+    )
     chance = measure_chance(responses, inspection.train)
     count = responses.strengths.shape[1]
     shown = (
@@ -191,8 +213,9 @@ def _draw_units(inspection: _Inspection, path: str, responses: Responses, most: 
     )
     remark = (
         f"each sees {_describe_field(responses)}. Training patches that excite it most; the class that it separates "
-        f"best in training, with the area under the ROC curve (by chance {chance:.2f}); what its removal changes, on "
-        f"{len(some):,} pictures of {some.split}."
+        f"best in training, with the area under the ROC curve (by chance {chance:.2f}); what the removal of "
+        f"{'each' if removed == len(numbers) else f'the first {removed}'} changes, on {len(some):,} pictures of "
+        f"{some.split}."
     )
     file = inspection.folder / f"layer-{_slug(name)}.png"
     filters = read_filters(inspection.model, path)
@@ -211,10 +234,9 @@ def _find_concepts(
     controls = []
     for seed in range(UNTRAINED_NETS):
         inspection.show_progress("comparing with random weights", seed, UNTRAINED_NETS)
-        controls.append(measure_responses(untrain(inspection.model, train, seed), some.pixels, layers))
+        controls.append(measure_strengths(untrain(inspection.model, train, seed), some.pixels, layers))
     return {
-        path: find_concepts(responses[path].strengths[rows], [each[path].strengths for each in controls], some)
-        for path in layers
+        path: find_concepts(responses[path].strengths[rows], [each[path] for each in controls], some) for path in layers
     }
 
 

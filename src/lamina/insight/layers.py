@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
 
 from lamina.nets import Net
@@ -20,6 +21,7 @@ from lamina.training.randomness import seeded
 
 NOISE_IMAGES = 4  # from whose gradients a module's receptive field is read
 SCALES = (1, 2, 4)  # how much larger these may be than the model's own, for fields that its border cuts off
+MOST_SIDE_PX = 256  # of images that are larger than the model's own: each takes a pass back for each layer
 
 
 def choose_layers(model: Model) -> tuple[str, ...]:
@@ -71,47 +73,66 @@ def name_stage(model: Model, path: str) -> str:
 
 
 def find_field(model: Model, path: str) -> Field | None:
-    """What a unit sees, by its net or from the gradients of two neighbouring units; ``None`` is the whole image."""
-    paths = module_paths(model)
-    if model.net is not None and path in paths:
-        return model.net.fields(model.in_shape)[paths.index(path)]
+    """What a unit of a layer sees; ``None`` is the whole image."""
+    return find_fields(model, [path])[path]
+
+
+def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
+    """What a unit of each of some layers sees, by module path; ``None`` is the whole image.
+
+    It follows from a net's layers. In other modules it is read from the gradients of two neighbouring units.
+    """
+    found: dict[str, Field | None] = dict.fromkeys(paths)
+    known = module_paths(model)
+    if model.net is not None:
+        fields = model.net.fields(model.in_shape)
+        found |= {path: fields[known.index(path)] for path in paths if path in known}
+    sought = [path for path in paths if path not in known]
     for scale in SCALES:
+        if not sought or (scale > 1 and scale * max(model.in_shape[1:]) > MOST_SIDE_PX):
+            break
         try:
-            found = _measure_field(model, path, scale)
+            measured = _measure_fields(model, sought, scale)
         except FAILURES:  # many modules take one size alone
-            return None
-        if found is None or isinstance(found, Field):
-            return found
-    return None
+            break
+        found |= {path: field for path, field in measured.items() if field != "cut off"}
+        sought = [path for path, field in measured.items() if field == "cut off"]
+    return found
 
 
-def _measure_field(model: Model, path: str, scale: int) -> Field | Literal["cut off"] | None:
-    """The field, for images that are larger by ``scale``; ``None`` where there is none for all of them."""
+def _measure_fields(model: Model, paths: Sequence[str], scale: int) -> dict[str, Field | Literal["cut off"] | None]:
+    """The fields, for images that are larger by ``scale``; ``None`` where there is none for all units of a layer."""
     channels, height, width = model.in_shape
     shape = (NOISE_IMAGES, channels, scale * height, scale * width)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
-    kept: list[Tensor] = []
+    kept: dict[str, Tensor] = {}
 
-    def keep(_: str, __: Tensor, output: Tensor) -> None:
-        kept[:] = [output]
+    def keep(path: str, _: Tensor, output: Tensor) -> None:
+        kept[path] = output
 
-    with torch.enable_grad(), eval_mode(model), seeded(0, model.device), watch(model, [path], keep):
+    with torch.enable_grad(), eval_mode(model), seeded(0, model.device), watch(model, paths, keep):
         inputs = noise.requires_grad_()
         model.body(inputs)
-        if not kept or kept[0].ndim != 4 or kept[0].shape[2:].numel() == 1:
+        return {path: _measure_field(inputs, kept[path]) if path in kept else None for path in paths}
+
+
+def _measure_field(
+    inputs: Float[Tensor, "n c h w"], output: Float[Tensor, "n ..."]
+) -> Field | Literal["cut off"] | None:
+    if output.ndim != 4 or output.shape[2:].numel() == 1:
+        return None
+    middle = [places // 2 for places in output.shape[2:]]
+    neighbour = [max(0, place - 1) for place in middle]
+    boxes = []
+    for row, column in (middle, neighbour):
+        (gradient,) = torch.autograd.grad(output[:, :, row, column].sum(), inputs, retain_graph=True)
+        is_seen = gradient.abs().sum(dim=(0, 1)) > 0
+        if not is_seen.any():
             return None
-        middle = [places // 2 for places in kept[0].shape[2:]]
-        neighbour = [max(0, place - 1) for place in middle]
-        boxes = []
-        for row, column in (middle, neighbour):
-            (gradient,) = torch.autograd.grad(kept[0][:, :, row, column].sum(), inputs, retain_graph=True)
-            is_seen = gradient.abs().sum(dim=(0, 1)) > 0
-            if not is_seen.any():
-                return None
-            boxes.append(_find_box(is_seen))
+        boxes.append(_find_box(is_seen))
     sides = []
     for (first, after), (before, end), place, next_place, size in zip(
-        *boxes, middle, neighbour, shape[2:], strict=True
+        *boxes, middle, neighbour, inputs.shape[2:], strict=True
     ):
         if min(first, before) <= 0 or max(after, end) >= size or place == next_place:
             return "cut off"

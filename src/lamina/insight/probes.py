@@ -48,7 +48,7 @@ def probe_layers(
 ) -> tuple[Probe, ...]:
     """Fit a linear probe to ``train`` for the image itself and for each layer, and score it on ``held_out``."""
     goals = probe_targets(model, train)
-    inputs = [reduce_outputs(model, images.pixels, layers) for images in (train, held_out)]
+    inputs = [reduce_outputs(model, images.pixels, layers, progress) for images in (train, held_out)]
     probes = []
     for done, layer in enumerate(("", *layers), start=1):
         predicted, _ = fit_ridge(inputs[0][layer], goals, inputs[1][layer])
@@ -96,15 +96,18 @@ def probe_targets(model: Model, images: Images) -> Float64[np.ndarray, "n k"]:
 
 
 def reduce_outputs(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Sequence[str]
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Sequence[str], progress: Progress | None = None
 ) -> dict[str, Float64[np.ndarray, "n d"]]:
     """At most 1,024 numbers for each image from each layer; those of ``""`` are of the image itself."""
     parts: dict[str, list[Tensor]] = {layer: [] for layer in ("", *layers)}
-    for batch in split_pixels(pixels):
+    chunks = split_pixels(pixels)
+    for batch in chunks:
         chunk = torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)
         parts[""].append(_reduce(model.normalize(chunk)).cpu())
         for layer, output in activations(model, chunk, layers).items():
             parts[layer].append(_reduce(output).cpu())
+        if progress is not None:
+            progress(len(parts[""]), len(chunks))
     return {layer: torch.cat(own).double().numpy() for layer, own in parts.items()}
 
 

@@ -17,7 +17,7 @@ from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.scores import mean_ranks
-from lamina.insight.layers import find_field
+from lamina.insight.layers import find_fields
 from lamina.nets.window import Field, Pair
 from lamina.targets import REGRESSION, Score
 from lamina.text import shorten
@@ -107,6 +107,21 @@ def measure_responses(
     """The greatest output of each unit of some layers for each image, by the layers' module paths."""
     pixels = check_input(model, pixels, "pixels")
     paths = [find_path(model, layer) for layer in layers]
+    found = _find_all_greatest(model, pixels, paths, progress)
+    fields = find_fields(model, paths)
+    return {path: Responses(*own, fields[path]) for path, own in found.items()}
+
+
+def measure_strengths(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], paths: Sequence[str], progress: Progress | None = None
+) -> dict[str, Float32[np.ndarray, "n u"]]:
+    """The strengths of :func:`measure_responses` alone."""
+    return {path: own[0] for path, own in _find_all_greatest(model, pixels, paths, progress).items()}
+
+
+def _find_all_greatest(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], paths: Sequence[str], progress: Progress | None
+) -> dict[str, tuple[Float32[np.ndarray, "n u"], Int64[np.ndarray, "n u"], Pair]]:
     parts: dict[str, list[tuple[Tensor, Tensor, Pair]]] = {path: [] for path in paths}
     done = 0
     for batch in split_pixels(pixels):
@@ -118,8 +133,7 @@ def measure_responses(
     found = {}
     for path, own in parts.items():
         strengths, places, sizes = zip(*own, strict=True)
-        field = find_field(model, path)
-        found[path] = Responses(torch.cat(strengths).numpy(), torch.cat(places).numpy(), sizes[0], field)
+        found[path] = torch.cat(strengths).numpy(), torch.cat(places).numpy(), sizes[0]
     return found
 
 

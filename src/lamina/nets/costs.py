@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 
 from lamina.errors import plural
 from lamina.markup import card, table
@@ -44,16 +45,18 @@ class Summary:
         return card(repr(self), table(*self.table()))
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The heads and the rows, the totals last."""
+        """The heads and the rows, the totals last; layers have the numbers by which they are called elsewhere."""
+        numbers = accumulate(int(row.depth == 0) for row in self.rows)
+        width = len(str(sum(row.depth == 0 for row in self.rows)))
         rows = [
             (
-                "  " * row.depth + row.layer,
+                f"{' ' * width if row.depth else format(number, f'{width}')} {'  ' * row.depth}{row.layer}",
                 "×".join(map(str, row.out_shape)),
                 f"{row.parameters:,}",
                 f"{row.multiply_adds:,}",
                 str(row.field or "whole image"),
             )
-            for row in self.rows
+            for number, row in zip(numbers, self.rows, strict=True)
         ]
         total = ("total", "", f"{self.parameters:,}", f"{self.multiply_adds:,}", "")
         return ("layer", "output", "parameters", "multiply-adds", "receptive field"), [*rows, total]

@@ -245,12 +245,12 @@ def summarize(net: Net, images: Shape | _Images | _Dataset, outputs: int | None 
     >>> from lamina.nets import Flatten, Linear, Output, ReLU
     >>> net = Net(Flatten(), Linear(100), ReLU(), Output())
     >>> print(summarize(net, (3, 32, 32), 10))
-    layer             output  parameters  multiply-adds  receptive field
-    Flatten()           3072           0              0           1×1 px
-    Linear(100)          100     307,300        307,200      whole image
-    ReLU()               100           0              0      whole image
-    Output(units=10)      10       1,010          1,000      whole image
-    total                        308,310        308,200
+    layer               output  parameters  multiply-adds  receptive field
+    1 Flatten()           3072           0              0           1×1 px
+    2 Linear(100)          100     307,300        307,200      whole image
+    3 ReLU()               100           0              0      whole image
+    4 Output(units=10)      10       1,010          1,000      whole image
+    total                          308,310        308,200
     >>> from lamina import load_data
     >>> summarize(net, load_data("shapes"))
     Summary(4 layers, 308,310 parameters, 308,200 multiply-adds)
