@@ -40,7 +40,10 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, pictur
     first, second = (load_run(name).record for name in names)
     assert replace(first.recipe, seed=6) == second.recipe
     assert first.data == second.data
-    assert load_run(names[0]).history.epochs()[0]["weights"] != load_run(names[1]).history.epochs()[0]["weights"]
+    assert (
+        load_run(names[0]).folder.history.epochs()[0]["weights"]
+        != load_run(names[1]).folder.history.epochs()[0]["weights"]
+    )
 
     again = run_lamina(*train, "--seeds", "3")
     assert again.returncode == 0, again.stderr
@@ -79,7 +82,7 @@ def test_after_an_interruption_the_rest_is_trained_to_the_same_weights(tmp_path)
     assert [event.epoch for event in again if isinstance(event, Epoch)] == [2]
     assert again[-1].scores == straight.scores
     for one, other in zip(straight.runs, again[-1].runs, strict=True):
-        first, second = (load_run(path).history.epochs()[-1]["weights"] for path in (one.run, other.run))
+        first, second = (load_run(path).folder.history.epochs()[-1]["weights"] for path in (one.run, other.run))
         assert first == second
 
 
