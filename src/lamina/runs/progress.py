@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.text import Text
 
+from lamina.errors import check_type
 from lamina.evaluation.reports import Report
 from lamina.text import escape, make_bar
 from lamina.training.events import Diagnosis, Epoch, Event, Step
@@ -40,6 +41,7 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None) ->
     ...     pass
     epoch 1/1  train loss ...
     """
+    check_type(events, (Iterable,), "events", "the events of a training, as run.iter_train() gives", is_optional=False)
     is_notebook = (console or Console()).is_jupyter
     console = console or _find_console()
     final: Report | None = None
