@@ -94,7 +94,7 @@ warning: 4 pictures are pixel-identical to another in train, which then counts m
 warning: 1 picture is blank (nearly one colour). Check why, or remove them.
     train/dog/black.png
 warning: train has few pictures of owl (2); the median class has 27. Add more, or merge classes that belong together.
-note: train has 14 times as many pictures of cat (28) as of owl (2). Train with --balance to weight them equally.
+note: train has 14 times as many pictures of cat (28) as of owl (2). Train with balance to weight them equally.
 note: 1 picture is grey, the others coloured. Check that grey does not reveal the target.
     train/dog/grey.png
 """

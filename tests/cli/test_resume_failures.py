@@ -114,9 +114,7 @@ def test_out_of_memory_is_one_message_with_a_smaller_batch_to_try(workplace, pic
     command = [sys.executable, "-c", SMALL_MEMORY, "170000000", str(pictures), "train", net, *flags]
     failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == 2, failed.stderr
-    assert failed.stderr.splitlines()[-1] == (
-        "lamina: The cpu ran out of memory at batch_size 60. Try --batch-size 30."
-    )
+    assert failed.stderr.splitlines()[-1] == ("lamina: The cpu ran out of memory at batch_size 60. Try batch_size 30.")
 
 
 def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(workplace, pictures, capsys):

@@ -203,7 +203,7 @@ def test_numbers_leave_out_what_a_nets_recipe_has_for_classes(workplace):
     Path("few.csv").write_text("image,angle\n" + "".join(f"{name},{len(name) / 7}\n" for name in names))
     done = run_lamina("train", "cnn-s", "--data", "few.csv", "--epochs", "1", "--size", "32", "--name", "pose")
     assert done.returncode == 0, done.stderr
-    assert "flip: off (mirroring may change the numbers; --flip turns it on anyway)\n" in done.stderr
+    assert "flip: off (mirroring may change the numbers; flip turns it on anyway)\n" in done.stderr
     recipe = json.loads((workplace / "runs/pose/run.json").read_text())["recipe"]
     assert (recipe["flip"], recipe["label_smoothing"]) == ("off", 0.0)
     asked = run_lamina("train", "cnn-s", "--data", "shapes-pose", "--label-smoothing", "0.1")

@@ -42,7 +42,7 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, pi
     assert printed[0] == f"weights: {file} ({digest})"
     assert printed[4].startswith("fitted to 60 images of 32 px (the recipe was tuned on 500 of 96 px): batch_size ")
     assert printed[5] == (
-        "size: the pictures are 32 px, but the net was made for 160 px: a larger --size, such as 128, is usually "
+        "size: the pictures are 32 px, but the net was made for 160 px: a larger size, such as 128 px, is usually "
         "slower but more accurate"
     )
     assert printed[7:9] == [

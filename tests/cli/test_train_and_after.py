@@ -93,7 +93,7 @@ def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, pictur
 def test_a_change_of_optimizer_brings_its_usual_lr_unless_one_is_given(workplace, pictures):
     usual = run_lamina("train", "mlp", "--data", pictures, "--epochs", "1", "--optimizer", "sgd", "--name", "usual")
     given = run_lamina("train", "mlp", "--data", pictures, "--epochs", "1", "--optimizer", "sgd", "--lr", "0.001")
-    assert "lr: 0.05 (usual for sgd; --lr sets another)\n" in usual.stderr
+    assert "lr: 0.05 (usual for sgd; lr sets another)\n" in usual.stderr
     assert "optimizer sgd, lr 0.001," in given.stderr
 
 

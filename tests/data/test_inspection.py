@@ -236,13 +236,13 @@ SIZES = [(6, 6)] * 20 + [(12, 24)] * 10 + [(4, 6), (5, 5), (6, 13), (30, 14)] + 
 @pytest.mark.parametrize(
     ("resize", "enlarged", "oblong", "effect"),
     [
-        ("crop", [30, 31], [32, 33], "less than half of each is left. Choose --resize pad to see them whole."),
+        ("crop", [30, 31], [32, 33], "less than half of each is left. Choose resize pad to see them whole."),
         ("pad", [31], [32, 33], "more than half of each result is black bars. Crop them to what matters."),
         (
             "stretch",
             [30, 31],
             [32, 33],
-            "they are badly distorted. Choose --resize pad to keep their proportions.",
+            "they are badly distorted. Choose resize pad to keep their proportions.",
         ),
     ],
 )
@@ -253,7 +253,7 @@ def test_pictures_that_do_not_fit_well_are_noted(
     inspection = inspect(Dataset("set", "0", train, size_px=6, resize=resize))
     long, small = inspection.findings
     assert long.message == f"2 pictures are so long or tall that, resized to 6×6 by {resize}, {effect}"
-    assert small.message.endswith("enlarged, which adds no detail. A smaller --size trains faster.")
+    assert small.message.endswith("enlarged, which adds no detail. A smaller size trains faster.")
     assert [sighting.name for sighting in long.images] == [f"train/{place:03d}.png" for place in oblong]
     assert [sighting.name for sighting in small.images] == [f"train/{place:03d}.png" for place in enlarged]
     assert inspection.sizes == SizeSummary(

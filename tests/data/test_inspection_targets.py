@@ -117,7 +117,7 @@ def test_classes_of_very_different_size_are_noted() -> None:
             "imbalance",
             "note",
             "train has 10 times as many pictures of dog (100) as of cat (10). "
-            "Train with --balance to weight them equally.",
+            "Train with balance to weight them equally.",
             3,
         ),
     )

@@ -29,7 +29,7 @@ def test_the_requested_device_is_used():
 
 
 @pytest.mark.parametrize(
-    ("has_mps", "reason"), [(False, "no GPU found"), (True, "MPS is not tested; --device mps uses it")]
+    ("has_mps", "reason"), [(False, "no GPU found"), (True, "MPS is not tested; device mps uses it")]
 )
 def test_on_a_mac_the_reason_for_the_cpu_names_mps(monkeypatch, has_mps, reason):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -10,7 +10,7 @@ from lamina.targets import Score
 from lamina.training.events import Diagnosis, EarlyEnd, Epoch, Event, LayerFigures, Resumed, Rewind, Step
 
 LAYERS = LayerFigures(("2 Linear",), (0.5,), (1.0,), (None,), (0.0,), (1.0,), (None,))
-DEAD = Diagnosis("dying-relu", 3, "layer 2", {"dead_fraction": 0.75}, "Units are dead.", "Try --lr 0.01.")
+DEAD = Diagnosis("dying-relu", 3, "layer 2", {"dead_fraction": 0.75}, "Units are dead.", "Try lr 0.01.")
 EPOCH = Epoch(3, 10, 0.1234, 0.97, 1.2, 8123.0, 0.05)
 
 CASES: list[tuple[Event, dict[str, object], str]] = [
@@ -43,7 +43,7 @@ CASES: list[tuple[Event, dict[str, object], str]] = [
             "diagnoses": [
                 {
                     "kind": "dying-relu", "epoch": 3, "layer": "layer 2", "evidence": {"dead_fraction": 0.75},
-                    "finding": "Units are dead.", "advice": "Try --lr 0.01.",
+                    "finding": "Units are dead.", "advice": "Try lr 0.01.",
                 }
             ],
         },
@@ -53,9 +53,9 @@ CASES: list[tuple[Event, dict[str, object], str]] = [
         DEAD,
         {
             "event": "diagnosis", "kind": "dying-relu", "epoch": 3, "layer": "layer 2",
-            "evidence": {"dead_fraction": 0.75}, "finding": "Units are dead.", "advice": "Try --lr 0.01.",
+            "evidence": {"dead_fraction": 0.75}, "finding": "Units are dead.", "advice": "Try lr 0.01.",
         },
-        "diagnosis: dying-relu: Units are dead. Try --lr 0.01.",
+        "diagnosis: dying-relu: Units are dead. Try lr 0.01.",
     ),
     (
         Resumed(4, 1, 2),

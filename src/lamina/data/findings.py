@@ -243,7 +243,7 @@ def _find_imbalance(train: Images) -> list[Finding]:
     largest, smallest = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     message = (
         f"train has {ratio:,.0f} times as many pictures of {largest} ({counts[largest]:,}) as of {smallest} "
-        f"({counts[smallest]:,}). Train with --balance to weight them equally."
+        f"({counts[smallest]:,}). Train with balance to weight them equally."
     )
     return [Finding("imbalance", "note", message, len(counts))]
 
@@ -251,12 +251,12 @@ def _find_imbalance(train: Images) -> list[Finding]:
 def _find_misfits(facts: Facts) -> list[Finding]:
     _, height, width = facts.dataset.train.shape
     effect = {
-        "crop": "less than half of each is left. Choose --resize pad to see them whole.",
+        "crop": "less than half of each is left. Choose resize pad to see them whole.",
         "pad": "more than half of each result is black bars. Crop them to what matters.",
-        "stretch": "they are badly distorted. Choose --resize pad to keep their proportions.",
+        "stretch": "they are badly distorted. Choose resize pad to keep their proportions.",
     }[facts.dataset.resize]
     long = f"so long or tall that, resized to {height}×{width} by {facts.dataset.resize}, {effect}"
-    small = f"smaller than {height}×{width} and enlarged, which adds no detail. A smaller --size trains faster."
+    small = f"smaller than {height}×{width} and enlarged, which adds no detail. A smaller size trains faster."
     return [
         _find_marked(facts, facts.oblong, "oblong", "note", long),
         _find_marked(facts, facts.enlarged, "enlarged", "note", small),

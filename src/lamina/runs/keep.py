@@ -318,7 +318,7 @@ def explain_lack_of_memory(training: Training) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         size = min(training.recipe.batch_size, training.images)
-        remedy = f"Try --batch-size {size // 2}." if size > 1 else "Try smaller images or a smaller net."
+        remedy = f"Try batch_size {size // 2}." if size > 1 else "Try smaller images or a smaller net."
         raise RecipeError(
             f"The {training.device.value} ran out of memory at batch_size {training.recipe.batch_size}. {remedy}"
         ) from error

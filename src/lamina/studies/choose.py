@@ -155,7 +155,7 @@ def _propose_pretrained(
     if len(dataset.train) > MOST_IMAGES:
         return [], ""
     if "epochs" in given:
-        return [], "not considered, because --epochs was given"
+        return [], "not considered, because epochs was given"
     if deadline.seconds < LEAST_SECONDS:
         return [], f"not considered with less than {LEAST_SECONDS:.0f} s"
     try:
@@ -184,7 +184,7 @@ def _prepare(candidate: Candidate, progress: Progress | None) -> Generator[Decis
     _, height, width = dataset.train.shape
     own, sizes = min(height, width), dataset.train.original_sizes_px
     if side != own:
-        change = f"; --size {own} keeps them as they are" if height == width else ""
+        change = f"; size {own} px keeps them as they are" if height == width else ""
         if dataset.size_px is not None and sizes is not None:
             own, change = int(np.median(sizes.min(axis=1))), ""
         yield Decision("size", f"{side} px", f"the pictures have {own} px" + (", enlarged" if side > own else change))

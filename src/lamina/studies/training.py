@@ -46,13 +46,13 @@ def fit_experiment(
         decisions.append(Decision(*candidate.changes))
     recipe, native_px = experiment.recipe, native_side_px(net.origin if isinstance(net.origin, TimmNet) else None)
     if native_px is not None and 2 * side_px <= native_px:
-        advice = f"a larger --size, such as {min(native_px, 4 * side_px)}, is usually slower but more accurate"
+        advice = f"a larger size, such as {min(native_px, 4 * side_px)} px, is usually slower but more accurate"
         fact = f"the pictures are {side_px} px, but the net was made for {native_px} px"
         decisions.append(Decision("size", f"{fact}: {advice}"))
     if own.flip != recipe.flip and "flip" not in given:
-        decisions.append(Decision("flip", recipe.flip, "mirroring may change the numbers; --flip turns it on anyway"))
+        decisions.append(Decision("flip", recipe.flip, "mirroring may change the numbers; flip turns it on anyway"))
     if own.optimizer != recipe.optimizer and "lr" not in given:
-        decisions.append(Decision("lr", f"{recipe.lr:g}", f"usual for {recipe.optimizer}; --lr sets another"))
+        decisions.append(Decision("lr", f"{recipe.lr:g}", f"usual for {recipe.optimizer}; lr sets another"))
     return experiment, decisions
 
 

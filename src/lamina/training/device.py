@@ -37,7 +37,7 @@ def choose_device(wanted: str) -> Choice:
     if wanted == "auto":
         if there["cuda"]:
             return Choice("cuda", "found")
-        return Choice("cpu", "MPS is not tested; --device mps uses it" if there["mps"] else "no GPU found")
+        return Choice("cpu", "MPS is not tested; device mps uses it" if there["mps"] else "no GPU found")
     if wanted not in there:
         raise RecipeError(f"device was {wanted!r}, but takes one of auto, {', '.join(there)}.")
     if not there[wanted]:

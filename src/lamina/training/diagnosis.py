@@ -83,7 +83,7 @@ def find_odd_inputs(seen: Observation) -> Told | None:
         layer,
         {"deviation": deviation, "mean": mean},
         f"The input of {layer} has a standard deviation of {deviation:.2g} around {mean:.2g}; 1 around 0 is usual.",
-        "Likely the pictures are very dark, pale or flat, or the module rescales them. Try --normalization channel.",
+        "Likely the pictures are very dark, pale or flat, or the module rescales them. Try normalization channel.",
     )
 
 
@@ -116,7 +116,7 @@ def find_high_lr(seen: Observation) -> Told | None:
         None,
         {"update": update, "raised": float(seen.raised), "asked": float(seen.asked), "loss_ratio": seen.loss_ratio},
         f"{'; '.join(parts)}.",
-        f"Likely the learning rate is too high. Try --lr {seen.lr / 10:.2g}.",
+        f"Likely the learning rate is too high. Try lr {seen.lr / 10:.2g}.",
     )
 
 
@@ -130,7 +130,7 @@ def find_explosion(seen: Observation) -> Told | None:
         seen.names[seen.layers[place]],
         {"gradient": norm},
         f"The gradient of {seen.names[seen.layers[place]]} had a norm of {norm:.3g}; {limit:g} is a lot.",
-        "Likely the initial weights are too large, or the net is deep without norms. Try --gradient-clip 1, or "
+        "Likely the initial weights are too large, or the net is deep without norms. Try gradient_clip 1, or "
         "BatchNorm() after each layer.",
     )
 
@@ -168,7 +168,7 @@ def find_dead(seen: Observation) -> Told | None:
         f"In {seen.names[path]}, {100 * share:.0f} % of the units answered none of {seen.activity.images} pictures, "
         f"{100 * limit / 2:.0f} % or more since epoch {since}.{moved}",
         "Likely the learning rate is too high, or biases are far below 0. "
-        f"Try --lr {seen.lr / 3:.2g}, or BatchNorm() before it.",
+        f"Try lr {seen.lr / 3:.2g}, or BatchNorm() before it.",
     )
 
 
@@ -205,7 +205,7 @@ def find_low_lr(seen: Observation) -> Told | None:
         None,
         {"update": update, "loss": seen.losses[-1]},
         f"No layer changed by more than {update:.1e} of its size in a step; the loss is {seen.losses[-1]:.4g} still.",
-        f"Likely the learning rate is too low. Try --lr {seen.lr * 10:.2g}.",
+        f"Likely the learning rate is too low. Try lr {seen.lr * 10:.2g}.",
     )
 
 
@@ -239,7 +239,7 @@ def find_one_class(seen: Observation) -> Told | None:
         return None
     if seen.epoch < 2 or seen.steps < LEAST_STEPS:
         return None
-    remedy = "a higher --lr" if seen.recipe.balance else "--balance"
+    remedy = "a higher lr" if seen.recipe.balance else "balance"
     return (
         None,
         {"answers": 1.0, "classes": float(activity.classes)},
@@ -260,7 +260,7 @@ def find_oscillation(seen: Observation) -> Told | None:
         None,
         {"swing": swing},
         f"The loss went up and down by {100 * swing:.0f} % of a constant answer's from epoch to epoch.",
-        f"Likely the learning rate is too high, or the batch too small. Try --lr {seen.lr / 3:.2g}.",
+        f"Likely the learning rate is too high, or the batch too small. Try lr {seen.lr / 3:.2g}.",
     )
 
 
@@ -303,6 +303,6 @@ def find_overfitting(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
         {"val_loss": last["val_loss"], "lowest_val_loss": lowest, "train_loss": last["train_loss"]},
         f"The loss on val was lowest after epoch {best['epoch']}, {lowest:.4g}, and is {last['val_loss']:.4g}, while "
         f"that of training fell to {last['train_loss']:.4g}.",
-        f"Likely the net remembers its pictures. Try --epochs {best['epoch']}, more augmentation (--translate-px, "
-        "--cutout-px), or more pictures.",
+        f"Likely the net remembers its pictures. Try epochs {best['epoch']}, more augmentation (translate_px, "
+        "cutout_px), or more pictures.",
     )
