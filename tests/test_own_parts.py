@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import os
+import random
 import re
 import subprocess
 import sys
@@ -225,6 +227,10 @@ def test_a_run_asks_for_its_parts_again_and_predicts_without(tmp_path: Path) -> 
         other.train(data=DATA, progress=False)
 
 
+def focal(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(logits, targets)
+
+
 def use(**parts: Any) -> Callable[[Path], object]:
     return lambda folder: train(start_run(NET, DATA, RECIPE, runs_dir=folder, **parts))
 
@@ -234,16 +240,12 @@ def use(**parts: Any) -> Callable[[Path], object]:
     [
         (use(loss=3), "loss must be a function, got 3. See docs/extend.md for its arguments."),
         (
-            use(metrics={"my score": len}),
+            use(metrics={"my score": focal}),
             "metrics must have names such as top_2, which lamina does not use for its own, got 'my score'.",
         ),
         (
-            use(metrics={"accuracy": len}),
+            use(metrics={"accuracy": focal}),
             "metrics must have names such as top_2, which lamina does not use for its own, got 'accuracy'.",
-        ),
-        (
-            use(metrics={"f1": lambda logits, targets: "high"}),
-            "metrics must return a number each, but f1 returned str.",
         ),
         (
             use(loss=lambda logits, targets: functional.cross_entropy(logits, targets, reduction="none")),
@@ -288,6 +290,33 @@ def use(**parts: Any) -> Callable[[Path], object]:
             "(4, 3, 6, 6), but test_own_parts.<lambda> returned torch.float32 (2, 3, 6, 6).",
         ),
         (
+            use(optimizer=functools.partial(torch.optim.SGD, lr=0.1)),
+            "optimizer is called with parameters, recipe, but torch.optim.sgd.SGD does not take them (too many "
+            "positional arguments). Write, for example, lambda parameters, recipe: torch.optim.SGD(parameters, "
+            "lr=recipe.lr).",
+        ),
+        (
+            use(loss=lambda logits: logits.sum()),
+            "loss is called with logits, targets, but test_own_parts.<lambda> does not take them (too many positional "
+            "arguments). Write, for example, lambda logits, targets: functional.cross_entropy(logits, targets).",
+        ),
+        (
+            use(metrics=[functools.partial(len), functools.partial(len)]),
+            "metrics has two functions named len. Name them, as in metrics={'len_2': …}.",
+        ),
+        (
+            use(augment=lambda images, targets: (images, (targets, targets))),
+            "augment must return targets that the loss takes, but those of test_own_parts.<lambda> do not fit "
+            "single-label targets (cross_entropy_loss(): argument 'target' (position 2) must be Tensor, not tuple). "
+            "For classes, return class numbers (N,) or probabilities (N, K); or give a loss of your own.",
+        ),
+        (
+            use(loss=lambda logits, targets: functional.cross_entropy(logits, targets) + math.nan),
+            "The loss became NaN at step 1 of epoch 1. First not finite: your loss, test_own_parts.<lambda>, of finite "
+            "logits. What usually helps: a lower lr (it is 0.001), gradient_clip 1, or BatchNorm() in the net. Nothing "
+            "with NaN was saved",
+        ),
+        (
             use(schedule=lambda done: -1.0),
             "schedule must return a factor of the learning rate, 0 or more, but "
             "test_own_parts.<lambda> returned -1.0 for 0 of the steps.",
@@ -300,7 +329,7 @@ def test_a_part_that_does_not_fit_is_refused_in_its_own_words(
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(LaminaError) as refused:
         act(tmp_path)
-    assert str(refused.value).replace("use.", "") == message
+    assert str(refused.value).startswith(message)
 
 
 def test_what_a_recipe_says_beside_a_part_is_refused_if_given_and_dropped_if_chosen(tmp_path: Path) -> None:
@@ -329,6 +358,105 @@ def test_what_a_recipe_says_beside_a_part_is_refused_if_given_and_dropped_if_cho
 DATA_16 = Dataset.from_images(
     Images.from_arrays(np.random.default_rng(1).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8), np.arange(12) % 3)
 )
+
+
+def test_functions_that_change_their_arguments_change_nothing_else(tmp_path: Path) -> None:
+    def spoil_logits(logits: torch.Tensor, targets: torch.Tensor) -> float:
+        targets.zero_()
+        return float(logits.fill_(0).sum())
+
+    def spoil_images(images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images.mul_(0.5), targets.zero_()
+
+    before = DATA.train.pixels.copy(), DATA.train.targets.copy()
+    plain = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    spoilt = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, metrics=[spoil_logits])
+    reports = [run.train(progress=False) for run in (plain, spoilt)]
+    assert reports[0].accuracy == reports[1].accuracy
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, augment=spoil_images)
+    run.train(progress=False)
+    assert all(row["train_accuracy"] is None for row in run.folder.history.epochs())  # the classes no longer apply
+    assert np.array_equal(DATA.train.pixels, before[0])
+    assert np.array_equal(DATA.train.targets, before[1])
+
+
+@pytest.mark.parametrize("kind", ["multi-label", "binary", "regression"])
+def test_targets_of_every_kind_have_the_form_of_the_logits(kind: str, tmp_path: Path) -> None:
+    numbers = 1000.0 + np.arange(12, dtype=np.float32)[:, None] ** 2
+    targets = {"multi-label": np.arange(24).reshape(12, 2) % 3 == 0, "binary": np.arange(12) % 2 == 0}.get(
+        kind, numbers
+    )
+    images = Images.from_arrays(DATA.train.pixels, targets)
+    loss = functional.mse_loss if kind == "regression" else nn.BCEWithLogitsLoss()
+    errors = []
+
+    def measure_error(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        errors.append(float((logits - truth.float().view_as(logits)).abs().mean()))
+        return torch.tensor(errors[-1])
+
+    data = Dataset.from_images(images, test=images)
+    runs = [
+        train(start_run(NET, data, RECIPE, runs_dir=tmp_path, metrics=[measure_error], **parts))
+        for parts in ({}, {"loss": loss}, {"loss": loss, "augment": lambda images, targets: (images, targets.clone())})
+    ]
+    assert digests(runs[0]) == digests(runs[1])
+    rows = [run.folder.history.epochs() for run in runs]
+    assert rows[2][-1]["train_loss"] == pytest.approx(rows[1][-1]["train_loss"], rel=1e-3)
+    if kind == "regression":  # in units, and one decimal of a report's
+        assert runs[0].report.metrics["measure_error"] == pytest.approx(runs[0].report.mean_absolute_error, rel=1e-5)
+
+
+def test_a_metric_that_fails_is_named_and_the_training_goes_on(tmp_path: Path) -> None:
+    def fail(logits: torch.Tensor, targets: torch.Tensor) -> float:
+        raise ValueError("no such class")
+
+    metrics = {"broken": fail, "worded": lambda logits, targets: "0.5"}
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, metrics=metrics)
+    with pytest.warns(LaminaWarning, match=r"^the metric broken failed: ValueError: no such class$"):
+        assert run.train(progress=False).metrics == {"broken": None, "worded": None}
+
+
+def test_an_error_in_a_function_is_the_users_own_and_the_run_resumes(tmp_path: Path) -> None:
+    calls = []
+
+    def stumble(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        calls.append(len(targets))
+        if len(calls) == 5:
+            raise KeyError("a slip of one's own")
+        return functional.cross_entropy(logits, targets)
+
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, loss=stumble)
+    with pytest.raises(KeyError, match="a slip") as stopped:
+        run.train(progress=False)
+    assert stopped.value.__notes__ == [f"{run.path} keeps what was saved last; load_run(…).train() resumes there."]
+    run.train(progress=False)
+    straight = train(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, loss=functional.cross_entropy))
+    assert digests(run) == digests(straight)
+
+
+def test_what_no_checkpoint_can_hold_is_named_and_another_optimizer_is_refused(tmp_path: Path) -> None:
+    def keep_a_list(parameters: Any, recipe: Recipe) -> Counting:
+        optimizer = Counting(parameters, recipe.lr)
+        optimizer.param_groups[0]["past"] = [0.0]
+        return optimizer
+
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, optimizer=keep_a_list)
+    with pytest.warns(LaminaWarning, match=r"^Counting keeps past, which a checkpoint cannot hold"):
+        next(event for event in run.iter_train() if isinstance(event, Epoch))
+    other = load_run(run.path, optimizer=lambda parameters, recipe: torch.optim.SGD(parameters, lr=0.5))
+    with (
+        pytest.warns(LaminaWarning, match=r"^optimizer was .*keep_a_list and is"),
+        pytest.raises(RunError, match=r"group 1 of the optimizer had a learning rate of 0\.001, and has 0\.5"),
+    ):
+        other.train(data=DATA)
+
+
+def test_numpys_and_pythons_random_numbers_are_the_same_again(tmp_path: Path) -> None:
+    def shake(images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images * random.random() + np.random.rand(), targets
+
+    runs = [train(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, augment=shake)) for _ in range(2)]
+    assert digests(runs[0]) == digests(runs[1])
 
 
 def test_an_optimizer_that_leaves_weights_out_is_allowed_and_told() -> None:

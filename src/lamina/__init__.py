@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from lamina.training.activations import activations
     from lamina.training.events import Diagnosis, Epoch, Step
     from lamina.training.features import predict_logits
+    from lamina.training.group import join_group
     from lamina.training.loop import Training
     from lamina.training.model import Model
+    from lamina.training.parts import Parts
     from lamina.training.recipe import Recipe
     from lamina.training.task import Task
     from lamina.zoo import load_net, load_recipe
@@ -56,7 +58,9 @@ _PACKAGES = {
     "lamina.training.events": ("Diagnosis", "Epoch", "Step"),
     "lamina.training.features": ("predict_logits",),
     "lamina.training.loop": ("Training",),
+    "lamina.training.group": ("join_group",),
     "lamina.training.model": ("Model",),
+    "lamina.training.parts": ("Parts",),
     "lamina.training.recipe": ("Recipe",),
     "lamina.training.task": ("Task",),
     "lamina.zoo": ("load_net", "load_recipe"),
@@ -72,6 +76,7 @@ __all__ = [
     "LaminaWarning",
     "Model",
     "Net",
+    "Parts",
     "Prediction",
     "Predictor",
     "Preparation",
@@ -84,6 +89,7 @@ __all__ = [
     "activations",
     "choose",
     "evaluate",
+    "join_group",
     "list_runs",
     "load_data",
     "load_net",

@@ -12,6 +12,7 @@ from lamina.errors import NotFiniteError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, Net, Output, ReLU, Residual
 from lamina.training.guard import choose_watched, is_finite
 from lamina.training.loop import Training
+from lamina.training.parts import Parts
 from lamina.training.recipe import Recipe
 
 HELP = "What usually helps: a lower lr (it is 0.001), gradient_clip 1, or BatchNorm() in the net."
@@ -92,10 +93,9 @@ def test_the_first_layer_that_goes_wrong_is_named(make, message):
 
 def test_targets_that_are_no_numbers_are_named():
     images = make_images()
-    targets = np.ones((8, 2), np.float32)
-    numbers = Images(images.pixels, targets, ("x", "y"), images.names, "train")
-    training = Training(Net(Flatten(), Output()), numbers, Recipe())
-    targets[3, 1] = np.nan
+    numbers = Images(images.pixels, np.ones((8, 2), np.float32), ("x", "y"), images.names, "train")
+    parts = Parts(augment=lambda images, targets: (images, targets * torch.nan))
+    training = Training(Net(Flatten(), Output()), numbers, Recipe(), parts=parts)
     with pytest.raises(NotFiniteError, match="First not finite: the targets, which contain NaN or infinity"):
         next(iter(training))
 

@@ -8,7 +8,7 @@ from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 from lamina.runs.differences import find_changes
 from lamina.runs.load import load_run
-from lamina.runs.resume import choose_net, find_dataset, make_training
+from lamina.runs.resume import check_parts_given, choose_net, find_dataset, make_training
 from lamina.runs.run import Run
 from lamina.training.events import Epoch, Step
 from lamina.training.tensors import digest_tensors
@@ -19,6 +19,7 @@ def run(options: VerifyOptions, terminal: Terminal) -> int:
     run = load_run(options.run)
     digests = _read_digests(run, options.epochs)
     run = add_module(run, options.net, terminal)
+    check_parts_given(run.folder, run.record, run.parts)
     dataset = find_dataset(run.folder, run.record, choose_run_data(run, options.data, terminal))
     training = make_training(run.record, dataset, choose_net(run.folder, run.record, run.module))
     rows = []

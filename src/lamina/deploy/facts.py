@@ -44,6 +44,7 @@ def collect_facts(run: Run) -> Facts:
         ],
         origin={
             "recipe": repr(record.recipe),
+            **({"own functions": own} if (own := ", ".join(map(": ".join, record.parts.items()))) else {}),
             "epochs trained": f"{done:,} of {planned:,}",
             "seed": str(record.recipe.seed),
             "data": record.data.name,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from lamina.data import Images
-from lamina.errors import DataError, NotFiniteError, check_type, name_some
+from lamina.errors import DataError, LaminaWarning, NotFiniteError, check_type, name_some
 from lamina.evaluation.calibration import REJECTION_LIMITS, measure_rejection
 from lamina.evaluation.intervals import influence_interval, matched_interval, wilson_interval
 from lamina.evaluation.reports import (
@@ -31,7 +33,7 @@ from lamina.evaluation.scores import average_precision, calibration_error, count
 from lamina.evaluation.views import ONE_VIEW, View, predict_views
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
-from lamina.training.parts import NO_PARTS, OwnMetric, OwnMetrics, collect_parts, measure
+from lamina.training.parts import NO_PARTS, OwnMetric, OwnMetrics, collect_parts
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 
 
@@ -91,7 +93,7 @@ def score_logits(
     _check_finite(predicted, images)
     logits, targets = torch.from_numpy(predicted).double(), torch.from_numpy(np.array(images.targets))
     loss = task.loss(logits, targets).item()
-    own = measure(metrics, logits.float(), targets)
+    own = _measure(metrics, task.probabilities(logits) if isinstance(task, Regression) else logits, targets)
     shared = {"split": images.split, "images": len(images), "loss": loss, "seconds": seconds, "metrics": own}
     match task:
         case SingleLabel():
@@ -110,6 +112,24 @@ def score_logits(
         case Regression():
             return _report_numbers(shared, task, task.probabilities(logits), targets)
     raise TypeError(f"there is no report for {task}")
+
+
+def _measure(
+    metrics: Mapping[str, OwnMetric], logits: Float[Tensor, "n k"], targets: Tensor
+) -> dict[str, float | None]:
+    """The user's own metrics of a split; ``None`` for NaN, infinity, and one that fails, which a warning names."""
+    found: dict[str, float | None] = {}
+    for name, metric in metrics.items():
+        found[name] = None
+        try:
+            value = metric(logits.float(), targets.clone())
+            number = math.nan if isinstance(value, str) else float(value)
+        except Exception as error:  # whatever a function of the user's own raises: the report does not need it
+            warnings.warn(f"the metric {name} failed: {type(error).__name__}: {error}", LaminaWarning, stacklevel=2)
+            continue
+        if math.isfinite(number):
+            found[name] = number
+    return found
 
 
 def _report_classes(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from lamina.data import Dataset, Images
-from lamina.errors import GroupError, LaminaWarning, NotFiniteError, RecipeError
+from lamina.errors import GroupError, LaminaError, LaminaWarning, NotFiniteError, RecipeError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
 from lamina.runs.final import evaluate_final, score_split
@@ -115,6 +115,10 @@ class Keeper:
                 )
                 if report is not None:
                     yield report
+        except Exception as error:
+            if not isinstance(error, LaminaError):  # of a function or a module of the user's own
+                error.add_note(f"{self.folder.path} keeps what was saved last; load_run(…).train() resumes there.")
+            raise
         except GeneratorExit:  # the caller leaves the loop; a group has compared and saved what an interrupt stopped
             if not self._is_saved and self.group.size == 1:
                 try:

@@ -118,19 +118,24 @@ def make_training(
 
 def check_parts_given(folder: RunFolder, record: RunRecord, parts: Parts) -> None:
     """Raise ``RunError`` unless the user gave the functions of his own that the run was begun with."""
-    given = parts.describe()
-    if not record.parts.keys() <= given.keys():
+    given, recorded = (_without_metrics(described) for described in (parts.describe(), record.parts))
+    if not recorded.keys() <= given.keys():
         raise RunError(
             f"{folder.path} was begun with functions of your own, and lamina never runs code that a run names. Give "
             f"them again in Python, as in load_run({str(folder.path)!r}, {describe_arguments(record.parts)}).train()."
         )
-    if extra := [name for name in given if name not in record.parts]:
+    if extra := [name for name in given if name not in recorded]:
         raise RunError(
             f"{folder.path} was begun without {name_some(extra)} of your own. Leave it out, or start a new run with it."
         )
     for name, place in given.items():
-        if place != record.parts[name]:
-            _warn(f"{name} was {record.parts[name]} and is {place}: the weights may differ from those of one run")
+        if place != recorded[name]:
+            _warn(f"{name} was {recorded[name]} and is {place}: the weights may differ from those of one run")
+
+
+def _without_metrics(described: dict[str, str]) -> dict[str, str]:
+    """What the weights depend on."""
+    return {name: place for name, place in described.items() if not name.startswith("metrics.")}
 
 
 def resume_training(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from lamina.training.randomness import derive_generator
+from lamina.errors import RecipeError
+from lamina.training.parts import OwnAugment, describe_part
+from lamina.training.randomness import derive_generator, seeded_everywhere
 from lamina.training.recipe import Recipe
 
 CROP_RATIO = 4 / 3  # upper limit of the change of the aspect ratio in a random resized crop
@@ -174,3 +177,20 @@ def _blank(batch: UInt8[Tensor, "b h w c"], holes_px: Int64[Tensor, "b 2"], side
     in_rows = (rows >= 0) & (rows < side_px)
     in_columns = (columns >= 0) & (columns < side_px)
     batch.masked_fill_((in_rows[:, :, None] & in_columns[:, None, :])[..., None], 128)
+
+
+def augment_batch(
+    own: OwnAugment, pixels: UInt8[Tensor, "b h w c"], targets: Tensor, seed: int
+) -> tuple[Float[Tensor, "b h w c"], Any]:
+    """Pixel values from 0 to 255, as floats, and targets, changed by the user's function."""
+    images = pixels.permute(0, 3, 1, 2).float().div_(255)
+    with seeded_everywhere(seed, pixels.device):
+        changed = own(images, targets)
+    name, shape = describe_part(own), tuple(images.shape)
+    if not isinstance(changed, tuple | list) or len(changed) != 2:
+        raise RecipeError(f"augment must return images and targets, but {name} returned {type(changed).__name__}.")
+    images = changed[0]
+    if not isinstance(images, Tensor) or images.shape != shape or not images.is_floating_point():
+        found = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise RecipeError(f"augment must return images as it got them, float32 {shape}, but {name} returned {found}.")
+    return images.mul(255).permute(0, 2, 3, 1), changed[1]

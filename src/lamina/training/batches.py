@@ -14,9 +14,9 @@ from torch import Tensor
 
 from lamina.data import Images
 from lamina.errors import DataError, RecipeError
-from lamina.training.augment import draw_choices, gather_batch, shrink_batch
+from lamina.training.augment import augment_batch, draw_choices, gather_batch, shrink_batch
 from lamina.training.group import ALONE, Group
-from lamina.training.parts import OwnAugment, augment_batch
+from lamina.training.parts import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, derive_seed
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import size_fraction
@@ -34,8 +34,8 @@ class Batch:
     step: int
     indices: Int64[Tensor, " b"]  # which images of the set they are
     pixels: UInt8[Tensor, "b h w c"] | Float[Tensor, "b h w c"]  # floats after an augmentation of the user's own
-    targets: Any  # what the loss takes: `labels`, or what such an augmentation made of them
-    labels: Num[Tensor, "b ..."] | Bool[Tensor, "b ..."] | None  # to count correct predictions; `None` if changed
+    targets: Any  # for the loss, in the form of the logits (`Task.prepare`), or what such an augmentation returned
+    labels: Num[Tensor, "b ..."] | Bool[Tensor, "b ..."] | None  # as in `Images`; `None` if they no longer apply
     weights: Float[Tensor, "b ..."] | None  # factors for the loss of each target; `None` where all count alike
     lane: int = 0  # which part of the step's images they are
     share: Float[Tensor, ""] | None = None  # their fraction of the step's images; `None` where they are all of them
@@ -78,8 +78,9 @@ class Batches:
         pixels, targets = torch.from_numpy(images.pixels), torch.from_numpy(images.targets)
         is_resident = pixels.nbytes <= (find_resident_bytes(device) if resident_bytes is None else resident_bytes)
         self._pixels = pixels.to(device) if is_resident else pixels
-        self._targets = targets.to(device)
-        self._weights = task_of(images).weigh(targets).to(device) if recipe.balance else None
+        task = task_of(images)
+        self._labels, self._targets = targets.to(device), task.prepare(targets).to(device)
+        self._weights = task.weigh(targets).to(device) if recipe.balance else None
         self.images = len(images)
         self._slices = _divide(len(images), recipe.batch_size)
         self._own_lanes = group.deal(recipe.lanes)
@@ -108,16 +109,20 @@ class Batches:
             pixels = gather_batch(self._pixels, order[part], choices, recipe.cutout_px, device)
             indices = order[part].to(device)
             pixels = shrink_batch(pixels, fraction)
-            labels = targets = self._targets.index_select(0, indices)
+            targets = self._targets.index_select(0, indices)
+            labels: Tensor | None = self._labels.index_select(0, indices)
+            weights = None if self._weights is None else self._weights[indices]
             if self._augment:
                 seed = derive_seed(recipe.seed, f"augment in epoch {epoch} lane {lane}", step)
-                pixels, targets = augment_batch(self._augment, pixels, labels, seed)
-            weights = None if self._weights is None else self._weights[indices]
+                pixels, changed = augment_batch(self._augment, pixels, targets.clone(), seed)
+                if not is_equal(changed, targets):
+                    labels = None
+                    check_unweighted(self._augment, weights)
+                targets = changed
             share = None
             if recipe.lanes > 1:
                 share = torch.tensor(len(indices) / (rows.stop - rows.start), device=device)
-            known = labels if targets is labels else None
-            return Batch(epoch, step, indices, pixels, targets, known, weights, lane, share)
+            return Batch(epoch, step, indices, pixels, targets, labels, weights, lane, share)
 
         for step, rows in enumerate(self._slices[first_step:], start=first_step):
             lanes = divide_lanes(rows, recipe.lanes)
@@ -135,6 +140,20 @@ def check_images(images: Images, recipe: Recipe) -> None:
         )
     if recipe.balance:
         task_of(images).weigh(torch.from_numpy(images.targets))
+
+
+def is_equal(changed: object, targets: Tensor) -> bool:
+    """Whether an augmentation of the user's own returned the targets as it got them."""
+    return isinstance(changed, Tensor) and changed.dtype == targets.dtype and torch.equal(changed, targets)
+
+
+def check_unweighted(augment: OwnAugment, weights: Tensor | None) -> None:
+    """Raise ``RecipeError`` where targets are weighted by class, but no longer have one."""
+    if weights is not None:
+        raise RecipeError(
+            f"balance weights the classes of the images, but {describe_part(augment)} changed their targets. Leave "
+            "balance out of the recipe."
+        )
 
 
 def find_resident_bytes(device: torch.device) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lamina.errors import RunError
+from lamina.errors import LaminaWarning, RunError, name_some
 from lamina.training.tensors import digest_tensors
+
+KEPT = int | float | str | None  # plain values of a weight's state: numbers are stored, others made again
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,34 @@ def digest_state(models: Mapping[str, nn.Module], optimizer: Optimizer) -> str:
 
 
 def collect_numbers(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, dict[str, float]]:
-    """The plain numbers that an optimizer keeps for its groups, by their place, and for weights, by their name."""
-    holders: dict[str, Mapping[str, Any]] = {str(place): group for place, group in enumerate(optimizer.param_groups)}
-    holders |= {name: optimizer.state.get(weight, {}) for name, weight in _optimized(models, optimizer)}
+    """The numbers that an optimizer keeps for its groups, by their place, and for weights, by their name.
+
+    It warns of other values but tensors of a weight, which a checkpoint does not hold.
+    """
+    groups: dict[str, Mapping[str, Any]] = {str(place): group for place, group in enumerate(optimizer.param_groups)}
+    states = {name: optimizer.state.get(weight, {}) for name, weight in _optimized(models, optimizer)}
+    lost = {key for state in states.values() for key, value in state.items() if not isinstance(value, Tensor | KEPT)}
+    for group in groups.values():
+        mutable = {key for key, value in group.items() if isinstance(value, Tensor | list | dict)}
+        lost |= mutable - {"params", "lr"}
+    if lost:
+        warnings.warn(
+            f"{type(optimizer).__name__} keeps {name_some(sorted(lost))}, which a checkpoint cannot hold: the weights "
+            "of a resumed training may differ. Keep tensors for each weight, or numbers",
+            LaminaWarning,
+            stacklevel=1,
+        )
     found = {
-        holder: {key: value for key, value in values.items() if isinstance(value, int | float)}
-        for holder, values in holders.items()
+        holder: {key: value for key, value in values.items() if isinstance(value, int | float) or _are_numbers(value)}
+        for holder, values in (groups | states).items()
     }
+    for place, group in groups.items():
+        found[place]["weights"] = len(group["params"])
     return {holder: values for holder, values in found.items() if values}
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(part, int | float) for part in value)
 
 
 def make_checkpoint(models: Mapping[str, nn.Module], optimizer: Optimizer, standing: Standing) -> Checkpoint:
@@ -78,6 +101,15 @@ def restore_checkpoint(checkpoint: Checkpoint, models: Mapping[str, nn.Module], 
     states = {kind: model.state_dict() for kind, model in models.items()}
     expected = {f"{kind}.{name}": tensor for kind, state in states.items() for name, tensor in state.items()}
     weights = dict(_optimized(models, optimizer))
+    for place, group in enumerate(optimizer.param_groups):
+        kept = numbers.get(str(place), {})
+        for key, now in (("weights", len(group["params"])), ("initial_lr", group["initial_lr"])):
+            if kept.get(key, now) != now:
+                what = {"weights": "a number of weights", "initial_lr": "a learning rate"}[key]
+                raise RunError(
+                    f"the checkpoint does not fit the training: group {place + 1} of the optimizer had {what} of "
+                    f"{kept[key]:g}, and has {now:g}"
+                )
     memory: dict[str, dict[str, Any]] = {name: dict(numbers.get(name, {})) for name in weights}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
@@ -102,7 +134,11 @@ def restore_checkpoint(checkpoint: Checkpoint, models: Mapping[str, nn.Module], 
     whole["state"] = {place: memory[name] for place, name in enumerate(weights) if memory[name]}
     optimizer.load_state_dict(whole)
     for place, group in enumerate(optimizer.param_groups):
-        group.update(numbers.get(str(place), {}))
+        kept = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in numbers.get(str(place), {}).items()
+        }
+        group.update({key: value for key, value in kept.items() if key != "weights"})
 
 
 def _optimized(models: Mapping[str, nn.Module], optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:

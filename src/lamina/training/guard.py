@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,11 +13,12 @@ from torch.optim import Optimizer
 
 from lamina.errors import NotFiniteError
 from lamina.training.activations import describe_layer, innermost_paths, watch
-from lamina.training.batches import DividedBatch
+from lamina.training.batches import Batch, DividedBatch
 from lamina.training.checkpoint import name_tensors
 from lamina.training.forward import Forward
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
+from lamina.training.parts import NO_PARTS, Parts, describe_part
 from lamina.training.recipe import Recipe
 
 UNKNOWN = "the gradients"
@@ -29,8 +29,15 @@ class Guard:
     """Stops a training that diverges, before a step or a checkpoint contains NaN or infinity."""
 
     def __init__(
-        self, models: Mapping[str, Model], optimizer: Optimizer, forward: Forward, recipe: Recipe, group: Group = ALONE
+        self,
+        models: Mapping[str, Model],
+        optimizer: Optimizer,
+        forward: Forward,
+        recipe: Recipe,
+        group: Group = ALONE,
+        parts: Parts = NO_PARTS,
     ) -> None:
+        self._parts = parts
         self._models, self._optimizer, self._forward, self._group = models, optimizer, forward, group
         self._clip_at = recipe.gradient_clip
         self._watched = choose_watched(models["live"])
@@ -47,7 +54,7 @@ class Guard:
         if is_finite(loss, self._watched):
             return
         model = self._models["live"]
-        found = (trace_not_finite(model, partial(self._forward.repeat, batch), batch.targets) for batch in divided.own)
+        found = (trace_not_finite(model, self._forward, batch, self._parts) for batch in divided.own)
         places = self._group.gather(find_first(found).encode())
         not_finite = "NaN" if math.isnan(loss) else "infinity"
         what = "A gradient became NaN or infinity" if math.isfinite(loss) else f"The loss became {not_finite}"
@@ -111,8 +118,10 @@ def has_same_infinities(tensor: Tensor, before: Tensor) -> bool:
     return bool((is_same | tensor.isfinite()).all())
 
 
-def trace_not_finite(model: Model, repeat: Callable[[], tuple[Tensor, Tensor]], targets: Any) -> str:
-    """Where the first NaN or infinity is, in words; ``repeat`` makes the forward pass of the step that failed."""
+def trace_not_finite(model: Model, forward: Forward, batch: Batch, parts: Parts) -> str:
+    """Where the first NaN or infinity is, in words, by the forward pass of the step that failed."""
+    if parts.augment is not None and not torch.isfinite(batch.pixels).all():
+        return f"the images that augment, {describe_part(parts.augment)}, returned"
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             return f"the weights of {describe_layer(model, name.rpartition('.')[0])}"
@@ -126,12 +135,16 @@ def trace_not_finite(model: Model, repeat: Callable[[], tuple[Tensor, Tensor]], 
             output.register_hook(lambda gradient: gradients.__setitem__(index, bool(torch.isfinite(gradient).all())))
 
     with watch(model, innermost_paths(model), note):
-        logits, loss = repeat()
+        logits, loss = forward.repeat(batch)
         for path, is_finite_output in outputs:
             if not is_finite_output:
                 return f"the activations of {describe_layer(model, path)}"
         if not torch.isfinite(loss):
-            return describe_loss(logits, targets, describe_layer(model, outputs[-1][0]) if outputs else "its layers")
+            if parts.loss is not None and torch.isfinite(logits).all():
+                return f"your loss, {describe_part(parts.loss)}, of finite logits"
+            return describe_loss(
+                logits, batch.targets, describe_layer(model, outputs[-1][0]) if outputs else "its layers"
+            )
         model.zero_grad()
         loss.backward()
     for index, (path, _) in reversed(list(enumerate(outputs))):

@@ -77,13 +77,13 @@ class Training:
         self.recipe, self.device, self.precision = recipe, prepared.device, prepared.precision
         keep_freed_memory()
         self._batches = Batches(images, recipe, self._live.device, group, augment=parts.augment)
-        loss = choose_loss(self._live.task, recipe, parts.loss)
+        loss = choose_loss(self._live.task, recipe, parts, self._live.device)
         self._forward = Forward(self._live, self._batches, recipe, self.precision, loss, group)
         self._average = Average(self._live, recipe.ema_decay) if recipe.ema_decay else None
         self._models = {"live": self._live} | ({"averaged": self._average.model} if self._average else {})
         self._optimizer, self._schedule = prepared.optimizer, parts.schedule
         self._lanes, self._tally = build_sums(self._live, recipe, group), Tally()
-        self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group)
+        self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group, parts)
         self._doctor = Doctor(self._live, self._forward, images, recipe, len(self._batches), group, parts)
         self.images, self.steps_per_epoch, self._steps_per_record = len(images), len(self._batches), steps_per_record
         self.steps_done, self.rewinds, self.is_interrupted = 0, 0, False
@@ -129,10 +129,11 @@ class Training:
             optimizer.zero_grad()
             for batch in step.own:  # one, unless the recipe divides batches into lanes
                 logits = forward(batch)
+                correct = None if batch.labels is None else task.correct(logits.detach(), batch.labels)
                 loss = forward.loss(logits, batch)
                 # Not backward(share): torch would load its symbolic shapes, more than a second's work.
                 (loss if batch.share is None else loss * batch.share).backward()
-                lanes.add(batch, loss, None if batch.labels is None else task.correct(logits.detach(), batch.labels))
+                lanes.add(batch, loss, correct)
             sums = lanes.finish()
 
             if self._can_wait(step):
@@ -167,8 +168,7 @@ class Training:
     def _is_recorded(self, step: DividedBatch) -> bool:
         return step.step + 1 == self.steps_per_epoch or (step.step + 1) % self._steps_per_record == 0
 
-    def _can_wait(self, step: DividedBatch) -> bool:
-        """Whether numbers may be read after this step, which a GPU would have to finish first."""
+    def _can_wait(self, step: DividedBatch) -> bool:  # to read numbers, which a GPU would have to finish first
         return self._live.device.type == "cpu" or self._is_recorded(step)
 
     def predict_logits(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:

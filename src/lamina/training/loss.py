@@ -4,29 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from lamina.errors import RecipeError
 from lamina.training.batches import Batch
-from lamina.training.parts import OwnLoss, describe_part
-from lamina.training.randomness import derive_seed, seeded
+from lamina.training.parts import Parts, describe_part
+from lamina.training.randomness import derive_seed, seeded_everywhere
 from lamina.training.recipe import Recipe
 from lamina.training.task import Logits, Task
 
 BatchLoss = Callable[[Logits, Batch], Float[Tensor, ""]]
+MISFITS = (RuntimeError, ValueError, TypeError, IndexError)
+"""What torch's losses raise for targets that do not fit."""
 
 
-def choose_loss(task: Task, recipe: Recipe, own: OwnLoss | None) -> BatchLoss:
+def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) -> BatchLoss:
     """The mean loss of a batch's logits, as a function of both."""
-    if own is None:
-        return lambda logits, batch: task.loss(logits, batch.targets, recipe.label_smoothing, batch.weights)
+    own, augment = parts.loss, parts.augment
 
-    def compute(logits: Logits, batch: Batch) -> Float[Tensor, ""]:
-        targets = task.standardize(batch.targets) if batch.labels is not None else batch.targets
+    def compare(logits: Logits, batch: Batch) -> Float[Tensor, ""]:
+        try:
+            return task.compare(logits, batch.targets, recipe.label_smoothing, batch.weights)
+        except MISFITS as error:
+            if augment is None:
+                raise
+            raise RecipeError(
+                f"augment must return targets that the loss takes, but those of {describe_part(augment)} do not fit "
+                f"{task.kind} targets ({error}). For classes, return class numbers (N,) or probabilities (N, K); or "
+                "give a loss of your own."
+            ) from error
+
+    def call_own(logits: Logits, batch: Batch) -> Float[Tensor, ""]:
+        if own is None:
+            raise ValueError("there is no loss of the user's own")
         seed = derive_seed(recipe.seed, f"loss of epoch {batch.epoch} in lane {batch.lane}", batch.step)
-        with seeded(seed, logits.device):
-            loss = own(logits, targets)
+        with seeded_everywhere(seed, logits.device):
+            loss = own(logits, batch.targets)
         name = describe_part(own)
         if not isinstance(loss, Tensor):
             raise RecipeError(f"loss must return a tensor, but {name} returned {type(loss).__name__}.")
@@ -37,6 +52,8 @@ def choose_loss(task: Task, recipe: Recipe, own: OwnLoss | None) -> BatchLoss:
             )
         if not loss.requires_grad and logits.requires_grad:
             raise RecipeError(f"loss must depend on the logits, but {name} returned a number without a gradient.")
-        return loss
+        return loss.to(logits.dtype)
 
-    return compute
+    if isinstance(own, nn.Module):
+        own.to(device)  # with the class weights that it may hold
+    return compare if own is None else call_own

@@ -77,7 +77,7 @@ def _build_own(own: OwnOptimizer, model: Model, recipe: Recipe) -> Optimizer:
             "Return one, such as torch.optim.SGD(parameters, lr=recipe.lr)."
         )
     try:
-        inspect.signature(optimizer.step).bind()
+        inspect.signature(inspect.unwrap(type(optimizer).step)).bind(optimizer)  # a scheduler may have wrapped it
     except TypeError as error:
         raise RecipeError(
             f"optimizer must take a step without a closure, but {type(optimizer).__name__} computes the loss several "
@@ -96,7 +96,7 @@ def _build_own(own: OwnOptimizer, model: Model, recipe: Recipe) -> Optimizer:
             f"the optimizer of {name} leaves out {len(left_out)} of {len(named)} parameters, which stay as they are: "
             f"{name_some(left_out, 5)}",
             LaminaWarning,
-            stacklevel=4,
+            stacklevel=1,  # one place, so that Python shows it once
         )
     return optimizer
 

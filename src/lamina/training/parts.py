@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lamina.errors import RecipeError
-from lamina.training.randomness import seeded
 from lamina.training.recipe import Recipe
 
 
@@ -38,10 +36,23 @@ class Parameters(list[nn.Parameter]):
         return found
 
 
-IGNORED = {"label_smoothing": ("loss", 0.0), "balance": ("loss", False), "warmup_fraction": ("schedule", 0.0)}
+IGNORED = {
+    "label_smoothing": ("loss", 0.0),
+    "balance": ("loss", False),
+    "schedule": ("schedule", "constant"),
+    "warmup_fraction": ("schedule", 0.0),
+}
 """Fields of a recipe that a part of the user's own takes the place of, and their value where they are unset."""
 TAKEN_NAMES = ("loss", "accuracy", "mean_average_precision", "mean_absolute_error")
-"""Metrics of lamina's own."""
+"""Metrics that lamina writes into a run's history itself."""
+ARGUMENTS = {
+    "loss": ("logits, targets", "functional.cross_entropy(logits, targets)"),
+    "optimizer": ("parameters, recipe", "torch.optim.SGD(parameters, lr=recipe.lr)"),
+    "augment": ("images, targets", "(images.flip(3), targets)"),
+    "schedule": ("done", "1 - done"),
+    "metrics": ("logits, targets", "(logits.argmax(1) == targets).float().mean()"),
+}
+"""What each part is called with, and an example of what it returns."""
 
 OwnLoss = Callable[[Tensor, Any], Tensor]
 OwnOptimizer = Callable[[Parameters, Recipe], Optimizer]
@@ -55,24 +66,25 @@ OwnMetrics = Mapping[str, OwnMetric] | Iterable[OwnMetric]
 class Parts:
     """Functions of the user's own, in place of what a recipe names.
 
-    torch's random numbers inside ``loss`` and ``augment`` follow from the recipe's seed, the step and the lane, so that
-    a resumed training draws the same; those of NumPy and Python do not.
+    Random numbers of torch, NumPy and Python inside ``loss`` and ``augment`` follow from the recipe's seed, the step
+    and the lane, so that a resumed training draws the same; generators that the user made himself do not.
 
     Attributes:
         loss: from the logits of a batch, float32 (N, K), and its targets to their mean loss, a scalar. The targets are
-            as in ``Images.targets``, but as a tensor on the training's device, and standardized for regression, as the
-            logits are; or what ``augment`` returned.
+            a tensor in the form of the logits: class numbers (N,), 0.0 or 1.0 (N, K) for labels and questions, or
+            standardized numbers (N, K); or what ``augment`` returned.
         optimizer: from the trained :class:`Parameters`, a list, and the recipe to a torch optimizer. The schedule
             multiplies the learning rate of each of its groups.
         augment: from the images of a batch, float32 (N, C, H, W) from 0 to 1, after the recipe's augmentation, and
             their targets to images of the same shape and targets of any form that the loss takes.
         schedule: from the fraction of the steps that are done, from 0 to below 1, to the factor of the learning rate,
             0 or more; in place of ``Recipe.schedule``.
-        metrics: by name, functions from the logits, float32 (N, K), and targets of a whole split, on the CPU, to a
-            number; computed wherever ``val`` or ``test`` is evaluated.
+        metrics: by name, functions from the logits, float32 (N, K), and targets of a whole split, as in ``Images``, to
+            a number; for regression, from predictions in the targets' units. Computed on the CPU wherever ``val`` or
+            ``test`` is evaluated.
 
     Raises:
-        RecipeError: a part is no function, or a metric has a name that is taken.
+        RecipeError: a part is no function of such arguments, or a metric has a name that is taken.
     """
 
     loss: OwnLoss | None = None
@@ -82,19 +94,20 @@ class Parts:
     metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, part in self._functions().items():
-            if not callable(part) or isinstance(part, type):
-                what = f"the class {part.__name__}" if isinstance(part, type) else f"{part!r:.60}"
-                raise RecipeError(f"{name} must be a function, got {what}. See docs/extend.md for its arguments.")
-        if isinstance(self.loss, nn.Module) and any(weight.requires_grad for weight in self.loss.parameters()):
-            raise RecipeError(
-                f"loss must not have parameters to train, but {describe_part(self.loss)} has. Put them into the net."
-            )
         for name in self.metrics:
             if not isinstance(name, str) or not name.isidentifier() or name in TAKEN_NAMES:
                 raise RecipeError(
                     f"metrics must have names such as top_2, which lamina does not use for its own, got {name!r:.60}."
                 )
+        for name, part in self._functions().items():
+            if not callable(part) or isinstance(part, type):
+                what = f"the class {part.__name__}" if isinstance(part, type) else f"{part!r:.60}"
+                raise RecipeError(f"{name} must be a function, got {what}. See docs/extend.md for its arguments.")
+            _check_arguments(name, part)
+        if isinstance(self.loss, nn.Module) and any(weight.requires_grad for weight in self.loss.parameters()):
+            raise RecipeError(
+                f"loss must not have parameters to train, but {describe_part(self.loss)} has. Put them into the net."
+            )
 
     def _functions(self) -> dict[str, Any]:
         given = {"loss": self.loss, "optimizer": self.optimizer, "augment": self.augment, "schedule": self.schedule}
@@ -121,8 +134,28 @@ def collect_parts(
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise RecipeError(f"metrics must be a list of functions, or functions by name, got {metrics!r:.60}.")
     if not isinstance(metrics, Mapping):
-        metrics = {describe_part(metric).rpartition(".")[2]: metric for metric in metrics}
+        named = [(describe_part(metric).rpartition(".")[2], metric) for metric in metrics]
+        metrics = dict(named)
+        if len(metrics) < len(named):
+            name = next(name for place, (name, _) in enumerate(named) if name in dict(named[:place]))
+            raise RecipeError(f"metrics has two functions named {name}. Name them, as in metrics={{'{name}_2': …}}.")
     return Parts(loss, optimizer, augment, schedule, metrics)
+
+
+def _check_arguments(name: str, part: Callable[..., Any]) -> None:
+    """Raise ``RecipeError`` if a part cannot be called as it will be."""
+    arguments, example = ARGUMENTS[name.partition(".")[0]]
+    try:
+        signature = inspect.signature(part)
+    except (TypeError, ValueError):  # of some built-in functions
+        return
+    try:
+        signature.bind(*arguments.split(", "))
+    except TypeError as error:
+        raise RecipeError(
+            f"{name} is called with {arguments}, but {describe_part(part)} does not take them ({error}). Write, for "
+            f"example, lambda {arguments}: {example}."
+        ) from error
 
 
 def describe_part(part: Callable[..., Any]) -> str:
@@ -161,37 +194,3 @@ def drop_ignored(recipe: Recipe, parts: Parts) -> Recipe:
     """A recipe that lamina chose, without what a part of the user's own would ignore."""
     unset: dict[str, Any] = {name: value for name, (part, value) in IGNORED.items() if getattr(parts, part) is not None}
     return dataclasses.replace(recipe, **unset)
-
-
-def augment_batch(
-    own: OwnAugment, pixels: UInt8[Tensor, "b h w c"], targets: Tensor, seed: int
-) -> tuple[Float[Tensor, "b h w c"], Any]:
-    """Pixel values from 0 to 255, as floats, and targets, changed by the user's function."""
-    images = pixels.permute(0, 3, 1, 2).float().div_(255)
-    with seeded(seed, pixels.device):
-        changed = own(images, targets)
-    name, shape = describe_part(own), tuple(images.shape)
-    if not isinstance(changed, tuple | list) or len(changed) != 2:
-        raise RecipeError(f"augment must return images and targets, but {name} returned {type(changed).__name__}.")
-    images = changed[0]
-    if not isinstance(images, Tensor) or images.shape != shape or not images.is_floating_point():
-        found = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise RecipeError(f"augment must return images as it got them, float32 {shape}, but {name} returned {found}.")
-    return images.mul(255).permute(0, 2, 3, 1), changed[1]
-
-
-def measure(
-    metrics: Mapping[str, OwnMetric], logits: Float32[Tensor, "n k"], targets: Tensor
-) -> dict[str, float | None]:
-    """The user's own metrics of a split; ``None`` for NaN and infinity."""
-    found: dict[str, float | None] = {}
-    for name, metric in metrics.items():
-        value = metric(logits, targets)
-        try:
-            number = float(value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise RecipeError(
-                f"metrics must return a number each, but {name} returned {type(value).__name__}."
-            ) from error
-        found[name] = number if math.isfinite(number) else None
-    return found

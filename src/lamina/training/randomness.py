@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 _SEEDING = threading.RLock()
@@ -39,3 +41,17 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
+
+
+@contextmanager
+def seeded_everywhere(seed: int, device: torch.device) -> Iterator[None]:
+    """The same for code of the user's own, which may use the generators of NumPy and Python."""
+    with seeded(seed, device):
+        numpy_state, python_state = np.random.get_state(), random.getstate()
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)

@@ -19,13 +19,17 @@ def lr_factor(recipe: Recipe, step: int, steps: int, own: OwnSchedule | None = N
     [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25]
     """
     if own is not None:
-        factor = own(step / steps)
-        if not isinstance(factor, int | float) or not 0 <= factor < math.inf:
+        given = own(step / steps)
+        try:
+            factor = float(given)
+        except (TypeError, ValueError, RuntimeError):
+            factor = math.nan
+        if not 0 <= factor < math.inf:
             raise RecipeError(
                 f"schedule must return a factor of the learning rate, 0 or more, but {describe_part(own)} returned "
-                f"{factor!r:.60} for {step / steps:g} of the steps."
+                f"{given!r:.60} for {step / steps:g} of the steps."
             )
-        return float(factor)
+        return factor
     schedule = SCHEDULES[recipe.schedule]
     warmup_steps = round((recipe.warmup_fraction or schedule.warmup_fraction) * steps)
     if step < warmup_steps:

@@ -39,11 +39,22 @@ class Task(ABC):
     def __repr__(self) -> str:
         return f"Task({self.kind.describe(self.target_names)})"
 
-    @abstractmethod
     def loss(
         self, logits: Logits, targets: Targets, label_smoothing: float = 0.0, weights: Weights | None = None
     ) -> Float[Tensor, ""]:
         """The mean loss of a batch; ``weights`` multiply the loss of each target."""
+        return self.compare(logits, self.prepare(targets, logits.dtype), label_smoothing, weights)
+
+    def prepare(self, targets: Targets, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Targets in the form of the logits: class numbers as they are, 0 or 1 (N, K), or standardized numbers."""
+        del dtype
+        return targets
+
+    @abstractmethod
+    def compare(
+        self, logits: Logits, prepared: Tensor, label_smoothing: float = 0.0, weights: Weights | None = None
+    ) -> Float[Tensor, ""]:
+        """The mean loss of a batch whose targets are prepared; for classes, these may be probabilities (N, K) too."""
 
     @abstractmethod
     def weigh(self, targets: Targets) -> Weights:
@@ -56,10 +67,6 @@ class Task(ABC):
     @abstractmethod
     def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""] | None:
         """Right answers in a batch; ``None`` for regression."""
-
-    def standardize(self, targets: Targets) -> Targets:
-        """Targets in the scale of the logits: numbers are standardized, labels stay as they are."""
-        return targets
 
     def with_temperatures(self, temperatures: tuple[float, ...]) -> Task:
         """The task whose probabilities are of logits that are divided by these; numbers have no temperature."""
@@ -97,14 +104,14 @@ class SingleLabel(Task):
     temperatures: tuple[float, ...] = ()
     kind = targets.SINGLE_LABEL
 
-    def loss(
-        self, logits: Logits, targets: Targets, label_smoothing: float = 0.0, weights: Weights | None = None
+    def compare(
+        self, logits: Logits, prepared: Tensor, label_smoothing: float = 0.0, weights: Weights | None = None
     ) -> Float[Tensor, ""]:
         if weights is None:
-            return functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+            return functional.cross_entropy(logits, prepared, label_smoothing=label_smoothing)
         # torch's own class weights divide by their sum over the batch, so a rare class would count less in the batches
         # that contain it, and they weight the smoothed part by the other classes.
-        losses = functional.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
+        losses = functional.cross_entropy(logits, prepared, label_smoothing=label_smoothing, reduction="none")
         return (losses * weights).mean()
 
     def weigh(self, targets: Targets) -> Weights:
@@ -125,12 +132,15 @@ class _SigmoidTask(Task):
     shares: tuple[float, ...]
     temperatures: tuple[float, ...] = ()
 
-    def loss(
-        self, logits: Logits, targets: Targets, label_smoothing: float = 0.0, weights: Weights | None = None
+    def prepare(self, targets: Targets, dtype: torch.dtype = torch.float32) -> Tensor:
+        return targets.to(dtype).view(len(targets), -1)
+
+    def compare(
+        self, logits: Logits, prepared: Tensor, label_smoothing: float = 0.0, weights: Weights | None = None
     ) -> Float[Tensor, ""]:
-        smoothed = targets.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
+        smoothed = prepared * (1 - label_smoothing) + label_smoothing / 2
         weights = None if weights is None else weights.view_as(logits)
-        return functional.binary_cross_entropy_with_logits(logits, smoothed.view_as(logits), weights)
+        return functional.binary_cross_entropy_with_logits(logits, smoothed, weights)
 
     def weigh(self, targets: Targets) -> Weights:
         """By output: the images of yes count as much, together, as those of no."""
@@ -172,15 +182,16 @@ class Regression(Task):
     deviations: tuple[float, ...]
     kind = targets.REGRESSION
 
-    def loss(
-        self, logits: Logits, targets: Targets, label_smoothing: float = 0.0, weights: Weights | None = None
+    def prepare(self, targets: Targets, dtype: torch.dtype = torch.float32) -> Tensor:
+        targets = targets.to(dtype)
+        return (targets - targets.new_tensor(self.means)) / targets.new_tensor(self.deviations)
+
+    def compare(
+        self, logits: Logits, prepared: Tensor, label_smoothing: float = 0.0, weights: Weights | None = None
     ) -> Float[Tensor, ""]:
         """Mean squared error of the standardized numbers; smoothing and weights do not apply."""
         del label_smoothing, weights
-        return functional.mse_loss(logits, self.standardize(targets))
-
-    def standardize(self, targets: Targets) -> Targets:
-        return (targets - targets.new_tensor(self.means)) / targets.new_tensor(self.deviations)
+        return functional.mse_loss(logits, prepared)
 
     def weigh(self, targets: Targets) -> Weights:
         del targets
