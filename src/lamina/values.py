@@ -16,12 +16,13 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
-from types import NoneType, UnionType
+from types import FunctionType, NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from lamina.errors import LaminaError, find_nearest, name_some, suggest
 
 Value = TypeVar("Value")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 LARGEST_FLOAT = 2**1023  # integers below this are accepted where a float is expected
 
@@ -90,7 +91,7 @@ def explain_arguments(error: type[LaminaError], hint: str = "") -> Callable[[typ
             try:
                 signature.bind(*by_place, **by_name)
             except TypeError as mismatch:
-                problem = _explain_mismatch(str(mismatch), kind.__name__, signature, by_place, by_name, hint)
+                problem = _explain_mismatch(str(mismatch), kind, signature, by_place, by_name, hint)
                 raise error(f"{kind.__name__}: {problem}") from None
             init(self, *by_place, **by_name)
 
@@ -100,27 +101,75 @@ def explain_arguments(error: type[LaminaError], hint: str = "") -> Callable[[typ
     return change
 
 
+def explain_call(function: Function) -> Function:
+    """Make a function or method raise ``LaminaError`` for arguments that it does not have, and say where they belong.
+
+    >>> @explain_call
+    ... def wait(*, seconds: float = 1.0) -> None: ...
+    >>> wait(second=3)
+    Traceback (most recent call last):
+    lamina.errors.LaminaError: wait: 'second' is not one of its arguments. Did you mean seconds?
+    """
+    made: Any = function
+    signature, raised, explain = inspect.signature(function), LaminaError, _explain_mismatch
+
+    def call(*by_place: object, **by_name: object) -> object:
+        try:
+            signature.bind(*by_place, **by_name)
+        except TypeError as mismatch:
+            problem = explain(str(mismatch), function, signature, by_place, by_name)
+            raise raised(f"{made.__qualname__.removesuffix('.__init__')}: {problem}") from None
+        return made(*by_place, **by_name)
+
+    # With the globals of the function's own module, where doctest looks for functions, and warnings for their place.
+    found: Any = FunctionType(call.__code__, made.__globals__, made.__name__, None, call.__closure__)
+    return cast(Function, wraps(made)(found))
+
+
 def _explain_mismatch(
     problem: str,
-    owner: str,
+    made: Callable[..., object],
     signature: inspect.Signature,
     by_place: Sequence[object],
     by_name: Mapping[str, object],
-    hint: str,
+    hint: str = "",
 ) -> str:
     """What is wrong with the arguments of a call, and what would be right."""
-    if unknown := [name for name in by_name if name not in signature.parameters]:
-        known = suggest(unknown[0], signature.parameters) if signature.parameters else "It has none."
-        return f"{reprlib.repr(unknown[0])} is not one of its arguments. {known}"
-    named = [name for name, one in signature.parameters.items() if one.kind is one.KEYWORD_ONLY]
-    placed = [name for name in signature.parameters if name not in named]
+    parameters = [name for name in signature.parameters if name not in ("self", "cls")]
+    owner = made.__name__
+    if unknown := [name for name in by_name if name not in parameters]:
+        known = suggest(unknown[0], parameters) if parameters else "It has none."
+        where = _find_place(made, unknown[0], by_name[unknown[0]]) or known
+        return f"{reprlib.repr(unknown[0])} is not one of its arguments. {where}"
+    named = [name for name in parameters if signature.parameters[name].kind is inspect.Parameter.KEYWORD_ONLY]
+    placed = [name for name in parameters if name not in named]
     takes = ", ".join([*placed, f"{'and ' if placed else ''}by name {name_some(named)}"])
     problem += f". Its arguments are: {takes if named else ', '.join(placed) or 'none'}."
     if hint and (len(by_place) > len(placed) or set(placed[: len(by_place)]) & set(by_name)):
         values, others = list(map(reprlib.repr, by_place)), [f"{name}={item!r}" for name, item in by_name.items()]
         rest = [*values[1 : len(placed) + 1], *others]
         problem += " " + hint.format(given=f"{owner}({', '.join(values + others)})", rest=f"{owner}({', '.join(rest)})")
-    return problem
+        if len(by_place) > len(placed) > 1:  # of one size alone, the second is hardly the argument that follows
+            by_names = [f"{name}={item}" for name, item in zip(named, values[len(placed) :], strict=False)]
+            call = ", ".join([*values[: len(placed)], *by_names, *others])
+            problem += f" If you mean {named[0]}, write {owner}({call})."
+    elif len(by_place) > len(signature.parameters) - len(named):
+        problem += f" {_find_place(made, '', by_place[len(signature.parameters) - len(named)])}"
+    return problem.rstrip()
+
+
+def _find_place(made: Callable[..., object], name: str, value: object) -> str:
+    """Which argument of a function has a field of this ``name``, or else takes such a ``value``, as a sentence."""
+    types = {} if isinstance(made, type) else get_type_hints(made)
+    types.pop("return", None)
+    options = [(argument, option) for argument, kind in types.items() for option in get_args(kind) or (kind,)]
+    for argument, option in options:
+        fields = dataclasses.fields(option) if dataclasses.is_dataclass(option) else ()
+        if any(field.kw_only and field.name == name for field in fields):
+            what = option.__name__
+            return f"{name} belongs to the {argument}: {argument}={what}({name}={reprlib.repr(value)})."
+    kinds = {*type(value).__mro__} - {*_NOUNS, object}
+    return next((f"Did you mean {argument}?" for argument, kind in options if kind in kinds), "")
 
 
 def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None:

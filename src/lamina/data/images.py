@@ -18,6 +18,7 @@ from lamina.errors import DataError, check_type, name_some
 from lamina.markup import MOST_ROWS, card, join, picture, table
 from lamina.targets import REGRESSION, Kind, KindName, Targets, kind_of
 from lamina.text import escape, shorten
+from lamina.values import explain_call
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -105,6 +106,7 @@ class Images:
         self.kind.check(self.targets, self.target_names)
 
     @classmethod
+    @explain_call
     def from_arrays(
         cls,
         x: Any,
@@ -248,6 +250,7 @@ class Dataset:
                 )
 
     @classmethod
+    @explain_call
     def from_images(cls, train: Images, val: Images | None = None, test: Images | None = None) -> Dataset:
         """The data set of images in memory; its fingerprint is a digest of all of them.
 

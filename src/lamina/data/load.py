@@ -28,6 +28,7 @@ from lamina.data.sources.npz import open_npz
 from lamina.data.sources.table import open_table
 from lamina.errors import DataError, LaminaWarning, check_type, name_some, plural, suggest
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
+from lamina.values import explain_call
 
 NAMES = (*PUBLISHED, *SHAPES)
 # The first that recognises a path reads it: an .npz is a zip, too, and a folder of images may hold a table.
@@ -37,6 +38,7 @@ ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
 EXAMPLES = 3  # images named for each finding
 
 
+@explain_call
 def load_data(
     source: str | Path, preparation: Preparation = Preparation(), *, progress: Progress | None = None
 ) -> Dataset:
@@ -73,7 +75,7 @@ def load_data(
         messages.append(f"{count} in two splits, with identical pixels, which inflates the score: {named}")
     messages += [f"{dataset.name}: {gap.message}" for gap in find_gaps(dataset)]
     for message in messages:
-        warnings.warn(message, LaminaWarning, stacklevel=2)
+        warnings.warn(message, LaminaWarning, stacklevel=3)
     return dataset
 
 

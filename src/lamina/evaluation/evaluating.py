@@ -35,8 +35,10 @@ from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.parts import NO_PARTS, OwnMetric, OwnMetrics, collect_parts
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
+from lamina.values import explain_call
 
 
+@explain_call
 def evaluate(
     model: Model,
     images: Images,

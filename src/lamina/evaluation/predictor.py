@@ -23,6 +23,7 @@ from lamina.text import format_table, shorten
 from lamina.training.features import predict_logits
 from lamina.training.model import Model
 from lamina.training.task import Task
+from lamina.values import explain_call
 
 SHOWN_ROWS, SHOWN_IMAGES, TILE_PX = 50, 24, 96
 Answer: TypeAlias = str | tuple[str, ...] | Mapping[str, float]
@@ -117,6 +118,7 @@ class Predictor:
         _, height, width = self.model.in_shape
         return height if height == width else None
 
+    @explain_call
     def predict(self, pictures: Picture | Iterable[Picture]) -> Predictions:
         """A prediction for each image, in order; an unreadable image gets a ``problem``.
 
@@ -155,6 +157,7 @@ class Predictor:
                 else:
                     yield Prediction(name, problem=reason), None
 
+    @explain_call
     def probabilities(self, pictures: Picture | Iterable[Picture]) -> Float32[np.ndarray, "n k"]:
         """The probability of each class or label, of yes (N, 1), or the numbers for regression, a row for each picture.
 

@@ -14,6 +14,7 @@ from lamina.runs.processes import check_place, lead_record
 from lamina.runs.run import Run
 from lamina.training.group import Group
 from lamina.training.parts import OwnAugment, OwnLoss, OwnMetrics, OwnOptimizer, OwnSchedule, collect_parts
+from lamina.values import explain_call
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class DamagedRun:
     problem: str
 
 
+@explain_call
 def load_run(
     path: str | Path,
     *,
@@ -64,6 +66,7 @@ def share_run(path: str | Path, group: Group) -> Run:
     return Run(place, lead_record(group, lambda: load_run(place).record))
 
 
+@explain_call
 def list_runs(folder: str | Path) -> list[Run | DamagedRun]:
     """The runs in a folder, oldest first, then the damaged ones; empty if the folder does not exist."""
     check_type(folder, (str, Path), "folder", "the folder of the runs", is_optional=False)

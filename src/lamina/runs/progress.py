@@ -17,6 +17,7 @@ from lamina.errors import check_type
 from lamina.evaluation.reports import Report
 from lamina.text import escape, make_bar
 from lamina.training.events import Diagnosis, Epoch, Event, Step
+from lamina.values import explain_call
 
 AnyEvent = TypeVar("AnyEvent")
 
@@ -24,6 +25,7 @@ NOTEBOOK_SECONDS = 0.2  # between updates of a notebook's bar, which travel to t
 _terminal = Lock()  # a terminal has room for one bar, however many threads train
 
 
+@explain_call
 def show_progress(events: Iterable[AnyEvent], console: Console | None = None) -> Iterator[AnyEvent]:
     """Pass on the events of a training, and print them: a line for each but steps, which a progress bar shows.
 

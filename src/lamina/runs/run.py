@@ -43,6 +43,7 @@ from lamina.training.parts import (
 )
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.task import Task
+from lamina.values import explain_call
 
 if TYPE_CHECKING:
     import polars
@@ -72,6 +73,7 @@ class Run:
         """The run's files."""
         return RunFolder(self.path)
 
+    @explain_call
     def train(
         self,
         *,
@@ -103,6 +105,7 @@ class Run:
             pass
         return self.report
 
+    @explain_call
     def iter_train(
         self,
         *,
@@ -187,6 +190,7 @@ class Run:
                 for event in events:  # noqa: UP028  # what is thrown in here leaves the loop, and all is saved
                     yield event
 
+    @explain_call
     def evaluate(self, *, data: Dataset | str | Path | None = None) -> Report | None:
         """Evaluate the saved model as it is now on ``test``, else on ``val``; save report, logits and figures.
 
@@ -278,6 +282,7 @@ class Run:
         """Whether all epochs are done, or ``Recipe.patience`` ended the training."""
         return self.early_end is not None or len(self.folder.history.epochs()) == self.record.recipe.epochs
 
+    @explain_call
     def predictor(self, *, device: str = "auto") -> Predictor:
         """The trained model with everything needed to use it on images.
 
@@ -289,6 +294,7 @@ class Run:
         model = self.load_model().to(choose_device(device).value)
         return Predictor(model, self.record.data.preparation.resize)
 
+    @explain_call
     def predict(self, pictures: Picture | Iterable[Picture]) -> Predictions:
         """The predictions for paths of pictures, folders of them, and patterns such as ``photos/*.jpg``, as a table.
 

@@ -41,6 +41,7 @@ from lamina.training.device import choose_device
 from lamina.training.events import EarlyEnd
 from lamina.training.pretrained import find_at_hand
 from lamina.training.recipe import Recipe
+from lamina.values import explain_call
 
 DEFAULT_SECONDS = 300.0  # time limit if neither a net nor a time is given
 MOST_IMAGES, VERY_FEW_IMAGES = 20_000, 100
@@ -52,6 +53,7 @@ TRIAL_FRACTION = 0.08
 LEAST_TRIAL_SECONDS = 3.0  # A trial shorter than this would tell nothing, and is skipped
 
 
+@explain_call
 def choose(
     data: Dataset | Images | str | Path | None = None,
     *,

@@ -20,8 +20,10 @@ from lamina.studies.events import Decision, Kept, Started
 from lamina.studies.experiments import Deadline, Experiment, check_seconds
 from lamina.studies.training import fit_experiment, iter_named
 from lamina.training.recipe import Recipe
+from lamina.values import explain_call
 
 
+@explain_call
 def train(
     data: Dataset | Images | str | Path | None = None,
     *,

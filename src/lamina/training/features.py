@@ -17,6 +17,7 @@ from lamina.training.activations import watch
 from lamina.training.folding import fold_model, fold_norms, has_hooks
 from lamina.training.group import ALONE, Group
 from lamina.training.model import RESHAPING, Model, check_input, eval_mode, split_pixels
+from lamina.values import explain_call
 
 PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution", "MkldnnConvolution")
 """Prefixes of autograd's names for multiplications of activations by a weight."""
@@ -24,6 +25,7 @@ FOLDED_PICTURES = 100
 """Lower limit of the pictures for which batch norms are folded: it takes a millisecond, which fewer do not save."""
 
 
+@explain_call
 def predict_logits(
     model: Model,
     pixels: UInt8[np.ndarray, "n h w c"] | UInt8[Tensor, "n h w c"],

@@ -29,6 +29,7 @@ from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
 from lamina.training.setup import prepare_training
+from lamina.values import explain_call
 
 
 class Training:
@@ -60,6 +61,7 @@ class Training:
     [1]
     """
 
+    @explain_call
     def __init__(
         self,
         net: Net | nn.Module,

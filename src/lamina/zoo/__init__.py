@@ -12,6 +12,7 @@ from importlib import import_module
 from lamina.errors import NetError, RecipeError, check_type, suggest
 from lamina.nets import Net
 from lamina.training.recipe import Recipe
+from lamina.values import explain_call
 
 NAMES: tuple[str, ...] = tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__)))
 LADDER: tuple[str, ...] = ("cnn-s", "cnn-m", "cnn-l")
@@ -23,6 +24,7 @@ PUBLISHED = "article"
 """Name of the recipes that reproduce a published result: given by name, they are not fitted and have no ``val``."""
 
 
+@explain_call
 def load_net(name: str) -> Net:
     """A net of the zoo by name; ``NetError`` if there is none.
 
@@ -43,6 +45,7 @@ def load_recipes(name: str) -> dict[str, Recipe]:
     return recipes
 
 
+@explain_call
 def load_recipe(net_name: str, recipe_name: str | None = None) -> Recipe:
     """A recipe of a net in the zoo by name, by default the first; ``NetError`` or ``RecipeError`` if there is none.
 
