@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from commands import events, run_lamina
+from torch import nn
+from torch.nn.functional import cross_entropy
 
 from lamina import Epoch, LaminaError, load_run
 from lamina.cli import main
 from lamina.evaluation.intervals import mean_interval
+from lamina.runs.nets import NetChoice
+from lamina.runs.record import OwnModule
 from lamina.studies.events import Seed, Seeds, Started
 from lamina.studies.seeds import iter_seeds
+from lamina.training.parts import NO_PARTS, Parts
 from small_runs import DATA, NET, RECIPE
 
 NET_TEXT = "Flatten(), Output()"
@@ -55,8 +62,8 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, pictur
     other = run_lamina(*train, "--seeds", "3", "--batch-size", "7")
     assert other.returncode == 2
     assert other.stderr.splitlines()[-1] == (
-        "lamina: There is a run runs/first-seed5 already, of another net, recipe or data set. Choose another name, or "
-        "delete that folder."
+        "lamina: There is a run runs/first-seed5 already, of another experiment: recipe.batch_size is 16, here 7. "
+        "Choose another name, or delete that folder."
     )
 
 
@@ -69,21 +76,83 @@ def test_one_seed_has_no_interval_and_runs_without_a_name_get_a_free_one(tmp_pat
         assert last.runs[0].run.name.endswith(f"-net-{number}-seed7")
 
 
-def test_after_an_interruption_the_rest_is_trained_to_the_same_weights(tmp_path):
-    *_, straight = iter_seeds(NET, DATA, RECIPE, seeds=2, name="straight", runs_dir=tmp_path)
-    with closing(iter_seeds(NET, DATA, RECIPE, seeds=2, name="cut", runs_dir=tmp_path)) as begun:
+def small_module():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+
+
+def larger_module():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(4), nn.Linear(4, 3))
+
+
+def own_loss(logits, targets):
+    return 2 * cross_entropy(logits, targets)
+
+
+def other_loss(logits, targets):
+    return cross_entropy(logits, targets) + logits.square().mean()
+
+
+@pytest.mark.parametrize(
+    ("net", "parts"), [(NET, NO_PARTS), (small_module, Parts(loss=own_loss, metrics={"own": own_loss}))]
+)
+def test_after_an_interruption_the_rest_is_trained_to_the_same_weights(tmp_path, net, parts):
+    train = partial(iter_seeds, net, DATA, RECIPE, seeds=2, runs_dir=tmp_path, parts=parts)
+    *_, straight = train(name="straight")
+    with closing(train(name="cut")) as begun:
         started = []
         for event in begun:
             started += [event.run.path.name] if isinstance(event, Started) else []
             if isinstance(event, Epoch) and len(started) == 2:
                 break
     assert started == ["cut-seed7", "cut-seed8"]
-    again = list(iter_seeds(NET, DATA, RECIPE, seeds=2, name="cut", runs_dir=tmp_path))
+    again = list(train(name="cut"))
     assert [event.epoch for event in again if isinstance(event, Epoch)] == [2]
     assert again[-1].scores == straight.scores
     for one, other in zip(straight.runs, again[-1].runs, strict=True):
         first, second = (load_run(path).folder.history.epochs()[-1]["weights"] for path in (one.run, other.run))
         assert first == second
+
+
+def test_scores_of_another_experiment_are_never_taken(tmp_path):
+    train = partial(iter_seeds, seeds=1, name="s", runs_dir=tmp_path)
+    module = NetChoice("own", lambda *_: small_module(), origin=OwnModule("", "Own"))
+    larger = replace(module, net=lambda *_: larger_module())
+    parts, other_parts = Parts(loss=own_loss), Parts(loss=other_loss)
+    described = f"{__name__}.own_loss, here {__name__}.other_loss"
+    for number, (first, second, difference) in enumerate([
+        ((module, RECIPE, parts), (module, RECIPE, other_parts), f"parts.loss is {described}"),
+        ((module, RECIPE, NO_PARTS), (larger, RECIPE, NO_PARTS), r"parameters is \d+, here \d+"),
+        ((NET, RECIPE, NO_PARTS), (NET[:1] + NET[2:], RECIPE, NO_PARTS), r"net, layer 2 is Linear\(4\), here –; .*"),
+    ]):  # fmt: skip
+
+        def begin(net, recipe, parts, name=f"s{number}"):
+            return list(train(net, DATA, recipe, parts=parts, name=name))
+
+        begun = begin(*first)
+        assert begin(*first)[-1] == begun[-1]
+        with pytest.raises(LaminaError, match=rf"-seed7 already, of another experiment: {difference}\. Choose another"):
+            begin(*second)
+
+
+def test_a_default_recipe_leaves_out_what_a_loss_of_ones_own_would_ignore(tmp_path):
+    net = NetChoice("smoothed", NET, {"default": replace(RECIPE, label_smoothing=0.1)})
+    begun = list(iter_seeds(net, DATA, seeds=1, runs_dir=tmp_path, parts=Parts(loss=own_loss)))
+    assert load_run(begun[-1].runs[0].run).record.recipe.label_smoothing == 0
+
+
+def test_a_module_of_ones_own_is_made_again_for_each_seed(tmp_path):
+    made = []
+
+    def make():
+        made.append(nn.Sequential(nn.Flatten(), nn.Linear(math.prod(DATA.train.shape), 3)))
+        return made[-1]
+
+    *_, last = iter_seeds(make, DATA, replace(RECIPE, epochs=1), seeds=2, runs_dir=tmp_path)
+    assert len(last.scores) == 2
+    first, second = (module[1].weight for module in made)
+    assert not first.equal(second)
+    with pytest.raises(LaminaError, match=r"same weights for every seed.* lambda: Sequential\(…\)\.$"):
+        next(iter_seeds(made[0], DATA, RECIPE, seeds=2, runs_dir=tmp_path))
 
 
 def test_a_run_without_a_score_leaves_no_mean():
@@ -107,7 +176,7 @@ def test_seeds_need_images_to_be_scored_on(tmp_path):
          "choose another net."),
         ("train mlp --seeds 3 --time 5s", "--time sets the epochs by measuring, so that runs with --seeds would differ "
          "in more than their seed. Use --epochs instead."),
-        ("train mlp --data shapes --seeds 0", "seeds was 0, but must be at least 1."),
+        ("train mlp --data nowhere --seeds 0", "seeds was 0, but must be at least 1."),
     ],
 )  # fmt: skip
 def test_what_does_not_go_with_seeds(workplace, capsys, command, message):

@@ -18,7 +18,7 @@ from lamina.runs.run import Run
 from lamina.runs.start import start_run
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen
 from lamina.studies.experiments import Deadline
-from lamina.studies.seeds import iter_seeds
+from lamina.studies.seeds import check_seeds, iter_seeds
 from lamina.studies.training import fit_experiment, iter_named
 from lamina.training.group import Group, join_group
 
@@ -48,6 +48,8 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             zoo.choose_recipe(choice.name, choice.recipes, options.recipe)  # before any image is read
             dataset = choose_data(options.data, preparation, terminal)
             experiment, decisions = fit_experiment(choice, dataset, options.recipe, options.given)
+            for decision in decisions:
+                terminal.remark(str(decision))
         with terminal.progress() as show_progress:
             if options.net is None:
                 events = iter_chosen(
@@ -58,13 +60,15 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             elif options.seeds is not None:
                 events = iter_seeds(
                     choice, dataset, experiment.recipe, seeds=options.seeds, name=options.name,
-                    runs_dir=options.runs_dir, start=start, train=train, group=group, decisions=decisions,
+                    runs_dir=options.runs_dir, device=options.device, command=terminal.command,
+                    save_every_seconds=save_every_seconds, rewind_on_nan=options.on_nan == "rewind",
+                    on_diagnosis=options.on_diagnosis, group=group,
                 )  # fmt: skip
             else:
                 deadline = None if seconds is None else Deadline(STARTED, seconds)
                 events = iter_named(
                     experiment, deadline, start=partial(start, name=options.name), train=train,
-                    device=options.device, decisions=decisions,
+                    device=options.device,
                 )  # fmt: skip
             made, stopped_by = play(events, terminal, show_progress, group=group)
         if options.seeds is not None and stopped_by is None:
@@ -84,6 +88,7 @@ def _check(options: TrainOptions, group: Group) -> None:
             "--epochs sets how long they train."
         )
     if options.seeds is not None:
+        check_seeds(options.seeds)
         if options.net is None:
             raise RecipeError(
                 f"--seeds needs a net, as in: lamina train cnn-s --seeds {options.seeds}. Each seed on its own might "

@@ -33,12 +33,15 @@ class Difference:
 
 def compare_runs(first: RunFolder, second: RunFolder) -> list[Difference]:
     """What differs between two runs, but for names, commands and times; ``RunError`` if a file is damaged."""
-    records = first.read_record(), second.read_record()
     return [
-        *_compare_nets(*(record.net for record in records)),
-        *_compare(*map(_flatten_record, records)),
+        *compare_records(first.read_record(), second.read_record()),
         *_compare(_flatten_results(first), _flatten_results(second)),
     ]
+
+
+def compare_records(first: RunRecord, second: RunRecord) -> list[Difference]:
+    """What differs between two records, but for command and time."""
+    return [*_compare_nets(first.net, second.net), *_compare(_flatten_record(first), _flatten_record(second))]
 
 
 def find_changes(record: RunRecord) -> list[Difference]:

@@ -134,7 +134,7 @@ def start_run(
 
     def begin() -> bytes:
         prepared = prepare_training(_copy(made), train, recipe, device, group=group, parts=parts)
-        record = _describe(prepared, dataset, choice, command, parts)
+        record = describe_record(prepared, dataset, choice, command, parts)
         values = record_to_json(record)
         parse_record(dict(values), "run.json")  # before there is a folder that nobody could read
         path = create_folder(Path(runs_dir), record, name, dataset)
@@ -161,9 +161,10 @@ def _is_stored(net: Net | nn.Module | None) -> bool:
     return isinstance(net, Net) and not net.own_layers
 
 
-def _describe(
+def describe_record(
     prepared: Prepared, dataset: Dataset, choice: NetChoice, command: Sequence[str], parts: Parts
 ) -> RunRecord:
+    """The record of a run that begins now."""
     model, origin = prepared.model, choice.origin
     is_stored = _is_stored(model.net)
     timm = origin if isinstance(origin, TimmNet) else None

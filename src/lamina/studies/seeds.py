@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,34 +14,44 @@ from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
-from lamina.errors import DataError, RecipeError, RunError, check_type
+from lamina.errors import DataError, NetError, RecipeError, RunError, check_type
 from lamina.evaluation.intervals import mean_interval
 from lamina.nets import Net
+from lamina.runs.differences import compare_records
 from lamina.runs.keep import RunEvent
-from lamina.runs.load import load_run, share_run
+from lamina.runs.load import share_run
 from lamina.runs.nets import NetChoice
+from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
-from lamina.runs.start import choose_net, shorten_net_name, start_run
+from lamina.runs.start import choose_net, describe_record, shorten_net_name, start_run
 from lamina.studies.events import Decision, Seed, Seeds, Started
 from lamina.studies.experiments import Experiment
-from lamina.studies.training import IterTrain, StartRun, fit_experiment, iter_named
+from lamina.studies.training import describe_recipe, fit_experiment
 from lamina.training.group import ALONE, Group
+from lamina.training.parts import NO_PARTS, Parts, describe_part, drop_ignored
 from lamina.training.recipe import Recipe
+from lamina.training.setup import prepare_training
 from lamina.training.task import task_of
+
+COMPARED = ("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint", "parts")
+"""What runs of one experiment share, of a record."""
 
 
 def iter_seeds(
-    net: Net | nn.Module | NetChoice | str,
+    net: Net | NetChoice | str | Callable[[], nn.Module],
     data: Dataset | Images | str | Path | None = None,
     recipe: Recipe | None = None,
     *,
     seeds: int,
     name: str | None = None,
     runs_dir: str | Path = "runs",
-    start: StartRun = start_run,
-    train: IterTrain = Run.iter_train,
+    device: str = "auto",
+    command: Sequence[str] = (),
+    parts: Parts = NO_PARTS,
+    save_every_seconds: float = 60.0,
+    rewind_on_nan: bool | None = None,
+    on_diagnosis: str = "continue",
     group: Group = ALONE,
-    decisions: Sequence[Decision] = (),
 ) -> Generator[RunEvent, None, None]:
     """Train a net with several seeds, event by event, each in a run of its own, as ``NAME-seed0``.
 
@@ -50,35 +60,40 @@ def iter_seeds(
     are resumed, so that calling this again after an interruption goes on.
 
     Args:
-        net: as for :func:`~lamina.start_run`.
+        net: as for :func:`~lamina.start_run`, or a function that makes a module of your own, called for each seed.
         data: as for :func:`~lamina.start_run`.
         recipe: how to train; its ``seed`` is the first one. By default the net's first, fitted to the images.
         seeds: how many runs.
         name: of the runs, before ``-seed0``; by default the date, the net and a number.
         runs_dir: the folder of the runs; created if necessary.
-        start: :func:`~lamina.start_run`, or a ``functools.partial`` of it with further arguments.
-        train: :meth:`~lamina.Run.iter_train`, or a ``functools.partial`` of it.
-        group: the processes that train together, which ``start`` and ``train`` have to be given too.
-        decisions: events to yield first.
+        device: as for :func:`~lamina.start_run`.
+        command: as for :func:`~lamina.start_run`.
+        parts: your own loss, optimizer, augmentation, schedule and metrics.
+        save_every_seconds: as for :meth:`~lamina.Run.iter_train`.
+        rewind_on_nan: as for :meth:`~lamina.Run.iter_train`.
+        on_diagnosis: as for :meth:`~lamina.Run.iter_train`.
+        group: the processes that train together, all of which call this.
 
     Yields:
         For each seed, ``Started`` with its run, the events of :meth:`~lamina.Run.iter_train` and a ``Seed`` with its
         score; last ``Seeds`` with the mean and its 95 % interval, all from :mod:`lamina.studies.events`.
 
     Raises:
-        LaminaError: an argument is invalid, there are no images to score, or a run of that name is of another net,
-            recipe or data set; or as ``start_run`` and ``Run.iter_train``.
+        LaminaError: an argument is invalid, there are no images to score, or a run of that name has another net,
+            recipe, data set or parts (functions are compared by module and name, modules by name and number of
+            parameters); or as ``start_run`` and ``Run.iter_train``.
 
     >>> import tempfile
     >>> from lamina import Recipe
-    >>> *_, result = iter_seeds("mlp", "shapes", Recipe(epochs=1), seeds=2, runs_dir=tempfile.mkdtemp())
+    >>> def linear():
+    ...     return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+    >>> *_, result = iter_seeds(linear, "shapes", Recipe(epochs=1), seeds=2, runs_dir=tempfile.mkdtemp())
     >>> len(result.scores), result.split
     (2, 'test')
     """
-    check_type(seeds, (int,), "seeds", "a whole number")
-    if seeds < 1:
-        raise RecipeError(f"seeds was {seeds}, but must be at least 1.")
-    choice, dataset, folder = choose_net(net), as_dataset(data), Path(runs_dir)
+    check_seeds(seeds)
+    check_type(parts, (Parts,), "parts", "Parts, such as Parts(loss=…)", is_optional=False)
+    choice, dataset, folder = _choose_net(net), as_dataset(data), Path(runs_dir)
     if dataset.val is None and dataset.test is None:
         raise DataError(
             f"{dataset.name} has no val or test images to score a run on. Set some aside with --val 0.1 (in Python, "
@@ -86,31 +101,55 @@ def iter_seeds(
         )
     if recipe is None:
         experiment, decisions = fit_experiment(choice, dataset, None, {})
-        recipe = experiment.recipe
+        recipe = drop_ignored(experiment.recipe, parts)
+        yield from decisions
     numbers = range(recipe.seed, recipe.seed + seeds)
     # If torchrun starts the processes again, this is what was found at first.
     plan = json.loads(group.lead_once(lambda: json.dumps(_plan(choice, name, folder, numbers)).encode()))
     done: list[Seed] = []
     for seed in numbers:
-        experiment = Experiment(choice, replace(recipe, seed=seed), dataset)
-        run_name = f"{plan['name']}-seed{seed}"
+        path, seeded = folder / f"{plan['name']}-seed{seed}", replace(recipe, seed=seed)
         if seed in plan["begun"]:
-            run = _find_run(folder / run_name, experiment, group)
-            yield Started(run)
-            if group.lead_json(partial(_lacks_score, run)):
-                yield from train(run)
+            run = _find_run(path, Experiment(choice, seeded, dataset), parts, device, group)
         else:
-            begin = partial(start, runs_dir=folder, name=run_name)
-            yield from iter_named(experiment, None, start=begin, train=train, device="auto", decisions=decisions)
-        decisions = ()
-        score = Seed(seed, folder / run_name, *group.lead_json(partial(_read_score, folder / run_name)))
-        done.append(score)
-        yield score
-    scores = [one.score for one in done]
-    known = [score for score in scores if score is not None]
+            yield Decision("recipe", describe_recipe(seeded))
+            run = start_run(
+                choice, dataset, seeded, runs_dir=folder, name=path.name, device=device, command=command, group=group,
+                **vars(parts),
+            )  # fmt: skip
+        yield Started(run)
+        if (score := group.lead_json(partial(_read_score, run))) is None:
+            yield from run.iter_train(
+                save_every_seconds=save_every_seconds, rewind_on_nan=rewind_on_nan, on_diagnosis=on_diagnosis,
+                group=group,
+            )  # fmt: skip
+            score = group.lead_json(partial(_read_score, run))
+        done.append(Seed(seed, path, *(score or (None, None, None))))
+        yield done[-1]
+    known = [one.score for one in done if one.score is not None]
     found = mean_interval(known) if len(known) == len(done) else None
     interval = None if found is None or found.low is None or found.high is None else (found.low, found.high)
     yield Seeds(tuple(done), None if found is None else found.mean, interval)
+
+
+def check_seeds(seeds: int) -> None:
+    """Raise ``LaminaError`` unless it is a number of runs."""
+    check_type(seeds, (int,), "seeds", "a whole number", is_optional=False)
+    if seeds < 1:
+        raise RecipeError(f"seeds was {seeds}, but must be at least 1.")
+
+
+def _choose_net(net: Net | NetChoice | str | Callable[[], nn.Module]) -> NetChoice:
+    if isinstance(net, nn.Module):
+        name = type(net).__name__
+        raise NetError(
+            f"net was a module, {name}, which would begin with the same weights for every seed. Give a function that "
+            f"makes it, such as lambda: {name}(…)."
+        )
+    if isinstance(net, Net | NetChoice | str) or not callable(net):
+        return choose_net(net)
+    name = describe_part(net).rpartition(".")[2]
+    return NetChoice(name, lambda *_: net(), origin=OwnModule("", name))
 
 
 def _plan(choice: NetChoice, name: str | None, folder: Path, seeds: Sequence[int]) -> dict[str, object]:
@@ -123,29 +162,26 @@ def _plan(choice: NetChoice, name: str | None, folder: Path, seeds: Sequence[int
     return {"name": free, "begun": []}
 
 
-def _find_run(path: Path, experiment: Experiment, group: Group) -> Run:
+def _find_run(path: Path, experiment: Experiment, parts: Parts, device: str, group: Group) -> Run:
     """A run that was begun earlier, which must be of this experiment."""
-    run, dataset = share_run(path, group), experiment.dataset
-    record, choice = run.record, experiment.net
-    wanted = choice.name, experiment.recipe, dataset.fingerprint
-    if (record.net_name, record.recipe, record.data.fingerprint) != wanted:
+    run, choice, recipe, dataset = share_run(path, group), experiment.net, experiment.recipe, experiment.dataset
+    make = partial(choice.make, recipe.seed, dataset.train.shape, task_of(dataset.train).outputs)
+    prepared = prepare_training(make(), dataset.train, recipe, device, group=group, parts=parts)
+    changes = [
+        f"{change.what} is {change.first}, here {change.second}"
+        for change in compare_records(run.record, describe_record(prepared, dataset, choice, (), parts))
+        if change.what.startswith(COMPARED)
+    ]
+    if changes:
         raise RunError(
-            f"There is a run {path} already, of another net, recipe or data set. Choose another name, or delete that "
-            "folder."
+            f"There is a run {path} already, of another experiment: {'; '.join(changes)}. Choose another name, or "
+            "delete that folder."
         )
-    own = None
-    if record.own_module is not None:
-        own = choice.make(record.recipe.seed, record.in_shape, task_of(dataset.train).outputs)
-    return replace(run, dataset=dataset, module=own)
+    return replace(run, dataset=dataset, module=None if run.record.own_module is None else make(), parts=parts)
 
 
-def _lacks_score(run: Run) -> bool:
-    return not run.is_finished or run.report is None
-
-
-def _read_score(path: Path) -> tuple[str | None, str | None, float | None, bool]:
-    """What the report of a run says: split, metric, score, and whether lower is better."""
-    if (report := load_run(path).report) is None:
-        return None, None, None, False
-    score = report.score
-    return report.split, score.name, score.value, score.lower_is_better
+def _read_score(run: Run) -> tuple[str, str, float, bool] | None:
+    """What the report of a finished run says: split, metric, score, and whether lower is better."""
+    if not run.is_finished or (report := run.report) is None:
+        return None
+    return report.split, report.score.name, report.score.value, report.score.lower_is_better

@@ -93,7 +93,7 @@ def iter_candidate(
     """
     experiment = candidate.experiment
     while True:
-        yield Decision("recipe", _describe_recipe(recipe))
+        yield Decision("recipe", describe_recipe(recipe))
         run = start(experiment.net, experiment.dataset, recipe)
         if considered:
             seconds = round(candidate.total_seconds(recipe), 1)
@@ -127,6 +127,7 @@ def remove_run(path: Path) -> None:
     shutil.rmtree(path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}")), ignore_errors=True)
 
 
-def _describe_recipe(recipe: Recipe) -> str:
+def describe_recipe(recipe: Recipe) -> str:
+    """Its main settings, and the others that are not the defaults."""
     always = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "optimizer", "lr", "seed")}
     return ", ".join(f"{name} {value}" for name, value in (always | recipe.changes()).items())
