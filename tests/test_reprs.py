@@ -42,6 +42,9 @@ def test_values_of_many_classes_have_a_short_repr(training):
         repr(prediction)
         == f"Prediction('picture 0': {prediction.answer} {100 * prediction.values[prediction.answer]:.1f} %)"
     )
+    shown = prediction._repr_html_()
+    assert shown.count(f">{prediction.answer}<") == 1
+    assert "and 280 more" in shown
 
 
 def test_predictions_are_shown_with_their_images(training, tmp_path):

@@ -70,10 +70,11 @@ def test_predicted_numbers_are_kept_in_the_units_of_their_targets(tmp_path):
     run = train(tmp_path, Dataset.from_images(images, test=images))
     assert (run.path / "scatter.png").exists()
     with np.load(run.path / "answers.npz") as stored:
-        numbers, truth = stored["test_logits"], stored["test_targets"]
+        numbers, truth = stored["test_predictions"], stored["test_targets"]
     assert truth.dtype == np.float32
     assert np.abs(numbers - truth).mean() == pytest.approx(run.report.mean_absolute_error)
     answers = run.answers["test"]
+    assert repr(answers) == "Answers(test: predictions (12, 1), targets, names)"
     assert np.allclose(answers.raw_logits(run.task), predict_logits(run.load_model(), pixels), atol=1e-5)
     losses = measure_losses(run.task, answers.raw_logits(run.task), answers.targets)
     assert losses.mean() == pytest.approx(run.report.loss)

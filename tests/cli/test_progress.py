@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 
 from rich.console import Console
 
-from lamina import Recipe, Training, evaluate, show_progress
+from lamina import Recipe, Training, evaluate, show_progress, start_run
 from small_runs import DATA, NET
 
 HIDE_CURSOR = "\x1b[?25l"  # as a bar does first
@@ -46,3 +47,20 @@ def test_of_two_trainings_in_one_terminal_the_first_has_the_bar_and_both_print_l
     assert printed.getvalue().count(HIDE_CURSOR) == 1
     list(show_progress(events_of_a_run(), console))
     assert printed.getvalue().count(HIDE_CURSOR) == 2  # the next one has a bar again
+
+
+def test_lines_name_their_run_while_several_train_and_only_then(tmp_path, capsys):
+    runs = [start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name=name) for name in ("one", "t[w]o")]
+    console = Console(file=io.StringIO(), width=200)
+    first, second = (show_progress(run.iter_train(), console, run.path.name) for run in runs)
+    for _ in itertools.zip_longest(first, second):
+        pass
+    lines = console.file.getvalue().splitlines()
+    assert sorted(line.partition("  ")[0] for line in lines if "epoch" in line) == [
+        "one: epoch 1/2", "one: epoch 2/2", "t[w]o: epoch 1/2", "t[w]o: epoch 2/2",
+    ]  # fmt: skip
+    assert [line for line in lines if "epoch" not in line] == [
+        f"{run.path.name}: test {run.report.score}" for run in runs
+    ]
+    start_run(NET, DATA, RECIPE, runs_dir=tmp_path).train()
+    assert capsys.readouterr().out.startswith("epoch 1/2  train loss ")

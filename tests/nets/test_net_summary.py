@@ -115,7 +115,10 @@ def test_in_a_notebook_a_net_and_its_summary_are_tables():
     summary = summarize(NET, (3, 32, 32), 10)
     shown = NET._repr_html_()
     assert "Conv2d(8, 3, padding=&#x27;same&#x27;)" in shown
-    assert re.findall("<table.*</table>", shown) == re.findall("<table.*</table>", summary._repr_html_())
+    (table,) = re.findall("<table.*</table>", summary._repr_html_())
+    assert re.findall("<table.*</table>", shown) == [table.replace("Output(units=10)", "Output()")]
+    assert "Output(units=10)" in table
+    assert "Output(units=10)" in NET.with_outputs(10)._repr_html_()
     assert "1,706" in shown
     assert "for images of 3×32×32 and 10 classes" in shown
     assert repr(summary) == "Summary(4 layers, 1,706 parameters, 549,024 multiply-adds)"

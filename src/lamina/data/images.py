@@ -307,9 +307,9 @@ def _count_rows(splits: Mapping[Split, Images]) -> list[tuple[str, ...]]:
 
 def _show(title: str, splits: Mapping[Split, Images]) -> str:
     """How many images each split has of each class, and some of the first split's, for a notebook."""
-    (head, *totals), *counted = _count_rows(splits)
+    (_, *totals), *counted = _count_rows(splits)
     counts = {name: count for name, *count in counted}
-    rows = [[head, "", *totals]]
+    rows = []
     for images in list(splits.values())[:1]:
         chosen = images.choose_samples(HTML_SAMPLES)
         for name, places in list(chosen.items())[:MOST_ROWS]:
@@ -318,7 +318,7 @@ def _show(title: str, splits: Mapping[Split, Images]) -> str:
             rows.append([shorten(name), samples, *counts.get(name, ["low to high" for _ in splits])])
         if (more := len(chosen) - MOST_ROWS) > 0:
             rows.append([f"and {more:,} more", *("" for _ in range(1 + len(splits)))])
-    return card(title, table(["", "", *splits], rows, texts=2))
+    return card(title, table(["", "", *splits], [*rows, ["total", "", *totals]], texts=2))
 
 
 def _describe_shape(images: Images) -> str:

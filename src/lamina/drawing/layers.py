@@ -25,7 +25,7 @@ PANELS = (
     ("update_norms", "update norm / weight norm", NOTHING),
     ("inactive_fractions", "dead or saturated", "no ReLU, Sigmoid or Tanh"),
     ("input_means", "mean of the input", NOTHING),
-    ("input_deviations", "deviation of the input", NOTHING),
+    ("input_deviations", "standard deviation of the input", NOTHING),
 )
 """Of each panel the column of the history, the title, and what an empty one says."""
 
@@ -46,7 +46,9 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
         if len(rows) == 1:
             values = [drawn[name][rows[0]["epoch"]] for name in names if name in drawn]
             axes.plot([names.index(name) for name in names if name in drawn], values, color=FAINT_INK, linewidth=1)
-            axes.set(xlim=(-0.5, len(names) - 0.5), xticks=[])
+            axes.set_xlim(-0.5, len(names) - 0.5)
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{place + 1:.0f}"))
         for name, series in drawn.items():
             marker = "o" if len(series) == 1 else None
             places = [names.index(name)] if len(rows) == 1 else list(series)

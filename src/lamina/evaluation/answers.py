@@ -16,7 +16,7 @@ from torch import from_numpy
 from lamina.data.images import SPLITS, Images, Split
 from lamina.errors import DataError
 from lamina.files import damaged
-from lamina.targets import Targets, kind_of
+from lamina.targets import REGRESSION, Targets, kind_of
 from lamina.training.task import Regression, Task
 
 REMEDY = "lamina resume writes it again."
@@ -40,7 +40,7 @@ class Answers:
     names: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"Answers({self.split}: logits {self.logits.shape}, targets, names)"
+        return f"Answers({self.split}: {name_outputs(self.targets)} {self.logits.shape}, targets, names)"
 
     @staticmethod
     def collect(task: Task, logits: Float32[np.ndarray, "n k"], images: Images) -> Answers:
@@ -57,12 +57,20 @@ class Answers:
         return self.logits
 
 
+def name_outputs(targets: np.ndarray) -> str:
+    """What a model gives for such targets: logits, or the predicted numbers."""
+    return "predictions" if kind_of(targets) is REGRESSION else "logits"
+
+
 def pack_answers(answers: Sequence[Answers]) -> bytes:
-    """Answers as an ``.npz``: of each split the arrays ``test_logits``, ``test_targets`` and ``test_names``."""
+    """Answers as an ``.npz``: of each split the arrays ``test_logits``, ``test_targets`` and ``test_names``.
+
+    Of a regression, ``test_predictions`` takes the place of ``test_logits``.
+    """
     arrays: dict[str, Any] = {}
     for one in answers:
         arrays |= {
-            f"{one.split}_logits": one.logits,
+            f"{one.split}_{name_outputs(one.targets)}": one.logits,
             f"{one.split}_targets": one.targets,
             f"{one.split}_names": np.array(one.names, np.str_),
         }
@@ -78,7 +86,7 @@ def unpack_answers(content: bytes, what: str) -> dict[Split, Answers]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        found = {split: _read_split(arrays, split) for split in SPLITS if f"{split}_logits" in arrays}
+        found = {split: _read_split(arrays, split) for split in SPLITS if f"{split}_targets" in arrays}
         if len(arrays) != 3 * len(found):
             raise ValueError(f"expected logits, targets and names of {', '.join(SPLITS)}, got {', '.join(arrays)}")
     except FAILURES as error:
@@ -89,8 +97,8 @@ def unpack_answers(content: bytes, what: str) -> dict[Split, Answers]:
 
 
 def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Answers:
-    logits, targets, names = (arrays[f"{split}_{part}"] for part in ("logits", "targets", "names"))
-    kind_of(targets)
+    targets, names = arrays[f"{split}_targets"], arrays[f"{split}_names"]
+    logits = arrays[f"{split}_{name_outputs(targets)}"]
     fits = logits.dtype == np.float32 and logits.ndim == 2 and names.dtype.kind == "U" and names.ndim == 1
     if not fits or not len(logits) == len(targets) == len(names):
         found = ", ".join(f"{each.dtype} of shape {each.shape}" for each in (logits, targets, names))

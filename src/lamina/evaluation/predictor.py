@@ -17,7 +17,7 @@ from lamina.data.preparation import Resize
 from lamina.data.thumbnails import encode_png, make_tile
 from lamina.errors import DataError, NotFiniteError, check_type, escape, plural
 from lamina.evaluation.pictures import Chunk, Picture, decode_ahead, list_pictures
-from lamina.markup import Markup, card, note, picture, table, wrap
+from lamina.markup import Markup, card, note, picture, short_table, table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 from lamina.text import format_table, shorten
 from lamina.training.features import predict_logits
@@ -48,6 +48,13 @@ class Prediction:
 
     def __repr__(self) -> str:
         return escape(f"Prediction({self.name!r}: {describe(self)})")
+
+    def _repr_html_(self) -> str:
+        if self.answer is None or isinstance(self.answer, Mapping):  # which the title has whole
+            return card(repr(self))
+        ranked = sorted(self.values.items(), key=lambda pair: pair[1], reverse=True)
+        rows = [(name, f"{100 * value:.1f} %") for name, value in ranked]
+        return card(repr(self), short_table(("", "probability"), rows))
 
 
 class Predictions(list[Prediction]):

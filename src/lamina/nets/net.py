@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
@@ -69,10 +69,16 @@ class Net(Sequence[Layer]):
 
     def _repr_html_(self) -> str:
         title = f"Net({plural(len(self), 'layer', 'layers')})"
-        net = Net(*_rebuild(self.layers, lambda layer: (Output(EXAMPLE_OUTPUTS),) if layer == Output() else (layer,)))
+        assumed, given = Output(EXAMPLE_OUTPUTS), Output()
+        layers = _rebuild(self.layers, lambda layer: (assumed if layer == given else layer,))
         for in_shape in EXAMPLE_SHAPES:
             with suppress(NetError):
-                summary = summarize_layers(net.layers, in_shape)
+                summary = summarize_layers(layers, in_shape)
+                if layers != self.layers:
+                    rows = tuple(
+                        replace(row, layer=row.layer.replace(repr(assumed), repr(given))) for row in summary.rows
+                    )
+                    summary = replace(summary, rows=rows)
                 shape = "×".join(map(str, in_shape))
                 remark = f"for images of {shape} and {EXAMPLE_OUTPUTS} classes; for yours: summarize(net, images)"
                 return card(title, table(*summary.table()), note(remark))

@@ -11,10 +11,12 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.markup import escape as escape_markup
 from rich.text import Text
 
 from lamina.errors import check_type
 from lamina.evaluation.reports import Report
+from lamina.markup import show
 from lamina.text import escape, make_bar
 from lamina.training.events import Diagnosis, Epoch, Event, Step
 from lamina.values import explain_call
@@ -23,10 +25,11 @@ AnyEvent = TypeVar("AnyEvent")
 
 NOTEBOOK_SECONDS = 0.2  # between updates of a notebook's bar, which travel to the browser
 _terminal = Lock()  # a terminal has room for one bar, however many threads train
+_shown: list[str] = []  # the names of the trainings whose progress is shown now
 
 
 @explain_call
-def show_progress(events: Iterable[AnyEvent], console: Console | None = None) -> Iterator[AnyEvent]:
+def show_progress(events: Iterable[AnyEvent], console: Console | None = None, name: str = "") -> Iterator[AnyEvent]:
     """Pass on the events of a training, and print them: a line for each but steps, which a progress bar shows.
 
     The bar is shown in a terminal or a notebook. Of several trainings in threads of one terminal, the first to begin
@@ -35,6 +38,7 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None) ->
     Args:
         events: a ``Training``, or what ``Run.iter_train`` or ``choose`` gives.
         console: where to print; by default stdout, or the notebook.
+        name: the run's. It begins each line and the bar while this process shows the progress of other trainings too.
 
     >>> from lamina import Recipe, Training, load_data
     >>> from lamina.nets import Flatten, Net, Output
@@ -47,11 +51,14 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None) ->
     is_notebook = (console or Console()).is_jupyter
     console = console or _find_console()
     final: Report | None = None
-    with _show_notebook_bar() if is_notebook else _show_terminal_bar(console) as update:
+    label = ""
+    with _count(name), _show_notebook_bar() if is_notebook else _show_terminal_bar(console) as update:
         for event in events:
+            if name and len(_shown) > 1:  # from here to its end, which may come after that of the others
+                label = f"{name}: "
             match event:
                 case Step():
-                    update(event)
+                    update(event, label)
                 case Report():
                     final = event  # the epoch that follows one on val has its score
                 case Diagnosis():  # a line below its epoch, which has it too
@@ -62,10 +69,10 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None) ->
                         final = None
                         texts += map(str, event.diagnoses)
                     for line in "\n".join(texts).split("\n"):
-                        console.print(Text(escape(line)), soft_wrap=True)
+                        console.print(Text(escape(label + line)), soft_wrap=True)
             yield event
     if final is not None:
-        console.print(Text(f"{final.split} {final.score}"))
+        console.print(Text(escape(f"{label}{final.split} {final.score}")))
 
 
 @cache
@@ -75,13 +82,25 @@ def _find_console() -> Console:
 
 
 @contextmanager
-def _show_terminal_bar(console: Console) -> Iterator[Callable[[Step], None]]:
+def _count(name: str) -> Iterator[None]:
+    _shown.append(name)
+    try:
+        yield
+    finally:
+        _shown.remove(name)
+
+
+@contextmanager
+def _show_terminal_bar(console: Console) -> Iterator[Callable[[Step, str], None]]:
     has_bar = console.is_terminal and _terminal.acquire(blocking=False)
     try:
         with make_bar(console, is_shown=has_bar) as bar:
             task = bar.add_task("", total=None)
-            yield lambda step: bar.update(
-                task, description=f"epoch {step.epoch}", completed=step.step, total=step.steps
+            yield lambda step, label: bar.update(
+                task,
+                description=escape_markup(escape(f"{label}epoch {step.epoch}")),
+                completed=step.step,
+                total=step.steps,
             )
     finally:
         if has_bar:
@@ -89,18 +108,18 @@ def _show_terminal_bar(console: Console) -> Iterator[Callable[[Step], None]]:
 
 
 @contextmanager
-def _show_notebook_bar() -> Iterator[Callable[[Step], None]]:
+def _show_notebook_bar() -> Iterator[Callable[[Step, str], None]]:
     """A bar of HTML: rich's own is a widget, which needs a package and takes output from other threads."""
     from IPython.display import display, update_display
 
     handle: Any = None
     shown_at = -math.inf
 
-    def update(step: Step) -> None:
+    def update(step: Step, label: str) -> None:
         nonlocal handle, shown_at
         if (now := time.perf_counter()) - shown_at >= NOTEBOOK_SECONDS:
-            bar = f'epoch {step.epoch} <progress value="{step.step}" max="{step.steps}"></progress>'
-            content = {"text/html": f"{bar} {step.step}/{step.steps}", "text/plain": str(step)}
+            bar = f'{show(label)}epoch {step.epoch} <progress value="{step.step}" max="{step.steps}"></progress>'
+            content = {"text/html": f"{bar} {step.step}/{step.steps}", "text/plain": f"{label}{step}"}
             if handle is None:
                 handle = display(content, raw=True, display_id=True)
             else:

@@ -101,7 +101,7 @@ class Run:
             on_diagnosis=on_diagnosis,
             group=group,
         )
-        for _ in show_progress(events) if progress and group.is_leader else events:
+        for _ in show_progress(events, name=self.path.name) if progress and group.is_leader else events:
             pass
         return self.report
 

@@ -85,5 +85,5 @@ def train(
         deadline = None if seconds is None else Deadline(began, seconds)
         start = partial(start_run, runs_dir=runs_dir, name=name, device=device)
         events = iter_named(experiment, deadline, start=start, train=Run.iter_train, device=device, decisions=decisions)
-    shown = show_progress(events) if progress else events
+    shown = show_progress(events, name=name or "") if progress else events
     return [event.run for event in shown if isinstance(event, Started | Kept)][-1]
