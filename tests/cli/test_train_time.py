@@ -127,7 +127,7 @@ def test_epochs_that_are_given_have_no_limit(workplace, pictures):
     trained = run_lamina("train", "--data", pictures, "--epochs", "2", "--from", "scratch", "--json")
     assert trained.returncode == 0, trained.stderr
     assert trained.stderr.startswith(
-        "time: no limit, because epochs was given; net and size are chosen for about 300 s\n"
+        "time: no limit, because --epochs was given; net and size are chosen for about 300 s\n"
     )
     printed = events(trained.stdout)
     assert [event["epoch"] for event in printed if event["event"] == "epoch"] == [1, 2]
