@@ -33,7 +33,7 @@ def noise(side: int, count: int = 20, sizes: int | None = None, height: int | No
     pixels = generator.integers(0, 256, (count, height or side, side, 3), np.uint8)
     images = Images.from_arrays(pixels, np.arange(count) % 2)
     if sizes is None:
-        return Dataset.from_images(images, test=images)
+        return Dataset.from_images(images, test=replace(images, pixels=255 - pixels))
     originals = np.full((count, 2), sizes, np.int32)
     images = Images(pixels, images.targets, images.target_names, images.names, "train", originals)
     return Dataset("photos", "abc", images, size_px=side)
@@ -66,7 +66,7 @@ def test_enlarged_pictures_are_taken_at_the_size_that_holds_their_detail():
     blurred = (
         sum(np.roll(pixels, (down, right), (1, 2)).astype(int) for down in (-1, 0, 1) for right in (-1, 0, 1)) // 9
     )
-    enlarged = Images.from_arrays(blurred.astype(np.uint8), images.targets, images.target_names)
+    enlarged = Images.from_arrays(blurred.astype(np.uint8), images.targets % 2)
     assert find_sides(Dataset.from_images(enlarged)) == (32,)
 
 

@@ -67,7 +67,7 @@ def test_other_weights_outdate_the_answers(tmp_path):
 def test_predicted_numbers_are_kept_in_the_units_of_their_targets(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), dtype=np.uint8)
     images = Images.from_arrays(pixels, 1000 * pixels.mean((1, 2, 3)))
-    run = train(tmp_path, Dataset.from_images(images, test=images))
+    run = train(tmp_path, Dataset.from_images(images, test=dataclasses.replace(images, pixels=255 - pixels)))
     assert (run.path / "scatter.png").exists()
     with np.load(run.path / "answers.npz") as stored:
         numbers, truth = stored["test_predictions"], stored["test_targets"]
@@ -75,7 +75,7 @@ def test_predicted_numbers_are_kept_in_the_units_of_their_targets(tmp_path):
     assert np.abs(numbers - truth).mean() == pytest.approx(run.report.mean_absolute_error)
     answers = run.answers["test"]
     assert repr(answers) == "Answers(test: predictions (12, 1), targets, names)"
-    assert np.allclose(answers.raw_logits(run.task), predict_logits(run.load_model(), pixels), atol=1e-5)
+    assert np.allclose(answers.raw_logits(run.task), predict_logits(run.load_model(), 255 - pixels), atol=1e-5)
     losses = measure_losses(run.task, answers.raw_logits(run.task), answers.targets)
     assert losses.mean() == pytest.approx(run.report.loss)
 

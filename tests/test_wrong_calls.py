@@ -31,7 +31,7 @@ def make_names() -> dict[str, Any]:
     """What the calls may use: arrays, a data set, a net, and a run that is trained, in the folder ``runs``."""
     x = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3), np.uint8)
     y = np.arange(12) % 3
-    train, test = Images.from_arrays(x, y), Images.from_arrays(x, y, split="test")
+    train, test = Images.from_arrays(x, y), Images.from_arrays(255 - x, y, split="test")
     data, net = Dataset.from_images(train, test=test), Net(Flatten(), Output())
     start_run(net, data, Recipe(epochs=1), name="first", device="cpu").train(progress=False)
     run = load_run("runs/first")

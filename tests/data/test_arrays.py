@@ -195,18 +195,25 @@ def test_channels_go_last_in_whatever_order_they_are_stored(shape, order: str, t
         ),
         (
             {"x": np.linspace(-1, 1, 40).reshape(2, 4, 5), "y": np.zeros(2)},
-            "The images of DIR/pets.npz have values from -1 to 1; expected 0 to 255, or fractions from 0 to 1. "
-            "Scale them to one of these.",
+            "x of DIR/pets.npz has values from -1 to 1: scale them to 0 to 255.",
         ),
         (
             {"x": np.full((2, 3, 3), 256), "y": np.zeros(2)},
-            "The images of DIR/pets.npz have values from 256 to 256; expected 0 to 255, or fractions from 0 to 1. "
-            "Scale them to one of these.",
+            "x of DIR/pets.npz has values from 256 to 256: scale them to 0 to 255.",
         ),
         (
             {"x": np.full((2, 3, 3), np.nan), "y": np.zeros(2)},
-            "The images of DIR/pets.npz have values from nan to nan; expected 0 to 255, or fractions from 0 to 1. "
-            "Scale them to one of these.",
+            "x of DIR/pets.npz contains NaN or infinity: correct these values.",
+        ),
+        (
+            {"x_train": np.linspace(0, 1.0001, 40).reshape(2, 4, 5), "y_train": np.zeros(2)},
+            "x_train of DIR/pets.npz has fractions up to 1.0001, which fill neither 0 to 1 nor 0 to 255: scale them to "
+            "one of these.",
+        ),
+        (
+            {"x": np.linspace(0, 1.275, 40).reshape(2, 4, 5), "y": np.zeros(2)},
+            "x of DIR/pets.npz has fractions up to 1.275, which fill neither 0 to 1 nor 0 to 255: scale them to one of "
+            "these.",
         ),
         (
             {"x_train": grey(2), "y_train": np.zeros(2), "x_test": grey(2, 6), "y_test": np.zeros(2)},

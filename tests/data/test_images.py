@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.data import Dataset, Images
-from lamina.errors import DataError
+from lamina.data.images import Leak
+from lamina.errors import DataError, LaminaWarning
 
 PIXELS = np.arange(4 * 2 * 3 * 3, dtype=np.uint8).reshape(4, 2, 3, 3)
 NAMES = ("a", "b", "c", "d")
@@ -205,7 +206,12 @@ def test_grey_images_and_tensors_become_images() -> None:
             ["a", "b"],
             "Expected class numbers from 0 to 1, one for each of 2 names, got 0 to 2.",
         ),
-        (PIXELS, ["a", None, "a", "a"], None, "Expected y of texts, got None among them. Leave such images out."),
+        (
+            PIXELS,
+            ["a", None, "a", "a"],
+            None,
+            "y is None for 1 image. Correct these targets, or leave out their images.",
+        ),
         (PIXELS, [0, 1, 0, 1], ["a", "a"], "Expected names that differ, got a, a."),
         (PIXELS, ["a", "z", "a", "a"], ["a", "b"], "y has z, which names does not list: a, b."),
         (
@@ -263,7 +269,87 @@ def test_the_fingerprint_of_images_in_memory_is_of_their_content() -> None:
         Dataset.from_images(one),
         Dataset.from_images(Images.from_arrays(PIXELS, [0, 1, 1, 1])),
         Dataset.from_images(Images.from_arrays(changed, [0, 1, 0, 1])),
-        Dataset.from_images(one, test=one),
+        Dataset.from_images(one, test=Images.from_arrays(PIXELS + 100, [0, 1, 0, 1])),
     ]
     assert len({dataset.fingerprint for dataset in prints}) == len(prints)
     assert Dataset.from_images(Images.from_arrays(PIXELS, [0, 1, 0, 1])).fingerprint == prints[0].fingerprint
+
+
+def test_images_in_two_splits_are_leaks() -> None:
+    train, other = Images.from_arrays(PIXELS, [0, 1, 0, 1]), np.concatenate([PIXELS + 100, PIXELS[2:3]])
+    with pytest.warns(LaminaWarning, match="1 image is in two splits.*: 00004 of test is 00002 of train"):
+        data = Dataset.from_images(train, test=Images.from_arrays(other, [0, 1, 0, 1, 1]))
+    assert data.leaks == (Leak("00004", "test", "00002", "train"),)
+    with pytest.warns(LaminaWarning, match="4 images are in two splits"):
+        assert len(Dataset.from_images(train, test=train).leaks) == 4
+    assert Dataset.from_images(train, test=Images.from_arrays(PIXELS + 100, [0, 1, 0, 1])).leaks == ()
+
+
+def test_a_class_without_images_is_named() -> None:
+    with pytest.warns(LaminaWarning, match="train has no images of owl"):
+        Dataset.from_images(Images.from_arrays(PIXELS, [0, 1, 0, 1], ["cat", "dog", "owl"]))
+
+
+def test_images_of_0_and_1_are_reported() -> None:
+    with pytest.warns(LaminaWarning, match="only the pixels 0 and 1"):
+        Images.from_arrays(np.eye(4, dtype=np.uint8)[None].repeat(2, 0), [0, 1])
+
+
+def test_many_different_whole_floats_are_numbers_to_predict() -> None:
+    x = np.zeros((60, 2, 2), np.uint8)
+    assert Images.from_arrays(x, np.arange(60.0) * 10).kind.name == "regression"
+    with pytest.raises(DataError, match="may be classes or numbers"):
+        Images.from_arrays(x, np.arange(60.0) // 3)
+
+
+def test_a_slice_of_images_is_images() -> None:
+    images = Images.from_arrays(PIXELS, [0, 1, 0, 1])
+    assert images[1:3].names == ("00001", "00002")
+    assert images[:0].names == ()
+    assert images[::-1].targets.tolist() == [1, 0, 1, 0]
+    assert images.take([-1]).names == ("00003",)
+
+
+def test_the_advice_for_arrays_works_as_it_is_written() -> None:
+    """Each piece of advice is evaluated and taken."""
+    import torch
+
+    x, y = PIXELS.repeat(3, 0), np.arange(12) % 3
+    large = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
+    for wrong in (
+        large / 255,
+        large.astype(np.float32),
+        large.astype(int),
+        large > 128,
+        (large > 128).astype(int),
+        large / 127.5 - 1,
+        large.transpose(0, 3, 1, 2),
+        large.transpose(0, 3, 1, 2) / 255,
+        list(large / 255),
+        torch.from_numpy(large) / 255,
+        torch.from_numpy(large) > 128,
+        torch.from_numpy(large).permute(0, 3, 1, 2),
+        torch.from_numpy(large).permute(0, 3, 1, 2) / 255,
+    ):
+        with pytest.raises(DataError) as raised:
+            Images.from_arrays(wrong, y)
+        advice = re.search(r"(?:by|Use) (.*)\.$", str(raised.value))
+        taken = Images.from_arrays(eval(advice[1], {"x": wrong, "np": np, "torch": torch}), y)
+        assert taken.pixels.shape == large.shape
+        assert taken.pixels.max() >= 254
+    renumbered, row = "np.unique(y, return_inverse=True)", "y.argmax(axis=1)"
+    for wrong, advice in (
+        (y + 1, renumbered),
+        (y * 5, renumbered),
+        (y.astype(float), "y.astype(int)"),
+        (y.astype(object), "y.astype(int)"),
+        (torch.tensor(y).float(), "y.long()"),
+        (y[:, None], "y.ravel()"),
+        (np.eye(3)[y], row),
+        (torch.eye(3)[y], row),
+    ):
+        with pytest.raises(DataError) as raised:
+            Images.from_arrays(x, wrong)
+        assert advice in str(raised.value)
+        found = eval(advice, {"y": wrong, "np": np})
+        assert Images.from_arrays(x, found[1] if isinstance(found, tuple) else found).targets.tolist() == y.tolist()

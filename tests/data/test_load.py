@@ -6,13 +6,15 @@ import errno
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from table_sources import ARRAY_SOURCES
 
 from lamina.data import NAMES, Preparation, find_default_data, load_data
-from lamina.errors import DataError
+from lamina.errors import DataError, LaminaWarning
 
 
 @pytest.fixture
@@ -165,3 +167,42 @@ def test_importing_the_data_loads_no_torch() -> None:
     code = "import sys, lamina.data; print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ran.stdout, ran.stderr) == ("[]\n", "")
+
+
+CLASSES_OF_Y = "The targets are single-label, 3 classes, from array y."
+X, Y = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8), np.arange(12) % 3
+NUMBERS = "x has values from 0 to 1, taken as pixels from 0 to 255. "
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (X, Y.astype(float), "y has whole numbers as float64. "),
+        (X, np.eye(3)[Y], "y has 3 columns of only 0 and 1 as float64. "),
+        (X, Y * 5, "y has the numbers 0, 5, 10, not 0 to 2. "),
+        (X.transpose(0, 3, 1, 2), Y, "x has the shape (12, 3, 8, 8), taken as (N, C, H, W). "),
+        (X > 128, Y, NUMBERS),
+        (X / 255, Y, NUMBERS),
+        (X, Y[:, None], None),
+    ],
+)
+def test_what_the_arrays_of_a_file_are_taken_for_is_said(x, y, said, tmp_path: Path) -> None:
+    np.savez(tmp_path / "pets.npz", x=x, y=y)
+    for _ in ("decoded", "from the cache"):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            data = load_data(tmp_path / "pets.npz", Preparation(test_fraction=0, val_fraction=0))
+        assert [str(one.message) for one in caught] == ([] if said is None else [f"pets: {said}{CLASSES_OF_Y}"])
+        assert len(data.train.target_names) == 3
+
+
+def test_a_field_that_a_source_does_not_use_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "pets.npz", x=X, y=Y)
+    with pytest.raises(DataError, match="pets does not use split_column"):
+        load_data(tmp_path / "pets.npz", Preparation(split_column="part"))
+
+
+def test_black_images_of_a_file_are_reported(tmp_path: Path) -> None:
+    np.savez(tmp_path / "pets.npz", x_train=X // 255, y_train=Y, x_test=X, y_test=Y)
+    with pytest.warns(LaminaWarning, match="train has only the pixels 0 and 1"):
+        load_data(tmp_path / "pets.npz")

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.data import Preparation
-from lamina.data.images import Split
-from lamina.data.splits import draw_splits, unite_duplicates
+from lamina.data.splits import Split, draw_splits, unite_duplicates
 from lamina.errors import DataError
 from lamina.targets import REGRESSION
 

@@ -96,7 +96,7 @@ def test_an_array_of_three_dimensions_is_read_as_from_arrays_reads_it() -> None:
         np.testing.assert_array_equal(
             predictor.probabilities(torch.from_numpy(PICTURE)), predictor.probabilities(PICTURE)
         )
-        assert len(predictor.predict(np.zeros((3, SIDE, SIDE), np.uint8))) == 3
+        assert len(predictor.predict(np.zeros((5, SIDE, SIDE), np.uint8))) == 5
 
 
 def test_an_image_of_the_caller_is_turned_upright_and_left_as_it_was() -> None:

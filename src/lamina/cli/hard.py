@@ -18,7 +18,7 @@ from lamina.cli.output import save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.cli.wrong import count_suspects, report_suspects, warn_if_weak
 from lamina.data import Dataset, Images
-from lamina.data.images import Split
+from lamina.data.splits import Split
 from lamina.errors import escape, name_some, plural
 from lamina.insight.duplicates import measure_isolation
 from lamina.insight.hard import Confusion, find_confusions, format_answers, measure_losses

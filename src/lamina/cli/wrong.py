@@ -12,8 +12,8 @@ from lamina.cli.output import save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
 from lamina.data.duplicates import digest_rows
-from lamina.data.images import Split
 from lamina.data.load import check_learnable
+from lamina.data.splits import Split
 from lamina.errors import plural
 from lamina.insight.duplicates import group_copies
 from lamina.insight.folds import check_dealable, choose_plans, limit_groups, predict_by

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
 
-from lamina.errors import DataError, describe_type, name_some, suggest
+from lamina.errors import DataError, describe_type, name_some, plural, suggest
 from lamina.targets import KINDS, SINGLE_LABEL, KindName, Targets, kind_of
 
 CHANNELS = (1, 3, 4)
 """What the last axis of one image (H, W, C) may be: an axis of another length is a width, and that of (N, H, W)."""
+# Floats with fractions are 0 to 1 if their highest is between this and 1, and 0 to 255 if it is this or more.
+LEAST_FRACTION, LEAST_BYTE = 0.1, 128
+BLOCK_IMAGES = 256
+MANY_NUMBERS = 20  # distinct whole floats, up to which they may be classes
 
 
 def to_array(value: Any, name: str) -> np.ndarray:
     """What :func:`numpy.asarray` takes, such as lists, and tensors wherever they are; ``name`` is the argument's."""
+    if isinstance(value, np.ma.MaskedArray):
+        leave = f"x[~{name}.mask] and {name}.compressed()" if name == "y" else f"{name}.filled(0)"
+        remedy = f"{'Leave out those images' if name == 'y' else 'Fill it in'}, as in {leave}."
+        raise DataError(f"{name} is a masked array, and its mask would be lost. {remedy}")
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         value = value.detach().cpu()
     try:
@@ -30,27 +40,87 @@ def to_array(value: Any, name: str) -> np.ndarray:
 
 def to_pixels(value: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
     """Images as uint8 (N, H, W, C), from that or uint8 (N, H, W)."""
+    expected = f"Expected {name} as uint8 (N, H, W) or (N, H, W, C)"
+    if hasattr(value, "pixels"):
+        raise DataError(f"{expected}, got {describe_type(value)}. Give its pixels, as in images.pixels.")
     x = to_array(value, name)
     if x.ndim not in (3, 4) or x.dtype.kind not in "biuf":
-        remedy = f" Give one image as {name}[None]." if x.ndim == 2 else ""
-        remedy = " Give its pixels, as in images.pixels." if hasattr(value, "pixels") else remedy
-        raise DataError(f"Expected {name} as uint8 (N, H, W) or (N, H, W, C), got {_describe_given(value, x)}.{remedy}")
+        remedy = f" Give one image as {name}[None]." if x.ndim == 2 and x.dtype.kind in "biuf" else ""
+        raise DataError(f"{expected}, got {_describe_given(value, x)}.{remedy}")
+    if 0 in x.shape[1:]:
+        raise DataError(f"{name} has images without pixels: its shape is {x.shape}. Check how it was cut or resized.")
+    is_first = x.ndim == 4 and x.shape[1] in CHANNELS and x.shape[3] not in CHANNELS
+    turned = f"{express(value, name)}{turn_axes(value, '0, 2, 3, 1')}" if is_first else express(value, name)
     if x.dtype != np.uint8:
-        raise DataError(f"Expected {name} of uint8, 0 to 255, got {x.dtype}. {_advise_scale(x, name)}")
-    if x.ndim == 4 and x.shape[1] in CHANNELS and x.shape[3] not in CHANNELS:
-        turn = "permute" if hasattr(value, "permute") else "transpose"
-        raise DataError(f"Expected {name} with channels last, got shape {x.shape}. Use {name}.{turn}(0, 2, 3, 1).")
+        wanted, shape = (", with channels last", f" of shape {x.shape}") if is_first else ("", "")
+        advice = _advise_scale(x, name, turned, hasattr(value, "permute"))
+        raise DataError(f"Expected {name} of uint8, 0 to 255{wanted}, got {x.dtype}{shape}. {advice}")
+    if is_first:
+        raise DataError(f"Expected {name} with channels last, got shape {x.shape}. Use {turned}.")
     return x[..., None] if x.ndim == 3 else x
 
 
-def _advise_scale(x: np.ndarray, name: str) -> str:
-    low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
-    if x.dtype.kind == "f" and 0 <= low <= high <= 1:
-        return f"Convert fractions from 0 to 1 by ({name} * 255).round().astype(np.uint8)."
+def express(value: Any, name: str) -> str:
+    """How an argument is written in advice that calls its methods, which lists lack."""
+    return name if hasattr(value, "dtype") else f"np.array({name})"
+
+
+def turn_axes(value: Any, axes: str) -> str:
+    """The call that puts the axes of an array, or of a tensor, into that order."""
+    return f".{'permute' if hasattr(value, 'permute') else 'transpose'}({axes})"
+
+
+def convert(value: Any, kind: Literal["bool", "int", "uint8"]) -> str:
+    """The call that gives an array, or a tensor, another type."""
+    if hasattr(value, "permute"):
+        return {"bool": ".bool()", "int": ".long()", "uint8": ".to(torch.uint8)"}[kind]
+    return f".astype({'np.uint8' if kind == 'uint8' else kind})"
+
+
+def find_factor(low: float, high: float, is_whole: bool) -> int | None:
+    """What makes floats bytes: 255 for fractions, 1 for 0 to 255; ``None`` where they clearly fill neither range."""
+    if not 0 <= low <= high <= 255:
+        return None
+    if is_whole:
+        return 255 if high <= 1 else 1
+    return 255 if LEAST_FRACTION <= high <= 1 else 1 if high >= LEAST_BYTE else None
+
+
+def describe_range(low: float, high: float) -> str:
+    """What is wrong with floats that :func:`find_factor` rejects, in words that follow a name."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "contains NaN or infinity: correct these values"
     if 0 <= low <= high <= 255:
-        how = ".round()" if x.dtype.kind == "f" else ""
-        return f"Convert values from 0 to 255 by {name}{how}.astype(np.uint8)."
-    return f"It has values from {low:g} to {high:g}: scale them to 0 to 255 first."
+        return f"has fractions up to {high:.6g}, which fill neither 0 to 1 nor 0 to 255: scale them to one of these"
+    return f"has values from {low:g} to {high:g}: scale them to 0 to 255"
+
+
+def has_only_0_and_1(pixels: UInt8[np.ndarray, "n h w c"]) -> bool:
+    """Whether 1 is the highest value: images that look black; read up to the first block with a higher one."""
+    highest = 0
+    for start in range(0, len(pixels), BLOCK_IMAGES):
+        highest = max(highest, int(pixels[start : start + BLOCK_IMAGES].max(initial=0)))
+        if highest > 1:
+            return False
+    return highest == 1
+
+
+def _advise_scale(x: np.ndarray, name: str, written: str, is_tensor: bool) -> str:
+    to_bytes = ".to(torch.uint8)" if is_tensor else ".astype(np.uint8)"
+    if x.dtype.kind == "b":
+        return f"Convert it by 255 * {written}{to_bytes}."
+    low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
+    if x.dtype.kind in "iu" and 0 <= low <= high <= 255:
+        factor = "255 * " if high == 1 else ""
+        return f"Convert values from 0 to {1 if high == 1 else 255} by {factor}{written}{to_bytes}."
+    match find_factor(low, high, is_whole=x.dtype.kind in "iu" or bool((x == np.round(x)).all())):
+        case 255:
+            return f"Convert fractions from 0 to 1 by ({written} * 255).round(){to_bytes}."
+        case 1:
+            return f"Convert values from 0 to 255 by {written}.round(){to_bytes}."
+    if -1 <= low < 0 and high <= 1:
+        return f"Convert values from -1 to 1 by (({written} + 1) * 127.5).round(){to_bytes}."
+    return f"{name} {describe_range(low, high)}."
 
 
 def to_targets(value: Any, names: Sequence[str] | None, task: KindName | None) -> tuple[Targets, tuple[str, ...]]:
@@ -60,9 +130,16 @@ def to_targets(value: Any, names: Sequence[str] | None, task: KindName | None) -
         raise DataError(f"task was {task!r}, which is no kind of target. {suggest(str(task), [k.name for k in KINDS])}")
     if task == "regression" and y.dtype.kind in "biu" and y.ndim in (1, 2):
         y = y.astype(np.float64)
+    _check_one_type(y, value)
     _check_kind(y, value, task)
     columns = tuple(f"label_{column}" for column in range(y.shape[1])) if y.ndim == 2 else ("target",)
     if y.dtype.kind == "b":
+        if y.ndim == 1 and given is not None and len(given) != 1:
+            raise DataError(
+                "y of booleans (N,) answers one question, so names holds one text, such as "
+                f"names={[*given[-1:]] or ['open']}, got {', '.join(given) or 'none'}. For two classes, use "
+                f"{express(value, 'y')}{convert(value, 'int')}."
+            )
         targets, found = y, given or columns
     elif y.dtype.kind == "f":
         if not np.isfinite(y).all():
@@ -75,46 +152,89 @@ def to_targets(value: Any, names: Sequence[str] | None, task: KindName | None) -
     return targets, found
 
 
+def _check_one_type(y: np.ndarray, value: Any) -> None:
+    """Raise ``DataError`` for values of several types, which numpy turns into texts, and for numbers as objects."""
+    if y.ndim != 1:
+        return
+    is_mixed_list = y.dtype.kind == "U" and isinstance(value, list | tuple)
+    values: list[object] = y.tolist() if y.dtype == object else list(value) if is_mixed_list else []
+    if missing := sum(one is None for one in values):
+        where = plural(missing, "image", "images")
+        raise DataError(f"y is None for {where}. Correct these targets, or leave out their images.")
+    examples = {_plain_type(one): repr(one) for one in values}
+    if len(examples) > 1:
+        shown = ", ".join(examples[each] for each in sorted(examples))
+        raise DataError(f"y has values of different types, such as {shown}. Give all targets one type.")
+    only = next(iter(examples), "str")
+    if only in ("int", "float", "bool"):
+        raise DataError(f"y has {only} values stored as objects. Use {express(value, 'y')}.astype({only}).")
+    if only != "str":
+        raise DataError(f"y has values of the type {only}. Give whole numbers, texts, booleans or floats.")
+
+
+def _plain_type(value: object) -> str:
+    if isinstance(value, bool | np.bool_):
+        return "bool"
+    for kind, types in (("int", (int, np.integer)), ("float", (float, np.floating)), ("str", (str,))):
+        if isinstance(value, types):
+            return kind
+    return type(value).__name__
+
+
 def _check_kind(y: np.ndarray, value: Any, task: KindName | None) -> None:
     """Raise ``DataError`` for arrays that are no targets, and for numbers that may be meant as classes or labels."""
+    written = express(value, "y")
+    as_ints, as_bools = f"{written}{convert(value, 'int')}", f"{written}{convert(value, 'bool')}"
     if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind not in "bf":
-        raise DataError(f"Expected a class for each image, y of shape (N,), got {y.shape}. Use y.ravel().")
+        raise DataError(f"Expected a class for each image, y of shape (N,), got {y.shape}. Use {written}.ravel().")
     if y.ndim not in (1, 2) or (y.ndim == 2 and y.dtype.kind not in "bf") or y.dtype.kind not in "biufUTO":
+        remedy = f" Convert one-hot rows by {written}.argmax(axis=1), labels by {as_bools}." if y.ndim == 2 else ""
         raise DataError(
             "Expected y of whole numbers or texts (N,) for classes, booleans (N,) or (N, K), or floats (N,) or (N, K), "
-            f"got {_describe_given(value, y)}. Convert one-hot rows by y.argmax(axis=1), labels by y.astype(bool)."
+            f"got {_describe_given(value, y)}.{remedy}"
         )
     if task is not None or y.dtype.kind != "f" or not y.size:
         return
-    if y.ndim == 1 and (y == np.round(y)).all():
+    numbers, is_one = np.unique(y), y.ndim == 1 or y.shape[1] == 1
+    if is_one and (numbers == np.round(numbers)).all() and len(numbers) <= max(MANY_NUMBERS, len(y) // 2):
+        classes = as_ints if y.ndim == 1 else f"{written}.ravel(){convert(value, 'int')}"
         raise DataError(
-            f"y has whole numbers as {y.dtype}, which may be classes or numbers to predict. Use y.astype(int) for "
-            'classes, or task="regression" for numbers.'
+            f"y has whole numbers as {y.dtype}, which may be classes or numbers to predict. Use {classes} for classes, "
+            'or task="regression" for numbers.'
         )
-    if y.ndim == 2 and y.shape[1] > 1 and ((y == 0) | (y == 1)).all():
+    if not is_one and ((y == 0) | (y == 1)).all():
         raise DataError(
             f"y has {y.shape[1]} columns of only 0 and 1 as {y.dtype}, which may be classes, labels or numbers to "
-            'predict. Use y.argmax(axis=1) for classes, y.astype(bool) for labels, or task="regression" for numbers.'
+            f'predict. Use {written}.argmax(axis=1) for classes, {as_bools} for labels, or task="regression" for '
+            "numbers."
         )
 
 
 def _check_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     if names is None:
         return None
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"names must be a list of texts, one for each class, label or number, got {names!r}.")
-    if len(set(names)) < len(names):
-        raise DataError(f"Expected names that differ, got {', '.join(names)}.")
-    return tuple(names)
+    expected = "names must be a list of texts, one for each class, label or number, in their order"
+    if isinstance(names, Mapping):
+        texts, numbers = (all(isinstance(one, kind) for one in names) for kind in (str, int))
+        how = "sorted(names, key=names.get)" if texts else "[names[number] for number in sorted(names)]"
+        raise DataError(f"{expected}, got a {type(names).__name__}.{f' Use {how}.' if texts or numbers else ''}")
+    if isinstance(names, Set):
+        raise DataError(f"{expected}, got a {type(names).__name__}, which has no order. Use sorted(names).")
+    listed = list(names.tolist() if hasattr(names, "tolist") else names) if isinstance(names, Iterable) else []
+    if isinstance(names, str) or not listed or not all(isinstance(name, str) for name in listed):
+        raise DataError(f"{expected}, got {reprlib.repr(names)}.")
+    if len(set(listed)) < len(listed):
+        raise DataError(f"Expected names that differ, got {', '.join(listed)}.")
+    return tuple(listed)
 
 
 def _number_classes(y: np.ndarray, given: tuple[str, ...] | None) -> tuple[Targets, tuple[str, ...]]:
     present = [int(number) for number in np.unique(y)]
     if given is None and present != list(range(len(present))):
+        named = f", or give names for all numbers from 0 to {max(present)}" if min(present) >= 0 else ""
         raise DataError(
             f"y has the classes {name_some([str(number) for number in present])}, but classes are counted from 0 "
-            "without gaps. Renumber them by classes, y = np.unique(y, return_inverse=True), or name all of them, as in "
-            'names=["cat", "dog"].'
+            f"without gaps. Renumber them by _, y = np.unique(y, return_inverse=True){named}."
         )
     targets, classes = y.astype(np.int64), given or tuple(map(str, present))
     SINGLE_LABEL.check(targets, classes)
@@ -123,8 +243,6 @@ def _number_classes(y: np.ndarray, given: tuple[str, ...] | None) -> tuple[Targe
 
 def _name_classes(y: np.ndarray, given: tuple[str, ...] | None) -> tuple[Targets, tuple[str, ...]]:
     texts: list[str] = y.tolist()
-    if others := [text for text in texts if not isinstance(text, str)]:
-        raise DataError(f"Expected y of texts, got {others[0]!r} among them. Leave such images out.")
     classes = given or tuple(sorted(set(texts)))
     if unknown := sorted(set(texts) - set(classes)):
         raise DataError(f"y has {name_some(unknown)}, which names does not list: {', '.join(classes)}.")

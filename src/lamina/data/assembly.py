@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from lamina.data.cache import map_pixels, split_images
-from lamina.data.duplicates import group_duplicates
-from lamina.data.images import SPLITS, Dataset, Leak, Problem, Progress
+from lamina.data.images import Dataset, Problem, Progress, list_leaks
 from lamina.data.labels import read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing
-from lamina.data.splits import OWN_RULE, draw_splits, find_leaks, order_by_split, unite_duplicates
+from lamina.data.splits import OWN_RULE, SPLITS, draw_splits, order_by_split, unite_duplicates
 from lamina.data.workers import decode_pictures, keep_rows, store_pixels
 from lamina.targets import kind_of
 
@@ -69,9 +68,6 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
         resize=resize,
         split_rule=rule,
         target_reason=reason,
-        leaks=tuple(
-            Leak(names[place], split, names[twin], earlier)
-            for split, earlier, twins in find_leaks(splits, group_duplicates([one.pixel_digest for one in kept]))
-            for place, twin in twins.items()
-        ),
+        leaks=list_leaks(splits, names, [one.pixel_digest for one in kept]),
+        conversions=tuple(listing.conversions),
     )

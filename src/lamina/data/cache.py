@@ -32,11 +32,12 @@ import platformdirs
 from filelock import FileLock, Timeout
 from jaxtyping import UInt8
 
-from lamina.data.images import SPLITS, Dataset, Images, Leak, Problem
+from lamina.data.images import Dataset, Images, Leak, Problem
+from lamina.data.splits import SPLITS
 from lamina.errors import DataError, LaminaWarning
 from lamina.files import sync_folder
 
-FORMAT = 6
+FORMAT = 7
 WAIT_SECONDS = 2.0
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
 MAP_NORESERVE = 0x4000  # of Linux on all processors that torch is built for; Python names it from 3.13 on
@@ -168,6 +169,7 @@ def _read(folder: Path, state: str) -> Dataset | None:
     )
     stored["problems"] = tuple(Problem(**problem) for problem in stored["problems"])
     stored["leaks"] = tuple(Leak(**leak) for leak in stored["leaks"])
+    stored["conversions"] = tuple(stored["conversions"])
     return Dataset(train=train, val=val, test=test, **stored)
 
 

@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Bool
 
-from lamina.data.images import SPLITS, Dataset, Images, Problem, Split
-from lamina.data.splits import find_leaks
+from lamina.data.arrays import has_only_0_and_1
+from lamina.data.images import DARK, Dataset, Images, Problem
+from lamina.data.splits import SPLITS, Split, find_leaks
 from lamina.errors import name_some, plural
 from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
@@ -89,6 +90,7 @@ def find_faults(facts: Facts) -> tuple[Finding, ...]:
         _find_conflicts(facts),
         *_find_only_class(train),
         *find_gaps(facts.dataset),
+        *find_dark(train),
         *_find_unreadable(facts.dataset),
         *_find_copies(facts),
         _find_marked(facts, facts.blank, "blank", "warning", blank),
@@ -156,6 +158,12 @@ def find_gaps(dataset: Dataset) -> list[Finding]:
         if missing:
             found.append(Finding("class-missing", severity, message, len(missing)))
     return found
+
+
+def find_dark(train: Images) -> list[Finding]:
+    """Training images whose highest pixel is 1."""
+    message = f"train has {DARK} Convert them to 0 to 255."
+    return [Finding("dark", "warning", message, len(train))] if has_only_0_and_1(train.pixels) else []
 
 
 def _find_only_class(train: Images) -> list[Finding]:

@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import reprlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
-from lamina.data.arrays import to_array, to_pixels, to_targets
+from lamina.data.arrays import has_only_0_and_1, to_array, to_pixels, to_targets
+from lamina.data.duplicates import digest_rows, group_duplicates
 from lamina.data.preparation import Preparation, Resize
+from lamina.data.splits import SPLITS, Split, find_leaks
 from lamina.data.thumbnails import encode_png, make_tile
-from lamina.errors import DataError, check_type, name_some
+from lamina.errors import DataError, LaminaWarning, check_type, name_some, plural
 from lamina.markup import MOST_ROWS, card, join, picture, table
 from lamina.targets import REGRESSION, Kind, KindName, Targets, kind_of
 from lamina.text import escape, shorten
 from lamina.values import explain_call
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-# What folders, files, columns and arrays call the splits, in lower case.
-SPLIT_WORDS: dict[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-}
-
 Progress = Callable[[int, int], None]
 
+LEAKS_NAMED = 3
+DARK = "only the pixels 0 and 1 of 0 to 255: images that look black, as of fractions that were cut off."
 HTML_SAMPLES, HTML_PX = 6, 48  # images of each class in a notebook, and their side
 
 
@@ -53,6 +46,22 @@ class Leak:
     split: Split
     twin: str
     twin_split: Split
+
+
+def list_leaks(splits: Sequence[Split], names: Sequence[str], digests: Sequence[str]) -> tuple[Leak, ...]:
+    """The leaks among images of equal digests, one after another."""
+    return tuple(
+        Leak(names[place], split, names[twin], earlier)
+        for split, earlier, twins in find_leaks(splits, group_duplicates(digests))
+        for place, twin in twins.items()
+    )
+
+
+def describe_leaks(leaks: Sequence[Leak]) -> str:
+    """How many images leak, and the first of them."""
+    named = [f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in leaks]
+    count = plural(len(leaks), "image is", "images are")
+    return f"{count} in two splits, with identical pixels, which inflates the score: {name_some(named, LEAKS_NAMED)}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -129,7 +138,11 @@ class Images:
             task: ``regression`` where ``y`` has whole numbers to predict; by default the kind follows from ``y``.
 
         Raises:
-            DataError: the arrays are of other types or do not fit each other; the message says how to convert them.
+            DataError: the arrays are empty, of other types or do not fit each other; the message says how to convert
+                them.
+
+        Warns:
+            LaminaWarning: the highest pixel is 1 of 255.
 
         >>> Images.from_arrays(np.zeros((3, 8, 8), np.uint8), ["cat", "dog", "cat"])
         Images(train: 3 images of 8×8×1, single-label, 2 classes)
@@ -141,10 +154,21 @@ class Images:
             raise DataError(
                 f"Expected one target for each image, got {len(pixels)} images in x and {len(targets)} targets in y."
             )
+        if not len(pixels):
+            raise DataError(f"x has no images: its shape is {pixels.shape}. Check how they were chosen.")
+        if has_only_0_and_1(pixels):
+            warnings.warn(f"x has {DARK} If they are masks, use 255 * x.", LaminaWarning, stacklevel=2)
         return cls(pixels, targets, target_names, tuple(f"{row:05d}" for row in range(len(pixels))), split)
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def __getitem__(self, rows: object) -> Images:
+        """A slice of the images, copied, as in ``images[:300]``."""
+        if not isinstance(rows, slice):
+            how = "images.pixels[0] for an image's pixels, or images.take([0, 5]) for some images"
+            raise DataError(f"Images take slices, such as images[:300], got {reprlib.repr(rows)}. Use {how}.")
+        return self.take(range(len(self))[rows])
 
     def __repr__(self) -> str:
         return escape(f"Images({self.split}: {len(self):,} images of {self._describe()})")
@@ -166,8 +190,8 @@ class Images:
         ):
             hint = " Of a mask, take np.flatnonzero(mask)." if given.dtype.kind == "b" else ""
             raise DataError(
-                f"indices must be whole numbers (M,), from 0 to {len(self) - 1}, got "
-                f"{reprlib.repr(given.tolist())}.{hint}"
+                f"indices must be whole numbers (M,), from {-len(self)} to {len(self) - 1} (from the end if negative), "
+                f"got {reprlib.repr(given.tolist())}.{hint}"
             )
         rows = given.astype(np.int64)
         names = tuple(self.names[row] for row in rows)
@@ -176,6 +200,8 @@ class Images:
 
     def take_evenly(self, count: int) -> Images:
         """``count`` images (or all, if there are fewer), evenly spaced: a set may be sorted by class."""
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 0:
+            raise DataError(f"count must be a whole number of at least 0, got {count!r}.")
         return self.take(np.linspace(0, len(self) - 1, num=min(len(self), count), dtype=np.int64))
 
     @property
@@ -217,6 +243,7 @@ class Dataset:
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
         leaks: the pictures that are in two splits.
+        conversions: what the arrays of a file were taken for where they are not as ``Images.from_arrays`` takes them.
         source: the name or absolute path that ``load_data`` loads it from again; empty for arrays in memory.
         preparation: how it was read.
 
@@ -235,6 +262,7 @@ class Dataset:
     split_rule: str = "the source's own"
     target_reason: str = "as the source has them"
     leaks: tuple[Leak, ...] = ()
+    conversions: tuple[str, ...] = ()
     source: str = ""
     preparation: Preparation = Preparation()
 
@@ -257,9 +285,13 @@ class Dataset:
         Raises:
             DataError: images that were made as ``val`` or ``test`` are given as another split, or as :class:`Dataset`.
 
-        >>> images = Images.from_arrays(np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1])
-        >>> Dataset.from_images(images, test=images)
-        Dataset(arrays: 8×8×1, single-label, 2 classes: train 4, test 4)
+        Warns:
+            LaminaWarning: an image is in two splits; ``train`` lacks a class.
+
+        >>> x = np.arange(6, dtype=np.uint8).repeat(64).reshape(6, 8, 8)
+        >>> train, test = Images.from_arrays(x[:4], [0, 1, 0, 1]), Images.from_arrays(x[4:], [0, 1])
+        >>> Dataset.from_images(train, test=test)
+        Dataset(arrays: 8×8×1, single-label, 2 classes: train 4, test 2)
         """
         for split, images in zip(SPLITS, (train, val, test), strict=True):
             check_type(images, (Images,), split, "Images", is_optional=split != "train")
@@ -278,7 +310,14 @@ class Dataset:
                 digest.update(np.ascontiguousarray(images.targets).data)
         val = val and replace(val, split="val")
         test = test and replace(test, split="test")
-        return cls("arrays", digest.hexdigest(), replace(train, split="train"), val, test)
+        dataset = cls("arrays", digest.hexdigest(), replace(train, split="train"), val, test)
+        if missing := [name for name, count in train.target_counts().items() if not count]:
+            message = f"train has no images of {name_some(missing)}, and no net can learn them. Add some."
+            warnings.warn(message, LaminaWarning, stacklevel=2)
+        if len(dataset.splits) > 1 and (leaks := _find_own_leaks(dataset.splits)):
+            warnings.warn(describe_leaks(leaks), LaminaWarning, stacklevel=2)
+            return replace(dataset, leaks=leaks)
+        return dataset
 
     @property
     def splits(self) -> dict[Split, Images]:
@@ -296,6 +335,12 @@ class Dataset:
     def count_rows(self) -> list[tuple[str, ...]]:
         """The number of images in each split: of all of them, then with each class, label or answer."""
         return _count_rows(self.splits)
+
+
+def _find_own_leaks(splits: Mapping[Split, Images]) -> tuple[Leak, ...]:
+    digests = [digest for images in splits.values() for digest in digest_rows(images.pixels)]
+    names = [name for images in splits.values() for name in images.names]
+    return list_leaks([split for split, images in splits.items() for _ in images.names], names, digests)
 
 
 def _count_rows(splits: Mapping[Split, Images]) -> list[tuple[str, ...]]:

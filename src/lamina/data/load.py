@@ -14,8 +14,8 @@ import numpy as np
 from lamina.data.assembly import build_dataset
 from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
 from lamina.data.decoding import fit_pixels
-from lamina.data.findings import SINGLE_CLASS_REMEDY, find_gaps
-from lamina.data.images import Dataset, Images, Problem, Progress
+from lamina.data.findings import SINGLE_CLASS_REMEDY, find_dark, find_gaps
+from lamina.data.images import Dataset, Images, Problem, Progress, describe_leaks
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import open_archive
 from lamina.data.sources.cifar import open_batches
@@ -35,6 +35,7 @@ NAMES = (*PUBLISHED, *SHAPES)
 PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_archive)
 WHOLE_RULE = "none; all images are evaluated"
 ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
+OPTIONS = ("image_column", "label_columns", "split_column", "label_separator", "label_from")
 EXAMPLES = 3  # images named for each finding
 
 
@@ -54,10 +55,12 @@ def load_data(
 
     Warns:
         LaminaWarning: pictures could not be read and were left out; a picture is in two splits; a split lacks a class;
-            a damaged cache is rebuilt; a download starts; another process is preparing the same set.
+            arrays of an ``.npz`` were converted; a damaged cache is rebuilt; a download starts; another process is
+            preparing the same set.
 
     Raises:
-        DataError: there is no such data set, it can't be used, or the cache can't be written.
+        DataError: there is no such data set, it can't be used, it doesn't use a field of ``preparation``, or the cache
+            can't be written.
 
     >>> data = load_data("shapes", Preparation(size_px=8, val_fraction=0.1))
     >>> len(data.train), data.train.shape, len(data.val)
@@ -65,15 +68,14 @@ def load_data(
     """
     check_type(source, (str, Path), "source", f"the name or path of a data set{ARRAYS}", is_optional=False)
     check_type(preparation, (Preparation,), "preparation", "a Preparation, as in Preparation(size_px=64)")
-    dataset = _read(source, preparation, progress)
+    dataset = _read(source, preparation, progress, is_given=True)
     if not len(dataset.train):
         raise DataError(f"{source} has no training pictures. Put some into train/, or draw fewer as val and test.")
     messages = [_describe_problems(dataset.problems)] if dataset.problems else []
-    if leaks := [f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in dataset.leaks]:
-        count = plural(len(leaks), "picture is", "pictures are")
-        named = name_some(leaks, EXAMPLES)
-        messages.append(f"{count} in two splits, with identical pixels, which inflates the score: {named}")
-    messages += [f"{dataset.name}: {gap.message}" for gap in find_gaps(dataset)]
+    messages += [describe_leaks(dataset.leaks)] if dataset.leaks else []
+    if dataset.conversions:
+        messages.append(f"{dataset.name}: {' '.join(dataset.conversions)} The targets are {dataset.target_reason}.")
+    messages += [f"{dataset.name}: {found.message}" for found in (*find_gaps(dataset), *find_dark(dataset.train))]
     for message in messages:
         warnings.warn(message, LaminaWarning, stacklevel=3)
     return dataset
@@ -211,9 +213,15 @@ def find_prepared(source: str | Path, preparation: Preparation = Preparation()) 
     return find_cached(name, key, digest_of(opened.state))
 
 
-def _read(source: str | Path, preparation: Preparation, progress: Progress | None) -> Dataset:
-    """A data set from the cache, or decoded now."""
+def _read(
+    source: str | Path, preparation: Preparation, progress: Progress | None, *, is_given: bool = False
+) -> Dataset:
+    """A data set from the cache, or decoded now; ``is_given`` where the preparation was given for this source."""
     name, key, opened, drawn = _open(source, preparation)
+    unused = [field for field in OPTIONS if field in preparation.to_json() and field not in opened.options]
+    if is_given and unused:
+        place = "folders of images" if unused == ["label_from"] else "tables"
+        raise DataError(f"{name} does not use {name_some(unused)} ({place} do). Leave {' and '.join(unused)} out.")
 
     def build(folder: Path) -> Dataset:
         show = progress or (lambda *_: None)
@@ -251,6 +259,8 @@ def _find_path(source: str | Path) -> Path | None:
         return download(str(source))
     if source in NAMES:
         return None
+    if source == "":
+        raise DataError(f"The name of the data set is empty. Give a path, or one of {', '.join(NAMES)}.")
     path = Path(source).expanduser()
     if not path.exists():
         looks_like_a_name = isinstance(source, str) and len(path.parts) == 1 and not path.suffix

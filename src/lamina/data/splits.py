@@ -5,10 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
+from typing import Literal
 
-from lamina.data.images import SPLITS, Split
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+# What folders, files, columns and arrays call the splits, in lower case.
+SPLIT_WORDS: dict[str, Split] = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
 
 LEAKS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("val", "train"), ("test", "val"))
 OWN_RULE = "the source's own"

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Mapping
 
 from lamina.data import Dataset
-from lamina.data.images import Split
 from lamina.data.inspection import inspect, measure_spread
+from lamina.data.splits import Split
 from lamina.deploy.document import document
 from lamina.deploy.facts import Facts, collect_facts
 from lamina.deploy.report_pictures import Evidence, show_confusions, show_losses, show_units

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float32
 from torch import from_numpy
 
-from lamina.data.images import SPLITS, Images, Split
+from lamina.data.images import Images
+from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
 from lamina.files import damaged
 from lamina.targets import REGRESSION, Targets, kind_of

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
-from lamina.data.images import Split
+from lamina.data.splits import Split
 from lamina.errors import RunError
 from lamina.evaluation.scores import CALIBRATION_BINS
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets

@@ -6,7 +6,7 @@ import glob
 import itertools
 import math
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from lamina.data import Dataset, Images, Problem
-from lamina.data.arrays import CHANNELS, to_array, to_pixels
+from lamina.data.arrays import CHANNELS, to_array, to_pixels, turn_axes
 from lamina.data.decoding import BadPictureError, decode_image, decode_picture, read_file
 from lamina.data.preparation import Resize
 from lamina.data.sources.folder import is_picture_path, scan_folder
@@ -46,6 +46,8 @@ def find_pictures(inputs: Sequence[str | Path]) -> tuple[list[Path], list[Proble
     """The image files that files, folders and patterns name, each once and in order; the inputs that name none."""
     found: dict[str, Path] = {}
     problems: list[Problem] = []
+    if "" in inputs:
+        raise DataError("A path of pictures is empty. Give a file or a folder; . is the current folder.")
     for given in map(Path, inputs):
         if given.is_dir():
             paths, unread = _search_folder(given)
@@ -92,9 +94,15 @@ def list_pictures(pictures: Picture | Iterable[Picture], shape: Shape) -> Iterab
         is_one = array.ndim == 2 or (
             array.ndim == 3 and array.shape[1:] != (height, width) and array.shape[2] in (*CHANNELS, channels)
         )
-        return list(to_pixels(array[None] if is_one else array, "pictures"))
-    if isinstance(pictures, Images | Dataset) or not isinstance(pictures, Iterable):
+        if array.ndim == 3 and not is_one and array.shape[0] == channels > 1 and array.shape[2] not in CHANNELS:
+            raise DataError(
+                f"pictures of shape {array.shape} may be one image with its channels first, or {channels} grey ones. "
+                f"Use pictures{turn_axes(pictures, '1, 2, 0')} for one image, or pictures[..., None] for grey ones."
+            )
+        return list(to_pixels(pictures[None] if is_one else pictures, "pictures"))
+    if isinstance(pictures, Images | Dataset | Mapping) or not isinstance(pictures, Iterable):
         hint = " Give the pixels of its images." if isinstance(pictures, Images | Dataset) else ""
+        hint = " Give a list of its values." if isinstance(pictures, Mapping) else hint
         raise DataError(f"pictures must be {PICTURES}, got {describe_type(pictures)}.{hint}")
     return pictures
 
@@ -136,6 +144,8 @@ def _decode(picture: Picture, shape: Shape, resize: Resize) -> UInt8[np.ndarray,
         if pixels.shape == (height, width, channels):
             return pixels
         if pixels.shape[2] not in (1, 3, 4):
+            if pixels.shape[0] in (1, 3):
+                raise BadPictureError(f"expected channels last, got shape {pixels.shape}: use .transpose(1, 2, 0)")
             raise BadPictureError(f"expected 1, 3 or 4 channels, got {pixels.shape[2]}")
         picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     if channels not in (1, 3):

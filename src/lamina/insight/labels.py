@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
 from lamina.data import Dataset, Images
-from lamina.data.images import Split
+from lamina.data.splits import Split
 from lamina.errors import DataError
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, Targets
 from lamina.training.randomness import derive_seed

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lamina.data.images import Split
+from lamina.data.splits import Split
 from lamina.errors import LaminaError, RunError, plural, suggest
 from lamina.evaluation.answers import REMEDY, Answers, pack_answers, unpack_answers
 from lamina.evaluation.calibration import Calibration

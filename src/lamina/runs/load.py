@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from lamina.errors import LaminaError, check_type
+from lamina.errors import LaminaError, RunError, check_type
 from lamina.nets import Net
 from lamina.runs.folder import RunFolder, find_run, resolve_run
 from lamina.runs.processes import check_place, lead_record
@@ -54,6 +54,8 @@ def load_run(
         RecipeError: one of the functions is none.
     """
     check_type(path, (str, Path), "path", "the folder or name of a run", is_optional=False)
+    if path == "":
+        raise RunError("path is empty. Give the folder or name of a run.")
     path = find_run(Path(path), Path(runs_dir))
     parts = collect_parts(loss, optimizer, augment, schedule, metrics)
     return Run(path, RunFolder(path).read_record(), module=module, parts=parts)

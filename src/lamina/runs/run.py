@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from lamina.data import Dataset
-from lamina.data.images import Split
+from lamina.data.splits import Split
 from lamina.errors import NetError, RunError, check_type
 from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import Calibration

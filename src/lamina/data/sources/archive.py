@@ -8,13 +8,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from lamina.data.decoding import Picture
-from lamina.data.images import SPLIT_WORDS, Progress
+from lamina.data.images import Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.cifar import is_batches_archive, list_batches
 from lamina.data.sources.folder import arrange, is_hidden, is_picture_path
 from lamina.data.sources.listing import READ_ERRORS, Listing, Source, mark_state, readable
 from lamina.data.sources.members import open_zip, tar_members, zip_members
 from lamina.data.sources.table import HEADER_BYTES, METADATA, SUFFIXES, names_files
+from lamina.data.splits import SPLIT_WORDS
 from lamina.errors import DataError
 
 
@@ -33,7 +34,7 @@ def open_archive(path: Path, preparation: Preparation) -> Source | None:
         pictures = list_zip(path) if is_zip else spool_tar(path, folder / "spool")
         return arrange(pictures, path, preparation.label_from)
 
-    return Source(mark_state(path.stat()), read)
+    return Source(mark_state(path.stat()), read, ("label_from", "label_separator"))
 
 
 def list_zip(path: Path) -> list[Picture]:

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from lamina.data.images import Images, Split
+from lamina.data.images import Images
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing, Source, list_images, mark_state, readable
 from lamina.data.sources.members import tar_members
+from lamina.data.splits import Split
 from lamina.errors import DataError
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from lamina.data.images import SPLIT_WORDS, Split
 from lamina.data.preparation import Preparation
 from lamina.data.sources.folder import is_picture_path
+from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError, name_some, suggest
 
 ColumnKind = Literal["text", "number", "truth", "list", "bytes", "other"]

@@ -14,9 +14,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
-from lamina.data.images import Images, Progress, Split
+from lamina.data.images import Images, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing, Source, list_images
+from lamina.data.splits import Split
 
 ShapesTarget = Literal["shapes", "shapes-attributes", "shapes-pose"]
 

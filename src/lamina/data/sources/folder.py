@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lamina.data.decoding import BadPictureError, Picture
-from lamina.data.images import SPLIT_WORDS, Problem, Split
+from lamina.data.images import Problem
 from lamina.data.preparation import LabelFrom, Preparation
 from lamina.data.sources.listing import Listing, Source, mark_state
+from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -41,7 +42,11 @@ def open_folder(path: Path, preparation: Preparation) -> Source | None:
     if not path.is_dir():
         return None
     scan = scan_folder(path)
-    return Source(scan.digest, lambda *_: arrange(scan.pictures, path, preparation.label_from, scan.problems))
+
+    def read(*_: object) -> Listing:
+        return arrange(scan.pictures, path, preparation.label_from, scan.problems)
+
+    return Source(scan.digest, read, ("label_from", "label_separator"))
 
 
 def is_picture_path(path: str) -> bool:

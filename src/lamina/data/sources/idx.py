@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from lamina.data.images import SPLITS, Split
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing, Source, mark_state, name_rows, readable, stack_pixels
 from lamina.data.sources.members import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO
+from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
 
 IDX = re.compile(r"(.*?)(train|test|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?")

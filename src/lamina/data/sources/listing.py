@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from lamina.data.decoding import Picture
-from lamina.data.images import Images, Problem, Progress, Split
+from lamina.data.images import Images, Problem, Progress
+from lamina.data.splits import Split
 from lamina.errors import DataError
 from lamina.targets import SINGLE_LABEL, KindName, kind_of
 
@@ -52,6 +53,7 @@ class Listing:
     label_reason: str = "the class folders"  # where the labels come from
     kind: KindName | None = None  # where the source leaves no choice
     pixels: Pixels | None = None  # of arrays; the pictures then have only names
+    conversions: Sequence[str] = ()  # of arrays: what their values were taken for, in words
 
     def keep(self, rows: Sequence[int], pictures: Sequence[Picture], problems: Sequence[Problem]) -> Listing:
         """The listing of these rows, with their pictures, and the problems of the others."""
@@ -70,6 +72,7 @@ class Source:
 
     state: object
     read: Callable[[Path, Progress], Listing]
+    options: Sequence[str] = ()  # the fields of Preparation that it uses, of those that most sources do not
 
 
 def list_images(splits: Mapping[Split, Images], label_reason: str, content: str | None = None) -> Listing:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from lamina.data.images import SPLIT_WORDS, SPLITS, Split
+from lamina.data.arrays import describe_range, find_factor
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import (
     BLOCK_BYTES,
@@ -26,13 +26,16 @@ from lamina.data.sources.listing import (
     readable,
 )
 from lamina.data.sources.members import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO, open_zip
-from lamina.errors import DataError
+from lamina.data.splits import SPLIT_WORDS, SPLITS, Split
+from lamina.errors import DataError, name_some
+from lamina.targets import KindName
 
 IMAGE_WORDS = ("images", "x", "data", "pixels", "image")
 LABEL_WORDS = ("targets", "labels", "y", "target", "label")
 NAME_KEYS = ("class_names", "target_names", "label_names", "classes")
 LAYOUT = "Expected x_train and y_train, train_images and train_labels, or images and targets."
 GREY_OR_RGB = (1, 3)
+CHANNELS_FIRST = (0, 2, 3, 1)
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,14 @@ class _Member:
                 yield np.frombuffer(data, self.dtype).reshape(-1, *self.shape[1:])
 
 
-def open_npz(path: Path, _: Preparation) -> Source | None:
+def open_npz(path: Path, preparation: Preparation) -> Source | None:
     """An ``.npz``, by its name; docs/your-images.md lists the arrays that it may hold."""
     if not path.name.lower().endswith(".npz") or not path.is_file():
         return None
-    return Source(mark_state(path.stat()), lambda *_: _list_arrays(path))
+    return Source(mark_state(path.stat()), lambda *_: _list_arrays(path, preparation.task), ("label_separator",))
 
 
-def _list_arrays(path: Path) -> Listing:
+def _list_arrays(path: Path, task: KindName | None) -> Listing:
     with readable(path), open_zip(path) as archive:
         found = [one.filename.removesuffix(".npy") for one in archive.infolist() if one.filename.endswith(".npy")]
         keys = _find_keys(found, path)
@@ -81,13 +84,17 @@ def _list_arrays(path: Path) -> Listing:
     names = None if stored_names is None else tuple(str(clean_label(name)) for name in stored_names.ravel().tolist())
     counts = {split: one.shape[0] if one.shape else 0 for split, one in images.items()}
     labels = _join_labels(label_arrays, counts, names, path)
+    pixels, conversions = _join_pixels(images, path)
+    if task is None:
+        conversions += _describe_labels(list(label_arrays.values()), next(key for _, key in keys.values()), names)
     return Listing(
         pictures=name_rows(counts),
         splits=[split for split, count in counts.items() for _ in range(count)],
         labels=labels,
         target_names=names if len(labels) == 1 else None,
         label_reason=f"array{'s' if len(keys) > 1 else ''} {', '.join(key for _, key in keys.values())}",
-        pixels=_join_pixels(images, path),
+        pixels=pixels,
+        conversions=conversions,
     )
 
 
@@ -136,31 +143,30 @@ def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> _Member:
     return _Member(path, key, shape, dtype, is_fortran)
 
 
-def _join_pixels(images: Mapping[Split | None, _Member], path: Path) -> Pixels:
+def _join_pixels(images: Mapping[Split | None, _Member], path: Path) -> tuple[Pixels, list[str]]:
+    """The pixels of all splits, and what they were taken for."""
     axes = {split: _order_axes(one.shape, path) for split, one in images.items()}
     # An array (N, H, W) gets its channels at the end, where axis 3 is.
     shapes = {split: tuple((*one.shape, 1)[axis] for axis in axes[split][1:]) for split, one in images.items()}
     if len(set(shapes.values())) > 1:
         sizes = ", ".join(f"{split} {' x '.join(map(str, shape))}" for split, shape in shapes.items())
         raise DataError(f"The splits of {path} have images of different sizes: {sizes}. Make them of one size.")
-    scale, highest = _find_scale(list(images.values()), path)
+    scale, is_bytes = _find_scale(list(images.values()), path)
 
     def blocks() -> Iterator[UInt8[np.ndarray, "m h w c"]]:
         for split, one in images.items():
             for block in one.blocks():
                 rows = (block[..., None] if block.ndim == 3 else block).transpose(axes[split])
                 if rows.dtype != np.uint8:
-                    low, high = rows.min(), rows.max()
-                    if not (low >= 0 and high <= highest):  # also where one is NaN
-                        raise DataError(
-                            f"The images of {path} have values from {low:g} to {high:g}; expected 0 to 255, or "
-                            "fractions from 0 to 1. Scale them to one of these."
-                        )
                     rows = np.round(rows * scale).astype(np.uint8)
                 yield rows
 
     height, width, channels = next(iter(shapes.values()))
-    return Pixels((sum(one.shape[0] for one in images.values()), height, width, channels), blocks)
+    key = next(iter(images.values())).key
+    conversions = [] if is_bytes else [f"{key} has values from 0 to {255 // scale}, taken as pixels from 0 to 255."]
+    if any(order == CHANNELS_FIRST for order in axes.values()):
+        conversions.append(f"{key} has the shape {next(iter(images.values())).shape}, taken as (N, C, H, W).")
+    return Pixels((sum(one.shape[0] for one in images.values()), height, width, channels), blocks), conversions
 
 
 def _order_axes(shape: tuple[int, ...], path: Path) -> tuple[int, int, int, int]:
@@ -175,23 +181,55 @@ def _order_axes(shape: tuple[int, ...], path: Path) -> tuple[int, int, int, int]
                 "Save them as (N, H, W) if they are grey, or larger."
             )
         if is_first or is_last:
-            return (0, 1, 2, 3) if is_last else (0, 2, 3, 1)
+            return (0, 1, 2, 3) if is_last else CHANNELS_FIRST
     raise DataError(
         f"The images of {path} have the shape {shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 "
         "channels C. Reshape them."
     )
 
 
-def _find_scale(members: Sequence[_Member], path: Path) -> tuple[int, int]:
-    """The factor that makes pixels 0 to 255, and the highest value that they may have before."""
+def _find_scale(members: Sequence[_Member], path: Path) -> tuple[int, bool]:
+    """The factor that makes pixels 0 to 255, and whether they are uint8 already; DataError where it is not clear."""
     kinds = {one.dtype.kind for one in members}
     if not kinds <= set("buif"):
         raise DataError(
             f"The images of {path} hold {members[0].dtype}; expected numbers from 0 to 255, or from 0 to 1."
         )
-    if kinds & set("ui"):
-        return 1, 255
-    return (255, 1) if all(np.all(block <= 1) for one in members for block in one.blocks()) else (1, 255)
+    if all(one.dtype == np.uint8 for one in members):
+        return 1, True
+    low, high, is_whole = math.inf, -math.inf, True
+    for one in members:
+        for block in one.blocks():
+            low, high = min(low, float(block.min())), max(high, float(block.max()))
+            low, high = (math.nan, math.nan) if np.isnan(block).any() else (low, high)
+            is_whole = is_whole and (block.dtype.kind != "f" or bool((block == np.round(block)).all()))
+            if not math.isfinite(high - low):
+                break
+    factor = find_factor(low, high, is_whole)
+    if factor is None:
+        raise DataError(f"{members[0].key} of {path} {describe_range(low, high)}.")
+    return (factor if kinds <= set("bf") else 1), False
+
+
+def _describe_labels(arrays: Sequence[np.ndarray], key: str, names: Sequence[str] | None) -> list[str]:
+    """What is unclear about labels, so that Images.from_arrays would reject them."""
+    labels = arrays[0][:, 0] if arrays[0].ndim == 2 and arrays[0].shape[1] == 1 else arrays[0]
+    if labels.ndim == 2 and labels.dtype.kind in "iuf" and np.isin(labels, (0, 1)).all():
+        return [f"{key} has {labels.shape[1]} columns of only 0 and 1 as {labels.dtype}."]
+    if labels.ndim != 1 or labels.dtype.kind not in "iuf" or names is not None:
+        return []
+    numbers = np.unique(np.concatenate([array.ravel() for array in arrays]))
+    if not (numbers == np.round(numbers)).all():
+        return []
+    found = [f"{key} has whole numbers as {labels.dtype}."] if labels.dtype.kind == "f" else []
+    if not np.array_equal(numbers, np.arange(len(numbers))):
+        shown = name_some([f"{number:g}" for number in numbers])
+        found.append(f"{key} has the numbers {shown}, not 0 to {len(numbers) - 1}.")
+    return found
+
+
+def _is_one_hot(labels: Shaped[np.ndarray, "n k"]) -> bool:
+    return labels.dtype.kind in "buif" and bool(np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all())
 
 
 def _join_labels(
@@ -216,9 +254,8 @@ def _join_labels(
             f"The splits of {path} have different numbers of labels per image. Give all splits the same label columns."
         )
     joined = np.concatenate(parts)
-    if joined.ndim == 2 and joined.dtype.kind in "buif":
-        is_one_hot = np.isin(joined, (0, 1)).all() and (joined.sum(axis=1) == 1).all()
-        joined = joined.argmax(axis=1) if is_one_hot else joined
+    if joined.ndim == 2 and _is_one_hot(joined):
+        joined = joined.argmax(axis=1)
     if joined.ndim == 2:
         count = joined.shape[1]
         columns = names if names and len(names) == count else [f"label_{place}" for place in range(count)]

@@ -12,11 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from lamina.data.decoding import BadPictureError, Picture
-from lamina.data.images import SPLIT_WORDS, Problem, Progress, Split
+from lamina.data.images import Problem, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.columns import URL, Columns, Table, choose_columns, read_splits
 from lamina.data.sources.folder import is_hidden, is_picture_path, stat_file, walk_files
 from lamina.data.sources.listing import Listing, Source, mark_state
+from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".parquet")
@@ -50,7 +51,7 @@ def open_table(path: Path, preparation: Preparation) -> Source | None:
 
         return spool_table(listing, folder)
 
-    return Source(state, read)
+    return Source(state, read, ("image_column", "label_columns", "label_separator", "split_column"))
 
 
 def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | None:
