@@ -119,7 +119,8 @@ def test_fingerprints_stay_the_same(form: str, pictures, tmp_path: Path) -> None
     }[form]()
     assert load_data(source).fingerprint == FINGERPRINTS[form]
     if form != "shapes":
-        alike = Preparation(task="single-label", label_from="parent", split_seed=7, resize="pad")
+        label_from = "parent" if form == "folder" else "folder"
+        alike = Preparation(task="single-label", label_from=label_from, split_seed=7, resize="pad")
         assert load_data(source, alike).fingerprint == FINGERPRINTS[form]
     for other in (Preparation(size_px=7), Preparation(val_fraction=0.2), Preparation(val_fraction=0.2, split_seed=1)):
         if form == "shapes" or other.size_px:

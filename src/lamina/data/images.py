@@ -131,7 +131,7 @@ class Images:
             x: uint8 (N, H, W) or (N, H, W, C), 0 to 255.
             y: one target an image. Whole numbers (N,) are classes counted from 0 without gaps, texts (N,) the names of
                 classes; booleans (N,) are yes or no, and (N, K) are labels; floats (N,) or (N, K) are numbers to
-                predict. Floats without a fraction are none of these unless ``task`` says which.
+                predict. Floats without a fraction are numbers if most differ; else ``task`` must say so.
             names: of the classes, the labels, the question or the numbers. By default, classes are named by their
                 numbers or texts; give them where a split may lack a class.
             split: the split they belong to.
