@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from lamina.drawing.style import FAINT_INK, INK, label, percent_formatter
 
-MOST_NAMED = 14  # of more layers, only some are named
+MOST_NAMED, MOST_TICKS = 14, 8  # of more layers, only some are named
 NARROW = 10.0  # the ratio of the ends of a logarithmic axis up to which its ticks have equal differences
 WIDE = 10_000.0  # and from which on they are powers of ten
 NOTHING = "not measured"
@@ -46,9 +46,9 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
         if len(rows) == 1:
             values = [drawn[name][rows[0]["epoch"]] for name in names if name in drawn]
             axes.plot([names.index(name) for name in names if name in drawn], values, color=FAINT_INK, linewidth=1)
+            ticks = range(0, len(names), -(-len(names) // MOST_TICKS))
             axes.set_xlim(-0.5, len(names) - 0.5)
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{place + 1:.0f}"))
+            axes.set_xticks(ticks, [_find_number(names[place], place) for place in ticks])
         for name, series in drawn.items():
             marker = "o" if len(series) == 1 else None
             places = [names.index(name)] if len(rows) == 1 else list(series)
@@ -62,7 +62,9 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
         elif column.endswith("norms"):
             _scale_by_logarithm(axes)
         elif column == "inactive_fractions":
-            axes.set_ylim(0, 1)
+            axes.set_ylim(-0.04, 1.04)  # room for the markers at both ends
+            axes.set_yticks(np.arange(0, 1.01, 0.2))
+            axes.spines["left"].set_bounds(0, 1)
             axes.yaxis.set_major_formatter(percent_formatter())
         axes.set_title(title, loc="left", color=INK, fontsize=10)
 
@@ -75,6 +77,12 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
     bar.ax.minorticks_off()
     bar.ax.tick_params(length=0, labelsize=8)
     bar.outline.set_visible(False)
+
+
+def _find_number(name: str, place: int) -> str:
+    """A layer's number in the net; its place among the drawn ones in a user's own module, whose layers have paths."""
+    number = name.partition(" ")[0].partition(".")[0]
+    return number if number.isdecimal() else str(place + 1)
 
 
 def _scale_by_logarithm(axes: Axes) -> None:
