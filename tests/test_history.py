@@ -42,7 +42,8 @@ def raises(message: str):
 
 
 def test_the_history_is_a_frame_of_the_epochs_numbers(run):
-    assert run.history.shape == (0, 0)
+    assert run.history.is_empty()
+    assert run.history.columns[:3] == ["epoch", "epochs", "train_loss"]
     for row in (
         {"event": "epoch", "epoch": 1, "train_loss": 1, "weights": "ab", "diagnoses": []},
         {"event": "rewind", "rewind": 1, "lr": 0.5},

@@ -132,7 +132,8 @@ def test_other_data_is_rejected(tmp_path):
     with raises(
         RunError,
         f"pets has changed since {run.path} was trained (fingerprint def456, was abc123). "
-        "Restore the pictures, or train a new run.",
+        "Restore the pictures, train a new run, or evaluate the model on other images: "
+        "evaluate(run.load_model(), images).",
     ):
         find_dataset(run.folder, run.record, dataclasses.replace(DATA, fingerprint="def456"))
 
@@ -170,7 +171,7 @@ def test_a_module_of_ones_own_is_given_again_and_resumes(tmp_path):
     follow(resumed)
     assert same(weights(resumed), weights(straight))
     with_net, _ = start(tmp_path)
-    with raises(RunError, f"{with_net.path} holds its own net, tiny. Leave out --net and module."):
+    with raises(RunError, f"{with_net.path} holds its own net, tiny. Leave out module (on the command line, --net)."):
         resume(with_net, module=build())
 
 
@@ -227,7 +228,8 @@ def test_two_processes_cannot_train_one_run_and_a_dead_one_holds_nothing(tmp_pat
         with (
             raises(
                 RunError,
-                f"{run.path} is being trained by another process. Wait until it ends, or stop it, and try again.",
+                f"{run.path} is being trained by another process or thread. Wait until it ends, or stop it, and try "
+                "again.",
             ),
             lock_folder(run.path),
         ):

@@ -393,7 +393,7 @@ def test_an_iterator_that_is_still_open_is_named_as_what_holds_the_run(tmp_path)
         next(run.iter_train())
     assert str(raised.value) == (
         f"{run.path} is being trained by this process. "
-        "Finish or close() the iterator of run.iter_train() that is still open."
+        "Wait for its other thread, or finish or close() the iterator of run.iter_train() that is open."
     )
     events.close()
     next(run.iter_train())

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from lamina.data import Preparation
-from lamina.errors import RunError
+from lamina.errors import LaminaWarning, RunError
 from lamina.evaluation.evaluating import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
-from lamina.runs.load import DamagedRun, list_runs, load_run
+from lamina.runs.load import DamagedRun, find_runs, list_runs, load_run
 from lamina.runs.record import FORMAT, OwnModule, RunRecord, resume_command
 from lamina.runs.run import Run
 from lamina.runs.start import create_folder
@@ -127,7 +127,10 @@ def test_runs_created_at_once_never_share_a_folder(tmp_path, record):
 
 def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
     before = (run.path / "run.json").read_bytes()
-    with raises(f"There is a run {run.path} already. Choose another name, or delete that folder."):
+    resume = f"load_run('{run.path}').train()"
+    with raises(
+        f"There is a run {run.path} already. Go on with it by {resume}, choose another name, or delete that folder."
+    ):
         create_folder(run.path.parent, record, "first")
     assert (run.path / "run.json").read_bytes() == before
 
@@ -180,7 +183,7 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
 
 
 def test_a_run_with_its_own_net_takes_no_other(run):
-    with raises(f"{run.path} holds its own net, tiny. Leave out --net and module."):
+    with raises(f"{run.path} holds its own net, tiny. Leave out module (on the command line, --net)."):
         load_run(run.path, module=own_module()).load_model()
 
 
@@ -190,8 +193,8 @@ def test_an_own_module_without_a_name_is_named_by_its_file():
 
 def test_missing_weights_are_named(run):
     with raises(
-        f"{run.path}/model.safetensors is missing: the training ended before its weights were saved, or they were "
-        f"deleted. Write it with lamina resume {run.path}"
+        f"{run.path}/model.safetensors is missing: the run was not trained yet, ended before weights were saved, or "
+        f"lost them. Train it by load_run('{run.path}').train() (on the command line, lamina resume {run.path})."
     ):
         run.load_model()
 
@@ -264,17 +267,16 @@ def test_a_file_of_a_run_is_not_a_run(run):
 
 
 def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
-    assert list_runs(tmp_path / "runs") == []
+    assert find_runs(tmp_path / "runs") == ([], [])
     newer = load_run(create_folder(tmp_path, dataclasses.replace(record, created="2026-02-01T00:00:00+00:00"), "a"))
     older = load_run(create_folder(tmp_path, dataclasses.replace(record, created="2026-01-01T00:00:00+00:00"), "b"))
     (tmp_path / "empty").mkdir()
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "notes.txt").touch()
-    assert list_runs(tmp_path) == [
-        older,
-        newer,
-        DamagedRun(tmp_path / "empty", f"{tmp_path}/empty is not a run: it has no run.json. Give the folder of a run."),
-    ]
+    problem = f"{tmp_path}/empty is not a run: it has no run.json. Give the folder of a run."
+    assert find_runs(tmp_path) == ([older, newer], [DamagedRun(tmp_path / "empty", problem)])
+    with pytest.warns(LaminaWarning, match="Left out a run that is damaged: .* it has no run.json"):
+        assert list_runs(tmp_path) == [older, newer]
 
 
 def test_a_checkpoint_is_read_as_it_was_saved(run, training):

@@ -100,14 +100,14 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        process, remedy = "another process", "Wait until it ends, or stop it, and try again."
+        process, remedy = "another process or thread", "Wait until it ends, or stop it, and try again."
         with suppress(OSError, ValueError):
             number = int(owner.read_text())
             process = f"process {number}"
             if number == os.getpid():
                 process, remedy = (
                     "this process",
-                    "Finish or close() the iterator of run.iter_train() that is still open.",
+                    "Wait for its other thread, or finish or close() the iterator of run.iter_train() that is open.",
                 )
         raise RunError(f"{folder} is being trained by {process}. {remedy}") from error
     except OSError as error:

@@ -67,11 +67,13 @@ class _MismatchError(ValueError):
         return _MismatchError(self.problem, part + self.path, self.hint)
 
 
-def explain_arguments(error: type[LaminaError], hint: str = "") -> Callable[[type[Value]], type[Value]]:
+def explain_arguments(
+    error: type[LaminaError], hint: str = "", elsewhere: Sequence[type] = ()
+) -> Callable[[type[Value]], type[Value]]:
     """Make a dataclass raise ``error`` for arguments that are none of its fields, as it does for wrong values.
 
     ``hint`` is a sentence for too many arguments by position: ``{given}`` is a call with these, ``{rest}`` one without
-    the first.
+    the first. ``elsewhere`` are dataclasses whose fields may be meant.
 
     >>> @explain_arguments(LaminaError)
     ... @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def explain_arguments(error: type[LaminaError], hint: str = "") -> Callable[[typ
             try:
                 signature.bind(*by_place, **by_name)
             except TypeError as mismatch:
-                problem = _explain_mismatch(str(mismatch), kind, signature, by_place, by_name, hint)
+                problem = _explain_mismatch(str(mismatch), kind, signature, by_place, by_name, hint, elsewhere)
                 raise error(f"{kind.__name__}: {problem}") from None
             init(self, *by_place, **by_name)
 
@@ -133,13 +135,14 @@ def _explain_mismatch(
     by_place: Sequence[object],
     by_name: Mapping[str, object],
     hint: str = "",
+    elsewhere: Sequence[type] = (),
 ) -> str:
     """What is wrong with the arguments of a call, and what would be right."""
     parameters = [name for name in signature.parameters if name not in ("self", "cls")]
     owner = made.__name__
     if unknown := [name for name in by_name if name not in parameters]:
         known = suggest(unknown[0], parameters) if parameters else "It has none."
-        where = _find_place(made, unknown[0], by_name[unknown[0]]) or known
+        where = _find_place(made, unknown[0], by_name[unknown[0]], elsewhere) or known
         return f"{reprlib.repr(unknown[0])} is not one of its arguments. {where}"
     named = [name for name in parameters if signature.parameters[name].kind is inspect.Parameter.KEYWORD_ONLY]
     placed = [name for name in parameters if name not in named]
@@ -158,8 +161,11 @@ def _explain_mismatch(
     return problem.rstrip()
 
 
-def _find_place(made: Callable[..., object], name: str, value: object) -> str:
-    """Which argument of a function has a field of this ``name``, or else takes such a ``value``, as a sentence."""
+def _find_place(made: Callable[..., object], name: str, value: object, elsewhere: Sequence[type] = ()) -> str:
+    """A sentence: what argument, or class of ``elsewhere``, has a field of this ``name``, or takes the ``value``."""
+    for other in elsewhere:
+        if name in _field_types(other):
+            return f"{name} belongs to {other.__name__}, as in {other.__name__}({name}={reprlib.repr(value)})."
     types = {} if isinstance(made, type) else get_type_hints(made)
     types.pop("return", None)
     options = [(argument, option) for argument, kind in types.items() for option in get_args(kind) or (kind,)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from lamina.cli.options.evaluate import RunsOptions
 from lamina.cli.terminal import Terminal
-from lamina.errors import LaminaError, RunError
+from lamina.errors import LaminaError
 from lamina.runs.differences import compare_runs
-from lamina.runs.load import DamagedRun, list_runs, load_run
+from lamina.runs.load import find_runs, load_run
 from lamina.runs.run import Run
 from lamina.runs.summary import summarize_run
 
@@ -17,14 +17,13 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
         first, second = (load_run(path, runs_dir=options.runs_dir) for path in options.diff)
         _show_differences(first, second, terminal)
         return 0
-    rows, problems = [], []
-    for entry in list_runs(options.runs_dir):
+    rows, (runs, damaged) = [], find_runs(options.runs_dir)
+    problems = [(each.path, each.problem) for each in damaged]
+    for each in runs:
         try:
-            if isinstance(entry, DamagedRun):
-                raise RunError(entry.problem)
-            rows.append(_show_run(entry, terminal))
+            rows.append(_show_run(each, terminal))
         except LaminaError as error:
-            problems.append((entry.path, str(error)))
+            problems.append((each.path, str(error)))
     if rows:
         blank = dict.fromkeys(rows[0], "")
         rows += [blank | {"run": str(path), "score": "damaged"} for path, _ in problems]

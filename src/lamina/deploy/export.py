@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from lamina.data.preparation import Resize
-from lamina.errors import LaminaError, NetError, RunError, check_type
+from lamina.errors import LaminaError, NetError, RunError
 from lamina.evaluation.calibration import describe_answers
 from lamina.evaluation.predictor import Predictor
 from lamina.files import read_bytes
@@ -73,7 +73,7 @@ def export_onnx(model: Model, resize: str) -> bytes:
         raise NetError(
             "To export ONNX files, onnx and onnxscript must be installed: pip install 'lamina[export]'"
         ) from error
-    check_type(model, (Model,), "model", "a Model, as run.load_model() gives", is_optional=False)
+    Predictor(model, resize)  # checks both
     with warnings.catch_warnings(action="ignore"):  # about torch's own old functions
         try:
             program = torch.onnx.export(
@@ -99,7 +99,7 @@ def export_onnx(model: Model, resize: str) -> bytes:
 
 def export_pt2(model: Model, resize: str) -> bytes:
     """A model as a file of ``torch.export``, which ``torch.export.load`` reads; nothing in it is pickled code."""
-    check_type(model, (Model,), "model", "a Model, as run.load_model() gives", is_optional=False)
+    Predictor(model, resize)  # checks both
     content = io.BytesIO()
     with warnings.catch_warnings(action="ignore"):
         try:

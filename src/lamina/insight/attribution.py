@@ -92,6 +92,8 @@ def integrated_gradients(
     ``baseline`` is the colour of an empty image, 0 to 255 for each channel; by default the model's mean.
     """
     pixels, targets = _check(model, pixels, targets)
+    if not isinstance(steps, int) or steps < 1:
+        raise NetError(f"steps must be a whole number of at least 1, got {steps!r:.60}.")
     places, weights = np.polynomial.legendre.leggauss(steps)  # on -1 to 1
     maps = np.empty(pixels.shape[:3], np.float32)
     with torch.enable_grad(), float_inputs(model, pixels, baseline) as (inputs, empty):

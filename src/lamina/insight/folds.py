@@ -145,6 +145,8 @@ def cross_predict(
 ) -> CrossPrediction:
     """Train ``net``, or a pretrained one's head, for each fold, and predict the others; ``groups`` stay together."""
     check_type(images, (Images,), "images", "Images, as dataset.train has", is_optional=False)
+    check_type(net, (Net, TimmNet), "net", 'a Net, as load_net("cnn-s") gives', is_optional=False)
+    check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives", is_optional=False)
     check_dealable(images)
     limited, _ = limit_groups(images, digest_rows(images.pixels) if groups is None else groups)
     seed = derive_seed(recipe.seed, "folds")

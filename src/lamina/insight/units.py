@@ -21,7 +21,7 @@ from lamina.insight.layers import find_fields
 from lamina.nets.window import Field, Pair
 from lamina.targets import REGRESSION, Score
 from lamina.text import shorten
-from lamina.training.activations import activations, find_path, module_paths, watch
+from lamina.training.activations import activations, find_paths, module_paths, watch
 from lamina.training.model import Model, check_input, eval_mode, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 
@@ -106,7 +106,7 @@ def measure_responses(
 ) -> dict[str, Responses]:
     """The greatest output of each unit of some layers for each image, by the layers' module paths."""
     pixels = check_input(model, pixels, "pixels")
-    paths = [find_path(model, layer) for layer in layers]
+    paths = [*find_paths(model, layers).values()]
     found = _find_all_greatest(model, pixels, paths, progress)
     fields = find_fields(model, paths)
     return {path: Responses(*own, fields[path]) for path, own in found.items()}

@@ -6,7 +6,7 @@ import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, dataclass_transform
 
 from lamina.errors import NetError
 from lamina.nets.window import Field, Pair, Window
@@ -30,6 +30,13 @@ class Layer(ABC):
     Invalid arguments raise ``NetError``. ``out_shape`` raises it for an input shape that does not fit; the
     other methods may rely on a shape that does.
     """
+
+    def __new__(cls, *_: object, **__: object) -> Self:
+        if lacking := sorted(cls.__abstractmethods__):
+            raise NetError(
+                f"{cls.__name__} lacks the method {lacking[0]}. Define it in the class, as Layer describes it."
+            )
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         check_fields(self, NetError, f"{type(self).__name__}: ")

@@ -29,6 +29,10 @@ WANTED_OUTPUT = {  # by whether the net predicts numbers
 }
 
 
+class NoLayerError(NetError, IndexError):
+    """A net has no layer of an index; an ``IndexError``, by which Python ends its own loops over sequences."""
+
+
 @dataclass(frozen=True, init=False, repr=False)
 class Net(Sequence[Layer]):
     """A sequence of layers. Nets are immutable: another design is another net.
@@ -57,11 +61,15 @@ class Net(Sequence[Layer]):
     @overload
     def __getitem__(self, index: slice) -> Net: ...
     def __getitem__(self, index: int | slice) -> Layer | Net:
-        return Net(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
+        try:
+            return Net(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
+        except (IndexError, TypeError):
+            wanted = f"whole numbers from 0 to {len(self) - 1}, or slices"
+            raise NoLayerError(f"the indices of this net are {wanted}, got {index!r:.60}.") from None
 
     def __add__(self, other: Net) -> Net:
         if not isinstance(other, Net):
-            return NotImplemented
+            raise NetError(f"a net is joined to another Net, as in net + Net(Output()), got {reprlib.repr(other)}.")
         return Net(*self.layers, *other.layers)
 
     def __repr__(self) -> str:
@@ -173,6 +181,8 @@ Put Flatten() or GlobalAvgPool() before it.
         >>> Net(Conv2d(32, 3), BatchNorm(), ReLU()).without(BatchNorm)
         Net(Conv2d(32, 3), ReLU())
         """
+        if not isinstance(kind, type):
+            raise NetError(f"without: kind must be a class of layers, such as BatchNorm, got {reprlib.repr(kind)}.")
         return Net(*_rebuild(self.layers, lambda layer: () if isinstance(layer, kind) else (layer,)))
 
     def replace(self, old: type[Layer] | Layer, new: Layer) -> Net:

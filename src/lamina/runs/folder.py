@@ -111,8 +111,8 @@ class RunFolder:
         file = self.weights_file
         if not file.exists():
             raise RunError(
-                f"{file} is missing: the training ended before its weights were saved, or they were deleted. "
-                f"Write it with lamina resume {self.path}"
+                f"{file} is missing: the run was not trained yet, ended before weights were saved, or lost them. Train "
+                f"it by load_run({str(self.path)!r}).train() (on the command line, lamina resume {self.path})."
             )
         remedy = f"Restore it from a copy, or write it again with lamina resume {self.path}"
         weights, _ = unpack_tensors(read_bytes(file), str(file), remedy)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamina.errors import LaminaWarning
 from lamina.files import damaged, parse_object, read_bytes
-from lamina.training.events import LayerFigures
+from lamina.training.events import Epoch, LayerFigures
 
 if TYPE_CHECKING:
     import polars
@@ -75,9 +75,11 @@ class History:
         import polars
 
         rows = self.epochs()
-        names = dict.fromkeys(name for row in rows for name in row if name not in (*TEXTS, *NESTED))
+        known = rows or [dict.fromkeys(field.name for field in fields(Epoch) if field.name not in ("score", "metrics"))]
+        names = dict.fromkeys(name for row in known for name in row if name not in (*TEXTS, *NESTED))
         columns = {name: [row.get(name) for row in rows] for name in names}
-        return polars.DataFrame(columns, strict=False)
+        schema = None if rows else dict.fromkeys(names, polars.Float64)
+        return polars.DataFrame(columns, schema, strict=False)
 
     def trim(self, epochs: int, rewinds: int) -> None:
         """Cut off what is ahead of a checkpoint of so many epochs and rewinds; this needs no room on the disk."""

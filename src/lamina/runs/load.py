@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from lamina.errors import LaminaError, RunError, check_type
+from lamina.errors import LaminaError, LaminaWarning, RunError, check_type
 from lamina.nets import Net
 from lamina.runs.folder import RunFolder, find_run, resolve_run
 from lamina.runs.processes import check_place, lead_record
@@ -69,9 +70,26 @@ def share_run(path: str | Path, group: Group) -> Run:
 
 
 @explain_call
-def list_runs(folder: str | Path) -> list[Run | DamagedRun]:
-    """The runs in a folder, oldest first, then the damaged ones; empty if the folder does not exist."""
+def list_runs(folder: str | Path = "runs") -> list[Run]:
+    """The runs in a folder, oldest first.
+
+    Warns:
+        LaminaWarning: a folder in it cannot be read as a run, and is left out.
+
+    Raises:
+        RunError: there is no such folder.
+    """
     check_type(folder, (str, Path), "folder", "the folder of the runs", is_optional=False)
+    if not Path(folder).is_dir():
+        raise RunError(f"There is no folder {folder}. Give the one that start_run was given as runs_dir.")
+    runs, damaged_runs = find_runs(folder)
+    for damaged in damaged_runs:
+        warnings.warn(f"Left out a run that is damaged: {damaged.problem}", LaminaWarning, stacklevel=3)
+    return runs
+
+
+def find_runs(folder: str | Path) -> tuple[list[Run], list[DamagedRun]]:
+    """The runs in a folder, oldest first, and the damaged ones; none if the folder does not exist."""
     runs: list[Run] = []
     damaged_runs: list[DamagedRun] = []
     for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else ():
@@ -80,4 +98,4 @@ def list_runs(folder: str | Path) -> list[Run | DamagedRun]:
                 runs.append(load_run(path))
             except LaminaError as error:
                 damaged_runs.append(DamagedRun(path, str(error)))
-    return [*sorted(runs, key=lambda run: run.record.created), *damaged_runs]
+    return sorted(runs, key=lambda run: run.record.created), damaged_runs

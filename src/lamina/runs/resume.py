@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from lamina.data import NAMES, Dataset, load_data
+from lamina.data import NAMES, Dataset, Images, load_data
 from lamina.data.load import resize_dataset
 from lamina.errors import DataError, LaminaWarning, RecipeError, RunError, check_type, name_some
 from lamina.nets import Net
@@ -44,10 +44,11 @@ def find_source(folder: RunFolder, record: RunRecord, moved_to: str | Path | Non
 
 
 def find_dataset(
-    folder: RunFolder, record: RunRecord, data: Dataset | str | Path | None, group: Group = ALONE
+    folder: RunFolder, record: RunRecord, data: Dataset | Images | str | Path | None, group: Group = ALONE
 ) -> Dataset:
     """A run's data set: ``data``, or loaded from there, or from where the run had it; it must not have changed."""
-    check_type(data, (Dataset, str, Path), "data", "a Dataset, or the name or path of a data set")
+    check_type(data, (Dataset, Images, str, Path), "data", "a Dataset, Images, or the name or path of a data set")
+    data = Dataset.from_images(data) if isinstance(data, Images) else data
     source = data if isinstance(data, Dataset) else find_source(folder, record, data)
     preparation = record.data.preparation
     dataset = source if isinstance(source, Dataset) else load_data(source, preparation)
@@ -60,9 +61,15 @@ def find_dataset(
             "shared disk or copied."
         )
     if dataset.fingerprint != record.data.fingerprint:
+        sources = {dataset.source, record.data.source}
+        if len(sources) > 1 and sources & {*NAMES, ""}:
+            problem = f"{dataset.name} is another data set than {record.data.name}, which {folder.path} was trained on."
+        else:
+            marks = f"fingerprint {dataset.fingerprint}, was {record.data.fingerprint}"
+            problem = f"{dataset.name} has changed since {folder.path} was trained ({marks})."
         raise RunError(
-            f"{dataset.name} has changed since {folder.path} was trained (fingerprint {dataset.fingerprint}, was "
-            f"{record.data.fingerprint}). Restore the pictures, or train a new run."
+            f"{problem} Restore the pictures, train a new run, or evaluate the model on other images: "
+            f"evaluate(run.load_model(), images)."
         )
     return dataset
 
@@ -71,7 +78,9 @@ def choose_net(folder: RunFolder, record: RunRecord, module: Net | nn.Module | N
     """The net that the run holds, or the user's own net or module, which the caller has to give."""
     if (net := record.net or record.timm) is not None:
         if module is not None:
-            raise RunError(f"{folder.path} holds its own net, {record.net_name}. Leave out --net and module.")
+            raise RunError(
+                f"{folder.path} holds its own net, {record.net_name}. Leave out module (on the command line, --net)."
+            )
         return net
     if module is None:
         raise RunError(

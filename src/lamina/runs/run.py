@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from lamina.data import Dataset
+from lamina.data import Dataset, Images
 from lamina.data.splits import Split
 from lamina.errors import NetError, RunError, check_type
 from lamina.evaluation.answers import Answers
@@ -35,7 +35,7 @@ from lamina.runs.summary import describe_run, show_run
 from lamina.targets import Score
 from lamina.training.device import choose_again, choose_device
 from lamina.training.events import Resumed
-from lamina.training.group import ALONE, Group
+from lamina.training.group import ALONE, Group, check_group
 from lamina.training.model import Model
 from lamina.training.parts import (
     NO_PARTS,
@@ -77,7 +77,7 @@ class Run:
     def train(
         self,
         *,
-        data: Dataset | str | Path | None = None,
+        data: Dataset | Images | str | Path | None = None,
         epochs: int | None = None,
         until: float | None = None,
         save_every_seconds: float = 60.0,
@@ -92,6 +92,7 @@ class Run:
         progress bar in a terminal or a notebook. The report is ``None`` where nothing can be scored, or where a
         diagnosis ended the training.
         """
+        check_group(group)
         events = self.iter_train(
             data=data,
             epochs=epochs,
@@ -109,7 +110,7 @@ class Run:
     def iter_train(
         self,
         *,
-        data: Dataset | str | Path | None = None,
+        data: Dataset | Images | str | Path | None = None,
         epochs: int | None = None,
         until: float | None = None,
         save_every_seconds: float = 60.0,
@@ -151,6 +152,9 @@ class Run:
                 room; what was saved before stays.
         """
         check_type(save_every_seconds, (Real,), "save_every_seconds", "a number of seconds", is_optional=False)
+        if not save_every_seconds >= 0:
+            raise RunError(f"save_every_seconds was {save_every_seconds}, but must be 0 or more.")
+        check_group(group)
         check_type(until, (Real,), "until", "a time of time.perf_counter()")
         if on_diagnosis not in ("continue", "stop"):
             raise RunError(f"on_diagnosis was {on_diagnosis!r:.60}, but is continue or stop.")
@@ -191,7 +195,7 @@ class Run:
                     yield event
 
     @explain_call
-    def evaluate(self, *, data: Dataset | str | Path | None = None) -> Report | None:
+    def evaluate(self, *, data: Dataset | Images | str | Path | None = None) -> Report | None:
         """Evaluate the saved model as it is now on ``test``, else on ``val``; save report, logits and figures.
 
         :meth:`train` ends with this; here it is for a training that was stopped before its last epoch. ``None`` if

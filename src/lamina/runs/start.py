@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import secrets
+import shlex
 import shutil
 import warnings
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,7 @@ from torch import nn
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset, check_learnable
 from lamina.data.splits import OWN_RULE
-from lamina.errors import LaminaWarning, NetError, RecipeError, RunError, check_type
+from lamina.errors import LaminaWarning, NetError, RecipeError, RunError, check_type, escape
 from lamina.files import sync_folder, write_json
 from lamina.nets import Net
 from lamina.runs.nets import NetChoice, choose_by_images, find_net
@@ -34,7 +35,7 @@ from lamina.runs.record import (
 )
 from lamina.runs.run import Run
 from lamina.training.fit import fit_recipe
-from lamina.training.group import ALONE, Group
+from lamina.training.group import ALONE, Group, check_group
 from lamina.training.parts import (
     OwnAugment,
     OwnLoss,
@@ -43,6 +44,7 @@ from lamina.training.parts import (
     OwnSchedule,
     Parts,
     collect_parts,
+    describe_arguments,
     drop_ignored,
 )
 from lamina.training.pretrained import TimmNet
@@ -112,6 +114,8 @@ def start_run(
     """
     check_type(runs_dir, (str, Path), "runs_dir", "a folder", is_optional=False)
     check_type(name, (str,), "name", "the name of the run")
+    check_type(command, (tuple, list), "command", "the words of the command line", is_optional=False)
+    check_group(group)
     check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives")
     parts = collect_parts(loss, optimizer, augment, schedule, metrics)
     choice = None if net is None else choose_net(net)
@@ -145,7 +149,8 @@ def start_run(
 
 
 def choose_net(net: Net | nn.Module | NetChoice | str) -> NetChoice:
-    check_type(net, (Net, nn.Module, NetChoice, str), "net", "a Net, a module, or the name or layers of a net")
+    expected = "a Net, as in Net(Flatten(), Output()), a module, or the name or layers of a net"
+    check_type(net, (Net, nn.Module, NetChoice, str), "net", expected)
     if isinstance(net, NetChoice):
         return net
     if isinstance(net, str):
@@ -203,8 +208,8 @@ def _copy(net: AnyNet) -> AnyNet:
 
 def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, dataset: Dataset | None = None) -> Path:
     """Make a run's folder, which no two processes share, with ``run.json`` and, if splits were drawn, those."""
-    if name is not None and (not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}):
-        raise RunError(f"Expected a run name without / or \\, such as first-try, got {name!r}.")
+    if name is not None and (not name or name.startswith(".") or set(name) & {"/", "\\"} or escape(name) != name):
+        raise RunError(f"Expected a run name on one line without / or \\, such as first-try, got {name!r}.")
     numbered = (f"{record.created[:10]}-{shorten_net_name(record.net_name)}-{number}" for number in itertools.count(1))
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
@@ -216,7 +221,7 @@ def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, da
             if dataset is not None and not dataset.split_rule.startswith(OWN_RULE):
                 files = {split: list(images.names) for split, images in dataset.splits.items()}
                 write_json(beside / "splits.json", {"rule": dataset.split_rule, "files": files})
-            path = _rename_folder(beside, numbered if name is None else [name])
+            path = _rename_folder(beside, numbered if name is None else [name], record)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
@@ -234,7 +239,7 @@ def shorten_net_name(name: str) -> str:
     return re.sub(r"[^\w-]+", "-", name).strip("-") or "net"
 
 
-def _rename_folder(folder: Path, names: Iterable[str]) -> Path:
+def _rename_folder(folder: Path, names: Iterable[str], record: RunRecord) -> Path:
     """Give a folder the first name that is free, or taken by an empty folder, which POSIX replaces."""
     for path in map(folder.with_name, names):
         try:
@@ -242,4 +247,11 @@ def _rename_folder(folder: Path, names: Iterable[str]) -> Path:
         except OSError:
             if not path.exists():
                 raise
-    raise RunError(f"There is a run {path} already. Choose another name, or delete that folder.")
+    own = ["module=…"] * (record.own_module is not None) + [describe_arguments(record.parts)] * bool(record.parts)
+    data = "" if record.data.source else "data=data"
+    resume = f"load_run({', '.join([repr(str(path)), *own])}).train({data})"
+    if record.command:
+        resume = f"lamina resume {shlex.quote(str(path))}"
+    raise RunError(
+        f"There is a run {path} already. Go on with it by {resume}, choose another name, or delete that folder."
+    )

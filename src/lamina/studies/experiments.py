@@ -145,7 +145,7 @@ def fit_to_time(experiment: Experiment, deadline: Deadline, device: str) -> tupl
 def check_seconds(seconds: float | None) -> None:
     """Raise ``LaminaError`` unless a time limit is a positive number, or there is none."""
     check_type(seconds, (Real,), "seconds", "a number, such as 180")
-    if seconds is not None and not 0 < seconds < math.inf:
+    if isinstance(seconds, bool) or (seconds is not None and not 0 < seconds < math.inf):
         raise RecipeError(f"seconds is {seconds}, but must be more than 0 and finite. Try seconds=180.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -49,9 +49,7 @@ def activations(
     {1: torch.Size([5, 3072]), -1: torch.Size([5, 10])}
     """
     pixels = check_input(model, images)
-    if isinstance(layers, int | str) or not isinstance(layers, Iterable):
-        raise NetError(f"layers must be a list, such as [1, -1], got {layers!r:.60}.")
-    paths = {layer: find_path(model, layer) for layer in layers}
+    paths = find_paths(model, layers)
     calls = record_calls(model, torch.from_numpy(np.ascontiguousarray(pixels)), paths.values())
     for layer, path in paths.items():
         if path not in calls:
@@ -91,6 +89,13 @@ def call_order(model: Model, paths: Iterable[str]) -> dict[str, torch.Size]:
     return called
 
 
+def find_paths(model: Model, layers: Iterable[Any]) -> dict[Any, str]:
+    """The module path of each of some layers; ``NetError`` where they are no list."""
+    if isinstance(layers, int | str) or not isinstance(layers, Iterable):
+        raise NetError(f"layers must be a list, such as [1, -1], got {layers!r:.60}.")
+    return {layer: find_path(model, layer) for layer in layers}
+
+
 def find_path(model: Model, layer: int | str) -> str:
     """The module path of a layer, given by its number in the net, from 1 or from -1 backwards, or by that path."""
     if isinstance(layer, str):
@@ -98,7 +103,7 @@ def find_path(model: Model, layer: int | str) -> str:
         if layer not in known:
             raise NetError(f"The model has no module {layer!r}. {suggest(layer, known)}")
         return layer
-    if not isinstance(layer, int):
+    if not isinstance(layer, int) or isinstance(layer, bool):
         raise NetError(f"A layer is given by its index or its module path, got {layer!r:.60}.")
     paths = module_paths(model)
     if not 1 <= abs(layer) <= len(paths):

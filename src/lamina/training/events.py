@@ -163,7 +163,8 @@ class Resumed(Event):
 
     def __str__(self) -> str:
         if self.epochs_done >= self.epochs:
-            return f"all {self.epochs} epochs are done; evaluating the final model"
+            done = f"all {self.epochs} epochs are" if self.epochs > 1 else "the only epoch is"
+            return f"{done} done; evaluating the final model"
         return f"resumes after step {self.steps_done}, with {self.epochs_done} of {self.epochs} epochs done"
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 
-from lamina.errors import GroupError, LeaderError
+from lamina.errors import GroupError, LeaderError, check_type
 from lamina.training.rendezvous import (
     SILENT_SECONDS,
     TIMEOUT_SECONDS,
@@ -238,6 +238,10 @@ class Group:
 
 DONE, FAILED = b"\0", b"\1"
 ALONE = Group()
+
+
+def check_group(group: Group) -> None:
+    check_type(group, (Group,), "group", "a Group, as join_group() gives", is_optional=False)
 
 
 @contextmanager

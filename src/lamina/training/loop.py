@@ -9,7 +9,7 @@ from jaxtyping import Float32, UInt8
 from torch import nn
 
 from lamina.data import Images
-from lamina.errors import NotFiniteError
+from lamina.errors import NotFiniteError, RecipeError, check_type
 from lamina.nets import Net
 from lamina.training.average import Average
 from lamina.training.batches import Batches, DividedBatch
@@ -74,6 +74,14 @@ class Training:
         group: Group = ALONE,
         parts: Parts = NO_PARTS,
     ) -> None:
+        check_type(
+            precision,
+            (Precision,),
+            "precision",
+            'a Precision, as a run records it (Recipe(precision="fp32") chooses one)',
+        )
+        if not isinstance(steps_per_record, int) or steps_per_record < 1:
+            raise RecipeError(f"steps_per_record must be a whole number of at least 1, got {steps_per_record!r:.60}.")
         prepared = prepare_training(net, images, recipe, device, precision, group, parts)
         self._live, recipe = prepared.model, prepared.recipe
         self.recipe, self.device, self.precision = recipe, prepared.device, prepared.precision

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from lamina.data import Images
 from lamina.data.arrays import to_pixels
-from lamina.errors import NetError, RecipeError, check_type
+from lamina.errors import NetError, RecipeError, check_type, describe_type
 from lamina.nets import Net, Shape
 from lamina.nets.layers import Dropout
 from lamina.nets.modules import Whitening
@@ -102,7 +102,12 @@ class Model(nn.Module):
         return planes.to(scale.dtype, copy=True).mul_(scale).add_(shift)
 
     def forward(self, images: UInt8[Tensor, "n h w c"] | Float[Tensor, "n h w c"]) -> Float[Tensor, "n k"]:
-        """The logits of stored images, in the dtype of the weights even if the arithmetic is in bf16."""
+        """The logits of stored images, in the dtype of the weights even if the arithmetic is in bf16.
+
+        Raises:
+            NetError: they are not a tensor (N, H, W, C) of pixel values, or the module returns no tensor.
+        """
+        self._check_pixels(images)
         logits = self.body(self.normalize(images))
         if not isinstance(logits, Tensor):
             when = " in training mode" if self.training else ""
@@ -111,6 +116,24 @@ class Model(nn.Module):
                 f"{when}. Return the logits alone."
             )
         return logits.to(self._scale.dtype)
+
+    def _check_pixels(self, images: object) -> None:
+        expected = "A Model takes pixels 0 to 255 as a tensor (N, H, W, C)"
+        channels, height, width = self.in_shape
+        if not isinstance(images, Tensor):
+            remedy = "Use predict_logits(model, pixels), or torch.from_numpy(pixels)"
+            raise NetError(f"{expected}, got {describe_type(images)}. {remedy}.")
+        shape = tuple(images.shape)
+        if len(shape) != 4 or shape[3] != channels:
+            remedy = f"The images that it was trained on have the shape {(height, width, channels)}"
+            if shape[1:] == (channels, height, width):
+                remedy = "Use images.permute(0, 2, 3, 1)"
+            elif shape == (height, width, channels):
+                remedy = "Give one image as images[None]"
+            raise NetError(f"{expected}, got the shape {shape}. {remedy}.")
+        # In training, pixels that a function of the user's own augments are floats from 0 to 255, whatever is in them.
+        if not self.training and images.is_floating_point() and images.numel() and 0 < images.max() <= 1:
+            raise NetError(f"{expected}, got floats of at most 1. Multiply fractions by 255.")
 
 
 @contextmanager

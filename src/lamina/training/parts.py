@@ -130,16 +130,16 @@ def collect_parts(
     metrics: OwnMetrics = (),
 ) -> Parts:
     """Parts as arguments give them; metrics without a name have that of their function."""
-    given: Any = metrics
+    given: Any = () if metrics is None else metrics
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise RecipeError(f"metrics must be a list of functions, or functions by name, got {metrics!r:.60}.")
-    if not isinstance(metrics, Mapping):
-        named = [(describe_part(metric).rpartition(".")[2], metric) for metric in metrics]
-        metrics = dict(named)
-        if len(metrics) < len(named):
+    if not isinstance(given, Mapping):
+        named = [(describe_part(metric).rpartition(".")[2], metric) for metric in given]
+        given = dict(named)
+        if len(given) < len(named):
             name = next(name for place, (name, _) in enumerate(named) if name in dict(named[:place]))
             raise RecipeError(f"metrics has two functions named {name}. Name them, as in metrics={{'{name}_2': …}}.")
-    return Parts(loss, optimizer, augment, schedule, metrics)
+    return Parts(loss, optimizer, augment, schedule, given)
 
 
 def _check_arguments(name: str, part: Callable[..., Any]) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
+from lamina.data.preparation import Preparation
 from lamina.errors import RecipeError
 from lamina.markup import card, note, table
 from lamina.training.catalog import OPTIMIZERS, SCHEDULES
@@ -19,7 +20,7 @@ else:
 
 
 @document_fields
-@explain_arguments(RecipeError)
+@explain_arguments(RecipeError, elsewhere=(Preparation,))
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a net is trained.

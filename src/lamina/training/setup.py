@@ -15,7 +15,7 @@ from lamina.training.batches import check_images
 from lamina.training.device import Choice, choose_device
 from lamina.training.forward import check_compile
 from lamina.training.freezing import find_trunk
-from lamina.training.group import ALONE, Group
+from lamina.training.group import ALONE, Group, check_group
 from lamina.training.lanes import check_lanes
 from lamina.training.model import Model, build_model, check_model
 from lamina.training.optim import build_optimizer
@@ -60,6 +60,7 @@ def prepare_training(
     check_type(images, (Images,), "images", "Images, as dataset.train has", is_optional=False)
     check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives")
     check_type(parts, (Parts,), "parts", "Parts, as in Parts(loss=function)")
+    check_group(group)
     recipe = recipe or Recipe()
     chosen = choose_device(device)
     check_lanes(recipe, group)
