@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from contextlib import ExitStack, closing
 from functools import partial
@@ -191,9 +192,17 @@ def test_train_gives_a_run_that_is_trained_and_evaluated(tmp_path):
 def test_train_shows_what_it_does(tmp_path, capsys):
     train(bright(), net="mlp", recipe="article", runs_dir=tmp_path)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("recipe: epochs ")
-    assert lines[1].startswith("net: mlp, ")
+    assert lines[0].startswith("data: ")
+    assert lines[1].startswith("recipe: epochs ")
+    assert lines[2].startswith("net: mlp, ")
     assert lines[-1].startswith("test accuracy ")
+
+
+def test_a_recipe_that_is_given_has_the_most_epochs_that_train_trains(tmp_path, capsys):
+    run = train(bright(), net=SMALL, recipe=Recipe(epochs=2), seconds=60, runs_dir=tmp_path)
+    assert run.record.recipe == Recipe(epochs=2)
+    printed = capsys.readouterr().out
+    assert re.search(r"^time: 60 s → 2 epochs of \S+ s each \(the recipe has 2\)$", printed, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -190,8 +190,10 @@ def test_train_blocks_prints_each_epoch_and_gives_the_report(tmp_path, capsys):
     report = run.train()
     assert report == run.report
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in printed] == ["epoch 1/2", "epoch 2/2", f"test {report.score}"]
-    assert all("val accuracy" in line for line in printed[:2])
+    beginnings = ["data", "targets", "recipe", "net", "device"]
+    assert [line.partition(":")[0] for line in printed[:5]] == beginnings
+    assert [line.split("  ")[0] for line in printed[5:]] == ["epoch 1/2", "epoch 2/2", f"test {report.score}"]
+    assert all("val accuracy" in line for line in printed[5:7])
 
 
 def test_an_interrupt_in_the_last_step_of_an_epoch_is_saved(tmp_path, monkeypatch):

@@ -127,7 +127,7 @@ def test_runs_created_at_once_never_share_a_folder(tmp_path, record):
 
 def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
     before = (run.path / "run.json").read_bytes()
-    resume = f"load_run('{run.path}').train()"
+    resume = f"lamina resume {run.path}"
     with raises(
         f"There is a run {run.path} already. Go on with it by {resume}, choose another name, or delete that folder."
     ):
@@ -135,9 +135,9 @@ def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
     assert (run.path / "run.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../out", "a/b", "a\\b", ".hidden"])
+@pytest.mark.parametrize("name", ["", ".", "..", "../out", "a/b", "a\\b", ".hidden", "a\nb"])
 def test_a_name_that_is_a_path_is_rejected(name, tmp_path, record):
-    with raises(f"Expected a run name without / or \\, such as first-try, got {name!r}."):
+    with raises(f"Expected a run name on one line without / or \\, such as first-try, got {name!r}."):
         create_folder(tmp_path / "runs", record, name)
     assert list(tmp_path.iterdir()) == []
 

@@ -128,7 +128,7 @@ class TestNetAsAValue:
         )
 
     def test_adds_nothing_but_nets(self):
-        with pytest.raises(TypeError):
+        with pytest.raises(NetError, match=r"as in net \+ Net"):
             MLP + ReLU()
 
     @pytest.mark.parametrize(

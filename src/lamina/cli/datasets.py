@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from functools import partial
 
 from lamina.cli.terminal import Terminal
-from lamina.data import NAMES, Dataset, Preparation, find_default_data, load_data, load_to_evaluate
-from lamina.data.splits import OWN_RULE
+from lamina.data import Dataset, Preparation, find_default_data, load_data, load_to_evaluate
 from lamina.errors import LaminaWarning
+from lamina.runs.summary import describe_data, describe_reading
 
 
 def choose_data(source: str | None, preparation: Preparation, terminal: Terminal, *, is_again: bool = False) -> Dataset:
@@ -24,13 +24,8 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
     with _preparing(terminal) as progress:
         dataset = load_data(source, preparation, progress=progress)
     _print_dataset(dataset, reason, terminal)
-    if source not in NAMES:
-        terminal.remark(f"targets: {dataset.target_reason}")
-    if preparation.size_px is None and dataset.size_px is not None:
-        terminal.remark(
-            f"size: {dataset.size_px} px squares by {dataset.resize} "
-            "(pictures differ in size, or are over 256 px; --size sets another)"
-        )
+    for line in describe_reading(dataset):
+        terminal.remark(line)
     return dataset
 
 
@@ -52,8 +47,5 @@ def _preparing(terminal: Terminal) -> Iterator[Callable[[int, int], None]]:
 
 
 def _print_dataset(dataset: Dataset, reason: str, terminal: Terminal) -> None:
-    counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.splits.items())
-    shape = "×".join(map(str, dataset.train.shape))
-    terminal.remark(f"data: {dataset.name} ({reason}): {counts}; {shape}")
-    if dataset.split_rule != OWN_RULE:
-        terminal.remark(f"splits: {dataset.split_rule}")
+    for line in describe_data(dataset, reason):
+        terminal.remark(line)

@@ -31,17 +31,24 @@ from lamina.runs.processes import check_place, check_processes, lead_record
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
 from lamina.runs.resume import choose_net, find_dataset, prepare_folder, resume_training
-from lamina.runs.summary import describe_run, show_run
+from lamina.runs.summary import (
+    describe_data,
+    describe_reading,
+    describe_recipe,
+    describe_run,
+    describe_start,
+    show_run,
+)
 from lamina.targets import Score
 from lamina.training.device import choose_again, choose_device
-from lamina.training.events import Resumed
+from lamina.training.events import Remark, Resumed
 from lamina.training.group import ALONE, Group, check_group
 from lamina.training.model import Model
 from lamina.training.parts import (
     NO_PARTS,
     Parts,
 )
-from lamina.training.pretrained import TimmNet, import_timm
+from lamina.training.pretrained import TimmNet, import_timm, native_side_px
 from lamina.training.task import Task
 from lamina.values import explain_call
 
@@ -88,12 +95,12 @@ class Run:
     ) -> Report | None:
         """Train from the start, or exactly from where the run was last saved, and evaluate; returns when that is done.
 
-        The arguments and errors are those of :meth:`iter_train`; ``progress`` prints a line for each epoch, and shows a
-        progress bar in a terminal or a notebook. The report is ``None`` where nothing can be scored, or where a
-        diagnosis ended the training.
+        The arguments and errors are those of :meth:`iter_train`; ``progress`` prints data, recipe, net and device, then
+        a line for each epoch, and shows a progress bar in a terminal or a notebook. The report is ``None`` where
+        nothing can be scored, or where a diagnosis ended the training.
         """
         check_group(group)
-        events = self.iter_train(
+        events: Iterable[RunEvent] = self.iter_train(
             data=data,
             epochs=epochs,
             until=until,
@@ -102,9 +109,27 @@ class Run:
             on_diagnosis=on_diagnosis,
             group=group,
         )
-        for _ in show_progress(events, name=self.path.name) if progress and group.is_leader else events:
+        if progress and group.is_leader:
+            events = show_progress(self._introduce(events, data), name=self.path.name)
+        for _ in events:
             pass
         return self.report
+
+    def _introduce(
+        self, events: Iterable[RunEvent], data: Dataset | Images | str | Path | None
+    ) -> Generator[RunEvent, None, None]:
+        """The events, and before the first what the run trains, and on what."""
+        dataset = data if isinstance(data, Dataset) else self.dataset
+        own = native_side_px(self.record.timm or self.module) is not None
+        found = [f"data: {self.record.data.name}"]
+        if dataset is not None:
+            found = [*describe_data(dataset), *describe_reading(dataset)]
+        start = describe_start(self.record, has_own_statistics=own)
+        lines = [*found, f"recipe: {describe_recipe(self.record.recipe)}", *start]
+        for number, event in enumerate(events):
+            if not number:  # all checks have passed
+                yield Remark("\n".join(lines))
+            yield event
 
     @explain_call
     def iter_train(

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+from lamina.data import NAMES, Dataset
+from lamina.data.splits import OWN_RULE
 from lamina.errors import LaminaError, escape
 from lamina.evaluation.reports import Report
 from lamina.markup import card, note, table, wrap
 from lamina.runs.folder import RunFolder
 from lamina.runs.record import RunRecord
+from lamina.training.recipe import Recipe
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
@@ -45,6 +48,40 @@ def show_run(folder: RunFolder, record: RunRecord) -> str:
     more = note("more: run.report, run.history, run.plot(), run.predict(paths)")
     figures = (wrap("p", line) for line in lines)
     return card(describe_run(folder, record), table((), rows[1:], texts=2), *figures, more)
+
+
+def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
+    """What a data set has, and how it was split if it was, a line each."""
+    counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.splits.items())
+    shape = "×".join(map(str, dataset.train.shape))
+    lines = [f"data: {dataset.name}{f' ({reason})' * bool(reason)}: {counts}; {shape}"]
+    return lines if dataset.split_rule == OWN_RULE else [*lines, f"splits: {dataset.split_rule}"]
+
+
+def describe_reading(dataset: Dataset) -> list[str]:
+    """How the targets and pictures of a source of one's own were read, a line each."""
+    lines = [f"targets: {dataset.target_reason}"] if dataset.source and dataset.source not in NAMES else []
+    if dataset.preparation.size_px is None and dataset.size_px is not None:
+        lines.append(
+            f"size: {dataset.size_px} px squares by {dataset.resize} (pictures differ in size, or are over 256 px; "
+            "--size, or Preparation(size_px=…), sets another)"
+        )
+    return lines
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """Its main settings, and the others that are not the defaults."""
+    always = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "optimizer", "lr", "seed")}
+    return ", ".join(f"{name} {value}" for name, value in (always | recipe.changes()).items())
+
+
+def describe_start(record: RunRecord, *, has_own_statistics: bool) -> list[str]:
+    """What is trained and where, a line each."""
+    lines = [f"net: {escape(record.net_name)}, {record.parameters:,} parameters"]
+    if has_own_statistics:
+        mean, std = (", ".join(f"{value:.1f}" for value in values) for values in (record.mean, record.std))
+        lines.append(f"normalization: the net's own, mean {mean}, deviation {std}")
+    return [*lines, f"device: {record.device}; precision: {record.precision}"]
 
 
 def _read(folder: RunFolder) -> tuple[Report | None, Rows | None]:

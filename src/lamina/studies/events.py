@@ -10,6 +10,7 @@ from typing import Any
 from lamina.errors import escape
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
+from lamina.runs.summary import describe_start
 from lamina.targets import Score
 from lamina.text import format_table
 from lamina.training.events import Event
@@ -62,12 +63,7 @@ class Started(Event):
         }  # fmt: skip
 
     def __str__(self) -> str:
-        record = self.run.record
-        lines = [f"net: {escape(record.net_name)}, {record.parameters:,} parameters"]
-        if self.native_side_px is not None:
-            mean, std = (", ".join(f"{value:.1f}" for value in values) for values in (record.mean, record.std))
-            lines.append(f"normalization: the net's own, mean {mean}, deviation {std}")
-        lines.append(f"device: {record.device}; precision: {record.precision}")
+        lines = describe_start(self.run.record, has_own_statistics=self.native_side_px is not None)
         return "\n".join(lines if self.is_candidate else [*lines, f"run: {escape(str(self.run.path))}"])
 
     @property

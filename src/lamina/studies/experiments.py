@@ -135,11 +135,14 @@ class Candidate:
         return replace(self, pace=pace)
 
 
-def fit_to_time(experiment: Experiment, deadline: Deadline, device: str) -> tuple[Candidate, Recipe]:
+def fit_to_time(
+    experiment: Experiment, deadline: Deadline, device: str, most_epochs: int | None = None
+) -> tuple[Candidate, Recipe]:
     """The experiment with its pace, and its recipe with as many epochs as fit; ``NoTimeError`` if not one does."""
-    candidate = Candidate(experiment, min(experiment.dataset.train.shape[1:])).time(device)
+    side_px = min(experiment.dataset.train.shape[1:])
+    candidate = Candidate(experiment, side_px, most_epochs=most_epochs).time(device)
     check_one_epoch(candidate, deadline)
-    return candidate, candidate.fit(deadline)
+    return candidate, candidate.spend(deadline)
 
 
 def check_seconds(seconds: float | None) -> None:

@@ -24,9 +24,10 @@ from lamina.runs.nets import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
 from lamina.runs.start import choose_net, describe_record, shorten_net_name, start_run
+from lamina.runs.summary import describe_recipe
 from lamina.studies.events import Decision, Seed, Seeds, Started
 from lamina.studies.experiments import Experiment
-from lamina.studies.training import describe_recipe, fit_experiment
+from lamina.studies.training import fit_experiment
 from lamina.training.group import ALONE, Group
 from lamina.training.parts import NO_PARTS, Parts, describe_part, drop_ignored
 from lamina.training.recipe import Recipe

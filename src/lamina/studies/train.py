@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from torch import nn
@@ -12,13 +14,16 @@ from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
 from lamina.errors import RecipeError, check_type
 from lamina.nets import Net
+from lamina.runs.keep import RunEvent
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
 from lamina.runs.start import choose_net, start_run
+from lamina.runs.summary import describe_data, describe_reading
 from lamina.studies.choose import choose
 from lamina.studies.events import Decision, Kept, Started
 from lamina.studies.experiments import Deadline, Experiment, check_seconds
 from lamina.studies.training import fit_experiment, iter_named
+from lamina.training.events import Remark
 from lamina.training.recipe import Recipe
 from lamina.values import explain_call
 
@@ -46,7 +51,7 @@ def train(
         recipe: how to train ``net``: a recipe, which is used as it is, or the name of one of the net's, which is fitted
             to the images; by default its first.
         seconds: time limit, from now to the end of the evaluation: as many epochs are trained as fit, in place of the
-            recipe's. By default 300 without ``net``, and none with it.
+            recipe's, but no more than a recipe that is given has. By default 300 without ``net``, and none with it.
         name: of the run; by default the date, the net and a number, as in ``2026-11-24-cnn-1``.
         runs_dir: the folder of the runs; created if necessary.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -73,17 +78,23 @@ def train(
     check_type(recipe, (Recipe, str), "recipe", "a Recipe, or the name of one of the net's")
     if net is None and recipe is not None:
         raise RecipeError('recipe needs a net, as in train(data, net="cnn-s", recipe="best").')
-    if net is None:
-        events = choose(data, seconds=seconds, name=name, runs_dir=runs_dir, device=device)
+    choice, dataset = None if net is None else choose_net(net), as_dataset(data)
+    events: Iterable[RunEvent]
+    if choice is None:
+        events = choose(dataset, seconds=seconds, name=name, runs_dir=runs_dir, device=device)
     else:
-        choice, dataset = choose_net(net), as_dataset(data)
         decisions: list[Decision] = []
         if isinstance(recipe, Recipe):
             experiment = Experiment(choice, recipe, dataset)
         else:
             experiment, decisions = fit_experiment(choice, dataset, recipe, {})
         deadline = None if seconds is None else Deadline(began, seconds)
+        most_epochs = recipe.epochs if isinstance(recipe, Recipe) else None
         start = partial(start_run, runs_dir=runs_dir, name=name, device=device)
-        events = iter_named(experiment, deadline, start=start, train=Run.iter_train, device=device, decisions=decisions)
-    shown = show_progress(events, name=name or "") if progress else events
+        events = iter_named(
+            experiment, deadline, start=start, train=Run.iter_train, device=device, decisions=decisions,
+            most_epochs=most_epochs,
+        )  # fmt: skip
+    introduction = Remark("\n".join([*describe_data(dataset), *describe_reading(dataset)]))
+    shown = show_progress(chain([introduction], events), name=name or "") if progress else events
     return [event.run for event in shown if isinstance(event, Started | Kept)][-1]

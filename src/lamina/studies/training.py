@@ -14,10 +14,12 @@ from typing import Any, TypeAlias
 from lamina import zoo
 from lamina.data import Dataset
 from lamina.data.load import check_learnable
+from lamina.errors import plural
 from lamina.runs.keep import RunEvent
 from lamina.runs.nets import NetChoice
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
+from lamina.runs.summary import describe_recipe
 from lamina.studies.candidates import CHOSEN, fit_candidate
 from lamina.studies.events import Decision, Restart, Started
 from lamina.studies.experiments import Candidate, Deadline, Experiment, find_slowdown, fit_to_time
@@ -64,15 +66,18 @@ def iter_named(
     train: IterTrain,
     device: str,
     decisions: Sequence[Decision] = (),
+    most_epochs: int | None = None,
 ) -> Generator[RunEvent, None, None]:
-    """Train a net that is named, with as many epochs as fit before the deadline, if there is one."""
+    """Train a net that is named, with as many epochs as fit before the deadline, if there is one, or the most."""
     yield from decisions
     candidate, recipe = Candidate(experiment, min(experiment.dataset.train.shape[1:])), experiment.recipe
     if deadline is not None:
         deadline = deadline.with_reserve()
-        candidate, recipe = fit_to_time(experiment, deadline, device)
+        candidate, recipe = fit_to_time(experiment, deadline, device, most_epochs)
         epoch_seconds = (candidate.total_seconds(recipe) - candidate.pace.start_seconds) / recipe.epochs
-        yield Decision("time", f"{deadline.seconds:.0f} s → {recipe.epochs} epochs of {epoch_seconds:.1f} s each")
+        epochs = plural(recipe.epochs, "epoch", "epochs")
+        reason = "" if most_epochs is None else f"the recipe has {most_epochs}"
+        yield Decision("time", f"{deadline.seconds:.0f} s → {epochs} of {epoch_seconds:.1f} s each", reason)
     yield from iter_candidate(candidate, recipe, deadline, start=start, train=train)
 
 
@@ -125,9 +130,3 @@ def iter_candidate(
 def remove_run(path: Path) -> None:
     """Remove a run's folder: hidden first, so that no half of it is ever taken for a run."""
     shutil.rmtree(path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}")), ignore_errors=True)
-
-
-def describe_recipe(recipe: Recipe) -> str:
-    """Its main settings, and the others that are not the defaults."""
-    always = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "optimizer", "lr", "seed")}
-    return ", ".join(f"{name} {value}" for name, value in (always | recipe.changes()).items())

@@ -154,6 +154,16 @@ class Epoch(Event):
 
 
 @dataclass(frozen=True)
+class Remark(Event):
+    """What was chosen for a training, a line each."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class Resumed(Event):
     """Where a training resumes: steps and whole epochs since its beginning, of ``epochs`` in all."""
 
