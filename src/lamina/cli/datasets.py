@@ -9,8 +9,8 @@ from functools import partial
 
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Preparation, find_default_data, load_data, load_to_evaluate
+from lamina.data.description import describe_data, describe_reading
 from lamina.errors import LaminaWarning
-from lamina.runs.summary import describe_data, describe_reading
 
 
 def choose_data(source: str | None, preparation: Preparation, terminal: Terminal, *, is_again: bool = False) -> Dataset:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from lamina.data import Dataset, Images
+from lamina.data.description import describe_data, describe_reading
 from lamina.data.splits import Split
 from lamina.errors import NetError, RunError, check_type
 from lamina.evaluation.answers import Answers
@@ -32,8 +33,6 @@ from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
 from lamina.runs.resume import choose_net, find_dataset, prepare_folder, resume_training
 from lamina.runs.summary import (
-    describe_data,
-    describe_reading,
     describe_recipe,
     describe_run,
     describe_start,

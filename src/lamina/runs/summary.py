@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from lamina.data import NAMES, Dataset
-from lamina.data.splits import OWN_RULE
 from lamina.errors import LaminaError, escape
 from lamina.evaluation.reports import Report
 from lamina.markup import card, note, table, wrap
@@ -48,25 +46,6 @@ def show_run(folder: RunFolder, record: RunRecord) -> str:
     more = note("more: run.report, run.history, run.plot(), run.predict(paths)")
     figures = (wrap("p", line) for line in lines)
     return card(describe_run(folder, record), table((), rows[1:], texts=2), *figures, more)
-
-
-def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
-    """What a data set has, and how it was split if it was, a line each."""
-    counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.splits.items())
-    shape = "×".join(map(str, dataset.train.shape))
-    lines = [f"data: {dataset.name}{f' ({reason})' * bool(reason)}: {counts}; {shape}"]
-    return lines if dataset.split_rule == OWN_RULE else [*lines, f"splits: {dataset.split_rule}"]
-
-
-def describe_reading(dataset: Dataset) -> list[str]:
-    """How the targets and pictures of a source of one's own were read, a line each."""
-    lines = [f"targets: {dataset.target_reason}"] if dataset.source and dataset.source not in NAMES else []
-    if dataset.preparation.size_px is None and dataset.size_px is not None:
-        lines.append(
-            f"size: {dataset.size_px} px squares by {dataset.resize} (pictures differ in size, or are over 256 px; "
-            "--size, or Preparation(size_px=…), sets another)"
-        )
-    return lines
 
 
 def describe_recipe(recipe: Recipe) -> str:

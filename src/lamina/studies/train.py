@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from lamina.data import Dataset, Images
+from lamina.data.description import describe_data, describe_reading
 from lamina.data.load import as_dataset
 from lamina.errors import RecipeError, check_type
 from lamina.nets import Net
@@ -18,7 +19,6 @@ from lamina.runs.keep import RunEvent
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
 from lamina.runs.start import choose_net, start_run
-from lamina.runs.summary import describe_data, describe_reading
 from lamina.studies.choose import choose
 from lamina.studies.events import Decision, Kept, Started
 from lamina.studies.experiments import Deadline, Experiment, check_seconds
