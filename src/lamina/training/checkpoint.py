@@ -75,10 +75,10 @@ def collect_numbers(models: Mapping[str, nn.Module], optimizer: Optimizer) -> di
             LaminaWarning,
             stacklevel=1,
         )
-    found = {
-        holder: {key: value for key, value in values.items() if isinstance(value, int | float) or _are_numbers(value)}
-        for holder, values in (groups | states).items()
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for holder, values in (groups | states).items():
+        numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
+        found[holder] = numbers | {key: list(value) for key, value in values.items() if _are_numbers(value)}
     for place, group in groups.items():
         found[place]["weights"] = len(group["params"])
     return {holder: values for holder, values in found.items() if values}
