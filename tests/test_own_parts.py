@@ -382,7 +382,7 @@ def test_functions_that_change_their_arguments_change_nothing_else(tmp_path: Pat
 
 @pytest.mark.parametrize("kind", ["multi-label", "binary", "regression"])
 def test_targets_of_every_kind_have_the_form_of_the_logits(kind: str, tmp_path: Path) -> None:
-    numbers = 1000.0 + np.arange(12, dtype=np.float32)[:, None] ** 2
+    numbers = 1000.5 + np.arange(12, dtype=np.float32)[:, None] ** 2
     targets = {"multi-label": np.arange(24).reshape(12, 2) % 3 == 0, "binary": np.arange(12) % 2 == 0}.get(
         kind, numbers
     )
@@ -394,7 +394,7 @@ def test_targets_of_every_kind_have_the_form_of_the_logits(kind: str, tmp_path: 
         errors.append(float((logits - truth.float().view_as(logits)).abs().mean()))
         return torch.tensor(errors[-1])
 
-    data = Dataset.from_images(images, test=images)
+    data = Dataset.from_images(images, test=Images.from_arrays(255 - DATA.train.pixels, targets))
     runs = [
         train(start_run(NET, data, RECIPE, runs_dir=tmp_path, metrics=[measure_error], **parts))
         for parts in ({}, {"loss": loss}, {"loss": loss, "augment": lambda images, targets: (images, targets.clone())})
