@@ -83,7 +83,8 @@ def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"net": 3}, "net must be a Net, a module, or the name or layers of a net, got int."),
+        ({"net": 3}, "net must be a Net, as in Net(Flatten(), Output()), a module, or the name or layers of a net, got "
+         "int."),
         ({"net": NET, "data": [1]}, "data must be a Dataset, Images, or the name or path of a data set "
          "(for arrays, use Images.from_arrays(x, y)), got list."),
         ({"net": NET, "data": DATA, "recipe": "quick"}, "recipe must be a Recipe, as load_recipe(NET, NAME) gives, got "
@@ -101,8 +102,8 @@ def test_arguments_of_other_types_are_rejected_in_one_message(arguments, message
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda run: lamina.train(DATA, net=3), "net must be a Net, a module, or the name or layers of a net, got "
-         "int."),
+        (lambda run: lamina.train(DATA, net=3), "net must be a Net, as in Net(Flatten(), Output()), a module, or the "
+         "name or layers of a net, got int."),
         (lambda run: lamina.train(DATA, net=NET, recipe=3), "recipe must be a Recipe, or the name of one of the net's, "
          "got int."),
         (lambda run: lamina.train(5), "data must be a Dataset, Images, or the name or path of a data set "
@@ -113,7 +114,7 @@ def test_arguments_of_other_types_are_rejected_in_one_message(arguments, message
         (lambda run: lamina.train(DATA, recipe="best"), 'recipe needs a net, as in train(data, net="cnn-s", '
          'recipe="best").'),
         (lambda run: lamina.choose(DATA, seconds="3m"), "seconds must be a number, such as 180, got str."),
-        (lambda run: run.train(data=5), "data must be a Dataset, or the name or path of a data set, got int."),
+        (lambda run: run.train(data=5), "data must be a Dataset, Images, or the name or path of a data set, got int."),
         (lambda run: run.train(until="now"), "until must be a time of time.perf_counter(), got str."),
     ],
 )  # fmt: skip

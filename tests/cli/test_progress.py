@@ -63,4 +63,4 @@ def test_lines_name_their_run_while_several_train_and_only_then(tmp_path, capsys
         f"{run.path.name}: test {run.report.score}" for run in runs
     ]
     start_run(NET, DATA, RECIPE, runs_dir=tmp_path).train()
-    assert capsys.readouterr().out.startswith("epoch 1/2  train loss ")
+    assert "\nepoch 1/2  train loss " in capsys.readouterr().out
