@@ -125,7 +125,9 @@ def _measure(
         found[name] = None
         try:
             value = metric(logits.float(), targets.clone())
-            number = math.nan if isinstance(value, str) else float(value)
+            if isinstance(value, str):
+                raise TypeError("it returned text, not a number")
+            number = float(value)
         except Exception as error:  # whatever a function of the user's own raises: the report does not need it
             warnings.warn(f"the metric {name} failed: {type(error).__name__}: {error}", LaminaWarning, stacklevel=2)
             continue

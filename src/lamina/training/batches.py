@@ -115,7 +115,7 @@ class Batches:
             if self._augment:
                 seed = derive_seed(recipe.seed, f"augment in epoch {epoch} lane {lane}", step)
                 pixels, changed = augment_batch(self._augment, pixels, targets.clone(), seed)
-                if not is_equal(changed, targets):
+                if not is_equal(changed, targets):  # a GPU waits for this: whether predictions can be counted
                     labels = None
                     check_unweighted(self._augment, weights)
                 targets = changed

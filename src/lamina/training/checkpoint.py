@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from lamina.errors import LaminaWarning, RunError, name_some
 from lamina.training.tensors import digest_tensors
 
-KEPT = int | float | str | None  # plain values of a weight's state: numbers are stored, others made again
+KEPT = int | float | str | None  # plain values of an optimizer, of which numbers are stored
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,14 @@ def digest_state(models: Mapping[str, nn.Module], optimizer: Optimizer) -> str:
     return digest_tensors(name_tensors(models, optimizer))
 
 
-def collect_numbers(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, dict[str, float]]:
-    """The numbers that an optimizer keeps for its groups, by their place, and for weights, by their name.
-
-    It warns of other values but tensors of a weight, which a checkpoint does not hold.
-    """
+def collect_numbers(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, dict[str, Any]]:
+    """The numbers of an optimizer's groups, by their place, and of weights, by their name; warns of what is lost."""
     groups: dict[str, Mapping[str, Any]] = {str(place): group for place, group in enumerate(optimizer.param_groups)}
     states = {name: optimizer.state.get(weight, {}) for name, weight in _optimized(models, optimizer)}
     lost = {key for state in states.values() for key, value in state.items() if not isinstance(value, Tensor | KEPT)}
     for group in groups.values():
-        mutable = {key for key, value in group.items() if isinstance(value, Tensor | list | dict)}
-        lost |= mutable - {"params", "lr"}
+        made_again = (int, float, str, tuple, torch.dtype, type(None))
+        lost |= {key for key, value in group.items() if not isinstance(value, made_again)} - {"params", "lr"}
     if lost:
         warnings.warn(
             f"{type(optimizer).__name__} keeps {name_some(sorted(lost))}, which a checkpoint cannot hold: the weights "

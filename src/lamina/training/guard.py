@@ -140,7 +140,8 @@ def trace_not_finite(model: Model, forward: Forward, batch: Batch, parts: Parts)
             if not is_finite_output:
                 return f"the activations of {describe_layer(model, path)}"
         if not torch.isfinite(loss):
-            if parts.loss is not None and torch.isfinite(logits).all():
+            has_broken_targets = isinstance(batch.targets, Tensor) and not torch.isfinite(batch.targets).all()
+            if parts.loss is not None and torch.isfinite(logits).all() and not has_broken_targets:
                 return f"your loss, {describe_part(parts.loss)}, of finite logits"
             return describe_loss(
                 logits, batch.targets, describe_layer(model, outputs[-1][0]) if outputs else "its layers"

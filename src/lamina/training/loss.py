@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -22,13 +23,15 @@ MISFITS = (RuntimeError, ValueError, TypeError, IndexError)
 
 def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) -> BatchLoss:
     """The mean loss of a batch's logits, as a function of both."""
-    own, augment = parts.loss, parts.augment
+    given, augment = parts.loss, parts.augment
+    # A copy, with the class weights that it may hold: on the CPU, the same module may be a metric.
+    own = copy.deepcopy(given).to(device) if isinstance(given, nn.Module) else given
 
     def compare(logits: Logits, batch: Batch) -> Float[Tensor, ""]:
         try:
             return task.compare(logits, batch.targets, recipe.label_smoothing, batch.weights)
         except MISFITS as error:
-            if augment is None:
+            if augment is None or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise RecipeError(
                 f"augment must return targets that the loss takes, but those of {describe_part(augment)} do not fit "
@@ -36,9 +39,10 @@ def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) 
                 "give a loss of your own."
             ) from error
 
+    if own is None:
+        return compare
+
     def call_own(logits: Logits, batch: Batch) -> Float[Tensor, ""]:
-        if own is None:
-            raise ValueError("there is no loss of the user's own")
         seed = derive_seed(recipe.seed, f"loss of epoch {batch.epoch} in lane {batch.lane}", batch.step)
         with seeded_everywhere(seed, logits.device):
             loss = own(logits, batch.targets)
@@ -54,6 +58,4 @@ def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) 
             raise RecipeError(f"loss must depend on the logits, but {name} returned a number without a gradient.")
         return loss.to(logits.dtype)
 
-    if isinstance(own, nn.Module):
-        own.to(device)  # with the class weights that it may hold
-    return compare if own is None else call_own
+    return call_own

@@ -185,8 +185,8 @@ def check_parts(parts: Parts, recipe: Recipe) -> None:
     for name, (part, unset) in IGNORED.items():
         if getattr(parts, part) is not None and (value := getattr(recipe, name)) != unset:
             raise RecipeError(
-                f"{name} was {value}, but a {part} of your own does not use it. Do what it does in your {part}, and "
-                f"leave it out of the recipe: dataclasses.replace(recipe, {name}={unset})."
+                f"{name} was {value!r}, but a {part} of your own does not use it. Do what it does in your {part}, and "
+                f"leave it out of the recipe: dataclasses.replace(recipe, {name}={unset!r})."
             )
 
 

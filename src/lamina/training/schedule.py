@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 from lamina.errors import RecipeError
 from lamina.training.catalog import SCHEDULES
@@ -19,9 +20,9 @@ def lr_factor(recipe: Recipe, step: int, steps: int, own: OwnSchedule | None = N
     [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25]
     """
     if own is not None:
-        given = own(step / steps)
+        given: Any = own(step / steps)
         try:
-            factor = float(given)
+            factor = math.nan if isinstance(given, str) else float(given)
         except (TypeError, ValueError, RuntimeError):
             factor = math.nan
         if not 0 <= factor < math.inf:

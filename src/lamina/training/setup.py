@@ -59,7 +59,7 @@ def prepare_training(
     check_type(net, (Net, nn.Module), "net", "a Net or a module (load_net gives one by its name)", is_optional=False)
     check_type(images, (Images,), "images", "Images, as dataset.train has", is_optional=False)
     check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives")
-    check_type(parts, (Parts,), "parts", "Parts, as in Parts(loss=function)")
+    check_type(parts, (Parts,), "parts", "Parts, as in Parts(loss=function)", is_optional=False)
     check_group(group)
     recipe = recipe or Recipe()
     chosen = choose_device(device)
