@@ -132,7 +132,7 @@ def test_other_data_is_rejected(tmp_path):
     with raises(
         RunError,
         f"pets has changed since {run.path} was trained (fingerprint def456, was abc123). "
-        "Restore the pictures, train a new run, or evaluate the model on other images: "
+        "Restore the images, train a new run, or evaluate the model on other images: "
         "evaluate(run.load_model(), images).",
     ):
         find_dataset(run.folder, run.record, dataclasses.replace(DATA, fingerprint="def456"))

@@ -86,18 +86,7 @@ def explain_arguments(
 
     def change(kind: type[Value]) -> type[Value]:
         made: Any = kind
-        init, signature = made.__init__, inspect.signature(kind)
-
-        @wraps(init)
-        def check(self: Value, *by_place: object, **by_name: object) -> None:
-            try:
-                signature.bind(*by_place, **by_name)
-            except TypeError as mismatch:
-                problem = _explain_mismatch(str(mismatch), kind, signature, by_place, by_name, hint, elsewhere)
-                raise error(f"{kind.__name__}: {problem}") from None
-            init(self, *by_place, **by_name)
-
-        made.__init__ = check
+        made.__init__ = _explain(made.__init__, error, kind, hint, elsewhere)
         return kind
 
     return change
@@ -112,15 +101,27 @@ def explain_call(function: Function) -> Function:
     Traceback (most recent call last):
     lamina.errors.LaminaError: wait: 'second' is not one of its arguments. Did you mean seconds?
     """
+    return _explain(function, LaminaError, function)
+
+
+def _explain(
+    function: Function,
+    raised: type[LaminaError],
+    owner: Callable[..., object],
+    hint: str = "",
+    elsewhere: Sequence[type] = (),
+) -> Function:
+    """The function of ``owner``, a class or itself, with its own error for arguments that it does not have."""
     made: Any = function
-    signature, raised, explain = inspect.signature(function), LaminaError, _explain_mismatch
+    signature, explain = inspect.signature(function), _explain_mismatch
+    name = owner.__name__ if isinstance(owner, type) else owner.__qualname__.removesuffix(".__init__")
 
     def call(*by_place: object, **by_name: object) -> object:
         try:
             signature.bind(*by_place, **by_name)
         except TypeError as mismatch:
-            problem = explain(str(mismatch), function, signature, by_place, by_name)
-            raise raised(f"{made.__qualname__.removesuffix('.__init__')}: {problem}") from None
+            problem = explain(str(mismatch), owner, signature, by_place, by_name, hint, elsewhere)
+            raise raised(f"{name}: {problem}") from None
         return made(*by_place, **by_name)
 
     # With the globals of the function's own module, where doctest looks for functions, and warnings for their place.
@@ -139,7 +140,7 @@ def _explain_mismatch(
 ) -> str:
     """What is wrong with the arguments of a call, and what would be right."""
     parameters = [name for name in signature.parameters if name not in ("self", "cls")]
-    owner = made.__name__
+    by_place, owner = by_place[len(signature.parameters) - len(parameters) :], made.__name__
     if unknown := [name for name in by_name if name not in parameters]:
         known = suggest(unknown[0], parameters) if parameters else "It has none."
         where = _find_place(made, unknown[0], by_name[unknown[0]], elsewhere) or known
@@ -156,8 +157,8 @@ def _explain_mismatch(
             by_names = [f"{name}={item}" for name, item in zip(named, values[len(placed) :], strict=False)]
             call = ", ".join([*values[: len(placed)], *by_names, *others])
             problem += f" If you mean {named[0]}, write {owner}({call})."
-    elif len(by_place) > len(signature.parameters) - len(named):
-        problem += f" {_find_place(made, '', by_place[len(signature.parameters) - len(named)])}"
+    elif len(by_place) > len(placed):
+        problem += f" {_find_place(made, '', by_place[len(placed)])}"
     return problem.rstrip()
 
 

@@ -134,6 +134,14 @@ def test_scores_of_another_experiment_are_never_taken(tmp_path):
             begin(*second)
 
 
+def test_with_other_metrics_it_is_the_same_experiment(tmp_path):
+    train = partial(iter_seeds, NET, DATA, RECIPE, seeds=1, name="s", runs_dir=tmp_path)
+    *_, first = train()
+    assert [event for event in train(parts=Parts(metrics=[other_loss])) if isinstance(event, Epoch)] == []
+    *_, again = train(parts=Parts(metrics=[other_loss]))
+    assert again.scores == first.scores
+
+
 def test_a_default_recipe_leaves_out_what_a_loss_of_ones_own_would_ignore(tmp_path):
     net = NetChoice("smoothed", NET, {"default": replace(RECIPE, label_smoothing=0.1)})
     begun = list(iter_seeds(net, DATA, seeds=1, runs_dir=tmp_path, parts=Parts(loss=own_loss)))

@@ -18,9 +18,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from lamina.data.preparation import Resize
-from lamina.errors import LaminaError, NetError, RunError
+from lamina.errors import LaminaError, NetError, RunError, check_type
 from lamina.evaluation.calibration import describe_answers
-from lamina.evaluation.predictor import Predictor
+from lamina.evaluation.predictor import Predictor, check_resize
 from lamina.files import read_bytes
 from lamina.training.folding import fold_model
 from lamina.training.model import Model
@@ -73,7 +73,7 @@ def export_onnx(model: Model, resize: str) -> bytes:
         raise NetError(
             "To export ONNX files, onnx and onnxscript must be installed: pip install 'lamina[export]'"
         ) from error
-    Predictor(model, resize)  # checks both
+    _check(model, resize)
     with warnings.catch_warnings(action="ignore"):  # about torch's own old functions
         try:
             program = torch.onnx.export(
@@ -99,7 +99,7 @@ def export_onnx(model: Model, resize: str) -> bytes:
 
 def export_pt2(model: Model, resize: str) -> bytes:
     """A model as a file of ``torch.export``, which ``torch.export.load`` reads; nothing in it is pickled code."""
-    Predictor(model, resize)  # checks both
+    _check(model, resize)
     content = io.BytesIO()
     with warnings.catch_warnings(action="ignore"):
         try:
@@ -108,6 +108,11 @@ def export_pt2(model: Model, resize: str) -> bytes:
         except Exception as error:  # exporters fail in many ways
             raise _cannot_export(error) from error
     return content.getvalue()
+
+
+def _check(model: Model, resize: str) -> None:
+    check_type(model, (Model,), "model", "a Model, as run.load_model() gives", is_optional=False)
+    check_resize(resize)
 
 
 def _prepare(model: Model) -> tuple[Exported, tuple[Tensor]]:

@@ -27,6 +27,7 @@ def collect_facts(run: Run) -> Facts:
     record, report, history = run.record, run.report, run.folder.history
     channels, height, width = record.in_shape
     preparation = ", ".join(f"{name}={value!r}" for name, value in record.data.preparation.to_json().items())
+    own = ", ".join(map(": ".join, record.parts.items()))
     done, planned = len(history.epochs()), record.recipe.epochs
     ended = "" if done == planned else f" Its training ended after {done:,} of {planned:,} epochs"
     if ended:
@@ -44,7 +45,7 @@ def collect_facts(run: Run) -> Facts:
         ],
         origin={
             "recipe": repr(record.recipe),
-            **({"own functions": own} if (own := ", ".join(map(": ".join, record.parts.items()))) else {}),
+            **({"own functions": own} if own else {}),
             "epochs trained": f"{done:,} of {planned:,}",
             "seed": str(record.recipe.seed),
             "data": record.data.name,

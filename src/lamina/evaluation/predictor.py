@@ -15,7 +15,7 @@ from PIL import Image
 
 from lamina.data.preparation import Resize
 from lamina.data.thumbnails import encode_png, make_tile
-from lamina.errors import DataError, NotFiniteError, check_type, escape, plural
+from lamina.errors import DataError, LaminaError, NotFiniteError, check_type, escape, plural
 from lamina.evaluation.pictures import Chunk, Picture, decode_ahead, list_pictures
 from lamina.markup import Markup, card, note, picture, short_table, table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
@@ -23,7 +23,7 @@ from lamina.text import format_table, shorten
 from lamina.training.features import predict_logits
 from lamina.training.model import Model
 from lamina.training.task import Task
-from lamina.values import explain_call
+from lamina.values import explain_arguments, explain_call
 
 SHOWN_ROWS, SHOWN_IMAGES, TILE_PX = 50, 24, 96
 Answer: TypeAlias = str | tuple[str, ...] | Mapping[str, float]
@@ -91,6 +91,13 @@ def _show_image(prediction: Prediction, tile: Image.Image | None) -> Markup:
     return wrap("figure", *shown, wrap("figcaption", *lines))
 
 
+def check_resize(resize: str) -> None:
+    """Raise ``DataError`` unless it is a way of making images fit."""
+    if resize not in get_args(Resize):
+        raise DataError(f"resize was {resize!r}, but must be one of {', '.join(get_args(Resize))}.")
+
+
+@explain_arguments(LaminaError)
 @dataclass(frozen=True, eq=False)
 class Predictor:
     """A model with all that it needs for pictures: decoding, resizing, normalization, and the names of its answers.
@@ -111,8 +118,7 @@ class Predictor:
 
     def __post_init__(self) -> None:
         check_type(self.model, (Model,), "model", "a Model (run.predictor() makes a Predictor)", is_optional=False)
-        if self.resize not in get_args(Resize):
-            raise DataError(f"resize was {self.resize!r}, but must be one of {', '.join(get_args(Resize))}.")
+        check_resize(self.resize)
 
     @property
     def task(self) -> Task:

@@ -64,7 +64,7 @@ class Net(Sequence[Layer]):
         try:
             return Net(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
         except (IndexError, TypeError):
-            wanted = f"whole numbers from 0 to {len(self) - 1}, or slices"
+            wanted = f"whole numbers from {-len(self)} to {len(self) - 1}, or slices"
             raise NoLayerError(f"the indices of this net are {wanted}, got {index!r:.60}.") from None
 
     def __add__(self, other: Net) -> Net:

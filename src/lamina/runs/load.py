@@ -14,7 +14,7 @@ from lamina.runs.folder import RunFolder, find_run, resolve_run
 from lamina.runs.processes import check_place, lead_record
 from lamina.runs.run import Run
 from lamina.training.group import Group
-from lamina.training.parts import OwnAugment, OwnLoss, OwnMetrics, OwnOptimizer, OwnSchedule, collect_parts
+from lamina.training.parts import OwnAugment, OwnLoss, OwnMetrics, OwnOptimizer, OwnSchedule, Parts
 from lamina.values import explain_call
 
 
@@ -58,7 +58,7 @@ def load_run(
     if path == "":
         raise RunError("path is empty. Give the folder or name of a run.")
     path = find_run(Path(path), Path(runs_dir))
-    parts = collect_parts(loss, optimizer, augment, schedule, metrics)
+    parts = Parts(loss, optimizer, augment, schedule, metrics)
     return Run(path, RunFolder(path).read_record(), module=module, parts=parts)
 
 

@@ -64,12 +64,13 @@ def find_dataset(
         sources = {dataset.source, record.data.source}
         if len(sources) > 1 and sources & {*NAMES, ""}:
             problem = f"{dataset.name} is another data set than {record.data.name}, which {folder.path} was trained on."
+            remedy = "Leave out data, or give the one that it was trained on"
         else:
             marks = f"fingerprint {dataset.fingerprint}, was {record.data.fingerprint}"
             problem = f"{dataset.name} has changed since {folder.path} was trained ({marks})."
+            remedy = "Restore the images, train a new run"
         raise RunError(
-            f"{problem} Restore the pictures, train a new run, or evaluate the model on other images: "
-            f"evaluate(run.load_model(), images)."
+            f"{problem} {remedy}, or evaluate the model on other images: evaluate(run.load_model(), images)."
         )
     return dataset
 

@@ -32,21 +32,13 @@ from lamina.runs.processes import check_place, check_processes, lead_record
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
 from lamina.runs.resume import choose_net, find_dataset, prepare_folder, resume_training
-from lamina.runs.summary import (
-    describe_recipe,
-    describe_run,
-    describe_start,
-    show_run,
-)
+from lamina.runs.summary import describe_recipe, describe_run, describe_start, show_run
 from lamina.targets import Score
 from lamina.training.device import choose_again, choose_device
 from lamina.training.events import Remark, Resumed
 from lamina.training.group import ALONE, Group, check_group
 from lamina.training.model import Model
-from lamina.training.parts import (
-    NO_PARTS,
-    Parts,
-)
+from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.pretrained import TimmNet, import_timm, native_side_px
 from lamina.training.task import Task
 from lamina.values import explain_call

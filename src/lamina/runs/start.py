@@ -43,8 +43,6 @@ from lamina.training.parts import (
     OwnOptimizer,
     OwnSchedule,
     Parts,
-    collect_parts,
-    describe_arguments,
     drop_ignored,
 )
 from lamina.training.pretrained import TimmNet
@@ -117,7 +115,7 @@ def start_run(
     check_type(command, (tuple, list), "command", "the words of the command line", is_optional=False)
     check_group(group)
     check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives")
-    parts = collect_parts(loss, optimizer, augment, schedule, metrics)
+    parts = Parts(loss, optimizer, augment, schedule, metrics)
     choice = None if net is None else choose_net(net)
     dataset = as_dataset(data)
     check_learnable(dataset)
@@ -247,11 +245,7 @@ def _rename_folder(folder: Path, names: Iterable[str], record: RunRecord) -> Pat
         except OSError:
             if not path.exists():
                 raise
-    own = ["module=…"] * (record.own_module is not None) + [describe_arguments(record.parts)] * bool(record.parts)
-    data = "" if record.data.source else "data=data"
-    resume = f"load_run({', '.join([repr(str(path)), *own])}).train({data})"
-    if record.command:
-        resume = f"lamina resume {shlex.quote(str(path))}"
+    resume = f"lamina resume {shlex.quote(str(path))}" if record.command else f"load_run({str(path)!r}).train()"
     raise RunError(
         f"There is a run {path} already. Go on with it by {resume}, choose another name, or delete that folder."
     )

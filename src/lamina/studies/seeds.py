@@ -35,8 +35,11 @@ from lamina.training.setup import prepare_training
 from lamina.training.task import task_of
 from lamina.values import explain_call
 
-COMPARED = ("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint", "parts")
-"""What runs of one experiment share, of a record."""
+COMPARED = (
+    *("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint"),
+    *("parts.loss", "parts.optimizer", "parts.augment", "parts.schedule"),
+)
+"""How the names of what runs of one experiment have in common begin. Metrics do not change what is trained."""
 
 
 @explain_call
@@ -83,8 +86,8 @@ def iter_seeds(
 
     Raises:
         LaminaError: an argument is invalid, there are no images to score, or a run of that name has another net,
-            recipe, data set or parts (functions are compared by module and name, modules by name and number of
-            parameters); or as ``start_run`` and ``Run.iter_train``.
+            recipe, data set or parts other than metrics (functions are compared by module and name, modules by name
+            and number of parameters); or as ``start_run`` and ``Run.iter_train``.
 
     >>> import tempfile
     >>> from lamina import Recipe

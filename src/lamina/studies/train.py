@@ -19,7 +19,7 @@ from lamina.runs.keep import RunEvent
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
 from lamina.runs.start import choose_net, start_run
-from lamina.studies.choose import choose
+from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen
 from lamina.studies.events import Decision, Kept, Started
 from lamina.studies.experiments import Deadline, Experiment, check_seconds
 from lamina.studies.training import fit_experiment, iter_named
@@ -79,22 +79,28 @@ def train(
     if net is None and recipe is not None:
         raise RecipeError('recipe needs a net, as in train(data, net="cnn-s", recipe="best").')
     choice, dataset = None if net is None else choose_net(net), as_dataset(data)
+    start = partial(start_run, runs_dir=runs_dir, device=device)
     events: Iterable[RunEvent]
     if choice is None:
-        events = choose(dataset, seconds=seconds, name=name, runs_dir=runs_dir, device=device)
+        deadline = Deadline(began, DEFAULT_SECONDS if seconds is None else seconds)
+        events = iter_chosen(
+            dataset, deadline, {}, from_scratch=False, start=start, train=Run.iter_train, device=device, name=name
+        )
     else:
         decisions: list[Decision] = []
         if isinstance(recipe, Recipe):
             experiment = Experiment(choice, recipe, dataset)
         else:
             experiment, decisions = fit_experiment(choice, dataset, recipe, {})
-        deadline = None if seconds is None else Deadline(began, seconds)
-        most_epochs = recipe.epochs if isinstance(recipe, Recipe) else None
-        start = partial(start_run, runs_dir=runs_dir, name=name, device=device)
-        events = iter_named(
-            experiment, deadline, start=start, train=Run.iter_train, device=device, decisions=decisions,
-            most_epochs=most_epochs,
-        )  # fmt: skip
+        trained = iter_named(
+            experiment,
+            None if seconds is None else Deadline(began, seconds),
+            start=partial(start, name=name),
+            train=Run.iter_train,
+            device=device,
+            most_epochs=recipe.epochs if isinstance(recipe, Recipe) else None,
+        )
+        events = chain(decisions, trained)
     introduction = Remark("\n".join([*describe_data(dataset), *describe_reading(dataset)]))
     shown = show_progress(chain([introduction], events), name=name or "") if progress else events
     return [event.run for event in shown if isinstance(event, Started | Kept)][-1]

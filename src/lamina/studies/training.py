@@ -65,11 +65,9 @@ def iter_named(
     start: StartRun,
     train: IterTrain,
     device: str,
-    decisions: Sequence[Decision] = (),
     most_epochs: int | None = None,
 ) -> Generator[RunEvent, None, None]:
     """Train a net that is named, with as many epochs as fit before the deadline, if there is one, or the most."""
-    yield from decisions
     candidate, recipe = Candidate(experiment, min(experiment.dataset.train.shape[1:])), experiment.recipe
     if deadline is not None:
         deadline = deadline.with_reserve()

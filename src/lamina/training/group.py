@@ -246,7 +246,18 @@ def check_group(group: Group) -> None:
 
 @contextmanager
 def join_group() -> Iterator[Group]:
-    """The group that torchrun has put this process into; ``GroupError`` if the others cannot be reached."""
+    """Join the processes that torchrun has started to train one net together, until the end of the ``with`` block.
+
+    Yields:
+        The group, for ``start_run`` and ``Run.iter_train``; without torchrun, that of this process alone.
+
+    Raises:
+        GroupError: the other processes cannot be reached, or one of them failed.
+
+    >>> with join_group() as group:
+    ...     group.size
+    1
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield ALONE
         return

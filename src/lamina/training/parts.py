@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from lamina.errors import RecipeError
 from lamina.training.recipe import Recipe
+from lamina.values import explain_arguments
 
 
 class Parameters(list[nn.Parameter]):
@@ -62,12 +63,27 @@ OwnMetric = Callable[[Tensor, Tensor], Any]
 OwnMetrics = Mapping[str, OwnMetric] | Iterable[OwnMetric]
 
 
-@dataclass(frozen=True)
+def _name_metrics(metrics: OwnMetrics | None) -> Mapping[str, OwnMetric]:
+    """Metrics by name; those without one have that of their function."""
+    given: Any = () if metrics is None else metrics
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise RecipeError(f"metrics must be a list of functions, or functions by name, got {metrics!r:.60}.")
+    if isinstance(given, Mapping):
+        return given
+    named = [(describe_part(metric).rpartition(".")[2], metric) for metric in given]
+    if len(dict(named)) < len(named):
+        name = next(name for place, (name, _) in enumerate(named) if name in dict(named[:place]))
+        raise RecipeError(f"metrics has two functions named {name}. Name them, as in metrics={{'{name}_2': …}}.")
+    return dict(named)
+
+
+@explain_arguments(RecipeError)
+@dataclass(frozen=True, init=False)
 class Parts:
     """Functions of the user's own, in place of what a recipe names.
 
     Random numbers of torch, NumPy and Python inside ``loss`` and ``augment`` follow from the recipe's seed, the step
-    and the lane, so that a resumed training draws the same; generators that the user made himself do not.
+    and the lane, so that a resumed training draws the same. Generators that you make yourself are not seeded.
 
     Attributes:
         loss: from the logits of a batch, float32 (N, K), and its targets to their mean loss, a scalar. The targets are
@@ -79,21 +95,35 @@ class Parts:
             their targets to images of the same shape and targets of any form that the loss takes.
         schedule: from the fraction of the steps that are done, from 0 to below 1, to the factor of the learning rate,
             0 or more; in place of ``Recipe.schedule``.
-        metrics: by name, functions from the logits, float32 (N, K), and targets of a whole split, as in ``Images``, to
-            a number; for regression, from predictions in the targets' units. Computed on the CPU wherever ``val`` or
-            ``test`` is evaluated.
+        metrics: by name, or several named as they are: functions from the logits, float32 (N, K), and targets of a
+            whole split, as in ``Images``, to a number; for regression, from predictions in the targets' units. Computed
+            on the CPU wherever ``val`` or ``test`` is evaluated.
 
     Raises:
         RecipeError: a part is no function of such arguments, or a metric has a name that is taken.
+
+    >>> def largest(logits, targets):
+    ...     return logits.max()
+    >>> list(Parts(loss=nn.CrossEntropyLoss(), metrics=[largest]).metrics)
+    ['largest']
     """
 
-    loss: OwnLoss | None = None
-    optimizer: OwnOptimizer | None = None
-    augment: OwnAugment | None = None
-    schedule: OwnSchedule | None = None
-    metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
+    loss: OwnLoss | None
+    optimizer: OwnOptimizer | None
+    augment: OwnAugment | None
+    schedule: OwnSchedule | None
+    metrics: Mapping[str, OwnMetric]
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        loss: OwnLoss | None = None,
+        optimizer: OwnOptimizer | None = None,
+        augment: OwnAugment | None = None,
+        schedule: OwnSchedule | None = None,
+        metrics: OwnMetrics = (),
+    ) -> None:
+        named = _name_metrics(metrics)
+        vars(self).update(loss=loss, optimizer=optimizer, augment=augment, schedule=schedule, metrics=named)
         for name in self.metrics:
             if not isinstance(name, str) or not name.isidentifier() or name in TAKEN_NAMES:
                 raise RecipeError(
@@ -122,24 +152,7 @@ class Parts:
 NO_PARTS = Parts()
 
 
-def collect_parts(
-    loss: OwnLoss | None = None,
-    optimizer: OwnOptimizer | None = None,
-    augment: OwnAugment | None = None,
-    schedule: OwnSchedule | None = None,
-    metrics: OwnMetrics = (),
-) -> Parts:
-    """Parts as arguments give them; metrics without a name have that of their function."""
-    given: Any = () if metrics is None else metrics
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise RecipeError(f"metrics must be a list of functions, or functions by name, got {metrics!r:.60}.")
-    if not isinstance(given, Mapping):
-        named = [(describe_part(metric).rpartition(".")[2], metric) for metric in given]
-        given = dict(named)
-        if len(given) < len(named):
-            name = next(name for place, (name, _) in enumerate(named) if name in dict(named[:place]))
-            raise RecipeError(f"metrics has two functions named {name}. Name them, as in metrics={{'{name}_2': …}}.")
-    return Parts(loss, optimizer, augment, schedule, given)
+collect_parts = Parts  # as the evaluation calls it
 
 
 def _check_arguments(name: str, part: Callable[..., Any]) -> None:
