@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import jaxtyping
 import numpy as np
@@ -277,7 +280,8 @@ def test_the_fingerprint_of_images_in_memory_is_of_their_content() -> None:
 
 def test_images_in_two_splits_are_leaks() -> None:
     train, other = Images.from_arrays(PIXELS, [0, 1, 0, 1]), np.concatenate([PIXELS + 100, PIXELS[2:3]])
-    with pytest.warns(LaminaWarning, match="1 image is in two splits.*: 00004 of test is 00002 of train"):
+    said = r"1 image is in two splits.*: 00004 of test is 00002 of train\. Remove each from one of the two\."
+    with pytest.warns(LaminaWarning, match=said):
         data = Dataset.from_images(train, test=Images.from_arrays(other, [0, 1, 0, 1, 1]))
     assert data.leaks == (Leak("00004", "test", "00002", "train"),)
     with pytest.warns(LaminaWarning, match="4 images are in two splits"):
@@ -286,13 +290,34 @@ def test_images_in_two_splits_are_leaks() -> None:
 
 
 def test_a_class_without_images_is_named() -> None:
-    with pytest.warns(LaminaWarning, match="train has no images of owl"):
+    with pytest.warns(LaminaWarning, match="train has no pictures of owl"):
         Dataset.from_images(Images.from_arrays(PIXELS, [0, 1, 0, 1], ["cat", "dog", "owl"]))
+    train, val = Images.from_arrays(PIXELS, [0, 1, 0, 1]), Images.from_arrays(PIXELS + 100, [0] * 4, ["0", "1"])
+    with pytest.warns(LaminaWarning, match="val has no pictures of 1, and scores on val do not cover them"):
+        Dataset.from_images(train, val)
 
 
 def test_images_of_0_and_1_are_reported() -> None:
     with pytest.warns(LaminaWarning, match="only the pixels 0 and 1"):
         Images.from_arrays(np.eye(4, dtype=np.uint8)[None].repeat(2, 0), [0, 1])
+
+
+WARN = """import numpy as np
+from lamina.data import Dataset, Images
+x = Images.from_arrays(np.eye(4, dtype=np.uint8)[None].repeat(2, 0), [0, 1], ["cat", "dog", "owl"])
+Dataset.from_images(x, test=x)
+"""
+
+
+def test_warnings_are_about_the_line_of_the_caller(tmp_path: Path) -> None:
+    (tmp_path / "warn.py").write_text(WARN)  # elsewhere jaxtyping checks types, which puts its own frames between
+    command = [sys.executable, "-W", "always", "warn.py"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
+    assert re.findall(r"\w+\.py:\d+: LaminaWarning: \w+", said) == [
+        "warn.py:3: LaminaWarning: x",
+        "warn.py:4: LaminaWarning: train",
+        "warn.py:4: LaminaWarning: 2",
+    ]
 
 
 def test_many_different_whole_floats_are_numbers_to_predict() -> None:

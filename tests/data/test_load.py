@@ -172,7 +172,7 @@ def test_importing_the_data_loads_no_torch() -> None:
 
 CLASSES_OF_Y = "The targets are single-label, 3 classes, from array y."
 X, Y = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8), np.arange(12) % 3
-NUMBERS = "x has values from 0 to 1, taken as pixels from 0 to 255. "
+NUMBERS = "x has {} from 0 to 1, taken as pixels from 0 to 255. "
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ NUMBERS = "x has values from 0 to 1, taken as pixels from 0 to 255. "
         (X, np.eye(3)[Y], "y has 3 columns of only 0 and 1 as float64. "),
         (X, Y * 5, "y has the numbers 0, 5, 10, not 0 to 2. "),
         (X.transpose(0, 3, 1, 2), Y, "x has the shape (12, 3, 8, 8), taken as (N, C, H, W). "),
-        (X > 128, Y, NUMBERS),
-        (X / 255, Y, NUMBERS),
+        (X > 128, Y, NUMBERS.format("bool")),
+        (X / 255, Y, NUMBERS.format("float64")),
         (X, Y[:, None], None),
     ],
 )
@@ -195,6 +195,24 @@ def test_what_the_arrays_of_a_file_are_taken_for_is_said(x, y, said, tmp_path: P
             data = load_data(tmp_path / "pets.npz", Preparation(test_fraction=0, val_fraction=0))
         assert [str(one.message) for one in caught] == ([] if said is None else [f"pets: {said}{CLASSES_OF_Y}"])
         assert len(data.train.target_names) == 3
+
+
+def test_a_warning_names_the_array_that_it_is_about(tmp_path: Path) -> None:
+    test = ((255 - X) / 255).astype(np.float32).transpose(0, 3, 1, 2)
+    np.savez(tmp_path / "pets.npz", x_train=X, y_train=Y, x_test=test, y_test=Y)
+    with pytest.raises(DataError, match="different ranges: x_train 0 to 255, x_test 0 to 1"):
+        load_data(tmp_path / "pets.npz")
+    np.savez(tmp_path / "pets.npz", x_train=X, y_train=Y, x_test=test * 255, y_test=Y)
+    said = r"x_test has float32 from 0 to 255, .* x_test has the shape \(12, 3, 8, 8\), taken as \(N, C, H, W\)\."
+    with pytest.warns(LaminaWarning, match=said):
+        load_data(tmp_path / "pets.npz", Preparation(val_fraction=0))
+
+
+@pytest.mark.parametrize("dtype", [int, float])
+def test_numbers_to_predict_are_no_classes_with_gaps(dtype: type, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (60, 4, 4), np.uint8)
+    np.savez(tmp_path / "pets.npz", x=x, y=(np.arange(60) * 10).astype(dtype))
+    assert load_data(tmp_path / "pets.npz").train.kind.name == "regression"
 
 
 def test_a_field_that_a_source_does_not_use_is_named(tmp_path: Path) -> None:

@@ -23,8 +23,7 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
             return load_data(source, preparation, progress=progress)
     with _preparing(terminal) as progress:
         dataset = load_data(source, preparation, progress=progress)
-    _print_dataset(dataset, reason, terminal)
-    for line in describe_reading(dataset):
+    for line in [*describe_data(dataset, reason), *describe_reading(dataset)]:
         terminal.remark(line)
     return dataset
 
@@ -35,7 +34,8 @@ def choose_other_data(
     """The data set of that name or path, to evaluate a model that was trained on another one."""
     with _preparing(terminal) as progress:
         dataset = load_to_evaluate(source, preparation, target_names, progress=progress)
-    _print_dataset(dataset, "as requested", terminal)
+    for line in describe_data(dataset, "as requested"):
+        terminal.remark(line)
     return dataset
 
 
@@ -44,8 +44,3 @@ def _preparing(terminal: Terminal) -> Iterator[Callable[[int, int], None]]:
     """Call what this gives with (done, total) to show progress."""
     with terminal.progress() as show_progress:
         yield partial(show_progress, "preparing pictures")
-
-
-def _print_dataset(dataset: Dataset, reason: str, terminal: Terminal) -> None:
-    for line in describe_data(dataset, reason):
-        terminal.remark(line)

@@ -53,7 +53,7 @@ def to_pixels(value: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
     turned = f"{express(value, name)}{turn_axes(value, '0, 2, 3, 1')}" if is_first else express(value, name)
     if x.dtype != np.uint8:
         wanted, shape = (", with channels last", f" of shape {x.shape}") if is_first else ("", "")
-        advice = _advise_scale(x, name, turned, hasattr(value, "permute"))
+        advice = _advise_scale(x, name, turned, convert(value, "uint8"))
         raise DataError(f"Expected {name} of uint8, 0 to 255{wanted}, got {x.dtype}{shape}. {advice}")
     if is_first:
         raise DataError(f"Expected {name} with channels last, got shape {x.shape}. Use {turned}.")
@@ -78,7 +78,7 @@ def convert(value: Any, kind: Literal["bool", "int", "uint8"]) -> str:
 
 
 def find_factor(low: float, high: float, is_whole: bool) -> int | None:
-    """What makes floats bytes: 255 for fractions, 1 for 0 to 255; ``None`` where they clearly fill neither range."""
+    """What makes floats bytes: 255 for fractions, 1 for 0 to 255; ``None`` where it is not clear."""
     if not 0 <= low <= high <= 255:
         return None
     if is_whole:
@@ -97,16 +97,11 @@ def describe_range(low: float, high: float) -> str:
 
 def has_only_0_and_1(pixels: UInt8[np.ndarray, "n h w c"]) -> bool:
     """Whether 1 is the highest value: images that look black; read up to the first block with a higher one."""
-    highest = 0
-    for start in range(0, len(pixels), BLOCK_IMAGES):
-        highest = max(highest, int(pixels[start : start + BLOCK_IMAGES].max(initial=0)))
-        if highest > 1:
-            return False
-    return highest == 1
+    blocks = (pixels[start : start + BLOCK_IMAGES] for start in range(0, len(pixels), BLOCK_IMAGES))
+    return all(block.max(initial=0) <= 1 for block in blocks) and bool(pixels.any())
 
 
-def _advise_scale(x: np.ndarray, name: str, written: str, is_tensor: bool) -> str:
-    to_bytes = ".to(torch.uint8)" if is_tensor else ".astype(np.uint8)"
+def _advise_scale(x: np.ndarray, name: str, written: str, to_bytes: str) -> str:
     if x.dtype.kind == "b":
         return f"Convert it by 255 * {written}{to_bytes}."
     low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
@@ -137,7 +132,7 @@ def to_targets(value: Any, names: Sequence[str] | None, task: KindName | None) -
         if y.ndim == 1 and given is not None and len(given) != 1:
             raise DataError(
                 "y of booleans (N,) answers one question, so names holds one text, such as "
-                f"names={[*given[-1:]] or ['open']}, got {', '.join(given) or 'none'}. For two classes, use "
+                f"names={[given[-1]]}, got {', '.join(given)}. For two classes, use "
                 f"{express(value, 'y')}{convert(value, 'int')}."
             )
         targets, found = y, given or columns

@@ -16,7 +16,7 @@ def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
 
 
 def describe_reading(dataset: Dataset) -> list[str]:
-    """How the targets and pictures of a source of one's own were read, a line each."""
+    """How the targets and images of a source of one's own were read, a line each."""
     lines = [f"targets: {dataset.target_reason}"] if dataset.source and dataset.source not in NAMES else []
     if dataset.preparation.size_px is None and dataset.size_px is not None:
         lines.append(

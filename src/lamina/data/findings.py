@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from lamina.data.arrays import has_only_0_and_1
-from lamina.data.images import DARK, Dataset, Images, Problem
+from lamina.data.images import DARK, Dataset, Images, Problem, list_gaps
 from lamina.data.splits import SPLITS, Split, find_leaks
 from lamina.errors import name_some, plural
 from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -148,16 +148,10 @@ def _find_conflicts(facts: Facts) -> Finding:
 
 def find_gaps(dataset: Dataset) -> list[Finding]:
     """Classes, labels or answers without pictures: in ``train``, or in another split though ``train`` has some."""
-    found, trained = [], dataset.train.target_counts()
-    for split, images in dataset.splits.items():
-        counts = images.target_counts()
-        missing = [name for name, count in counts.items() if not count and (split == "train" or trained[name])]
-        effect = "no net can learn them" if split == "train" else f"scores on {split} do not cover them"
-        severity: Severity = "error" if split == "train" else "warning"
-        message = f"{split} has no pictures of {name_some(missing)}, and {effect}. Add some."
-        if missing:
-            found.append(Finding("class-missing", severity, message, len(missing)))
-    return found
+    return [
+        Finding("class-missing", "error" if split == "train" else "warning", message, count)
+        for split, count, message in list_gaps(dataset)
+    ]
 
 
 def find_dark(train: Images) -> list[Finding]:

@@ -61,7 +61,11 @@ def describe_leaks(leaks: Sequence[Leak]) -> str:
     """How many images leak, and the first of them."""
     named = [f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in leaks]
     count = plural(len(leaks), "image is", "images are")
-    return f"{count} in two splits, with identical pixels, which inflates the score: {name_some(named, LEAKS_NAMED)}"
+    shown = name_some(named, LEAKS_NAMED)
+    return (
+        f"{count} in two splits, with identical pixels, which inflates the score: {shown}. "
+        "Remove each from one of the two."
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -95,13 +99,8 @@ class Images:
 
     def __post_init__(self) -> None:
         for name in ("pixels", "targets"):
-            check_type(
-                getattr(self, name),
-                (np.ndarray,),
-                name,
-                "an array (Images.from_arrays takes lists and tensors)",
-                is_optional=False,
-            )
+            what = "an array (Images.from_arrays takes lists and tensors)"
+            check_type(getattr(self, name), (np.ndarray,), name, what, is_optional=False)
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4:
             raise DataError(
                 "Expected pixels as a uint8 array of four dimensions (N, H, W, C), "
@@ -157,7 +156,7 @@ class Images:
         if not len(pixels):
             raise DataError(f"x has no images: its shape is {pixels.shape}. Check how they were chosen.")
         if has_only_0_and_1(pixels):
-            warnings.warn(f"x has {DARK} If they are masks, use 255 * x.", LaminaWarning, stacklevel=2)
+            warnings.warn(f"x has {DARK} If they are masks, use 255 * x.", LaminaWarning, stacklevel=3)
         return cls(pixels, targets, target_names, tuple(f"{row:05d}" for row in range(len(pixels))), split)
 
     def __len__(self) -> int:
@@ -286,7 +285,7 @@ class Dataset:
             DataError: images that were made as ``val`` or ``test`` are given as another split, or as :class:`Dataset`.
 
         Warns:
-            LaminaWarning: an image is in two splits; ``train`` lacks a class.
+            LaminaWarning: an image is in two splits; a split lacks a class.
 
         >>> x = np.arange(6, dtype=np.uint8).repeat(64).reshape(6, 8, 8)
         >>> train, test = Images.from_arrays(x[:4], [0, 1, 0, 1]), Images.from_arrays(x[4:], [0, 1])
@@ -311,11 +310,10 @@ class Dataset:
         val = val and replace(val, split="val")
         test = test and replace(test, split="test")
         dataset = cls("arrays", digest.hexdigest(), replace(train, split="train"), val, test)
-        if missing := [name for name, count in train.target_counts().items() if not count]:
-            message = f"train has no images of {name_some(missing)}, and no net can learn them. Add some."
-            warnings.warn(message, LaminaWarning, stacklevel=2)
+        for _, _, message in list_gaps(dataset):
+            warnings.warn(message, LaminaWarning, stacklevel=3)
         if len(dataset.splits) > 1 and (leaks := _find_own_leaks(dataset.splits)):
-            warnings.warn(describe_leaks(leaks), LaminaWarning, stacklevel=2)
+            warnings.warn(describe_leaks(leaks), LaminaWarning, stacklevel=3)
             return replace(dataset, leaks=leaks)
         return dataset
 
@@ -335,6 +333,19 @@ class Dataset:
     def count_rows(self) -> list[tuple[str, ...]]:
         """The number of images in each split: of all of them, then with each class, label or answer."""
         return _count_rows(self.splits)
+
+
+def list_gaps(dataset: Dataset) -> list[tuple[Split, int, str]]:
+    """The splits that lack classes, labels or answers (which ``train`` has), how many, and a sentence on them."""
+    found, trained = [], dataset.train.target_counts()
+    for split, images in dataset.splits.items():
+        counts = images.target_counts()
+        missing = [name for name, count in counts.items() if not count and (split == "train" or trained[name])]
+        effect = "no net can learn them" if split == "train" else f"scores on {split} do not cover them"
+        if missing:
+            message = f"{split} has no pictures of {name_some(missing)}, and {effect}. Add some."
+            found.append((split, len(missing), message))
+    return found
 
 
 def _find_own_leaks(splits: Mapping[Split, Images]) -> tuple[Leak, ...]:

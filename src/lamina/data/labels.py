@@ -14,7 +14,6 @@ from lamina.errors import DataError, plural
 from lamina.targets import KindName, Targets, find_kind
 
 YES, NO = frozenset({"yes", "true", "y"}), frozenset({"no", "false", "n"})
-# More distinct whole numbers than these are measurements, unless each occurs twice on average.
 CLASSES_AT_MOST = 1000
 
 _Read: TypeAlias = tuple[Targets, tuple[str, ...]]  # and their names
@@ -75,13 +74,17 @@ def _find_task(labels: Mapping[str, Sequence[object]], preparation: Preparation)
     if kinds[column] in ("truth", "number"):
         return "binary" if kinds[column] == "truth" else "regression"
     if kinds[column] != "text":
-        at_most = min(CLASSES_AT_MOST, max(2, len(values) // 2))
-        return "single-label" if len(set(values)) <= at_most else "regression"
+        return "single-label" if len(set(values)) <= most_classes(len(values)) else "regression"
     texts = {str(value) for value in values}
     lowered = {text.strip().lower() for text in texts}
     if lowered <= YES | NO and lowered & YES and lowered & NO:
         return "binary"
     return "multi-label" if _find_separator(texts) else "single-label"
+
+
+def most_classes(count: int) -> int:
+    """How many distinct whole numbers, as labels of that many images, are classes; more are numbers to predict."""
+    return min(CLASSES_AT_MOST, max(2, count // 2))
 
 
 def _kind_of(values: Sequence[object]) -> str:

@@ -220,8 +220,10 @@ def _read(
     name, key, opened, drawn = _open(source, preparation)
     unused = [field for field in OPTIONS if field in preparation.to_json() and field not in opened.options]
     if is_given and unused:
-        place = "folders of images" if unused == ["label_from"] else "tables"
-        raise DataError(f"{name} does not use {name_some(unused)} ({place} do). Leave {' and '.join(unused)} out.")
+        columns = [field for field in unused if field != "label_from"]
+        users = [f"{name_some(columns)} (tables do)"] if columns else []
+        users += ["label_from (folders and archives of images do)"] if "label_from" in unused else []
+        raise DataError(f"{name} does not use {' or '.join(users)}. Leave {' and '.join(unused)} out.")
 
     def build(folder: Path) -> Dataset:
         show = progress or (lambda *_: None)

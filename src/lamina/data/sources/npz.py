@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from lamina.data.arrays import describe_range, find_factor
+from lamina.data.labels import most_classes
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import (
     BLOCK_BYTES,
@@ -151,7 +152,11 @@ def _join_pixels(images: Mapping[Split | None, _Member], path: Path) -> tuple[Pi
     if len(set(shapes.values())) > 1:
         sizes = ", ".join(f"{split} {' x '.join(map(str, shape))}" for split, shape in shapes.items())
         raise DataError(f"The splits of {path} have images of different sizes: {sizes}. Make them of one size.")
-    scale, is_bytes = _find_scale(list(images.values()), path)
+    scales = {one.key: _find_scale(one, path) for one in images.values()}
+    if len(set(scales.values())) > 1:
+        ranges = ", ".join(f"{key} 0 to {255 // scale}" for key, scale in scales.items())
+        raise DataError(f"The splits of {path} have pixels of different ranges: {ranges}. Save all as uint8.")
+    scale = next(iter(scales.values()))
 
     def blocks() -> Iterator[UInt8[np.ndarray, "m h w c"]]:
         for split, one in images.items():
@@ -162,10 +167,12 @@ def _join_pixels(images: Mapping[Split | None, _Member], path: Path) -> tuple[Pi
                 yield rows
 
     height, width, channels = next(iter(shapes.values()))
-    key = next(iter(images.values())).key
-    conversions = [] if is_bytes else [f"{key} has values from 0 to {255 // scale}, taken as pixels from 0 to 255."]
-    if any(order == CHANNELS_FIRST for order in axes.values()):
-        conversions.append(f"{key} has the shape {next(iter(images.values())).shape}, taken as (N, C, H, W).")
+    conversions = [
+        f"{one.key} has {one.dtype} from 0 to {255 // scale}, taken as pixels from 0 to 255."
+        for one in [one for one in images.values() if one.dtype != np.uint8][:1]
+    ]
+    turned = [one for split, one in images.items() if axes[split] == CHANNELS_FIRST]
+    conversions += [f"{one.key} has the shape {one.shape}, taken as (N, C, H, W)." for one in turned[:1]]
     return Pixels((sum(one.shape[0] for one in images.values()), height, width, channels), blocks), conversions
 
 
@@ -188,27 +195,23 @@ def _order_axes(shape: tuple[int, ...], path: Path) -> tuple[int, int, int, int]
     )
 
 
-def _find_scale(members: Sequence[_Member], path: Path) -> tuple[int, bool]:
-    """The factor that makes pixels 0 to 255, and whether they are uint8 already; DataError where it is not clear."""
-    kinds = {one.dtype.kind for one in members}
-    if not kinds <= set("buif"):
-        raise DataError(
-            f"The images of {path} hold {members[0].dtype}; expected numbers from 0 to 255, or from 0 to 1."
-        )
-    if all(one.dtype == np.uint8 for one in members):
-        return 1, True
+def _find_scale(one: _Member, path: Path) -> int:
+    """The factor that makes pixels 0 to 255; DataError where it is not clear."""
+    if one.dtype.kind not in "buif":
+        raise DataError(f"The images of {path} hold {one.dtype}; expected numbers from 0 to 255, or from 0 to 1.")
+    if one.dtype == np.uint8:
+        return 1
     low, high, is_whole = math.inf, -math.inf, True
-    for one in members:
-        for block in one.blocks():
-            low, high = min(low, float(block.min())), max(high, float(block.max()))
-            low, high = (math.nan, math.nan) if np.isnan(block).any() else (low, high)
-            is_whole = is_whole and (block.dtype.kind != "f" or bool((block == np.round(block)).all()))
-            if not math.isfinite(high - low):
-                break
+    for block in one.blocks():
+        low, high = min(low, float(block.min())), max(high, float(block.max()))
+        low, high = (math.nan, math.nan) if np.isnan(block).any() else (low, high)
+        is_whole = is_whole and (block.dtype.kind != "f" or bool((block == np.round(block)).all()))
+        if not math.isfinite(high - low):
+            break
     factor = find_factor(low, high, is_whole)
     if factor is None:
-        raise DataError(f"{members[0].key} of {path} {describe_range(low, high)}.")
-    return (factor if kinds <= set("bf") else 1), False
+        raise DataError(f"{one.key} of {path} {describe_range(low, high)}.")
+    return factor if one.dtype.kind in "bf" else 1
 
 
 def _describe_labels(arrays: Sequence[np.ndarray], key: str, names: Sequence[str] | None) -> list[str]:
@@ -219,7 +222,8 @@ def _describe_labels(arrays: Sequence[np.ndarray], key: str, names: Sequence[str
     if labels.ndim != 1 or labels.dtype.kind not in "iuf" or names is not None:
         return []
     numbers = np.unique(np.concatenate([array.ravel() for array in arrays]))
-    if not (numbers == np.round(numbers)).all():
+    is_class = len(numbers) <= most_classes(sum(map(len, arrays)))  # more are read as numbers to predict
+    if not is_class or not (numbers == np.round(numbers)).all():
         return []
     found = [f"{key} has whole numbers as {labels.dtype}."] if labels.dtype.kind == "f" else []
     if not np.array_equal(numbers, np.arange(len(numbers))):
