@@ -33,7 +33,7 @@ from lamina.evaluation.scores import average_precision, calibration_error, count
 from lamina.evaluation.views import ONE_VIEW, View, predict_views
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
-from lamina.training.parts import NO_PARTS, OwnMetric, OwnMetrics, collect_parts
+from lamina.training.parts import NO_PARTS, OwnMetric, OwnMetrics, Parts
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 from lamina.values import explain_call
 
@@ -63,7 +63,7 @@ def evaluate(
     >>> evaluate(build_model(load_net("mlp"), data.train, Recipe()), data.test).score.name
     'accuracy'
     """
-    return evaluate_with_logits(model, images, views, group, collect_parts(metrics=metrics).metrics)[0]
+    return evaluate_with_logits(model, images, views, group, Parts(metrics=metrics).metrics)[0]
 
 
 def evaluate_with_logits(

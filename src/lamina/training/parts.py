@@ -152,9 +152,6 @@ class Parts:
 NO_PARTS = Parts()
 
 
-collect_parts = Parts  # as the evaluation calls it
-
-
 def _check_arguments(name: str, part: Callable[..., Any]) -> None:
     """Raise ``RecipeError`` if a part cannot be called as it will be."""
     arguments, example = ARGUMENTS[name.partition(".")[0]]
