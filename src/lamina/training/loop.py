@@ -6,11 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from torch import nn
 
 from lamina.data import Images
-from lamina.errors import NotFiniteError, RecipeError, check_type
-from lamina.nets import Net
+from lamina.errors import NotFiniteError
 from lamina.training.average import Average
 from lamina.training.batches import Batches, DividedBatch
 from lamina.training.checkpoint import Checkpoint, Standing, digest_state, make_checkpoint, restore_checkpoint
@@ -28,7 +26,7 @@ from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import lr_factor
-from lamina.training.setup import prepare_training
+from lamina.training.setup import AnyNet, check_format, prepare_training
 from lamina.values import explain_call
 
 
@@ -52,8 +50,7 @@ class Training:
 
     Raises:
         LaminaError: net, recipe, images and device do not fit (:func:`~lamina.training.setup.prepare_training`).
-        NotFiniteError: the loss or a gradient is not finite, and the weights are those before that step; or, at the
-            end of an epoch, a weight or the optimizer's state is not.
+        NotFiniteError: the loss, a gradient, a weight or the optimizer's state is not finite.
 
     >>> from lamina import load_data, load_net
     >>> training = Training(load_net("mlp"), load_data("shapes").train, Recipe(epochs=1))
@@ -64,7 +61,7 @@ class Training:
     @explain_call
     def __init__(
         self,
-        net: Net | nn.Module,
+        net: AnyNet,
         images: Images,
         recipe: Recipe | None = None,
         *,
@@ -74,14 +71,7 @@ class Training:
         group: Group = ALONE,
         parts: Parts = NO_PARTS,
     ) -> None:
-        check_type(
-            precision,
-            (Precision,),
-            "precision",
-            'a Precision, as a run records it (Recipe(precision="fp32") chooses one)',
-        )
-        if not isinstance(steps_per_record, int) or steps_per_record < 1:
-            raise RecipeError(f"steps_per_record must be a whole number of at least 1, got {steps_per_record!r:.60}.")
+        check_format(precision, steps_per_record)
         prepared = prepare_training(net, images, recipe, device, precision, group, parts)
         self._live, recipe = prepared.model, prepared.recipe
         self.recipe, self.device, self.precision = recipe, prepared.device, prepared.precision

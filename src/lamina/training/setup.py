@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from lamina.data import Images
-from lamina.errors import check_type
+from lamina.errors import RecipeError, check_type
 from lamina.nets import Net
 from lamina.training.batches import check_images
 from lamina.training.device import Choice, choose_device
@@ -24,6 +25,8 @@ from lamina.training.precision import Precision, choose_precision
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
 
+AnyNet: TypeAlias = Net | nn.Module
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -37,7 +40,7 @@ class Prepared:
 
 
 def prepare_training(
-    net: Net | nn.Module,
+    net: AnyNet,
     images: Images,
     recipe: Recipe | None = None,
     device: str = "auto",
@@ -74,3 +77,11 @@ def prepare_training(
     check_compile(recipe, chosen.value)
     precision = precision or choose_precision(recipe.precision, model)
     return Prepared(model, build_optimizer(model, recipe, precision.value, parts.optimizer), recipe, chosen, precision)
+
+
+def check_format(precision: Precision | None, steps_per_record: int) -> None:
+    """Raise ``LaminaError`` for a precision or an interval of records of another kind."""
+    expected = 'a Precision, as a run records it (Recipe(precision="fp32") chooses one)'
+    check_type(precision, (Precision,), "precision", expected)
+    if not isinstance(steps_per_record, int) or steps_per_record < 1:
+        raise RecipeError(f"steps_per_record must be a whole number of at least 1, got {steps_per_record!r:.60}.")
