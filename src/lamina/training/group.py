@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from lamina.errors import GroupError, LeaderError, check_type
 from lamina.training.rendezvous import (
+    HEARTBEAT_SECONDS,
     SILENT_SECONDS,
     TIMEOUT_SECONDS,
     Waiting,
@@ -284,10 +285,12 @@ def join_group() -> Iterator[Group]:
                 backend, store=PrefixStore("exchange", store), rank=rank, world_size=size, timeout=timeout
             )
             stack.callback(dist.destroy_process_group)
-            stack.callback(has_ended.set)
             own = PrefixStore("group", store)
             own.set(f"heartbeat/{rank}", "")
-            threading.Thread(target=send_heartbeats, args=(own, rank, has_ended), daemon=True).start()
+            heart = threading.Thread(target=send_heartbeats, args=(own, rank, has_ended), daemon=True)
+            heart.start()
+            stack.callback(heart.join, HEARTBEAT_SECONDS)  # in torch's code, the end of Python would abort the process
+            stack.callback(has_ended.set)
             dist.barrier()  # from here on, all have sent one
         except (RuntimeError, ValueError) as error:
             raise GroupError(
