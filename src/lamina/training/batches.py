@@ -79,7 +79,9 @@ class Batches:
         is_resident = pixels.nbytes <= (find_resident_bytes(device) if resident_bytes is None else resident_bytes)
         self._pixels = pixels.to(device) if is_resident else pixels
         task = task_of(images)
-        self._labels, self._targets = targets.to(device), task.prepare(targets).to(device)
+        prepared = task.prepare(targets)
+        self._labels = targets.to(device)
+        self._targets = self._labels if prepared is targets else prepared.to(device)
         self._weights = task.weigh(targets).to(device) if recipe.balance else None
         self.images = len(images)
         self._slices = _divide(len(images), recipe.batch_size)
@@ -110,7 +112,8 @@ class Batches:
             indices = order[part].to(device)
             pixels = shrink_batch(pixels, fraction)
             targets = self._targets.index_select(0, indices)
-            labels: Tensor | None = self._labels.index_select(0, indices)
+            is_same = self._labels is self._targets  # of classes: one gathering serves both
+            labels: Tensor | None = targets if is_same else self._labels.index_select(0, indices)
             weights = None if self._weights is None else self._weights[indices]
             if self._augment:
                 seed = derive_seed(recipe.seed, f"augment in epoch {epoch} lane {lane}", step)

@@ -42,11 +42,12 @@ def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) 
     if own is None:
         return compare
 
+    name = describe_part(own)
+
     def call_own(logits: Logits, batch: Batch) -> Float[Tensor, ""]:
         seed = derive_seed(recipe.seed, f"loss of epoch {batch.epoch} in lane {batch.lane}", batch.step)
         with seeded_everywhere(seed, logits.device):
             loss = own(logits, batch.targets)
-        name = describe_part(own)
         if not isinstance(loss, Tensor):
             raise RecipeError(f"loss must return a tensor, but {name} returned {type(loss).__name__}.")
         if loss.ndim:
