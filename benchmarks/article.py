@@ -3,7 +3,7 @@
 The article gives one whole script, the MLP's; it is run as it stands. It gives none for the CNN: that one is
 the MLP's script with the class CNN in place of the class MLP, ten epochs, and no flattening of the images.
 In both only the data path is replaced: torchvision.datasets.CIFAR10 takes its pixels from a file of the
-pictures that LAMINA_CIFAR10 points at. Its way with each picture, the transform and the DataLoader stay.
+images that LAMINA_CIFAR10 points at. Its way with each image, the transform and the DataLoader stay.
 
 What is timed: the article's epochs from entering its loop over them to leaving it, lamina's ``train_seconds``
 (training alone, without judging the test set after each epoch), either's process from the command to the line that
@@ -47,15 +47,15 @@ import torch
 import torchvision
 
 
-class PicturesFromFile(torchvision.datasets.CIFAR10):
+class ImagesFromFile(torchvision.datasets.CIFAR10):
     def __init__(self, root, train, download, transform):
         torchvision.datasets.VisionDataset.__init__(self, root, transform=transform)
         split = "train" if train else "test"
-        with np.load({pictures!r}) as arrays:
+        with np.load({images!r}) as arrays:
             self.data, self.targets = arrays[split + "_pixels"], arrays[split + "_targets"].tolist()
 
 
-torchvision.datasets.CIFAR10 = PicturesFromFile
+torchvision.datasets.CIFAR10 = ImagesFromFile
 torch.manual_seed({seed})
 
 """
@@ -69,7 +69,7 @@ class Row:
         who: "article" or "lamina".
         net: its name.
         seed: of all its random choices.
-        epochs: passes over the training pictures.
+        epochs: passes over the training images.
         epochs_seconds: of all epochs.
         printed_seconds: from the command to the printed test accuracy.
         process_seconds: from the command to the exit.
@@ -98,14 +98,14 @@ def extract_script(article: str, net: str) -> str:
     return _replace(script, "images.reshape(-1, input_size)", "images", times=2)
 
 
-def instrument_script(script: str, pictures: Path, seed: int, epochs: int) -> str:
-    """The script with its pictures, its seed, its number of epochs, and a clock around the loop over them."""
+def instrument_script(script: str, arrays_file: Path, seed: int, epochs: int) -> str:
+    """The script with its images, its seed, its number of epochs, and a clock around the loop over them."""
     script = _replace(script, "num_epochs = 5\n", f"num_epochs = {epochs}\n", times=1)
     loop = "for epoch in range(num_epochs):\n"
     script = _replace(script, loop, f"epochs_start = time.perf_counter()\n{loop}", times=1)
     end = "## Test the model\n"
     script = _replace(script, end, f"print('Epochs took', time.perf_counter() - epochs_start, 's')\n{end}", times=1)
-    return PREPARATION.format(pictures=str(pictures), seed=seed) + script
+    return PREPARATION.format(arrays_file=str(arrays_file), seed=seed) + script
 
 
 def _only(blocks: Sequence[str], what: str) -> str:
@@ -150,7 +150,7 @@ def train_with_lamina(data: str, runs: Path, net: str, seed: int, epochs: int) -
     return Row("lamina", net, seed, epochs, *seconds, result["test_accuracy"])
 
 
-def write_pictures(data: Dataset, path: Path) -> None:
+def write_images(data: Dataset, path: Path) -> None:
     """Both splits in one file, for a process that knows nothing of lamina."""
     train, test = data.train, test_split(data)
     np.savez(
@@ -163,7 +163,7 @@ def write_pictures(data: Dataset, path: Path) -> None:
 
 
 def write_subset(data: Dataset, count: int, folder: Path) -> Path:
-    """About ``count`` pictures of each split as a folder of class folders, for a quick try."""
+    """About ``count`` images of each split as a folder of class folders, for a quick try."""
     for split, images in (("train", data.train), ("test", test_split(data))):
         for index in range(0, len(images.targets), max(1, len(images.targets) // count)):
             path = folder / split / images.target_names[images.targets[index]] / f"{index}.png"
@@ -212,7 +212,7 @@ def main(
         turns: how often each side trains each net; turn t has seed t modulo `seeds`.
         seeds: how many different seeds.
         epochs: for both nets; without it 5 for the MLP and 10 for the CNN.
-        images: train and test on about so many pictures: a quick try, whose figures mean nothing.
+        images: train and test on about so many images: a quick try, whose figures mean nothing.
         json_path: where to write every row, one JSON object a line.
     """
     text = article.read_text(encoding="utf-8")
@@ -220,18 +220,18 @@ def main(
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pictures, runs, source = folder / "pictures.npz", folder / "runs", "cifar10"
+        arrays_file, runs, source = folder / "images.npz", folder / "runs", "cifar10"
         data = load_data(source)
         if images is not None:
             source = str(write_subset(data, images, folder / "subset"))
             data = load_data(source)
-        write_pictures(data, pictures)
+        write_images(data, arrays_file)
         # In turns, so that a slow minute of the machine meets both sides.
         for turn in range(turns):
             for net_name, script in scripts.items():
                 seed, count = turn % seeds, epochs or EPOCHS[net_name]
                 path = folder / f"article-{net_name}.py"
-                path.write_text(instrument_script(script, pictures, seed, count), encoding="utf-8")
+                path.write_text(instrument_script(script, arrays_file, seed, count), encoding="utf-8")
                 rows.append(train_by_script(path, net_name, seed, count))
                 rows.append(train_with_lamina(source, runs, net_name, seed, count))
     Console().print(compare(rows))

@@ -1,9 +1,9 @@
 """How far attribution maps can be believed: trusted maps, wrong maps that are trusted, and the pointing game.
 
-``cnn-s`` is trained on a data set for some epochs, and its answers for pictures of ``val`` are explained by each
-method. Wrong maps are the same ones moved by half the picture, and with their signs turned. On the built-in shapes,
-whose figures have known masks, the pointing game is played on test pictures, beside an untrained net, the centre of the
-picture and the figures' area.
+``cnn-s`` is trained on a data set for some epochs, and its answers for images of ``val`` are explained by each
+method. Wrong maps are the same ones moved by half the image, and with their signs turned. On the built-in shapes,
+whose figures have known masks, the pointing game is played on test images, beside an untrained net, the centre of the
+image and the figures' area.
 
     python benchmarks/attribution.py --data shapes --epochs 3 --json maps.json
 """
@@ -36,7 +36,7 @@ def main(
     data: str = "shapes",
     net: str = "cnn-s",
     epochs: int = 3,
-    pictures: int = 30,
+    explained: int = 30,
     pointed: int = 150,
     json: Path | None = None,
 ) -> None:
@@ -46,8 +46,8 @@ def main(
         data: a single-label data set.
         net: of the zoo, one with convolutions.
         epochs: of training.
-        pictures: of val that are explained.
-        pointed: test pictures of the pointing game, on shapes alone.
+        explained: images of val that are explained.
+        pointed: test images of the pointing game, on shapes alone.
         json: file to write the figures to.
     """
     dataset = load_data(data, Preparation(val_fraction=0.1))
@@ -55,8 +55,8 @@ def main(
     training = Training(load_net(net), dataset.train, recipe, device="cpu")
     for _ in training:
         pass
-    model, images = training.model, dataset.val.take_evenly(pictures)
-    answers = predict_logits(model, images.pixels).argmax(axis=1)
+    model, images = training.model, dataset.val.take_evenly(explained)
+    outputs = predict_logits(model, images.pixels).argmax(axis=1)
     height, width = images.pixels.shape[1:3]
     coarse = (window_side_px(height, width),) * 2
     methods: dict[str, tuple[Explain, Explain]] = {
@@ -64,22 +64,22 @@ def main(
         "gradients": (partial(integrated_gradients, steps=32), partial(integrated_gradients, steps=12)),
         "grad-cam": (grad_cam, grad_cam),
     }
-    results: dict[str, object] = {"data": data, "net": net, "epochs": epochs, "pictures": pictures}
-    print("method      trusted   moved  turned  rank correlation (median, 95 %)  seconds a picture: map, tests")
+    results: dict[str, object] = {"data": data, "net": net, "epochs": epochs, "images": explained}
+    print("method      trusted   moved  turned  rank correlation (median, 95 %)  seconds an image: map, tests")
     for name, (explain, quick) in methods.items():
         began = time.perf_counter()
-        maps = explain(model, images.pixels, answers)
+        maps = explain(model, images.pixels, outputs)
         explained = time.perf_counter()
-        own = judge(model, images.pixels, answers, maps, quick)
+        own = judge(model, images.pixels, outputs, maps, quick)
         judged = time.perf_counter()
-        moved = judge(model, images.pixels, answers, np.roll(maps, (height // 2, width // 2), axis=(1, 2)), quick)
-        turned = judge(model, images.pixels, answers, -maps, quick)
+        moved = judge(model, images.pixels, outputs, np.roll(maps, (height // 2, width // 2), axis=(1, 2)), quick)
+        turned = judge(model, images.pixels, outputs, -maps, quick)
         shares = [np.mean([trust.is_trusted for trust in found]) for found in (own, moved, turned)]
         least = np.quantile([min(map(abs, trust.similarity)) for trust in own], (0.5, 0.95))
-        seconds = f"{(explained - began) / pictures:.2f}  {(judged - explained) / pictures:.2f}"
+        seconds = f"{(explained - began) / images:.2f}  {(judged - explained) / images:.2f}"
         results[name] = {
             "trusted": shares[0], "moved": shares[1], "turned": shares[2], "correlation": least.tolist(),
-            "seconds": [(explained - began) / pictures, (judged - explained) / pictures],
+            "seconds": [(explained - began) / explained, (judged - explained) / explained],
         }  # fmt: skip
         print(f"{name:10}" + "".join(f"{100 * share:6.0f} %" for share in shares), *least.round(2), seconds, flush=True)
     if data == "shapes":

@@ -114,17 +114,17 @@ def measure_ceiling(number_format: str) -> float:
 
 def count_needed_flop(net: Net, images: Images) -> int:
     """Floating-point operations an image of the products in a forward and a backward pass, by torch's counter."""
-    module, pictures = net.module(images.shape), torch.randn(4, *images.shape)
+    module, sample = net.module(images.shape), torch.randn(4, *images.shape)
     with FlopCounterMode(display=False) as counter:
-        functional.cross_entropy(module(pictures), torch.zeros(4, dtype=torch.int64)).backward()
+        functional.cross_entropy(module(sample), torch.zeros(4, dtype=torch.int64)).backward()
     return counter.get_total_flops() // 4
 
 
 def prepare(name: str, images: Images, batch_size: int, precision: str, epochs: int) -> Candidate:
     net_name, recipe = read_entry(name)
-    # Whole pictures throughout: the operations are counted for those.
+    # Whole images throughout: the operations are counted for those.
     recipe = dataclasses.replace(
-        recipe, epochs=epochs, batch_size=batch_size, precision=precision, grow_from_fraction=0.0
+        recipe, epochs=epochs, batch_size=batch_size, precision=precision, start_size_fraction=0.0
     )
     training = Training(load_net(net_name), images, recipe, device="cpu")
     net = load_net(net_name).check(images.shape, training.model.task.outputs)
@@ -165,13 +165,13 @@ def main(
         batch_size: images a step, in place of the recipe's; several with commas between.
         precision: the format to train in.
         turns: epochs of each net that are measured.
-        images: pictures in an epoch, spread evenly over the training set.
+        images: images in an epoch, spread evenly over the training set.
         json_path: where to write every row, one JSON object a line.
     """
     data = load_data("cifar10").train
-    pictures = data.take_evenly(images)
+    sample = data.take_evenly(images)
     candidates = [
-        prepare(name.strip(), pictures, int(size), precision, 1 + turns)
+        prepare(name.strip(), sample, int(size), precision, 1 + turns)
         for name in nets.split(",")
         for size in batch_size.split(",")
     ]
@@ -191,8 +191,8 @@ def main(
             batch_size=candidate.training.recipe.batch_size,
             precision=candidate.format,
             images_per_second=statistics.median(candidate.images_per_second),
-            flop_per_image=6 * candidate.net.multiply_adds(pictures.shape),
-            needed_flop_per_image=count_needed_flop(candidate.net, pictures),
+            flop_per_image=6 * candidate.net.multiply_adds(sample.shape),
+            needed_flop_per_image=count_needed_flop(candidate.net, sample),
             ceiling_flop_per_second=ceilings[candidate.format],
         )
         for candidate in candidates

@@ -2,7 +2,7 @@
 
 Each net trains two epochs of eight by ``lamina.Training``; then the batches of the second are read once more, in the
 same order, by the same functions and with the same choices, and nothing else is done with them. Where a recipe shows
-small pictures first, those are small: reading costs most there, beside a step that costs least.
+small images first, those are small: reading costs most there, beside a step that costs least.
 Every turn does both for each net, so that a slow minute of the machine meets both; a figure is the median of its turns.
 
     python benchmarks/data_path.py --nets mlp,cnn:article,cnn:best,cnn-s:best,cnn-s:quick
@@ -78,20 +78,20 @@ def main(
     Args:
         nets: names in the zoo, commas between; NET:RECIPE takes another recipe than the net's first.
         turns: how often each is measured.
-        images: pictures in an epoch, spread evenly over the training set.
+        images: images in an epoch, spread evenly over the training set.
         json_path: where to write every row, one JSON object a line.
     """
     data = load_data("cifar10").train
-    pictures = data.take_evenly(images)
+    sample = data.take_evenly(images)
     found: dict[str, list[tuple[float, float]]] = {}
     sizes: dict[str, int] = {}
     for _ in range(turns):
         for who in nets.split(","):
             net_name, recipe = read_entry(who)
             recipe = dataclasses.replace(recipe, epochs=8)
-            training, seconds = train_epoch(net_name, pictures, recipe)
+            training, seconds = train_epoch(net_name, sample, recipe)
             steps = training.steps_per_epoch
-            found.setdefault(who, []).append((read_epoch(training, pictures) / steps, seconds / steps))
+            found.setdefault(who, []).append((read_epoch(training, sample) / steps, seconds / steps))
             sizes[who] = recipe.batch_size
     rows = [
         Row(who, sizes[who], *(statistics.median(turn[part] for turn in turns_of) for part in (0, 1)))

@@ -1,7 +1,7 @@
-"""What the doctor finds: planted faults, healthy trainings by the zoo's recipes, and what it costs.
+"""What the doctor finds: injected faults, healthy trainings by the zoo's recipes, and what it costs.
 
-Each fault is planted in each net, in several seeds, on drawn shapes, and has to be found by its kind; the recipes of
-the zoo, on pictures of CIFAR-10, have to give no diagnosis. The cost is the time of two epochs with the doctor, beside
+Each fault is injected in each net, in several seeds, on drawn shapes, and has to be found by its kind; the recipes of
+the zoo, on images of CIFAR-10, have to give no diagnosis. The cost is the time of two epochs with the doctor, beside
 that of the same training with one that does nothing, in turns.
 
     python benchmarks/diagnoses.py --seeds 3 --json diagnoses.json
@@ -48,10 +48,10 @@ PLANTED_IN = ("mlp", "cnn", "cnn-s")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A training: what was planted (``healthy`` for nothing), and which kinds were found."""
+    """A training: what was injected (``healthy`` for nothing), and which kinds were found."""
 
     net: str
-    planted: str
+    injected: str
     seed: int
     found: tuple[str, ...]
     losses: tuple[float, ...]
@@ -76,7 +76,7 @@ def enlarge_head(body: nn.Module) -> None:
     list(body.modules())[-1].weight.mul_(100)
 
 
-def plant(
+def inject(
     name: str, images: Images, seed: int
 ) -> dict[str, tuple[Net, Images, Recipe, Callable[[nn.Module], None] | None]]:
     """The faults, by the kind that has to be found: net, images, recipe, and what is done to the weights."""
@@ -110,7 +110,7 @@ def plant(
     }
 
 
-def train(name: str, planted: str, training: Training, change: Callable[[nn.Module], None] | None = None) -> Row:
+def train(name: str, injected: str, training: Training, change: Callable[[nn.Module], None] | None = None) -> Row:
     """Train to the end."""
     if change is not None:
         with torch.no_grad():
@@ -123,7 +123,7 @@ def train(name: str, planted: str, training: Training, change: Callable[[nn.Modu
                 losses.append(event.train_loss)
     except NotFiniteError:
         losses.append(float("nan"))
-    return Row(name, planted, training.recipe.seed, tuple(found), tuple(losses))
+    return Row(name, injected, training.recipe.seed, tuple(found), tuple(losses))
 
 
 class Absent:
@@ -162,33 +162,33 @@ def main(
     seeds: int = 3,
     healthy: int = 10_000,
     turns: int = 5,
-    parts: str = "planted,zoo,cost",
+    parts: str = "injected,zoo,cost",
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Train, and compare what was found with what was planted.
+    """Train, and compare what was found with what was injected.
 
     Args:
         seeds: of each training.
-        healthy: training pictures of CIFAR-10 for the zoo's recipes and the cost.
+        healthy: training images of CIFAR-10 for the zoo's recipes and the cost.
         turns: of each timing.
-        parts: of planted, zoo and cost, commas between.
+        parts: of injected, zoo and cost, commas between.
         json_path: where to write every row, one JSON object a line.
     """
     console, rows = Console(width=160), []
-    if "planted" in parts:
+    if "injected" in parts:
         shapes = load_data("shapes").train.take(range(4000))
         for name in PLANTED_IN:
             for seed in range(seeds):
-                for planted, (net, images, recipe, change) in plant(name, shapes, seed).items():
-                    rows.append(train(name, planted, Training(net, images, recipe, device="cpu"), change))
+                for injected, (net, images, recipe, change) in inject(name, shapes, seed).items():
+                    rows.append(train(name, injected, Training(net, images, recipe, device="cpu"), change))
     if "zoo" in parts:
         some = load_data("cifar10").train.take_evenly(healthy)
         for name, module in ZOO.items():
             trainings = (Training(load_net(name), some, recipe, device="cpu") for recipe in module.RECIPES.values())
             rows += [train(name, "healthy", training) for training in trainings]
     for row in rows:
-        is_right = not row.found if row.planted == "healthy" else row.planted in row.found
-        console.print("as expected" if is_right else "NOT as expected", row.net, row.planted, row.seed, row.found)
+        is_right = not row.found if row.injected == "healthy" else row.injected in row.found
+        console.print("as expected" if is_right else "NOT as expected", row.net, row.injected, row.seed, row.found)
         if json_path is not None:
             append_row(json_path, row)
     if "cost" in parts:

@@ -26,8 +26,8 @@ from torch import nn
 
 from lamina import Preparation, load_data
 from lamina.data import Images
-from lamina.deploy.certificate import PICTURES, certify
-from lamina.deploy.export import export_onnx, export_pt2
+from lamina.deploy.exported_model import export_onnx, export_pt2
+from lamina.deploy.parity import IMAGES, certify
 from lamina.errors import NetError
 from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Net, Output, ReLU, Residual
 from lamina.targets import REGRESSION, SINGLE_LABEL
@@ -58,7 +58,7 @@ for file in sorted(pathlib.Path(sys.argv[1]).glob("*.onnx")):
 def main(
     nets: tuple[str, ...] = (*NAMES, "residual", "own", "timm:resnet18", "timm:efficientnet_b0"),
     kinds: tuple[str, ...] = KINDS,
-    pictures: int = PICTURES,
+    count: int = IMAGES,
     python: Path | None = None,
     json: Path | None = None,
 ) -> None:
@@ -67,7 +67,7 @@ def main(
     Args:
         nets: of the zoo, ``residual``, ``own`` or ``timm:NAME``.
         kinds: of target.
-        pictures: compared for each.
+        count: images compared for each.
         python: of an environment without torch and lamina, to read the ONNX files with.
         json: file to write the figures to.
     """
@@ -75,27 +75,27 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for name in nets:
             for kind in kinds:
-                rows += measure(name, kind, pictures, Path(folder))
+                rows += measure(name, kind, count, Path(folder))
         read = [] if python is None else read_elsewhere(python, Path(folder))
     if json is not None:
         json.write_text(json_format.dumps({"exports": rows, "read": read}, indent=1), encoding="utf-8")
 
 
-def measure(name: str, kind: str, pictures: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """Export a net to both formats; keep the ONNX file, some pictures and the model's logits for them."""
-    images = find_images(kind, 64 if name in PHOTO_LADDER else 32).take_evenly(pictures)
+def measure(name: str, kind: str, count: int, folder: Path) -> Iterator[dict[str, Any]]:
+    """Export a net to both formats; keep the ONNX file, some images and the model's logits for them."""
+    images = find_images(kind, 64 if name in PHOTO_LADDER else 32).take_evenly(count)
     model = make_model(name, images)
     for file_format, export in (("onnx", export_onnx), ("pt2", export_pt2)):
         began = time.perf_counter()
         try:
             content = export(model, "crop")
-            certificate = certify(content, file_format, model, images)
+            parity_check = certify(content, file_format, model, images)
         except NetError as error:
             print(f"{name:20} {kind:13} {file_format:5} refused: {error}", flush=True)
             yield {"net": name, "kind": kind, "format": file_format, "refused": str(error)}
             continue
         seconds = time.perf_counter() - began
-        share = certificate.largest_difference / certificate.limit
+        share = parity_check.largest_difference / parity_check.limit
         print(f"{name:20} {kind:13} {file_format:5} {share:.3f} of the limit, {seconds:.1f} s", flush=True)
         yield {"net": name, "kind": kind, "format": file_format, "share_of_limit": share, "seconds": seconds}
         if file_format == "onnx":

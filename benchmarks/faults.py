@@ -36,7 +36,7 @@ from processes import append_row
 from rich.console import Console
 from rich.table import Table
 
-from lamina.runs.load import load_run
+from lamina.runs.stored import load_run
 from lamina.training.rendezvous import TIMEOUT_SECONDS
 
 LANES = 4

@@ -18,7 +18,7 @@ import tyro
 
 from lamina import Preparation, Training, load_data, load_net, load_recipe
 from lamina.insight.concepts import LEAST_GAIN, Concept, find_concepts
-from lamina.insight.layers import choose_layers, name_stage
+from lamina.insight.inspected_layers import choose_layers, name_stage
 from lamina.insight.probes import probe_layers, untrain
 from lamina.insight.units import measure_responses
 
@@ -30,7 +30,7 @@ def main(
     net: str = "cnn-s",
     epochs: int = 3,
     nets: int = 10,
-    pictures: int = 1000,
+    images: int = 1000,
     json: Path | None = None,
 ) -> None:
     """Train a net, inspect it and untrained ones, and print how far they are apart.
@@ -40,7 +40,7 @@ def main(
         net: of the zoo.
         epochs: of training.
         nets: with random weights, beyond the five that are the controls of all.
-        pictures: in which concepts are looked for; probes are fitted to four times as many.
+        images: in which concepts are looked for; probes are fitted to four times as many.
         json: file to write the figures to.
     """
     dataset = load_data(data, Preparation(val_fraction=0.1))
@@ -49,14 +49,14 @@ def main(
         pass
     model = training.model
     layers = choose_layers(model)
-    some, fitted, val = dataset.train.take_evenly(pictures), dataset.train.take_evenly(4 * pictures), dataset.val
+    some, fitted, val = dataset.train.take_evenly(images), dataset.train.take_evenly(4 * images), dataset.val
     untrained = [untrain(model, dataset.train, seed) for seed in range(CONTROLS + nets)]
     responses = [measure_responses(one, some.pixels, layers) for one in (model, *untrained)]
     probes = [probe_layers(one, fitted, val, layers) for one in (model, *untrained[CONTROLS : CONTROLS + 3])]
     rows = []
     print(f"{data}, {net} after {epochs} epochs; {nets} nets with random weights")
     print("layer                probe  random (3 nets)  concepts  highest gain of random weights  limit")
-    print(f"{'picture':<20} {probes[0][0].score.value:.3f}")
+    print(f"{'image':<20} {probes[0][0].score.value:.3f}")
     for place, layer in enumerate(layers, start=1):
         own, *others = (one[layer].strengths for one in responses)
         controls = others[:CONTROLS]

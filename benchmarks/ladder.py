@@ -1,4 +1,4 @@
-"""Accuracy against seconds: nets and recipes of the zoo, each with several seeds, as a table and a picture.
+"""Accuracy against seconds: nets and recipes of the zoo, each with several seeds, as a table and an image.
 
 Every training is a process, ``lamina train NET --recipe NAME --json``, in turns of one seed each. Test accuracy is the
 last epoch's, whatever came before. Mean and 95 % interval are over the seeds.
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from article import ARTICLE, extract_script, instrument_script, train_by_script, write_pictures, write_subset
+from article import ARTICLE, extract_script, instrument_script, train_by_script, write_images, write_subset
 from processes import LAMINA, append_row, run_process, train_by_lamina
 from record import BATCH_SIZE as RECORD_BATCH_SIZE
 from rich.console import Console
@@ -48,7 +48,7 @@ class Row:
     Attributes:
         who: net and recipe, or where else it comes from.
         seed: of all its random choices.
-        epochs: passes over the training pictures.
+        epochs: passes over the training images.
         train_seconds: in training alone.
         process_seconds: from the command to the exit.
         test_accuracy: a fraction, after the last epoch.
@@ -90,10 +90,10 @@ def evaluate_by_views(run: str) -> float:
     return accuracy
 
 
-def train_with_article(article: Path, seed: int, epochs: int | None, target: float, pictures: Path) -> Row:
-    script, count = pictures.with_name("article-cnn.py"), epochs or ARTICLE_EPOCHS
+def train_with_article(article: Path, seed: int, epochs: int | None, target: float, arrays_file: Path) -> Row:
+    script, count = arrays_file.with_name("article-cnn.py"), epochs or ARTICLE_EPOCHS
     text = extract_script(article.read_text(encoding="utf-8"), "cnn")
-    script.write_text(instrument_script(text, pictures, seed, count), encoding="utf-8")
+    script.write_text(instrument_script(text, arrays_file, seed, count), encoding="utf-8")
     done = train_by_script(script, "cnn", seed, count)
     reached = done.printed_seconds if done.test_accuracy >= target else None
     return Row(BY_ARTICLE, seed, count, done.epochs_seconds, done.process_seconds, done.test_accuracy, None, reached)
@@ -250,7 +250,7 @@ def main(
         first_seed: of the first training.
         target: test accuracy, a fraction; the time to it is told of trainings that end above it.
         epochs: in place of each recipe's.
-        images: train and test on about so many pictures: a quick try, whose figures mean nothing.
+        images: train and test on about so many images: a quick try, whose figures mean nothing.
         with_article: train by the article's own CNN script too.
         with_record: train by the published 94 % recipe too, benchmarks/record.py.
         article: the article's Markdown.
@@ -270,18 +270,18 @@ def main(
         json_path.write_text("")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pictures, source, data = folder / "pictures.npz", "cifar10", load_data("cifar10")
+        arrays_file, source, data = folder / "images.npz", "cifar10", load_data("cifar10")
         if images is not None:
             source = str(write_subset(data, images, folder / "subset"))
             data = load_data(source)
         if with_article:
-            write_pictures(data, pictures)
+            write_images(data, arrays_file)
         # In turns, so that a slow minute of the machine meets everybody.
         for seed in range(first_seed, first_seed + seeds):
             for who in entries:
                 keep(train_with_lamina(who, seed, epochs, target, source, folder / "runs"))
             if with_article:
-                keep(train_with_article(article, seed, epochs, target, pictures))
+                keep(train_with_article(article, seed, epochs, target, arrays_file))
             if with_record:
                 keep(train_with_record(seed, epochs, images, folder))
     Console().print(tabulate(rows, target))

@@ -1,7 +1,7 @@
 """lamina beside other libraries, the article's two nets trained alike: seconds an epoch, whole process, accuracy.
 
 Every peer is a script in benchmarks/peer/, run by the interpreter of another virtual environment. It gets the same
-layers, the same pictures as arrays in memory, the same batch size and Adam with the same learning rate, and uses its
+layers, the same images as arrays in memory, the same batch size and Adam with the same learning rate, and uses its
 library plainly and without what costs time: no worker processes, validation, logs or checkpoints. The names that end
 in "-bf16" switch on the library's own mixed precision, as lamina's ``--precision auto`` does where it is faster;
 "lamina-fp32" is lamina without it, so that like stands beside like.
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from article import write_pictures, write_subset
+from article import write_images, write_subset
 from peer.assignment import Assignment
 from processes import append_row, run_process, train_by_lamina
 from rich.console import Console
@@ -99,9 +99,9 @@ def train_with_peer(name: str, python: Path, assignment: Assignment) -> Row:
     peer = PEERS[name]
     assignment = dataclasses.replace(assignment, precision=peer.precision)
     finished = run_process([str(python), str(SCRIPTS / peer.script), *assignment.words()], peer.environment)
-    answer = json.loads(finished.lines[-1])
-    seconds = tuple(answer["epoch_seconds"])
-    return Row(name, assignment.net, assignment.seed, seconds, finished.seconds, answer["test_accuracy"])
+    predicted = json.loads(finished.lines[-1])
+    seconds = tuple(predicted["epoch_seconds"])
+    return Row(name, assignment.net, assignment.seed, seconds, finished.seconds, predicted["test_accuracy"])
 
 
 def train_with_lamina(name: str, data: str, runs: Path, assignment: Assignment) -> Row:
@@ -185,7 +185,7 @@ def main(
         peers: which peers, commas between.
         turns: how often everybody trains each net; turn t has seed t.
         epochs: of each training, the first of which is not counted.
-        images: train and test on about so many pictures: a quick try, whose figures mean nothing.
+        images: train and test on about so many images: a quick try, whose figures mean nothing.
         json_path: where to write every row, one JSON object a line.
     """
     wanted, wanted_nets = split_names(peers, PEERS), split_names(nets, ("mlp", "cnn"))
@@ -211,12 +211,12 @@ def main(
         if images is not None:
             source = str(write_subset(data, images, folder / "subset"))
             data = load_data(source)
-        pictures = folder / "pictures.npz"
-        write_pictures(data, pictures)
+        arrays_file = folder / "images.npz"
+        write_images(data, arrays_file)
         # In turns, so that a slow minute of the machine meets everybody.
         for turn in range(turns):
             for net in wanted_nets:
-                assignment = Assignment(net, pictures, epochs, BATCH_SIZE, turn, "fp32")
+                assignment = Assignment(net, arrays_file, epochs, BATCH_SIZE, turn, "fp32")
                 for name in LAMINA:
                     keep(train_with_lamina(name, source, folder / "runs", assignment))
                 for name in wanted:

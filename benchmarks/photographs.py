@@ -1,4 +1,4 @@
-"""Pictures with the statistics of photographs, drawn: large smooth areas, edges, texture and grain, as JPEGs."""
+"""Images with the statistics of photographs, drawn: large smooth areas, edges, texture and grain, as JPEGs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def draw_photograph(seed: int, number: int) -> bytes:
 
 @cache
 def draw_world(seed: int) -> np.ndarray:
-    """A large picture whose amplitudes fall with the frequency, as those of natural scenes do (Field, 1987)."""
+    """A large image whose amplitudes fall with the frequency, as those of natural scenes do (Field, 1987)."""
     random = np.random.default_rng((seed, 1 << 40))
     frequencies = np.hypot(np.fft.fftfreq(WORLD_PX)[:, None], np.fft.rfftfreq(WORLD_PX)[None]).clip(1 / WORLD_PX)
     planes = []

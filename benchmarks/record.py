@@ -3,9 +3,9 @@
 K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498), in its later form with the Muon
 optimizer (the public airbench repository). Of lamina it takes the pixels alone: net, optimizer, augmentation, loop and
 test are below, in the order of the paper. Where the original has half precision on a GPU, this has
-bfloat16 autocast on channels-last arrays; the whitening is fitted to 5,000 pictures spread evenly over the set, where
+bfloat16 autocast on channels-last arrays; the whitening is fitted to 5,000 images spread evenly over the set, where
 the original takes the first 5,000, as a set may be sorted by class. All else is as published: batches of 2,000, 8
-epochs, and the last pictures of an epoch, where they fill no batch, left out.
+epochs, and the last images of an epoch, where they fill no batch, left out.
 
 Training seconds are the fit of the whitening and the epochs, with their augmentation; the test is not in them.
 
@@ -137,7 +137,7 @@ def normalize(pixels: Tensor) -> Tensor:
 
 
 def pad(pixels: Tensor, by_px: int) -> Tensor:
-    """Pictures (N, H, W, C) with their border reflected."""
+    """Images (N, H, W, C) with their border reflected."""
     side = pixels.shape[1]
     places = torch.arange(-by_px, side + by_px).abs()
     places = side - 1 - (side - 1 - places).abs()
@@ -145,7 +145,7 @@ def pad(pixels: Tensor, by_px: int) -> Tensor:
 
 
 class Augmentation:
-    """Mirrors each picture in every other epoch, a random half in the first, and shifts it by up to two pixels."""
+    """Mirrors each image in every other epoch, a random half in the first, and shifts it by up to two pixels."""
 
     def __init__(self, pixels: Tensor) -> None:
         mirrored = torch.rand(len(pixels)) < 0.5
@@ -153,7 +153,7 @@ class Augmentation:
         self._pixels = torch.empty_like(pixels)
 
     def draw(self, epoch: int) -> Tensor:
-        """All pictures as ``epoch``, counted from 0, has them."""
+        """All images as ``epoch``, counted from 0, has them."""
         side = self._pixels.shape[1]
         shifts = torch.randint(0, 2 * SHIFT_PX + 1, (len(self._pixels), 2))
         for down in range(2 * SHIFT_PX + 1):
@@ -192,20 +192,20 @@ def train(pixels: Tensor, targets: Tensor, epochs: int) -> tuple[RecordNet, floa
     steps, whitening_steps = (count * (len(pixels) // BATCH_SIZE) for count in (epochs, WHITENING_EPOCHS))
     step = 0
     for epoch in range(epochs):
-        for images, answers in draw_batches(augmentation, targets, epoch):
+        for images, outputs in draw_batches(augmentation, targets, epoch):
             net.whitening.bias.requires_grad_(step < whitening_steps)
             whitening_group["lr"] = BIAS_LR * max(0, 1 - step / whitening_steps)
             for group, peak in zip(other_groups, peaks, strict=True):
                 group["lr"] = peak * (1 - step / steps)
             with torch.autocast("cpu", torch.bfloat16):
                 logits = net(images)
-            loss = functional.cross_entropy(logits.float(), answers, label_smoothing=LABEL_SMOOTHING, reduction="sum")
+            loss = functional.cross_entropy(logits.float(), outputs, label_smoothing=LABEL_SMOOTHING, reduction="sum")
             loss.backward()
             sgd.step()
             muon.step()
             net.zero_grad(set_to_none=True)
             step += 1
-        right = (logits.argmax(1) == answers).float().mean()
+        right = (logits.argmax(1) == outputs).float().mean()
         seconds = time.perf_counter() - start
         print(f"epoch {epoch + 1}/{epochs}  {seconds:.1f} s  {right:.2%} of the last batch right", file=sys.stderr)
     return net, time.perf_counter() - start
@@ -213,7 +213,7 @@ def train(pixels: Tensor, targets: Tensor, epochs: int) -> tuple[RecordNet, floa
 
 @torch.inference_mode()
 def test(net: RecordNet, pixels: Tensor, targets: Tensor) -> tuple[float, float]:
-    """Accuracy by the picture alone, and by six views: as it is, a pixel up and left, down and right; each mirrored."""
+    """Accuracy by the image alone, and by six views: as it is, a pixel up and left, down and right; each mirrored."""
     net.eval()
     padded, side = pad(pixels, 1), pixels.shape[1]
     right = torch.zeros(2)
@@ -224,8 +224,8 @@ def test(net: RecordNet, pixels: Tensor, targets: Tensor) -> tuple[float, float]
         with torch.autocast("cpu", torch.bfloat16):
             logits = torch.stack([net(normalize(view).bfloat16()).float() for view in views])
         weights = torch.tensor([2, 2, 1, 1, 1, 1]).view(-1, 1, 1) / 8
-        answers = torch.stack((logits[0], (logits * weights).sum(0))).argmax(2)
-        right += (answers == targets[batch]).sum(1)
+        outputs = torch.stack((logits[0], (logits * weights).sum(0))).argmax(2)
+        right += (outputs == targets[batch]).sum(1)
     plain, six_views = (right / len(pixels)).tolist()
     return plain, six_views
 
@@ -265,7 +265,7 @@ def main(
         seeds: how many trainings, each with the seed after the last one's.
         first_seed: of the first training.
         epochs: of each; the published number is 8.
-        images: train on so many pictures, 2,000 at least, for a quick try; the test is on all.
+        images: train on so many images, 2,000 at least, for a quick try; the test is on all.
         json_path: where to write every row, one JSON object a line.
     """
     torch.set_flush_denormal(True)

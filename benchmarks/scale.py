@@ -102,7 +102,7 @@ def time_training(net_name: str, batch_size: int, lanes: int, steps: int, group:
     """The steps of a training, in the group that torchrun made."""
     name, recipe = read_entry(net_name)
     recipe = dataclasses.replace(
-        recipe, epochs=2, batch_size=batch_size, lanes=lanes, grow_from_fraction=0.0, precision="fp32"
+        recipe, epochs=2, batch_size=batch_size, lanes=lanes, start_size_fraction=0.0, precision="fp32"
     )
     images = Images.from_arrays(
         np.random.default_rng(0).integers(0, 256, (batch_size * (steps + 3), 32, 32, 3), np.uint8),

@@ -1,7 +1,7 @@
-"""What people bring: hundreds to thousands of pictures. lamina's own choice beside what else they could do.
+"""What people bring: hundreds to thousands of images. lamina's own choice beside what else they could do.
 
-Each case is a folder of JPEGs drawn from CIFAR-10 by its seed: so many pictures of each of so many classes, enlarged to
-a side where that is over 32 px, and 200 test pictures a class. All get the same folder and the same time:
+Each case is a folder of JPEGs drawn from CIFAR-10 by its seed: so many images of each of so many classes, enlarged to
+a side where that is over 32 px, and 200 test images a class. All get the same folder and the same time:
 
 - ``lamina``: ``lamina train --data FOLDER --time TIME``, from scratch and with the pretrained weights on this disk;
 - ``sweep``: the best, by its test accuracy, of ``lamina train NET --size SIDE --time TIME`` for three nets and two
@@ -9,13 +9,13 @@ a side where that is over 32 px, and 200 test pictures a class. All get the same
 - ``svc`` and ``logistic``: scikit-learn on the standardized pixels at 32 px, which take as long as they take;
 - ``fastai``: a ResNet-18 from scratch by its defaults, as many epochs as the time allows (benchmarks/peer).
 
-With ``--targets`` other than ``classes`` the pictures have a table of targets that are computed from their pixels:
+With ``--targets`` other than ``classes`` the images have a table of targets that are computed from their pixels:
 numbers (``brightness``, the difference of ``red-blue``, ``contrast``), three labels (``labels``), or yes and no
 (``binary``: is it an animal?). For these ``lamina`` and ``sweep`` are run, and the table says by how much of the
 trivial answer's error, or of what it lacks to a perfect score, lamina's is smaller: 0.2 is a fifth.
 
-``--held-out`` draws the test pictures from CIFAR-10's training pictures, for choosing rules; without it they are test
-pictures, which are for reporting.
+``--held-out`` draws the test images from CIFAR-10's training images, for choosing rules; without it they are test
+images, which are for reporting.
 
     python benchmarks/small_sets.py --images 500 --sides 32,96 --classes 5,10 --times 20s,1m --json small.json
 """
@@ -57,12 +57,12 @@ TASKS = {
     "binary": ["--task", "binary", "--label-column", "is it an animal?"],
 }
 HELD_OUT_FROM = 40_000
-"""Of CIFAR-10's training pictures, in an order of its own: those behind are held out."""
+"""Of CIFAR-10's training images, in an order of its own: those behind are held out."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A folder of pictures, what is to be predicted, and the time for it."""
+    """A folder of images, what is to be predicted, and the time for it."""
 
     targets: str
     images: int
@@ -121,14 +121,14 @@ def write_case(case: Case, data: Dataset, folder: Path, *, is_held_out: bool) ->
         count = case.images // case.classes if split == "train" else TEST_IMAGES_A_CLASS
         for number, chosen in draw(images, rows, choose_classes(data, case.classes), count, case.seed).items():
             name = images.target_names[number]
-            place = Path(split, name) if case.targets == "classes" else Path("pictures")
+            place = Path(split, name) if case.targets == "classes" else Path("images")
             (folder / place).mkdir(parents=True, exist_ok=True)
             for row in chosen:
-                picture = Image.fromarray(np.asarray(images.pixels[row]))
-                if case.side_px != picture.width:
-                    picture = picture.resize((case.side_px, case.side_px), Image.Resampling.BICUBIC)
+                image = Image.fromarray(np.asarray(images.pixels[row]))
+                if case.side_px != image.width:
+                    image = image.resize((case.side_px, case.side_px), Image.Resampling.BICUBIC)
                 file = place / f"{split}-{row}.jpg"
-                picture.save(folder / file, quality=90)
+                image.save(folder / file, quality=90)
                 computed = compute_targets(case.targets, images.pixels[row], name)
                 table.append({"image": str(file), "split": split} | computed)
     if case.targets == "classes":
@@ -141,7 +141,7 @@ def write_case(case: Case, data: Dataset, folder: Path, *, is_held_out: bool) ->
 
 
 def compute_targets(targets: str, pixels: np.ndarray, name: str) -> dict[str, float | str]:
-    """The columns of a picture's targets."""
+    """The columns of an image's targets."""
     grey = pixels.mean(axis=2)
     texture = np.abs(np.diff(grey, axis=0)).mean()
     match targets:
@@ -200,7 +200,7 @@ def run_sklearn(case: Case, folder: Path) -> list[Row]:
 
 
 def read_pixels(folder: Path) -> tuple[np.ndarray, list[str]]:
-    """The pixels of a folder's pictures at 32 px as rows of numbers, and their classes."""
+    """The pixels of a folder's images at 32 px as rows of numbers, and their classes."""
     files = sorted(folder.glob("*/*.jpg"))
     pixels = [
         np.asarray(Image.open(file).resize((32, 32), Image.Resampling.BICUBIC), np.float32).ravel() for file in files
@@ -260,13 +260,13 @@ def main(
 
     Args:
         targets: what to predict: classes, brightness, red-blue, contrast, labels, binary, commas between.
-        images: numbers of training pictures, commas between.
+        images: numbers of training images, commas between.
         classes: numbers of classes.
-        sides: of the pictures, in pixels.
+        sides: of the images, in pixels.
         times: for each command.
         seeds: how many draws of each case.
         ways: which to run: scratch, pretrained, sweep, sklearn, fastai.
-        held_out: evaluate on held-out training pictures, to choose rules by.
+        held_out: evaluate on held-out training images, to choose rules by.
         python: of an environment with fastai, for the way fastai.
         json_path: where to write every row, one JSON object a line.
     """

@@ -1,6 +1,6 @@
-"""Seconds from pictures to ready uint8 arrays: lamina beside torchvision's ImageFolder and Hugging Face's datasets.
+"""Seconds from images to ready uint8 arrays: lamina beside torchvision's ImageFolder and Hugging Face's datasets.
 
-Everybody reads the same pictures in a process of its own, with nothing prepared: lamina with an empty cache, datasets
+Everybody reads the same images in a process of its own, with nothing prepared: lamina with an empty cache, datasets
 with an empty one, and torchvision, which keeps none, as in every epoch of a training. What is timed begins after the
 imports and ends when all splits lie in memory, or are mapped into it, as uint8. The files were just written, so that
 nobody waits for the disk. lamina is also timed a second time, when its cache is there.
@@ -47,7 +47,7 @@ print(json.dumps({"seconds": seconds, "images": sum(map(len, data.splits.values(
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The same pictures as lamina and as the others read them; ``size_px`` of None leaves them as they are."""
+    """The same images as lamina and as the others read them; ``size_px`` of None leaves them as they are."""
 
     name: str
     path: Path
@@ -67,20 +67,20 @@ class Row:
 
 def read_with_lamina(source: Source, cache: Path) -> Iterator[Row]:
     command = [sys.executable, "-c", LAMINA, str(source.path), str(source.size_px or 0)]
-    answer = json.loads(run_process(command, {"LAMINA_CACHE": str(cache)}).lines[-1])
-    for who, seconds in zip(("lamina", "lamina, again"), answer["seconds"], strict=True):
-        yield Row(who, source.name, seconds, answer["images"])
+    predicted = json.loads(run_process(command, {"LAMINA_CACHE": str(cache)}).lines[-1])
+    for who, seconds in zip(("lamina", "lamina, again"), predicted["seconds"], strict=True):
+        yield Row(who, source.name, seconds, predicted["images"])
 
 
 def read_with_peer(who: str, python: Path, source: Source, cache: Path) -> Row:
     command = [str(python), str(ARRAYS), who, str(source.peers_path), str(source.size_px or 0), str(cache)]
     finished = run_process(command, {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
-    answer = json.loads(finished.lines[-1])
-    return Row(who, source.name, answer["seconds"], answer["images"])
+    predicted = json.loads(finished.lines[-1])
+    return Row(who, source.name, predicted["seconds"], predicted["images"])
 
 
 def write_parquet(folder: Path, path: Path) -> Path:
-    """The pictures of a folder's train part as a table in the layout of Hugging Face."""
+    """The images of a folder's train part as a table in the layout of Hugging Face."""
     import polars
 
     files = sorted((folder / "train").glob("*/*.jpg"))
@@ -89,16 +89,16 @@ def write_parquet(folder: Path, path: Path) -> Path:
     return path
 
 
-def prepare_sources(zip_path: Path | None, pictures: int, sizes_px: Sequence[int], folder: Path) -> list[Source]:
+def prepare_sources(zip_path: Path | None, images: int, sizes_px: Sequence[int], folder: Path) -> list[Source]:
     sources = []
     if zip_path is not None:
         with zipfile.ZipFile(zip_path) as archive:
             archive.extractall(folder / "unpacked")
         sources.append(Source(f"{zip_path.name}, as they are", zip_path, folder / "unpacked", None))
-    photographs = draw_folder(folder / "photographs", pictures)
+    photographs = draw_folder(folder / "photographs", images)
     table = write_parquet(photographs, folder / "photographs.parquet")
     for size_px in sizes_px:
-        sources.append(Source(f"{pictures} photographs to {size_px} px", photographs, photographs, size_px))
+        sources.append(Source(f"{images} photographs to {size_px} px", photographs, photographs, size_px))
         sources.append(Source(f"train part as Parquet to {size_px} px", table, table, size_px))
     return sources
 
@@ -124,17 +124,17 @@ def compare(rows: Sequence[Row]) -> Table:
 def main(
     zip_path: Annotated[Path | None, tyro.conf.arg(name="zip")] = None,
     python: Path = Path(sys.executable),
-    pictures: int = 10_000,
+    images: int = 10_000,
     sizes_px: tuple[int, ...] = (64, 224),
     turns: int = 3,
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Read the same pictures by lamina and by others, in turns.
+    """Read the same images by lamina and by others, in turns.
 
     Args:
-        zip_path: a zip of train/ and test/ with class folders of small pictures; without it photographs alone.
+        zip_path: a zip of train/ and test/ with class folders of small images; without it photographs alone.
         python: interpreter that has the others, see benchmarks/sources-requirements.txt.
-        pictures: how many photographs of 500×375 to draw.
+        images: how many photographs of 500×375 to draw.
         sizes_px: sides of the squares that they become.
         turns: how often everybody reads each source.
         json_path: where to write every row, one JSON object a line.
@@ -151,7 +151,7 @@ def main(
     if json_path is not None:
         json_path.write_text("")
     with tempfile.TemporaryDirectory() as folder_name:
-        sources = prepare_sources(zip_path, pictures, sizes_px, Path(folder_name))
+        sources = prepare_sources(zip_path, images, sizes_px, Path(folder_name))
         # In turns, so that a slow minute of the machine meets everybody.
         for _ in range(turns):
             for source in sources:

@@ -1,8 +1,8 @@
-"""Planted wrong labels and planted near-duplicates among CIFAR-10's training pictures: how many are found, how fast.
+"""Injected wrong labels and injected near-duplicates among CIFAR-10's training images: how many are found, how fast.
 
-Of some classes, so many pictures each are taken; a fifth of their labels, or `--wrong-fraction`, is exchanged between
-pictures of different classes. What is found is compared with what was exchanged; CIFAR-10's own few wrong labels count
-as right. For the near-duplicates, copies of some pictures are added, each shifted by 1 or 2 px, mirrored, saved as JPEG
+Of some classes, so many images each are taken; a fifth of their labels, or `--wrong-fraction`, is exchanged between
+images of different classes. What is found is compared with what was exchanged; CIFAR-10's own few wrong labels count
+as right. For the near-duplicates, copies of some images are added, each shifted by 1 or 2 px, mirrored, saved as JPEG
 of quality 50, or with brightness, contrast and colour changed by up to 10 %.
 
     LAMINA_CIFAR10=cifar10-images.zip python benchmarks/wrong_labels.py labels --a-class 2000
@@ -25,16 +25,21 @@ import tyro
 from PIL import Image, ImageEnhance
 
 from lamina import Dataset, Images, load_data
-from lamina.insight.duplicates import find_near_duplicates, group_copies
+from lamina.insight.confident_learning import (
+    find_disagreements,
+    inject_label_errors,
+    measure_agreement,
+    select_by_confident_learning,
+)
 from lamina.insight.folds import choose_plans, predict_by
-from lamina.insight.labels import find_disagreements, find_label_issues, measure_agreement, plant_flips
+from lamina.insight.similarity import find_near_duplicates, group_copies
 from lamina.training.pretrained import find_at_hand
 
 CHANGES = ("shift", "mirror", "jpeg", "colours")
 
 
 def take_classes(images: Images, a_class: int, first: int, classes: int) -> Images:
-    """The first pictures of some classes, from ``first`` on."""
+    """The first images of some classes, from ``first`` on."""
     chosen = range(first, first + classes)
     rows = np.concatenate([np.flatnonzero(images.targets == number)[:a_class] for number in chosen])
     taken, names = images.take(np.sort(rows)), images.target_names[first : first + classes]
@@ -46,7 +51,7 @@ def find_labels(
 ) -> dict[str, Any]:
     """Find flipped labels."""
     clean = take_classes(load_data("cifar10").train, a_class, first, classes)
-    noisy = plant_flips(clean, wrong_fraction, seed)
+    noisy = inject_label_errors(clean, wrong_fraction, seed)
     started, cpu = time.perf_counter(), time.process_time()
     plans = choose_plans(noisy, None if scratch else find_at_hand())
     groups = group_copies(noisy.pixels)
@@ -54,9 +59,9 @@ def find_labels(
     probabilities = predict_by(plans, noisy, groups=groups).own
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     are_wrong = noisy.targets != clean.targets
-    print(f"{len(noisy):,} pictures, {' and '.join(map(str, plans))}")
-    row: dict[str, Any] = {"pictures": len(noisy), "plans": [str(plan) for plan in plans]}
-    for name, find in (("confident learning", find_label_issues), ("disagreement", find_disagreements)):
+    print(f"{len(noisy):,} images, {' and '.join(map(str, plans))}")
+    row: dict[str, Any] = {"images": len(noisy), "plans": [str(plan) for plan in plans]}
+    for name, find in (("confident learning", select_by_confident_learning), ("disagreement", find_disagreements)):
         rows = find(probabilities, noisy.targets).rows
         found = int(are_wrong[rows].sum())
         precision, recall = found / max(1, len(rows)), float(found / are_wrong.sum())
@@ -73,7 +78,7 @@ def find_labels(
 
 
 def change(pixels: np.ndarray, how: str, random: np.random.Generator) -> np.ndarray:
-    """A copy of a picture."""
+    """A copy of an image."""
     height, width, _ = pixels.shape
     if how == "shift":
         down, right = random.choice([(y, x) for y in range(-2, 3) for x in range(-2, 3) if y or x])
@@ -92,24 +97,25 @@ def change(pixels: np.ndarray, how: str, random: np.random.Generator) -> np.ndar
 
 
 def find_duplicates(images: int, pairs: int, seed: int) -> dict[str, Any]:
-    """Find planted copies."""
+    """Find injected copies."""
     data: Dataset = load_data("cifar10")
     random = np.random.default_rng(seed)
     pixels = data.train.pixels[random.permutation(len(data.train))[: images - pairs]]
     first = random.permutation(len(pixels))[:pairs].tolist()
     copies = [change(np.asarray(pixels[row]), CHANGES[place % 4], random) for place, row in enumerate(first)]
-    planted = {(row, len(pixels) + place): CHANGES[place % 4] for place, row in enumerate(first)}
+    injected = {(row, len(pixels) + place): CHANGES[place % 4] for place, row in enumerate(first)}
     started, cpu = time.perf_counter(), time.process_time()
     found = find_near_duplicates(np.concatenate([pixels, np.stack(copies)]))
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     keys = {(pair.first, pair.second) for pair in found}
-    by_change = {how: sum(planted[key] == how for key in keys & set(planted)) for how in CHANGES}
+    by_change = {how: sum(injected[key] == how for key in keys & set(injected)) for how in CHANGES}
     print(
-        f"found {len(keys & set(planted))} of {pairs} planted pairs {by_change}, and {len(keys - set(planted))} others"
+        f"found {len(keys & set(injected))} of {pairs} injected pairs {by_change}, "
+        f"and {len(keys - set(injected))} others"
     )
     print(f"{seconds:.1f} s, {cpu:.1f} s of processor time")
-    row: dict[str, Any] = {"pictures": len(pixels) + pairs, "pairs": pairs, "found": by_change}
-    return row | {"others": len(keys - set(planted)), "seconds": seconds, "processor_seconds": cpu}
+    row: dict[str, Any] = {"images": len(pixels) + pairs, "pairs": pairs, "found": by_change}
+    return row | {"others": len(keys - set(injected)), "seconds": seconds, "processor_seconds": cpu}
 
 
 def main(
@@ -127,15 +133,15 @@ def main(
     """Plant wrong labels or near-duplicates, look for them, and print how many are found.
 
     Args:
-        what: to plant.
-        a_class: labels: pictures of each class.
+        what: to inject.
+        a_class: labels: images of each class.
         first: labels: the first of the classes, by its number.
         classes: labels: how many.
         scratch: labels: use no pretrained weights.
         wrong_fraction: labels: fraction of the labels that are exchanged.
-        images: duplicates: pictures, the copies among them.
-        pairs: duplicates: how many are planted.
-        seed: of what is planted, and where.
+        images: duplicates: images, the copies among them.
+        pairs: duplicates: how many are injected.
+        seed: of what is injected, and where.
         json: file to write the figures to.
     """
     if what == "labels":
@@ -143,7 +149,7 @@ def main(
     else:
         row = find_duplicates(images, pairs, seed)
     if json is not None:
-        json.write_text(json_format.dumps({"planted": what, "seed": seed, **row}) + "\n", encoding="utf-8")
+        json.write_text(json_format.dumps({"injected": what, "seed": seed, **row}) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

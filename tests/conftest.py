@@ -97,15 +97,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture(scope="session")
 def cifar10_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all tests on real pictures: they are decoded once."""
+    """One cache for all tests on real images: they are decoded once."""
     if not os.environ.get("LAMINA_CIFAR10"):
-        pytest.skip("LAMINA_CIFAR10 is not set: no real pictures to test on")
+        pytest.skip("LAMINA_CIFAR10 is not set: no real images to test on")
     return make_common_folder(tmp_path_factory, "cifar10-cache")
 
 
 @pytest.fixture
 def cifar10(cifar10_cache: Path, monkeypatch: pytest.MonkeyPatch):
-    """CIFAR-10's real pictures."""
+    """CIFAR-10's real images."""
     from lamina.data import load_data
 
     monkeypatch.setenv("LAMINA_CACHE", str(cifar10_cache))

@@ -12,11 +12,11 @@ from torch import nn
 
 from lamina.data import Dataset, Images, Preparation
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.runs.load import load_run
-from lamina.runs.nets import NetChoice
+from lamina.runs.net_names import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
 from lamina.runs.start import start_run
+from lamina.runs.stored import load_run
 from lamina.training.events import Epoch
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe

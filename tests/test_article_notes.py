@@ -107,12 +107,12 @@ def test_the_cnn_script_is_the_mlp_script_with_another_net(article: str, benchma
 @pytest.mark.parametrize("net", ["mlp", "cnn"])
 def test_an_instrumented_script_trains(article: str, benchmark: ModuleType, net: str, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(256, size=(30, 32, 32, 3), dtype=np.uint8)
-    pictures = tmp_path / "pictures.npz"
+    image_set = tmp_path / "images.npz"
     targets = np.arange(30) % 10
-    np.savez(pictures, train_pixels=pixels, train_targets=targets, test_pixels=pixels, test_targets=targets)
+    np.savez(image_set, train_pixels=pixels, train_targets=targets, test_pixels=pixels, test_targets=targets)
     script = tmp_path / "script.py"
     script.write_text(
-        benchmark.instrument_script(benchmark.extract_script(article, net), pictures, seed=1, epochs=2),
+        benchmark.instrument_script(benchmark.extract_script(article, net), image_set, seed=1, epochs=2),
         encoding="utf-8",
     )
 
@@ -277,12 +277,12 @@ def test_accuracy_counted_while_training_lags_behind_the_nets_at_the_epochs_end(
     net = nn.Linear(20, 10)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
     correct = 0
-    for batch, answers in zip(images.split(50), targets.split(50), strict=True):
+    for batch, outputs in zip(images.split(50), targets.split(50), strict=True):
         outputs = net(batch)
         optimizer.zero_grad()
-        F.cross_entropy(outputs, answers).backward()
+        F.cross_entropy(outputs, outputs).backward()
         optimizer.step()
-        correct += int((outputs.argmax(1) == answers).sum())
+        correct += int((outputs.argmax(1) == outputs).sum())
 
     assert correct / 500 + 0.1 < (net(images).argmax(1) == targets).float().mean()
 

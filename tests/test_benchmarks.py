@@ -1,4 +1,4 @@
-"""The benchmarks start, and those that need no other library run on few pictures: figures are for people to take."""
+"""The benchmarks start, and those that need no other library run on few images: figures are for people to take."""
 
 import json
 import os
@@ -68,14 +68,14 @@ def test_planted_labels_are_looked_for(tmp_path):
     done = run_benchmark("wrong_labels.py", "labels", "--a-class", 20, "--scratch", "--json", tmp_path / "row.json")
     assert done.returncode == 0, done.stderr
     row = json.loads((tmp_path / "row.json").read_text(encoding="utf-8"))
-    assert (row["planted"], row["pictures"]) == ("labels", 100)
+    assert (row["injected"], row["images"]) == ("labels", 100)
     assert 0 <= row["confident learning"]["recall"] <= row["disagreement"]["recall"] <= 1
 
 
 @pytest.mark.slow
 def test_exports_are_certified_and_read_again(tmp_path):
     done = run_benchmark(
-        "exports.py", "--nets", "residual", "--kinds", "binary", "--pictures", 5, "--json", tmp_path / "exports.json"
+        "exports.py", "--nets", "residual", "--kinds", "binary", "--images", 5, "--json", tmp_path / "exports.json"
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "exports.json").read_text())["exports"]

@@ -10,9 +10,9 @@ from lamina import Dataset, Images, Net, Recipe, load_data, zoo
 from lamina.errors import RecipeError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
-from lamina.insight.duplicates import estimate_seconds
+from lamina.insight.similarity import estimate_seconds
 from lamina.nets import parse_net
-from lamina.runs.nets import NetChoice, find_sides
+from lamina.runs.net_names import NetChoice, find_sides
 from lamina.studies.candidates import (
     choose_from_scratch,
     explain_loss,
@@ -56,11 +56,11 @@ def noise(side: int, count: int = 20, sizes: int | None = None, height: int | No
     ],
     ids=str,
 )
-def test_no_side_is_larger_than_the_pictures_were(dataset, sides):
+def test_no_side_is_larger_than_the_images_were(dataset, sides):
     assert find_sides(dataset) == sides
 
 
-def test_enlarged_pictures_are_taken_at_the_size_that_holds_their_detail():
+def test_enlarged_images_are_taken_at_the_size_that_holds_their_detail():
     images = load_data("shapes").train.take_evenly(30)
     pixels = images.pixels.repeat(3, axis=1).repeat(3, axis=2)
     blurred = (
@@ -114,14 +114,14 @@ def test_one_without_the_time_for_its_recipe_is_passed_over():
     assert considered[1].verdict in ("too slow", "too slow (estimated)")
 
 
-def test_the_first_is_taken_with_fewer_epochs_too_on_growing_pictures():
+def test_the_first_is_taken_with_fewer_epochs_too_on_growing_images():
     _, recipe, _ = choose(1000, candidate("small", SMALL, Recipe(epochs=10**6), can_grow=True))
     assert 2 <= recipe.epochs < 10**6
-    assert recipe.grow_from_fraction > 0
+    assert recipe.start_size_fraction > 0
 
 
-@pytest.mark.parametrize("given", [{"grow_from_fraction": 0.0}, {"compile": True}], ids=str)
-def test_pictures_do_not_grow_against_what_is_given(given):
+@pytest.mark.parametrize("given", [{"start_size_fraction": 0.0}, {"compile": True}], ids=str)
+def test_images_do_not_grow_against_what_is_given(given):
     assert not any(one.can_grow for one in propose(noise(96), given, (32, 48)))
     assert all(one.can_grow for one in propose(noise(96), {}, (32, 48)))
 
@@ -178,12 +178,12 @@ def test_on_a_machine_that_has_become_faster_more_epochs_fit():
     assert find(0.3, 0.4, few) is None  # more hardly help
     faster = replace(chosen, pace=chosen.pace.slow_down(0.1))
     fitting = faster.spend(far(100.0, 1.0))
-    assert (fitting.epochs, fitting.grow_from_fraction) == (24, 0.0)  # what was chosen for want of time is not kept
+    assert (fitting.epochs, fitting.start_size_fraction) == (24, 0.0)  # what was chosen for want of time is not kept
     assert replace(faster, most_epochs=None).spend(far(100.0, 1.0)).epochs == 46
 
 
-def test_growing_pictures_are_expected_to_be_quicker_at_first():
-    recipe = Recipe(epochs=20, grow_from_fraction=0.5, schedule="linear")
+def test_growing_images_are_expected_to_be_quicker_at_first():
+    recipe = Recipe(epochs=20, start_size_fraction=0.5, schedule="linear")
     named = replace(candidate("net", SMALL, recipe, blank(1000, 300), pace=Pace(1e-3, 5e-4)), most_epochs=None)
     costs = named.pace.epoch_seconds(recipe, 1000, 300)
     assert sum(costs) == pytest.approx(named.total_seconds())

@@ -26,13 +26,13 @@ from lamina import (
 )
 from lamina.data.load import resize_dataset
 from lamina.nets import parse_net
-from lamina.runs.nets import NetChoice
+from lamina.runs.net_names import NetChoice
 from lamina.runs.run import Run
 from lamina.runs.start import start_run
+from lamina.studies.choice_events import Comparison, Decision, Kept, Started
 from lamina.studies.choose import choose, iter_chosen, iter_stages
-from lamina.studies.events import Comparison, Decision, Kept, Started
+from lamina.studies.entry_point import train
 from lamina.studies.experiments import Candidate, Deadline, Experiment
-from lamina.studies.train import train
 from lamina.training.events import EarlyEnd
 from lamina.training.timing import Pace
 from small_runs import full_disk
@@ -155,9 +155,9 @@ def test_a_diagnosis_that_stops_a_training_reads_no_test_images(tmp_path, lr, be
 
 def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp_path):
     dataset = bright()
-    events = list(choose(dataset, given={"epochs": 1}, from_scratch=True, name="mine", runs_dir=tmp_path))
+    events = list(choose(dataset, given={"epochs": 1}, pretrained=False, name="mine", runs_dir=tmp_path))
     sizes = [event for event in events if isinstance(event, Decision) and event.what == "size"]
-    assert [str(event) for event in sizes] == ["size: 16 px (the pictures have 8 px, enlarged)"]
+    assert [str(event) for event in sizes] == ["size: 16 px (the images have 8 px, enlarged)"]
     run = load_run(tmp_path / "mine")
     assert run.record.in_shape == (3, 16, 16)
     assert run.evaluate(data=dataset).accuracy == events[-1].accuracy
@@ -165,7 +165,7 @@ def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp
 
 def test_a_limit_that_is_over_once_the_data_are_read_does_not_concern_epochs_that_are_given(tmp_path):
     events = iter_chosen(
-        bright(16), Deadline(perf_counter() - 1010, 10.0), {"epochs": 1}, from_scratch=True,
+        bright(16), Deadline(perf_counter() - 1010, 10.0), {"epochs": 1}, pretrained=False,
         start=partial(start_run, runs_dir=tmp_path, device="cpu"), train=Run.iter_train, device="cpu", name=None,
     )  # fmt: skip
     assert [event.epoch for event in events if isinstance(event, Epoch)] == [1]

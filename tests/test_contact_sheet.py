@@ -1,4 +1,4 @@
-"""A contact sheet is read back: its pictures lie on white, and can be found and compared."""
+"""A contact sheet is read back: its images lie on white, and can be found and compared."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_samples_are_spread_evenly_from_the_first_to_the_last(tmp_path: Path) ->
     assert drawn == [0, 4, 8]
 
 
-def test_a_picture_with_two_labels_is_in_both_rows(tmp_path: Path) -> None:
+def test_an_image_with_two_labels_is_in_both_rows(tmp_path: Path) -> None:
     targets = np.array([[True, True], [True, False], [False, False]])
     sheet = draw(make_images(targets, ("wet", "warm"), COLOURS[:3]), tmp_path)
     assert [count(sheet, colour) // 128**2 for colour in COLOURS[:3]] == [2, 1, 0]
@@ -104,10 +104,10 @@ def test_pixels_stay_sharp(tmp_path: Path) -> None:
         for x in range(30, 80)
         if np.array_equal(sheet[y : y + 128 : 4, x : x + 128 : 4], pixels[0])
     ]
-    assert len(windows) == 16  # a picture's pixel is a square of four by four
+    assert len(windows) == 16  # an image's pixel is a square of four by four
 
 
-def test_white_pictures_are_framed_and_grey_ones_of_one_channel_drawn(tmp_path: Path) -> None:
+def test_white_images_are_framed_and_grey_ones_of_one_channel_drawn(tmp_path: Path) -> None:
     white = make_images(np.array([0, 1]), ("a", "b"), np.array([[255], [90]], np.uint8))
     sheet = draw(white, tmp_path)
     assert count(sheet, np.array([216, 216, 216])) >= 2 * 4 * 128
@@ -127,7 +127,7 @@ def test_many_classes_are_drawn_smaller_and_not_without_end(
     assert said_below == (classes > drawn)
 
 
-def test_a_class_without_pictures_and_odd_names_can_be_drawn(tmp_path: Path) -> None:
+def test_a_class_without_images_and_odd_names_can_be_drawn(tmp_path: Path) -> None:
     images = make_images(np.array([0, 2]), ("кошка $x^", "nothing\n\x1b[31m", "\udcff name"), COLOURS[:2])
     sheet = draw(images, tmp_path)
     assert [count(sheet, colour) // 128**2 for colour in COLOURS[:2]] == [1, 1]

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina.data.decoding import BadPictureError, decode_picture
+from lamina.data.decoding import BadImageError, decode_image
 from lamina.data.sources.cifar import read_pickle
 from lamina.errors import DataError, LaminaError, NetError, RunError
 from lamina.nets import parse_net
-from lamina.runs.load import load_run
 from lamina.runs.record import Machine, RunRecord
+from lamina.runs.stored import load_run
 from lamina.values import from_json_values
 from small_runs import start
 
@@ -56,16 +56,16 @@ def test_a_run_json_is_refused_by_its_name(file, tmp_path):
         load_run(tmp_path)
 
 
-@pytest.mark.parametrize("file", files("pictures"))
-def test_a_picture_is_refused(file):
-    with pytest.raises(BadPictureError):
-        decode_picture(file.read_bytes(), (8, 8))
+@pytest.mark.parametrize("file", files("images"))
+def test_an_image_is_refused(file):
+    with pytest.raises(BadImageError):
+        decode_image(file.read_bytes(), (8, 8))
 
 
 @pytest.mark.parametrize(("name", "reason"), [("huge-claim.png", "more than 50"), ("over-limit.png", "more than 50")])
-def test_a_picture_over_the_limit_is_refused_by_its_header_before_its_pixels_are_looked_at(name, reason):
-    with pytest.raises(BadPictureError, match=reason):  # and not that it is cut short, as it is
-        decode_picture((CORPUS / "pictures" / name).read_bytes())
+def test_an_image_over_the_limit_is_refused_by_its_header_before_its_pixels_are_looked_at(name, reason):
+    with pytest.raises(BadImageError, match=reason):  # and not that it is cut short, as it is
+        decode_image((CORPUS / "images" / name).read_bytes())
 
 
 @pytest.mark.parametrize("file", files("pickles"))
@@ -178,8 +178,8 @@ def test_any_line_of_a_history_is_read_or_refused_by_its_name(tmp_path_factory, 
 @settings(max_examples=150, deadline=None)
 @given(data=st.binary(max_size=200), head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"BM",
                                                            b"II*\0", b"RIFF\x10\0\0\0WEBP"]))  # fmt: skip
-def test_any_bytes_after_a_pictures_first_are_a_picture_or_refused(data, head):
+def test_any_bytes_after_an_images_first_are_an_image_or_refused(data, head):
     try:
-        assert decode_picture(head + data, (4, 4)).dtype == np.uint8
-    except BadPictureError as error:
+        assert decode_image(head + data, (4, 4)).dtype == np.uint8
+    except BadImageError as error:
         assert len(str(error)) < 200

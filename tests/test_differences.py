@@ -10,8 +10,8 @@ import torch
 from lamina.evaluation.evaluating import evaluate
 from lamina.nets import Flatten, Linear, Net, Output, Tanh
 from lamina.runs.differences import Difference, compare_runs, find_changes
-from lamina.runs.load import load_run
 from lamina.runs.start import create_folder
+from lamina.runs.stored import load_run
 from small_runs import DATA, NET, RECIPE, follow, start
 
 

@@ -1,4 +1,4 @@
-"""What is drawn is read back from the pixels: pictures are for people, but their colours can be counted."""
+"""What is drawn is read back from the pixels: images are for people, but their colours can be counted."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from PIL import Image
 
 from lamina.data import Images
 from lamina.drawing.curves import draw_curves
-from lamina.drawing.reports import draw_confusion, draw_labels, draw_reliability, draw_scatter
+from lamina.drawing.metric_figures import draw_confusion, draw_labels, draw_reliability, draw_scatter
 from lamina.drawing.style import COLOURS, save_figure
-from lamina.drawing.units import draw_probes
-from lamina.evaluation.answers import Answers
+from lamina.drawing.unit_sheets import draw_probes
 from lamina.evaluation.intervals import Interval
+from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import (
     Baseline,
     ClassReport,
@@ -49,9 +49,9 @@ def report_of(confusion: list[list[int]], names: list[str]) -> ClassReport:
 
 def count_pixels(path, colour: str) -> int:
     wanted = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        pixels = np.asarray(picture.convert("RGB"), dtype=int)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        pixels = np.asarray(image.convert("RGB"), dtype=int)
     return int((np.abs(pixels - wanted).max(axis=2) <= 2).sum())
 
 
@@ -147,16 +147,16 @@ def test_the_values_of_one_epoch_are_bars(tmp_path):
 def test_axes_of_fractions_end_at_100_percent():
     rows = [row | {"val_accuracy": 1.0} for row in history(3)]
     assert draw_curves({"mlp": [rows]}, ACCURACY).axes[0].get_ylim()[1] == 1
-    answers = Answers("test", np.eye(3, dtype=np.float32), np.arange(3), ("0", "1", "2"))
-    reliability, coverage = draw_reliability(SingleLabel(("a", "b", "c"), (0.3, 0.3, 0.4)), answers).axes
+    outputs = Outputs("test", np.eye(3, dtype=np.float32), np.arange(3), ("0", "1", "2"))
+    reliability, coverage = draw_reliability(SingleLabel(("a", "b", "c"), (0.3, 0.3, 0.4)), outputs).axes
     assert [reliability.get_xlim(), reliability.get_ylim(), coverage.get_xlim()] == [(0, 1)] * 3
     assert coverage.get_ylim()[1] == 1
     assert draw_probes(["a", "b"], [0.5, 1.0], [0.1, 0.2], "accuracy", is_fraction=True).axes[0].get_ylim() == (0, 1)
 
 
-def test_a_picture_is_replaced_whole(tmp_path):
+def test_an_image_is_replaced_whole(tmp_path):
     path = tmp_path / "confusion.png"
-    path.write_text("an older picture")
+    path.write_text("an older image")
     report = report_of([[9, 0], [0, 9]], ["cat", "dog"])
     save_figure(draw_confusion(report), path)
     first = path.read_bytes()
@@ -177,8 +177,8 @@ def test_of_very_many_classes_those_in_the_most_mistakes_are_drawn(tmp_path):
     )
     right = report_of(np.eye(classes, dtype=int).tolist(), [str(place) for place in range(classes)])
     save_figure(draw_confusion(right), tmp_path / "right.png")
-    with Image.open(tmp_path / "many.png") as picture:
-        assert max(picture.size) < 2400
+    with Image.open(tmp_path / "many.png") as image:
+        assert max(image.size) < 2400
     right, with_mistakes = (count_pixels(tmp_path / f"{name}.png", DARKEST_BLUE) for name in ("right", "many"))
     assert with_mistakes == pytest.approx(right * 99 / 100, rel=0.05)
 
@@ -203,8 +203,8 @@ def test_a_label_of_twice_the_average_precision_has_a_bar_of_twice_the_length(tm
     low, high = (count_pixels(tmp_path / f"{name}.png", COLOURS[0]) for name in ("low", "high"))
     assert high - key == pytest.approx(2 * (low - key), rel=0.1)
     assert count_pixels(tmp_path / "many.png", COLOURS[1]) > 40 * 100
-    with Image.open(tmp_path / "many.png") as picture:
-        assert max(picture.size) < 2500
+    with Image.open(tmp_path / "many.png") as image:
+        assert max(image.size) < 2500
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 15])
@@ -216,10 +216,10 @@ def test_each_number_has_a_square_with_the_answers_over_the_truth(tmp_path, coun
     truth = np.random.default_rng(0).normal(size=(50, count)).astype(np.float32)
     truth[:, 0] = 3.0  # the same everywhere, and predicted so
     images = Images(np.zeros((50, 2, 2, 3), np.uint8), truth, tuple(map(str, range(count))), ("",) * 50, "test")
-    save_figure(draw_scatter(report, Answers("test", truth, truth, images.names)), tmp_path / "scatter.png")
-    with Image.open(tmp_path / "scatter.png") as picture:
+    save_figure(draw_scatter(report, Outputs("test", truth, truth, images.names)), tmp_path / "scatter.png")
+    with Image.open(tmp_path / "scatter.png") as image:
         columns, lines = min(count, 3), -(-min(count, 12) // 3)
-        assert picture.width / picture.height == pytest.approx(columns / lines, rel=0.15)
+        assert image.width / image.height == pytest.approx(columns / lines, rel=0.15)
 
 
 @pytest.mark.parametrize(

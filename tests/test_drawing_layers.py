@@ -17,7 +17,7 @@ ACCURACY = Score("accuracy", 0.5)
 
 def layers_of(names: list[str], epoch: int, **changes: list[float | None]) -> dict[str, list[Any]]:
     places = range(len(names))
-    columns = ("gradient_norms", "weight_norms", "update_norms", "input_means", "input_deviations")
+    columns = ("gradient_norms", "weight_norms", "update_norms", "input_means", "input_standard_deviations")
     figures: dict[str, list[Any]] = {
         column: [None if place % 2 else (place + 1) * 10.0**power * epoch for place in places]
         for power, column in enumerate(columns, start=-2)
@@ -49,7 +49,7 @@ def test_each_layer_has_a_line_in_each_panel_that_concerns_it():
 def test_a_norm_of_0_and_epochs_without_one_of_the_figures_can_be_drawn(tmp_path):
     nothing = [None, None, None]
     dead = layers_of(NAMES, 1, gradient_norms=[0.0, None, 1.0], weight_norms=[0.0, None, 1.0])
-    asleep = layers_of(NAMES, 2, input_means=nothing, input_deviations=nothing, inactive_fractions=nothing)
+    asleep = layers_of(NAMES, 2, input_means=nothing, input_standard_deviations=nothing, inactive_fractions=nothing)
     only_looked = {"gradient_norms": nothing, "weight_norms": nothing, "update_norms": nothing}
     rows = [row | {"layers": layers} for row, layers in zip(history(2), (dead, asleep), strict=True)]
     figure = draw_curves({"mlp": [rows]}, ACCURACY)

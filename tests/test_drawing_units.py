@@ -7,7 +7,7 @@ import pytest
 
 from lamina.data import Images
 from lamina.drawing.sheets import TEXT_PX, load_font
-from lamina.drawing.units import FILTER_PX, LARGE_PATCH_PX, SAME_FOR_ALL, build_unit_sheet, build_units_sheet
+from lamina.drawing.unit_sheets import FILTER_PX, LARGE_PATCH_PX, SAME_FOR_ALL, build_unit_sheet, build_units_sheet
 from lamina.insight.units import Patch, Unit
 from lamina.text import shorten
 
@@ -29,7 +29,7 @@ def find_ink(sheet, colour) -> np.ndarray:
 
 
 @pytest.mark.parametrize("names", [("cat", "dog"), LONG])
-def test_answers_beneath_the_pictures_have_room(names):
+def test_answers_beneath_the_images_have_room(names):
     sheet = build_unit_sheet(images_of(32, 32, names), unit_of((4, 9), (4, 9), names), "unit", "")
     line = find_ink(sheet, (200, 40, 40))[24 + 3 * TEXT_PX + 5]
     edges = np.flatnonzero(np.diff(line.astype(int)) == 1)
@@ -40,7 +40,7 @@ def test_answers_beneath_the_pictures_have_room(names):
 
 
 @pytest.mark.parametrize(("field", "rows"), [((4, 9), 2), ((0, 32), 1), ((-10, 40), 1)])
-def test_a_unit_that_sees_whole_pictures_has_them_once(field, rows):
+def test_a_unit_that_sees_whole_images_has_them_once(field, rows):
     sheet = build_unit_sheet(images_of(32, 32, ("cat", "dog")), unit_of(field, field), "unit", "")
     column = find_ink(sheet, (200, 40, 40))[:, 24 + 90]
     starts = np.flatnonzero(np.diff(column.astype(int)) == 1)

@@ -11,10 +11,10 @@ import pytest
 
 from lamina.errors import LaminaWarning, RunError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
-from lamina.runs.load import load_run
 from lamina.runs.record import RunRecord
 from lamina.runs.run import Run
 from lamina.runs.start import create_folder
+from lamina.runs.stored import load_run
 from lamina.training.events import Epoch
 from lamina.training.recipe import Recipe
 from small_runs import DATA, begin_run
@@ -79,7 +79,9 @@ def test_nan_and_infinity_become_null(run):
 
 def test_figures_of_layers_are_kept_and_a_bad_one_is_named(run):
     figures = {"names": ["1 Linear", "2 ReLU"], "gradient_norms": (0.5, None), "weight_norms": (None, None)}
-    figures |= dict.fromkeys(("update_norms", "input_means", "input_deviations", "inactive_fractions"), (1, 0.25))
+    figures |= dict.fromkeys(
+        ("update_norms", "input_means", "input_standard_deviations", "inactive_fractions"), (1, 0.25)
+    )
     run.folder.history.append({"event": "epoch", "epoch": 1, "layers": figures})
     (row,) = run.folder.history.epochs()
     assert row["layers"]["gradient_norms"] == [0.5, None]

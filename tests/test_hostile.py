@@ -88,7 +88,7 @@ def test_nothing_in_the_source_unpickles_or_evaluates_but_what_is_known():
     assert found == {
         "data/sources/cifar.py": ["import pickle"],  # for the restricted unpickler alone, as the next test has it
         "training/packaged.py": ["torch.load()"],  # of a file whose digest is known, with weights_only
-        "cli/nets.py": ["exec_module()"],  # a file.py that the user names on the command line
+        "cli/net_argument.py": ["exec_module()"],  # a file.py that the user names on the command line
     }
 
 
@@ -112,14 +112,14 @@ from lamina.cli import main
 from lamina.data.sources import cifar
 import lamina.drawing, torch._dynamo
 sys.addaudithook(lambda event, arguments: found.append(arguments) if event == "pickle.find_class" else None)
-source, picture = sys.argv[1:]
+source, image = sys.argv[1:]
 net = "Flatten(), Linear(4), ReLU(), Output()"
 statuses = [
     main(["train", net, "--data", source, "--epochs", "1", "--name", "run"]),
     main(["resume", "runs/run", "--epochs", "2"]),
-    main(["verify", "runs/run"]),
+    main(["reproduce", "runs/run"]),
     main(["evaluate", "runs/run"]),
-    main(["predict", "runs/run", picture]),
+    main(["predict", "runs/run", image]),
     main(["runs", "--diff", "runs/run", "runs/run"]),
 ]
 print(statuses, found)
@@ -129,10 +129,10 @@ print(statuses, found)
 def test_no_command_unpickles_anything(tmp_path, monkeypatch, cache):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "cli"))
-    from commands import write_pictures
+    from commands import write_images
 
-    write_pictures(tmp_path / "pictures", 12)
-    arguments = [str(tmp_path / "pictures"), str(tmp_path / "pictures" / "dark" / "0.png")]
+    write_images(tmp_path / "images", 12)
+    arguments = [str(tmp_path / "images"), str(tmp_path / "images" / "dark" / "0.png")]
     done = subprocess.run([sys.executable, "-c", AUDITED, *arguments], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == ["[0, 0, 0, 0, 0, 0] []"], done.stderr
 

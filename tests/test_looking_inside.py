@@ -1,4 +1,4 @@
-"""docs/looking-inside.md shows the pictures that its script makes, all of them and no others."""
+"""docs/looking-inside.md shows the images that its script makes, all of them and no others."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from PIL import Image
 
 DOCS = Path(__file__).parents[1] / "docs"
 DOCUMENT = (DOCS / "looking-inside.md").read_text(encoding="utf-8")
-SHOWN = re.findall(r"!\[[^\]]+\]\(pictures/([^)]+)\)", DOCUMENT)
-WHOLE_BYTES, PICTURE_BYTES = 800_000, 150_000
+SHOWN = re.findall(r"!\[[^\]]+\]\(images/([^)]+)\)", DOCUMENT)
+WHOLE_BYTES, IMAGE_BYTES = 800_000, 150_000
 
 
-def test_the_pictures_of_the_document_are_all_there_are_and_small():
-    kept = {file.name: file.stat().st_size for file in (DOCS / "pictures").iterdir()}
+def test_the_images_of_the_document_are_all_there_are_and_small():
+    kept = {file.name: file.stat().st_size for file in (DOCS / "images").iterdir()}
     assert sorted(kept) == sorted(SHOWN)
-    assert max(kept.values()) < PICTURE_BYTES
+    assert max(kept.values()) < IMAGE_BYTES
     assert sum(kept.values()) < WHOLE_BYTES
     for name in kept:
-        with Image.open(DOCS / "pictures" / name) as picture:
-            assert min(picture.convert("L").getpixel((0, 0)), picture.convert("L").getpixel((3, 3))) > 250
+        with Image.open(DOCS / "images" / name) as image:
+            assert min(image.convert("L").getpixel((0, 0)), image.convert("L").getpixel((3, 3))) > 250
 
 
 @pytest.mark.slow
-def test_the_script_makes_each_picture_by_the_commands_that_the_document_shows(tmp_path):
+def test_the_script_makes_each_image_by_the_commands_that_the_document_shows(tmp_path):
     done = subprocess.run(
         [sys.executable, DOCS / "looking_inside.py", "--trial", "--output", tmp_path],
         capture_output=True,
@@ -43,5 +43,5 @@ def test_the_script_makes_each_picture_by_the_commands_that_the_document_shows(t
 
 
 def _without_sizes(command: str) -> str:
-    """A command without what is smaller in a trial: its data, its epochs, and the picture that happens to be there."""
+    """A command without what is smaller in a trial: its data, its epochs, and the image that happens to be there."""
     return re.sub(r"--data \S+|--epochs \d+|few/\S+\.png| --top \d+", "", command)

@@ -340,7 +340,7 @@ def test_what_a_recipe_says_beside_a_part_is_refused_if_given_and_dropped_if_cho
             {"loss": loss},
             "label_smoothing was 0.1, but a loss of your own does not use it.",
         ),
-        (Recipe(balance=True), {"loss": loss}, "balance was True, but a loss of your own does not use it."),
+        (Recipe(class_weights=True), {"loss": loss}, "class_weights was True, but a loss of your own does not use it."),
         (
             Recipe(warmup_fraction=0.1),
             {"schedule": abs},

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lamina import Images, Predictor, Recipe, Training, evaluate
-from lamina.evaluation.answers import Answers
+from lamina.evaluation.outputs import Outputs
 from lamina.nets import Flatten, Net, Output
-from lamina.runs.nets import find_net
+from lamina.runs.net_names import find_net
 
 MANY = 300
 LONG = "x" * 40
@@ -26,24 +26,24 @@ def test_values_of_many_classes_have_a_short_repr(training):
     model = training.model
     predictor = Predictor(model)
     report = evaluate(model, images)
-    answers = Answers("test", np.zeros((MANY, MANY), np.float32), images.targets, images.names)
+    outputs = Outputs("test", np.zeros((MANY, MANY), np.float32), images.targets, images.names)
     shown = f"Model(single-label, {MANY} classes, images 1×8×8, 19,500 parameters)"
-    assert list(map(repr, (model, predictor, model.task, training, answers))) == [
+    assert list(map(repr, (model, predictor, model.task, training, outputs))) == [
         shown,
         f"Predictor(model={shown}, resize='crop')",
         f"Task(single-label, {MANY} classes)",
         f"Training({shown}, Recipe(epochs=2): 0 of 6 steps done, on cpu)",
-        f"Answers(test: logits ({MANY}, {MANY}), targets, names)",
+        f"Outputs(test: logits ({MANY}, {MANY}), targets, names)",
     ]
     assert repr(find_net("cnn-s")) == "NetChoice(name='cnn-s', origin=None)"
     assert repr(report) == f"ClassReport(train {report.score}, {MANY} images)"
     (prediction,) = predictor.predict(images.pixels[0])
     assert (
         repr(prediction)
-        == f"Prediction('picture 0': {prediction.answer} {100 * prediction.values[prediction.answer]:.1f} %)"
+        == f"Prediction('image 0': {prediction.predicted} {100 * prediction.values[prediction.answer]:.1f} %)"
     )
     shown = prediction._repr_html_()
-    assert shown.count(f">{prediction.answer}<") == 1
+    assert shown.count(f">{prediction.predicted}<") == 1
     assert "and 280 more" in shown
 
 

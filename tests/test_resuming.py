@@ -16,9 +16,9 @@ from torch import nn
 from lamina.errors import RecipeError, RunError
 from lamina.files import lock_folder
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.runs.load import load_run
-from lamina.runs.resume import find_dataset, make_training, resume_training
+from lamina.runs.retraining import find_dataset, make_training, resume_training
 from lamina.runs.run import Run
+from lamina.runs.stored import load_run
 from lamina.training.events import Step
 from lamina.training.loop import Training
 from small_runs import DATA, RECIPE, follow, same, start, weights

@@ -21,7 +21,7 @@ from small_runs import DATA
 NET = Net(Flatten(), Linear(40), ReLU(), Output())
 
 
-def choose_pictures(**splits: int) -> Dataset:
+def choose_images(**splits: int) -> Dataset:
     """Some of the built-in shapes, with as many in each split as asked for."""
     whole = load_data("shapes")
     found = {"train": whole.train.take(range(600)), "val": None, "test": None}
@@ -52,9 +52,9 @@ def measure_error(probabilities, targets, bins: int = 15) -> float:
 
 
 def test_with_val_all_probabilities_are_calibrated(tmp_path):
-    dataset = choose_pictures(val=200, test=300)
+    dataset = choose_images(val=200, test=300)
     run = train(tmp_path, dataset)
-    val, test = run.answers["val"], run.answers["test"]
+    val, test = run.outputs["val"], run.outputs["test"]
     fitted = minimize_scalar(
         lambda t: -log_softmax(val.logits.astype(float) / t, axis=1)[np.arange(200), val.targets].mean(),
         bounds=(0.1, 10),
@@ -76,17 +76,17 @@ def test_with_val_all_probabilities_are_calibrated(tmp_path):
 
 @pytest.mark.parametrize("splits", [{"test": 300}, {"val": 49, "test": 300}])
 def test_without_enough_val_nothing_is_calibrated_and_the_report_says_so(splits, tmp_path):
-    dataset = choose_pictures(**splits)
+    dataset = choose_images(**splits)
     run = train(tmp_path, dataset)
     assert run.calibration is None
     assert not (run.path / "calibration.json").exists()
-    raw = softmax(run.answers["test"].logits.astype(float), axis=1)
+    raw = softmax(run.outputs["test"].logits.astype(float), axis=1)
     assert run.predictor(device="cpu").probabilities(dataset.test.pixels) == pytest.approx(raw, abs=1e-5)
     assert " % (not calibrated)" in str(run.report)
 
 
 def test_without_test_the_report_says_that_val_was_fitted_to(tmp_path):
-    run = train(tmp_path, choose_pictures(val=200))
+    run = train(tmp_path, choose_images(val=200))
     assert " % before calibration, which is fitted to these images)" in str(run.report)
 
 

@@ -12,10 +12,10 @@ from torch import nn
 from lamina import __version__
 from lamina.errors import RunError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
-from lamina.runs.load import load_run
 from lamina.runs.record import FORMAT, RunRecord
 from lamina.runs.run import Run
 from lamina.runs.start import create_folder
+from lamina.runs.stored import load_run
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from small_runs import DATA, begin_run

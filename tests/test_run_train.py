@@ -20,7 +20,7 @@ from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, RunError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
 from lamina.runs.differences import find_changes
-from lamina.runs.resume import make_training
+from lamina.runs.retraining import make_training
 from lamina.runs.run import Run
 from lamina.training.events import Resumed
 from small_runs import DATA, NET, RECIPE
@@ -58,22 +58,22 @@ def train(run: Run) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
+def image_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parent / "cli"))
-        from commands import write_pictures
+        from commands import write_images
 
     for seed, (split, count) in enumerate({"train": 30, "test": 10}.items()):
-        write_pictures(folder / split, count, seed)
+        write_images(folder / split, count, seed)
     return folder
 
 
 @pytest.fixture(scope="module")
-def undisturbed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def undisturbed(image_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """What the script makes in a process of its own."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    command = [sys.executable, "-c", EIGHT_LINES, str(pictures)]
+    command = [sys.executable, "-c", EIGHT_LINES, str(image_set)]
     done = subprocess.run(command, cwd=folder, text=True, capture_output=True, check=True)
     assert done.stdout.count("Epoch") == 3
     return load_run(folder / "runs" / "run")
@@ -82,9 +82,9 @@ def undisturbed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
 @pytest.mark.slow
 @pytest.mark.parametrize("thread", [False, True], ids=["script", "thread"])
 def test_a_script_killed_in_its_second_epoch_is_continued_to_the_digests_of_an_undisturbed_one(
-    thread, pictures, undisturbed, tmp_path
+    thread, image_set, undisturbed, tmp_path
 ):
-    command = [sys.executable, "-c", IN_A_THREAD if thread else EIGHT_LINES, str(pictures)]
+    command = [sys.executable, "-c", IN_A_THREAD if thread else EIGHT_LINES, str(image_set)]
     with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         process.stdin.write(EIGHT_LINES if thread else "")
         process.stdin.close()
@@ -324,22 +324,22 @@ def test_arrays_in_memory_have_to_be_given_again(tmp_path):
         next(load_run(run.path).iter_train())
 
 
-def test_pictures_are_predicted_as_a_table(pictures, tmp_path):
+def test_images_are_predicted_as_a_table(image_set, tmp_path):
     run = start_run(
-        Net(Flatten(), Output()), load_data(pictures), Recipe(epochs=30, lr=0.01), runs_dir=tmp_path / "runs"
+        Net(Flatten(), Output()), load_data(image_set), Recipe(epochs=30, lr=0.01), runs_dir=tmp_path / "runs"
     )
     train(run)
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    table = run.predict([pictures / "test" / "dark", str(tmp_path / "*.png")])
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    table = run.predict([image_set / "test" / "dark", str(tmp_path / "*.png")])
     assert len(table) == 11
-    assert {prediction.answer for prediction in table[:10]} == {"dark"}
+    assert {prediction.predicted for prediction in table[:10]} == {"dark"}
     lines = repr(table).splitlines()
-    assert lines[0].split() == ["image", "answer"]
+    assert lines[0].split() == ["image", "predicted"]
     assert "0.png" in lines[1]
     assert " dark " in lines[1]
     assert "could not be read" in lines[-1]
     assert table._repr_html_().count("<img ") == 10
-    assert len(run.predict(pictures / "test" / "dark" / "0.png")) == 1
+    assert len(run.predict(image_set / "test" / "dark" / "0.png")) == 1
 
 
 def unlabelled(split: str, some: bool) -> Images:

@@ -15,10 +15,10 @@ from lamina.data import Preparation
 from lamina.errors import LaminaWarning, RunError
 from lamina.evaluation.evaluating import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
-from lamina.runs.load import DamagedRun, find_runs, list_runs, load_run
 from lamina.runs.record import FORMAT, OwnModule, RunRecord, resume_command
 from lamina.runs.run import Run
 from lamina.runs.start import create_folder
+from lamina.runs.stored import DamagedRun, find_runs, list_runs, load_run
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from lamina.training.tensors import pack_tensors

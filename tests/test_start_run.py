@@ -19,7 +19,7 @@ from lamina import Epoch, Recipe, load_recipe, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import LaminaError, NetError, RunError
 from lamina.nets import Flatten, Layer, Net, Output, Residual
-from lamina.runs.load import list_runs
+from lamina.runs.stored import list_runs
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
 from lamina.training.pretrained import RECIPES
 from small_runs import DATA, NET, RECIPE, same
@@ -65,7 +65,7 @@ def squares(side_px: int, original_px: int, size_px: int | None = None) -> Datas
         (squares(160, 160), "photo-s"),
     ],
 )
-def test_the_net_that_is_not_named_suits_the_pictures(data, net, tmp_path):
+def test_the_net_that_is_not_named_suits_the_images(data, net, tmp_path):
     run = start_run(data=data, runs_dir=tmp_path)
     assert run.record.net_name == net
     side_px = min(data.train.shape[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -60,6 +61,12 @@ def test_no_files_import_each_other_in_a_circle():
     imports = {name: set(find_imports(tree)) - {name} for name, tree in TREES.items()}
     assert imports["lamina.nets"] >= {"lamina.nets.layers", "lamina.nets.net"}
     assert " ← ".join(find_cycle(imports)) == ""
+
+
+def test_no_two_modules_have_the_same_name():
+    """A package may share its name with the command that is about it."""
+    names = [file.stem for file in SOURCE.rglob("*.py") if file.stem != "__init__"]
+    assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
 def test_no_file_is_long():

@@ -154,7 +154,7 @@ class TestPreparation:
             ({"split_seed": 0.5}, "split_seed must be a whole number, got 0.5."),
             (
                 {"val_fraction": 0.5, "test_fraction": 0.5},
-                "val_fraction 0.5 and test_fraction 0.5 leave no training pictures.",
+                "val_fraction 0.5 and test_fraction 0.5 leave no training images.",
             ),
         ],
         ids=repr,

@@ -18,9 +18,9 @@ from torch import nn
 
 import lamina
 from lamina import Dataset, Images, Recipe, load_run, nets, start_run
-from lamina.deploy import export
+from lamina.deploy import exported_model
 from lamina.errors import LaminaError
-from lamina.insight import attribution, duplicates, folds, units
+from lamina.insight import attribution, folds, similarity, units
 from lamina.nets import Flatten, Net, Output
 
 SNAPSHOT = Path(__file__).with_name("wrong_calls.txt")
@@ -37,7 +37,7 @@ def make_names() -> dict[str, Any]:
     run = load_run("runs/first")
     model, predictor = run.load_model(), run.predictor(device="cpu")
     own = {"x": x, "y": y, "train": train, "test": test, "data": data, "NET": net, "run": run}
-    modules = (lamina, nets, export, attribution, duplicates, folds, units)
+    modules = (lamina, nets, exported_model, attribution, similarity, folds, units)
     public = {name: getattr(module, name) for module in modules for name in getattr(module, "__all__", dir(module))}
     return public | own | {"model": model, "predictor": predictor, "np": np, "torch": torch, "nn": nn, "lamina": lamina}
 

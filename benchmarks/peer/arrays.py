@@ -1,4 +1,4 @@
-"""From a source of pictures to uint8 arrays, by another library; prints the seconds, without the imports."""
+"""From a source of images to uint8 arrays, by another library; prints the seconds, without the imports."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def with_torchvision(folder: Path, workers: int) -> list[np.ndarray]:
     global start
     start = time.perf_counter()
     for split in sorted(folder.iterdir()):
-        pictures = ImageFolder(split, transform)
-        batches = DataLoader(pictures, BATCH_SIZE, num_workers=workers)
+        folder_images = ImageFolder(split, transform)
+        batches = DataLoader(folder_images, BATCH_SIZE, num_workers=workers)
         arrays.append(torch.cat([images for images, _ in batches]).numpy())
     return arrays
 

@@ -14,19 +14,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Assignment:
-    """One training: which net, on which pictures, for how long.
+    """One training: which net, on which images, for how long.
 
     Attributes:
         net: ``mlp`` or ``cnn``.
-        pictures: file of arrays ``train_pixels``, ``train_targets``, ``test_pixels``, ``test_targets``.
-        epochs: passes over the training pictures.
-        batch_size: pictures a step.
+        images: file of arrays ``train_pixels``, ``train_targets``, ``test_pixels``, ``test_targets``.
+        epochs: passes over the training images.
+        batch_size: images a step.
         seed: of all random choices.
         precision: ``fp32``, or ``bf16`` for the peer's own mixed precision.
     """
 
     net: str
-    pictures: Path
+    images: Path
     epochs: int
     batch_size: int
     seed: int
@@ -38,7 +38,7 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """Both splits in memory: float32 of -1 … 1, and int64 classes."""
 
     train: np.ndarray
@@ -50,21 +50,21 @@ class Pictures:
 def read_assignment() -> Assignment:
     """The assignment on this process's command line."""
     parser = argparse.ArgumentParser()
-    for name, kind in (("net", str), ("pictures", Path), ("epochs", int), ("batch-size", int), ("seed", int)):
+    for name, kind in (("net", str), ("images", Path), ("epochs", int), ("batch-size", int), ("seed", int)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     return Assignment(**vars(parser.parse_args()))
 
 
-def read_pictures(path: Path, *, channels_first: bool) -> Pictures:
-    """The pictures as the article scales them, (N, C, H, W) or (N, H, W, C), contiguous."""
+def read_images(path: Path, *, channels_first: bool) -> Images:
+    """The images as the article scales them, (N, C, H, W) or (N, H, W, C), contiguous."""
 
     def scale(pixels: np.ndarray) -> np.ndarray:
         ordered = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) if channels_first else pixels
         return ordered.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
     with np.load(path) as arrays:
-        return Pictures(
+        return Images(
             scale(arrays["train_pixels"]),
             arrays["train_targets"],
             scale(arrays["test_pixels"]),

@@ -6,7 +6,7 @@ import time
 from functools import partial
 
 import torch
-from assignment import read_assignment, read_pictures, report
+from assignment import read_assignment, read_images, report
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai.data.core import DataLoaders
@@ -35,9 +35,9 @@ class EpochClock(Callback):
 
 assignment = read_assignment()
 set_seed(assignment.seed)
-pictures = read_pictures(assignment.pictures, channels_first=True)
-train = TensorDataset(torch.from_numpy(pictures.train), torch.from_numpy(pictures.train_targets))
-test = TensorDataset(torch.from_numpy(pictures.test), torch.from_numpy(pictures.test_targets))
+images = read_images(assignment.images, channels_first=True)
+train = TensorDataset(torch.from_numpy(images.train), torch.from_numpy(images.train_targets))
+test = TensorDataset(torch.from_numpy(images.test), torch.from_numpy(images.test_targets))
 loaders = DataLoaders(
     DataLoader(train, bs=assignment.batch_size, shuffle=True, num_workers=0),
     DataLoader(test, bs=500, num_workers=0),

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import keras
-from assignment import read_assignment, read_pictures, report
+from assignment import read_assignment, read_images, report
 from keras import layers
 
 
@@ -26,7 +26,7 @@ class EpochClock(keras.callbacks.Callback):
 
 
 def build_net(name: str) -> keras.Sequential:
-    """``mlp`` or ``cnn``, from the pictures in Keras's own order, channels last, to ten logits.
+    """``mlp`` or ``cnn``, from the images in Keras's own order, channels last, to ten logits.
 
     A "same" convolution with stride 2 pads the bottom and the right alone, where torch pads all around: as much
     arithmetic, in windows that lie a pixel elsewhere.
@@ -60,7 +60,7 @@ assignment = read_assignment()
 keras.utils.set_random_seed(assignment.seed)
 if assignment.precision == "bf16":
     keras.config.set_dtype_policy("mixed_bfloat16")
-pictures = read_pictures(assignment.pictures, channels_first=False)
+images = read_images(assignment.images, channels_first=False)
 net = build_net(assignment.net)
 net.compile(
     optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-8),
@@ -71,11 +71,11 @@ net.compile(
 )
 clock = EpochClock()
 net.fit(
-    pictures.train,
-    pictures.train_targets,
+    images.train,
+    images.train_targets,
     batch_size=assignment.batch_size,
     epochs=assignment.epochs,
     callbacks=[clock],
     verbose=0,
 )
-report(clock.seconds, net.evaluate(pictures.test, pictures.test_targets, batch_size=500, verbose=0)[1])
+report(clock.seconds, net.evaluate(images.test, images.test_targets, batch_size=500, verbose=0)[1])

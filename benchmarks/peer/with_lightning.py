@@ -8,7 +8,7 @@ import warnings
 
 import lightning
 import torch
-from assignment import read_assignment, read_pictures, report
+from assignment import read_assignment, read_images, report
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
@@ -53,9 +53,9 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 assignment = read_assignment()
 lightning.seed_everything(assignment.seed, verbose=False)
-pictures = read_pictures(assignment.pictures, channels_first=True)
-train = TensorDataset(torch.from_numpy(pictures.train), torch.from_numpy(pictures.train_targets))
-test = TensorDataset(torch.from_numpy(pictures.test), torch.from_numpy(pictures.test_targets))
+images = read_images(assignment.images, channels_first=True)
+train = TensorDataset(torch.from_numpy(images.train), torch.from_numpy(images.train_targets))
+test = TensorDataset(torch.from_numpy(images.test), torch.from_numpy(images.test_targets))
 classifier, clock = Classifier(assignment.net), EpochClock()
 trainer = lightning.Trainer(
     accelerator="cpu",
@@ -67,7 +67,7 @@ trainer = lightning.Trainer(
     enable_progress_bar=False,
     enable_model_summary=False,
 )
-# Taking a whole batch of a dataset at once is a sixth quicker for the MLP than gathering it picture by picture.
+# Taking a whole batch of a dataset at once is a sixth quicker for the MLP than gathering it image by image.
 batches = BatchSampler(RandomSampler(train), assignment.batch_size, drop_last=False)
 trainer.fit(classifier, DataLoader(train, sampler=batches, batch_size=None))
 trainer.test(classifier, DataLoader(test, batch_size=500), verbose=False)

@@ -1,16 +1,16 @@
-"""The article's MLP by scikit-learn: ``partial_fit`` is one shuffled pass over the pictures in batches."""
+"""The article's MLP by scikit-learn: ``partial_fit`` is one shuffled pass over the images in batches."""
 
 from __future__ import annotations
 
 import time
 
 import numpy as np
-from assignment import read_assignment, read_pictures, report
+from assignment import read_assignment, read_images, report
 from sklearn.neural_network import MLPClassifier
 
 assignment = read_assignment()
-pictures = read_pictures(assignment.pictures, channels_first=True)
-train, test = (pixels.reshape(len(pixels), -1) for pixels in (pictures.train, pictures.test))
+images = read_images(assignment.images, channels_first=True)
+train, test = (pixels.reshape(len(pixels), -1) for pixels in (images.train, images.test))
 net = MLPClassifier(
     hidden_layer_sizes=(100,),
     activation="relu",
@@ -24,6 +24,6 @@ net = MLPClassifier(
 seconds = []
 for _ in range(assignment.epochs):
     start = time.perf_counter()
-    net.partial_fit(train, pictures.train_targets, classes=np.arange(10))
+    net.partial_fit(train, images.train_targets, classes=np.arange(10))
     seconds.append(time.perf_counter() - start)
-report(seconds, net.score(test, pictures.test_targets))
+report(seconds, net.score(test, images.test_targets))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from assignment import read_assignment, read_pictures, report
+from assignment import read_assignment, read_images, report
 from skorch import NeuralNetClassifier
 from torch_nets import build_net
 
 assignment = read_assignment()
 torch.manual_seed(assignment.seed)
-pictures = read_pictures(assignment.pictures, channels_first=True)
+images = read_images(assignment.images, channels_first=True)
 net = NeuralNetClassifier(
     build_net(assignment.net),
     criterion=torch.nn.CrossEntropyLoss,
@@ -21,5 +21,5 @@ net = NeuralNetClassifier(
     train_split=None,
     verbose=0,
 )
-net.fit(pictures.train, pictures.train_targets)
-report(net.history[:, "dur"], net.score(pictures.test, pictures.test_targets))
+net.fit(images.train, images.train_targets)
+report(net.history[:, "dur"], net.score(images.test, images.test_targets))

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from lamina.evaluation.predictor import Prediction, Predictor
     from lamina.evaluation.reports import Report
     from lamina.nets import Net, parse_net, summarize
-    from lamina.runs.load import list_runs, load_run
     from lamina.runs.progress import show_progress
     from lamina.runs.run import Run
     from lamina.runs.start import start_run
+    from lamina.runs.stored import list_runs, load_run
     from lamina.studies.choose import choose
-    from lamina.studies.train import train
+    from lamina.studies.entry_point import train
     from lamina.training.activations import activations
     from lamina.training.events import Diagnosis, Epoch, Step
     from lamina.training.features import predict_logits
@@ -49,11 +49,11 @@ _PACKAGES = {
     "lamina.evaluation.reports": ("Report",),
     "lamina.nets": ("Net", "parse_net", "summarize"),
     "lamina.runs.progress": ("show_progress",),
-    "lamina.runs.load": ("list_runs", "load_run"),
+    "lamina.runs.stored": ("list_runs", "load_run"),
     "lamina.runs.run": ("Run",),
     "lamina.runs.start": ("start_run",),
     "lamina.studies.choose": ("choose",),
-    "lamina.studies.train": ("train",),
+    "lamina.studies.entry_point": ("train",),
     "lamina.training.activations": ("activations",),
     "lamina.training.events": ("Diagnosis", "Epoch", "Step"),
     "lamina.training.features": ("predict_logits",),

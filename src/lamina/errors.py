@@ -34,7 +34,7 @@ class NetError(LaminaError):
 
 
 class DataError(LaminaError):
-    """A data set or picture that cannot be read or used."""
+    """A data set or image that cannot be read or used."""
 
 
 class RecipeError(LaminaError):

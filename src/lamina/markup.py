@@ -85,7 +85,7 @@ def _scroll(content: Markup, kind: str = "wide") -> Markup:
     return Markup(f'<div class="{kind}" tabindex="0">{content}</div>')
 
 
-def picture(encoded: bytes, description: str, kind: str = "") -> Markup:
+def image(encoded: bytes, description: str, kind: str = "") -> Markup:
     """An image inside the page, PNG or JPEG; ``description`` is for those who do not see it."""
     media = "image/png" if encoded.startswith(b"\x89PNG") else "image/jpeg"
     data = base64.b64encode(encoded).decode()
@@ -95,7 +95,7 @@ def picture(encoded: bytes, description: str, kind: str = "") -> Markup:
 
 def chart(encoded: bytes, description: str, kind: str = "chart") -> Markup:
     """A ``chart`` as wide as the page, a ``chart narrow``, or a ``sheet`` in its own size; it scrolls if need be."""
-    return _scroll(picture(encoded, description, kind))
+    return _scroll(image(encoded, description, kind))
 
 
 def list_shades() -> str:

@@ -58,12 +58,12 @@ class Kind:
                 f"{plural(len(target_names), 'name', 'names')}."
             )
 
-    def answers(self, target_names: Sequence[str]) -> tuple[str, ...]:
+    def class_names(self, target_names: Sequence[str]) -> tuple[str, ...]:
         """The answers that can be counted: the classes, the labels, or no and yes; none for numbers."""
         return {"binary": ("no", "yes"), "regression": ()}.get(self.name, tuple(target_names))
 
     def members(self, targets: Targets, target_names: Sequence[str]) -> list[Int64[np.ndarray, " m"]]:
-        """The indices of the images with each of the :meth:`answers`."""
+        """The indices of the images with each of the :meth:`class_names`."""
         match self.name:
             case "single-label":
                 return [np.flatnonzero(targets == number) for number in range(len(target_names))]
@@ -75,12 +75,12 @@ class Kind:
                 return []
 
     def count(self, targets: Targets, target_names: Sequence[str]) -> dict[str, int]:
-        """How many images have each of the :meth:`answers`."""
+        """How many images have each of the :meth:`class_names`."""
         if self.name == "single-label":  # in one pass, as there may be a thousand classes
             counts = np.bincount(targets, minlength=len(target_names)).tolist()
         else:
             counts = [len(rows) for rows in self.members(targets, target_names)]
-        return dict(zip(self.answers(target_names), counts, strict=True))
+        return dict(zip(self.class_names(target_names), counts, strict=True))
 
     def strata(self, targets: Targets) -> Sequence[object]:
         """The group of each image, of which a split takes its share.

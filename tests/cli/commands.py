@@ -1,4 +1,4 @@
-"""Small pictures on disk, and lamina as a person runs it: in this process, or in one of its own."""
+"""Small images on disk, and lamina as a person runs it: in this process, or in one of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lamina.cli import main
 SIDE_PX = 12
 
 
-def write_pictures(folder: Path, count: int, seed: int = 0) -> Path:
+def write_images(folder: Path, count: int, seed: int = 0) -> Path:
     """Bright and dark squares in class folders: learned in a moment."""
     generator = np.random.default_rng(seed)
     for name, low in (("bright", 150), ("dark", 0)):

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from lamina import Dataset, Epoch, Recipe, Step, Training, load_data, start_run
 from lamina.cli import main as run_lamina
 from lamina.errors import DataError, RunError
-from lamina.runs.load import share_run
 from lamina.runs.run import Run
+from lamina.runs.stored import share_run
 from lamina.training.events import Rewind
 from lamina.training.group import Group, join_group
 

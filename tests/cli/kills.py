@@ -22,7 +22,7 @@ def load_all() -> None:
         "lamina.cli.data",
         "lamina.cli.resume",
         "lamina.cli.train",
-        "lamina.data.sources.folder",
+        "lamina.data.sources.class_folders",
         "lamina.data.workers",
         "lamina.runs.differences",
         "lamina.drawing",

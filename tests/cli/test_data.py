@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina, write_pictures
+from commands import events, run_lamina, write_images
 from PIL import Image
 
 from lamina.cli import main
@@ -26,7 +26,7 @@ def encode(pixels: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of pictures with one of each thing that can be wrong, and four copies in train."""
+    """A folder of images with one of each thing that can be wrong, and four copies in train."""
     random = np.random.default_rng(0)
     counts = {"train/cat": 24, "train/dog": 24, "train/owl": 2, "test/cat": 10, "test/dog": 10}
     files = {
@@ -49,13 +49,13 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_empty_cell_among_joined_labels_is_asked_about(tmp_path):
-    table = write_pictures(tmp_path, 30) / "tags.csv"
+    table = write_images(tmp_path, 30) / "tags.csv"
     rows = [f"bright/{number}.png,{'' if number == 1 else 'a|b' if number % 2 else 'a'}" for number in range(30)]
     table.write_text("\n".join(["image,tags", *rows]))
     told = run_lamina("data", table)
     assert told.returncode == 2
     assert told.stderr.splitlines()[-1] == (
-        "lamina: 1 picture has no value in column 'tags'; the first is bright/1.png. Fill in or remove "
+        "lamina: 1 image has no value in column 'tags'; the first is bright/1.png. Fill in or remove "
         "those rows. Where an empty cell means no label, add --task multi-label (in Python, "
         "Preparation(task='multi-label'))."
     )
@@ -69,33 +69,33 @@ dog\t27\t10
 owl\t2\t0
 images\t57\t21
 imbalance: 14 (largest class ÷ smallest, in train)
-original size: 8×8 (78 pictures)
+original size: 8×8 (78 images)
 input shape: 3×8×8
 channels: mean 126.2 126.7 126.4; deviation 74.7 75.2 75.2 (of 255); grey: 1 of 78 images
 fingerprint: FINGERPRINT
 
 found: 2 errors, 6 warnings, 2 notes
-error: 1 picture is in both test and train, with identical pixels, which inflates the score on test. \
+error: 1 image is in both test and train, with identical pixels, which inflates the score on test. \
 Remove each from one of the two.
     test/cat/leak.png = train/cat/03.png
-error: 1 picture is pixel-identical to another with a different target, which no net can learn. \
+error: 1 image is pixel-identical to another with a different target, which no net can learn. \
 Keep the one whose target is right.
     train/dog/conflict.png (dog) = train/cat/05.png (cat)
-warning: test has no pictures of owl, and scores on test do not cover them. Add some.
-warning: 1 file was left out: not a picture. Repair, replace or remove such files.
+warning: test has no images of owl, and scores on test do not cover them. Add some.
+warning: 1 file was left out: not an image. Repair, replace or remove such files.
     train/dog/notes.jpg
 warning: 1 file was left out: empty. Repair, replace or remove such files.
     train/dog/nothing.jpg
-warning: 4 pictures are pixel-identical to another in train, which then counts more than once. Keep one of each.
+warning: 4 images are pixel-identical to another in train, which then counts more than once. Keep one of each.
     train/cat/copy0.png = train/cat/07.png
     train/cat/copy1.png = train/cat/07.png
     train/cat/copy2.png = train/cat/07.png
     and 1 more
-warning: 1 picture is blank (nearly one colour). Check why, or remove them.
+warning: 1 image is blank (nearly one colour). Check why, or remove them.
     train/dog/black.png
-warning: train has few pictures of owl (2); the median class has 27. Add more, or merge classes that belong together.
-note: train has 14 times as many pictures of cat (28) as of owl (2). Train with balance to weight them equally.
-note: 1 picture is grey, the others coloured. Check that grey does not reveal the target.
+warning: train has few images of owl (2); the median class has 27. Add more, or merge classes that belong together.
+note: train has 14 times as many images of cat (28) as of owl (2). Train with class_weights to weight them equally.
+note: 1 image is grey, the others coloured. Check that grey does not reveal the target.
     train/dog/grey.png
 """
 
@@ -120,9 +120,7 @@ def test_findings_are_printed_most_important_first_and_nothing_is_changed(broken
     assert list(workplace.iterdir()) == []
 
 
-def test_json_is_one_object_with_every_picture(
-    broken: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_is_one_object_with_every_image(broken: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", str(broken), "--json", "--contact-sheet", "sheet.png"]) == 0
     out, err = capsys.readouterr()
     (printed,) = events(out)
@@ -138,7 +136,7 @@ def test_json_is_one_object_with_every_picture(
     assert leak["twins"] == [{"split": "train", "name": "train/cat/03.png", "target": "cat"}]
     assert [image["name"] for image in copies["images"]] == [f"train/cat/copy{number}.png" for number in range(4)]
     assert sorted(len(group) for group in printed["duplicates"]) == [2, 2, 5]
-    assert printed["problems"][0] == {"image": "train/dog/notes.jpg", "reason": "not a picture"}
+    assert printed["problems"][0] == {"image": "train/dog/notes.jpg", "reason": "not an image"}
     assert printed["contact_sheet"] == "sheet.png"
     assert err.splitlines()[-1] == "contact sheet: sheet.png"
     with Image.open("sheet.png") as sheet:
@@ -157,7 +155,7 @@ def test_numbers_have_their_spread_and_a_clean_set_nothing_wrong(
     assert lines[-1] == "found: nothing wrong"
 
 
-def test_the_sizes_that_pictures_came_in_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sizes_that_images_came_in_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     common = ((375, 500, 1200), (500, 375, 80))
     print_sizes(SizeSummary((100, 120), (375.0, 437.5), (500, 640), common, 31, 4, 1), Terminal())
     print_sizes(SizeSummary((32, 32), (32.0, 32.0), (32, 32), ((32, 32, 60_000),), 1, 0, 0), Terminal())
@@ -165,7 +163,7 @@ def test_the_sizes_that_pictures_came_in_are_reported(capsys: pytest.CaptureFixt
         "heights: 100 to 500 px, median 375",
         "widths: 120 to 640 px, median 438",
         "31 sizes (height×width), most often 375×500 (1,200), 500×375 (80)",
-        "original size: 32×32 (60,000 pictures)",
+        "original size: 32×32 (60,000 images)",
     ]
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import write_pictures
+from commands import write_images
 from PIL import Image
 
 from lamina.cli import main
 
 
 @pytest.fixture(scope="module")
-def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def run(image_set: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A run that distinguishes bright from dark without error."""
     folder = tmp_path_factory.mktemp("runs")
-    command = ["train", "Flatten(), Linear(8), ReLU(), Output()", "--data", str(pictures), "--epochs", "30"]
+    command = ["train", "Flatten(), Linear(8), ReLU(), Output()", "--data", str(image_set), "--epochs", "30"]
     assert main([*command, "--lr", "0.01", "--runs-dir", str(folder), "--name", "mine"]) == 0
     return str(folder / "mine")
 
@@ -36,22 +36,22 @@ def evaluate_on(run: str, capsys: pytest.CaptureFixture[str]):
     return evaluate_on
 
 
-def test_all_pictures_of_a_folder_without_splits_are_evaluated(evaluate_on, tmp_path):
-    status, report, printed = evaluate_on(write_pictures(tmp_path / "other", 15, seed=5))
+def test_all_images_of_a_folder_without_splits_are_evaluated(evaluate_on, tmp_path):
+    status, report, printed = evaluate_on(write_images(tmp_path / "other", 15, seed=5))
     assert (status, report["images"], report["split"], report["accuracy"]) == (0, 30, "test", 1.0)
     assert "data: other (as requested): 30 test; 3×12×12\n" in printed
     assert "splits: none; all images are evaluated\n" in printed
 
 
 def test_the_splits_that_a_folder_has_are_kept(evaluate_on, tmp_path):
-    write_pictures(tmp_path / "other" / "train", 7, seed=5)
-    write_pictures(tmp_path / "other" / "val", 4, seed=6)
+    write_images(tmp_path / "other" / "train", 7, seed=5)
+    write_images(tmp_path / "other" / "val", 4, seed=6)
     assert evaluate_on(tmp_path / "other")[1]["images"] == 8
     assert evaluate_on(tmp_path / "other", "--split", "train")[1]["images"] == 14
 
 
 def test_a_folder_with_a_test_part_alone_is_evaluated(evaluate_on, tmp_path):
-    write_pictures(tmp_path / "other" / "test", 6, seed=5)
+    write_images(tmp_path / "other" / "test", 6, seed=5)
     for _ in range(2):  # the second time from the cache
         status, report, printed = evaluate_on(tmp_path / "other")
         assert (status, report["images"], report["split"], report["accuracy"]) == (0, 12, "test", 1.0)
@@ -61,14 +61,14 @@ def test_a_folder_with_a_test_part_alone_is_evaluated(evaluate_on, tmp_path):
 
 
 def test_one_class_alone_is_evaluated_as_the_class_of_that_name(evaluate_on, tmp_path):
-    other = write_pictures(tmp_path / "other", 9, seed=5)
+    other = write_images(tmp_path / "other", 9, seed=5)
     shutil.rmtree(other / "bright")
     status, report, _ = evaluate_on(other)
     assert (status, report["accuracy"], report["confusion"]) == (0, 1.0, [[0, 0], [0, 9]])
 
 
 def test_a_class_that_the_model_does_not_know_is_rejected(evaluate_on, tmp_path):
-    other = write_pictures(tmp_path / "other", 9, seed=5)
+    other = write_images(tmp_path / "other", 9, seed=5)
     (other / "dark").rename(other / "dim")
     status, report, printed = evaluate_on(other)
     assert (status, report) == (2, None)
@@ -78,13 +78,13 @@ def test_a_class_that_the_model_does_not_know_is_rejected(evaluate_on, tmp_path)
 
 
 def test_the_runs_own_data_named_again_is_evaluated_on_what_was_held_out(tmp_path, evaluate_on):
-    own = write_pictures(tmp_path / "own", 10, seed=5)
+    own = write_images(tmp_path / "own", 10, seed=5)
     command = ["train", "Flatten(), Output()", "--data", str(own), "--epochs", "1", "--runs-dir", str(tmp_path)]
     assert main([*command, "--name", "run"]) == 0
     assert evaluate_on(own, run=str(tmp_path / "run"))[1]["images"] == 4
 
 
-def test_a_run_on_pictures_that_are_no_squares_is_evaluated_on_others_of_that_shape(tmp_path, evaluate_on):
+def test_a_run_on_images_that_are_no_squares_is_evaluated_on_others_of_that_shape(tmp_path, evaluate_on):
     write_oblongs(tmp_path / "own", 10, (24, 40))
     command = ["train", "Flatten(), Output()", "--data", str(tmp_path / "own"), "--epochs", "1"]
     assert main([*command, "--runs-dir", str(tmp_path), "--name", "run"]) == 0
@@ -94,17 +94,17 @@ def test_a_run_on_pictures_that_are_no_squares_is_evaluated_on_others_of_that_sh
     status, _, printed = evaluate_on(write_oblongs(tmp_path / "wide", 5, (24, 44)), run=run)
     assert status == 2
     assert printed.splitlines()[-1] == (
-        "lamina: The model was trained on pictures of 3×24×40 (channels, height, width), "
-        "but got 3×24×44: give such pictures."
+        "lamina: The model was trained on images of 3×24×40 (channels, height, width), "
+        "but got 3×24×44: give such images."
     )
 
 
 def test_the_place_that_a_runs_own_data_has_moved_to_is_told_from_other_data(tmp_path, evaluate_on):
-    own = write_pictures(tmp_path / "own", 10, seed=5)
+    own = write_images(tmp_path / "own", 10, seed=5)
     command = ["train", "Flatten(), Output()", "--data", str(own), "--epochs", "1", "--runs-dir", str(tmp_path)]
     assert main([*command, "--name", "run"]) == 0
     moved = own.rename(tmp_path / "moved")
-    other = write_pictures(tmp_path / "other", 15, seed=6)
+    other = write_images(tmp_path / "other", 15, seed=6)
     for folder, images in ((moved, 4), (other, 30)):
         _, report, printed = evaluate_on(folder, run=str(tmp_path / "run"))
         assert report["images"] == images
@@ -112,7 +112,7 @@ def test_the_place_that_a_runs_own_data_has_moved_to_is_told_from_other_data(tmp
 
 
 def test_labels_are_found_by_their_names(tmp_path, evaluate_on):
-    write_pictures(tmp_path, 8, seed=5)
+    write_images(tmp_path, 8, seed=5)
 
     def write_table(name: str, rows: list[str]) -> Path:
         (tmp_path / name).write_text("\n".join(["image,labels", *rows]) + "\n")

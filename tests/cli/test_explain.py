@@ -1,4 +1,4 @@
-"""lamina explain: a sheet, arrays and sentences for each picture, and messages for what cannot be explained."""
+"""lamina explain: a sheet, arrays and sentences for each image, and messages for what cannot be explained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from lamina.data import Dataset, Images
 from lamina.data.resizing import resize_image, seen_box
-from lamina.drawing.attribution import _average_blocks
+from lamina.drawing.attribution_sheet import _average_blocks
 from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
@@ -29,22 +29,22 @@ def train(folder, data, net="Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output()", *
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, pictures):
+def trained(tmp_path_factory, image_set):
     folder = tmp_path_factory.mktemp("explain")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return train(folder, pictures)
+        return train(folder, image_set)
 
 
-def test_each_picture_gets_an_answer_a_sheet_and_arrays(trained, workplace, pictures):
-    picture = pictures / "test/dark/0.png"
-    done = run_process("explain", trained, picture)
+def test_each_image_gets_an_answer_a_sheet_and_arrays(trained, workplace, image_set):
+    image = image_set / "test/dark/0.png"
+    done = run_process("explain", trained, image)
     assert done.returncode == 0, done.stderr
     file = trained / "explanations/0-explained.png"
     first, *lines = done.stdout.splitlines()
-    predicted = run_lamina("predict", trained, picture, "--top", "1").stdout.splitlines()[1].split("\t")[1]
-    answer = predicted.split()[0]
-    assert first == f"{picture}: {predicted}; {file} shows what speaks for {answer}"
+    predicted = run_lamina("predict", trained, image, "--top", "1").stdout.splitlines()[1].split("\t")[1]
+    predicted = predicted.split()[0]
+    assert first == f"{image}: {predicted}; {file} shows what speaks for {predicted}"
     assert [line.split(":")[0].strip() for line in lines] == METHODS
     assert all(line.split(": ")[1] in ("trusted", "not trusted") for line in lines)
     with Image.open(file) as sheet:
@@ -54,20 +54,20 @@ def test_each_picture_gets_an_answer_a_sheet_and_arrays(trained, workplace, pict
         assert arrays["box_px"].tolist() == [0, 0, 12, 12]
 
 
-def test_json_has_an_object_for_each_method_and_problem(trained, workplace, pictures):
-    picture = pictures / "test/bright/1.png"
-    (workplace / "text.png").write_text("no picture")
-    words = ("explain", trained, workplace / "text.png", "none*.png", picture, "--target", "bright", "--json")
+def test_json_has_an_object_for_each_method_and_problem(trained, workplace, image_set):
+    image = image_set / "test/bright/1.png"
+    (workplace / "text.png").write_text("no image")
+    words = ("explain", trained, workplace / "text.png", "none*.png", image, "--target", "bright", "--json")
     done = run_lamina(*words, "--output", workplace / "out")
     assert done.returncode == 2
     missing, unreadable, *found = events(done.stdout)
-    assert missing == {"event": "problem", "picture": "none*.png", "reason": "no picture matches this pattern"}
-    assert unreadable == {"event": "problem", "picture": str(workplace / "text.png"), "reason": "not a picture"}
+    assert missing == {"event": "problem", "image": "none*.png", "reason": "no image matches this pattern"}
+    assert unreadable == {"event": "problem", "image": str(workplace / "text.png"), "reason": "not an image"}
     assert [event["method"] for event in found] == METHODS
     for event in found:
-        assert list(event) == ["event", "picture", "answer", "method", "trusted", "file", "target", "reason"]
+        assert list(event) == ["event", "image", "predicted", "method", "trusted", "file", "target", "reason"]
         assert event["event"] == "explanation"
-        assert event["picture"] == str(picture)
+        assert event["image"] == str(image)
         assert event["file"] == str(workplace / "out/1-explained.png")
         assert event["target"] == "bright"
         assert isinstance(event["trusted"], bool)
@@ -79,9 +79,9 @@ def test_json_has_an_object_for_each_method_and_problem(trained, workplace, pict
     assert [event["method"] for event in events(only.stdout)[2:]] == ["gradients"]
 
 
-def test_pictures_of_one_name_get_a_sheet_each(trained, workplace, pictures):
+def test_images_of_one_name_get_a_sheet_each(trained, workplace, image_set):
     done = run_lamina(
-        "explain", trained, pictures / "test/bright/2.png", pictures / "test/dark/2.png", "--method", "gradients",
+        "explain", trained, image_set / "test/bright/2.png", image_set / "test/dark/2.png", "--method", "gradients",
         "--output", "out",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -90,9 +90,9 @@ def test_pictures_of_one_name_get_a_sheet_each(trained, workplace, pictures):
     ]
 
 
-def test_names_that_look_like_formulas_or_commands_are_harmless(trained, workplace, pictures):
+def test_names_that_look_like_formulas_or_commands_are_harmless(trained, workplace, image_set):
     name = "$x_\n\x1b[31m日$.png"
-    Image.open(pictures / "test/dark/3.png").save(name)
+    Image.open(image_set / "test/dark/3.png").save(name)
     done = run_lamina("explain", trained, name, "--method", "gradients", "--output", "out")
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
@@ -121,7 +121,7 @@ def test_the_box_is_where_the_net_sees(resize, mark):
     assert top + down * (bottom - top) == pytest.approx(mark[1], abs=4)
 
 
-def test_maps_of_pictures_of_another_size_have_its_coordinates(trained, workplace):
+def test_maps_of_images_of_another_size_have_its_coordinates(trained, workplace):
     Image.new("RGB", (90, 30), (250, 250, 250)).save("wide.png")
     done = run_lamina("explain", trained, "wide.png", "--method", "occlusion", "--output", "out")
     assert done.returncode == 0, done.stderr
@@ -141,37 +141,37 @@ def test_maps_of_pictures_of_another_size_have_its_coordinates(trained, workplac
         (("--output", "file/in"), "Cannot create the folder file/in: Not a directory. Give another with --output."),
     ],
 )
-def test_what_cannot_be_explained_is_rejected_first(trained, workplace, pictures, words, message):
+def test_what_cannot_be_explained_is_rejected_first(trained, workplace, image_set, words, message):
     (workplace / "file").touch()
-    done = run_lamina("explain", trained, pictures / "test/dark/0.png", *words)
+    done = run_lamina("explain", trained, image_set / "test/dark/0.png", *words)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == f"lamina: {message}"
     assert done.stdout == ""
 
 
-def test_pictures_are_needed(trained):
+def test_images_are_needed(trained):
     done = run_lamina("explain", trained)
     assert (done.returncode, done.stderr) == (
         2,
-        "lamina: Expected pictures after the run, got none. Give their paths.\n",
+        "lamina: Expected images after the run, got none. Give their paths.\n",
     )
 
 
-def test_a_folder_that_cannot_be_written_is_reported(trained, workplace, pictures, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_reported(trained, workplace, image_set, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     (workplace / "out").mkdir()
-    done = run_lamina("explain", trained, pictures / "test/dark/0.png", "--output", "out")
+    done = run_lamina("explain", trained, image_set / "test/dark/0.png", "--output", "out")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == ("lamina: Cannot write in the folder out. Give another with --output.")
 
 
-def test_a_net_without_places_is_explained_without_grad_cam(workplace, pictures):
-    run = train(workplace, pictures, "mlp")
-    done = run_lamina("explain", run, pictures / "test/dark/0.png", "--json")
+def test_a_net_without_places_is_explained_without_grad_cam(workplace, image_set):
+    run = train(workplace, image_set, "mlp")
+    done = run_lamina("explain", run, image_set / "test/dark/0.png", "--json")
     assert done.returncode == 0, done.stderr
     assert [event["method"] for event in events(done.stdout)] == METHODS[:2]
     assert "grad-cam: left out, as no layer of this net has an output with height and width" in done.stderr
-    done = run_lamina("explain", run, pictures / "test/dark/0.png", "--method", "grad-cam")
+    done = run_lamina("explain", run, image_set / "test/dark/0.png", "--method", "grad-cam")
     assert done.stderr.splitlines()[-1] == (
         "lamina: Grad-CAM needs a layer whose output has height and width, but no layer of this net has one."
     )
@@ -186,7 +186,7 @@ OTHER = {
 
 @pytest.mark.parametrize("kind", OTHER)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_other_targets_and_grey_pictures_are_explained_too(workplace, kind, channels):
+def test_other_targets_and_grey_images_are_explained_too(workplace, kind, channels):
     targets, names, target = OTHER[kind]
     pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 10, channels), np.uint8)
     images = Images(pixels, targets, names, tuple(map(str, range(12))), "train")
@@ -204,9 +204,9 @@ def test_other_targets_and_grey_pictures_are_explained_too(workplace, kind, chan
         assert explained in (None, *(event["target"] for event in events(done.stdout)))
 
 
-def test_nets_of_timms_are_explained(workplace, pictures):
+def test_nets_of_timms_are_explained(workplace, image_set):
     file = save_random("test_resnet", workplace / "learned.safetensors")
-    run = train(workplace, pictures, "timm:test_resnet", "--weights", file, "--size", "32")
-    done = run_lamina("explain", run, pictures / "test/dark/0.png", "--json", "--layer", "layer2")
+    run = train(workplace, image_set, "timm:test_resnet", "--weights", file, "--size", "32")
+    done = run_lamina("explain", run, image_set / "test/dark/0.png", "--json", "--layer", "layer2")
     assert done.returncode == 0, done.stderr
     assert [event["method"] for event in events(done.stdout)] == METHODS

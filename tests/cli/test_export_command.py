@@ -22,15 +22,15 @@ def trained(tmp_path_factory) -> Path:
     return folder / "runs/one"
 
 
-def test_a_run_is_exported_and_its_file_answers_alike(trained, workplace, pictures):
+def test_a_run_is_exported_and_its_file_answers_alike(trained, workplace, image_set):
     done = run_process("export", trained, "net.onnx")
     assert done.returncode == 0, done.stderr
     assert (
-        "equal to the run on 256 test pictures, an all black and an all white one, in batches of 1, 2, 7" in done.stdout
+        "equal to the run on 256 test images, an all black and an all white one, in batches of 1, 2, 7" in done.stdout
     )
-    certificate = json.loads(Path("net.onnx.json").read_text())
-    assert certificate["largest_difference"] <= certificate["limit"]
-    assert (certificate["in_shape"], certificate["resize"]) == ([3, 32, 32], "crop")
+    parity_check = json.loads(Path("net.onnx.json").read_text())
+    assert parity_check["largest_difference"] <= parity_check["limit"]
+    assert (parity_check["in_shape"], parity_check["resize"]) == ([3, 32, 32], "crop")
     for file_format, words in (
         ("pt2", ("net.pt2",)),
         ("pt2", ("net.program", "--to", "pt2")),
@@ -38,18 +38,18 @@ def test_a_run_is_exported_and_its_file_answers_alike(trained, workplace, pictur
     ):
         (event,) = events(run_lamina("export", trained, *words, "--json").stdout)
         assert (event["event"], event["format"], event["file"]) == ("export", file_format, words[0])
-        assert event["pictures"] == 258
+        assert event["images"] == 258
         assert event["largest_difference"] <= event["limit"]
-    picture = pictures / "test/dark/0.png"
+    image = image_set / "test/dark/0.png"
     by_run, by_file = (
-        events(run_lamina("predict", model, picture, "--json").stdout)[0] for model in (trained, "net.model")
+        events(run_lamina("predict", model, image, "--json").stdout)[0] for model in (trained, "net.model")
     )
-    assert by_file["answer"] == by_run["answer"]
+    assert by_file["predicted"] == by_run["predicted"]
     assert by_file["probabilities"] == pytest.approx(by_run["probabilities"], abs=1e-5)
 
 
-def test_what_cannot_be_exported_or_used_is_said(trained, workplace, pictures):
-    picture = pictures / "test/dark/0.png"
+def test_what_cannot_be_exported_or_used_is_said(trained, workplace, image_set):
+    image = image_set / "test/dark/0.png"
     Path("net.onnx").write_text("nothing")
     for words, message in (
         (
@@ -61,14 +61,14 @@ def test_what_cannot_be_exported_or_used_is_said(trained, workplace, pictures):
             "The file was none/net.onnx, but there is no folder none. Create it first.",
         ),
         (
-            ("predict", "net.onnx", picture, "--coverage", "0.9"),
-            "--coverage is fitted to val pictures, which an exported file does not have. Give the run.",
+            ("predict", "net.onnx", image, "--coverage", "0.9"),
+            "--coverage is fitted to val images, which an exported file does not have. Give the run.",
         ),
         (("export", trained, "net.onnx", "--to", "pt2"), "The file was net.onnx, but --to pt2 is another format. "),
-        (("predict", picture, picture), f"Expected the folder of a run, got the file {picture}. Give the folder that "),
-        (("predict", "gone.onnx", picture), "Cannot read gone.onnx: No such file or directory. "),
-        (("predict", trained / "report.json", picture), f"Expected the folder of a run, got the file {trained}"),
-        (("predict", "net.onnx", picture), "net.onnx is not an ONNX file that can be run: "),
+        (("predict", image, image), f"Expected the folder of a run, got the file {image}. Give the folder that "),
+        (("predict", "gone.onnx", image), "Cannot read gone.onnx: No such file or directory. "),
+        (("predict", trained / "report.json", image), f"Expected the folder of a run, got the file {trained}"),
+        (("predict", "net.onnx", image), "net.onnx is not an ONNX file that can be run: "),
     ):
         done = run_lamina(*words)
         assert done.returncode == 2

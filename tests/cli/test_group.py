@@ -19,7 +19,7 @@ from torch.distributed import HashStore, Store
 
 from lamina import Epoch, load_data, start_run
 from lamina.errors import GroupError
-from lamina.runs.load import load_run
+from lamina.runs.stored import load_run
 from lamina.training.group import ALONE, Group
 from lamina.training.rendezvous import count_start
 

@@ -42,9 +42,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number in range(count):
                 shade = tuple(min(255, value + number) for value in colour)
                 write(folder / "data" / split / name / f"{number}{FILE}", shade)
-    (folder / "data" / "train" / next(iter(CLASSES)) / f"broken{FILE}").write_bytes(b"no picture")
+    (folder / "data" / "train" / next(iter(CLASSES)) / f"broken{FILE}").write_bytes(b"no image")
     write(folder / "new" / FILE, (250, 20, 20))
-    (folder / "new" / f"broken{FILE}").write_bytes(b"no picture")
+    (folder / "new" / f"broken{FILE}").write_bytes(b"no image")
     return folder
 
 
@@ -102,11 +102,11 @@ def test_predictions_are_shown_escaped_and_written_with_the_true_names(place, tr
         run_lamina("predict", trained, place / "new", "--output", output, LAMINA_CACHE=cache_of_module)
         with output.open(newline="", encoding="utf-8") as opened:
             head, *rows = csv.reader(opened, delimiter=delimiter)
-        assert set(head) == {"image", "answer", "problem", *(f"p({name})" for name in CLASSES)}
+        assert set(head) == {"image", "predicted", "problem", *(f"p({name})" for name in CLASSES)}
         assert sorted(row[0] for row in rows) == sorted(names)
         assert all(len(row) == len(head) for row in rows)
-        (answer,) = (row[1] for row in rows if row[0] == names[0])
-        assert answer in CLASSES
+        (predicted,) = (row[1] for row in rows if row[0] == names[0])
+        assert predicted in CLASSES
     lines = run_lamina("predict", trained, place / "new", "--json", LAMINA_CACHE=cache_of_module).stdout
     assert {event["image"] for event in map(json.loads, lines.splitlines())} == set(names)
 

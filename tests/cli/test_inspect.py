@@ -14,15 +14,17 @@ NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, pictures) -> Path:
-    """Two runs of the bright and dark squares, and one of larger pictures."""
+def runs(tmp_path_factory, image_set) -> Path:
+    """Two runs of the bright and dark squares, and one of larger images."""
     folder = tmp_path_factory.mktemp("inspect")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, net, *more in (
             ("one", NET), ("other", "Flatten(), Linear(6), Sigmoid(), Output()"), ("large", NET, "--size", "16"),
         ):  # fmt: skip
-            done = run_lamina("train", net, "--data", pictures, "--epochs", "30", "--lr", "0.03", "--name", name, *more)
+            done = run_lamina(
+                "train", net, "--data", image_set, "--epochs", "30", "--lr", "0.03", "--name", name, *more
+            )
             assert done.returncode == 0, done.stderr
     return folder / "runs"
 
@@ -30,14 +32,14 @@ def runs(tmp_path_factory, pictures) -> Path:
 def test_each_layer_gets_a_sheet_and_a_row(runs, workplace):
     done = run_process("inspect", runs / "one", "--output", "found")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"looking at \d+ of \d+ training pictures, and scoring on \d+ of \d+ of (val|test)\n", done.stderr)
+    assert re.search(r"looking at \d+ of \d+ training images, and scoring on \d+ of \d+ of (val|test)\n", done.stderr)
     assert "probing 2 layers, trained and with random weights\n" in done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].split("\t") == ["layer", "units", "sees", "probe's accuracy", "random weights"]
     assert [line.split("\t")[:3] for line in lines[1:4]] == [
-        ["picture", "", ""],
+        ["image", "", ""],
         ["3 Conv2d, ReLU", "4", "3×3 px"],
-        ["5 Output", "2", "the whole picture"],
+        ["5 Output", "2", "the whole image"],
     ]
     assert lines[5].startswith("units that stand for a class")
     assert sorted(file.name for file in Path("found").iterdir()) == [
@@ -67,7 +69,7 @@ def test_json_has_layers_units_and_concepts(runs, workplace):
     ]
     last = next(one for one in units if one["layer"] == "body.4" and one["unit"] == 1)
     assert last["auc"] == {"bright": 1.0, "dark": 0.0}
-    assert [patch["picture"].split("/")[-2] for patch in last["patches"]] == ["bright"] * 9
+    assert [patch["image"].split("/")[-2] for patch in last["patches"]] == ["bright"] * 9
     assert last["patches"][0]["box_px"] == [0, 0, 12, 12]
     concepts = {(one["layer"], one["concept"]): one for one in found if one["event"] == "concept"}
     assert concepts["body.4", "bright"]["overlap"] == 1.0
@@ -81,7 +83,7 @@ def test_one_layer_and_one_unit(runs, workplace):
     assert first == "layer 1 Conv2d: 4 units, each sees 3×3 px"
     assert head.split("\t") == ["unit", "separates best (AUC)", "accuracy without it", "loss"]
     assert sorted(row.split("\t")[0] for row in rows) == ["1", "2", "3", "4"]
-    assert last == "picture: found/layer-01-conv2d.png"
+    assert last == "image: found/layer-01-conv2d.png"
     done = run_lamina("inspect", runs / "one", "--layer", "body.4", "--unit", "2", "--output", "found", "--json")
     assert done.returncode == 0, done.stderr
     (unit,) = events(done.stdout)
@@ -116,7 +118,7 @@ MESSAGES = {
     ),
     "another shape": (
         ("--with", "RUNS/large"),
-        "The runs take pictures of different shapes: 3×12×12 and 3×16×16. Compare runs that take the same.",
+        "The runs take images of different shapes: 3×12×12 and 3×16×16. Compare runs that take the same.",
     ),
     "no run": (
         ("--with", "nowhere"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import write_pictures
+from commands import write_images
 
 KILLS = 15
 """Of each kind; over all kinds 30."""
@@ -52,9 +52,9 @@ def read_epochs(run: Path) -> list[tuple[object, ...]]:
     return [(row["epoch"], row["weights"], row["train_loss"], row["lr"]) for row in rows if "weights" in row]
 
 
-def test_a_training_killed_anywhere_ends_with_the_weights_of_one_that_was_not(killer, workplace, pictures):
-    train = ["train", NET, "--data", str(pictures), *FLAGS, "--name"]
-    assert killer.run(*train, "first")[0] == 0  # decodes the pictures
+def test_a_training_killed_anywhere_ends_with_the_weights_of_one_that_was_not(killer, workplace, image_set):
+    train = ["train", NET, "--data", str(image_set), *FLAGS, "--name"]
+    assert killer.run(*train, "first")[0] == 0  # decodes the images
     status, started = killer.run(*train, "straight")
     assert status == 0, Path("stderr.txt").read_text()
     straight = Path("runs/straight")
@@ -101,7 +101,7 @@ def read_tensors(file: Path) -> bytes:
 
 
 def test_a_cache_whose_building_is_killed_anywhere_is_made_whole(killer, workplace, tmp_path_factory, cache):
-    source = write_pictures(tmp_path_factory.mktemp("source") / "pictures", 150, seed=3)
+    source = write_images(tmp_path_factory.mktemp("source") / "images", 150, seed=3)
     killer.run("data", str(source))
     clear(cache)
     status, started = killer.run("data", str(source))

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from lamina.runs.load import load_run
+from lamina.runs.stored import load_run
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTED = "-m lamina train cnn-s --data photos --lanes 8 --name shared"
 
 
 @pytest.mark.slow
-def test_the_documented_commands_train_on_two_machines(workplace, pictures, monkeypatch):
+def test_the_documented_commands_train_on_two_machines(workplace, image_set, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from machines import find_hindrance, join_machines
 
@@ -27,7 +27,7 @@ def test_the_documented_commands_train_on_two_machines(workplace, pictures, monk
     page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
     commands = [found.replace("\\\n", "") for found in re.findall(r"^    (GLOO(?:.*\\\n)*.*)$", page, re.MULTILINE)]
     assert [command.count(DOCUMENTED) for command in commands] == [1, 1]
-    small = f"-m lamina train mlp --data {pictures} --epochs 2 --lanes 8 --name shared"
+    small = f"-m lamina train mlp --data {image_set} --epochs 2 --lanes 8 --name shared"
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     with join_machines(2) as machines, ExitStack() as stack:
         started = []

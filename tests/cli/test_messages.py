@@ -21,7 +21,7 @@ CASES = {
     "Did you mean shapes?",
     "evaluate runs/none": "No run named none in runs. There are no runs there. Make one with lamina train.",
     "evaluate none": "No run named none in this folder or runs. There are no runs there. Make one with lamina train.",
-    "predict runs/none": "Expected pictures after the run, got none. Give their paths.",
+    "predict runs/none": "Expected images after the run, got none. Give their paths.",
     "serve": "Expected the folder of a run, or of several, got none. Give their paths.",
     "serve none --port 70000": "--port was 70000, but must be from 0 to 65535.",
     "summary cnn --input 3x32": "--input was '3x32', but must be channels, height and width, as in 3x32x32.",
@@ -30,9 +30,9 @@ CASES = {
 }
 
 
-def test_a_warning_is_one_line_without_a_place_in_the_source(workplace, pictures):
+def test_a_warning_is_one_line_without_a_place_in_the_source(workplace, image_set):
     for name in ("first", "second"):
-        train = ("train", "Flatten(), Output()", "--data", pictures, "--epochs", "1", "--name", name)
+        train = ("train", "Flatten(), Output()", "--data", image_set, "--epochs", "1", "--name", name)
         assert run_lamina(*train).returncode == 0
     history = workplace / "runs/second/history.jsonl"
     with history.open("a") as opened:
@@ -41,7 +41,7 @@ def test_a_warning_is_one_line_without_a_place_in_the_source(workplace, pictures
         "warning: The last line of runs/second/history.jsonl is incomplete, as after a crash, and is ignored. "
         "lamina resume repeats that epoch."
     )
-    for command in (("verify", "second"), ("runs", "--diff", "runs/first", "runs/second"), ("runs",)):
+    for command in (("reproduce", "second"), ("runs", "--diff", "runs/first", "runs/second"), ("runs",)):
         done = run_lamina(*command)
         assert done.returncode == 0, done.stderr
         assert done.stderr.splitlines().count(warning) == 1

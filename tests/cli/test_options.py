@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from lamina.cli import COMMANDS, main
-from lamina.cli.options.evaluate import EvaluateOptions
-from lamina.cli.options.train import TrainOptions
+from lamina.cli.options.evaluate_options import EvaluateOptions
+from lamina.cli.options.train_options import TrainOptions
 from lamina.cli.parsing import parse_options
 from lamina.data import Preparation
 from lamina.errors import LaminaError
@@ -86,12 +86,12 @@ def test_every_field_of_a_recipe_and_a_preparation_has_a_flag(capsys):
     shown = capsys.readouterr().out
     for name in Recipe.__dataclass_fields__:
         assert re.search(rf"--{name.replace('_', '-')}\b", shown)
-    words = "--size 8 --resize pad --label-from name --task binary --image-column a --label-column b c "
+    words = "--size 8 --resize pad --label-from filename --task binary --image-column a --label-column b c "
     words += "--label-separator ; --split-column d --val 0.1 --test 0.2 --split-seed 3"
     assert Preparation(**parse_options(TrainOptions, "train", words.split()).preparation) == Preparation(
         size_px=8,
         resize="pad",
-        label_from="name",
+        label_from="filename",
         task="binary",
         image_column="a",
         label_columns=("b", "c"),

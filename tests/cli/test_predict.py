@@ -1,4 +1,4 @@
-"""What lamina predict takes for pictures, and what its output file is after an error."""
+"""What lamina predict takes for images, and what its output file is after an error."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pictures in folders, beside what is none."""
+    """Images in folders, beside what is none."""
     monkeypatch.chdir(tmp_path)
     for place, name in enumerate(("2.png", "1.PNG", "in/3.png", "in/deep/4.png", "[5].png", "=6.png")):
         file = tmp_path / "photos" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(DATA.test.pixels[place]).save(file)
-    (tmp_path / "photos/in/notes.txt").write_text("no picture")
+    (tmp_path / "photos/in/notes.txt").write_text("no image")
     (tmp_path / "photos/.hidden.png").write_bytes(b"hidden")
     (tmp_path / "empty").mkdir()
     return tmp_path
 
 
-def test_what_names_no_picture_is_reported_and_the_rest_is_predicted(photos, run):
+def test_what_names_no_image_is_reported_and_the_rest_is_predicted(photos, run):
     printed = run_lamina("predict", run, "empty", "photos/2.png", "none/*.png", "gone.png", "--json")
     assert printed.returncode == 2
     reasons = {event["image"]: event.get("reason") for event in events(printed.stdout)}
     assert reasons == {
-        "empty": "a folder without pictures",
-        "none/*.png": "no picture matches this pattern",
+        "empty": "a folder without images",
+        "none/*.png": "no image matches this pattern",
         "photos/2.png": None,
         "gone.png": "no such file or directory",
     }
@@ -147,7 +147,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(photos, run, monkeypatch):
     assert [file.name for file in photos.glob(".answers*")] == []
 
 
-def test_a_pipe_gets_a_row_a_picture(photos, run):
+def test_a_pipe_gets_a_row_an_image(photos, run):
     shown = run_lamina("predict", run, "photos/2.png", "photos/in")
     lines = [re.sub(r"\d+\.\d %", "… %", line) for line in shown.stdout.splitlines()]
     assert lines[0] == "image\tanswer"

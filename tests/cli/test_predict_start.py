@@ -1,4 +1,4 @@
-"""What a prediction of one picture, and a training, wait for."""
+"""What a prediction of one image, and a training, wait for."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ for optimizer in ("adam", "sgd", "muon"):
 """
 
 
-def test_training_loads_none_of_the_compilers_that_torch_has(workplace: Path, pictures: Path) -> None:
+def test_training_loads_none_of_the_compilers_that_torch_has(workplace: Path, image_set: Path) -> None:
     printed = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", TRAIN, str(pictures)],
+        [sys.executable, "-X", "importtime", "-c", TRAIN, str(image_set)],
         capture_output=True,
         text=True,
         env=os.environ,

@@ -1,4 +1,4 @@
-"""Folders with few pictures of some or all classes, as a person trains on them."""
+"""Folders with few images of some or all classes, as a person trains on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIDE_PX = 16
 
 
 def write_classes(folder: Path, counts: dict[str, int]) -> Path:
-    """So many noisy pictures of each class, which is a path such as ``train/cat``."""
+    """So many noisy images of each class, which is a path such as ``train/cat``."""
     generator = np.random.default_rng(0)
     for path, count in counts.items():
         (folder / path).mkdir(parents=True)
@@ -35,17 +35,17 @@ def write_classes(folder: Path, counts: dict[str, int]) -> Path:
     ],
     ids=["two-of-a-class", "one-of-a-class", "two-in-all", "one-of-each", "many-classes"],
 )
-def test_few_pictures_of_a_class_are_named_by_data_and_trained_on(workplace, counts):
+def test_few_images_of_a_class_are_named_by_data_and_trained_on(workplace, counts):
     folder = write_classes(workplace / "pets", counts)
     shown = run_lamina("data", folder)
     assert shown.returncode == 0
-    assert "train has few pictures of " in shown.stdout
+    assert "train has few images of " in shown.stdout
     trained = run_lamina("train", "cnn-s", "--data", folder, "--epochs", "1", "--name", "pets")
     assert trained.returncode == 0, trained.stderr
     assert (workplace / "runs" / "pets" / "model.safetensors").exists()
     assert ("always answering" in trained.stdout) == (workplace / "runs" / "pets" / "report.json").exists()
     if any(count == 1 for count in counts.values()) and "owl" in counts:
-        assert "test has no pictures of owl" in trained.stderr
+        assert "test has no images of owl" in trained.stderr
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_few_pictures_of_a_class_are_named_by_data_and_trained_on(workplace, cou
     [
         (
             {"cat": 10},
-            "pets has only one class to train on, cat. Add pictures of another, or choose other classes with "
+            "pets has only one class to train on, cat. Add images of another, or choose other classes with "
             "--label-from or --label-column (in Python, label_from or label_columns).",
         ),
         (
             {"train/cat": 1, "test/cat": 2, "test/dog": 2},
-            "pets has no training pictures of dog. Add some, or remove the class.",
+            "pets has no training images of dog. Add some, or remove the class.",
         ),
     ],
 )
@@ -70,14 +70,14 @@ def test_what_cannot_be_learned_is_said_before_training(workplace, counts, messa
 
 
 def test_a_report_of_a_model_that_does_no_better_than_one_answer_begins_with_that(workplace):
-    # One picture of ten is too little to show a gain.
+    # One image of ten is too little to show a gain.
     folder = write_classes(workplace / "pets", {"train/cat": 6, "train/dog": 4, "test/cat": 9, "test/dog": 1})
     trained = run_lamina("train", "Flatten(), Output()", "--data", folder, "--epochs", "1")
     report = trained.stdout.split("\n\n")[1].splitlines()
     assert report[0].endswith(" than always answering cat.")
     assert report[1] == (
         "90.0 % of the images are cat, so accuracy is misleading; a constant answer has a balanced accuracy of 50.0 %. "
-        "To raise the balanced accuracy, train with balance."
+        "To raise the balanced accuracy, train with class_weights."
     )
     assert report[2].startswith("test accuracy ")
     assert report[3].startswith("always answering cat: 90.0 %, a gain of ")

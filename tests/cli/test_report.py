@@ -7,13 +7,13 @@ import shutil
 import pytest
 from commands import events, run_lamina, run_process
 
-from lamina.runs.load import load_run
+from lamina.runs.stored import load_run
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, pictures):
+def trained(tmp_path_factory, image_set):
     folder = tmp_path_factory.mktemp("report")
-    data = shutil.copytree(pictures, folder / "data")
+    data = shutil.copytree(image_set, folder / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         net = "Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output()"
@@ -44,8 +44,8 @@ def test_a_page_of_data_that_is_gone_or_has_moved(trained, workplace):
     try:
         done = run_lamina("report", trained, "gone.html")
         assert done.returncode == 0, done.stderr
-        assert f"no pictures: {data}, which {trained} was trained on, is no longer there." in done.stderr
-        assert "This page has no pictures" in (workplace / "gone.html").read_text()
+        assert f"no images: {data}, which {trained} was trained on, is no longer there." in done.stderr
+        assert "This page has no images" in (workplace / "gone.html").read_text()
         done = run_lamina("report", trained, "moved.html", "--data", moved)
         assert done.returncode == 0, done.stderr
         assert "image/jpeg" in (workplace / "moved.html").read_text()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import events, write_pictures
+from commands import events, write_images
 
 from lamina.cli import main
 from lamina.files import lock_folder
@@ -18,8 +18,8 @@ NET = "Flatten(), Linear(8), ReLU(), Output()"
 FLAGS = ("--epochs", "40", "--batch-size", "20", "--precision", "fp32", "--flip", "random", "--ema-decay", "0.9")
 
 
-def train(pictures: Path, name: str, *flags: str) -> Path:
-    assert main(["train", NET, "--data", str(pictures), "--name", name, *FLAGS, *flags]) == 0
+def train(image_set: Path, name: str, *flags: str) -> Path:
+    assert main(["train", NET, "--data", str(image_set), "--name", name, *FLAGS, *flags]) == 0
     return Path("runs") / name
 
 
@@ -39,11 +39,11 @@ def read_report(run: Path) -> dict[str, object]:
     return {name: value for name, value in json.loads((run / "report.json").read_text()).items() if name != "seconds"}
 
 
-def test_a_signal_finishes_the_step_saves_and_says_how_to_continue(workplace, pictures, capsys):
-    straight = train(pictures, "straight")
+def test_a_signal_finishes_the_step_saves_and_says_how_to_continue(workplace, image_set, capsys):
+    straight = train(image_set, "straight")
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         run = Path("runs") / number.name
-        flags = ["--data", str(pictures), "--name", number.name, *FLAGS, "--json"]
+        flags = ["--data", str(image_set), "--name", number.name, *FLAGS, "--json"]
         with subprocess.Popen(
             [sys.executable, "-m", "lamina", "train", NET, *flags],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -65,8 +65,8 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_continue(workplace, pi
         assert read_report(run) == read_report(straight)
 
 
-def test_a_reader_that_goes_away_ends_the_training_and_is_no_full_disk(workplace, pictures):
-    flags = ["--data", str(pictures), "--name", "run", *FLAGS, "--json"]
+def test_a_reader_that_goes_away_ends_the_training_and_is_no_full_disk(workplace, image_set):
+    flags = ["--data", str(image_set), "--name", "run", *FLAGS, "--json"]
     with subprocess.Popen(
         [sys.executable, "-m", "lamina", "train", NET, *flags],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -102,7 +102,7 @@ def test_a_signal_while_the_last_model_is_evaluated_is_reported_and_the_run_is_e
     splits, workplace, tmp_path, capsys
 ):
     for seed, split in enumerate(splits):
-        write_pictures(tmp_path / "mine" / split, 3 if split == "val" else 8, seed)  # val is evaluated without a signal
+        write_images(tmp_path / "mine" / split, 3 if split == "val" else 8, seed)  # val is evaluated without a signal
     flags = ["--data", str(tmp_path / "mine"), "--name", "run", "--precision", "fp32", "--epochs", "1"]
     Path("mine.py").write_text(EVALUATED.format(signals=True))
     assert main(["train", "mine.py", *flags]) == 143
@@ -114,9 +114,9 @@ def test_a_signal_while_the_last_model_is_evaluated_is_reported_and_the_run_is_e
     assert read_report(Path("runs/run"))["split"] == "test"
 
 
-def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(workplace, pictures, capsys):
-    longer = train(pictures, "longer", "--epochs", "6")
-    run = train(pictures, "run", "--epochs", "4")
+def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(workplace, image_set, capsys):
+    longer = train(image_set, "longer", "--epochs", "6")
+    run = train(image_set, "run", "--epochs", "4")
     report = read_report(run)
     (run / "report.json").unlink()  # as a kill while it was evaluated leaves it
     capsys.readouterr()
@@ -137,7 +137,7 @@ def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(workpl
     assert capsys.readouterr().err.splitlines()[-1] == (
         "lamina: epochs was 5, but runs/run has trained 6 epochs already. Give 6 or more."
     )
-    train(pictures, "cosine", "--epochs", "2", "--schedule", "cosine")
+    train(image_set, "cosine", "--epochs", "2", "--schedule", "cosine")
     assert main(["resume", "runs/cosine", "--epochs", "6"]) == 2
     assert (
         capsys.readouterr()
@@ -148,11 +148,11 @@ def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(workpl
     )
 
 
-def test_verify_says_whether_the_weights_are_the_same_and_leaves_the_run_alone(workplace, pictures, capsys):
-    run = train(pictures, "run", "--epochs", "3")
+def test_verify_says_whether_the_weights_are_the_same_and_leaves_the_run_alone(workplace, image_set, capsys):
+    run = train(image_set, "run", "--epochs", "3")
     before = {file.name: file.read_bytes() for file in run.iterdir()}
     capsys.readouterr()
-    assert main(["verify", "runs/run", "--epochs", "3", "--json"]) == 0
+    assert main(["reproduce", "runs/run", "--epochs", "3", "--json"]) == 0
     *epochs, result = events(capsys.readouterr().out)
     assert [event["recorded"] for event in epochs] == [event["again"] for event in epochs] == read_weights(run)
     assert result == {"event": "result", "run": "runs/run", "same": True, "epochs": 3, "changes": []}
@@ -163,22 +163,22 @@ def test_verify_says_whether_the_weights_are_the_same_and_leaves_the_run_alone(w
     record = json.loads((run / "run.json").read_text())
     record["versions"]["torch"] = "1.0"
     (run / "run.json").write_text(json.dumps(record))
-    assert main(["verify", "runs/run", "--epochs", "3"]) == 2
+    assert main(["reproduce", "runs/run", "--epochs", "3"]) == 2
     out, err = capsys.readouterr()
     assert [line.split("\t")[-1] for line in out.splitlines()] == ["same", "yes", "no"]
     assert "versions.torch was 1.0 and is " in err
     assert err.splitlines()[-1] == (
         "lamina: runs/run: epoch 2 gives different weights. The differences above may be why."
     )
-    assert main(["verify", "runs/run", "--epochs", "4"]) == 2
+    assert main(["reproduce", "runs/run", "--epochs", "4"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         "lamina: runs/run has 3 whole epochs, but --epochs was 4. Give fewer --epochs."
     )
 
 
-def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(workplace, pictures, capsys):
-    longer = train(pictures, "longer", "--epochs", "4")
-    run = train(pictures, "run", "--epochs", "3")
+def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(workplace, image_set, capsys):
+    longer = train(image_set, "longer", "--epochs", "4")
+    run = train(image_set, "run", "--epochs", "3")
     history = run / "history.jsonl"
     first, _, third = history.read_text().splitlines(keepends=True)
     history.write_text(first + '{"epoch": 2, "tra\n' + third)
@@ -191,7 +191,7 @@ def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(w
     history.write_text(
         '{"event": "epoch", "epoch": 1}\n' + third
     )  # nothing that is no line, but without a digest and the second
-    assert main(["verify", "runs/run", "--epochs", "3"]) == 2
+    assert main(["reproduce", "runs/run", "--epochs", "3"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         "lamina: runs/run/history.jsonl lacks the digest of the weights after one of epochs 1 to 3. "
         "Give fewer --epochs, or train again."
@@ -205,10 +205,10 @@ def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(w
     assert main(["runs"]) == 0
 
 
-def test_what_differs_between_two_runs_is_shown(workplace, pictures, capsys):
-    train(pictures, "one", "--epochs", "1")
-    train(pictures, "two", "--epochs", "1", "--lr", "0.02")
-    train(pictures, "three", "--epochs", "1")
+def test_what_differs_between_two_runs_is_shown(workplace, image_set, capsys):
+    train(image_set, "one", "--epochs", "1")
+    train(image_set, "two", "--epochs", "1", "--lr", "0.02")
+    train(image_set, "three", "--epochs", "1")
     capsys.readouterr()
     assert main(["runs", "--diff", "runs/one", "runs/three"]) == 0
     assert capsys.readouterr().out == "runs/one and runs/three differ in nothing but their time and name\n"
@@ -232,7 +232,7 @@ def test_what_differs_between_two_runs_is_shown(workplace, pictures, capsys):
     ("command", "message"),
     [
         ("resume runs/none", "No run named none in runs. There are no runs there. Make one with lamina train."),
-        ("verify runs/none", "No run named none in runs. There are no runs there. Make one with lamina train."),
+        ("reproduce runs/none", "No run named none in runs. There are no runs there. Make one with lamina train."),
         ("runs --diff runs/a runs/b", "No run named a in runs. There are no runs there. Make one with lamina train."),
         ("resume runs/x --save-every 60", "--save-every was '60', but takes a time such as 30s, 5m or 1h."),
         ("train mlp --data shapes --save-every often", "--save-every was 'often', but takes a time such as 30s, 5m or "
@@ -246,17 +246,17 @@ def test_wrong_input_gets_one_message(workplace, capsys, command, message):
 
 
 def test_changed_data_is_rejected_and_moved_data_is_taken(workplace, tmp_path, capsys):
-    folder = write_pictures(tmp_path / "mine", 20)
+    folder = write_images(tmp_path / "mine", 20)
     run = train(folder, "run", "--epochs", "1")
     moved = folder.rename(tmp_path / "moved")
     assert main(["resume", "runs/run", "--epochs", "2"]) == 2
-    for command in (["resume", "runs/run", "--epochs", "2"], ["verify", "runs/run"], ["evaluate", "runs/run"]):
+    for command in (["resume", "runs/run", "--epochs", "2"], ["reproduce", "runs/run"], ["evaluate", "runs/run"]):
         assert main(command) == 2
         assert capsys.readouterr().err.splitlines()[-1] == (
             f"lamina: {folder}, which runs/run was trained on, is no longer there. "
             "If it has moved, give its new place with --data NEWPLACE (in Python, data=NEWPLACE)."
         )
-    assert main(["verify", "runs/run", "--data", str(moved)]) == 0
+    assert main(["reproduce", "runs/run", "--data", str(moved)]) == 0
     capsys.readouterr()
     assert main(["evaluate", "runs/run", "--data", str(moved), "--json"]) == 0
     *_, report = events(capsys.readouterr().out)
@@ -269,8 +269,8 @@ def test_changed_data_is_rejected_and_moved_data_is_taken(workplace, tmp_path, c
     assert len(read_weights(run)) == 2
 
 
-def test_two_trainings_of_one_run_are_rejected(workplace, pictures, capsys):
-    run = train(pictures, "busy", "--epochs", "1")
+def test_two_trainings_of_one_run_are_rejected(workplace, image_set, capsys):
+    run = train(image_set, "busy", "--epochs", "1")
     with lock_folder(run):
         assert main(["resume", "runs/busy"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
@@ -280,12 +280,12 @@ def test_two_trainings_of_one_run_are_rejected(workplace, pictures, capsys):
     assert main(["resume", "runs/busy"]) == 0
 
 
-def test_a_module_of_ones_own_is_resumed_with_its_file(workplace, pictures, capsys):
+def test_a_module_of_ones_own_is_resumed_with_its_file(workplace, image_set, capsys):
     Path("mine.py").write_text(
         "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(432, 2))\n"
     )
     for name, epochs in (("straight", "3"), ("own", "2")):
-        assert main(["train", "mine.py", "--data", str(pictures), "--name", name, *FLAGS, "--epochs", epochs]) == 0
+        assert main(["train", "mine.py", "--data", str(image_set), "--name", name, *FLAGS, "--epochs", epochs]) == 0
     assert "net: running mine.py, which can do anything you can\n" in capsys.readouterr().err
     assert main(["resume", "runs/own", "--epochs", "3"]) == 2
     assert "lamina never runs code that a run names" in capsys.readouterr().err

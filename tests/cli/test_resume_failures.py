@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import events, write_pictures
+from commands import events, write_images
 from safetensors.torch import load_file
 
 from lamina import load_run
@@ -27,7 +27,7 @@ FLAGS = ("--epochs", "40", "--batch-size", "20", "--precision", "fp32", "--flip"
 SMALL_MEMORY = """
 import resource, sys
 from lamina.cli import main
-from lamina.runs.load import load_run
+from lamina.runs.stored import load_run
 limit, source, *arguments = sys.argv[1:]
 main(["train", "Flatten(), Output()", "--data", source, "--epochs", "1", "--precision", "fp32"])  # loads all there is
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -36,8 +36,8 @@ sys.exit(main(arguments))
 """
 
 
-def train(pictures: Path, name: str, *flags: str) -> Path:
-    assert main(["train", NET, "--data", str(pictures), "--name", name, *FLAGS, *flags]) == 0
+def train(image_set: Path, name: str, *flags: str) -> Path:
+    assert main(["train", NET, "--data", str(image_set), "--name", name, *FLAGS, *flags]) == 0
     return Path("runs") / name
 
 
@@ -51,9 +51,9 @@ def read_state(run: Path) -> bytes:
     return (run / "state.safetensors").read_bytes()
 
 
-def test_a_full_disk_is_a_warning_and_the_last_whole_checkpoint_stays(workplace, pictures, capsys):
-    straight = train(pictures, "straight", "--epochs", "6")
-    run = train(pictures, "run", "--epochs", "3")
+def test_a_full_disk_is_a_warning_and_the_last_whole_checkpoint_stays(workplace, image_set, capsys):
+    straight = train(image_set, "straight", "--epochs", "6")
+    run = train(image_set, "run", "--epochs", "3")
     whole = read_state(run), (run / "model.safetensors").read_bytes()
     capsys.readouterr()
     with full_disk(8000):
@@ -75,9 +75,9 @@ def test_a_full_disk_is_a_warning_and_the_last_whole_checkpoint_stays(workplace,
     assert read_state(run)[-100:] == read_state(straight)[-100:]
 
 
-def test_a_history_that_cannot_grow_ends_where_it_ended_and_holds_the_checkpoint_back(workplace, pictures, capsys):
-    straight = train(pictures, "straight", "--epochs", "6")
-    run = train(pictures, "run", "--epochs", "3")
+def test_a_history_that_cannot_grow_ends_where_it_ended_and_holds_the_checkpoint_back(workplace, image_set, capsys):
+    straight = train(image_set, "straight", "--epochs", "6")
+    run = train(image_set, "run", "--epochs", "3")
     history, state = (run / "history.jsonl").read_bytes(), read_state(run)
     record = json.loads((run / "run.json").read_text())
     record["recipe"]["epochs"] = 6  # written before the disk fills up
@@ -108,18 +108,18 @@ def test_what_found_no_room_is_written_with_the_next_epoch_that_finds_some(tmp_p
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
-def test_out_of_memory_is_one_message_with_a_smaller_batch_to_try(workplace, pictures):
+def test_out_of_memory_is_one_message_with_a_smaller_batch_to_try(workplace, image_set):
     net = "Conv2d(5000, kernel_size=3), ReLU(), GlobalAvgPool(), Output()"  # 2 MB an image and layer
-    flags = ["--epochs", "1", "--precision", "fp32", "--batch-size", "60", "--data", str(pictures)]
-    command = [sys.executable, "-c", SMALL_MEMORY, "170000000", str(pictures), "train", net, *flags]
+    flags = ["--epochs", "1", "--precision", "fp32", "--batch-size", "60", "--data", str(image_set)]
+    command = [sys.executable, "-c", SMALL_MEMORY, "170000000", str(image_set), "train", net, *flags]
     failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == 2, failed.stderr
     assert failed.stderr.splitlines()[-1] == ("lamina: The cpu ran out of memory at batch_size 60. Try batch_size 30.")
 
 
-def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(workplace, pictures, capsys):
+def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(workplace, image_set, capsys):
     wild = ["--optimizer", "sgd", "--lr", "1e30", "--epochs", "2"]
-    assert main(["train", NET, "--data", str(pictures), "--name", "wild", *FLAGS, *wild]) == 2
+    assert main(["train", NET, "--data", str(image_set), "--name", "wild", *FLAGS, *wild]) == 2
     printed = capsys.readouterr().err.splitlines()[-1]
     assert printed.startswith(
         "lamina: The loss became NaN at step 2 of epoch 1. First not finite: the activations of layer "
@@ -146,7 +146,7 @@ def test_weights_that_overflow_in_the_last_step_of_an_epoch_are_never_written(
     splits, on_nan, workplace, tmp_path, capsys
 ):
     for split in splits:
-        write_pictures(tmp_path / "mine" / split, 8)
+        write_images(tmp_path / "mine" / split, 8)
     flags = ["--data", str(tmp_path / "mine"), "--name", "run", "--precision", "fp32", "--lr", "3e38", "--epochs", "3"]
     assert main(["train", NET, *flags, "--on-nan", on_nan]) == 2
     run = Path("runs/run")
@@ -180,11 +180,11 @@ class Breakable(nn.Module):
 """
 
 
-def test_a_training_that_was_rewound_continues_and_is_resumed_at_its_lower_rate(workplace, pictures, capsys):
+def test_a_training_that_was_rewound_continues_and_is_resumed_at_its_lower_rate(workplace, image_set, capsys):
     Path("mine.py").write_text(BREAKABLE)
     flags = [
         "--data",
-        str(pictures),
+        str(image_set),
         "--optimizer",
         "sgd",
         "--momentum",
@@ -211,5 +211,5 @@ def test_a_training_that_was_rewound_continues_and_is_resumed_at_its_lower_rate(
     last = load_run(run).folder.history.epochs()[-1]
     assert (last["epoch"], last["lr"]) == (4, rewinds[-1]["lr"])
     capsys.readouterr()
-    assert main(["verify", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 2
+    assert main(["reproduce", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 2
     assert " and continued with a lower lr. " in capsys.readouterr().err

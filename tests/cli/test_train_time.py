@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import events, run_lamina, run_process, write_pictures
+from commands import events, run_lamina, run_process, write_images
 
 from lamina import load_run, zoo
 from lamina.cli import STARTED
@@ -31,9 +31,9 @@ def test_the_ladder_grows():
 
 
 @pytest.mark.slow
-def test_a_net_that_was_named_is_trained_within_a_time(workplace, pictures):
+def test_a_net_that_was_named_is_trained_within_a_time(workplace, image_set):
     began = time.perf_counter()
-    trained = run_from_now(8, "train", "Flatten(), Output()", "--data", pictures, "--name", "brief", "--json")
+    trained = run_from_now(8, "train", "Flatten(), Output()", "--data", image_set, "--name", "brief", "--json")
     assert trained.returncode == 0, trained.stderr
     printed = events(trained.stdout)
     epochs = int(re.search(r"time: \d+ s → (\d+) epochs of", trained.stderr)[1])
@@ -56,7 +56,7 @@ def test_without_a_net_one_is_chosen_trained_evaluated_and_remembered_with_what_
     assert trained.returncode == 0, trained.stderr
     result = events(trained.stdout)[-1]
     assert result["net"] in zoo.LADDER
-    assert "size: 16 px (the pictures have 8 px, enlarged)\n" in trained.stderr  # the nets need as many
+    assert "size: 16 px (the images have 8 px, enlarged)\n" in trained.stderr  # the nets need as many
     assert result["size_px"] == 16
     assert result["test_accuracy"] == 1
     assert result["baseline"]["value"] <= 0.6
@@ -71,7 +71,7 @@ def test_without_a_net_one_is_chosen_trained_evaluated_and_remembered_with_what_
 
 @pytest.mark.slow
 def test_pretrained_weights_at_hand_are_tried_first_and_the_better_run_is_kept(workplace):
-    write_pictures(workplace / "many", 80)
+    write_images(workplace / "many", 80)
     trained = run_process("train", "--data", "many", "--time", "38s", "--name", "mine", "--json")
     assert trained.returncode == 0, trained.stderr
     *printed, result = events(trained.stdout)
@@ -95,7 +95,7 @@ def start_choosing(*words: str | Path) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 def test_stopped_in_the_second_training_the_better_so_far_is_named_and_both_can_be_used(workplace):
-    write_pictures(workplace / "many", 80)
+    write_images(workplace / "many", 80)
     with start_choosing("--data", "many", "--time", "40s", "--name", "mine") as process:
         runs = (event["run"] for event in map(json.loads, process.stdout) if event["event"] == "epoch")
         second = next(run for run in runs if run != "runs/mine")
@@ -113,8 +113,8 @@ def test_stopped_in_the_second_training_the_better_so_far_is_named_and_both_can_
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_before_any_training_nothing_is_left(workplace, pictures, number):
-    with start_choosing("--data", pictures, "--time", "60s") as process:
+def test_stopped_before_any_training_nothing_is_left(workplace, image_set, number):
+    with start_choosing("--data", image_set, "--time", "60s") as process:
         assert process.stderr.readline().startswith("time: 60 s")
         process.send_signal(number)
         rest, printed = process.communicate(timeout=60)
@@ -123,8 +123,8 @@ def test_stopped_before_any_training_nothing_is_left(workplace, pictures, number
     assert (rest, list(workplace.glob("runs/*"))) == ("", [])
 
 
-def test_epochs_that_are_given_have_no_limit(workplace, pictures):
-    trained = run_lamina("train", "--data", pictures, "--epochs", "2", "--from", "scratch", "--json")
+def test_epochs_that_are_given_have_no_limit(workplace, image_set):
+    trained = run_lamina("train", "--data", image_set, "--epochs", "2", "--from", "scratch", "--json")
     assert trained.returncode == 0, trained.stderr
     assert trained.stderr.startswith(
         "time: no limit, because --epochs was given; net and size are chosen for about 300 s\n"
@@ -153,9 +153,9 @@ class Slowing(nn.Module):
 
 
 @pytest.mark.slow
-def test_a_module_of_ones_own_is_evaluated_at_the_time_limit_and_its_file_is_in_the_advice(workplace, pictures):
+def test_a_module_of_ones_own_is_evaluated_at_the_time_limit_and_its_file_is_in_the_advice(workplace, image_set):
     Path("mine.py").write_text(SLOWING)
-    trained = run_from_now(7, "train", "mine.py", "--data", pictures, "--name", "slow", "--json")
+    trained = run_from_now(7, "train", "mine.py", "--data", image_set, "--name", "slow", "--json")
     assert trained.returncode == 0, trained.stderr
     *_, ended, result = events(trained.stdout)
     assert ended["event"] == "early_end"
@@ -169,7 +169,7 @@ def test_a_module_of_ones_own_is_evaluated_at_the_time_limit_and_its_file_is_in_
 
 
 @pytest.mark.slow
-def test_many_pictures_in_little_time_are_shrunk_rather_than_refused(workplace):
+def test_many_images_in_little_time_are_shrunk_rather_than_refused(workplace):
     """As many as no net of the ladder can see once in the time."""
     x = np.random.default_rng(0).integers(0, 256, (60_000, 32, 32), np.uint8)
     np.savez("many.npz", x=x, y=np.arange(60_000) % 2)
@@ -190,7 +190,7 @@ def test_many_pictures_in_little_time_are_shrunk_rather_than_refused(workplace):
 NO_EPOCHS = "--time sets the number of epochs, but --epochs was given too. Give only one."
 NO_TIME = "--time was 'soon', but takes a time such as 30s, 5m or 1h."
 NO_NET = "--recipe needs a net, as in: lamina train cnn-s --recipe best"
-FROM = "--from scratch is for a net that lamina chooses. Leave out mlp."
+FROM = "--no-pretrained is for a net that lamina chooses. Leave out mlp."
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ FROM = "--from scratch is for a net that lamina chooses. Leave out mlp."
         ("--data shapes --recipe best", NO_NET),
         ("mlp --time 1m --epochs=3 --data shapes", NO_EPOCHS),
         ("mlp --time soon --data shapes", NO_TIME),
-        ("mlp --from scratch --data shapes", FROM),
+        ("mlp --no-pretrained --data shapes", FROM),
         ("--data shapes --freeze 2", "--freeze needs a net, as in: lamina train cnn-s --freeze 2"),
     ],
 )

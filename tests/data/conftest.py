@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from picture_sources import Batches, Pictures, make_batches, make_pictures
+from image_sources import Batches, ImageSet, make_batches, make_images
 
 
 @pytest.fixture(autouse=True)
@@ -14,14 +14,14 @@ def use_empty_cache(cache: Path) -> None:
 
 
 @pytest.fixture
-def pictures() -> Pictures:
-    return make_pictures({"train": 4, "val": 1, "test": 2})
+def image_set() -> ImageSet:
+    return make_images({"train": 4, "val": 1, "test": 2})
 
 
 @pytest.fixture(scope="session")
-def many_pictures() -> Pictures:
+def many_images() -> ImageSet:
     """So many that worker processes decode them."""
-    return make_pictures({"train": 900, "val": 5, "test": 100}, side_px=4)
+    return make_images({"train": 900, "val": 5, "test": 100}, side_px=4)
 
 
 @pytest.fixture

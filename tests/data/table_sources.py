@@ -1,6 +1,6 @@
-"""The same small set of pictures as tables and arrays of every layout that lamina takes.
+"""The same small set of images as tables and arrays of every layout that lamina takes.
 
-Each ``write_*`` takes the pictures of ``picture_sources`` and an empty folder, and gives the path to load.
+Each ``write_*`` takes the images of ``image_sources`` and an empty folder, and gives the path to load.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from picture_sources import Pictures
+from image_sources import ImageSet
 
 from lamina.data import Preparation
 from lamina.data.sources import table
@@ -30,13 +30,13 @@ def state_of_table(path: Path, preparation: Preparation) -> str:
 
 CLASSES = ("cat", "dog", "owl")
 
-Writer = Callable[[Pictures, Path], Path]
+Writer = Callable[[ImageSet, Path], Path]
 
 
-def rows_of(pictures: Pictures) -> list[dict[str, str]]:
-    """A row for each picture: its path, its class, its split."""
+def rows_of(image_set: ImageSet) -> list[dict[str, str]]:
+    """A row for each image: its path, its class, its split."""
     rows = []
-    for path in pictures.pixels:
+    for path in image_set.pixels:
         split, name, _ = path.split("/")
         rows.append({"path": path, "label": name, "split": split})
     return rows
@@ -58,36 +58,36 @@ def json_lines(rows: Sequence[dict[str, object]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def write_csv(pictures: Pictures, root: Path, name: str = "pets.csv", separator: str = ",") -> Path:
-    """Paths, labels and splits, beside the pictures."""
-    pictures.write_folder(root)
-    return write_text(root / name, csv_text(rows_of(pictures), separator))
+def write_csv(image_set: ImageSet, root: Path, name: str = "pets.csv", separator: str = ",") -> Path:
+    """Paths, labels and splits, beside the images."""
+    image_set.write_folder(root)
+    return write_text(root / name, csv_text(rows_of(image_set), separator))
 
 
-def write_json_lines(pictures: Pictures, root: Path) -> Path:
-    pictures.write_folder(root)
-    return write_text(root / "pets.jsonl", json_lines(rows_of(pictures)))
+def write_json_lines(image_set: ImageSet, root: Path) -> Path:
+    image_set.write_folder(root)
+    return write_text(root / "pets.jsonl", json_lines(rows_of(image_set)))
 
 
-def write_parquet_of_paths(pictures: Pictures, root: Path) -> Path:
-    pictures.write_folder(root)
-    pl.DataFrame(rows_of(pictures)).write_parquet(root / "pets.parquet")
+def write_parquet_of_paths(image_set: ImageSet, root: Path) -> Path:
+    image_set.write_folder(root)
+    pl.DataFrame(rows_of(image_set)).write_parquet(root / "pets.parquet")
     return root / "pets.parquet"
 
 
-def write_metadata(pictures: Pictures, root: Path, kind: str = "csv") -> Path:
-    """A table with ``file_name`` for all pictures, whose paths give the splits."""
-    pictures.write_folder(root)
-    rows = [{"file_name": row["path"], "label": row["label"]} for row in rows_of(pictures)]
+def write_metadata(image_set: ImageSet, root: Path, kind: str = "csv") -> Path:
+    """A table with ``file_name`` for all images, whose paths give the splits."""
+    image_set.write_folder(root)
+    rows = [{"file_name": row["path"], "label": row["label"]} for row in rows_of(image_set)]
     write_metadata_file(root, rows, kind)
     return root
 
 
-def write_metadata_by_split(pictures: Pictures, root: Path, kind: str = "jsonl") -> Path:
+def write_metadata_by_split(image_set: ImageSet, root: Path, kind: str = "jsonl") -> Path:
     """A table with ``file_name`` in each split's folder."""
-    pictures.write_folder(root)
-    for split in {row["split"] for row in rows_of(pictures)}:
-        chosen = [row for row in rows_of(pictures) if row["split"] == split]
+    image_set.write_folder(root)
+    for split in {row["split"] for row in rows_of(image_set)}:
+        chosen = [row for row in rows_of(image_set) if row["split"] == split]
         rows = [{"file_name": row["path"].removeprefix(f"{split}/"), "label": row["label"]} for row in chosen]
         write_metadata_file(root / split, rows, kind)
     return root
@@ -106,34 +106,34 @@ def features(names: Sequence[str] = CLASSES) -> dict[str, str]:
     return {"huggingface": json.dumps({"info": {"features": stored}})}
 
 
-def encoded_frame(pictures: Pictures, splits: Sequence[str] = ("train", "val", "test")) -> pl.DataFrame:
-    """Pictures and numbers of classes as Hugging Face has them, with the split in a column."""
-    chosen = [row for row in rows_of(pictures) if row["split"] in splits]
-    images = [{"bytes": pictures.encoded[row["path"]], "path": row["path"].replace("/", "-")} for row in chosen]
+def encoded_frame(image_set: ImageSet, splits: Sequence[str] = ("train", "val", "test")) -> pl.DataFrame:
+    """Images and numbers of classes as Hugging Face has them, with the split in a column."""
+    chosen = [row for row in rows_of(image_set) if row["split"] in splits]
+    images = [{"bytes": image_set.encoded[row["path"]], "path": row["path"].replace("/", "-")} for row in chosen]
     labels = [CLASSES.index(row["label"]) for row in chosen]
     return pl.DataFrame({"image": images, "label": labels, "split": [row["split"] for row in chosen]})
 
 
-def write_encoded_parquet(pictures: Pictures, root: Path) -> Path:
+def write_encoded_parquet(image_set: ImageSet, root: Path) -> Path:
     """One file with the splits in a column."""
-    encoded_frame(pictures).write_parquet(root / "pets.parquet", row_group_size=4, metadata=features())
+    encoded_frame(image_set).write_parquet(root / "pets.parquet", row_group_size=4, metadata=features())
     return root / "pets.parquet"
 
 
-def write_bytes_parquet(pictures: Pictures, root: Path) -> Path:
-    """The pictures' bytes in a plain column, and classes by name."""
-    rows = rows_of(pictures)
-    images = [pictures.encoded[row["path"]] for row in rows]
+def write_bytes_parquet(image_set: ImageSet, root: Path) -> Path:
+    """The images' bytes in a plain column, and classes by name."""
+    rows = rows_of(image_set)
+    images = [image_set.encoded[row["path"]] for row in rows]
     frame = pl.DataFrame({"image": images}).hstack(pl.DataFrame(rows).select("label", "split"))
     frame.write_parquet(root / "pets.parquet")
     return root / "pets.parquet"
 
 
-def write_shards(pictures: Pictures, root: Path, under: str = "data") -> Path:
-    """Two files for the training pictures and one for each other split, as a set on Hugging Face has them."""
+def write_shards(image_set: ImageSet, root: Path, under: str = "data") -> Path:
+    """Two files for the training images and one for each other split, as a set on Hugging Face has them."""
     (root / under).mkdir(parents=True, exist_ok=True)
     for split, name, count in (("train", "train", 2), ("val", "validation", 1), ("test", "test", 1)):
-        frame = encoded_frame(pictures, [split]).drop("split")
+        frame = encoded_frame(image_set, [split]).drop("split")
         each = -(-len(frame) // count)
         for number in range(count):
             shard = frame.slice(number * each, each)
@@ -142,11 +142,11 @@ def write_shards(pictures: Pictures, root: Path, under: str = "data") -> Path:
     return root
 
 
-def write_split_folders(pictures: Pictures, root: Path, under: str = "") -> Path:
+def write_split_folders(image_set: ImageSet, root: Path, under: str = "") -> Path:
     """A folder for each split, with numbered files, as the hub converts every set."""
     for split, name, count in (("train", "train", 2), ("val", "validation", 1), ("test", "test", 1)):
         (root / under / name).mkdir(parents=True)
-        frame = encoded_frame(pictures, [split]).drop("split")
+        frame = encoded_frame(image_set, [split]).drop("split")
         each = -(-len(frame) // count)
         for number in range(count):
             frame.slice(number * each, each).write_parquet(
@@ -155,9 +155,9 @@ def write_split_folders(pictures: Pictures, root: Path, under: str = "") -> Path
     return root
 
 
-def write_part_files(pictures: Pictures, root: Path) -> Path:
+def write_part_files(image_set: ImageSet, root: Path) -> Path:
     """One table in two files, with the splits in a column, as Spark writes it."""
-    frame = encoded_frame(pictures)
+    frame = encoded_frame(image_set)
     for number, part in enumerate((frame[:10], frame[10:])):
         part.write_parquet(root / f"part-{number}.parquet", metadata=features())
     (root / "_SUCCESS").touch()
@@ -167,56 +167,58 @@ def write_part_files(pictures: Pictures, root: Path) -> Path:
 
 TABLE_SOURCES: dict[str, Writer] = {
     "csv": write_csv,
-    "csv with semicolons": lambda pictures, root: write_csv(pictures, root, separator=";"),
-    "csv.gz": lambda pictures, root: write_csv(pictures, root, "pets.csv.gz"),
-    "tsv": lambda pictures, root: write_csv(pictures, root, "pets.tsv", "\t"),
+    "csv with semicolons": lambda image_set, root: write_csv(image_set, root, separator=";"),
+    "csv.gz": lambda image_set, root: write_csv(image_set, root, "pets.csv.gz"),
+    "tsv": lambda image_set, root: write_csv(image_set, root, "pets.tsv", "\t"),
     "json lines": write_json_lines,
     "parquet of paths": write_parquet_of_paths,
     "metadata.csv": write_metadata,
-    "metadata.parquet": lambda pictures, root: write_metadata(pictures, root, "parquet"),
-    "metadata.csv by split": lambda pictures, root: write_metadata_by_split(pictures, root, "csv"),
+    "metadata.parquet": lambda image_set, root: write_metadata(image_set, root, "parquet"),
+    "metadata.csv by split": lambda image_set, root: write_metadata_by_split(image_set, root, "csv"),
     "metadata.jsonl by split": write_metadata_by_split,
     "parquet of bytes": write_bytes_parquet,
     "hugging face parquet": write_encoded_parquet,
     "hugging face shards": write_shards,
-    "hugging face shards of a config": lambda pictures, root: write_shards(pictures, root, "plain_text"),
+    "hugging face shards of a config": lambda image_set, root: write_shards(image_set, root, "plain_text"),
     "hugging face folders of splits": write_split_folders,
-    "hugging face folders of splits of a config": lambda pictures, root: write_split_folders(pictures, root, "default"),
+    "hugging face folders of splits of a config": lambda image_set, root: write_split_folders(
+        image_set, root, "default"
+    ),
     "hugging face columns in part files": write_part_files,
 }
 ENCODED_SOURCES = tuple(form for form in TABLE_SOURCES if form == "parquet of bytes" or form.startswith("hugging face"))
 
 
-def arrays_of(pictures: Pictures, split: str) -> tuple[np.ndarray, np.ndarray]:
+def arrays_of(image_set: ImageSet, split: str) -> tuple[np.ndarray, np.ndarray]:
     """The pixels and the numbers of the classes of a split."""
-    pixels, targets, _ = pictures.select(split)
+    pixels, targets, _ = image_set.select(split)
     return pixels, targets
 
 
-def write_keras_npz(pictures: Pictures, root: Path) -> Path:
+def write_keras_npz(image_set: ImageSet, root: Path) -> Path:
     """``x_train``, ``y_train`` and so on, as Keras has them."""
     arrays = {}
     for split in ("train", "val", "test"):
-        arrays[f"x_{split}"], arrays[f"y_{split}"] = arrays_of(pictures, split)
+        arrays[f"x_{split}"], arrays[f"y_{split}"] = arrays_of(image_set, split)
     np.savez(root / "pets.npz", **arrays, class_names=np.array(CLASSES))
     return root / "pets.npz"
 
 
-def write_medmnist_npz(pictures: Pictures, root: Path) -> Path:
+def write_medmnist_npz(image_set: ImageSet, root: Path) -> Path:
     """``train_images``, ``train_labels`` (N, 1) and so on, as MedMNIST has them."""
     arrays = {}
     for split in ("train", "val", "test"):
-        pixels, targets = arrays_of(pictures, split)
+        pixels, targets = arrays_of(image_set, split)
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = pixels, targets.astype(np.uint8)[:, None]
     np.savez_compressed(root / "pets.npz", **arrays, target_names=np.array(CLASSES))
     return root / "pets.npz"
 
 
-def write_float_npz(pictures: Pictures, root: Path) -> Path:
+def write_float_npz(image_set: ImageSet, root: Path) -> Path:
     """Floats from 0 to 1 with the channels first, and one-hot targets."""
     arrays = {}
     for split in ("train", "val", "test"):
-        pixels, targets = arrays_of(pictures, split)
+        pixels, targets = arrays_of(image_set, split)
         arrays[f"X_{split}"] = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
         arrays[f"y_{split}"] = np.eye(len(CLASSES), dtype=np.float32)[targets]
     np.savez(root / "pets.npz", **arrays, class_names=np.array(CLASSES))
@@ -239,7 +241,7 @@ def idx_bytes(values: np.ndarray) -> bytes:
 def write_idx(
     root: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]], prefix: str = "", suffix: str = "-ubyte.gz"
 ) -> Path:
-    """MNIST's files of grey pictures (N, H, W): ``splits`` are by ``train`` and ``t10k``."""
+    """MNIST's files of grey images (N, H, W): ``splits`` are by ``train`` and ``t10k``."""
     root.mkdir(parents=True, exist_ok=True)
     for split, (images, labels) in splits.items():
         for kind, values in (("images-idx3", images), ("labels-idx1", labels)):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lamina.data import Preparation, load_data
-from lamina.data.decoding import BadPictureError, PictureReader
+from lamina.data.decoding import BadImageError, ImageReader
 from lamina.data.sources.archive import list_zip, spool_tar
 from lamina.errors import DataError
 
@@ -42,7 +42,7 @@ def write_tar(path: Path, name: str, data: bytes = b"x", kind: bytes = tarfile.R
     return path
 
 
-REMEDY = "An archive of pictures holds plain files below one folder; create it again from such a folder."
+REMEDY = "An archive of images holds plain files below one folder; create it again from such a folder."
 HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "zip, absolute": ("a.zip", lambda path: write_zip(path, "/etc/1.png"), "'/etc/1.png' has an absolute path"),
     "zip, backslash": (
@@ -115,27 +115,27 @@ def test_a_hostile_archive_is_rejected_and_nothing_is_written(attack: str, tmp_p
         ("TOTAL_BYTES", 500, "'train/cat/0001.png' brings the archive over 500 bytes unpacked"),
     ],
 )
-def test_each_limit_holds_for_both_kinds(limit, value, fault, pictures, tmp_path: Path, monkeypatch) -> None:
+def test_each_limit_holds_for_both_kinds(limit, value, fault, image_set, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(f"lamina.data.sources.members.{limit}", value)
     for read in (
-        lambda: list_zip(pictures.write_zip(tmp_path / "a.zip")),
-        lambda: spool_tar(pictures.write_tar(tmp_path / "a.tar"), tmp_path / "spool"),
+        lambda: list_zip(image_set.write_zip(tmp_path / "a.zip")),
+        lambda: spool_tar(image_set.write_tar(tmp_path / "a.tar"), tmp_path / "spool"),
     ):
         with pytest.raises(DataError) as raised:
             read()
         assert fault in str(raised.value)
 
 
-def test_more_members_than_the_limit_are_rejected(pictures, tmp_path: Path, monkeypatch) -> None:
+def test_more_members_than_the_limit_are_rejected(image_set, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("lamina.data.sources.members.MOST_MEMBERS", 21)
-    assert len(list_zip(pictures.write_zip(tmp_path / "a.zip"))) == 21
+    assert len(list_zip(image_set.write_zip(tmp_path / "a.zip"))) == 21
     monkeypatch.setattr("lamina.data.sources.members.MOST_MEMBERS", 20)
     with pytest.raises(DataError) as raised:
         list_zip(tmp_path / "a.zip")
     expected = f"{tmp_path / 'a.zip'} is rejected: it has more than 20 members. Unpack it and give lamina the folder."
     assert str(raised.value) == expected
     with pytest.raises(DataError, match=r"its member 'test/owl/0001\.png' is one more than 20 members"):
-        spool_tar(pictures.write_tar(tmp_path / "a.tar"), tmp_path / "spool")
+        spool_tar(image_set.write_tar(tmp_path / "a.tar"), tmp_path / "spool")
 
 
 def write_directory(path: Path, members: int, claimed: int) -> Path:
@@ -194,8 +194,8 @@ def test_the_last_of_two_members_of_one_name_in_a_tar_counts(tmp_path: Path) -> 
     assert reds == {"cat/a.png": 2, "cat/c.png": 4, "dog/b.png": 3, "dog/d.png": 5}
 
 
-def test_an_encrypted_zip_says_what_to_do(pictures, tmp_path: Path) -> None:
-    path = pictures.write_zip(tmp_path / "a.zip")
+def test_an_encrypted_zip_says_what_to_do(image_set, tmp_path: Path) -> None:
+    path = image_set.write_zip(tmp_path / "a.zip")
     data = bytearray(path.read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(data)
@@ -205,9 +205,9 @@ def test_an_encrypted_zip_says_what_to_do(pictures, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
-def test_a_damaged_archive_says_so(name: str, pictures, tmp_path: Path) -> None:
+def test_a_damaged_archive_says_so(name: str, image_set, tmp_path: Path) -> None:
     path = tmp_path / name
-    (pictures.write_zip if name.endswith("zip") else pictures.write_tar)(path)
+    (image_set.write_zip if name.endswith("zip") else image_set.write_tar)(path)
     data = path.read_bytes()
     directory_damaged, cut_off = data.replace(b"PK\x01\x02", b"PK\x01\x00", 1), data[: len(data) // 2 + 100]
     path.write_bytes(directory_damaged if name == "a.zip" else cut_off)
@@ -215,9 +215,9 @@ def test_a_damaged_archive_says_so(name: str, pictures, tmp_path: Path) -> None:
         load_data(path)
 
 
-def test_names_that_are_not_utf8_go_all_the_way(pictures, tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_go_all_the_way(image_set, tmp_path: Path) -> None:
     """In a tar a name is bytes; in a zip without the mark of UTF-8 it is of the first PC's characters."""
-    data = pictures.encoded["train/cat/0000.png"]
+    data = image_set.encoded["train/cat/0000.png"]
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
         for name in ("café/1.png", "café/2.png", "tea/1.png", "tea/2.png"):
             member = tarfile.TarInfo(name)
@@ -230,34 +230,34 @@ def test_names_that_are_not_utf8_go_all_the_way(pictures, tmp_path: Path) -> Non
 
     loaded = load_data(tmp_path / "a.tar")
     assert loaded.train.target_names == ("caf\udce9", "tea")
-    assert (loaded.train.pixels[0] == pictures.pixels["train/cat/0000.png"]).all()
+    assert (loaded.train.pixels[0] == image_set.pixels["train/cat/0000.png"]).all()
     assert load_data(tmp_path / "a.tar").train.names == loaded.train.names
     ours, theirs = read_all(tmp_path / "a.zip")
     assert ours == theirs == {"a/Σä0.png": data, "a/Σä1.png": data}
 
 
-def test_a_zip_that_says_of_other_bytes_that_they_are_utf8_is_damaged(pictures, tmp_path: Path) -> None:
+def test_a_zip_that_says_of_other_bytes_that_they_are_utf8_is_damaged(image_set, tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
-    path.write_bytes(make_zip([zipfile.ZIP_STORED], [b"picture"]).replace("ä".encode(), b"\xe4\x84"))
+    path.write_bytes(make_zip([zipfile.ZIP_STORED], [b"image"]).replace("ä".encode(), b"\xe4\x84"))
     with pytest.raises(DataError, match=r"can't be read: 'utf-8' codec .*\. Create or download it again\."):
         load_data(path)
 
 
-def test_a_member_damaged_inside_a_zip_is_one_problem(pictures, tmp_path: Path) -> None:
-    path = pictures.write_zip(tmp_path / "a.zip")
+def test_a_member_damaged_inside_a_zip_is_one_problem(image_set, tmp_path: Path) -> None:
+    path = image_set.write_zip(tmp_path / "a.zip")
     with zipfile.ZipFile(path) as archive:
         member = archive.getinfo("train/dog/0001.png")
     data = bytearray(path.read_bytes())
     start = member.header_offset + 30 + len(member.filename)
     data[start + 20 : start + 30] = bytes(10)
     path.write_bytes(data)
-    with pytest.warns(UserWarning, match="Left out 1 picture that could not be read: train/dog/0001.png"):
+    with pytest.warns(UserWarning, match="Left out 1 image that could not be read: train/dog/0001.png"):
         loaded = load_data(path)
     assert loaded.train.target_counts() == {"cat": 4, "dog": 3, "owl": 4}
 
 
 def make_zip(methods: list[int], contents: list[bytes], before: bytes = b"", streamed: bool = False) -> bytes:
-    """A zip of one picture's name for each content, its methods by turns; what is streamed has its sizes behind it."""
+    """A zip of one image's name for each content, its methods by turns; what is streamed has its sizes behind it."""
 
     class Unseekable(io.BytesIO):
         def seekable(self) -> bool:
@@ -274,20 +274,20 @@ def make_zip(methods: list[int], contents: list[bytes], before: bytes = b"", str
 
 
 def read_all(path: Path) -> tuple[dict[str, bytes | None], dict[str, bytes | None]]:
-    """Each picture's bytes as lamina reads them and as zipfile does; None where it rejects them."""
+    """Each image's bytes as lamina reads them and as zipfile does; None where it rejects them."""
     ours: dict[str, bytes | None] = {}
     theirs: dict[str, bytes | None] = {}
-    pictures = list_zip(path)
-    with PictureReader() as reader, zipfile.ZipFile(path) as archive:
-        for picture in pictures:
+    image_set = list_zip(path)
+    with ImageReader() as reader, zipfile.ZipFile(path) as archive:
+        for image in image_set:
             try:
-                ours[picture.name] = reader.read(picture)
-            except BadPictureError:
-                ours[picture.name] = None
+                ours[image.name] = reader.read(image)
+            except BadImageError:
+                ours[image.name] = None
             try:
-                theirs[picture.name] = archive.read(picture.member)
+                theirs[image.name] = archive.read(image.member)
             except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError):
-                theirs[picture.name] = None
+                theirs[image.name] = None
     return ours, theirs
 
 
@@ -314,24 +314,24 @@ def test_no_more_is_unpacked_than_the_directory_says(tmp_path: Path) -> None:
     data[first + 24 : first + 28] = struct.pack("<I", 1000)
     path = tmp_path / "a.zip"
     path.write_bytes(data)
-    (picture,) = list_zip(path)
+    (image,) = list_zip(path)
     tracemalloc.start()
-    with PictureReader() as reader, pytest.raises(BadPictureError, match="Bad CRC-32"):
-        reader.read(picture)
+    with ImageReader() as reader, pytest.raises(BadImageError, match="Bad CRC-32"):
+        reader.read(image)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 2**20
 
 
-def test_the_later_of_two_members_of_one_name_counts(pictures, tmp_path: Path) -> None:
-    path = pictures.write_tar(tmp_path / "a.tar")
+def test_the_later_of_two_members_of_one_name_counts(image_set, tmp_path: Path) -> None:
+    path = image_set.write_tar(tmp_path / "a.tar")
     with tarfile.open(path, "a") as archive:
-        data = pictures.encoded["train/dog/0000.png"]
+        data = image_set.encoded["train/dog/0000.png"]
         member = tarfile.TarInfo("train/cat/0000.png")
         member.size = len(data)
         archive.addfile(member, io.BytesIO(data))
     images = load_data(path).train
-    assert (images.pixels[0] == pictures.pixels["train/dog/0000.png"]).all()
+    assert (images.pixels[0] == image_set.pixels["train/dog/0000.png"]).all()
     assert len(images) == 12
 
 

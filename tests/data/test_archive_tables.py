@@ -1,4 +1,4 @@
-"""Tables in an archive of pictures."""
+"""Tables in an archive of images."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def pack(folder: Path, path: Path) -> Path:
 @pytest.mark.parametrize("table", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
 @pytest.mark.parametrize("top", ["", "pets/", "pets/inner/"])
 @pytest.mark.parametrize("by_split", [False, True])
-def test_a_table_beside_packed_pictures_is_rejected(
-    kind: str, table: str, top: str, by_split: bool, pictures, tmp_path: Path, cache: Path
+def test_a_table_beside_packed_images_is_rejected(
+    kind: str, table: str, top: str, by_split: bool, image_set, tmp_path: Path, cache: Path
 ) -> None:
     write = write_metadata_by_split if by_split else write_metadata
-    write(pictures, tmp_path / "all" / top, table.rpartition(".")[2])
+    write(image_set, tmp_path / "all" / top, table.rpartition(".")[2])
     path = pack(tmp_path / "all", tmp_path / f"a.{kind}")
     with pytest.raises(DataError) as raised:
         load_data(path)
@@ -68,8 +68,8 @@ def test_a_table_beside_packed_pictures_is_rejected(
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_other_tables_in_an_archive_of_class_folders_change_nothing(kind: str, pictures, tmp_path: Path) -> None:
-    pictures.write_folder(tmp_path / "all")
+def test_other_tables_in_an_archive_of_class_folders_change_nothing(kind: str, image_set, tmp_path: Path) -> None:
+    image_set.write_folder(tmp_path / "all")
     for name, text in {
         "metadata.csv": "profile_name,camera\nx,file_name\n",
         "labels.csv": "file_name,label\n1.png,a\n",

@@ -1,4 +1,4 @@
-"""Arrays of pictures: what is made of them, and what is said of those that are wrong."""
+"""Arrays of images: what is made of them, and what is said of those that are wrong."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Read:
 
     @property
     def names(self) -> list[str]:
-        return [picture.name for picture in self.listing.pictures]
+        return [image.name for image in self.listing.images]
 
     def __getattr__(self, name: str):
         return getattr(self.listing, name)
@@ -65,10 +65,10 @@ def rejection(path: Path) -> str:
 
 
 @pytest.mark.parametrize("form", ARRAY_SOURCES)
-def test_every_layout_gives_the_same_pictures_and_classes(form: str, pictures, tmp_path: Path) -> None:
-    path = ARRAY_SOURCES[form](pictures, tmp_path)
+def test_every_layout_gives_the_same_images_and_classes(form: str, image_set, tmp_path: Path) -> None:
+    path = ARRAY_SOURCES[form](image_set, tmp_path)
     source = read_arrays(path)
-    parts = {split: arrays_of(pictures, split) for split in ("train", "val", "test")}
+    parts = {split: arrays_of(image_set, split) for split in ("train", "val", "test")}
     np.testing.assert_array_equal(source.pixels, np.concatenate([pixels for pixels, _ in parts.values()]))
     assert source.labels == {"label": [CLASSES[one] for _, targets in parts.values() for one in targets]}
     assert source.splits == [split for split, (pixels, _) in parts.items() for _ in pixels]

@@ -36,24 +36,24 @@ def start_loading(source: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_make_it_once(many_pictures, tmp_path: Path, cache: Path) -> None:
-    source = many_pictures.write_zip(tmp_path / "a.zip")
+def test_two_processes_at_once_make_it_once(many_images, tmp_path: Path, cache: Path) -> None:
+    source = many_images.write_zip(tmp_path / "a.zip")
     processes = [start_loading(source) for _ in range(2)]
     outputs = [process.communicate()[0].splitlines() for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted("decoding" in output for output in outputs) == [False, True]
     assert outputs[0][-1] == outputs[1][-1]
-    pixels, _, _ = many_pictures.select("train")
+    pixels, _, _ = many_images.select("train")
     assert int(outputs[0][-1].split()[1]) == pixels.sum()
     assert len(list(cache.glob("*/pixels.npy"))) == 1
 
 
 @pytest.mark.slow
 def test_a_killed_process_leaves_nothing_that_the_next_would_take_for_whole(
-    many_pictures, tmp_path: Path, cache: Path
+    many_images, tmp_path: Path, cache: Path
 ) -> None:
-    source = many_pictures.write_zip(tmp_path / "a.zip")
+    source = many_images.write_zip(tmp_path / "a.zip")
     process = start_loading(source)
     assert process.stdout.readline() == "decoding\n"
     process.kill()
@@ -62,7 +62,7 @@ def test_a_killed_process_leaves_nothing_that_the_next_would_take_for_whole(
 
     data = load_data(source)
 
-    pixels, _, names = many_pictures.select("train")
+    pixels, _, names = many_images.select("train")
     np.testing.assert_array_equal(data.train.pixels, pixels)
     assert data.train.names == names
     assert not list(cache.glob(".a-*/"))
@@ -135,7 +135,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "an unknown field": set_meta(colour="red"),
     "other counts": set_meta(counts=[20, 0, 0]),
     "counts of another kind": set_meta(counts=[1]),
-    "no training pictures": set_meta(counts=[0, 0, 21]),
+    "no training images": set_meta(counts=[0, 0, 21]),
     "problems of another kind": set_meta(problems=[1]),
     "pixels of zeros from the first block on": lambda folder: zero_from(folder / "pixels.npy", 1000),
     "two targets exchanged": lambda folder: np.save(
@@ -144,9 +144,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Left out 1 picture that could not be read")
-def test_each_source_has_its_own_problems(pictures, tmp_path: Path) -> None:
-    root = pictures.write_folder(tmp_path / "a")
+@pytest.mark.filterwarnings("ignore:Left out 1 image that could not be read")
+def test_each_source_has_its_own_problems(image_set, tmp_path: Path) -> None:
+    root = image_set.write_folder(tmp_path / "a")
     bad = root / "train" / "cat" / "zz.png"
     whole = load_data(root)
     bad.write_bytes(b"")
@@ -158,14 +158,14 @@ def test_each_source_has_its_own_problems(pictures, tmp_path: Path) -> None:
     assert whole.fingerprint == damaged.fingerprint == again.fingerprint
     other = load_data(root, Preparation(task="single-label", label_from="parent"))
     assert (other.target_reason, load_data(root).target_reason) == (
-        "single-label, 3 classes, from the folders that the pictures lie in",
+        "single-label, 3 classes, from the folders that the images lie in",
         "single-label, 3 classes, from the class folders",
     )
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_cache_is_rebuilt(damage: str, pictures, tmp_path: Path, cache: Path) -> None:
-    source = pictures.write_zip(tmp_path / "a.zip")
+def test_a_damaged_cache_is_rebuilt(damage: str, image_set, tmp_path: Path, cache: Path) -> None:
+    source = image_set.write_zip(tmp_path / "a.zip")
     before = load_data(source)
     (folder,) = cache.glob("a-*")
     DAMAGES[damage](folder)
@@ -176,13 +176,13 @@ def test_a_damaged_cache_is_rebuilt(damage: str, pictures, tmp_path: Path, cache
     (message,) = [str(warning.message) for warning in warned]
     assert message.startswith(f"The cache folder {folder} is damaged (")
     assert message.endswith("). Rebuilding it.")
-    np.testing.assert_array_equal(after.train.pixels, pictures.select("train")[0])
+    np.testing.assert_array_equal(after.train.pixels, image_set.select("train")[0])
     assert after.fingerprint == before.fingerprint
     assert load_data(source).train.names == before.train.names
 
 
-def test_a_folder_of_an_older_version_is_rebuilt_silently(pictures, tmp_path: Path, cache: Path) -> None:
-    source = pictures.write_zip(tmp_path / "a.zip")
+def test_a_folder_of_an_older_version_is_rebuilt_silently(image_set, tmp_path: Path, cache: Path) -> None:
+    source = image_set.write_zip(tmp_path / "a.zip")
     before = load_data(source)
     (digest,) = cache.glob("a-*/digest.json")
     digest.unlink()
@@ -191,17 +191,17 @@ def test_a_folder_of_an_older_version_is_rebuilt_silently(pictures, tmp_path: Pa
 
     assert digest.is_file()
     assert after.fingerprint == before.fingerprint
-    np.testing.assert_array_equal(after.train.pixels, pictures.select("train")[0])
+    np.testing.assert_array_equal(after.train.pixels, image_set.select("train")[0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dataset.json", "digest.json", "targets.npy", "sizes.npy", "pixels.npy"])
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 255)), min_size=1, max_size=3))
-def test_flipped_bytes_are_harmless_or_rebuilt(name: str, pictures, tmp_path: Path, cache: Path, flips) -> None:
+def test_flipped_bytes_are_harmless_or_rebuilt(name: str, image_set, tmp_path: Path, cache: Path, flips) -> None:
     source, whole = tmp_path / "a.zip", tmp_path / "whole"
     if not whole.exists():
-        load_data(pictures.write_zip(source))
+        load_data(image_set.write_zip(source))
         shutil.copytree(cache, whole)
     shutil.rmtree(cache)
     shutil.copytree(whole, cache)
@@ -216,35 +216,35 @@ def test_flipped_bytes_are_harmless_or_rebuilt(name: str, pictures, tmp_path: Pa
 
     np.testing.assert_array_equal(
         np.concatenate([images.pixels for images in found.splits.values()]),
-        np.concatenate([pictures.select(split)[0] for split in ("train", "val", "test")]),
+        np.concatenate([image_set.select(split)[0] for split in ("train", "val", "test")]),
     )
     assert found.train.target_names == ("cat", "dog", "owl")
     assert {split: images.names for split, images in found.splits.items()} == {
-        split: pictures.select(split)[2] for split in ("train", "val", "test")
+        split: image_set.select(split)[2] for split in ("train", "val", "test")
     }
 
 
-def test_a_removed_folder_is_rebuilt_silently(pictures, tmp_path: Path, cache: Path) -> None:
-    source = pictures.write_zip(tmp_path / "a.zip")
+def test_a_removed_folder_is_rebuilt_silently(image_set, tmp_path: Path, cache: Path) -> None:
+    source = image_set.write_zip(tmp_path / "a.zip")
     load_data(source)
     (folder,) = cache.glob("a-*")
     shutil.rmtree(folder)
-    np.testing.assert_array_equal(load_data(source).train.pixels, pictures.select("train")[0])
+    np.testing.assert_array_equal(load_data(source).train.pixels, image_set.select("train")[0])
 
 
-def test_a_source_that_changes_takes_no_more_room(pictures, tmp_path: Path, cache: Path) -> None:
-    root = pictures.write_folder(tmp_path / "a")
+def test_a_source_that_changes_takes_no_more_room(image_set, tmp_path: Path, cache: Path) -> None:
+    root = image_set.write_folder(tmp_path / "a")
     before = load_data(root)
     (root / "train" / "cat" / "0000.png").unlink()
     after = load_data(root)
     assert (len(before.train), len(after.train)) == (12, 11)
     assert len(list(cache.glob("*/pixels.npy"))) == 1
-    np.testing.assert_array_equal(before.train.pixels, pictures.select("train")[0])
+    np.testing.assert_array_equal(before.train.pixels, image_set.select("train")[0])
 
 
-def test_unrelated_sets_do_not_wait_for_each_other(pictures, tmp_path: Path, cache: Path) -> None:
+def test_unrelated_sets_do_not_wait_for_each_other(image_set, tmp_path: Path, cache: Path) -> None:
     """Bug 11: one lock held up every set."""
-    slow, quick = pictures.write_zip(tmp_path / "slow.zip"), pictures.write_zip(tmp_path / "quick.zip")
+    slow, quick = image_set.write_zip(tmp_path / "slow.zip"), image_set.write_zip(tmp_path / "quick.zip")
     loaded = []
 
     def load_another(done: int, total: int) -> None:
@@ -256,9 +256,9 @@ def test_unrelated_sets_do_not_wait_for_each_other(pictures, tmp_path: Path, cac
 
 
 @pytest.mark.slow
-def test_waiting_for_another_process_is_announced(pictures, tmp_path: Path, cache: Path) -> None:
+def test_waiting_for_another_process_is_announced(image_set, tmp_path: Path, cache: Path) -> None:
     """Bug 11: a second process waited without a word."""
-    source = pictures.write_zip(tmp_path / "a.zip")
+    source = image_set.write_zip(tmp_path / "a.zip")
 
     def load_meanwhile(done: int, total: int) -> None:
         process.append(subprocess.Popen([sys.executable, "-c", LOAD, str(source)], stderr=subprocess.PIPE, text=True))
@@ -270,8 +270,8 @@ def test_waiting_for_another_process_is_announced(pictures, tmp_path: Path, cach
     assert process[0].returncode == 0
 
 
-def test_a_whole_cache_is_read_where_nothing_can_be_written(pictures, tmp_path: Path, cache: Path) -> None:
-    source = pictures.write_zip(tmp_path / "a.zip")
+def test_a_whole_cache_is_read_where_nothing_can_be_written(image_set, tmp_path: Path, cache: Path) -> None:
+    source = image_set.write_zip(tmp_path / "a.zip")
     load_data(source)
     (lock,) = (cache / "locks").iterdir()
     lock.unlink()
@@ -280,13 +280,13 @@ def test_a_whole_cache_is_read_where_nothing_can_be_written(pictures, tmp_path: 
 
 
 def test_a_cache_that_cannot_be_written_says_what_to_do(
-    pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image_set, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "file"
     file.write_text("")
     monkeypatch.setenv("LAMINA_CACHE", str(file))
     with pytest.raises(DataError) as raised:
-        load_data(pictures.write_zip(tmp_path / "a.zip"))
+        load_data(image_set.write_zip(tmp_path / "a.zip"))
     assert str(raised.value) == (
         f"The cache {file} can't be written: Not a directory. Make room there, or set LAMINA_CACHE to another folder."
     )

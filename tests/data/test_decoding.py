@@ -1,4 +1,4 @@
-"""One picture, from its bytes to its pixels."""
+"""One image, from its bytes to its pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lamina.data.decoding import BadPictureError, decode_and_measure, decode_picture, fit_pixels, read_file
+from lamina.data.decoding import BadImageError, decode_and_measure, decode_image, fit_pixels, read_file
 
 
 def encode(image: Image.Image, format_: str, **options) -> bytes:
@@ -33,12 +33,12 @@ def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
 def test_lossless_formats_keep_every_pixel(format_: str) -> None:
     pixels = noise(5, 9)
     options = {"lossless": True} if format_ == "WEBP" else {}
-    np.testing.assert_array_equal(decode_picture(encode(Image.fromarray(pixels), format_, **options)), pixels)
+    np.testing.assert_array_equal(decode_image(encode(Image.fromarray(pixels), format_, **options)), pixels)
 
 
 def test_a_jpeg_is_decoded_as_pillow_does() -> None:
     data = encode(Image.fromarray(noise(17, 13)), "JPEG")
-    np.testing.assert_array_equal(decode_picture(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    np.testing.assert_array_equal(decode_image(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
 @pytest.mark.parametrize("format_", ["GIF", "PNG", "WEBP"])
@@ -46,7 +46,7 @@ def test_the_first_frame_is_taken(format_: str) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     options = {"lossless": True} if format_ == "WEBP" else {}
     data = encode(frames[0], format_, save_all=True, append_images=frames[1:], **options)
-    assert decode_picture(data).reshape(-1, 3).tolist() == [[255, 0, 0]] * 16
+    assert decode_image(data).reshape(-1, 3).tolist() == [[255, 0, 0]] * 16
 
 
 def grey(dtype: type, *values: float) -> Image.Image:
@@ -60,7 +60,7 @@ def palette(*colours: tuple[int, int, int]) -> Image.Image:
     return image
 
 
-# Each picture has two rows alike; what is expected is the first, by hand: docs/pictures.md says the same in words.
+# Each image has two rows alike; what is expected is the first, by hand: docs/image-reading.md says the same in words.
 CONVERSIONS = [
     (Image.new("L", (1, 2), 100), "PNG", {}, "PNG L", [(100, 100, 100)]),
     (Image.new("1", (1, 2), 1), "PNG", {}, "PNG 1", [(255, 255, 255)]),
@@ -91,7 +91,7 @@ CONVERSIONS = [
 
 
 @pytest.mark.parametrize(("image", "format_", "options", "encoding", "expected"), CONVERSIONS)
-def test_every_kind_of_picture_becomes_rgb(
+def test_every_kind_of_image_becomes_rgb(
     image: Image.Image, format_: str, options: dict[str, object], encoding: str, expected: list[tuple[int, ...]]
 ) -> None:
     data = encode(image, format_, **options)
@@ -103,14 +103,14 @@ def test_every_kind_of_picture_becomes_rgb(
     assert [tuple(pixel) for pixel in pixels[0].tolist()] == expected
     # Of grey, ITU-R 601 has the shares of the colours.
     luma = np.array(expected) @ (0.299, 0.587, 0.114)
-    np.testing.assert_allclose(decode_picture(data, mode="L")[0, :, 0], luma, atol=1)
+    np.testing.assert_allclose(decode_image(data, mode="L")[0, :, 0], luma, atol=1)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_lab_becomes_srgb(mode: str) -> None:
     # Lightness 53.6 of 100 without a colour is the middle grey of sRGB, 128 (IEC 61966-2-1).
     data = encode(Image.new("LAB", (2, 2), (round(2.55 * 53.6), 128, 128)), "TIFF")
-    np.testing.assert_allclose(decode_picture(data, mode=mode), 128, atol=2)
+    np.testing.assert_allclose(decode_image(data, mode=mode), 128, atol=2)
 
 
 def test_16_bits_of_either_byte_order_and_of_colour_keep_their_upper_8(tmp_path: Path) -> None:
@@ -132,9 +132,9 @@ def test_16_bits_of_either_byte_order_and_of_colour_keep_their_upper_8(tmp_path:
     )
     tiff = b"MM\0*" + struct.pack(">IH", 8, len(entries)) + directory + bytes(4)
     tiff = tiff.ljust(200, b"\0") + bytes([200, 99])
-    assert decode_picture(tiff).tolist() == [[[200, 200, 200]]]
+    assert decode_image(tiff).tolist() == [[[200, 200, 200]]]
     row = b"\0" + bytes([1, 255, 2, 255, 3, 255])
-    assert decode_picture(write_png(struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0), row)).tolist() == [[[1, 2, 3]]]
+    assert decode_image(write_png(struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0), row)).tolist() == [[[1, 2, 3]]]
 
 
 def write_png(header: bytes, rows: bytes, *others: tuple[bytes, bytes]) -> bytes:
@@ -160,14 +160,14 @@ def test_inks_in_a_jpeg_are_read_as_adobe_stores_them() -> None:
         luma + 1.772 * (blue - 128),
     )
     expected = [(255 - ink) * black / 255 for ink in inks]
-    np.testing.assert_allclose(decode_picture(ycck)[8, 8], expected, atol=2)
+    np.testing.assert_allclose(decode_image(ycck)[8, 8], expected, atol=2)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_the_first_page_of_a_tiff_is_taken(mode: str) -> None:
     pages = [Image.new(mode, (3, 2), value) for value in ("red", "blue")]
     data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:], compression="tiff_lzw")
-    np.testing.assert_array_equal(decode_picture(data), np.asarray(pages[0].convert("RGB")))
+    np.testing.assert_array_equal(decode_image(data), np.asarray(pages[0].convert("RGB")))
 
 
 def test_a_photograph_with_a_second_one_behind_it_is_a_jpeg() -> None:
@@ -177,7 +177,7 @@ def test_a_photograph_with_a_second_one_behind_it_is_a_jpeg() -> None:
     assert (pixels == (254, 0, 0)).all()
 
 
-# How the rows and columns of what is stored lie in the picture, of each value of EXIF's orientation (CIPA DC-008).
+# How the rows and columns of what is stored lie in the image, of each value of EXIF's orientation (CIPA DC-008).
 UPRIGHT = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -194,7 +194,7 @@ TURNED = [("PNG", {}), ("JPEG", {"quality": 98, "subsampling": 0}), ("WEBP", {"l
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize(("format_", "options"), TURNED)
-def test_a_picture_is_turned_upright_and_then_made_to_fit(format_: str, options: dict, orientation: int) -> None:
+def test_an_image_is_turned_upright_and_then_made_to_fit(format_: str, options: dict, orientation: int) -> None:
     stored = np.asarray(Image.fromarray(noise(6, 9)).resize((300, 200), Image.Resampling.BICUBIC))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -216,7 +216,7 @@ def test_a_picture_is_turned_upright_and_then_made_to_fit(format_: str, options:
 )
 def test_a_photograph_whose_exif_is_damaged_is_read(exif: bytes) -> None:
     data = encode(Image.fromarray(noise(16, 8)), "JPEG", exif=exif)
-    assert decode_picture(data).shape == (16, 8, 3)
+    assert decode_image(data).shape == (16, 8, 3)
 
 
 def test_a_photograph_is_turned_upright() -> None:
@@ -224,33 +224,33 @@ def test_a_photograph_is_turned_upright() -> None:
     lying[0, 0] = 255
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter clockwise to see it upright
-    pixels = decode_picture(encode(Image.fromarray(lying), "PNG", exif=exif))
+    pixels = decode_image(encode(Image.fromarray(lying), "PNG", exif=exif))
     assert pixels.shape == (4, 2, 3)
     assert np.argwhere(pixels[..., 0] == 255).tolist() == [[0, 1]]
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 20), st.integers(1, 20))
-def test_a_picture_of_any_size_is_made_to_fit(height: int, width: int, to_height: int, to_width: int) -> None:
+def test_an_image_of_any_size_is_made_to_fit(height: int, width: int, to_height: int, to_width: int) -> None:
     data = encode(Image.new("RGB", (width, height), (9, 99, 199)), "PNG")
-    pixels = decode_picture(data, (to_height, to_width))
+    pixels = decode_image(data, (to_height, to_width))
     assert pixels.shape == (to_height, to_width, 3)
     assert (pixels == (9, 99, 199)).all()
 
 
-def test_the_centre_of_a_wide_picture_is_kept() -> None:
+def test_the_centre_of_a_wide_image_is_kept() -> None:
     wide = np.zeros((10, 50, 3), np.uint8)
     wide[:, 20:30] = 255
-    assert (decode_picture(encode(Image.fromarray(wide), "PNG"), (10, 10)) == 255).all()
+    assert (decode_image(encode(Image.fromarray(wide), "PNG"), (10, 10)) == 255).all()
 
 
 def test_a_large_jpeg_made_small_is_what_the_whole_of_it_would_be() -> None:
     smooth = np.asarray(Image.fromarray(noise(6, 6)).resize((600, 400), Image.Resampling.BICUBIC))
     data = encode(Image.fromarray(smooth), "JPEG", quality=95)
-    whole = Image.fromarray(decode_picture(data)).crop((100, 0, 500, 400)).resize((32, 32), Image.Resampling.BICUBIC)
-    np.testing.assert_allclose(decode_picture(data, (32, 32)), np.asarray(whole), atol=4)
+    whole = Image.fromarray(decode_image(data)).crop((100, 0, 500, 400)).resize((32, 32), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(decode_image(data, (32, 32)), np.asarray(whole), atol=4)
 
 
-PICTURE = encode(Image.fromarray(noise(40, 40)), "PNG")
+IMAGE = encode(Image.fromarray(noise(40, 40)), "PNG")
 JPEG = encode(Image.fromarray(noise(40, 40)), "JPEG")
 BLACK_PIXEL = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
 
@@ -259,11 +259,11 @@ BLACK_PIXEL = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"these are words", "not a picture"),
-        (PICTURE[:20], "truncated"),
-        (PICTURE[: len(PICTURE) // 2], "truncated"),
+        (b"these are words", "not an image"),
+        (IMAGE[:20], "truncated"),
+        (IMAGE[: len(IMAGE) // 2], "truncated"),
         (JPEG[: len(JPEG) // 2], "truncated"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (encode(Image.new("1", (8000, 7000)), "PNG"), "more than 50 megapixels"),
         (encode(Image.new("1", (20000, 10000)), "PNG"), "more than 50 megapixels"),
         (write_png(struct.pack(">IIBBBBB", 100_000, 100_000, 1, 0, 0, 0, 0), b""), "more than 50 megapixels"),
@@ -299,19 +299,19 @@ BLACK_PIXEL = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
     ],
 )
 def test_what_cannot_be_decoded_says_why(data: bytes, reason: str) -> None:
-    with pytest.raises(BadPictureError) as raised:
-        decode_picture(data)
+    with pytest.raises(BadImageError) as raised:
+        decode_image(data)
     assert str(raised.value) == reason
 
 
-@given(st.sampled_from([PICTURE, JPEG, encode(Image.fromarray(noise(9, 9)), "WEBP")]), st.data())
+@given(st.sampled_from([IMAGE, JPEG, encode(Image.fromarray(noise(9, 9)), "WEBP")]), st.data())
 def test_damaged_bytes_never_raise_anything_else(good: bytes, data: st.DataObject) -> None:
     damaged = bytearray(good)
     for _ in range(data.draw(st.integers(1, 5))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     try:
-        assert decode_picture(bytes(damaged), (8, 8)).shape == (8, 8, 3)
-    except BadPictureError as error:
+        assert decode_image(bytes(damaged), (8, 8)).shape == (8, 8, 3)
+    except BadImageError as error:
         assert 0 < len(str(error)) <= 120
 
 
@@ -338,7 +338,7 @@ def test_a_path_that_is_no_regular_file_says_so_at_once(tmp_path: Path) -> None:
         nul: "embedded null byte",
     }
     for path, reason in reasons.items():
-        with pytest.raises(BadPictureError, match=f"^{reason}$"):
+        with pytest.raises(BadImageError, match=f"^{reason}$"):
             read_file(path)
 
 
@@ -346,13 +346,13 @@ def test_a_path_that_is_no_regular_file_says_so_at_once(tmp_path: Path) -> None:
 READ_AS_NOBODY = """
 import os
 from pathlib import Path
-from lamina.data.decoding import BadPictureError, read_file
+from lamina.data.decoding import BadImageError, read_file
 if os.geteuid() == 0:
     os.seteuid(65534)
 print(len(read_file(Path("yours.png"))))
 try:
     read_file(Path("mine.png"))
-except BadPictureError as error:
+except BadImageError as error:
     print(error)
 os.seteuid(os.getuid())  # what ends with the process, such as coverage, is its owner's again
 """
@@ -362,7 +362,7 @@ os.seteuid(os.getuid())  # what ends with the process, such as coverage, is its 
 def test_a_file_without_permission_says_so(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     for name, mode in (("mine.png", 0o000), ("yours.png", 0o644)):
-        (tmp_path / name).write_bytes(PICTURE)
+        (tmp_path / name).write_bytes(IMAGE)
         (tmp_path / name).chmod(mode)
     ran = subprocess.run([sys.executable, "-c", READ_AS_NOBODY], capture_output=True, text=True, cwd=tmp_path)
-    assert (ran.stdout, ran.stderr) == (f"{len(PICTURE)}\npermission denied\n", "")
+    assert (ran.stdout, ran.stderr) == (f"{len(IMAGE)}\npermission denied\n", "")

@@ -197,7 +197,7 @@ def serve_grey(server: Server, name: str, monkeypatch: pytest.MonkeyPatch) -> di
 FINGERPRINTS = {"mnist": "365538b9b6ba37dd26400801ad57cbd9", "fashion-mnist": "f121285aeac755b9cff029f1cc7d1ff0"}
 
 
-@pytest.mark.filterwarnings("ignore:Downloading", "ignore:.* train has no pictures of")
+@pytest.mark.filterwarnings("ignore:Downloading", "ignore:.* train has no images of")
 @pytest.mark.parametrize(("name", "first"), [("mnist", "0 - zero"), ("fashion-mnist", "T-shirt/top")])
 def test_grey_sets_are_read(name: str, first: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = serve_grey(server, name, monkeypatch)
@@ -215,7 +215,7 @@ def test_grey_sets_are_read(name: str, first: str, server: Server, monkeypatch: 
     assert len(server.asked) == 4
 
 
-@pytest.mark.filterwarnings("ignore:Downloading", "ignore:.* train has no pictures of")
+@pytest.mark.filterwarnings("ignore:Downloading", "ignore:.* train has no images of")
 def test_of_several_files_none_is_kept_if_one_fails(
     server: Server, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:

@@ -32,7 +32,7 @@ def test_digests_are_equal_if_and_only_if_pixels_are(pixels: np.ndarray) -> None
             assert (digests[one] == digests[other]) == np.array_equal(pixels[one], pixels[other])
 
 
-def test_a_view_of_every_second_picture_has_their_digests() -> None:
+def test_a_view_of_every_second_image_has_their_digests() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), np.uint8)
     assert digest_rows(pixels[::2]) == digest_rows(pixels)[::2]
     assert digest_rows(pixels[:, ::2, ::2]) == digest_rows(pixels[:, ::2, ::2].copy())

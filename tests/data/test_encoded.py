@@ -1,4 +1,4 @@
-"""Pictures that lie encoded in a table are copied into one file, a few at a time."""
+"""Images that lie encoded in a table are copied into one file, a few at a time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from table_sources import scan_table, write_encoded_parquet, write_shards
 
 from lamina.data import Problem
-from lamina.data.decoding import BadPictureError, PictureReader
+from lamina.data.decoding import BadImageError, ImageReader
 from lamina.data.preparation import Preparation
 from lamina.data.sources.parquet import spool_table
-from lamina.data.workers import decode_pictures
+from lamina.data.workers import decode_images
 from lamina.errors import DataError
 
 DEFAULTS = Preparation()
@@ -26,26 +26,26 @@ def write_images(path: Path, images: list[object]) -> Path:
     return path
 
 
-def test_the_scan_knows_rows_and_the_spool_knows_names(pictures, tmp_path: Path) -> None:
-    path = write_encoded_parquet(pictures, tmp_path)
+def test_the_scan_knows_rows_and_the_spool_knows_names(image_set, tmp_path: Path) -> None:
+    path = write_encoded_parquet(image_set, tmp_path)
     scanned = scan_table(path, DEFAULTS)
-    assert scanned.pictures[0].name == "pets/0000000"
+    assert scanned.images[0].name == "pets/0000000"
     assert scanned.labels["label"][:5] == ["cat", "cat", "cat", "cat", "dog"]
     spooled = spool_table(scanned, tmp_path)
-    assert [picture.name for picture in spooled.pictures[:2]] == [
+    assert [image.name for image in spooled.images[:2]] == [
         "train-cat-0000.png",
         "train-cat-0001.png",
     ]
-    assert {picture.file for picture in spooled.pictures} == {str(tmp_path / "spool")}
+    assert {image.file for image in spooled.images} == {str(tmp_path / "spool")}
     assert (spooled.labels, spooled.splits) == (scanned.labels, scanned.splits)
-    sizes = [len(data) for data in pictures.encoded.values()]
+    sizes = [len(data) for data in image_set.encoded.values()]
     assert (tmp_path / "spool").stat().st_size == sum(sizes)
 
 
 @pytest.mark.parametrize("paths", [["a.png", "a.png"], ["a.png", None], ["", "b.png"]])
 def test_ambiguous_names_are_not_used(paths: list[str | None], tmp_path: Path) -> None:
     path = write_images(tmp_path / "a.parquet", [{"bytes": b"x", "path": name} for name in paths])
-    names = [picture.name for picture in spool_table(scan_table(path, DEFAULTS), tmp_path).pictures]
+    names = [image.name for image in spool_table(scan_table(path, DEFAULTS), tmp_path).images]
     assert names == ["a/0000000", "a/0000001"]
 
 
@@ -53,13 +53,13 @@ def test_names_that_recur_in_each_split_get_its_name(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_images(tmp_path / f"{split}-00000-of-00001.parquet", [{"bytes": b"x", "path": "1.png"}])
     listing = spool_table(scan_table(tmp_path, DEFAULTS), tmp_path)
-    assert [picture.name for picture in listing.pictures] == ["test/1.png", "train/1.png"]
+    assert [image.name for image in listing.images] == ["test/1.png", "train/1.png"]
 
 
-def test_the_names_of_two_shards_differ(pictures, tmp_path: Path) -> None:
-    listing = scan_table(write_shards(pictures, tmp_path), DEFAULTS)
-    assert len({picture.name for picture in listing.pictures}) == 21
-    assert listing.pictures[-1].name == "validation-00000-of-00001/0000002"
+def test_the_names_of_two_shards_differ(image_set, tmp_path: Path) -> None:
+    listing = scan_table(write_shards(image_set, tmp_path), DEFAULTS)
+    assert len({image.name for image in listing.images}) == 21
+    assert listing.images[-1].name == "validation-00000-of-00001/0000002"
     assert listing.splits[-1] == "val"
 
 
@@ -74,11 +74,11 @@ def test_rows_without_bytes_are_problems(tmp_path: Path, monkeypatch) -> None:
         Problem("a/0000001", "no bytes in the table"),
         Problem("a/0000003", "larger than 0 MiB"),
     ]
-    with PictureReader() as reader:
-        assert [reader.read(picture) for picture in listing.pictures] == [b"", b"xyz"]
+    with ImageReader() as reader:
+        assert [reader.read(image) for image in listing.images] == [b"", b"xyz"]
 
 
-def test_a_table_whose_pictures_were_left_outside_says_so(tmp_path: Path) -> None:
+def test_a_table_whose_images_were_left_outside_says_so(tmp_path: Path) -> None:
     schema = {"image": pl.Struct({"bytes": pl.Binary, "path": pl.String}), "label": pl.Int64}
     rows = {"image": [{"bytes": None, "path": "/home/me/1.png"}], "label": [1]}
     path = tmp_path / "a.parquet"
@@ -86,8 +86,8 @@ def test_a_table_whose_pictures_were_left_outside_says_so(tmp_path: Path) -> Non
     with pytest.raises(DataError) as raised:
         spool_table(scan_table(path, DEFAULTS), tmp_path)
     assert str(raised.value) == (
-        f"None of the 1 pictures in {path} can be used; the first is a/0000000 (no bytes in the table). "
-        "Write the table with the pictures' bytes in it."
+        f"None of the 1 images in {path} can be used; the first is a/0000000 (no bytes in the table). "
+        "Write the table with the images' bytes in it."
     )
 
 
@@ -96,7 +96,7 @@ def test_more_bytes_than_the_limit_are_rejected(tmp_path: Path, monkeypatch) -> 
     path = write_images(tmp_path / "a.parquet", [b"x" * 100] * 30)
     with pytest.raises(DataError) as raised:
         spool_table(scan_table(path, DEFAULTS), tmp_path)
-    assert str(raised.value) == f"The pictures in {path} are more than 1000 bytes."
+    assert str(raised.value) == f"The images in {path} are more than 1000 bytes."
     assert (tmp_path / "spool").stat().st_size <= 1000
 
 
@@ -109,22 +109,22 @@ def test_a_table_that_changed_in_between_is_noticed(tmp_path: Path) -> None:
     assert str(raised.value) == f"{path} has changed while it was read. Run the command again."
 
 
-def test_a_spool_that_was_cut_off_gives_no_picture(pictures, tmp_path: Path) -> None:
-    listing = spool_table(scan_table(write_encoded_parquet(pictures, tmp_path), DEFAULTS), tmp_path)
+def test_a_spool_that_was_cut_off_gives_no_image(image_set, tmp_path: Path) -> None:
+    listing = spool_table(scan_table(write_encoded_parquet(image_set, tmp_path), DEFAULTS), tmp_path)
     with (tmp_path / "spool").open("r+b") as spool:
         spool.truncate(100)
-    with PictureReader() as reader, pytest.raises(BadPictureError, match="damaged in the archive: it ends early"):
-        reader.read(listing.pictures[0])
+    with ImageReader() as reader, pytest.raises(BadImageError, match="damaged in the archive: it ends early"):
+        reader.read(listing.images[0])
 
 
 @pytest.mark.slow
-def test_worker_processes_read_the_spool(many_pictures, tmp_path: Path) -> None:
+def test_worker_processes_read_the_spool(many_images, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
-    path = write_encoded_parquet(many_pictures, tmp_path / "set")
+    path = write_encoded_parquet(many_images, tmp_path / "set")
     listing = spool_table(scan_table(path, DEFAULTS), tmp_path)
-    decoded, _ = decode_pictures(listing.pictures, tmp_path, None, "crop", lambda *_: None)
+    decoded, _ = decode_images(listing.images, tmp_path, None, "crop", lambda *_: None)
     assert not any(one.reason for one in decoded)
-    np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy"), np.stack(list(many_pictures.pixels.values())))
+    np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy"), np.stack(list(many_images.pixels.values())))
 
 
 MEASURE = """
@@ -146,7 +146,7 @@ print(scanned - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - bef
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
 def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
-    """Of 400 MB of pictures the scan holds none, and the spooling a few at a time."""
+    """Of 400 MB of images the scan holds none, and the spooling a few at a time."""
     random = np.random.default_rng(0)
     for name, rows in (("warm", 400), ("large", 8000)):
         write = pl.DataFrame({"image": [random.bytes(50_000) for _ in range(rows)], "label": list(range(rows))})

@@ -1,4 +1,4 @@
-"""Which picture belongs to which split and class."""
+"""Which image belongs to which split and class."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import pytest
 from PIL import Image
 
 from lamina.data import Dataset, Images, Preparation, Problem, load_data
-from lamina.data.decoding import Picture
+from lamina.data.decoding import EncodedImage
 from lamina.data.load import check_learnable
 from lamina.data.preparation import LabelFrom
-from lamina.data.sources.folder import arrange, label_of, scan_folder
+from lamina.data.sources.class_folders import arrange, label_of, scan_folder
 from lamina.data.sources.listing import Listing
 from lamina.errors import DataError, LaminaWarning
 
 
 def arrange_paths(*paths: str, label_from: LabelFrom = "folder") -> Listing:
-    return arrange([Picture(path, f"/{path}") for path in paths], Path("pets"), label_from)
+    return arrange([EncodedImage(path, f"/{path}") for path in paths], Path("pets"), label_from)
 
 
 def places(listing: Listing) -> list[tuple[str | None, object, str]]:
-    names = [picture.name for picture in listing.pictures]
+    names = [image.name for image in listing.images]
     return list(zip(listing.splits, listing.labels["class"], names, strict=True))
 
 
@@ -47,7 +47,7 @@ def test_a_class_may_be_called_train_and_folders_inside_a_class_belong_to_it() -
     assert len(found) == 4
 
 
-def test_the_class_may_be_the_folder_that_a_picture_lies_in() -> None:
+def test_the_class_may_be_the_folder_that_an_image_lies_in() -> None:
     found = places(arrange_paths("train/x/cat/1.png", "train/y/dog/2.png", "test/x/cat/3.png", label_from="parent"))
     assert found == [
         ("test", "cat", "test/x/cat/3.png"),
@@ -57,19 +57,19 @@ def test_the_class_may_be_the_folder_that_a_picture_lies_in() -> None:
 
 
 def test_the_class_may_be_in_the_name_of_the_file_with_splits_or_without() -> None:
-    assert places(arrange_paths("cat.1.png", "dog.1.png", label_from="name")) == [
+    assert places(arrange_paths("cat.1.png", "dog.1.png", label_from="filename")) == [
         (None, "cat", "cat.1.png"),
         (None, "dog", "dog.1.png"),
     ]
-    assert places(arrange_paths("train/cat_1.png", "test/great_dane_2.png", label_from="name")) == [
+    assert places(arrange_paths("train/cat_1.png", "test/great_dane_2.png", label_from="filename")) == [
         ("test", "great_dane", "test/great_dane_2.png"),
         ("train", "cat", "train/cat_1.png"),
     ]
-    listing = arrange_paths("a/cat-1.png", "a/77.png", label_from="name")
+    listing = arrange_paths("a/cat-1.png", "a/77.png", label_from="filename")
     assert listing.problems == [Problem("a/77.png", "no name before its first digit")]
 
 
-def test_a_picture_outside_the_class_folders_is_a_problem() -> None:
+def test_an_image_outside_the_class_folders_is_a_problem() -> None:
     listing = arrange_paths("a/1.png", "a/2.png", "b/1.png", "b/2.png", "overview.png")
     assert listing.problems == [Problem("overview.png", "in no class folder")]
 
@@ -94,19 +94,19 @@ def test_the_name_up_to_the_number_is_the_class(file: str, expected: str | None)
     assert label_of(["folder", file], "name") == expected
 
 
-def test_a_picture_in_no_folder_has_a_class_by_its_name_alone() -> None:
+def test_an_image_in_no_folder_has_a_class_by_its_name_alone() -> None:
     assert [label_of(["cat1.jpg"], kind) for kind in ("folder", "parent", "name")] == [None, None, "cat"]
     assert [label_of(["a", "b", "c1.jpg"], kind) for kind in ("folder", "parent", "name")] == ["a", "b", "c"]
 
 
-LAYOUT = "Expected a folder for each class with its pictures inside, or train/, val/ and test/ with such folders."
+LAYOUT = "Expected a folder for each class with its images inside, or train/, val/ and test/ with such folders."
 
 
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ([], f"No pictures in pets. {LAYOUT}"),
-        (["1.png", "2.png"], f"The pictures in pets lie in no class folders. {LAYOUT}"),
+        ([], f"No images in pets. {LAYOUT}"),
+        (["1.png", "2.png"], f"The images in pets lie in no class folders. {LAYOUT}"),
         (
             ["train/a/1.png", "test/a/1.png", "more/a/1.png"],
             f"pets has test, train beside more. {LAYOUT}",
@@ -119,24 +119,24 @@ def test_a_folder_that_cannot_be_used_is_rejected(paths: list[str], message: str
     assert str(raised.value) == message
 
 
-def save_picture(path: Path) -> None:
+def save_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    colour = hashlib.sha256(str(path).encode()).digest()  # another for each, since equal pictures share a split
+    colour = hashlib.sha256(str(path).encode()).digest()  # another for each, since equal images share a split
     Image.new("RGB", (4, 4), tuple(colour[:3])).save(path)
 
 
 def test_other_files_are_ignored(tmp_path: Path) -> None:
     for name in ("a/1.png", "a/2.PNG", "b/1.JPeG", ".git/a/1.png", "a/.hidden.png", "__MACOSX/a/1.png"):
-        save_picture(tmp_path / name)
-    (tmp_path / "a" / "notes.txt").write_text("no picture")
-    assert [picture.name for picture in scan_folder(tmp_path).pictures] == ["a/1.png", "a/2.PNG", "b/1.JPeG"]
+        save_image(tmp_path / name)
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    assert [image.name for image in scan_folder(tmp_path).images] == ["a/1.png", "a/2.PNG", "b/1.JPeG"]
 
 
 def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
-        save_picture(root / name)
-    save_picture(tmp_path / "secret.png")
+        save_image(root / name)
+    save_image(tmp_path / "secret.png")
     (root / "a" / "3.png").symlink_to(tmp_path / "secret.png")
     (root / "b" / "3.png").symlink_to(root / "b" / "1.png")
     (root / "c").symlink_to(root / "a")
@@ -152,7 +152,7 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
     )
     assert len(data.train) == 5
     assert [str(warning.message) for warning in warned] == [
-        "Left out 3 pictures that could not be read: "
+        "Left out 3 images that could not be read: "
         "a/3.png (a link out of the folder), b/loop (a link to a folder), c (a link to a folder)"
     ]
 
@@ -162,22 +162,22 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
     [
         (
             ["a/1.png", "a/2.png"],
-            "has only one class to train on, a. Add pictures of another, or choose other classes with "
+            "has only one class to train on, a. Add images of another, or choose other classes with "
             "--label-from or --label-column (in Python, label_from or label_columns).",
         ),
         (
             ["train/a/1.png", "train/b/1.png", "test/c/1.png"],
-            "has no training pictures of c. Add some, or remove the class.",
+            "has no training images of c. Add some, or remove the class.",
         ),
         (
             ["test/a/1.png", "val/b/1.png"],
-            "has no training pictures. Put some into train/, or draw fewer as val and test.",
+            "has no training images. Put some into train/, or draw fewer as val and test.",
         ),
     ],
 )
 def test_classes_that_cannot_be_learned_are_rejected(paths: list[str], message: str, tmp_path: Path) -> None:
     for path in paths:
-        save_picture(tmp_path / path)
+        save_image(tmp_path / path)
     with pytest.raises(DataError) as raised, warnings.catch_warnings(action="ignore"):
         check_learnable(load_data(tmp_path))
     assert str(raised.value).removeprefix(str(tmp_path.parent) + "/") == f"{tmp_path.name} {message}"
@@ -186,39 +186,39 @@ def test_classes_that_cannot_be_learned_are_rejected(paths: list[str], message: 
 @pytest.mark.parametrize(
     ("targets", "what"),
     [
-        (np.zeros((3, 2), bool), "3 training pictures with the same labels, none"),
-        (np.ones((1, 2), bool), "1 training picture with the same labels, x, y"),
-        (np.full((4, 2), 0.5, np.float32), "4 training pictures with the same numbers, 0.5, 0.5"),
+        (np.zeros((3, 2), bool), "3 training images with the same labels, none"),
+        (np.ones((1, 2), bool), "1 training image with the same labels, x, y"),
+        (np.full((4, 2), 0.5, np.float32), "4 training images with the same numbers, 0.5, 0.5"),
     ],
 )
-def test_targets_that_are_the_same_for_all_pictures_are_rejected(targets: np.ndarray, what: str) -> None:
+def test_targets_that_are_the_same_for_all_images_are_rejected(targets: np.ndarray, what: str) -> None:
     names = tuple(f"{place}.png" for place in range(len(targets)))
     train = Images(np.zeros((len(targets), 4, 4, 3), np.uint8), targets, ("x", "y"), names, "train")
     with pytest.raises(DataError) as raised:
         check_learnable(Dataset("set", "0", train))
     assert str(raised.value) == (
-        f"set has nothing to learn: {what}. Add pictures with others, or choose another column with --label-column "
+        f"set has nothing to learn: {what}. Add images with others, or choose another column with --label-column "
         f"(in Python, label_columns)."
     )
 
 
 def test_a_class_missing_from_a_split_is_warned_of(tmp_path: Path) -> None:
     for path in ("train/a/1.png", "train/b/1.png", "test/a/1.png"):
-        save_picture(tmp_path / path)
+        save_image(tmp_path / path)
     with pytest.warns(LaminaWarning) as warned:
         check_learnable(load_data(tmp_path))
     assert [str(warning.message) for warning in warned] == [
-        f"{tmp_path.name}: test has no pictures of b, and scores on test do not cover them. Add some."
+        f"{tmp_path.name}: test has no images of b, and scores on test do not cover them. Add some."
     ]
 
 
-def test_a_class_whose_training_pictures_are_all_unreadable_is_rejected(tmp_path: Path) -> None:
+def test_a_class_whose_training_images_are_all_unreadable_is_rejected(tmp_path: Path) -> None:
     for name in ("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png"):
-        save_picture(tmp_path / name)
+        save_image(tmp_path / name)
     (tmp_path / "train" / "b" / "1.png").write_bytes(b"")
     with pytest.raises(DataError) as raised, warnings.catch_warnings(action="ignore"):
         check_learnable(load_data(tmp_path))
-    assert str(raised.value) == f"{tmp_path.name} has no training pictures of b. Add some, or remove the class."
+    assert str(raised.value) == f"{tmp_path.name} has no training images of b. Add some, or remove the class."
 
 
 def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ class Read:
 
     @property
     def names(self) -> list[str]:
-        return [picture.name for picture in self.listing.pictures]
+        return [image.name for image in self.listing.images]
 
     def __getattr__(self, name: str):
         return getattr(self.listing, name)

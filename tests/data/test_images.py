@@ -51,7 +51,7 @@ def test_every_kind_of_target_is_counted(targets: np.ndarray, target_names: tupl
 
 
 @given(st.lists(st.integers(0, 3)))
-def test_taking_keeps_picture_target_and_name_together(rows: list[int]) -> None:
+def test_taking_keeps_image_target_and_name_together(rows: list[int]) -> None:
     taken = make_images(np.array([3, 2, 1, 0]), NAMES).take(rows)
     np.testing.assert_array_equal(taken.pixels, PIXELS[np.array(rows, int)])
     assert taken.targets.tolist() == [3 - row for row in rows]
@@ -103,8 +103,7 @@ def test_images_that_cannot_be_are_refused(change: dict, message: str, monkeypat
     [
         (
             Images.from_arrays(np.zeros((2, 16, 16), np.uint8), ["cat", "dog"]),
-            "the same image shape, but of arrays train has 8×8×1, and val has 16×16×1. "
-            "Resize the pictures to one size.",
+            "the same image shape, but of arrays train has 8×8×1, and val has 16×16×1. Resize the images to one size.",
         ),
         (
             Images.from_arrays(np.zeros((2, 8, 8), np.uint8), [True, False], ["cat"]),
@@ -290,10 +289,10 @@ def test_images_in_two_splits_are_leaks() -> None:
 
 
 def test_a_class_without_images_is_named() -> None:
-    with pytest.warns(LaminaWarning, match="train has no pictures of owl"):
+    with pytest.warns(LaminaWarning, match="train has no images of owl"):
         Dataset.from_images(Images.from_arrays(PIXELS, [0, 1, 0, 1], ["cat", "dog", "owl"]))
     train, val = Images.from_arrays(PIXELS, [0, 1, 0, 1]), Images.from_arrays(PIXELS + 100, [0] * 4, ["0", "1"])
-    with pytest.warns(LaminaWarning, match="val has no pictures of 1, and scores on val do not cover them"):
+    with pytest.warns(LaminaWarning, match="val has no images of 1, and scores on val do not cover them"):
         Dataset.from_images(train, val)
 
 

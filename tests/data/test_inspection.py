@@ -73,7 +73,7 @@ def test_a_clean_set_has_no_findings(dataset: Dataset) -> None:
     assert inspection.duplicates == ()
 
 
-def test_a_set_without_held_out_pictures_or_with_grey_ones_alone_is_clean() -> None:
+def test_a_set_without_held_out_images_or_with_grey_ones_alone_is_clean() -> None:
     train = make_images("train")
     assert inspect(Dataset("set", "0", train)).findings == ()
     grey = replace(train, pixels=np.repeat(train.pixels[..., :1], 3, axis=3))
@@ -83,7 +83,7 @@ def test_a_set_without_held_out_pictures_or_with_grey_ones_alone_is_clean() -> N
     assert inspect(Dataset("set", "0", one_channel)).channels.grey == 0
 
 
-def test_a_picture_of_train_in_test_is_an_error() -> None:
+def test_an_image_of_train_in_test_is_an_error() -> None:
     train, test = make_images("train"), make_images("test")
     leaked = copy_pixels(copy_pixels(test, 3, train.pixels[5]), 30, train.pixels[20])
     inspection = inspect(make_dataset(test=leaked))
@@ -91,7 +91,7 @@ def test_a_picture_of_train_in_test_is_an_error() -> None:
         Finding(
             "leak",
             "error",
-            "2 pictures are in both test and train, with identical pixels, which inflates the score on test. "
+            "2 images are in both test and train, with identical pixels, which inflates the score on test. "
             "Remove each from one of the two.",
             2,
             (Sighting("test", "test/003.png", "cat"), Sighting("test", "test/030.png", "dog")),
@@ -104,23 +104,23 @@ def test_a_picture_of_train_in_test_is_an_error() -> None:
     )
 
 
-def test_a_picture_of_all_three_splits_leaks_three_times() -> None:
+def test_an_image_of_all_three_splits_leaks_three_times() -> None:
     train = make_images("train")
     val, test = (copy_pixels(make_images(split), 0, train.pixels[0]) for split in ("val", "test"))
     findings = inspect(make_dataset(val=val, test=test)).findings
     assert [finding.message for finding in findings] == [
-        "1 picture is in both test and train, with identical pixels, which inflates the score on test. "
+        "1 image is in both test and train, with identical pixels, which inflates the score on test. "
         "Remove each from one of the two.",
-        "1 picture is in both val and train, with identical pixels, which inflates the score on val. "
+        "1 image is in both val and train, with identical pixels, which inflates the score on val. "
         "Remove each from one of the two.",
-        "1 picture is in both test and val, with identical pixels, which inflates the score on test. "
+        "1 image is in both test and val, with identical pixels, which inflates the score on test. "
         "Remove each from one of the two.",
     ]
     assert {finding.severity for finding in findings} == {"error"}
 
 
 CONFLICT = (
-    "1 picture is pixel-identical to another with a different target, which no net can learn. "
+    "1 image is pixel-identical to another with a different target, which no net can learn. "
     "Keep the one whose target is right."
 )
 
@@ -134,9 +134,9 @@ CONFLICT = (
         ("numbers", 2, ("2, -0.5", "0, 0")),
     ],
 )
-def test_the_same_picture_with_two_targets_is_an_error(kind: str, place: int, targets: tuple[str, str]) -> None:
+def test_the_same_image_with_two_targets_is_an_error(kind: str, place: int, targets: tuple[str, str]) -> None:
     dataset = CLEAN[kind]
-    # The pixels of the first picture; and a copy of another with the same target, which is no conflict.
+    # The pixels of the first image; and a copy of another with the same target, which is no conflict.
     train = copy_pixels(dataset.train, place, dataset.train.pixels[0])
     assert only_finding(replace(dataset, train=train)) == Finding(
         "conflict",
@@ -163,7 +163,7 @@ def test_copies_inside_a_split_with_the_same_target_are_a_warning(kind: str) -> 
     assert only_finding(replace(dataset, train=train)) == Finding(
         "duplicate",
         "warning",
-        "2 pictures are pixel-identical to another in train, which then counts more than once. Keep one of each.",
+        "2 images are pixel-identical to another in train, which then counts more than once. Keep one of each.",
         2,
         tuple(inspect_sight(train, place) for place in (6, 12)),
         (inspect_sight(train, 0),) * 2,
@@ -199,7 +199,7 @@ def test_unreadable_files_are_grouped_by_their_reasons() -> None:
     )
 
 
-def test_pictures_of_one_colour_or_nearly_are_blank_and_no_duplicates() -> None:
+def test_images_of_one_colour_or_nearly_are_blank_and_no_duplicates() -> None:
     train = make_images("train", side=16)
     for place in (1, 2):
         train = copy_pixels(train, place, np.array([200, 10, 10]))
@@ -210,13 +210,13 @@ def test_pictures_of_one_colour_or_nearly_are_blank_and_no_duplicates() -> None:
     assert only_finding(make_dataset(train=train, **parts)) == Finding(
         "blank",
         "warning",
-        "3 pictures are blank (nearly one colour). Check why, or remove them.",
+        "3 images are blank (nearly one colour). Check why, or remove them.",
         3,
         tuple(Sighting("train", f"train/{place:03d}.png", "cat") for place in (1, 2, 3)),
     )
 
 
-def test_grey_pictures_among_coloured_ones_are_noted() -> None:
+def test_grey_images_among_coloured_ones_are_noted() -> None:
     train = make_images("train")
     grey = copy_pixels(train, 7, np.repeat(train.pixels[7, ..., :1], 3, axis=2))
     # The same mean in each channel is not enough.
@@ -224,7 +224,7 @@ def test_grey_pictures_among_coloured_ones_are_noted() -> None:
     assert only_finding(make_dataset(train=grey)) == Finding(
         "grey",
         "note",
-        "1 picture is grey, the others coloured. Check that grey does not reveal the target.",
+        "1 image is grey, the others coloured. Check that grey does not reveal the target.",
         1,
         (Sighting("train", "train/007.png", "cat"),),
     )
@@ -246,13 +246,13 @@ SIZES = [(6, 6)] * 20 + [(12, 24)] * 10 + [(4, 6), (5, 5), (6, 13), (30, 14)] + 
         ),
     ],
 )
-def test_pictures_that_do_not_fit_well_are_noted(
+def test_images_that_do_not_fit_well_are_noted(
     resize: str, enlarged: list[int], oblong: list[int], effect: str
 ) -> None:
     train = replace(make_images("train"), original_sizes_px=np.array(SIZES, np.int32))
     inspection = inspect(Dataset("set", "0", train, size_px=6, resize=resize))
     long, small = inspection.findings
-    assert long.message == f"2 pictures are so long or tall that, resized to 6×6 by {resize}, {effect}"
+    assert long.message == f"2 images are so long or tall that, resized to 6×6 by {resize}, {effect}"
     assert small.message.endswith("enlarged, which adds no detail. A smaller size trains faster.")
     assert [sighting.name for sighting in long.images] == [f"train/{place:03d}.png" for place in oblong]
     assert [sighting.name for sighting in small.images] == [f"train/{place:03d}.png" for place in enlarged]
@@ -267,7 +267,7 @@ def test_pictures_that_do_not_fit_well_are_noted(
     )
 
 
-def test_pictures_that_kept_their_size_are_neither_enlarged_nor_oblong() -> None:
+def test_images_that_kept_their_size_are_neither_enlarged_nor_oblong() -> None:
     train = make_images("train")
     long = replace(
         train, pixels=np.repeat(train.pixels, 4, axis=2), original_sizes_px=np.array([[6, 24]] * 40, np.int32)
@@ -305,7 +305,7 @@ def test_channels_are_those_of_all_pixels_of_all_splits(side: int) -> None:
     pixels = np.concatenate([images.pixels.reshape(-1, 3) for images in dataset.splits.values()]).astype(float)
     channels = inspect(dataset).channels
     np.testing.assert_allclose(channels.mean, pixels.mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(channels.deviation, pixels.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(channels.standard_deviation, pixels.std(axis=0), rtol=1e-5)
 
 
 def test_targets_are_counted_and_numbers_described_split_by_split() -> None:
@@ -323,7 +323,7 @@ def test_targets_are_counted_and_numbers_described_split_by_split() -> None:
     ]
     # Of 0, 1, …, n - 1.
     deviation = np.sqrt((20**2 - 1) / 12)
-    assert [spread.deviation for spread in numbers] == pytest.approx([deviation, deviation / 4])
+    assert [spread.standard_deviation for spread in numbers] == pytest.approx([deviation, deviation / 4])
     assert (val.target_counts(), imbalance(CLEAN["numbers"].train)) == ({}, None)
 
 

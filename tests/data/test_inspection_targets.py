@@ -67,25 +67,25 @@ def test_a_class_that_is_missing_in_test_is_a_warning_and_in_train_an_error() ->
     assert only_finding(make_dataset(train=train, val=val, test=test)) == Finding(
         "class-missing",
         "warning",
-        "test has no pictures of dog, and scores on test do not cover them. Add some.",
+        "test has no images of dog, and scores on test do not cover them. Add some.",
         1,
     )
     assert only_finding(make_dataset(train=make_images("train", (20, 0, 20), names), val=val, test=train)) == Finding(
         "class-missing",
         "error",
-        "train has no pictures of dog, and no net can learn them. Add some.",
+        "train has no images of dog, and no net can learn them. Add some.",
         1,
     )
 
 
-def test_labels_and_answers_without_pictures_are_missing() -> None:
+def test_labels_and_answers_without_images_are_missing() -> None:
     dataset = CLEAN["labels"]
     never = dataset.test.targets & np.array([False, False, True])
     found = only_finding(replace(dataset, test=replace(dataset.test, targets=never)))
-    assert found.message == "test has no pictures of wet, warm, and scores on test do not cover them. Add some."
+    assert found.message == "test has no images of wet, warm, and scores on test do not cover them. Add some."
     dataset = CLEAN["binary"]
     found = only_finding(replace(dataset, val=replace(dataset.val, targets=np.ones(20, bool))))
-    assert found.message == "val has no pictures of no, and scores on val do not cover them. Add some."
+    assert found.message == "val has no images of no, and scores on val do not cover them. Add some."
 
 
 @pytest.mark.parametrize(
@@ -98,14 +98,14 @@ def test_labels_and_answers_without_pictures_are_missing() -> None:
         ((8,) * 7, "a (8), b (8), c (8), d (8), e (8) and 2 more; the median class has 8"),
     ],
 )
-def test_classes_are_tiny_below_ten_pictures_or_a_twentieth_of_the_median(
+def test_classes_are_tiny_below_ten_images_or_a_twentieth_of_the_median(
     counts: tuple[int, ...], tiny: str | None
 ) -> None:
     names = tuple("abcdefg"[: len(counts)])
     findings = inspect(Dataset("set", "0", make_images("train", counts, names, side=3))).findings
     found = [finding.message for finding in findings if finding.kind == "class-tiny"]
     remedy = "Add more, or merge classes that belong together."
-    assert found == ([f"train has few pictures of {tiny}. {remedy}"] if tiny else [])
+    assert found == ([f"train has few images of {tiny}. {remedy}"] if tiny else [])
 
 
 def test_classes_of_very_different_size_are_noted() -> None:
@@ -116,8 +116,8 @@ def test_classes_of_very_different_size_are_noted() -> None:
         Finding(
             "imbalance",
             "note",
-            "train has 10 times as many pictures of dog (100) as of cat (10). "
-            "Train with balance to weight them equally.",
+            "train has 10 times as many images of dog (100) as of cat (10). "
+            "Train with class_weights to weight them equally.",
             3,
         ),
     )
@@ -129,19 +129,18 @@ def test_a_number_that_never_changes_is_a_warning() -> None:
     assert only_finding(replace(dataset, train=replace(dataset.train, targets=same))) == Finding(
         "number-constant",
         "warning",
-        "all pictures of train have the same y, so there is nothing to learn. "
-        "Check the table, or leave the column out.",
+        "all images of train have the same y, so there is nothing to learn. Check the table, or leave the column out.",
         1,
     )
 
 
-def test_a_label_of_all_pictures_is_a_warning() -> None:
+def test_a_label_of_all_images_is_a_warning() -> None:
     dataset = CLEAN["labels"]
     everywhere = dataset.train.targets | np.array([False, True, False])
     assert only_finding(replace(dataset, train=replace(dataset.train, targets=everywhere))) == Finding(
         "label-constant",
         "warning",
-        "all pictures of train have warm, so there is nothing to learn. Add pictures without, or leave the column out.",
+        "all images of train have warm, so there is nothing to learn. Add images without, or leave the column out.",
         1,
     )
 

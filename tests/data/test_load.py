@@ -61,11 +61,11 @@ def test_a_size_below_one_is_refused() -> None:
 
 @pytest.mark.parametrize("form", ["folder", "zip", "official"])
 def test_cifar10_is_where_the_variable_points(
-    form: str, pictures, batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str, image_set, batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = {
-        "folder": lambda: pictures.write_folder(tmp_path / "set"),
-        "zip": lambda: pictures.write_zip(tmp_path / "set.zip"),
+        "folder": lambda: image_set.write_folder(tmp_path / "set"),
+        "zip": lambda: image_set.write_zip(tmp_path / "set.zip"),
         "official": lambda: batches.write_archive(tmp_path / "cifar-10-python.tar.gz"),
     }[form]()
     monkeypatch.setenv("LAMINA_CIFAR10", str(path))
@@ -78,10 +78,10 @@ def test_cifar10_is_where_the_variable_points(
 
 @pytest.mark.filterwarnings("ignore:Downloading cifar10")
 def test_cifar10_means_the_set_once_the_variable_is_gone(
-    pictures, batches, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, offline: None
+    image_set, batches, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, offline: None
 ) -> None:
     """Bug 2: the name gave whatever LAMINA_CIFAR10 once pointed at."""
-    path = pictures.write_zip(tmp_path / "set.zip")
+    path = image_set.write_zip(tmp_path / "set.zip")
     monkeypatch.setenv("LAMINA_CIFAR10", str(path))
     assert len(load_data("cifar10").train) == 12
     monkeypatch.delenv("LAMINA_CIFAR10")
@@ -94,13 +94,13 @@ def test_cifar10_means_the_set_once_the_variable_is_gone(
     assert len(load_data("cifar10").train) == 50
 
 
-def test_a_path_named_like_a_set_is_a_path(pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_named_like_a_set_is_a_path(image_set, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    pictures.write_folder(tmp_path / "mnist")
+    image_set.write_folder(tmp_path / "mnist")
     assert load_data("./mnist").source == str(tmp_path / "mnist")
 
 
-# A run knows its data by these: another value makes every run that was trained on them strange to its pictures.
+# A run knows its data by these: another value makes every run that was trained on them strange to its images.
 FINGERPRINTS = {
     "folder": "a8c76835a90107247c63ef78e8974e43",
     "npz": "05e769dc2c0f3a8686fcc0547f9dc51e",
@@ -110,11 +110,11 @@ FINGERPRINTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FINGERPRINTS)
-def test_fingerprints_stay_the_same(form: str, pictures, tmp_path: Path) -> None:
+def test_fingerprints_stay_the_same(form: str, image_set, tmp_path: Path) -> None:
     """Bug 8: they held the text of the whole preparation, whose fields change from version to version."""
     source = {
-        "folder": lambda: pictures.write_folder(tmp_path / "pets"),
-        "npz": lambda: ARRAY_SOURCES["npz of keras"](pictures, tmp_path),
+        "folder": lambda: image_set.write_folder(tmp_path / "pets"),
+        "npz": lambda: ARRAY_SOURCES["npz of keras"](image_set, tmp_path),
         "shapes": lambda: "shapes",
     }[form]()
     assert load_data(source).fingerprint == FINGERPRINTS[form]

@@ -1,4 +1,4 @@
-"""A picture made to fit: as a float reference has it, and the same for training and for prediction."""
+"""An image made to fit: as a float reference has it, and the same for training and for prediction."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lamina.data import Preparation, load_data
-from lamina.data.decoding import decode_picture, fit_pixels
+from lamina.data.decoding import decode_image, fit_pixels
 from lamina.data.resizing import resize_image
-from lamina.evaluation.pictures import decode_ahead
+from lamina.evaluation.image_files import decode_ahead
 
 WAYS = ("crop", "pad", "stretch")
 
@@ -74,9 +74,9 @@ def test_every_way_is_the_float_reference_up_to_rounding(
     way: str, size: tuple[int, int], stored: tuple[int, int]
 ) -> None:
     # Pillow rounds once more, between the two directions.
-    picture = photograph(*stored)
-    found = np.asarray(resize_image(picture, size, way))
-    np.testing.assert_allclose(found, fit_by_reference(np.asarray(picture), size, way), atol=2)
+    image = photograph(*stored)
+    found = np.asarray(resize_image(image, size, way))
+    np.testing.assert_allclose(found, fit_by_reference(np.asarray(image), size, way), atol=2)
 
 
 def psnr(found: np.ndarray, expected: np.ndarray) -> float:
@@ -85,19 +85,19 @@ def psnr(found: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("format_", "decibels"), [("PNG", 52), ("JPEG", 40)])
-def test_a_large_picture_made_small_in_steps_is_near_the_reference(format_: str, decibels: int, way: str) -> None:
+def test_a_large_image_made_small_in_steps_is_near_the_reference(format_: str, decibels: int, way: str) -> None:
     data = encode(photograph(600, 900), format_, **({"quality": 90} if format_ == "JPEG" else {}))
     for size in ((32, 32), (64, 48)):
-        expected = fit_by_reference(decode_picture(data), size, way)
-        assert psnr(decode_picture(data, size, resize=way).astype(float), expected) > decibels
+        expected = fit_by_reference(decode_image(data), size, way)
+        assert psnr(decode_image(data, size, resize=way).astype(float), expected) > decibels
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 40), st.integers(1, 40), st.sampled_from(WAYS))
-def test_a_picture_of_one_colour_keeps_it_and_bars_are_black(
+def test_an_image_of_one_colour_keeps_it_and_bars_are_black(
     height: int, width: int, to_height: int, to_width: int, way: str
 ) -> None:
     colour = (9, 99, 199)
-    found = decode_picture(encode(Image.new("RGB", (width, height), colour), "PNG"), (to_height, to_width), resize=way)
+    found = decode_image(encode(Image.new("RGB", (width, height), colour), "PNG"), (to_height, to_width), resize=way)
     assert found.shape == (to_height, to_width, 3)
     is_colour, is_black = (found == colour).all(axis=2), (found == 0).all(axis=2)
     if way != "pad":
@@ -115,7 +115,7 @@ def test_a_picture_of_one_colour_keeps_it_and_bars_are_black(
     )
 
 
-def odd_pictures() -> dict[str, bytes]:
+def odd_images() -> dict[str, bytes]:
     """Of every kind that takes a way of its own to pixels, in sizes that fit nothing."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -139,7 +139,7 @@ def odd_pictures() -> dict[str, bytes]:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("size_px", [24, 64, 224])
 def test_prediction_sees_the_same_pixels_as_training(way: str, size_px: int, tmp_path: Path) -> None:
-    for number, (name, data) in enumerate(odd_pictures().items()):
+    for number, (name, data) in enumerate(odd_images().items()):
         path = tmp_path / "set" / "train" / "ab"[number % 2] / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -153,11 +153,11 @@ def test_prediction_sees_the_same_pixels_as_training(way: str, size_px: int, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("LAMINA_CIFAR10"), reason="LAMINA_CIFAR10 is not set: no real pictures")
-def test_real_pictures_at_their_own_size_are_predicted_as_trained(cifar10, tmp_path: Path) -> None:
+@pytest.mark.skipif(not os.environ.get("LAMINA_CIFAR10"), reason="LAMINA_CIFAR10 is not set: no real images")
+def test_real_images_at_their_own_size_are_predicted_as_trained(cifar10, tmp_path: Path) -> None:
     source = Path(os.environ["LAMINA_CIFAR10"])
     if not zipfile.is_zipfile(source):
-        pytest.skip("the real pictures are no zip")
+        pytest.skip("the real images are no zip")
     chosen = cifar10.test.take_evenly(200)
     with zipfile.ZipFile(source) as archive:
         members = {"/".join(name.split("/")[-3:]): name for name in archive.namelist()}
@@ -170,10 +170,10 @@ def test_real_pictures_at_their_own_size_are_predicted_as_trained(cifar10, tmp_p
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_arrays_are_made_to_fit_as_pictures_are(way: str) -> None:
+def test_arrays_are_made_to_fit_as_images_are(way: str) -> None:
     pixels = np.stack([np.random.default_rng(0).integers(0, 256, (28, 20, 3), np.uint8), photograph(28, 20)])
-    as_pictures = [decode_picture(encode(Image.fromarray(row), "PNG"), (14, 14), resize=way) for row in pixels]
-    np.testing.assert_array_equal(fit_pixels(pixels, 14, way), as_pictures)
+    as_images = [decode_image(encode(Image.fromarray(row), "PNG"), (14, 14), resize=way) for row in pixels]
+    np.testing.assert_array_equal(fit_pixels(pixels, 14, way), as_images)
     grey = fit_pixels(pixels[..., :1], 40, way)
     np.testing.assert_array_equal(grey[..., 0], fit_pixels(pixels, 40, way)[..., 0])
 
@@ -183,8 +183,8 @@ def test_the_target_need_not_be_square() -> None:
     half[:20] = 255
     data = encode(Image.fromarray(half), "PNG")
     for way in WAYS:
-        pixels = decode_picture(data, (10, 30), resize=way)
+        pixels = decode_image(data, (10, 30), resize=way)
         assert pixels.shape == (10, 30, 3)
         assert pixels[[0, 1, -2, -1], 15, 0].tolist() == [255, 255, 0, 0]
-    padded = decode_picture(data, (10, 30), resize="pad")
+    padded = decode_image(data, (10, 30), resize="pad")
     assert np.flatnonzero(padded[0, :, 0]).tolist() == list(range(10, 20))

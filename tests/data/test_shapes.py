@@ -19,7 +19,7 @@ def test_the_same_seed_draws_the_same_and_another_draws_others() -> None:
     assert (first.pixels != other.pixels).any(axis=(1, 2, 3)).all()
 
 
-def test_kinds_and_attributes_are_of_the_same_pictures() -> None:
+def test_kinds_and_attributes_are_of_the_same_images() -> None:
     kinds, attributes = (draw_shapes(target, "test", 60, 5) for target in ("shapes", "shapes-attributes"))
     np.testing.assert_array_equal(kinds.pixels, attributes.pixels)
 
@@ -47,7 +47,7 @@ def test_classes_and_attributes_are_common_enough_to_learn() -> None:
     assert all(250 < count < 550 for count in attributes.values())
 
 
-def test_masks_are_of_the_pictures_of_the_built_in_set() -> None:
+def test_masks_are_of_the_images_of_the_built_in_set() -> None:
     """A filled figure without stripes has one colour inside its mask, but for the noise, and nowhere else."""
     images, masks = draw_shapes("shapes-attributes", "test", 2000, 2), mask_shapes("shapes-attributes", "test", 300)
     _, is_outlined, is_striped, _ = images.targets[:300].T
@@ -82,7 +82,7 @@ def draw_one(kind: str, radius: float, angle: float = 0.0, attributes: tuple[str
 
 
 def covered_by(kind: str, **options) -> np.ndarray:
-    """Where a figure is seen: where the picture differs from the one with a figure too small to see."""
+    """Where a figure is seen: where the image differs from the one with a figure too small to see."""
     return np.abs(draw_one(kind, 0.4, **options) - draw_one(kind, 1e-6)).max(axis=2) > 20
 
 
@@ -138,7 +138,7 @@ def test_colours_are_those_of_the_standard_library(hue: float, saturation: float
 
 
 @pytest.mark.slow
-def test_the_shipped_set_is_drawn_once_with_progress_and_no_picture_twice() -> None:
+def test_the_shipped_set_is_drawn_once_with_progress_and_no_image_twice() -> None:
     calls: list[tuple[int, int]] = []
     data = load_data("shapes", progress=lambda done, total: calls.append((done, total)))
     assert (len(data.train), data.val, len(data.test)) == (8_000, None, 2_000)

@@ -1,4 +1,4 @@
-"""What the values that a source gives its pictures are taken for."""
+"""What the values that a source gives its images are taken for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.data import Preparation
-from lamina.data.decoding import Picture
+from lamina.data.decoding import EncodedImage
 from lamina.data.labels import read_targets
 from lamina.data.sources.listing import Listing
 from lamina.errors import DataError
@@ -27,7 +27,11 @@ def read(labels: dict[str, list], target_names=None, **options) -> Reading:
     count = len(next(iter(labels.values())))
     names = [f"{number}.png" for number in range(count)]
     listing = Listing(
-        [Picture(name) for name in names], [None] * count, labels, target_names=target_names, label_reason="the test"
+        [EncodedImage(name) for name in names],
+        [None] * count,
+        labels,
+        target_names=target_names,
+        label_reason="the test",
     )
     return Reading(*read_targets(listing, Preparation(**options)))
 
@@ -107,12 +111,12 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
         (
             {"kind": ["a", None, ""]},
             {},
-            "2 pictures have no value in column 'kind'; the first is 1.png. Fill in or remove those rows.",
+            "2 images have no value in column 'kind'; the first is 1.png. Fill in or remove those rows.",
         ),
         (
             {"age": [1.5, None]},
             {},
-            "1 picture has no value in column 'age'; the first is 1.png. Fill in or remove those rows.",
+            "1 image has no value in column 'age'; the first is 1.png. Fill in or remove those rows.",
         ),
         (
             {"age": ["old", "young"]},
@@ -138,7 +142,7 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
         (
             {"kind": ["a", "b"], "age": [1, 2]},
             {"task": "single-label"},
-            "The class of a picture is in one column, but these are 'kind', 'age'. Name one with --label-column (in "
+            "The class of an image is in one column, but these are 'kind', 'age'. Name one with --label-column (in "
             "Python, label_columns).",
         ),
         (
@@ -149,13 +153,13 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
         (
             {"tags": ["a|b", None, "a"]},
             {},
-            "1 picture has no value in column 'tags'; the first is 1.png. Fill in or remove those rows. "
+            "1 image has no value in column 'tags'; the first is 1.png. Fill in or remove those rows. "
             "Where an empty cell means no label, add --task multi-label (in Python, Preparation(task='multi-label')).",
         ),
         (
             {"tags": [[], []]},
             {},
-            "No picture has a label. Use --label-column (in Python, label_columns) to name a column with labels.",
+            "No image has a label. Use --label-column (in Python, label_columns) to name a column with labels.",
         ),
     ],
 )
@@ -167,8 +171,8 @@ def test_values_that_cannot_be_used_say_what_to_do(labels, options, message: str
 
 @pytest.mark.parametrize(("task", "expected"), [("regression", "numbers"), ("binary", "yes, no, true, false, 1 or 0")])
 def test_class_folders_that_do_not_fit_the_task_are_not_called_a_column(task, expected: str) -> None:
-    pictures = [Picture("airplane/1.png"), Picture("ship/1.png")]
-    listing = Listing(pictures, [None] * 2, {"class": ["airplane", "ship"]}, kind="single-label")
+    image_set = [EncodedImage("airplane/1.png"), EncodedImage("ship/1.png")]
+    listing = Listing(image_set, [None] * 2, {"class": ["airplane", "ship"]}, kind="single-label")
     with pytest.raises(DataError) as raised:
         read_targets(listing, Preparation(task=task))
     assert str(raised.value) == (

@@ -1,4 +1,4 @@
-"""Which pictures are held out."""
+"""Which images are held out."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def test_a_draw_is_the_same_again_and_another_by_another_seed() -> None:
     assert 40 < sum(one != two for one, two in zip(first, other, strict=True)) < 110
 
 
-def test_a_picture_that_is_added_moves_few_others() -> None:
+def test_an_image_that_is_added_moves_few_others() -> None:
     preparation = Preparation(test_fraction=0.2)
     before = draw(NAMES, CLASSES, [None] * 150, preparation)[0]
     after = draw([*NAMES, "a/new.png"], [*CLASSES, "a"], [None] * 151, preparation)[0]
     assert sum(one != two for one, two in zip(before, after, strict=False)) <= 1
 
 
-def test_the_order_of_the_pictures_decides_nothing() -> None:
+def test_the_order_of_the_images_decides_nothing() -> None:
     preparation = Preparation(val_fraction=0.3)
     forward = draw(NAMES, CLASSES, [None] * 150, preparation)[0]
     backward = draw(NAMES[::-1], CLASSES[::-1], [None] * 150, preparation)[0]
@@ -68,14 +68,14 @@ def test_the_order_of_the_pictures_decides_nothing() -> None:
         ({}, {"test_fraction": 0.0}, (135, 15, 0), "10 % drawn as val, stratified, seed 0"),
         ({}, {"val_fraction": 0.0, "test_fraction": 0.0}, (150, 0, 0), "the source's own"),
         ({"test": 30}, {}, (108, 12, 30), "10 % drawn as val, stratified, seed 0"),
-        ({"test": 90}, {}, (60, 0, 90), "the source's own; no val: 10 % of the pictures is 6, fewer than 10"),
+        ({"test": 90}, {}, (60, 0, 90), "the source's own; no val: 10 % of the images is 6, fewer than 10"),
         ({"val": 50}, {}, (100, 50, 0), "the source's own"),
         ({"val": 50, "test": 50}, {}, (50, 50, 50), "the source's own"),
         (
             {},
             {"test_fraction": 0.8},
             (30, 0, 120),
-            "80 % drawn as test, stratified, seed 0; no val: 5 % of the pictures is 7, fewer than 10",
+            "80 % drawn as test, stratified, seed 0; no val: 5 % of the images is 7, fewer than 10",
         ),
     ],
 )
@@ -103,7 +103,7 @@ def test_a_val_split_that_leaves_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(DataError) as raised:
         draw(NAMES, CLASSES, [None] * 150, Preparation(val_fraction=0.8))
     assert str(raised.value) == (
-        "A val fraction of 0.8 and the 20 % that are drawn as test leave no training pictures. "
+        "A val fraction of 0.8 and the 20 % that are drawn as test leave no training images. "
         "Draw less as val, or give a test fraction too."
     )
 
@@ -119,7 +119,7 @@ def test_a_split_that_is_there_cannot_be_drawn() -> None:
     with pytest.raises(DataError) as raised:
         draw(["a", "b"], [0, 0], ["train", "test"], Preparation(test_fraction=0.5))
     assert str(raised.value) == (
-        "The source already has a test split, so none can be drawn. Leave --test out, or put all pictures together."
+        "The source already has a test split, so none can be drawn. Leave --test out, or put all images together."
     )
 
 
@@ -135,13 +135,13 @@ def test_a_split_that_would_be_empty_is_refused() -> None:
     with pytest.raises(DataError) as raised:
         draw(["a", "b"], [0, 1], [None, None], Preparation(test_fraction=0.2))
     assert str(raised.value) == (
-        "20 % of 2 pictures is too little for a test split. Add pictures, or request a larger share with --test; "
+        "20 % of 2 images is too little for a test split. Add images, or request a larger share with --test; "
         "--test 0 draws none."
     )
     unasked = draw(["a", "b"], [0, 1], [None, None], Preparation())
     assert (unasked.splits, unasked.rule) == (
         ["train", "train"],
-        "no test: 20 % of the pictures is 0, fewer than 1; no val: 10 % of the pictures is 0, fewer than 10",
+        "no test: 20 % of the images is 0, fewer than 1; no val: 10 % of the images is 0, fewer than 10",
     )
 
 
@@ -150,19 +150,19 @@ def test_a_split_that_would_be_empty_is_refused() -> None:
     val=st.floats(0, 0.5, exclude_max=True),
     test=st.floats(0, 0.5, exclude_max=True),
 )
-def test_no_stratum_is_left_without_training_pictures(strata: list[int], val: float, test: float) -> None:
+def test_no_stratum_is_left_without_training_images(strata: list[int], val: float, test: float) -> None:
     names = [str(number) for number in range(len(strata))]
     try:
         preparation = Preparation(val_fraction=val, test_fraction=test)
         splits = draw(names, strata, [None] * len(strata), preparation)[0]
     except DataError:
-        return  # too few pictures for a split
+        return  # too few images for a split
     trained = {stratum for stratum, split in zip(strata, splits, strict=True) if split == "train"}
     assert trained == set(strata)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["train", "val", "test"]), st.booleans(), st.sampled_from("pqr"))))
-def test_drawn_pictures_that_are_equal_end_in_one_split_and_the_sources_own_stay(rows) -> None:
+def test_drawn_images_that_are_equal_end_in_one_split_and_the_sources_own_stay(rows) -> None:
     splits = [split for split, _, _ in rows]
     given_splits = [split if own else None for split, own, _ in rows]
     united = unite_duplicates(splits, given_splits, [digest for _, _, digest in rows])

@@ -1,4 +1,4 @@
-"""What a table says of its pictures, and what is said of a table that is wrong."""
+"""What a table says of its images, and what is said of a table that is wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from table_sources import (
 )
 
 from lamina.data import Problem
-from lamina.data.decoding import PictureReader, decode_picture
+from lamina.data.decoding import ImageReader, decode_image
 from lamina.data.preparation import Preparation
 from lamina.data.sources.table import open_table
 from lamina.errors import DataError
@@ -28,9 +28,9 @@ DEFAULTS = Preparation()
 
 
 def scan_text(tmp_path: Path, text: str | bytes, name: str = "pets.csv", preparation: Preparation = DEFAULTS):
-    """Scan a table beside the pictures 1.png to 9.png."""
+    """Scan a table beside the images 1.png to 9.png."""
     for number in range(1, 10):
-        (tmp_path / f"{number}.png").write_bytes(b"picture")
+        (tmp_path / f"{number}.png").write_bytes(b"image")
     (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
     return scan_table(tmp_path / name, preparation)
 
@@ -42,34 +42,32 @@ def rejection(tmp_path: Path, text: str | bytes, name: str = "pets.csv", prepara
 
 
 @pytest.mark.parametrize("form", TABLE_SOURCES)
-def test_every_layout_gives_the_same_pictures_classes_and_splits(form: str, pictures, tmp_path: Path) -> None:
+def test_every_layout_gives_the_same_images_classes_and_splits(form: str, image_set, tmp_path: Path) -> None:
     (root := tmp_path / "set").mkdir()
-    path = TABLE_SOURCES[form](pictures, root)
+    path = TABLE_SOURCES[form](image_set, root)
 
     listing = open_table(path, DEFAULTS).read(tmp_path, lambda *_: None)
 
     assert listing.problems == []
     assert listing.label_reason == "column 'label'"
     assert listing.target_names == (CLASSES if form.startswith("hugging face") else None)
-    with PictureReader() as reader:
+    with ImageReader() as reader:
         found = {
-            (split, label, decode_picture(reader.read(picture)).tobytes())
-            for picture, split, label in zip(listing.pictures, listing.splits, listing.labels["label"], strict=True)
+            (split, label, decode_image(reader.read(image)).tobytes())
+            for image, split, label in zip(listing.images, listing.splits, listing.labels["label"], strict=True)
         }
-    expected = {(*name.split("/")[:2], pixels.tobytes()) for name, pixels in pictures.pixels.items()}
+    expected = {(*name.split("/")[:2], pixels.tobytes()) for name, pixels in image_set.pixels.items()}
     assert found == expected
-    assert len(listing.pictures) == len(expected)
+    assert len(listing.images) == len(expected)
     assert (tmp_path / "spool").exists() == (form in ENCODED_SOURCES)
 
 
-def test_pictures_keep_the_order_and_the_names_of_the_table(tmp_path: Path) -> None:
+def test_images_keep_the_order_and_the_names_of_the_table(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "0.png").write_bytes(b"picture")
+    (tmp_path / "a" / "0.png").write_bytes(b"image")
     listing = scan_text(tmp_path, "image,label\n3.png,b\n./a//0.png,a\na\\..\\1.png,b\n")
-    assert [picture.name for picture in listing.pictures] == ["3.png", "a/0.png", "1.png"]
-    assert [Path(picture.file) for picture in listing.pictures] == [
-        tmp_path / name for name in ("3.png", "a/0.png", "1.png")
-    ]
+    assert [image.name for image in listing.images] == ["3.png", "a/0.png", "1.png"]
+    assert [Path(image.file) for image in listing.images] == [tmp_path / name for name in ("3.png", "a/0.png", "1.png")]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +149,7 @@ def test_a_decimal_comma_a_byte_order_mark_and_windows_line_ends_are_read(tmp_pa
     [
         ("label,image", "image", ["label"]),
         ("FILE NAME,Class", "FILE NAME", ["Class"]),
-        ("picture_of,label", "picture_of", ["label"]),
+        ("image_of,label", "image_of", ["label"]),
         ("id,image,label,label_name", "image", ["label"]),
         ("img,fine_label,coarse_label", "img", ["fine_label"]),
         ("id,path,width,height", "path", ["width", "height"]),
@@ -162,14 +160,14 @@ def test_columns_are_found_by_name_or_by_what_they_hold(header: str, image: str,
     cells = ["1.png" if column == image else "4" for column in columns]
     listing = scan_text(tmp_path, f"{header}\n{','.join(cells)}\n")
     assert list(listing.labels) == labels
-    assert [picture.name for picture in listing.pictures] == ["1.png"]
+    assert [image.name for image in listing.images] == ["1.png"]
 
 
 def test_requested_columns_are_used(tmp_path: Path) -> None:
     text = "before,after,label,x,y,fold\n1.png,2.png,cat,1,2,Train\n3.png,4.png,dog,3,4,DEV\n"
     preparation = Preparation(image_column="after", label_columns=("y", "x"), split_column="fold")
     listing = scan_text(tmp_path, text, preparation=preparation)
-    assert [picture.name for picture in listing.pictures] == ["2.png", "4.png"]
+    assert [image.name for image in listing.images] == ["2.png", "4.png"]
     assert listing.labels == {"y": [2, 4], "x": [1, 3]}
     assert listing.splits == ["train", "val"]
 
@@ -181,16 +179,16 @@ def test_a_split_column_is_known_by_its_name_and_its_values(tmp_path: Path) -> N
     assert other.splits == [None, None]
 
 
-def test_folders_of_splits_give_the_splits_without_a_column(pictures, tmp_path: Path) -> None:
-    write_metadata(pictures, tmp_path)
+def test_folders_of_splits_give_the_splits_without_a_column(image_set, tmp_path: Path) -> None:
+    write_metadata(image_set, tmp_path)
     (tmp_path / "pets.csv").write_text("path,label\ntrain/cat/0000.png,cat\nother/1.png,dog\n")
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "1.png").write_bytes(b"picture")
+    (tmp_path / "other" / "1.png").write_bytes(b"image")
     assert set(scan_table(tmp_path, DEFAULTS).splits) == {"train", "val", "test"}
     assert scan_table(tmp_path / "pets.csv", DEFAULTS).splits == [None, None]
 
 
-def test_rows_without_a_usable_picture_are_problems(tmp_path: Path) -> None:
+def test_rows_without_a_usable_image_are_problems(tmp_path: Path) -> None:
     root = tmp_path / "set"
     (root / "folder.png").mkdir(parents=True)
     (tmp_path / "secret.png").write_bytes(b"secret")
@@ -202,9 +200,9 @@ def test_rows_without_a_usable_picture_are_problems(tmp_path: Path) -> None:
     names += ["away/set/2.png", str(root / "1.png"), "C:\\1.png", "folder.png", "1.png/2.png", "./1.png", "loop.png"]
     names += ["x" * 300, "a\0b.png"]
     listing = scan_text(root, "image,label\n" + "".join(f"{name},a\n" for name in names))
-    assert [picture.name for picture in listing.pictures] == ["1.png", "near.png", "away/set/2.png"]
+    assert [image.name for image in listing.images] == ["1.png", "near.png", "away/set/2.png"]
     assert listing.problems == [
-        Problem("row 3", "names no picture"),
+        Problem("row 3", "names no image"),
         Problem("10.png", "no such file"),
         Problem("../secret.png", "outside the table's folder"),
         Problem("a/../../secret.png", "outside the table's folder"),
@@ -227,11 +225,11 @@ COLUMNS = "Its columns are image (text), label (number)."
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("image,label\n", {}, "DIR/pets.csv has no rows. Expected one for each picture."),
+        ("image,label\n", {}, "DIR/pets.csv has no rows. Expected one for each image."),
         (
             "",
             {},
-            "DIR/pets.csv is empty. Expected a row with the names of the columns, then one for each picture.",
+            "DIR/pets.csv is empty. Expected a row with the names of the columns, then one for each image.",
         ),
         (
             "image,label,label\n1.png,1,2\n",
@@ -241,7 +239,7 @@ COLUMNS = "Its columns are image (text), label (number)."
         (
             "cats/1.png,cat\ncats/2.png,cat\n",
             {},
-            "The first row of DIR/pets.csv looks like a picture's ('cats/1.png'); a table begins with the names of its "
+            "The first row of DIR/pets.csv looks like an image's ('cats/1.png'); a table begins with the names of its "
             "columns. Put such a row before it, such as image,label.",
         ),
         (
@@ -295,7 +293,7 @@ COLUMNS = "Its columns are image (text), label (number)."
         (
             "image,label\n1.png,1\n",
             {"image_column": "label"},
-            "Column 'label' of DIR/pets.csv is of type number; --image-column names one with the pictures' paths or "
+            "Column 'label' of DIR/pets.csv is of type number; --image-column names one with the images' paths or "
             f"their bytes. {COLUMNS}",
         ),
         (
@@ -318,14 +316,14 @@ COLUMNS = "Its columns are image (text), label (number)."
         (
             "a,b,label\n1.png,2.png,1\n",
             {},
-            "DIR/pets.csv has several columns that may hold the pictures: a, b. Use --image-column (in Python, "
+            "DIR/pets.csv has several columns that may hold the images: a, b. Use --image-column (in Python, "
             "image_column) to name the one "
             "with their paths or bytes. Its columns are a (text), b (text), label (number).",
         ),
         (
             "what,label\nred,1\n",
             {},
-            "DIR/pets.csv has no column of pictures. Use --image-column (in Python, image_column) to name the one "
+            "DIR/pets.csv has no column of images. Use --image-column (in Python, image_column) to name the one "
             "with their paths or bytes. "
             "Its columns are what (text), label (number).",
         ),
@@ -333,12 +331,12 @@ COLUMNS = "Its columns are image (text), label (number)."
             "image,label\nhttps://example.org/1.png,1\n",
             {},
             "Column 'image' of DIR/pets.csv holds URLs, such as 'https://example.org/1.png', which lamina does "
-            "not download. Download the pictures, and put their paths into the table.",
+            "not download. Download the images, and put their paths into the table.",
         ),
         (
             "image,label\n../1.png,1\n11.png,2\n",
             {},
-            "None of the 2 pictures that DIR/pets.csv names can be used; the first is ../1.png (outside the table's "
+            "None of the 2 images that DIR/pets.csv names can be used; the first is ../1.png (outside the table's "
             "folder). Column 'image' holds paths below the table's folder, DIR.",
         ),
     ],
@@ -382,7 +380,7 @@ def test_the_line_that_is_not_json_is_named(line: str, reason: str, tmp_path: Pa
 
 
 def test_an_empty_file_of_json_lines_has_no_rows(tmp_path: Path) -> None:
-    assert rejection(tmp_path, "\n", "pets.jsonl") == "DIR/pets.jsonl has no rows. Expected one for each picture."
+    assert rejection(tmp_path, "\n", "pets.jsonl") == "DIR/pets.jsonl has no rows. Expected one for each image."
 
 
 def test_values_that_cannot_be_learned_are_rejected(tmp_path: Path) -> None:
@@ -394,8 +392,8 @@ def test_values_that_cannot_be_learned_are_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "metadata.jsonl by split", "hugging face shards"])
-def test_the_digest_changes_with_the_table_and_its_pictures(form: str, pictures, tmp_path: Path) -> None:
-    path = TABLE_SOURCES[form](pictures, tmp_path)
+def test_the_digest_changes_with_the_table_and_its_images(form: str, image_set, tmp_path: Path) -> None:
+    path = TABLE_SOURCES[form](image_set, tmp_path)
     before = state_of_table(path, DEFAULTS)
     assert state_of_table(path, DEFAULTS) == before
     for file in sorted(tmp_path.rglob("*.*")):
@@ -406,10 +404,10 @@ def test_the_digest_changes_with_the_table_and_its_pictures(form: str, pictures,
             before = after
 
 
-def test_a_missing_picture_that_appears_changes_the_digest(tmp_path: Path) -> None:
+def test_a_missing_image_that_appears_changes_the_digest(tmp_path: Path) -> None:
     before = scan_text(tmp_path, "image,label\n1.png,a\n10.png,b\n")
     before_state = state_of_table(tmp_path / "pets.csv", DEFAULTS)
-    (tmp_path / "10.png").write_bytes(b"picture")
+    (tmp_path / "10.png").write_bytes(b"image")
     after = scan_table(tmp_path / "pets.csv", DEFAULTS)
-    assert (len(before.pictures), len(after.pictures)) == (1, 2)
+    assert (len(before.images), len(after.images)) == (1, 2)
     assert before_state != state_of_table(tmp_path / "pets.csv", DEFAULTS)

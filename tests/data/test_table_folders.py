@@ -1,4 +1,4 @@
-"""Folders of tables and pictures: which are one, and Hugging Face's Parquet."""
+"""Folders of tables and images: which are one, and Hugging Face's Parquet."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ DEFAULTS = Preparation()
 
 
 def scan_text(tmp_path: Path, text: str | bytes, name: str = "pets.csv", preparation: Preparation = DEFAULTS):
-    """Scan a table beside the pictures 1.png to 9.png."""
+    """Scan a table beside the images 1.png to 9.png."""
     for number in range(1, 10):
-        (tmp_path / f"{number}.png").write_bytes(b"picture")
+        (tmp_path / f"{number}.png").write_bytes(b"image")
     (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
     return scan_table(tmp_path / name, preparation)
 
 
-def test_a_picture_with_two_labels_is_a_problem(tmp_path: Path) -> None:
+def test_an_image_with_two_labels_is_a_problem(tmp_path: Path) -> None:
     listing = scan_text(tmp_path, "image,label\n1.png,a\n1.png,b\n1.png,a\n")
     assert listing.labels == {"label": ["a"]}
     assert listing.problems == [
@@ -48,42 +48,42 @@ def test_a_picture_with_two_labels_is_a_problem(tmp_path: Path) -> None:
     ]
 
 
-def test_a_folder_of_class_folders_is_no_table_folder(pictures, tmp_path: Path) -> None:
-    pictures.write_folder(tmp_path)
+def test_a_folder_of_class_folders_is_no_table_folder(image_set, tmp_path: Path) -> None:
+    image_set.write_folder(tmp_path)
     (tmp_path / "metadata.csv").write_text("profile_name,camera\nx,y\n")
     (tmp_path / "data").mkdir()
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "data" / "statistics.parquet")
     assert open_table(tmp_path, DEFAULTS) is None
 
 
-def test_a_split_without_a_table_and_a_file_of_no_split_are_problems(pictures, tmp_path: Path) -> None:
-    write_metadata_by_split(pictures, tmp_path / "a")
+def test_a_split_without_a_table_and_a_file_of_no_split_are_problems(image_set, tmp_path: Path) -> None:
+    write_metadata_by_split(image_set, tmp_path / "a")
     (tmp_path / "a" / "test" / "metadata.jsonl").unlink()
-    assert scan_table(tmp_path / "a", DEFAULTS).problems == [Problem("test", "no table beside its pictures")]
-    write_shards(pictures, tmp_path / "b")
-    encoded_frame(pictures).write_parquet(tmp_path / "b" / "data" / "extra-00000-of-00001.parquet")
+    assert scan_table(tmp_path / "a", DEFAULTS).problems == [Problem("test", "no table beside its images")]
+    write_shards(image_set, tmp_path / "b")
+    encoded_frame(image_set).write_parquet(tmp_path / "b" / "data" / "extra-00000-of-00001.parquet")
     listing = scan_table(tmp_path / "b", DEFAULTS)
     assert listing.problems == [Problem("extra-00000-of-00001.parquet", "not named by a split")]
-    assert len(listing.pictures) == 21
+    assert len(listing.images) == 21
 
 
-def test_parquet_beside_pictures_or_other_folders_is_no_table(pictures, tmp_path: Path) -> None:
-    pictures.write_folder(tmp_path)
+def test_parquet_beside_images_or_other_folders_is_no_table(image_set, tmp_path: Path) -> None:
+    image_set.write_folder(tmp_path)
     frame = pl.DataFrame({"a": [1]})
     for folder in (".", "train", "train/cat"):
         frame.write_parquet(tmp_path / folder / "statistics.parquet")
         assert open_table(tmp_path, DEFAULTS) is None
         assert open_table(tmp_path / "train" / "cat", DEFAULTS) is None
     (tmp_path / "flat" / "notes").mkdir(parents=True)
-    (tmp_path / "flat" / "cat_1.png").write_bytes(b"picture")
+    (tmp_path / "flat" / "cat_1.png").write_bytes(b"image")
     frame.write_parquet(tmp_path / "flat" / "notes" / "part-0.parquet")
     assert open_table(tmp_path / "flat", DEFAULTS) is None
 
 
-def test_the_one_folder_that_an_archive_was_unpacked_to_is_stepped_into(pictures, tmp_path: Path) -> None:
+def test_the_one_folder_that_an_archive_was_unpacked_to_is_stepped_into(image_set, tmp_path: Path) -> None:
     (tmp_path / "__MACOSX").mkdir()
-    write_metadata(pictures, tmp_path / "pets" / "inner")
-    assert scan_table(tmp_path, DEFAULTS).pictures == scan_table(tmp_path / "pets" / "inner", DEFAULTS).pictures
+    write_metadata(image_set, tmp_path / "pets" / "inner")
+    assert scan_table(tmp_path, DEFAULTS).images == scan_table(tmp_path / "pets" / "inner", DEFAULTS).images
 
 
 def test_a_link_that_leads_in_a_circle_is_not_followed(tmp_path: Path) -> None:
@@ -91,18 +91,18 @@ def test_a_link_that_leads_in_a_circle_is_not_followed(tmp_path: Path) -> None:
     assert open_table(tmp_path, DEFAULTS) is None
 
 
-def test_files_of_no_split_beside_folders_of_splits_are_problems(pictures, tmp_path: Path) -> None:
-    write_split_folders(pictures, tmp_path)
+def test_files_of_no_split_beside_folders_of_splits_are_problems(image_set, tmp_path: Path) -> None:
+    write_split_folders(image_set, tmp_path)
     (tmp_path / "unsupervised").mkdir()
-    encoded_frame(pictures).write_parquet(tmp_path / "unsupervised" / "0000.parquet")
+    encoded_frame(image_set).write_parquet(tmp_path / "unsupervised" / "0000.parquet")
     listing = scan_table(tmp_path, DEFAULTS)
     assert listing.problems == [Problem("unsupervised/0000.parquet", "not named by a split")]
-    assert len(listing.pictures) == 21
+    assert len(listing.images) == 21
 
 
-def test_several_sets_of_parquet_are_rejected(pictures, tmp_path: Path, cache: Path) -> None:
-    write_split_folders(pictures, tmp_path / "hf", "default")
-    write_split_folders(pictures, tmp_path / "hf", "other")
+def test_several_sets_of_parquet_are_rejected(image_set, tmp_path: Path, cache: Path) -> None:
+    write_split_folders(image_set, tmp_path / "hf", "default")
+    write_split_folders(image_set, tmp_path / "hf", "other")
     with pytest.raises(DataError) as raised:
         load_data(tmp_path / "hf")
     assert str(raised.value) == (
@@ -112,11 +112,11 @@ def test_several_sets_of_parquet_are_rejected(pictures, tmp_path: Path, cache: P
     assert len(load_data(tmp_path / "hf" / "other").train) == 12
 
 
-def test_parquet_in_an_unknown_layout_is_rejected(pictures, tmp_path: Path, cache: Path) -> None:
+def test_parquet_in_an_unknown_layout_is_rejected(image_set, tmp_path: Path, cache: Path) -> None:
     (tmp_path / "sub" / "a").mkdir(parents=True)
     (tmp_path / "sub" / "b").mkdir(parents=True)
-    encoded_frame(pictures).write_parquet(tmp_path / "sub" / "a" / "x.parquet")
-    encoded_frame(pictures).write_parquet(tmp_path / "sub" / "x.parquet")
+    encoded_frame(image_set).write_parquet(tmp_path / "sub" / "a" / "x.parquet")
+    encoded_frame(image_set).write_parquet(tmp_path / "sub" / "x.parquet")
     with pytest.raises(DataError) as raised:
         load_data(tmp_path / "sub")
     assert str(raised.value) == (
@@ -125,17 +125,17 @@ def test_parquet_in_an_unknown_layout_is_rejected(pictures, tmp_path: Path, cach
     )
 
 
-def test_part_files_without_a_split_are_one_table_without_splits(pictures, tmp_path: Path) -> None:
-    write_part_files(pictures, tmp_path)
+def test_part_files_without_a_split_are_one_table_without_splits(image_set, tmp_path: Path) -> None:
+    write_part_files(image_set, tmp_path)
     for file in tmp_path.glob("*.parquet"):
         pl.read_parquet(file).drop("split").write_parquet(file)
     listing = scan_table(tmp_path, DEFAULTS)
     assert list(listing.splits) == [None] * 21
-    assert [picture.name for picture in listing.pictures][9:11] == ["part-0/0000009", "part-1/0000000"]
+    assert [image.name for image in listing.images][9:11] == ["part-0/0000009", "part-1/0000000"]
 
 
-def test_a_missing_shard_is_named(pictures, tmp_path: Path) -> None:
-    write_shards(pictures, tmp_path)
+def test_a_missing_shard_is_named(image_set, tmp_path: Path) -> None:
+    write_shards(image_set, tmp_path)
     (tmp_path / "data" / "train-00000-of-00002.parquet").unlink()
     with pytest.raises(DataError) as raised:
         scan_table(tmp_path, DEFAULTS)
@@ -143,10 +143,10 @@ def test_a_missing_shard_is_named(pictures, tmp_path: Path) -> None:
     assert str(raised.value) == expected
 
 
-def test_splits_that_name_other_columns_or_classes_are_rejected(pictures, tmp_path: Path) -> None:
-    write_shards(pictures, tmp_path)
+def test_splits_that_name_other_columns_or_classes_are_rejected(image_set, tmp_path: Path) -> None:
+    write_shards(image_set, tmp_path)
     test = tmp_path / "data" / "test-00000-of-00001.parquet"
-    encoded_frame(pictures, ["test"]).write_parquet(test, metadata=features(("dog", "cat", "owl")))
+    encoded_frame(image_set, ["test"]).write_parquet(test, metadata=features(("dog", "cat", "owl")))
     with pytest.raises(DataError) as raised:
         scan_table(tmp_path, DEFAULTS)
     assert str(raised.value) == "The files of the table name different classes. Download it again."
@@ -156,9 +156,9 @@ def test_splits_that_name_other_columns_or_classes_are_rejected(pictures, tmp_pa
 
 
 def test_numbers_of_classes_become_their_names(tmp_path: Path) -> None:
-    (tmp_path / "1.png").write_bytes(b"picture")
-    (tmp_path / "2.png").write_bytes(b"picture")
-    (tmp_path / "3.png").write_bytes(b"picture")
+    (tmp_path / "1.png").write_bytes(b"image")
+    (tmp_path / "2.png").write_bytes(b"image")
+    (tmp_path / "3.png").write_bytes(b"image")
     stored = {
         "tags": {"feature": {"names": ["red", "big"], "_type": "ClassLabel"}, "_type": "Sequence"},
         "label": {"names": ["cat", "dog"], "_type": "ClassLabel"},
@@ -181,14 +181,14 @@ def test_numbers_of_classes_become_their_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stored", ["no json", "[]", "{}", '{"info": {"features": 3}}', "[" * 100_000])
 def test_metadata_without_classes_is_ignored(stored: str, tmp_path: Path) -> None:
-    (tmp_path / "1.png").write_bytes(b"picture")
+    (tmp_path / "1.png").write_bytes(b"image")
     frame = pl.DataFrame({"image": ["1.png"], "label": [1]})
     frame.write_parquet(tmp_path / "a.parquet", metadata={"huggingface": stored})
     assert scan_table(tmp_path / "a.parquet", DEFAULTS).labels == {"label": [1]}
 
 
-def test_any_damage_to_parquet_is_one_plain_error_or_none(pictures, tmp_path: Path) -> None:
-    good = TABLE_SOURCES["hugging face parquet"](pictures, tmp_path).read_bytes()
+def test_any_damage_to_parquet_is_one_plain_error_or_none(image_set, tmp_path: Path) -> None:
+    good = TABLE_SOURCES["hugging face parquet"](image_set, tmp_path).read_bytes()
     random = np.random.default_rng(5)
     path = tmp_path / "damaged.parquet"
     rejected = 0
@@ -205,8 +205,8 @@ def test_any_damage_to_parquet_is_one_plain_error_or_none(pictures, tmp_path: Pa
     assert 0 < rejected < 150
 
 
-def test_a_folder_without_tables_is_read_without_polars(pictures, tmp_path: Path) -> None:
-    pictures.write_folder(tmp_path / "pets")
+def test_a_folder_without_tables_is_read_without_polars(image_set, tmp_path: Path) -> None:
+    image_set.write_folder(tmp_path / "pets")
     code = (
         "import sys; from pathlib import Path; from lamina.data import load, Preparation; "
         "from lamina.data.sources.table import open_table; "

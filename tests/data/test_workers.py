@@ -1,4 +1,4 @@
-"""Many pictures, decoded by worker processes into one array."""
+"""Many images, decoded by worker processes into one array."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lamina.data import Preparation, Problem, load_data
-from lamina.data.decoding import Picture
-from lamina.data.sources.folder import scan_folder
-from lamina.data.workers import PICTURES_PER_WORKER, count_workers, decode_pictures, keep_rows
+from lamina.data.decoding import EncodedImage
+from lamina.data.sources.class_folders import scan_folder
+from lamina.data.workers import IMAGES_PER_WORKER, count_workers, decode_images, keep_rows
 from lamina.errors import DataError, LaminaWarning
 
 if sys.platform == "linux":
@@ -34,15 +34,15 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("write", ["write_folder", "write_zip", "write_tar"])
-def test_workers_give_what_one_process_would(write: str, many_pictures, tmp_path: Path) -> None:
-    source = getattr(many_pictures, write)(tmp_path / {"write_zip": "a.zip", "write_tar": "a.tar"}.get(write, "a"))
+def test_workers_give_what_one_process_would(write: str, many_images, tmp_path: Path) -> None:
+    source = getattr(many_images, write)(tmp_path / {"write_zip": "a.zip", "write_tar": "a.tar"}.get(write, "a"))
     calls: list[tuple[int, int]] = []
 
     data = load_data(source, progress=lambda done, total: calls.append((done, total)))
 
-    assert len(data.train) + len(data.test) > 2 * PICTURES_PER_WORKER
+    assert len(data.train) + len(data.test) > 2 * IMAGES_PER_WORKER
     for split, images in data.splits.items():
-        pixels, targets, names = many_pictures.select(split)
+        pixels, targets, names = many_images.select(split)
         np.testing.assert_array_equal(images.pixels, pixels)
         np.testing.assert_array_equal(images.targets, targets)
         assert images.names == names
@@ -50,8 +50,8 @@ def test_workers_give_what_one_process_would(write: str, many_pictures, tmp_path
     assert calls == sorted(calls)
 
 
-def test_bad_pictures_leave_no_gap(many_pictures, tmp_path: Path) -> None:
-    root = many_pictures.write_folder(tmp_path / "set")
+def test_bad_images_leave_no_gap(many_images, tmp_path: Path) -> None:
+    root = many_images.write_folder(tmp_path / "set")
     bad = ["train/cat/0000.png", "train/dog/0777.png", "train/owl/0899.png", "test/owl/0099.png"]
     for name in bad:
         (root / name).write_bytes(b"")
@@ -60,20 +60,20 @@ def test_bad_pictures_leave_no_gap(many_pictures, tmp_path: Path) -> None:
         data = load_data(root)
 
     assert [str(warning.message) for warning in warned] == [
-        "Left out 4 pictures that could not be read: train/cat/0000.png (empty), train/dog/0777.png (empty), "
+        "Left out 4 images that could not be read: train/cat/0000.png (empty), train/dog/0777.png (empty), "
         "train/owl/0899.png (empty) and 1 more"
     ]
     assert data.problems == tuple(Problem(name, "empty") for name in bad)
     for split, images in data.splits.items():
-        pixels, targets, names = many_pictures.select(split)
+        pixels, targets, names = many_images.select(split)
         good = [place for place, name in enumerate(names) if name not in bad]
         np.testing.assert_array_equal(images.pixels, pixels[good])
         np.testing.assert_array_equal(images.targets, targets[good])
         assert images.names == tuple(names[place] for place in good)
 
 
-def test_the_last_picture_alone_may_have_another_size(many_pictures, tmp_path: Path) -> None:
-    root = many_pictures.write_folder(tmp_path / "set")
+def test_the_last_image_alone_may_have_another_size(many_images, tmp_path: Path) -> None:
+    root = many_images.write_folder(tmp_path / "set")
     Image.new("RGB", (90, 70), "red").save(root / "test" / "owl" / "0099.png")
 
     data = load_data(root)
@@ -83,8 +83,8 @@ def test_the_last_picture_alone_may_have_another_size(many_pictures, tmp_path: P
     assert data.test.pixels[-1].reshape(-1, 3).tolist() == [[255, 0, 0]] * 64 * 64
 
 
-def test_few_pictures_of_mixed_sizes_become_squares_and_of_one_size_keep_it(pictures, tmp_path: Path) -> None:
-    root = pictures.write_folder(tmp_path / "set")
+def test_few_images_of_mixed_sizes_become_squares_and_of_one_size_keep_it(image_set, tmp_path: Path) -> None:
+    root = image_set.write_folder(tmp_path / "set")
     for number, path in enumerate(root.rglob("*.png")):
         Image.new("RGB", (9, 5), (number, 0, 0)).save(path)
     one_size = load_data(root)
@@ -94,19 +94,17 @@ def test_few_pictures_of_mixed_sizes_become_squares_and_of_one_size_keep_it(pict
     assert (mixed.train.shape, mixed.size_px) == ((3, 64, 64), 64)
 
 
-def test_a_set_without_a_readable_picture_is_rejected(pictures, tmp_path: Path) -> None:
-    root = pictures.write_folder(tmp_path / "set")
+def test_a_set_without_a_readable_image_is_rejected(image_set, tmp_path: Path) -> None:
+    root = image_set.write_folder(tmp_path / "set")
     for path in root.rglob("*.png"):
         path.write_bytes(b"words")
     with pytest.raises(DataError) as raised:
         load_data(root)
-    assert str(raised.value) == (
-        "None of the 21 pictures could be read; the first is train/cat/0000.png (not a picture)."
-    )
+    assert str(raised.value) == ("None of the 21 images could be read; the first is train/cat/0000.png (not an image).")
 
 
-def test_the_stored_size_of_each_picture_is_kept(many_pictures, tmp_path: Path) -> None:
-    root = many_pictures.write_folder(tmp_path / "set")
+def test_the_stored_size_of_each_image_is_kept(many_images, tmp_path: Path) -> None:
+    root = many_images.write_folder(tmp_path / "set")
     others = {
         "train/cat/0003.png": ("PNG", Image.new("L", (30, 20), 7)),
         "train/dog/0777.png": ("JPEG", Image.new("RGB", (640, 480), (9, 9, 9))),
@@ -116,7 +114,7 @@ def test_the_stored_size_of_each_picture_is_kept(many_pictures, tmp_path: Path) 
         image.save(root / name, format_)
     (root / "train/cat/0000.png").write_bytes(b"")
 
-    with pytest.warns(LaminaWarning, match=r"^Left out 1 picture that could not be read"):
+    with pytest.warns(LaminaWarning, match=r"^Left out 1 image that could not be read"):
         data = load_data(root, Preparation(size_px=4))
 
     for images in data.splits.values():
@@ -127,15 +125,15 @@ def test_the_stored_size_of_each_picture_is_kept(many_pictures, tmp_path: Path) 
             assert size == [height, width], name
 
 
-def test_identical_rows_have_the_same_digest(pictures, tmp_path: Path) -> None:
+def test_identical_rows_have_the_same_digest(image_set, tmp_path: Path) -> None:
     files = {"a.png": (9, 0, 0), "b.png": (9, 0, 0), "c.png": (9, 0, 1), "bad.png": None}
     for name, colour in files.items():
         (tmp_path / name).write_bytes(b"")
         if colour is not None:
             Image.new("RGB", (5, 7), colour).save(tmp_path / name, "BMP" if name == "b.png" else "PNG")
-    given = [Picture(name, str(tmp_path / name)) for name in files]
+    given = [EncodedImage(name, str(tmp_path / name)) for name in files]
 
-    (*decoded, bad), size_px = decode_pictures(given, tmp_path, 6, "pad", lambda *_: None)
+    (*decoded, bad), size_px = decode_images(given, tmp_path, 6, "pad", lambda *_: None)
 
     rows = np.load(tmp_path / "pixels.npy")
     expected = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in rows]
@@ -158,19 +156,19 @@ def test_rows_are_kept_in_the_requested_order(
     np.testing.assert_array_equal(np.load(path), rows[kept])
 
 
-def test_a_few_large_pictures_are_shared_out_too(tmp_path: Path) -> None:
+def test_a_few_large_images_are_shared_out_too(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (2100, 2100, 3), np.uint8)
     for number in range(4):
         Image.fromarray(noise).save(tmp_path / f"{number}.bmp")  # of 13 MB each
-    given = list(scan_folder(tmp_path).pictures)
+    given = list(scan_folder(tmp_path).images)
     assert count_workers(given) == min(4, os.cpu_count() or 1)
     assert count_workers(given[:1]) == 1
-    assert count_workers([Picture(f"{row}", "0.bmp", size_bytes=1000, offset_bytes=row) for row in range(9)]) == 1
+    assert count_workers([EncodedImage(f"{row}", "0.bmp", size_bytes=1000, offset_bytes=row) for row in range(9)]) == 1
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="their file systems take UTF-8 names only")
-def test_names_that_are_not_utf_8_go_through_workers_and_cache(many_pictures, tmp_path: Path) -> None:
-    root = many_pictures.write_folder(tmp_path / "set")
+def test_names_that_are_not_utf_8_go_through_workers_and_cache(many_images, tmp_path: Path) -> None:
+    root = many_images.write_folder(tmp_path / "set")
     odd = os.fsdecode(b"train/cat/caf\xe9 \xff.png")
     bad = os.fsdecode(b"train/cat/\xfe.png")
     (root / "train/cat/0000.png").rename(root / odd)
@@ -182,12 +180,12 @@ def test_names_that_are_not_utf_8_go_through_workers_and_cache(many_pictures, tm
     assert first.problems == again.problems == (Problem(bad, "empty"),)
     for data in (first, again):
         row = data.train.names.index(odd)
-        np.testing.assert_array_equal(data.train.pixels[row], many_pictures.pixels["train/cat/0000.png"])
+        np.testing.assert_array_equal(data.train.pixels[row], many_images.pixels["train/cat/0000.png"])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes of this kind")
-def test_a_pipe_and_a_loop_of_links_in_a_folder_are_not_waited_for(pictures, tmp_path: Path) -> None:
-    root = pictures.write_folder(tmp_path / "set")
+def test_a_pipe_and_a_loop_of_links_in_a_folder_are_not_waited_for(image_set, tmp_path: Path) -> None:
+    root = image_set.write_folder(tmp_path / "set")
     os.mkfifo(root / "train/cat/pipe.png")
     (root / "train/cat/loop.png").symlink_to(root / "train/cat/loop.png")
     (root / "train/cat/nowhere.png").symlink_to(root / "none.png")
@@ -200,7 +198,7 @@ def test_a_pipe_and_a_loop_of_links_in_a_folder_are_not_waited_for(pictures, tmp
         Problem("train/cat/nowhere.png", "no such file"),
         Problem("train/cat/pipe.png", "not a regular file"),
     )
-    np.testing.assert_array_equal(data.train.pixels, pictures.select("train")[0])
+    np.testing.assert_array_equal(data.train.pixels, image_set.select("train")[0])
 
 
 CHILDREN = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
@@ -212,8 +210,8 @@ def find_children() -> list[int]:
 
 
 @pytest.mark.skipif(not CHILDREN.exists(), reason="only Linux lists a process's children")
-def test_a_killed_worker_is_an_error_and_nothing_is_kept(many_pictures, tmp_path: Path, cache: Path) -> None:
-    source = many_pictures.write_zip(tmp_path / "a.zip")
+def test_a_killed_worker_is_an_error_and_nothing_is_kept(many_images, tmp_path: Path, cache: Path) -> None:
+    source = many_images.write_zip(tmp_path / "a.zip")
     others = set(find_children())
 
     def kill_a_worker(done: int, total: int) -> None:
@@ -224,7 +222,7 @@ def test_a_killed_worker_is_an_error_and_nothing_is_kept(many_pictures, tmp_path
         load_data(source, progress=kill_a_worker)
 
     assert str(raised.value) == (
-        "A process that decodes pictures ended early (status -9). "
+        "A process that decodes images ended early (status -9). "
         "Nothing was kept. Try again, and close other programs if memory is short."
     )
     assert sorted(path.name for path in cache.iterdir()) == ["locks"]
@@ -233,9 +231,9 @@ def test_a_killed_worker_is_an_error_and_nothing_is_kept(many_pictures, tmp_path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
-def test_a_workers_full_disk_is_an_error_that_says_so(many_pictures, tmp_path: Path, cache: Path) -> None:
+def test_a_workers_full_disk_is_an_error_that_says_so(many_images, tmp_path: Path, cache: Path) -> None:
     """A limit on the size of files that it may write takes the place of the disk's end."""
-    source = many_pictures.write_zip(tmp_path / "a.zip")
+    source = many_images.write_zip(tmp_path / "a.zip")
     others = set(find_children())
 
     def limit_the_workers(done: int, total: int) -> None:
@@ -265,9 +263,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_during_decoding_is_an_error_that_says_so(
-    many_pictures, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    many_images, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = many_pictures.write_zip(tmp_path / "a.zip")
+    source = many_images.write_zip(tmp_path / "a.zip")
     monkeypatch.setenv("LAMINA_CACHE", str(small_disk))
 
     def fill(done: int, total: int) -> None:
@@ -284,20 +282,18 @@ def test_a_disk_that_fills_up_during_decoding_is_an_error_that_says_so(
     assert sorted(path.name for path in small_disk.iterdir()) == ["locks", "other"]
 
 
-def test_an_exception_in_the_caller_leaves_neither_process_nor_folder(
-    many_pictures, tmp_path: Path, cache: Path
-) -> None:
+def test_an_exception_in_the_caller_leaves_neither_process_nor_folder(many_images, tmp_path: Path, cache: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        load_data(many_pictures.write_zip(tmp_path / "a.zip"), progress=interrupt)
+        load_data(many_images.write_zip(tmp_path / "a.zip"), progress=interrupt)
 
     assert sorted(path.name for path in cache.iterdir()) == ["locks"]
 
 
-def test_a_script_needs_no_main_guard(many_pictures, tmp_path: Path) -> None:
-    source = many_pictures.write_zip(tmp_path / "a.zip")
+def test_a_script_needs_no_main_guard(many_images, tmp_path: Path) -> None:
+    source = many_images.write_zip(tmp_path / "a.zip")
     script = tmp_path / "script.py"
     script.write_text(f"from lamina.data import load_data\nprint(len(load_data({str(source)!r}).train))\n")
     # A module of the user's beside the script must not come before the libraries' own.
@@ -306,7 +302,7 @@ def test_a_script_needs_no_main_guard(many_pictures, tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "2700\n", "")
 
 
-def test_pictures_larger_than_the_disk_are_rejected_before_decoding(tmp_path: Path) -> None:
+def test_images_larger_than_the_disk_are_rejected_before_decoding(tmp_path: Path) -> None:
     for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         buffer = io.BytesIO()

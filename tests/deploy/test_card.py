@@ -69,7 +69,7 @@ def test_a_run_that_was_not_evaluated_has_no_figures(tmp_path):
 
 def test_the_weakest_class_and_the_calibration_are_said(runs):
     run, _ = runs["single-label"]
-    targets, chosen = run.answers["test"].targets, run.answers["test"].logits.argmax(axis=1)
+    targets, chosen = run.outputs["test"].targets, run.outputs["test"].logits.argmax(axis=1)
     recalls = [(chosen[targets == number] == number).mean() for number in range(3)]
     (line,) = re.findall(r"^- Its recall is lowest for (.*)$", build_card(run), re.MULTILINE)
     assert line.endswith(f": {100 * min(recalls):.1f} % of {(targets == int(np.argmin(recalls))).sum()} images.")

@@ -14,8 +14,8 @@ from torch import nn
 
 from lamina import load_data
 from lamina.data import Images
-from lamina.deploy.certificate import certify
-from lamina.deploy.export import OnnxModel, export_onnx, export_pt2, open_onnx
+from lamina.deploy.exported_model import OnnxModel, export_onnx, export_pt2, open_onnx
+from lamina.deploy.parity import certify
 from lamina.errors import NetError, NotFiniteError, RunError
 from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Net, Output, ReLU, Residual
 from lamina.training.model import build_model
@@ -52,10 +52,10 @@ def test_all_kinds_of_target_are_exported_with_their_probabilities(kind, data, t
         images = load_data(data).test.take_evenly(20)
     model = make_model(RESIDUAL, images, temperatures=temperatures)
     content = (export_onnx if kind == "onnx" else export_pt2)(model, "crop")
-    certificate = certify(content, kind, model, images)
-    assert certificate.pictures == 22
-    assert certificate.largest_difference <= certificate.limit
-    assert certificate.same_answers + certificate.close_calls == 22
+    parity_check = certify(content, kind, model, images)
+    assert parity_check.images == 22
+    assert parity_check.largest_difference <= parity_check.limit
+    assert parity_check.same_predictions + parity_check.close_calls == 22
     if kind == "onnx":
         session = onnxruntime.InferenceSession(content)
         assert [one.name for one in session.get_outputs()] == ["probabilities", "logits"]
@@ -103,7 +103,7 @@ def test_own_modules_and_timm_nets_are_exported_for_several_targets(data, make_b
 
 
 @pytest.mark.slow
-def test_grey_pictures_are_exported():
+def test_grey_images_are_exported():
     grey = Images(
         np.random.default_rng(0).integers(0, 256, (9, 28, 28, 1), dtype=np.uint8), np.arange(9) % 3, ("a", "b", "c"),
         tuple(map(str, range(9))), "test",
@@ -114,7 +114,7 @@ def test_grey_pictures_are_exported():
 
 
 class Deciding(nn.Module):
-    """Takes another way for dark pictures, which an export cannot follow."""
+    """Takes another way for dark images, which an export cannot follow."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,12 +138,12 @@ def test_what_cannot_be_exported_is_said_and_a_file_that_answers_otherwise_is_re
         certify(content, "onnx", model, images)
 
 
-def test_few_pictures_are_compared_in_batches_of_all_sizes_and_a_model_without_numbers_is_named():
+def test_few_images_are_compared_in_batches_of_all_sizes_and_a_model_without_numbers_is_named():
     images = load_data("shapes").test.take_evenly(1)
     model = make_model(RESIDUAL, images)
     content = export_onnx(model, "crop")
-    certificate = certify(content, "onnx", model, images)
-    assert (certificate.pictures, certificate.same_answers) == (3, 3)
+    parity_check = certify(content, "onnx", model, images)
+    assert (parity_check.images, parity_check.same_predictions) == (3, 3)
     with torch.no_grad():
         model.body[-1].bias[0] = float("nan")
     with pytest.raises(NotFiniteError, match=r"^The model's logits contain NaN or infinity: its training diverged\."):
@@ -167,7 +167,7 @@ def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
     assert predictor.probabilities(images.pixels[:5]) == pytest.approx(
         model.task.probabilities(model(torch.from_numpy(images.pixels[:5]))).detach().numpy(), abs=1e-5
     )
-    # 100 pictures or more take the way on which a net's norms would be folded.
+    # 100 images or more take the way on which a net's norms would be folded.
     assert predictor.probabilities(np.repeat(images.pixels[:1], 120, axis=0)).shape == (120, 10)
     renamed = onnx.load(file)
     renamed.graph.output[1].name = "other"

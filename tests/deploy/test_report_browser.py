@@ -1,4 +1,4 @@
-"""The report page in a real browser: no request, no error, cells that open their pictures; on a phone and on paper."""
+"""The report page in a real browser: no request, no error, cells that open their images; on a phone and on paper."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def page(browser, file):
     opened.close()
 
 
-def test_a_cell_opens_its_pictures_by_mouse_and_by_keyboard(page):
+def test_a_cell_opens_its_images_by_mouse_and_by_keyboard(page):
     links = page.locator("a[href^='#cell-']")
     assert links.count() > 1
     assert page.locator(".cell:visible").count() == 0
@@ -70,7 +70,7 @@ def choose_by_keyboard(link):
     link.page.keyboard.press("Enter")
 
 
-def test_all_pictures_are_drawn(page):
+def test_all_images_are_drawn(page):
     page.locator("a[href^='#cell-']").first.click()
     widths = page.evaluate("Promise.all([...document.images].map(one => one.decode().then(() => one.naturalWidth)))")
     assert len(widths) > 30
@@ -88,10 +88,10 @@ def test_nothing_but_tables_and_charts_is_wider_than_a_phone(page):
     assert page.evaluate("document.documentElement.scrollWidth") == 400
 
 
-def test_pictures_of_32_px_are_enlarged_by_a_whole_number(page):
+def test_images_of_32_px_are_enlarged_by_a_whole_number(page):
     page.locator("a[href^='#cell-']").first.click()
     sides = page.evaluate(
-        "[...document.querySelectorAll('.pictures img')].flatMap(one => [one.clientWidth, one.clientHeight])"
+        "[...document.querySelectorAll('.images img')].flatMap(one => [one.clientWidth, one.clientHeight])"
     )
     assert {side for side in sides if side} == {96}
 

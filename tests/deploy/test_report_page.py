@@ -16,10 +16,10 @@ from report_runs import HOSTILE, NAMES, NET, Outline, make_dataset, make_images,
 from torch import nn
 
 from lamina.data import Dataset
+from lamina.deploy.report_images import IMAGES_BYTES, MOST_OF_CELL, Evidence, show_confusions
 from lamina.deploy.report_page import build_report_page
-from lamina.deploy.report_pictures import MOST_OF_CELL, PICTURES_BYTES, Evidence, show_confusions
-from lamina.evaluation.answers import Answers
 from lamina.evaluation.evaluating import score_logits
+from lamina.evaluation.outputs import Outputs
 from lamina.runs.start import start_run
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
@@ -46,7 +46,7 @@ def test_a_page_is_whole_and_asks_for_nothing_elsewhere(pages, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_policy_allows_the_pages_own_style_and_pictures_alone(pages, kind):
+def test_the_policy_allows_the_pages_own_style_and_images_alone(pages, kind):
     (policy,) = [one for one in Outline(pages[kind]).find("meta", "content") if "default-src" in one]
     (style,) = re.findall(r"<style>(.*?)</style>", pages[kind], re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -86,10 +86,10 @@ def test_a_page_says_what_the_report_says(runs, pages, kind):
     assert ("What is confused with what" in text) == (kind != "regression")
 
 
-def test_a_cell_opens_the_pictures_that_were_confused(runs, pages):
+def test_a_cell_opens_the_images_that_were_confused(runs, pages):
     run, dataset = runs["single-label"]
-    answers = run.answers["test"]
-    chosen = answers.logits.argmax(axis=1)
+    outputs = run.outputs["test"]
+    chosen = outputs.logits.argmax(axis=1)
     page = pages["single-label"]
     cells = dict(re.findall(r'<div class="cell" id="(cell-\d+)">(.*?)<p><a', page, re.DOTALL))
     links = re.findall(r'<a href="#(cell-\d+)" aria-label="[^"]*">([\d,]+)</a>', page)
@@ -98,7 +98,7 @@ def test_a_cell_opens_the_pictures_that_were_confused(runs, pages):
     assert 0 < counts.trace() < counts.sum()
     assert sorted(int(number) for _, number in links) == sorted(counts[counts > 0].tolist())
     expected = {
-        frozenset(np.flatnonzero((answers.targets == row) & (chosen == column)).tolist())
+        frozenset(np.flatnonzero((outputs.targets == row) & (chosen == column)).tolist())
         for row, column in np.argwhere(counts > 0)
     }
     found = {
@@ -107,17 +107,17 @@ def test_a_cell_opens_the_pictures_that_were_confused(runs, pages):
     whole = {rows for rows in expected if len(rows) <= MOST_OF_CELL}
     assert whole <= found
     source = re.search(r'src="data:image/jpeg;base64,([^"]+)" alt="[^"]*?;(\d+)\.png"', cells["cell-0"])
-    with Image.open(io.BytesIO(base64.b64decode(source[1]))) as picture:
-        difference = np.asarray(picture, float) - dataset.test.pixels[int(source[2])]
-    assert np.abs(difference).mean() < 30  # noise is what JPEG keeps worst; of another picture it is 50
+    with Image.open(io.BytesIO(base64.b64decode(source[1]))) as image:
+        difference = np.asarray(image, float) - dataset.test.pixels[int(source[2])]
+    assert np.abs(difference).mean() < 30  # noise is what JPEG keeps worst; of another image it is 50
 
 
 @pytest.mark.parametrize("change", ["gone", "changed"])
-def test_without_its_data_a_page_has_no_pictures_and_says_so(runs, change):
+def test_without_its_data_a_page_has_no_images_and_says_so(runs, change):
     run, dataset = runs["single-label"]
     other = None if change == "gone" else dataclasses.replace(dataset, fingerprint="other")
     page = build_report_page(run, other)
-    assert "This page has no pictures" in page
+    assert "This page has no images" in page
     assert "image/jpeg" not in page
     assert "cell-" not in page.replace(".cell", "")
     assert dataset.test.names[0].split("/")[0] in page  # the names of the largest losses
@@ -149,20 +149,20 @@ def test_a_module_of_ones_own(tmp_path):
     run = train(tmp_path, dataset, module)
     page = build_report_page(run, dataset, dataclasses.replace(run, module=module).load_model())
     assert "A module of its own, which lamina does not store" in page
-    assert "Patches of 90 training pictures" in page
+    assert "Patches of 90 training images" in page
 
 
-def test_ten_thousand_pictures_stay_within_the_size(runs):
-    """Large noise is the worst for a JPEG: the pictures alone would have 300 MB."""
+def test_ten_thousand_images_stay_within_the_size(runs):
+    """Large noise is the worst for a JPEG: the images alone would have 300 MB."""
     names = tuple(f"class {number}" for number in range(20))
     small = make_images("single-label", 10_000, "test", names)
     images = dataclasses.replace(small, pixels=np.repeat(np.repeat(small.pixels, 6, axis=1), 6, axis=2))
     task = task_of(images)
     logits = np.random.default_rng(0).normal(size=(10_000, 20)).astype(np.float32)
     report = score_logits(task, logits, images, 0.0)
-    evidence = Evidence.collect(task, Answers("test", logits, images.targets, images.names), images)
+    evidence = Evidence.collect(task, Outputs("test", logits, images.targets, images.names), images)
     shown = show_confusions(report, evidence)
-    assert PICTURES_BYTES * 0.9 < len(shown) < PICTURES_BYTES * 1.1
+    assert IMAGES_BYTES * 0.9 < len(shown) < IMAGES_BYTES * 1.1
     count, whole = re.search(r"([\d,]+) of ([\d,]+) are in this page; the others were left out", shown).groups()
     assert whole == "10,000"
     assert int(count.replace(",", "")) == shown.count("<figure>")
@@ -174,7 +174,7 @@ def test_many_classes_are_listed_by_pairs():
     task = task_of(images)
     logits = np.random.default_rng(0).normal(size=(400, 40)).astype(np.float32)
     report = score_logits(task, logits, images, 0.0)
-    evidence = Evidence.collect(task, Answers("test", logits, images.targets, images.names), images)
+    evidence = Evidence.collect(task, Outputs("test", logits, images.targets, images.names), images)
     shown = Outline(show_confusions(report, evidence))
     assert "95 % interval" in shown.texts
     assert shown.tags.count("tr") == 51
@@ -187,11 +187,11 @@ def test_mistakes_have_the_room_first(monkeypatch):
     task = task_of(images)
     logits = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
     report = score_logits(task, logits, images, 0.0)
-    evidence = Evidence.collect(task, Answers("test", logits, images.targets, images.names), images)
+    evidence = Evidence.collect(task, Outputs("test", logits, images.targets, images.names), images)
 
     def show_within(most_bytes):
-        monkeypatch.setattr("lamina.deploy.report_pictures.PICTURES_BYTES", most_bytes)
-        cells = re.findall(r'<h3>(.*?)</h3><div class="pictures">(.*?)</div>', show_confusions(report, evidence))
+        monkeypatch.setattr("lamina.deploy.report_images.IMAGES_BYTES", most_bytes)
+        cells = re.findall(r'<h3>(.*?)</h3><div class="images">(.*?)</div>', show_confusions(report, evidence))
         figures = [(" answered correctly" in title, re.findall("<figure>.*?</figure>", own)) for title, own in cells]
         return [[own for right, own in figures if right == is_right] for is_right in (False, True)]
 
@@ -211,10 +211,10 @@ def test_mistakes_have_the_room_first(monkeypatch):
     assert 0 < measure(rest) <= measure(right) // 2
 
 
-def test_pictures_of_other_rows_are_not_shown(runs):
+def test_images_of_other_rows_are_not_shown(runs):
     run, dataset = runs["single-label"]
     order = np.arange(len(dataset.test))[::-1]
-    assert Evidence.collect(run.record.task, run.answers["test"], dataset.test.take(order)).images is None
+    assert Evidence.collect(run.record.task, run.outputs["test"], dataset.test.take(order)).images is None
 
 
 def test_a_page_depends_on_the_run_alone(runs, pages, tmp_path):
@@ -223,12 +223,12 @@ def test_a_page_depends_on_the_run_alone(runs, pages, tmp_path):
     assert build_report_page(moved, dataset, moved.load_model()) == pages["binary"]
 
 
-def test_grey_pictures(tmp_path):
+def test_grey_images(tmp_path):
     images = make_images("single-label", 60, "train")
     grey = dataclasses.replace(images, pixels=images.pixels[..., :1])
     dataset = Dataset("grey", "abc", grey, test=dataclasses.replace(grey, split="test"))
     run = train(tmp_path, dataset)
     page = Outline(build_report_page(run, dataset, run.load_model()))
     jpegs = [source for source in page.find("img", "src") if source.startswith("data:image/jpeg")]
-    with Image.open(io.BytesIO(base64.b64decode(jpegs[0].split(",")[1]))) as picture:
-        assert picture.mode == "L"
+    with Image.open(io.BytesIO(base64.b64decode(jpegs[0].split(",")[1]))) as image:
+        assert image.mode == "L"

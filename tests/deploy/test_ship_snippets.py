@@ -14,8 +14,8 @@ from PIL import ExifTags, Image
 from test_export import RESIDUAL, make_model
 
 from lamina import load_data
-from lamina.deploy.export import export_onnx, export_pt2, open_onnx
-from lamina.evaluation.pictures import decode_ahead
+from lamina.deploy.exported_model import export_onnx, export_pt2, open_onnx
+from lamina.evaluation.image_files import decode_ahead
 from lamina.training.features import predict_logits
 
 DOCUMENT = Path(__file__).parents[2] / "docs/ship.md"
@@ -26,15 +26,15 @@ def read_snippets(language: str) -> list[str]:
     return [block.partition("```")[0] for block in blocks]
 
 
-def draw_picture(images, mode: str, width: int, height: int) -> Image.Image:
-    """A picture of another size, with a transparent left half or turned on its side by its EXIF data."""
-    picture = Image.fromarray(images.pixels[3]).resize((width, height), Image.Resampling.BICUBIC)
+def draw_image(images, mode: str, width: int, height: int) -> Image.Image:
+    """An image of another size, with a transparent left half or turned on its side by its EXIF data."""
+    image = Image.fromarray(images.pixels[3]).resize((width, height), Image.Resampling.BICUBIC)
     if mode == "RGBA":
-        picture = picture.convert(mode)
-        picture.paste((0, 0, 0, 0), (0, 0, width // 2, height))
+        image = image.convert(mode)
+        image.paste((0, 0, 0, 0), (0, 0, width // 2, height))
     if mode == "turned":
-        picture.getexif()[ExifTags.Base.Orientation] = 6
-    return picture
+        image.getexif()[ExifTags.Base.Orientation] = 6
+    return image
 
 
 def run_snippet(snippet: str, folder: Path) -> list[str]:
@@ -52,10 +52,10 @@ def run_snippet(snippet: str, folder: Path) -> list[str]:
         ("stretch", "RGB", (60, 90), "shapes-pose"),
     ],
 )
-def test_python_prepares_pictures_as_lamina_does_and_needs_neither_torch_nor_lamina(resize, mode, size, data, tmp_path):
+def test_python_prepares_images_as_lamina_does_and_needs_neither_torch_nor_lamina(resize, mode, size, data, tmp_path):
     images = load_data(data).test.take_evenly(20)
     file = tmp_path / "cat.png"
-    draw_picture(images, mode, *size).save(file)
+    draw_image(images, mode, *size).save(file)
     if data == "shapes-pose":
         images = dataclasses.replace(images, pixels=images.pixels[..., :1].copy())
     (tmp_path / "pets.onnx").write_bytes(export_onnx(make_model(RESIDUAL, images), resize))
@@ -85,15 +85,15 @@ PREPARE = """async ([text, shape, resize]) => {
 
 
 @pytest.mark.slow
-def test_javascript_prepares_pictures_nearly_as_lamina_does(browser, tmp_path):
+def test_javascript_prepares_images_nearly_as_lamina_does(browser, tmp_path):
     images = load_data("shapes").test.take_evenly(20)
     page = browser.new_page()
     page.add_script_tag(content=read_snippets("javascript")[0])
-    file = tmp_path / "picture.png"
+    file = tmp_path / "image.png"
     for mode, channels in (("turned", 3), ("RGBA", 3), ("RGB", 1)):
         for resize in ("crop", "pad", "stretch"):
             for width, height in ((32, 32), (90, 60), (400, 500)):
-                draw_picture(images, mode, width, height).save(file)
+                draw_image(images, mode, width, height).save(file)
                 encoded = base64.b64encode(file.read_bytes()).decode()
                 got = np.array(page.evaluate(PREPARE, [encoded, [channels, 32, 32], resize])).reshape(32, 32, channels)
                 (chunk,) = decode_ahead([file], (channels, 32, 32), resize)

@@ -15,10 +15,10 @@ from lamina.evaluation.calibration import (
     Calibration,
     choose_sets,
     find_bins,
-    fit_margins,
+    fit_intervals,
     fit_sets,
     fit_temperatures,
-    judge_answers,
+    judge_predictions,
     measure_rejection,
 )
 from lamina.evaluation.scores import calibration_error
@@ -28,7 +28,7 @@ CLASSES = SingleLabel(("a", "b", "c"), (0.4, 0.3, 0.3))
 LABELS = MultiLabel(("x", "y", "z"), (0.5, 0.5, 0.01))
 
 
-def draw_answers(count: int, seed: int, temperature: float = 1.0, classes: int = 3):
+def draw_predictions(count: int, seed: int, temperature: float = 1.0, classes: int = 3):
     """Logits, and classes that they are calibrated for when divided by the temperature."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(size=(count, classes)) * 2
@@ -39,7 +39,7 @@ def draw_answers(count: int, seed: int, temperature: float = 1.0, classes: int =
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
 def test_a_planted_temperature_is_found_as_by_scipy(temperature):
-    logits, targets = draw_answers(4000, 0, temperature)
+    logits, targets = draw_predictions(4000, 0, temperature)
     (found,) = fit_temperatures(CLASSES, logits, targets)
     values, classes = torch.from_numpy(logits).double(), torch.from_numpy(targets)
     reference = minimize_scalar(
@@ -47,10 +47,10 @@ def test_a_planted_temperature_is_found_as_by_scipy(temperature):
     )
     assert found == pytest.approx(np.exp(reference.x), rel=0.01)
     assert found == pytest.approx(temperature, rel=0.1)
-    others, their_targets = draw_answers(4000, 1, temperature)
+    others, their_targets = draw_predictions(4000, 1, temperature)
     calibrated = CLASSES.with_temperatures((found,))
     errors = [
-        calibration_error(*judge_answers(task, torch.from_numpy(others).double(), torch.from_numpy(their_targets)))
+        calibration_error(*judge_predictions(task, torch.from_numpy(others).double(), torch.from_numpy(their_targets)))
         for task in (CLASSES, calibrated)
     ]
     assert errors[1] < 0.025
@@ -71,7 +71,7 @@ def test_labels_have_their_own_temperature_where_there_are_enough():
 
 
 def test_few_images_and_numbers_have_none_and_no_mistake_does_not_mean_infinitely_sure():
-    logits, targets = draw_answers(49, 3)
+    logits, targets = draw_predictions(49, 3)
     assert fit_temperatures(CLASSES, logits, targets) == ()
     numbers = Regression(("mm",), (0.0,), (0.0,), (1.0,))
     assert fit_temperatures(numbers, np.zeros((500, 1), np.float32), np.zeros((500, 1), np.float32)) == ()
@@ -112,7 +112,7 @@ def test_bins_and_rejections_are_counted():
 def test_sets_hold_the_right_class_as_often_as_promised(coverage):
     held, sizes = [], []
     for seed in range(30):
-        logits, targets = draw_answers(1200, seed, temperature=2.0, classes=6)
+        logits, targets = draw_predictions(1200, seed, temperature=2.0, classes=6)
         probabilities = torch.from_numpy(logits).double().softmax(1).numpy()
         threshold = fit_sets(probabilities[:200], targets[:200], coverage)
         sets = choose_sets(probabilities[200:], threshold)
@@ -128,10 +128,10 @@ def test_margins_hold_the_number_as_often_as_promised():
     held = []
     for _ in range(30):
         errors = generator.standard_cauchy((1100, 2))
-        margins = fit_margins(errors[:100], np.zeros((100, 2)), 0.9)
+        margins = fit_intervals(errors[:100], np.zeros((100, 2)), 0.9)
         held.append((np.abs(errors[100:]) <= margins).mean(axis=0))
     assert np.mean(held, axis=0) == pytest.approx(0.905, abs=0.02)
-    assert np.isinf(fit_margins(np.zeros((5, 1)), np.zeros((5, 1)), 0.9)).all()
+    assert np.isinf(fit_intervals(np.zeros((5, 1)), np.zeros((5, 1)), 0.9)).all()
 
 
 def test_a_set_is_never_empty_and_too_few_images_promise_nothing():

@@ -94,11 +94,11 @@ def test_always_the_majority_class_of_the_training_images_is_the_baseline_of_cla
     assert not report.baseline.is_beaten
 
 
-@pytest.mark.parametrize(("share", "answer", "value"), [(0.9, "yes", 0.25), (0.5, "no", 0.75), (0.0, "no", 0.75)])
-def test_the_answer_of_most_training_images_is_the_baseline_of_a_question(share, answer, value):
+@pytest.mark.parametrize(("share", "predicted", "value"), [(0.9, "yes", 0.25), (0.5, "no", 0.75), (0.0, "no", 0.75)])
+def test_the_answer_of_most_training_images_is_the_baseline_of_a_question(share, predicted, value):
     pixels, targets = np.array([[192], [64], [160], [96]]), np.array([True, False, False, False])
     report = evaluate(model_of(Binary(("cat?",), (share,))), images_of(pixels, targets, ("cat?",)))
-    assert (report.majority, report.baseline.value, report.baseline.gain) == (answer, value, 0.75 - value)
+    assert (report.majority, report.baseline.value, report.baseline.gain) == (predicted, value, 0.75 - value)
 
 
 @pytest.mark.slow
@@ -113,9 +113,9 @@ def test_the_labels_frequencies_are_the_baseline_of_labels():
     expected = np.mean([average_precision(constant, targets[:, place]) for place in range(3)])
     assert report.baseline.value == pytest.approx(expected)
     assert report.baseline.gain == pytest.approx(report.mean_average_precision - expected)
-    answers = np.zeros((200, 3), bool)
-    answers[:, 0] = True
-    f1 = 2 * (answers & targets).sum() / (answers.sum() + targets.sum())
+    outputs = np.zeros((200, 3), bool)
+    outputs[:, 0] = True
+    f1 = 2 * (outputs & targets).sum() / (outputs.sum() + targets.sum())
     assert report.baseline_micro_f1 == pytest.approx(f1)
     # The interval is what the bootstrap over images approaches.
     gains = []
@@ -234,8 +234,12 @@ def test_figures_of_a_question_equal_those_counted_pair_by_pair(case):
     assert report.question.roc_auc == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
     expected = pytest.approx(average_precision(pixels[:, 0], targets)) if yes else None
     assert report.question.average_precision == expected
-    answers = pixels[:, 0] > 128
-    recalls = [(answers[targets == answer] == answer).mean() for answer in (False, True) if (targets == answer).any()]
+    outputs = pixels[:, 0] > 128
+    recalls = [
+        (outputs[targets == predicted] == predicted).mean()
+        for predicted in (False, True)
+        if (targets == predicted).any()
+    ]
     assert report.balanced_accuracy == pytest.approx(np.mean(recalls))
 
 
@@ -290,16 +294,16 @@ def test_label_figures_equal_the_formulas_in_float64(case):
     assert [scores.support for scores in report.labels] == targets.sum(axis=0).tolist()
     known = [reference for reference in expected if reference is not None]
     assert report.score.value == pytest.approx(np.mean(known), abs=1e-6)
-    answers = pixels > 128
+    outputs = pixels > 128
     f1 = []
     for place, scores in enumerate(report.labels):
-        right = int((answers[:, place] & targets[:, place]).sum())
-        seen, there = int(answers[:, place].sum()), int(targets[:, place].sum())
+        right = int((outputs[:, place] & targets[:, place]).sum())
+        seen, there = int(outputs[:, place].sum()), int(targets[:, place].sum())
         assert scores.precision == (right / seen if seen else None)
         assert scores.recall == (right / there if there else None)
         assert scores.f1 == (pytest.approx(2 * right / (seen + there)) if seen + there else None)
         f1 += [scores.f1] if there else []
-    assert report.micro_f1 == pytest.approx(2 * (answers & targets).sum() / (answers.sum() + targets.sum()))
+    assert report.micro_f1 == pytest.approx(2 * (outputs & targets).sum() / (outputs.sum() + targets.sum()))
     assert report.macro_f1 == pytest.approx(np.mean(f1))
     yes = 1 / (1 + np.exp(-logits_of(pixels)))
     assert report.loss == pytest.approx(-np.log(np.where(targets, yes, 1 - yes)).mean(), rel=1e-6)
@@ -309,24 +313,24 @@ def test_number_figures_equal_the_formulas_in_float64_in_each_numbers_own_unit()
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (50, 2))
     medians, means, deviations = (11.0, 1.9e-4), (10.0, 2e-4), (4.0, 1e-5)
-    answers = logits_of(pixels) * deviations + means
+    outputs = logits_of(pixels) * deviations + means
     # The second number is of a size whose squares are all under 1e-4.
-    targets = (answers + generator.normal(0, 1, (50, 2)) * deviations).astype(np.float32)
+    targets = (outputs + generator.normal(0, 1, (50, 2)) * deviations).astype(np.float32)
     names = ("angle", "size")
     report = evaluate(model_of(Regression(names, medians, means, deviations)), images_of(pixels, targets, names))
 
     truth = targets.astype(np.float64)
-    errors = np.abs(answers - truth).mean(axis=0)
-    unexplained = ((answers - truth) ** 2).sum(axis=0) / ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
+    errors = np.abs(outputs - truth).mean(axis=0)
+    unexplained = ((outputs - truth) ** 2).sum(axis=0) / ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
     assert [scores.name for scores in report.numbers] == ["angle", "size"]
     assert [scores.mean_absolute_error for scores in report.numbers] == pytest.approx(errors.tolist())
     assert [scores.r2 for scores in report.numbers] == pytest.approx((1 - unexplained).tolist())
-    roots = np.sqrt(((answers - truth) ** 2).mean(axis=0))
+    roots = np.sqrt(((outputs - truth) ** 2).mean(axis=0))
     assert [scores.root_mean_squared_error for scores in report.numbers] == pytest.approx(roots.tolist())
     of_the_median = np.abs(np.array(medians) - truth)
     assert [scores.baseline_error for scores in report.numbers] == pytest.approx(of_the_median.mean(axis=0).tolist())
     assert report.baseline.value == pytest.approx(of_the_median.mean())
-    expected = mean_interval((of_the_median - np.abs(answers - truth)).mean(axis=1).tolist())
+    expected = mean_interval((of_the_median - np.abs(outputs - truth)).mean(axis=1).tolist())
     assert report.baseline.gain == pytest.approx(expected.mean, rel=1e-6)
     interval = report.baseline.gain_interval
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), rel=1e-6)

@@ -1,4 +1,4 @@
-"""Whatever a picture comes as, it is decoded, resized and answered alike."""
+"""Whatever an image comes as, it is decoded, resized and answered alike."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from PIL import Image
 
 from lamina import Recipe
 from lamina.data import Images
-from lamina.data.decoding import decode_picture
+from lamina.data.decoding import decode_image
 from lamina.errors import DataError
-from lamina.evaluation.pictures import find_pictures
+from lamina.evaluation.image_files import find_images
 from lamina.evaluation.predictor import Predictor, make_prediction
 from lamina.nets import Flatten, Net, Output
 from lamina.training.features import predict_logits
@@ -33,7 +33,7 @@ def model_of(targets: np.ndarray, names: tuple[str, ...], channels: int = 3) -> 
 
 
 MODEL = model_of(np.array([0, 1, 2]), ("cat", "dog", "hen"))
-PICTURE = np.random.default_rng(1).integers(0, 256, (9, 13, 3), np.uint8)
+IMAGE = np.random.default_rng(1).integers(0, 256, (9, 13, 3), np.uint8)
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG") -> bytes:
@@ -43,27 +43,27 @@ def encode(pixels: np.ndarray, kind: str = "PNG") -> bytes:
 
 
 def expected_of(pixels: np.ndarray) -> np.ndarray:
-    """The probabilities of a picture of the model's size."""
+    """The probabilities of an image of the model's size."""
     return torch.from_numpy(predict_logits(MODEL, np.stack([pixels]))).softmax(dim=1).numpy()[0]
 
 
 @pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
 def test_a_path_bytes_an_image_and_an_array_are_answered_alike(tmp_path: Path, resize: str) -> None:
-    (tmp_path / "a.png").write_bytes(encode(PICTURE))
-    pictures = [tmp_path / "a.png", str(tmp_path / "a.png"), encode(PICTURE), Image.fromarray(PICTURE), PICTURE]
+    (tmp_path / "a.png").write_bytes(encode(IMAGE))
+    image_set = [tmp_path / "a.png", str(tmp_path / "a.png"), encode(IMAGE), Image.fromarray(IMAGE), IMAGE]
     predictor = Predictor(MODEL, resize)
-    expected = expected_of(decode_picture(encode(PICTURE), (SIDE, SIDE), "RGB", resize))
-    np.testing.assert_array_equal(predictor.probabilities(pictures), np.stack([expected] * 5))
-    named = predictor.predict(pictures)
+    expected = expected_of(decode_image(encode(IMAGE), (SIDE, SIDE), "RGB", resize))
+    np.testing.assert_array_equal(predictor.probabilities(image_set), np.stack([expected] * 5))
+    named = predictor.predict(image_set)
     path = str(tmp_path / "a.png")
-    assert [prediction.name for prediction in named] == [path, path, "picture 2", "picture 3", "picture 4"]
+    assert [prediction.name for prediction in named] == [path, path, "image 2", "image 3", "image 4"]
     for prediction in named:
         assert list(prediction.values) == ["cat", "dog", "hen"]
         assert list(prediction.values.values()) == pytest.approx(expected.tolist(), rel=1e-6)
-        assert prediction.answer == ("cat", "dog", "hen")[int(expected.argmax())]
+        assert prediction.predicted == ("cat", "dog", "hen")[int(expected.argmax())]
 
 
-def test_one_picture_may_stand_alone_and_a_batch_is_an_array() -> None:
+def test_one_image_may_stand_alone_and_a_batch_is_an_array() -> None:
     predictor = Predictor(MODEL)
     batch = np.random.default_rng(2).integers(0, 256, (300, SIDE, SIDE, 3), np.uint8)
     expected = torch.from_numpy(predict_logits(MODEL, batch)).softmax(dim=1).numpy()
@@ -77,8 +77,8 @@ def test_one_picture_may_stand_alone_and_a_batch_is_an_array() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grey_colour_and_transparent_arrays_fit_grey_and_colour_models(channels: int) -> None:
     model = model_of(np.array([0, 1]), ("a", "b"), channels)
-    alpha = np.dstack([PICTURE, np.full(PICTURE.shape[:2], 120, np.uint8)])
-    for pixels in (PICTURE[..., 0], PICTURE[..., :1], PICTURE, alpha):
+    alpha = np.dstack([IMAGE, np.full(IMAGE.shape[:2], 120, np.uint8)])
+    for pixels in (IMAGE[..., 0], IMAGE[..., :1], IMAGE, alpha):
         squeezed = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
         np.testing.assert_array_equal(
             Predictor(model).probabilities(pixels), Predictor(model).probabilities(encode(squeezed))
@@ -93,9 +93,7 @@ def test_an_array_of_three_dimensions_is_read_as_from_arrays_reads_it() -> None:
         assert len(expected) == 5
         for given in (grey, grey[..., None], torch.from_numpy(grey), list(torch.from_numpy(grey))):
             np.testing.assert_array_equal(predictor.probabilities(given), expected)
-        np.testing.assert_array_equal(
-            predictor.probabilities(torch.from_numpy(PICTURE)), predictor.probabilities(PICTURE)
-        )
+        np.testing.assert_array_equal(predictor.probabilities(torch.from_numpy(IMAGE)), predictor.probabilities(IMAGE))
         assert len(predictor.predict(np.zeros((5, SIDE, SIDE), np.uint8))) == 5
 
 
@@ -103,28 +101,28 @@ def test_an_image_of_the_caller_is_turned_upright_and_left_as_it_was() -> None:
     opened = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(PICTURE).save(opened, "PNG", exif=exif)
+    Image.fromarray(IMAGE).save(opened, "PNG", exif=exif)
     with Image.open(opened) as image:
         given = Predictor(MODEL).probabilities(image)
         assert image.size == (13, 9)
     np.testing.assert_array_equal(given, Predictor(MODEL).probabilities(opened.getvalue()))
 
 
-def test_a_bad_picture_has_a_problem_and_the_rest_is_predicted(tmp_path: Path) -> None:
-    pictures = [
-        PICTURE,
-        b"no picture",
+def test_a_bad_image_has_a_problem_and_the_rest_is_predicted(tmp_path: Path) -> None:
+    image_set = [
+        IMAGE,
+        b"no image",
         tmp_path / "gone.png",
-        PICTURE.astype(float),
-        PICTURE[:0],
+        IMAGE.astype(float),
+        IMAGE[:0],
         np.zeros((4, 4, 2), np.uint8),
-        encode(PICTURE)[:60],
-        PICTURE,
+        encode(IMAGE)[:60],
+        IMAGE,
     ]
-    predictions = Predictor(MODEL).predict(pictures)
+    predictions = Predictor(MODEL).predict(image_set)
     assert [prediction.problem for prediction in predictions[:6]] == [
         None,
-        "not a picture",
+        "not an image",
         "no such file or directory",
         "expected uint8 pixels (H, W) or (H, W, C), got float64 of shape (9, 13, 3)",
         "expected uint8 pixels (H, W) or (H, W, C), got uint8 of shape (0, 13, 3)",
@@ -132,9 +130,9 @@ def test_a_bad_picture_has_a_problem_and_the_rest_is_predicted(tmp_path: Path) -
     ]
     assert predictions[6].problem
     assert predictions[0].values == predictions[7].values
-    assert (predictions[1].answer, predictions[1].values) == (None, {})
-    with pytest.raises(DataError, match=r"^picture 1 could not be read: not a picture\.$"):
-        Predictor(MODEL).probabilities(pictures)
+    assert (predictions[1].predicted, predictions[1].values) == (None, {})
+    with pytest.raises(DataError, match=r"^image 1 could not be read: not an image\.$"):
+        Predictor(MODEL).probabilities(image_set)
 
 
 def test_an_unknown_way_to_resize_is_rejected() -> None:
@@ -144,12 +142,12 @@ def test_an_unknown_way_to_resize_is_rejected() -> None:
 
 def test_chunks_do_not_change_the_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    pictures = [encode(generator.integers(0, 256, (9, 9, 3), np.uint8)) for _ in range(70)]
-    pictures[5] = b"broken"
-    whole = Predictor(MODEL).predict(pictures)
-    monkeypatch.setattr("lamina.evaluation.pictures.CHUNK_BYTES", 40 * 3 * SIDE * SIDE)
-    parts = Predictor(MODEL).predict(pictures)
-    assert [part.name for part in parts] == [f"picture {place}" for place in range(70)]
+    image_set = [encode(generator.integers(0, 256, (9, 9, 3), np.uint8)) for _ in range(70)]
+    image_set[5] = b"broken"
+    whole = Predictor(MODEL).predict(image_set)
+    monkeypatch.setattr("lamina.evaluation.image_files.CHUNK_BYTES", 40 * 3 * SIDE * SIDE)
+    parts = Predictor(MODEL).predict(image_set)
+    assert [part.name for part in parts] == [f"image {place}" for place in range(70)]
     assert [part.problem for part in parts] == [prediction.problem for prediction in whole]
     for part, prediction in zip(parts, whole, strict=True):
         assert list(part.values.values()) == pytest.approx(list(prediction.values.values()), rel=1e-5)
@@ -169,13 +167,13 @@ def test_predict_returns_what_iter_predict_yields_and_needs_no_loop() -> None:
     assert predictions == list(Predictor(MODEL).iter_predict(few()))
 
 
-def test_pictures_are_taken_only_as_they_are_needed() -> None:
+def test_images_are_taken_only_as_they_are_needed() -> None:
     taken = []
 
     def endless():
         while True:
             taken.append(1)
-            yield PICTURE
+            yield IMAGE
 
     predictions = Predictor(MODEL).iter_predict(endless())
     next(predictions)
@@ -185,7 +183,7 @@ def test_pictures_are_taken_only_as_they_are_needed() -> None:
 
 def test_the_callers_warnings_are_as_they_were_while_predictions_are_read() -> None:
     before = list(warnings.filters)
-    predictions = Predictor(MODEL).iter_predict([encode(PICTURE)] * 300)
+    predictions = Predictor(MODEL).iter_predict([encode(IMAGE)] * 300)
     for prediction in predictions:
         assert prediction.problem is None
     assert warnings.filters == before
@@ -193,35 +191,35 @@ def test_the_callers_warnings_are_as_they_were_while_predictions_are_read() -> N
 
 def test_values_are_named_by_the_kind_of_target() -> None:
     single = make_prediction(SingleLabel(("cat", "dog"), shares=(0.5, 0.5)), "a", (0.25, 0.75))
-    assert (single.answer, single.values) == ("dog", {"cat": 0.25, "dog": 0.75})
+    assert (single.predicted, single.values) == ("dog", {"cat": 0.25, "dog": 0.75})
     several = make_prediction(MultiLabel(("furry", "winged"), shares=(0.5, 0.5)), "a", (0.2, 0.1))
-    assert (several.answer, several.values) == ((), {"furry": 0.2, "winged": 0.1})
+    assert (several.predicted, several.values) == ((), {"furry": 0.2, "winged": 0.1})
     no = make_prediction(Binary(("metal",), shares=(0.5,)), "a", (0.25,))
-    assert (no.answer, no.values) == ("no", {"no": 0.75, "yes": 0.25})
+    assert (no.predicted, no.values) == ("no", {"no": 0.75, "yes": 0.25})
     number = make_prediction(Regression(("x", "y"), (0.0, 0.0), (0.0, 0.0), (1.0, 1.0)), "a", (1.23456789, -5.0))
-    assert number.answer == number.values == {"x": 1.234568, "y": -5.0}
+    assert number.predicted == number.values == {"x": 1.234568, "y": -5.0}
 
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pictures in folders, beside files that are none."""
+    """Images in folders, beside files that are none."""
     monkeypatch.chdir(tmp_path)
     for name in ("2.png", "1.PNG", "in/3.png", "in/deep/4.png", "[5].png", "=6.png"):
         file = tmp_path / "photos" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"any")
-    (tmp_path / "photos/in/notes.txt").write_text("no picture")
+    (tmp_path / "photos/in/notes.txt").write_text("no image")
     (tmp_path / "photos/.hidden.png").write_bytes(b"hidden")
     return tmp_path
 
 
 def found(*inputs: str) -> list[str]:
-    paths, problems = find_pictures(inputs)
+    paths, problems = find_images(inputs)
     assert problems == []
     return [str(path) for path in paths]
 
 
-def test_a_folder_stands_for_its_pictures_in_the_order_of_their_paths(photos):
+def test_a_folder_stands_for_its_images_in_the_order_of_their_paths(photos):
     expected = ["1.PNG", "2.png", "=6.png", "[5].png", "in/3.png", "in/deep/4.png"]
     assert found("photos") == [f"photos/{name}" for name in expected]
 
@@ -234,7 +232,7 @@ def test_a_pattern_is_expanded_and_a_name_that_looks_like_one_is_a_name(photos):
     assert found("photos/[5].png") == ["photos/[5].png"]
 
 
-def test_a_picture_named_in_several_ways_is_listed_once_where_it_was_named_first(photos):
+def test_an_image_named_in_several_ways_is_listed_once_where_it_was_named_first(photos):
     assert found("photos/in/3.png", "photos/in", f"{photos}/photos/in/3.png", "photos/../photos/in/*.png") == [
         "photos/in/3.png",
         "photos/in/deep/4.png",

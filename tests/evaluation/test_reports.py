@@ -162,13 +162,13 @@ def test_a_report_of_a_model_that_does_not_beat_the_baseline_begins_with_that_an
     assert verdict(LABELS, 0.0, 0.0, 0.0)[0] == (
         "The model is not measurably better than answering with the labels' frequencies."
     )
-    same_answers = dataclasses.replace(half_right, confusion=((2, 0), (2, 0)))
-    assert verdict(same_answers, 0.0, -0.3, 0.3)[1] == (
+    same_predictions = dataclasses.replace(half_right, confusion=((2, 0), (2, 0)))
+    assert verdict(same_predictions, 0.0, -0.3, 0.3)[1] == (
         f"It answers no for 100.0 % of the images, so it has hardly begun to learn. {steps}."
     )
     assert verdict(CLASSES, 0.0, -0.002, 0.002)[1] == (
         "99.8 % of the images are [red]dog, so accuracy is misleading; a constant answer has a balanced accuracy of "
-        "50.0 %. To raise the balanced accuracy, train with balance."
+        "50.0 %. To raise the balanced accuracy, train with class_weights."
     )
 
 

@@ -10,7 +10,7 @@ from sklearn.metrics import jaccard_score
 
 from lamina import load_data
 from lamina.insight.concepts import RankedStrengths, find_concepts
-from lamina.insight.layers import choose_layers
+from lamina.insight.inspected_layers import choose_layers
 from lamina.insight.probes import untrain
 from lamina.insight.units import measure_responses
 from lamina.training.model import build_model
@@ -27,7 +27,7 @@ def test_the_overlap_is_intersection_over_union(seed, count):
     assert RankedStrengths(strengths).overlap(has[None])[0, 0] == pytest.approx(jaccard_score(has, responds))
 
 
-def test_pictures_that_a_unit_does_not_answer_do_not_count_as_answered():
+def test_images_that_a_unit_does_not_answer_do_not_count_as_answered():
     strengths, truth = np.array([[2.0], [0.0], [0.0], [0.0]], np.float32), np.array([[True, True, True, False]])
     assert RankedStrengths(strengths).overlap(truth).tolist() == [[1 / 3]]
     assert RankedStrengths(np.zeros((4, 1), np.float32)).overlap(truth).tolist() == [[0.0]]
@@ -37,14 +37,14 @@ def test_a_planted_unit_is_found_and_a_random_one_is_not():
     images = load_data("shapes-attributes").test.take_evenly(400)
     generator = np.random.default_rng(0)
     noise = generator.normal(size=(6, 400, 30)).astype(np.float32)
-    planted = noise[0].copy()
-    planted[:, 17] += 4 * images.targets[:, 2]
-    found = {concept.name: concept for concept in find_concepts(planted, list(noise[1:]), images)}
+    injected = noise[0].copy()
+    injected[:, 17] += 4 * images.targets[:, 2]
+    found = {concept.name: concept for concept in find_concepts(injected, list(noise[1:]), images)}
     assert {name for name, concept in found.items() if concept.is_found} == {"striped"}
     assert found["striped"].unit == 17
     assert not any(concept.is_found for concept in find_concepts(noise[0], list(noise[1:]), images))
     # Where random weights respond to it as well, it was not learned.
-    assert not any(concept.is_found for concept in find_concepts(planted, [planted], images))
+    assert not any(concept.is_found for concept in find_concepts(injected, [injected], images))
 
 
 @pytest.mark.parametrize("seed", range(3))

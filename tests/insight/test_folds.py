@@ -1,4 +1,4 @@
-"""Folds keep copies together, and no net answers for a picture whose label it was told."""
+"""Folds keep copies together, and no net answers for an image whose label it was told."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, RecipeError
-from lamina.insight.duplicates import find_near_duplicates, group_pairs
+from lamina.insight.confident_learning import CrossPrediction, check_labels, inject_label_errors
 from lamina.insight.folds import (
     FOLDS,
     Plan,
@@ -23,7 +23,7 @@ from lamina.insight.folds import (
     multiply,
     predict_by,
 )
-from lamina.insight.labels import CrossPrediction, find_wrong_labels, plant_flips
+from lamina.insight.similarity import find_near_duplicates, group_pairs
 from lamina.nets import Flatten, Net, Output
 from lamina.targets import MULTI_LABEL
 from lamina.training.fit import PRETRAINED_HOME, fit_recipe
@@ -49,8 +49,8 @@ def draw_squares(count: int, classes: int = 2, seed: int = 0, side_px: int = 6) 
     st.integers(2, 6),
     st.integers(0, 99),
 )
-def test_groups_stay_together_and_folds_are_balanced(pictures, folds, seed):
-    strata, groups = [stratum for stratum, _ in pictures], [group for _, group in pictures]
+def test_groups_stay_together_and_folds_are_balanced(image_set, folds, seed):
+    strata, groups = [stratum for stratum, _ in image_set], [group for _, group in image_set]
     found = draw_folds(strata, groups, folds, seed)
     assert found.tolist() == draw_folds(strata, groups, folds, seed).tolist()
     for group in set(groups):
@@ -66,7 +66,7 @@ def test_other_seeds_draw_other_folds():
 
 
 def test_labels_without_meaning_are_not_remembered():
-    """Noise with random labels: a net that had seen a picture would give its label a high probability."""
+    """Noise with random labels: a net that had seen an image would give its label a high probability."""
     random = np.random.default_rng(0)
     images = Images.from_arrays(random.integers(0, 256, (200, 6, 6, 3), dtype=np.uint8), random.integers(0, 2, 200))
     prediction = cross_predict(images, net=NET, recipe=MEMORIZING, device="cpu")
@@ -74,7 +74,7 @@ def test_labels_without_meaning_are_not_remembered():
     assert 0.38 < accuracy < 0.62  # three standard deviations
 
 
-def test_a_copy_with_another_label_does_not_give_a_picture_away():
+def test_a_copy_with_another_label_does_not_give_an_image_away():
     random = np.random.default_rng(1)
     pixels = np.repeat(random.integers(0, 256, (50, 6, 6, 3), dtype=np.uint8), 2, axis=0)
     images = Images.from_arrays(pixels, np.repeat(random.integers(0, 2, 50), 2))
@@ -96,13 +96,13 @@ def test_a_wrong_label_is_found_in_every_split_and_planted_flips_are_counted():
         )
 
     steps: list[tuple[int, int]] = []
-    findings = find_wrong_labels(Dataset.from_images(train, test=test), predict)
-    assert [(suspect.row, suspect.given, suspect.suggested) for suspect in findings.suspects["train"]] == [
-        (4, "1", "0")
-    ]
-    assert [suspect.row for suspect in findings.suspects["test"]] == [7]
-    assert (findings.planted, findings.planted_found) == (2, 2)
-    assert findings.planted_recall == 1
+    findings = check_labels(Dataset.from_images(train, test=test), predict)
+    assert [
+        (label_issue.row, label_issue.given, label_issue.suggested) for label_issue in findings.label_issues["train"]
+    ] == [(4, "1", "0")]
+    assert [label_issue.row for label_issue in findings.label_issues["test"]] == [7]
+    assert (findings.injected, findings.injected_found) == (2, 2)
+    assert findings.injected_recall == 1
     assert (seen[0].targets != train.targets).sum() == 2
     assert steps[-1][0] == steps[-1][1]
     assert steps == sorted(steps)
@@ -110,21 +110,21 @@ def test_a_wrong_label_is_found_in_every_split_and_planted_flips_are_counted():
 
 def test_planted_flips_are_random():
     labels = draw_squares(300, classes=3)
-    flipped = plant_flips(labels, 0.1, seed=5)
+    flipped = inject_label_errors(labels, 0.1, seed=5)
     changed = flipped.targets != labels.targets
     assert changed.sum() == 30
     assert set(zip(labels.targets[changed].tolist(), flipped.targets[changed].tolist(), strict=True)) == {
         (one, other) for one in range(3) for other in range(3) if one != other
     }
-    assert (plant_flips(labels, 0.1, seed=6).targets != flipped.targets).any()
+    assert (inject_label_errors(labels, 0.1, seed=6).targets != flipped.targets).any()
 
 
-def test_a_rare_class_gets_few_foreign_pictures():
+def test_a_rare_class_gets_few_foreign_images():
     targets = np.where(np.arange(10_000) < 20, 10, np.arange(10_000) % 10)
     images = Images.from_arrays(np.zeros((10_000, 1, 1), np.uint8), targets)
     foreign = []
     for seed in range(10):
-        flipped = plant_flips(images, 0.02, seed).targets
+        flipped = inject_label_errors(images, 0.02, seed).targets
         assert (flipped != targets).sum() == 200
         assert np.array_equal(np.bincount(flipped), np.bincount(targets))
         foreign.append(((flipped == 10) & (targets != 10)).sum())
@@ -134,10 +134,10 @@ def test_a_rare_class_gets_few_foreign_pictures():
 @pytest.mark.parametrize("seed", range(5))
 def test_where_one_class_has_nearly_all_few_are_exchanged(seed):
     images = Images.from_arrays(np.zeros((1000, 1, 1), np.uint8), (np.arange(1000) < 30).astype(int))
-    flipped = plant_flips(images, 0.1, seed).targets
+    flipped = inject_label_errors(images, 0.1, seed).targets
     assert flipped.sum() == 30
     assert 2 <= (flipped != images.targets).sum() <= 20  # of 30 others about three are among those drawn
-    few = plant_flips(images, 0.002, seed).targets
+    few = inject_label_errors(images, 0.002, seed).targets
     assert (few != images.targets).sum() == 2
 
 
@@ -145,15 +145,15 @@ def test_of_each_label_as_many_positives_as_negatives_are_flipped():
     random = np.random.default_rng(0)
     tags = random.random((1000, 100)) < np.where(np.arange(100) < 50, 0.01, 0.99)
     images = Images.from_arrays(np.zeros((1000, 1, 1), np.uint8), tags)
-    flipped = plant_flips(images, 0.02).targets
+    flipped = inject_label_errors(images, 0.02).targets
     assert np.array_equal(flipped.sum(axis=0), tags.sum(axis=0))
     rarer = tags[:, :50].sum() + (~tags[:, 50:]).sum()
     assert (flipped != tags).sum() == 2 * round(0.02 * rarer)
     binary = Images.from_arrays(np.zeros((100, 1, 1), np.uint8), np.arange(100) < 10)
-    assert (plant_flips(binary, 0.1).targets != binary.targets).sum() == 2
+    assert (inject_label_errors(binary, 0.1).targets != binary.targets).sum() == 2
     for same in (np.zeros(8, int), np.zeros((8, 3), bool)):
         with pytest.raises(DataError, match="two classes or more"):
-            plant_flips(Images.from_arrays(np.zeros((8, 1, 1), np.uint8), same), 0.1)
+            inject_label_errors(Images.from_arrays(np.zeros((8, 1, 1), np.uint8), same), 0.1)
 
 
 def draw_icons(count: int) -> Images:
@@ -187,7 +187,7 @@ def test_a_chain_of_near_duplicates_does_not_take_a_class_away_from_its_net():
     assert (found.argmax(axis=1) == icons.targets)[icons.targets == 1].mean() > 0.9
 
 
-def test_identical_pictures_of_a_whole_label_are_divided_too():
+def test_identical_images_of_a_whole_label_are_divided_too():
     tags = np.zeros((40, 2), bool)
     tags[:6, 0] = tags[20:, 1] = True
     images = Images.from_arrays(np.zeros((40, 2, 2), np.uint8), tags)
@@ -250,8 +250,8 @@ def test_labels_are_multiplied_as_yes_and_no():
     assert np.allclose(multiply([first, second], MULTI_LABEL), [[27 / 28, 1 / (1 + 4**0.75)]])
 
 
-def test_too_few_pictures_and_numbers_are_refused():
-    with pytest.raises(DataError, match=f"at least {2 * FOLDS} training pictures"):
+def test_too_few_images_and_numbers_are_refused():
+    with pytest.raises(DataError, match=f"at least {2 * FOLDS} training images"):
         cross_predict(draw_squares(7), net=NET, recipe=RECIPE)
     numbers = Images.from_arrays(np.zeros((20, 2, 2), np.uint8), np.arange(20.0), task="regression")
     with pytest.raises(DataError, match="a number is not right or wrong"):

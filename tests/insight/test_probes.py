@@ -12,7 +12,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from lamina import load_data
-from lamina.insight.layers import choose_layers
+from lamina.insight.inspected_layers import choose_layers
 from lamina.insight.probes import PENALTIES, compare_layers, fit_ridge, probe_layers, unbiased_cka, untrain
 from lamina.training.activations import activations
 from lamina.training.loop import Training
@@ -59,7 +59,7 @@ def test_a_trained_net_knows_more_the_deeper_the_layer_and_a_random_one_does_not
         [probe.score.value for probe in probe_layers(model, train, test, layers)]
         for model in (trained, untrain(trained, train, 0), untrain(trained, train, 1))
     )
-    assert own[0] == random[0] == other[0] < 0.2  # the picture itself
+    assert own[0] == random[0] == other[0] < 0.2  # the image itself
     assert own[-1] > 0.75
     assert own[-1] > own[1] + 0.2
     assert max(random) < 0.4
@@ -81,7 +81,7 @@ def test_what_was_never_trained_stays_and_all_else_is_drawn_anew(trained):
 
 
 def define_hsic(one, other):
-    """Song et al. 2012, theorem 2: the mean over all four different pictures; nothing of our formula is used."""
+    """Song et al. 2012, theorem 2: the mean over all four different images; nothing of our formula is used."""
     terms = [
         one[i, j] * other[i, j] + one[i, j] * other[k, m] - 2 * one[i, j] * other[i, k]
         for i, j, k, m in permutations(range(len(one)), 4)

@@ -1,4 +1,4 @@
-"""Maps of what a net has learned are trusted; maps of nothing, of the picture alone or of another place are not."""
+"""Maps of what a net has learned are trusted; maps of nothing, of the image alone or of another place are not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ quick_occlusion = partial(occlusion, window_px=(4, 4), stride_px=(4, 4))
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[Model, Images]:
-    """A net after two short epochs, and pictures that it has not seen, with their right answers."""
+    """A net after two short epochs, and images that it has not seen, with their right answers."""
     shapes = load_data("shapes")
     training = Training(
         load_net("cnn-s"), shapes.train.take_evenly(3000), replace(load_recipe("cnn-s", "quick"), batch_size=100),
@@ -58,7 +58,7 @@ def test_maps_of_what_a_net_has_learned_are_mostly_trusted(trained):
 
 
 def test_the_figure_is_what_maps_point_at(trained):
-    """Against its area, which a random pixel hits, and the centre of the picture, near which figures lie."""
+    """Against its area, which a random pixel hits, and the centre of the image, near which figures lie."""
     model, images = trained
     masks = mask_shapes("shapes", "test", 100)
     centre = masks[:, 16, 16].mean()
@@ -86,7 +86,7 @@ def test_no_map_of_an_untrained_net_is_trusted(net, data):
 
 
 def mark_edges(model, pixels, targets):
-    """A map of the picture, whatever the model."""
+    """A map of the image, whatever the model."""
     del model, targets
     grey = pixels.mean(axis=3)
     return np.hypot(*np.gradient(grey, axis=(1, 2))).astype(np.float32)
@@ -120,7 +120,7 @@ def test_the_map_of_a_detector_is_trusted():
     # Where the square is small, all random places may happen to hit it.
     assert np.mean([trust.is_trusted for trust in found]) >= 0.8
     assert all(trust.before > 0.9 and trust.kept < 0.1 for trust in found)
-    assert all(trust.reason.startswith("covering the picture in") for trust in found if trust.is_trusted)
+    assert all(trust.reason.startswith("covering the image in") for trust in found if trust.is_trusted)
 
 
 @given(st.tuples(*[arrays(np.float32, 12, elements=st.integers(0, 6).map(float))] * 2))

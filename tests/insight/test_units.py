@@ -16,8 +16,8 @@ from torch import nn
 
 from lamina import load_data
 from lamina.data import Images
-from lamina.drawing.units import cut_patch
-from lamina.insight.layers import choose_layers, find_field, find_fields, name_stage, read_filters
+from lamina.drawing.unit_sheets import cut_patch
+from lamina.insight.inspected_layers import choose_layers, find_field, find_fields, name_stage, read_filters
 from lamina.insight.units import (
     Patch,
     Responses,
@@ -38,7 +38,7 @@ from lamina.zoo import NAMES, load_net
 
 @pytest.fixture(scope="module")
 def red_squares() -> Images:
-    """The pictures of the detector, and as many without their red square."""
+    """The images of the detector, and as many without their red square."""
     _, images = build_detector()
     without = images.pixels.copy()
     without[(without == RED).all(axis=-1)] = BACKGROUND
@@ -66,7 +66,7 @@ def test_a_detector_built_by_hand_says_what_it_sees(red_squares):
     assert (filters[0, 1:] < 0).all()
 
 
-def test_a_unit_that_gives_all_pictures_the_same_has_no_patches_and_costs_nothing(red_squares):
+def test_a_unit_that_gives_all_images_the_same_has_no_patches_and_costs_nothing(red_squares):
     model, _ = build_detector()
     with torch.no_grad():
         model.body[0].bias.fill_(-10.0)
@@ -96,7 +96,7 @@ def test_a_patch_is_exactly_what_the_unit_sees(first, second, pools, seed):
     place = len(net) - 3
     responses = measure_responses(model, pixels, [place + 1])[f"body.{place}"]
     patches = find_patches(responses, 1, (31, 28))
-    assume(patches)  # all pictures may have one and the same largest value
+    assume(patches)  # all images may have one and the same largest value
     patch = patches[0]
     down, across = divmod(int(responses.places[patch.row, 1]), responses.size[1])
 
@@ -309,7 +309,7 @@ def test_a_patch_at_the_border_is_cut_with_grey_beyond_it(red_squares):
     assert cut_patch(images, Patch(0, (-2, 5), (1, 3), 1.0))[..., 0].tolist() == pixels[0, :, 1:3, 0].tolist()
 
 
-def test_what_a_best_unit_reaches_by_chance_shrinks_with_pictures():
+def test_what_a_best_unit_reaches_by_chance_shrinks_with_images():
     generator = np.random.default_rng(0)
     chances = []
     for count in (10, 1000):

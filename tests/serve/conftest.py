@@ -21,7 +21,7 @@ from small_runs import DATA, RECIPE, begin_run
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run trained on the shapes, whose data is in the cache, one whose classes are named as markup, and a faulty one.
 
-    The last has a name that is not UTF-8, overflows on bright pictures, and names data that lies where nobody can look.
+    The last has a name that is not UTF-8, overflows on bright images, and names data that lies where nobody can look.
     """
     if sys.platform == "win32":
         pytest.skip("the tests look into /proc and send signals")

@@ -101,12 +101,12 @@ class Server:
             text = connection.getresponse().read()
         return int(text.decode().split(f"\n{name} ")[1].split()[0])
 
-    def ask_list(self, pictures: Sequence[bytes], path: str = "/v1/predict") -> Answer:
-        return self.ask(path, pack_list(pictures), Content_Type="application/json")
+    def ask_list(self, image_set: Sequence[bytes], path: str = "/v1/predict") -> Answer:
+        return self.ask(path, pack_list(image_set), Content_Type="application/json")
 
 
-def pack_list(pictures: Sequence[bytes]) -> bytes:
-    return json.dumps({"pictures": [base64.b64encode(picture).decode() for picture in pictures]}).encode()
+def pack_list(image_set: Sequence[bytes]) -> bytes:
+    return json.dumps({"images": [base64.b64encode(image).decode() for image in image_set]}).encode()
 
 
 def read_all(connection: socket.socket) -> bytes:

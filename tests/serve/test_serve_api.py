@@ -23,7 +23,7 @@ from lamina.deploy.serve.security import PATHS
 from lamina.errors import NetError
 
 FAULTY = "faulty%5Cudce9"
-CORPUS = Path(__file__).parents[1] / "corpus" / "pictures"
+CORPUS = Path(__file__).parents[1] / "corpus" / "images"
 
 
 def predict(run: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -31,47 +31,47 @@ def predict(run: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> dict[s
     return json.loads(capsys.readouterr().out)
 
 
-def as_dict(answer: dict[str, object]) -> dict[str, float]:
-    return {row["class"]: row["probability"] for row in answer["predictions"]}
+def as_dict(predicted: dict[str, object]) -> dict[str, float]:
+    return {row["class"]: row["probability"] for row in predicted["predictions"]}
 
 
 @pytest.mark.parametrize("name", ["shapes", "hostile"])
-def test_a_picture_gets_the_answer_of_lamina_predict(server, runs, tmp_path, capsys, name):
+def test_an_image_gets_the_answer_of_lamina_predict(server, runs, tmp_path, capsys, name):
     for kind, seed, side_px in (("PNG", 0, 32), ("JPEG", 1, 50), ("WEBP", 2, 6)):
         pixels = load_data("shapes").test.pixels[seed].repeat(-(-side_px // 32), axis=0)
         (tmp_path / "one").write_bytes(encode(pixels, kind))
         expected = predict(runs[name], tmp_path / "one", capsys)
-        answer = server.ask(f"/v1/predict?model={name}", (tmp_path / "one").read_bytes())
-        assert answer.status == 200
-        values = answer.values
-        assert (values["model"], values["answer"]) == (name, expected["answer"])
+        predicted = server.ask(f"/v1/predict?model={name}", (tmp_path / "one").read_bytes())
+        assert predicted.status == 200
+        values = predicted.values
+        assert (values["model"], values["predicted"]) == (name, expected["predicted"])
         assert as_dict(values) == expected["probabilities"]
         shares = [row["probability"] for row in values["predictions"]]
         assert shares == sorted(shares, reverse=True)
 
 
-def test_several_pictures_get_a_list_in_their_order(server):
-    pictures = [noise(seed) for seed in range(5)]
-    alone = [server.ask("/v1/predict", picture).values for picture in pictures]
-    answer = server.ask_list([*pictures[:2], b"no picture", *pictures[2:]])
-    together = answer.values
-    assert answer.status == 200
-    assert together.pop(2) == {"model": "shapes", "problem": "not a picture"}
+def test_several_images_get_a_list_in_their_order(server):
+    image_set = [noise(seed) for seed in range(5)]
+    alone = [server.ask("/v1/predict", image).values for image in image_set]
+    predicted = server.ask_list([*image_set[:2], b"no image", *image_set[2:]])
+    together = predicted.values
+    assert predicted.status == 200
+    assert together.pop(2) == {"model": "shapes", "problem": "not an image"}
     for one, other in zip(alone, together, strict=True):
-        assert one["answer"] == other["answer"]
+        assert one["predicted"] == other["predicted"]
         assert as_dict(one) == pytest.approx(as_dict(other), abs=1e-5)
 
 
-def test_a_picture_that_cannot_be_computed_fails_alone(server):
+def test_an_image_that_cannot_be_computed_fails_alone(server):
     bright = encode(np.full((6, 6, 3), 255, np.uint8))
     alone = server.ask(f"/v1/predict?model={FAULTY}", bright)
     reason = "The model's logits contain NaN or infinity: its training diverged."
     assert (alone.status, alone.values) == (500, {"error": reason})
-    answer = server.ask_list([*map(noise, range(20)), bright, noise(20)], f"/v1/predict?model={FAULTY}")
-    rows = answer.values
-    assert answer.status == 200
+    predicted = server.ask_list([*map(noise, range(20)), bright, noise(20)], f"/v1/predict?model={FAULTY}")
+    rows = predicted.values
+    assert predicted.status == 200
     assert rows.pop(20) == {"model": r"faulty\udce9", "problem": reason}
-    assert all(row["answer"] in MARKUP for row in rows)
+    assert all(row["predicted"] in MARKUP for row in rows)
     assert len(rows) == 21
     assert r'model="faulty\\udce9"' in server.ask("/metrics").body.decode()
 
@@ -88,19 +88,19 @@ def test_the_models_are_described(server, runs):
 
 
 def test_an_explanation_says_whether_it_is_trusted(server):
-    picture = encode(load_data("shapes").test.pixels[0])
-    given = server.ask("/v1/explain", picture).values
-    assert given["target"] == server.ask("/v1/predict", picture).values["answer"]
+    image = encode(load_data("shapes").test.pixels[0])
+    given = server.ask("/v1/explain", image).values
+    assert given["target"] == server.ask("/v1/predict", image).values["predicted"]
     assert isinstance(given["trusted"], bool)
     assert given["reason"]
-    for name in ("picture", "map"):
+    for name in ("image", "map"):
         assert base64.b64decode(given[name]).startswith(b"\x89PNG")
 
 
 def test_a_map_whose_tests_would_take_too_long_is_not_trusted(runs, monkeypatch):
     monkeypatch.setattr(explanation, "TEST_SECONDS", 0.0)
     model = load_run(runs["shapes"]).load_model()
-    given = explanation.explain_picture(model, load_data("shapes").test.pixels[:1])
+    given = explanation.explain_image(model, load_data("shapes").test.pixels[:1])
     assert (given["trusted"], given["reason"][:21]) == (False, "it was not tested, as")
     assert base64.b64decode(given["map"]).startswith(b"\x89PNG")
 
@@ -109,55 +109,55 @@ def test_a_map_that_would_take_too_long_is_refused_in_words(runs, monkeypatch):
     monkeypatch.setattr(explanation, "MAP_SECONDS", 0.0)
     model = load_run(runs["shapes"]).load_model()
     with pytest.raises(NetError, match=r"A map of this net would take about .* seconds on this machine"):
-        explanation.explain_picture(model, load_data("shapes").test.pixels[:1])
+        explanation.explain_image(model, load_data("shapes").test.pixels[:1])
 
 
-def test_a_training_picture_is_most_like_itself(server):
+def test_a_training_image_is_most_like_itself(server):
     train = load_data("shapes").train
     given = server.ask("/v1/similar", encode(train.pixels[-1])).values
     assert given["searched"] == len(train)
-    nearest = given["pictures"][0]
+    nearest = given["images"][0]
     assert nearest["id"] == len(train) - 1
     assert nearest["target"] == train.target_names[train.targets[-1]]
     assert nearest["similarity"] == pytest.approx(1, abs=1e-4)
-    shares = [one["similarity"] for one in given["pictures"]]
+    shares = [one["similarity"] for one in given["images"]]
     assert shares == sorted(shares, reverse=True)
     before = server.find_worker()
     for name in ("hostile", FAULTY):
         missing = server.ask(f"/v1/similar?model={name}", noise())
         assert missing.status == 404
-        assert missing.values == {"error": "The training pictures are not in this machine's cache."}
+        assert missing.values == {"error": "The training images are not in this machine's cache."}
     assert server.find_worker() == before
 
 
 @pytest.mark.parametrize("file", sorted(CORPUS.iterdir()), ids=lambda file: file.name)
-def test_damaged_pictures_are_rejected_with_a_reason(server, file):
+def test_damaged_images_are_rejected_with_a_reason(server, file):
     for task in ("predict", "explain"):
-        answer = server.ask(f"/v1/{task}", file.read_bytes())
-        assert answer.status == 422
-        assert answer.values["problem"]
+        predicted = server.ask(f"/v1/{task}", file.read_bytes())
+        assert predicted.status == 422
+        assert predicted.values["problem"]
 
 
 def test_wrong_requests_say_what_was_expected(server):
     cases = {
         ("/v1/predict?model=shape", noise(), "image/png"): (404, "There is no model 'shape'. Did you mean shapes?"),
-        ("/v1/predict", b"[]", "application/json"): (400, 'Expected JSON such as {"pictures": ["…"]}'),
-        ("/v1/predict", b'{"pictures": ["?"]}', "application/json; charset=utf-8"): (400, "each picture in base64"),
+        ("/v1/predict", b"[]", "application/json"): (400, 'Expected JSON such as {"images": ["…"]}'),
+        ("/v1/predict", b'{"images": ["?"]}', "application/json; charset=utf-8"): (400, "each image in base64"),
         ("/v1/predict", b"[" * 500, "application/json"): (400, "Expected JSON"),
-        ("/v1/predict", b"[" * 100_000, "application/json"): (413, "at most 64 pictures"),
-        ("/v1/predict", json.dumps({"pictures": [""] * 65}).encode(), "application/json"): (413, "at most 64 pictures"),
-        ("/v1/explain", b'{"pictures": ["", ""]}', "application/json"): (
+        ("/v1/predict", b"[" * 100_000, "application/json"): (413, "at most 64 images"),
+        ("/v1/predict", json.dumps({"images": [""] * 65}).encode(), "application/json"): (413, "at most 64 images"),
+        ("/v1/explain", b'{"images": ["", ""]}', "application/json"): (
             413,
-            "at most 1 picture in a request, got more",
+            "at most 1 image in a request, got more",
         ),
         ("/v1/predict", bytes(10_000_001), "image/png"): (413, "Expected at most 10 MB, got more."),
         ("/v1/nothing", b"", "image/png"): (404, "Not Found"),
         ("/v1/model", b"", "image/png"): (405, "Method Not Allowed"),
     }
     for (path, body, kind), (status, reason) in cases.items():
-        answer = server.ask(path, body, Content_Type=kind)
-        assert answer.status == status
-        assert reason in answer.values["error"]
+        predicted = server.ask(path, body, Content_Type=kind)
+        assert predicted.status == status
+        assert reason in predicted.values["error"]
     assert server.ask("/v1/predict").status == 405
 
 
@@ -173,11 +173,11 @@ def test_the_api_document_has_every_route_that_is_no_page_and_describes_the_answ
         ("/v1/similar?model=hostile", noise(), 404),
         ("/v1/model", None, 200),
     ):
-        answer = server.ask_list(body) if isinstance(body, list) else server.ask(path, body)
-        assert answer.status == status
+        predicted = server.ask_list(body) if isinstance(body, list) else server.ask(path, body)
+        assert predicted.status == status
         route = document["paths"][path.partition("?")[0]]["get" if body is None else "post"]
         schema = route["responses"][str(status)]["content"]["application/json"]["schema"]
-        assert fits(answer.values, schema, document), (path, answer.values)
+        assert fits(predicted.values, schema, document), (path, predicted.values)
         assert not fits({"model": 1}, schema, document)
     assets = {path for path in PATHS if path == "/" or path.endswith((".css", ".js", ".json"))}
     assert set(describe_api()["paths"]) == set(PATHS) - assets
@@ -189,12 +189,12 @@ def test_metrics_count_what_was_answered(server):
         return int(found[1]) if found else 0
 
     answered = 'lamina_requests_total{path="/v1/predict",status="200"}'
-    pictures = 'lamina_pictures_total{model="hostile",task="predict"}'
-    before = count(answered), count(pictures)
+    image_set = 'lamina_images_total{model="hostile",task="predict"}'
+    before = count(answered), count(image_set)
     for _ in range(3):
         server.ask("/v1/predict?model=hostile", noise())
-    assert (count(answered), count(pictures)) == (before[0] + 3, before[1] + 3)
-    assert count("lamina_queue_pictures") == 0
+    assert (count(answered), count(image_set)) == (before[0] + 3, before[1] + 3)
+    assert count("lamina_queue_images") == 0
     assert count("lamina_worker_ready") == 1
     assert server.ask("/healthz").status == server.ask("/readyz").status == 200
 
@@ -215,9 +215,9 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(runs, 
             wait_until(lambda: server.read_gauge("lamina_held_bytes") == len(noise()) + len("abc"))
             server.process.send_signal(number)
             for client in (waiting, sending):
-                answer = read_all(client)
-                assert answer.startswith(b"HTTP/1.1 503 ")
-                assert answer.endswith(b'{"error": "The server is shutting down. Try again."}')
+                predicted = read_all(client)
+                assert predicted.startswith(b"HTTP/1.1 503 ")
+                assert predicted.endswith(b'{"error": "The server is shutting down. Try again."}')
             assert server.process.wait(PATIENCE_SECONDS) == status
         printed = server.process.stderr.read()
         assert printed.endswith(said)

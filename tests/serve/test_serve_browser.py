@@ -34,8 +34,8 @@ PASTE = DROP.replace(
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("picture") / "<b>shape.png"
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("image") / "<b>shape.png"
     file.write_bytes(encode(load_data("shapes").test.pixels[0]))
     return file
 
@@ -47,28 +47,28 @@ def page(browser: Browser, server) -> Iterator[Page]:
         yield opened
 
 
-def give(page: Page, picture: Path, how: str = DROP) -> None:
-    page.evaluate(how, [base64.b64encode(picture.read_bytes()).decode(), picture.name])
+def give(page: Page, image: Path, how: str = DROP) -> None:
+    page.evaluate(how, [base64.b64encode(image.read_bytes()).decode(), image.name])
 
 
-def test_a_dropped_or_pasted_picture_gets_the_answer_of_lamina_predict(page, runs, picture, capsys):
-    assert main(["predict", str(runs["shapes"]), str(picture), "--json"]) == 0
+def test_a_dropped_or_pasted_image_gets_the_answer_of_lamina_predict(page, runs, image, capsys):
+    assert main(["predict", str(runs["shapes"]), str(image), "--json"]) == 0
     expected = json.loads(capsys.readouterr().out)
     first = max(expected["probabilities"].values())
     for how in (DROP, PASTE):
-        give(page, picture, how)
+        give(page, image, how)
         card = page.get_by_role("region", name="shapes")
-        expect(card.locator(".answer")).to_have_text(expected["answer"])
+        expect(card.locator(".answer")).to_have_text(expected["predicted"])
         row = card.get_by_role("row").nth(1)
-        expect(row.get_by_role("rowheader")).to_have_text(expected["answer"])
+        expect(row.get_by_role("rowheader")).to_have_text(expected["predicted"])
         expect(row.get_by_role("cell").last).to_have_text(f"{100 * first:.1f}%")
         expect(page.get_by_role("status")).to_contain_text(f"shapes answers {expected['answer']}.")
-        expect(page.get_by_alt_text("The picture you gave")).to_be_visible()
+        expect(page.get_by_alt_text("The image you gave")).to_be_visible()
         page.reload()
 
 
-def test_names_are_text_and_several_models_stand_side_by_side(page, picture):
-    give(page, picture)
+def test_names_are_text_and_several_models_stand_side_by_side(page, image):
+    give(page, image)
     card = page.get_by_role("region", name="hostile")
     expect(card).to_contain_text("<script>alert(1)</script>")
     expect(card).to_contain_text("<img src=x onerror=")
@@ -80,41 +80,41 @@ def test_names_are_text_and_several_models_stand_side_by_side(page, picture):
     assert left["x"] + left["width"] <= right["x"]
 
 
-def test_an_explanation_and_similar_pictures_are_shown_when_asked_for(page, picture):
-    give(page, picture)
+def test_an_explanation_and_similar_images_are_shown_when_asked_for(page, image):
+    give(page, image)
     card = page.get_by_role("region", name="shapes")
     card.get_by_role("button", name="What is this based on?").click()
     expect(card.locator(".map img")).to_have_count(2)
     expect(page.get_by_role("status")).to_contain_text("trusted")
-    card.get_by_role("button", name="Similar training pictures").click()
+    card.get_by_role("button", name="Similar training images").click()
     expect(card.locator(".similar img")).to_have_count(6)
     assert card.locator(".similar img").evaluate_all("images => images.every(image => image.naturalWidth === 32)")
     other = page.get_by_role("region", name="hostile")
-    other.get_by_role("button", name="Similar training pictures").click()
-    expect(other).to_contain_text("The training pictures are not in this machine's cache")
+    other.get_by_role("button", name="Similar training images").click()
+    expect(other).to_contain_text("The training images are not in this machine's cache")
 
 
-def test_the_keyboard_is_enough(page, picture):
+def test_the_keyboard_is_enough(page, image):
     page.on("filechooser", lambda _: None)  # the browser is told to wait for us before the key is pressed
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "file"
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
-    chooser.value.set_files(picture)
+    chooser.value.set_files(image)
     card = page.get_by_role("region", name="shapes")
     expect(card.locator(".answer")).to_be_visible()
     seen = []
     for _ in range(4):
         page.keyboard.press("Tab")
         seen.append(page.evaluate("document.activeElement.textContent || document.activeElement.id"))
-    assert seen == ["camera", "5 more", "What is this based on?", "Similar training pictures"]
+    assert seen == ["camera", "5 more", "What is this based on?", "Similar training images"]
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Enter")
     expect(card.locator(".similar img")).to_have_count(6)
 
 
-def test_an_older_answer_never_stands_beside_a_newer_picture(page, picture, tmp_path):
-    give(page, picture)
+def test_an_older_answer_never_stands_beside_a_newer_image(page, image, tmp_path):
+    give(page, image)
     card = page.get_by_role("region", name="shapes")
     expect(card.locator(".answer")).to_be_visible()
     held = []
@@ -144,22 +144,22 @@ def test_an_older_answer_never_stands_beside_a_newer_picture(page, picture, tmp_
     assert [text for text in page.evaluate("said") if "shapes answers" not in text] == []
     expect(page.locator(".map")).to_have_count(0)
     page.evaluate("document.dispatchEvent(new DragEvent('drop', {dataTransfer: new DataTransfer(), cancelable: true}))")
-    expect(page.get_by_role("status")).to_have_text("That was not a picture file.")
+    expect(page.get_by_role("status")).to_have_text("That was not an image file.")
 
 
-def test_what_is_no_picture_is_said_in_words(page, tmp_path):
-    (tmp_path / "notes.png").write_text("no picture")
+def test_what_is_no_image_is_said_in_words(page, tmp_path):
+    (tmp_path / "notes.png").write_text("no image")
     page.locator("#file").set_input_files(tmp_path / "notes.png")
-    expect(page.get_by_role("region", name="shapes")).to_contain_text("No answer: not a picture")
-    expect(page.get_by_role("status")).to_contain_text("shapes: No answer: not a picture. hostile: No answer: not")
+    expect(page.get_by_role("region", name="shapes")).to_contain_text("No answer: not an image")
+    expect(page.get_by_role("status")).to_contain_text("shapes: No answer: not an image. hostile: No answer: not")
     (tmp_path / "notes.png").unlink()
     page.locator("#file").dispatch_event("change")
-    expect(page.get_by_role("status")).to_have_text("This cannot be read. Give a picture file.")
+    expect(page.get_by_role("status")).to_have_text("This cannot be read. Give an image file.")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width_px", [400, 1400])
-def test_axe_finds_nothing_and_nothing_is_cut_off(browser, server, picture, scheme, width_px):
+def test_axe_finds_nothing_and_nothing_is_cut_off(browser, server, image, scheme, width_px):
     from axe_playwright_python.sync_playwright import Axe
 
     # The policy would keep axe out, which is no part of the page.
@@ -167,10 +167,10 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(browser, server, picture, sche
     page = context.new_page()
     page.goto(server.url)
     expect(page.locator("#models")).to_contain_text("shapes")
-    give(page, picture)
+    give(page, image)
     card = page.get_by_role("region", name="shapes")
     card.get_by_role("button", name="What is this based on?").click()
-    card.get_by_role("button", name="Similar training pictures").click()
+    card.get_by_role("button", name="Similar training images").click()
     expect(card.locator(".similar img")).to_have_count(6)
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
@@ -180,7 +180,7 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(browser, server, picture, sche
     context.close()
 
 
-def test_the_page_asks_for_the_token_and_does_not_keep_it(browser, runs, picture):
+def test_the_page_asks_for_the_token_and_does_not_keep_it(browser, runs, image):
     with serving(runs["hostile"], LAMINA_TOKEN="a secret") as guarded:
         context = browser.new_context()
         page = context.new_page()
@@ -199,7 +199,7 @@ def test_the_page_asks_for_the_token_and_does_not_keep_it(browser, runs, picture
         page.get_by_label("Token of this server").fill("a secret")
         page.get_by_role("button", name="Connect").click()
         expect(page.locator("#models")).to_contain_text("Served: hostile")
-        give(page, picture)
+        give(page, image)
         expect(page.get_by_role("region", name="hostile").locator(".answer")).to_be_visible()
         assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
         context.close()

@@ -20,13 +20,13 @@ from lamina.cli import main
 from lamina.data import Preparation, load_data
 from lamina.deploy.serve.openapi import describe_api
 from lamina.evaluation.calibration import Calibration
-from lamina.runs.load import load_run
 from lamina.runs.record import OwnModule
+from lamina.runs.stored import load_run
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
 from small_runs import DATA, NET, RECIPE, begin_run
 
-PICTURE = encode(np.random.default_rng(3).integers(0, 256, (40, 32, 3), np.uint8))
+IMAGE = encode(np.random.default_rng(3).integers(0, 256, (40, 32, 3), np.uint8))
 ROWS = np.arange(12)
 TARGETS = {
     "multi-label": (np.stack([ROWS % 2 > 0, ROWS % 3 > 0], axis=1), ("wet", "old")),
@@ -37,7 +37,7 @@ TARGETS = {
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run of each kind of target, of grey pictures, of a timm net, and with a temperature; untrained."""
+    """A run of each kind of target, of grey images, of a timm net, and with a temperature; untrained."""
     folder = tmp_path_factory.mktemp("kinds")
     wide = replace(DATA.train, pixels=np.random.default_rng(1).integers(0, 256, (12, 32, 32, 3), np.uint8))
     given = {
@@ -63,7 +63,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def cached(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two runs, one of which overflows on bright pictures, and a cache with their training pictures."""
+    """A folder of two runs, one of which overflows on bright images, and a cache with their training images."""
     folder = tmp_path_factory.mktemp("cached")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAMINA_CACHE", str(folder / "cache"))
@@ -103,19 +103,19 @@ def server(kinds: dict[str, Path], cached: Path, tmp_path_factory: pytest.TempPa
 
 @pytest.mark.parametrize("name", [*TARGETS, "grey", "timm", "calibrated"])
 def test_every_kind_gets_the_answer_of_lamina_predict(server, kinds, tmp_path, capsys, name):
-    (tmp_path / "one.png").write_bytes(PICTURE)
+    (tmp_path / "one.png").write_bytes(IMAGE)
     assert main(["predict", str(kinds[name]), str(tmp_path / "one.png"), "--json"]) == 0
     expected = json.loads(capsys.readouterr().out)
-    values = server.ask(f"/v1/predict?model={name}", PICTURE).values
+    values = server.ask(f"/v1/predict?model={name}", IMAGE).values
     document = describe_api()
     assert fits(values, document["components"]["schemas"]["Answer"], document)
     assert values["model"] == name
     assert values.get("question") == expected.get("question")
     if name == "regression":
         rows = {row["name"]: row["value"] for row in values["predictions"]}
-        assert rows == values["answer"] == pytest.approx(expected["answer"], rel=1e-5)
+        assert rows == values["predicted"] == pytest.approx(expected["predicted"], rel=1e-5)
     else:
-        assert values["answer"] == expected["answer"]
+        assert values["predicted"] == expected["predicted"]
         rows = {row["class"]: row["probability"] for row in values["predictions"]}
         assert rows == pytest.approx(expected["probabilities"], rel=1e-5)
     (model,) = (one for one in server.ask("/v1/model").values["models"] if one["model"] == name)
@@ -123,20 +123,20 @@ def test_every_kind_gets_the_answer_of_lamina_predict(server, kinds, tmp_path, c
     assert model["calibrated"] == (name == "calibrated")
     assert model["channels"] == (1 if name == "grey" else 3)
     assert fits(model, document["components"]["schemas"]["Model"], document)
-    given = server.ask(f"/v1/explain?model={name}", PICTURE).values
+    given = server.ask(f"/v1/explain?model={name}", IMAGE).values
     assert fits(given, document["components"]["schemas"]["Explanation"], document)
     assert given["target"] in ("cat", "dog", "hen", *TARGETS.get(name, ((), ()))[1])
     assert base64.b64decode(given["map"]).startswith(b"\x89PNG")
-    assert server.ask(f"/v1/similar?model={name}", PICTURE).status == 404
+    assert server.ask(f"/v1/similar?model={name}", IMAGE).status == 404
 
 
 def test_of_a_model_that_diverged_nothing_is_shown(server):
     bright = encode(np.full((8, 8, 3), 255, np.uint8))
     for task in ("predict", "explain", "similar"):
         assert server.ask(f"/v1/{task}?model=sound", bright).status == 200
-        answer = server.ask(f"/v1/{task}?model=diverged", bright)
-        assert answer.status == 500
-        assert answer.values == {"error": "The model's logits contain NaN or infinity: its training diverged."}
+        predicted = server.ask(f"/v1/{task}?model=diverged", bright)
+        assert predicted.status == 500
+        assert predicted.values == {"error": "The model's logits contain NaN or infinity: its training diverged."}
 
 
 @pytest.mark.parametrize("path", ["/secret", "/multi-label/secret", "/link", "/v1/model/secret"])
@@ -149,11 +149,11 @@ def test_the_page_shows_every_kind(server, browser):
     from playwright.sync_api import expect
 
     with open_page(browser, server.url) as page:
-        page.locator("#file").set_input_files({"name": "one.png", "mimeType": "image/png", "buffer": PICTURE})
+        page.locator("#file").set_input_files({"name": "one.png", "mimeType": "image/png", "buffer": IMAGE})
         for name in (*TARGETS, "grey", "timm", "calibrated"):
-            answer = server.ask(f"/v1/predict?model={name}", PICTURE).values
+            predicted = server.ask(f"/v1/predict?model={name}", IMAGE).values
             card = page.get_by_role("region", name=name)
-            said = answer["answer"]
+            said = predicted["predicted"]
             if name == "multi-label":
                 said = ", ".join(said) or "none of the labels"
             elif name == "binary":
@@ -161,7 +161,7 @@ def test_the_page_shows_every_kind(server, browser):
             elif name == "regression":
                 said = ", ".join(f"{key} {float(f'{value:.6g}'):g}" for key, value in said.items())
             expect(card.locator(".answer")).to_have_text(said)
-            expect(card.get_by_role("row")).to_have_count(1 + len(answer["predictions"]))
+            expect(card.get_by_role("row")).to_have_count(1 + len(predicted["predictions"]))
             expect(card.get_by_role("columnheader").first).to_have_text(
                 {"multi-label": "label", "regression": "name"}.get(name, "class")
             )

@@ -25,7 +25,7 @@ LIMITS = """
 from lamina.deploy.serve import bodies, protocol, worker
 protocol.CONNECTIONS, protocol.HEAD_SECONDS, protocol.TAKE_SECONDS = 8, 3.0, 2.0
 bodies.BODY_SECONDS, worker.SECONDS["predict"], worker.RETRY_SECONDS = 1.5, 3.0, 0.1
-worker.ANSWER_LIMIT_BYTES = 300_000
+worker.RESPONSE_LIMIT_BYTES = 300_000
 """
 
 
@@ -47,11 +47,11 @@ def hasty(runs, tmp_path_factory):
         wait_until(lambda: started.read_gauge("lamina_held_bytes") == 0)
 
 
-async def post(port: int, picture: bytes) -> tuple[int, bytes]:
+async def post(port: int, image: bytes) -> tuple[int, bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(picture)}\r\nConnection: close"
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(image)}\r\nConnection: close"
     try:
-        writer.write(f"{head}\r\n\r\n".encode() + picture)
+        writer.write(f"{head}\r\n\r\n".encode() + image)
         given = await reader.read()
     except ConnectionError:
         return 503, b""  # turned away before all was sent
@@ -61,21 +61,21 @@ async def post(port: int, picture: bytes) -> tuple[int, bytes]:
 
 
 def test_a_flood_of_requests_gets_right_answers_or_is_turned_away(server):
-    pictures = [noise(seed) for seed in range(10)]
-    expected = [server.ask("/v1/predict", picture).values["answer"] for picture in pictures]
+    image_set = [noise(seed) for seed in range(10)]
+    expected = [server.ask("/v1/predict", image).values["predicted"] for image in image_set]
 
     async def flood() -> list[tuple[int, bytes]]:
-        return await asyncio.gather(*(post(server.port, pictures[number % 10]) for number in range(500)))
+        return await asyncio.gather(*(post(server.port, image_set[number % 10]) for number in range(500)))
 
     with server.bounded():
-        answers = asyncio.run(flood())
-    statuses = [status for status, _ in answers]
+        outputs = asyncio.run(flood())
+    statuses = [status for status, _ in outputs]
     assert set(statuses) <= {200, 503}
     assert statuses.count(200) >= 100
-    for number, (status, body) in enumerate(answers):
+    for number, (status, body) in enumerate(outputs):
         if status == 200:
-            assert json.loads(body)["answer"] == expected[number % 10]
-    assert server.ask("/v1/predict", pictures[0]).values["answer"] == expected[0]
+            assert json.loads(body)["predicted"] == expected[number % 10]
+    assert server.ask("/v1/predict", image_set[0]).values["predicted"] == expected[0]
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -89,23 +89,23 @@ def make_bomb(side_px: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def test_bombs_and_truncated_pictures_are_rejected_and_the_rest_is_answered(server):
+def test_bombs_and_truncated_images_are_rejected_and_the_rest_is_answered(server):
     whole = encode(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8), "JPEG")
-    expected = server.ask("/v1/predict", noise()).values["answer"]
+    expected = server.ask("/v1/predict", noise()).values["predicted"]
     bomb = make_bomb(20_000)
     assert len(bomb) < 100_000
-    lists = b'{"pictures":[' + b"[]," * 3_300_000 + b"[]]}"
+    lists = b'{"images":[' + b"[]," * 3_300_000 + b"[]]}"
     with server.bounded():
-        for picture, problem in (
+        for image, problem in (
             (bomb, "more than 50 megapixels"),
             (whole[: len(whole) // 2], "truncated"),
             (b"", "empty"),
             (b"\x89PNG\r\n\x1a\n" + bytes(1000), None),
         ):
-            answer = server.ask("/v1/predict", picture)
-            assert answer.status == 422
-            assert problem is None or answer.values["problem"] == problem
-            assert server.ask("/v1/predict", noise()).values["answer"] == expected
+            predicted = server.ask("/v1/predict", image)
+            assert predicted.status == 422
+            assert problem is None or predicted.values["problem"] == problem
+            assert server.ask("/v1/predict", noise()).values["predicted"] == expected
         assert server.ask("/v1/predict", lists, Content_Type="application/json").status == 413
 
 
@@ -159,7 +159,7 @@ def test_the_bodies_of_all_requests_are_bounded_together(server):
 
 
 @pytest.mark.slow
-def test_pictures_that_take_long_are_computed_in_smaller_batches(hasty):
+def test_images_that_take_long_are_computed_in_smaller_batches(hasty):
     large = encode(np.zeros((4500, 4500, 3), np.uint8))  # sixteen of them take longer than a batch may
     before = hasty.read_gauge("lamina_worker_restarts_total")
     assert [hasty.ask_list([large] * count).status for count in (1, 20)] == [200, 200]
@@ -170,7 +170,7 @@ def test_pictures_that_take_long_are_computed_in_smaller_batches(hasty):
 def test_a_worker_whose_answer_is_too_long_is_replaced(hasty):
     before = hasty.read_gauge("lamina_worker_restarts_total")
     rows = hasty.ask_list([noise(seed) for seed in range(16)], "/v1/predict?model=wordy").values
-    assert all(row["answer"] in WORDY for row in rows)
+    assert all(row["predicted"] in WORDY for row in rows)
     assert hasty.read_gauge("lamina_worker_restarts_total") == before + 1
 
 
@@ -187,12 +187,12 @@ def test_slow_clients_are_cut_off_while_others_are_answered(hasty):
     ]
     began = time.monotonic()
     connections = [hasty.connect() for _ in cases]
-    for connection, (beginning, answer, more) in zip(connections, cases, strict=True):
+    for connection, (beginning, predicted, more) in zip(connections, cases, strict=True):
         connection.settimeout(30)
         connection.sendall(beginning)
-        if answer:
+        if predicted:
             received = b""
-            while not received.endswith(answer):
+            while not received.endswith(predicted):
                 received += connection.recv(65536)
             connection.sendall(more)
     assert [hasty.ask("/v1/predict", noise(seed)).status for seed in range(20)] == [200] * 20
@@ -230,9 +230,9 @@ def test_more_connections_than_the_limit_are_closed_at_once(hasty):
     try:
         refused = connections[-1]
         refused.settimeout(10)
-        answer = read_all(refused)
-        assert answer.startswith(b"HTTP/1.1 503 ")
-        assert b"X-Content-Type-Options: nosniff\r\n" in answer
+        predicted = read_all(refused)
+        assert predicted.startswith(b"HTTP/1.1 503 ")
+        assert b"X-Content-Type-Options: nosniff\r\n" in predicted
     finally:
         for connection in connections:
             connection.close()
@@ -242,26 +242,26 @@ def test_more_connections_than_the_limit_are_closed_at_once(hasty):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_dies_or_hangs_is_replaced(hasty, number):
-    expected = [hasty.ask("/v1/predict", noise(seed)).values["answer"] for seed in range(4)]
+    expected = [hasty.ask("/v1/predict", noise(seed)).values["predicted"] for seed in range(4)]
     worker = hasty.find_worker()
     os.kill(worker, number)
     with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(lambda seed: hasty.ask_list([noise(seed)]), range(4)))
-    assert [answer.status for answer in answers] == [200] * 4
-    rows = [answer.values[0] for answer in answers]
-    # The picture that it had alone gets no answer; those that waited do.
+        outputs = list(threads.map(lambda seed: hasty.ask_list([noise(seed)]), range(4)))
+    assert [predicted.status for predicted in outputs] == [200] * 4
+    rows = [predicted.values[0] for predicted in outputs]
+    # The image that it had alone gets no answer; those that waited do.
     why = "ended" if number == signal.SIGKILL else "took longer than 3 seconds"
-    lost = {"model": "hostile", "problem": f"The process that computes {why} with this picture."}
+    lost = {"model": "hostile", "problem": f"The process that computes {why} with this image."}
     assert sum(row == lost for row in rows) <= 1
-    for row, answer in zip(rows, expected, strict=True):
-        assert row == lost or row["answer"] == answer
+    for row, predicted in zip(rows, expected, strict=True):
+        assert row == lost or row["predicted"] == predicted
     assert hasty.find_worker() != worker
     assert hasty.ask("/readyz").status == 200
 
 
 @pytest.mark.slow
 def test_a_worker_that_cannot_be_started_is_tried_again(hasty):
-    expected = hasty.ask("/v1/predict", noise()).values["answer"]
+    expected = hasty.ask("/v1/predict", noise()).values["predicted"]
     kept = http.client.HTTPConnection(hasty.host, hasty.port, timeout=30)
     before = hasty.read_gauge("lamina_worker_restarts_total", kept)
     limits = resource.prlimit(hasty.process.pid, resource.RLIMIT_NOFILE)
@@ -271,18 +271,18 @@ def test_a_worker_that_cannot_be_started_is_tried_again(hasty):
         # In a list, so that the answer leaves the connection open.
         kept.request("POST", "/v1/predict", pack_list([noise()]), {"Content-Type": "application/json"})
         (row,) = json.loads(kept.getresponse().read())
-        assert row["problem"] == "The process that computes ended with this picture."
+        assert row["problem"] == "The process that computes ended with this image."
         wait_until(lambda: hasty.read_gauge("lamina_worker_restarts_total", kept) >= before + 3)
     finally:
         kept.close()
         resource.prlimit(hasty.process.pid, resource.RLIMIT_NOFILE, limits)
-    assert hasty.ask("/v1/predict", noise()).values["answer"] == expected
+    assert hasty.ask("/v1/predict", noise()).values["predicted"] == expected
 
 
 @pytest.mark.slow
 def test_predictions_come_before_explanations_and_clients_that_left_are_forgotten(hasty):
     def wait_until_waiting(count: int) -> None:
-        wait_until(lambda: hasty.read_gauge("lamina_queue_pictures") == count)
+        wait_until(lambda: hasty.read_gauge("lamina_queue_images") == count)
 
     def ask(task: str) -> float:
         assert hasty.ask(f"/v1/{task}", noise()).status == 200
@@ -308,15 +308,15 @@ def test_predictions_come_before_explanations_and_clients_that_left_are_forgotte
 
 
 @pytest.mark.slow
-def test_pictures_lost_with_others_are_tried_again_and_the_queue_is_bounded(hasty):
-    pictures = [noise(seed) for seed in range(64)]
-    expected = [one["answer"] for one in hasty.ask_list(pictures).values]
+def test_images_lost_with_others_are_tried_again_and_the_queue_is_bounded(hasty):
+    image_set = [noise(seed) for seed in range(64)]
+    expected = [one["predicted"] for one in hasty.ask_list(image_set).values]
     os.kill(hasty.find_worker(), signal.SIGSTOP)
     with ThreadPoolExecutor(3) as threads:
-        answers = list(threads.map(lambda _: hasty.ask_list(pictures), range(3)))
-    assert sorted(answer.status for answer in answers) == [200, 200, 503]
-    for answer in answers:
-        if answer.status == 503:
-            assert answer.headers["retry-after"] == "1"
+        outputs = list(threads.map(lambda _: hasty.ask_list(image_set), range(3)))
+    assert sorted(predicted.status for predicted in outputs) == [200, 200, 503]
+    for predicted in outputs:
+        if predicted.status == 503:
+            assert predicted.headers["retry-after"] == "1"
         else:
-            assert [one["answer"] for one in answer.values] == expected
+            assert [one["predicted"] for one in predicted.values] == expected

@@ -70,8 +70,11 @@ def test_only_its_own_page_may_post(server):
         {"Origin": f"http://127.0.0.1:{server.port + 1}"},
         {"Origin": own.replace("http:", "https:")},
     ):
-        answer = server.ask("/v1/predict", noise(), **headers)
-        assert (answer.status, answer.values) == (403, {"error": "Pages of other origins may not use this server."})
+        predicted = server.ask("/v1/predict", noise(), **headers)
+        assert (predicted.status, predicted.values) == (
+            403,
+            {"error": "Pages of other origins may not use this server."},
+        )
     allowed = server.ask("/v1/predict", method="OPTIONS", Origin="http://evil.example")
     assert not [name for name in allowed.headers if name.startswith("access-control-")]
 
@@ -112,9 +115,9 @@ def test_no_path_leads_to_a_file_that_is_no_part_of_the_page(server, path):
 
 @pytest.mark.parametrize("model", ["../shapes", "shapes/", "%00", "/etc/passwd", "", "shapes%0d%0aX-Own: 1"])
 def test_no_model_name_leads_to_a_folder(server, model):
-    answer = server.ask(f"/v1/predict?model={model.replace(' ', '%20')}", noise())
-    assert answer.status == 404
-    assert "x-own" not in answer.headers
+    predicted = server.ask(f"/v1/predict?model={model.replace(' ', '%20')}", noise())
+    assert predicted.status == 404
+    assert "x-own" not in predicted.headers
 
 
 def test_with_a_token_nothing_of_the_model_is_told_without_it(guarded):
@@ -125,17 +128,17 @@ def test_with_a_token_nothing_of_the_model_is_told_without_it(guarded):
             {"Authorization": TOKEN},
             {"Authorization": f"Basic {TOKEN}"},
         ):
-            answer = guarded.ask(path, noise() if path.endswith("predict") else None, **given)
-            assert answer.status == 401
-            assert answer.headers["www-authenticate"] == "Bearer"
+            predicted = guarded.ask(path, noise() if path.endswith("predict") else None, **given)
+            assert predicted.status == 401
+            assert predicted.headers["www-authenticate"] == "Bearer"
     named = {"Authorization": f"Bearer {TOKEN}"}
     assert guarded.ask("/v1/model", **named).status == 200
     assert guarded.ask("/v1/predict", noise(), **named).status == 200
     assert guarded.ask("/none", **named).status == 404
     for path in ("/", "/page.js", "/healthz", "/readyz", "/openapi.json"):
-        answer = guarded.ask(path)
-        assert answer.status == 200
-        assert b"hostile" not in answer.body
+        predicted = guarded.ask(path)
+        assert predicted.status == 200
+        assert b"hostile" not in predicted.body
 
 
 def test_at_every_address_hosts_are_still_checked(guarded):
@@ -152,9 +155,9 @@ def test_an_invalid_request_line_or_head_gets_400(server):
         b"GET /\r\n\r\n",
         b"GET / HTTP/1.1\r\n: x\r\n\r\n",
     ):
-        answer = server.ask_raw(request)
-        assert answer.startswith(b"HTTP/1.1 400 ")
-        assert b"X-Content-Type-Options: nosniff\r\n" in answer
+        predicted = server.ask_raw(request)
+        assert predicted.startswith(b"HTTP/1.1 400 ")
+        assert b"X-Content-Type-Options: nosniff\r\n" in predicted
     long = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n"
     assert not server.ask_raw(long).startswith(b"HTTP/1.1 200 ")
     assert server.ask("/healthz").status == 200

@@ -21,14 +21,14 @@ from lamina.training.activations import (
     name_layer,
     record_calls,
 )
-from lamina.training.features import FOLDED_PICTURES
+from lamina.training.features import FOLDED_IMAGES
 from lamina.training.model import Model, build_model
 from lamina.training.recipe import Recipe
 
 NET = Net(Conv2d(4, 3), BatchNorm(), ReLU(), Residual(Conv2d(4, 3, padding="same")), Dropout(0.5), Flatten(), Output())
 
 
-def make_images(count: int = FOLDED_PICTURES) -> Images:
+def make_images(count: int = FOLDED_IMAGES) -> Images:
     pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     return Images(pixels, np.arange(count) % 3, tuple("abc"), tuple(map(str, range(count))), "train")
 

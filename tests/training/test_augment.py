@@ -11,14 +11,14 @@ from lamina.training.augment import Choices, draw_choices, gather_batch, shrink_
 from lamina.training.recipe import Recipe
 
 
-def augment_by_hand(image, flipped, shift_px, hole_px, side_px):
+def augment_by_hand(image, flipped, translate_px, hole_px, side_px):
     """One image in plain NumPy: mirror, shift with a reflected border, blank."""
     if flipped:
         image = image[:, ::-1]
-    furthest = int(np.abs(shift_px).max(initial=0))
+    furthest = int(np.abs(translate_px).max(initial=0))
     height, width, _ = image.shape
     padded = np.pad(image, ((furthest, furthest), (furthest, furthest), (0, 0)), mode="reflect")
-    top, left = furthest - shift_px[0], furthest - shift_px[1]
+    top, left = furthest - translate_px[0], furthest - translate_px[1]
     moved = padded[top : top + height, left : left + width].copy()
     if side_px:
         top, left = hole_px[0] - side_px // 2, hole_px[1] - side_px // 2
@@ -44,7 +44,9 @@ def test_a_batch_is_what_each_image_would_be_by_hand(flip, translate_px, cutout_
         by_hand = augment_by_hand(
             pixels[index].numpy(),
             flipped=choices.flips is not None and bool(choices.flips[index]),
-            shift_px=np.zeros(2, int) if choices.shifts_px is None else choices.shifts_px[index].numpy(),
+            translate_px=np.zeros(2, int)
+            if choices.translations_px is None
+            else choices.translations_px[index].numpy(),
             hole_px=None if choices.holes_px is None else choices.holes_px[index].numpy(),
             side_px=cutout_px,
         )
@@ -73,7 +75,7 @@ def test_choices_depend_on_seed_and_epoch_alone():
 
 def test_shifts_reach_every_distance_and_no_farther():
     choices = draw_choices(Recipe(translate_px=2), 0, torch.zeros(1000, 8, 8, 3, dtype=torch.uint8))
-    assert choices.shifts_px.unique().tolist() == [-2, -1, 0, 1, 2]
+    assert choices.translations_px.unique().tolist() == [-2, -1, 0, 1, 2]
 
 
 @pytest.mark.parametrize("flip", ["off", "random"])
@@ -87,19 +89,19 @@ def test_gathering_leaves_the_images_as_they_are(flip):
 
 @pytest.mark.parametrize("fraction", [0.5, 0.625, 0.875])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_shrinking_is_what_pillow_makes_of_each_picture(fraction, channels):
+def test_shrinking_is_what_pillow_makes_of_each_image(fraction, channels):
     pixels = torch.randint(0, 256, (4, 24, 32, channels), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     shrunk = shrink_batch(pixels, fraction)
     size = round(32 * fraction), round(24 * fraction)
     by_pillow = [
-        np.asarray(Image.fromarray(picture.squeeze(-1).numpy()).resize(size, Image.Resampling.BILINEAR))
-        for picture in pixels
+        np.asarray(Image.fromarray(by_pillow.squeeze(-1).numpy()).resize(size, Image.Resampling.BILINEAR))
+        for by_pillow in pixels
     ]
     difference = shrunk.numpy().astype(int) - np.stack(by_pillow).reshape(shrunk.shape)
     assert np.abs(difference).max() <= 1  # either rounds once in each direction
 
 
-def test_whole_pictures_are_not_touched():
+def test_whole_images_are_not_touched():
     pixels = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)
     assert shrink_batch(pixels, 1.0) is pixels
 
@@ -109,8 +111,8 @@ def crop_by_pillow(image, crop):
     top, left, crop_height, crop_width = crop
     box = (left * width, top * height, (left + crop_width) * width, (top + crop_height) * height)
     box = np.clip(box, 0, (width, height, width, height))
-    picture = Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=tuple(box))).reshape(image.shape)
+    by_pillow = Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image)
+    return np.asarray(by_pillow.resize((width, height), Image.Resampling.BILINEAR, box=tuple(box))).reshape(image.shape)
 
 
 @settings(max_examples=30, deadline=None)
@@ -119,7 +121,7 @@ def crop_by_pillow(image, crop):
     size=st.tuples(st.integers(2, 20), st.integers(2, 20), st.sampled_from([1, 3])),
     seed=st.integers(0, 1000),
 )
-def test_a_crop_is_what_pillow_makes_of_each_picture(from_fraction, size, seed):
+def test_a_crop_is_what_pillow_makes_of_each_image(from_fraction, size, seed):
     pixels = torch.randint(0, 256, (6, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     choices = draw_choices(Recipe(crop_from_fraction=from_fraction, seed=seed), 0, pixels)
     batch = gather_batch(pixels, torch.arange(6), choices)
@@ -172,16 +174,16 @@ def test_jitter_is_what_it_would_be_by_hand(fraction, channels, seed):
     assert np.abs(batch.numpy() - np.stack(by_hand)).max() <= 2.5
 
 
-def test_jitter_is_what_pillow_makes_of_a_picture_whose_colours_stay_in_range():
+def test_jitter_is_what_pillow_makes_of_an_image_whose_colours_stay_in_range():
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(80, 160, (8, 16, 16, 3), dtype=torch.uint8, generator=generator)
     choices = draw_choices(Recipe(jitter_fraction=0.2), 0, pixels)
     batch = gather_batch(pixels, torch.arange(8), choices)
     for image, (brightness, contrast, saturation), jittered in zip(pixels, choices.jitters, batch, strict=True):
-        picture = ImageEnhance.Brightness(Image.fromarray(image.numpy())).enhance(float(brightness))
-        picture = ImageEnhance.Contrast(picture).enhance(float(contrast))
-        picture = ImageEnhance.Color(picture).enhance(float(saturation))
-        assert np.abs(jittered.numpy().astype(int) - np.asarray(picture)).max() <= 3  # Pillow rounds down three times
+        by_pillow = ImageEnhance.Brightness(Image.fromarray(image.numpy())).enhance(float(brightness))
+        by_pillow = ImageEnhance.Contrast(by_pillow).enhance(float(contrast))
+        by_pillow = ImageEnhance.Color(by_pillow).enhance(float(saturation))
+        assert np.abs(jittered.numpy().astype(int) - np.asarray(by_pillow)).max() <= 3  # Pillow rounds down three times
 
 
 def test_jitter_reaches_both_ends_of_its_range_and_goes_no_farther():
@@ -212,8 +214,8 @@ def test_a_flip_and_a_shift_move_the_crop_as_they_move_a_whole_image():
     rows = torch.arange(9)
     choices = draw_choices(ALL, 0, pixels)
     cropped = gather_batch(pixels, rows, Choices(crops=choices.crops))
-    moved = gather_batch(cropped, rows, Choices(flips=choices.flips, shifts_px=choices.shifts_px))
-    at_once = gather_batch(pixels, rows, Choices(choices.flips, choices.shifts_px, crops=choices.crops))
+    moved = gather_batch(cropped, rows, Choices(flips=choices.flips, translations_px=choices.translations_px))
+    at_once = gather_batch(pixels, rows, Choices(choices.flips, choices.translations_px, crops=choices.crops))
     assert torch.equal(at_once, moved)
 
 
@@ -229,7 +231,7 @@ def test_crops_and_jitter_leave_the_other_choices_as_they_were():
     without = draw_choices(dataclasses.replace(ALL, crop_from_fraction=0.0, jitter_fraction=0.0), 2, pixels)
     assert without.crops is None
     assert without.jitters is None
-    for name in ("flips", "shifts_px", "holes_px"):
+    for name in ("flips", "translations_px", "holes_px"):
         assert torch.equal(getattr(with_both, name), getattr(without, name))
 
 

@@ -21,8 +21,8 @@ RECIPE = Recipe(
     cutout_px=3,
     crop_from_fraction=0.4,
     jitter_fraction=0.3,
-    grow_from_fraction=0.5,
-    balance=True,
+    start_size_fraction=0.5,
+    class_weights=True,
 )
 
 

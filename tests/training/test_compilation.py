@@ -53,16 +53,16 @@ def test_a_single_epoch_has_no_growing_images(monkeypatch, tmp_path):
     monkeypatch.setitem(os.environ, "PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     net = Net(Conv2d(4, 3), GlobalMaxPool(), Output())
-    recipe = Recipe(epochs=1, grow_from_fraction=0.5, compile=True)
+    recipe = Recipe(epochs=1, start_size_fraction=0.5, compile=True)
     with pytest.raises(RecipeError, match=r"^compile needs a C\+\+ compiler"):
         Training(net, load_data("shapes").train, recipe, device="cpu")
 
 
 def test_growing_images_are_not_compiled():
-    net, recipe = Net(Conv2d(4, 3), GlobalMaxPool(), Output()), Recipe(grow_from_fraction=0.5, compile=True)
+    net, recipe = Net(Conv2d(4, 3), GlobalMaxPool(), Output()), Recipe(start_size_fraction=0.5, compile=True)
     with pytest.raises(RecipeError) as rejected:
         Training(net, load_data("shapes").train, recipe, device="cpu")
     assert str(rejected.value) == (
-        "compile needs images of one size, but grow_from_fraction shows many, each of which would be compiled. "
+        "compile needs images of one size, but start_size_fraction shows many, each of which would be compiled. "
         "Leave out one of the two."
     )

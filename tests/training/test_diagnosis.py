@@ -1,4 +1,4 @@
-"""Planted faults are found, each by its name, and healthy trainings are not disturbed."""
+"""Injected faults are found, each by its name, and healthy trainings are not disturbed."""
 
 import dataclasses
 import itertools
@@ -39,12 +39,12 @@ def images() -> Images:
 
 
 def train(
-    net: Net, images: Images, recipe: Recipe, plant: Callable[[nn.Module], None] | None = None
+    net: Net, images: Images, recipe: Recipe, inject: Callable[[nn.Module], None] | None = None
 ) -> list[Diagnosis]:
     training = Training(net, images, recipe, device="cpu")
-    if plant is not None:
+    if inject is not None:
         with torch.no_grad():
-            plant(training.model.body)
+            inject(training.model.body)
     return [found for event in training if isinstance(event, Epoch) for found in event.diagnoses]
 
 
@@ -83,7 +83,7 @@ def keep(images: Images) -> Images:
 
 @pytest.mark.parametrize("net", [MLP, SMALL], ids=["mlp", "small"])
 @pytest.mark.parametrize(
-    ("kind", "change", "alter", "plant"),
+    ("kind", "change", "alter", "inject"),
     [
         ("learning-rate-too-high", {"lr": 0.1}, keep, None),
         ("learning-rate-too-low", {"lr": 1e-6}, keep, None),
@@ -95,10 +95,10 @@ def keep(images: Images) -> Images:
         ("initial-loss-too-high", {}, keep, enlarge_head),
     ],
 )
-def test_a_planted_fault_is_found(kind, net, change, alter, plant, images):
+def test_a_planted_fault_is_found(kind, net, change, alter, inject, images):
     if kind == "exploding-gradients":
         net = net if net is MLP else net.without(BatchNorm)
-    found = train(net, alter(images), dataclasses.replace(RECIPE, **change), plant)
+    found = train(net, alter(images), dataclasses.replace(RECIPE, **change), inject)
     assert kind in [diagnosis.kind for diagnosis in found]
     assert len({diagnosis.kind for diagnosis in found}) == len(found)  # each once
     diagnosis = next(one for one in found if one.kind == kind)
@@ -126,7 +126,7 @@ def test_units_that_die_on_the_way_are_dated(images):
     (dying,) = [one for one in found if one.kind == "dying-relu"]
     assert (dying.epoch, dying.layer) == (6, "layer 3 of 4, ReLU()")
     assert dying.evidence["since_epoch"] == 5
-    text = r"In layer 3 of 4, ReLU\(\), 6\d % of the units answered none of 100 pictures, 25 % or more since epoch 5\. "
+    text = r"In layer 3 of 4, ReLU\(\), 6\d % of the units answered none of 100 images, 25 % or more since epoch 5\. "
     assert re.fullmatch(text + r"Weights changed by up to [\d.]+ of their size in one step\.", dying.finding)
 
 
@@ -153,7 +153,7 @@ def test_the_figures_of_an_epoch_are_those_of_its_last_step_and_of_the_weights_a
     is_close(layers.gradient_norms, (float(weight.grad.norm()) for weight in weights))
     hidden = activations(training.model, seen, [3])[3].numpy()
     is_close(layers.input_means, (part.mean() for part in (seen / 127.5 - 1, hidden)))
-    is_close(layers.input_deviations, (part.std() for part in (seen / 127.5 - 1, hidden)))
+    is_close(layers.input_standard_deviations, (part.std() for part in (seen / 127.5 - 1, hidden)))
     assert layers.inactive_fractions[1] == pytest.approx(np.mean(hidden.max(axis=0) == 0), abs=1e-4)
     assert layers.inactive_fractions[::2] == [None, None]
 
@@ -213,7 +213,7 @@ def test_a_loss_that_rises_in_the_first_steps_is_not_yet_a_fault(steps, is_told)
 
 @pytest.mark.parametrize(("steps", "is_told"), [(8, False), (40, True)])
 def test_units_that_are_silent_while_norms_have_seen_few_batches_are_not_yet_dead(steps, is_told):
-    activity = Activity(100, {}, {"body.2": 0.7}, {}, answers=10, classes=10)
+    activity = Activity(100, {}, {"body.2": 0.7}, {}, outputs=10, classes=10)
     seen = Observation(
         epoch=1, steps=steps, recipe=Recipe(), layers=[], names={"body.2": "layer 3"}, checks=[], raised=0, asked=0,
         activity=activity, since={"body.2": 1}, losses=[2.0], initial_loss=2.4, constant_loss=2.3, guess_loss=2.3,
@@ -258,12 +258,12 @@ def test_what_is_seen_of_a_net_built_by_hand(images):
         linear.bias.copy_(torch.tensor([-1.0, 1.0, -2.0, -3.0]))
     activity = look(training.model, images.take(range(50)))
     assert activity.dead == {"body.2": 0.75}
-    assert activity.answers == 1
+    assert activity.outputs == 1
     assert activity.classes == len(np.unique(images.targets[:50]))
     inputs = images.pixels[:50] / 127.5 - 1
     assert list(activity.inputs) == ["body.1", "body.3"]
     assert activity.inputs["body.1"].mean == pytest.approx(inputs.mean(), abs=1e-4)
-    assert activity.inputs["body.1"].deviation == pytest.approx(inputs.std(), rel=1e-3)
+    assert activity.inputs["body.1"].standard_deviation == pytest.approx(inputs.std(), rel=1e-3)
     assert activity.inputs["body.3"] == pytest.approx((0.25, 0.75**0.5 / 2))  # one unit of four is 1, the others 0
 
 

@@ -1,4 +1,4 @@
-"""What the look at the fixed pictures counts as dead: the units of each call, and those of tokens."""
+"""What the look at the fixed images counts as dead: the units of each call, and those of tokens."""
 
 from __future__ import annotations
 

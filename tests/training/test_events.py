@@ -38,7 +38,7 @@ CASES: list[tuple[Event, dict[str, object], str]] = [
             "weights": "d1",
             "layers": {
                 "names": ["2 Linear"], "gradient_norms": [0.5], "weight_norms": [1.0], "update_norms": [None],
-                "input_means": [0.0], "input_deviations": [1.0], "inactive_fractions": [None],
+                "input_means": [0.0], "input_standard_deviations": [1.0], "inactive_fractions": [None],
             },
             "diagnoses": [
                 {

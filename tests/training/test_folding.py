@@ -29,8 +29,8 @@ from lamina.nets import (
     Whiten,
 )
 from lamina.nets.modules import Bfloat16Linear
-from lamina.training.features import FOLDED_PICTURES, predict_logits
-from lamina.training.folding import fold_norms
+from lamina.training.features import FOLDED_IMAGES, predict_logits
+from lamina.training.folding import fold_batch_norms
 from lamina.training.loop import Training
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
@@ -63,7 +63,7 @@ def test_any_net_gives_the_same_logits_and_stays_as_it_is(net: Net, seed: int, d
     images = torch.randn(3, *SHAPE, dtype=dtype)
     with torch.no_grad():
         expected = module(images)
-        torch.testing.assert_close(fold_norms(module)(images), expected, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(fold_batch_norms(module)(images), expected, rtol=tolerance, atol=tolerance)
         assert torch.equal(module(images), expected)
     assert {name: value.tolist() for name, value in module.state_dict().items()} == {
         name: value.tolist() for name, value in before.items()
@@ -92,7 +92,7 @@ def test_any_net_gives_the_same_logits_and_stays_as_it_is(net: Net, seed: int, d
 )
 def test_norms_that_follow_a_weight_are_folded_and_others_left(net: Net, left: int) -> None:
     module = build(net)
-    folded = fold_norms(module)
+    folded = fold_batch_norms(module)
     assert len(norms(folded)) == left
     images = torch.randn(2, *SHAPE)
     with torch.no_grad():
@@ -117,7 +117,7 @@ class Own(nn.Module):
 
 @pytest.mark.parametrize("module", [nn.Sequential(Squared(3, 4, 1), nn.BatchNorm2d(4)), Own()], ids=["layer", "module"])
 def test_modules_of_a_users_own_are_left_alone(module: nn.Module) -> None:
-    assert len(norms(fold_norms(module))) == 1
+    assert len(norms(fold_batch_norms(module))) == 1
 
 
 def test_a_layer_that_learns_in_bf16_is_folded_as_it_predicts() -> None:
@@ -126,29 +126,29 @@ def test_a_layer_that_learns_in_bf16_is_folded_as_it_predicts() -> None:
     with torch.no_grad():
         expected = module(images)
         module[1].__class__ = Bfloat16Linear
-        folded = fold_norms(module)
+        folded = fold_batch_norms(module)
         assert not norms(folded)
         torch.testing.assert_close(folded(images), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_norm_without_running_statistics_is_left_alone() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False))
-    assert len(norms(fold_norms(module))) == 1
+    assert len(norms(fold_batch_norms(module))) == 1
 
 
 def test_a_norm_without_weights_is_folded() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, affine=False)).eval()
     nn.init.uniform_(module[1].running_var, 0.1, 3)
-    folded, rows = fold_norms(module), torch.randn(5, 3)
+    folded, rows = fold_batch_norms(module), torch.randn(5, 3)
     assert len(folded) == 1
     torch.testing.assert_close(folded(rows), module(rows))
 
 
-def test_many_pictures_get_the_logits_that_few_get_and_training_goes_on_unchanged() -> None:
+def test_many_images_get_the_logits_that_few_get_and_training_goes_on_unchanged() -> None:
     random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (FOLDED_PICTURES, 8, 8, 3), np.uint8)
-    targets = np.arange(FOLDED_PICTURES, dtype=np.int64) % 2
-    images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_PICTURES))), "train")
+    pixels = random.integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
+    targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2
+    images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_IMAGES))), "train")
     net = Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Linear(5), BatchNorm(), Output())
     model = build_model(net, images, Recipe()).train()
     with torch.no_grad():
@@ -165,9 +165,9 @@ def test_many_pictures_get_the_logits_that_few_get_and_training_goes_on_unchange
 
 def test_a_training_goes_on_after_judging_also_where_a_pool_keeps_a_norm_from_its_convolution() -> None:
     random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (FOLDED_PICTURES, 8, 8, 3), np.uint8)
-    targets = np.arange(FOLDED_PICTURES, dtype=np.int64) % 2
-    images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_PICTURES))), "train")
+    pixels = random.integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
+    targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2
+    images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_IMAGES))), "train")
     net = Net(Conv2d(4, 3), MaxPool2d(2), BatchNorm(), ReLU(), Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output())
     evaluated, left_alone = (Training(net, images, Recipe(epochs=2, batch_size=50), device="cpu") for _ in range(2))
     places = [weight.data_ptr() for weight in evaluated.model.parameters()]
@@ -183,8 +183,8 @@ def test_a_training_goes_on_after_judging_also_where_a_pool_keeps_a_norm_from_it
 
 @pytest.mark.parametrize("register", ["register_module_forward_hook", "register_module_forward_pre_hook"])
 def test_a_hook_on_all_modules_sees_every_layer(register: str) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (FOLDED_PICTURES, 8, 8, 3), np.uint8)
-    images = Images.from_arrays(pixels, np.arange(FOLDED_PICTURES) % 2)
+    pixels = np.random.default_rng(0).integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
+    images = Images.from_arrays(pixels, np.arange(FOLDED_IMAGES) % 2)
     model = build_model(Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()), images, Recipe())
     seen = set()
     hook = getattr(nn.modules.module, register)(lambda module, *_: seen.add(module))
@@ -197,10 +197,10 @@ def test_a_hook_on_all_modules_sees_every_layer(register: str) -> None:
 
 @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
 @pytest.mark.parametrize("index", [0, 1, 2])
-def test_a_hook_on_any_layer_fires_however_many_pictures_are_predicted(register: str, index: int) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (FOLDED_PICTURES, 8, 8, 3), np.uint8)
-    targets = np.arange(FOLDED_PICTURES, dtype=np.int64) % 2
-    images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_PICTURES))), "train")
+def test_a_hook_on_any_layer_fires_however_many_images_are_predicted(register: str, index: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
+    targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2
+    images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_IMAGES))), "train")
     model = build_model(Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()), images, Recipe())
     expected, seen = predict_logits(model, pixels), []
     hook = getattr(model.body[index], register)(lambda module, *_: seen.append(module))

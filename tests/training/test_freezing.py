@@ -20,7 +20,7 @@ from lamina.nets import Flatten, Net, Output
 from lamina.training import freezing
 from lamina.training.batches import Batches
 from lamina.training.events import Epoch
-from lamina.training.features import FOLDED_PICTURES, predict_logits
+from lamina.training.features import FOLDED_IMAGES, predict_logits
 from lamina.training.freezing import find_trunk
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
@@ -174,11 +174,11 @@ def test_a_net_without_a_head_of_its_own_has_nothing_to_freeze():
 
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext", "test_nfnet", "test_vit3"])
-def test_many_pictures_get_the_logits_that_timms_net_gives(name):
+def test_many_images_get_the_logits_that_timms_net_gives(name):
     size = {"img_size": 32} if "vit" in name else {}
     torch.manual_seed(0)
     module = timm.create_model(name, num_classes=3, **size)
-    images = make_images(FOLDED_PICTURES)
+    images = make_images(FOLDED_IMAGES)
     training = Training(module, images, dataclasses.replace(RECIPE, epochs=1, freeze=0), device="cpu")
     for _ in training:
         pass
@@ -190,7 +190,7 @@ def test_many_pictures_get_the_logits_that_timms_net_gives(name):
 
 
 @pytest.mark.parametrize("changes", [{}, {"flip": "random", "ema_decay": 0.5}, {"precision": "bf16"}], ids=str)
-def test_pictures_that_are_predicted_after_each_epoch_pass_a_frozen_trunk_once(changes):
+def test_images_that_are_predicted_after_each_epoch_pass_a_frozen_trunk_once(changes):
     recipe = dataclasses.replace(RECIPE, **changes)
     training, val = start(recipe), make_images(7).pixels
     tolerance = 0.05 if recipe.precision == "bf16" else 1e-5
@@ -206,7 +206,7 @@ def test_pictures_that_are_predicted_after_each_epoch_pass_a_frozen_trunk_once(c
             np.testing.assert_allclose(logits, predict_logits(training.model, val), rtol=tolerance, atol=tolerance)
 
 
-def test_other_pictures_are_not_taken_for_those_seen_before():
+def test_other_images_are_not_taken_for_those_seen_before():
     training = start(dataclasses.replace(RECIPE, freeze=3))
     val = make_images(7).pixels
     other = np.ascontiguousarray(val[::-1])

@@ -32,7 +32,7 @@ class Pixels(nn.Module):
 
 
 def make_images(count: int, targets) -> Images:
-    """Pictures of which each channel is light or dark, with noise; ``targets`` gets the channels' shades, -1 to 1."""
+    """Images of which each channel is light or dark, with noise; ``targets`` gets the channels' shades, -1 to 1."""
     generator = np.random.default_rng(0)
     shades = generator.choice([80, 176], (count, 1, 1, 3)) + generator.integers(-40, 40, (count, 4, 4, 3))
     return Images.from_arrays(shades.astype(np.uint8), targets(shades.mean((1, 2)) / 127.5 - 1))
@@ -78,7 +78,7 @@ def test_every_penalty_gets_the_head_that_ridge_regression_gives():
     recipe = Recipe(batch_size=300, lr=0.02, schedule="cosine")
     weights, _ = fit_heads(features, torch.from_numpy(images.targets), task, recipe)
     x = (features - features.mean(0)).double()
-    y = torch.from_numpy((images.targets - task.means) / task.deviations)
+    y = torch.from_numpy((images.targets - task.means) / task.standard_deviations)
     for group, penalty in enumerate(PENALTIES):
         # The loss is the mean over images and both numbers.
         exact = torch.linalg.solve(x.T @ x / 300 + penalty * torch.eye(48), x.T @ y / 300)

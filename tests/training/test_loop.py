@@ -241,7 +241,7 @@ def rare_images():
 
 
 def test_a_balanced_training_learns_the_loss_in_which_each_class_counts_alike():
-    recipe = Recipe(epochs=1, batch_size=10, lr=0.0, precision="fp32", balance=True)
+    recipe = Recipe(epochs=1, batch_size=10, lr=0.0, precision="fp32", class_weights=True)
     training = Training(Net(Flatten(), Output()), rare_images(), recipe)
     with torch.no_grad():
         logits = training.model(torch.from_numpy(rare_images().pixels))
@@ -253,17 +253,17 @@ def test_a_balanced_training_learns_the_loss_in_which_each_class_counts_alike():
 
 def test_a_balanced_training_finds_the_rare_class_that_another_leaves_out():
     found = {}
-    for balance in (False, True):
-        recipe = Recipe(epochs=3, batch_size=20, balance=balance)
+    for class_weights in (False, True):
+        recipe = Recipe(epochs=3, batch_size=20, class_weights=class_weights)
         training = Training(Net(Flatten(), Output()), rare_images(), recipe)
         train(training)
         with torch.no_grad():
-            found[balance] = int((training.model(torch.from_numpy(rare_images().pixels)).argmax(1) == 1).sum())
+            found[class_weights] = int((training.model(torch.from_numpy(rare_images().pixels)).argmax(1) == 1).sum())
     assert found[True] > found[False]
 
 
 def test_a_balanced_training_goes_on_from_a_checkpoint_to_the_same_weights():
-    recipe = Recipe(epochs=2, batch_size=10, balance=True)
+    recipe = Recipe(epochs=2, batch_size=10, class_weights=True)
     straight, stopped, resumed = (Training(SMALL, rare_images(), recipe, steps_per_record=1) for _ in range(3))
     train(straight)
     next(iter(stopped))
@@ -275,9 +275,9 @@ def test_a_balanced_training_goes_on_from_a_checkpoint_to_the_same_weights():
 def test_numbers_refuse_to_be_balanced_before_training():
     images = random_images()
     images = Images(images.pixels, np.ones((60, 1), np.float32), ("x",), images.names, "train")
-    message = "^balance needs classes, but the targets are numbers. Leave it out.$"
+    message = "^class_weights needs classes, but the targets are numbers. Leave it out.$"
     with pytest.raises(RecipeError, match=message):
-        Training(Net(Flatten(), Output()), images, Recipe(balance=True))
+        Training(Net(Flatten(), Output()), images, Recipe(class_weights=True))
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_advice():

@@ -40,7 +40,7 @@ def test_a_channel_that_never_varies_is_rejected():
     with pytest.raises(RecipeError) as rejected:
         build_model(Net(Flatten(), Output()), images, Recipe(normalization="channel"))
     assert str(rejected.value) == (
-        "normalization 'channel' needs channels that vary, but one has the same value in every picture. "
+        "normalization 'channel' needs channels that vary, but one has the same value in every image. "
         "Use normalization 'unit'."
     )
 
@@ -59,18 +59,18 @@ def test_prediction_is_the_same_in_any_batches_and_leaves_the_mode_as_it_was():
     assert predict_logits(model, images.pixels[:0]).shape == (0, 5)
 
 
-def test_pictures_of_another_size_are_rejected():
+def test_images_of_another_size_are_rejected():
     model = build_model(Net(Flatten(), Output()), random_images(), Recipe())
     with pytest.raises(NetError) as rejected:
         predict_logits(model, random_images(side_px=9).pixels)
     assert str(rejected.value) == (
-        "The model was trained on pictures of 3×8×8 (channels, height, width), but got 3×9×9: "
+        "The model was trained on images of 3×8×8 (channels, height, width), but got 3×9×9: "
         "load the data with Preparation(size_px=8)."
     )
     with pytest.raises(NetError) as rejected:
         predict_logits(model, random_images().pixels[..., :1])
     assert str(rejected.value) == (
-        "The model was trained on pictures of 3×8×8 (channels, height, width), but got 1×8×8: give such pictures."
+        "The model was trained on images of 3×8×8 (channels, height, width), but got 1×8×8: give such images."
     )
 
 

@@ -168,7 +168,7 @@ def test_a_file_may_have_another_head_or_none(classes, tmp_path):
     assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
 
 
-def test_grey_pictures_get_the_features_of_the_same_pictures_in_colour(small):
+def test_grey_images_get_the_features_of_the_same_images_in_colour(small):
     net = open_timm_net("test_efficientnet", str(small), keep_silent)
     grey, colour = net.module((1, 32, 32), 3).eval(), net.module((3, 32, 32), 3).eval()
     images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -178,14 +178,14 @@ def test_grey_pictures_get_the_features_of_the_same_pictures_in_colour(small):
         )
 
 
-def test_a_net_of_patches_takes_pictures_of_another_size(tmp_path):
+def test_a_net_of_patches_takes_images_of_another_size(tmp_path):
     file = save_random("test_vit", tmp_path / "vit.safetensors")
     net = open_timm_net("test_vit", str(file), keep_silent)
     kept = load_file(file)["pos_embed"].shape[1] - 1  # a patch each, and one for the class
     module = net.module((3, 64, 64), 4).eval()
     assert module.pos_embed.shape[1] - 1 == kept * 64**2 / 160**2
     assert module(torch.zeros(2, 3, 64, 64)).shape == (2, 4)
-    with pytest.raises(NetError, match=r"^timm cannot make test_vit\.r160_in1k for pictures of 3×4×4: "):
+    with pytest.raises(NetError, match=r"^timm cannot make test_vit\.r160_in1k for images of 3×4×4: "):
         net.module((3, 4, 4), 4)
 
 

@@ -38,8 +38,8 @@ def test_what_is_prepared_is_what_a_training_begins_with(images):
         (SMALL, {"translate_px": 32}, RecipeError, "translate_px was 32, but must be less than the side"),
         (SMALL, {"freeze": 1}, RecipeError, "this net names no head"),
         (SMALL, {"dropout": 0.5}, RecipeError, "the net has no Dropout layer"),
-        (SMALL, {"grow_from_fraction": 0.5}, RecipeError, "the net does not take pictures of"),
-        (Net(Conv2d(4, 3), GlobalMaxPool(), Output()), {"grow_from_fraction": 0.5, "compile": True}, RecipeError,
+        (SMALL, {"start_size_fraction": 0.5}, RecipeError, "the net does not take images of"),
+        (Net(Conv2d(4, 3), GlobalMaxPool(), Output()), {"start_size_fraction": 0.5, "compile": True}, RecipeError,
          "compile needs images of one size"),
         (Net(Flatten(), Linear(4), BatchNorm(), Output()), {"batch_size": 1}, RecipeError, "batch_size was 1"),
         (nn.Sequential(nn.Flatten(), nn.Linear(3072, 9)), {}, NetError, "should give logits of shape"),
@@ -56,8 +56,8 @@ def test_images_devices_and_groups_are_checked(images):
     with pytest.raises(DataError, match="the train split is empty"):
         prepare_training(SMALL, images.take([]))
     numbers = Images(images.pixels, np.ones((40, 1), np.float32), ("x",), images.names, "train")
-    with pytest.raises(RecipeError, match="balance needs classes"):
-        prepare_training(SMALL, numbers, Recipe(balance=True))
+    with pytest.raises(RecipeError, match="class_weights needs classes"):
+        prepare_training(SMALL, numbers, Recipe(class_weights=True))
     with pytest.raises(RecipeError, match="device was 'tpu'"):
         prepare_training(SMALL, images, device="tpu")
     with pytest.raises(RecipeError, match="each needs a lane"):

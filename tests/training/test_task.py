@@ -95,13 +95,13 @@ def test_no_training_depends_on_the_unit_of_its_numbers():
         _, task, found = train_on(changed)
         assert found == pytest.approx(logits, abs=0.02)
         own_unit = task.probabilities(torch.from_numpy(found)).numpy().astype(np.float64)
-        assert (own_unit - task.means) / task.deviations == pytest.approx(logits, abs=0.02)
+        assert (own_unit - task.means) / task.standard_deviations == pytest.approx(logits, abs=0.02)
 
 
 def test_numbers_are_learned_in_deviations_and_reported_in_their_own_unit():
     task = task_of(images_with(np.array([[1.0, 2.0], [3.0, 2.0]], np.float32), ("x", "y")))
     assert task.means == (2.0, 2.0)
-    assert task.deviations == (1.0, 1.0)
+    assert task.standard_deviations == (1.0, 1.0)
     assert NUMBERS.probabilities(torch.tensor([[1.0, -1.0]])).tolist() == [[120.0, pytest.approx(0.4)]]
     assert NUMBERS.loss(torch.tensor([[0.0, 0.0]]), torch.tensor([[120.0, 0.5]])).item() == pytest.approx(0.5)
 
@@ -184,4 +184,4 @@ def test_a_weighed_loss_is_the_mean_of_each_targets_loss_times_its_weight(seed, 
 def test_numbers_have_nothing_to_weigh_by():
     with pytest.raises(RecipeError) as rejected:
         NUMBERS.weigh(torch.zeros(2, 2))
-    assert str(rejected.value) == "balance needs classes, but the targets are numbers. Leave it out."
+    assert str(rejected.value) == "class_weights needs classes, but the targets are numbers. Leave it out."

@@ -22,17 +22,17 @@ SHARES = st.floats(1e-3, 1e-1)
 def test_the_epochs_that_fit_take_no_longer_and_one_more_would(
     train_seconds, evaluation_seconds, start_seconds, seconds, start
 ):
-    pace, recipe = Pace(train_seconds, evaluation_seconds, start_seconds), Recipe(grow_from_fraction=start)
+    pace, recipe = Pace(train_seconds, evaluation_seconds, start_seconds), Recipe(start_size_fraction=start)
     fitting = pace.fit(recipe, 1000, 100, seconds)
     assert fitting.epochs == 1 or pace.total_seconds(fitting, 1000, 100) <= seconds
     assert pace.total_seconds(replace(fitting, epochs=fitting.epochs + 1), 1000, 100) > seconds
 
 
-def test_pictures_that_grow_have_more_epochs_in_the_same_time():
+def test_images_that_grow_have_more_epochs_in_the_same_time():
     pace = Pace(train_seconds=0.01, evaluation_seconds=(1 - SAVING_SECONDS) / 100)
     assert pace.fit(Recipe(), 1000, 100, 100.0).epochs == 9
     # By eighths of the side: the areas of 12 epochs are 8.77 whole ones.
-    growing = pace.fit(Recipe(grow_from_fraction=0.625), 1000, 100, 100.0)
+    growing = pace.fit(Recipe(start_size_fraction=0.625), 1000, 100, 100.0)
     assert growing.epochs == 12
     assert 85 < pace.total_seconds(growing, 1000, 100) <= 100
 

@@ -18,8 +18,7 @@ GROUPS = {
     "train": {
         "train": "train a net and evaluate it",
         "resume": "resume a run exactly where it stopped",
-        "reproduce": "train the article's two nets and compare with its claims",
-        "verify": "train the first epochs of a run again and compare the weights",
+        "reproduce": "retrain the first epochs of a run and compare the weights",
     },
     "evaluate": {
         "evaluate": "evaluate a run's model on a data set",
@@ -116,7 +115,7 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
     try:
         # The terminal shows warnings as its remarks; what it sets for that ends with the command.
         with warnings.catch_warnings():
-            kind = getattr(import_module(f"lamina.cli.options.{group}"), f"{name.title()}Options")
+            kind = getattr(import_module(f"lamina.cli.options.{group}_options"), f"{name.title()}Options")
             options = parse_options(kind, name, arguments)
             terminal = Terminal(as_json=options.json, command=("lamina", *words), is_quiet=is_quiet)
             status: int = import_module(f"lamina.cli.{name}").run(options, terminal)

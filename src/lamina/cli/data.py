@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from lamina.cli.datasets import choose_data
-from lamina.cli.options.data import DataOptions
+from lamina.cli.data_argument import choose_data
+from lamina.cli.options.data_options import DataOptions
 from lamina.cli.output import save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Preparation
@@ -24,17 +24,17 @@ def run(options: DataOptions, terminal: Terminal) -> int:
     """Run the command."""
     _check(options)
     if options.run is not None:
-        from lamina.cli.hard import judge_by_run
+        from lamina.cli.mistakes import judge_by_run
 
         dataset = judge_by_run(options.run, options, terminal)
     else:
         dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
     if options.labels:
-        from lamina.cli.wrong import judge_by_folds
+        from lamina.cli.label_issues import judge_by_folds
 
         judge_by_folds(dataset, options, terminal)
     if options.duplicates:
-        from lamina.cli.duplicates import list_duplicates
+        from lamina.cli.near_duplicates import list_duplicates
 
         list_duplicates(dataset, options, terminal)
     is_alone = not (options.labels or options.run or options.duplicates)
@@ -56,17 +56,17 @@ def _check(options: DataOptions) -> None:
         raise DataError("--labels trains nets of its own, and --with uses a run's model. Give one of the two.")
     if options.net is not None and options.run is None:
         raise DataError("--net is for a run's own module. Give --with RUN too.")
-    if options.from_ != "auto" and not options.labels:
-        raise DataError(f"--from {options.from_} is for the nets that --labels trains. Give --labels too.")
-    if options.suspects is not None and not options.labels and options.run is None:
-        raise DataError("--suspects draws likely wrong labels. Give --labels or --with RUN too.")
+    if not options.pretrained and not options.labels:
+        raise DataError("--no-pretrained is for the nets that --labels trains. Give --labels too.")
+    if options.label_issues is not None and not options.labels and options.run is None:
+        raise DataError("--label-issues draws likely wrong labels. Give --labels or --with RUN too.")
     if options.hard is not None and options.run is None:
         raise DataError("--hard draws what a run's model finds hard. Give --with RUN too.")
     for flag, count in (("--samples", options.samples), ("--top", options.top)):
         if count < 1:
             raise DataError(f"{flag} was {count}, but must be at least 1.")
     for flag, file in (
-        ("--contact-sheet", options.contact_sheet), ("--suspects", options.suspects), ("--hard", options.hard),
+        ("--contact-sheet", options.contact_sheet), ("--label-issues", options.label_issues), ("--hard", options.hard),
     ):  # fmt: skip
         if file is not None and file.suffix.lower() != ".png":
             raise DataError(f"{flag} was {file}, but must end in .png.")
@@ -74,7 +74,7 @@ def _check(options: DataOptions) -> None:
 
 def _inspect(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None:
     with terminal.progress(QUIET_SECONDS) as show_progress:
-        inspection = inspect(dataset, partial(show_progress, "inspecting pictures"))
+        inspection = inspect(dataset, partial(show_progress, "inspecting images"))
     _print_summary(dataset, inspection, terminal)
     sheet = options.contact_sheet
     terminal.emit("data", **_to_json(dataset, inspection), contact_sheet=None if sheet is None else str(sheet))
@@ -90,7 +90,7 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
             for split, each in zip(splits, numbers, strict=True):
                 name, *figures = each
                 rows.append((name, split, *(f"{figure:.6g}" for figure in figures)))
-        terminal.tabulate(("number", "split", "min", "mean", "deviation", "max"), rows, texts=2)
+        terminal.tabulate(("number", "split", "min", "mean", "std", "max"), rows, texts=2)
     else:
         terminal.tabulate(("target", *splits), [*targets, images])
     if (ratio := imbalance(dataset.train)) is not None:
@@ -99,10 +99,12 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
         print_sizes(inspection.sizes, terminal)
     terminal.say(f"input shape: {'×'.join(map(str, dataset.train.shape))}")
     channels = inspection.channels
-    mean, deviation = (" ".join(f"{value:.1f}" for value in values) for values in (channels.mean, channels.deviation))
+    mean, deviation = (
+        " ".join(f"{value:.1f}" for value in values) for values in (channels.mean, channels.standard_deviation)
+    )
     total = sum(map(len, splits.values()))
     grey = f"; grey: {channels.grey:,} of {total:,} images" if len(channels.mean) == 3 else ""
-    terminal.say(f"channels: mean {mean}; deviation {deviation} (of 255){grey}")
+    terminal.say(f"channels: mean {mean}; standard deviation {deviation} (of 255){grey}")
     terminal.say(f"fingerprint: {dataset.fingerprint}")
     severities = Counter(finding.severity for finding in inspection.findings)
     found = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in severities.items())
@@ -112,10 +114,10 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
 
 
 def print_sizes(sizes: SizeSummary, terminal: Terminal) -> None:
-    """The sizes of the pictures before they were resized."""
+    """The sizes of the images before they were resized."""
     if sizes.sizes == 1:
         ((height, width, count),) = sizes.common
-        terminal.say(f"original size: {height}×{width} ({plural(count, 'picture', 'pictures')})")
+        terminal.say(f"original size: {height}×{width} ({plural(count, 'image', 'images')})")
         return
     for what, place in (("heights", 0), ("widths", 1)):
         low, middle, high = (each[place] for each in (sizes.smallest_px, sizes.median_px, sizes.largest_px))
@@ -134,7 +136,7 @@ def _print_finding(finding: Finding, terminal: Terminal) -> None:
 
 
 def _name(sighting: Sighting, finding: Finding) -> str:
-    """A picture's name, with its split unless the name begins with it, and its target if targets conflict."""
+    """An image's name, with its split unless the name begins with it, and its target if targets conflict."""
     remarks: list[str] = []
     if sighting.split is not None and not sighting.name.lower().startswith(f"{sighting.split}/"):
         remarks.append(sighting.split)
@@ -144,7 +146,7 @@ def _name(sighting: Sighting, finding: Finding) -> str:
 
 
 def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
-    def list_pictures(sightings: Sequence[Sighting]) -> list[dict[str, Any]]:
+    def list_images(sightings: Sequence[Sighting]) -> list[dict[str, Any]]:
         return [sighting._asdict() for sighting in sightings]
 
     return {
@@ -161,9 +163,9 @@ def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
         "channels": fields_to_json(inspection.channels),
         "split_rule": dataset.split_rule,
         "problems": [{"image": problem.path, "reason": problem.reason} for problem in dataset.problems],
-        "duplicates": [list_pictures(group) for group in inspection.duplicates],
+        "duplicates": [list_images(group) for group in inspection.duplicates],
         "findings": [
-            fields_to_json(finding) | {"images": list_pictures(finding.images), "twins": list_pictures(finding.twins)}
+            fields_to_json(finding) | {"images": list_images(finding.images), "twins": list_images(finding.twins)}
             for finding in inspection.findings
         ],
     }

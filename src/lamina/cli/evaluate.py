@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from lamina.cli.duplicates import say_overlap
 from lamina.cli.models import choose_evaluated_data, choose_run_data, load_predictor
-from lamina.cli.options.evaluate import EvaluateOptions
+from lamina.cli.near_duplicates import say_overlap
+from lamina.cli.options.evaluate_options import EvaluateOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import evaluate_with_logits
 from lamina.evaluation.views import ONE_VIEW, views_of
-from lamina.insight.duplicates import UNASKED_SECONDS, estimate_seconds
+from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 
 
 def run(options: EvaluateOptions, terminal: Terminal) -> int:

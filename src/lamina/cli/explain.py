@@ -1,4 +1,4 @@
-"""lamina explain: what in a picture a run's model bases its answer on, and whether the maps of it can be believed."""
+"""lamina explain: what in an image a run's model bases its answer on, and whether the maps of it can be believed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from lamina.cli.models import choose_images, choose_layer, load_predictor
-from lamina.cli.options.inspect import ExplainOptions
+from lamina.cli.options.inspect_options import ExplainOptions
 from lamina.cli.output import make_folder, save_sheet, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
-from lamina.data.decoding import decode_picture, read_file
+from lamina.data.decoding import decode_image, read_file
 from lamina.data.preparation import Resize
 from lamina.data.resizing import seen_box
-from lamina.drawing.attribution import draw_attributions
+from lamina.drawing.attribution_sheet import draw_attributions
 from lamina.errors import DataError, NetError, NotFiniteError, suggest
-from lamina.evaluation.pictures import decode_ahead
+from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.predictor import Prediction, describe, make_prediction
 from lamina.files import write_atomically
 from lamina.insight.attribution import (
@@ -56,7 +56,7 @@ def run(options: ExplainOptions, terminal: Terminal) -> int:
     def report(name: str, reason: str) -> None:
         nonlocal failed
         failed += 1
-        terminal.emit("problem", picture=name, reason=reason)
+        terminal.emit("problem", image=name, reason=reason)
         terminal.remark(f"lamina: {name}: {reason}")
 
     for problem in problems:
@@ -73,16 +73,16 @@ def run(options: ExplainOptions, terminal: Terminal) -> int:
             prediction, target = _predict(model, path, pixels, wanted)
             maps = {name: _explain(model, pixels, target, explain, quick) for name, (explain, quick) in methods.items()}
             target_name = task.target_names[target]
-            answer = describe(prediction)
+            predicted = describe(prediction)
             file = _name_file(folder, Path(path), used)
-            picture, box = _read_picture(Path(path), model, resize)
-            save_sheet(draw_attributions(picture, box, maps, Path(path).name, answer, target_name), file)
+            image, box = _read_image(Path(path), model, resize)
+            save_sheet(draw_attributions(image, box, maps, Path(path).name, predicted, target_name), file)
             _save_maps(file.with_suffix(".npz"), maps, box)
-            terminal.say(f"{path}: {answer}; {file} shows what speaks for {target_name}")
+            terminal.say(f"{path}: {predicted}; {file} shows what speaks for {target_name}")
             for name, (_, trust) in maps.items():
                 terminal.say(f"  {name}: {'trusted' if trust.is_trusted else 'not trusted'}: {trust.reason}")
                 terminal.emit(
-                    "explanation", picture=path, answer=prediction.answer, method=name, trusted=trust.is_trusted,
+                    "explanation", image=path, predicted=prediction.predicted, method=name, trusted=trust.is_trusted,
                     file=str(file), target=target_name, reason=trust.reason,
                 )  # fmt: skip
     return 2 if failed else 0
@@ -114,14 +114,14 @@ def _choose_methods(
         terminal.remark("grad-cam: left out, as no layer of this net has an output with height and width")
         return found
     cam = partial(grad_cam, layer=place)
-    cam(model, black, np.zeros(1, np.int64))  # rejects a layer that does not fit before any picture is explained
+    cam(model, black, np.zeros(1, np.int64))  # rejects a layer that does not fit before any image is explained
     return {**({} if method else found), "grad-cam": (cam, cam)}
 
 
 def _predict(
     model: Model, name: str, pixels: UInt8[np.ndarray, "1 h w c"], wanted: int | None
 ) -> tuple[Prediction, int]:
-    """The answer for a picture, and the index of the output to explain."""
+    """The answer for an image, and the index of the output to explain."""
     task, logits = model.task, torch.from_numpy(predict_logits(model, pixels))
     if not torch.isfinite(logits).all():
         raise NotFiniteError("The model's logits contain NaN or infinity: its training diverged.")
@@ -138,23 +138,23 @@ def _explain(
     return maps[0], trust
 
 
-def _name_file(folder: Path, picture: Path, used: set[str]) -> Path:
-    """A file for a picture's sheet, named after it; pictures of the same name in other folders get a number."""
-    name, number = f"{picture.stem}-explained", 1
+def _name_file(folder: Path, image: Path, used: set[str]) -> Path:
+    """A file for an image's sheet, named after it; images of the same name in other folders get a number."""
+    name, number = f"{image.stem}-explained", 1
     while name in used:
         number += 1
-        name = f"{picture.stem}-explained-{number}"
+        name = f"{image.stem}-explained-{number}"
     used.add(name)
     return folder / f"{name}.png"
 
 
-def _read_picture(
+def _read_image(
     path: Path, model: Model, resize: Resize
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[float, float, float, float]]:
-    """A picture in its own size, and the box of it that the model sees: left, top, right, bottom in its pixels."""
+    """An image in its own size, and the box of it that the model sees: left, top, right, bottom in its pixels."""
     channels, height, width = model.in_shape
-    picture = decode_picture(read_file(path), mode="L" if channels == 1 else "RGB")
-    return picture, seen_box((picture.shape[1], picture.shape[0]), (height, width), resize)
+    image = decode_image(read_file(path), mode="L" if channels == 1 else "RGB")
+    return image, seen_box((image.shape[1], image.shape[0]), (height, width), resize)
 
 
 def _save_maps(file: Path, maps: Maps, box: tuple[float, float, float, float]) -> None:

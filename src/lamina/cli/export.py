@@ -6,11 +6,11 @@ from dataclasses import asdict
 from typing import Literal
 
 from lamina.cli.models import choose_run_data, load_predictor
-from lamina.cli.options.use import ExportOptions
+from lamina.cli.options.use_options import ExportOptions
 from lamina.cli.output import writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
-from lamina.deploy.certificate import certify
-from lamina.deploy.export import describe_model, export_onnx, export_pt2
+from lamina.deploy.exported_model import describe_model, export_onnx, export_pt2
+from lamina.deploy.parity import certify
 from lamina.errors import DataError
 from lamina.files import write_atomically, write_json
 
@@ -35,13 +35,13 @@ def run(options: ExportOptions, terminal: Terminal) -> int:
         export = export_onnx if file_format == "onnx" else export_pt2
         content = export(predictor.model, predictor.resize)
         show_progress("comparing", 1, 2)
-        certificate = certify(content, file_format, predictor.model, images)
+        parity_check = certify(content, file_format, predictor.model, images)
     proof = file.with_name(f"{file.name}.json")
     with writing(file):
         write_atomically(file, content)
         proof.unlink(missing_ok=True)  # of an earlier file
         described = describe_model(predictor.model, predictor.resize)
-        write_json(proof, {"run": str(run.path), "data": dataset.fingerprint, **asdict(certificate), **described})
-    terminal.say(f"{file}: {len(content) / 1e6:.1f} MB, {certificate}", f"certificate: {proof}")
-    terminal.emit("export", run=str(run.path), file=str(file), bytes=len(content), **asdict(certificate))
+        write_json(proof, {"run": str(run.path), "data": dataset.fingerprint, **asdict(parity_check), **described})
+    terminal.say(f"{file}: {len(content) / 1e6:.1f} MB, {parity_check}", f"parity_check: {proof}")
+    terminal.emit("export", run=str(run.path), file=str(file), bytes=len(content), **asdict(parity_check))
     return 0

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from lamina.cli.models import choose_layer, choose_run_data, load_predictor
-from lamina.cli.options.inspect import InspectOptions
+from lamina.cli.options.inspect_options import InspectOptions
 from lamina.cli.output import make_folder, save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
-from lamina.drawing.units import build_unit_sheet, build_units_sheet, draw_probes, draw_similarity
+from lamina.drawing.unit_sheets import build_unit_sheet, build_units_sheet, draw_probes, draw_similarity
 from lamina.errors import DataError, NetError
 from lamina.insight.concepts import Concept, find_concepts
-from lamina.insight.layers import choose_layers, name_stage, read_filters
+from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
 from lamina.insight.probes import Probe, compare_layers, probe_layers, untrain
 from lamina.insight.units import (
     Responses,
@@ -29,17 +29,17 @@ from lamina.insight.units import (
     measure_strengths,
     rank_units,
 )
-from lamina.runs.load import load_run
 from lamina.runs.run import Run
+from lamina.runs.stored import load_run
 from lamina.targets import MULTI_LABEL
 from lamina.training.model import Model
 
 # Upper limits of the images, evenly spread, that each of these is measured on.
-SEEN_PICTURES, SEEN_PIXELS = 10_000, 40_000_000  # training images in which patches are looked for
-PROBE_PICTURES, SCORED_PICTURES, REMOVAL_PICTURES, CONCEPT_PICTURES, COMPARED_PICTURES = 4000, 2000, 500, 1000, 500
+SEEN_IMAGES, SEEN_PIXELS = 10_000, 40_000_000  # training images in which patches are looked for
+PROBE_IMAGES, SCORED_IMAGES, REMOVAL_IMAGES, CONCEPT_IMAGES, COMPARED_IMAGES = 4000, 2000, 500, 1000, 500
 MODULE_PIXELS = 5_000_000  # in place of SEEN_PIXELS for modules that are not nets: they run whole for each layer
 REMOVED_PIXELS = 25_000_000  # that such a module sees while units are removed, for all layers together
-LEAST_PICTURES, MOST_PIXELS = 50, 2_000_000  # large images are fewer, in removals (slow) and comparisons (memory)
+LEAST_IMAGES, MOST_PIXELS = 50, 2_000_000  # large images are fewer, in removals (slow) and comparisons (memory)
 SHOWN_UNITS, MOST_UNITS = 24, 96  # units on a sheet: of each layer, and of one that ``--layer`` names
 UNTRAINED_NETS = 5  # number of nets with random weights that concepts are compared with
 SHOWN_CONCEPTS = 5  # upper limit of the concepts of a layer that are printed; ``--json`` has all
@@ -60,11 +60,9 @@ def run(options: InspectOptions, terminal: Terminal) -> int:
         terminal.remark("warning: the data set has changed since the run was trained")
     if dataset.train.shape != model.in_shape:
         shapes = ("×".join(map(str, shape)) for shape in (model.in_shape, dataset.train.shape))
-        raise DataError(
-            "The run takes pictures of {}, but the data set has {}. Give the run's own data.".format(*shapes)
-        )
+        raise DataError("The run takes images of {}, but the data set has {}. Give the run's own data.".format(*shapes))
     with terminal.progress(QUIET_SECONDS) as show_progress:
-        inspection = _Inspection(model, *_choose_pictures(model, dataset, terminal), folder, terminal, show_progress)
+        inspection = _Inspection(model, *_choose_images(model, dataset, terminal), folder, terminal, show_progress)
         if options.other is not None:
             _compare(inspection, run, options.other, options)
         elif layer is None:
@@ -76,7 +74,7 @@ def run(options: InspectOptions, terminal: Terminal) -> int:
 
 @dataclass(frozen=True)
 class _Inspection:
-    """The model, the pictures that it is shown, and where what is found goes."""
+    """The model, the images that it is shown, and where what is found goes."""
 
     model: Model
     train: Images
@@ -86,18 +84,18 @@ class _Inspection:
     show_progress: Callable[[str, int, int], None]
 
 
-def _choose_pictures(model: Model, dataset: Dataset, terminal: Terminal) -> tuple[Images, Images]:
-    """The training pictures to look at, and those that figures are measured on; says how many these are."""
+def _choose_images(model: Model, dataset: Dataset, terminal: Terminal) -> tuple[Images, Images]:
+    """The training images to look at, and those that figures are measured on; says how many these are."""
     for images in (dataset.val, dataset.test):
         if images is not None and (images.kind is not MULTI_LABEL or images.targets.any()):
             break
     else:
-        terminal.remark("there are no val or test pictures with labels: scores are of training pictures")
+        terminal.remark("there are no val or test images with labels: scores are of training images")
         images = dataset.train
     pixels = MODULE_PIXELS if model.net is None else SEEN_PIXELS
-    train, held_out = _take(dataset.train, SEEN_PICTURES, pixels), _take(images, SCORED_PICTURES, pixels)
+    train, held_out = _take(dataset.train, SEEN_IMAGES, pixels), _take(images, SCORED_IMAGES, pixels)
     terminal.remark(
-        f"looking at {len(train):,} of {len(dataset.train):,} training pictures, and scoring on {len(held_out):,} of "
+        f"looking at {len(train):,} of {len(dataset.train):,} training images, and scoring on {len(held_out):,} of "
         f"{len(images):,} of {images.split}"
     )
     return train, held_out
@@ -105,15 +103,15 @@ def _choose_pictures(model: Model, dataset: Dataset, terminal: Terminal) -> tupl
 
 def _take(images: Images, most: int, pixels: int = MOST_PIXELS) -> Images:
     _, height, width = images.shape
-    return images.take_evenly(min(most, max(LEAST_PICTURES, pixels // (height * width))))
+    return images.take_evenly(min(most, max(LEAST_IMAGES, pixels // (height * width))))
 
 
 def _show_all(inspection: _Inspection) -> None:
     """A sheet of each layer's units, how good a probe on each is, and the concepts found."""
     model, train, terminal = inspection.model, inspection.train, inspection.terminal
     layers = choose_layers(model)
-    responses = measure_responses(model, train.pixels, layers, partial(inspection.show_progress, "looking at pictures"))
-    fitted = train.take_evenly(PROBE_PICTURES)
+    responses = measure_responses(model, train.pixels, layers, partial(inspection.show_progress, "looking at images"))
+    fitted = train.take_evenly(PROBE_IMAGES)
     terminal.remark(f"probing {len(layers)} layers, trained and with random weights")
     trained, untrained = (
         probe_layers(one, fitted, inspection.held_out, layers, partial(inspection.show_progress, f"probing {what}"))
@@ -123,9 +121,9 @@ def _show_all(inspection: _Inspection) -> None:
     concepts = _find_concepts(inspection, layers, responses)
     terminal.remark("removing units, and drawing them")
     sheets = [_draw_units(inspection, path, responses[path], SHOWN_UNITS, len(layers))[1] for path in layers]
-    names = ["picture", *(name_stage(model, path) for path in layers)]
+    names = ["image", *(name_stage(model, path) for path in layers)]
     score = trained[0].score
-    rows = [("picture", "", "", _format(trained[0]), "")]
+    rows = [("image", "", "", _format(trained[0]), "")]
     for path, name, own, other in zip(layers, names[1:], trained[1:], untrained[1:], strict=True):
         units = f"{responses[path].strengths.shape[1]:,}"
         rows.append((name, units, _describe_field(responses[path]), _format(own), _format(other)))
@@ -142,9 +140,9 @@ def _show_all(inspection: _Inspection) -> None:
         )  # fmt: skip
     _report_concepts(inspection, concepts)
     terminal.say(
-        "", f"A probe is a linear classifier on a layer's output, fitted to {len(fitted):,} training pictures and "
+        "", f"A probe is a linear classifier on a layer's output, fitted to {len(fitted):,} training images and "
         f"scored on {len(inspection.held_out):,} of {inspection.held_out.split}.",
-        f"pictures: {inspection.folder} (one of each layer's units; probes.png)",
+        f"images: {inspection.folder} (one of each layer's units; probes.png)",
     )  # fmt: skip
 
 
@@ -152,7 +150,7 @@ def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
     """The units of one layer, or one of them."""
     terminal = inspection.terminal
     responses = measure_responses(
-        inspection.model, inspection.train.pixels, [path], partial(inspection.show_progress, "looking at pictures")
+        inspection.model, inspection.train.pixels, [path], partial(inspection.show_progress, "looking at images")
     )[path]
     if unit is not None:
         _show_unit(inspection, path, responses, unit)
@@ -168,7 +166,7 @@ def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
     terminal.tabulate(("unit", "separates best (AUC)", f"{metric} without it", "loss"), rows, texts=2)
     if rest := responses.strengths.shape[1] - len(units):
         terminal.say(f"and {rest:,} more that separate the classes less (--unit U)")
-    terminal.say(f"picture: {file}")
+    terminal.say(f"image: {file}")
 
 
 def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: int) -> None:
@@ -176,7 +174,7 @@ def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: i
     name = name_stage(inspection.model, path)
     if not 1 <= unit <= units:
         raise NetError(f"--unit was {unit}, but layer {name} has units 1 to {units:,}.")
-    some = _take(inspection.held_out, REMOVAL_PICTURES)
+    some = _take(inspection.held_out, REMOVAL_IMAGES)
     (found,) = inspect_units(inspection.model, path, responses, inspection.train, some, [unit - 1])
     title = f"layer {name}, unit {unit} of {units:,}"
     remark = "; ".join(filter(None, (f"sees {_describe_field(responses)}", _describe_removal(found, some))))
@@ -185,7 +183,7 @@ def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: i
     terminal.say(f"{title}: {remark}")
     ordered = sorted(found.aucs.items(), key=lambda pair: -abs(pair[1] - 0.5))
     terminal.tabulate(("class", "AUC"), [(name, f"{auc:.3f}") for name, auc in ordered])
-    terminal.say(f"picture: {file}")
+    terminal.say(f"image: {file}")
     _emit_unit(inspection, path, found, file)
 
 
@@ -195,7 +193,7 @@ def _draw_units(
     """The units of a layer, one of ``layers``, that separate some class best, and the sheet that shows them."""
     name = name_stage(inspection.model, path)
     numbers = rank_units(responses, inspection.train)[:most]
-    some = _take(inspection.held_out, REMOVAL_PICTURES)
+    some = _take(inspection.held_out, REMOVAL_IMAGES)
     progress = partial(inspection.show_progress, f"removing units of {name}")
     removed = len(numbers)
     if inspection.model.net is None:
@@ -214,7 +212,7 @@ def _draw_units(
     remark = (
         f"each sees {_describe_field(responses)}. Training patches that excite it most; the class that it separates "
         f"best in training, with the area under the ROC curve (by chance {chance:.2f}); what the removal of "
-        f"{'each' if removed == len(numbers) else f'the first {removed}'} changes, on {len(some):,} pictures of "
+        f"{'each' if removed == len(numbers) else f'the first {removed}'} changes, on {len(some):,} images of "
         f"{some.split}."
     )
     file = inspection.folder / f"layer-{_slug(name)}.png"
@@ -229,7 +227,7 @@ def _find_concepts(
     inspection: _Inspection, layers: Sequence[str], responses: Mapping[str, Responses]
 ) -> dict[str, tuple[Concept, ...]]:
     train = inspection.train
-    rows = np.linspace(0, len(train) - 1, min(len(train), CONCEPT_PICTURES), dtype=np.int64)
+    rows = np.linspace(0, len(train) - 1, min(len(train), CONCEPT_IMAGES), dtype=np.int64)
     some = train.take(rows)
     controls = []
     for seed in range(UNTRAINED_NETS):
@@ -267,9 +265,9 @@ def _compare(inspection: _Inspection, run: Run, other_path: Path, options: Inspe
     if other.in_shape != model.in_shape:
         shapes = ("×".join(map(str, one.in_shape)) for one in (model, other))
         raise DataError(
-            "The runs take pictures of different shapes: {} and {}. Compare runs that take the same.".format(*shapes)
+            "The runs take images of different shapes: {} and {}. Compare runs that take the same.".format(*shapes)
         )
-    some = _take(inspection.held_out, COMPARED_PICTURES)
+    some = _take(inspection.held_out, COMPARED_IMAGES)
     layers, others = choose_layers(model), choose_layers(other)
     values = compare_layers(
         model, other, some.pixels, layers, others, partial(inspection.show_progress, "comparing layers")
@@ -282,7 +280,7 @@ def _compare(inspection: _Inspection, run: Run, other_path: Path, options: Inspe
         best = int(row.argmax())
         rows.append((name, names[1][best], f"{row[best]:.2f}"))
     terminal.tabulate((str(run.path), f"most similar in {other_run.path}", "CKA"), rows, texts=2)
-    terminal.say(f"picture: {file}")
+    terminal.say(f"image: {file}")
     terminal.emit(
         "similarity", other=str(other_run.path), layers=list(layers), other_layers=list(others), cka=values.tolist(),
         file=str(file),
@@ -294,7 +292,7 @@ def _emit_unit(inspection: _Inspection, path: str, unit: Unit, file: Path) -> No
     for patch in unit.patches:
         (left, right), (top, bottom) = patch.columns, patch.rows
         name = inspection.train.names[patch.row]
-        patches.append({"picture": name, "box_px": [left, top, right, bottom], "strength": patch.strength})
+        patches.append({"image": name, "box_px": [left, top, right, bottom], "strength": patch.strength})
     inspection.terminal.emit(
         "unit", layer=path, unit=unit.number + 1, auc=dict(unit.aucs), file=str(file), patches=patches,
         cost=unit.removal and unit.removal.cost, loss_rise=unit.removal and unit.removal.loss_rise,
@@ -302,7 +300,7 @@ def _emit_unit(inspection: _Inspection, path: str, unit: Unit, file: Path) -> No
 
 
 def _describe_field(responses: Responses) -> str:
-    return "the whole picture" if responses.field is None else str(responses.field)
+    return "the whole image" if responses.field is None else str(responses.field)
 
 
 def _to_json(responses: Responses) -> list[int] | None:
@@ -314,7 +312,7 @@ def _describe_removal(unit: Unit, images: Images) -> str:
         return ""
     return (
         f"without it, {unit.removal.before.name.replace('_', ' ')} changes by {unit.removal.describe_score()} and the "
-        f"loss by {unit.removal.describe_loss()}, on {len(images):,} pictures of {images.split}"
+        f"loss by {unit.removal.describe_loss()}, on {len(images):,} images of {images.split}"
     )
 
 

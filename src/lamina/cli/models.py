@@ -7,26 +7,26 @@ from pathlib import Path
 
 import torch
 
-from lamina.cli.datasets import choose_data, choose_other_data
-from lamina.cli.nets import choose_net
+from lamina.cli.data_argument import choose_data, choose_other_data
+from lamina.cli.net_argument import choose_net
 from lamina.cli.parsing import Given
 from lamina.cli.terminal import Terminal
 from lamina.data import NAMES, Dataset, Problem
 from lamina.data.load import full_source
 from lamina.errors import DataError, NetError
-from lamina.evaluation.pictures import find_pictures
+from lamina.evaluation.image_files import find_images
 from lamina.evaluation.predictor import Predictor
 from lamina.nets import Net
-from lamina.runs.load import load_run
-from lamina.runs.nets import TIMM
-from lamina.runs.resume import find_source
+from lamina.runs.net_names import TIMM
+from lamina.runs.retraining import find_source
 from lamina.runs.run import Run
+from lamina.runs.stored import load_run
 from lamina.training.activations import find_path
 from lamina.training.device import choose_device
 from lamina.training.model import Model
 
-PICTURES_OF_ONE_THREAD = 10
-"""Up to this many pictures are predicted by one thread: each takes a millisecond, but waiting for a second thread whose
+IMAGES_OF_ONE_THREAD = 10
+"""Up to this many images are predicted by one thread: each takes a millisecond, but waiting for a second thread whose
 core another process is using takes eighty."""
 KEPT_FIELDS = {"size_px", "resize", "task", "val_fraction", "test_fraction", "split_seed"}
 """How a run's model is used follows from its training: not to be given for other data."""
@@ -96,9 +96,9 @@ def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
 def choose_images(given: tuple[Path, ...]) -> tuple[list[Path], list[Problem]]:
     """The images that were given, and what is wrong with the others."""
     if not given:
-        raise DataError("Expected pictures after the run, got none. Give their paths.")
-    paths, problems = find_pictures(given)
-    if len(paths) <= PICTURES_OF_ONE_THREAD:
+        raise DataError("Expected images after the run, got none. Give their paths.")
+    paths, problems = find_images(given)
+    if len(paths) <= IMAGES_OF_ONE_THREAD:
         torch.set_num_threads(1)
     return paths, problems
 

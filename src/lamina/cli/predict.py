@@ -11,12 +11,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from lamina.cli.doubt import Doubt, check_doubt, make_doubt
+from lamina.cli.confidence import ConfidenceRule, check_confidence, make_confidence_rule
 from lamina.cli.models import choose_images, load_predictor
-from lamina.cli.options.use import PredictOptions
+from lamina.cli.options.use_options import PredictOptions
 from lamina.cli.output import writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
-from lamina.deploy.export import open_onnx
+from lamina.deploy.exported_model import open_onnx
 from lamina.errors import DataError
 from lamina.evaluation.predictor import Prediction, Predictor, describe
 from lamina.files import open_atomically
@@ -33,15 +33,15 @@ def run(options: PredictOptions, terminal: Terminal) -> int:
     if options.top is not None and options.top < 1:
         raise DataError(f"--top was {options.top}, but must be at least 1.")
     if options.top is not None and options.coverage is not None:
-        raise DataError("--coverage says what is shown of each picture, and so does --top. Leave out one of them.")
+        raise DataError("--coverage says what is shown of each image, and so does --top. Leave out one of them.")
     if options.output is not None:
         _check_output(options.output)
     if _is_exported(options.run):
-        predictor, doubt = _load_file(options), Doubt(options.reject_below)
-        check_doubt(predictor.task, options.reject_below, None)
+        predictor, doubt = _load_file(options), ConfidenceRule(options.confidence_threshold)
+        check_confidence(predictor.task, options.confidence_threshold, None)
     else:
         run, predictor = load_predictor(options.run, options.net, options.device, terminal)
-        doubt = make_doubt(run, predictor.task, options.reject_below, options.coverage, terminal)
+        doubt = make_confidence_rule(run, predictor.task, options.confidence_threshold, options.coverage, terminal)
     task = predictor.task
     not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
     output = (
@@ -61,19 +61,19 @@ def run(options: PredictOptions, terminal: Terminal) -> int:
             write(prediction)
             show_progress("predicting", max(0, done), len(paths))
     if options.output is not None:
-        terminal.say(f"{options.output}: {len(not_found) + len(paths) - failed:,} of {len(paths):,} pictures")
+        terminal.say(f"{options.output}: {len(not_found) + len(paths) - failed:,} of {len(paths):,} images")
     return 2 if failed else 0
 
 
 def _is_exported(path: Path) -> bool:
-    """Whether it is a file that lamina export wrote, by its ending or by the certificate beside it."""
+    """Whether it is a file that lamina export wrote, by its ending or by the parity_check beside it."""
     proof = path.with_name(f"{path.name}.json")
     return path.suffix.lower() == ".onnx" or (path.is_file() and proof.is_file() and b'"sha256"' in proof.read_bytes())
 
 
 def _load_file(options: PredictOptions) -> Predictor:
     if options.coverage is not None:
-        raise DataError("--coverage is fitted to val pictures, which an exported file does not have. Give the run.")
+        raise DataError("--coverage is fitted to val images, which an exported file does not have. Give the run.")
     if options.net is not None:
         raise DataError("--net is for a run's own module, and an exported file holds its net. Leave --net out.")
     if options.device not in ("auto", "cpu"):
@@ -83,7 +83,7 @@ def _load_file(options: PredictOptions) -> Predictor:
 
 @contextmanager
 def _open_table(
-    terminal: Terminal, task: Task, top: int | None, doubt: Doubt
+    terminal: Terminal, task: Task, top: int | None, doubt: ConfidenceRule
 ) -> Iterator[Callable[[Prediction], None]]:
     """A table for people, with the ``top`` most likely classes or labels; call what this gives with each prediction."""
     kind = task.kind
@@ -91,7 +91,7 @@ def _open_table(
         top = top or SHOWN_CLASSES
     elif kind is BINARY:
         top = None
-    heads = task.target_names if kind in (BINARY, REGRESSION) else ("answer",)  # a question says more than "answer"
+    heads = task.target_names if kind in (BINARY, REGRESSION) else ("predicted",)  # a question says more than "answer"
     with terminal.table(("image", *heads), texts=1 if kind is REGRESSION else 2) as add:
 
         def write(prediction: Prediction) -> None:
@@ -120,7 +120,7 @@ def _check_output(file: Path) -> None:
 
 
 @contextmanager
-def _open_file(file: Path, task: Task, doubt: Doubt) -> Iterator[Callable[[Prediction], None]]:
+def _open_file(file: Path, task: Task, doubt: ConfidenceRule) -> Iterator[Callable[[Prediction], None]]:
     """A table or a file of JSON lines, replaced at the end of the block; call what this gives with each prediction."""
     delimiter = DELIMITERS[file.suffix.lower()]
     with writing(file, "The file is unchanged."), open_atomically(file) as opened:
@@ -140,10 +140,10 @@ def _plus_minus(margin: float | None) -> str:
     return "" if margin is None else f" ± {margin:.3g}"
 
 
-def _to_event(task: Task, prediction: Prediction, doubt: Doubt) -> dict[str, Any]:
+def _to_event(task: Task, prediction: Prediction, doubt: ConfidenceRule) -> dict[str, Any]:
     if prediction.problem is not None:
         return {"event": "problem", "image": prediction.name, "reason": prediction.problem}
-    event: dict[str, Any] = {"event": "prediction", "image": prediction.name, "answer": prediction.answer}
+    event: dict[str, Any] = {"event": "prediction", "image": prediction.name, "predicted": prediction.predicted}
     if task.kind is BINARY:
         event["question"] = task.target_names[0]
     if task.kind is not REGRESSION:
@@ -164,27 +164,33 @@ def _csv_line(columns: Sequence[str], delimiter: str) -> str:
     return line.getvalue().removesuffix("\r\n")
 
 
-def _csv_head(task: Task, doubt: Doubt) -> list[str]:
+def _csv_head(task: Task, doubt: ConfidenceRule) -> list[str]:
     more = ["rejected"] * (doubt.limit is not None) + ["set"] * (doubt.threshold is not None)
     if task.kind is REGRESSION:
         margins = [f"±({name})" for name in task.target_names] if doubt.margins else []
         return ["image", *task.target_names, *margins, "problem"]
     # A class may be called "image" or "problem": brackets distinguish it from these columns.
-    return ["image", "answer", *(f"p({name})" for name in task.kind.answers(task.target_names)), *more, "problem"]
+    return [
+        "image",
+        "predicted",
+        *(f"p({name})" for name in task.kind.class_names(task.target_names)),
+        *more,
+        "problem",
+    ]
 
 
-def _csv_columns(task: Task, prediction: Prediction, doubt: Doubt) -> list[str]:
+def _csv_columns(task: Task, prediction: Prediction, doubt: ConfidenceRule) -> list[str]:
     if prediction.problem is not None:
         return [prediction.name, *[""] * (len(_csv_head(task, doubt)) - 2), prediction.problem]
     values = [f"{value:.7g}" for value in prediction.values.values()]
     if task.kind is REGRESSION:
         return [prediction.name, *values, *(f"{margin:.7g}" for margin in doubt.margins), ""]
-    answer = prediction.answer
+    predicted = prediction.predicted
     rejected = ["yes" if doubt.rejects(prediction) else "no"] if doubt.limit is not None else []
     chosen = [";".join(doubt.choose(prediction))] if doubt.threshold is not None else []
     return [
         prediction.name,
-        answer if isinstance(answer, str) else ";".join(answer or ()),
+        predicted if isinstance(predicted, str) else ";".join(predicted or ()),
         *values,
         *rejected,
         *chosen,

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from lamina.cli.models import add_module, choose_run_data
-from lamina.cli.options.evaluate import ReportOptions
+from lamina.cli.options.evaluate_options import ReportOptions
 from lamina.cli.output import writing
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset
 from lamina.deploy.card import build_card
 from lamina.errors import DataError, LaminaError, RunError
 from lamina.files import write_atomically
-from lamina.runs.load import load_run
 from lamina.runs.run import Run
+from lamina.runs.stored import load_run
 from lamina.training.model import Model
 
 
@@ -48,16 +48,16 @@ def _find_data(run: Run, source: str | None, terminal: Terminal) -> Dataset | No
     except DataError as error:
         if source is not None:
             raise
-        terminal.remark(f"no pictures: {error}")
+        terminal.remark(f"no images: {error}")
         return None
     if dataset.fingerprint == run.record.data.fingerprint:
         return dataset
     if source is not None:
         raise DataError(
             f"{source} is not the data that {run.path} was trained on (fingerprint {dataset.fingerprint}, was "
-            f"{run.record.data.fingerprint}). Give its new place, or leave out --data for a page without pictures."
+            f"{run.record.data.fingerprint}). Give its new place, or leave out --data for a page without images."
         )
-    terminal.remark("no pictures: the data set has changed since the run was trained")
+    terminal.remark("no images: the data set has changed since the run was trained")
     return None
 
 

@@ -1,99 +1,103 @@
-"""lamina reproduce: the article's two nets, its claims beside what is measured."""
+"""lamina reproduce: retrain the first epochs of a run and compare the weights, or train the article's two nets."""
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from functools import partial
-from statistics import median
+from pathlib import Path
 
-from lamina.cli import STARTED
-from lamina.cli.datasets import choose_data
-from lamina.cli.nets import choose_net
-from lamina.cli.options.train import ReproduceOptions
-from lamina.cli.session import play
+from lamina.cli.article import reproduce_article
+from lamina.cli.models import add_module, choose_run_data
+from lamina.cli.options.train_options import ReproduceOptions
 from lamina.cli.terminal import Terminal
-from lamina.data import Preparation
-from lamina.drawing.curves import draw_curves
-from lamina.drawing.style import save_figure
-from lamina.errors import DataError, RecipeError
-from lamina.evaluation.intervals import mean_interval
-from lamina.runs.load import load_run
+from lamina.errors import RunError
+from lamina.runs.differences import find_changes
+from lamina.runs.retraining import check_parts_given, choose_net, find_dataset, make_training
 from lamina.runs.run import Run
-from lamina.runs.start import start_run
-from lamina.studies.experiments import Experiment
-from lamina.studies.training import iter_named
-from lamina.targets import SINGLE_LABEL, Score
-
-CLAIMED = {"mlp": 0.4996, "cnn": 0.7552}  # the article's test accuracy on CIFAR-10
+from lamina.runs.stored import load_run
+from lamina.training.events import Epoch, Step
+from lamina.training.tensors import digest_tensors
 
 
 def run(options: ReproduceOptions, terminal: Terminal) -> int:
-    """Run the command."""
-    if options.seeds < 1:
-        raise RecipeError(f"--seeds was {options.seeds}, but takes 1 or more.")
-    dataset = choose_data(options.data, Preparation(val_fraction=0.0), terminal)
-    if dataset.train.kind is not SINGLE_LABEL:
-        raise DataError(f"The article's nets predict one class an image, but {dataset.name} has other targets.")
-    if len(dataset.splits) == 1:
-        raise DataError(f"{dataset.name} has no val or test images to evaluate on. Give it a test split.")
-    start = partial(start_run, runs_dir=options.runs_dir, device=options.device, command=terminal.command)
-    runs: dict[str, list[Run]] = {name: [] for name in CLAIMED}
-    for seed in range(options.seeds):
-        for name, done in runs.items():
-            net = choose_net(name, terminal)
-            experiment = Experiment(net, dataclasses.replace(net.recipes["article"], seed=seed), dataset)
-            terminal.say("", f"{name}, seed {seed}")
-            events = iter_named(experiment, None, start=start, train=Run.iter_train, device=options.device)
-            with terminal.progress() as show_progress:
-                made, stopped_by = play(events, terminal, show_progress)
-            if stopped_by is not None:
-                terminal.remark(f"lamina: stopped by {stopped_by.name}; the runs so far are in {options.runs_dir}")
-                return 128 + stopped_by
-            done.append(load_run(made.path))
-    claimed = CLAIMED if dataset.source == "cifar10" else {}
-    drawing = options.runs_dir / "reproduce-curves.png"
-    histories = {name: [one.folder.history.epochs() for one in done] for name, done in runs.items()}
-    reports = {name: [report for one in done if (report := one.report)] for name, done in runs.items()}
-    save_figure(draw_curves(histories, Score("accuracy", 0.0), claimed, reports), drawing)
-    terminal.say("")
-    rows = [_print_net(name, done, len(dataset.train), claimed.get(name), terminal) for name, done in runs.items()]
-    heads = ("net", "claimed", "measured", "95 % interval", "parameters", "train seconds", "images/s")
-    terminal.tabulate(heads, rows)
-    if not claimed:
-        terminal.say(f"The article's figures are for CIFAR-10, not for {dataset.name}.")
-    terminal.say(f"learning curves: {drawing}")
-    terminal.emit("done", curves=str(drawing), seconds=time.perf_counter() - STARTED)
-    return 0
-
-
-def _print_net(name: str, runs: list[Run], images: int, claimed: float | None, terminal: Terminal) -> tuple[str, ...]:
-    """Print a net's results as JSON; gives its row of the table."""
-    reports = [report for one in runs if (report := one.report)]
-    accuracies = [report.score.value for report in reports]
-    measured, split = mean_interval(accuracies), reports[0].split
-    times = [[row["train_seconds"] for row in one.folder.history.epochs()] for one in runs]
-    seconds = median(map(sum, times))
-    speed = median(images * len(epochs) / sum(epochs) for epochs in times)
-    terminal.emit(
-        "result",
-        net=name,
-        runs=[str(one.path) for one in runs],
-        data=runs[0].record.data.name,
-        claimed_accuracy=claimed,
-        parameters=runs[0].record.parameters,
-        train_seconds=seconds,
-        images_per_second=speed,
-        **{
-            f"{split}_accuracy": measured.mean,
-            f"{split}_accuracy_low": measured.low,
-            f"{split}_accuracy_high": measured.high,
-            f"{split}_accuracies": accuracies,
-        },
+    """Run the command; the exit status is 2 if the weights after an epoch differ."""
+    _check_options(options)
+    return (
+        reproduce_article(options, terminal) if options.run is None else _reproduce_run(options.run, options, terminal)
     )
-    interval = "one seed gives none"
-    if measured.low is not None and measured.high is not None:
-        interval = f"{100 * measured.low:.2f} to {100 * measured.high:.2f} %"
-    claim = "–" if claimed is None else f"{100 * claimed:.2f} %"
-    accuracy, parameters = f"{100 * measured.mean:.2f} %", f"{runs[0].record.parameters:,}"
-    return name, claim, accuracy, interval, parameters, f"{seconds:.1f}", f"{speed:,.0f}"
+
+
+def _check_options(options: ReproduceOptions) -> None:
+    """Reject the options of one use that were given for the other."""
+    with_run = {"--epochs": options.epochs is not None, "--net": options.net is not None}
+    without_run = {"--seeds": options.seeds is not None, "--device": options.device != "auto"}
+    unused = [flag for flag, is_given in (with_run if options.run is None else without_run).items() if is_given]
+    if unused and options.run is None:
+        raise RunError(f"{unused[0]} needs a run, as in: lamina reproduce runs/first {unused[0]} …")
+    if unused:
+        raise RunError(f"{unused[0]} is for the article's nets, but a run was given. Leave out one of them.")
+
+
+def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) -> int:
+    run = load_run(path)
+    digests = _read_digests(run, 1 if options.epochs is None else options.epochs)
+    run = add_module(run, options.net, terminal)
+    check_parts_given(run.folder, run.record, run.parts)
+    dataset = find_dataset(run.folder, run.record, choose_run_data(run, options.data, terminal))
+    training = make_training(run.record, dataset, choose_net(run.folder, run.record, run.module))
+    rows = []
+    is_same = True
+    with terminal.progress() as show_progress:
+        for event in training:
+            if isinstance(event, Step):
+                show_progress(f"epoch {event.epoch}", event.step, event.steps)
+            if not isinstance(event, Epoch):
+                continue
+            recorded, again = digests[event.epoch - 1], digest_tensors(training.model.state_dict())
+            is_same = again == recorded
+            rows.append((str(event.epoch), recorded, again, "yes" if is_same else "no"))
+            terminal.emit(
+                "reproduced", run=str(run.path), epoch=event.epoch, recorded=recorded, again=again, same=is_same
+            )
+            if event.epoch == len(digests) or not is_same:
+                break
+    terminal.tabulate(("epoch", "recorded weights", "trained again", "same"), rows, texts=4)
+    changes = find_changes(run.record)
+    terminal.emit(
+        "result", run=str(run.path), same=is_same, epochs=len(rows),
+        changes=[{"what": change.what, "recorded": change.first, "now": change.second} for change in changes],
+    )  # fmt: skip
+    for change in changes:
+        terminal.remark(f"{change.what} was {change.first} and is {change.second}")
+    if is_same:
+        trained = "epoch 1 gives" if len(rows) == 1 else f"epochs 1 to {len(rows)} give"
+        terminal.say(f"{run.path}: {trained} bit-identical weights")
+        return 0
+    reason = (
+        "The differences above may be why."
+        if changes
+        else "Software, processor and threads are unchanged: did the run's history or the data change?"
+    )
+    terminal.remark(f"lamina: {run.path}: epoch {len(rows)} gives different weights. {reason}")
+    return 2
+
+
+def _read_digests(run: Run, epochs: int) -> list[str]:
+    """The recorded digests of the weights after the first epochs, before any rewind."""
+    recorded = {row["epoch"]: row.get("weights") for row in run.folder.history.epochs()}
+    rewinds = run.folder.history.rewinds()
+    done = max(recorded, default=0)
+    if epochs < 1:
+        raise RunError(f"--epochs was {epochs}, but takes 1 or more.")
+    if epochs > done:
+        raise RunError(f"{run.path} has {done} whole epochs, but --epochs was {epochs}. Give fewer --epochs.")
+    if rewinds and epochs > (last := rewinds[0].get("to_epochs_done") or 0):
+        raise RunError(
+            f"{run.path} was rewound after epoch {last} and continued with a lower lr. "
+            + (f"Give --epochs {last} or less." if last else "None of its epochs can be reproduced.")
+        )
+    digests = [str(digest) for epoch in range(1, epochs + 1) if (digest := recorded.get(epoch))]
+    if len(digests) < epochs:
+        raise RunError(
+            f"{run.path / 'history.jsonl'} lacks the digest of the weights after one of epochs 1 to {epochs}. "
+            "Give fewer --epochs, or train again."
+        )
+    return digests

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lamina.cli.models import add_module, choose_run_data
-from lamina.cli.options.train import ResumeOptions
+from lamina.cli.options.train_options import ResumeOptions
 from lamina.cli.session import play, print_group, print_result
 from lamina.cli.terminal import Terminal, read_seconds
-from lamina.runs.load import share_run
+from lamina.runs.stored import share_run
 from lamina.training.device import choose_again
 from lamina.training.group import join_group
 

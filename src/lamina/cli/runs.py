@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lamina.cli.options.evaluate import RunsOptions
+from lamina.cli.options.evaluate_options import RunsOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import LaminaError
 from lamina.runs.differences import compare_runs
-from lamina.runs.load import find_runs, load_run
+from lamina.runs.overview import summarize_run
 from lamina.runs.run import Run
-from lamina.runs.summary import summarize_run
+from lamina.runs.stored import find_runs, load_run
 
 
 def run(options: RunsOptions, terminal: Terminal) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from lamina.cli.options.use import ServeOptions
+from lamina.cli.options.use_options import ServeOptions
 from lamina.cli.terminal import Terminal
 from lamina.deploy.serve.security import TOKEN_VARIABLE, is_loopback
 from lamina.deploy.serve.server import serve

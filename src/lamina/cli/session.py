@@ -13,18 +13,18 @@ from typing import Any
 import torch
 
 from lamina.cli import STARTED
-from lamina.cli.duplicates import say_overlap
+from lamina.cli.near_duplicates import say_overlap
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset
 from lamina.errors import plural
 from lamina.evaluation.calibration import LEAST_IMAGES
 from lamina.evaluation.reports import Report
-from lamina.insight.duplicates import UNASKED_SECONDS, estimate_seconds
+from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.keep import RunEvent
-from lamina.runs.load import load_run
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run
-from lamina.studies.events import Decision, Kept, Seeds, Started
+from lamina.runs.stored import load_run
+from lamina.studies.choice_events import Decision, Kept, Seeds, Started
 from lamina.targets import REGRESSION
 from lamina.training.events import Diagnosis, Epoch, Resumed, Rewind, Step
 from lamina.training.group import ALONE, Group
@@ -175,11 +175,11 @@ def _look_for_overlap(
 ) -> Mapping[str, Any]:
     """Look for near-duplicates of training images where that takes little of the time that training took."""
     train, images = dataset.train, next(one for split, one in dataset.splits.items() if split == report.split)
-    answers = run.answers.get(images.split)
+    outputs = run.outputs.get(images.split)
     seconds = estimate_seconds(len(images), len(train), images.shape)
-    if answers is None or seconds > min(UNASKED_SECONDS, most_seconds):
+    if outputs is None or seconds > min(UNASKED_SECONDS, most_seconds):
         return {}
-    return say_overlap(run.record.task, answers.raw_logits(run.record.task), images, train, terminal)
+    return say_overlap(run.record.task, outputs.raw_logits(run.record.task), images, train, terminal)
 
 
 @contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from lamina.cli.nets import choose_net
-from lamina.cli.options.inspect import SummaryOptions
+from lamina.cli.net_argument import choose_net
+from lamina.cli.options.inspect_options import SummaryOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import NetError
 from lamina.nets import Net, Output, Shape, summarize
-from lamina.runs.nets import TIMM
+from lamina.runs.net_names import TIMM
 
 
 def run(options: SummaryOptions, terminal: Terminal) -> int:

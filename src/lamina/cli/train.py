@@ -7,9 +7,9 @@ from functools import partial
 
 from lamina import zoo
 from lamina.cli import STARTED
-from lamina.cli.datasets import choose_data
-from lamina.cli.nets import choose_net
-from lamina.cli.options.train import TrainOptions
+from lamina.cli.data_argument import choose_data
+from lamina.cli.net_argument import choose_net
+from lamina.cli.options.train_options import TrainOptions
 from lamina.cli.session import play, print_result
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Preparation
@@ -18,8 +18,8 @@ from lamina.runs.run import Run
 from lamina.runs.start import start_run
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen
 from lamina.studies.experiments import Deadline
+from lamina.studies.named_net import fit_experiment, iter_named
 from lamina.studies.seeds import check_seeds, iter_seeds
-from lamina.studies.training import fit_experiment, iter_named
 from lamina.training.group import Group, join_group
 
 
@@ -54,8 +54,8 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             if options.net is None:
                 events = iter_chosen(
                     dataset, Deadline(STARTED, limit), options.given,
-                    from_scratch=options.start_from == "scratch", start=start, train=train, device=options.device,
-                    name=options.name, progress=partial(show_progress, "preparing pictures"),
+                    pretrained=options.pretrained, start=start, train=train, device=options.device,
+                    name=options.name, progress=partial(show_progress, "preparing images"),
                 )  # fmt: skip
             elif options.seeds is not None:
                 events = iter_seeds(
@@ -101,8 +101,8 @@ def _check(options: TrainOptions, group: Group) -> None:
             )
     if options.time is not None and "epochs" in options.given:
         raise RecipeError("--time sets the number of epochs, but --epochs was given too. Give only one.")
-    if options.net is not None and options.start_from != "auto":
-        raise RecipeError(f"--from {options.start_from} is for a net that lamina chooses. Leave out {options.net}.")
+    if options.net is not None and not options.pretrained:
+        raise RecipeError(f"--no-pretrained is for a net that lamina chooses. Leave out {options.net}.")
     if options.net is None:
         freeze = options.given.get("freeze")
         for name, value in (("recipe", options.recipe), ("weights", options.weights), ("freeze", freeze)):

@@ -13,7 +13,7 @@ from lamina.data.labels import read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing
 from lamina.data.splits import OWN_RULE, SPLITS, draw_splits, order_by_split, unite_duplicates
-from lamina.data.workers import decode_pictures, keep_rows, store_pixels
+from lamina.data.workers import decode_images, keep_rows, store_pixels
 from lamina.targets import kind_of
 
 ENCODING = ("utf-8", "surrogateescape")
@@ -21,14 +21,14 @@ ENCODING = ("utf-8", "surrogateescape")
 
 def build_dataset(listing: Listing, name: str, preparation: Preparation, folder: Path, progress: Progress) -> Dataset:
     """Decode the images of a listing into ``folder/pixels.npy``, one split after another."""
-    names = [picture.name for picture in listing.pictures]
+    names = [image.name for image in listing.images]
     targets, target_names, reason = read_targets(listing, preparation)
     drawn, rule = draw_splits(names, kind_of(targets).strata(targets), listing.splits, preparation)
     size_px, resize = preparation.size_px, preparation.resize
     if listing.pixels is None:
         order = order_by_split(drawn)
-        pictures = [listing.pictures[place] for place in order]
-        found, size_px = decode_pictures(pictures, folder, size_px, resize, progress)
+        images = [listing.images[place] for place in order]
+        found, size_px = decode_images(images, folder, size_px, resize, progress)
     else:
         order = list(range(len(names)))
         found = store_pixels(listing.pixels, folder, size_px, resize)
@@ -50,11 +50,11 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
     counts = [splits.count(split) for split in SPLITS]
     train, val, test = split_images(pixels, targets, target_names, tuple(names), sizes_px, counts)
     # Only what training sees, not how it was requested: a later version may offer other ways.
-    how = resize if size_px else "crop"  # which is that of pictures that keep their size, as they are not resized
+    how = resize if size_px else "crop"  # which is that of images that keep their size, as they are not resized
     digest = hashlib.blake2b(f"{size_px} {how} {targets.dtype} {target_names}".encode(*ENCODING), digest_size=16)
     whole = (listing.pixels and listing.pixels.content) or ""
-    for one, split, picture, target in zip(kept, splits, names, targets, strict=True):
-        digest.update(f"\n{split}\0{picture}\0{'' if whole else one.content}\0".encode(*ENCODING))
+    for one, split, image, target in zip(kept, splits, names, targets, strict=True):
+        digest.update(f"\n{split}\0{image}\0{'' if whole else one.content}\0".encode(*ENCODING))
         digest.update(target.tobytes())
     digest.update(whole.encode())
     return Dataset(

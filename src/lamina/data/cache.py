@@ -2,7 +2,7 @@
 
 <cache>/<name>-<key>/pixels.npy    uint8 (N, H, W, C), the splits one after another
                      targets.npy
-                     sizes.npy     int32 (N, 2), stored height and width of each picture
+                     sizes.npy     int32 (N, 2), stored height and width of each image
                      dataset.json  the data set's other fields, and the state of its source
                      digest.json   of these files, and of samples of the pixels
 <cache>/.<name>-<key>/             being built, or left by a killed process
@@ -37,7 +37,7 @@ from lamina.data.splits import SPLITS
 from lamina.errors import DataError, LaminaWarning
 from lamina.files import sync_folder
 
-FORMAT = 7
+FORMAT = 8
 WAIT_SECONDS = 2.0
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
 MAP_NORESERVE = 0x4000  # of Linux on all processors that torch is built for; Python names it from 3.13 on

@@ -1,4 +1,4 @@
-"""From the bytes of an encoded picture to its pixels, for training and prediction alike."""
+"""From the bytes of an encoded image to its pixels, for training and prediction alike."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from lamina.data.resizing import enough_pixels, resize_image
 
 # The rest of what Pillow opens is rare, and some of it (EPS) starts other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-PICTURE_LIMIT_BYTES = 256 * 2**20
-PICTURE_LIMIT_PIXELS = 50_000_000
+IMAGE_LIMIT_BYTES = 256 * 2**20
+IMAGE_LIMIT_PIXELS = 50_000_000
 
 # The transpose for each orientation in EXIF.
 TURNS = {
@@ -37,7 +37,7 @@ TURNS = {
 SIDEWAYS = {TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 
-class Picture(NamedTuple):
+class EncodedImage(NamedTuple):
     """An encoded image: a file, a member of a zip or, with an offset, a span of a file; size 0 where not known."""
 
     name: str
@@ -47,11 +47,11 @@ class Picture(NamedTuple):
     offset_bytes: int | None = None
 
 
-class BadPictureError(Exception):
-    """A picture that can't be decoded; the message says why in a few words."""
+class BadImageError(Exception):
+    """An image that can't be decoded; the message says why in a few words."""
 
 
-def decode_picture(
+def decode_image(
     data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "h w c"]:
     """The pixels that ``decode_and_measure`` gives, with its errors."""
@@ -61,24 +61,24 @@ def decode_picture(
 def decode_and_measure(
     data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
-    """The pixels of an encoded image, upright, and its stored height and width; docs/pictures.md has the details."""
+    """The pixels of an encoded image, upright, and its stored height and width."""
     if not data:
-        raise BadPictureError("empty")
+        raise BadImageError("empty")
     try:
         with _named_errors(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > PICTURE_LIMIT_PIXELS:
+            if image.width * image.height > IMAGE_LIMIT_PIXELS:
                 raise Image.DecompressionBombError
             upright, stored_size_px = _load_upright(image, size, resize)
             return _fit(upright, size, mode, resize), stored_size_px
     except UnidentifiedImageError:
         is_tiff = data.startswith((b"II*\0", b"MM\0*"))
-        raise BadPictureError("a TIFF of a kind that is not read" if is_tiff else "not a picture") from None
+        raise BadImageError("a TIFF of a kind that is not read" if is_tiff else "not an image") from None
 
 
-def decode_image(
+def convert_image(
     image: Image.Image, size: tuple[int, int], mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Decode an image that Pillow has opened or made, as ``decode_picture`` does; the image is left as it was."""
+    """Decode an image that Pillow has opened or made, as ``decode_image`` does; the image is left as it was."""
     with _named_errors():
         return _fit(_load_upright(image.copy(), size, resize)[0], size, mode, resize)
 
@@ -86,7 +86,7 @@ def decode_image(
 def fit_pixels(
     pixels: UInt8[np.ndarray, "n h w c"], size_px: int, resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "n s s c"]:
-    """Grey or RGB images resized to squares of ``size_px``, as pictures are."""
+    """Grey or RGB images resized to squares of ``size_px``, as images are."""
     size = (size_px, size_px)
     if pixels.shape[1:3] == size:
         return pixels
@@ -97,64 +97,64 @@ def fit_pixels(
     return fitted
 
 
-class PictureReader(contextlib.ExitStack):
-    """Reads the bytes of pictures, and keeps archives open in between."""
+class ImageReader(contextlib.ExitStack):
+    """Reads the bytes of images, and keeps archives open in between."""
 
     def __init__(self) -> None:
         super().__init__()
         self._opened: dict[str, zipfile.ZipFile | BinaryIO] = {}
 
-    def read(self, picture: Picture) -> bytes:
-        """The bytes of one image; BadPictureError if they can't be read."""
-        if not picture.member and picture.offset_bytes is None:
-            return read_file(Path(picture.file))
+    def read(self, image: EncodedImage) -> bytes:
+        """The bytes of one image; BadImageError if they can't be read."""
+        if not image.member and image.offset_bytes is None:
+            return read_file(Path(image.file))
         try:
-            archive = self._opened.get(picture.file)
+            archive = self._opened.get(image.file)
             if archive is None:
-                archive = zipfile.ZipFile(picture.file) if picture.member else Path(picture.file).open("rb")  # noqa: SIM115
-                self._opened[picture.file] = archive
+                archive = zipfile.ZipFile(image.file) if image.member else Path(image.file).open("rb")  # noqa: SIM115
+                self._opened[image.file] = archive
                 self.callback(archive.close)
             if isinstance(archive, zipfile.ZipFile):
-                with archive.open(picture.member) as member:
-                    return member.read(picture.size_bytes)  # without a limit, it may be more than the directory says
-            archive.seek(picture.offset_bytes or 0)
-            data = archive.read(picture.size_bytes)
-            if len(data) < picture.size_bytes:
+                with archive.open(image.member) as member:
+                    return member.read(image.size_bytes)  # without a limit, it may be more than the directory says
+            archive.seek(image.offset_bytes or 0)
+            data = archive.read(image.size_bytes)
+            if len(data) < image.size_bytes:
                 raise EOFError("it ends early")
             return data
         except Exception as error:  # zipfile and its decompressors raise almost anything
-            raise BadPictureError(f"damaged in the archive: {error}"[:120]) from None
+            raise BadImageError(f"damaged in the archive: {error}"[:120]) from None
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a picture's file; raises ``BadPictureError`` if it can't be read, or is too large."""
+    """The bytes of an image's file; raises ``BadImageError`` if it can't be read, or is too large."""
     try:
         state = path.stat()
         # Opening a pipe would wait for a writer.
         if not stat.S_ISREG(state.st_mode):
-            raise BadPictureError("is a directory" if stat.S_ISDIR(state.st_mode) else "not a regular file")
-        if state.st_size > PICTURE_LIMIT_BYTES:
-            raise BadPictureError(f"larger than {PICTURE_LIMIT_BYTES // 2**20} MiB")
+            raise BadImageError("is a directory" if stat.S_ISDIR(state.st_mode) else "not a regular file")
+        if state.st_size > IMAGE_LIMIT_BYTES:
+            raise BadImageError(f"larger than {IMAGE_LIMIT_BYTES // 2**20} MiB")
         return path.read_bytes()
     except OSError as error:
-        raise BadPictureError((error.strerror or str(error)).lower()) from None
+        raise BadImageError((error.strerror or str(error)).lower()) from None
     except ValueError as error:  # a NUL in the path
-        raise BadPictureError(str(error)) from None
+        raise BadImageError(str(error)) from None
 
 
 @contextlib.contextmanager
 def _named_errors() -> Iterator[None]:
-    """Pillow's errors as ``BadPictureError``, but that it knows no such format; its warnings are ignored."""
+    """Pillow's errors as ``BadImageError``, but that it knows no such format; its warnings are ignored."""
     try:
         with _ignored_warnings():
             yield
-    except (BadPictureError, UnidentifiedImageError):
+    except (BadImageError, UnidentifiedImageError):
         raise
     except Image.DecompressionBombError:
-        raise BadPictureError(f"more than {PICTURE_LIMIT_PIXELS // 1_000_000} megapixels") from None
+        raise BadImageError(f"more than {IMAGE_LIMIT_PIXELS // 1_000_000} megapixels") from None
     except Exception as error:  # damaged bytes make Pillow's parsers raise almost anything
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"[:120]
-        raise BadPictureError(reason) from None
+        raise BadImageError(reason) from None
 
 
 _ignoring = contextlib.ExitStack()
@@ -182,17 +182,17 @@ def _ignored_warnings() -> Iterator[None]:
 def _fit(
     upright: Image.Image, size: tuple[int, int] | None, mode: Literal["L", "RGB"], resize: Resize
 ) -> UInt8[np.ndarray, "h w c"]:
-    picture = _convert(upright, mode)
+    image = _convert(upright, mode)
     if size is not None:
-        picture = resize_image(picture, size, resize)
-    pixels = np.asarray(picture)
+        image = resize_image(image, size, resize)
+    pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def _load_upright(
     image: Image.Image, size: tuple[int, int] | None, resize: Resize
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The picture turned upright, no larger than needed, and its stored height and width."""
+    """The image turned upright, no larger than needed, and its stored height and width."""
     is_jpeg = image.format in ("JPEG", "MPO")  # MPO is a JPEG followed by others, as some cameras write
     if not is_jpeg:  # the EXIF of a PNG may follow its pixels, and Pillow turns a TIFF as it loads
         image.load()
@@ -226,8 +226,8 @@ def _convert(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def _check_values(values: Real[np.ndarray, "h w"], white: int) -> Real[np.ndarray, "h w"]:
-    """Values from 0 (black) to ``white``, which is never guessed: it must be the same for all pictures."""
+    """Values from 0 (black) to ``white``, which is never guessed: it must be the same for all images."""
     low, high = values.min(), values.max()
     if not 0 <= low <= high <= white:  # false for NaN, too
-        raise BadPictureError(f"values from {low:g} to {high:g}, expected 0 (black) to {white} (white)")
+        raise BadImageError(f"values from {low:g} to {high:g}, expected 0 (black) to {white} (white)")
     return values

@@ -20,7 +20,7 @@ def describe_reading(dataset: Dataset) -> list[str]:
     lines = [f"targets: {dataset.target_reason}"] if dataset.source and dataset.source not in NAMES else []
     if dataset.preparation.size_px is None and dataset.size_px is not None:
         lines.append(
-            f"size: {dataset.size_px} px squares by {dataset.resize} (pictures differ in size, or are over 256 px; "
+            f"size: {dataset.size_px} px squares by {dataset.resize} (images differ in size, or are over 256 px; "
             "--size, or Preparation(size_px=…), sets another)"
         )
     return lines

@@ -1,4 +1,4 @@
-"""How small pictures may become without losing detail."""
+"""How small images may become without losing detail."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def find_detail_px(images: Images, sides_px: Sequence[int]) -> int | None:
     return None
 
 
-def _measure_loss(picture: Float[np.ndarray, ...], again: Float[np.ndarray, ...]) -> float:
-    """The root mean square of the difference, as a fraction of the picture's contrast."""
-    contrast = np.sqrt(picture.var(axis=(0, 1)).mean())  # within channels: a colour of the whole picture is none
-    return float(np.sqrt(np.mean(np.square(picture - again))) / max(LEAST_CONTRAST_LEVELS, contrast))
+def _measure_loss(image: Float[np.ndarray, ...], again: Float[np.ndarray, ...]) -> float:
+    """The root mean square of the difference, as a fraction of the image's contrast."""
+    contrast = np.sqrt(image.var(axis=(0, 1)).mean())  # within channels: a colour of the whole image is none
+    return float(np.sqrt(np.mean(np.square(image - again))) / max(LEAST_CONTRAST_LEVELS, contrast))

@@ -1,4 +1,4 @@
-"""Pictures that are there more than once, with identical pixels as they are stored."""
+"""Images that are there more than once, with identical pixels as they are stored."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ TINY_CLASS_IMAGES, TINY_CLASS_FRACTION = 10, 1 / 20
 COARSE_FRACTION = 1 / 100  # error of rounding numbers to float32, of their standard deviation
 IMBALANCE_RATIO = 10.0  # of the largest class to the smallest
 SINGLE_CLASS_REMEDY = (
-    "Add pictures of another, or choose other classes with --label-from or --label-column (in Python, label_from or "
+    "Add images of another, or choose other classes with --label-from or --label-column (in Python, label_from or "
     "label_columns)."
 )
 
@@ -72,7 +72,7 @@ class Facts:
         return bool((images.targets[row] == others.targets[other_row]).all())
 
     def sight(self, places: Iterable[int]) -> tuple[Sighting, ...]:
-        """Each picture's split, name and target."""
+        """Each image's split, name and target."""
         return tuple(
             Sighting(images.split, images.names[row], images.kind.format(images.targets[row], images.target_names))
             for images, row in (self._rows[place] for place in places)
@@ -113,13 +113,13 @@ def imbalance(images: Images) -> float | None:
 
 def _find_marked(facts: Facts, marked: Bool[np.ndarray, " n"], kind: str, severity: Severity, what: str) -> Finding:
     places = np.flatnonzero(marked).tolist()
-    message = f"{plural(len(places), 'picture is', 'pictures are')} {what}"
+    message = f"{plural(len(places), 'image is', 'images are')} {what}"
     return Finding(kind, severity, message, len(places), facts.sight(places))
 
 
 def _find_twins(facts: Facts, twins: dict[int, int], kind: str, severity: Severity, what: str) -> Finding:
     """A finding about the places that are keys, each identical to its value."""
-    message = f"{plural(len(twins), 'picture is', 'pictures are')} {what}"
+    message = f"{plural(len(twins), 'image is', 'images are')} {what}"
     return Finding(kind, severity, message, len(twins), facts.sight(twins), facts.sight(twins.values()))
 
 
@@ -147,7 +147,7 @@ def _find_conflicts(facts: Facts) -> Finding:
 
 
 def find_gaps(dataset: Dataset) -> list[Finding]:
-    """Classes, labels or answers without pictures: in ``train``, or in another split though ``train`` has some."""
+    """Classes, labels or answers without images: in ``train``, or in another split though ``train`` has some."""
     return [
         Finding("class-missing", "error" if split == "train" else "warning", message, count)
         for split, count, message in list_gaps(dataset)
@@ -196,13 +196,13 @@ def _find_copies(facts: Facts) -> list[Finding]:
 def _find_constant(train: Images) -> list[Finding]:
     if train.kind is MULTI_LABEL and len(train) > 1:
         everywhere = [name for name, count in train.target_counts().items() if count == len(train)]
-        kind, have, remedy = "label-constant", name_some(everywhere), "Add pictures without"
+        kind, have, remedy = "label-constant", name_some(everywhere), "Add images without"
     elif train.kind is REGRESSION and len(train):
         everywhere = _select(train, (train.targets == train.targets[0]).all(axis=0))
         kind, have, remedy = "number-constant", f"the same {name_some(everywhere)}", "Check the table"
     else:
         return []
-    message = f"all pictures of train have {have}, so there is nothing to learn. {remedy}, or leave the column out."
+    message = f"all images of train have {have}, so there is nothing to learn. {remedy}, or leave the column out."
     return [Finding(kind, "warning", message, len(everywhere))]
 
 
@@ -231,7 +231,7 @@ def _find_tiny(train: Images) -> Finding:
     least = max(TINY_CLASS_IMAGES, TINY_CLASS_FRACTION * median)
     tiny = [f"{name} ({count})" for name, count in counts.items() if count < least]
     message = (
-        f"train has few pictures of {name_some(tiny)}; the median class has {median:,.0f}. "
+        f"train has few images of {name_some(tiny)}; the median class has {median:,.0f}. "
         "Add more, or merge classes that belong together."
     )
     return Finding("class-tiny", "warning", message, len(tiny))
@@ -244,8 +244,8 @@ def _find_imbalance(train: Images) -> list[Finding]:
     counts = {name: count for name, count in train.target_counts().items() if count}
     largest, smallest = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     message = (
-        f"train has {ratio:,.0f} times as many pictures of {largest} ({counts[largest]:,}) as of {smallest} "
-        f"({counts[smallest]:,}). Train with balance to weight them equally."
+        f"train has {ratio:,.0f} times as many images of {largest} ({counts[largest]:,}) as of {smallest} "
+        f"({counts[smallest]:,}). Train with class_weights to weight them equally."
     )
     return [Finding("imbalance", "note", message, len(counts))]
 

@@ -18,7 +18,7 @@ from lamina.data.preparation import Preparation, Resize
 from lamina.data.splits import SPLITS, Split, find_leaks
 from lamina.data.thumbnails import encode_png, make_tile
 from lamina.errors import DataError, LaminaWarning, check_type, name_some, plural
-from lamina.markup import MOST_ROWS, card, join, picture, table
+from lamina.markup import MOST_ROWS, card, image, join, table
 from lamina.targets import REGRESSION, Kind, KindName, Targets, kind_of
 from lamina.text import escape, shorten
 from lamina.values import explain_call
@@ -32,7 +32,7 @@ HTML_SAMPLES, HTML_PX = 6, 48  # images of each class in a notebook, and their s
 
 @dataclass(frozen=True)
 class Problem:
-    """A picture that was left out: its path inside the source, and why in a few words."""
+    """An image that was left out: its path inside the source, and why in a few words."""
 
     path: str
     reason: str
@@ -40,7 +40,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Leak:
-    """A picture that an earlier split holds too, with identical pixels, which inflates the score."""
+    """An image that an earlier split holds too, with identical pixels, which inflates the score."""
 
     name: str
     split: Split
@@ -80,7 +80,7 @@ class Images:
         target_names: the classes, the labels, the question or the numbers.
         names: of the images, such as their files' paths in the source.
         split: the split they belong to.
-        original_sizes_px: height and width of each picture before it was resized, where known.
+        original_sizes_px: height and width of each image before it was resized, where known.
 
     Raises:
         DataError: the parts do not fit each other.
@@ -217,7 +217,7 @@ class Images:
         if self.kind is REGRESSION:
             names, members = self.target_names, [np.argsort(column, kind="stable") for column in self.targets.T]
         else:
-            names = self.kind.answers(self.target_names)
+            names = self.kind.class_names(self.target_names)
             members = self.kind.members(self.targets, self.target_names)
         places = [np.linspace(0, len(each) - 1, min(count, len(each)), dtype=np.int64) for each in members]
         return {name: each[place].tolist() for name, each, place in zip(names, members, places, strict=True)}
@@ -236,12 +236,12 @@ class Dataset:
         train: the images to train on.
         val: the images to choose by, such as the best epoch.
         test: the images to evaluate on, once.
-        problems: the pictures that were left out.
-        size_px: side of the squares that the pictures became; ``None`` where they kept their own size.
+        problems: the images that were left out.
+        size_px: side of the squares that the images became; ``None`` where they kept their own size.
         resize: as in ``Preparation``.
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
-        leaks: the pictures that are in two splits.
+        leaks: the images that are in two splits.
         conversions: what the arrays of a file were taken for where they are not as ``Images.from_arrays`` takes them.
         source: the name or absolute path that ``load_data`` loads it from again; empty for arrays in memory.
         preparation: how it was read.
@@ -343,7 +343,7 @@ def list_gaps(dataset: Dataset) -> list[tuple[Split, int, str]]:
         missing = [name for name, count in counts.items() if not count and (split == "train" or trained[name])]
         effect = "no net can learn them" if split == "train" else f"scores on {split} do not cover them"
         if missing:
-            message = f"{split} has no pictures of {name_some(missing)}, and {effect}. Add some."
+            message = f"{split} has no images of {name_some(missing)}, and {effect}. Add some."
             found.append((split, len(missing), message))
     return found
 
@@ -370,7 +370,7 @@ def _show(title: str, splits: Mapping[Split, Images]) -> str:
         chosen = images.choose_samples(HTML_SAMPLES)
         for name, places in list(chosen.items())[:MOST_ROWS]:
             tiles = (make_tile(images.pixels[place], HTML_PX) for place in places)
-            samples = join(picture(encode_png(tile), name) for tile in tiles)
+            samples = join(image(encode_png(tile), name) for tile in tiles)
             rows.append([shorten(name), samples, *counts.get(name, ["low to high" for _ in splits])])
         if (more := len(chosen) - MOST_ROWS) > 0:
             rows.append([f"and {more:,} more", *("" for _ in range(1 + len(splits)))])
@@ -385,7 +385,7 @@ def _describe_shape(images: Images) -> str:
 def _find_difference(one: Images, other: Images) -> tuple[str, str, str, str] | None:
     """What two splits should have in common and have not: its name, either's value, and what to do."""
     if one.shape != other.shape:
-        return "image shape", _describe_shape(one), _describe_shape(other), "Resize the pictures to one size."
+        return "image shape", _describe_shape(one), _describe_shape(other), "Resize the images to one size."
     if one.kind is not other.kind:
         return "kind of target", str(one.kind), str(other.kind), "Give all of them targets of one kind."
     if one.target_names != other.target_names:

@@ -26,7 +26,7 @@ class NumberSpread(NamedTuple):
     name: str
     minimum: float
     mean: float
-    deviation: float
+    standard_deviation: float
     maximum: float
 
 
@@ -48,7 +48,7 @@ class ChannelSummary:
     """Mean and standard deviation of each channel, of 255; how many images, not blank, have three equal channels."""
 
     mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    standard_deviation: tuple[float, ...]
     grey: int
 
 
@@ -67,7 +67,7 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
     splits = list(dataset.splits.values())
     means, squares, grey, digests = _read_pixels(splits, progress or (lambda *_: None))
     blank = np.all(_deviation(means, squares) < BLANK_DEVIATION, axis=1)
-    # All blank pictures of one colour are identical; that they are blank says it.
+    # All blank images of one colour are identical; that they are blank says it.
     groups = [group for group in group_duplicates(digests) if not blank[group[0]]]
     scales = np.concatenate([_find_scales(images) for images in splits])
     least, most = scales.min(axis=1), scales.max(axis=1)
@@ -76,7 +76,7 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
         duplicates=groups,
         blank=blank,
         grey=grey & ~blank,
-        # Padding fits the whole picture in; the others cover all of the square.
+        # Padding fits the whole image in; the others cover all of the square.
         enlarged=(least if dataset.resize == "pad" else most) > 1,
         oblong=most > OBLONG_RATIO * least,
     )
@@ -93,7 +93,7 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
 def _read_pixels(
     splits: Sequence[Images], progress: Progress
 ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"], Bool[np.ndarray, " n"], list[str]]:
-    """Of each picture, each channel's mean and mean square, whether it is grey, and a digest."""
+    """Of each image, each channel's mean and mean square, whether it is grey, and a digest."""
     total, channels = sum(map(len, splits)), splits[0].shape[0]
     means, squares, grey = np.zeros((total, channels)), np.zeros((total, channels)), np.zeros(total, bool)
     digests: list[str] = []
@@ -126,7 +126,7 @@ def _deviation(mean: Float[np.ndarray, "*n c"], square: Float[np.ndarray, "*n c"
 
 
 def _find_grey(pixels: UInt8[np.ndarray, "n h w c"], means: Float[np.ndarray, "n c"]) -> Bool[np.ndarray, " n"]:
-    """Which pictures have three equal channels; only those whose channels have equal means are compared."""
+    """Which images have three equal channels; only those whose channels have equal means are compared."""
     grey = np.zeros(len(pixels), bool)
     if pixels.shape[3] == 3:
         for row in np.flatnonzero((means == means[:, :1]).all(axis=1)):
@@ -145,7 +145,7 @@ def measure_spread(images: Images) -> tuple[NumberSpread, ...]:
 
 
 def _find_scales(images: Images) -> Float[np.ndarray, "n 2"]:
-    """The images' height and width as a multiple of the pictures' own; 1 where those are not known."""
+    """The images' height and width as a multiple of the images' own; 1 where those are not known."""
     if images.original_sizes_px is None:
         return np.ones((len(images), 2))
     return np.asarray(images.shape[1:] / np.maximum(images.original_sizes_px, 1))

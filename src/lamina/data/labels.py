@@ -51,8 +51,8 @@ def _check_complete(listing: Listing, preparation: Preparation) -> None:
             remedy = "add --task multi-label (in Python, Preparation(task='multi-label'))"
             hint = f" Where an empty cell means no label, {remedy}." if can_be_joined else ""
             raise DataError(
-                f"{plural(len(gaps), 'picture has', 'pictures have')} no value in column {column!r}; "
-                f"the first is {listing.pictures[gaps[0]].name}. Fill in or remove those rows.{hint}"
+                f"{plural(len(gaps), 'image has', 'images have')} no value in column {column!r}; "
+                f"the first is {listing.images[gaps[0]].name}. Fill in or remove those rows.{hint}"
             )
 
 
@@ -132,7 +132,7 @@ def _read_labels(listing: Listing, separator: str | None) -> _Read:
     names = _order_names([], sorted(set().union(*sets)), listing.target_names)
     if not names:
         raise DataError(
-            "No picture has a label. Use --label-column (in Python, label_columns) to name a column with labels."
+            "No image has a label. Use --label-column (in Python, label_columns) to name a column with labels."
         )
     return np.array([[name in found for name in names] for found in sets], np.bool_), names
 
@@ -140,7 +140,7 @@ def _read_labels(listing: Listing, separator: str | None) -> _Read:
 def _single(labels: Mapping[str, Sequence[Any]], what: str) -> Sequence[Any]:
     if len(labels) > 1:
         raise DataError(
-            f"{what} of a picture is in one column, but these are {', '.join(map(repr, labels))}. "
+            f"{what} of an image is in one column, but these are {', '.join(map(repr, labels))}. "
             "Name one with --label-column (in Python, label_columns)."
         )
     (values,) = labels.values()

@@ -19,9 +19,9 @@ from lamina.data.images import Dataset, Images, Problem, Progress, describe_leak
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import open_archive
 from lamina.data.sources.cifar import open_batches
+from lamina.data.sources.class_folders import open_folder
 from lamina.data.sources.downloads import PUBLISHED, download, downloaded_path, is_offline, list_published
 from lamina.data.sources.drawn import SHAPES, open_shapes
-from lamina.data.sources.folder import open_folder
 from lamina.data.sources.idx import open_idx
 from lamina.data.sources.listing import Source
 from lamina.data.sources.npz import open_npz
@@ -46,15 +46,15 @@ def load_data(
     """Load a data set by its name or path; the first time it is decoded into the cache.
 
     ``source`` is one of ``NAMES`` or a path: a folder of class folders, with or without ``train``, ``val`` and ``test``
-    parts; a zip or tar of one; a table (CSV, TSV, Parquet or JSON lines) of pictures and their targets, or a folder of
-    such; a NumPy ``.npz``; MNIST's IDX files; or the official CIFAR archive or its folder. Pictures become RGB. Of a
+    parts; a zip or tar of one; a table (CSV, TSV, Parquet or JSON lines) of images and their targets, or a folder of
+    such; a NumPy ``.npz``; MNIST's IDX files; or the official CIFAR archive or its folder. Images become RGB. Of a
     path without its own, a fifth becomes ``test`` and a tenth ``val``; a named set keeps the splits it was published
     with.
 
-    ``progress(pictures done, all pictures)`` is called while they are decoded or drawn.
+    ``progress(images done, all images)`` is called while they are decoded or drawn.
 
     Warns:
-        LaminaWarning: pictures could not be read and were left out; a picture is in two splits; a split lacks a class;
+        LaminaWarning: images could not be read and were left out; an image is in two splits; a split lacks a class;
             arrays of an ``.npz`` were converted; a damaged cache is rebuilt; a download starts; another process is
             preparing the same set.
 
@@ -70,7 +70,7 @@ def load_data(
     check_type(preparation, (Preparation,), "preparation", "a Preparation, as in Preparation(size_px=64)")
     dataset = _read(source, preparation, progress, is_given=True)
     if not len(dataset.train):
-        raise DataError(f"{source} has no training pictures. Put some into train/, or draw fewer as val and test.")
+        raise DataError(f"{source} has no training images. Put some into train/, or draw fewer as val and test.")
     messages = [_describe_problems(dataset.problems)] if dataset.problems else []
     messages += [describe_leaks(dataset.leaks)] if dataset.leaks else []
     if dataset.conversions:
@@ -151,22 +151,22 @@ def full_source(source: str | Path) -> str:
 
 
 def check_learnable(dataset: Dataset) -> None:
-    """Raise ``DataError`` if there is a single class, a class without training pictures, or one target for all."""
+    """Raise ``DataError`` if there is a single class, a class without training images, or one target for all."""
     train = dataset.train
     if train.kind not in (SINGLE_LABEL, BINARY):
         if (train.targets == train.targets[:1]).all():
             noun = "labels" if train.kind is MULTI_LABEL else "numbers"
             raise DataError(
-                f"{dataset.name} has nothing to learn: {plural(len(train), 'training picture', 'training pictures')} "
+                f"{dataset.name} has nothing to learn: {plural(len(train), 'training image', 'training images')} "
                 f"with the same {noun}, {train.kind.format(train.targets[0], train.target_names)}. "
-                "Add pictures with others, or choose another column with --label-column (in Python, label_columns)."
+                "Add images with others, or choose another column with --label-column (in Python, label_columns)."
             )
         return
     trained = [name for name, count in dataset.train.target_counts().items() if count]
-    what = "answer" if dataset.train.kind is BINARY else "class"
+    what = "predicted" if dataset.train.kind is BINARY else "class"
     if untrained := sorted(set(_counted(dataset)) - set(trained)):
         raise DataError(
-            f"{dataset.name} has no training pictures of {name_some(untrained)}. Add some, or remove the {what}."
+            f"{dataset.name} has no training images of {name_some(untrained)}. Add some, or remove the {what}."
         )
     if len(trained) == 1:
         raise DataError(f"{dataset.name} has only one {what} to train on, {trained[0]}. {SINGLE_CLASS_REMEDY}")
@@ -195,7 +195,7 @@ def _find_failure(_target: Path, _is_offline: bool) -> str:
 
 def _describe_problems(problems: Sequence[Problem]) -> str:
     named = name_some([f"{problem.path} ({problem.reason})" for problem in problems], EXAMPLES)
-    return f"Left out {plural(len(problems), 'picture', 'pictures')} that could not be read: {named}"
+    return f"Left out {plural(len(problems), 'image', 'images')} that could not be read: {named}"
 
 
 def _counted(dataset: Dataset) -> list[str]:

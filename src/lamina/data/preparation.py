@@ -1,4 +1,4 @@
-"""How the pictures and targets of a source are read, as one value."""
+"""How the images and targets of a source are read, as one value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lamina.targets import KindName
 from lamina.values import Fraction, Range, check_fields, document_fields, explain_arguments
 
 Resize = Literal["crop", "pad", "stretch"]
-LabelFrom = Literal["folder", "parent", "name"]
+LabelFrom = Literal["folder", "parent", "filename"]
 
 
 @document_fields
@@ -28,18 +28,18 @@ class Preparation:
     """
 
     size_px: Annotated[int, Range(1)] | None = None
-    """side of the squares that pictures are resized to; by default their own size if all share one of up to 256 px,
+    """side of the squares that images are resized to; by default their own size if all share one of up to 256 px,
     else 64; without NET, lamina train chooses one"""
     resize: Resize = "crop"
-    """how a picture becomes a square: crop scales it to cover the square and keeps the centre; pad scales it to fit
+    """how an image becomes a square: crop scales it to cover the square and keeps the centre; pad scales it to fit
     inside and adds black bars; stretch changes its proportions"""
     label_from: LabelFrom = "folder"
-    """what gives a picture's class: its outermost class folder, its parent folder, or its file name up to the first
+    """what gives an image's class: its outermost class folder, its parent folder, or its file name up to the first
     digit"""
     task: KindName | None = None
     """kind of target; by default found from the targets"""
     image_column: str | None = None
-    """the table's column of pictures or their paths; by default found by its name"""
+    """the table's column of images or their paths; by default found by its name"""
     label_columns: Annotated[tuple[str, ...], "a list of column names"] = ()
     """the table's columns of targets; by default found by their names"""
     label_separator: str | None = None
@@ -47,7 +47,7 @@ class Preparation:
     split_column: str | None = None
     """the table's column that says train, val or test"""
     val_fraction: Fraction | None = None
-    """fraction of the training pictures to set aside as val, stratified by class; by default 0.1 if the source has no
+    """fraction of the training images to set aside as val, stratified by class; by default 0.1 if the source has no
     val, and 0 for named data sets"""
     test_fraction: Fraction | None = None
     """the same for test; by default 0.2 if the source has neither val nor test"""
@@ -60,7 +60,7 @@ class Preparation:
             raise DataError("label_separator separates two labels, so it must have at least one character.")
         if (self.val_fraction or 0) + (self.test_fraction or 0) >= 1:
             raise DataError(
-                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave no training pictures."
+                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave no training images."
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Resizing pictures to the size that a net takes, alike for training and prediction."""
+"""Resizing images to the size that a net takes, alike for training and prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pictures are trained on, and which are held out."""
+"""Which images are trained on, and which are held out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LEAKS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("val", "train"), (
 OWN_RULE = "the source's own"
 TEST_FRACTION = 0.2  # drawn if the source has neither val nor test
 VAL_FRACTION = 0.1  # drawn if the source has no val
-LEAST_VAL_PICTURES = 10  # for a val that is drawn by default: the score of fewer says nothing
+LEAST_VAL_IMAGES = 10  # for a val that is drawn by default: the score of fewer says nothing
 
 
 def draw_splits(
@@ -45,18 +45,18 @@ def draw_splits(
     drawn, missing = [], []
     for split, fraction, is_requested in _choose_fractions(preparation, own):
         places = _draw(ordered, splits, fraction)
-        least = LEAST_VAL_PICTURES if split == "val" and not is_requested else 1
+        least = LEAST_VAL_IMAGES if split == "val" and not is_requested else 1
         if len(places) >= least:
             for place in places:
                 splits[place] = split
             drawn.append(f"{100 * fraction:.0f} % drawn as {split}")
         elif is_requested:
             raise DataError(
-                f"{100 * fraction:.0f} % of {len(names):,} pictures is too little for a {split} split. "
-                f"Add pictures, or request a larger share with --{split}; --{split} 0 draws none."
+                f"{100 * fraction:.0f} % of {len(names):,} images is too little for a {split} split. "
+                f"Add images, or request a larger share with --{split}; --{split} 0 draws none."
             )
         else:
-            missing.append(f"no {split}: {100 * fraction:.0f} % of the pictures is {len(places)}, fewer than {least}")
+            missing.append(f"no {split}: {100 * fraction:.0f} % of the images is {len(places)}, fewer than {least}")
     rule = f"{' and '.join(drawn)}, stratified, seed {preparation.split_seed}" if drawn else OWN_RULE
     if missing and not drawn and not own - {"train"}:
         return splits, "; ".join(missing)
@@ -100,7 +100,7 @@ def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[S
         if requested and split in own:
             raise DataError(
                 f"The source already has a {split} split, so none can be drawn. "
-                f"Leave --{split} out, or put all pictures together."
+                f"Leave --{split} out, or put all images together."
             )
     if test is None:
         test = 0.0 if own - {"train"} else TEST_FRACTION
@@ -109,7 +109,7 @@ def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[S
         val = 0.0 if "val" in own else min(VAL_FRACTION, (1 - test) / 4)
     if test + val >= 1:
         raise DataError(
-            f"A val fraction of {val:g} and the {100 * test:.0f} % that are drawn as test leave no training pictures. "
+            f"A val fraction of {val:g} and the {100 * test:.0f} % that are drawn as test leave no training images. "
             "Draw less as val, or give a test fraction too."
         )
     fractions: list[tuple[Split, float, bool]] = [

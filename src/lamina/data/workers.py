@@ -1,4 +1,4 @@
-"""From many pictures to one uint8 array; worker processes each write their own rows of its file."""
+"""From many images to one uint8 array; worker processes each write their own rows of its file."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ import numpy as np
 
 from lamina.data.cache import read_shape
 from lamina.data.decoding import (
-    BadPictureError,
-    Picture,
-    PictureReader,
+    BadImageError,
+    EncodedImage,
+    ImageReader,
     decode_and_measure,
-    decode_picture,
+    decode_image,
     fit_pixels,
 )
 from lamina.data.duplicates import digest_rows
@@ -35,13 +35,13 @@ from lamina.errors import DataError
 
 MIXED_SIZES_SIDE_PX = 64
 OWN_SIZE_LIMIT_PX = 256  # photographs of a camera's size are more than nets learn from, or memory holds
-SAMPLE_PICTURES = 32
-# Starting a worker takes a third of a second, as does decoding this many small pictures or bytes of photographs.
-PICTURES_PER_WORKER = 1000
+SAMPLE_IMAGES = 32
+# Starting a worker takes a third of a second, as does decoding this many small images or bytes of photographs.
+IMAGES_PER_WORKER = 1000
 BYTES_PER_WORKER = 12 * 2**20
-# Workers take blocks of this size in turn: one class may have larger pictures than another.
-PICTURES_PER_BLOCK = 50
-# Keeps GNU's allocator from returning each picture's memory: a tenth of the time at 224 px.
+# Workers take blocks of this size in turn: one class may have larger images than another.
+IMAGES_PER_BLOCK = 50
+# Keeps GNU's allocator from returning each image's memory: a tenth of the time at 224 px.
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": "100000000"}
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -58,52 +58,52 @@ class Decoded(NamedTuple):
 
 
 class _SizesDifferError(Exception):
-    """A picture differs in size from those before it, and no size was given."""
+    """An image differs in size from those before it, and no size was given."""
 
 
 class _Job(NamedTuple):
-    """The pictures of one worker, their rows in ``folder/pixels.npy``, and the file for its results."""
+    """The images of one worker, their rows in ``folder/pixels.npy``, and the file for its results."""
 
-    pictures: list[Picture]
+    images: list[EncodedImage]
     rows: list[int]
     folder: str
     result_file: str
     resize: Resize | None
 
 
-def decode_pictures(
-    pictures: Sequence[Picture], folder: Path, size_px: int | None, resize: Resize, progress: Progress
+def decode_images(
+    images: Sequence[EncodedImage], folder: Path, size_px: int | None, resize: Resize, progress: Progress
 ) -> tuple[list[Decoded], int | None]:
     """Decode images to RGB into ``folder/pixels.npy``; returns their size, too, ``None`` where all kept their own."""
     if size_px is None:
-        sizes = _sample_sizes(pictures)
+        sizes = _sample_sizes(images)
         if len(sizes) == 1 and max(max(size) for size in sizes) <= OWN_SIZE_LIMIT_PX:
             with contextlib.suppress(_SizesDifferError):
-                return _decode_at(sizes.pop(), None, pictures, folder, progress), None
+                return _decode_at(sizes.pop(), None, images, folder, progress), None
         size_px = MIXED_SIZES_SIDE_PX
-    return _decode_at((size_px, size_px), resize, pictures, folder, progress), size_px
+    return _decode_at((size_px, size_px), resize, images, folder, progress), size_px
 
 
 def _decode_at(
-    size: tuple[int, int], resize: Resize | None, pictures: Sequence[Picture], folder: Path, progress: Progress
+    size: tuple[int, int], resize: Resize | None, images: Sequence[EncodedImage], folder: Path, progress: Progress
 ) -> list[Decoded]:
-    start_array(folder / "pixels.npy", (len(pictures), *size, 3))
+    start_array(folder / "pixels.npy", (len(images), *size, 3))
     jobs = [
-        _Job([pictures[row] for row in rows], rows, str(folder), str(folder / f"result-{number}.json"), resize)
-        for number, rows in enumerate(_share_out(len(pictures), count_workers(pictures)))
+        _Job([images[row] for row in rows], rows, str(folder), str(folder / f"result-{number}.json"), resize)
+        for number, rows in enumerate(_share_out(len(images), count_workers(images)))
     ]
     done = 0
     for count in _decode_here(jobs[0]) if len(jobs) == 1 else _decode_in_workers(jobs, folder):
         done += count
-        progress(done, len(pictures))
+        progress(done, len(images))
     found: list[Decoded] = []
     for job in jobs:
         found += (Decoded(*fields) for fields in json.loads(Path(job.result_file).read_text("utf-8")))
         Path(job.result_file).unlink()
     found.sort()
     if all(one.reason for one in found):
-        first = f"{pictures[0].name} ({found[0].reason})"
-        raise DataError(f"None of the {len(pictures)} pictures could be read; the first is {first}.")
+        first = f"{images[0].name} ({found[0].reason})"
+        raise DataError(f"None of the {len(images)} images could be read; the first is {first}.")
     return found
 
 
@@ -126,61 +126,61 @@ def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resi
     return found
 
 
-def count_workers(pictures: Sequence[Picture]) -> int:
+def count_workers(images: Sequence[EncodedImage]) -> int:
     """One for each core, fewer where there is little to decode."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    stored_bytes = sum(picture.size_bytes for picture in pictures)
-    wanted = max(len(pictures) // PICTURES_PER_WORKER, stored_bytes // BYTES_PER_WORKER)
-    return max(1, min(cores, len(pictures), wanted))
+    stored_bytes = sum(image.size_bytes for image in images)
+    wanted = max(len(images) // IMAGES_PER_WORKER, stored_bytes // BYTES_PER_WORKER)
+    return max(1, min(cores, len(images), wanted))
 
 
 def _share_out(count: int, workers: int) -> list[list[int]]:
     """Which of ``count`` images each worker takes: blocks in turn, so that all have as much to do."""
-    blocks = [range(start, min(start + PICTURES_PER_BLOCK, count)) for start in range(0, count, PICTURES_PER_BLOCK)]
+    blocks = [range(start, min(start + IMAGES_PER_BLOCK, count)) for start in range(0, count, IMAGES_PER_BLOCK)]
     shares = [[row for block in blocks[number::workers] for row in block] for number in range(workers)]
     return [rows for rows in shares if rows]
 
 
-def _sample_sizes(pictures: Sequence[Picture]) -> set[tuple[int, int]]:
-    """The sizes (height, width) of a few pictures, evenly spaced; most sets of mixed sizes show here."""
-    step = -(-len(pictures) // SAMPLE_PICTURES)
+def _sample_sizes(images: Sequence[EncodedImage]) -> set[tuple[int, int]]:
+    """The sizes (height, width) of a few images, evenly spaced; most sets of mixed sizes show here."""
+    step = -(-len(images) // SAMPLE_IMAGES)
     sizes: set[tuple[int, int]] = set()
-    with PictureReader() as reader:
-        for count, picture in enumerate(chain.from_iterable(pictures[start::step] for start in range(step)), 1):
-            with contextlib.suppress(BadPictureError):
-                height, width, _ = decode_picture(reader.read(picture)).shape
+    with ImageReader() as reader:
+        for count, image in enumerate(chain.from_iterable(images[start::step] for start in range(step)), 1):
+            with contextlib.suppress(BadImageError):
+                height, width, _ = decode_image(reader.read(image)).shape
                 sizes.add((height, width))
-            if len(sizes) > 1 or (sizes and count >= SAMPLE_PICTURES):
+            if len(sizes) > 1 or (sizes and count >= SAMPLE_IMAGES):
                 break
     return sizes
 
 
 def _decode_here(job: _Job) -> Iterator[int]:
-    """Decode the pictures of a job into their rows; yields how many were done since the last time."""
+    """Decode the images of a job into their rows; yields how many were done since the last time."""
     found: list[Decoded] = []
-    with Path(job.folder, "pixels.npy").open("r+b") as rows, PictureReader() as reader:
+    with Path(job.folder, "pixels.npy").open("r+b") as rows, ImageReader() as reader:
         _, height, width, channels = read_shape(rows)
         offset_bytes, row_bytes = rows.tell(), height * width * channels
         size = None if job.resize is None else (height, width)
-        for count, (row, picture) in enumerate(zip(job.rows, job.pictures, strict=True)):
-            if count % PICTURES_PER_BLOCK == 0:
+        for count, (row, image) in enumerate(zip(job.rows, job.images, strict=True)):
+            if count % IMAGES_PER_BLOCK == 0:
                 if count:
-                    yield PICTURES_PER_BLOCK
+                    yield IMAGES_PER_BLOCK
                 rows.seek(offset_bytes + row * row_bytes)
             data = b""
             try:
-                data = reader.read(picture)
+                data = reader.read(image)
                 pixels, stored_size_px = decode_and_measure(data, size, resize=job.resize or "crop")
                 if pixels.shape != (height, width, channels):
                     raise _SizesDifferError
                 written = pixels.tobytes()
                 found.append(Decoded(row, _digest(data), "", *stored_size_px, _digest(written)))
-            except BadPictureError as error:
+            except BadImageError as error:
                 written = bytes(row_bytes)
                 found.append(Decoded(row, _digest(data), str(error)))
             rows.write(written)
     Path(job.result_file).write_text(json.dumps(found), "utf-8")
-    yield (len(job.rows) - 1) % PICTURES_PER_BLOCK + 1
+    yield (len(job.rows) - 1) % IMAGES_PER_BLOCK + 1
 
 
 def _digest(data: bytes) -> str:
@@ -230,16 +230,16 @@ def _check_ended(status: int, complaints: Path) -> None:
     if status:
         last = complaints.read_text("utf-8", errors="replace").strip().rpartition("\n")[2]
         raise DataError(
-            f"A process that decodes pictures ended early (status {status}{', ' + last if last else ''}). "
+            f"A process that decodes images ended early (status {status}{', ' + last if last else ''}). "
             "Nothing was kept. Try again, and close other programs if memory is short."
         )
 
 
 def work() -> None:
     """Run the job on standard input: the main function of a worker process."""
-    pictures, *others = json.load(sys.stdin)
+    images, *others = json.load(sys.stdin)
     try:
-        for count in _decode_here(_Job([Picture(*fields) for fields in pictures], *others)):
+        for count in _decode_here(_Job([EncodedImage(*fields) for fields in images], *others)):
             sys.stdout.write(f"{count}\n")
             sys.stdout.flush()
     except _SizesDifferError:

@@ -22,7 +22,7 @@ DATA_SETS = {
     "fashion-mnist": "zalando-datasets/fashion_mnist",
 }
 METRICS = ("accuracy", "f1", "mae")  # those that have a page at https://hf.co/metrics
-NAMED_ANSWERS = 50
+NAMED_CLASSES = 50
 
 
 def build_card(run: Run) -> str:
@@ -101,10 +101,10 @@ def _collect_metrics(report: Report) -> list[tuple[str, str, float]]:
 
 def _describe_model(run: Run, facts: Facts) -> list[str]:
     kind, names = run.record.task.kind, run.record.task.target_names
-    answers = [_quote(answer) for answer in names[:NAMED_ANSWERS]]
-    more = f" and {len(names) - NAMED_ANSWERS:,} more" if len(names) > NAMED_ANSWERS else ""
+    quoted = [_quote(name) for name in names[:NAMED_CLASSES]]
+    more = f" and {len(names) - NAMED_CLASSES:,} more" if len(names) > NAMED_CLASSES else ""
     noun = {REGRESSION: "Numbers", MULTI_LABEL: "Labels"}.get(kind, "Question" if len(names) == 1 else "Classes")
-    return [_quote(facts.about), "", f"{noun}: {', '.join(answers)}{more}."]
+    return [_quote(facts.about), "", f"{noun}: {', '.join(quoted)}{more}."]
 
 
 def _describe_results(run: Run, report: Report | None, facts: Facts) -> list[str]:

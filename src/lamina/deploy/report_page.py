@@ -10,12 +10,12 @@ from lamina.data.inspection import inspect, measure_spread
 from lamina.data.splits import Split
 from lamina.deploy.document import document
 from lamina.deploy.facts import Facts, collect_facts
-from lamina.deploy.report_pictures import Evidence, show_confusions, show_losses, show_units
+from lamina.deploy.report_images import Evidence, show_confusions, show_losses, show_units
 from lamina.drawing.curves import draw_curves
-from lamina.drawing.reports import draw_labels, draw_reliability, draw_scatter
+from lamina.drawing.metric_figures import draw_labels, draw_reliability, draw_scatter
 from lamina.drawing.style import encode_png
 from lamina.errors import LaminaError, plural
-from lamina.evaluation.answers import Answers
+from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
 from lamina.markup import Markup, chart, join, link, table, wrap
 from lamina.nets import summarize
@@ -33,8 +33,8 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
     """A page of HTML about a run, complete in itself; without data and model, it lacks the images and the units."""
     if dataset is not None and dataset.fingerprint != run.record.data.fingerprint:
         dataset = None
-    facts, report, answers, task = collect_facts(run), run.report, run.answers, run.task
-    own = next((one for one in answers.values() if report is not None and one.split == report.split), None)
+    facts, report, outputs, task = collect_facts(run), run.report, run.outputs, run.task
+    own = next((one for one in outputs.values() if report is not None and one.split == report.split), None)
     images = None if dataset is None or own is None else dataset.splits.get(own.split)
     confusions = losses = Markup("")
     if report is not None and own is not None:
@@ -46,7 +46,7 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
         "losses": ("Largest losses", losses),
         "training": ("Training", _show_training(run, facts, report)),
         "units": ("What the first layers see", _show_units(model, dataset)),
-        "data": ("Data", _show_data(run, dataset, answers)),
+        "data": ("Data", _show_data(run, dataset, outputs)),
         "model": ("Model", _show_model(run)),
         "reproduce": ("How to reproduce it", _show_reproduction(run, facts)),
     }
@@ -70,11 +70,11 @@ def _show_head(facts: Facts, report: Report | None, dataset: Dataset | None) -> 
         lines.append(wrap("p", *facts.verdict, kind="warning"))
     if dataset is None:
         reason = "the data that the run was trained on is no longer where it was, or has changed."
-        lines.append(wrap("p", f"This page has no pictures: {reason}", kind="warning"))
+        lines.append(wrap("p", f"This page has no images: {reason}", kind="warning"))
     return lines
 
 
-def _show_results(facts: Facts, report: Report | None, task: Task, answers: Answers | None) -> Markup:
+def _show_results(facts: Facts, report: Report | None, task: Task, outputs: Outputs | None) -> Markup:
     if report is None:
         return Markup("")
     parts = [wrap("p", line, kind="warning") for line in facts.verdict]
@@ -82,11 +82,11 @@ def _show_results(facts: Facts, report: Report | None, task: Task, answers: Answ
     parts.append(table(*report.table()))
     if isinstance(report, LabelReport) and any(one.average_precision is not None for one in report.labels):
         parts.append(chart(encode_png(draw_labels(report)), "average precision of each label"))
-    if answers is not None and isinstance(report, NumberReport):
-        parts.append(chart(encode_png(draw_scatter(report, answers)), "predicted numbers over the true ones"))
-    elif answers is not None:
+    if outputs is not None and isinstance(report, NumberReport):
+        parts.append(chart(encode_png(draw_scatter(report, outputs)), "predicted numbers over the true ones"))
+    elif outputs is not None:
         parts.append(wrap("h3", "Are its probabilities right?"))
-        drawn = encode_png(draw_reliability(task, answers))
+        drawn = encode_png(draw_reliability(task, outputs))
         kind = "chart narrow" if isinstance(report, LabelReport) else "chart"
         parts.append(chart(drawn, "how often answers with a given probability are right", kind))
     if isinstance(report, ClassReport) and report.rejections:
@@ -129,13 +129,13 @@ def _show_units(model: Model | None, dataset: Dataset | None) -> Markup:
         return wrap("p", f"Left out: {error}")
 
 
-def _show_data(run: Run, dataset: Dataset | None, answers: Mapping[Split, Answers]) -> Markup:
+def _show_data(run: Run, dataset: Dataset | None, outputs: Mapping[Split, Outputs]) -> Markup:
     record = run.record
     kind, names = record.task.kind, record.task.target_names
     channels, height, width = record.in_shape
-    parts = [wrap("p", f"{record.data.name}: pictures of {height}×{width}×{channels}, {kind.describe(names)}.")]
+    parts = [wrap("p", f"{record.data.name}: images of {height}×{width}×{channels}, {kind.describe(names)}.")]
     if dataset is None:
-        known = [f"{len(one.targets):,} {split}" for split, one in answers.items()]
+        known = [f"{len(one.targets):,} {split}" for split, one in outputs.items()]
         if known:
             parts.append(wrap("p", f"It was evaluated on {' and '.join(known)} images."))
         return join(parts)
@@ -151,12 +151,12 @@ def _show_numbers(dataset: Dataset) -> Markup:
     for split, images in dataset.splits.items():
         for name, *figures in measure_spread(images):
             rows.append((split, name, *(f"{figure:.4g}" for figure in figures)))
-    return table(("split", "number", "lowest", "mean", "deviation", "highest"), rows, texts=2)
+    return table(("split", "number", "lowest", "mean", "std", "highest"), rows, texts=2)
 
 
 def _show_findings(dataset: Dataset) -> Markup:
     if sum(images.pixels.nbytes for images in dataset.splits.values()) > INSPECTED_BYTES:
-        return wrap("p", "They were not looked for in so many pictures; lamina data does that.")
+        return wrap("p", "They were not looked for in so many images; lamina data does that.")
     found = inspect(dataset).findings
     if not found:
         return wrap("p", "Nothing is wrong with it that lamina data looks for.")
@@ -182,7 +182,7 @@ def _show_reproduction(run: Run, facts: Facts) -> Markup:
     command = shlex.join(run.record.command)
     advice = (
         "With the same data, versions, kind of processor and number of threads, the weights are the same to the bit; "
-        "lamina verify RUN trains the first epochs again and compares."
+        "lamina reproduce RUN trains the first epochs again and compares."
     )
     return join(
         [

@@ -10,15 +10,15 @@ from PIL import Image
 from lamina.data import Images
 from lamina.data.thumbnails import make_tile
 from lamina.drawing.sheets import SheetRow, break_rows, lay_out
-from lamina.insight.hard import Confusion
-from lamina.insight.labels import Suspect
+from lamina.insight.confident_learning import LabelIssue
+from lamina.insight.confusions import Confusion
 from lamina.targets import REGRESSION
 from lamina.text import shorten
 
 SIDES_PX = ((12, 128), (30, 96), (200, 64))
 """Pairs of a number of rows and the side of the images on sheets with up to as many; further rows are not drawn."""
 COLUMNS = 8
-MOST_SUSPECTS, MOST_PAIRS = 80, 10
+MOST_LABEL_ISSUES, MOST_PAIRS = 80, 10
 
 
 def build_contact_sheet(images: Images, samples: int) -> Image.Image:
@@ -44,10 +44,10 @@ def build_contact_sheet(images: Images, samples: int) -> Image.Image:
     return lay_out(rows, f"{images.split}: {len(images):,} images, {described}", rest=rest)
 
 
-def build_suspects_sheet(found: Sequence[tuple[Images, Suspect]], title: str) -> Image.Image:
+def build_label_issues_sheet(found: Sequence[tuple[Images, LabelIssue]], title: str) -> Image.Image:
     """A sheet of the first likely wrong labels: under each image the given label, the suggested one, and the score."""
-    drawn = found[:MOST_SUSPECTS]
-    tiles = [make_tile(images.pixels[suspect.row], SIDES_PX[0][1]) for images, suspect in drawn]
+    drawn = found[:MOST_LABEL_ISSUES]
+    tiles = [make_tile(images.pixels[label_issue.row], SIDES_PX[0][1]) for images, label_issue in drawn]
     captions = [(shorten(one.given), f"→ {shorten(one.suggested)}", f"{one.score:.2f}") for _, one in drawn]
     rest = f"and {len(found) - len(drawn):,} more, not drawn" if len(found) > len(drawn) else ""
     return lay_out(break_rows(tiles, captions, COLUMNS), title, rest=rest)
@@ -62,14 +62,14 @@ def build_hard_sheet(
     side = _choose_side(-(-len(losses) // COLUMNS) + min(MOST_PAIRS, len(pairs)))
     first, *more = break_rows(
         [make_tile(images.pixels[row], side) for images, row, _, _ in losses],
-        [(shorten(target), f"→ {shorten(answer)}") for _, _, target, answer in losses],
+        [(shorten(target), f"→ {shorten(predicted)}") for _, _, target, predicted in losses],
         COLUMNS,
     )
     rows = [replace(first, name="largest losses", remark="the true answer, → the model's"), *more]
-    for pair, pictures in pairs[:MOST_PAIRS]:
+    for pair, rows_of_images in pairs[:MOST_PAIRS]:
         low, high = 100 * pair.interval.low, 100 * pair.interval.high
-        tiles = [make_tile(images.pixels[row], side) for images, row in pictures[:COLUMNS]]
-        name = f"{shorten(pair.target)} → {shorten(str(pair.answer))}"
+        tiles = [make_tile(images.pixels[row], side) for images, row in rows_of_images[:COLUMNS]]
+        name = f"{shorten(pair.target)} → {shorten(str(pair.predicted))}"
         rows.append(SheetRow(tiles, (), name, f"{len(pair.rows):,} of {pair.images:,}: {low:.1f} to {high:.1f} %"))
     rest = f"and {len(pairs) - MOST_PAIRS:,} more pairs, not drawn" if len(pairs) > MOST_PAIRS else ""
     return lay_out(rows, title, rest=rest)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lamina.drawing.layers import draw_layers
+from lamina.drawing.layer_curves import draw_layers
 from lamina.drawing.style import COLOURS, GRID, INK, label, limit_fraction, new_figure, percent_formatter
 from lamina.evaluation.reports import Report
 from lamina.targets import Score

@@ -1,4 +1,4 @@
-"""The common look of all pictures, and saving them."""
+"""The common look of all images, and saving them."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def find_verdict(report: Report) -> list[str]:
         return []
     is_worse = baseline.gain_interval is not None and baseline.gain_interval.high < 0
     comparison = "worse than" if is_worse else "not measurably better than"
-    return [f"The model is {comparison} {report.constant_answer()}.", report.advice()]
+    return [f"The model is {comparison} {report.describe_baseline()}.", report.advice()]
 
 
 def advise(report: Report) -> str:
@@ -47,14 +47,14 @@ def advise_on_classes(report: ClassReport) -> str:
         return (
             f"{format_percent(value)} of the images are {majority}, so accuracy is misleading; "
             f"a constant answer has a balanced accuracy of {guessed}. "
-            "To raise the balanced accuracy, train with balance."
+            "To raise the balanced accuracy, train with class_weights."
         )
     counts = [sum(column) for column in zip(*report.confusion, strict=True)]
     most = max(counts)
     if report.baseline.gain <= 0 and most >= SAME_CLASS_FRACTION * report.images:
-        answer, share = escape(report.classes[counts.index(most)].name), format_percent(most / report.images)
+        name, share = escape(report.classes[counts.index(most)].name), format_percent(most / report.images)
         return (
-            f"It answers {answer} for {share} of the images, so it has hardly begun to learn. "
+            f"It answers {name} for {share} of the images, so it has hardly begun to learn. "
             "Train for more steps (more epochs or smaller batches)."
         )
     return advise(report)

@@ -89,13 +89,13 @@ def _fit(slope: Callable[[float], float]) -> float:
     return float(min(HOTTEST, max(COOLEST, math.exp(-(low + high) / 2))))
 
 
-def describe_answers(task: Task, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
+def expand_probabilities(task: Task, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
     """The probability of each class or label, of no and of yes; numbers in their own units."""
     probabilities = task.probabilities(logits)
     return torch.cat([1 - probabilities, probabilities], dim=1) if task.kind is BINARY else probabilities
 
 
-def judge_answers(
+def judge_predictions(
     task: Task, logits: Float[Tensor, "n k"], targets: Tensor
 ) -> tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]:
     """The probability of each answer, and whether it is right; of labels, of each, and whether it is there."""
@@ -147,7 +147,7 @@ def choose_sets(probabilities: Float64[np.ndarray, "n k"], threshold: float) -> 
     return chosen
 
 
-def fit_margins(
+def fit_intervals(
     predicted: Float64[np.ndarray, "n k"], targets: Float64[np.ndarray, "n k"], coverage: float
 ) -> Float64[np.ndarray, " k"]:
     """Half the width of each number's prediction interval (Lei et al., 2018); infinity for too few images."""

@@ -183,8 +183,8 @@ def _report_labels(
             f"None of the {shared['split']} images has a label, so there is nothing to evaluate. "
             "Evaluate the model on images of which some are labelled."
         )
-    answers = logits > 0
-    right, predicted, support = (answers & targets).sum(dim=0), answers.sum(dim=0), targets.sum(dim=0)
+    predicted = logits > 0
+    right, predicted, support = (predicted & targets).sum(dim=0), predicted.sum(dim=0), targets.sum(dim=0)
     counts = torch.stack([right, predicted, support], dim=1).tolist()
     precisions = [
         average_precision(scores, truth) if truth.any() else (None, None)
@@ -217,16 +217,16 @@ def _report_labels(
 
 
 def _report_numbers(
-    shared: dict[str, Any], task: Regression, answers: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]
+    shared: dict[str, Any], task: Regression, predicted: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]
 ) -> NumberReport:
     truth = targets.double()
-    errors, baseline_errors = ((each - truth).abs() for each in (answers, truth.new_tensor(task.medians)))
+    errors, baseline_errors = ((each - truth).abs() for each in (predicted, truth.new_tensor(task.medians)))
     gains = (baseline_errors - errors).mean(dim=1)
     gain = float(gains.mean())
     baseline = Baseline(
         float(baseline_errors.mean()), gain, influence_interval(gain, (gains - gains.mean()) / len(gains))
     )
-    squares = (answers - truth).square()
+    squares = (predicted - truth).square()
     total = (truth - truth.mean(dim=0)).square().sum(dim=0)
     varies = (truth != truth[0]).any(dim=0).tolist()
     r2 = (1 - squares.sum(dim=0) / total).tolist()

@@ -16,8 +16,8 @@ from PIL import Image
 from lamina.data.preparation import Resize
 from lamina.data.thumbnails import encode_png, make_tile
 from lamina.errors import DataError, LaminaError, NotFiniteError, check_type, escape, plural
-from lamina.evaluation.pictures import Chunk, Picture, decode_ahead, list_pictures
-from lamina.markup import Markup, card, note, picture, short_table, table, wrap
+from lamina.evaluation.image_files import Chunk, ImageLike, decode_ahead, list_images
+from lamina.markup import Markup, card, image, note, short_table, table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 from lamina.text import format_table, shorten
 from lamina.training.features import predict_logits
@@ -26,23 +26,23 @@ from lamina.training.task import Task
 from lamina.values import explain_arguments, explain_call
 
 SHOWN_ROWS, SHOWN_IMAGES, TILE_PX = 50, 24, 96
-Answer: TypeAlias = str | tuple[str, ...] | Mapping[str, float]
+Predicted: TypeAlias = str | tuple[str, ...] | Mapping[str, float]
 
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
-    """A model's answer for one picture.
+    """A model's answer for one image.
 
     Attributes:
-        name: the picture's path; ``picture 0``, ``picture 1`` … for pictures without one.
+        name: the image's path; ``image 0``, ``image 1`` … for images without one.
         answer: the most likely class, or ``yes`` or ``no``; the labels that are more likely than not; the numbers by
-            name. ``None`` where the picture could not be read.
+            name. ``None`` where the image could not be read.
         values: the probability of each class or label, or of ``no`` and ``yes``, by name; the numbers for regression.
-        problem: why the picture could not be read.
+        problem: why the image could not be read.
     """
 
     name: str
-    answer: Answer | None = None
+    predicted: Predicted | None = None
     values: Mapping[str, float] = field(default_factory=dict)
     problem: str | None = None
 
@@ -50,7 +50,7 @@ class Prediction:
         return escape(f"Prediction({self.name!r}: {describe(self)})")
 
     def _repr_html_(self) -> str:
-        if self.answer is None or isinstance(self.answer, Mapping):  # which the title has whole
+        if self.predicted is None or isinstance(self.predicted, Mapping):  # which the title has whole
             return card(repr(self))
         ranked = sorted(self.values.items(), key=lambda pair: pair[1], reverse=True)
         rows = [(name, f"{100 * value:.1f} %") for name, value in ranked]
@@ -73,7 +73,7 @@ class Predictions(list[Prediction]):
         return rows if len(self) <= SHOWN_ROWS else [*rows, (f"… {len(self) - SHOWN_ROWS:,} more", "")]
 
     def __repr__(self) -> str:
-        return format_table(("image", "answer"), self._rows(), texts=2)
+        return format_table(("image", "predicted"), self._rows(), texts=2)
 
     def _repr_html_(self) -> str:
         title = f"Predictions({plural(len(self), 'image', 'images')})"
@@ -82,11 +82,11 @@ class Predictions(list[Prediction]):
         figures = (_show_image(*pair) for pair in zip(self, self.tiles, strict=False))
         more = len(self) - len(self.tiles)
         rest = [note(f"and {more:,} more")] if more > 0 else []
-        return card(title, wrap("div", *figures, kind="pictures"), *rest)
+        return card(title, wrap("div", *figures, kind="images"), *rest)
 
 
 def _show_image(prediction: Prediction, tile: Image.Image | None) -> Markup:
-    shown = [picture(encode_png(tile), prediction.name)] if tile is not None else []
+    shown = [image(encode_png(tile), prediction.name)] if tile is not None else []
     lines = (wrap("div", describe(prediction)), wrap("div", shorten(PurePath(prediction.name).name), kind="faint"))
     return wrap("figure", *shown, wrap("figcaption", *lines))
 
@@ -100,7 +100,7 @@ def check_resize(resize: str) -> None:
 @explain_arguments(LaminaError)
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A model with all that it needs for pictures: decoding, resizing, normalization, and the names of its answers.
+    """A model with all that it needs for images: decoding, resizing, normalization, and the names of its answers.
 
     >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
@@ -109,12 +109,12 @@ class Predictor:
     >>> predictor.probabilities(shapes.test.pixels[:3]).shape
     (3, 10)
     >>> [prediction.name for prediction in predictor.predict(shapes.test.pixels[:2])]
-    ['picture 0', 'picture 1']
+    ['image 0', 'image 1']
     """
 
     model: Model
     resize: str = "crop"
-    """How pictures of another size are made to fit: ``crop``, ``pad`` or ``stretch``, as in training."""
+    """How images of another size are made to fit: ``crop``, ``pad`` or ``stretch``, as in training."""
 
     def __post_init__(self) -> None:
         check_type(self.model, (Model,), "model", "a Model (run.predictor() makes a Predictor)", is_optional=False)
@@ -127,41 +127,41 @@ class Predictor:
 
     @property
     def size_px(self) -> int | None:
-        """Side of the squares that pictures become; ``None`` where the model takes no squares: they must fit."""
+        """Side of the squares that images become; ``None`` where the model takes no squares: they must fit."""
         _, height, width = self.model.in_shape
         return height if height == width else None
 
     @explain_call
-    def predict(self, pictures: Picture | Iterable[Picture]) -> Predictions:
+    def predict(self, images: ImageLike | Iterable[ImageLike]) -> Predictions:
         """A prediction for each image, in order; an unreadable image gets a ``problem``.
 
         Args:
-            pictures: paths, bytes of encoded files, PIL images, or uint8 arrays or tensors (H, W) or (H, W, C) of any
+            images: paths, bytes of encoded files, PIL images, or uint8 arrays or tensors (H, W) or (H, W, C) of any
                 size; one of these or any number, also as one array (N, H, W, C), or (N, H, W) of grey images. An array
                 of three dimensions is one image where the last is 1, 3 or 4.
 
         Raises:
-            DataError: these are no pictures, or arrays that are not uint8.
+            DataError: these are no images, or arrays that are not uint8.
         """
         found = Predictions()
-        for prediction, pixels in self._predict(pictures):
+        for prediction, pixels in self._predict(images):
             if len(found) < SHOWN_IMAGES:
                 found.tiles.append(None if pixels is None else make_tile(pixels, TILE_PX))
             found.append(prediction)
         return found
 
-    def iter_predict(self, pictures: Picture | Iterable[Picture]) -> Generator[Prediction, None, None]:
+    def iter_predict(self, images: ImageLike | Iterable[ImageLike]) -> Generator[Prediction, None, None]:
         """The predictions of :meth:`predict` one by one, for more images than fit in memory.
 
         Threads decode ahead; close the iterator if you do not read it to its end.
         """
-        for prediction, _ in self._predict(pictures):
+        for prediction, _ in self._predict(images):
             yield prediction
 
     def _predict(
-        self, pictures: Picture | Iterable[Picture]
+        self, images: ImageLike | Iterable[ImageLike]
     ) -> Generator[tuple[Prediction, UInt8[np.ndarray, "h w c"] | None], None, None]:
-        for chunk, rows in self._answer(pictures):
+        for chunk, rows in self._predict_chunks(images):
             following = iter(zip(rows.tolist(), chunk.pixels, strict=True))
             for name, reason in zip(chunk.names, chunk.reasons, strict=True):
                 if reason is None:
@@ -171,26 +171,26 @@ class Predictor:
                     yield Prediction(name, problem=reason), None
 
     @explain_call
-    def probabilities(self, pictures: Picture | Iterable[Picture]) -> Float32[np.ndarray, "n k"]:
-        """The probability of each class or label, of yes (N, 1), or the numbers for regression, a row for each picture.
+    def probabilities(self, images: ImageLike | Iterable[ImageLike]) -> Float32[np.ndarray, "n k"]:
+        """The probability of each class or label, of yes (N, 1), or the numbers for regression, a row for each image.
 
         Takes what :meth:`predict` takes.
 
         Raises:
-            DataError: a picture cannot be read.
+            DataError: an image cannot be read.
         """
         parts = [np.empty((0, self.task.outputs), np.float32)]
-        for chunk, rows in self._answer(pictures):
+        for chunk, rows in self._predict_chunks(images):
             for name, reason in zip(chunk.names, chunk.reasons, strict=True):
                 if reason is not None:
                     raise DataError(f"{name} could not be read: {reason}.")
             parts.append(rows)
         return np.concatenate(parts)
 
-    def _answer(
-        self, pictures: Picture | Iterable[Picture]
+    def _predict_chunks(
+        self, images: ImageLike | Iterable[ImageLike]
     ) -> Generator[tuple[Chunk, Float32[np.ndarray, "m k"]], None, None]:
-        listed = list_pictures(pictures, self.model.in_shape)
+        listed = list_images(images, self.model.in_shape)
         with closing(decode_ahead(listed, self.model.in_shape, cast(Resize, self.resize))) as chunks:
             for chunk in chunks:
                 logits = torch.from_numpy(predict_logits(self.model, chunk.pixels))
@@ -200,28 +200,28 @@ class Predictor:
 
 
 def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
-    """The prediction from one picture's row of probabilities or numbers, to seven digits."""
+    """The prediction from one image's row of probabilities or numbers, to seven digits."""
     values = (1 - row[0], row[0]) if task.kind is BINARY else row
-    names = task.kind.answers(task.target_names) or task.target_names
+    names = task.kind.class_names(task.target_names) or task.target_names
     named = {key: float(f"{value:.7g}") for key, value in zip(names, values, strict=True)}
-    answer: Answer
+    predicted: Predicted
     if task.kind is REGRESSION:
-        answer = named
+        predicted = named
     elif task.kind is MULTI_LABEL:
-        answer = tuple(key for key, value in named.items() if value > 0.5)
+        predicted = tuple(key for key, value in named.items() if value > 0.5)
     else:
-        answer = max(named, key=named.__getitem__)
-    return Prediction(name, answer, named)
+        predicted = max(named, key=named.__getitem__)
+    return Prediction(name, predicted, named)
 
 
 def describe(prediction: Prediction, top: int | None = None) -> str:
     """The answer with its probability, or the ``top`` most likely classes or labels; numbers for regression."""
-    answer, values = prediction.answer, prediction.values
-    if answer is None:
+    predicted, values = prediction.predicted, prediction.values
+    if predicted is None:
         return f"could not be read: {prediction.problem}"
-    if isinstance(answer, Mapping):
-        return ", ".join(f"{name} {value:.6g}" for name, value in answer.items())
-    answers = (answer,) if isinstance(answer, str) else answer
+    if isinstance(predicted, Mapping):
+        return ", ".join(f"{name} {value:.6g}" for name, value in predicted.items())
+    labels = (predicted,) if isinstance(predicted, str) else predicted
     ranked = sorted(values, key=values.__getitem__, reverse=True)
-    shown = ranked[:top] if top else [name for name in ranked if name in answers]
+    shown = ranked[:top] if top else [name for name in ranked if name in labels]
     return ", ".join(f"{name} {100 * values[name]:.1f} %" for name in shown) or "none"

@@ -83,7 +83,7 @@ class Report(ABC):
         """The metrics of lamina's own, in words."""
 
     @abstractmethod
-    def constant_answer(self) -> str:
+    def describe_baseline(self) -> str:
         """The baseline in words."""
 
     @abstractmethod
@@ -228,7 +228,7 @@ class ClassReport(Report):
         lines = [
             f"{self.split} accuracy {format_percent(self.accuracy)} "
             f"(95 % interval {low:.1f} to {high:.1f} %, {self._format_images()})",
-            f"{self.constant_answer()}: {format_percent(self.baseline.value)}, {self._describe_gain()}",
+            f"{self.describe_baseline()}: {format_percent(self.baseline.value)}, {self._describe_gain()}",
             f"balanced accuracy {format_percent(self.balanced_accuracy)}, loss {self.loss:.4f}, "
             f"{_describe_calibration(self, self.calibration_error, self.uncalibrated_error)}",
         ]
@@ -239,7 +239,7 @@ class ClassReport(Report):
             )
         return lines
 
-    def constant_answer(self) -> str:
+    def describe_baseline(self) -> str:
         return f"always answering {escape(self.majority)}"
 
     def advice(self) -> str:
@@ -308,13 +308,13 @@ class LabelReport(Report):
         return [
             f"{self.split} mean average precision {format_percent(self.mean_average_precision)} "
             f"({self._format_images()})",
-            f"{self.constant_answer()}: {format_percent(self.baseline.value)}, micro F1 "
+            f"{self.describe_baseline()}: {format_percent(self.baseline.value)}, micro F1 "
             f"{format_percent(self.baseline_micro_f1)}, {self._describe_gain()}",
             f"micro F1 {format_percent(self.micro_f1)}, macro F1 {format_percent(self.macro_f1)}, "
             f"loss {self.loss:.4f}, {_describe_calibration(self, self.calibration_error, self.uncalibrated_error)}",
         ]
 
-    def constant_answer(self) -> str:
+    def describe_baseline(self) -> str:
         return "answering with the labels' frequencies"
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -352,11 +352,11 @@ class NumberReport(Report):
         mean_of = f", the mean of {len(self.numbers)} numbers" if len(self.numbers) > 1 else ""
         return [
             f"{self.split} mean absolute error {self.mean_absolute_error:.4g}{mean_of} ({self._format_images()})",
-            f"{self.constant_answer()}: {self.baseline.value:.4g}, {self._describe_gain()}",
+            f"{self.describe_baseline()}: {self.baseline.value:.4g}, {self._describe_gain()}",
             f"loss {self.loss:.4f}",
         ]
 
-    def constant_answer(self) -> str:
+    def describe_baseline(self) -> str:
         return f"always answering the {'medians' if len(self.numbers) > 1 else 'median'}"
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -25,7 +25,7 @@ class View:
 
     weight: float  # of its logits in the mean; the weights of all views sum to 1
     is_mirrored: bool = False
-    shift_px: int = 0
+    translate_px: int = 0
 
 
 ONE_VIEW = (View(1.0),)
@@ -35,7 +35,7 @@ def views_of(recipe: Recipe) -> tuple[View, ...]:
     """The views that a training with ``recipe`` shows (Jordan, arXiv 2404.00498, section 3.5)."""
     shifts = ((0, 0.5), (-1, 0.25), (1, 0.25)) if recipe.translate_px else ((0, 1.0),)
     sides = (False,) if recipe.flip == "off" else (False, True)
-    return tuple(View(weight / len(sides), side, shift_px) for shift_px, weight in shifts for side in sides)
+    return tuple(View(weight / len(sides), side, translate_px) for translate_px, weight in shifts for side in sides)
 
 
 def predict_views(
@@ -63,6 +63,6 @@ def _is_unsure(task: Task, logits: Float32[np.ndarray, "n k"]) -> Bool[np.ndarra
 def _show(pixels: UInt8[torch.Tensor, "n h w c"], view: View) -> UInt8[np.ndarray, "n h w c"]:
     choices = Choices(
         flips=torch.full((len(pixels),), view.is_mirrored),
-        shifts_px=torch.full((len(pixels), 2), view.shift_px),
+        translations_px=torch.full((len(pixels), 2), view.translate_px),
     )
     return gather_batch(pixels, torch.arange(len(pixels)), choices).numpy()

@@ -16,7 +16,7 @@ from lamina.data.duplicates import digest_rows
 from lamina.data.images import Progress
 from lamina.data.load import resize_images
 from lamina.errors import DataError, check_type
-from lamina.insight.labels import CrossPrediction, check_kind
+from lamina.insight.confident_learning import CrossPrediction, check_kind
 from lamina.nets import Net
 from lamina.targets import SINGLE_LABEL, Kind
 from lamina.training.device import choose_device
@@ -43,7 +43,7 @@ HOME = Home(7_500, 32)  # what the recipe for ``cnn-s`` was chosen on: three qua
 # Without label smoothing the probabilities tell wrong labels from right ones better.
 RECIPE = dataclasses.replace(load_recipe("cnn-s"), epochs=5, batch_size=100, label_smoothing=0.0)
 # Beside features, in two fifths of the time.
-BRIEF_RECIPE = dataclasses.replace(RECIPE, epochs=3, batch_size=125, grow_from_fraction=0.625)
+BRIEF_RECIPE = dataclasses.replace(RECIPE, epochs=3, batch_size=125, start_size_fraction=0.625)
 INDEPENDENCE = 0.75
 """Exponent of each factor when probabilities are multiplied: below 1, as all nets were told the same labels."""
 LEAST_PROBABILITY = 1e-6  # so that no net alone decides
@@ -69,7 +69,7 @@ def check_dealable(images: Images) -> None:
     check_kind(images.kind)
     if len(images) < 2 * FOLDS:
         raise DataError(
-            f"Expected at least {2 * FOLDS} training pictures to find wrong labels among, got {len(images)}. "
+            f"Expected at least {2 * FOLDS} training images to find wrong labels among, got {len(images)}. "
             "Look at each of them yourself, or add some."
         )
 

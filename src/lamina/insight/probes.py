@@ -88,7 +88,9 @@ def probe_targets(model: Model, images: Images) -> Float64[np.ndarray, "n k"]:
     """What a probe should give: 1 for a class or label that an image has, -1 for the others; numbers standardized."""
     targets = np.asarray(images.targets, np.float64)
     if isinstance(model.task, Regression):
-        standardized: Float64[np.ndarray, "n k"] = (targets - model.task.means) / np.array(model.task.deviations)
+        standardized: Float64[np.ndarray, "n k"] = (targets - model.task.means) / np.array(
+            model.task.standard_deviations
+        )
         return standardized
     if model.task.kind is SINGLE_LABEL:
         targets = targets[:, None] == np.arange(model.task.outputs)
@@ -163,10 +165,10 @@ def compare_layers(
 ) -> Float64[np.ndarray, "l m"]:
     """Unbiased linear CKA of each layer and each of another model (arXiv 1905.00414, and 2010.15327, equation 3)."""
     if len(pixels) < LEAST_COMPARED:
-        raise DataError(f"Layers are compared on at least {LEAST_COMPARED} pictures, but got {len(pixels)}. Give more.")
+        raise DataError(f"Layers are compared on at least {LEAST_COMPARED} images, but got {len(pixels)}. Give more.")
     wanted = [(model, path) for path in layers] + [(other, path) for path in others]
     grams = []
-    for done, (one, path) in enumerate(wanted, start=1):  # singly, as the outputs for all pictures may be large
+    for done, (one, path) in enumerate(wanted, start=1):  # singly, as the outputs for all images may be large
         grams.append(_compute_gram(one, pixels, path))
         if progress is not None:
             progress(done, len(wanted))

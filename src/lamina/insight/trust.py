@@ -147,12 +147,12 @@ def _cover_cells(
             masks = (ranks[:, None, :] < levels[:, None])[:, :, torch.from_numpy(cells)].flatten(0, 1).to(image.device)
             kept = torch.cat(
                 [
-                    _answer(model, model.body(torch.where(part[:, None], cover, image)), target, sign)
+                    _signed_output(model, model.body(torch.where(part[:, None], cover, image)), target, sign)
                     for part in masks.split(max(1, PREDICTED_PIXELS // cells.size))
                 ]
             ).view(len(orders), -1)
             by_map, by_centre, *by_random = kept.mean(dim=1).tolist()
-            before = float(_answer(model, own[None], target, sign))
+            before = float(_signed_output(model, own[None], target, sign))
             covered.append(_Covered(before, by_map, float(np.mean(by_random)), by_centre))
     return covered
 
@@ -165,7 +165,7 @@ def _divide(height: int, width: int) -> Int64[np.ndarray, "h w"]:
     return cells
 
 
-def _answer(model: Model, logits: Float[Tensor, "n k"], target: int, sign: int) -> Float[Tensor, " n"]:
+def _signed_output(model: Model, logits: Float[Tensor, "n k"], target: int, sign: int) -> Float[Tensor, " n"]:
     if model.task.kind is SINGLE_LABEL:
         return model.task.probabilities(logits)[:, target]
     signed = sign * logits[:, target]
@@ -186,7 +186,7 @@ def _decide(
     before, kept, kept_random, kept_centre = covered
     what = "number, in standard deviations from the mean," if is_number else "probability"
     curves = (
-        f"covering the picture in the map's order takes the {what} from {say(before)} to {say(kept)} on average, "
+        f"covering the image in the map's order takes the {what} from {say(before)} to {say(kept)} on average, "
         f"at random places to {say(kept_random)}, from the centre to {say(kept_centre)}"
     )
     advantage, redrawn_advantage = min(before, kept_random) - kept, control.kept_random - control.kept
@@ -202,7 +202,7 @@ def _decide(
     elif advantage < LEAST_GAIN * redrawn_advantage:
         reason = f"the answer depends on what it marks no more than that of an untrained net: {curves}"
     elif kept - kept_centre > LEAST_ADVANTAGE:
-        reason = f"the centre of the picture matters more than what it marks: {curves}"
+        reason = f"the centre of the image matters more than what it marks: {curves}"
     else:
         is_trusted = True
         reason = f"{curves}; with random weights the map is another ({correlation})"

@@ -17,7 +17,7 @@ from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.scores import mean_ranks
-from lamina.insight.layers import find_fields
+from lamina.insight.inspected_layers import find_fields
 from lamina.nets.window import Field, Pair
 from lamina.targets import REGRESSION, Score
 from lamina.text import shorten
@@ -227,8 +227,8 @@ def name_memberships(images: Images) -> tuple[str, ...]:
     """The names of what :func:`measure_aucs` has a column for."""
     if images.kind is REGRESSION:
         return tuple(f"high {name}" for name in images.target_names)
-    answers = images.kind.answers(images.target_names)
-    return answers[1:] if len(answers) == 2 and len(images.target_names) == 1 else answers
+    names = images.kind.class_names(images.target_names)
+    return names[1:] if len(names) == 2 and len(images.target_names) == 1 else names
 
 
 def memberships(images: Images) -> Float64[np.ndarray, "n k"]:

@@ -13,12 +13,12 @@ from jaxtyping import Float32
 
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, name_some
-from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import Calibration, fit_temperatures
 from lamina.evaluation.evaluating import score_logits
+from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
-from lamina.runs.folder import RunFolder
 from lamina.runs.record import RunRecord
+from lamina.runs.run_folder import RunFolder
 from lamina.targets import MULTI_LABEL
 from lamina.training.features import predict_logits
 from lamina.training.group import ALONE, Group
@@ -43,7 +43,7 @@ def evaluate_final(
             LaminaWarning,
             stacklevel=3,
         )
-    answers: list[Answers] = []
+    outputs: list[Outputs] = []
     report: Report | None = None
     calibration: Calibration | None = None
     task = record.task
@@ -63,13 +63,13 @@ def evaluate_final(
         if report is None:
             report = score_split(dataset, images, partial(score_logits, task, logits, seconds=seconds, metrics=metrics))
         if report is not None:
-            answers.append(Answers.collect(record.task, logits, images))
+            outputs.append(Outputs.collect(record.task, logits, images))
     if report is not None and group.is_leader:
-        folder.save_answers(answers)
+        folder.save_outputs(outputs)
         folder.save_calibration(calibration)
         folder.save_report(report)
         with folder.writing():
-            _draw(folder, record, report, task, answers[0])
+            _draw(folder, record, report, task, outputs[0])
     return report
 
 
@@ -92,19 +92,19 @@ def score_split(dataset: Dataset, images: Images, score: Callable[[Images], Repo
     return dataclasses.replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
 
 
-def _draw(folder: RunFolder, record: RunRecord, report: Report, task: Task, answers: Answers) -> None:
+def _draw(folder: RunFolder, record: RunRecord, report: Report, task: Task, outputs: Outputs) -> None:
     from lamina.drawing.curves import draw_curves  # loads matplotlib
-    from lamina.drawing.reports import draw_confusion, draw_labels, draw_reliability, draw_scatter
+    from lamina.drawing.metric_figures import draw_confusion, draw_labels, draw_reliability, draw_scatter
     from lamina.drawing.style import save_figure
 
     name, path = record.net_name, folder.path
     curves = draw_curves({name: [folder.history.epochs()]}, report.score, reports={name: [report]})
     save_figure(curves, path / "curves.png")
     if not isinstance(report, NumberReport):
-        save_figure(draw_reliability(task, answers), path / "reliability.png")
+        save_figure(draw_reliability(task, outputs), path / "reliability.png")
     if isinstance(report, ClassReport):
         save_figure(draw_confusion(report), path / "confusion.png")
     elif isinstance(report, LabelReport):
         save_figure(draw_labels(report), path / "labels.png")
     elif isinstance(report, NumberReport):
-        save_figure(draw_scatter(report, answers), path / "scatter.png")
+        save_figure(draw_scatter(report, outputs), path / "scatter.png")

@@ -16,9 +16,9 @@ from lamina.errors import GroupError, LaminaError, LaminaWarning, NotFiniteError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
 from lamina.runs.final import evaluate_final, score_split
-from lamina.runs.folder import RunFolder, WriteError
 from lamina.runs.processes import share_checkpoint
 from lamina.runs.record import RunRecord
+from lamina.runs.run_folder import RunFolder, WriteError
 from lamina.training.device import is_out_of_memory
 from lamina.training.diagnosis import RISES, find_overfitting
 from lamina.training.events import MOST_REWINDS, Diagnosis, EarlyEnd, Epoch, Event, Rewind, Step

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from lamina.errors import LaminaWarning, RecipeError, RunError, plural
-from lamina.runs.folder import RunFolder, pack_checkpoint, unpack_checkpoint
 from lamina.runs.record import RunRecord, describe_machine, parse_record, record_to_json
+from lamina.runs.run_folder import RunFolder, pack_checkpoint, unpack_checkpoint
 from lamina.training.checkpoint import Checkpoint
 from lamina.training.device import choose_again
 from lamina.training.group import Group

@@ -27,7 +27,7 @@ from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 from lamina.values import fields_to_json, from_json_values
 
-FORMAT = 3  # version of the format of a run folder, to be increased when it changes
+FORMAT = 4  # version of the format of a run folder, to be increased when it changes
 COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", "i8mm", "sve")
 """Prefixes of those processor flags on which the last bits of a sum may depend."""
 

@@ -1,4 +1,4 @@
-"""``Run``: a training, its progress and its results, in a folder of plain files (:mod:`lamina.runs.folder`)."""
+"""``Run``: a training, its progress and its results, in a folder of plain files (:mod:`lamina.runs.run_folder`)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from lamina.data import Dataset, Images
 from lamina.data.description import describe_data, describe_reading
 from lamina.data.splits import Split
 from lamina.errors import NetError, RunError, check_type
-from lamina.evaluation.answers import Answers
 from lamina.evaluation.calibration import Calibration
-from lamina.evaluation.pictures import Picture, find_pictures, list_pictures
+from lamina.evaluation.image_files import ImageLike, find_images, list_images
+from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Prediction, Predictions, Predictor
 from lamina.evaluation.reports import Report
 from lamina.files import damaged
 from lamina.nets import Net
 from lamina.runs.final import evaluate_final
-from lamina.runs.folder import RunFolder
 from lamina.runs.keep import Keeper, RunEvent, explain_lack_of_memory
+from lamina.runs.overview import describe_recipe, describe_run, describe_start, show_run
 from lamina.runs.processes import check_place, check_processes, lead_record
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
-from lamina.runs.resume import choose_net, find_dataset, prepare_folder, resume_training
-from lamina.runs.summary import describe_recipe, describe_run, describe_start, show_run
+from lamina.runs.retraining import choose_net, find_dataset, prepare_folder, resume_training
+from lamina.runs.run_folder import RunFolder
 from lamina.targets import Score
 from lamina.training.device import choose_again, choose_device
 from lamina.training.events import Remark, Resumed
@@ -239,7 +239,7 @@ class Run:
         return self.folder.read_report()
 
     @property
-    def answers(self) -> dict[Split, Answers]:
+    def outputs(self) -> dict[Split, Outputs]:
         """The logits of the saved model for ``test`` and ``val``, by split; empty while there is no report.
 
         Of a regression, they are the predicted numbers, in the units of the targets.
@@ -247,7 +247,7 @@ class Run:
         Raises:
             RunError: the file is damaged, or does not fit the run.
         """
-        return self.folder.read_answers(self.record.task)
+        return self.folder.load_outputs(self.record.task)
 
     @property
     def calibration(self) -> Calibration | None:
@@ -315,19 +315,19 @@ class Run:
         return Predictor(model, self.record.data.preparation.resize)
 
     @explain_call
-    def predict(self, pictures: Picture | Iterable[Picture]) -> Predictions:
-        """The predictions for paths of pictures, folders of them, and patterns such as ``photos/*.jpg``, as a table.
+    def predict(self, images: ImageLike | Iterable[ImageLike]) -> Predictions:
+        """The predictions for paths of images, folders of them, and patterns such as ``photos/*.jpg``, as a table.
 
         Takes whatever else :meth:`Predictor.predict` takes, such as arrays.
 
         Raises:
             LaminaError: as :meth:`load_model`.
         """
-        given = [pictures] if isinstance(pictures, str | Path) else list(list_pictures(pictures, self.record.in_shape))
+        given = [images] if isinstance(images, str | Path) else list(list_images(images, self.record.in_shape))
         paths = [one for one in given if isinstance(one, str | Path)]
         if len(paths) < len(given):
             return self.predictor().predict(given)
-        files, problems = find_pictures(paths)
+        files, problems = find_images(paths)
         not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
         found = self.predictor().predict(files)
         found.extend(not_found)

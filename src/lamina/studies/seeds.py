@@ -19,15 +19,15 @@ from lamina.evaluation.intervals import mean_interval
 from lamina.nets import Net
 from lamina.runs.differences import compare_records
 from lamina.runs.keep import RunEvent
-from lamina.runs.load import share_run
-from lamina.runs.nets import NetChoice
+from lamina.runs.net_names import NetChoice
+from lamina.runs.overview import describe_recipe
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
 from lamina.runs.start import choose_net, describe_record, shorten_net_name, start_run
-from lamina.runs.summary import describe_recipe
-from lamina.studies.events import Decision, Seed, Seeds, Started
+from lamina.runs.stored import share_run
+from lamina.studies.choice_events import Decision, Seed, Seeds, Started
 from lamina.studies.experiments import Experiment
-from lamina.studies.training import fit_experiment
+from lamina.studies.named_net import fit_experiment
 from lamina.training.group import ALONE, Group
 from lamina.training.parts import NO_PARTS, Parts, describe_part, drop_ignored
 from lamina.training.recipe import Recipe
@@ -82,7 +82,7 @@ def iter_seeds(
 
     Yields:
         For each seed, ``Started`` with its run, the events of :meth:`~lamina.Run.iter_train` and a ``Seed`` with its
-        score; last ``Seeds`` with the mean and its 95 % interval, all from :mod:`lamina.studies.events`.
+        score; last ``Seeds`` with the mean and its 95 % interval, all from :mod:`lamina.studies.choice_events`.
 
     Raises:
         LaminaError: an argument is invalid, there are no images to score, or a run of that name has another net,

@@ -26,7 +26,7 @@ class Choices:
     """The augmentation of each image of a training set in one epoch; ``None`` where there is none."""
 
     flips: Bool[Tensor, " n"] | None = None  # whether the image is mirrored left to right
-    shifts_px: Int64[Tensor, "n 2"] | None = None  # how far it is moved down and right
+    translations_px: Int64[Tensor, "n 2"] | None = None  # how far it is moved down and right
     holes_px: Int64[Tensor, "n 2"] | None = None  # row and column of the middle of the blanked square
     crops: Float[Tensor, "n 4"] | None = None
     """Top, left, height and width of the part that is shown, in fractions of the image's sides."""
@@ -59,7 +59,7 @@ def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -
     most = recipe.translate_px
     return Choices(
         flips=flips,
-        shifts_px=draw("translate", -most, (most + 1, most + 1)) if most else None,
+        translations_px=draw("translate", -most, (most + 1, most + 1)) if most else None,
         holes_px=draw("cutout", 0, (height, width)) if recipe.cutout_px else None,
         crops=crops,
         jitters=jitters,
@@ -78,14 +78,14 @@ def gather_batch(
     batch = pixels.index_select(0, indices)
     if batch.device != device:
         batch = (batch.pin_memory() if device.type == "cuda" else batch).to(device, non_blocking=True)
-    if choices.flips is not None or choices.shifts_px is not None or choices.crops is not None:
+    if choices.flips is not None or choices.translations_px is not None or choices.crops is not None:
         count, height, width, channels = batch.shape
         rows = torch.arange(height, device=device).expand(count, height)
         columns = torch.arange(width, device=device).expand(count, width)
-        if choices.shifts_px is not None:
-            shifts_px = choices.shifts_px[indices].to(device)
-            rows = _reflect(rows - shifts_px[:, :1], height)
-            columns = _reflect(columns - shifts_px[:, 1:], width)
+        if choices.translations_px is not None:
+            translations_px = choices.translations_px[indices].to(device)
+            rows = _reflect(rows - translations_px[:, :1], height)
+            columns = _reflect(columns - translations_px[:, 1:], width)
         if choices.flips is not None:
             columns = torch.where(choices.flips[indices, None].to(device), width - 1 - columns, columns)
         if choices.crops is not None:

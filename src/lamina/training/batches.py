@@ -82,7 +82,7 @@ class Batches:
         prepared = task.prepare(targets)
         self._labels = targets.to(device)
         self._targets = self._labels if prepared is targets else prepared.to(device)
-        self._weights = task.weigh(targets).to(device) if recipe.balance else None
+        self._weights = task.weigh(targets).to(device) if recipe.class_weights else None
         self.images = len(images)
         self._slices = _divide(len(images), recipe.batch_size)
         self._own_lanes = group.deal(recipe.lanes)
@@ -141,7 +141,7 @@ def check_images(images: Images, recipe: Recipe) -> None:
         raise RecipeError(
             f"translate_px was {recipe.translate_px}, but must be less than the side of the images, {side} px."
         )
-    if recipe.balance:
+    if recipe.class_weights:
         task_of(images).weigh(torch.from_numpy(images.targets))
 
 
@@ -154,8 +154,8 @@ def check_unweighted(augment: OwnAugment, weights: Tensor | None) -> None:
     """Raise ``RecipeError`` where targets are weighted by class, but no longer have one."""
     if weights is not None:
         raise RecipeError(
-            f"balance weights the classes of the images, but {describe_part(augment)} changed their targets. Leave "
-            "balance out of the recipe."
+            f"class_weights needs the classes of the images, but {describe_part(augment)} changed the targets. Leave "
+            "class_weights out of the recipe."
         )
 
 

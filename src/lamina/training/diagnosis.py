@@ -17,7 +17,7 @@ CAUSES: frozenset[str] = frozenset(get_args(CauseKind))
 
 
 LIMITS = {
-    "input deviation": 0.1,  # of the first layer's input, or ten; LeCun et al., Efficient BackProp, 1998
+    "input standard deviation": 0.1,  # of the first layer's input, or ten; LeCun et al., Efficient BackProp, 1998
     "initial loss": 3.0,  # before the first step, by ln K, that of a guess; CS231n: they are equal; chosen here
     "update": 0.5,  # of all weights in a step, by their size; CS231n: a thousandth is usual; chosen here
     "small update": 1e-3,  # of the layer that changes most; CS231n: the usual one
@@ -39,9 +39,9 @@ LIMITS = {
 }
 LEAST_STEPS, FIRST_STEPS = 64, 20
 """In fewer steps a net need not have learned anything; in so many first ones the loss of a healthy net may rise, and
-its norms, whose statistics the look at the fixed pictures uses, have seen too little."""
-LEAST_PICTURES, LEAST_SEEN = 64, 400
-"""Fewer pictures may leave a healthy unit silent; so many have to be seen for each class."""
+its norms, whose statistics the look at the fixed images uses, have seen too little."""
+LEAST_IMAGES, LEAST_SEEN = 64, 400
+"""Fewer images may leave a healthy unit silent; so many have to be seen for each class."""
 LEAST_ASKED, SWINGS, RISES = 10, 4, 3
 """So many steps are asked at least, so many changes of the loss alternate, so many epochs are worse on val."""
 
@@ -74,16 +74,16 @@ Told = tuple[str | None, dict[str, float], str, str]  # layer, evidence, finding
 
 
 def find_odd_inputs(seen: Observation) -> Told | None:
-    limit = LIMITS["input deviation"]
+    limit = LIMITS["input standard deviation"]
     path, moments = next(iter(seen.activity.inputs.items() if seen.activity else ()), (None, None))
-    if path is None or moments is None or limit <= moments.deviation <= 1 / limit:
+    if path is None or moments is None or limit <= moments.standard_deviation <= 1 / limit:
         return None
-    mean, deviation, layer = moments.mean, moments.deviation, seen.names[path]
+    mean, deviation, layer = moments.mean, moments.standard_deviation, seen.names[path]
     return (
         layer,
-        {"deviation": deviation, "mean": mean},
+        {"standard_deviation": deviation, "mean": mean},
         f"The input of {layer} has a standard deviation of {deviation:.2g} around {mean:.2g}; 1 around 0 is usual.",
-        "Likely the pictures are very dark, pale or flat, or the module rescales them. Try normalization channel.",
+        "Likely the images are very dark, pale or flat, or the module rescales them. Try normalization channel.",
     )
 
 
@@ -154,7 +154,7 @@ def find_vanishing(seen: Observation) -> Told | None:
 
 
 def find_dead(seen: Observation) -> Told | None:
-    if seen.activity is None or seen.activity.images < LEAST_PICTURES or seen.steps < FIRST_STEPS:
+    if seen.activity is None or seen.activity.images < LEAST_IMAGES or seen.steps < FIRST_STEPS:
         return None
     limit = LIMITS["dead units"]
     path, share = max(seen.activity.dead.items(), key=lambda pair: pair[1], default=("", 0.0))
@@ -165,7 +165,7 @@ def find_dead(seen: Observation) -> Told | None:
     return (
         seen.names[path],
         {"dead_fraction": share, "since_epoch": float(since), "update": seen.largest_update},
-        f"In {seen.names[path]}, {100 * share:.0f} % of the units answered none of {seen.activity.images} pictures, "
+        f"In {seen.names[path]}, {100 * share:.0f} % of the units answered none of {seen.activity.images} images, "
         f"{100 * limit / 2:.0f} % or more since epoch {since}.{moved}",
         "Likely the learning rate is too high, or biases are far below 0. "
         f"Try lr {seen.lr / 3:.2g}, or BatchNorm() before it.",
@@ -228,23 +228,23 @@ def find_shuffled(seen: Observation) -> Told | None:
         f"After {plural(seen.epoch, 'epoch', 'epochs')} the training loss is {seen.losses[-1]:.4g}; the best constant "
         f"prediction has {seen.constant_loss:.4g}. Yet the net can learn: on a few images alone it reaches "
         f"{seen.fitted_loss:.2g}.",
-        "Likely the labels do not belong to the pictures, or the pictures do not show them. Look at them: lamina data "
+        "Likely the labels do not belong to the images, or the images do not show them. Look at them: lamina data "
         "DATA --contact-sheet FILE.png.",
     )
 
 
 def find_one_class(seen: Observation) -> Told | None:
     activity = seen.activity
-    if activity is None or activity.answers != 1 or activity.classes < 2:
+    if activity is None or activity.predicted_classes != 1 or activity.classes < 2:
         return None
     if seen.epoch < 2 or seen.steps < LEAST_STEPS:
         return None
-    remedy = "a higher lr" if seen.recipe.balance else "balance"
+    remedy = "a higher lr" if seen.recipe.class_weights else "class_weights"
     return (
         None,
-        {"answers": 1.0, "classes": float(activity.classes)},
-        f"The answer was the same for all of {activity.images} pictures, which have {activity.classes} classes.",
-        f"Likely nearly all pictures are of one class, or nothing was learned yet. Try {remedy}.",
+        {"outputs": 1.0, "classes": float(activity.classes)},
+        f"The answer was the same for all of {activity.images} images, which have {activity.classes} classes.",
+        f"Likely nearly all images are of one class, or nothing was learned yet. Try {remedy}.",
     )
 
 
@@ -303,6 +303,6 @@ def find_overfitting(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
         {"val_loss": last["val_loss"], "lowest_val_loss": lowest, "train_loss": last["train_loss"]},
         f"The loss on val was lowest after epoch {best['epoch']}, {lowest:.4g}, and is {last['val_loss']:.4g}, while "
         f"that of training fell to {last['train_loss']:.4g}.",
-        f"Likely the net remembers its pictures. Try epochs {best['epoch']}, more augmentation (translate_px, "
-        "cutout_px), or more pictures.",
+        f"Likely the net remembers its images. Try epochs {best['epoch']}, more augmentation (translate_px, "
+        "cutout_px), or more images.",
     )

@@ -218,7 +218,7 @@ def collect_figures(model: Model, seen: Observation) -> LayerFigures | None:
         weight_norms=pick(join(check.weights) if check else {}),
         update_norms=pick(join(check.updates) if check else {}),
         input_means=pick({path: moments.mean for path, moments in inputs.items()}),
-        input_deviations=pick({path: moments.deviation for path, moments in inputs.items()}),
+        input_standard_deviations=pick({path: moments.standard_deviation for path, moments in inputs.items()}),
         inactive_fractions=pick(inactive),
     )
 
@@ -267,16 +267,19 @@ def look(model: Model, images: Images) -> Activity:
     for path, moments in sums.items():
         mean, square, _ = (moments / moments[-1]).tolist()
         inputs[path] = Moments(mean, max(0.0, square - mean**2) ** 0.5)
-    answers = classes = 0
+    predicted_classes = classes = 0
     if images.kind in (SINGLE_LABEL, BINARY):
         chosen = logits.argmax(dim=1) if images.kind is SINGLE_LABEL else logits > 0
-        answers, classes = len(chosen.unique()), len(set(images.targets.tolist()))  # np.unique imports for 8 ms
+        predicted_classes, classes = (
+            len(chosen.unique()),
+            len(set(images.targets.tolist())),
+        )  # np.unique imports slowly
     return Activity(
         images=len(images),
         inputs=inputs,
         dead={path: float((torch.cat(list(calls.values())) == 0).float().mean()) for path, calls in largest.items()},
         saturated={path: statistics.fmean(shares) for path, shares in ends.items()},
-        answers=answers,
+        predicted_classes=predicted_classes,
         classes=classes,
     )
 
@@ -332,7 +335,7 @@ def constant_loss(task: Task, images: Images, recipe: Recipe) -> float:
     else:
         targets = torch.from_numpy(images.targets)
         return float(task.loss(torch.zeros(targets.shape), targets))
-    if recipe.balance:
+    if recipe.class_weights:
         logits = torch.zeros_like(logits)  # all count alike
     return float(task.loss(logits.expand(len(targets), -1), targets, recipe.label_smoothing, weights))
 

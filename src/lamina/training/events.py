@@ -78,7 +78,7 @@ class LayerFigures:
     weight_norms: Sequence[float | None]  # before it
     update_norms: Sequence[float | None]  # of their change by it
     input_means: Sequence[float | None]  # for some fixed images, after the epoch
-    input_deviations: Sequence[float | None]  # standard deviations
+    input_standard_deviations: Sequence[float | None]  # standard deviations
     inactive_fractions: Sequence[float | None]  # of a ReLU that is 0 for all of these, of other outputs at an end
 
 

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from lamina.data.images import Progress
 from lamina.errors import NetError
 from lamina.training.activations import watch
-from lamina.training.folding import fold_model, fold_norms, has_hooks
+from lamina.training.folding import fold_batch_norms, fold_model, has_hooks
 from lamina.training.group import ALONE, Group
 from lamina.training.model import RESHAPING, Model, check_input, eval_mode, split_pixels
 from lamina.values import explain_call
 
 PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution", "MkldnnConvolution")
 """Prefixes of autograd's names for multiplications of activations by a weight."""
-FOLDED_PICTURES = 100
-"""Lower limit of the pictures for which batch norms are folded: it takes a millisecond, which fewer do not save."""
+FOLDED_IMAGES = 100
+"""Lower limit of the images for which batch norms are folded: it takes a millisecond, which fewer do not save."""
 
 
 @explain_call
@@ -33,14 +33,14 @@ def predict_logits(
     autocasts: bool = False,
     group: Group = ALONE,
 ) -> Float32[np.ndarray, "n k"]:
-    """The logits of pictures, in the order given, from the model in eval mode; in bf16 if it ``autocasts``.
+    """The logits of images, in the order given, from the model in eval mode; in bf16 if it ``autocasts``.
 
-    For 100 pictures or more it uses a copy with folded norms (:func:`~lamina.training.folding.fold_norms`), which is
-    faster and equal up to rounding; a model with hooks is never folded. The processes of a ``group`` predict a part
+    For 100 images or more it uses a copy with folded batch norms, which is faster and equal up to
+    rounding; a model with hooks is never folded. The processes of a ``group`` predict a part
     each, in the same batches as one would, and get the logits of all.
 
     Raises:
-        NetError: the pictures are not of the model's shape.
+        NetError: the images are not of the model's shape.
         DataError: they are no pixels, uint8 (N, H, W, C).
     """
     pixels = check_input(model, pixels, "pixels")
@@ -48,9 +48,9 @@ def predict_logits(
     own = group.deal(len(batches))
     with eval_mode(model), torch.inference_mode():
         used = model
-        if len(pixels) >= FOLDED_PICTURES and not has_hooks(model):
+        if len(pixels) >= FOLDED_IMAGES and not has_hooks(model):
             used = copy.copy(model)
-            used._modules = {"body": fold_norms(model.body)}
+            used._modules = {"body": fold_batch_norms(model.body)}
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocasts):
             logits = [
                 used(torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)).float().cpu()

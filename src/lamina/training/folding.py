@@ -20,7 +20,7 @@ RELATIVE_ERROR = 1e-3
 """Largest difference of a model's logits from those after ``fold_model``, relative to the largest logit."""
 
 
-def fold_norms(module: nn.Module) -> nn.Module:
+def fold_batch_norms(module: nn.Module) -> nn.Module:
     """The module for prediction, with norms folded that directly follow a layer; it shares all other layers."""
     if type(module) is ResidualSum:
         return ResidualSum(_fold_row(module.body), _fold_row(module.shortcut)).train(module.training)
@@ -64,7 +64,7 @@ def _fold_row(row: nn.Sequential) -> nn.Sequential:
             folded[-1] = copy.deepcopy(before)
             folded[-1].weight, folded[-1].bias = weights
         else:
-            folded.append(fold_norms(layer))
+            folded.append(fold_batch_norms(layer))
     return nn.Sequential(*folded)
 
 

@@ -77,7 +77,7 @@ class Forward:
     def predict_logits(
         self, model: Model, pixels: UInt8[np.ndarray, "n h w c"], epochs_done: float
     ) -> Float32[np.ndarray, "n k"]:
-        """The logits of pictures in the training's number format, from ``model`` after so many epochs, in eval mode."""
+        """The logits of images in the training's number format, from ``model`` after so many epochs, in eval mode."""
         if self._seen is not None and epochs_done <= self._recipe.freeze:
             return self._seen.predict_logits(model, pixels, autocasts=self._autocasts)
         return predict_logits(model, pixels, autocasts=self._autocasts, group=self._group)
@@ -130,7 +130,7 @@ def check_compile(recipe: Recipe, device: str) -> None:
         return
     if len(sizes_shown(recipe)) > 1:
         raise RecipeError(
-            "compile needs images of one size, but grow_from_fraction shows many, each of which would be compiled. "
+            "compile needs images of one size, but start_size_fraction shows many, each of which would be compiled. "
             "Leave out one of the two."
         )
     if misses_compiler(device):

@@ -197,7 +197,7 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
         except FAILURES as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise RecipeError(
-                f"grow_from_fraction was {recipe.grow_from_fraction:g}, but the net does not take pictures of "
+                f"start_size_fraction was {recipe.start_size_fraction:g}, but the net does not take images of "
                 f"{height}×{width}: {reason}. Begin with a larger fraction; only a net that "
                 "ends in GlobalMaxPool() or GlobalAvgPool() before Output() takes several sizes."
             ) from error
@@ -213,11 +213,11 @@ def check_input(model: Model, images: Any, name: str = "images") -> UInt8[np.nda
     found = (pixels.shape[3], *pixels.shape[1:3])
     if found != (channels, height, width):
         can_resize = found[0] == channels and height == width
-        remedy = f"load the data with Preparation(size_px={height})" if can_resize else "give such pictures"
+        remedy = f"load the data with Preparation(size_px={height})" if can_resize else "give such images"
         if pixels.shape[:3] == (height, width, channels):
             remedy = f"give one image as {name}[None]"
         raise NetError(
-            f"The model was trained on pictures of {channels}×{height}×{width} (channels, height, width), "
+            f"The model was trained on images of {channels}×{height}×{width} (channels, height, width), "
             f"but got {'×'.join(map(str, found))}: {remedy}."
         )
     return pixels
@@ -246,7 +246,7 @@ def _channel_statistics(images: Images, recipe: Recipe) -> tuple[tuple[float, ..
     channels, height, width = images.shape
     if recipe.normalization == "unit":
         return (127.5,) * channels, (127.5,) * channels
-    # Counting each of the 256 values is exact and needs no float copy of the pictures.
+    # Counting each of the 256 values is exact and needs no float copy of the images.
     counts = np.zeros((channels, 256), np.int64)
     for pixels in np.array_split(images.pixels, len(images) * height * width // COUNTED_PIXELS + 1):
         counts += [np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(channels)]
@@ -256,7 +256,7 @@ def _channel_statistics(images: Images, recipe: Recipe) -> tuple[tuple[float, ..
     variance = shares @ values**2 - mean**2
     if not variance.all():
         raise RecipeError(
-            "normalization 'channel' needs channels that vary, but one has the same value in every picture. "
+            "normalization 'channel' needs channels that vary, but one has the same value in every image. "
             "Use normalization 'unit'."
         )
     return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())

@@ -37,7 +37,7 @@ class Moments(NamedTuple):
     """The mean and the standard deviation of numbers."""
 
     mean: float
-    deviation: float
+    standard_deviation: float
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Activity:
     inputs: Mapping[str, Moments]
     dead: Mapping[str, float]
     saturated: Mapping[str, float]
-    answers: int
+    predicted_classes: int
     classes: int
 
 

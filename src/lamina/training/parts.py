@@ -39,7 +39,7 @@ class Parameters(list[nn.Parameter]):
 
 IGNORED = {
     "label_smoothing": ("loss", 0.0),
-    "balance": ("loss", False),
+    "class_weights": ("loss", False),
     "schedule": ("schedule", "constant"),
     "warmup_fraction": ("schedule", 0.0),
 }

@@ -47,7 +47,7 @@ RECIPES = {
         epochs=30, batch_size=32, optimizer="adam", lr=3e-3, weight_decay=0.3, schedule="cosine", freeze=30
     ),
 }
-"""For nets with pretrained weights, the default first, tuned with EfficientNet-Lite0 on 500 held-out pictures of
+"""For nets with pretrained weights, the default first, tuned with EfficientNet-Lite0 on 500 held-out images of
 CIFAR-10 (docs/experiments.md). ``default`` first trains the head until it has converged; when it starts to train all
 layers, the learning rate has fallen to a quarter. In ``frozen``, Adam adds the weight decay to the gradient, so the
 head converges to the minimum of a loss with an L2 penalty."""
@@ -213,7 +213,7 @@ def native_side_px(net: TimmNet | Net | nn.Module | None) -> int | None:
 
 
 def _check_weights(name: str, weights: str, tensors: Mapping[str, Tensor]) -> TimmNet:
-    """Reject weights that do not fit before any picture is read."""
+    """Reject weights that do not fit before any image is read."""
     _build(name, import_timm().get_pretrained_cfg(name).input_size, 2, tensors)
     return TimmNet(name, weights, digest_tensors(tensors))
 
@@ -243,7 +243,7 @@ def _build(name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] 
             expected = timm.create_model(name, num_classes=units).state_dict()
             if misfit := _describe_misfit(tensors, expected):
                 raise NetError(f"The weights do not fit {name}: {misfit}. Give weights of that net.") from error
-        raise NetError(f"timm cannot make {name} for pictures of {channels}×{height}×{width}: {error}") from error
+        raise NetError(f"timm cannot make {name} for images of {channels}×{height}×{width}: {error}") from error
     return body
 
 

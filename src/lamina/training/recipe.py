@@ -50,7 +50,7 @@ class Recipe:
     """fraction of all steps in which the learning rate rises to its peak (for one-cycle, 0 means 0.3)"""
     label_smoothing: Fraction = 0.0
     """fraction of the target spread evenly over all classes"""
-    balance: bool = False
+    class_weights: bool = False
     """class weights: weight the loss so that all classes, labels or sides of a question count equally"""
     dropout: Fraction | None = None
     """fraction dropped by every Dropout layer of the net; by default each layer's own"""
@@ -65,7 +65,7 @@ class Recipe:
     jitter_fraction: Fraction = 0.0
     """largest random change of brightness, contrast and (in colour) saturation, each by a factor from 1 - this to
     1 + this"""
-    grow_from_fraction: Fraction = 0.0
+    start_size_fraction: Fraction = 0.0
     """start with images shrunk to this fraction of their side (rounded to eighths), and let them grow to full size over
     three quarters of the epochs; needs a net that accepts any size, and several epochs"""
     normalization: Literal["unit", "channel"] = "unit"

@@ -40,7 +40,7 @@ class Waiting:
     def __init__(self, store: Store, place: str, rank: int, size: int) -> None:
         self._store, self._place, self._rank = store, place, rank
         self._missing = set(range(size)) - {rank}
-        self._answered_at = time.monotonic()
+        self._last_reply_at = time.monotonic()
         self._problem = ""
         self._ended = threading.Event()
 
@@ -48,7 +48,7 @@ class Waiting:
         """Return when all have come; ``RuntimeError`` if one of them, or the store, is lost."""
         threading.Thread(target=self._poll, daemon=True).start()
         while not self._ended.wait(HEARTBEAT_SECONDS):
-            if time.monotonic() - self._answered_at > TIMEOUT_SECONDS:
+            if time.monotonic() - self._last_reply_at > TIMEOUT_SECONDS:
                 raise RuntimeError("the store does not answer")
         if self._problem:
             raise RuntimeError(self._problem)
@@ -60,7 +60,7 @@ class Waiting:
             while not self._problem:
                 for rank in sorted(self._missing):
                     seen[rank] = self._look(rank, *seen[rank])
-                self._answered_at = time.monotonic()
+                self._last_reply_at = time.monotonic()
                 if not self._missing:
                     break
                 time.sleep(POLL_SECONDS)

@@ -43,14 +43,14 @@ def size_fraction(recipe: Recipe, epoch: int) -> float:
 
     From Howard, "Now anyone can train ImageNet in 18 minutes", 2018.
 
-    >>> [size_fraction(Recipe(epochs=8, grow_from_fraction=0.5), epoch) for epoch in range(8)]
+    >>> [size_fraction(Recipe(epochs=8, start_size_fraction=0.5), epoch) for epoch in range(8)]
     [0.5, 0.625, 0.625, 0.75, 0.875, 0.875, 1.0, 1.0]
     """
-    growing_epochs = recipe.epochs - math.ceil(recipe.epochs / 4)
-    if not recipe.grow_from_fraction or epoch >= growing_epochs:
+    resizing_epochs = recipe.epochs - math.ceil(recipe.epochs / 4)
+    if not recipe.start_size_fraction or epoch >= resizing_epochs:
         return 1.0
-    start = recipe.grow_from_fraction
-    eighths = math.ceil(8 * (start + (1 - start) * epoch / growing_epochs) - 0.5)
+    start = recipe.start_size_fraction
+    eighths = math.ceil(8 * (start + (1 - start) * epoch / resizing_epochs) - 0.5)
     return max(1, eighths) / 8
 
 
@@ -62,7 +62,7 @@ def evaluation_interval(train_images: int, val_images: int) -> int:
 
 def sizes_shown(recipe: Recipe) -> list[float]:
     """The fractions of their side that images have in any epoch, the smallest first."""
-    if not recipe.grow_from_fraction:
+    if not recipe.start_size_fraction:
         return [1.0]
     sampled = range(0, recipe.epochs, max(1, recipe.epochs // 1000))  # 1,000 samples include every eighth
     return sorted({size_fraction(recipe, epoch) for epoch in (*sampled, recipe.epochs - 1)})
@@ -71,7 +71,7 @@ def sizes_shown(recipe: Recipe) -> list[float]:
 def extend_recipe(recipe: Recipe, epochs: int, own: OwnSchedule | None = None) -> Recipe:
     """The recipe with more epochs; ``RecipeError`` where its steps so far would have been others with it."""
     spread = {
-        "the growth of the images": recipe.grow_from_fraction,
+        "the growth of the images": recipe.start_size_fraction,
         f"the schedule {recipe.schedule}": recipe.schedule != "constant",
         "a schedule of your own": own is not None,
         "the warmup": recipe.warmup_fraction,

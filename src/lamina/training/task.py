@@ -145,7 +145,7 @@ class _SigmoidTask(Task):
     def weigh(self, targets: Targets) -> Weights:
         """By output: the images of yes count as much, together, as those of no."""
         columns = targets.long().view(len(targets), -1).T
-        weights = [_inverse_shares(torch.bincount(answers, minlength=2))[answers] for answers in columns]
+        weights = [_inverse_shares(torch.bincount(column, minlength=2))[column] for column in columns]
         return torch.stack(weights, dim=1).view_as(targets)
 
     def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
@@ -179,12 +179,12 @@ class Regression(Task):
 
     medians: tuple[float, ...]
     means: tuple[float, ...]
-    deviations: tuple[float, ...]
+    standard_deviations: tuple[float, ...]
     kind = targets.REGRESSION
 
     def prepare(self, targets: Targets, dtype: torch.dtype = torch.float32) -> Tensor:
         targets = targets.to(dtype)
-        return (targets - targets.new_tensor(self.means)) / targets.new_tensor(self.deviations)
+        return (targets - targets.new_tensor(self.means)) / targets.new_tensor(self.standard_deviations)
 
     def compare(
         self, logits: Logits, prepared: Tensor, label_smoothing: float = 0.0, weights: Weights | None = None
@@ -195,10 +195,10 @@ class Regression(Task):
 
     def weigh(self, targets: Targets) -> Weights:
         del targets
-        raise RecipeError("balance needs classes, but the targets are numbers. Leave it out.")
+        raise RecipeError("class_weights needs classes, but the targets are numbers. Leave it out.")
 
     def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
-        return logits * logits.new_tensor(self.deviations) + logits.new_tensor(self.means)
+        return logits * logits.new_tensor(self.standard_deviations) + logits.new_tensor(self.means)
 
     def correct(self, logits: Logits, targets: Targets) -> None:
         """None: numbers are more or less close, not right or wrong."""
@@ -210,8 +210,8 @@ def task_of(images: Images) -> Task:
     if images.kind is targets.REGRESSION:
         medians = np.median(values.astype(np.float64), axis=0)
         means = values.mean(axis=0, dtype=np.float64)
-        deviations = np.where((values != values[:1]).any(axis=0), values.std(axis=0, dtype=np.float64), 1.0)
-        return Regression(names, tuple(medians.tolist()), tuple(means.tolist()), tuple(deviations.tolist()))
+        standard_deviations = np.where((values != values[:1]).any(axis=0), values.std(axis=0, dtype=np.float64), 1.0)
+        return Regression(names, tuple(medians.tolist()), tuple(means.tolist()), tuple(standard_deviations.tolist()))
     if images.kind is targets.SINGLE_LABEL:
         return SingleLabel(names, tuple((np.bincount(values, minlength=len(names)) / len(values)).tolist()))
     sigmoid = MultiLabel if images.kind is targets.MULTI_LABEL else Binary

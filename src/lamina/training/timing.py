@@ -39,14 +39,14 @@ class Pace:
     def total_seconds(self, recipe: Recipe, images: int, evaluated: int) -> float:
         """The time of all epochs on ``images`` training images, with evaluations of ``evaluated`` images."""
         area = 1.0
-        if recipe.grow_from_fraction:
+        if recipe.start_size_fraction:
             area = statistics.fmean(size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs))
         evaluation = self.evaluation_seconds * evaluated / evaluation_interval(images, evaluated)
         freeze = min(recipe.freeze, recipe.epochs)
         whole = (self.train_seconds * images * area + evaluation) * (recipe.epochs - freeze)
         frozen = HEAD_SECONDS * images * freeze
         if recipe.freeze:
-            is_stored = recipe.lanes == 1 and not recipe.grow_from_fraction
+            is_stored = recipe.lanes == 1 and not recipe.start_size_fraction
             frozen += self.evaluation_seconds * (images * (1 if is_stored else freeze) + evaluated)
         return self.start_seconds + whole + frozen + SAVING_SECONDS * recipe.epochs
 
@@ -77,7 +77,7 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: s
     # If a trunk is frozen at first, an epoch has one step, so that all layers are trained from the second step on.
     sample = images.take_evenly(batch if recipe.freeze else STEPS * batch)
     # As many epochs as steps, in case all images fit into one batch.
-    same = replace(recipe, grow_from_fraction=0.0, freeze=min(recipe.freeze, 1))
+    same = replace(recipe, start_size_fraction=0.0, freeze=min(recipe.freeze, 1))
     trial = replace(same, epochs=STEPS, batch_size=batch, lanes=lanes)
     began = time.perf_counter()
     training = Training(deepcopy(net), sample, trial, device=device, steps_per_record=1)

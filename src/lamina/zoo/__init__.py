@@ -17,9 +17,9 @@ from lamina.values import explain_call
 NAMES: tuple[str, ...] = tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__)))
 LADDER: tuple[str, ...] = ("cnn-s", "cnn-m", "cnn-l")
 """Nets of one kind that ``lamina train`` chooses from, from the fastest to the most accurate."""
-PHOTO_LADDER: tuple[str, ...] = ("photo-s", "photo-m", "photo-l")  # the same for pictures with detail beyond 64 px
+PHOTO_LADDER: tuple[str, ...] = ("photo-s", "photo-m", "photo-l")  # the same for images with detail beyond 64 px
 LEAST_CONVOLVED_PX = 12
-"""Smallest side for convolutional nets: of smaller pictures, the last block of ``cnn-s`` sees a pixel or none."""
+"""Smallest side for convolutional nets: of smaller images, the last block of ``cnn-s`` sees a pixel or none."""
 PUBLISHED = "article"
 """Name of the recipes that reproduce a published result: given by name, they are not fitted and have no ``val``."""
 

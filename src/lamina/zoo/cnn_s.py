@@ -15,7 +15,7 @@ from lamina.training.recipe import Recipe
 
 
 def stack_blocks(*widths: int) -> Net:
-    """The whitening, a block of two convolutions for each of ``widths``, which halves the picture, and the output."""
+    """The whitening, a block of two convolutions for each of ``widths``, which halves the image, and the output."""
     blocks = (layer for width in widths for layer in block(width))
     return Net(Whiten(2), ReLU(), *blocks, GlobalMaxPool(), Output())
 
@@ -42,4 +42,4 @@ BEST = Recipe(
     normalization="channel",
 )
 
-RECIPES = {"best": BEST, "quick": replace(BEST, epochs=2, grow_from_fraction=0.625)}
+RECIPES = {"best": BEST, "quick": replace(BEST, epochs=2, start_size_fraction=0.625)}

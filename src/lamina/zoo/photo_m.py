@@ -1,8 +1,8 @@
-"""The net of medium width for pictures of 64 to 224 px; its layers are those of photo_s.py.
+"""The net of medium width for images of 64 to 224 px; its layers are those of photo_s.py.
 
 606,658 parameters at 3×32×32 and ten classes. An image of 96 px costs 57.7 million multiply-adds, one of 224 px 314.
 
-Not trained to the end yet; docs/experiments.md has what photo-s reached on few pictures.
+Not trained to the end yet; docs/experiments.md has what photo-s reached on few images.
 """
 
 from dataclasses import replace

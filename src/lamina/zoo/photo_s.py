@@ -1,10 +1,10 @@
-"""The smallest net for pictures of 64 to 224 px: reduced to a quarter of their side, then the blocks of cnn_s.py.
+"""The smallest net for images of 64 to 224 px: reduced to a quarter of their side, then the blocks of cnn_s.py.
 
 Whitened patches of 2×2 px side by side, and a convolution with a stride of 2. 156,034 parameters at 3×32×32 and ten
 classes. An image of 96 px costs 16.9 million multiply-adds, as for cnn-s at 32 px (17.1; at 96 px 169.5), one of 224 px
-92 million. Pictures must have 32 px or more.
+92 million. Images must have 32 px or more.
 
-Not trained to the end yet; docs/experiments.md has what it reached on few pictures.
+Not trained to the end yet; docs/experiments.md has what it reached on few images.
 """
 
 from lamina.nets import BatchNorm, Conv2d, GlobalMaxPool, Net, Output, ReLU, Whiten

@@ -1,1 +1,1 @@
-"""Sources of pictures: what each one holds, before anything is decoded. A new source is one file here."""
+"""Sources of images: what each one holds, before anything is decoded. A new source is one file here."""

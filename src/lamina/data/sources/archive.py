@@ -7,11 +7,11 @@ import zipfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from lamina.data.decoding import Picture
+from lamina.data.decoding import EncodedImage
 from lamina.data.images import Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.cifar import is_batches_archive, list_batches
-from lamina.data.sources.folder import arrange, is_hidden, is_picture_path
+from lamina.data.sources.class_folders import arrange, is_hidden, is_image_path
 from lamina.data.sources.listing import READ_ERRORS, Listing, Source, mark_state, readable
 from lamina.data.sources.members import open_zip, tar_members, zip_members
 from lamina.data.sources.table import HEADER_BYTES, METADATA, SUFFIXES, names_files
@@ -31,40 +31,40 @@ def open_archive(path: Path, preparation: Preparation) -> Source | None:
     def read(folder: Path, _: Progress) -> Listing:
         if not is_zip and is_batches_archive(path):
             return list_batches(path)
-        pictures = list_zip(path) if is_zip else spool_tar(path, folder / "spool")
-        return arrange(pictures, path, preparation.label_from)
+        images = list_zip(path) if is_zip else spool_tar(path, folder / "spool")
+        return arrange(images, path, preparation.label_from)
 
     return Source(mark_state(path.stat()), read, ("label_from", "label_separator"))
 
 
-def list_zip(path: Path) -> list[Picture]:
-    """The pictures of a zip, to be read in place; DataError if it is damaged or unsafe, or has a table of them."""
-    pictures: dict[str, Picture] = {}
+def list_zip(path: Path) -> list[EncodedImage]:
+    """The images of a zip, to be read in place; DataError if it is damaged or unsafe, or has a table of them."""
+    images: dict[str, EncodedImage] = {}
     tables: list[str] = []
     with readable(path), open_zip(path) as archive:
         for name, member in zip_members(archive, path):
-            if is_picture_path(name):
-                pictures[name] = Picture(name, str(path), member.filename, member.file_size)
+            if is_image_path(name):
+                images[name] = EncodedImage(name, str(path), member.filename, member.file_size)
             elif _is_table(name, archive.open(member).read(HEADER_BYTES) if _has_header(name) else None):
                 tables.append(name)
-    _reject_tables(path, pictures, tables)
-    return list(pictures.values())
+    _reject_tables(path, images, tables)
+    return list(images.values())
 
 
-def spool_tar(path: Path, spool: Path) -> list[Picture]:
-    """Copy the pictures of a tar into one file, from which they can be read in any order; DataError as for a zip."""
-    pictures: dict[str, Picture] = {}
+def spool_tar(path: Path, spool: Path) -> list[EncodedImage]:
+    """Copy the images of a tar into one file, from which they can be read in any order; DataError as for a zip."""
+    images: dict[str, EncodedImage] = {}
     tables: list[str] = []
     with spool.open("wb") as file:
-        for name, data in tar_members(path, lambda name: is_picture_path(name) or _has_header(name)):
-            if data is not None and is_picture_path(name):
+        for name, data in tar_members(path, lambda name: is_image_path(name) or _has_header(name)):
+            if data is not None and is_image_path(name):
                 # If a name occurs twice, as after tar -r, the last counts.
-                pictures[name] = Picture(name, str(spool), size_bytes=len(data), offset_bytes=file.tell())
+                images[name] = EncodedImage(name, str(spool), size_bytes=len(data), offset_bytes=file.tell())
                 file.write(data)
             elif _is_table(name, data):
                 tables.append(name)
-    _reject_tables(path, pictures, tables)
-    return list(pictures.values())
+    _reject_tables(path, images, tables)
+    return list(images.values())
 
 
 def _has_header(name: str) -> bool:
@@ -76,14 +76,14 @@ def _is_table(name: str, header: bytes | None) -> bool:
     return name.lower().endswith(SUFFIXES) and not is_hidden(name) and (header is None or names_files(header))
 
 
-def _reject_tables(path: Path, pictures: Collection[str], tables: Sequence[str]) -> None:
+def _reject_tables(path: Path, images: Collection[str], tables: Sequence[str]) -> None:
     """Reject an archive whose folder would be read by a table, not by its class folders."""
     for table in tables:
         *folders, file = table.split("/")
         if folders and folders[-1].lower() in SPLIT_WORDS:
             folders.pop()
         around = "".join(f"{folder}/" for folder in folders)
-        if not pictures or (file in METADATA and all(name.startswith(around) for name in pictures)):
+        if not images or (file in METADATA and all(name.startswith(around) for name in images)):
             raise DataError(
                 f"{path} holds a table, {table}, and tables are read from folders only. Unpack it and give lamina the "
                 "table or its folder."

@@ -91,7 +91,7 @@ def list_batches(path: Path) -> Listing:
                 file_names.extend(f"{split}/{_text(file)}" for file in given)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise DataError(
-                    f"{name} is no batch of 32×32 RGB pictures with {files.targets}: {error!r}. {REMEDY}"
+                    f"{name} is no batch of 32×32 RGB images with {files.targets}: {error!r}. {REMEDY}"
                 ) from error
         joined = np.concatenate(pixels), np.concatenate(targets)
         splits[split] = Images(*joined, target_names, tuple(file_names), split)

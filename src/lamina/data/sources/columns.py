@@ -1,4 +1,4 @@
-"""The columns of a table: what their values are, and which hold the pictures, the targets and the splits."""
+"""The columns of a table: what their values are, and which hold the images, the targets and the splits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lamina.data.preparation import Preparation
-from lamina.data.sources.folder import is_picture_path
+from lamina.data.sources.class_folders import is_image_path
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError, name_some, suggest
 
@@ -18,7 +18,7 @@ IMAGE_KINDS: tuple[ColumnKind, ...] = ("text", "bytes")
 LABEL_KINDS: tuple[ColumnKind, ...] = ("text", "number", "truth", "list")
 # Preferred in this order, and written as _simple does.
 IMAGE_NAMES = (
-    *("file_name", "image", "img", "picture", "photo", "filename", "file", "path", "image_path", "img_path"),
+    *("file_name", "image", "img", "image", "photo", "filename", "file", "path", "image_path", "img_path"),
     *("file_path", "filepath", "image_file", "image_name", "img_name", "images"),
 )
 LABEL_NAMES = (
@@ -57,7 +57,7 @@ class Columns(NamedTuple):
 def choose_columns(table: Table, preparation: Preparation) -> Columns:
     """The columns that were requested, else those of a well-known name or the only possible ones."""
     image = preparation.image_column or _find_image(table)
-    _check_kind(table, image, "--image-column", IMAGE_KINDS, "the pictures' paths or their bytes")
+    _check_kind(table, image, "--image-column", IMAGE_KINDS, "the images' paths or their bytes")
     split = preparation.split_column or _find_split(table, image)
     if split is not None:
         _check_kind(table, split, "--split-column", ("text",), "train, val or test in each row")
@@ -91,21 +91,21 @@ def read_splits(table: Table, column: str) -> list[Split | None]:
 
 def _find_image(table: Table) -> str:
     usable = [column for column, kind in table.kinds.items() if kind in IMAGE_KINDS]
-    found = _well_known(usable, IMAGE_NAMES) or [column for column in usable if _holds_pictures(table, column)]
+    found = _well_known(usable, IMAGE_NAMES) or [column for column in usable if _holds_images(table, column)]
     if len(found) == 1:
         return found[0]
-    which = f"several columns that may hold the pictures: {', '.join(found)}" if found else "no column of pictures"
+    which = f"several columns that may hold the images: {', '.join(found)}" if found else "no column of images"
     raise DataError(
         f"{table.path} has {which}. Use --image-column (in Python, image_column) to name the one with their paths or "
         f"bytes. {table.describe()}"
     )
 
 
-def _holds_pictures(table: Table, column: str) -> bool:
+def _holds_images(table: Table, column: str) -> bool:
     if table.kinds[column] == "bytes":
         return True
     values = [value.replace("\\", "/") for value in table.read(column)[:VALUES_EXAMINED] if value is not None]
-    return bool(values) and all(is_picture_path(value) or URL.match(value) for value in values)
+    return bool(values) and all(is_image_path(value) or URL.match(value) for value in values)
 
 
 def _find_split(table: Table, image: str) -> str | None:

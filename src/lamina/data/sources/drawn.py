@@ -37,10 +37,10 @@ REGULAR_KINDS: dict[str, tuple[int, tuple[float, ...]]] = {
 ATTRIBUTES = ("large", "outlined", "striped", "warm")
 POSE = ("angle_radians", "size_fraction")
 
-# Only these look different in every direction, so that a picture shows their angle.
+# Only these look different in every direction, so that an image shows their angle.
 POSED_KINDS = ("arrow", "crescent", "drop", "heart")
 
-# Increased when the same parameters draw other pictures.
+# Increased when the same parameters draw other images.
 DRAWING_VERSION = 1
 
 SMALL_RADIUS_FRACTION = (0.20, 0.28)

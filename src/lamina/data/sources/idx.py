@@ -63,7 +63,7 @@ def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]]) -> Listing:
         sizes = ", ".join(f"{split} {' x '.join(map(str, one.shape))}" for split, one in images.items())
         raise DataError(f"Expected images of one size in all files, got {sizes}. Download them again.")
     return Listing(
-        pictures=name_rows({split: len(one) for split, one in images.items()}),
+        images=name_rows({split: len(one) for split, one in images.items()}),
         splits=[split for split, one in images.items() for _ in one],
         labels={"label": [label for one in labels.values() for label in one.tolist()]},
         label_reason="the files of labels",

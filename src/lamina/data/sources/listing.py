@@ -1,4 +1,4 @@
-"""What every source gives: a state to compare with the cache, and a listing of its pictures or pixels."""
+"""What every source gives: a state to compare with the cache, and a listing of its images or pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from lamina.data.decoding import Picture
+from lamina.data.decoding import EncodedImage
 from lamina.data.images import Images, Problem, Progress
 from lamina.data.splits import Split
 from lamina.errors import DataError
@@ -45,21 +45,21 @@ class Pixels:
 class Listing:
     """The images of a source in its own order, and what it says of each."""
 
-    pictures: Sequence[Picture]
+    images: Sequence[EncodedImage]
     splits: Sequence[Split | None]
     labels: Mapping[str, Sequence[object]]  # by column; None where a value is missing
     problems: Sequence[Problem] = ()
     target_names: Sequence[str] | None = None  # in the source's own order
     label_reason: str = "the class folders"  # where the labels come from
     kind: KindName | None = None  # where the source leaves no choice
-    pixels: Pixels | None = None  # of arrays; the pictures then have only names
+    pixels: Pixels | None = None  # of arrays; the images then have only names
     conversions: Sequence[str] = ()  # of arrays: what their values were taken for, in words
 
-    def keep(self, rows: Sequence[int], pictures: Sequence[Picture], problems: Sequence[Problem]) -> Listing:
-        """The listing of these rows, with their pictures, and the problems of the others."""
+    def keep(self, rows: Sequence[int], images: Sequence[EncodedImage], problems: Sequence[Problem]) -> Listing:
+        """The listing of these rows, with their images, and the problems of the others."""
         return replace(
             self,
-            pictures=pictures,
+            images=images,
             splits=[self.splits[row] for row in rows],
             labels={column: [values[row] for row in rows] for column, values in self.labels.items()},
             problems=[*self.problems, *problems],
@@ -85,7 +85,7 @@ def list_images(splits: Mapping[Split, Images], label_reason: str, content: str 
         columns = np.concatenate([one.targets for one in parts]).T.tolist()
         labels = dict(zip(first.target_names, columns, strict=True))
     return Listing(
-        pictures=[Picture(name) for one in parts for name in one.names],
+        images=[EncodedImage(name) for one in parts for name in one.names],
         splits=[one.split for one in parts for _ in one.names],
         labels=labels,
         target_names=first.target_names if kind is SINGLE_LABEL else None,
@@ -107,10 +107,10 @@ def stack_pixels(parts: Sequence[UInt8[np.ndarray, "_ h w c"]], content: str | N
     return Pixels((sum(map(len, parts)), height, width, channels), blocks, content)
 
 
-def name_rows(counts: Mapping[Split, int] | Mapping[Split | None, int]) -> list[Picture]:
+def name_rows(counts: Mapping[Split, int] | Mapping[Split | None, int]) -> list[EncodedImage]:
     """Names for the images of arrays, whose rows have none of their own."""
     return [
-        Picture(f"{split}/{row:05d}" if split else f"{row:05d}")
+        EncodedImage(f"{split}/{row:05d}" if split else f"{row:05d}")
         for split, count in counts.items()
         for row in range(count)
     ]

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lamina.data.decoding import PICTURE_LIMIT_BYTES
+from lamina.data.decoding import IMAGE_LIMIT_BYTES
 from lamina.data.sources.listing import readable
 from lamina.errors import DataError
 
 # More than these and an archive is rejected.
 MOST_MEMBERS = 1_500_000  # each takes a kilobyte of memory; ImageNet has 1.3 million
 DIRECTORY_BYTES = 512 * 2**20
-MEMBER_BYTES = PICTURE_LIMIT_BYTES
+MEMBER_BYTES = IMAGE_LIMIT_BYTES
 TOTAL_BYTES = 200 * 2**30
 COMPRESSION_RATIO = 200  # no image compresses this well; a bomb does
 RATIO_FLOOR_BYTES = 2**20  # smaller members may
@@ -105,7 +105,7 @@ def _check_member(path: Path, name: str, count: int, size_bytes: int, total_byte
 def _reject(path: Path, name: str, fault: str) -> None:
     raise DataError(
         f"{path} is rejected: its member {name!r} {fault}. "
-        "An archive of pictures holds plain files below one folder; create it again from such a folder."
+        "An archive of images holds plain files below one folder; create it again from such a folder."
     )
 
 

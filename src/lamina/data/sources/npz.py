@@ -1,4 +1,4 @@
-"""Arrays of pictures in NumPy's ``.npz``, as Keras and MedMNIST fill it, read in blocks whatever their size."""
+"""Arrays of images in NumPy's ``.npz``, as Keras and MedMNIST fill it, read in blocks whatever their size."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _list_arrays(path: Path, task: KindName | None) -> Listing:
     if task is None:
         conversions += _describe_labels(list(label_arrays.values()), next(key for _, key in keys.values()), names)
     return Listing(
-        pictures=name_rows(counts),
+        images=name_rows(counts),
         splits=[split for split, count in counts.items() for _ in range(count)],
         labels=labels,
         target_names=names if len(labels) == 1 else None,

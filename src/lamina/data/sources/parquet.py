@@ -1,4 +1,4 @@
-"""Parquet files, as Hugging Face writes them: their columns, and the pictures that are encoded in one of them."""
+"""Parquet files, as Hugging Face writes them: their columns, and the images that are encoded in one of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from lamina.data.decoding import Picture
+from lamina.data.decoding import EncodedImage
 from lamina.data.images import Problem
 from lamina.data.sources.columns import ColumnKind, Table
 from lamina.data.sources.listing import Listing, clean_label, name_class, readable
@@ -47,37 +47,37 @@ def read_parquet_table(path: Path) -> Table:
 def spool_table(listing: Listing, folder: Path) -> Listing:
     """Copy the images that a table holds encoded into ``folder/spool``; they keep its names, if these are unique."""
     kept: list[int] = []
-    pictures: list[Picture] = []
+    images: list[EncodedImage] = []
     names: list[str | None] = []
     problems: list[Problem] = []
-    groups = groupby(enumerate(listing.pictures), key=lambda pair: (pair[1].file, pair[1].member))
+    groups = groupby(enumerate(listing.images), key=lambda pair: (pair[1].file, pair[1].member))
     with (folder / "spool").open("wb") as spool:
         for (file, column), group in groups:
             numbered = list(group)
             encoded = _read_encoded(Path(file), column, len(numbered))
-            for (row, picture), (data, name) in zip(numbered, encoded, strict=True):
+            for (row, image), (data, name) in zip(numbered, encoded, strict=True):
                 offset_bytes = spool.tell()
                 if data is None:
-                    problems.append(Problem(picture.name, "no bytes in the table"))
+                    problems.append(Problem(image.name, "no bytes in the table"))
                 elif len(data) > MEMBER_BYTES:
-                    problems.append(Problem(picture.name, f"larger than {MEMBER_BYTES // 2**20} MiB"))
+                    problems.append(Problem(image.name, f"larger than {MEMBER_BYTES // 2**20} MiB"))
                 elif offset_bytes + len(data) > TOTAL_BYTES:
-                    raise DataError(f"The pictures in {file} are more than {TOTAL_BYTES} bytes.")
+                    raise DataError(f"The images in {file} are more than {TOTAL_BYTES} bytes.")
                 else:
                     spool.write(data)
                     kept.append(row)
-                    pictures.append(Picture(picture.name, spool.name, "", len(data), offset_bytes))
+                    images.append(EncodedImage(image.name, spool.name, "", len(data), offset_bytes))
                     names.append(name)
-    if not pictures:
+    if not images:
         raise DataError(
-            f"None of the {len(problems)} pictures in {listing.pictures[0].file} can be used; the first is "
-            f"{problems[0].path} ({problems[0].reason}). Write the table with the pictures' bytes in it."
+            f"None of the {len(problems)} images in {listing.images[0].file} can be used; the first is "
+            f"{problems[0].path} ({problems[0].reason}). Write the table with the images' bytes in it."
         )
     if all(names) and len(set(names)) < len(names):  # often each split counts from one
         names = [f"{listing.splits[row]}/{name}" for row, name in zip(kept, names, strict=True)]
     if all(names) and len(set(names)) == len(names):
-        pictures = [picture._replace(name=name) for picture, name in zip(pictures, names, strict=True) if name]
-    return listing.keep(kept, pictures, problems)
+        images = [image._replace(name=name) for image, name in zip(images, names, strict=True) if name]
+    return listing.keep(kept, images, problems)
 
 
 def _read_encoded(path: Path, column: str, count: int) -> Iterator[tuple[bytes | None, str | None]]:

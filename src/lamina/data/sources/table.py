@@ -1,4 +1,4 @@
-"""Tables of pictures: CSV, TSV, JSON lines or Parquet, alone or in the folders that Hugging Face makes."""
+"""Tables of images: CSV, TSV, JSON lines or Parquet, alone or in the folders that Hugging Face makes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from lamina.data.decoding import BadPictureError, Picture
+from lamina.data.decoding import BadImageError, EncodedImage
 from lamina.data.images import Problem, Progress
 from lamina.data.preparation import Preparation
+from lamina.data.sources.class_folders import is_hidden, is_image_path, stat_file, walk_files
 from lamina.data.sources.columns import URL, Columns, Table, choose_columns, read_splits
-from lamina.data.sources.folder import is_hidden, is_picture_path, stat_file, walk_files
 from lamina.data.sources.listing import Listing, Source, mark_state
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
@@ -30,7 +30,7 @@ OUTSIDE = "outside the table's folder"
 
 
 class _Part(NamedTuple):
-    """One file of a table, the split by its name or folder, and what precedes its pictures' names."""
+    """One file of a table, the split by its name or folder, and what precedes its images' names."""
 
     file: Path
     split: Split | None = None
@@ -45,7 +45,7 @@ def open_table(path: Path, preparation: Preparation) -> Source | None:
     listing, state = scanned
 
     def read(folder: Path, _: Progress) -> Listing:
-        if not listing.pictures[0].member:
+        if not listing.images[0].member:
             return listing
         from lamina.data.sources.parquet import spool_table
 
@@ -73,14 +73,14 @@ def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | No
             columns = columns._replace(split=None)
         listing = _list_rows(table, columns, part)
         if table.kinds[columns.image] != "bytes":
-            listing = _find_pictures(listing, table, columns, part, digest)
+            listing = _find_images(listing, table, columns, part, digest)
         listings.append(listing)
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
     if any(one.target_names != listings[0].target_names for one in listings):
         raise DataError("The files of the table name different classes. Download it again.")
     joined = replace(
         listings[0],
-        pictures=[picture for one in listings for picture in one.pictures],
+        images=[image for one in listings for image in one.images],
         splits=[split for one in listings for split in one.splits],
         labels={column: [value for one in listings for value in one.labels[column]] for column in listings[0].labels},
         problems=[*problems, *(problem for one in listings for problem in one.problems)],
@@ -96,16 +96,16 @@ def _read_table(path: Path) -> Table:
         from lamina.data.sources.text_table import read_text_table as read
     table = read(path)
     if not table.rows:
-        raise DataError(f"{path} has no rows. Expected one for each picture.")
+        raise DataError(f"{path} has no rows. Expected one for each image.")
     return table
 
 
 def _list_rows(table: Table, columns: Columns, part: _Part) -> Listing:
-    """The rows of one file, before the pictures that they name are looked up."""
+    """The rows of one file, before the images that they name are looked up."""
     stem = part.file.name.rpartition(".")[0]
     plural = "s" if len(columns.labels) > 1 else ""
     return Listing(
-        [Picture(f"{part.prefix}{stem}/{row:07d}", str(part.file), columns.image) for row in range(table.rows)],
+        [EncodedImage(f"{part.prefix}{stem}/{row:07d}", str(part.file), columns.image) for row in range(table.rows)],
         [part.split] * table.rows if columns.split is None else read_splits(table, columns.split),
         {column: table.read(column) for column in columns.labels},
         target_names=None if plural else table.class_names.get(columns.labels[0]),
@@ -129,21 +129,21 @@ def _find_parts(path: Path) -> tuple[list[_Part], list[Problem]]:
     if any(found.values()):
         return (
             [_Part(one, SPLIT_WORDS[folder.name.lower()], f"{folder.name}/") for folder, one in found.items() if one],
-            [Problem(folder.name, "no table beside its pictures") for folder, one in found.items() if not one],
+            [Problem(folder.name, "no table beside its images") for folder, one in found.items() if not one],
         )
     is_wrapped = len(folders) == 1 and not found and not folders[0].is_symlink()  # a link may lead in a circle
-    if is_wrapped and not any(is_picture_path(entry.name) for entry in entries):
+    if is_wrapped and not any(is_image_path(entry.name) for entry in entries):
         return _find_parts(folders[0])
     return _find_parquet(path)
 
 
 def _find_parquet(path: Path) -> tuple[list[_Part], list[Problem]]:
-    """The Parquet files below a folder: those of splits, or all where there are no pictures."""
+    """The Parquet files below a folder: those of splits, or all where there are no images."""
     names = [name for name, _ in walk_files(path)]
     files = [PurePosixPath(name) for name in sorted(names) if name.lower().endswith(".parquet")]
     files = [file for file in files if not file.name.startswith(".")]
     shards = {file: match for file in files if (match := SHARD.fullmatch(file.name))}
-    if not shards and any(map(is_picture_path, names)):
+    if not shards and any(map(is_image_path, names)):
         return [], []
     words = {file: shards[file][1] if file in shards else file.parent.name for file in files}
     splits = {file: SPLIT_WORDS[word.lower()] for file, word in words.items() if word.lower() in SPLIT_WORDS}
@@ -168,7 +168,7 @@ def _find_parquet(path: Path) -> tuple[list[_Part], list[Problem]]:
 
 
 def _find_metadata(folder: Path) -> Path | None:
-    """The table of a folder of pictures, if it has one that names files."""
+    """The table of a folder of images, if it has one that names files."""
     for file in (folder / name for name in METADATA):
         if file.is_file():
             with file.open("rb") as opened:
@@ -180,53 +180,53 @@ def _find_metadata(folder: Path) -> Path | None:
     return None
 
 
-def _find_pictures(listing: Listing, table: Table, columns: Columns, part: _Part, digest: hashlib.blake2b) -> Listing:
-    """The pictures that the rows of a table name; the rest are problems."""
+def _find_images(listing: Listing, table: Table, columns: Columns, part: _Part, digest: hashlib.blake2b) -> Listing:
+    """The images that the rows of a table name; the rest are problems."""
     values = table.read(columns.image)
     if url := next((value for value in values if value is not None and URL.match(value)), None):
         raise DataError(
             f"Column {columns.image!r} of {part.file} holds URLs, such as {url[:80]!r}, which lamina does not "
-            "download. Download the pictures, and put their paths into the table."
+            "download. Download the images, and put their paths into the table."
         )
     folder = part.file.parent
     real_folder = folder.resolve()
     is_inside = cache(lambda name: Path(os.path.realpath(f"{folder}/{name}")).is_relative_to(real_folder))
     first_rows: dict[str, int] = {}
     kept: list[int] = []
-    pictures: list[Picture] = []
+    images: list[EncodedImage] = []
     problems: list[Problem] = []
     for row, value in enumerate(values):
         try:
             if value is None:
-                raise BadPictureError("names no picture")
+                raise BadImageError("names no image")
             name = value.replace("\\", "/")
             if name.startswith("/") or re.match("[A-Za-z]:", name):
-                raise BadPictureError("an absolute path")
+                raise BadImageError("an absolute path")
             name = posixpath.normpath(name)
             if f"{name}/".startswith("../"):
-                raise BadPictureError(OUTSIDE)
+                raise BadImageError(OUTSIDE)
             state = stat_file(f"{folder}/{name}", real_folder)
             if not is_inside(posixpath.dirname(name)):
-                raise BadPictureError(OUTSIDE)
+                raise BadImageError(OUTSIDE)
             first_row = first_rows.setdefault(name, row)
             if first_row != row:
                 same = all(labels[row] == labels[first_row] for labels in (listing.splits, *listing.labels.values()))
-                raise BadPictureError(f"named before, in row {first_row + 1}{'' if same else ', with other values'}")
+                raise BadImageError(f"named before, in row {first_row + 1}{'' if same else ', with other values'}")
             digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
             kept.append(row)
-            pictures.append(Picture(part.prefix + name, f"{folder}/{name}", size_bytes=state.st_size))
-        except BadPictureError as error:
+            images.append(EncodedImage(part.prefix + name, f"{folder}/{name}", size_bytes=state.st_size))
+        except BadImageError as error:
             named = f"row {row + 1}" if value is None else part.prefix + value[:NAME_LIMIT]
             problems.append(Problem(named, str(error)))
-    if not pictures:
+    if not images:
         raise DataError(
-            f"None of the {len(values)} pictures that {part.file} names can be used; the first is {problems[0].path} "
+            f"None of the {len(values)} images that {part.file} names can be used; the first is {problems[0].path} "
             f"({problems[0].reason}). Column {columns.image!r} holds paths below the table's folder, {folder}."
         )
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
-    found = listing.keep(kept, pictures, problems)
+    found = listing.keep(kept, images, problems)
     if columns.split is not None or part.split is not None:
         return found
-    # The pictures' own folders are their splits where each lies in the folder of one.
-    tops = [picture.name.partition("/")[0].lower() if "/" in picture.name else "" for picture in pictures]
+    # The images' own folders are their splits where each lies in the folder of one.
+    tops = [image.name.partition("/")[0].lower() if "/" in image.name else "" for image in images]
     return replace(found, splits=[SPLIT_WORDS[top] for top in tops]) if set(tops) <= SPLIT_WORDS.keys() else found

@@ -14,8 +14,8 @@ from typing import Any
 
 import polars as pl
 
+from lamina.data.sources.class_folders import is_image_path
 from lamina.data.sources.columns import ColumnKind, Table
-from lamina.data.sources.folder import is_picture_path
 from lamina.data.sources.listing import READ_ERRORS, clean_label, readable
 from lamina.data.sources.parquet import ERRORS, find_kind
 from lamina.errors import DataError
@@ -128,10 +128,10 @@ def _explain_csv(text: str, path: Path, separator: str) -> None:
 
 def _check_header(header: Sequence[str], path: Path) -> None:
     if header == [""]:
-        raise DataError(f"{path} is empty. Expected a row with the names of the columns, then one for each picture.")
-    if data_like := next((name for name in header if is_picture_path(name.replace("\\", "/"))), None):
+        raise DataError(f"{path} is empty. Expected a row with the names of the columns, then one for each image.")
+    if data_like := next((name for name in header if is_image_path(name.replace("\\", "/"))), None):
         raise DataError(
-            f"The first row of {path} looks like a picture's ({data_like!r}); a table begins with the names of its "
+            f"The first row of {path} looks like an image's ({data_like!r}); a table begins with the names of its "
             "columns. Put such a row before it, such as image,label."
         )
     if twice := [name for name, count in Counter(header).items() if count > 1]:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from lamina.deploy.serve.bodies import REQUEST_PICTURES, RETRY_AFTER, AsciiJson, Held, read_pictures, refuse
+from lamina.deploy.serve.bodies import REQUEST_IMAGES, RETRY_AFTER, AsciiJson, Held, read_images, refuse
 from lamina.deploy.serve.metrics import Metrics
 from lamina.deploy.serve.openapi import describe_api
 from lamina.deploy.serve.security import ASSETS, TASKS
@@ -38,7 +38,7 @@ def build_app(worker: Worker, metrics: Metrics) -> Starlette:
 
     async def tell_metrics(_: Request) -> Response:
         gauges = {
-            "lamina_queue_pictures": worker.waiting,
+            "lamina_queue_images": worker.waiting,
             "lamina_held_bytes": held.size,
             "lamina_worker_ready": worker.is_ready,
             "lamina_worker_restarts_total": worker.restarts,
@@ -67,22 +67,22 @@ async def _compute(worker: Worker, metrics: Metrics, held: Held, request: Reques
     name = request.query_params.get("model", names[0])
     if name not in names:
         raise HTTPException(404, f"There is no model {name[:100]!r}. {suggest(name[:100], names)}")
-    limit = REQUEST_PICTURES if task == "predict" else 1
+    limit = REQUEST_IMAGES if task == "predict" else 1
     async with held.read_body(request) as body:
-        pictures, is_list = await read_pictures(request.headers.get("content-type", ""), body, limit)
+        images, is_list = await read_images(request.headers.get("content-type", ""), body, limit)
         del body  # the images of a list are copies
         try:
-            futures = worker.submit(task, names.index(name), pictures)
+            futures = worker.submit(task, names.index(name), images)
         except FullError:
-            raise HTTPException(503, "Too many pictures are waiting. Try again.", RETRY_AFTER) from None
-        answers = await _wait_for(futures, request)
-    metrics.count_pictures(name, task, len(answers))
-    statuses = [answer.pop("status", 200) for answer in answers]
+            raise HTTPException(503, "Too many images are waiting. Try again.", RETRY_AFTER) from None
+        responses = await _wait_for(futures, request)
+    metrics.count_images(name, task, len(responses))
+    statuses = [response.pop("status", 200) for response in responses]
     if is_list:
-        return AsciiJson(answers)
+        return AsciiJson(responses)
     if statuses[0] in (404, 500):
-        raise HTTPException(statuses[0], answers[0]["problem"])
-    return AsciiJson(answers[0], statuses[0])
+        raise HTTPException(statuses[0], responses[0]["problem"])
+    return AsciiJson(responses[0], statuses[0])
 
 
 def _serve_asset(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:

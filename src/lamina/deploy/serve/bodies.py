@@ -22,8 +22,8 @@ BODY_LIMIT_BYTES = 10 * 10**6
 READ_LIMIT_BYTES = 4 * BODY_LIMIT_BYTES
 HELD_LIMIT_BYTES = 64 * 10**6  # of all requests together
 BODY_SECONDS = 15.0
-REQUEST_PICTURES = 64
-JSON_MARKS = 8 * REQUEST_PICTURES  # commas, brackets and braces, which become objects many times their size
+REQUEST_IMAGES = 64
+JSON_MARKS = 8 * REQUEST_IMAGES  # commas, brackets and braces, which become objects many times their size
 RETRY_AFTER = {"Retry-After": "1"}
 
 
@@ -82,28 +82,28 @@ async def _read(request: Request, hold: Callable[[int], None]) -> bytearray:
         raise HTTPException(400, "The connection was closed before the body was complete.") from None
     if read > BODY_LIMIT_BYTES:
         limit = f"{BODY_LIMIT_BYTES // 10**6} MB"
-        raise HTTPException(413, f"Expected at most {limit}, got more. Send a smaller picture, or fewer.")
+        raise HTTPException(413, f"Expected at most {limit}, got more. Send a smaller image, or fewer.")
     return body
 
 
-async def read_pictures(content_type: str, body: bytearray, limit: int) -> tuple[Sequence[bytes | bytearray], bool]:
+async def read_images(content_type: str, body: bytearray, limit: int) -> tuple[Sequence[bytes | bytearray], bool]:
     """The encoded images in a body, and whether they were a list: JSON, or else the bytes of one image."""
     if content_type.partition(";")[0].strip().lower() != "application/json":
         return [body], False
-    return await asyncio.to_thread(_parse_pictures, body, limit), True
+    return await asyncio.to_thread(_parse_images, body, limit), True
 
 
-def _parse_pictures(body: bytearray, limit: int) -> list[bytes]:
-    expected = f"at most {plural(limit, 'picture', 'pictures')} in a request"
+def _parse_images(body: bytearray, limit: int) -> list[bytes]:
+    expected = f"at most {plural(limit, 'image', 'images')} in a request"
     too_many = HTTPException(413, f"Expected {expected}, got more. Send several requests.")
     if sum(map(body.count, (b",", b"[", b"{"))) > JSON_MARKS:
         raise too_many
     try:
-        texts = json.loads(body)["pictures"]
+        texts = json.loads(body)["images"]
         if not isinstance(texts, list):
             raise TypeError
         if len(texts) > limit:
             raise too_many
         return [base64.b64decode(text, validate=True) for text in texts]
     except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
-        raise HTTPException(400, 'Expected JSON such as {"pictures": ["…"]}, each picture in base64.') from None
+        raise HTTPException(400, 'Expected JSON such as {"images": ["…"]}, each image in base64.') from None

@@ -1,4 +1,4 @@
-"""What a picture's answer rests on, as a map to lay over the picture, with the result of the map's own tests."""
+"""What an image's answer rests on, as a map to lay over the image, with the result of the map's own tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEST_SECONDS = 30.0
 FOR, AGAINST = (178, 24, 43), (33, 102, 172)  # red and blue
 
 
-def explain_picture(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
+def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
     """Integrated gradients of the most likely class or label, or of the first number, and whether they are trusted."""
     task = model.task
     target = choose_target(task, predict_logits(model, pixels)[0])
@@ -48,7 +48,7 @@ def explain_picture(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[
         "target": task.target_names[target],
         "trusted": is_trusted,
         "reason": reason,
-        "picture": encode_png(pixels[0]),
+        "image": encode_png(pixels[0]),
         "map": encode_png(paint_map(maps[0])),
     }
 

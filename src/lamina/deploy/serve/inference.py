@@ -1,4 +1,4 @@
-"""The worker process of ``lamina serve``: it alone loads torch, decodes pictures and computes, until its input ends."""
+"""The worker process of ``lamina serve``: it alone loads torch, decodes images and computes, until its input ends."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from lamina.data.preparation import Resize
-from lamina.deploy.serve.explanation import explain_picture
-from lamina.deploy.serve.similar import TrainingPictures, open_training_pictures
+from lamina.deploy.serve.explanation import explain_image
+from lamina.deploy.serve.similar import TrainingImages, open_training_images
 from lamina.deploy.serve.worker import pack_values, read_request
 from lamina.errors import LaminaError, RunError
-from lamina.evaluation.pictures import decode_ahead
+from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.predictor import Prediction, Predictor
-from lamina.runs.load import load_run
 from lamina.runs.run import Run
+from lamina.runs.stored import load_run
 from lamina.targets import BINARY, REGRESSION
 
 
@@ -36,9 +36,9 @@ class Served:
     predictor: Predictor
 
     @cached_property
-    def similar(self) -> TrainingPictures | str:
-        """The run's training pictures with their features, or why there are none."""
-        return open_training_pictures(self.run, self.predictor.model)
+    def similar(self) -> TrainingImages | str:
+        """The run's training images with their features, or why there are none."""
+        return open_training_images(self.run, self.predictor.model)
 
     def describe(self) -> dict[str, Any]:
         """What ``GET /v1/model`` says of it."""
@@ -48,7 +48,7 @@ class Served:
         return {
             "model": self.name,
             "kind": task.kind.name,
-            "classes": list(task.kind.answers(task.target_names)),
+            "classes": list(task.kind.class_names(task.target_names)),
             "targets": list(task.target_names),
             "net": record.net_name,
             "parameters": record.parameters,
@@ -67,28 +67,28 @@ def format_prediction(model: str, predictor: Predictor, prediction: Prediction) 
     if prediction.problem is not None:
         return {"model": model, "problem": prediction.problem, "status": 422}
     task = predictor.task
-    answer: dict[str, Any] = {"model": model, "answer": prediction.answer}
+    response: dict[str, Any] = {"model": model, "predicted": prediction.predicted}
     if task.kind is REGRESSION:
         rows = [{"name": name, "value": value} for name, value in prediction.values.items()]
-        return {**answer, "predictions": rows}
+        return {**response, "predictions": rows}
     if task.kind is BINARY:
-        answer["question"] = task.target_names[0]
+        response["question"] = task.target_names[0]
     ranked = sorted(prediction.values.items(), key=lambda pair: -pair[1])
-    return {**answer, "predictions": [{"class": name, "probability": value} for name, value in ranked]}
+    return {**response, "predictions": [{"class": name, "probability": value} for name, value in ranked]}
 
 
-def answer_request(served: Sequence[Served], task: str, model: int, pictures: Sequence[bytes]) -> list[dict[str, Any]]:
-    """An answer for each picture; with ``problem`` and a ``status`` of HTTP where there is none."""
+def respond(served: Sequence[Served], task: str, model: int, images: Sequence[bytes]) -> list[dict[str, Any]]:
+    """An answer for each image; with ``problem`` and a ``status`` of HTTP where there is none."""
     one = served[model]
     try:
         if task == "predict":
-            found = one.predictor.predict(pictures)
+            found = one.predictor.predict(images)
             return [format_prediction(one.name, one.predictor, prediction) for prediction in found]
-        return [_look_closer(one, task, picture) for picture in pictures]
+        return [_look_closer(one, task, image) for image in images]
     except Exception as error:
-        if len(pictures) > 1:
+        if len(images) > 1:
             # They may be of several people, and only one of them at fault.
-            return [answer_request(served, task, model, [picture])[0] for picture in pictures]
+            return [respond(served, task, model, [image])[0] for image in images]
         reason = str(error)
         if not isinstance(error, LaminaError):
             traceback.print_exc()
@@ -96,15 +96,15 @@ def answer_request(served: Sequence[Served], task: str, model: int, pictures: Se
         return [{"model": one.name, "problem": reason, "status": 500}]
 
 
-def _look_closer(one: Served, task: str, picture: bytes) -> dict[str, Any]:
+def _look_closer(one: Served, task: str, image: bytes) -> dict[str, Any]:
     model = one.predictor.model
-    with closing(decode_ahead([picture], model.in_shape, cast(Resize, one.predictor.resize))) as chunks:
+    with closing(decode_ahead([image], model.in_shape, cast(Resize, one.predictor.resize))) as chunks:
         chunk = next(chunks)
     if chunk.reasons[0] is not None:
         return {"model": one.name, "problem": chunk.reasons[0], "status": 422}
     one.predictor.predict(chunk.pixels)  # an error where the logits are not finite
     if task == "explain":
-        return {"model": one.name, **explain_picture(model, chunk.pixels)}
+        return {"model": one.name, **explain_image(model, chunk.pixels)}
     if isinstance(one.similar, str):
         return {"model": one.name, "problem": one.similar, "status": 404}
     return {"model": one.name, **one.similar.find(chunk.pixels)}
@@ -130,7 +130,7 @@ def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
 def main() -> None:
     """Answer requests until the server closes the pipe."""
     # Whatever else prints must not get between the answers.
-    answers = os.fdopen(os.dup(1), "wb")
+    responses = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     given = json.loads(sys.argv[1])
     # The server needs a core too: on two cores, a second thread would only wait for it.
@@ -140,11 +140,11 @@ def main() -> None:
         first: dict[str, Any] = {"models": [one.describe() for one in served]}
     except LaminaError as error:
         first = {"error": str(error)}
-    answers.write(pack_values(first))
-    answers.flush()
+    responses.write(pack_values(first))
+    responses.flush()
     while "models" in first and (request := read_request(sys.stdin.buffer)) is not None:
-        answers.write(pack_values(answer_request(served, *request)))
-        answers.flush()
+        responses.write(pack_values(respond(served, *request)))
+        responses.flush()
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 
 
 class Metrics:
-    """Requests by path and status, how long they took, and pictures by model and task."""
+    """Requests by path and status, how long they took, and images by model and task."""
 
     def __init__(self) -> None:
         self._requests: Counter[tuple[str, int]] = Counter()
-        self._pictures: Counter[tuple[str, str]] = Counter()
+        self._images: Counter[tuple[str, str]] = Counter()
         self._buckets: Counter[float] = Counter()
         self._seconds = 0.0
 
@@ -23,8 +23,8 @@ class Metrics:
         self._seconds += seconds
         self._buckets.update(limit for limit in BUCKETS_SECONDS if seconds <= limit)
 
-    def count_pictures(self, model: str, task: str, count: int) -> None:
-        self._pictures[model, task] += count
+    def count_images(self, model: str, task: str, count: int) -> None:
+        self._images[model, task] += count
 
     def format(self, gauges: Mapping[str, int]) -> str:
         total = sum(self._requests.values())
@@ -33,10 +33,10 @@ class Metrics:
             f'lamina_requests_total{{path="{quote(path)}",status="{status}"}} {count}'
             for (path, status), count in sorted(self._requests.items())
         ]
-        lines.append("# TYPE lamina_pictures_total counter")
+        lines.append("# TYPE lamina_images_total counter")
         lines += [
-            f'lamina_pictures_total{{model="{quote(model)}",task="{task}"}} {count}'
-            for (model, task), count in sorted(self._pictures.items())
+            f'lamina_images_total{{model="{quote(model)}",task="{task}"}} {count}'
+            for (model, task), count in sorted(self._images.items())
         ]
         lines.append("# TYPE lamina_request_seconds histogram")
         lines += [f'lamina_request_seconds_bucket{{le="{limit}"}} {self._buckets[limit]}' for limit in BUCKETS_SECONDS]

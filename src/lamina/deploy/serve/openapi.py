@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina.deploy.serve.bodies import REQUEST_PICTURES
+from lamina.deploy.serve.bodies import REQUEST_IMAGES
 
 Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
@@ -24,12 +24,12 @@ def describe_api() -> Schema:
             "description": "Answers of image classifiers. A server with a token needs Authorization: Bearer TOKEN.",
         },
         "paths": {
-            "/v1/predict": _post("What is in a picture", "Answer", REQUEST_PICTURES),
+            "/v1/predict": _post("What is in an image", "Answer", REQUEST_IMAGES),
             "/v1/explain": _post("What the answer is based on, as a map, and whether it is trusted", "Explanation", 1),
-            "/v1/similar": _post("The training pictures most like it; 404 where they are not at hand", "Similar", 1),
+            "/v1/similar": _post("The training images most like it; 404 where they are not at hand", "Similar", 1),
             "/v1/model": _get("The models", "application/json", _object(models=_list(_refer("Model")))),
             "/healthz": _get("Whether the server runs", "text/plain", TEXT),
-            "/readyz": _get("Whether pictures are answered; 503 where not", "text/plain", TEXT, 503),
+            "/readyz": _get("Whether images are answered; 503 where not", "text/plain", TEXT, 503),
             "/metrics": _get("Counts in the text format of Prometheus", "text/plain", TEXT),
         },
         "components": {
@@ -41,23 +41,23 @@ def describe_api() -> Schema:
 
 
 def _describe_schemas() -> Schema:
-    answers = [TEXT, _list(TEXT), {"type": "object", "additionalProperties": NUMBER}]
+    responses = [TEXT, _list(TEXT), {"type": "object", "additionalProperties": NUMBER}]
     probability = {**NUMBER, "minimum": 0, "maximum": 1}
-    alike = _object(id=WHOLE, target=TEXT, similarity=NUMBER, picture=PNG)
-    answer = _object(
+    alike = _object(id=WHOLE, target=TEXT, similarity=NUMBER, image=PNG)
+    response = _object(
         model=TEXT,
-        answer={"oneOf": answers},
+        response={"oneOf": responses},
         predictions=_list({"oneOf": [_refer("ClassProbability"), _refer("Number")]}),
     )
-    answer["properties"]["question"] = {**TEXT, "description": "of yes or no"}
+    response["properties"]["question"] = {**TEXT, "description": "of yes or no"}
     return {
         "Error": _object(error=TEXT),
-        "Problem": _object(model=TEXT, problem={**TEXT, "description": "why this picture has no answer"}),
-        "Answer": answer,
+        "Problem": _object(model=TEXT, problem={**TEXT, "description": "why this image has no answer"}),
+        "Answer": response,
         "ClassProbability": _object(**{"class": TEXT, "probability": probability}),
         "Number": _object(name=TEXT, value=NUMBER),
-        "Explanation": _object(model=TEXT, target=TEXT, trusted=TRUTH, reason=TEXT, picture=PNG, map=PNG),
-        "Similar": _object(model=TEXT, searched=WHOLE, pictures=_list(alike)),
+        "Explanation": _object(model=TEXT, target=TEXT, trusted=TRUTH, reason=TEXT, image=PNG, map=PNG),
+        "Similar": _object(model=TEXT, searched=WHOLE, images=_list(alike)),
         "Model": _object(
             model=TEXT,
             kind={"enum": ["single-label", "multi-label", "binary", "regression"]},
@@ -97,14 +97,14 @@ def _fail(*statuses: int) -> Schema:
     return {str(status): _respond("why not", _refer("Error")) for status in statuses}
 
 
-def _post(summary: str, answer: str, limit: int) -> Schema:
-    several = _object(pictures={**_list({**TEXT, "contentEncoding": "base64"}), "maxItems": limit})
+def _post(summary: str, response: str, limit: int) -> Schema:
+    several = _object(images={**_list({**TEXT, "contentEncoding": "base64"}), "maxItems": limit})
     bodies = {"image/*": BINARY, "application/octet-stream": BINARY, "application/json": several}
-    schema = {"oneOf": [_refer(answer), _list({"oneOf": [_refer(answer), _refer("Problem")]})]}
+    schema = {"oneOf": [_refer(response), _list({"oneOf": [_refer(response), _refer("Problem")]})]}
     model = {"name": "model", "in": "query", "schema": TEXT, "description": "its name; by default the first"}
     responses = {
-        "200": _respond("for one picture, or a list", schema),
-        "422": _respond("the picture cannot be read", _refer("Problem")),
+        "200": _respond("for one image, or a list", schema),
+        "422": _respond("the image cannot be read", _refer("Problem")),
         **_fail(400, 401, 403, 404, 408, 413, 421, 500, 503),
     }
     request = {"required": True, "content": {media: {"schema": given} for media, given in bodies.items()}}

@@ -101,8 +101,8 @@ class Guard:
 
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                answer = self._find_refusal(scope) or self._app
-                await answer(scope, receive, send_guarded)
+                response = self._find_refusal(scope) or self._app
+                await response(scope, receive, send_guarded)
         except TimeoutError:
             if not status:
                 await refuse(503, "The request took too long. Try again.", RETRY_AFTER)(scope, receive, send_guarded)

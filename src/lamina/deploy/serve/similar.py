@@ -1,4 +1,4 @@
-"""The training pictures that a model sees as most like a given one."""
+"""The training images that a model sees as most like a given one."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from lamina.training.folding import fold_model
 from lamina.training.model import Model
 
 # Time in which features are computed, once for each run; nothing else is computed meanwhile. Where it is too short for
-# all training pictures, a random part of them is searched: with one thread of an EPYC some 10,000 of 32 px by `cnn-s`.
+# all training images, a random part of them is searched: with one thread of an EPYC some 10,000 of 32 px by `cnn-s`.
 SECONDS = 5.0
-PICTURES_AT_ONCE = 50  # reached from one by doubling: one picture of a large net may take seconds
+IMAGES_AT_ONCE = 50  # reached from one by doubling: one image of a large net may take seconds
 SHOWN = 6
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingPictures:
-    """Some training pictures with their features, the input of the model's last layer, each of length 1."""
+class TrainingImages:
+    """Some training images with their features, the input of the model's last layer, each of length 1."""
 
     model: Model
     images: Images
@@ -40,36 +40,36 @@ class TrainingPictures:
     def find(self, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
         """Those whose features point most nearly the same way, by falling cosine."""
         own = functional.normalize(features(self.model, pixels))[0]
-        # Training pictures whose features overflow are like none.
+        # Training images whose features overflow are like none.
         cosines = (self.features @ own).nan_to_num(-1)
         nearest = cosines.topk(min(SHOWN, len(cosines))).indices.tolist()
         images, found = self.images, []
         for place in nearest:
             row = self.rows[place]
             target = images.kind.format(images.targets[row], images.target_names)
-            picture = encode_png(np.asarray(images.pixels[row]))
+            image = encode_png(np.asarray(images.pixels[row]))
             similarity = round(float(cosines[place]), 4)
-            found.append({"id": row, "target": target, "similarity": similarity, "picture": picture})
-        return {"searched": len(self.rows), "pictures": found}
+            found.append({"id": row, "target": target, "similarity": similarity, "image": image})
+        return {"searched": len(self.rows), "images": found}
 
 
-def open_training_pictures(run: Run, model: Model) -> TrainingPictures | str:
-    """Training pictures of a run with their features, or why there are none. Nothing is decoded, or written."""
+def open_training_images(run: Run, model: Model) -> TrainingImages | str:
+    """Training images of a run with their features, or why there are none. Nothing is decoded, or written."""
     origin = run.record.data
     try:
         dataset = find_prepared(origin.source, origin.preparation) if origin.source else None
     except (LaminaError, OSError):  # its place may be closed to this user
         dataset = None
     if dataset is None:
-        return "The training pictures are not in this machine's cache."
+        return "The training images are not in this machine's cache."
     if dataset.fingerprint != origin.fingerprint:
-        return "The training pictures have changed since the model was trained."
+        return "The training images have changed since the model was trained."
     train, folded = dataset.train, fold_model(model)
     order = np.random.default_rng(0).permutation(len(train))
     parts: list[Float[Tensor, "n d"]] = []
     until, start, size = time.monotonic() + SECONDS, 0, 1
     while start < len(order) and time.monotonic() < until:
         parts.append(functional.normalize(features(folded, train.pixels[order[start : start + size]])))
-        start, size = start + size, min(2 * size, PICTURES_AT_ONCE)
+        start, size = start + size, min(2 * size, IMAGES_AT_ONCE)
     found = torch.cat(parts)
-    return TrainingPictures(folded, train, order[: len(found)].tolist(), found)
+    return TrainingImages(folded, train, order[: len(found)].tolist(), found)

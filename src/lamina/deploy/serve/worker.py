@@ -17,14 +17,14 @@ from typing import Any, BinaryIO
 from lamina.deploy.serve.security import TOKEN_VARIABLE
 from lamina.errors import LaminaError, RunError
 
-QUEUE_PICTURES = 128  # that wait; with more, requests are turned away
+QUEUE_IMAGES = 128  # that wait; with more, requests are turned away
 # Computed at once: ``decode_ahead`` decodes as many in one thread, so that one image's pixels are in memory at a time.
-BATCH_PICTURES = 16
+BATCH_IMAGES = 16
 # Time limit of each task, for a batch; one of predictions is as large as takes about a quarter of it.
 SECONDS = {"predict": 20.0, "explain": 60.0, "similar": 60.0}
 START_SECONDS = 120.0
 RETRY_SECONDS = 1.0  # between attempts to start the process again
-ANSWER_LIMIT_BYTES = 64 * 2**20
+RESPONSE_LIMIT_BYTES = 64 * 2**20
 LENGTH = struct.Struct(">I")  # of the JSON that follows; images follow as they are
 
 
@@ -44,27 +44,27 @@ def read_request(file: BinaryIO) -> tuple[str, int, list[bytes]] | None:
 
 
 class FullError(Exception):
-    """The queue has no room for these pictures."""
+    """The queue has no room for these images."""
 
 
 @dataclass(eq=False)
 class Job:
-    """A picture that waits for its answer; one that is alone is computed alone, as others died with it."""
+    """An image that waits for its answer; one that is alone is computed alone, as others died with it."""
 
     task: str
     model: int
-    picture: bytes | bytearray
-    answer: asyncio.Future[dict[str, Any]]
+    image: bytes | bytearray
+    response: asyncio.Future[dict[str, Any]]
     is_alone: bool = False
 
     def can_join(self, other: Job) -> bool:
         is_alike = self.task == other.task == "predict" and self.model == other.model
         return is_alike and not (self.is_alone or other.is_alone)
 
-    def settle(self, answer: dict[str, Any]) -> None:
+    def settle(self, response: dict[str, Any]) -> None:
         """Give the answer, unless nobody waits for it any more."""
-        if not self.answer.done():
-            self.answer.set_result(answer)
+        if not self.response.done():
+            self.response.set_result(response)
 
 
 @dataclass(eq=False)
@@ -80,13 +80,13 @@ class Worker:
     _jobs: list[Job] = field(default_factory=list, repr=False)
     _has_jobs: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     # How many to compute at once, by model; one until it is known how long that takes.
-    _batch_pictures: dict[int, int] = field(default_factory=dict, repr=False)
+    _batch_images: dict[int, int] = field(default_factory=dict, repr=False)
     _process: Process | None = field(default=None, repr=False)
     _loop: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
     def waiting(self) -> int:
-        return sum(not job.answer.done() for job in self._jobs)
+        return sum(not job.response.done() for job in self._jobs)
 
     async def spawn(self) -> None:
         given = json.dumps({"runs": self.runs, "device": self.device})
@@ -112,17 +112,17 @@ class Worker:
         return self._loop
 
     def submit(
-        self, task: str, model: int, pictures: Sequence[bytes | bytearray]
+        self, task: str, model: int, images: Sequence[bytes | bytearray]
     ) -> list[asyncio.Future[dict[str, Any]]]:
         """Queue images, each for an answer, which may be a ``problem``; ``FullError`` if there is no room for all."""
         self._drop_cancelled()
-        if len(self._jobs) + len(pictures) > QUEUE_PICTURES:
+        if len(self._jobs) + len(images) > QUEUE_IMAGES:
             raise FullError
         loop = asyncio.get_running_loop()
-        jobs = [Job(task, model, picture, loop.create_future()) for picture in pictures]
+        jobs = [Job(task, model, image, loop.create_future()) for image in images]
         self._jobs.extend(jobs)
         self._has_jobs.set()
-        return [job.answer for job in jobs]
+        return [job.response for job in jobs]
 
     async def close(self) -> None:
         if self._loop is not None:
@@ -130,7 +130,7 @@ class Worker:
             await asyncio.wait([self._loop])
         await self._kill()
         for job in self._jobs:
-            job.answer.cancel()
+            job.response.cancel()
 
     async def _greet(self) -> None:
         try:
@@ -151,20 +151,20 @@ class Worker:
             began = time.monotonic()
             try:
                 async with asyncio.timeout(limit_seconds):
-                    answers = await self._exchange(batch)
+                    responses = await self._exchange(batch)
             except (OSError, EOFError) as error:
                 # asyncio's TimeoutError is an OSError.
                 why = f"took longer than {limit_seconds:.0f} seconds" if isinstance(error, TimeoutError) else "ended"
                 self.remark(f"the worker process {why} and is started again")
-                self._batch_pictures.pop(batch[0].model, None)
+                self._batch_images.pop(batch[0].model, None)
                 self._return(batch, why)
                 await self._restart()
                 continue
             if batch[0].task == "predict":
                 most = int(limit_seconds / 4 * len(batch) / (time.monotonic() - began))
-                self._batch_pictures[batch[0].model] = min(max(1, most), BATCH_PICTURES)
-            for job, answer in zip(batch, answers, strict=True):
-                job.settle(answer)
+                self._batch_images[batch[0].model] = min(max(1, most), BATCH_IMAGES)
+            for job, response in zip(batch, responses, strict=True):
+                job.settle(response)
 
     async def _take(self) -> list[Job]:
         """The next jobs that can be computed together: predictions of one model, before anything that takes longer."""
@@ -174,33 +174,33 @@ class Worker:
             await self._has_jobs.wait()
             self._drop_cancelled()
         first = next((job for job in self._jobs if job.task == "predict"), self._jobs[0])
-        most = self._batch_pictures.get(first.model, 1)
+        most = self._batch_images.get(first.model, 1)
         batch = [job for job in self._jobs if job.can_join(first)][:most] or [first]
         self._jobs = [job for job in self._jobs if job not in batch]
         return batch
 
     def _drop_cancelled(self) -> None:
-        self._jobs = [job for job in self._jobs if not job.answer.done()]
+        self._jobs = [job for job in self._jobs if not job.response.done()]
 
     async def _exchange(self, batch: Sequence[Job]) -> list[dict[str, Any]]:
         process = self._process
         if process is None or process.stdin is None:
             raise EOFError
-        sizes = [len(job.picture) for job in batch]
+        sizes = [len(job.image) for job in batch]
         process.stdin.write(pack_values({"task": batch[0].task, "model": batch[0].model, "sizes": sizes}))
         for job in batch:  # one by one, as what the pipe does not take yet is copied
-            process.stdin.write(job.picture)
+            process.stdin.write(job.image)
             await process.stdin.drain()
-        answers: list[dict[str, Any]] = await self._read()
-        if len(answers) != len(batch):
+        responses: list[dict[str, Any]] = await self._read()
+        if len(responses) != len(batch):
             raise EOFError
-        return answers
+        return responses
 
     async def _read(self) -> Any:
         if self._process is None or self._process.stdout is None:
             raise EOFError
         (length,) = LENGTH.unpack(await self._process.stdout.readexactly(LENGTH.size))
-        if length > ANSWER_LIMIT_BYTES:
+        if length > RESPONSE_LIMIT_BYTES:
             raise EOFError
         text = await self._process.stdout.readexactly(length)
         try:
@@ -211,7 +211,7 @@ class Worker:
     def _return(self, batch: Sequence[Job], why: str) -> None:
         """Queue again, each alone, what the process had when it was lost; one that was alone is not tried again."""
         if len(batch) == 1:
-            reason = f"The process that computes {why} with this picture."
+            reason = f"The process that computes {why} with this image."
             name = self.models[batch[0].model]["model"]
             batch[0].settle({"model": name, "problem": reason, "status": 500})
             return

@@ -26,9 +26,9 @@ async function ask(path, options = {}) {
   try {
     values = await response.json();
   } catch {
-    throw new ApiError(response.status, `The server answered with status ${response.status}.`);
+    throw new ApiError(response.status, `The server responded with status ${response.status}.`);
   }
-  if (!response.ok) throw new ApiError(response.status, values.error ?? `No answer: ${values.problem}.`);
+  if (!response.ok) throw new ApiError(response.status, values.error ?? `No response: ${values.problem}.`);
   return values;
 }
 
@@ -37,7 +37,7 @@ export async function findModels() {
 }
 
 // `task` is predict, explain or similar.
-export function send(task, model, picture) {
+export function send(task, model, image) {
   const headers = { "Content-Type": "application/octet-stream" };
-  return ask(`v1/${task}?model=${encodeURIComponent(model)}`, { method: "POST", body: picture, headers });
+  return ask(`v1/${task}?model=${encodeURIComponent(model)}`, { method: "POST", body: image, headers });
 }

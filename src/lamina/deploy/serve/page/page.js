@@ -1,11 +1,11 @@
 import { ApiError, findModels, send, setToken } from "./api.js";
-import { make, plain, showAnswer, showCloser, showProblem } from "./view.js";
+import { make, plain, showPrediction, showCloser, showProblem } from "./view.js";
 
 const find = (id) => document.getElementById(id);
 const LIMIT_BYTES = 10_000_000;
 
 let models = [];
-let newest = 0; // answers for a picture that is no longer the newest are dropped
+let newest = 0; // predictions for an image that is no longer the newest are dropped
 
 function say(text) {
   find("status").textContent = plain(text);
@@ -34,40 +34,40 @@ async function connect() {
     card.setAttribute("aria-labelledby", `model-${place}-title`);
     return card;
   });
-  find("answers").replaceChildren(...cards);
+  find("predictions").replaceChildren(...cards);
 }
 
 async function take(file) {
-  if (!file) return say("That was not a picture file.");
+  if (!file) return say("That was not an image file.");
   await connected;
   if (!models.length) return say("There is no model yet. Connect first.");
-  if (file.size > LIMIT_BYTES) return say("This picture is larger than 10 MB. Give a smaller one.");
+  if (file.size > LIMIT_BYTES) return say("This image is larger than 10 MB. Give a smaller one.");
   const turn = ++newest;
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
-    if (turn === newest) say("This cannot be read. Give a picture file."); // a folder, or a file that is gone
+    if (turn === newest) say("This cannot be read. Give an image file."); // a folder, or a file that is gone
     return;
   }
   if (turn !== newest) return;
-  for (const card of find("answers").children) card.hidden = true;
+  for (const card of find("predictions").children) card.hidden = true;
   const preview = find("preview");
   URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(file);
-  preview.alt = "The picture you gave";
+  preview.alt = "The image you gave";
   preview.hidden = false;
   say("Computing …");
-  const said = await Promise.all(models.map((model, place) => answer(model, find(`model-${place}`), file, turn)));
+  const said = await Promise.all(models.map((model, place) => predict(model, find(`model-${place}`), file, turn)));
   if (turn === newest) say(said.join(" "));
 }
 
-async function answer(model, card, file, turn) {
+async function predict(model, card, file, turn) {
   try {
     const given = await send("predict", model.model, file);
     if (turn !== newest) return "";
-    const words = showAnswer(card, model, given, (task, button, place) => look(task, model, file, turn, button, place));
+    const words = showPrediction(card, model, given, (task, button, place) => look(task, model, file, turn, button, place));
     card.hidden = false;
-    return `${model.model} answers ${words}.`;
+    return `${model.model} predicts ${words}.`;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     if (turn !== newest) return "";
@@ -103,7 +103,7 @@ document.addEventListener("paste", (event) => {
   if (file) take(file);
 });
 
-// A picture that misses the frame must not replace the page.
+// An image that misses the frame must not replace the page.
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   document.body.classList.add("dragging");

@@ -16,20 +16,20 @@ export function make(name, properties = {}, ...children) {
   return element;
 }
 
-function picture(base64, alt) {
+function image(base64, alt) {
   return make("img", { src: `data:image/png;base64,${base64}`, alt: plain(alt) });
 }
 
-// Replaces the card of a model with its answer; `look` is called with a task when its button is pressed.
-export function showAnswer(card, model, answer, look) {
-  const words = describe(answer);
+// Replaces the card of a model with its prediction; `look` is called with a task when its button is pressed.
+export function showPrediction(card, model, prediction, look) {
+  const words = describe(prediction);
   const heading = make("h2", { id: `${card.id}-title` }, model.model);
-  const line = make("p", { className: "answer" }, ...(answer.question ? [`${answer.question}: `] : []), make("strong", {}, words));
+  const line = make("p", { className: "predicted" }, ...(prediction.question ? [`${prediction.question}: `] : []), make("strong", {}, words));
   const parts = [heading, line];
-  if ("value" in (answer.predictions[0] ?? {})) parts.push(tabulateNumbers(answer.predictions));
-  else parts.push(...tabulateClasses(answer.predictions, model));
+  if ("value" in (prediction.predictions[0] ?? {})) parts.push(tabulateNumbers(prediction.predictions));
+  else parts.push(...tabulateClasses(prediction.predictions, model));
   const actions = make("div", { className: "actions" });
-  for (const [task, label] of [["explain", "What is this based on?"], ["similar", "Similar training pictures"]]) {
+  for (const [task, label] of [["explain", "What is this based on?"], ["similar", "Similar training images"]]) {
     const place = make("div");
     const button = make("button", { type: "button" }, label);
     button.addEventListener("click", () => look(task, button, place));
@@ -45,11 +45,11 @@ export function showProblem(card, model, reason) {
   card.replaceChildren(make("h2", { id: `${card.id}-title` }, model.model), make("p", {}, reason));
 }
 
-export function describe(answer) {
-  if (Array.isArray(answer.answer)) return answer.answer.join(", ") || "none of the labels";
-  if (typeof answer.answer === "string") return answer.answer;
+export function describe(prediction) {
+  if (Array.isArray(prediction.predicted)) return prediction.predicted.join(", ") || "none of the labels";
+  if (typeof prediction.predicted === "string") return prediction.predicted;
   // An object's own order would put names that are numbers first.
-  return answer.predictions.map(({ name, value }) => `${name} ${format(value)}`).join(", ");
+  return prediction.predictions.map(({ name, value }) => `${name} ${format(value)}`).join(", ");
 }
 
 function format(value) {
@@ -80,26 +80,26 @@ function tabulateClasses(predictions, model) {
   const rest = predictions.slice(SHOWN);
   if (rest.length) parts.push(make("details", {}, make("summary", {}, `${rest.length} more`), tabulate(heads, rest.map(row))));
   parts.push(make("p", { className: "note" }, model.calibrated
-    ? "The probabilities are calibrated on val: of answers given with 80 %, about 80 % are right."
+    ? "The probabilities are calibrated on val: of predictions made with 80 %, about 80 % are correct."
     : "The probabilities are not calibrated."));
   return parts;
 }
 
-// Fills a place with an explanation or similar pictures, and gives a sentence about it.
+// Fills a place with an explanation or similar images, and gives a sentence about it.
 export function showCloser(place, task, found) {
   if (task === "explain") {
     const verdict = found.trusted ? "trusted" : "not trusted";
-    const map = make("div", { className: "map" }, picture(found.picture, "The picture as the model sees it"),
-      picture(found.map, `Map of what speaks for ${found.target}: ${verdict}`));
+    const map = make("div", { className: "map" }, image(found.image, "The image as the model sees it"),
+      image(found.map, `Map of what speaks for ${found.target}: ${verdict}`));
     place.replaceChildren(make("h3", {}, `What speaks for ${found.target}`), map,
       make("p", { className: "note" }, "Red speaks for it, blue against it. ",
         make("strong", { className: found.trusted ? "trusted" : "untrusted" }, `The map is ${verdict}`), `: ${found.reason}.`));
     return `The map of what speaks for ${found.target} is ${verdict}.`;
   }
-  const items = found.pictures.map((one) =>
-    make("li", {}, make("figure", {}, picture(one.picture, `Training picture ${one.id}`),
+  const items = found.images.map((one) =>
+    make("li", {}, make("figure", {}, image(one.image, `Training image ${one.id}`),
       make("figcaption", {}, one.target, make("br"), make("span", { className: "note" }, `similarity ${one.similarity.toFixed(2)}`)))));
-  place.replaceChildren(make("h3", {}, "Training pictures most like it"), make("ul", { className: "similar" }, ...items),
-    make("p", { className: "note" }, `Nearest by the input of the model's last layer, among ${found.searched.toLocaleString("en")} training pictures.`));
-  return `${found.pictures.length} similar training pictures are shown.`;
+  place.replaceChildren(make("h3", {}, "Training images most like it"), make("ul", { className: "similar" }, ...items),
+    make("p", { className: "note" }, `Nearest by the input of the model's last layer, among ${found.searched.toLocaleString("en")} training images.`));
+  return `${found.images.length} similar training images are shown.`;
 }

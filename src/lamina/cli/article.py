@@ -1,0 +1,100 @@
+"""lamina reproduce without a run: the article's two nets, its claims beside the measurements."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from functools import partial
+from statistics import median
+
+from lamina.cli import STARTED
+from lamina.cli.data_argument import choose_data
+from lamina.cli.net_argument import choose_net
+from lamina.cli.options.train_options import ReproduceOptions
+from lamina.cli.session import play
+from lamina.cli.terminal import Terminal
+from lamina.data import Preparation
+from lamina.drawing.curves import draw_curves
+from lamina.drawing.style import save_figure
+from lamina.errors import DataError, RecipeError
+from lamina.evaluation.intervals import mean_interval
+from lamina.runs.run import Run
+from lamina.runs.start import start_run
+from lamina.runs.stored import load_run
+from lamina.studies.experiments import Experiment
+from lamina.studies.named_net import iter_named
+from lamina.targets import SINGLE_LABEL, Score
+
+CLAIMED = {"mlp": 0.4996, "cnn": 0.7552}  # the article's test accuracy on CIFAR-10
+
+
+def reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
+    """Train both nets with each seed, print the table and draw the curves."""
+    seeds = 1 if options.seeds is None else options.seeds
+    if seeds < 1:
+        raise RecipeError(f"--seeds was {seeds}, but takes 1 or more.")
+    dataset = choose_data(options.data, Preparation(val_fraction=0.0), terminal)
+    if dataset.train.kind is not SINGLE_LABEL:
+        raise DataError(f"The article's nets predict one class an image, but {dataset.name} has other targets.")
+    if len(dataset.splits) == 1:
+        raise DataError(f"{dataset.name} has no val or test images to evaluate on. Give it a test split.")
+    start = partial(start_run, runs_dir=options.runs_dir, device=options.device, command=terminal.command)
+    runs: dict[str, list[Run]] = {name: [] for name in CLAIMED}
+    for seed in range(seeds):
+        for name, done in runs.items():
+            net = choose_net(name, terminal)
+            experiment = Experiment(net, dataclasses.replace(net.recipes["article"], seed=seed), dataset)
+            terminal.say("", f"{name}, seed {seed}")
+            events = iter_named(experiment, None, start=start, train=Run.iter_train, device=options.device)
+            with terminal.progress() as show_progress:
+                made, stopped_by = play(events, terminal, show_progress)
+            if stopped_by is not None:
+                terminal.remark(f"lamina: stopped by {stopped_by.name}; the runs so far are in {options.runs_dir}")
+                return 128 + stopped_by
+            done.append(load_run(made.path))
+    claimed = CLAIMED if dataset.source == "cifar10" else {}
+    drawing = options.runs_dir / "reproduce-curves.png"
+    histories = {name: [one.folder.history.epochs() for one in done] for name, done in runs.items()}
+    reports = {name: [report for one in done if (report := one.report)] for name, done in runs.items()}
+    save_figure(draw_curves(histories, Score("accuracy", 0.0), claimed, reports), drawing)
+    terminal.say("")
+    rows = [_print_net(name, done, len(dataset.train), claimed.get(name), terminal) for name, done in runs.items()]
+    heads = ("net", "claimed", "measured", "95 % interval", "parameters", "train seconds", "images/s")
+    terminal.tabulate(heads, rows)
+    if not claimed:
+        terminal.say(f"The article's figures are for CIFAR-10, not for {dataset.name}.")
+    terminal.say(f"learning curves: {drawing}")
+    terminal.emit("done", curves=str(drawing), seconds=time.perf_counter() - STARTED)
+    return 0
+
+
+def _print_net(name: str, runs: list[Run], images: int, claimed: float | None, terminal: Terminal) -> tuple[str, ...]:
+    """Print a net's results as JSON; gives its row of the table."""
+    reports = [report for one in runs if (report := one.report)]
+    accuracies = [report.score.value for report in reports]
+    measured, split = mean_interval(accuracies), reports[0].split
+    times = [[row["train_seconds"] for row in one.folder.history.epochs()] for one in runs]
+    seconds = median(map(sum, times))
+    speed = median(images * len(epochs) / sum(epochs) for epochs in times)
+    terminal.emit(
+        "result",
+        net=name,
+        runs=[str(one.path) for one in runs],
+        data=runs[0].record.data.name,
+        claimed_accuracy=claimed,
+        parameters=runs[0].record.parameters,
+        train_seconds=seconds,
+        images_per_second=speed,
+        **{
+            f"{split}_accuracy": measured.mean,
+            f"{split}_accuracy_low": measured.low,
+            f"{split}_accuracy_high": measured.high,
+            f"{split}_accuracies": accuracies,
+        },
+    )
+    interval = "one seed gives none"
+    if measured.low is not None and measured.high is not None:
+        interval = f"{100 * measured.low:.2f} to {100 * measured.high:.2f} %"
+    claim = "–" if claimed is None else f"{100 * claimed:.2f} %"
+    accuracy, parameters = f"{100 * measured.mean:.2f} %", f"{runs[0].record.parameters:,}"
+    return name, claim, accuracy, interval, parameters, f"{seconds:.1f}", f"{speed:,.0f}"

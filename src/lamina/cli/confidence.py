@@ -1,0 +1,135 @@
+"""lamina predict --confidence-threshold and --coverage: what becomes of answers that the model is not sure of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+
+from lamina.cli.terminal import Terminal
+from lamina.errors import DataError, RunError
+from lamina.evaluation.calibration import (
+    choose_sets,
+    expand_probabilities,
+    fit_intervals,
+    fit_sets,
+    judge_predictions,
+    measure_rejection,
+)
+from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.predictor import Prediction
+from lamina.runs.run import Run
+from lamina.targets import MULTI_LABEL, REGRESSION
+from lamina.training.task import Task
+
+
+@dataclass(frozen=True)
+class ConfidenceRule:
+    """What a prediction must reach to be kept, what a class must to be in its set, and how far numbers may be off."""
+
+    limit: float | None = None
+    threshold: float | None = None
+    margins: tuple[float, ...] = ()
+
+    def rejects(self, prediction: Prediction) -> bool:
+        """Whether the answer is not probable enough."""
+        return self.limit is not None and max(prediction.values.values(), default=1.0) < self.limit
+
+    def choose(self, prediction: Prediction) -> list[str]:
+        """The classes in the image's set, the most likely first; always one."""
+        ranked = sorted(prediction.values.items(), key=lambda pair: -pair[1])
+        threshold = 0.0 if self.threshold is None else self.threshold
+        return [name for place, (name, value) in enumerate(ranked) if value >= threshold or place == 0]
+
+
+def check_confidence(task: Task, limit: float | None, coverage: float | None) -> None:
+    """Reject options that make no sense, or not for this kind of target."""
+    for flag, value in (("--confidence-threshold", limit), ("--coverage", coverage)):
+        if value is not None and not 0 < value < 1:
+            raise DataError(f"{flag} was {value:g}, but must be between 0 and 1, such as 0.9.")
+        if value is not None and task.kind is MULTI_LABEL:
+            raise DataError(f"{flag} is for one answer per image, but the model gives labels, each for itself.")
+    if limit is not None and task.kind is REGRESSION:
+        raise DataError("--confidence-threshold is for probabilities, but the model gives numbers. Try --coverage.")
+
+
+def make_confidence_rule(
+    run: Run, task: Task, limit: float | None, coverage: float | None, terminal: Terminal
+) -> ConfidenceRule:
+    """What the options ask for; prints what it was fitted to, and what it is worth on the test images."""
+    if limit is None and coverage is None:
+        return ConfidenceRule()
+    check_confidence(task, limit, coverage)
+    if run.calibration is None and task.kind is not REGRESSION:
+        terminal.remark("the probabilities are not calibrated")
+    if limit is not None:
+        _say_rejections(run, task, limit, terminal)
+    if coverage is None:
+        return ConfidenceRule(limit)
+    return _fit(run, task, limit, coverage, terminal)
+
+
+def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: Terminal) -> ConfidenceRule:
+    outputs = run.outputs
+    if "val" not in outputs:
+        raise RunError(
+            f"--coverage is fitted to val images, but {run.path} has no answers for any. Train with --val 0.1; if "
+            f"the run has val, lamina resume {run.path} writes its answers."
+        )
+    val, test = outputs["val"], outputs.get("test")
+    words = f"coverage: {100 * coverage:g} %, fitted to {len(val.logits):,} images of val"
+    if task.kind is REGRESSION:
+        margins = fit_intervals(val.logits.astype(np.float64), np.asarray(val.targets, np.float64), coverage)
+        if not np.isfinite(margins).all():
+            raise _too_few(len(val.logits), coverage)
+        if test is not None:
+            are_inside = (np.abs(test.logits - test.targets) <= margins).mean(axis=0)
+            shares = ", ".join(f"{100 * share:.1f} %" for share in are_inside)
+            words += f"; on {len(test.logits):,} of test, {shares} of the true numbers lie within the margins"
+        terminal.remark(words)
+        return ConfidenceRule(limit, None, tuple(margins.tolist()))
+    threshold = fit_sets(_probabilities(task, val), _classes(val), coverage)
+    if threshold is None:
+        raise _too_few(len(val.logits), coverage)
+    if test is not None:
+        sets = choose_sets(_probabilities(task, test), threshold)
+        share = sets[np.arange(len(sets)), _classes(test)].mean()
+        words += (
+            f"; on {len(sets):,} of test, {100 * share:.1f} % of the sets hold the right class, "
+            f"with {sets.sum(axis=1).mean():.2f} classes on average"
+        )
+    terminal.remark(words)
+    return ConfidenceRule(limit, threshold)
+
+
+def _too_few(images: int, coverage: float) -> DataError:
+    return DataError(
+        f"--coverage was {coverage:g}, but val has only {images:,} images: too few to promise that. "
+        "Give a lower coverage."
+    )
+
+
+def _say_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> None:
+    outputs = run.outputs
+    split = "test" if "test" in outputs else "val"
+    if split not in outputs:
+        return
+    one = outputs[split]
+    logits, targets = torch.from_numpy(one.logits).double(), torch.from_numpy(one.targets)
+    confidence, is_right = judge_predictions(task, logits, targets)
+    gain = measure_rejection(confidence, is_right, limit)
+    share = "" if gain.accuracy is None else f", of which {100 * gain.accuracy:.1f} % are right"
+    terminal.remark(
+        f"rejecting: below {100 * limit:g} %; of {len(is_right):,} images of {split}, {100 * gain.coverage:.1f} % "
+        f"are kept{share} (without rejecting, {100 * is_right.double().mean():.1f} %)"
+    )
+
+
+def _probabilities(task: Task, outputs: Outputs) -> Float64[np.ndarray, "n k"]:
+    return expand_probabilities(task, torch.from_numpy(outputs.logits).double()).numpy()
+
+
+def _classes(outputs: Outputs) -> Int64[np.ndarray, " n"]:
+    return np.asarray(outputs.targets, np.int64)

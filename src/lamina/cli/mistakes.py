@@ -1,0 +1,162 @@
+"""lamina data --with: what a run's model makes of a data set: wrong labels, hard images, and outliers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from lamina.cli.label_issues import count_label_issues, report_label_issues, warn_if_weak
+from lamina.cli.models import choose_evaluated_data, load_predictor
+from lamina.cli.near_duplicates import Sight, list_sights, show_outliers
+from lamina.cli.options.data_options import DataOptions
+from lamina.cli.output import save_sheet
+from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.data import Dataset, Images
+from lamina.data.splits import Split
+from lamina.errors import escape, name_some, plural
+from lamina.insight.confident_learning import (
+    Agreement,
+    LabelIssue,
+    count_disagreements,
+    find_label_issues,
+    measure_agreement,
+)
+from lamina.insight.confusions import Confusion, find_confusions, format_predictions, measure_losses
+from lamina.insight.similarity import measure_isolation
+from lamina.targets import SINGLE_LABEL
+from lamina.text import format_percent
+from lamina.training.features import predict_with_features
+from lamina.training.task import Task
+
+DRAWN_LOSSES = 16
+NAMED_IMAGES = 3  # names that stand beside a pair of classes; --json has all
+
+
+class Judged(NamedTuple):
+    """The images of a split, and what a model makes of them."""
+
+    images: Images
+    logits: Float32[np.ndarray, "n k"]
+    features: torch.Tensor
+
+
+def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Dataset:
+    """Say what a run's model makes of a data set: likely wrong labels, what it finds hard, and outliers."""
+    run, predictor = load_predictor(path, options.net, options.device, terminal)
+    task = predictor.task
+    dataset, is_own = choose_evaluated_data(run, options.data, predictor, terminal, options.preparation)
+    with terminal.progress(QUIET_SECONDS) as show_progress:
+
+        def judge(images: Images) -> Judged:
+            progress = partial(show_progress, f"looking at {images.split}")
+            return Judged(images, *predict_with_features(predictor.model, images.pixels, progress))
+
+        judged = [judge(images) for images in dataset.splits.values()]
+    if task.kind.has_classes:
+        _find_label_issues(dataset, judged, task, is_own, options, terminal)
+    held_out = [one for one in judged if one.images.split != "train"] if is_own else judged
+    if not held_out:
+        terminal.remark("there is neither val nor test, so these are the images that the model was trained on")
+    _say_hard(task, held_out or judged, escape(f"{dataset.name}: what {path} finds hard"), options, terminal)
+    isolation = measure_isolation(torch.cat([one.features for one in judged]))
+    terminal.say("", "least like any other image, to the model:")
+    sights = list_sights(one.images for one in judged)
+    terminal.emit("outliers", outliers=show_outliers(sights, isolation, options.top, terminal))
+    return dataset
+
+
+def _find_label_issues(
+    dataset: Dataset, judged: Sequence[Judged], task: Task, is_own: bool, options: DataOptions, terminal: Terminal
+) -> None:
+    label_issues: dict[Split, tuple[LabelIssue, ...]] = {}
+    agreements: dict[Split, Agreement] = {}
+    for images, logits, _ in judged:
+        probabilities = task.probabilities(torch.from_numpy(logits)).numpy()
+        label_issues[images.split] = find_label_issues(images, probabilities)
+        agreements[images.split] = measure_agreement(images, probabilities)
+        terminal.say(count_label_issues(images, label_issues[images.split], count_disagreements(images, probabilities)))
+        warn_if_weak("the model agrees", images.split, agreements[images.split], terminal)
+        if is_own and images.split == "train":
+            terminal.say("    the model was trained on these, so it has learned many wrong labels too: try --labels")
+    report_label_issues(dataset, label_issues, agreements, None, options, terminal)
+
+
+def _say_hard(task: Task, judged: Sequence[Judged], title: str, options: DataOptions, terminal: Terminal) -> None:
+    """Say which classes, pairs and images a model finds hard, of splits that it was not trained on."""
+    sights = list_sights(one.images for one in judged)
+    logits = np.concatenate([one.logits for one in judged])
+    targets = np.concatenate([one.images.targets for one in judged])
+    losses = measure_losses(task, logits, targets)
+    classes, pairs = find_confusions(task, logits, targets)
+    order = np.argsort(-losses, kind="stable")[: max(options.top, DRAWN_LOSSES)]
+    worst = [
+        (sights[row], task.kind.format(targets[row], task.target_names), predicted, float(losses[row]))
+        for row, predicted in zip(order.tolist(), format_predictions(task, logits[order]), strict=True)
+    ]
+    splits = [one.images.split for one in judged]
+    images = plural(len(sights), "image", "images")
+    terminal.say("", f"what the model finds hard, among {images} of {' and '.join(splits)}:")
+    _tabulate_confusions(task, classes, pairs, sights, options.top, terminal)
+    terminal.say("", "largest losses:")
+    rows = [
+        (sight.name, sight.images.split, truth, predicted, f"{loss:.3g}") for sight, truth, predicted, loss in worst
+    ]
+    terminal.tabulate(("image", "split", "true", "predicted", "loss"), rows[: options.top], texts=4)
+    if options.hard is not None:
+        from lamina.drawing.contact_sheet import build_hard_sheet
+
+        drawn = [(*sight, truth, predicted) for sight, truth, predicted, _ in worst[:DRAWN_LOSSES]]
+        confused = [(pair, [sights[row] for row in pair.rows]) for pair in pairs]
+        save_sheet(build_hard_sheet(drawn, confused, title), options.hard)
+        terminal.remark(f"hard images: {options.hard}")
+    else:
+        terminal.remark("--hard FILE.png draws them.")
+    terminal.emit(
+        "hard",
+        splits=splits,
+        classes=[_to_json(one, sights) for one in classes],
+        pairs=[_to_json(one, sights) for one in pairs],
+        losses=[
+            sight.to_json() | {"true": truth, "predicted": predicted, "loss": round(loss, 4)}
+            for sight, truth, predicted, loss in worst[: options.top]
+        ],
+    )
+
+
+def _tabulate_confusions(
+    task: Task, classes: Sequence[Confusion], pairs: Sequence[Confusion], sights: Sequence[Sight], top: int,
+    terminal: Terminal,
+) -> None:  # fmt: skip
+    if not pairs:
+        if task.kind.has_classes:
+            terminal.say("nothing is answered wrongly")
+        return
+    figures = ("of", "share", "95 % interval")
+    if task.kind is SINGLE_LABEL and task.outputs > 2:  # of two, the pairs say the same
+        terminal.tabulate(("true", "wrong", *figures), [(one.target, *_figures(one)) for one in classes], top=top)
+        terminal.say("")
+    rows = []
+    for one in pairs:
+        names = name_some([sights[row].name for row in one.rows], NAMED_IMAGES)
+        rows.append((one.target, str(one.predicted), names, *_figures(one)))
+    terminal.tabulate(("true", "predicted", "largest losses", "images", *figures), rows, texts=3, top=top)
+
+
+def _figures(one: Confusion) -> tuple[str, str, str, str]:
+    low, high = 100 * one.interval.low, 100 * one.interval.high
+    share = format_percent(len(one.rows) / one.images)
+    return f"{len(one.rows):,}", f"{one.images:,}", share, f"{low:.1f} to {high:.1f} %"
+
+
+def _to_json(one: Confusion, sights: Sequence[Sight]) -> dict[str, object]:
+    predicted = {} if one.predicted is None else {"predicted": one.predicted}
+    interval = [round(one.interval.low, 4), round(one.interval.high, 4)]
+    examples = [sights[row].to_json() for row in one.rows]
+    return {"true": one.target, **predicted, "images": len(one.rows), "of": one.images, "interval": interval,
+            "examples": examples}  # fmt: skip

@@ -1,0 +1,89 @@
+"""lamina data --duplicates: images that are nearly copies of others, the least like any other, and copies in scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from lamina.cli.options.data_options import DataOptions
+from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.data import Dataset, Images
+from lamina.errors import plural
+from lamina.insight.similarity import (
+    compute_signatures,
+    find_near_duplicates,
+    find_overlap,
+    measure_isolation,
+    shrink,
+)
+from lamina.training.task import Task
+
+
+class Sight(NamedTuple):
+    """An image, by its row in its split."""
+
+    images: Images
+    row: int
+
+    @property
+    def name(self) -> str:
+        """Its file name."""
+        return self.images.names[self.row]
+
+    def to_json(self) -> dict[str, object]:
+        """Its file name and split."""
+        return {"image": self.name, "split": self.images.split}
+
+
+def list_sights(splits: Iterable[Images]) -> list[Sight]:
+    """All images of some splits."""
+    return [Sight(images, row) for images in splits for row in range(len(images))]
+
+
+def show_outliers(
+    sights: Sequence[Sight], isolation: Float32[np.ndarray, " n"], top: int, terminal: Terminal
+) -> list[dict[str, object]]:
+    """Print the most isolated images, and give them as JSON values."""
+    outliers = np.argsort(-isolation, kind="stable")[:top].tolist()
+    rows = [(sights[row].name, sights[row].images.split, f"{isolation[row]:.3f}") for row in outliers]
+    terminal.tabulate(("image", "split", "isolation"), rows, texts=2)
+    return [sights[row].to_json() | {"isolation": round(float(isolation[row]), 4)} for row in outliers]
+
+
+def list_duplicates(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None:
+    """Say which images are near-duplicates, and which are least like any other."""
+    # Shrunk split by split, as all images together may not fit into memory.
+    pixels = np.concatenate([shrink(images.pixels) for images in dataset.splits.values()])
+    sights = list_sights(dataset.splits.values())
+    with terminal.progress(QUIET_SECONDS) as show_progress:
+        pairs = find_near_duplicates(pixels, partial(show_progress, "comparing images"))
+        isolation = measure_isolation(compute_signatures(pixels))
+    across = sum(sights[pair.first].images is not sights[pair.second].images for pair in pairs)
+    terminal.say(f"{plural(len(pairs), 'pair', 'pairs')} of near-duplicates, {across:,} of them in two splits")
+    rows, values = [], []
+    for pair in pairs:
+        first, second = sights[pair.first], sights[pair.second]
+        splits, mirrored = [first.images.split, second.images.split], "yes" if pair.mirrored else "no"
+        rows.append((first.name, splits[0], second.name, splits[1], mirrored, f"{pair.distance:.3f}"))
+        values.append({"first": first.name, "second": second.name, "distance": pair.distance, "splits": splits})
+    heads = ("image", "split", "near-duplicate", "split", "mirrored", "distance")
+    terminal.tabulate(heads, rows, texts=5, top=options.top)
+    terminal.say("least like any other image:")
+    outliers = show_outliers(sights, isolation, options.top, terminal)
+    terminal.emit("duplicates", pairs=values, outliers=outliers)
+
+
+def say_overlap(
+    task: Task, logits: Float32[np.ndarray, "n k"], images: Images, train: Images, terminal: Terminal
+) -> dict[str, Any]:
+    """Say how many images are near-duplicates of training images, and the score without them; as JSON values."""
+    with terminal.progress(QUIET_SECONDS) as show_progress:
+        overlap = find_overlap(task, logits, images, train, partial(show_progress, "comparing images"))
+    if len(overlap.rows):
+        terminal.say("", str(overlap))
+    score = None if overlap.report is None else overlap.report.score.value
+    return {"near_duplicates": len(overlap.rows), "score_without": score}

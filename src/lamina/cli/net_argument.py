@@ -1,0 +1,102 @@
+"""What NET means on the command line, and the files of one's own that it may name."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from lamina.cli.terminal import Terminal
+from lamina.errors import NetError
+from lamina.nets import Layer, Net
+from lamina.runs.net_names import TIMM, NetChoice, find_net
+from lamina.training.recipe import Recipe
+
+
+def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> NetChoice:
+    """The net that ``text`` names: as :func:`find_net` has it, or ``file.py`` or ``file.py:NAME``, which is run."""
+    is_timm = text.startswith(TIMM)
+    if weights is not None and not is_timm:
+        raise NetError(f"--weights was {weights!r}, but only timm:NAME takes weights. Leave it out.")
+    if not is_timm and (file := re.fullmatch(r"(.+\.py)(?::(\w+))?", text)):
+        return _choose_own(Path(file[1]), file[2] or "", terminal)
+    choice = find_net(text, weights, terminal.remark)
+    if is_timm:
+        terminal.remark(f"weights: {choice.origin}")
+    return choice
+
+
+def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
+    terminal.remark(f"net: running {file}, which can do anything you can")
+    found = _find_own(file, name)
+    made = found if isinstance(found, Net) else _call_own(file, found)
+    recipes = {"default": Recipe()}
+    title = f"{file.stem}-{name}" if name else file.stem  # a file may hold several nets
+    from lamina.runs.record import OwnModule
+
+    # A module is made again for each training, after its seed is set.
+    net = made if isinstance(made, Net) else lambda *_: _call_own(file, found)
+    return NetChoice(title, net, recipes, OwnModule(str(file.resolve()), name))
+
+
+def _find_own(path: Path, name: str) -> Any:
+    """The only net, function or class of a Python file, or the one called ``name``; the file is run."""
+    if not path.is_file():
+        raise NetError(f"There is no file {path}. Give the path of a Python file that holds a Net.")
+    module = _run_file(path)
+    named = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+    own = {key: value for key, value in named.items() if getattr(value, "__module__", "") == module.__name__}
+    values = {key: value for key, value in named.items() if isinstance(value, Net)}
+    functions = {key: value for key, value in own.items() if inspect.isfunction(value)}
+    classes = {key: value for key, value in own.items() if inspect.isclass(value) and not issubclass(value, Layer)}
+    candidates = values | functions or classes
+    chosen = (candidates | classes).get(name) if name else next(iter(candidates.values()), None)
+    held = f"It holds: {', '.join(candidates | classes)}." if candidates | classes else "It holds none."
+    if name and chosen is None:
+        raise NetError(f"{path} holds no net, and no function or class that makes one, called {name!r}. {held}")
+    if chosen is None or not (name or len(candidates) == 1):
+        raise NetError(
+            f"{path} should hold one Net, or one function that makes a module, or be given as {path}:NAME. {held}"
+        )
+    return chosen
+
+
+def _run_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise NetError(f"{path} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    # The file can import its neighbours, as when Python runs it, and its classes look up their module by name.
+    sys.path.insert(0, str(path.resolve().parent))
+    sys.modules.setdefault(path.stem, module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _failed(path, error) from error
+    return module
+
+
+def _call_own(path: Path, make: Callable[[], Any]) -> Any:
+    """The net or module that a file's function or class makes."""
+    from torch import nn
+
+    try:
+        made = make()
+    except Exception as error:
+        raise _failed(path, error) from error
+    if not isinstance(made, Net | nn.Module):
+        raise NetError(f"{path}: {make.__name__}() should give a Net or an nn.Module, but gave {type(made).__name__}.")
+    return made
+
+
+def _failed(path: Path, error: Exception) -> NetError:
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == path.resolve()]
+    where = f" in line {lines[-1]}" if lines else ""
+    return NetError(f"{path} failed{where}: {type(error).__name__}: {error}.")

@@ -1,0 +1,186 @@
+"""Exported files: a model with its preprocessing inside, as ONNX or as PyTorch's own program, and ONNX files as models.
+
+In go ``images``, uint8 (N, H, W, C) at the model's size; out come ``probabilities`` (or numbers) and ``logits``.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from lamina.data.preparation import Resize
+from lamina.errors import LaminaError, NetError, RunError, check_type
+from lamina.evaluation.calibration import expand_probabilities
+from lamina.evaluation.predictor import Predictor, check_resize
+from lamina.files import read_bytes
+from lamina.training.folding import fold_model
+from lamina.training.model import Model
+from lamina.training.task import Task
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+OPSET = 20  # ONNX's operator set
+Format = Literal["onnx", "pt2"]
+
+
+class Exported(nn.Module):
+    """What an exported file computes."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: UInt8[Tensor, "n h w c"]) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n k"]]:
+        logits = self.model(images)
+        return expand_probabilities(self.model.task, logits), logits
+
+
+def describe_model(model: Model, resize: str) -> dict[str, Any]:
+    """What whoever uses an exported file must know, as JSON values."""
+    task = model.task
+    return {
+        "task": task.to_json(),
+        "kind": task.kind.name,
+        "names": list(task.kind.class_names(task.target_names) or task.target_names),
+        "in_shape": list(model.in_shape),
+        "layout": "images: uint8 (N, height, width, channels), 0 to 255; channels grey, or red, green, blue",
+        "resize": resize,
+    }
+
+
+def _describe_in_texts(model: Model, resize: str) -> dict[str, str]:
+    """The same as metadata, which are texts; what is none becomes JSON."""
+    described = describe_model(model, resize)
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in described.items()}
+
+
+def export_onnx(model: Model, resize: str) -> bytes:
+    """A model as an ONNX file, with what :func:`describe_model` says among its metadata."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise NetError(
+            "To export ONNX files, onnx and onnxscript must be installed: pip install 'lamina[export]'"
+        ) from error
+    _check(model, resize)
+    with warnings.catch_warnings(action="ignore"):  # about torch's own old functions
+        try:
+            program = torch.onnx.export(
+                *_prepare(model),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("n")},),
+                input_names=["images"],
+                output_names=["probabilities", "logits"],
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:  # exporters fail in many ways
+            raise _cannot_export(error) from error
+    if program is None:
+        raise NetError("This net cannot be exported: the exporter gave nothing.")
+    proto = program.model_proto
+    for key, value in _describe_in_texts(model, resize).items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
+    return cast(bytes, proto.SerializeToString())
+
+
+def export_pt2(model: Model, resize: str) -> bytes:
+    """A model as a file of ``torch.export``, which ``torch.export.load`` reads; nothing in it is pickled code."""
+    _check(model, resize)
+    content = io.BytesIO()
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            program = torch.export.export(*_prepare(model), dynamic_shapes=({0: torch.export.Dim("n")},))
+            torch.export.save(program, content, extra_files=_describe_in_texts(model, resize))
+        except Exception as error:  # exporters fail in many ways
+            raise _cannot_export(error) from error
+    return content.getvalue()
+
+
+def _check(model: Model, resize: str) -> None:
+    check_type(model, (Model,), "model", "a Model, as run.load_model() gives", is_optional=False)
+    check_resize(resize)
+
+
+def _prepare(model: Model) -> tuple[Exported, tuple[Tensor]]:
+    """What is exported, and its example arguments: two images, as one would freeze the batch size."""
+    folded = fold_model(copy.deepcopy(model).cpu())
+    channels, height, width = model.in_shape
+    return Exported(folded).eval(), (torch.zeros(2, height, width, channels, dtype=torch.uint8),)
+
+
+def _cannot_export(error: Exception) -> NetError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = next((line for line in lines if "Error" in line or "not support" in line), (lines or [""])[0])
+    return NetError(
+        f"This net cannot be exported ({type(error).__name__}: {reason:.200}). The exporter follows the forward pass "
+        "once: write it without decisions that depend on the images."
+    )
+
+
+class OnnxModel(Model):
+    """An exported ONNX file used as a model; it has no weights to look at, and cannot be trained."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, task: Task, in_shape: tuple[int, int, int]) -> None:
+        channels = in_shape[0]
+        super().__init__(
+            nn.Identity(), net=None, task=task, in_shape=in_shape, mean=(0.0,) * channels, std=(1.0,) * channels
+        )
+        self._session = session
+
+    def forward(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n k"]:
+        (logits,) = self._session.run(["logits"], {"images": images.numpy()})
+        return torch.from_numpy(logits)
+
+    def __copy__(self) -> OnnxModel:
+        return OnnxModel(self._session, self.task, cast(tuple[int, int, int], self.in_shape))
+
+
+def open_session(content: bytes, what: str) -> onnxruntime.InferenceSession:
+    """An ONNX file as onnxruntime runs it, on the CPU."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise NetError("To use ONNX files, onnxruntime must be installed: pip install 'lamina[export]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common class
+        raise RunError(
+            f"{what} is not an ONNX file that can be run: {str(error).splitlines()[0]:.200}. Give a run, or a "
+            "file that lamina export wrote as ONNX."
+        ) from error
+
+
+def open_onnx(file: Path) -> Predictor:
+    """An ONNX file that :func:`export_onnx` made, with everything needed to use it on images."""
+    session = open_session(read_bytes(file), str(file))
+    metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+    try:
+        task = Task.from_json(json.loads(metadata["task"]))
+        channels, height, width = (int(size) for size in json.loads(metadata["in_shape"]))
+        resize = metadata["resize"]
+        (images,), (logits,) = session.get_inputs(), [one for one in session.get_outputs() if one.name == "logits"]
+        expected = [height, width, channels], [task.outputs]
+        if resize not in get_args(Resize) or (images.shape[1:], logits.shape[1:]) != expected:
+            raise ValueError("its metadata do not fit it")
+    except (KeyError, ValueError, TypeError, IndexError, LaminaError) as error:
+        raise RunError(
+            f"{file} was not exported by lamina: expected the metadata task, in_shape, resize. Export the run again."
+        ) from error
+    return Predictor(OnnxModel(session, task, (channels, height, width)), resize)

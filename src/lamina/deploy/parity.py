@@ -1,0 +1,137 @@
+"""The proof that an exported file answers as the model does, on real images and in batches of several sizes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import cycle
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, UInt8
+
+from lamina.data import Images
+from lamina.deploy.exported_model import OPSET, Format, open_session
+from lamina.errors import NetError, NotFiniteError
+from lamina.evaluation.calibration import expand_probabilities
+from lamina.targets import REGRESSION, SINGLE_LABEL, Kind
+from lamina.training.features import predict_logits
+from lamina.training.model import Model
+
+IMAGES = 256  # compared at most, evenly spread; a black and a white one are added
+BATCHES = (1, 2, 7)  # sizes, in turn: a frozen batch size would fail
+TOLERANCE = 1e-4  # of a logit, as a fraction of the largest one, or of 1
+# What an opened file gives for images: probabilities and logits.
+Compute: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class ParityCheck:
+    """What was compared, and how far apart the predictions were."""
+
+    format: Format
+    opset: int | None
+    sha256: str
+    images: int  # with the black and the white one
+    split: str
+    batches: tuple[int, ...]
+    largest_difference: float  # of a logit; ``limit`` is the most that is accepted
+    limit: float
+    largest_probability_difference: float
+    same_predictions: int
+    close_calls: int  # images with another prediction, the best two being within the limit
+
+    def __str__(self) -> str:
+        others = f", {self.close_calls} too close to call" if self.close_calls else ""
+        return (
+            f"equal to the run on {self.images - 2:,} {self.split} images, an all black and an all white one, in "
+            f"batches of {', '.join(map(str, self.batches))}: logits differ by at most {self.largest_difference:.1e} "
+            f"(limit {self.limit:.1e}), {self.same_predictions:,} answers are the same{others}"
+        )
+
+
+def certify(content: bytes, file_format: Format, model: Model, images: Images) -> ParityCheck:
+    """Compare an exported file with the model, on some of ``images``; ``NetError`` if it predicts something else."""
+    some = images.take_evenly(IMAGES)
+    plain = np.stack([np.full(some.pixels.shape[1:], value, np.uint8) for value in (0, 255)])
+    count = len(some) + len(plain)
+    # Few images come several times, so that there are batches of each size.
+    pixels = np.resize(np.concatenate([some.pixels, plain]), (max(count, sum(BATCHES)), *plain.shape[1:]))
+    expected = predict_logits(model, pixels)
+    if not np.isfinite(expected).all():
+        raise NotFiniteError(
+            "The model's logits contain NaN or infinity: its training diverged. Train again with a lower lr, or with "
+            "gradient_clip=1."
+        )
+    with torch.inference_mode():
+        probabilities = expand_probabilities(model.task, torch.from_numpy(expected)).numpy()
+    found, logits = _predict_in_batches(_open(content, file_format), pixels)
+    if logits.shape != expected.shape or found.shape != probabilities.shape:
+        raise NetError(
+            f"The exported file gives logits of shape {logits.shape} for {len(pixels)} images, expected "
+            f"{expected.shape}. It was not written."
+        )
+    limit, scale = (TOLERANCE * max(1.0, float(np.abs(one).max())) for one in (expected, probabilities))
+    difference, apart = (
+        float(np.abs(one - other).max()) for one, other in ((logits, expected), (found, probabilities))
+    )
+    same = _find_same_predictions(logits, expected, model.task.kind, limit)
+    if not (difference <= limit and apart <= scale):
+        raise NetError(
+            f"The exported file does not answer as the run does: logits differ by up to {difference:.2g} (at most "
+            f"{limit:.2g} is accepted), probabilities by {apart:.2g} (at most {scale:.2g}), and {int((~same).sum()):,} "
+            f"of {len(pixels):,} answers differ. It was not written."
+        )
+    return ParityCheck(
+        format=file_format,
+        opset=OPSET if file_format == "onnx" else None,
+        sha256=hashlib.sha256(content).hexdigest(),
+        images=count,
+        split=images.split,
+        batches=BATCHES,
+        largest_difference=difference,
+        limit=limit,
+        largest_probability_difference=apart,
+        same_predictions=int(same[:count].sum()),
+        close_calls=int((~same[:count]).sum()),
+    )
+
+
+def _predict_in_batches(
+    compute: Compute, pixels: UInt8[np.ndarray, "n h w c"]
+) -> tuple[Float32[np.ndarray, "n m"], Float32[np.ndarray, "n k"]]:
+    found, place, sizes = [], 0, cycle(BATCHES)
+    while place < len(pixels):
+        size = next(sizes)
+        found.append(compute(np.ascontiguousarray(pixels[place : place + size])))
+        place += size
+    probabilities, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return probabilities, logits
+
+
+def _open(content: bytes, file_format: Format) -> Compute:
+    if file_format == "onnx":
+        session = open_session(content, "the exported file")
+        return lambda batch: tuple(session.run(None, {"images": batch}))
+    with warnings.catch_warnings(action="ignore"):
+        program = torch.export.load(io.BytesIO(content)).module()
+
+    def run(batch: UInt8[np.ndarray, "n h w c"]) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            found, raw = program(torch.from_numpy(batch))
+        return found.numpy(), raw.numpy()
+
+    return run
+
+
+def _find_same_predictions(
+    got: Float32[np.ndarray, "n k"], expected: Float32[np.ndarray, "n k"], kind: Kind, limit: float
+) -> Bool[np.ndarray, " n"]:
+    if kind is SINGLE_LABEL:
+        return np.asarray(got.argmax(axis=1) == expected.argmax(axis=1))
+    is_same = np.abs(got - expected) <= limit if kind is REGRESSION else (got > 0) == (expected > 0)
+    return np.asarray(is_same.all(axis=1))

@@ -1,0 +1,258 @@
+"""The parts of a report page that show images: what is confused, the largest losses, and what units see."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from PIL import Image
+
+from lamina.data import Images
+from lamina.data.thumbnails import to_pillow
+from lamina.drawing.style import encode_png
+from lamina.drawing.unit_sheets import build_units_sheet
+from lamina.errors import plural
+from lamina.evaluation.calibration import judge_predictions
+from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.reports import ClassReport, Report
+from lamina.insight.confusions import find_confusions, format_predictions, measure_losses
+from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
+from lamina.insight.units import inspect_units, measure_chance, measure_responses, rank_units
+from lamina.markup import LONGEST_NAME, Markup, chart, image, join, link, matrix, table, wrap
+from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
+from lamina.text import format_percent, shorten
+from lamina.training.model import Model
+from lamina.training.task import Task
+
+IMAGES_BYTES = 6_000_000  # of the images behind the confusions; charts and sheets add about one million more
+MOST_OF_CELL, MOST_LOSSES = 30, 24
+MOST_CLASSES, MOST_PAIRS = (
+    25,
+    50,
+)  # of a whole confusion table, and of the pairs that are listed instead of a larger one
+IMAGE_PX, IMAGE_QUALITY = 96, 90
+SEEN_IMAGES, LEAST_SEEN, SEEN_PIXELS = 500, 50, 2_000_000  # where patches are looked for: fewer of large images
+SHOWN_LAYERS, SHOWN_UNITS = 2, 12
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A model's logits for the images that it was evaluated on, and these images, where they are still there."""
+
+    task: Task
+    outputs: Outputs
+    images: Images | None
+    losses: Float[np.ndarray, " n"]
+
+    @staticmethod
+    def collect(task: Task, outputs: Outputs, images: Images | None) -> Evidence:
+        """The evidence, without images that are others than those predicted."""
+        fits = images is not None and images.names == outputs.names
+        losses = measure_losses(task, outputs.raw_logits(task), outputs.targets)
+        return Evidence(task, outputs, images if fits else None, losses)
+
+
+class _Cell(NamedTuple):
+    """The images of one target that get one answer, the largest loss first."""
+
+    target: str
+    predicted: str
+    rows: Int64[np.ndarray, " m"]
+    is_right: bool
+
+
+def show_confusions(report: Report, evidence: Evidence) -> Markup:
+    """A table of what is confused with what, whose cells open the images behind them; nothing for numbers."""
+    task = evidence.task
+    if task.kind is REGRESSION:
+        return Markup("")
+    if isinstance(report, ClassReport) and len(report.classes) <= MOST_CLASSES:
+        cells = _find_cells(report, evidence)
+        remark, album, shown = _show_cells(list(cells.values()), evidence)
+        links = dict(zip(cells, _link_cells(list(cells.values()), shown), strict=True))
+        names = [scores.name for scores in report.classes]
+        rows = [
+            (
+                name,
+                [
+                    (links.get((row, column), "0"), report.confusion[row][column] / max(1, scores.support))
+                    for column in range(len(names))
+                ],
+            )
+            for row, (name, scores) in enumerate(zip(names, report.classes, strict=True))
+        ]
+        head = "Rows are the true classes, columns the predicted ones; shades grow with the share of the class."
+        return join([wrap("p", head), remark, matrix(names, rows, "true \\ predicted"), album])
+    _, pairs = find_confusions(task, evidence.outputs.logits, evidence.outputs.targets)
+    if not pairs:
+        return wrap("p", "Nothing is answered wrongly.")
+    listed = [_Cell(pair.target, str(pair.predicted), pair.rows, is_right=False) for pair in pairs[:MOST_PAIRS]]
+    remark, album, shown = _show_cells(listed, evidence)
+    lines = [
+        (
+            pair.target,
+            str(pair.predicted),
+            counted,
+            f"{pair.images:,}",
+            format_percent(len(pair.rows) / pair.images),
+            f"{100 * pair.interval.low:.1f} to {100 * pair.interval.high:.1f} %",
+        )
+        for pair, counted in zip(pairs, _link_cells(listed, shown), strict=False)
+    ]
+    heads = ("true", "predicted", "images", "of", "share", "95 % interval")
+    some = f"; listed are the {len(listed)} whose intervals have the highest lower ends"
+    some = some if len(pairs) > len(listed) else ""
+    head = wrap("p", f"Pairs that are confused: {len(pairs):,}{some}.")
+    return join([head, remark, table(heads, lines, texts=2), album])
+
+
+def _find_cells(report: ClassReport, evidence: Evidence) -> dict[tuple[int, int], _Cell]:
+    logits = evidence.outputs.logits
+    chosen = logits.argmax(axis=1) if evidence.task.kind is SINGLE_LABEL else (logits[:, 0] > 0).astype(np.int64)
+    truth = np.asarray(evidence.outputs.targets, np.int64)
+    order = np.argsort(-evidence.losses, kind="stable")
+    keys = (truth * len(report.classes) + chosen)[order]
+    found = {}
+    for key in np.unique(keys).tolist():
+        row, column = divmod(key, len(report.classes))
+        names = report.classes[row].name, report.classes[column].name
+        found[row, column] = _Cell(*names, order[keys == key], is_right=row == column)
+    return found
+
+
+def _link_cells(cells: Sequence[_Cell], shown: Sequence[int]) -> list[str]:
+    """The number of each cell's images, which leads to those that are shown."""
+    return [
+        link(f"{len(cell.rows):,}", f"cell-{number}", f"{len(cell.rows):,}: {_name_cell(cell)}")
+        if count
+        else f"{len(cell.rows):,}"
+        for number, (cell, count) in enumerate(zip(cells, shown, strict=True))
+    ]
+
+
+def _name_cell(cell: _Cell) -> str:
+    predicted = "correctly" if cell.is_right else shorten(cell.predicted, LONGEST_NAME)
+    return f"{shorten(cell.target, LONGEST_NAME)} answered {predicted}"
+
+
+def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, Markup, list[int]]:
+    """How to see the images of the cells, these, hidden until a link leads to them, and how many of each."""
+    if evidence.images is None:
+        return Markup(""), Markup(""), [0] * len(cells)
+    images, sure = evidence.images, _describe_confidence(evidence)
+    figures = _fill_album(cells, images, sure)
+    parts = []
+    for number, (cell, own) in enumerate(zip(cells, figures, strict=True)):
+        if not own:
+            continue
+        some = "" if len(own) == len(cell.rows) else f"; {len(own):,} are in this page, those with the largest loss"
+        title = f"{_name_cell(cell)}: {len(cell.rows):,}{some}"
+        back = wrap("p", link("back to the table", "confusions"))
+        shown_here = wrap("h3", title), wrap("div", *own, kind="images"), back
+        parts.append(wrap("div", *shown_here, kind="cell", name=f"cell-{number}"))
+    counts = [len(own) for own in figures]
+    shown, whole = sum(counts), sum(len(cell.rows) for cell in cells)
+    remark = f"Choose a number to see the images behind it. {shown:,} of {whole:,} are in this page"
+    remark += "." if shown == whole else "; the others were left out to keep it small."
+    return wrap("p", remark, kind="faint screen"), join(parts), counts
+
+
+def _fill_album(cells: Sequence[_Cell], images: Images, sure: Sequence[str]) -> list[list[Markup]]:
+    """The first images of each cell, at most 30 of one; right answers have the room that the mistakes leave."""
+    wanted = sorted(
+        (cell.is_right, place, number)
+        for number, cell in enumerate(cells)
+        for place in range(min(MOST_OF_CELL, len(cell.rows)))
+    )
+    shown: list[list[Markup]] = [[] for _ in cells]
+    room = IMAGES_BYTES
+    for _, place, number in wanted:
+        row = int(cells[number].rows[place])
+        figure = _show_image(images, row, sure[row])
+        room -= len(figure)
+        if room < 0:
+            break
+        shown[number].append(figure)
+    return shown
+
+
+def show_losses(evidence: Evidence) -> Markup:
+    """The images with the largest losses, or their names where they are no longer there."""
+    outputs, task = evidence.outputs, evidence.task
+    order = np.argsort(-evidence.losses, kind="stable")[:MOST_LOSSES]
+    given = format_predictions(task, outputs.raw_logits(task)[order])
+    true = [task.kind.format(outputs.targets[row], task.target_names) for row in order]
+    if evidence.images is None:
+        lines = [
+            (outputs.names[row], truth, predicted, f"{evidence.losses[row]:.3g}")
+            for row, truth, predicted in zip(order.tolist(), true, given, strict=True)
+        ]
+        return table(("image", "true", "predicted", "loss"), lines, texts=3)
+    sure = _describe_confidence(evidence)
+    captions = [
+        _pair_numbers(evidence, row)
+        if task.kind is REGRESSION
+        else f"{shorten(truth, LONGEST_NAME)} → {shorten(predicted, LONGEST_NAME)} {sure[row]}".strip()
+        for row, truth, predicted in zip(order.tolist(), true, given, strict=True)
+    ]
+    figures = [
+        _show_image(evidence.images, row, caption) for row, caption in zip(order.tolist(), captions, strict=True)
+    ]
+    head = "The true answer → the model's" + (", and its probability." if any(sure) else ".")
+    if task.kind is REGRESSION:
+        head = f"The true number → the predicted one: {shorten(', '.join(task.target_names), 200)}."
+    return join([wrap("p", head, kind="faint"), wrap("div", *figures, kind="images")])
+
+
+def _pair_numbers(evidence: Evidence, row: int) -> str:
+    pairs = zip(evidence.outputs.targets[row].tolist(), evidence.outputs.logits[row].tolist(), strict=True)
+    return ", ".join(f"{true:.3g} → {number:.3g}" for true, number in pairs)
+
+
+def _describe_confidence(evidence: Evidence) -> list[str]:
+    """The probability of each answer; nothing where there are several or none."""
+    outputs, task = evidence.outputs, evidence.task
+    if task.kind not in (SINGLE_LABEL, BINARY):
+        return [""] * len(outputs.logits)
+    targets = torch.from_numpy(np.array(outputs.targets))
+    confidence, _ = judge_predictions(task, torch.from_numpy(outputs.logits).double(), targets)
+    return [format_percent(one).replace(" ", "\u00a0") for one in confidence.tolist()]
+
+
+def _show_image(images: Images, row: int, caption: str) -> Markup:
+    name, pixels, encoded = images.names[row], to_pillow(images.pixels[row]), io.BytesIO()
+    pixels.thumbnail((IMAGE_PX, IMAGE_PX), Image.Resampling.LANCZOS)
+    pixels.save(encoded, "JPEG", quality=IMAGE_QUALITY, subsampling=0)
+    lines = [shorten(caption, 100), Markup("<br>")] if caption else []
+    text = wrap("figcaption", *lines, wrap("span", shorten(name.rsplit("/", 1)[-1]), kind="faint"))
+    return wrap("figure", image(encoded.getvalue(), name), text)
+
+
+def show_units(model: Model, train: Images) -> Markup:
+    """A sheet for each of the first two layers: the patches of training images that excite its units most."""
+    _, height, width = train.shape
+    some = train.take_evenly(min(SEEN_IMAGES, max(LEAST_SEEN, SEEN_PIXELS // (height * width))))
+    layers = choose_layers(model)[:SHOWN_LAYERS]
+    parts = [
+        wrap(
+            "p",
+            f"Patches of {plural(len(some), 'training image', 'training images')} that excite each unit most, and "
+            "the class that its response alone separates best, with the area under the ROC curve.",
+            kind="faint",
+        )
+    ]
+    for path, responses in measure_responses(model, some.pixels, layers).items():
+        numbers = rank_units(responses, some)[:SHOWN_UNITS]
+        units = inspect_units(model, path, responses, some, None, numbers)
+        name, count = name_stage(model, path), responses.strengths.shape[1]
+        sees = "the whole image" if responses.field is None else f"{responses.field}"
+        title = f"layer {name}: {len(units)} of {plural(count, 'unit', 'units')}"
+        remark = f"each sees {sees}; by chance the best unit has {measure_chance(responses, some):.2f}"
+        sheet = build_units_sheet(some, units, title, remark, read_filters(model, path))
+        parts.append(chart(encode_png(sheet), f"patches that excite units of layer {name}", "sheet"))
+    return join(parts)

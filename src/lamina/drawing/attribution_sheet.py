@@ -1,0 +1,91 @@
+"""A sheet for one image: what each attribution method marks in it, and whether that can be believed."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from lamina.data.thumbnails import to_pillow
+from lamina.drawing.style import COLOURS, FAINT_INK, INK, label, new_figure
+from lamina.insight.attribution import measure_strength
+from lamina.insight.trust import Trust
+
+PANEL_INCHES = 2.7
+LONGEST_SIDE_PX = 600  # of an image on the sheet; larger ones are reduced
+LETTERS_A_LINE = 42
+LONGEST_PREDICTION = 90  # letters of a prediction of several labels or numbers
+DRAWN_SIDE_PX = 64  # of larger maps, blocks are averaged, as single pixels cannot be seen
+
+
+def draw_attributions(
+    pixels: UInt8[np.ndarray, "h w c"],
+    box: tuple[float, float, float, float],
+    maps: Mapping[str, tuple[Float32[np.ndarray, "y x"], Trust]],
+    name: str,
+    predicted: str,
+    target: str,
+) -> Figure:
+    """Draw an image, and over ``box`` of it, in its pixels, the map of each method with what was found about it."""
+    height, width = pixels.shape[:2]
+    image = to_pillow(pixels)
+    image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
+    pale = 255 - (255 - np.asarray(image.convert("L"), np.float32)) * 0.55
+    panel_height = float(np.clip(PANEL_INCHES * height / width, 0.6, 2 * PANEL_INCHES))
+    figure = new_figure(PANEL_INCHES * (1 + len(maps)), panel_height + 1.9)
+    original, *panels = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
+    _show(original, np.asarray(image), (width, height), "image")
+    left, top, right, bottom = box
+    if left > 0 or top > 0:
+        original.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=COLOURS[1], lw=1.5))
+        _write(original, "the net sees what is inside the frame", FAINT_INK, 0)
+    # A map that has no negative values has nothing to say against the target.
+    is_signed = any(values.min() < 0 for values, _ in maps.values())
+    for axes, (method, (values, trust)) in zip(panels, maps.items(), strict=True):
+        _show(axes, pale, (width, height), method)
+        values = _average_blocks(values)
+        strength, most = measure_strength(values)
+        low, colours = (-most, "RdBu_r") if is_signed else (0.0, "viridis")
+        smooth = "nearest" if max(height, width) <= 2 * max(values.shape) else "bilinear"
+        axes.imshow(
+            values, cmap=colours, vmin=low, vmax=most, alpha=0.9 * strength, extent=(left, right, bottom, top),
+            interpolation=smooth,
+        )  # fmt: skip
+        axes.set(xlim=(0, width), ylim=(height, 0))
+        verdict, colour = ("trusted", COLOURS[2]) if trust.is_trusted else ("not trusted", COLOURS[1])
+        _write(axes, verdict, colour, 0)
+        # A no-break space keeps a number and its % in one line.
+        _write(axes, textwrap.fill(trust.reason.replace(" %", "\N{NO-BREAK SPACE}%"), LETTERS_A_LINE), INK, 1)
+    meaning = "red speaks for it, blue against it" if is_signed else "the brighter, the more"
+    title = f"{label(name)}: {label(predicted, LONGEST_PREDICTION)}\nThe maps are for {label(target)}: {meaning}."
+    figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=9)
+    return figure
+
+
+def _average_blocks(values: Float32[np.ndarray, "y x"]) -> Float32[np.ndarray, "v u"]:
+    side = max(1, min(values.shape) // DRAWN_SIDE_PX)
+    places = (range(0, size, side) for size in values.shape)
+    rows, columns = (np.array(starts) for starts in places)
+    sums = np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
+    heights, widths = (np.diff(starts, append=size) for starts, size in zip((rows, columns), values.shape, strict=True))
+    return sums / np.outer(heights, widths).astype(np.float32)
+
+
+def _show(axes: Axes, pixels: np.ndarray, size: tuple[int, int], title: str) -> None:
+    width, height = size
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), interpolation="nearest")
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    axes.set_title(title, loc="left", color=INK, fontsize=9)
+    axes.spines[:].set_color("#d8d8d8")
+    axes.set_anchor("NW")
+
+
+def _write(axes: Axes, text: str, colour: str, line: int) -> None:
+    axes.annotate(
+        text, (0, 0), (0, -5 - 11 * line), "axes fraction", "offset points", color=colour, fontsize=7, va="top",
+    )  # fmt: skip

@@ -1,0 +1,115 @@
+"""What each layer of a net did, by epoch: a line for each layer, coloured by its place in the net."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from lamina.drawing.style import FAINT_INK, INK, label, percent_formatter
+
+MOST_NAMED, MOST_TICKS = 14, 8  # of more layers, only some are named
+NARROW = 10.0  # the ratio of the ends of a logarithmic axis up to which its ticks have equal differences
+WIDE = 10_000.0  # and from which on they are powers of ten
+NOTHING = "not measured"
+PANELS = (
+    ("gradient_norms", "gradient norm", NOTHING),
+    ("weight_norms", "weight norm", NOTHING),
+    ("update_norms", "update norm / weight norm", NOTHING),
+    ("inactive_fractions", "dead or saturated", "no ReLU, Sigmoid or Tanh"),
+    ("input_means", "mean of the input", NOTHING),
+    ("input_standard_deviations", "standard deviation of the input", NOTHING),
+)
+"""Of each panel the column of the history, the title, and what an empty one says."""
+
+
+def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw a history's ``layers`` into the six panels of a figure, with a colour bar that names the layers.
+
+    Over the epochs, or of a single epoch over the layers.
+    """
+    # Epochs that were only partly looked at lack some layers.
+    lists = sorted((row["layers"]["names"] for row in rows if "layers" in row), key=len, reverse=True)
+    names = list(dict.fromkeys(name for listed in lists for name in listed))
+    # Yellow, the end of the scale, is too pale for lines.
+    shades = colormaps["viridis"](np.linspace(0, 0.9, len(names)))
+    colours = dict(zip(names, shades, strict=True))
+    for axes, (column, title, empty) in zip(panels, PANELS, strict=True):
+        drawn = read_series(rows, column)
+        if len(rows) == 1:
+            values = [drawn[name][rows[0]["epoch"]] for name in names if name in drawn]
+            axes.plot([names.index(name) for name in names if name in drawn], values, color=FAINT_INK, linewidth=1)
+            ticks = range(0, len(names), -(-len(names) // MOST_TICKS))
+            axes.set_xlim(-0.5, len(names) - 0.5)
+            axes.set_xticks(ticks, [_find_number(names[place], place) for place in ticks])
+        for name, series in drawn.items():
+            marker = "o" if len(series) == 1 else None
+            places = [names.index(name)] if len(rows) == 1 else list(series)
+            axes.plot(
+                places, [*series.values()], color=colours[name], linewidth=1.3, marker=marker, markersize=4,
+                clip_on=False,
+            )  # fmt: skip
+        if not drawn:
+            axes.text(0.5, 0.5, empty, transform=axes.transAxes, ha="center", color=FAINT_INK, fontsize=9)
+            axes.set_yticks([])
+        elif column.endswith("norms"):
+            _scale_by_logarithm(axes)
+        elif column == "inactive_fractions":
+            axes.set_ylim(-0.04, 1.04)  # room for the markers at both ends
+            axes.set_yticks(np.arange(0, 1.01, 0.2))
+            axes.spines["left"].set_bounds(0, 1)
+            axes.yaxis.set_major_formatter(percent_formatter())
+        axes.set_title(title, loc="left", color=INK, fontsize=10)
+
+    shown = ScalarMappable(BoundaryNorm([place - 0.5 for place in range(len(names) + 1)], len(names)))
+    shown.set_cmap(ListedColormap(shades))
+    bar = figure.colorbar(shown, ax=list(panels), aspect=40, fraction=0.03, pad=0.01)
+    step = -(-len(names) // MOST_NAMED)
+    bar.set_ticks(range(0, len(names), step), labels=[label(name) for name in names[::step]])
+    bar.ax.invert_yaxis()
+    bar.ax.minorticks_off()
+    bar.ax.tick_params(length=0, labelsize=8)
+    bar.outline.set_visible(False)
+
+
+def _find_number(name: str, place: int) -> str:
+    """A layer's number in the net; its place among the drawn ones in a user's own module, whose layers have paths."""
+    number = name.partition(" ")[0].partition(".")[0]
+    return number if number.isdecimal() else str(place + 1)
+
+
+def _scale_by_logarithm(axes: Axes) -> None:
+    """A logarithmic axis with several ticks, however near its ends are."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 1.01 * low:
+        axes.set_ylim(low / 2, 2 * high)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if high > WIDE * low else (1, 2, 5)))
+    if high < NARROW * low:
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def read_series(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, dict[int, float]]:
+    """For each layer, the figure of each epoch that has one; updates as a fraction of the weights' norm."""
+    series: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if "layers" not in row:
+            continue
+        layers = row["layers"]
+        values = layers[column]
+        if column == "update_norms":
+            pairs = zip(values, layers["weight_norms"], strict=True)
+            values = [change / size if change is not None and size else None for change, size in pairs]
+        for name, value in zip(layers["names"], values, strict=True):
+            if value is not None and (value > 0 or not column.endswith("norms")):
+                series.setdefault(name, {})[row["epoch"]] = value
+    return series

@@ -1,0 +1,174 @@
+"""Images of a report: the confusion of classes, the precision of labels, the errors of numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lamina.drawing.style import COLOURS, FAINT_INK, GRID, INK, label, limit_fraction, new_figure, percent_formatter
+from lamina.evaluation.calibration import find_bins, judge_predictions
+from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport
+from lamina.evaluation.scores import calibration_error
+from lamina.targets import MULTI_LABEL
+from lamina.text import format_percent
+from lamina.training.task import Task
+
+POINTS_PER_INCH = 72
+LEGIBLE_CLASSES = 25  # with more classes there is no room for numbers in the cells
+MOST_CLASSES = 100
+MOST_LABELS = 40
+MOST_SCATTERS, SCATTERS_A_ROW = 12, 3
+MOST_POINTS = 2000
+
+
+def draw_confusion(report: ClassReport) -> Figure:
+    """Draw a report's confusion matrix; of more than 100 classes, the 100 in the most mistakes."""
+    counts = np.array(report.confusion)
+    support = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
+    names = [label(scores.name) for scores in report.classes]
+    title = f"{report.split} accuracy {format_percent(report.accuracy)}"
+    if len(names) > MOST_CLASSES:
+        title += f"; of {len(names):,} classes, the {MOST_CLASSES} in the most mistakes"
+        mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+        chosen = np.sort(np.argsort(-mistakes, kind="stable")[:MOST_CLASSES])
+        counts, shares = (whole[np.ix_(chosen, chosen)] for whole in (counts, shares))
+        names = [names[place] for place in chosen]
+    is_legible = len(names) <= LEGIBLE_CLASSES
+    side_inches = float(np.clip(0.6 * len(names) + 2.4, 4, 14))
+
+    figure = new_figure(side_inches, side_inches)
+    axes = figure.add_subplot()
+    shades = np.sqrt(shares)  # the root makes rare mistakes visible
+    axes.imshow(shades, cmap="Blues", vmin=0, vmax=1)
+    axes.set_title(title, loc="left", color=INK, pad=10)
+    axes.set_xlabel("predicted class", color=INK, labelpad=8)
+    axes.set_ylabel("true class", color=INK, labelpad=8)
+    size = 10 if is_legible else min(10.0, 0.6 * POINTS_PER_INCH * side_inches / len(names))
+    axes.set_xticks(range(len(names)), names, fontsize=size, rotation=45 if is_legible else 90)
+    for tick in axes.get_xticklabels():
+        tick.set(ha="right", va="center", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names, fontsize=size)
+    axes.tick_params(length=0, pad=6)
+    axes.spines[:].set_visible(False)
+    if is_legible:
+        axes.set_xticks(np.arange(len(names) - 1) + 0.5, minor=True)
+        axes.set_yticks(np.arange(len(names) - 1) + 0.5, minor=True)
+        axes.grid(which="minor", color="white", linewidth=2)
+        axes.tick_params(which="minor", length=0)
+        for (row, column), images in np.ndenumerate(counts):
+            colour = "white" if shades[row, column] > 0.6 else INK if images else FAINT_INK
+            text = axes.text(column, row, f"{images:,}", ha="center", va="center", color=colour, fontsize=9)
+            text.set_in_layout(False)  # it lies within its cell and needs no room in the layout
+    return figure
+
+
+def draw_reliability(task: Task, outputs: Outputs) -> Figure:
+    """Draw how often answers with a given probability are right, and for classes the accuracy against the coverage."""
+    logits, truth = torch.from_numpy(outputs.logits).double(), torch.from_numpy(np.array(outputs.targets))
+    raw = task.with_temperatures(())
+    series = {"calibrated": task, "before": raw} if task != raw else {"as trained": raw}
+    has_coverage = task.kind is not MULTI_LABEL
+    figure = new_figure(9.5 if has_coverage else 5, 4.6)
+    axes, *others = figure.subplots(1, 1 + has_coverage, squeeze=False)[0]
+    axes.plot((0, 1), (0, 1), color=FAINT_INK, linewidth=1, linestyle=":")
+    for number, (name, one) in enumerate(series.items()):
+        confidence, is_right = judge_predictions(one, logits, truth)
+        bins = find_bins(confidence, is_right)
+        error = calibration_error(confidence, is_right)
+        colour = COLOURS[0] if number == 0 else FAINT_INK
+        axes.plot(
+            [one_bin[0] for one_bin in bins], [one_bin[1] for one_bin in bins], marker="o", markersize=4,
+            linestyle="-" if number == 0 else "--", color=colour, clip_on=False,
+            label=f"{name}: error {format_percent(error)}",
+        )  # fmt: skip
+    axes.set_title(f"reliability on {outputs.split}", loc="left", color=INK)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_xlabel("probability of the answer", color=INK)
+    axes.set_ylabel("how often it is right" if has_coverage else "how often the label is there", color=INK)
+    axes.legend(frameon=False, fontsize=8)
+    for coverage in others:
+        confidence, is_right = judge_predictions(task, logits, truth)
+        ordered = is_right[confidence.argsort(descending=True, stable=True)].double()
+        kept = torch.arange(1, len(ordered) + 1)
+        coverage.plot(kept / len(ordered), ordered.cumsum(0) / kept, color=COLOURS[0], clip_on=False)
+        coverage.set_title("accuracy if the least sure are rejected", loc="left", color=INK)
+        coverage.set_xlabel("fraction of answers that is kept", color=INK)
+        coverage.set_xlim(0, 1)
+        limit_fraction(coverage)
+    for each in figure.axes:
+        each.xaxis.set_major_formatter(percent_formatter())
+        each.yaxis.set_major_formatter(percent_formatter())
+        each.grid(color=GRID)
+        each.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_labels(report: LabelReport) -> Figure:
+    """Draw each label's average precision, from the lowest, beside that of guessing; of more than 40 labels, 40."""
+    known = [(scores.average_precision, scores) for scores in report.labels if scores.average_precision is not None]
+    known = sorted(known, key=lambda pair: pair[0])
+    title = f"{report.split} mean average precision {format_percent(report.mean_average_precision)}"
+    if len(known) > MOST_LABELS:
+        title += f"; of {len(known):,} labels, the lowest {MOST_LABELS}"
+    known = known[:MOST_LABELS]
+    places = np.arange(len(known))
+
+    figure = new_figure(8, 0.34 * len(known) + 1.8)
+    axes = figure.add_subplot()
+    axes.barh(places, [average_precision for average_precision, _ in known], height=0.7, color=COLOURS[0])
+    guessed = [scores.support / report.images for _, scores in known]
+    axes.vlines(guessed, places - 0.45, places + 0.45, color=COLOURS[1], linewidth=2.5)
+    for place, (average_precision, _) in enumerate(known):
+        beside = max(average_precision, guessed[place]) + 0.01
+        axes.text(beside, place, format_percent(average_precision), va="center", color=INK, fontsize=9)
+    axes.set_yticks(places, [label(scores.name) for _, scores in known], fontsize=10)
+    axes.set(xlim=(0, 1.1), ylim=(len(known) - 0.4, -0.6))
+    axes.set_xticks(np.arange(0, 1.01, 0.2))
+    axes.xaxis.set_major_formatter(percent_formatter())
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_bounds(0, 1)  # the room beyond is for the values
+    axes.set_title(title, loc="left", color=INK, pad=10)
+    keys = [
+        Line2D([], [], color=COLOURS[0], linewidth=6, label="average precision"),
+        Line2D([], [], color=COLOURS[1], linewidth=2.5, label="by guessing: the label's share of the images"),
+    ]
+    figure.legend(handles=keys, loc="outside lower left", ncols=2, frameon=False)
+    return figure
+
+
+def draw_scatter(report: NumberReport, outputs: Outputs) -> Figure:
+    """Draw predicted numbers over the true ones, a square for each number; right answers lie on the diagonal."""
+    count = len(outputs.logits)
+    rows = np.linspace(0, count - 1, min(count, MOST_POINTS), dtype=np.int64)
+    numbers, truth = outputs.logits[rows], outputs.targets[rows]
+    shown = report.numbers[:MOST_SCATTERS]
+    columns = min(len(shown), SCATTERS_A_ROW)
+    lines = -(-len(shown) // columns)
+    figure = new_figure(4.6 * columns, 4.8 * lines)
+    squares = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, scores, predicted, true in zip(squares, shown, numbers.T, truth.T, strict=False):
+        both = np.concatenate([predicted, true])
+        low, high = float(both.min()), float(both.max())
+        room = 0.04 * (high - low) or 1.0
+        limits = (low - room, high + room)
+        axes.plot(limits, limits, color=FAINT_INK, linewidth=1)
+        # Many points hide each other less where each is fainter.
+        alpha = float(np.clip(100 / len(true), 0.15, 0.8))
+        axes.scatter(true, predicted, s=12, color=COLOURS[0], alpha=alpha, linewidths=0)
+        axes.set(xlim=limits, ylim=limits, aspect="equal")
+        r2 = "" if scores.r2 is None else f", R² {scores.r2:.3f}"
+        title = f"{label(scores.name)}\nmean absolute error {scores.mean_absolute_error:.4g}{r2}"
+        axes.set_title(title, loc="left", color=INK, fontsize=11)
+        axes.set_xlabel("true", color=INK)
+        axes.set_ylabel("predicted", color=INK)
+        axes.grid(color=GRID)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in squares[len(shown) :]:
+        axes.remove()
+    return figure

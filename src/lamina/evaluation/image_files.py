@@ -1,0 +1,177 @@
+"""Images to predict: finding files, and decoding in threads while the model computes."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import math
+import os
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from lamina.data import Dataset, Images, Problem
+from lamina.data.arrays import CHANNELS, to_array, to_pixels, turn_axes
+from lamina.data.decoding import BadImageError, convert_image, decode_image, read_file
+from lamina.data.preparation import Resize
+from lamina.data.sources.class_folders import is_image_path, scan_folder
+from lamina.errors import DataError, describe_type
+from lamina.nets import Shape
+
+ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
+"""A file, an encoded file's bytes, a PIL image, or uint8 pixels (H, W) or (H, W, C) of any size."""
+
+IMAGES = "paths, bytes, PIL images or arrays"
+CHUNK_IMAGES = 256
+CHUNK_BYTES = 64 * 2**20  # of decoded pixels, at most: chunks of large images have fewer
+THREAD_IMAGES = 16
+
+
+class Chunk(NamedTuple):
+    """Some decoded images: ``reasons`` says why an image has no row in ``pixels``, and is ``None`` where it has."""
+
+    names: list[str]
+    pixels: UInt8[np.ndarray, "n h w c"]
+    reasons: list[str | None]
+
+
+def find_images(inputs: Sequence[str | Path]) -> tuple[list[Path], list[Problem]]:
+    """The image files that files, folders and patterns name, each once and in order; the inputs that name none."""
+    found: dict[str, Path] = {}
+    problems: list[Problem] = []
+    if "" in inputs:
+        raise DataError("A path of images is empty. Give a file or a folder; . is the current folder.")
+    for given in map(Path, inputs):
+        if given.is_dir():
+            paths, unread = _search_folder(given)
+        elif not given.exists() and glob.has_magic(str(given)):
+            paths, unread = _search_pattern(str(given))
+        else:
+            paths, unread = [given], []
+        problems += unread
+        for path in paths:
+            found.setdefault(os.path.abspath(path), path)  # noqa: PTH100  # Path.resolve would follow links
+    return list(found.values()), problems
+
+
+def decode_ahead(images: Iterable[ImageLike], shape: Shape, resize: Resize) -> Generator[Chunk, None, None]:
+    """The images in chunks, decoding one while the caller uses another; close it unless it is read to its end."""
+    size = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // math.prod(shape)))
+    decode = partial(_decode_some, shape=shape, resize=resize)
+    following, first, waiting = iter(images), 0, None
+    pool = ThreadPoolExecutor(os.cpu_count())  # it starts no thread before it has work
+    try:
+        while chunk := list(itertools.islice(following, size)):
+            parts = [chunk[at : at + THREAD_IMAGES] for at in range(0, len(chunk), THREAD_IMAGES)]
+            # Starting a thread takes as long as decoding a few images, where these are all there are.
+            are_few = first == 0 and len(chunk) < min(size, THREAD_IMAGES + 1)
+            decoded = (map if are_few else pool.map)(decode, parts)
+            if waiting is not None:
+                yield _gather(*waiting, shape)
+            first, waiting = first + len(chunk), (chunk, first, decoded)
+        if waiting is not None:
+            yield _gather(*waiting, shape)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def list_images(images: ImageLike | Iterable[ImageLike], shape: Shape) -> Iterable[ImageLike]:
+    """One or many images as many; an array (H, W, C), and (N, H, W) of grey images, are told apart by their shape."""
+    if isinstance(images, str | Path | bytes | Image.Image):
+        return [images]
+    if isinstance(images, np.ndarray | Tensor):
+        array, (channels, height, width) = to_array(images, "images"), shape
+        if array.dtype.kind not in "biuf":
+            paths: list[str | Path] = array.tolist()
+            return paths
+        is_one = array.ndim == 2 or (
+            array.ndim == 3 and array.shape[1:] != (height, width) and array.shape[2] in (*CHANNELS, channels)
+        )
+        if array.ndim == 3 and not is_one and array.shape[0] == channels > 1 and array.shape[2] not in CHANNELS:
+            raise DataError(
+                f"images of shape {array.shape} may be one image with its channels first, or {channels} grey ones. "
+                f"Use images{turn_axes(images, '1, 2, 0')} for one image, or images[..., None] for grey ones."
+            )
+        return list(to_pixels(images[None] if is_one else images, "images"))
+    if isinstance(images, Images | Dataset | Mapping) or not isinstance(images, Iterable):
+        hint = " Give the pixels of its images." if isinstance(images, Images | Dataset) else ""
+        hint = " Give a list of its values." if isinstance(images, Mapping) else hint
+        raise DataError(f"images must be {IMAGES}, got {describe_type(images)}.{hint}")
+    return images
+
+
+def _gather(
+    images: Sequence[ImageLike], first: int, decoded: Iterable[list[UInt8[np.ndarray, "h w c"] | str]], shape: Shape
+) -> Chunk:
+    channels, height, width = shape
+    found = list(itertools.chain.from_iterable(decoded))
+    rows = [one for one in found if not isinstance(one, str)]
+    pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
+    names = [
+        str(image) if isinstance(image, str | Path) else f"image {place}" for place, image in enumerate(images, first)
+    ]
+    return Chunk(names, pixels, [one if isinstance(one, str) else None for one in found])
+
+
+def _decode_some(images: Sequence[ImageLike], shape: Shape, resize: Resize) -> list[UInt8[np.ndarray, "h w c"] | str]:
+    decoded: list[UInt8[np.ndarray, "h w c"] | str] = []
+    for image in images:
+        try:
+            decoded.append(_decode(image, shape, resize))
+        except BadImageError as error:
+            decoded.append(str(error))
+    return decoded
+
+
+def _decode(image: ImageLike, shape: Shape, resize: Resize) -> UInt8[np.ndarray, "h w c"]:
+    channels, height, width = shape
+    if isinstance(image, Tensor):
+        image = to_array(image, "image")
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
+            raise BadImageError(f"expected uint8 pixels (H, W) or (H, W, C), got {image.dtype} of shape {image.shape}")
+        pixels = image[..., None] if image.ndim == 2 else image
+        if pixels.shape == (height, width, channels):
+            return pixels
+        if pixels.shape[2] not in (1, 3, 4):
+            if pixels.shape[0] in (1, 3):
+                raise BadImageError(f"expected channels last, got shape {pixels.shape}: use .transpose(1, 2, 0)")
+            raise BadImageError(f"expected 1, 3 or 4 channels, got {pixels.shape[2]}")
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    if channels not in (1, 3):
+        raise BadImageError(f"the model takes {channels} channels, and images have 1 or 3")
+    mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
+    if isinstance(image, Image.Image):
+        return convert_image(image, (height, width), mode, resize)
+    if not isinstance(image, str | Path | bytes):
+        raise DataError(f"images must be {IMAGES}, got {describe_type(image)} among them.")
+    data = image if isinstance(image, bytes) else read_file(Path(image))
+    return decode_image(data, (height, width), mode, resize)
+
+
+def _search_folder(folder: Path) -> tuple[list[Path], list[Problem]]:
+    try:
+        listing = scan_folder(folder)
+    except DataError as error:
+        return [], [Problem(str(folder), str(error))]
+    problems = [Problem(str(folder / problem.path), problem.reason) for problem in listing.problems]
+    if not listing.images:
+        problems.append(Problem(str(folder), "a folder without images"))
+    return [folder / image.name for image in listing.images], problems
+
+
+def _search_pattern(pattern: str) -> tuple[list[Path], list[Problem]]:
+    paths: list[Path] = []
+    for match in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207  # Path.glob takes no whole path
+        if match.is_dir():
+            paths += _search_folder(match)[0]
+        elif is_image_path(match.name):
+            paths.append(match)
+    return paths, [] if paths else [Problem(pattern, "no image matches this pattern")]

@@ -1,0 +1,94 @@
+"""What a model finds hard: the images with the largest losses, and the classes and pairs of classes it confuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+
+from lamina.evaluation.intervals import Interval, wilson_interval
+from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL, Targets
+from lamina.training.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """The images of a class with another prediction, or with any other where ``answer`` is ``None``."""
+
+    target: str
+    predicted: str | None
+    rows: Int64[np.ndarray, " m"]  # of these images, the largest loss first
+    images: int  # all images of the class
+    interval: Interval  # of the fraction of them with this prediction (Wilson, 95 %)
+
+
+def measure_losses(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> Float[np.ndarray, " n"]:
+    """The loss of each image, of which a report has the mean; of numbers, their mean squared standardized error."""
+    if not len(logits):
+        return np.empty(0)
+    measure = torch.vmap(lambda one, target: task.loss(one[None], target[None]))
+    return np.asarray(measure(torch.from_numpy(logits).double(), torch.from_numpy(np.array(targets))).numpy())
+
+
+def find_confusions(
+    task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
+) -> tuple[tuple[Confusion, ...], tuple[Confusion, ...]]:
+    """The classes with wrong predictions, and the pairs of class and prediction, by the low end of their intervals."""
+    if task.kind is REGRESSION:
+        return (), ()
+    classes, pairs = [], []
+    for names, predicted, truth, losses in _split_columns(task, logits, targets):
+        order = np.argsort(-losses, kind="stable")
+        order = order[predicted[order] != truth[order]]
+        sizes = np.bincount(truth, minlength=len(names)).tolist()
+        for rows in _group(order, truth[order]):
+            own = truth[rows[0]]
+            classes.append(_confuse(names[own], None, rows, sizes[own]))
+        for rows in _group(order, truth[order] * len(names) + predicted[order]):
+            own = truth[rows[0]]
+            pairs.append(_confuse(names[own], names[predicted[rows[0]]], rows, sizes[own]))
+    return _rank(classes), _rank(pairs)
+
+
+def format_predictions(task: Task, logits: Float32[np.ndarray, "n k"]) -> tuple[str, ...]:
+    """A model's predictions in words: the most likely class, the labels more likely than not, the numbers."""
+    kind, names = task.kind, task.target_names
+    if kind is REGRESSION:
+        found = task.probabilities(torch.from_numpy(logits)).numpy()
+    elif kind is SINGLE_LABEL:
+        found = logits.argmax(axis=1)
+    else:
+        found = logits[:, 0] > 0 if kind is BINARY else logits > 0
+    return tuple(kind.format(one, names) for one in found)
+
+
+def _split_columns(
+    task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
+) -> Iterator[tuple[tuple[str, ...], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
+    """The questions that each image is asked: their classes, the predictions, the targets and their losses."""
+    if task.kind is SINGLE_LABEL:
+        yield task.target_names, logits.argmax(axis=1), targets, measure_losses(task, logits, targets)
+        return
+    columns = targets[:, None] if task.kind is BINARY else targets
+    for name, own, truth in zip(task.target_names, logits.T, columns.T, strict=True):
+        prefix = "" if task.kind is BINARY else f"{name}: "
+        losses = np.logaddexp(0, np.where(truth, -own, own), dtype=np.float64)
+        yield (f"{prefix}no", f"{prefix}yes"), (own > 0).astype(np.int64), truth.astype(np.int64), losses
+
+
+def _group(rows: Int64[np.ndarray, " m"], keys: Int64[np.ndarray, " m"]) -> list[Int64[np.ndarray, " _"]]:
+    """The rows with the same key, in the order given, for each key."""
+    order = np.argsort(keys, kind="stable")
+    parts = np.split(rows[order], np.flatnonzero(np.diff(keys[order])) + 1)
+    return parts if len(rows) else []
+
+
+def _confuse(target: str, predicted: str | None, rows: Int64[np.ndarray, " m"], images: int) -> Confusion:
+    return Confusion(target, predicted, rows, images, wilson_interval(len(rows), images))
+
+
+def _rank(found: list[Confusion]) -> tuple[Confusion, ...]:
+    return tuple(sorted(found, key=lambda one: (-one.interval.low, one.target, one.predicted or "")))

@@ -1,0 +1,256 @@
+"""Near-duplicates: nearest by signature (low frequencies), compared pixel by pixel at small shifts; and outliers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from lamina.data import Images
+from lamina.data.arrays import to_pixels
+from lamina.data.duplicates import digest_rows, group_duplicates
+from lamina.data.images import Progress
+from lamina.errors import DataError
+from lamina.evaluation.evaluating import score_logits
+from lamina.evaluation.reports import Report
+from lamina.nets import Shape
+from lamina.training.task import Task
+
+UNASKED_SECONDS = 5.0  # A search for near-duplicates that takes longer is made only if asked for
+SIDE_PX = 32  # images are compared at this size at most
+FREQUENCIES = 8  # of a signature in each direction, the constant among them
+NEIGHBOURS = 8  # of an image, and of its mirror image, that are compared with it
+LEAST_LIKENESS = 0.7  # cosine of two signatures from which on they are compared
+BLOCK = 1000  # images whose neighbours are found at once: memory is that many times the number of all
+SHRUNK_AT_ONCE = 50  # large images, so that they stay in the processor's cache
+MOST_SHIFT_PX = 3  # at the size of comparison
+MOST_COARSE_DISTANCE = 0.6  # pairs further apart at half size, in grey, are not compared at full size: 60 times as slow
+MOST_GAIN, MOST_OFFSET_LEVELS = 1.33, 32.0  # how much contrast and mean of a channel may differ, of 255 levels
+FLATTEST_LEVELS = 8.0  # differences count relative to an image's contrast, or to this in flatter ones
+MOST_KNOWN = 10_000  # images among which the nearest neighbours of all are sought, to measure their isolation
+MOST_DISTANCE = 0.32  # pairs up to this distance are near-duplicates
+
+
+class Pair(NamedTuple):
+    """Two near-duplicates, by their rows, and the root mean square of their difference, relative to their contrast."""
+
+    first: int
+    second: int
+    distance: float
+    mirrored: bool
+
+
+def shrink(pixels: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n s t c"]:
+    height, width = pixels.shape[1:3]
+    if max(height, width) <= SIDE_PX:
+        return pixels
+    size = min(height, SIDE_PX), min(width, SIDE_PX)
+    shrunk = np.empty((len(pixels), *size, pixels.shape[3]), np.uint8)
+    for start in range(0, len(pixels), SHRUNK_AT_ONCE):
+        part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + SHRUNK_AT_ONCE]))
+        means = functional.adaptive_avg_pool2d(part.permute(0, 3, 1, 2).float(), size)
+        shrunk[start : start + SHRUNK_AT_ONCE] = means.round().byte().permute(0, 2, 3, 1).numpy()
+    return shrunk
+
+
+def compute_signatures(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n d"]:
+    """The low frequencies of each image's brightness, of length one; zeros for an image of one colour."""
+    shrunk = shrink(pixels)
+    blocks = (np.ascontiguousarray(shrunk[start : start + BLOCK]) for start in range(0, len(shrunk), BLOCK))
+    parts = [_transform(_center(torch.from_numpy(block)).mean(dim=1)) for block in blocks]
+    return torch.cat(parts) if parts else torch.empty(0, FREQUENCIES**2 - 1)
+
+
+def find_neighbours(
+    signatures: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int
+) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
+    """The cosine of each signature with its ``count`` nearest of the others (with all, if fewer), and their rows."""
+    count = min(count, len(others))
+    likeness, rows = torch.empty(len(signatures), count), torch.empty(len(signatures), count, dtype=torch.int64)
+    for start in range(0, len(signatures), BLOCK):
+        block = slice(start, start + BLOCK)
+        likeness[block], rows[block] = (signatures[block] @ others.T).topk(count, dim=1)
+    return likeness, rows
+
+
+def find_near_duplicates(
+    pixels: UInt8[np.ndarray, "n h w c"],
+    progress: Progress | None = None,
+    others: UInt8[np.ndarray, "m h w c"] | None = None,
+) -> tuple[Pair, ...]:
+    """The pairs of near-duplicates in ``pixels``, or of a row of it and one of ``others``, the nearest first."""
+    pixels = shrink(to_pixels(pixels, "pixels"))  # once, as an image may be compared with sixteen others
+    others = None if others is None else shrink(to_pixels(others, "others"))
+    own = compute_signatures(pixels)
+    known = own if others is None else compute_signatures(others)
+    # Mirroring an image negates its odd horizontal frequencies.
+    signs = torch.tensor([(-1.0) ** place for place in range(FREQUENCIES)]).repeat(FREQUENCIES)[1:]
+    pairs: dict[tuple[int, int], tuple[float, bool]] = {}
+    for mirrored in (False, True):
+        # An image is its own nearest.
+        likeness, rows = find_neighbours(own * signs if mirrored else own, known, NEIGHBOURS + (others is None))
+        first, place = torch.nonzero(likeness >= LEAST_LIKENESS, as_tuple=True)
+        places = torch.stack([first, rows[first, place]], dim=1)
+        if others is None:
+            places = torch.unique(places.sort(dim=1).values, dim=0)
+            places = places[places[:, 0] < places[:, 1]]
+        for start in range(0, len(places), BLOCK):
+            part = places[start : start + BLOCK]
+            one, two = part.numpy().T
+            distances = _measure(pixels[one], (pixels if others is None else others)[two], mirrored)
+            for key, distance in zip(map(tuple, part.tolist()), distances.tolist(), strict=True):
+                if distance <= MOST_DISTANCE and distance < pairs.get(key, (math.inf,))[0]:
+                    pairs[key] = (distance, mirrored)
+            if progress is not None:
+                progress(mirrored * len(places) + start + len(part), 2 * len(places))
+    found = (Pair(one, two, round(distance, 4), is_mirrored) for (one, two), (distance, is_mirrored) in pairs.items())
+    return tuple(sorted(found, key=lambda pair: (pair.distance, pair.first, pair.second)))
+
+
+def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
+    """For each of ``count`` images, the first of those that pairs connect it with, or itself."""
+    parents = list(range(count))
+
+    def find(place: int) -> int:
+        while parents[place] != place:
+            parents[place] = parents[parents[place]]
+            place = parents[place]
+        return place
+
+    for pair in pairs:
+        one, two = sorted((find(pair.first), find(pair.second)))
+        parents[two] = one
+    return [find(place) for place in range(count)]
+
+
+def group_copies(pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None) -> list[int]:
+    """For each image, the first of those that near-duplicates or identical images connect it with, or itself."""
+    groups = group_duplicates(digest_rows(pixels))
+    identical = [Pair(first, row, 0.0, False) for first, *others in groups for row in others]
+    return group_pairs(len(pixels), [*find_near_duplicates(pixels, progress), *identical])
+
+
+def measure_isolation(features: Float[Tensor, "n d"], neighbours: int = 10) -> Float[np.ndarray, " n"]:
+    """One less the mean cosine with each image's nearest neighbours (Sun et al., 2022, arXiv 2204.06507)."""
+    unit = functional.normalize(features.float(), dim=1)
+    known = torch.linspace(0, len(unit) - 1, min(len(unit), MOST_KNOWN), dtype=torch.float64).long()
+    count = min(neighbours, len(known) - 1)
+    if count < 1:
+        return np.zeros(len(unit), np.float32)
+    likeness, places = find_neighbours(unit, unit[known], count + 1)
+    likeness[known[places] == torch.arange(len(unit))[:, None]] = -math.inf  # no image is its own neighbour
+    return (1 - likeness.topk(count, dim=1).values.mean(dim=1)).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """The images of a split that are near-duplicates of training images, and the metrics without them."""
+
+    split: str
+    images: int
+    rows: Int64[np.ndarray, " m"]
+    report: Report | None  # on the others; ``None`` if none is left that can be scored
+
+    def __str__(self) -> str:
+        are = "is a near-duplicate" if len(self.rows) == 1 else "are near-duplicates"
+        found = f"{len(self.rows):,} of {self.images:,} {self.split} images {are} of training images"
+        if not len(self.rows):
+            return found
+        return f"{found}; without them: {'none is left' if self.report is None else self.report.figures()[0]}"
+
+
+def estimate_seconds(images: int, train_images: int, shape: Shape) -> float:
+    """About how long :func:`find_overlap` takes on one core, for images of that shape that are in memory."""
+    shrunk_bytes = max(0, math.prod(shape) - SIDE_PX**2 * 3) * (images + train_images)
+    return 3.5e-4 * images + 1.3e-8 * images * train_images + 3e-9 * shrunk_bytes
+
+
+def find_overlap(
+    task: Task, logits: Float32[np.ndarray, "n k"], images: Images, train: Images, progress: Progress | None = None
+) -> Overlap:
+    """Find the images that are near-duplicates of training images, and score the logits of the others."""
+    pairs = find_near_duplicates(images.pixels, progress, train.pixels)
+    rows = np.unique(np.array([pair.first for pair in pairs], np.int64))
+    rest = np.setdiff1d(np.arange(len(images)), rows)
+    others = replace(images, pixels=images.pixels[:, :1, :1]).take(rest)  # a score needs no pixels
+    try:
+        report = score_logits(task, logits[rest], others, 0.0)
+    except DataError:  # none is left, or none with a label
+        report = None
+    return Overlap(images.split, len(images), rows, report)
+
+
+def _center(pixels: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
+    return (pixels.permute(0, 3, 1, 2).float() - 128).contiguous()
+
+
+def _transform(brightness: Float[Tensor, "n h w"]) -> Float[Tensor, "n d"]:
+    rows, columns = (_cosines(length) for length in brightness.shape[1:])
+    spectrum = (rows @ brightness @ columns.T).flatten(1)[:, 1:]
+    length = spectrum.norm(dim=1, keepdim=True)
+    return torch.where(length > 1e-2, spectrum / length.clamp(min=1e-2), 0.0)
+
+
+def _cosines(length: int) -> Float[Tensor, "f length"]:
+    """The first rows of the orthonormal discrete cosine transform (type II)."""
+    places, frequencies = torch.arange(length) + 0.5, torch.arange(FREQUENCIES)[:, None]
+    return torch.cos(math.pi / length * frequencies * places) * math.sqrt(2 / length)
+
+
+def _measure(
+    pixels: UInt8[np.ndarray, "p h w c"], others: UInt8[np.ndarray, "p h w c"], mirrored: bool
+) -> Float[Tensor, " p"]:
+    """The distance of each pair at the best shift; infinite where it is clearly large."""
+    one, two = (_center(torch.from_numpy(np.ascontiguousarray(each))) for each in (pixels, others))
+    if mirrored:
+        one = one.flip(3)
+    coarse = _compare(_halve(one), _halve(two), MOST_SHIFT_PX // 2)
+    near = torch.nonzero(coarse <= MOST_COARSE_DISTANCE)[:, 0]
+    distances = torch.full((len(one),), math.inf)
+    distances[near] = _compare(one[near], two[near], MOST_SHIFT_PX)
+    return distances
+
+
+def _halve(planes: Float[Tensor, "p c h w"]) -> Float[Tensor, "p 1 s t"]:
+    height, width = planes.shape[2:]
+    size = math.ceil(height / 2), math.ceil(width / 2)
+    return functional.adaptive_avg_pool2d(planes.mean(dim=1, keepdim=True), size)
+
+
+def _compare(one: Float[Tensor, "p c h w"], two: Float[Tensor, "p c h w"], translate_px: int) -> Float[Tensor, " p"]:
+    best = torch.full((len(one),), math.inf)
+    translate_px = min(translate_px, min(one.shape[2:]) // 8)
+    for down in range(-translate_px, translate_px + 1):
+        for right in range(-translate_px, translate_px + 1):
+            best = torch.minimum(best, _differ(_overlap(one, down, right), _overlap(two, -down, -right)))
+    return best
+
+
+def _overlap(planes: Float[Tensor, "p c h w"], down: int, right: int) -> Float[Tensor, "p c m"]:
+    height, width = planes.shape[2:]
+    return planes[:, :, max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)].flatten(2)
+
+
+def _differ(one: Float[Tensor, "p c m"], two: Float[Tensor, "p c m"]) -> Float[Tensor, " p"]:
+    """What is left of the difference when each channel of one is fitted to the other's, within limits."""
+    mean_one, mean_two = one.mean(dim=2), two.mean(dim=2)
+    ones, twos, product = (  # variances and covariance; torch's own var takes several times as long
+        (left * right).mean(dim=2) - mean_left * mean_right
+        for left, right, mean_left, mean_right in (
+            (one, one, mean_one, mean_one),
+            (two, two, mean_two, mean_two),
+            (one, two, mean_one, mean_two),
+        )
+    )
+    gain = (product / ones.clamp(min=1e-6)).clamp(1 / MOST_GAIN, MOST_GAIN)
+    residual = twos - 2 * gain * product + gain.square() * ones
+    residual += ((mean_one - mean_two).abs() - MOST_OFFSET_LEVELS).clamp(min=0).square()
+    contrast = torch.minimum(ones.mean(dim=1), twos.mean(dim=1)).clamp(min=FLATTEST_LEVELS**2)
+    return (residual.mean(dim=1).clamp(min=0) / contrast).sqrt()

@@ -1,0 +1,236 @@
+"""``RunFolder``: the files of one run, read and written so that none is ever incomplete.
+
+``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint), ``report.json``,
+``logits.npz``, ``calibration.json`` and, where splits were drawn, ``splits.json``. All but the history, which only
+grows, are written under another name and renamed. Nothing is pickled or executed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lamina.data.splits import Split
+from lamina.errors import LaminaError, RunError, plural, suggest
+from lamina.evaluation.calibration import Calibration
+from lamina.evaluation.outputs import REMEDY, Outputs, pack_outputs, unpack_outputs
+from lamina.evaluation.reports import Report
+from lamina.files import damaged, lock_folder, open_atomically, parse_object, read_bytes, write_atomically, write_json
+from lamina.runs.history import History
+from lamina.runs.record import RunRecord, parse_record, record_to_json
+from lamina.targets import REGRESSION, SINGLE_LABEL, kind_of
+from lamina.training.checkpoint import Checkpoint, Standing
+from lamina.training.model import Model
+from lamina.training.task import Task
+from lamina.training.tensors import pack_tensors, unpack_tensors
+from lamina.values import fields_to_json, from_json_values
+
+NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl: lamina resume then starts over."
+"""What to do about a checkpoint that cannot be used."""
+
+
+class WriteError(RunError):
+    """A file of a run cannot be written; what was saved before is whole."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        self.reason = str(error.strerror or error)
+        super().__init__(
+            f"Cannot write to {path}: {self.reason}. What was saved before is whole: make room, then "
+            f"lamina resume {path}"
+        )
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of the run in ``path``.
+
+    Methods that read raise ``RunError`` where a file is damaged, and give ``None`` (or nothing) where there is none;
+    methods that write raise ``WriteError`` and leave the old file.
+    """
+
+    path: Path
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def weights_file(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.path / "state.safetensors"
+
+    @property
+    def history(self) -> History:
+        return History(self.path / "history.jsonl")
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes from training the run during the block."""
+        return lock_folder(self.path)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A block that writes in the folder, whose ``OSError`` becomes a ``WriteError``."""
+        try:
+            yield
+        except OSError as error:
+            raise WriteError(self.path, error) from error
+
+    def read_record(self) -> RunRecord:
+        file = str(self.record_file)
+        return parse_record(parse_object(read_bytes(self.record_file), file), file)
+
+    def replace_record(self, record: RunRecord) -> None:
+        """Write another ``run.json``, and then remove report and logits, which it outdates."""
+        with self.writing():
+            write_json(self.record_file, record_to_json(record))
+            self._remove_outdated()
+
+    def append_row(self, row: Mapping[str, Any]) -> None:
+        with self.writing():
+            self.history.append(row)
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        file = self.checkpoint_file
+        return unpack_checkpoint(read_bytes(file), str(file)) if file.exists() else None
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        with self.writing():
+            write_atomically(self.checkpoint_file, pack_checkpoint(checkpoint))
+
+    def read_weights(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The trained weights, which must have the names and shapes of ``expected``."""
+        file = self.weights_file
+        if not file.exists():
+            raise RunError(
+                f"{file} is missing: the run was not trained yet, ended before weights were saved, or lost them. Train "
+                f"it by load_run({str(self.path)!r}).train() (on the command line, lamina resume {self.path})."
+            )
+        remedy = f"Restore it from a copy, or write it again with lamina resume {self.path}"
+        weights, _ = unpack_tensors(read_bytes(file), str(file), remedy)
+        for name in sorted({*weights, *expected}):
+            found, wanted = (
+                tuple(tensors[name].shape) if name in tensors else "none" for tensors in (weights, expected)
+            )
+            if found != wanted:
+                raise RunError(
+                    f"{file} does not fit the net: for {name} expected the shape {wanted}, got {found}. "
+                    "Give the net that was trained, or restore the file from a copy."
+                )
+        return weights
+
+    def save_model(self, model: Model) -> None:
+        """Replace the trained weights, and remove report and logits once nothing but a renaming is left to do."""
+        content = pack_tensors(model.state_dict(), {})
+        with self.writing(), open_atomically(self.weights_file) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            self._remove_outdated()
+
+    def read_report(self) -> Report | None:
+        file = self.path / "report.json"
+        if not file.exists():
+            return None
+        values = parse_object(read_bytes(file), str(file))
+        try:
+            return Report.from_json(values)
+        except LaminaError as error:
+            raise RunError(f"{file}: {error}") from error
+
+    def save_report(self, report: Report) -> None:
+        with self.writing():
+            write_json(self.path / "report.json", report.to_json())
+
+    def load_outputs(self, task: Task) -> dict[Split, Outputs]:
+        """The logits by split, which must fit the task."""
+        file = self.path / "logits.npz"
+        if not file.exists():
+            return {}
+        found = unpack_outputs(read_bytes(file), str(file))
+        for one in found.values():
+            if one.logits.shape[1] != task.outputs or kind_of(one.targets) is not task.kind:
+                expected = f"{plural(task.outputs, 'logit', 'logits')} an image and {task.kind} targets"
+                raise damaged(str(file), f"expected {expected} of {one.split}", REMEDY)
+        return found
+
+    def save_outputs(self, outputs: Sequence[Outputs]) -> None:
+        with self.writing():
+            write_atomically(self.path / "logits.npz", pack_outputs(outputs))
+
+    def read_calibration(self, task: Task) -> Calibration | None:
+        """The temperatures, which must fit the task."""
+        file = self.path / "calibration.json"
+        if not file.exists():
+            return None
+        values = parse_object(read_bytes(file), str(file), REMEDY)
+        try:
+            found = from_json_values(Calibration, values, "calibration")
+            if task.kind is REGRESSION:
+                raise ValueError("numbers have no probabilities, and no temperatures")
+            expected = 1 if task.kind is SINGLE_LABEL else task.outputs
+            if len(found.temperatures) != expected:
+                raise ValueError(f"expected {plural(expected, 'temperature', 'temperatures')} for {task.kind}")
+        except (ValueError, LaminaError) as error:
+            raise damaged(str(file), error, REMEDY) from error
+        return found
+
+    def save_calibration(self, calibration: Calibration | None) -> None:
+        """Replace the temperatures, or remove them."""
+        file = self.path / "calibration.json"
+        with self.writing():
+            if calibration is None:
+                file.unlink(missing_ok=True)
+            else:
+                write_json(file, fields_to_json(calibration))
+
+    def _remove_outdated(self) -> None:
+        for name in ("report.json", "calibration.json", "logits.npz"):
+            (self.path / name).unlink(missing_ok=True)
+
+
+def resolve_run(path: Path, runs_dir: Path) -> Path:
+    """The path itself, or where that is a name without a run in this folder, the run of that name in ``runs_dir``."""
+    if str(path) != path.name or (path / "run.json").exists():
+        return path
+    named = runs_dir / path
+    return named if (named / "run.json").exists() else path
+
+
+def find_run(path: Path, runs_dir: Path) -> Path:
+    """A run's folder, by its path or its name in ``runs_dir``; ``RunError`` with suggestions where there is none."""
+    path = resolve_run(path, runs_dir)
+    if path.is_file():
+        folder = path.parent if (path.parent / "run.json").exists() else "the folder that lamina train wrote"
+        raise RunError(f"Expected the folder of a run, got the file {path}. Give {folder}.")
+    if not path.is_dir():
+        places = [path.parent] if str(path) != path.name else [Path(), runs_dir]
+        where = " or ".join("this folder" if place == Path() else str(place) for place in places)
+        known = sorted({file.parent.name for place in places for file in place.glob("*/run.json")})
+        others = suggest(path.name, known) if known else "There are no runs there. Make one with lamina train."
+        raise RunError(f"No run named {path.name} in {where}. {others}")
+    if not (path / "run.json").exists():
+        raise RunError(f"{path} is not a run: it has no run.json. Give the folder of a run.")
+    return path
+
+
+def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """A checkpoint as a run keeps it, and as processes exchange it."""
+    return pack_tensors(checkpoint.tensors, fields_to_json(checkpoint.standing))
+
+
+def unpack_checkpoint(content: bytes, what: str) -> Checkpoint:
+    """What :func:`pack_checkpoint` packed; ``RunError`` where it is damaged."""
+    tensors, values = unpack_tensors(content, what, NO_CHECKPOINT)
+    try:
+        return Checkpoint(tensors, from_json_values(Standing, values, "checkpoint"))
+    except ValueError as error:
+        raise damaged(what, error, NO_CHECKPOINT) from error

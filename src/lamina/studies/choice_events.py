@@ -1,0 +1,198 @@
+"""What happens while a training is chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lamina.errors import escape
+from lamina.runs.overview import describe_start
+from lamina.runs.record import Considered
+from lamina.runs.run import Run
+from lamina.targets import Score
+from lamina.text import format_table
+from lamina.training.events import Event
+from lamina.training.pretrained import native_side_px
+
+
+@dataclass(frozen=True)
+class Decision(Event):
+    """A value that was chosen, and why: the time, the image size, the recipe, whether pretrained weights are used."""
+
+    what: str
+    value: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.value}" + (f" ({self.reason})" if self.reason else "")
+
+
+@dataclass(frozen=True)
+class Comparison(Event):
+    """The candidates that were considered, with their verdicts; ``considered`` in JSON."""
+
+    candidates: tuple[Considered, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As for every event, under the name ``considered``."""
+        return {"event": "considered", "candidates": [dataclasses.asdict(one) for one in self.candidates]}
+
+    def __str__(self) -> str:
+        rows = []
+        for one in self.candidates:
+            score = "" if one.score is None else str(one.score)
+            rows.append((one.net_name, f"{one.side_px} px", str(one.epochs), f"{one.seconds:.0f}", score, one.verdict))
+        return format_table(("considered", "size", "epochs", "seconds", "val", "verdict"), rows)
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """A run that was begun; its events follow. Of several candidates that are trained, only one run stays."""
+
+    run: Run
+    is_candidate: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The run's folder, net, parameters, device and number format."""
+        record = self.run.record
+        return {
+            "event": "started", "run": str(self.run.path), "net": record.net_name, "parameters": record.parameters,
+            "device": record.device.value, "precision": record.precision.value,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        lines = describe_start(self.run.record, has_own_statistics=self.native_side_px is not None)
+        return "\n".join(lines if self.is_candidate else [*lines, f"run: {escape(str(self.run.path))}"])
+
+    @property
+    def native_side_px(self) -> int | None:
+        """The image size that the net was pretrained on, where it is timm's."""
+        return native_side_px(self.run.record.timm or self.run.module)
+
+
+@dataclass(frozen=True)
+class Restart(Event):
+    """A training that starts again with other epochs, because its steps take longer or less than when timed."""
+
+    slowdown: float
+    epochs: int
+    epochs_before: int
+
+    def __str__(self) -> str:
+        return (
+            f"time: steps take {self.slowdown:.2g} times as long as when they were timed; "
+            f"starting again with {self.epochs} instead of {self.epochs_before} epochs"
+        )
+
+
+@dataclass(frozen=True)
+class Trial(Event):
+    """A short training from scratch, whose score on ``val`` says whether the net is worth training in full."""
+
+    net: str
+    side_px: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"trial: {self.net} from scratch at {self.side_px} px, for about {self.seconds:.0f} s"
+
+
+@dataclass(frozen=True)
+class Kept(Event):
+    """The run that is better on ``val``, and where it was trained; another is removed unless it was stopped."""
+
+    run: Run
+    was: Path
+    stopped: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The folders."""
+        stopped = self.stopped and str(self.stopped)
+        return {"event": "kept", "run": str(self.run.path), "was": str(self.was), "stopped": stopped}
+
+    def __str__(self) -> str:
+        path = escape(str(self.run.path))
+        if self.stopped is None:
+            return f"run: {path}"
+        return f"the best run so far is {path}; the training that was stopped is {escape(str(self.stopped))}"
+
+
+@dataclass(frozen=True)
+class Seed(Event):
+    """The score of one of several runs that differ in their seed; ``None`` where it was not evaluated.
+
+    Attributes:
+        seed: of its recipe.
+        run: its folder.
+        split: what it was evaluated on.
+        metric: the name of the score.
+        score: such as an accuracy, from 0 to 1.
+        lower_is_better: as for an error.
+    """
+
+    seed: int
+    run: Path
+    split: str | None
+    metric: str | None
+    score: float | None
+    lower_is_better: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, with the folder as text."""
+        return super().to_json() | {"run": str(self.run)}
+
+    def format(self, value: float) -> str:
+        """A score of this metric, with its name."""
+        return str(Score(self.metric or "", value, lower_is_better=self.lower_is_better))
+
+    def __str__(self) -> str:
+        found = "no score" if self.score is None else f"{self.split} {self.format(self.score)}"
+        return f"seed {self.seed}: {found} ({escape(str(self.run))})"
+
+
+@dataclass(frozen=True)
+class Seeds(Event):
+    """The scores of several runs that differ in their seed.
+
+    Attributes:
+        runs: a ``Seed`` for each.
+        mean: of their scores; ``None`` where a run has none, as the mean of the others would be too good.
+        interval: the 95 % interval of the mean by Student's t; ``None`` for a single run.
+    """
+
+    runs: tuple[Seed, ...]
+    mean: float | None
+    interval: tuple[float, float] | None
+
+    @property
+    def scores(self) -> list[float | None]:
+        """One for each run."""
+        return [one.score for one in self.runs]
+
+    @property
+    def split(self) -> str | None:
+        """What they were evaluated on."""
+        return self.runs[0].split
+
+    def to_json(self) -> dict[str, Any]:
+        """Scores, mean and interval, and what they are of."""
+        first = self.runs[0]
+        return {
+            "event": "seeds", "scores": self.scores, "mean": self.mean,
+            "interval": self.interval and list(self.interval), "metric": first.metric, "split": first.split,
+            "seeds": [one.seed for one in self.runs], "runs": [str(one.run) for one in self.runs],
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        lines, first = [str(one) for one in self.runs], self.runs[0]
+        if self.mean is None:
+            lacking = ", ".join(str(one.seed) for one in self.runs if one.score is None)
+            return "\n".join([*lines, f"no mean, because these seeds have no score: {lacking}"])
+        text = f"mean {first.split} {first.format(self.mean)}"
+        if self.interval is None:
+            return "\n".join([*lines, f"{text} (one run gives no interval)"])
+        unit = "" if first.lower_is_better else " %"
+        low, high = (f"{end:.4g}" if first.lower_is_better else f"{100 * end:.2f}" for end in self.interval)
+        return "\n".join([*lines, f"{text} (95 % interval of the mean {low} to {high}{unit}, {len(self.runs)} runs)"])

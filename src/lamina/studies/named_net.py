@@ -1,0 +1,130 @@
+"""Train a net that is named: its recipe fitted to the images and, with a time limit, to this machine."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from lamina import zoo
+from lamina.data import Dataset
+from lamina.data.load import check_learnable
+from lamina.errors import plural
+from lamina.runs.keep import RunEvent
+from lamina.runs.net_names import NetChoice
+from lamina.runs.overview import describe_recipe
+from lamina.runs.record import Considered
+from lamina.runs.run import Run
+from lamina.studies.candidates import CHOSEN, fit_candidate
+from lamina.studies.choice_events import Decision, Restart, Started
+from lamina.studies.experiments import Candidate, Deadline, Experiment, find_slowdown, fit_to_time
+from lamina.training.events import Epoch, Step
+from lamina.training.pretrained import TimmNet, native_side_px
+from lamina.training.recipe import Recipe, overlay
+
+StartRun: TypeAlias = Callable[..., Run]
+"""``start_run``, which knows the folder of the runs, the run's name, the device and the command."""
+IterTrain: TypeAlias = Callable[..., Generator[RunEvent, None, None]]
+"""``Run.iter_train``, which knows how often to save, and what to do about NaN and diagnoses."""
+
+
+def fit_experiment(
+    net: NetChoice, dataset: Dataset, recipe_name: str | None, given: Mapping[str, Any]
+) -> tuple[Experiment, list[Decision]]:
+    """A net's recipe fitted to the images, with the settings that are given, and what was decided."""
+    check_learnable(dataset)
+    own = zoo.choose_recipe(net.name, net.recipes, recipe_name)
+    side_px = min(dataset.train.shape[1:])
+    candidate = fit_candidate(net, recipe_name or "", dataset, given, side_px)
+    experiment, decisions = candidate.experiment, []
+    if recipe_name == zoo.PUBLISHED:
+        experiment = replace(experiment, recipe=overlay(own, dict(given)))
+    elif candidate.changes[1]:
+        decisions.append(Decision(*candidate.changes))
+    recipe, native_px = experiment.recipe, native_side_px(net.origin if isinstance(net.origin, TimmNet) else None)
+    if native_px is not None and 2 * side_px <= native_px:
+        advice = f"a larger size, such as {min(native_px, 4 * side_px)} px, is usually slower but more accurate"
+        fact = f"the images are {side_px} px, but the net was made for {native_px} px"
+        decisions.append(Decision("size", f"{fact}: {advice}"))
+    if own.flip != recipe.flip and "flip" not in given:
+        decisions.append(Decision("flip", recipe.flip, "mirroring may change the numbers; flip turns it on anyway"))
+    if own.optimizer != recipe.optimizer and "lr" not in given:
+        decisions.append(Decision("lr", f"{recipe.lr:g}", f"usual for {recipe.optimizer}; lr sets another"))
+    return experiment, decisions
+
+
+def iter_named(
+    experiment: Experiment,
+    deadline: Deadline | None,
+    *,
+    start: StartRun,
+    train: IterTrain,
+    device: str,
+    most_epochs: int | None = None,
+) -> Generator[RunEvent, None, None]:
+    """Train a net that is named, with as many epochs as fit before the deadline, if there is one, or the most."""
+    candidate, recipe = Candidate(experiment, min(experiment.dataset.train.shape[1:])), experiment.recipe
+    if deadline is not None:
+        deadline = deadline.with_reserve()
+        candidate, recipe = fit_to_time(experiment, deadline, device, most_epochs)
+        epoch_seconds = (candidate.total_seconds(recipe) - candidate.pace.start_seconds) / recipe.epochs
+        epochs = plural(recipe.epochs, "epoch", "epochs")
+        reason = "" if most_epochs is None else f"the recipe has {most_epochs}"
+        yield Decision("time", f"{deadline.seconds:.0f} s → {epochs} of {epoch_seconds:.1f} s each", reason)
+    yield from iter_candidate(candidate, recipe, deadline, start=start, train=train)
+
+
+def iter_candidate(
+    candidate: Candidate,
+    recipe: Recipe,
+    deadline: Deadline | None,
+    *,
+    start: StartRun,
+    train: IterTrain,
+    considered: Sequence[Considered] = (),
+    evaluates: bool = True,
+) -> Generator[RunEvent, None, Run]:
+    """Begin a run of a candidate and train it; gives the run.
+
+    If its steps take longer than timed, or far less, it starts again with other epochs: a training that is cut short
+    has not lowered its learning rate, and does far worse than one with fewer epochs.
+    """
+    experiment = candidate.experiment
+    while True:
+        yield Decision("recipe", describe_recipe(recipe))
+        run = start(experiment.net, experiment.dataset, recipe)
+        if considered:
+            seconds = round(candidate.total_seconds(recipe), 1)
+            considered = [
+                replace(one, epochs=recipe.epochs, seconds=seconds) if one.verdict == CHOSEN else one
+                for one in considered
+            ]
+            run = run.replace_record(replace(run.record, considered=tuple(considered)))
+        yield Started(run, is_candidate=not evaluates)
+        watch = None if deadline is None else find_slowdown(candidate, recipe, deadline)
+        until = None if deadline is None else deadline.at - candidate.ending_seconds()
+        slowdown, began = None, time.perf_counter()
+        with closing(train(run, until=until, evaluates=evaluates)) as events:
+            for event in events:
+                yield event
+                if watch is not None and isinstance(event, Step | Epoch):
+                    done = event.epoch if isinstance(event, Epoch) else event.epoch - 1 + event.step / event.steps
+                    slowdown = watch(done, time.perf_counter() - began)
+                    if slowdown is not None:
+                        break
+        if slowdown is None or deadline is None:
+            return run
+        candidate = replace(candidate, pace=candidate.pace.slow_down(slowdown))
+        before, recipe = recipe, candidate.spend(deadline)
+        yield Restart(slowdown, recipe.epochs, before.epochs)
+        remove_run(run.path)
+
+
+def remove_run(path: Path) -> None:
+    """Remove a run's folder: hidden first, so that no half of it is ever taken for a run."""
+    shutil.rmtree(path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}")), ignore_errors=True)

@@ -1,0 +1,141 @@
+"""predict --confidence-threshold and --coverage: what they keep, and what they say it is worth, counted again."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import events, run_lamina
+from scipy.special import softmax
+
+from lamina import load_run
+
+NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
+
+
+def train(folder: Path, data: str, name: str, *words: str) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = run_lamina("train", NET, "--data", data, "--val", "0.1", "--epochs", "1", "--name", name, *words)
+        assert done.returncode == 0, done.stderr
+    return folder / "runs" / name
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("doubts")
+
+
+@pytest.fixture(scope="module")
+def trained(folder) -> Path:
+    """A run of the built-in shapes, with val."""
+    return train(folder, "shapes", "one")
+
+
+def find_figures(text: str) -> list[float]:
+    return [float(figure.replace(",", "")) for figure in re.findall(r"[\d,]*\d(?:\.\d+)?", text)]
+
+
+def test_unsure_answers_are_rejected_and_sets_are_shown(trained, workplace, image_set):
+    image = image_set / "test/dark"
+    done = run_lamina("predict", trained, image, "--confidence-threshold", "0.99", "--coverage", "0.8", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "rejecting: below 99 %; of 2,000 images of test, " in done.stderr
+    assert "coverage: 80 %, fitted to 800 images of val; on 2,000 of test, " in done.stderr
+    for event in events(done.stdout):
+        ranked = sorted(event["probabilities"], key=event["probabilities"].get, reverse=True)
+        assert event["rejected"] is (event["probabilities"][ranked[0]] < 0.99)
+        assert event["set"] == ranked[: len(event["set"])]
+        assert len(event["set"]) > 1  # a net that has hardly learned
+    done = run_lamina("predict", trained, image, "--confidence-threshold", "0.99")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()[1:]
+    count = len(list(image.glob("*.png")))
+    assert len(lines) == count
+    assert all(line.split("\t")[1].startswith("rejected (") for line in lines)
+    run_lamina("predict", trained, image, "--confidence-threshold", "0.01", "--coverage", "0.8", "--output", "all.csv")
+    with Path("all.csv").open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert len(rows) == count
+    assert {row["rejected"] for row in rows} == {"no"}
+    assert all(row["predicted"] == row["set"].split(";")[0] for row in rows)
+
+
+def test_a_damaged_calibration_is_named(trained, workplace, image_set):
+    file = trained / "calibration.json"
+    before = file.read_text()
+    try:
+        file.write_text(before.replace("val", "other"))
+        done = run_lamina("predict", trained, image_set / "test/dark/0.png")
+        assert done.returncode == 2
+        assert f"{file} is damaged: " in done.stderr
+    finally:
+        file.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--confidence-threshold", "80"), "--confidence-threshold was 80, but must be between 0 and 1, such as 0.9."),
+        (("--coverage", "1"), "--coverage was 1, but must be between 0 and 1, such as 0.9."),
+        (
+            ("--coverage", "0.9", "--top", "2"),
+            "--coverage says what is shown of each image, and so does --top. Leave out one of them.",
+        ),
+        (
+            ("--coverage", "0.9999"),
+            "--coverage was 0.9999, but val has only 800 images: too few to promise that. Give a lower coverage.",
+        ),
+    ],
+)
+def test_doubts_that_cannot_be_had_are_said(words, message, trained, workplace, image_set):
+    done = run_lamina("predict", trained, image_set / "test/dark/0.png", *words)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"lamina: {message}"
+
+
+def test_what_doubts_are_worth_is_what_the_answers_say(trained, workplace, image_set):
+    run = load_run(trained)
+    (temperature,) = run.calibration.temperatures
+    val, test = (run.outputs[split] for split in ("val", "test"))
+    held, probabilities = (softmax(one.logits.astype(float) / temperature, axis=1) for one in (val, test))
+    is_right = probabilities.argmax(axis=1) == test.targets
+    limit = round(float(np.median(probabilities.max(axis=1))), 3)
+    kept = probabilities.max(axis=1) >= limit
+    done = run_lamina("predict", trained, image_set / "test", "--confidence-threshold", str(limit), "--coverage", "0.8")
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("rejecting: "))
+    expected = 100 * limit, 2000, 100 * kept.mean(), 100 * is_right[kept].mean(), 100 * is_right.mean()
+    assert find_figures(line) == pytest.approx(expected, abs=0.051)
+    # Of n val images, the ceil(0.8 (n + 1)) with the most probable right class set the limit.
+    own = np.sort(held[np.arange(800), val.targets])[::-1]
+    sets = probabilities >= own[641 - 1]
+    sets[np.arange(2000), probabilities.argmax(axis=1)] = True
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("coverage: "))
+    expected = 80, 800, 2000, 100 * sets[np.arange(2000), test.targets].mean(), sets.sum(axis=1).mean()
+    assert find_figures(line) == pytest.approx(expected, abs=0.051)
+
+
+def test_numbers_get_margins(folder, workplace, image_set):
+    run = train(folder, "shapes-pose", "pose")
+    done = run_lamina("predict", run, image_set / "test/dark", "--coverage", "0.9", "--json")
+    assert done.returncode == 0, done.stderr
+    val, test = (load_run(run).outputs[split] for split in ("val", "test"))
+    apart = [np.abs(one.logits - one.targets) for one in (val, test)]
+    margins = np.sort(apart[0], axis=0)[721 - 1]
+    names = load_run(run).record.task.target_names
+    for event in events(done.stdout):
+        assert event["margins"] == pytest.approx(dict(zip(names, margins.tolist(), strict=True)), rel=1e-4)
+    shares = 100 * (apart[1] <= margins).mean(axis=0)
+    assert find_figures(done.stderr)[:5] == pytest.approx([90, 800, 2000, *shares], abs=0.051)
+    done = run_lamina("predict", run, image_set / "test/dark", "--confidence-threshold", "0.9")
+    assert "--confidence-threshold is for probabilities, but the model gives numbers. Try --coverage." in done.stderr
+
+
+def test_labels_have_no_sets(folder, workplace, image_set):
+    run = train(folder, "shapes-attributes", "labels")
+    done = run_lamina("predict", run, image_set / "test/dark", "--coverage", "0.9")
+    assert done.returncode == 2
+    assert "--coverage is for one answer per image, but the model gives labels, each for itself." in done.stderr

@@ -1,0 +1,312 @@
+"""lamina data finds injected wrong labels and copies, says how sure it is, and changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import events, run_lamina, run_process, write_images
+from PIL import Image
+
+
+def digest_files(folder: Path) -> dict[str, str]:
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bright and dark squares, of which one in each split is in the wrong folder, and one is there twice, mirrored."""
+    folder = tmp_path_factory.mktemp("mislabelled")
+    for split, count, seed in (("train", 60, 1), ("test", 10, 2)):
+        write_images(folder / split, count, seed=seed)
+        (folder / split / "bright" / "3.png").rename(folder / split / "dark" / "wrong.png")
+    with Image.open(folder / "train" / "dark" / "7.png") as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "test" / "dark" / "copy.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def squares(mislabelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was trained on them."""
+    runs = tmp_path_factory.mktemp("runs")
+    words = ("train", "mlp", "--data", mislabelled, "--epochs", "8", "--name", "squares", "--device", "cpu")
+    trained = run_lamina(*words, "--runs-dir", runs)
+    assert trained.returncode == 0, trained.stderr
+    return runs / "squares"
+
+
+def test_wrong_labels_are_found_by_nets_trained_for_it(mislabelled, tmp_path):
+    before = digest_files(mislabelled)
+    sheet = tmp_path / "label-issues.png"
+    told = run_process("data", mislabelled, "--labels", "--from", "scratch", "--json", "--label-issues", sheet)
+    assert told.returncode == 0, told.stderr
+    (event,) = events(told.stdout)
+    assert event.keys() == {"event", "label_issues", "agreement", "injected_recall"}
+    assert event["event"] == "labels"
+    # How many are listed follows from probabilities, which differ a little between processors.
+    first = {(one["image"], one["given"], one["suggested"]) for one in event["label_issues"][:2]}
+    assert first
+    assert first <= {(f"{split}/dark/wrong.png", "dark", "bright") for split in ("train", "test")}
+    scores = [one["score"] for one in event["label_issues"]]
+    assert scores == sorted(scores, reverse=True)
+    assert event["injected_recall"] == 1
+    assert event["agreement"].keys() == {"train", "val", "test"}
+    assert event["agreement"]["train"] > 0.9
+    assert "warning" not in told.stderr
+    assert "Leave no test image out" in told.stderr
+    with Image.open(sheet) as drawn:
+        assert drawn.format == "PNG"
+    assert digest_files(mislabelled) == before
+
+
+def test_text_says_how_many_are_wrong_and_how_many_planted_ones_were_found(mislabelled):
+    told = run_lamina("data", mislabelled, "--labels", "--from", "scratch", "--top", "1", "--device", "cpu")
+    assert told.returncode == 0, told.stderr
+    assert "device: cpu (as requested)" in told.stderr.splitlines()
+    lines = told.stdout.splitlines()
+    assert lines[0].startswith("train: ")
+    assert "labels are likely wrong" in lines[0]
+    assert "of 2 labels that were exchanged between images at random for a test, 2 were found (100 %)" in lines
+    assert "dark/wrong.png" in told.stdout
+
+
+def test_a_runs_model_names_them_too_and_says_what_it_was_trained_on(mislabelled, workplace):
+    trained = run_lamina("train", "mlp", "--data", mislabelled, "--epochs", "8", "--name", "squares", "--device", "cpu")
+    assert trained.returncode == 0, trained.stderr
+    told = run_lamina("data", mislabelled, "--with", "runs/squares", "--device", "cpu")
+    assert told.returncode == 0, told.stderr
+    assert "device: cpu (as requested)" in told.stderr.splitlines()
+    assert "test/dark/wrong.png" in told.stdout
+    assert "the model was trained on these" in told.stdout
+    labels, hard, outliers = events(run_lamina("data", mislabelled, "--with", "runs/squares", "--json").stdout)
+    assert labels["injected_recall"] is None
+    assert [each["event"] for each in (hard, outliers)] == ["hard", "outliers"]
+    assert hard["splits"] == ["val", "test"]  # the model was not trained on these
+    pair = next(pair for pair in hard["pairs"] if pair["true"] == "dark")
+    assert pair["predicted"] == "bright"
+    assert {"image": "test/dark/wrong.png", "split": "test"} in pair["images"]
+    assert pair["images"] == len(pair["images"])
+    assert pair["interval"][0] < pair["images"] / pair["of"] < pair["interval"][1]
+    assert hard["losses"][0]["image"] in {one["image"] for one in pair["images"]}
+    assert {"image", "split", "isolation"} == outliers["outliers"][0].keys()
+
+
+def test_an_odd_image_in_an_archive_is_named_and_hard_ones_are_drawn(mislabelled, workplace):
+    archive = workplace / "squares.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for file in sorted(mislabelled.rglob("*.png")):
+            packed.write(file, file.relative_to(mislabelled))
+        bands = np.zeros((12, 12, 3), np.uint8)
+        bands[::3] = 255
+        Image.fromarray(bands).save(workplace / "odd.png")
+        packed.write(workplace / "odd.png", "test/dark/odd.png")
+    trained = run_lamina("train", "mlp", "--data", archive, "--epochs", "8", "--name", "squares", "--device", "cpu")
+    assert trained.returncode == 0, trained.stderr
+    told = run_lamina("data", archive, "--with", "runs/squares", "--hard", "hard.png", "--top", "2")
+    assert told.returncode == 0, told.stderr
+    lines = told.stdout.splitlines()
+    assert "what the model finds hard, among 34 images of val and test:" in lines
+    assert lines[lines.index("least like any other image, to the model:") + 2].startswith("test/dark/odd.png\ttest\t")
+    with Image.open(workplace / "hard.png") as drawn:
+        assert drawn.format == "PNG"
+
+
+def test_numbers_have_largest_errors_but_no_pairs(tmp_path, workplace):
+    table = write_images(tmp_path / "sizes", 30) / "size.csv"
+    sizes = np.linspace(0, 1, 60)
+    sizes[17] = 40  # a slip
+    rows = [
+        f"{'bright' if row < 30 else 'dark'}/{row % 30}.png,{size},{'test' if row % 4 == 1 else 'train'}"
+        for row, size in enumerate(sizes)
+    ]
+    table.write_text("\n".join(["image,size,split", *rows]))
+    trained = run_lamina("train", "mlp", "--data", table, "--epochs", "2", "--name", "sizes", "--device", "cpu")
+    assert trained.returncode == 0, trained.stderr
+    hard, outliers = events(run_lamina("data", table, "--with", "runs/sizes", "--json").stdout)
+    assert (hard["classes"], hard["pairs"], outliers["event"]) == ([], [], "outliers")
+    assert (hard["losses"][0]["image"], hard["losses"][0]["true"]) == ("bright/17.png", "40")
+    told = run_lamina("data", table, "--with", "runs/sizes", "--hard", "hard.png")
+    assert told.returncode == 0, told.stderr
+    assert "likely wrong" not in told.stdout
+    assert (workplace / "hard.png").exists()
+
+
+def test_copies_in_two_splits_are_found(mislabelled):
+    told = run_lamina("data", mislabelled, "--duplicates", "--json")
+    assert told.returncode == 0, told.stderr
+    (event,) = events(told.stdout)
+    pair = event["pairs"][0]
+    assert {pair["first"], pair["second"]} == {"train/dark/7.png", "test/dark/copy.png"}
+    assert pair["splits"] == ["train", "test"]
+    assert pair["distance"] < 0.01
+    assert "mirrored" in run_lamina("data", mislabelled, "--duplicates").stdout
+
+
+def test_the_figure_without_near_duplicates_of_training_images_is_given_unasked(mislabelled, image_set, workplace):
+    trained = run_lamina("train", "mlp", "--data", mislabelled, "--epochs", "8", "--name", "squares", "--device", "cpu")
+    assert trained.returncode == 0, trained.stderr
+    told = run_lamina("evaluate", "runs/squares")
+    assert told.returncode == 0, told.stderr
+    assert (
+        "1 of 21 test images is a near-duplicate of training images; without them: test accuracy 95.0 % "
+        "(95 % interval 76.4 to 99.1 %, 20 images)"
+    ) in told.stdout
+    (event,) = events(run_lamina("evaluate", "runs/squares", "--json").stdout)
+    assert (event["near_duplicates"], event["score_without"]) == (1, 0.95)
+    for quiet in (("--split", "train"), ("--data", image_set)):  # on other data it has to be asked for
+        told = run_lamina("evaluate", "runs/squares", *quiet)
+        assert told.returncode == 0, told.stderr
+        assert "near-duplicate" not in told.stdout + told.stderr
+    told = run_lamina("evaluate", "runs/squares", "--data", image_set, "--near-duplicates")
+    assert "none of the test images is a near-duplicate of a training image" in told.stdout
+    assert run_lamina("evaluate", "runs/squares", "--near-duplicates", "--split", "train").returncode == 2
+
+
+def test_train_says_it_too_where_the_search_is_a_small_part(mislabelled, workplace):
+    trained = run_lamina("train", "mlp", "--data", mislabelled, "--epochs", "60", "--json", "--device", "cpu")
+    assert trained.returncode == 0, trained.stderr
+    assert events(trained.stdout)[-1]["near_duplicates"] == 1
+
+
+def test_large_images_are_not_copied_to_be_compared(tmp_path):
+    random = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 60), ("test", 20)):
+        arrays[f"x_{split}"] = random.integers(0, 256, (count, 256, 256, 3), dtype=np.uint8)
+        arrays[f"y_{split}"] = np.arange(count) % 2
+    np.savez(tmp_path / "large.npz", **arrays)
+    assert run_lamina("data", tmp_path / "large.npz").returncode == 0  # it is in the cache from now on
+    tracemalloc.start()
+    told = run_lamina("data", tmp_path / "large.npz", "--duplicates")
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert told.returncode == 0, told.stderr
+    assert peak_bytes < 0.75 * sum(array.nbytes for array in arrays.values())
+
+
+def test_the_contact_sheet_is_drawn_whatever_else_is_looked_for(mislabelled, squares, workplace):
+    for number, words in enumerate((("--labels", "--from", "scratch"), ("--duplicates",), ("--with", squares))):
+        told = run_lamina("data", mislabelled, *words, "--contact-sheet", f"{number}.png", "--json")
+        assert told.returncode == 0, told.stderr
+        assert f"contact sheet: {number}.png" in told.stderr.splitlines()
+        with Image.open(workplace / f"{number}.png") as sheet:
+            assert sheet.format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--size", "6"), "reads images as for its training, and draws no splits. Leave out --size."),
+        (("--val", "0.2", "--label-from", "name"), "and draws no splits. Leave out --val."),
+    ],
+)
+def test_what_a_run_fixes_cannot_be_given_for_other_data(mislabelled, squares, image_set, words, message):
+    told = run_lamina("data", image_set, "--with", squares, *words)
+    assert told.returncode == 2
+    assert told.stderr.splitlines()[-1].endswith(message)
+    own = run_lamina("data", mislabelled, "--with", squares, "--label-from", "name")
+    assert own.returncode == 2
+    assert own.stderr.splitlines()[-1].endswith(
+        "was trained on this data, which is read as it was then. Leave out --label-from."
+    )
+
+
+def test_other_data_can_be_read_in_its_own_way(squares, tmp_path):
+    folder = write_images(tmp_path / "flat", 4)
+    for file in sorted(folder.rglob("*.png")):
+        file.rename(folder / f"{file.parent.name}{file.name}")
+    for name in ("bright", "dark"):
+        (folder / name).rmdir()
+    told = run_lamina("data", folder, "--with", squares, "--label-from", "name", "--json")
+    assert told.returncode == 0, told.stderr
+    assert {"8 test"} <= set(re.findall(r"\d+ test", told.stderr))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--labels", "--with", "runs/none"), "Give one of the two."),
+        (("--label-issues", "found.png"), "--label-issues draws likely wrong labels. Give --labels or --with RUN too."),
+        (("--labels", "--hard", "found.png"), "--hard draws what a run's model finds hard. Give --with RUN too."),
+        (("--duplicates", "--label-issues", "found.png"), "Give --labels or --with RUN too."),
+        (("--labels", "--label-issues", "found.jpg"), "must end in .png"),
+        (("--labels", "--device", "mps"), "device was 'mps', but torch finds none here."),
+        (("--labels", "--top", "0"), "must be at least 1"),
+        (("--duplicates", "--net", "mine.py"), "Give --with RUN too."),
+        (("--duplicates", "--from", "scratch"), "Give --labels too."),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(mislabelled, flags, message):
+    told = run_lamina("data", mislabelled, *flags)
+    assert told.returncode == 2
+    assert message in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("bright", "dark", "message"),
+    [
+        (20, 0, "lamina: few has no training images of dark. Add some, or remove the class."),
+        (
+            6,
+            1,
+            "Expected at least 8 training images to find wrong labels among, got 7. Look at each of them yourself",
+        ),
+    ],
+)
+def test_too_little_to_look_for_wrong_labels_is_refused(tmp_path, bright, dark, message):
+    folder = write_images(tmp_path / "few" / "train", 20)
+    for name, count in (("bright", bright), ("dark", dark)):
+        for file in sorted((folder / name).iterdir())[count:]:
+            file.unlink()
+    write_images(tmp_path / "few" / "test", 2, seed=1)
+    told = run_lamina("data", tmp_path / "few", "--labels", "--from", "scratch")
+    assert told.returncode == 2
+    assert message in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_a_class_with_one_image_is_no_obstacle(tmp_path):
+    folder = write_images(tmp_path / "few" / "train", 9)
+    for file in sorted((folder / "dark").iterdir())[1:]:
+        file.unlink()
+    write_images(tmp_path / "few" / "test", 2, seed=1)
+    told = run_lamina("data", tmp_path / "few", "--labels", "--from", "scratch")
+    assert told.returncode == 0, told.stderr
+
+
+def test_one_class_is_refused_as_train_does(tmp_path):
+    folder = write_images(tmp_path / "one", 20)
+    for file in (folder / "dark").iterdir():
+        file.unlink()
+    (folder / "dark").rmdir()
+    told, trained = (run_lamina(*words) for words in (("data", folder, "--labels"), ("train", "mlp", "--data", folder)))
+    assert told.returncode == trained.returncode == 2
+    assert told.stderr.splitlines()[-1] == trained.stderr.splitlines()[-1]
+
+
+def test_nets_that_know_nothing_say_so(tmp_path):
+    random = np.random.default_rng(0)
+    alike = np.repeat(random.integers(0, 256, (1, 12, 12, 3), dtype=np.uint8), 30, axis=0)
+    noise = random.integers(0, 256, (30, 12, 12, 3), dtype=np.uint8)
+    pixels, targets = np.concatenate([noise, alike]), np.arange(60) % 2
+    np.savez(tmp_path / "noise.npz", x_train=pixels, y_train=targets, x_test=noise[:10], y_test=targets[:10])
+    told = run_lamina("data", tmp_path / "noise.npz", "--labels", "--from", "scratch")
+    assert told.returncode == 0, told.stderr
+    assert "30 training images are copies of each other, or nearly, and too many" in told.stderr
+    assert "warning: the nets agree with only" in told.stderr
+    assert "Most of the labels listed are likely right, unless very many are wrong" in told.stderr
+
+
+def test_numbers_have_no_wrong_labels(tmp_path):
+    table = write_images(tmp_path, 20) / "size.csv"
+    sizes = np.random.default_rng(0).random(40)
+    rows = [f"{'bright' if row < 20 else 'dark'}/{row % 20}.png,{size}" for row, size in enumerate(sizes)]
+    table.write_text("\n".join(["image,size", *rows]))
+    told = run_lamina("data", table, "--labels")
+    assert told.returncode == 2
+    assert "a number is not right or wrong" in told.stderr

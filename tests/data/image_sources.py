@@ -1,0 +1,120 @@
+"""A small set of images, and every form in which lamina takes it."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Pixels by path: ``train/cat/0000.png`` and so on."""
+
+    pixels: dict[str, np.ndarray]
+
+    @cached_property
+    def encoded(self) -> dict[str, bytes]:
+        files = {}
+        for path, pixels in self.pixels.items():
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, Path(path).suffix[1:].upper())
+            files[path] = buffer.getvalue()
+        return files
+
+    def write_folder(self, root: Path) -> Path:
+        for path, data in self.encoded.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(data)
+        return root
+
+    def write_zip(self, path: Path, top: str = "") -> Path:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in self.encoded.items():
+                archive.writestr(top + name, data)
+        return path
+
+    def write_tar(self, path: Path, top: str = "") -> Path:
+        with tarfile.open(path, f"w:{path.suffix[1:] if path.suffix != '.tar' else ''}") as archive:
+            for name, data in self.encoded.items():
+                member = tarfile.TarInfo(top + name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+        return path
+
+    def select(self, split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+        """What lamina should make of a split: pixels, targets and names, in the order of the paths."""
+        names = sorted(path for path in self.pixels if path.startswith(f"{split}/"))
+        classes = sorted({path.split("/")[1] for path in self.pixels})
+        targets = np.array([classes.index(name.split("/")[1]) for name in names])
+        return np.stack([self.pixels[name] for name in names]), targets, tuple(names)
+
+
+def make_images(splits: dict[str, int], side_px: int = 8) -> ImageSet:
+    random = np.random.default_rng(7)
+    return ImageSet(
+        {
+            f"{split}/{name}/{number:04d}.png": random.integers(0, 256, (side_px, side_px, 3), np.uint8)
+            for split, count in splits.items()
+            for name in ("cat", "dog", "owl")
+            for number in range(count)
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Batches:
+    """CIFAR-10's official files, with a few images each."""
+
+    files: dict[str, bytes]
+    train: np.ndarray
+    train_targets: np.ndarray
+    test: np.ndarray
+    test_targets: np.ndarray
+
+    def write_folder(self, folder: Path) -> Path:
+        folder.mkdir(parents=True)
+        for name, data in self.files.items():
+            (folder / name).write_bytes(data)
+        return folder
+
+    def write_archive(self, path: Path) -> Path:
+        with tarfile.open(path, "w:gz") as archive:
+            folder = tarfile.TarInfo("cifar-10-batches-py")
+            folder.type = tarfile.DIRTYPE
+            archive.addfile(folder)
+            for name, data in self.files.items():
+                member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+        return path
+
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def make_batches(protocol: int = 2, per_batch: int = 10) -> Batches:
+    random = np.random.default_rng(3)
+    train = random.integers(0, 256, (5 * per_batch, 3, 32, 32), np.uint8)
+    test = random.integers(0, 256, (per_batch, 3, 32, 32), np.uint8)
+    train_targets, test_targets = (random.permutation(np.arange(count) % 10) for count in (len(train), len(test)))
+
+    def batch(pixels: np.ndarray, targets: np.ndarray) -> bytes:
+        names = [f"image_{number}.png".encode() for number in range(len(pixels))]
+        fields = {b"data": pixels.reshape(len(pixels), -1), b"labels": targets.tolist(), b"filenames": names}
+        return pickle.dumps(fields, protocol)
+
+    files = {"batches.meta": pickle.dumps({"label_names": list(CIFAR10_CLASSES), "num_vis": 3072}, protocol)}
+    for number in range(5):
+        rows = slice(number * per_batch, (number + 1) * per_batch)
+        files[f"data_batch_{number + 1}"] = batch(train[rows], train_targets[rows])
+    files["test_batch"] = batch(test, test_targets)
+    files["readme.html"] = b"<html>"
+    return Batches(files, train.transpose(0, 2, 3, 1), train_targets, test.transpose(0, 2, 3, 1), test_targets)

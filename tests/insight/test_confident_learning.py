@@ -1,0 +1,144 @@
+"""Likely wrong labels: the same as cleanlab's, and injected ones are found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cleanlab.count import compute_confident_joint
+from cleanlab.filter import select_by_confident_learning as find_by_cleanlab
+from cleanlab.rank import get_normalized_margin_for_each_label
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from lamina.data import Images
+from lamina.errors import DataError
+from lamina.insight.confident_learning import (
+    LabelIssue,
+    count_confident,
+    estimate_joint,
+    find_disagreements,
+    find_label_issues,
+    measure_agreement,
+    select_by_confident_learning,
+)
+
+
+def make_case(seed: int, count: int, classes: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Probabilities of a middling net, the labels with some flipped, and which were flipped."""
+    random = np.random.default_rng(seed)
+    truth = random.integers(classes, size=count)
+    truth[: 2 * classes] = np.arange(2 * classes) % classes
+    logits = random.normal(size=(count, classes)) + 2.5 * np.eye(classes)[truth]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    flipped = random.random(count) < noise
+    labels = np.where(flipped, (truth + random.integers(1, classes, size=count)) % classes, truth)
+    return probabilities, labels, flipped
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10**6), st.integers(60, 600), st.integers(2, 12), st.floats(0, 0.4))
+def test_joint_issues_and_order_are_cleanlabs(seed, count, classes, noise):
+    probabilities, labels, _ = make_case(seed, count, classes, noise)
+    assume(np.bincount(labels, minlength=classes).min() > 1)  # of a class with one image, cleanlab warns
+    raw = compute_confident_joint(labels, probabilities, calibrate=False)
+    assert np.array_equal(count_confident(probabilities, labels), raw)
+    joint, theirs = estimate_joint(probabilities, labels), compute_confident_joint(labels, probabilities)
+    # Of equal remainders in a row, which are rounded up depends on numpy's sorting.
+    assert np.array_equal(joint.sum(axis=1), theirs.sum(axis=1))
+    assert np.abs(joint - theirs).max() <= 1
+    assume(theirs.diagonal().all())  # where all labels of a class seem wrong, cleanlab keeps one
+    issues = select_by_confident_learning(probabilities, labels, theirs)
+    expected = find_by_cleanlab(labels, probabilities, filter_by="prune_by_noise_rate", n_jobs=1)
+    assert np.array_equal(np.sort(issues.rows), np.flatnonzero(expected))
+    quality = get_normalized_margin_for_each_label(labels, probabilities)[issues.rows]
+    assert np.allclose(issues.scores, 1 - quality)
+    assert (np.diff(issues.scores) <= 0).all()
+
+
+def test_joint_and_issues_are_cleanlabs_where_no_remainders_are_equal():
+    same = 0
+    for seed in range(40):
+        probabilities, labels, _ = make_case(seed, 997, 3, 0.2)
+        raw = count_confident(probabilities, labels)
+        if any(len(set(row)) < 3 for row in raw.tolist()):
+            continue
+        same += 1
+        assert np.array_equal(estimate_joint(probabilities, labels), compute_confident_joint(labels, probabilities))
+        expected = find_by_cleanlab(labels, probabilities, filter_by="prune_by_noise_rate", n_jobs=1)
+        assert np.array_equal(
+            np.sort(select_by_confident_learning(probabilities, labels).rows), np.flatnonzero(expected)
+        )
+    assert same > 10
+
+
+def test_planted_flips_are_found():
+    probabilities, labels, flipped = make_case(3, 4000, 5, 0.2)
+    issues = select_by_confident_learning(probabilities, labels)
+    found = flipped[issues.rows].sum()
+    assert found / flipped.sum() > 0.8
+    assert found / len(issues.rows) > 0.8
+    plain = find_disagreements(probabilities, labels)
+    assert set(issues.rows) <= set(plain.rows)
+    assert np.array_equal(plain.suggested, probabilities.argmax(axis=1)[plain.rows])
+
+
+def test_nothing_is_found_where_net_and_labels_agree():
+    probabilities = np.eye(3)[[0, 1, 2, 0, 1, 2]] * 0.7 + 0.1
+    assert len(select_by_confident_learning(probabilities, np.array([0, 1, 2, 0, 1, 2])).rows) == 0
+
+
+def test_the_only_image_of_a_class_is_never_a_suspect():
+    probabilities = np.array([[0.9, 0.1, 0.0]] * 10 + [[0.95, 0.05, 0.0]])
+    given = np.array([0] * 10 + [2])
+    assert len(select_by_confident_learning(probabilities, given).rows) == 0
+
+
+def test_labels_are_judged_one_by_one():
+    targets = np.array([[True, False]] * 6 + [[False, True]] * 6)
+    probabilities = np.where(targets, 0.9, 0.1)
+    targets = targets.copy()
+    targets[2, 1] = True  # wrong: yes instead of no
+    targets[8, 1] = False
+    images = Images.from_arrays(np.zeros((12, 2, 2), np.uint8), targets, ("wet", "warm"))
+    assert find_label_issues(images, probabilities) == (
+        LabelIssue(2, 1, "warm: yes", "warm: no", 0.9),
+        LabelIssue(8, 1, "warm: no", "warm: yes", 0.9),
+    )
+
+
+def test_binary_targets_are_two_classes():
+    targets = np.array([True] * 6 + [False] * 6)
+    probabilities = np.where(targets, 0.8, 0.2)[:, None]
+    targets[1] = False
+    images = Images.from_arrays(np.zeros((12, 2, 2), np.uint8), targets, ("is it wet?",))
+    assert find_label_issues(images, probabilities) == (LabelIssue(1, 0, "no", "yes", 0.8),)
+
+
+def agree(probabilities: np.ndarray, targets: np.ndarray):
+    names = None if targets.dtype == bool else [str(number) for number in range(probabilities.shape[1])]
+    images = Images.from_arrays(np.zeros((len(targets), 1, 1), np.uint8), targets, names)
+    return measure_agreement(images, probabilities)
+
+
+def test_a_net_that_knows_little_is_weak_however_rare_a_class_is():
+    probabilities, labels, _ = make_case(0, 2000, 10, 0)
+    agreement = agree(probabilities, labels)
+    right = probabilities.argmax(axis=1) == labels
+    assert agreement.value == pytest.approx(np.mean([right[labels == label].mean() for label in range(10)]))
+    assert not agreement.is_weak
+    assert agree(probabilities[np.arange(2000) // 2 * 2], labels).is_weak  # every other image is mistaken
+    constant = np.tile([0.9, 0.1], (100, 1))
+    assert agree(constant, (np.arange(100) < 5).astype(int)) == (0.5, 0.5)
+    tags = np.arange(100)[:, None] < [5, 20]
+    half = np.where(np.arange(100)[:, None] < [4, 12], 0.9, 0.2)
+    assert agree(half, tags) == (pytest.approx((0.8 + 1 + 0.6 + 1) / 4), 0.5)
+    assert not agree(half, tags).is_weak
+    assert agree(np.where(np.arange(100)[:, None] < [1, 4], 0.9, 0.2), tags).is_weak
+    assert agree(probabilities, np.full(2000, 9)).guessed == 0.1
+    assert not measure_agreement(Images.from_arrays(np.zeros((2, 1, 1), np.uint8), tags[:2]).take([]), half[:0]).is_weak
+
+
+def test_numbers_are_refused():
+    images = Images.from_arrays(np.zeros((3, 2, 2), np.uint8), np.array([0.5, 1.0, 2.0]))
+    with pytest.raises(DataError, match="Expected classes or labels, got numbers"):
+        find_label_issues(images, np.zeros((3, 1)))

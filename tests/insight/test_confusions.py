@@ -1,0 +1,130 @@
+"""Losses and confusions are those of independent formulas; images that are injected as odd are the most isolated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+import torch
+from torch.nn import functional
+
+from lamina import Recipe, Training, load_data, load_net
+from lamina.insight import similarity
+from lamina.insight.confusions import find_confusions, format_predictions, measure_losses
+from lamina.insight.similarity import measure_isolation
+from lamina.training.features import features
+from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
+
+RANDOM = np.random.default_rng(0)
+LOGITS = RANDOM.normal(size=(300, 4)).astype(np.float32)
+CLASSES = RANDOM.integers(0, 4, 300)
+LABELS = RANDOM.random((300, 4)) < 0.4
+SINGLE = SingleLabel(("ant", "bee", "cat", "dog"), shares=(0.25,) * 4)
+MULTI = MultiLabel(("red", "wet", "big", "old"), shares=(0.4,) * 4)
+BINARY = Binary(("spam",), shares=(0.4,))
+NUMBERS = Regression(("width", "height"), medians=(0.0, 0.0), means=(1.0, 2.0), deviations=(2.0, 5.0))
+
+
+def test_losses_are_those_of_each_image():
+    tensor = torch.from_numpy(LOGITS).double()
+    expected = functional.cross_entropy(tensor, torch.from_numpy(CLASSES), reduction="none")
+    assert np.allclose(measure_losses(SINGLE, LOGITS, CLASSES), expected)
+    truth = torch.from_numpy(LABELS).double()
+    expected = functional.binary_cross_entropy_with_logits(tensor, truth, reduction="none")
+    assert np.allclose(measure_losses(MULTI, LOGITS, LABELS), expected.mean(dim=1))
+    assert np.allclose(measure_losses(BINARY, LOGITS[:, :1], LABELS[:, 0]), expected[:, 0])
+    numbers = RANDOM.normal(size=(300, 2)).astype(np.float32)
+    outputs = LOGITS[:, :2] * (2, 5) + (1, 2)
+    assert np.allclose(
+        measure_losses(NUMBERS, LOGITS[:, :2], numbers), (((outputs - numbers) / (2, 5)) ** 2).mean(axis=1), rtol=1e-5
+    )
+    assert measure_losses(SINGLE, LOGITS[:0], CLASSES[:0]).shape == (0,)
+
+
+def test_confusions_are_the_cells_of_the_confusion_matrix_with_the_images_behind_them():
+    classes, pairs = find_confusions(SINGLE, LOGITS, CLASSES)
+    outputs = LOGITS.argmax(axis=1)
+    matrix = sklearn.metrics.confusion_matrix(CLASSES, outputs)
+    names = SINGLE.target_names
+    found = np.zeros((4, 4), int)
+    losses = measure_losses(SINGLE, LOGITS, CLASSES)
+    for pair in pairs:
+        target, predicted = names.index(pair.target), names.index(pair.predicted)
+        found[target, predicted] = len(pair.rows)
+        assert (CLASSES[pair.rows] == target).all()
+        assert (outputs[pair.rows] == predicted).all()
+        assert (np.diff(losses[pair.rows]) <= 0).all()
+        assert pair.images == matrix[target].sum()
+        wilson = scipy.stats.binomtest(len(pair.rows), pair.images).proportion_ci(method="wilson")
+        assert (pair.interval.low, pair.interval.high) == pytest.approx((wilson.low, wilson.high))
+    assert np.array_equal(found, matrix - np.diag(matrix.diagonal()))
+    wrong = {one.target: sorted(one.rows.tolist()) for one in classes}
+    assert wrong == {
+        name: np.flatnonzero((place == CLASSES) & (outputs != place)).tolist() for place, name in enumerate(names)
+    }
+    for ranked in (classes, pairs):
+        lows = [one.interval.low for one in ranked]
+        assert lows == sorted(lows, reverse=True)
+
+
+def test_a_hundred_of_three_hundred_come_before_one_of_two():
+    logits = np.eye(3, dtype=np.float32)[[1] * 100 + [0] * 200 + [2, 1]]
+    _, pairs = find_confusions(
+        SingleLabel(("a", "b", "c"), shares=(0.4, 0.3, 0.3)), logits, np.array([0] * 300 + [1] * 2)
+    )
+    assert [(pair.target, len(pair.rows), pair.images) for pair in pairs] == [("a", 100, 300), ("b", 1, 2)]
+
+
+def test_each_label_is_judged_by_itself_and_numbers_not_at_all():
+    _, pairs = find_confusions(MULTI, LOGITS, LABELS)
+    for place, name in enumerate(MULTI.target_names):
+        matrix = sklearn.metrics.confusion_matrix(LABELS[:, place], LOGITS[:, place] > 0)
+        missed = next(pair for pair in pairs if (pair.target, pair.predicted) == (f"{name}: yes", f"{name}: no"))
+        invented = next(pair for pair in pairs if (pair.target, pair.predicted) == (f"{name}: no", f"{name}: yes"))
+        assert [len(missed.rows), len(invented.rows)] == [matrix[1, 0], matrix[0, 1]]
+        assert [missed.images, invented.images] == [matrix[1].sum(), matrix[0].sum()]
+        assert (np.diff(LOGITS[missed.rows, place]) >= 0).all()  # the most certain mistake first
+        assert (np.diff(LOGITS[invented.rows, place]) <= 0).all()
+    classes, pairs = find_confusions(BINARY, LOGITS[:, :1], LABELS[:, 0])
+    assert {(pair.target, pair.predicted) for pair in pairs} == {("no", "yes"), ("yes", "no")}
+    assert {one.target for one in classes} == {"no", "yes"}
+    assert find_confusions(NUMBERS, LOGITS[:, :2], LOGITS[:, :2]) == ((), ())
+    assert find_confusions(SINGLE, np.eye(4, dtype=np.float32), np.arange(4)) == ((), ())
+
+
+def test_answers_are_put_into_words():
+    logits = np.array([[2, -1, 0.5, -3]], np.float32)
+    assert format_predictions(SINGLE, logits) == ("ant",)
+    assert format_predictions(MULTI, logits) == ("red, big",)
+    assert format_predictions(BINARY, logits[:, 1:2]) == ("no",)
+    assert format_predictions(NUMBERS, logits[:, :2]) == ("5, -3",)
+
+
+@pytest.mark.parametrize("most_known", [100, 40])
+def test_isolation_is_the_mean_distance_to_the_nearest_others(most_known, monkeypatch):
+    monkeypatch.setattr(similarity, "MOST_KNOWN", most_known)
+    given = RANDOM.normal(size=(100, 5)).astype(np.float32)
+    known = np.linspace(0, 99, most_known).astype(int)
+    unit = given / np.linalg.norm(given, axis=1, keepdims=True)
+    cosines = unit @ unit[known].T
+    cosines[known[None] == np.arange(100)[:, None]] = -np.inf
+    expected = 1 - np.sort(cosines, axis=1)[:, -10:].mean(axis=1)
+    assert np.allclose(measure_isolation(torch.from_numpy(given)), expected, atol=1e-5)
+    assert measure_isolation(torch.ones(1, 3)).tolist() == [0]
+
+
+@pytest.mark.slow
+def test_planted_odd_images_are_the_most_isolated_to_a_trained_model():
+    """Noise and chequers, to a model that tells shapes apart."""
+    data = load_data("shapes")
+    training = Training(load_net("cnn-s"), data.train.take(range(1000)), Recipe(epochs=1, batch_size=50), device="cpu")
+    for _ in training:
+        pass
+    usual = data.test.take(range(300)).pixels
+    noise = RANDOM.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    rows, columns = np.mgrid[:32, :32]
+    chequers = [np.where((rows // side + columns // side) % 2, 230, 20).astype(np.uint8) for side in (2, 4)]
+    odd = np.concatenate([noise, np.stack([np.repeat(each[..., None], 3, axis=2) for each in chequers])])
+    most = np.argsort(-measure_isolation(features(training.model, np.concatenate([usual, odd]))))[:10]
+    assert set(range(300, 305)) <= set(most.tolist())

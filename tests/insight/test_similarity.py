@@ -1,0 +1,154 @@
+"""Injected copies are found, shifted, mirrored, recoloured and compressed; other images are left alone."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+from PIL import Image, ImageEnhance
+
+from lamina.data import load_data
+from lamina.insight import similarity
+from lamina.insight.similarity import (
+    Pair,
+    compute_signatures,
+    find_near_duplicates,
+    find_neighbours,
+    find_overlap,
+    group_copies,
+    group_pairs,
+    measure_isolation,
+)
+from lamina.training.task import task_of
+
+CHANGES = ("shifted", "mirrored", "compressed", "recoloured")
+
+
+def change(pixels: np.ndarray, how: str, random: np.random.Generator) -> np.ndarray:
+    """A copy as the near-duplicates of this world are."""
+    height, width, channels = pixels.shape
+    image = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+    match how:
+        case "shifted":
+            down, right = [(1, 2), (-2, 1), (0, -2), (2, 0)][random.integers(4)]
+            padded = np.pad(pixels, ((2, 2), (2, 2), (0, 0)), mode="edge")
+            return padded[2 + down : 2 + down + height, 2 + right : 2 + right + width]
+        case "mirrored":
+            return pixels[:, ::-1]
+        case "compressed":
+            file = io.BytesIO()
+            image.save(file, "JPEG", quality=50)
+            return np.asarray(Image.open(file)).reshape(pixels.shape)
+    for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = kind(image).enhance(random.uniform(0.9, 1.1))
+    return np.asarray(image).reshape(pixels.shape)
+
+
+def draw_images(count: int, side_px: int = 32, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """Smooth random fields, whose spectrum falls like that of photographs, with a little noise."""
+    random = np.random.default_rng(seed)
+    frequencies = np.hypot(*np.meshgrid(np.fft.fftfreq(side_px), np.fft.fftfreq(side_px)))
+    spectrum = random.normal(size=(count, channels, side_px, side_px)) / np.maximum(frequencies, 1 / side_px) ** 1.6
+    planes = scipy.fft.ifft2(spectrum * np.exp(2j * np.pi * random.random(spectrum.shape))).real
+    planes = 0.2 * planes + 0.8 * planes[:, :1]
+    planes = (planes - planes.mean((2, 3), keepdims=True)) / planes.std((2, 3), keepdims=True)
+    return (128 + 45 * planes).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def inject(pixels: np.ndarray, copies: int) -> tuple[np.ndarray, dict[tuple[int, int], str]]:
+    random = np.random.default_rng(5)
+    injected = {(place, len(pixels) + place): CHANGES[place % 4] for place in range(copies)}
+    made = [change(np.asarray(pixels[first]), how, random) for (first, _), how in injected.items()]
+    return np.concatenate([pixels, np.stack(made)]), injected
+
+
+@pytest.mark.parametrize(("side_px", "channels"), [(32, 3), (28, 1), (96, 3)])
+def test_planted_copies_are_found_and_nothing_else(side_px, channels):
+    pixels, injected = inject(draw_images(200, side_px, channels), 40)
+    pairs = find_near_duplicates(pixels)
+    assert {(pair.first, pair.second) for pair in pairs} == set(injected)
+    assert all(pair.mirrored == (injected[pair.first, pair.second] == "mirrored") for pair in pairs)
+    distances = [pair.distance for pair in pairs]
+    assert distances == sorted(distances)
+    assert distances[0] < 0.02
+
+
+def test_copies_between_two_sets_are_the_same_as_within_both():
+    pixels, injected = inject(draw_images(60), 20)
+    pairs = find_near_duplicates(pixels[60:], others=pixels[:60])
+    assert {(pair.second, pair.first + 60) for pair in pairs} == set(injected)
+    within = {(pair.first, pair.second): pair.distance for pair in find_near_duplicates(pixels)}
+    assert all(abs(within[pair.second, pair.first + 60] - pair.distance) < 0.02 for pair in pairs)
+
+
+def test_images_of_one_colour_are_no_duplicates():
+    flat = np.repeat(np.arange(0, 250, 25, dtype=np.uint8), 32 * 32 * 3).reshape(10, 32, 32, 3)
+    assert find_near_duplicates(np.concatenate([flat, flat])) == ()
+
+
+def test_a_likeness_of_layout_is_no_duplicate():
+    """Sky above sea and sky above grass: the same two bands, but of other colours."""
+    bands = np.zeros((2, 32, 32, 3), np.uint8)
+    bands[:, :16] = (120, 160, 220)
+    bands[0, 16:], bands[1, 16:] = (20, 60, 140), (60, 140, 30)
+    bands += np.random.default_rng(0).integers(0, 12, bands.shape, dtype=np.uint8)
+    assert find_near_duplicates(bands) == ()
+
+
+def test_signatures_are_the_cosine_transform_and_blocks_change_nothing(monkeypatch):
+    pixels = draw_images(37)
+    signatures = compute_signatures(pixels)
+    expected = scipy.fft.dctn(pixels.mean(axis=3), norm="ortho", axes=(1, 2))[:, :8, :8]
+    # The constant's row and column have another factor in the orthonormal transform.
+    expected[:, 0] *= np.sqrt(2)
+    expected[:, :, 0] *= np.sqrt(2)
+    expected = expected.reshape(37, 64)[:, 1:]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert np.allclose(signatures.numpy(), expected, atol=1e-4)
+    likeness, rows = find_neighbours(signatures, signatures, 4)
+    monkeypatch.setattr(similarity, "BLOCK", 10)
+    again = find_neighbours(compute_signatures(pixels), signatures, 4)
+    assert torch.allclose(again[0], likeness, atol=1e-5)
+    assert torch.equal(again[1], rows)
+    cosines = expected @ expected.T
+    assert np.array_equal(rows.numpy(), np.argsort(-cosines, axis=1)[:, :4])
+
+
+def test_pairs_connect_groups():
+    pairs = [Pair(4, 5, 0.1, False), Pair(0, 5, 0.1, False), Pair(1, 2, 0.1, False)]
+    assert group_pairs(6, pairs) == [0, 1, 1, 3, 0, 0]
+
+
+def test_identical_images_are_one_group_even_of_one_colour():
+    pixels, _ = inject(draw_images(30), 4)
+    pixels = np.concatenate([pixels, np.full((12, 32, 32, 3), 200, np.uint8), pixels[9:10]])
+    groups = group_copies(pixels)
+    assert groups[:34] == [*range(30), *range(4)]
+    assert groups[34:] == [34] * 12 + [9]
+
+
+def test_the_odd_one_out_is_the_most_isolated():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(50, 8)) * 0.1 + np.eye(8)[0]
+    features[17] = np.eye(8)[3]
+    assert measure_isolation(torch.from_numpy(features)).argmax() == 17
+
+
+@pytest.mark.cifar10
+@pytest.mark.slow
+def test_planted_copies_of_real_images_are_found(cifar10):
+    pixels, injected = inject(np.asarray(cifar10.train.take_evenly(1500).pixels), 100)
+    found = {(pair.first, pair.second) for pair in find_near_duplicates(pixels)}
+    assert len(found & set(injected)) >= 95
+    assert len(found - set(injected)) <= 5  # the set has a few of its own
+
+
+def test_images_of_which_none_is_new_have_no_score():
+    train = load_data("shapes").train
+    images = train.take(range(3))
+    found = find_overlap(task_of(train), np.zeros((3, 10), np.float32), images, train)
+    assert found.rows.tolist() == [0, 1, 2]
+    assert str(found) == "3 of 3 train images are near-duplicates of training images; without them: none is left"

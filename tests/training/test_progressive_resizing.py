@@ -1,0 +1,116 @@
+"""Images that grow during a training."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lamina.data import Images
+from lamina.errors import RecipeError
+from lamina.nets import (
+    BatchNorm,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Linear,
+    MaxPool2d,
+    Net,
+    Output,
+    ReLU,
+)
+from lamina.training.events import Epoch
+from lamina.training.loop import Training
+from lamina.training.recipe import Recipe
+
+SMALL = Net(Conv2d(8, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Linear(16), ReLU(), Dropout(0.2), Output())
+
+
+def random_images(count=60, side_px=8):
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (count, side_px, side_px, 3), dtype=np.uint8)
+    return Images(pixels, generator.integers(0, 4, count), tuple("abcd"), tuple(map(str, range(count))), "train")
+
+
+def train(training):
+    return [event for event in training if isinstance(event, Epoch)]
+
+
+def weights_of(training):
+    return {name: weight.clone() for name, weight in training.model.state_dict().items()}
+
+
+def same_weights(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+GROWING = Recipe(epochs=4, batch_size=20, optimizer="sgd", lr=0.05, start_size_fraction=0.5)
+
+
+def test_images_grow_from_half_their_side_to_their_own():
+    training = Training(SMALL, random_images(side_px=16), GROWING)
+    seen = []
+    training.model.body[0].register_forward_hook(
+        lambda module, given, _: seen.append(tuple(given[0].shape[2:])) if module.training else None
+    )
+    train(training)
+    assert seen == [(8, 8)] * 3 + [(10, 10)] * 3 + [(14, 14)] * 3 + [(16, 16)] * 3
+
+
+def test_shrunk_images_are_normalized_as_whole_ones_are():
+    images = random_images(side_px=16)
+    recipe = dataclasses.replace(GROWING, normalization="channel")
+    model = Training(SMALL, images, recipe).model
+    shrunk = torch.from_numpy(images.pixels[:3, ::2, ::2].copy())
+    expected = (shrunk.permute(0, 3, 1, 2) - torch.tensor(model.mean).view(3, 1, 1)) / torch.tensor(model.std).view(
+        3, 1, 1
+    )
+    torch.testing.assert_close(model.normalize(shrunk), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_training_that_grows_goes_on_exactly():
+    images = random_images(side_px=16)
+    whole = Training(SMALL, images, GROWING)
+    train(whole)
+    first, second = (Training(SMALL, images, GROWING, steps_per_record=1) for _ in range(2))
+    events = iter(first)
+    for _ in range(7):
+        next(events)
+    second.restore(first.checkpoint())
+    train(second)
+    assert same_weights(weights_of(whole), weights_of(second))
+
+
+def test_a_net_of_one_size_alone_cannot_grow():
+    with pytest.raises(RecipeError) as rejected:
+        Training(Net(Conv2d(4, 3), Flatten(), Output()), random_images(side_px=16), GROWING)
+    assert str(rejected.value) == (
+        "start_size_fraction was 0.5, but the net does not take images of 8×8: mat1 and mat2 shapes cannot be "
+        "multiplied (2x144 and 784x4). Begin with a larger fraction; only a net that ends in GlobalMaxPool() or "
+        "GlobalAvgPool() before Output() takes several sizes."
+    )
+
+
+def test_a_module_of_ones_own_that_says_nothing_of_a_size_is_named_by_its_error():
+    class Strict(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3 * 16 * 16, 4)
+
+        def forward(self, images):
+            if images.shape[-1] != 16:
+                raise NotImplementedError
+            return self.linear(images.flatten(1))
+
+    with pytest.raises(RecipeError, match="does not take images of 8×8: NotImplementedError"):
+        Training(Strict(), random_images(side_px=16), GROWING)
+
+
+def test_images_too_small_for_a_net_that_takes_several_sizes_are_rejected_with_the_reason():
+    net = Net(MaxPool2d(4), Conv2d(4, 3, padding=1), MaxPool2d(2), GlobalMaxPool(), Output())
+    Training(net, random_images(side_px=16), GROWING)
+    with pytest.raises(RecipeError, match=r"images of 4×4: .* too small\. Begin with a larger fraction; only a net"):
+        Training(net, random_images(side_px=16), dataclasses.replace(GROWING, start_size_fraction=0.25))
