@@ -71,7 +71,7 @@ images\t57\t21
 imbalance: 14 (largest class ÷ smallest, in train)
 original size: 8×8 (78 images)
 input shape: 3×8×8
-channels: mean 126.2 126.7 126.4; deviation 74.7 75.2 75.2 (of 255); grey: 1 of 78 images
+channels: mean 126.2 126.7 126.4; standard deviation 74.7 75.2 75.2 (of 255); grey: 1 of 78 images
 fingerprint: FINGERPRINT
 
 found: 2 errors, 6 warnings, 2 notes
@@ -148,7 +148,7 @@ def test_numbers_have_their_spread_and_a_clean_set_nothing_wrong(
 ) -> None:
     assert main(["data", "shapes-pose", "--size", "8"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == ["split\ttrain\ttest", "images\t8,000\t2,000", "number\tsplit\tmin\tmean\tdeviation\tmax"]
+    assert lines[:3] == ["split\ttrain\ttest", "images\t8,000\t2,000", "number\tsplit\tmin\tmean\tstd\tmax"]
     assert [line.split("\t")[:2] for line in lines[3:7]] == [
         ["angle_radians", "train"], ["angle_radians", "test"], ["size_fraction", "train"], ["size_fraction", "test"],
     ]  # fmt: skip

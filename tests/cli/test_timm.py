@@ -47,7 +47,7 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, im
     )
     assert printed[7:9] == [
         f"net: timm:{NET}, 99,710 parameters",
-        "normalization: the net's own, mean 123.7, 116.3, 103.5, deviation 58.4, 57.1, 57.4",
+        "normalization: the net's own, mean 123.7, 116.3, 103.5, standard deviation 58.4, 57.1, 57.4",
     ]
 
     assert main(["reproduce", str(run), "--epochs", "2", "--json"]) == 0

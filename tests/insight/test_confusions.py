@@ -23,7 +23,7 @@ LABELS = RANDOM.random((300, 4)) < 0.4
 SINGLE = SingleLabel(("ant", "bee", "cat", "dog"), shares=(0.25,) * 4)
 MULTI = MultiLabel(("red", "wet", "big", "old"), shares=(0.4,) * 4)
 BINARY = Binary(("spam",), shares=(0.4,))
-NUMBERS = Regression(("width", "height"), medians=(0.0, 0.0), means=(1.0, 2.0), deviations=(2.0, 5.0))
+NUMBERS = Regression(("width", "height"), medians=(0.0, 0.0), means=(1.0, 2.0), standard_deviations=(2.0, 5.0))
 
 
 def test_losses_are_those_of_each_image():

@@ -17,7 +17,7 @@ from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Ta
 ONE = SingleLabel(("a", "b", "c"), shares=(0.5, 0.25, 0.25))
 MANY = MultiLabel(("a", "b", "c"), shares=(0.5, 0.0, 1.0))
 YES_NO = Binary(("is it?",), shares=(0.25,))
-NUMBERS = Regression(("degrees", "mm"), medians=(85.0, 0.5), means=(90.0, 0.5), deviations=(30.0, 0.1))
+NUMBERS = Regression(("degrees", "mm"), medians=(85.0, 0.5), means=(90.0, 0.5), standard_deviations=(30.0, 0.1))
 TASKS = [ONE, MANY, YES_NO, NUMBERS]
 
 
