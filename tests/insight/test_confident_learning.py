@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cleanlab.count import compute_confident_joint
-from cleanlab.filter import select_by_confident_learning as find_by_cleanlab
+from cleanlab.filter import find_label_issues as find_by_cleanlab
 from cleanlab.rank import get_normalized_margin_for_each_label
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
