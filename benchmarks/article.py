@@ -51,7 +51,7 @@ class ImagesFromFile(torchvision.datasets.CIFAR10):
     def __init__(self, root, train, download, transform):
         torchvision.datasets.VisionDataset.__init__(self, root, transform=transform)
         split = "train" if train else "test"
-        with np.load({images!r}) as arrays:
+        with np.load({arrays_file!r}) as arrays:
             self.data, self.targets = arrays[split + "_pixels"], arrays[split + "_targets"].tolist()
 
 

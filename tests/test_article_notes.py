@@ -277,12 +277,12 @@ def test_accuracy_counted_while_training_lags_behind_the_nets_at_the_epochs_end(
     net = nn.Linear(20, 10)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
     correct = 0
-    for batch, outputs in zip(images.split(50), targets.split(50), strict=True):
-        outputs = net(batch)
+    for batch, labels in zip(images.split(50), targets.split(50), strict=True):
+        logits = net(batch)
         optimizer.zero_grad()
-        F.cross_entropy(outputs, outputs).backward()
+        F.cross_entropy(logits, labels).backward()
         optimizer.step()
-        correct += int((outputs.argmax(1) == outputs).sum())
+        correct += int((logits.argmax(1) == labels).sum())
 
     assert correct / 500 + 0.1 < (net(images).argmax(1) == targets).float().mean()
 
