@@ -1,4 +1,4 @@
-"""The commands that docs/scale.md gives for several machines, run on machines that are network namespaces."""
+"""The script of docs/scale.md, and its commands for several machines, run on machines that are network namespaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ import pytest
 from lamina.runs.stored import load_run
 
 ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
 DOCUMENTED = "-m lamina train cnn-s --data photos --lanes 8 --name shared"
+
+
+@pytest.mark.slow
+def test_the_documented_script_trains(workplace, image_set):
+    (block,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    exec(block.replace('"cnn-s"', '"mlp"').replace('"photos"', repr(str(image_set))), {})
+    assert load_run("shared").is_finished
 
 
 @pytest.mark.slow
@@ -24,8 +32,7 @@ def test_the_documented_commands_train_on_two_machines(workplace, image_set, mon
 
     if hindrance := find_hindrance():
         pytest.skip(hindrance)
-    page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
-    commands = [found.replace("\\\n", "") for found in re.findall(r"^    (GLOO(?:.*\\\n)*.*)$", page, re.MULTILINE)]
+    commands = [found.replace("\\\n", "") for found in re.findall(r"^    (GLOO(?:.*\\\n)*.*)$", PAGE, re.MULTILINE)]
     assert [command.count(DOCUMENTED) for command in commands] == [1, 1]
     small = f"-m lamina train mlp --data {image_set} --epochs 2 --lanes 8 --name shared"
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
