@@ -1,4 +1,4 @@
-"""What docs/article-notes.md says of the article, checked on PyTorch and on the article's own code."""
+"""The statements of docs/article-notes.md, checked on PyTorch and on the article's own code."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lamina.evaluation.intervals import wilson_interval
 
 ROOT = Path(__file__).parents[1]
 ARTICLE = Path(os.environ.get("LAMINA_ARTICLE") or ROOT.parent / "shared" / "article.md")
@@ -34,7 +36,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def define_class(script: str, name: str) -> Any:
-    """Run a script's imports and one class of it, and give the class."""
+    """Run a script's imports and one of its classes, and return the class."""
     tree = ast.parse(script)
     tree.body = [
         node
@@ -61,6 +63,7 @@ def test_parameters_of_the_articles_nets(article: str, benchmark: ModuleType) ->
     assert count_parameters(cnn) == 591_914
     assert count_parameters(cnn.fc1) == 524_416
     assert sum(count_parameters(layer) for layer in (cnn.bn1, cnn.bn2, cnn.bn3, cnn.bn4, cnn.bn5)) == 640
+    assert count_parameters(nn.Sequential(nn.Linear(3072, 200), nn.Linear(200, 150), nn.Linear(150, 10))) == 646_260
 
 
 def test_biases_before_a_batch_norm_learn_nothing(article: str, benchmark: ModuleType) -> None:
@@ -128,7 +131,7 @@ def test_a_changed_article_is_refused(benchmark: ModuleType) -> None:
         benchmark.extract_script("# Deep learning\n\n```python\nimport torch\n```\n", "mlp")
 
 
-# What the text says of PyTorch
+# Statements about PyTorch
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.9])
@@ -161,7 +164,21 @@ def test_cross_entropy_is_the_mean_over_the_batch_of_minus_log_softmax() -> None
     torch.testing.assert_close(nn.CrossEntropyLoss()(logits, targets), expected)
 
 
-def test_softmax_before_cross_entropy_keeps_a_perfect_answer_at_a_loss() -> None:
+def test_the_logarithm_of_a_probability_underflows_and_cross_entropy_does_not() -> None:
+    logits = torch.tensor([[0.0, 200.0]])
+
+    assert logits.softmax(dim=1)[0, 0].log() == -math.inf
+    assert nn.CrossEntropyLoss()(logits, torch.tensor([0])) == 200
+
+
+def test_sigmoids_do_not_sum_to_one_and_softmax_does() -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0])
+
+    assert logits.sigmoid().sum().item() == pytest.approx(2.1119, abs=1e-4)
+    assert logits.softmax(dim=0).sum().item() == pytest.approx(1)
+
+
+def test_softmax_before_cross_entropy_keeps_a_perfect_prediction_at_a_loss() -> None:
     targets = torch.arange(10)
     logits = F.one_hot(targets, 10) * 1000.0
 
@@ -198,6 +215,21 @@ def test_only_plain_sgd_steps_along_the_gradient() -> None:
     torch.testing.assert_close(first_step(torch.optim.Adam, gradient), -1e-3 * gradient.sign(), rtol=1e-3, atol=0)
 
 
+def test_a_small_learning_rate_can_stay_in_the_worse_of_two_valleys() -> None:
+    def valley(x: Tensor) -> Tensor:
+        return (x**2 - 1) ** 2 + 0.3 * x
+
+    weight = torch.tensor(1.0, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=0.01)
+    for _ in range(1000):
+        optimizer.zero_grad()
+        valley(weight).backward()
+        optimizer.step()
+
+    assert weight.item() == pytest.approx(0.96, abs=0.01)
+    assert valley(weight) > valley(torch.tensor(-1.0))
+
+
 def test_gradients_add_up_until_they_are_cleared() -> None:
     weight = nn.Parameter(torch.ones(1))
     optimizer = torch.optim.Adam([weight])
@@ -208,6 +240,13 @@ def test_gradients_add_up_until_they_are_cleared() -> None:
     optimizer.zero_grad()
 
     assert weight.grad is None
+
+
+def test_images_have_their_channels_first_and_same_padding_takes_no_stride() -> None:
+    images = torch.zeros(5, 3, 24, 16)
+    assert nn.Conv2d(3, 32, kernel_size=3, padding=1)(images).shape == (5, 32, 24, 16)
+    with pytest.raises(ValueError, match="padding='same' is not supported for strided convolutions"):
+        nn.Conv2d(3, 32, kernel_size=3, stride=2, padding="same")
 
 
 @pytest.mark.parametrize("size_px", [7, 8, 32])
@@ -285,6 +324,12 @@ def test_accuracy_counted_while_training_lags_behind_the_nets_at_the_epochs_end(
         correct += int((logits.argmax(1) == labels).sum())
 
     assert correct / 500 + 0.1 < (net(images).argmax(1) == targets).float().mean()
+
+
+@pytest.mark.parametrize("accuracy", [0.4996, 0.7552])
+def test_ten_thousand_test_images_leave_an_interval_of_about_one_point(accuracy: float) -> None:
+    interval = wilson_interval(round(accuracy * 10_000), 10_000)
+    assert interval.high - interval.low == pytest.approx(0.02, abs=0.004)
 
 
 def test_data_hides_a_change_that_detach_reports() -> None:
