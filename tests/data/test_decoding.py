@@ -60,7 +60,7 @@ def palette(*colours: tuple[int, int, int]) -> Image.Image:
     return image
 
 
-# Each image has two rows alike; what is expected is the first, by hand: docs/image-reading.md says the same in words.
+# Each image has two rows alike; the first is expected, by hand, as docs/your-images.md says.
 CONVERSIONS = [
     (Image.new("L", (1, 2), 100), "PNG", {}, "PNG L", [(100, 100, 100)]),
     (Image.new("1", (1, 2), 1), "PNG", {}, "PNG 1", [(255, 255, 255)]),
