@@ -1,4 +1,4 @@
-"""docs/looking-inside.md shows the images that its script makes, all of them and no others."""
+"""docs/looking-inside.md shows the commands and the images of its script, all of them and no others."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image
 DOCS = Path(__file__).parents[1] / "docs"
 DOCUMENT = (DOCS / "looking-inside.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"!\[[^\]]+\]\(images/([^)]+)\)", DOCUMENT)
+SCRIPT = [sys.executable, DOCS / "looking_inside.py", "--trial"]
 WHOLE_BYTES, IMAGE_BYTES = 800_000, 150_000
 
 
@@ -29,19 +30,25 @@ def test_the_images_of_the_document_are_all_there_are_and_small():
 @pytest.mark.slow
 def test_the_script_makes_each_image_by_the_commands_that_the_document_shows(tmp_path):
     done = subprocess.run(
-        [sys.executable, DOCS / "looking_inside.py", "--trial", "--output", tmp_path],
+        [*SCRIPT, "--output", tmp_path],
         capture_output=True,
         encoding="utf-8",
         check=False,
     )
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(SHOWN)
-    walk = DOCUMENT[DOCUMENT.index("## A walk") : DOCUMENT.index("## What it learned")]
-    shown = [_without_sizes(line) for line in re.findall(r"^ {4}(lamina .*)$", walk, re.MULTILINE)]
+    shown = [_without_sizes(line) for line in re.findall(r"^ {4}(lamina .*)$", DOCUMENT, re.MULTILINE)]
     ran = [_without_sizes(line) for line in re.findall(r"^\$ (lamina .*)$", done.stdout, re.MULTILINE)]
     assert shown == ran
 
 
+def test_the_script_writes_the_data_sets_of_the_document(tmp_path):
+    assert "    python docs/looking_inside.py --write-data .\n" in DOCUMENT
+    subprocess.run([*SCRIPT, "--write-data", "."], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    assert len([*(tmp_path / "few").rglob("*.png")]) == 40
+    assert len([*(tmp_path / "faulty").rglob("*.png")]) == 45
+
+
 def _without_sizes(command: str) -> str:
-    """A command without what is smaller in a trial: its data, its epochs, and the image that happens to be there."""
+    """A command without its data, epochs and image, which are others in a trial."""
     return re.sub(r"--data \S+|--epochs \d+|few/\S+\.png| --top \d+", "", command)

@@ -1,4 +1,4 @@
-"""The snippets of docs/ship.md, as a program without lamina runs them: in Python alone, and in a real browser."""
+"""The snippets of docs/export.md, as a program without lamina runs them: in Python alone, and in a real browser."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lamina.deploy.exported_model import export_onnx, export_pt2, open_onnx
 from lamina.evaluation.image_files import decode_ahead
 from lamina.training.features import predict_logits
 
-DOCUMENT = Path(__file__).parents[2] / "docs/ship.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def read_snippets(language: str) -> list[str]:
-    blocks = DOCUMENT.read_text(encoding="utf-8").split(f"```{language}\n")[1:]
+def read_snippets() -> list[str]:
+    blocks = (DOCS / "export.md").read_text(encoding="utf-8").split("```python\n")[1:]
     return [block.partition("```")[0] for block in blocks]
 
 
@@ -60,7 +60,7 @@ def test_python_prepares_images_as_lamina_does_and_needs_neither_torch_nor_lamin
         images = dataclasses.replace(images, pixels=images.pixels[..., :1].copy())
     (tmp_path / "pets.onnx").write_bytes(export_onnx(make_model(RESIDUAL, images), resize))
     check = "\nimport sys\nassert not {'torch', 'lamina'} & set(sys.modules)\nnp.save('prepared.npy', images)\n"
-    lines = run_snippet(read_snippets("python")[0] + check, tmp_path)
+    lines = run_snippet(read_snippets()[0] + check, tmp_path)
     (chunk,) = decode_ahead([file], images.shape, resize)
     assert np.array_equal(np.load(tmp_path / "prepared.npy"), chunk.pixels)
     (prediction,) = open_onnx(tmp_path / "pets.onnx").predict(file)
@@ -73,9 +73,7 @@ def test_a_program_of_torch_is_read_with_its_names(tmp_path):
     model = make_model(RESIDUAL, images)
     (tmp_path / "pets.pt2").write_bytes(export_pt2(model, "crop"))
     black = np.zeros((1, 32, 32, 3), np.uint8)
-    assert run_snippet(read_snippets("python")[1], tmp_path) == [
-        images.target_names[predict_logits(model, black)[0].argmax()]
-    ]
+    assert run_snippet(read_snippets()[1], tmp_path) == [images.target_names[predict_logits(model, black)[0].argmax()]]
 
 
 PREPARE = """async ([text, shape, resize]) => {
@@ -88,7 +86,7 @@ PREPARE = """async ([text, shape, resize]) => {
 def test_javascript_prepares_images_nearly_as_lamina_does(browser, tmp_path):
     images = load_data("shapes").test.take_evenly(20)
     page = browser.new_page()
-    page.add_script_tag(content=read_snippets("javascript")[0])
+    page.add_script_tag(content=(DOCS / "prepare_image.js").read_text(encoding="utf-8"))
     file = tmp_path / "image.png"
     for mode, channels in (("turned", 3), ("RGBA", 3), ("RGB", 1)):
         for resize in ("crop", "pad", "stretch"):
