@@ -1,4 +1,4 @@
-"""Functions of the user's own in a training: docs/extend.md as it stands, exact resume, processes, errors."""
+"""Custom functions in a training: the code of docs/extend.md, exact resuming, several processes, errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), 
 EXAMPLES = {
     "focal": {"loss": "focal"},
     "mixup": {"augment": "mixup", "loss": "mixed_loss"},
-    "student": {"augment": "ask_teacher", "loss": "distillation"},
+    "student": {"augment": "add_teacher", "loss": "distillation"},
     "slower": {"optimizer": "slower_below"},
 }
 NET = Net(Flatten(), Linear(8), ReLU(), Dropout(0.5), Output())
@@ -58,7 +58,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """What docs/extend.md defines, after all its code was run in an empty folder."""
+    """The names that docs/extend.md defines, after all its code has run in an empty folder."""
     folder = tmp_path_factory.mktemp("extend")
     names: dict[str, Any] = {"__name__": "page"}
     with contextlib.chdir(folder):
