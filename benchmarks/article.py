@@ -1,13 +1,12 @@
-"""The article's own two scripts beside lamina, in turns: seconds an epoch, whole process, test accuracy.
+"""The article's own scripts and lamina, in turns: seconds per epoch, whole process, test accuracy.
 
-The article gives one whole script, the MLP's; it is run as it stands. It gives none for the CNN: that one is
-the MLP's script with the class CNN in place of the class MLP, ten epochs, and no flattening of the images.
-In both only the data path is replaced: torchvision.datasets.CIFAR10 takes its pixels from a file of the
-images that LAMINA_CIFAR10 points at. Its way with each image, the transform and the DataLoader stay.
+The MLP is trained by the article's complete script. The article has no complete script for the CNN, so the benchmark
+puts the class CNN into the MLP's script, with ten epochs and without flattening the images. Only the source of the
+images changes: torchvision.datasets.CIFAR10 reads the arrays that LAMINA_CIFAR10 points to. The transform and the
+DataLoader stay.
 
-What is timed: the article's epochs from entering its loop over them to leaving it, lamina's ``train_seconds``
-(training alone, without judging the test set after each epoch), either's process from the command to the line that
-prints the test accuracy after the last epoch, and to its exit.
+The clock measures the article's loop over epochs and lamina's ``train_seconds``, which is training alone. It also
+measures both processes from the command to the line with the final test accuracy, and to the exit.
 
     python benchmarks/article.py --net mlp --turns 3 --json article.json
 """
@@ -63,14 +62,14 @@ torch.manual_seed({seed})
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One training of one of the article's nets, by the article's script or by lamina.
+    """One training of one of the article's nets.
 
     Attributes:
         who: "article" or "lamina".
-        net: its name.
-        seed: of all its random choices.
-        epochs: passes over the training images.
-        epochs_seconds: of all epochs.
+        net: "mlp" or "cnn".
+        seed: seed of all random numbers.
+        epochs: number of epochs.
+        epochs_seconds: time of all epochs.
         printed_seconds: from the command to the printed test accuracy.
         process_seconds: from the command to the exit.
         test_accuracy: a fraction, after the last epoch.
@@ -87,7 +86,7 @@ class Row:
 
 
 def extract_script(article: str, net: str) -> str:
-    """The article's script for ``net``, from its Markdown; raises ValueError where a piece is missing."""
+    """Extract the script for ``net`` from the article's Markdown; raise ValueError if a part is missing."""
     blocks = re.findall(r"^```python\n(.*?)^```", article, re.MULTILINE | re.DOTALL)
     script = _only([block for block in blocks if "for epoch in range(num_epochs):" in block], "training script")
     if net == "mlp":
@@ -99,7 +98,7 @@ def extract_script(article: str, net: str) -> str:
 
 
 def instrument_script(script: str, arrays_file: Path, seed: int, epochs: int) -> str:
-    """The script with its images, its seed, its number of epochs, and a clock around the loop over them."""
+    """Set the script's images, seed and number of epochs, and time its loop over epochs."""
     script = _replace(script, "num_epochs = 5\n", f"num_epochs = {epochs}\n", times=1)
     loop = "for epoch in range(num_epochs):\n"
     script = _replace(script, loop, f"epochs_start = time.perf_counter()\n{loop}", times=1)
@@ -128,21 +127,21 @@ def _replace(script: str, old: str, new: str, *, times: int) -> str:
 
 
 def train_by_script(script: Path, net: str, seed: int, epochs: int) -> Row:
-    """Run the article's instrumented script and read what it prints."""
-    finished = run_process([sys.executable, "-u", str(script)])  # each line when it is printed
+    """Run the article's instrumented script and parse its output."""
+    finished = run_process([sys.executable, "-u", str(script)])  # unbuffered, so that each line has its time
     printed: dict[str, tuple[float, float]] = {}
     for line, line_seconds in zip(finished.lines, finished.line_seconds, strict=True):
         if found := re.fullmatch(r"(Epochs took|Accuracy of the network on the 10000 test images:) (\S+) [s%]", line):
             printed[found[1].split()[0]] = float(found[2]), line_seconds
     if len(printed) < 2:
         output = "\n".join(finished.lines)
-        raise ValueError(f"expected the script to print its seconds and its accuracy, it printed:\n{output}")
+        raise ValueError(f"expected the script to print its seconds and its accuracy, but it printed:\n{output}")
     (seconds, _), (percent, printed_seconds) = printed["Epochs"], printed["Accuracy"]
     return Row("article", net, seed, epochs, seconds, printed_seconds, finished.seconds, percent / 100)
 
 
 def train_with_lamina(data: str, runs: Path, net: str, seed: int, epochs: int) -> Row:
-    """Run ``lamina train`` with the article's recipe and read its last record."""
+    """Run ``lamina train`` with the article's recipe and return its result."""
     options = {"--recipe": "article", "--data": data, "--seed": seed, "--epochs": epochs, "--runs-dir": runs}
     training = train_by_lamina(net, options)
     result = training.result
@@ -151,7 +150,7 @@ def train_with_lamina(data: str, runs: Path, net: str, seed: int, epochs: int) -
 
 
 def write_images(data: Dataset, path: Path) -> None:
-    """Both splits in one file, for a process that knows nothing of lamina."""
+    """Write both splits to one file, for processes without lamina."""
     train, test = data.train, test_split(data)
     np.savez(
         path,
@@ -163,7 +162,7 @@ def write_images(data: Dataset, path: Path) -> None:
 
 
 def write_subset(data: Dataset, count: int, folder: Path) -> Path:
-    """About ``count`` images of each split as a folder of class folders, for a quick try."""
+    """Write about ``count`` images of each split to class folders, for a quick trial."""
     for split, images in (("train", data.train), ("test", test_split(data))):
         for index in range(0, len(images.targets), max(1, len(images.targets) // count)):
             path = folder / split / images.target_names[images.targets[index]] / f"{index}.png"
@@ -174,17 +173,17 @@ def write_subset(data: Dataset, count: int, folder: Path) -> Path:
 
 def test_split(data: Dataset) -> Images:
     if data.test is None:
-        raise ValueError(f"expected a test split in {data.name}, found none")
+        raise ValueError(f"{data.name} has no test split; use data that has one")
     return data.test
 
 
 def compare(rows: Sequence[Row]) -> Table:
-    """Medians over the turns, and how many times the article's seconds are lamina's."""
+    """Tabulate medians over the turns, and the article's seconds divided by lamina's."""
     table = Table("net", "median of", "article", "lamina", "article ÷ lamina")
     for net in dict.fromkeys(row.net for row in rows):
         article, lamina = ([row for row in rows if (row.net, row.who) == (net, who)] for who in ("article", "lamina"))
         for what, value in (
-            ("seconds an epoch", lambda row: row.epochs_seconds / row.epochs),
+            ("seconds per epoch", lambda row: row.epochs_seconds / row.epochs),
             ("seconds to the printed accuracy", lambda row: row.printed_seconds),
             ("seconds, whole process", lambda row: row.process_seconds),
         ):
@@ -204,16 +203,16 @@ def main(
     images: int | None = None,
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Train the article's nets by its own scripts and by lamina, in turns.
+    """Train the article's nets with its own scripts and with lamina, in turns.
 
     Args:
-        article: the article's Markdown.
-        net: which of its nets.
-        turns: how often each side trains each net; turn t has seed t modulo `seeds`.
-        seeds: how many different seeds.
-        epochs: for both nets; without it 5 for the MLP and 10 for the CNN.
-        images: train and test on about so many images: a quick try, whose figures mean nothing.
-        json_path: where to write every row, one JSON object a line.
+        article: Markdown file of the article.
+        net: net to train.
+        turns: number of trainings of each net by each side; turn t has seed t modulo `seeds`.
+        seeds: number of different seeds.
+        epochs: number of epochs; by default 5 for the MLP and 10 for the CNN.
+        images: approximate number of training and of test images; for a quick trial without meaningful results.
+        json_path: file for the results, one JSON object per line.
     """
     text = article.read_text(encoding="utf-8")
     scripts = {name: extract_script(text, name) for name in (EPOCHS if net == "both" else [net])}
@@ -226,7 +225,7 @@ def main(
             source = str(write_subset(data, images, folder / "subset"))
             data = load_data(source)
         write_images(data, arrays_file)
-        # In turns, so that a slow minute of the machine meets both sides.
+        # In turns, so that a slow minute of the machine affects both sides.
         for turn in range(turns):
             for net_name, script in scripts.items():
                 seed, count = turn % seeds, epochs or EPOCHS[net_name]

@@ -1,9 +1,8 @@
-"""How far attribution maps can be believed: trusted maps, wrong maps that are trusted, and the pointing game.
+"""How often attribution maps are trusted, how often incorrect maps are, and the pointing game.
 
-``cnn-s`` is trained on a data set for some epochs, and its answers for images of ``val`` are explained by each
-method. Wrong maps are the same ones moved by half the image, and with their signs turned. On the built-in shapes,
-whose figures have known masks, the pointing game is played on test images, beside an untrained net, the centre of the
-image and the figures' area.
+The benchmark trains a net and explains its predictions for images of ``val`` with each method. Incorrect maps are the
+same maps moved by half the image, or with their signs turned. The built-in shapes have known masks, so the pointing
+game is played on their test images, compared with an untrained net, the image center and the area of the shapes.
 
     python benchmarks/attribution.py --data shapes --epochs 3 --json maps.json
 """
@@ -36,50 +35,50 @@ def main(
     data: str = "shapes",
     net: str = "cnn-s",
     epochs: int = 3,
-    explained: int = 30,
+    images: int = 30,
     pointed: int = 150,
     json: Path | None = None,
 ) -> None:
-    """Train a net, explain its answers, and print what becomes of the maps.
+    """Train a net, explain its predictions, and print the share of trusted maps.
 
     Args:
-        data: a single-label data set.
-        net: of the zoo, one with convolutions.
-        epochs: of training.
-        explained: images of val that are explained.
-        pointed: test images of the pointing game, on shapes alone.
-        json: file to write the figures to.
+        data: single-label data set.
+        net: net of the zoo with convolutions.
+        epochs: number of epochs.
+        images: number of images of val to explain.
+        pointed: number of test images for the pointing game, with `shapes` only.
+        json: file for the results.
     """
     dataset = load_data(data, Preparation(val_fraction=0.1))
     recipe = replace(load_recipe(net), epochs=epochs)
     training = Training(load_net(net), dataset.train, recipe, device="cpu")
     for _ in training:
         pass
-    model, images = training.model, dataset.val.take_evenly(explained)
-    outputs = predict_logits(model, images.pixels).argmax(axis=1)
-    height, width = images.pixels.shape[1:3]
+    model, sample = training.model, dataset.val.take_evenly(images)
+    predicted = predict_logits(model, sample.pixels).argmax(axis=1)
+    height, width = sample.pixels.shape[1:3]
     coarse = (window_side_px(height, width),) * 2
     methods: dict[str, tuple[Explain, Explain]] = {
         "occlusion": (occlusion, partial(occlusion, stride_px=coarse)),
         "gradients": (partial(integrated_gradients, steps=32), partial(integrated_gradients, steps=12)),
         "grad-cam": (grad_cam, grad_cam),
     }
-    results: dict[str, object] = {"data": data, "net": net, "epochs": epochs, "images": explained}
-    print("method      trusted   moved  turned  rank correlation (median, 95 %)  seconds an image: map, tests")
+    results: dict[str, object] = {"data": data, "net": net, "epochs": epochs, "images": images}
+    print("method      trusted   moved  turned  rank correlation (median, 95 %)  seconds per image: map, tests")
     for name, (explain, quick) in methods.items():
         began = time.perf_counter()
-        maps = explain(model, images.pixels, outputs)
+        maps = explain(model, sample.pixels, predicted)
         explained = time.perf_counter()
-        own = judge(model, images.pixels, outputs, maps, quick)
+        own = judge(model, sample.pixels, predicted, maps, quick)
         judged = time.perf_counter()
-        moved = judge(model, images.pixels, outputs, np.roll(maps, (height // 2, width // 2), axis=(1, 2)), quick)
-        turned = judge(model, images.pixels, outputs, -maps, quick)
+        moved = judge(model, sample.pixels, predicted, np.roll(maps, (height // 2, width // 2), axis=(1, 2)), quick)
+        turned = judge(model, sample.pixels, predicted, -maps, quick)
         shares = [np.mean([trust.is_trusted for trust in found]) for found in (own, moved, turned)]
         least = np.quantile([min(map(abs, trust.similarity)) for trust in own], (0.5, 0.95))
         seconds = f"{(explained - began) / images:.2f}  {(judged - explained) / images:.2f}"
         results[name] = {
             "trusted": shares[0], "moved": shares[1], "turned": shares[2], "correlation": least.tolist(),
-            "seconds": [(explained - began) / explained, (judged - explained) / explained],
+            "seconds": [(explained - began) / images, (judged - explained) / images],
         }  # fmt: skip
         print(f"{name:10}" + "".join(f"{100 * share:6.0f} %" for share in shares), *least.round(2), seconds, flush=True)
     if data == "shapes":
@@ -89,7 +88,7 @@ def main(
 
 
 def _point(maps: np.ndarray, masks: np.ndarray) -> float:
-    """How often a map is largest inside its mask, to the pixel."""
+    """Share of the maps whose largest value lies inside the mask."""
     largest = maps.reshape(len(maps), -1).argmax(axis=1)
     return float(masks.reshape(len(masks), -1)[np.arange(len(maps)), largest].mean())
 
@@ -99,8 +98,8 @@ def _play(model, net: str, methods: dict[str, tuple[Explain, Explain]], pointed:
     pixels, targets = test.pixels[:pointed], test.targets[:pointed]
     torch.manual_seed(0)
     untrained = build_model(load_net(net), test, load_recipe(net))
-    results: dict[str, object] = {"area": float(masks.mean()), "centre": float(masks[:, 15:17, 15:17].mean())}
-    print(f"pointing game: area {results['area']:.3f}, centre {results['centre']:.3f}")
+    results: dict[str, object] = {"area": float(masks.mean()), "center": float(masks[:, 15:17, 15:17].mean())}
+    print(f"pointing game: area {results['area']:.3f}, center {results['center']:.3f}")
     for name, (explain, _) in methods.items():
         trained, random = (_point(explain(each, pixels, targets), masks) for each in (model, untrained))
         results[name] = {"trained": trained, "untrained": random}

@@ -1,15 +1,14 @@
-"""How much of this machine's arithmetic a training step uses: each net's rate beside that of a large matrix product.
+"""The share of this machine's matrix-product rate that training reaches.
 
 The ceiling is the best rate of square matrix products of several sizes in torch, in float32 and in bfloat16. A net's
-rate is that of whole epochs through ``lamina.Training``, with all that belongs to them: gathering, augmentation,
-forward, backward, optimizer. A step takes 3 × multiply-adds × 2 floating-point operations an image: the forward pass,
-and as much again for the gradients of the weights and of the inputs. That is how such fractions are usually counted,
-but the first layer needs no gradient of its inputs and a frozen one none of its weights; "needed" counts, by torch's
-own counter, the products that the net has to compute, and is never more. Each fraction is of the ceiling of the format
-that the net trains in.
+rate is measured over whole epochs of ``lamina.Training``, with gathering, augmentation, forward, backward and
+optimizer. A step counts as 3 × multiply-adds × 2 floating-point operations per image: the forward pass, and as much
+again for each of the gradients of weights and inputs. "Needed" counts, with torch's own counter, only the products that
+the net computes: the first layer needs no gradient of its inputs, and a frozen layer none of its weights. Each fraction
+is of the ceiling of the net's number format.
 
-Every turn measures the ceiling and then one epoch of each net; an epoch before the first turn warms up. A net's figure
-is the median of its turns, the ceiling is the best of all.
+Every turn measures the ceiling and then one epoch of each net, after one epoch of warm-up. The result of a net is the
+median of its turns, the ceiling the best of all.
 
     python benchmarks/ceiling.py --nets mlp,cnn --batch-size 100,500 --precision bf16
 """
@@ -44,16 +43,16 @@ FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """How one net trained.
+    """The speed of one net.
 
     Attributes:
-        net: its name, and after a colon its recipe's where one was asked for.
-        batch_size: images a step.
-        precision: the format that it trained in.
+        net: NET, or NET:RECIPE.
+        batch_size: images per step.
+        precision: number format of the training.
         images_per_second: median over the turns.
         flop_per_image: 3 × multiply-adds × 2.
-        needed_flop_per_image: of the products that have to be computed.
-        ceiling_flop_per_second: of the best matrix product in that format.
+        needed_flop_per_image: floating-point operations of the necessary products.
+        ceiling_flop_per_second: rate of the best matrix product in the same format.
     """
 
     net: str
@@ -66,18 +65,18 @@ class Row:
 
     @property
     def fraction(self) -> float:
-        """Share of the ceiling, a step counted as three forward passes."""
+        """Share of the ceiling, with a step counted as three forward passes."""
         return self.images_per_second * self.flop_per_image / self.ceiling_flop_per_second
 
     @property
     def needed_fraction(self) -> float:
-        """Share of the ceiling, by the products that have to be computed."""
+        """Share of the ceiling, counting the necessary products only."""
         return self.images_per_second * self.needed_flop_per_image / self.ceiling_flop_per_second
 
 
 @dataclasses.dataclass
 class Candidate:
-    """A net that trains an epoch at a time."""
+    """A net that trains one epoch at a time."""
 
     name: str
     net: Net
@@ -86,17 +85,17 @@ class Candidate:
     images_per_second: list[float] = dataclasses.field(default_factory=list)
 
     def train_epoch(self) -> float:
-        """Train the next epoch; its images a second."""
+        """Train the next epoch and return its images per second."""
         return next(event for event in self.events if isinstance(event, Epoch)).images_per_second
 
     @property
     def format(self) -> str:
-        """The number format that it trains in."""
+        """The number format of the training."""
         return self.training.precision.value
 
 
 def measure_ceiling(number_format: str) -> float:
-    """Floating-point operations a second of the fastest of several square matrix products, at its best."""
+    """Floating-point operations per second of the fastest square matrix product of several sizes."""
     best = 0.0
     for side in SIDES:
         factors = torch.randn(2, side, side).to(FORMATS[number_format])
@@ -105,7 +104,7 @@ def measure_ceiling(number_format: str) -> float:
             start = time.perf_counter()
             torch.mm(*factors)
             seconds = time.perf_counter() - start
-            if turn:  # The first product arranges the kernels.
+            if turn:  # the first product includes choosing the kernels
                 best = max(best, 2 * side**3 / seconds)
             if turn and time.perf_counter() > end:
                 break
@@ -113,7 +112,7 @@ def measure_ceiling(number_format: str) -> float:
 
 
 def count_needed_flop(net: Net, images: Images) -> int:
-    """Floating-point operations an image of the products in a forward and a backward pass, by torch's counter."""
+    """Floating-point operations per image of a forward and a backward pass, by torch's counter."""
     module, sample = net.module(images.shape), torch.randn(4, *images.shape)
     with FlopCounterMode(display=False) as counter:
         functional.cross_entropy(module(sample), torch.zeros(4, dtype=torch.int64)).backward()
@@ -122,7 +121,7 @@ def count_needed_flop(net: Net, images: Images) -> int:
 
 def prepare(name: str, images: Images, batch_size: int, precision: str, epochs: int) -> Candidate:
     net_name, recipe = read_entry(name)
-    # Whole images throughout: the operations are counted for those.
+    # No progressive resizing: the operations are counted for whole images.
     recipe = dataclasses.replace(
         recipe, epochs=epochs, batch_size=batch_size, precision=precision, start_size_fraction=0.0
     )
@@ -132,7 +131,7 @@ def prepare(name: str, images: Images, batch_size: int, precision: str, epochs: 
 
 
 def compare(rows: list[Row]) -> Table:
-    """Each net's rate and its fraction of the ceiling, and both by the needed products."""
+    """Tabulate rate and fraction of the ceiling, for counted and for needed operations."""
     table = Table()
     for head in ("net", "batch", "format", "images/s", "GFLOP/s", "of\nceiling", "needed", "of\nceiling"):
         table.add_column(head, justify="left" if head == "net" else "right", no_wrap=True)
@@ -158,15 +157,15 @@ def main(
     images: int = 10_000,
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Measure this machine's matrix products and each net's training beside them.
+    """Compare the training of each net with this machine's matrix products.
 
     Args:
-        nets: names in the zoo, commas between; NET:RECIPE takes another recipe than the net's first.
-        batch_size: images a step, in place of the recipe's; several with commas between.
-        precision: the format to train in.
-        turns: epochs of each net that are measured.
-        images: images in an epoch, spread evenly over the training set.
-        json_path: where to write every row, one JSON object a line.
+        nets: nets of the zoo, separated by commas; NET:RECIPE selects a recipe.
+        batch_size: images per step, separated by commas.
+        precision: number format.
+        turns: number of measured epochs of each net.
+        images: images per epoch, spread evenly over the training set.
+        json_path: file for the results, one JSON object per line.
     """
     data = load_data("cifar10").train
     sample = data.take_evenly(images)
@@ -175,7 +174,7 @@ def main(
         for name in nets.split(",")
         for size in batch_size.split(",")
     ]
-    # Of the formats in use alone: without bf16 arithmetic, a single large product in bf16 takes minutes.
+    # Only the formats in use: without bf16 arithmetic, a single large product in bf16 takes minutes.
     ceilings = {candidate.format: 0.0 for candidate in candidates}
     for candidate in candidates:
         candidate.train_epoch()

@@ -1,9 +1,8 @@
-"""What reading costs: gathering, augmenting, shrinking and normalising a batch, as a share of a training step.
+"""The share of a training step that reading takes: gathering, augmenting, resizing and normalizing a batch.
 
-Each net trains two epochs of eight by ``lamina.Training``; then the batches of the second are read once more, in the
-same order, by the same functions and with the same choices, and nothing else is done with them. Where a recipe shows
-small images first, those are small: reading costs most there, beside a step that costs least.
-Every turn does both for each net, so that a slow minute of the machine meets both; a figure is the median of its turns.
+Each net trains two of eight epochs with ``lamina.Training``. Then the benchmark reads the batches of the second epoch
+again, in the same order, with the same functions and random choices. With progressive resizing these images are small:
+reading has its largest share there. Results are medians over the turns.
 
     python benchmarks/data_path.py --nets mlp,cnn:article,cnn:best,cnn-s:best,cnn-s:quick
 """
@@ -32,7 +31,7 @@ from lamina.training.schedule import size_fraction
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Medians over the turns, in seconds a step."""
+    """Medians over the turns, in seconds per step."""
 
     net: str
     batch_size: int
@@ -41,12 +40,12 @@ class Row:
 
     @property
     def share(self) -> float:
-        """Of a step's time."""
+        """Reading time as a fraction of the step's time."""
         return self.reading_seconds / self.step_seconds
 
 
 def train_epoch(net_name: str, images: Images, recipe: Recipe) -> tuple[Training, float]:
-    """The training after its second epoch, and the seconds that this took; the first warms up."""
+    """Train two epochs and return the training with the seconds of the second; the first is warm-up."""
     training = Training(load_net(net_name), images, recipe, device="cpu")
     epochs = (event.train_seconds for event in training if isinstance(event, Epoch))
     next(epochs)
@@ -54,7 +53,7 @@ def train_epoch(net_name: str, images: Images, recipe: Recipe) -> tuple[Training
 
 
 def read_epoch(training: Training, images: Images) -> float:
-    """Seconds to make all batches of the second epoch ready for the net."""
+    """Prepare all batches of the second epoch for the net and return the seconds."""
     recipe, pixels, epoch = training.recipe, torch.from_numpy(images.pixels), 1
     fraction = size_fraction(recipe, epoch)
     started = time.perf_counter()
@@ -76,10 +75,10 @@ def main(
     """Measure the share of reading in a step of each net.
 
     Args:
-        nets: names in the zoo, commas between; NET:RECIPE takes another recipe than the net's first.
-        turns: how often each is measured.
-        images: images in an epoch, spread evenly over the training set.
-        json_path: where to write every row, one JSON object a line.
+        nets: nets of the zoo, separated by commas; NET:RECIPE selects a recipe.
+        turns: number of measurements of each net.
+        images: images per epoch, spread evenly over the training set.
+        json_path: file for the results, one JSON object per line.
     """
     data = load_data("cifar10").train
     sample = data.take_evenly(images)

@@ -1,8 +1,8 @@
-"""What the doctor finds: injected faults, healthy trainings by the zoo's recipes, and what it costs.
+"""Diagnoses of injected faults and of healthy trainings, and the cost of looking for them.
 
-Each fault is injected in each net, in several seeds, on drawn shapes, and has to be found by its kind; the recipes of
-the zoo, on images of CIFAR-10, have to give no diagnosis. The cost is the time of two epochs with the doctor, beside
-that of the same training with one that does nothing, in turns.
+The benchmark injects each fault into each net, with several seeds, on the built-in shapes: the diagnosis must have the
+fault's kind. The zoo's recipes on CIFAR-10 must give no diagnosis. The cost is the time of two epochs with diagnoses,
+compared with the same training without them, in turns.
 
     python benchmarks/diagnoses.py --seeds 3 --json diagnoses.json
 """
@@ -43,12 +43,12 @@ from lamina.nets import (
 from lamina.zoo import cnn, cnn_l, cnn_m, cnn_s, mlp, mlp_l
 
 ZOO = {"mlp": mlp, "cnn": cnn, "cnn-s": cnn_s, "cnn-m": cnn_m, "cnn-l": cnn_l, "mlp-l": mlp_l}
-PLANTED_IN = ("mlp", "cnn", "cnn-s")
+INJECTED_IN = ("mlp", "cnn", "cnn-s")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A training: what was injected (``healthy`` for nothing), and which kinds were found."""
+    """A training: the injected fault (or ``healthy``), and the kinds of its diagnoses."""
 
     net: str
     injected: str
@@ -79,7 +79,7 @@ def enlarge_head(body: nn.Module) -> None:
 def inject(
     name: str, images: Images, seed: int
 ) -> dict[str, tuple[Net, Images, Recipe, Callable[[nn.Module], None] | None]]:
-    """The faults, by the kind that has to be found: net, images, recipe, and what is done to the weights."""
+    """Make the faults, by the expected kind: net, images, recipe, and a change of the weights."""
     net, random = load_net(name), np.random.default_rng(seed)
     recipe = dataclasses.replace(next(iter(ZOO[name].RECIPES.values())), epochs=3, batch_size=100, seed=seed)
     if name == "mlp":
@@ -111,7 +111,7 @@ def inject(
 
 
 def train(name: str, injected: str, training: Training, change: Callable[[nn.Module], None] | None = None) -> Row:
-    """Train to the end."""
+    """Train to the end and collect the diagnoses."""
     if change is not None:
         with torch.no_grad():
             change(training.model.body)
@@ -127,7 +127,7 @@ def train(name: str, injected: str, training: Training, change: Callable[[nn.Mod
 
 
 class Absent:
-    """A doctor that does nothing."""
+    """Replaces the training's doctor and does nothing."""
 
     def watch(self, *_: object) -> AbstractContextManager[None]:
         """Nothing."""
@@ -143,7 +143,7 @@ class Absent:
 
 
 def time_epochs(name: str, images: Images, turns: int) -> tuple[float, float]:
-    """Seconds of two epochs with and without the doctor, looks included: medians of turns."""
+    """Median seconds of two epochs, with and without diagnoses."""
     recipe = dataclasses.replace(next(iter(ZOO[name].RECIPES.values())), epochs=2)
     seconds: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(turns):
@@ -165,19 +165,19 @@ def main(
     parts: str = "injected,zoo,cost",
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Train, and compare what was found with what was injected.
+    """Train, and compare the diagnoses with the injected faults.
 
     Args:
-        seeds: of each training.
-        healthy: training images of CIFAR-10 for the zoo's recipes and the cost.
-        turns: of each timing.
-        parts: of injected, zoo and cost, commas between.
-        json_path: where to write every row, one JSON object a line.
+        seeds: number of seeds of each training.
+        healthy: number of CIFAR-10 training images for the zoo's recipes and the cost.
+        turns: number of measurements of the cost.
+        parts: injected, zoo, cost, separated by commas.
+        json_path: file for the results, one JSON object per line.
     """
     console, rows = Console(width=160), []
     if "injected" in parts:
         shapes = load_data("shapes").train.take(range(4000))
-        for name in PLANTED_IN:
+        for name in INJECTED_IN:
             for seed in range(seeds):
                 for injected, (net, images, recipe, change) in inject(name, shapes, seed).items():
                     rows.append(train(name, injected, Training(net, images, recipe, device="cpu"), change))
@@ -187,13 +187,13 @@ def main(
             trainings = (Training(load_net(name), some, recipe, device="cpu") for recipe in module.RECIPES.values())
             rows += [train(name, "healthy", training) for training in trainings]
     for row in rows:
-        is_right = not row.found if row.injected == "healthy" else row.injected in row.found
-        console.print("as expected" if is_right else "NOT as expected", row.net, row.injected, row.seed, row.found)
+        is_expected = not row.found if row.injected == "healthy" else row.injected in row.found
+        console.print("as expected" if is_expected else "NOT as expected", row.net, row.injected, row.seed, row.found)
         if json_path is not None:
             append_row(json_path, row)
     if "cost" in parts:
         some = load_data("cifar10").train.take_evenly(healthy)
-        for name in PLANTED_IN:
+        for name in INJECTED_IN:
             watched, unwatched = time_epochs(name, some, turns)
             console.print(f"{name}: {watched:.3f} s with, {unwatched:.3f} s without: {watched / unwatched - 1:+.1%}")
 

@@ -1,8 +1,8 @@
-"""Exported files of every net of the zoo, a residual net, an own module and a timm net, for each kind of target.
+"""Exports of every net of the zoo, a residual net, a custom module and timm nets, for each kind of target.
 
-Each is certified as ``lamina export`` does it, on 258 of the built-in shapes. With ``--python``, the ONNX files are
-then read by another Python with onnxruntime but neither torch nor lamina; its answers are compared with the model's.
-Weights are random and batch norms have statistics as after training: what is measured is the export.
+Each export is compared with the model on 258 of the built-in shapes, as ``lamina export`` does. With ``--python``,
+another Python with onnxruntime but without torch and lamina runs the ONNX files, and its logits are compared too.
+Weights are random, and batch norms have random statistics.
 
     python -m venv /tmp/plain && /tmp/plain/bin/pip install numpy onnxruntime
     python benchmarks/exports.py --python /tmp/plain/bin/python --json exports.json
@@ -48,41 +48,41 @@ import importlib.util, json, pathlib, sys
 import numpy as np, onnxruntime
 assert not any(importlib.util.find_spec(name) for name in ("torch", "lamina"))
 for file in sorted(pathlib.Path(sys.argv[1]).glob("*.onnx")):
-    known = np.load(file.with_suffix(".npz"))
-    _, logits = onnxruntime.InferenceSession(file).run(None, {"images": known["pixels"]})
-    limit = 1e-4 * max(1.0, float(np.abs(known["logits"]).max()))
-    print(json.dumps([file.stem, float(np.abs(logits - known["logits"]).max() / limit)]), flush=True)
+    expected = np.load(file.with_suffix(".npz"))
+    _, logits = onnxruntime.InferenceSession(file).run(None, {"images": expected["pixels"]})
+    limit = 1e-4 * max(1.0, float(np.abs(expected["logits"]).max()))
+    print(json.dumps([file.stem, float(np.abs(logits - expected["logits"]).max() / limit)]), flush=True)
 """
 
 
 def main(
-    nets: tuple[str, ...] = (*NAMES, "residual", "own", "timm:resnet18", "timm:efficientnet_b0"),
+    nets: tuple[str, ...] = (*NAMES, "residual", "custom", "timm:resnet18", "timm:efficientnet_b0"),
     kinds: tuple[str, ...] = KINDS,
-    count: int = IMAGES,
+    images: int = IMAGES,
     python: Path | None = None,
     json: Path | None = None,
 ) -> None:
-    """Export nets for each kind of target, and print the largest difference beside its limit.
+    """Export nets for each kind of target, and print the largest difference of logits.
 
     Args:
-        nets: of the zoo, ``residual``, ``own`` or ``timm:NAME``.
-        kinds: of target.
-        count: images compared for each.
-        python: of an environment without torch and lamina, to read the ONNX files with.
-        json: file to write the figures to.
+        nets: nets of the zoo, ``residual``, ``custom`` or ``timm:NAME``.
+        kinds: kinds of target.
+        images: number of images to compare.
+        python: Python with onnxruntime, without torch and lamina, to run the ONNX files.
+        json: file for the results.
     """
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in nets:
             for kind in kinds:
-                rows += measure(name, kind, count, Path(folder))
+                rows += measure(name, kind, images, Path(folder))
         read = [] if python is None else read_elsewhere(python, Path(folder))
     if json is not None:
         json.write_text(json_format.dumps({"exports": rows, "read": read}, indent=1), encoding="utf-8")
 
 
 def measure(name: str, kind: str, count: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """Export a net to both formats; keep the ONNX file, some images and the model's logits for them."""
+    """Export a net to both formats; write the ONNX file with images and the model's logits."""
     images = find_images(kind, 64 if name in PHOTO_LADDER else 32).take_evenly(count)
     model = make_model(name, images)
     for file_format, export in (("onnx", export_onnx), ("pt2", export_pt2)):
@@ -106,7 +106,7 @@ def measure(name: str, kind: str, count: int, folder: Path) -> Iterator[dict[str
 
 
 def find_images(kind: str, side_px: int) -> Images:
-    """Some of the built-in shapes with targets of a kind."""
+    """Load test images of the built-in shapes with the given kind of target."""
     data = {"single-label": "shapes", "regression": "shapes-pose"}.get(kind, "shapes-attributes")
     images = load_data(data, Preparation(size_px=side_px)).test
     assert images is not None
@@ -116,13 +116,13 @@ def find_images(kind: str, side_px: int) -> Images:
 
 
 def make_model(name: str, images: Images) -> Model:
-    """A model with random weights, temperatures, and norms with statistics as after training."""
+    """Build a model with random weights and batch-norm statistics, and with temperatures."""
     torch.manual_seed(0)
     task = task_of(images)
     body: Net | nn.Module
     if name == "residual":
         body = RESIDUAL
-    elif name == "own":
+    elif name == "custom":
         body = nn.Sequential(
             nn.Conv2d(3, 8, 5), nn.SiLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, task.outputs)
         )
@@ -142,13 +142,13 @@ def make_model(name: str, images: Images) -> Model:
 
 
 def read_elsewhere(python: Path, folder: Path) -> list[dict[str, Any]]:
-    """The largest difference of each ONNX file, as a share of its limit, as another Python reads it."""
+    """Run each ONNX file with another Python; return its largest difference as a share of the limit."""
     done = subprocess.run([python, "-c", READER, folder], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{python} cannot read the files: {done.stderr}")
+        raise SystemExit(f"{python} cannot run the ONNX files; it needs numpy and onnxruntime:\n{done.stderr}")
     rows = [json_format.loads(line) for line in done.stdout.splitlines()]
     worst = max((share for _, share in rows), default=0.0)
-    print(f"{len(rows)} ONNX files read by {python}: logits differ by at most {worst:.3f} of the limit")
+    print(f"{len(rows)} ONNX files run by {python}: logits differ by at most {worst:.3f} of the limit")
     return [{"file": name, "share_of_limit": share} for name, share in rows]
 
 

@@ -1,14 +1,14 @@
-"""What a lost process, machine, cable or rendezvous costs: each is done to a small training, with real processes.
+"""Lost processes, machines, cables and rendezvous hosts: each fault is injected into a small training.
 
-A run is trained undisturbed by one process. Then the same is trained by several while workers are killed and stopped,
-cables are cut and the rendezvous host ends; what is left has to end in time, with a message that names what was lost,
-and the training is resumed by another number of processes. The digest of the weights after each epoch has to be that of
-the undisturbed run.
+One process first trains a run undisturbed. Then several processes train the same run, while workers are killed and
+stopped, cables are cut and the rendezvous host ends. The remaining workers must end in time, with a message that names
+what was lost. Another number of processes then resumes the run, and the digest of the weights after each epoch must
+equal the undisturbed run's.
 
-What has to end are the workers. A torchrun that is cut off from its rendezvous asks it again without a timeout, until
-TCP gives up (net.ipv4.tcp_retries2, about 15 minutes): the table says where one still runs.
+The time limit applies to workers. A torchrun that is cut off from its rendezvous retries until TCP gives up
+(net.ipv4.tcp_retries2, about 15 minutes); the table says where one is still running.
 
-Machines are network namespaces (machines.py), which need Linux and root: without them, those parts are left out.
+Machines are network namespaces (machines.py), which need Linux and root. Without them, these parts are left out.
 
     python benchmarks/faults.py --kills 25 --json faults.json
 """
@@ -83,14 +83,14 @@ class Counted(nn.Module):
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that was done, and what came of it.
+    """One fault and its result.
 
     Attributes:
-        what: was done.
-        expected: of it.
-        found: instead, or just that.
-        is_as_expected: whether it is.
-        seconds: until all had ended, or for all of it.
+        what: the fault, or how the run was resumed.
+        expected: the expected result.
+        found: the actual result.
+        is_as_expected: whether they agree.
+        seconds: time until all workers had ended, or of the whole part.
     """
 
     what: str
@@ -102,31 +102,31 @@ class Row:
 
 @dataclass(frozen=True)
 class Scene:
-    """Where the trainings run, and what they must come to."""
+    """The folder of the trainings, and the digests that they must reach."""
 
     folder: Path
     epochs: int
     digests: tuple[str, ...]
 
     def words(self, name: str) -> list[str]:
-        """What trains a run."""
+        """The command that trains a run."""
         options = ["--data", "shapes", "--epochs", str(self.epochs), "--batch-size", str(BATCH_SIZE)]
         return ["-m", "lamina", "train", "counted.py", *options, "--lanes", str(LANES), "--json", "--name", name]
 
     def resume(self, name: str) -> list[str]:
-        """What resumes it."""
+        """The command that resumes it."""
         return ["-m", "lamina", "resume", f"runs/{name}", "--net", "counted.py", "--json"]
 
     def read_digests(self, name: str) -> tuple[str, ...]:
-        """The digest of the weights after each epoch of a run."""
+        """The digests of the weights after each epoch."""
         return tuple(str(row["weights"]) for row in load_run(self.folder / "runs" / name).folder.history.epochs())
 
     def log(self, name: str) -> Path:
-        """A new file for what a torchrun prints."""
+        """A new file for the output of torchrun."""
         return self.folder / f"{name}-{len(list(self.folder.glob('*.log')))}.log"
 
     def compare(self, name: str) -> str:
-        """How a run's digests stand to the undisturbed ones."""
+        """Compare a run's digests with the undisturbed ones."""
         found = self.read_digests(name)
         if found == self.digests:
             return f"the same digests in all {self.epochs} epochs"
@@ -136,19 +136,19 @@ class Scene:
         return f"{len(found)} of {self.epochs} epochs, first difference in epoch {min(different, default=None)}"
 
     def finish(self, name: str, options: list[str], machine: Machine | None = None) -> str:
-        """Resume a run to its end, and say how its digests stand."""
+        """Resume a run to its end, and compare its digests."""
         with Launched(self.resume(name), self.log(name), options, machine) as launched:
             status = launched.wait(300)
         return self.compare(name) if status == 0 else f"resuming ended with {status}: {launched.text()[-500:]}"
 
     @property
     def same(self) -> str:
-        """What is expected of digests."""
+        """The expected result of ``compare``."""
         return f"the same digests in all {self.epochs} epochs"
 
 
 def find_message(launched: Launched) -> str:
-    """What lamina said about a lost process."""
+    """Find lamina's message about a lost process."""
     found = re.findall(r"^(?:\[[^\]]*\]:)?lamina(?: \(rank \d+\))?: .*$", launched.text(), flags=re.MULTILINE)
     return found[-1] if found else "no message"
 
@@ -191,7 +191,7 @@ def kill_again_and_again(scene: Scene, kills: int, seed: int) -> Iterator[Row]:
 
 
 def stop_a_worker(scene: Scene) -> Iterator[Row]:
-    """Stop one of three workers, so that it answers no more but keeps its connections."""
+    """Stop one of three workers: it no longer responds, but keeps its connections."""
     with Launched(scene.words("stopped"), scene.log("stopped"), alone(3)) as launched:
         launched.wait_for(EPOCH, times=2)
         workers = launched.workers()
@@ -203,10 +203,10 @@ def stop_a_worker(scene: Scene) -> Iterator[Row]:
     found = f"{'not' if seconds is None else f'{seconds:.0f} s'}, {find_statuses(launched)}: {find_message(launched)}"
     # torchrun ends the others by SIGTERM as soon as one has ended.
     ends = {find_statuses(launched).get(rank) for rank in (0, 2)}
-    is_right = seconds is not None and seconds <= IN_TIME and 75 in ends <= {75, -signal.SIGTERM}
+    is_expected = seconds is not None and seconds <= IN_TIME and 75 in ends <= {75, -signal.SIGTERM}
     yield Row(
         "SIGSTOP of rank 1 of 3", f"the others end within {IN_TIME:.0f} s, the first with 75, and name rank 1", found,
-        is_right and "No answer from rank 1 of 3" in launched.text(), time.monotonic() - began,
+        is_expected and "No answer from rank 1 of 3" in launched.text(), time.monotonic() - began,
     )  # fmt: skip
     found = scene.finish("stopped", alone(2))
     yield Row("resumed by 2", scene.same, found, found == scene.same, time.monotonic() - began)
@@ -215,10 +215,10 @@ def stop_a_worker(scene: Scene) -> Iterator[Row]:
 def on_two_machines(
     scene: Scene, name: str, what: str, break_it: Callable[[Machine, Launched], None], names: dict[int, str]
 ) -> Iterator[Row]:
-    """Train on two machines, break something, see how those end that are left, and resume.
+    """Train on two machines, inject a fault, check how the remaining workers end, and resume.
 
-    ``break_it`` gets the second machine and what runs on the first; ``names`` has the number of each machine that is
-    left, and a part of the message that is expected there.
+    ``break_it`` receives the second machine and the torchrun of the first. ``names`` maps each remaining machine to a
+    part of its expected message.
     """
     with join_machines(2) as machines, ExitStack() as stack:
         launched = [
@@ -237,7 +237,7 @@ def on_two_machines(
             for each in names:
                 if each not in seconds and not is_running(workers[each]):
                     seconds[each], statuses[each] = time.monotonic() - began, read_status(workers[each])
-            time.sleep(0.005)  # before torchrun, which may end without a report, has waited for the worker
+            time.sleep(0.005)  # read the status before torchrun, which may not report it, reaps the worker
         for each, words in names.items():
             took, message = seconds.get(each), find_message(launched[each])
             end = "did not end" if took is None else f"{took:.0f} s"
@@ -259,7 +259,7 @@ def on_two_machines(
 
 
 def kill_one_of_two_agents(scene: Scene, killed: int) -> Iterator[Row]:
-    """Kill a worker of one of two agents that may restart: each agent counts its own restarts."""
+    """Kill a worker of one of two agents with ``--max-restarts``: each agent counts its own restarts."""
     name = f"agent-{killed + 1}"
     with ExitStack() as stack:
         launched = [
@@ -278,8 +278,8 @@ def kill_one_of_two_agents(scene: Scene, killed: int) -> Iterator[Row]:
             os.kill(process, signal.SIGKILL)
         statuses = [each.wait(max(1.0, began + 5 * IN_TIME - time.monotonic())) for each in launched]
         messages = {find_message(each) for each in launched}
-    is_right = statuses == [0, 0]
-    found = scene.compare(name) if is_right else f"torchrun ended with {statuses}: {' '.join(sorted(messages))}"
+    is_expected = statuses == [0, 0]
+    found = scene.compare(name) if is_expected else f"torchrun ended with {statuses}: {' '.join(sorted(messages))}"
     yield Row(
         f"two agents with --max-restarts 3, worker of rank {killed} killed", scene.same, found, found == scene.same,
         time.monotonic() - began,
@@ -287,7 +287,7 @@ def kill_one_of_two_agents(scene: Scene, killed: int) -> Iterator[Row]:
 
 
 def wait_for_any(launched: list[Launched], text: str, times: int) -> int:
-    """The number of the torchrun that has printed something so often: that of the leader."""
+    """Wait until a torchrun has printed a text ``times`` times; return its number, the leader's."""
 
     def counts() -> list[int]:
         return [each.text().count(text) for each in launched]
@@ -298,7 +298,7 @@ def wait_for_any(launched: list[Launched], text: str, times: int) -> int:
 
 
 def train_undisturbed(folder: Path, epochs: int) -> Scene:
-    """The run that all others are compared with."""
+    """Train the run that all others are compared with."""
     (folder / "counted.py").write_text(MODULE, encoding="utf-8")
     scene = Scene(folder, epochs, ())
     done = subprocess.run(
@@ -306,7 +306,7 @@ def train_undisturbed(folder: Path, epochs: int) -> Scene:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     if done.returncode:
-        raise ValueError(f"expected a training, got:\n{done.stderr[-2000:]}")
+        raise ValueError(f"the undisturbed training failed:\n{done.stderr[-2000:]}")
     return Scene(folder, epochs, scene.read_digests("undisturbed"))
 
 
@@ -317,16 +317,16 @@ def main(
     logs: Path | None = None,
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Do it, and compare with what is expected; the status is 1 if anything is not as expected.
+    """Inject faults and compare the results with the expected ones; the exit status is 1 if any differs.
 
     Args:
-        kills: workers that are killed, one after another.
-        seed: of whom and when.
-        parts: which of them, commas between.
-        logs: a new folder that keeps the runs and all that was printed.
-        json_path: where to write every row, one JSON object a line.
+        kills: number of workers to kill, one after another.
+        seed: seed for which worker is killed, and when.
+        parts: kills, stop, cut, host, agents, separated by commas.
+        logs: new folder for the runs and all output.
+        json_path: file for the results, one JSON object per line.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is cleared away
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is cleaned up
     console = Console(width=160)
     makers: dict[str, Callable[[Scene], Iterator[Row]]] = {
         "kills": lambda scene: kill_again_and_again(scene, kills, seed),
@@ -348,7 +348,7 @@ def main(
         "agents": lambda scene: (row for killed in (1, 0) for row in kill_one_of_two_agents(scene, killed)),
     }
     table = Table("what", "expected", "found", "seconds")
-    is_all_right = True
+    is_all_expected = True
     json_path = json_path and json_path.resolve()
     with ExitStack() as stack:
         if logs is None:
@@ -358,7 +358,7 @@ def main(
             folder = logs.resolve()
         stack.callback(os.chdir, Path.cwd())
         os.chdir(folder)
-        console.print("training undisturbed")
+        console.print("training the undisturbed run")
         scene = train_undisturbed(folder, max(kills + 1, FEWEST_EPOCHS))
         for part in parts.split(","):
             if part in ("cut", "host") and (hindrance := find_hindrance()):
@@ -366,12 +366,12 @@ def main(
                 continue
             for row in makers[part](scene):
                 console.print(f"{'as expected' if row.is_as_expected else 'NOT as expected'}: {row.what}: {row.found}")
-                is_all_right &= row.is_as_expected
+                is_all_expected &= row.is_as_expected
                 table.add_row(row.what, row.expected, row.found, f"{row.seconds:.0f}")
                 if json_path is not None:
                     append_row(json_path, row)
     console.print(table)
-    sys.exit(0 if is_all_right else 1)
+    sys.exit(0 if is_all_expected else 1)
 
 
 if __name__ == "__main__":

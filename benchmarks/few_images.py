@@ -1,12 +1,11 @@
-"""Few images to learn from: weights that have learned from many before, beside a net that begins at nothing.
+"""Fifty training images per class: pretrained EfficientNet-Lite0 and ``cnn-m`` from random weights.
 
-Of CIFAR-10, so many training images a class are drawn, others by each seed; all test images are evaluated once, at
-the end. EfficientNet-Lite0 begins with the ImageNet weights that the extra lamina[pretrained] installs, and is trained
-by the recipes ``frozen`` (its head alone) and ``default`` (the head first, then all layers), on the images
-made larger; ``cnn-m`` is trained from random weights, by its recipe but for batches of 50 and 30 epochs, which were
-best on held-back images. ImageNet holds images of all ten classes, if larger ones.
+Each seed draws training images from CIFAR-10; all test images are evaluated once, at the end. EfficientNet-Lite0
+starts from the ImageNet weights that the extra lamina[pretrained] installs. It is trained with the recipes ``frozen``
+(head only) and ``default`` (head first, then all layers), on enlarged images. ``cnn-m`` uses its own recipe with
+batches of 50 and 30 epochs, which were best on held-out images. ImageNet contains images of all ten classes.
 
-Training seconds are those of the training steps; the test's and those of decoding are not in them.
+Seconds are training steps only, without decoding and evaluation.
 
     python benchmarks/few_images.py --seeds 3 --sizes 64,96,128,224 --json few.json
 """
@@ -45,11 +44,11 @@ class Row:
     """One training.
 
     Attributes:
-        how: the net, its recipe, and the side of the images.
-        seed: of the images that were drawn and of all else.
-        train_seconds: in training steps.
-        test_seconds: in judging.
-        accuracy: a fraction, of the test images.
+        how: net, recipe and image size.
+        seed: seed of the drawn images and of the training.
+        train_seconds: time of the training steps.
+        test_seconds: time of the evaluation.
+        accuracy: test accuracy, a fraction.
     """
 
     how: str
@@ -60,7 +59,7 @@ class Row:
 
 
 def draw_rows(images: Images, a_class: int, seed: int) -> list[int]:
-    """So many images of each class."""
+    """Draw ``a_class`` images of each class."""
     generator = np.random.default_rng(seed)
     classes = range(len(images.target_names))
     return [
@@ -78,7 +77,7 @@ def write_images(images: Images, rows: Iterator[int] | list[int], folder: Path) 
 
 
 def write_source(data: Dataset, test: Path, a_class: int, seed: int, folder: Path) -> Path:
-    """A folder of the images that a seed draws, and of all test images, which are links."""
+    """Write the drawn images and link all test images into a folder."""
     write_images(data.train, draw_rows(data.train, a_class, seed), folder / "train")
     for file in test.glob("*/*"):
         path = folder / "test" / file.relative_to(test)
@@ -88,7 +87,7 @@ def write_source(data: Dataset, test: Path, a_class: int, seed: int, folder: Pat
 
 
 def train_and_test(how: str, recipe_name: str, data: Dataset, seed: int) -> Row:
-    """Train as a recipe of timm's nets says, or ``cnn-m`` without any, and evaluate once."""
+    """Train EfficientNet-Lite0 with a recipe, or ``cnn-m`` without one, and evaluate once."""
     if recipe_name:
         recipe = dataclasses.replace(RECIPES[recipe_name], seed=seed)
         net = open_timm_net(PACKAGED_NET, PACKAGED, print)
@@ -107,7 +106,7 @@ def train_and_test(how: str, recipe_name: str, data: Dataset, seed: int) -> Row:
 
 
 def compare(rows: list[Row]) -> Table:
-    """Mean accuracy with its interval over the seeds, and mean seconds."""
+    """Tabulate the mean accuracy with its interval, and mean seconds."""
     table = Table("what", "test accuracy", "95 % interval", "s of training", "each seed")
     for how in dict.fromkeys(row.how for row in rows):
         own = [row for row in rows if row.how == how]
@@ -123,29 +122,29 @@ def main(
     seeds: int = 3,
     images_per_class: int = 50,
     sizes: str = "64,96,128,224",
-    most_test_images: int | None = None,
+    test_count: int | None = None,
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Train with few images: from weights that have learned before, and from none.
+    """Train with few images, from pretrained and from random weights.
 
     Args:
-        seeds: how many draws of images.
-        images_per_class: training images of each class.
-        sizes: sides that the images are made into for EfficientNet-Lite0, commas between; cnn-m has them as they are.
-        most_test_images: evaluate so many, evenly spread, for a quick try; by default all.
-        json_path: where to write every row, one JSON object a line.
+        seeds: number of draws of images.
+        images_per_class: training images per class.
+        sizes: image sizes for EfficientNet-Lite0 in px, separated by commas; cnn-m gets the images at 32 px.
+        test_count: number of test images, spread evenly, for a quick trial; by default all.
+        json_path: file for the results, one JSON object per line.
     """
     data = load_data("cifar10")
     test_images = test_split(data)
-    if most_test_images is not None:
-        test_images = test_images.take_evenly(most_test_images)
+    if test_count is not None:
+        test_images = test_images.take_evenly(test_count)
     sides = [int(size) for size in sizes.split(",")]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as place:
         test = Path(place) / "test"
         write_images(test_images, list(range(len(test_images))), test)
         for seed in range(seeds):
-            # Enlarged test images take gigabytes: a cache that goes away with the rest.
+            # Enlarged test images take gigabytes, so the cache is temporary.
             os.environ["LAMINA_CACHE"] = str(Path(place) / f"cache-{seed}")
             source = write_source(data, test, images_per_class, seed, Path(place) / f"seed-{seed}")
             for side, recipe_name in [(32, ""), *((side, name) for side in sides for name in ("frozen", "default"))]:

@@ -1,9 +1,9 @@
-"""What layers know and units stand for, beside untrained nets: how far figures of lamina inspect differ by chance.
+"""Linear probes and concepts of a trained net, compared with nets with random weights.
 
-A net is trained on a set with classes or attributes for some epochs. Printed for each layer: the score of a linear
-probe, and the range of it over nets with random weights; how many concepts are found in the trained net; and, for
-each net with random weights, looked at as if it were trained, the largest share of what is left to an overlap of 1
-that its best unit gains over the controls. That must stay below the limit from which a concept counts as found.
+The benchmark trains a net on data with classes or attributes. For each layer it prints the score of a linear probe
+with its range over nets with random weights, and the number of concepts found in the trained net. Each net with random
+weights is also inspected as if it were trained: the highest gain of its units over the controls, as a share of what the
+controls leave to an overlap of 1, must stay below the limit from which lamina reports a concept.
 
     python benchmarks/inside.py --data shapes-attributes --json inside.json
 """
@@ -33,15 +33,15 @@ def main(
     images: int = 1000,
     json: Path | None = None,
 ) -> None:
-    """Train a net, inspect it and untrained ones, and print how far they are apart.
+    """Train a net, inspect it and nets with random weights, and print the differences.
 
     Args:
-        data: a data set with classes or labels.
-        net: of the zoo.
-        epochs: of training.
-        nets: with random weights, beyond the five that are the controls of all.
-        images: in which concepts are looked for; probes are fitted to four times as many.
-        json: file to write the figures to.
+        data: data set with classes or attributes.
+        net: net of the zoo.
+        epochs: number of epochs.
+        nets: number of nets with random weights, in addition to the five controls.
+        images: number of images to search for concepts; probes use four times as many.
+        json: file for the results.
     """
     dataset = load_data(data, Preparation(val_fraction=0.1))
     training = Training(load_net(net), dataset.train, replace(load_recipe(net), epochs=epochs), device="cpu")
@@ -77,7 +77,7 @@ def main(
 
 
 def _gain(concept: Concept) -> float:
-    """What an overlap gains over its controls, as a share of what they leave to 1."""
+    """The gain of an overlap over its controls, as a share of what they leave to 1."""
     reached = max(concept.shuffled, concept.untrained)
     return (concept.overlap - reached) / (1 - reached) if reached < 1 else 0.0
 

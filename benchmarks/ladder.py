@@ -1,16 +1,15 @@
-"""Accuracy against seconds: nets and recipes of the zoo, each with several seeds, as a table and an image.
+"""Accuracy and training time of nets and recipes of the zoo, as a table and a figure.
 
-Every training is a process, ``lamina train NET --recipe NAME --json``, in turns of one seed each. Test accuracy is the
-last epoch's, whatever came before. Mean and 95 % interval are over the seeds.
+Every training is a process, ``lamina train NET --recipe NAME --json``; all nets take turns, one seed at a time. Test
+accuracy is measured after the last epoch. Mean and 95 % interval are over the seeds.
 
-"s to T %" is the time to a target: seconds from the command to the printed test accuracy where that is T or more, with
-start, loading and evaluation. The test set is evaluated once, after the last epoch. Where a seed does not reach the
-target, the table has the number of seeds that do, and no seconds.
+"s to T %" is the time from the command to the printed test accuracy if that is at least T, including start-up, loading
+and evaluation. If a seed does not reach the target, the table has the number of seeds that do.
 
-"by views" is ``lamina evaluate RUN --tta``: images that the model is unsure of are also evaluated mirrored and shifted.
+"with --tta" is ``lamina evaluate RUN --tta``: uncertain images are also evaluated mirrored and translated.
 
-``--with-article`` adds the article's CNN script. ``--with-record`` adds benchmarks/record.py, whose seconds are of
-training and whose views are six for every image.
+``--with-article`` adds the article's CNN script. ``--with-record`` adds benchmarks/record.py; its seconds are training
+only, and it evaluates six views of every image.
 
     python benchmarks/ladder.py --nets mlp,cnn:article --seeds 3 --target 0.7552 --json ladder.json --png ladder.png
 """
@@ -46,14 +45,14 @@ class Row:
     """One training.
 
     Attributes:
-        who: net and recipe, or where else it comes from.
-        seed: of all its random choices.
-        epochs: passes over the training images.
-        train_seconds: in training alone.
+        who: NET:RECIPE, or the script.
+        seed: seed of all random numbers.
+        epochs: number of epochs.
+        train_seconds: time of training alone.
         process_seconds: from the command to the exit.
         test_accuracy: a fraction, after the last epoch.
-        views_accuracy: the same with test-time views; ``None`` where there are none.
-        target_seconds: from the command to its printed test accuracy; ``None`` where that is below the target.
+        views_accuracy: with test-time augmentation; ``None`` without.
+        target_seconds: from the command to the printed test accuracy; ``None`` if that is below the target.
     """
 
     who: str
@@ -84,7 +83,7 @@ def train_with_lamina(who: str, seed: int, epochs: int | None, target: float, da
 
 
 def evaluate_by_views(run: str) -> float:
-    """``lamina evaluate RUN --tta``, after the training and outside its clock."""
+    """Run ``lamina evaluate RUN --tta``, which the training's time does not include."""
     done = run_process([str(LAMINA), "evaluate", run, "--tta", "--json"])
     accuracy: float = json.loads(done.lines[-1])["accuracy"]
     return accuracy
@@ -123,10 +122,10 @@ def train_with_record(seed: int, epochs: int | None, images: int | None, folder:
 
 
 def tabulate(rows: Sequence[Row], target: float) -> Table:
-    """Mean accuracy and how far its 95 % interval reaches, and medians of the seconds; the quickest to train first."""
+    """Tabulate mean accuracy with its interval, and median seconds, fastest training first."""
     seeds = len({row.seed for row in rows})
-    table = Table(title=f"{seeds} seeds; ± is the reach of the mean's 95 % interval" if seeds > 1 else "1 seed")
-    for head in ("net", "accuracy", "by views", "train s", "process s", f"s to {100 * target:g} %"):
+    table = Table(title=f"{seeds} seeds; ± is the 95 % interval of the mean" if seeds > 1 else "1 seed")
+    for head in ("net", "accuracy", "with --tta", "train s", "process s", f"s to {100 * target:g} %"):
         table.add_column(head, justify="left" if head == "net" else "right", no_wrap=True)
     for who, side in group(rows).items():
         accuracy = mean_interval([100 * row.test_accuracy for row in side])
@@ -143,7 +142,7 @@ def tabulate(rows: Sequence[Row], target: float) -> Table:
 
 
 def tell_ratios(rows: Sequence[Row], target: float) -> list[str]:
-    """What the article's script and the published recipe take in the same run, over what each net takes."""
+    """Compare the seconds of each net with those of the article's script and the published recipe."""
     sides, lines = group(rows), []
     article, record = sides.pop(BY_ARTICLE, []), sides.pop(BY_RECORD, [])
     for who, side in sides.items():
@@ -153,7 +152,7 @@ def tell_ratios(rows: Sequence[Row], target: float) -> list[str]:
             ratio = statistics.median(seconds) / statistics.median(reached)
             there = sum(row.target_seconds is not None for row in article)
             lines.append(
-                f"{who} reaches {target:.2%} in 1/{ratio:.1f} of the seconds that the article's script takes "
+                f"{who} reaches {target:.2%} {ratio:.1f} times as fast as the article's script "
                 f"({there} of {len(article)} of its trainings reach it)"
             )
         if record:
@@ -161,7 +160,7 @@ def tell_ratios(rows: Sequence[Row], target: float) -> list[str]:
             points = 100 * (mean_views_accuracy(side) - mean_views_accuracy(record))
             lines.append(
                 f"{who} trains in {share:.2f} of the 94 % recipe's seconds, to {points:+.2f} points of its "
-                "accuracy, both by views"
+                "accuracy, both with test-time augmentation"
             )
     return lines
 
@@ -171,7 +170,7 @@ def mean_views_accuracy(side: Sequence[Row]) -> float:
 
 
 def tell_target(side: Sequence[Row]) -> str:
-    """The median of the seconds to the target where every seed reached it, else how many did."""
+    """The median seconds to the target if every seed reached it, else the number of seeds that did."""
     if side[0].who == BY_RECORD:
         return "–"
     reached = [row.target_seconds for row in side if row.target_seconds is not None]
@@ -181,7 +180,7 @@ def tell_target(side: Sequence[Row]) -> str:
 
 
 def group(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each, the quickest to train first."""
+    """Group rows by net, fastest training first."""
     sides = {who: [row for row in rows if row.who == who] for who in dict.fromkeys(row.who for row in rows)}
     return dict(sorted(sides.items(), key=lambda item: median_train_seconds(item[1])))
 
@@ -191,7 +190,7 @@ def median_train_seconds(side: Sequence[Row]) -> float:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Mean accuracy with its interval over the seconds of training, each seed a dot; seconds on a log scale."""
+    """Draw mean accuracy with its interval over training seconds (log scale), and a dot for each seed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FormatStrFormatter
@@ -204,23 +203,23 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         seconds = median_train_seconds(side)
         reach = 0.0 if accuracy.low is None else accuracy.mean - accuracy.low
         marks = axes.errorbar([seconds], [accuracy.mean], yerr=[reach], marker="o", capsize=3)
-        colour = marks.lines[0].get_color()
+        color = marks.lines[0].get_color()
         every = [(row.train_seconds, 100 * row.test_accuracy) for row in side]
-        axes.plot(*zip(*every, strict=True), marker=".", linestyle="none", color=colour, alpha=0.5)
-        # Names go above and below in turn, as neighbours may be close.
+        axes.plot(*zip(*every, strict=True), marker=".", linestyle="none", color=color, alpha=0.5)
+        # Labels alternate above and below, as neighbors may be close.
         offset = (7, 4 if place % 2 else -13)
-        axes.annotate(who, (seconds, accuracy.mean), textcoords="offset points", xytext=offset, color=colour)
+        axes.annotate(who, (seconds, accuracy.mean), textcoords="offset points", xytext=offset, color=color)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axes.set_xlabel("seconds of training, median of the seeds")
-    axes.set_ylabel("test accuracy after the last epoch, %")
+    axes.set_xlabel("training time in seconds, median of the seeds")
+    axes.set_ylabel("test accuracy after the last epoch (%)")
     axes.grid(which="both", alpha=0.2)
     axes.margins(x=0.25, y=0.15)
     figure.savefig(path, dpi=150)
 
 
 def expand(names: str) -> list[str]:
-    """NET:RECIPE of each name between commas; a net alone stands for all its recipes."""
+    """Expand comma-separated names to NET:RECIPE; a net alone means all its recipes."""
     found = []
     for name in names.split(","):
         net, _, recipe = name.strip().partition(":")
@@ -242,20 +241,20 @@ def main(
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     png: Path | None = None,
 ) -> None:
-    """Train the zoo's nets with several seeds: accuracy, seconds, and seconds to a target accuracy.
+    """Train nets of the zoo with several seeds: accuracy, seconds, and seconds to a target accuracy.
 
     Args:
-        nets: names in the zoo, commas between; NET:RECIPE takes one recipe, NET all of the net's.
-        seeds: how often each is trained, each time with the seed after the last one's.
-        first_seed: of the first training.
-        target: test accuracy, a fraction; the time to it is told of trainings that end above it.
-        epochs: in place of each recipe's.
-        images: train and test on about so many images: a quick try, whose figures mean nothing.
-        with_article: train by the article's own CNN script too.
-        with_record: train by the published 94 % recipe too, benchmarks/record.py.
-        article: the article's Markdown.
-        json_path: where to write every row, one JSON object a line.
-        png: where to draw accuracy against seconds.
+        nets: nets of the zoo, separated by commas; NET:RECIPE selects one recipe, NET all of them.
+        seeds: number of seeds.
+        first_seed: the first seed.
+        target: test accuracy to reach, a fraction.
+        epochs: number of epochs, instead of the recipe's.
+        images: approximate number of training and of test images; for a quick trial without meaningful results.
+        with_article: also train with the article's CNN script.
+        with_record: also train with the published 94 % recipe, benchmarks/record.py.
+        article: Markdown file of the article.
+        json_path: file for the results, one JSON object per line.
+        png: file for the figure of accuracy over seconds.
     """
     entries = expand(nets)
     rows: list[Row] = []
@@ -276,7 +275,7 @@ def main(
             data = load_data(source)
         if with_article:
             write_images(data, arrays_file)
-        # In turns, so that a slow minute of the machine meets everybody.
+        # In turns, so that a slow minute of the machine affects every net.
         for seed in range(first_seed, first_seed + seeds):
             for who in entries:
                 keep(train_with_lamina(who, seed, epochs, target, source, folder / "runs"))

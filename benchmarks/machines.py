@@ -1,7 +1,7 @@
-"""Machines that are network namespaces of this one, joined by a switch, and what torchrun starts on them.
+"""Emulated machines: network namespaces joined by a switch, and the torchrun processes on them.
 
-Each machine has one cable, a veth pair, to a bridge in a namespace of its own. A cable can be cut, and slowed down by
-tc's tbf in both directions. Nothing of the real network is touched, and all of it goes when the program ends.
+Each machine has one cable, a veth pair, to a bridge in its own namespace. The cable can be cut, or slowed down in both
+directions with tc's tbf. The real network is not touched, and everything is removed when the program ends.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pathlib import Path
 
 PORT = 29500
 MARK = "LAMINA_BENCHMARK"
-"""In the environment of all that is started here, so that what is left can be found and ended."""
+"""Environment variable of all processes started here, by which remaining ones are found and ended."""
 
 
 def find_hindrance() -> str | None:
-    """Why this system cannot have such machines, in a sentence; ``None`` if it can."""
+    """The reason why this system cannot emulate machines, as a sentence; ``None`` if it can."""
     if not sys.platform.startswith("linux"):
         return "Network namespaces need Linux."
     if os.geteuid() != 0:
         return "Network namespaces need root."
     missing = [name for name in ("ip", "tc") if shutil.which(name) is None]
-    return f"There is no command {missing[0]}, of iproute2." if missing else None
+    return f"The command {missing[0]} is missing; install iproute2." if missing else None
 
 
 def call(*words: object) -> None:
@@ -42,7 +42,7 @@ def call(*words: object) -> None:
 
 @dataclass(frozen=True)
 class Machine:
-    """One of the namespaces; its cable ends in ``eth0`` here and in the switch's ``port``."""
+    """A namespace whose cable joins its ``eth0`` with the switch's ``port``."""
 
     name: str
     address: str
@@ -51,15 +51,15 @@ class Machine:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """The words before a command that runs there."""
+        """The prefix of a command that runs there."""
         return ("ip", "netns", "exec", self.name)
 
     def cut(self) -> None:
-        """Pull the cable out of the switch: what is sent is lost, and nobody is told."""
+        """Cut the cable: packets are lost without notice."""
         call("ip", "-n", self.switch, "link", "set", self.port, "down")
 
     def limit(self, gigabits: float) -> None:
-        """Let so many Gbit/s through the cable in each direction."""
+        """Limit the cable to ``gigabits`` Gbit/s in each direction."""
         words = ("root", "tbf", "rate", f"{round(1000 * gigabits)}mbit", "burst", "256kb", "latency", "50ms")
         call("tc", "-n", self.name, "qdisc", "replace", "dev", "eth0", *words)
         call("tc", "-n", self.switch, "qdisc", "replace", "dev", self.port, *words)
@@ -67,7 +67,7 @@ class Machine:
 
 @contextmanager
 def join_machines(count: int) -> Iterator[tuple[Machine, ...]]:
-    """So many machines on one switch, removed in any case."""
+    """Create ``count`` machines on one switch, and always remove them."""
     tag = uuid.uuid4().hex[:6]
     switch = f"lamina-{tag}"
     machines = tuple(
@@ -92,7 +92,7 @@ def join_machines(count: int) -> Iterator[tuple[Machine, ...]]:
 
 
 def read_environment(process: int) -> dict[str, str]:
-    """The variables that a process was started with; none if it has ended."""
+    """The environment of a process; empty if it has ended."""
     try:
         content = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace")
     except OSError:
@@ -101,7 +101,7 @@ def read_environment(process: int) -> dict[str, str]:
 
 
 def is_running(process: int) -> bool:
-    """Whether a process has not ended; one that is only waited for has."""
+    """Whether a process is running; a zombie is not."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except OSError:
@@ -109,7 +109,7 @@ def is_running(process: int) -> bool:
 
 
 def read_status(process: int) -> int | None:
-    """The exit status of a process that has ended and that its parent has not waited for; else ``None``."""
+    """The exit status of a zombie process; otherwise ``None``."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -118,7 +118,7 @@ def read_status(process: int) -> int | None:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> float | None:
-    """The seconds until a condition holds; ``None`` if it does not within ``seconds``."""
+    """Wait until a condition holds and return the seconds; ``None`` if it does not within ``seconds``."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() > began + seconds:
@@ -129,15 +129,15 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> float | None:
 
 @dataclass
 class Launched:
-    """A torchrun, all that it and its workers print, and how to find those.
+    """A torchrun with its workers and their output.
 
     Args:
-        words: what each worker runs, after ``python``.
-        log: the file that gets the output.
-        options: torchrun's own.
-        machine: where; by default outside of any.
-        threads: of each worker.
-        variables: more of the environment.
+        words: command of each worker, after ``python``.
+        log: file for the output.
+        options: options of torchrun.
+        machine: machine to run on; by default none.
+        threads: threads of each worker.
+        variables: additional environment variables.
     """
 
     words: Sequence[str]
@@ -165,24 +165,24 @@ class Launched:
             )
 
     def text(self) -> str:
-        """What has been printed so far."""
+        """The output so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def processes(self) -> list[int]:
-        """All that were started and run."""
+        """The running processes that this torchrun started."""
         found = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
         return [each for each in found if read_environment(each).get(MARK) == self.mark and is_running(each)]
 
     def workers(self) -> dict[int, int]:
-        """The workers that run, by rank."""
+        """The running workers by rank."""
         ranks = {each: read_environment(each).get("RANK") for each in self.processes()}
         return {int(rank): process for process, rank in sorted(ranks.items(), reverse=True) if rank is not None}
 
     def wait_for(self, text: str, seconds: float = 120.0, times: int = 1) -> None:
-        """Wait until it has been printed so often.
+        """Wait until a text has been printed ``times`` times.
 
         Raises:
-            OSError: that did not happen.
+            OSError: if that does not happen in time.
         """
 
         def has_come() -> bool:
@@ -193,13 +193,13 @@ class Launched:
             raise OSError(f"expected {text!r} within {seconds:.0f} s, got:\n{self.text()[-3000:]}")
 
     def wait(self, seconds: float) -> int | None:
-        """Its exit status; ``None`` if it has not ended within so many seconds."""
+        """Wait at most ``seconds`` and return the exit status; ``None`` if it still runs."""
         with suppress(subprocess.TimeoutExpired):
             return self.process.wait(seconds)
         return None
 
     def end(self) -> None:
-        """Kill what still runs of it."""
+        """Kill everything of it that still runs."""
         for process in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
@@ -215,7 +215,7 @@ class Launched:
 
 
 def among(nodes: int, host: Machine | None = None, is_host: bool = False, per_node: int = 1) -> list[str]:
-    """The options of torchrun on each of several machines; the rendezvous is on ``host``, by default on this one."""
+    """Options of torchrun for several machines; the rendezvous is on ``host``, by default on this machine."""
     address = "127.0.0.1" if host is None else host.address
     return [
         "--nnodes", str(nodes), "--nproc-per-node", str(per_node), "--rdzv-backend", "c10d", "--rdzv-endpoint",
@@ -224,5 +224,5 @@ def among(nodes: int, host: Machine | None = None, is_host: bool = False, per_no
 
 
 def alone(processes: int) -> list[str]:
-    """The options of torchrun for so many processes on one machine."""
+    """Options of torchrun for several processes on one machine."""
     return ["--standalone", "--nproc-per-node", str(processes)]

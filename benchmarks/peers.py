@@ -1,13 +1,13 @@
-"""lamina beside other libraries, the article's two nets trained alike: seconds an epoch, whole process, accuracy.
+"""The article's two nets trained by lamina and by other libraries: seconds per epoch, whole process, accuracy.
 
-Every peer is a script in benchmarks/peer/, run by the interpreter of another virtual environment. It gets the same
-layers, the same images as arrays in memory, the same batch size and Adam with the same learning rate, and uses its
-library plainly and without what costs time: no worker processes, validation, logs or checkpoints. The names that end
-in "-bf16" switch on the library's own mixed precision, as lamina's ``--precision auto`` does where it is faster;
-"lamina-fp32" is lamina without it, so that like stands beside like.
+Every library has a script in benchmarks/peer/, run by the Python of another virtual environment. All get the same
+layers, the same images as arrays in memory, the same batch size, and Adam with the same learning rate. The scripts use
+their library in the plain way and avoid what costs time: no worker processes, validation, logs or checkpoints. Names
+that end in "-bf16" use the library's own mixed precision, as lamina's ``--precision auto`` does where it is faster.
+"lamina-fp32" is lamina in float32, for a comparison in the same number format.
 
-What is timed: the median of the epochs after the first (which compiles and warms up, everybody's is left out), and
-the process from start to exit. The accuracy is of the last epoch, so that nobody is timed on a wrong training.
+The results are the median of the epochs after the first, which compiles and warms up, and the whole process. The
+accuracy shows that all train the same thing.
 
     python -m venv /tmp/peers && /tmp/peers/bin/pip install -r benchmarks/peers-requirements.txt
     python benchmarks/peers.py --python /tmp/peers/bin/python --turns 3 --json peers.json
@@ -42,7 +42,7 @@ BATCH_SIZE = 100
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """Another library: its script, what that must be able to import, and what is set for it."""
+    """Another library: its script, the modules that it imports, and its environment."""
 
     script: str
     modules: tuple[str, ...]
@@ -70,7 +70,7 @@ LAMINA = {"lamina": "auto", "lamina-fp32": "fp32"}
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One training of one of the article's nets, by lamina or by a peer."""
+    """One training of one of the article's nets."""
 
     who: str
     net: str
@@ -86,7 +86,7 @@ class Row:
 
 
 def find_obstacle(python: Path, peer: Peer) -> str | None:
-    """Why that interpreter cannot run the peer, in a few words; ``None`` where it can."""
+    """The reason why that Python cannot run the library; ``None`` if it can."""
     probe = [str(python), "-c", "; ".join(f"import {module}" for module in peer.modules)]
     tried = subprocess.run(probe, capture_output=True, text=True, env={**os.environ, **peer.environment})
     if tried.returncode == 0:
@@ -99,9 +99,9 @@ def train_with_peer(name: str, python: Path, assignment: Assignment) -> Row:
     peer = PEERS[name]
     assignment = dataclasses.replace(assignment, precision=peer.precision)
     finished = run_process([str(python), str(SCRIPTS / peer.script), *assignment.words()], peer.environment)
-    predicted = json.loads(finished.lines[-1])
-    seconds = tuple(predicted["epoch_seconds"])
-    return Row(name, assignment.net, assignment.seed, seconds, finished.seconds, predicted["test_accuracy"])
+    result = json.loads(finished.lines[-1])
+    seconds = tuple(result["epoch_seconds"])
+    return Row(name, assignment.net, assignment.seed, seconds, finished.seconds, result["test_accuracy"])
 
 
 def train_with_lamina(name: str, data: str, runs: Path, assignment: Assignment) -> Row:
@@ -120,7 +120,7 @@ def train_with_lamina(name: str, data: str, runs: Path, assignment: Assignment) 
 
 
 def compare(rows: Sequence[Row], net: str) -> Table:
-    """Medians over the turns, and how many times lamina's seconds each one's are; the fastest first."""
+    """Tabulate medians over the turns, and their ratio to lamina's, fastest first."""
     table = Table(title=net)
     table.add_column("who", no_wrap=True)
     for head in ("epoch s", "÷ lamina", "process s", "÷ lamina", "test accuracy"):
@@ -140,13 +140,13 @@ def compare(rows: Sequence[Row], net: str) -> Table:
 
 
 def tell_fastest(rows: Sequence[Row]) -> list[str]:
-    """For each net, how many times faster lamina is than the fastest peer, and than the fastest that is in fp32."""
+    """Compare lamina with the fastest library, and with the fastest in fp32, for each net."""
     lines = []
     for net in dict.fromkeys(row.net for row in rows):
         epoch = {row.who: _medians(rows, net, row.who)[0] for row in rows if row.net == net}
-        sides = (("lamina", "fastest peer", PEERS), ("lamina", "fastest peer in fp32", _peers_in_fp32()))
+        sides = (("lamina", "fastest library", PEERS), ("lamina", "fastest library in fp32", _peers_in_fp32()))
         if "lamina-fp32" in epoch:
-            sides = (*sides, ("lamina-fp32", "fastest peer in fp32", _peers_in_fp32()))
+            sides = (*sides, ("lamina-fp32", "fastest library in fp32", _peers_in_fp32()))
         for who, what, names in sides:
             peers = [name for name in names if name in epoch]
             if peers:
@@ -177,20 +177,22 @@ def main(
     images: int | None = None,
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Train the article's nets by other libraries and by lamina, in turns.
+    """Train the article's nets with other libraries and with lamina, in turns.
 
     Args:
-        python: interpreter that has the peers, see benchmarks/peers-requirements.txt.
-        nets: which nets, commas between.
-        peers: which peers, commas between.
-        turns: how often everybody trains each net; turn t has seed t.
-        epochs: of each training, the first of which is not counted.
-        images: train and test on about so many images: a quick try, whose figures mean nothing.
-        json_path: where to write every row, one JSON object a line.
+        python: Python with the other libraries, see benchmarks/peers-requirements.txt.
+        nets: nets, separated by commas.
+        peers: libraries, separated by commas.
+        turns: number of trainings of each net by each library; turn t has seed t.
+        epochs: number of epochs; the first is not counted.
+        images: approximate number of training and of test images; for a quick trial without meaningful results.
+        json_path: file for the results, one JSON object per line.
     """
     wanted, wanted_nets = split_names(peers, PEERS), split_names(nets, ("mlp", "cnn"))
     if epochs < 2:
-        raise SystemExit(f"--epochs was {epochs}, but takes 2 or more: the first is not counted.")
+        raise SystemExit(
+            f"--epochs is {epochs}; it must be at least 2, because the first is not counted. Use --epochs 3."
+        )
     absent: dict[str, str] = {}
     for name in wanted:
         if reason := find_obstacle(python, PEERS[name]):
@@ -213,7 +215,7 @@ def main(
             data = load_data(source)
         arrays_file = folder / "images.npz"
         write_images(data, arrays_file)
-        # In turns, so that a slow minute of the machine meets everybody.
+        # In turns, so that a slow minute of the machine affects every library.
         for turn in range(turns):
             for net in wanted_nets:
                 assignment = Assignment(net, arrays_file, epochs, BATCH_SIZE, turn, "fp32")
@@ -225,7 +227,7 @@ def main(
                     try:
                         keep(train_with_peer(name, python, assignment))
                     except subprocess.CalledProcessError as error:
-                        absent[name] = f"failed on {net} with status {error.returncode}, see its words above"
+                        absent[name] = f"failed on {net} with exit status {error.returncode}; its output is above"
     for net in wanted_nets:
         Console().print(compare(rows, net))
     for line in (*tell_fastest(rows), *(f"{name}: {reason}" for name, reason in absent.items())):
@@ -241,11 +243,11 @@ def tell(row: Row) -> None:
 
 
 def split_names(text: str, known: Collection[str]) -> list[str]:
-    """The names between commas; ends the process with a message where one is unknown."""
+    """Split comma-separated names; exit with a message if one is unknown."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in known:
-            raise SystemExit(f"There is no {name!r} here. There are: {', '.join(known)}.")
+            raise SystemExit(f"Unknown name {name!r}; choose from {', '.join(known)}.")
     return names
 
 

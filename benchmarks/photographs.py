@@ -1,4 +1,4 @@
-"""Images with the statistics of photographs, drawn: large smooth areas, edges, texture and grain, as JPEGs."""
+"""Draws JPEGs with the statistics of photographs: large smooth areas, edges, texture and grain."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORLD_PX = 1500
 
 
 def draw_folder(folder: Path, count: int, seed: int = 0) -> Path:
-    """Draw ``count`` photographs of 500×375 into train/ and test/ class folders; the same for the same seed."""
+    """Draw ``count`` images of 500×375 px into class folders of train/ and test/; equal for equal seeds."""
     for split in ("train", "test"):
         for number in range(CLASSES):
             (folder / split / f"class-{number}").mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def write_photograph(folder: Path, seed: int, number: int) -> None:
 
 
 def draw_photograph(seed: int, number: int) -> bytes:
-    """One JPEG of quality 85 to 90: a piece of a world of 1/f noise, with figures over it and grain over all."""
+    """Draw one JPEG of quality 85 to 90: a section of 1/f noise, with polygons and grain over it."""
     random = np.random.default_rng((seed, number))
     world, grain = draw_world(seed), draw_grain(seed)
     top, left = random.integers(0, WORLD_PX - HEIGHT_PX), random.integers(0, WORLD_PX - WIDTH_PX)
@@ -53,22 +53,22 @@ def draw_photograph(seed: int, number: int) -> bytes:
 
 @cache
 def draw_world(seed: int) -> np.ndarray:
-    """A large image whose amplitudes fall with the frequency, as those of natural scenes do (Field, 1987)."""
+    """Draw a large image whose amplitudes fall with the frequency, as in natural scenes (Field, 1987)."""
     random = np.random.default_rng((seed, 1 << 40))
     frequencies = np.hypot(np.fft.fftfreq(WORLD_PX)[:, None], np.fft.rfftfreq(WORLD_PX)[None]).clip(1 / WORLD_PX)
     planes = []
     for _ in range(3):
         spectrum = np.fft.rfft2(random.standard_normal((WORLD_PX, WORLD_PX))) / frequencies**1.4
         planes.append(np.fft.irfft2(spectrum, (WORLD_PX, WORLD_PX)))
-    # One plane in all three channels: colours of natural scenes go together.
-    colours = np.stack([planes[0] + 0.3 * plane for plane in planes], axis=2)
-    colours = (colours - colours.mean()) / colours.std()
-    return (128 + 55 * colours).clip(0, 255).astype(np.uint8)
+    # The three channels share a plane: colors of natural scenes are correlated.
+    colors = np.stack([planes[0] + 0.3 * plane for plane in planes], axis=2)
+    colors = (colors - colors.mean()) / colors.std()
+    return (128 + 55 * colors).clip(0, 255).astype(np.uint8)
 
 
 @cache
 def draw_grain(seed: int) -> np.ndarray:
-    """What a sensor adds: noise of three levels, a little of it in colour."""
+    """Draw sensor noise of three levels, a little of it in color."""
     random = np.random.default_rng((seed, 1 << 41))
     grey = random.standard_normal((WORLD_PX, WORLD_PX, 1)) * 2.5
     return np.round(grey + random.standard_normal((WORLD_PX, WORLD_PX, 3))).astype(np.int16)

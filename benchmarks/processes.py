@@ -1,4 +1,4 @@
-"""Processes that are timed from the command to the exit, and when each of their lines came."""
+"""Runs processes and times them from the command to the exit, with the time of each output line."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from typing import Any
 from lamina import Recipe, zoo
 
 LAMINA = Path(sysconfig.get_path("scripts")) / "lamina"
-"""The command of the environment that runs this."""
+"""The lamina command of this environment."""
 
 
 def read_entry(entry: str) -> tuple[str, Recipe]:
-    """The net's name in the zoo and the recipe of ``NET:RECIPE``; of ``NET`` alone, the net's first recipe."""
+    """Split ``NET:RECIPE`` into name and recipe; ``NET`` alone means the net's first recipe."""
     net_name, _, recipe_name = entry.strip().partition(":")
     return net_name, zoo.load_recipe(net_name, recipe_name or None)
 
 
 def append_row(path: Path, row: Any) -> None:
-    """Write a dataclass as a line of JSON as soon as it is known, so that an interruption loses no other."""
+    """Append a dataclass as a line of JSON, so that an interruption loses no earlier row."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(dataclasses.asdict(row)) + "\n")
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A process that has ended well.
+    """A process that has ended without error.
 
     Attributes:
-        lines: of its standard output.
-        line_seconds: when each came, since the command.
+        lines: lines of its standard output.
+        line_seconds: time of each line since the command.
         seconds: from the command to the exit.
     """
 
@@ -47,7 +47,7 @@ class Finished:
 
 
 def run_process(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Finished:
-    """Run a command, with additions to the environment; raises CalledProcessError where it fails."""
+    """Run a command with additional environment variables; raise CalledProcessError if it fails."""
     lines, line_seconds = [], []
     start = time.perf_counter()
     with subprocess.Popen(
@@ -65,11 +65,11 @@ def run_process(command: Sequence[str], environment: Mapping[str, str] | None = 
 
 @dataclass(frozen=True)
 class LaminaTraining:
-    """What ``lamina train`` reported.
+    """The output of ``lamina train``.
 
     Attributes:
-        epochs: its record of each epoch, with ``printed_seconds``, when it came since the command.
-        result: its last record, likewise.
+        epochs: the record of each epoch, with ``printed_seconds``, its time since the command.
+        result: the record of the result, likewise.
         seconds: from the command to the exit.
     """
 
@@ -79,7 +79,7 @@ class LaminaTraining:
 
 
 def train_by_lamina(net: str, options: Mapping[str, object]) -> LaminaTraining:
-    """Run ``lamina train NET --json`` of this environment with options such as ``{"--epochs": 3}``."""
+    """Run ``lamina train NET --json`` with options such as ``{"--epochs": 3}``."""
     words = (str(word) for option in options.items() for word in option)
     command = [str(LAMINA), "train", net, "--json", *words]
     finished = run_process(command)

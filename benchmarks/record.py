@@ -1,16 +1,16 @@
-"""The published 94 % recipe for CIFAR-10, written out in plain torch for the CPU: what lamina's ladder is measured by.
+"""The published 94 % recipe for CIFAR-10 in plain torch for the CPU, for comparison with lamina's nets.
 
 K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498), in its later form with the Muon
-optimizer (the public airbench repository). Of lamina it takes the pixels alone: net, optimizer, augmentation, loop and
-test are below, in the order of the paper. Where the original has half precision on a GPU, this has
-bfloat16 autocast on channels-last arrays; the whitening is fitted to 5,000 images spread evenly over the set, where
-the original takes the first 5,000, as a set may be sorted by class. All else is as published: batches of 2,000, 8
-epochs, and the last images of an epoch, where they fill no batch, left out.
+optimizer (the public airbench repository). The script only loads the images with lamina; net, optimizer, augmentation,
+loop and evaluation are below, in the order of the paper. The original uses half precision on a GPU; this script uses
+bfloat16 autocast on channels-last arrays. It fits the whitening to 5,000 images spread evenly over the set, not to the
+first 5,000, because a set may be sorted by class. Everything else is as published: batches of 2,000, 8 epochs, without
+the last images of an epoch that do not fill a batch.
 
-Training seconds are the fit of the whitening and the epochs, with their augmentation; the test is not in them.
+Training seconds include the whitening, the epochs and their augmentation, but not the evaluation.
 
     python benchmarks/record.py --seeds 3 --json record.json
-    python benchmarks/record.py --images 10000 --epochs 2      a quick try
+    python benchmarks/record.py --images 10000 --epochs 2      # a quick trial
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LABEL_SMOOTHING = 0.2
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """No trained scale, and statistics that keep 0.6 of what they were at each step."""
+    """Batch norm without trained scale, whose running statistics keep 0.6 of their value at each step."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-12, momentum=1 - 0.6)
@@ -56,7 +56,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def convolve(channels_in: int, channels_out: int) -> nn.Conv2d:
-    """A 3×3 convolution without bias, whose first filters pass the channels through as they are."""
+    """A 3×3 convolution without bias, whose first filters are the identity (Dirac)."""
     convolution = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=False)
     nn.init.dirac_(convolution.weight.data[:channels_in])
     return convolution
@@ -75,7 +75,7 @@ def block(channels_in: int, channels_out: int) -> list[nn.Module]:
 
 
 class RecordNet(nn.Module):
-    """2×2 whitening that is not trained but for its bias, three blocks, the largest of each channel, a linear head."""
+    """Fixed 2×2 whitening with a trained bias, three blocks, global max pooling, a linear head."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class RecordNet(nn.Module):
 
 
 def fit_whitening(images: Tensor) -> Tensor:
-    """Filters onto the eigenvectors of the 2×2 patches' covariance, each by its deviation, and their negatives."""
+    """Eigenvectors of the 2×2 patches' covariance, divided by their standard deviation, and their negatives."""
     patches = functional.unfold(images, kernel_size=2).transpose(1, 2).reshape(-1, 12)
     eigenvalues, eigenvectors = torch.linalg.eigh(patches.T @ patches / len(patches))
     filters = (eigenvectors / (eigenvalues + 5e-4).sqrt()).T.reshape(12, 3, 2, 2)
@@ -101,7 +101,7 @@ def fit_whitening(images: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum of 0.6, made orthogonal, from weights that are brought back to their norm at each step."""
+    """Orthogonalized Nesterov momentum of 0.6, on weights that are rescaled to a fixed norm at each step."""
 
     def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
@@ -120,7 +120,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Three steps of a quintic Newton-Schulz iteration in bfloat16: singular values come near 1, vectors stay."""
+    """Three steps of a quintic Newton-Schulz iteration in bfloat16: all singular values approach 1."""
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.bfloat16()
     x = x / (x.norm() + 1e-7)
@@ -132,12 +132,12 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 
 
 def normalize(pixels: Tensor) -> Tensor:
-    """Stored pixels (N, H, W, C) as float32 (N, C, H, W), channels last in memory."""
+    """Convert pixels (N, H, W, C) to normalized float32 (N, C, H, W), channels-last in memory."""
     return ((pixels - MEAN) / STD).permute(0, 3, 1, 2)
 
 
 def pad(pixels: Tensor, by_px: int) -> Tensor:
-    """Images (N, H, W, C) with their border reflected."""
+    """Pad images (N, H, W, C) by reflection."""
     side = pixels.shape[1]
     places = torch.arange(-by_px, side + by_px).abs()
     places = side - 1 - (side - 1 - places).abs()
@@ -145,7 +145,7 @@ def pad(pixels: Tensor, by_px: int) -> Tensor:
 
 
 class Augmentation:
-    """Mirrors each image in every other epoch, a random half in the first, and shifts it by up to two pixels."""
+    """Mirrors every image in every other epoch (a random half in the first), and translates it by up to two pixels."""
 
     def __init__(self, pixels: Tensor) -> None:
         mirrored = torch.rand(len(pixels)) < 0.5
@@ -153,7 +153,7 @@ class Augmentation:
         self._pixels = torch.empty_like(pixels)
 
     def draw(self, epoch: int) -> Tensor:
-        """All images as ``epoch``, counted from 0, has them."""
+        """Augment all images for ``epoch``, counted from 0."""
         side = self._pixels.shape[1]
         shifts = torch.randint(0, 2 * SHIFT_PX + 1, (len(self._pixels), 2))
         for down in range(2 * SHIFT_PX + 1):
@@ -173,7 +173,7 @@ def draw_batches(augmentation: Augmentation, targets: Tensor, epoch: int) -> Ite
 
 
 def train(pixels: Tensor, targets: Tensor, epochs: int) -> tuple[RecordNet, float]:
-    """The trained net, and the seconds that it took."""
+    """Train a net; return it with the seconds."""
     start = time.perf_counter()
     net = RecordNet(normalize(pixels[:: max(1, len(pixels) // 5000)])).to(memory_format=torch.channels_last)
     biases = [module.bias for module in net.modules() if isinstance(module, BatchNorm)]
@@ -192,31 +192,34 @@ def train(pixels: Tensor, targets: Tensor, epochs: int) -> tuple[RecordNet, floa
     steps, whitening_steps = (count * (len(pixels) // BATCH_SIZE) for count in (epochs, WHITENING_EPOCHS))
     step = 0
     for epoch in range(epochs):
-        for images, outputs in draw_batches(augmentation, targets, epoch):
+        for images, labels in draw_batches(augmentation, targets, epoch):
             net.whitening.bias.requires_grad_(step < whitening_steps)
             whitening_group["lr"] = BIAS_LR * max(0, 1 - step / whitening_steps)
             for group, peak in zip(other_groups, peaks, strict=True):
                 group["lr"] = peak * (1 - step / steps)
             with torch.autocast("cpu", torch.bfloat16):
                 logits = net(images)
-            loss = functional.cross_entropy(logits.float(), outputs, label_smoothing=LABEL_SMOOTHING, reduction="sum")
+            loss = functional.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING, reduction="sum")
             loss.backward()
             sgd.step()
             muon.step()
             net.zero_grad(set_to_none=True)
             step += 1
-        right = (logits.argmax(1) == outputs).float().mean()
+        accuracy = (logits.argmax(1) == labels).float().mean()
         seconds = time.perf_counter() - start
-        print(f"epoch {epoch + 1}/{epochs}  {seconds:.1f} s  {right:.2%} of the last batch right", file=sys.stderr)
+        print(
+            f"epoch {epoch + 1}/{epochs}  {seconds:.1f} s  train accuracy of the last batch {accuracy:.2%}",
+            file=sys.stderr,
+        )
     return net, time.perf_counter() - start
 
 
 @torch.inference_mode()
 def test(net: RecordNet, pixels: Tensor, targets: Tensor) -> tuple[float, float]:
-    """Accuracy by the image alone, and by six views: as it is, a pixel up and left, down and right; each mirrored."""
+    """Accuracy on the image alone, and on six views: unchanged, translated by a pixel twice, each mirrored."""
     net.eval()
     padded, side = pad(pixels, 1), pixels.shape[1]
-    right = torch.zeros(2)
+    correct = torch.zeros(2)
     for start in range(0, len(pixels), 1000):
         batch = slice(start, start + 1000)
         moved = [padded[batch, shift : shift + side, shift : shift + side] for shift in (0, 2)]
@@ -224,15 +227,15 @@ def test(net: RecordNet, pixels: Tensor, targets: Tensor) -> tuple[float, float]
         with torch.autocast("cpu", torch.bfloat16):
             logits = torch.stack([net(normalize(view).bfloat16()).float() for view in views])
         weights = torch.tensor([2, 2, 1, 1, 1, 1]).view(-1, 1, 1) / 8
-        outputs = torch.stack((logits[0], (logits * weights).sum(0))).argmax(2)
-        right += (outputs == targets[batch]).sum(1)
-    plain, six_views = (right / len(pixels)).tolist()
+        predicted = torch.stack((logits[0], (logits * weights).sum(0))).argmax(2)
+        correct += (predicted == targets[batch]).sum(1)
+    plain, six_views = (correct / len(pixels)).tolist()
     return plain, six_views
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One training by the published recipe."""
+    """One training with the published recipe."""
 
     seed: int
     epochs: int
@@ -259,32 +262,35 @@ def main(
     images: int | None = None,
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Train by the published recipe with several seeds, and test with one view and with six.
+    """Train with the published recipe and several seeds, and evaluate one view and six.
 
     Args:
-        seeds: how many trainings, each with the seed after the last one's.
-        first_seed: of the first training.
-        epochs: of each; the published number is 8.
-        images: train on so many images, 2,000 at least, for a quick try; the test is on all.
-        json_path: where to write every row, one JSON object a line.
+        seeds: number of seeds.
+        first_seed: the first seed.
+        epochs: number of epochs; the published number is 8.
+        images: number of training images, at least 2,000, for a quick trial; by default all.
+        json_path: file for the results, one JSON object per line.
     """
     torch.set_flush_denormal(True)
     data = load_data("cifar10")
     test_images = test_split(data)
     count = len(data.train) if images is None else images
     if not BATCH_SIZE <= count <= len(data.train):
-        raise SystemExit(f"--images was {count}, but takes {BATCH_SIZE} (a batch) to {len(data.train)}.")
-    # Spread evenly: a set may be sorted by class.
+        raise SystemExit(
+            f"--images is {count}; it must be between {BATCH_SIZE}, one batch, and {len(data.train)}. "
+            "Use --images 10000."
+        )
+    # Spread evenly, because a set may be sorted by class.
     chosen = torch.arange(count) * len(data.train) // count
     train_arrays = torch.from_numpy(data.train.pixels[chosen]), torch.from_numpy(data.train.targets[chosen])
     test_arrays = torch.from_numpy(test_images.pixels[:]), torch.from_numpy(test_images.targets)
     rows = [train_and_test(train_arrays, test_arrays, seed, epochs) for seed in range(first_seed, first_seed + seeds)]
     table = Table("what", "mean", "95 % interval", "each seed")
     for what, values in (
-        ("test accuracy, plain", [100 * row.plain_accuracy for row in rows]),
-        ("test accuracy, 6 views", [100 * row.six_view_accuracy for row in rows]),
+        ("test accuracy, one view", [100 * row.plain_accuracy for row in rows]),
+        ("test accuracy, six views", [100 * row.six_view_accuracy for row in rows]),
         ("seconds of training", [row.train_seconds for row in rows]),
-        ("seconds of the 6-view test", [row.test_seconds for row in rows]),
+        ("seconds of evaluation", [row.test_seconds for row in rows]),
     ):
         found = mean_interval(values)
         interval = "–" if found.low is None else f"{found.low:.2f} – {found.high:.2f}"

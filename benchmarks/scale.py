@@ -1,22 +1,24 @@
-"""What several processes gain: seconds a step by torchrun, beside a cost model that predicts those of N = 4.
+"""Seconds per step with several processes, compared with a cost model that predicts a step of four.
 
 A step of N processes takes
 
     cores(N) · (c0 + c1 / N) + 2 (N - 1) α + 8 P (N - 1) / (N β)
 
-where c0 is what each process does whatever its share of the batch (optimizer, Python), c1 the work on the whole batch,
-P the number of weights, α the delay of a message and β the bytes that a link carries in a second; each weight crosses
-the link twice, with 4 bytes. cores(N) is how many processes share a core of this machine: 1 for N machines.
+- c0: the work of each process that does not depend on its part of the batch (optimizer, Python)
+- c1: the work on the whole batch
+- P: the number of weights; each crosses the link twice, with 4 bytes
+- α: the delay of a message
+- β: the bytes per second that a link carries
+- cores(N): the number of processes that share a core of this machine; 1 for N machines
 
-c0 and c1 are fitted to one process and to two, less the exchange of these; α and β to two processes that exchange a
-short and a long vector. A second fit, from one process at the whole batch and at half of it, knows nothing of two
-processes that share this machine's memory: it serves the tables on paper, of N separate machines. There are as many
-lanes as the largest N. All processes have one thread.
+c0 and c1 are fitted to one and two processes, without their exchange; α and β to two processes that exchange a short
+and a long vector. A second fit uses one process with the whole batch and with half of it, so it does not include the
+effect of two processes sharing memory; the tables for N separate machines use it. The number of lanes is the largest N.
+All processes have one thread.
 
-With --links the processes are also machines: network namespaces on a switch (machines.py), each behind a cable that
-tc's tbf slows down. Their α and β are measured again; the constants of the nets stay those of loopback, and the
-machines still share this one's cores. Delay is on paper only: netem, which would add it, is not in every kernel, and
-was not in the one that this was written on.
+With --links, the processes also run on emulated machines (machines.py), whose cables tc's tbf slows down. Their α and β
+are measured again. The constants of the nets stay those of loopback, and the machines still share this machine's cores.
+Delay is only computed: netem, which would add it, is missing in some kernels.
 
     python benchmarks/scale.py --nets mlp,cnn,cnn-s,cnn-l@32,resnet18@16 --steps 4 --links 1,10 --json scale.json
 """
@@ -52,14 +54,14 @@ from lamina.zoo import load_net
 MACHINES = (2, 4, 8, 16, 32, 64, 128, 256)
 SHORT, LONG = 1_000, 4_000_000
 MOST_SECONDS = 300.0
-"""One torchrun may take so long."""
+"""Time limit of one torchrun."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Seconds of a step, the median of ``steps``; ``net`` is ``exchange`` for that of a vector of ``weights``.
+    """Seconds of a step, median of ``steps``; ``net`` is ``exchange`` for the exchange of ``weights`` numbers.
 
-    ``gigabits`` are those of each machine's cable, 0 on loopback.
+    ``gigabits`` is the rate of each machine's cable, 0 on loopback.
     """
 
     net: str
@@ -74,32 +76,32 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """What joins the processes."""
+    """The connection between processes."""
 
     delay_seconds: float
     bytes_per_second: float
 
     def seconds(self, weights: int, processes: int) -> float:
-        """The exchange of a step."""
+        """Seconds of a step's exchange."""
         return (processes - 1) * (2 * self.delay_seconds + 8 * weights / processes / self.bytes_per_second)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """The constants of the model for a net."""
+    """The constants of the cost model for a net."""
 
     fixed_seconds: float
     batch_seconds: float
     weights: int
 
     def step_seconds(self, processes: int, link: Link, cores: int = 10**9) -> float:
-        """A step of so many processes."""
+        """Predicted seconds of a step."""
         share = max(1.0, processes / cores)
         return share * (self.fixed_seconds + self.batch_seconds / processes) + link.seconds(self.weights, processes)
 
 
 def time_training(net_name: str, batch_size: int, lanes: int, steps: int, group: Group) -> Row:
-    """The steps of a training, in the group that torchrun made."""
+    """Time the steps of a training in torchrun's group."""
     name, recipe = read_entry(net_name)
     recipe = dataclasses.replace(
         recipe, epochs=2, batch_size=batch_size, lanes=lanes, start_size_fraction=0.0, precision="fp32"
@@ -122,7 +124,7 @@ def time_training(net_name: str, batch_size: int, lanes: int, steps: int, group:
 
 
 def time_exchange(length: int, group: Group) -> Row:
-    """The exchange of a vector: parts to and fro."""
+    """Time the exchange of a vector."""
     vector, spent = torch.ones(1, length), []
     for _ in range(15):
         began = time.perf_counter()
@@ -140,7 +142,7 @@ PAPER = {
 
 
 def work(tasks: Sequence[str], lanes: int, steps: int) -> None:
-    """What torchrun starts: time nets, each ``NET@IMAGES``, or the exchange of both vectors; the leader prints rows."""
+    """Run by torchrun: time nets (``NET@IMAGES``) or the exchange of both vectors; the leader prints rows."""
     with join_group() as group:
         for task in tasks:
             if task == "exchange":
@@ -156,7 +158,7 @@ def run(
     tasks: Sequence[str], processes: int, threads: int, lanes: int, steps: int,
     machines: Sequence[Machine] = (), gigabits: float = 0.0,
 ) -> list[Row]:  # fmt: skip
-    """Time tasks one after another by torchrun: so many processes here, or one on each of so many machines."""
+    """Time tasks with torchrun: several processes here, or one on each of several machines."""
     words = [__file__, "work", ",".join(tasks), str(lanes), str(steps)]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         launched = []
@@ -168,16 +170,18 @@ def run(
         printed = "\n".join(each.text() for each in launched)
     found = [line.partition(" ")[2] for line in printed.splitlines() if line.startswith("ROW ")]
     if any(statuses) or None in statuses or not found:
-        raise ValueError(f"expected rows of {tasks} by {processes} processes, got {statuses}:\n{printed[-2000:]}")
+        raise ValueError(
+            f"expected rows of {tasks} from {processes} processes, got exit statuses {statuses}:\n{printed[-2000:]}"
+        )
     return [dataclasses.replace(Row(**json.loads(line)), gigabits=gigabits) for line in found]
 
 
 def measure_once(sizes: dict[str, int], largest: int, steps: int, links: Sequence[float]) -> Iterator[Row]:
-    """All measurements, once."""
+    """Take all measurements once."""
     whole = [f"{net}@{size}" for net, size in sizes.items()]
     yield from run(whole, 1, 2, largest, steps)
     yield from run(whole, 1, 1, largest, steps)
-    # One process and its half of the batch have the lanes that it would have among two.
+    # One process with half of the batch has as many lanes as one of two processes.
     yield from run([f"{net}@{size // 2}" for net, size in sizes.items()], 1, 1, largest // 2, steps)
     yield from run(["exchange", *whole], 2, 1, largest, steps)
     yield from run(whole, largest, 1, largest, steps)
@@ -196,7 +200,7 @@ class Measured:
     rows: Sequence[Row]
 
     def seconds(self, net: str, size: int, processes: int, threads: int = 1, gigabits: float = 0.0) -> float:
-        """The median of a net's step, or of the exchange of ``size`` weights."""
+        """Median seconds of a net's step, or of the exchange of ``size`` numbers."""
         return statistics.median(
             row.seconds
             for row in self.rows
@@ -205,23 +209,22 @@ class Measured:
         )
 
     def link(self, gigabits: float = 0.0) -> Link:
-        """What two processes found by their exchanges."""
+        """α and β from the exchanges of two processes."""
         short, long = (self.seconds("exchange", length, 2, gigabits=gigabits) for length in (SHORT, LONG))
         return Link(short / 2, 8 * (LONG - SHORT) / 2 / (long - short))
 
     def costs(self, net: str, size: int) -> tuple[Cost, Cost]:
-        """The constants of a net: fitted to one and two processes, and to the whole batch and half of it."""
+        """Fit a net's constants to one and two processes, and to the whole batch and half of it."""
         weights = next(row.weights for row in self.rows if row.net == net)
         whole = self.seconds(net, size, 1)
         two = self.seconds(net, size, 2) - self.link().seconds(weights, 2)
         half = self.seconds(net, size // 2, 1)
-        # Neither constant is negative, whatever the noise.
+        # Noise must not make a constant negative.
         shared = [min(whole, max(0.0, 2 * (whole - part))) for part in (two, half)]
         return Cost(whole - shared[0], shared[0], weights), Cost(whole - shared[1], shared[1], weights)
 
 
 def milliseconds(seconds: float) -> str:
-    """As a cell of a table."""
     return f"{1000 * seconds:.1f} ms"
 
 
@@ -238,16 +241,16 @@ def main(
     """Measure, fit, predict and compare.
 
     Args:
-        nets: of the zoo, commas between; NET@IMAGES has a batch size of its own.
-        batch_size: images in a step, of all processes.
-        largest: number of processes that is predicted; the lanes of each batch.
-        steps: timed in each training.
-        turns: how often each is measured; the medians count.
-        cores: of this machine; by default what the system says.
-        links: Gbit/s of emulated cables, commas between, as 1,10; needs Linux and root.
-        json_path: where to write every row, one JSON object a line.
+        nets: nets of the zoo, separated by commas; NET@IMAGES sets the batch size.
+        batch_size: images per step, of all processes together.
+        largest: number of processes to predict, and number of lanes.
+        steps: number of timed steps of each training.
+        turns: number of measurements; the results are medians.
+        cores: cores of this machine; by default the system's number.
+        links: rates of emulated cables in Gbit/s, separated by commas, such as 1,10; needs Linux and root.
+        json_path: file for the results, one JSON object per line.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is cleared away
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is cleaned up
     load_data("shapes")
     console = Console(width=160)
     cores = cores or os.cpu_count() or 1
@@ -269,7 +272,7 @@ def main(
     loopback = measured.link()
     console.print(describe(loopback, "on loopback"))
     table = Table(
-        "net", "batch", "1 × 2 threads", "1 × 1", "2 × 1", "gain of 2 × 1", f"{largest} × 1", "predicted", "error",
+        "net", "batch", "1 × 2 threads", "1 × 1", "2 × 1", "speedup of 2 × 1", f"{largest} × 1", "predicted", "error",
         "from half", "error",
     )  # fmt: skip
     for net, size in sizes.items():
@@ -297,7 +300,9 @@ def main(
             table.add_row(net, str(size), *cells)
         console.print(table)
     for name, link in PAPER.items():
-        paper = Table("net", *(f"{machines}" for machines in MACHINES), title=f"times as fast as one machine, {name}")
+        paper = Table(
+            "net", *(f"{machines}" for machines in MACHINES), title=f"predicted speedup over one machine, {name}"
+        )
         for net, size in sizes.items():
             _, cost = measured.costs(net, size)
             one = cost.step_seconds(1, link)
@@ -306,7 +311,7 @@ def main(
 
 
 def describe(link: Link, where: str) -> str:
-    """Its constants, in a line."""
+    """Format a link's constants."""
     return f"α {1e6 * link.delay_seconds:.0f} µs, β {link.bytes_per_second / 1e9:.2f} GB/s {where}"
 
 

@@ -1,11 +1,11 @@
-"""``lamina serve`` on this machine: start, latency, throughput beside the predictor in one process, memory under load.
+"""``lamina serve`` on this machine: start, latency, throughput, and memory under load.
 
-The server is started as a person starts it, on a free port. Latency is that of one client that sends an image of the
-model's size after the other on one connection. Throughput is that of 32 such clients at once, in a process of their
-own; beside it, images by ``Predictor.predict`` in one process with its default threads, which on two cores are two:
-the server's worker has one less, as the server needs a core too. The load lasts ``--seconds``; memory is what server
-and worker have resident, at its end against after a tenth of it. With ``--batch 1`` the server computes each image
-by itself.
+The server starts as on the command line, on a free port. Latency is measured with one client that sends images of the
+model's size one after the other on one connection. Throughput is measured with 32 such clients at once in another
+process. It is compared with ``Predictor.predict`` in one process with its default number of threads; the server's
+worker has one thread less, because the server needs a core too. The load lasts ``--seconds``. Memory growth is the
+resident memory of server and worker at the end, minus that after a tenth of the time. With ``--batch 1``, the server
+computes each image separately.
 
     python benchmarks/serving.py runs/first --seconds 600 --json serving.json
 """
@@ -38,15 +38,15 @@ def main(
     batch: int | None = None,
     json: Path | None = None,
 ) -> None:
-    """Measure a server of one run, and print the figures.
+    """Measure a server of one run, and print the results.
 
     Args:
-        run: the run's folder.
-        seconds: of load by 32 clients.
-        images: for the latency, and for the predictor in one process.
-        starts: of the server, each of which is timed.
-        batch: upper limit of the images that the server computes at once; by default its own.
-        json: file to write the figures to.
+        run: folder of the run.
+        seconds: duration of the load by 32 clients.
+        images: number of images for the latency, and for the predictor in one process.
+        starts: number of timed starts of the server.
+        batch: most images that the server computes at once; by default the server's limit.
+        json: file for the results.
     """
     row: dict[str, object] = {"run": str(run), "clients": CLIENTS, "seconds": seconds, "batch": batch}
     begun = []
@@ -65,20 +65,20 @@ def main(
             loading = pool.apply_async(load, (port, encoded, seconds))
             time.sleep(seconds / 10)
             early_bytes = resident_bytes(process)
-            answered, failed, lasted = loading.get()
+            succeeded, failed, lasted = loading.get()
         row["growth_bytes"] = resident_bytes(process) - early_bytes
-        row["predicted"], row["failed"], row["images_per_second"] = answered, failed, answered / lasted
+        row["succeeded"], row["failed"], row["images_per_second"] = succeeded, failed, succeeded / lasted
     row["predictor_images_per_second"] = predict(run, encoded, images)
     speed, alone = row["images_per_second"], row["predictor_images_per_second"]
     print(f"{CLIENTS} clients: {speed:,.0f} images/s, {100 * speed / alone:.0f} % of the predictor's {alone:,.0f}")
-    print(f"{failed:,} of {answered + failed:,} failed; memory grew by {row['growth_bytes'] / 2**20:.1f} MiB")
+    print(f"{failed:,} of {succeeded + failed:,} requests failed; memory grew by {row['growth_bytes'] / 2**20:.1f} MiB")
     if json is not None:
         json.write_text(json_format.dumps(row) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
 def serving(run: Path, batch: int | None = None):
-    """A server: its process, its port and how long it took to be ready."""
+    """Start a server; yield its process, its port and the seconds until it was ready."""
     began = time.perf_counter()
     start = "import sys; from lamina.cli import main; from lamina.deploy.serve import worker; "
     start += "" if batch is None else f"worker.BATCH_IMAGES = {batch}; "
@@ -95,8 +95,8 @@ def serving(run: Path, batch: int | None = None):
 def describe(port: int) -> dict[str, int]:
     import urllib.request
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/model") as predicted:
-        return json_format.load(predicted)["models"][0]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/model") as response:
+        return json_format.load(response)["models"][0]
 
 
 def encode(seed: int, side_px: int) -> bytes:
@@ -106,7 +106,7 @@ def encode(seed: int, side_px: int) -> bytes:
 
 
 async def follow(port: int, encoded: list[bytes], count: int | None, until: float = float("inf")) -> list[float]:
-    """Seconds of each request of one client; NaN for those that failed."""
+    """Send requests as one client; return the seconds of each, NaN if it failed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     taken: list[float] = []
     while (count is None or len(taken) < count) and time.perf_counter() < until:
@@ -114,16 +114,16 @@ async def follow(port: int, encoded: list[bytes], count: int | None, until: floa
         began = time.perf_counter()
         head = f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(image)}\r\n\r\n"
         writer.write(head.encode() + image)
-        predicted = await reader.readuntil(b"\r\n\r\n")
-        length = next(line for line in predicted.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        response = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in response.lower().split(b"\r\n") if line.startswith(b"content-length:"))
         await reader.readexactly(int(length.partition(b":")[2]))
-        taken.append(time.perf_counter() - began if predicted.split()[1] == b"200" else float("nan"))
+        taken.append(time.perf_counter() - began if response.split()[1] == b"200" else float("nan"))
     writer.close()
     return taken
 
 
 def load(port: int, encoded: list[bytes], seconds: float) -> tuple[int, int, float]:
-    """How many requests of all clients were answered and how many failed, and how long they took."""
+    """Run all clients; return the numbers of successful and failed requests, and the seconds."""
 
     async def run_all() -> list[list[float]]:
         until = time.perf_counter() + seconds
@@ -136,7 +136,7 @@ def load(port: int, encoded: list[bytes], seconds: float) -> tuple[int, int, flo
 
 
 def resident_bytes(process: subprocess.Popen[str]) -> int:
-    """Of the server and its worker; Linux."""
+    """Resident memory of the server and its worker, on Linux."""
     number = process.pid
     children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
     pages = [int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in (number, *children)]
@@ -144,7 +144,7 @@ def resident_bytes(process: subprocess.Popen[str]) -> int:
 
 
 def predict(run: Path, encoded: list[bytes], count: int) -> float:
-    """Images a second by the predictor in this process."""
+    """Images per second of the predictor in this process."""
     from lamina import load_run
 
     predictor = load_run(run).predictor()

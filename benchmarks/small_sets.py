@@ -1,21 +1,20 @@
-"""What people bring: hundreds to thousands of images. lamina's own choice beside what else they could do.
+"""Small data sets within a time limit: lamina's own choice, compared with other ways to use the same time.
 
-Each case is a folder of JPEGs drawn from CIFAR-10 by its seed: so many images of each of so many classes, enlarged to
-a side where that is over 32 px, and 200 test images a class. All get the same folder and the same time:
+Each case is a folder of JPEGs drawn from CIFAR-10 by its seed, enlarged if ``--sides`` is over 32 px, with 200 test
+images per class. All ways get the same folder and the same time:
 
-- ``lamina``: ``lamina train --data FOLDER --time TIME``, from scratch and with the pretrained weights on this disk;
-- ``sweep``: the best, by its test accuracy, of ``lamina train NET --size SIDE --time TIME`` for three nets and two
-  sides: what somebody who knew would have typed;
-- ``svc`` and ``logistic``: scikit-learn on the standardized pixels at 32 px, which take as long as they take;
-- ``fastai``: a ResNet-18 from scratch by its defaults, as many epochs as the time allows (benchmarks/peer).
+- ``lamina``: ``lamina train --data FOLDER --time TIME``, from random weights, and with the extra pretrained;
+- ``sweep``: the best by test accuracy of ``lamina train NET --size SIDE --time TIME``, for three nets and two sizes;
+- ``svc`` and ``logistic``: scikit-learn on standardized pixels at 32 px, without a time limit;
+- ``fastai``: a ResNet-18 from random weights with fastai's defaults, as many epochs as fit (benchmarks/peer).
 
-With ``--targets`` other than ``classes`` the images have a table of targets that are computed from their pixels:
-numbers (``brightness``, the difference of ``red-blue``, ``contrast``), three labels (``labels``), or yes and no
-(``binary``: is it an animal?). For these ``lamina`` and ``sweep`` are run, and the table says by how much of the
-trivial answer's error, or of what it lacks to a perfect score, lamina's is smaller: 0.2 is a fifth.
+With ``--targets`` other than ``classes``, a table has targets computed from the pixels: numbers (``brightness``, the
+difference of ``red-blue``, ``contrast``), three labels (``labels``), or yes and no (``binary``: is it an animal?). Only
+``lamina`` and ``sweep`` run for these. The result is the error relative to the baseline, or the distance to a perfect
+score relative to the baseline's: 0.2 is a fifth.
 
-``--held-out`` draws the test images from CIFAR-10's training images, for choosing rules; without it they are test
-images, which are for reporting.
+``--held-out`` draws the test images from CIFAR-10's training images, for choosing rules. Without it they are test
+images, for reporting.
 
     python benchmarks/small_sets.py --images 500 --sides 32,96 --classes 5,10 --times 20s,1m --json small.json
 """
@@ -57,12 +56,12 @@ TASKS = {
     "binary": ["--task", "binary", "--label-column", "is it an animal?"],
 }
 HELD_OUT_FROM = 40_000
-"""Of CIFAR-10's training images, in an order of its own: those behind are held out."""
+"""Training images from this place on, in a fixed random order, are held out."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A folder of images, what is to be predicted, and the time for it."""
+    """A set of images, its targets and a time limit."""
 
     targets: str
     images: int
@@ -74,10 +73,9 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What a way reached on a case; ``detail`` is the net and the size, or why there is no figure.
+    """The result of a way on a case; ``detail`` is net and size, or the reason for a missing result.
 
-    ``score`` is the accuracy, the mean average precision or the mean absolute error; ``baseline`` is the same of the
-    best constant answer.
+    ``score`` is the accuracy, the mean average precision or the mean absolute error; ``baseline`` is the baseline's.
     """
 
     case: Case
@@ -88,8 +86,8 @@ class Row:
     baseline: float | None = None
 
     @property
-    def figure(self) -> float | None:
-        """Of classes the accuracy in percent, of others what is left of the constant answer's error."""
+    def result(self) -> float | None:
+        """The accuracy in percent for classes, otherwise the error relative to the baseline."""
         if self.score is None:
             return None
         if self.case.targets == "classes" or self.baseline is None:
@@ -99,19 +97,19 @@ class Row:
 
 
 def choose_classes(data: Dataset, count: int) -> list[int]:
-    """Two, five or ten of CIFAR-10's classes, by number."""
+    """Choose two, five or ten of CIFAR-10's classes."""
     names = data.train.target_names
     return list(range(len(names))) if count == len(names) else [names.index(name) for name in FIVE[:count]]
 
 
 def draw(images: Images, rows: np.ndarray, classes: list[int], a_class: int, seed: int) -> dict[int, np.ndarray]:
-    """So many of ``rows`` for each class."""
+    """Draw ``a_class`` of ``rows`` for each class."""
     order = np.random.default_rng(seed).permutation(rows)
     return {number: order[images.targets[order] == number][:a_class] for number in classes}
 
 
 def write_case(case: Case, data: Dataset, folder: Path, *, is_held_out: bool) -> Path:
-    """The case's folder, with ``train`` and ``test``, or its table."""
+    """Write the case's folder with ``train`` and ``test``, or its table."""
     order = np.random.default_rng(99).permutation(len(data.train))
     sources = {"train": (data.train, order[:HELD_OUT_FROM]), "test": (data.train, order[HELD_OUT_FROM:])}
     if not is_held_out:
@@ -141,25 +139,25 @@ def write_case(case: Case, data: Dataset, folder: Path, *, is_held_out: bool) ->
 
 
 def compute_targets(targets: str, pixels: np.ndarray, name: str) -> dict[str, float | str]:
-    """The columns of an image's targets."""
-    grey = pixels.mean(axis=2)
-    texture = np.abs(np.diff(grey, axis=0)).mean()
+    """Compute an image's targets, by column."""
+    gray = pixels.mean(axis=2)
+    texture = np.abs(np.diff(gray, axis=0)).mean()
     match targets:
         case "brightness":
             return {targets: round(float(pixels.mean()) / 255, 4)}
         case "red-blue":
             return {targets: round(float(pixels[..., 0].mean() - pixels[..., 2].mean()), 3)}
         case "contrast":
-            return {targets: round(float(grey.std()), 3)}
+            return {targets: round(float(gray.std()), 3)}
         case "labels":
-            return {"animal": int(name in ANIMALS), "bright": int(grey.mean() > 120), "textured": int(texture > 12)}
+            return {"animal": int(name in ANIMALS), "bright": int(gray.mean() > 120), "textured": int(texture > 12)}
         case "binary":
             return {"is it an animal?": "yes" if name in ANIMALS else "no"}
     return {}
 
 
 def run_lamina(case: Case, folder: Path, way: str, *words: str) -> Row:
-    """Train by a command, timed from its start to its exit, with a cache of its own."""
+    """Run ``lamina train`` with an empty cache, timed from command to exit."""
     with tempfile.TemporaryDirectory() as place:
         command = [str(LAMINA), "train", *words, "--data", str(folder), "--time", case.time, "--seed", str(case.seed)]
         command += TASKS.get(case.targets, [])
@@ -181,7 +179,7 @@ def run_lamina(case: Case, folder: Path, way: str, *words: str) -> Row:
 
 
 def run_sklearn(case: Case, folder: Path) -> list[Row]:
-    """The two classifiers on pixels, if scikit-learn is installed."""
+    """Fit both classifiers to pixels, if scikit-learn is installed."""
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
@@ -200,7 +198,7 @@ def run_sklearn(case: Case, folder: Path) -> list[Row]:
 
 
 def read_pixels(folder: Path) -> tuple[np.ndarray, list[str]]:
-    """The pixels of a folder's images at 32 px as rows of numbers, and their classes."""
+    """Read a folder's images at 32 px as rows of pixels, with their classes."""
     files = sorted(folder.glob("*/*.jpg"))
     pixels = [
         np.asarray(Image.open(file).resize((32, 32), Image.Resampling.BICUBIC), np.float32).ravel() for file in files
@@ -209,7 +207,7 @@ def read_pixels(folder: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def run_fastai(case: Case, folder: Path, python: str) -> Row:
-    """The peer, in an environment of its own."""
+    """Train with fastai in another environment."""
     script = Path(__file__).parent / "peer" / "folder_with_fastai.py"
     began = time.perf_counter()
     done = subprocess.run(
@@ -224,17 +222,17 @@ def run_fastai(case: Case, folder: Path, python: str) -> Row:
 
 
 def compare(rows: list[Row]) -> Table:
-    """A line for each case but for its seed, with the mean accuracy of each way; of the sweep, its best."""
+    """Tabulate the mean over seeds of each way, and the best of the sweep."""
     ways = list(dict.fromkeys(row.way for row in rows))
-    table = Table("targets", "images", "classes", "px", "time", *ways, "most seconds of lamina")
+    table = Table("targets", "images", "classes", "px", "time", *ways, "longest lamina command, s")
     for key in dict.fromkeys(dataclasses.astuple(row.case)[:5] for row in rows):
         own = [row for row in rows if dataclasses.astuple(row.case)[:5] == key]
         cells = []
         for way in ways:
             best: dict[str, list[float]] = {}
             for row in own:
-                if row.way == way and row.figure is not None:
-                    best.setdefault(row.detail if way == "sweep" else "", []).append(row.figure)
+                if row.way == way and row.result is not None:
+                    best.setdefault(row.detail if way == "sweep" else "", []).append(row.result)
             means = [mean_interval(each).mean for each in best.values()]
             is_accuracy = key[0] == "classes"
             found = (max if is_accuracy else min)(means, default=None)
@@ -256,19 +254,19 @@ def main(
     python: str | None = None,
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Measure a grid of small data sets.
+    """Measure a grid of small data sets. Lists are separated by commas.
 
     Args:
-        targets: what to predict: classes, brightness, red-blue, contrast, labels, binary, commas between.
-        images: numbers of training images, commas between.
+        targets: kinds of target: classes, brightness, red-blue, contrast, labels, binary.
+        images: numbers of training images.
         classes: numbers of classes.
-        sides: of the images, in pixels.
-        times: for each command.
-        seeds: how many draws of each case.
-        ways: which to run: scratch, pretrained, sweep, sklearn, fastai.
-        held_out: evaluate on held-out training images, to choose rules by.
-        python: of an environment with fastai, for the way fastai.
-        json_path: where to write every row, one JSON object a line.
+        sides: image sizes in px.
+        times: time limits.
+        seeds: number of draws of each case.
+        ways: ways to run: scratch, pretrained, sweep, sklearn, fastai.
+        held_out: evaluate on held-out training images, for choosing rules.
+        python: Python with fastai, for the way fastai.
+        json_path: file for the results, one JSON object per line.
     """
     data, wanted, rows = load_data("cifar10"), set(ways.split(",")), []
     lists = (targets, images, classes, sides, times)
@@ -280,7 +278,7 @@ def main(
             folder = write_case(case, data, Path(place), is_held_out=held_out)
             found = []
             if "scratch" in wanted:
-                found.append(run_lamina(case, folder, "lamina", "--from", "scratch"))
+                found.append(run_lamina(case, folder, "lamina", "--no-pretrained"))
             if "pretrained" in wanted:
                 found.append(run_lamina(case, folder, "lamina[pretrained]"))
             if "sweep" in wanted:

@@ -1,9 +1,9 @@
-"""Seconds from images to ready uint8 arrays: lamina beside torchvision's ImageFolder and Hugging Face's datasets.
+"""Seconds from images to uint8 arrays: lamina, torchvision's ImageFolder and Hugging Face's datasets.
 
-Everybody reads the same images in a process of its own, with nothing prepared: lamina with an empty cache, datasets
-with an empty one, and torchvision, which keeps none, as in every epoch of a training. What is timed begins after the
-imports and ends when all splits lie in memory, or are mapped into it, as uint8. The files were just written, so that
-nobody waits for the disk. lamina is also timed a second time, when its cache is there.
+Each reads the same images in its own process, without a cache: lamina and datasets with an empty one; torchvision has
+none, so its time recurs in every epoch. The clock starts after the imports and stops when all splits are in memory, or
+mapped into it, as uint8. The files were just written, so nobody waits for the disk. lamina is also timed a second time,
+with its cache.
 
     python -m venv /tmp/sources && /tmp/sources/bin/pip install -r benchmarks/sources-requirements.txt
     python benchmarks/sources.py --python /tmp/sources/bin/python --zip cifar10-images.zip --turns 3
@@ -31,7 +31,7 @@ from rich.table import Table
 ARRAYS = Path(__file__).parent / "peer" / "arrays.py"
 PEERS = ("torchvision-0", "torchvision-2", "datasets")
 
-# What lamina does, once with an empty cache and once more.
+# Reads with lamina, once with an empty cache and once from it.
 LAMINA = """
 import json, sys, time
 from lamina import load_data
@@ -47,7 +47,7 @@ print(json.dumps({"seconds": seconds, "images": sum(map(len, data.splits.values(
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The same images as lamina and as the others read them; ``size_px`` of None leaves them as they are."""
+    """The same images for lamina and for the others; ``size_px`` of None keeps their size."""
 
     name: str
     path: Path
@@ -67,20 +67,20 @@ class Row:
 
 def read_with_lamina(source: Source, cache: Path) -> Iterator[Row]:
     command = [sys.executable, "-c", LAMINA, str(source.path), str(source.size_px or 0)]
-    predicted = json.loads(run_process(command, {"LAMINA_CACHE": str(cache)}).lines[-1])
-    for who, seconds in zip(("lamina", "lamina, again"), predicted["seconds"], strict=True):
-        yield Row(who, source.name, seconds, predicted["images"])
+    result = json.loads(run_process(command, {"LAMINA_CACHE": str(cache)}).lines[-1])
+    for who, seconds in zip(("lamina", "lamina, again"), result["seconds"], strict=True):
+        yield Row(who, source.name, seconds, result["images"])
 
 
 def read_with_peer(who: str, python: Path, source: Source, cache: Path) -> Row:
     command = [str(python), str(ARRAYS), who, str(source.peers_path), str(source.size_px or 0), str(cache)]
     finished = run_process(command, {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
-    predicted = json.loads(finished.lines[-1])
-    return Row(who, source.name, predicted["seconds"], predicted["images"])
+    result = json.loads(finished.lines[-1])
+    return Row(who, source.name, result["seconds"], result["images"])
 
 
 def write_parquet(folder: Path, path: Path) -> Path:
-    """The images of a folder's train part as a table in the layout of Hugging Face."""
+    """Write the training images as a table in Hugging Face's layout."""
     import polars
 
     files = sorted((folder / "train").glob("*/*.jpg"))
@@ -94,17 +94,17 @@ def prepare_sources(zip_path: Path | None, images: int, sizes_px: Sequence[int],
     if zip_path is not None:
         with zipfile.ZipFile(zip_path) as archive:
             archive.extractall(folder / "unpacked")
-        sources.append(Source(f"{zip_path.name}, as they are", zip_path, folder / "unpacked", None))
+        sources.append(Source(f"{zip_path.name}, original size", zip_path, folder / "unpacked", None))
     photographs = draw_folder(folder / "photographs", images)
     table = write_parquet(photographs, folder / "photographs.parquet")
     for size_px in sizes_px:
-        sources.append(Source(f"{images} photographs to {size_px} px", photographs, photographs, size_px))
+        sources.append(Source(f"{images} drawn photographs to {size_px} px", photographs, photographs, size_px))
         sources.append(Source(f"train part as Parquet to {size_px} px", table, table, size_px))
     return sources
 
 
 def compare(rows: Sequence[Row]) -> Table:
-    """Medians over the turns, and how many times lamina's first reading each one's takes."""
+    """Tabulate medians over the turns, and their ratio to lamina's first reading."""
     table = Table("source", "who", "images")
     for head in ("seconds", "÷ lamina"):
         table.add_column(head, justify="right")
@@ -129,15 +129,15 @@ def main(
     turns: int = 3,
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Read the same images by lamina and by others, in turns.
+    """Read the same images with lamina and with other libraries, in turns.
 
     Args:
-        zip_path: a zip of train/ and test/ with class folders of small images; without it photographs alone.
-        python: interpreter that has the others, see benchmarks/sources-requirements.txt.
-        images: how many photographs of 500×375 to draw.
-        sizes_px: sides of the squares that they become.
-        turns: how often everybody reads each source.
-        json_path: where to write every row, one JSON object a line.
+        zip_path: zip of small images in class folders of train/ and test/; by default only drawn photographs are read.
+        python: Python with the other libraries, see benchmarks/sources-requirements.txt.
+        images: number of photographs of 500×375 px to draw.
+        sizes_px: sizes of the squares to resize them to.
+        turns: number of times that each library reads each source.
+        json_path: file for the results, one JSON object per line.
     """
     rows: list[Row] = []
     absent: dict[str, str] = {}
@@ -152,7 +152,7 @@ def main(
         json_path.write_text("")
     with tempfile.TemporaryDirectory() as folder_name:
         sources = prepare_sources(zip_path, images, sizes_px, Path(folder_name))
-        # In turns, so that a slow minute of the machine meets everybody.
+        # In turns, so that a slow minute of the machine affects every library.
         for _ in range(turns):
             for source in sources:
                 for who in ("lamina", *PEERS):
@@ -168,7 +168,9 @@ def main(
                             else:
                                 keep(read_with_peer(who, python, source, Path(cache)))
                         except subprocess.CalledProcessError as error:
-                            absent[f"{source.name}: {who}"] = f"failed with status {error.returncode}, see above"
+                            absent[f"{source.name}: {who}"] = (
+                                f"failed with exit status {error.returncode}; its output is above"
+                            )
     Console().print(compare(rows))
     for what, reason in absent.items():
         print(f"{what}: {reason}")

@@ -1,4 +1,4 @@
-"""From a source of images to uint8 arrays, by another library; prints the seconds, without the imports."""
+"""Reads images into uint8 arrays with another library, and prints the seconds without the imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each peer is asked to do, and how it answers; needs NumPy alone."""
+"""Each library's task and the format of its result; needs only NumPy."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Assignment:
-    """One training: which net, on which images, for how long.
+    """One training of a net.
 
     Attributes:
         net: ``mlp`` or ``cnn``.
-        images: file of arrays ``train_pixels``, ``train_targets``, ``test_pixels``, ``test_targets``.
-        epochs: passes over the training images.
-        batch_size: images a step.
-        seed: of all random choices.
-        precision: ``fp32``, or ``bf16`` for the peer's own mixed precision.
+        images: file with arrays ``train_pixels``, ``train_targets``, ``test_pixels``, ``test_targets``.
+        epochs: number of epochs.
+        batch_size: images per step.
+        seed: seed of all random numbers.
+        precision: ``fp32``, or ``bf16`` for the library's own mixed precision.
     """
 
     net: str
@@ -33,13 +33,13 @@ class Assignment:
     precision: str
 
     def words(self) -> list[str]:
-        """The assignment as words of a command line."""
+        """The task as command-line arguments."""
         return [f"--{name.replace('_', '-')}={value}" for name, value in dataclasses.asdict(self).items()]
 
 
 @dataclass(frozen=True)
 class Images:
-    """Both splits in memory: float32 of -1 … 1, and int64 classes."""
+    """Both splits in memory: float32 pixels from -1 to 1, and int64 classes."""
 
     train: np.ndarray
     train_targets: np.ndarray
@@ -48,7 +48,7 @@ class Images:
 
 
 def read_assignment() -> Assignment:
-    """The assignment on this process's command line."""
+    """Parse the task from this process's command line."""
     parser = argparse.ArgumentParser()
     for name, kind in (("net", str), ("images", Path), ("epochs", int), ("batch-size", int), ("seed", int)):
         parser.add_argument(f"--{name}", type=kind, required=True)
@@ -57,7 +57,7 @@ def read_assignment() -> Assignment:
 
 
 def read_images(path: Path, *, channels_first: bool) -> Images:
-    """The images as the article scales them, (N, C, H, W) or (N, H, W, C), contiguous."""
+    """Read images, scaled as in the article, (N, C, H, W) or (N, H, W, C), contiguous."""
 
     def scale(pixels: np.ndarray) -> np.ndarray:
         ordered = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) if channels_first else pixels
@@ -73,5 +73,5 @@ def read_images(path: Path, *, channels_first: bool) -> Images:
 
 
 def report(epoch_seconds: Sequence[float], test_accuracy: float) -> None:
-    """Answer with the seconds of each epoch and the accuracy, a fraction, after the last."""
+    """Print the seconds of each epoch and the final test accuracy, a fraction, as JSON."""
     print(json.dumps({"epoch_seconds": list(epoch_seconds), "test_accuracy": float(test_accuracy)}), flush=True)

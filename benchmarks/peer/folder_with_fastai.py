@@ -1,4 +1,4 @@
-"""A folder of images by fastai's defaults: ResNet-18 from scratch, as many epochs as the seconds allow."""
+"""Trains on a folder of images with fastai's defaults: ResNet-18 from random weights, as many epochs as fit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from fastai.callback import progress, schedule  # noqa: F401 - what they add to a learner
+from fastai.callback import progress, schedule  # noqa: F401 - they add methods to Learner
 from fastai.data.transforms import get_image_files
 from fastai.metrics import accuracy
 from fastai.torch_core import set_seed
@@ -23,7 +23,7 @@ test = loaders.test_dl(get_image_files(folder / "test"), with_labels=True)
 
 
 def train(epochs: int) -> float:
-    """The accuracy on the test images after so many epochs, which are evaluated on a tenth of train each."""
+    """Train, with a tenth of train for validation, and return the test accuracy."""
     learner = vision_learner(loaders, resnet18, pretrained=False, metrics=accuracy)
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(epochs)
@@ -31,7 +31,7 @@ def train(epochs: int) -> float:
 
 
 tried = time.perf_counter()
-train(1)  # with the evaluation of the test images, which stands for what is slower at first
+train(1)  # includes the evaluation of the test images, as a margin for the slower start
 epoch_seconds = time.perf_counter() - tried
 epochs = max(1, int((seconds - (time.perf_counter() - began)) / epoch_seconds))
 print(json.dumps({"epochs": epochs, "accuracy": train(epochs)}))

@@ -1,4 +1,4 @@
-"""The article's two nets in torch, for the peers that train torch modules."""
+"""The article's two nets in torch, for libraries that train torch modules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def build_net(name: str) -> nn.Sequential:
-    """``mlp`` or ``cnn``, from (N, 3, 32, 32) to ten logits."""
+    """Build ``mlp`` or ``cnn``, from (N, 3, 32, 32) to ten logits."""
     if name == "mlp":
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 100), nn.ReLU(), nn.Linear(100, 10))
     return nn.Sequential(

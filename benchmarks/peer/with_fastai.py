@@ -1,4 +1,4 @@
-"""The article's nets by fastai: tensors in memory, no worker, torch's Adam, training passes without validation."""
+"""Trains the article's nets with fastai: tensors in memory, no workers, torch's Adam, no validation in the clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch_nets import build_net
 
 
 class EpochClock(Callback):
-    """The seconds of each training pass, the validation left out."""
+    """Times each epoch without its validation."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []

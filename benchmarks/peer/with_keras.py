@@ -1,4 +1,4 @@
-"""The article's nets by Keras, on the backend that KERAS_BACKEND names: arrays in memory, ``compile`` and ``fit``."""
+"""Trains the article's nets with Keras on the backend in KERAS_BACKEND: arrays in memory, ``compile`` and ``fit``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keras import layers
 
 
 class EpochClock(keras.callbacks.Callback):
-    """The seconds of each epoch."""
+    """Times each epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,10 +26,10 @@ class EpochClock(keras.callbacks.Callback):
 
 
 def build_net(name: str) -> keras.Sequential:
-    """``mlp`` or ``cnn``, from the images in Keras's own order, channels last, to ten logits.
+    """Build ``mlp`` or ``cnn``, from channels-last images to ten logits.
 
-    A "same" convolution with stride 2 pads the bottom and the right alone, where torch pads all around: as much
-    arithmetic, in windows that lie a pixel elsewhere.
+    Keras's "same" convolution with stride 2 pads only at the bottom and right; torch pads on all sides. The arithmetic
+    is the same, with windows moved by a pixel.
     """
     if name == "mlp":
         body = [layers.Flatten(), layers.Dense(100, activation="relu")]
@@ -52,7 +52,7 @@ def _convolve(filters: int, *, strides: int) -> list[layers.Layer]:
 
 
 def _norm_and_activate() -> list[layers.Layer]:
-    # Keras's 0.9 is torch's 0.1.
+    # Keras's momentum of 0.9 is torch's 0.1.
     return [layers.BatchNormalization(momentum=0.9, epsilon=1e-5), layers.LeakyReLU(negative_slope=0.01)]
 
 
@@ -66,7 +66,7 @@ net.compile(
     optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-8),
     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     metrics=["accuracy"],
-    # Keras's own way to spend less time between steps: a tenth of the MLP's seconds on JAX; torch's backend refuses it.
+    # Saves a tenth of the MLP's time on JAX; the torch backend does not support it.
     steps_per_execution=10 if keras.backend.backend() == "jax" else 1,
 )
 clock = EpochClock()

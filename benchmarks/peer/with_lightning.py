@@ -1,4 +1,4 @@
-"""The article's nets by Lightning: tensors in memory, no worker, no validation, no log and no checkpoint."""
+"""Trains the article's nets with Lightning: tensors in memory, no workers, validation, logs or checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch_nets import build_net
 
 
 class Classifier(lightning.LightningModule):
-    """A net with its loss and its optimizer."""
+    """A net with its loss and optimizer."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Classifier(lightning.LightningModule):
 
 
 class EpochClock(lightning.Callback):
-    """The seconds of each epoch."""
+    """Times each epoch."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -67,7 +67,7 @@ trainer = lightning.Trainer(
     enable_progress_bar=False,
     enable_model_summary=False,
 )
-# Taking a whole batch of a dataset at once is a sixth quicker for the MLP than gathering it image by image.
+# Fetching a whole batch at once is a sixth faster for the MLP than fetching single images.
 batches = BatchSampler(RandomSampler(train), assignment.batch_size, drop_last=False)
 trainer.fit(classifier, DataLoader(train, sampler=batches, batch_size=None))
 trainer.test(classifier, DataLoader(test, batch_size=500), verbose=False)

@@ -1,4 +1,4 @@
-"""The article's MLP by scikit-learn: ``partial_fit`` is one shuffled pass over the images in batches."""
+"""Trains the article's MLP with scikit-learn: each ``partial_fit`` is one shuffled pass over the images in batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ net = MLPClassifier(
     alpha=0.0,
     batch_size=assignment.batch_size,
     learning_rate_init=1e-3,
-    # A generator, not a number: a number would shuffle every pass alike.
+    # A generator: with a number, every pass would have the same order.
     random_state=np.random.RandomState(assignment.seed),
 )
 seconds = []

@@ -1,4 +1,4 @@
-"""The article's nets by skorch: arrays in memory, ``fit``, no validation."""
+"""Trains the article's nets with skorch: arrays in memory, ``fit``, no validation."""
 
 from __future__ import annotations
 

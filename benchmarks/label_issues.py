@@ -1,14 +1,14 @@
-"""Injected wrong labels and injected near-duplicates among CIFAR-10's training images: how many are found, how fast.
+"""Injected label errors and near-duplicates among CIFAR-10's training images: precision, recall and seconds.
 
-Of some classes, so many images each are taken; a fifth of their labels, or `--wrong-fraction`, is exchanged between
-images of different classes. What is found is compared with what was exchanged; CIFAR-10's own few wrong labels count
-as right. For the near-duplicates, copies of some images are added, each shifted by 1 or 2 px, mirrored, saved as JPEG
-of quality 50, or with brightness, contrast and colour changed by up to 10 %.
+For label errors, a fraction of the labels is exchanged between images of different classes. The result is compared
+with the exchanged labels; CIFAR-10's own few label errors count as correct labels. For near-duplicates, copies of some
+images are added: translated by 1 or 2 px, mirrored, saved as JPEG of quality 50, or with brightness, contrast and color
+changed by up to 10 %.
 
-    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/wrong_labels.py labels --a-class 2000
-    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/wrong_labels.py labels --a-class 2000 --scratch
-    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/wrong_labels.py labels --a-class 5000 --classes 10
-    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/wrong_labels.py duplicates --images 10000 --pairs 300
+    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/label_issues.py labels --a-class 2000
+    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/label_issues.py labels --a-class 2000 --scratch
+    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/label_issues.py labels --a-class 5000 --classes 10
+    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/label_issues.py duplicates --images 10000 --pairs 300
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from lamina.insight.folds import choose_plans, predict_by
 from lamina.insight.similarity import find_near_duplicates, group_copies
 from lamina.training.pretrained import find_at_hand
 
-CHANGES = ("shift", "mirror", "jpeg", "colours")
+CHANGES = ("shift", "mirror", "jpeg", "colors")
 
 
 def take_classes(images: Images, a_class: int, first: int, classes: int) -> Images:
-    """The first images of some classes, from ``first`` on."""
+    """Take the first images of each class, from class ``first`` on."""
     chosen = range(first, first + classes)
     rows = np.concatenate([np.flatnonzero(images.targets == number)[:a_class] for number in chosen])
     taken, names = images.take(np.sort(rows)), images.target_names[first : first + classes]
@@ -47,38 +47,38 @@ def take_classes(images: Images, a_class: int, first: int, classes: int) -> Imag
 
 
 def find_labels(
-    a_class: int, first: int, classes: int, scratch: bool, wrong_fraction: float, seed: int
+    a_class: int, first: int, classes: int, scratch: bool, error_fraction: float, seed: int
 ) -> dict[str, Any]:
-    """Find flipped labels."""
+    """Exchange labels, find label issues, and compare."""
     clean = take_classes(load_data("cifar10").train, a_class, first, classes)
-    noisy = inject_label_errors(clean, wrong_fraction, seed)
+    noisy = inject_label_errors(clean, error_fraction, seed)
     started, cpu = time.perf_counter(), time.process_time()
     plans = choose_plans(noisy, None if scratch else find_at_hand())
     groups = group_copies(noisy.pixels)
     compared = time.perf_counter() - started
     probabilities = predict_by(plans, noisy, groups=groups).own
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    are_wrong = noisy.targets != clean.targets
+    have_errors = noisy.targets != clean.targets
     print(f"{len(noisy):,} images, {' and '.join(map(str, plans))}")
     row: dict[str, Any] = {"images": len(noisy), "plans": [str(plan) for plan in plans]}
     for name, find in (("confident learning", select_by_confident_learning), ("disagreement", find_disagreements)):
         rows = find(probabilities, noisy.targets).rows
-        found = int(are_wrong[rows].sum())
-        precision, recall = found / max(1, len(rows)), float(found / are_wrong.sum())
+        found = int(have_errors[rows].sum())
+        precision, recall = found / max(1, len(rows)), float(found / have_errors.sum())
         print(
-            f"{name}: {len(rows):,} named, precision {precision:.3f}, recall {recall:.3f}, "
-            f"{precision / are_wrong.mean():.2f} times the recall of random picking"
+            f"{name}: {len(rows):,} flagged, precision {precision:.3f}, recall {recall:.3f}, "
+            f"{precision / have_errors.mean():.2f} times the recall of random picks"
         )
-        row[name] = {"named": len(rows), "precision": precision, "recall": recall}
-    right = float((probabilities.argmax(axis=1) == clean.targets).mean())
+        row[name] = {"flagged": len(rows), "precision": precision, "recall": recall}
+    accuracy = float((probabilities.argmax(axis=1) == clean.targets).mean())
     agreement = measure_agreement(noisy, probabilities).value
-    print(f"held-out accuracy on the true labels {right:.4f}, agreement with the given {agreement:.4f}")
+    print(f"held-out accuracy on the true labels {accuracy:.4f}, agreement with the given labels {agreement:.4f}")
     print(f"{seconds:.1f} s ({compared:.1f} s of it for near-duplicates), {cpu:.1f} s of processor time")
-    return row | {"held_out_accuracy": right, "agreement": agreement, "seconds": seconds, "processor_seconds": cpu}
+    return row | {"held_out_accuracy": accuracy, "agreement": agreement, "seconds": seconds, "processor_seconds": cpu}
 
 
 def change(pixels: np.ndarray, how: str, random: np.random.Generator) -> np.ndarray:
-    """A copy of an image."""
+    """Make a changed copy of an image."""
     height, width, _ = pixels.shape
     if how == "shift":
         down, right = random.choice([(y, x) for y in range(-2, 3) for x in range(-2, 3) if y or x])
@@ -97,7 +97,7 @@ def change(pixels: np.ndarray, how: str, random: np.random.Generator) -> np.ndar
 
 
 def find_duplicates(images: int, pairs: int, seed: int) -> dict[str, Any]:
-    """Find injected copies."""
+    """Add copies, find near-duplicates, and compare."""
     data: Dataset = load_data("cifar10")
     random = np.random.default_rng(seed)
     pixels = data.train.pixels[random.permutation(len(data.train))[: images - pairs]]
@@ -124,28 +124,28 @@ def main(
     first: int = 0,
     classes: int = 5,
     scratch: bool = False,
-    wrong_fraction: float = 0.2,
+    error_fraction: float = 0.2,
     images: int = 10_000,
     pairs: int = 300,
     seed: int = 1,
     json: Path | None = None,
 ) -> None:
-    """Plant wrong labels or near-duplicates, look for them, and print how many are found.
+    """Inject label errors or near-duplicates, and print how many are found.
 
     Args:
-        what: to inject.
-        a_class: labels: images of each class.
-        first: labels: the first of the classes, by its number.
-        classes: labels: how many.
+        what: what to inject.
+        a_class: labels: images per class.
+        first: labels: number of the first class.
+        classes: labels: number of classes.
         scratch: labels: use no pretrained weights.
-        wrong_fraction: labels: fraction of the labels that are exchanged.
-        images: duplicates: images, the copies among them.
-        pairs: duplicates: how many are injected.
-        seed: of what is injected, and where.
-        json: file to write the figures to.
+        error_fraction: labels: fraction of the labels to exchange.
+        images: duplicates: number of images, including the copies.
+        pairs: duplicates: number of copies.
+        seed: seed of the injected errors or copies.
+        json: file for the results.
     """
     if what == "labels":
-        row = find_labels(a_class, first, classes, scratch, wrong_fraction, seed)
+        row = find_labels(a_class, first, classes, scratch, error_fraction, seed)
     else:
         row = find_duplicates(images, pairs, seed)
     if json is not None:
