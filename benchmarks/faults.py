@@ -42,16 +42,16 @@ from lamina.training.rendezvous import TIMEOUT_SECONDS
 LANES = 4
 BATCH_SIZE = 200
 STEPS = 40
-"""An epoch has so many: ``shapes`` has 8,000 images to train with."""
+"""Steps per epoch: ``shapes`` has 8,000 training images."""
 FEWEST_EPOCHS = 26
-"""The training must last until something is broken."""
+"""The training must last until the fault."""
 IN_TIME = TIMEOUT_SECONDS + 15.0
-"""The others have to end within this: the timeout, and the moments in which it is found out who is lost."""
+"""Time limit for the other workers: the timeout, and the seconds to find out which worker is lost."""
 PATIENCE = 40.0
-"""So long a torchrun may take to end after its workers: it kills after 30 seconds what does not end."""
+"""Time limit for torchrun to end after its workers; it kills remaining processes after 30 seconds."""
 EPOCH = '"event": "epoch"'
 
-MODULE = '''"""A small net that counts its passes, and kills its process in the one that the environment says."""
+MODULE = '''"""A small net that counts its forward passes, and kills its process in the one that KILL names."""
 
 import os
 import signal
@@ -206,7 +206,7 @@ def stop_a_worker(scene: Scene) -> Iterator[Row]:
     is_expected = seconds is not None and seconds <= IN_TIME and 75 in ends <= {75, -signal.SIGTERM}
     yield Row(
         "SIGSTOP of rank 1 of 3", f"the others end within {IN_TIME:.0f} s, the first with 75, and name rank 1", found,
-        is_expected and "No answer from rank 1 of 3" in launched.text(), time.monotonic() - began,
+        is_expected and "from rank 1 of 3" in launched.text(), time.monotonic() - began,
     )  # fmt: skip
     found = scene.finish("stopped", alone(2))
     yield Row("resumed by 2", scene.same, found, found == scene.same, time.monotonic() - began)
@@ -336,14 +336,14 @@ def main(
             "cut",
             "cable cut",
             lambda machine, _: machine.cut(),
-            {0: "No answer from rank 1 of 2", 1: "The rendezvous host at 10.77.0.1"},
+            {0: "from rank 1 of 2", 1: "rendezvous host at 10.77.0.1"},
         ),
         "host": lambda scene: on_two_machines(
             scene,
             "host",
             "rendezvous host killed",
             lambda _, launched: launched.end(),
-            {1: "The rendezvous host at 10.77.0.1"},
+            {1: "rendezvous host at 10.77.0.1"},
         ),
         "agents": lambda scene: (row for killed in (1, 0) for row in kill_one_of_two_agents(scene, killed)),
     }

@@ -35,7 +35,7 @@ from lamina.insight.folds import choose_plans, predict_by
 from lamina.insight.similarity import find_near_duplicates, group_copies
 from lamina.training.pretrained import find_at_hand
 
-CHANGES = ("shift", "mirror", "jpeg", "colors")
+CHANGES = ("translate", "mirror", "jpeg", "colors")
 
 
 def take_classes(images: Images, a_class: int, first: int, classes: int) -> Images:
@@ -80,7 +80,7 @@ def find_labels(
 def change(pixels: np.ndarray, how: str, random: np.random.Generator) -> np.ndarray:
     """Make a changed copy of an image."""
     height, width, _ = pixels.shape
-    if how == "shift":
+    if how == "translate":
         down, right = random.choice([(y, x) for y in range(-2, 3) for x in range(-2, 3) if y or x])
         padded = np.pad(pixels, ((2, 2), (2, 2), (0, 0)), mode="edge")
         return padded[2 + down : 2 + down + height, 2 + right : 2 + right + width]

@@ -70,5 +70,5 @@ def draw_world(seed: int) -> np.ndarray:
 def draw_grain(seed: int) -> np.ndarray:
     """Draw sensor noise of three levels, a little of it in color."""
     random = np.random.default_rng((seed, 1 << 41))
-    grey = random.standard_normal((WORLD_PX, WORLD_PX, 1)) * 2.5
-    return np.round(grey + random.standard_normal((WORLD_PX, WORLD_PX, 3))).astype(np.int16)
+    gray = random.standard_normal((WORLD_PX, WORLD_PX, 1)) * 2.5
+    return np.round(gray + random.standard_normal((WORLD_PX, WORLD_PX, 3))).astype(np.int16)
